@@ -1,0 +1,176 @@
+"""The contract of a detector: scalar functions over one key's record, one visit and one event.
+
+A detector keeps a forecast of one quantity of one key and scores what came by its surprise in bits (design, D3).
+Its functions are plain Python over numpy records; `fuse.py` compiles all of them into one pass. With
+`NUMBA_DISABLE_JIT=1` the same functions run as ordinary Python: the debugger and the test oracle.
+
+Order per event, fixed by `fuse.py`: settle the visit that ended -> score every detector -> fuse -> learn.
+`score` sees what was learned from EARLIER events only and never writes to state, shared or visit; it fills
+`reading`, the evidence. `learn` takes the event into the key's pending part; `settle` runs once when a visit has
+ended and moves the pending part into the forecast (weight 1) or drops it (weight 0: an incident was open).
+Time is `event.ts_us` (microseconds UTC) and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+VISIT_GAP_US: Final = 30 * 60 * 1_000_000
+"""A visit's events are less than 30 min apart (reference/evidence.md, section 4)."""
+VISIT_MAX_US: Final = 60 * 60 * 1_000_000
+"""A round-the-clock key never pauses: its visit ends after an hour, so that learning lags by at most that."""
+
+# net_flags of an address
+NET_KNOWN: Final = 1  # the database knows its network; without it there is no place and geography abstains
+NET_HOSTING: Final = 2
+NET_PROXY: Final = 4
+NET_ANYCAST: Final = 8
+NET_SATELLITE: Final = 16
+NET_PRIVATE: Final = 32  # private, documentation, loopback: no place
+
+# what the event's format can say at all (schemas capabilities); a bit missing = the detector is blind
+SEES_ADDRESS: Final = 1
+SEES_STATUS: Final = 2
+SEES_DENIED: Final = 4  # key id is present on 401/403/429
+SEES_BYTES: Final = 8
+SEES_OUTCOME: Final = 16
+SEES_CLIENT: Final = 32
+SEES_ROUTE: Final = 64
+
+ERROR_NONE: Final = 0
+ERROR_401: Final = 1
+ERROR_403: Final = 2
+ERROR_404: Final = 3
+ERROR_429: Final = 4
+ERROR_OTHER_4XX: Final = 5
+ERROR_5XX: Final = 6
+
+EVENT: Final = np.dtype(
+    [
+        ("ts_us", "i8"),
+        ("offset", "i8"),  # of its record; the index within it does not matter here
+        ("bytes_in", "i8"),
+        ("bytes_out", "i8"),
+        ("address", "u8"),  # 64-bit hash of the client address; 0 is none
+        ("request", "u8"),  # 64-bit hash of the request id or of the event's canonical bytes; never 0
+        ("slot", "i4"),  # of the key's record; -1: the key has no state (not admitted)
+        ("asn", "u4"),
+        ("client", "u4"),  # hash of the user-agent family; 0 is none
+        ("route", "u4"),  # hash of method and route template; 0 is none
+        ("latency_ms", "f4"),
+        ("lat", "f4"),  # degrees, of the country's or city's centre
+        ("lon", "f4"),
+        ("accuracy_km", "f4"),
+        ("country", "u2"),  # ord(first letter) * 256 + ord(second); 0 is none
+        ("status", "u2"),
+        ("utc_hour", "i2"),  # hour of the week in UTC, Monday 00h is 0
+        ("local_hour", "i2"),  # hour of the week in the key's declared zone; -1: no zone declared
+        ("outcome", "u1"),  # index into schemas.event.OUTCOMES
+        ("authenticated", "u1"),  # 1: the gateway attests that the caller held the key
+        ("method", "u1"),  # index into schemas.event.METHODS
+        ("error", "u1"),  # ERROR_*
+        ("net_flags", "u1"),  # NET_*
+        ("sees", "u1"),  # SEES_*
+        ("in_hours", "i1"),  # declared business hours: 1 inside, 0 outside, -1 none declared
+        ("late", "u1"),  # 1: beyond the lateness; counted, not scored
+        ("live", "u1"),  # environment: 0 unknown, 1 live, 2 test
+        ("pad", "u1", (3,)),
+    ],
+    align=True,
+)
+"""One enriched event; times in us UTC. `align` keeps numba's loads plain."""
+
+VISIT: Final = np.dtype(
+    [
+        ("start_us", "i8"),  # 0: the key has never been seen
+        ("last_us", "i8"),
+        ("first_seen_us", "i8"),  # of the key
+        ("ordinal", "u4"),  # visits ended so far
+        ("events", "u4"),  # of this visit
+        ("new_place", "u1"),  # geography found the network or country new in this visit
+        ("tainted", "u1"),  # an incident was open at some event of this visit: nothing of it is learned
+        ("confirmed", "u1"),  # an authenticated event came in this visit
+        ("pad", "u1", (5,)),
+    ],
+    align=True,
+)
+"""The running visit of one key; kept by `fuse.py`, read by detectors."""
+
+READING: Final = np.dtype(
+    [
+        ("bits", "f8"),  # rounded to 1/64; 0 is nothing odd
+        ("lr_stranger", "f8"),  # log2 likelihood ratio under "somebody else uses the key"; 0 says nothing
+        ("lr_insider", "f8"),  # log2 likelihood ratio under "the holder abuses it"
+        ("lr_stranger_slow", "f8"),  # as lr_stranger, with values new for 7 days after their first use
+        ("observed", "f8"),
+        ("low", "f8"),  # middle 90 % of the forecast
+        ("median", "f8"),
+        ("high", "f8"),
+        ("a", "f8"),  # the detector's own, for its words (`explain`)
+        ("b", "f8"),
+        ("covered", "u1"),  # 0: the detector is blind or abstains at this event; never counted as quiet
+        ("pad", "u1", (7,)),
+    ],
+    align=True,
+)
+"""What one detector says of one event. `score` gets it zeroed."""
+
+NOTHING: Final = np.dtype([("unused", "u1")])
+"""`shared` of a detector that shares nothing."""
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """What the words of a finding may name: the event in text and how long the key has been watched."""
+
+    key_id: str
+    method: str
+    route: str
+    status: int
+    client_ip: str
+    country: str
+    asn: int
+    network: str  # the network's name where the database has one
+    client: str
+    local_time: str  # "Tue 03:12" in the key's zone
+    time_zone: str
+    seen_days: float
+
+
+@dataclass(frozen=True)
+class Detector:
+    """One line of the tuple. Functions are uncompiled scalar Python that numba accepts (nopython).
+
+    score(state, shared, visit, event, config, reading) -> None   fills reading, writes nothing else
+    learn(state, shared, visit, event, weight, config) -> None    writes state (and shared), nothing else
+    settle(state, shared, visit, weight, config) -> None          the visit ended; writes state and shared
+
+    state: one record of dtype `state` (zeros = a key never seen). shared: one record of dtype `shared`, the
+    partition's knowledge (zeros = nothing known; shipped defaults are in code). visit: VISIT record. event: EVENT
+    record. weight: 1.0, or 0.0 where nothing may be learned as normal. config: one record of `config_dtype`.
+    """
+
+    name: str
+    family: str  # network | client | operation | volume | outcome | time | declared
+    unit: str  # of observed and band, e.g. "requests"
+    state: np.dtype[Any]
+    shared: np.dtype[Any]
+    config: Any  # a frozen msgspec Struct instance: the defaults, one TOML table [detectors.<name>]
+    score: Callable[..., None]
+    learn: Callable[..., None]
+    settle: Callable[..., None]
+    explain: Callable[[Any, Context], str]  # (READING record, Context) -> words, no key id, no verdict
+
+
+def config_record(config: Any) -> np.ndarray[Any, Any]:
+    """The config Struct (int, float and bool fields only) as an array of one record, so that it can be compiled in."""
+    fields = msgspec.structs.fields(config)
+    dtype = np.dtype([(field.name, "f8") for field in fields])
+    record = np.zeros(1, dtype)
+    for field in fields:
+        record[field.name] = float(getattr(config, field.name))
+    return record

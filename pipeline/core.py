@@ -1,0 +1,110 @@
+"""What a runner gives to the core of a partition and what it gets back. No I/O, no clock, no asyncio here.
+
+A runner (Faust worker, plain aiokafka, replay) owns one `Core` per partition. It hands slices in by offset order and
+carries the effects out in the order that `emit.py` numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pipeline.pages import Blobs, PagedArray
+from schemas.incident import Incident
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """All records that one fetch brought of one partition. The four sequences are of equal length, offsets ascend."""
+
+    topic: str
+    partition: int
+    offsets: Sequence[int]
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    timestamps_ms: Sequence[int]
+    ticks: frozenset[int] = frozenset()  # indices of records that carry the header `keywatch-tick`
+
+    @property
+    def first(self) -> int:
+        """Offset of the first record."""
+        return self.offsets[0]
+
+    @property
+    def next(self) -> int:
+        """The offset after the last record."""
+        return self.offsets[-1] + 1
+
+    def since(self, offset: int) -> Slice:
+        """The part from `offset` on (all of it, or fewer records)."""
+        start = next((i for i, o in enumerate(self.offsets) if o >= offset), len(self.offsets))
+        if start == 0:
+            return self
+        return Slice(
+            self.topic, self.partition, self.offsets[start:], self.keys[start:], self.values[start:],
+            self.timestamps_ms[start:], frozenset(i - start for i in self.ticks if i >= start),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A record that is no event: a value, not an exception. `payload` is None where it holds or may hold a secret."""
+
+    reason: str  # one of schemas.reasons.REASONS
+    partition: int
+    offset: int
+    detail: str  # in words, without any part of the payload
+    size_bytes: int
+    payload_hash: str  # keyed
+    payload: bytes | None
+
+
+Rows = dict[str, dict[str, list[Any]]]
+"""table -> column -> values; tables and columns as in schemas/rows.py."""
+
+
+@dataclass(slots=True)
+class Effects:
+    """What one slice brought about."""
+
+    incidents: list[Incident] = field(default_factory=list)  # in order; published one by one, key = key_id
+    rejects: list[Reject] = field(default_factory=list)
+    rows: Rows = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)  # events, late, duplicates, findings.<detector>, ...
+
+
+class Core(Protocol):
+    """One partition's state and judgement. Raises `Fatal` when more was rejected than the limits allow."""
+
+    partition: int
+    arrays: tuple[PagedArray, ...]
+    blobs: tuple[Blobs, ...]
+
+    @property
+    def next_offset(self) -> int:
+        """First offset that the state does not include; -1 for a state that has seen nothing."""
+
+    def process(self, batch: Slice) -> Effects:
+        """Judge a slice that starts at or after `next_offset`. Pure but for the state."""
+
+    def due_rows(self) -> Rows:
+        """Full values of all windows that changed since the last call: written before a checkpoint."""
+
+    def meta(self) -> bytes:
+        """Everything that is in no array: offset, watermark, versions. Part of the manifest."""
+
+    def restore(self, meta: bytes) -> None:
+        """After arrays and blobs are filled: take `meta` and rebuild the indices."""
+
+    def adopt(self, sides: Sides) -> Rows:
+        """Take new side inputs; only at a checkpoint (the caller writes the manifest before the next event)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Side inputs that may change a result, each with the version that the manifest names."""
+
+    catalogue: Any  # pipeline.catalogue.Catalogue: .version: str, .get(key_id) -> schemas.key.Key | None
+    geo: Any  # pipeline.geo.provider.Geo: .build: str, .look_up(address: str) -> Place
+    config_version: str

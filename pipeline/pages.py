@@ -1,0 +1,93 @@
+"""State as paged arrays: a structured array in blocks of rows, each block with a dirty mark.
+
+Everything a partition knows is in such arrays (and a few bytes of `meta`), so that a checkpoint is: write the dirty
+blocks. Variable-size things (an open incident) are stored as msgpack in `Blobs`, in blocks as well.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+class PagedArray:
+    """`data[:used]` rows of one dtype; grows by doubling, so views into `data` die at `reserve`."""
+
+    def __init__(self, name: str, dtype: np.dtype[Any], block_rows: int, capacity: int = 0) -> None:
+        self.name = name
+        self.dtype = dtype
+        self.block_rows = block_rows
+        self.used = 0
+        blocks = max(1, -(-capacity // block_rows))
+        self.data = np.zeros(blocks * block_rows, dtype)
+        self.dirty = np.zeros(blocks, np.bool_)
+
+    def reserve(self, rows: int) -> None:
+        """Make room for `rows` rows in all; new rows are zeros."""
+        if rows <= len(self.data):
+            return
+        blocks = max(-(-rows // self.block_rows), 2 * len(self.dirty))
+        data = np.zeros(blocks * self.block_rows, self.dtype)
+        data[: len(self.data)] = self.data
+        dirty = np.zeros(blocks, np.bool_)
+        dirty[: len(self.dirty)] = self.dirty
+        self.data, self.dirty = data, dirty
+
+    def touch(self, rows: np.ndarray[Any, np.dtype[np.int64]]) -> None:
+        """Mark the blocks of these row numbers dirty."""
+        self.dirty[rows // self.block_rows] = True
+
+    def dirty_blocks(self) -> list[int]:
+        """Numbers of the blocks that changed since `clean`."""
+        return [int(block) for block in np.flatnonzero(self.dirty)]
+
+    def clean(self) -> None:
+        """A checkpoint has copied the dirty blocks."""
+        self.dirty[:] = False
+
+    def block_bytes(self, block: int) -> bytes:
+        """The raw bytes of one block."""
+        start = block * self.block_rows
+        return self.data[start : start + self.block_rows].tobytes()
+
+    def load_block(self, block: int, raw: bytes, dtype: np.dtype[Any] | None = None) -> None:
+        """Put one block back; `dtype` is the layout it was written with, fields are taken over by name."""
+        rows = np.frombuffer(raw, dtype or self.dtype)
+        start = block * self.block_rows
+        self.reserve(start + self.block_rows)
+        target = self.data[start : start + self.block_rows]
+        if dtype is None or dtype == self.dtype:
+            target[:] = rows
+        else:
+            migrate(rows, target)
+
+
+def migrate(old: np.ndarray[Any, Any], new: np.ndarray[Any, Any]) -> None:
+    """Copy what both layouts have, field by field and by name, nested records too; what is new stays zero."""
+    assert old.dtype.names is not None and new.dtype.names is not None
+    for name in new.dtype.names:
+        if name not in old.dtype.names:
+            continue
+        if new[name].dtype.names is not None and old[name].dtype.names is not None:
+            migrate(old[name], new[name])
+        elif old[name].shape == new[name].shape:
+            new[name] = old[name]
+
+
+class Blobs:
+    """Variable-size values by row number, paged like an array: block -> {row: bytes}."""
+
+    def __init__(self, name: str, block_rows: int) -> None:
+        self.name = name
+        self.block_rows = block_rows
+        self.rows: dict[int, bytes] = {}
+        self.dirty: set[int] = set()
+
+    def put(self, row: int, value: bytes | None) -> None:
+        """Set or (None) remove one row's value."""
+        if value is None:
+            self.rows.pop(row, None)
+        else:
+            self.rows[row] = value
+        self.dirty.add(row // self.block_rows)

@@ -1,0 +1,35 @@
+"""The four things the core's surroundings need from the outside. Fake and real pass the same contract suite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+Columns = Mapping[str, Sequence[Any]]
+"""One table's rows by column, all of equal length; names and types as in `schemas/rows.py`."""
+
+
+class RowSink(Protocol):
+    """Where rows go (ClickHouse). Rows are full values: writing them twice is harmless."""
+
+    async def write(self, table: str, rows: Columns) -> None:
+        """Write and await the acknowledgement. Raises `Retry` where the same rows may be sent again later."""
+
+    async def close(self) -> None:
+        """Release connections."""
+
+
+class Publisher(Protocol):
+    """Where incidents, rejects and responses go (Kafka)."""
+
+    async def publish(
+        self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]] = (), partition: int | None = None
+    ) -> int:
+        """Send and await the acknowledgement (acks=all); returns the offset. Raises `Retry`."""
+
+
+class PageLog(Protocol):
+    """The changelog of state pages of one topic, co-partitioned with the requests."""
+
+    async def send(self, partition: int, key: bytes, value: bytes | None) -> int:
+        """Send one page (None is a tombstone), await the acknowledgement, return its offset. Raises `Fatal`."""

@@ -1,0 +1,105 @@
+"""Incident v1: the episode of a key that findings open, extend and close; the thing that alerts.
+
+Every message on `api.incidents` is the whole incident at one revision. `incident_id` depends on the key, the
+rule and the first event, never on offsets; revision counts its messages, so (incident_id, revision) is unique.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final, Literal
+
+import msgspec
+
+VERSION: Final = 1
+
+Severity = Literal["medium", "high", "critical"]
+SEVERITIES: Final[tuple[Severity, ...]] = ("medium", "high", "critical")
+"""medium: listed (once in 1,000 key-days by chance); high: pages (10,000); critical: a proof, or all of it at once."""
+State = Literal["open", "closed"]
+Rung = Literal["observe", "flag", "throttle", "fence", "deny", "suspend", "rotate", "revoke"]
+Change = Literal["opened", "extended", "escalated", "closed"]
+
+
+class Band(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What is usual: median and the middle 90 % of the forecast, in the finding's unit."""
+
+    low: float
+    median: float
+    high: float
+
+
+class Sample(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """One event of the evidence, enriched; never a query string, never a secret."""
+
+    at: str
+    request_id: str = ""
+    method: str = ""
+    route: str = ""
+    status: int = 0
+    outcome: str = ""
+    client_ip: str = ""
+    country: str = ""
+    asn: int = 0
+    network: str = ""
+    client: str = ""
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One detector's surprise at one event. `bits` is -log2 of how likely it was; bits of detectors don't add."""
+
+    detector: str
+    family: str
+    bits: float
+    at: str
+    observed: float
+    expected: Band
+    unit: str
+    text: str
+    authenticated: bool
+    sample: Sample
+
+
+class Incident(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole incident at one revision. Times RFC 3339 UTC; `return_period_days` in days of this key's use."""
+
+    incident_id: str
+    key_id: str
+    rule: str  # visit | slow | proof
+    revision: int
+    change: Change
+    state: State
+    severity: Severity
+    rung: Rung  # what the rule recommends; the responder's policy decides
+    opened_at: str
+    last_at: str
+    closed_at: str = ""
+    bits: float = 0.0
+    return_period_days: float = 0.0
+    seen_days: float = 0.0  # how long this key has been watched
+    text: str = ""
+    findings: tuple[Finding, ...] = ()
+    events: int = 0  # events of the key while open
+    environment: str = ""
+    owner: str = ""
+    role: str = ""
+    key_version: int = 0
+    geo_build: str = ""
+    config_version: str = ""
+    partition: int = -1
+    offset: int = -1  # of the event that made this revision: evidence, no part of any id
+    v: int = VERSION
+
+
+def incident_id(key_id: str, rule: str, first_event_at_us: int, request_id: str) -> str:
+    """32 hex digits from what does not depend on slices, offsets or restarts.
+
+    `request_id` may be any identity of the event, e.g. the hash of its canonical bytes where it has no id.
+    """
+    text = f"{key_id}\x00{rule}\x00{first_event_at_us}\x00{request_id}"
+    return hashlib.blake2b(text.encode(), digest_size=16, person=b"kw-incident").hexdigest()
+
+
+def webhook_id(incident: str, revision: int) -> str:
+    """The `webhook-id` of one revision, the same at every attempt; no '.' in it (Standard Webhooks)."""
+    return f"msg_{incident}_{revision}"

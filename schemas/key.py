@@ -1,0 +1,62 @@
+"""Key catalogue v1: what is declared of one key, on the compacted topic `api.keys` under its key id."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from schemas.event import KeyId
+
+VERSION: Final = 1
+
+ROLES: Final = ("", "full", "limited", "read_only")
+STATUSES: Final = ("active", "suspended", "revoked", "expired")
+EXPOSURES: Final = ("", "server", "ci", "mobile", "browser", "partner")
+CRITICALITIES: Final = ("normal", "high", "critical")
+
+Role = Literal["", "full", "limited", "read_only"]
+Status = Literal["active", "suspended", "revoked", "expired"]
+Exposure = Literal["", "server", "ci", "mobile", "browser", "partner"]
+Criticality = Literal["normal", "high", "critical"]
+Minute = Annotated[int, Meta(ge=0, le=1440)]
+
+
+class BusinessHours(msgspec.Struct, frozen=True, kw_only=True):
+    """When the key is meant to be used, in the key's time zone; `start_min` <= minute of day < `end_min`."""
+
+    start_min: Minute = 480
+    end_min: Minute = 1140
+    weekdays: tuple[Annotated[int, Meta(ge=0, le=6)], ...] = (0, 1, 2, 3, 4)  # Monday is 0
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One key as its owner declares it. A key that no one declared is `protected` and only observed."""
+
+    key_id: KeyId
+    environment: Literal["", "live", "test"] = ""
+    role: Role = ""
+    scopes: tuple[str, ...] = ()
+    owner: Annotated[str, Meta(max_length=128)] = ""
+    time_zone: Annotated[str, Meta(max_length=64)] = ""  # IANA name; "" is not declared
+    business_hours: BusinessHours | None = None
+    holidays_country: Annotated[str, Meta(max_length=2)] = ""  # ISO 3166 alpha-2
+    allowed_networks: tuple[str, ...] = ()  # CIDR
+    allowed_countries: tuple[str, ...] = ()  # ISO 3166 alpha-2
+    created_at: str = ""  # RFC 3339
+    rotated_from: Annotated[str, Meta(max_length=128)] = ""
+    rotated_to: Annotated[str, Meta(max_length=128)] = ""
+    last_rotated_at: str = ""
+    status: Status = "active"
+    protected: bool = False
+    criticality: Criticality = "normal"
+    exposure: Exposure = ""
+    decoy: bool = False
+    version: Annotated[int, Meta(ge=0)] = 0  # of this key's secret: an act is bound to it
+    v: Annotated[int, Meta(ge=1, le=1)] = VERSION
+
+
+def undeclared(key_id: str) -> Key:
+    """The safe defaults of a key that the catalogue does not know: protected, observed, nothing assumed."""
+    return Key(key_id=key_id, protected=True)

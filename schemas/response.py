@@ -1,0 +1,43 @@
+"""Response v1: one decision of the responder and what became of it; on `api.responses`, the audit's truth."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from schemas.incident import Rung
+
+VERSION: Final = 1
+
+Stage = Literal["decided", "acting", "done", "failed"]
+Verdict = Literal["allowed", "refused", "simulated"]
+
+
+class GuardResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One guard's answer; `reason` is a sentence for the on-call and is given when passed, too."""
+
+    guard: str
+    passed: bool
+    reason: str
+
+
+class Response(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the audit. `response_id` = hash(incident_id, rung, key_version); stages of an act share it."""
+
+    response_id: str
+    incident_id: str
+    revision: int
+    key_id: str
+    key_version: int
+    at: str
+    stage: Stage
+    verdict: Verdict
+    rung: Rung
+    reason: str
+    guards: tuple[GuardResult, ...] = ()
+    evidence_hash: str = ""
+    policy_version: str = ""
+    endpoint: str = ""
+    outcome: str = ""  # what the target answered, in words; never a body
+    v: int = VERSION

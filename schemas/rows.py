@@ -1,0 +1,185 @@
+"""ClickHouse rows: every table's columns in order, name and type; the migrations in `clickhouse/` say the same.
+
+Rows are full values. `version` (the last offset that a row includes) decides between two writes of one row; `part`
+names one life of a window in state: (topic epoch, partition, first offset), so that a late event after eviction
+adds a part instead of overwriting the whole. Readers take FINAL and sum over parts.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+Table = tuple[tuple[str, str], ...]
+
+_LC: Final = "LowCardinality(String)"
+_TS: Final = "DateTime64(6, 'UTC')"
+_SECOND: Final = "DateTime('UTC')"
+
+REQUESTS: Final[Table] = (
+    ("key_id", _LC),
+    ("ts", _TS),
+    ("request_id", "String"),
+    ("method", _LC),
+    ("route", _LC),
+    ("path", "String"),
+    ("status", "UInt16"),
+    ("outcome", _LC),
+    ("client_ip", "IPv6"),
+    ("country", _LC),
+    ("asn", "UInt32"),
+    ("client", _LC),
+    ("user_agent", "String"),
+    ("latency_ms", "Float32"),
+    ("bytes_in", "UInt64"),
+    ("bytes_out", "UInt64"),
+    ("environment", _LC),
+    ("scope", _LC),
+    ("late", "UInt8"),
+    ("one_in", "UInt16"),
+    ("epoch", _LC),
+    ("partition", "UInt16"),
+    ("offset", "UInt64"),
+)
+
+_COUNTS: Final[Table] = (
+    ("requests", "UInt64"),
+    ("errors_401", "UInt64"),
+    ("errors_403", "UInt64"),
+    ("errors_404", "UInt64"),
+    ("errors_429", "UInt64"),
+    ("errors_4xx", "UInt64"),  # other 4xx
+    ("errors_5xx", "UInt64"),
+    ("bytes_in", "UInt64"),
+    ("bytes_out", "UInt64"),
+)
+
+WINDOW: Final[Table] = (
+    ("key_id", _LC),
+    ("window_start", _SECOND),
+    ("part", "String"),
+    ("version", "UInt64"),
+    *_COUNTS,
+    ("latency_sum_ms", "Float64"),
+    ("latency_max_ms", "Float32"),
+    ("latency_counts", "Array(UInt32)"),  # LATENCY_BOUNDS_MS, last one is "above"
+    ("addresses", "UInt32"),  # distinct, linear counting over 256 bits: about 3 % off up to 300
+    ("countries", "UInt32"),
+    ("routes", "UInt32"),
+    ("first_ts", _TS),
+    ("last_ts", _TS),
+    ("top_bits", "Float32"),
+    ("top_detector", _LC),
+)
+"""`requests_1m` and `requests_1h`."""
+
+LATENCY_BOUNDS_MS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000)
+
+KEY_SOURCE_1H: Final[Table] = (
+    ("key_id", _LC),
+    ("window_start", _SECOND),
+    ("prefix", "String"),  # /24 or /48
+    ("asn", "UInt32"),
+    ("country", _LC),
+    ("client", _LC),
+    ("route", _LC),
+    ("outcome", _LC),
+    ("part", "String"),
+    ("version", "UInt64"),
+    *_COUNTS,
+    ("first_ts", _TS),
+    ("last_ts", _TS),
+)
+
+KEYS_LAST_USED: Final[Table] = (
+    ("key_id", _LC),
+    ("last_used", _TS),
+    ("first_used", _TS),
+    ("client_ip", "IPv6"),
+    ("country", _LC),
+    ("asn", "UInt32"),
+    ("environment", _LC),
+    ("version", "UInt64"),  # last_used in us: the newest wins
+)
+
+FINDINGS: Final[Table] = (
+    ("finding_id", "String"),
+    ("incident_id", "String"),  # "" while silent
+    ("key_id", _LC),
+    ("at", _TS),
+    ("detector", _LC),
+    ("family", _LC),
+    ("bits", "Float64"),
+    ("observed", "Float64"),
+    ("low", "Float64"),
+    ("median", "Float64"),
+    ("high", "Float64"),
+    ("text", "String"),
+    ("sample", "String"),  # JSON of schemas.incident.Sample
+    ("epoch", _LC),
+    ("partition", "UInt16"),
+    ("version", "UInt64"),
+)
+
+INCIDENTS: Final[Table] = (
+    ("incident_id", "String"),
+    ("key_id", _LC),
+    ("rule", _LC),
+    ("revision", "UInt32"),
+    ("state", _LC),
+    ("severity", _LC),
+    ("opened_at", _TS),
+    ("last_at", _TS),
+    ("closed_at", "Nullable(DateTime64(6, 'UTC'))"),
+    ("bits", "Float64"),
+    ("return_period_days", "Float64"),
+    ("text", "String"),
+    ("rung", _LC),
+    ("environment", _LC),
+    ("owner", _LC),
+    ("role", _LC),
+    ("events", "UInt64"),
+    ("detectors", "Array(LowCardinality(String))"),
+    ("body", "String"),  # JSON of the whole schemas.incident.Incident
+    ("version", "UInt64"),  # revision
+)
+
+EVIDENCE: Final[Table] = (("incident_id", "String"), *REQUESTS)
+"""The events of an incident, copied: they outlive `requests`."""
+
+RESPONSES: Final[Table] = (
+    ("response_id", "String"),
+    ("incident_id", "String"),
+    ("revision", "UInt32"),
+    ("key_id", _LC),
+    ("at", _TS),
+    ("stage", _LC),
+    ("verdict", _LC),
+    ("rung", _LC),
+    ("reason", "String"),
+    ("body", "String"),  # JSON of the whole schemas.response.Response
+    ("partition", "UInt16"),
+    ("offset", "UInt64"),  # position on api.responses: the identity of the line
+)
+
+ADOPTIONS: Final[Table] = (
+    ("topic", _LC),
+    ("epoch", _LC),
+    ("partition", "UInt16"),
+    ("offset", "Int64"),  # first offset judged with these versions
+    ("input", _LC),  # catalogue | config | geo
+    ("version_id", "String"),
+    ("version", "UInt64"),
+)
+
+TABLES: Final[dict[str, Table]] = {
+    "requests": REQUESTS,
+    "requests_1m": WINDOW,
+    "requests_1h": WINDOW,
+    "key_source_1h": KEY_SOURCE_1H,
+    "keys_last_used": KEYS_LAST_USED,
+    "findings": FINDINGS,
+    "incidents": INCIDENTS,
+    "evidence": EVIDENCE,
+    "responses": RESPONSES,
+    "adoptions": ADOPTIONS,
+}
