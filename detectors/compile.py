@@ -1,0 +1,70 @@
+"""The one decorator of everything that runs per event: `from detectors.compile import compiled`.
+
+Compiled functions may call one another. Numba's disk cache sees a change in a function's own file, not in the files
+of the functions it calls, so the cache folder's name carries a hash of all sources of this package (and of Python and
+numba). With `NUMBA_DISABLE_JIT=1` the decorator is the identity and the same code runs as ordinary Python.
+
+Rules for compiled code, so that both ways give the same bits (measured, tests/detectors/test_compile.py):
+ - read a record's field through `float(...)` or `int(...)`: numpy keeps `float32 * 2.0` in 32 bits, numba does not;
+ - no fastmath, no `**` on floats, no `math.pow`, `lgamma`, `expm1`, `log1p`: only + - * /, sqrt, floor, exp, log;
+ - divide only where the divisor cannot be 0: both raise, and a raise in the pass ends the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import numba
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def source_hash(folder: Path) -> str:
+    """Hash of all Python sources of a folder (not below it), of Python's and numba's version: 16 hex digits."""
+    digest = hashlib.sha256(f"{sys.version_info[:3]} {numba.__version__}".encode())
+    for path in sorted(folder.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def cache_base() -> Path:
+    """Where compiled code may be kept: NUMBA_CACHE_DIR, else the user's cache folder."""
+    if named := os.environ.get("NUMBA_CACHE_DIR"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "keywatch"
+
+
+def writable(folder: Path) -> bool:
+    """Whether compiled code can be written there; makes the folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def use_cache() -> bool:
+    """Point numba at this version's own folder; False where none can be written: then each start compiles anew."""
+    try:
+        folder = cache_base() / source_hash(Path(__file__).parent)
+    except RuntimeError:  # no home folder
+        return False
+    if not writable(folder):
+        return False
+    numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]  # set from the environment at import
+    return True
+
+
+CACHED = use_cache()
+
+
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile on first call, nopython, without fastmath, releasing the GIL when called from Python."""
+    decorated: Callable[P, R] = numba.njit(cache=CACHED, nogil=True, fastmath=False)(function)
+    return decorated
