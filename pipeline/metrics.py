@@ -1,0 +1,160 @@
+# ruff: noqa: RUF009  (the helpers below return `field(...)`: a declaration, not a shared default)
+"""Every metric, declared once: name, unit, meaning, labels, buckets. `METRICS.x` is typed: a misspelt one fails mypy.
+
+Names are `keywatch_<thing>_<unit>[_total]` in base units. Labels come from closed sets that the code itself spells
+out (a topic's name, a partition's number, a detector of the tuple, a reason or outcome written in a module): never a
+key id, an address, a route, an owner or anything else that a caller of the API can choose, since each value is a time
+series for ever. One process has one `REGISTRY` of its own, so that an embedding process' default one stays clean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.metrics import MetricWrapperBase
+
+NAMESPACE: Final = "keywatch"
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+# Processing: 0.5 ms to 10 s; from event to alert: 0.1 s to 10 min (reference/outputs.md, section 4).
+STEP_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+LATENCY_BUCKETS_S: Final = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+SLICE_BUCKETS: Final = (1, 10, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
+BITS_BUCKETS: Final = (1, 2, 4, 6, 8, 10, 12, 15, 20, 30, 50, 100)
+
+REGISTRY: Final = CollectorRegistry()
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a `_created` gauge per series doubles them and says nothing
+
+
+def _counter(name: str, meaning: str, *labels: str) -> Any:
+    return field(default_factory=lambda: Counter(name, meaning, labels, NAMESPACE, registry=REGISTRY))
+
+
+def _gauge(name: str, meaning: str, *labels: str) -> Any:
+    return field(default_factory=lambda: Gauge(name, meaning, labels, NAMESPACE, registry=REGISTRY))
+
+
+def _histogram(name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Any:
+    make = Histogram
+    return field(default_factory=lambda: make(name, meaning, labels, NAMESPACE, registry=REGISTRY, buckets=buckets))
+
+
+def _info(name: str, meaning: str) -> Any:
+    return field(default_factory=lambda: Info(name, meaning, (), NAMESPACE, registry=REGISTRY))
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """All of them, in the order of an event's way. Everything labelled `outcome` says which ones there are."""
+
+    # Consuming
+    events_consumed: Counter = _counter("events_consumed_total", "Request records read, good or bad.", "topic")
+    events_rejected: Counter = _counter(
+        "events_rejected_total",
+        "Records that are no event; reasons as in schemas.reasons.",
+        "reason",
+    )
+    events_late: Counter = _counter("events_late_total", "Events after their window's end plus lateness: only counted.")
+    events_duplicate: Counter = _counter("events_duplicate_total", "Events whose request id was seen before: dropped.")
+    events_unkeyed: Counter = _counter("events_unkeyed_total", "Records without a key or on its wrong partition.")
+    rejected_published: Counter = _counter("rejected_published_total", "Rejects acknowledged by the rejected topic.")
+    lag_records: Gauge = _gauge("consumer_lag_records", "Log end less position.", "topic", "partition")
+    lag_seconds: Gauge = _gauge("consumer_lag_seconds", "Age of the last record processed while lagging.", "topic")
+    slice_events: Histogram = _histogram("slice_events", "Records in one slice.", SLICE_BUCKETS)
+    slice_seconds: Histogram = _histogram("slice_processing_seconds", "One slice through the core.", STEP_BUCKETS_S)
+    step_seconds: Histogram = _histogram(
+        "step_seconds", "One step of a slice's effects: incidents, rows, pages, commit.", STEP_BUCKETS_S, "step"
+    )
+    event_age_seconds: Histogram = _histogram(
+        "event_age_seconds", "Age of a slice's newest event when processed.", LATENCY_BUCKETS_S
+    )
+    end_to_end_seconds: Histogram = _histogram(
+        "end_to_end_seconds", "From an event's time to its alert being acknowledged.", LATENCY_BUCKETS_S, "to"
+    )
+    watermark_timestamp: Gauge = _gauge(
+        "watermark_timestamp_seconds", "Event time up to which windows end.", "partition"
+    )
+    last_poll_timestamp: Gauge = _gauge("last_poll_timestamp_seconds", "When the consumer polled last.")
+    loop_stall_seconds: Histogram = _histogram(
+        "event_loop_stall_seconds", "How much later than asked the event loop woke up.", STEP_BUCKETS_S
+    )
+    commits: Counter = _counter("commits_total", "Offset commits; outcome: ok, failed.", "outcome")
+    rebalances: Counter = _counter("rebalances_total", "Assignments taken after a rebalance.")
+    assigned_partitions: Gauge = _gauge("assigned_partitions", "Partitions that this process owns.")
+    paused: Gauge = _gauge("consumption_paused", "1 while reading waits for a sink, else 0.")
+
+    # State
+    tracked_keys: Gauge = _gauge("tracked_keys", "Keys with state.", "partition")
+    state_bytes: Gauge = _gauge("state_bytes", "State in memory.", "partition")
+    state_evictions: Counter = _counter("state_evictions_total", "Keys that lost their state to the cap.")
+    checkpoints: Counter = _counter("checkpoints_total", "Manifests; outcome: ok, failed.", "outcome")
+    checkpoint_seconds: Histogram = _histogram("checkpoint_seconds", "Pages and manifest, all awaited.", STEP_BUCKETS_S)
+    checkpoint_bytes: Counter = _counter("checkpoint_bytes_total", "Compressed pages sent.")
+
+    # Detecting
+    findings: Counter = _counter("findings_total", "Surprises above a detector's reporting level.", "detector")
+    detector_score: Histogram = _histogram(
+        "detector_score", "Surprise of findings, in bits of information.", BITS_BUCKETS, "detector"
+    )
+    uncovered_keys: Gauge = _gauge("uncovered_keys", "Keys that a detector is blind to, by format.", "detector")
+    incidents: Counter = _counter(
+        "incidents_total", "Incident messages; change: opened, extended, escalated, closed.", "severity", "change"
+    )
+    open_incidents: Gauge = _gauge("open_incidents", "Incidents that are open now.", "partition")
+
+    # ClickHouse
+    clickhouse_insert_seconds: Histogram = _histogram(
+        "clickhouse_insert_seconds", "One insert, acknowledged.", STEP_BUCKETS_S, "table"
+    )
+    clickhouse_insert_rows: Counter = _counter("clickhouse_insert_rows_total", "Rows acknowledged.", "table")
+    clickhouse_insert_errors: Counter = _counter("clickhouse_insert_errors_total", "Inserts that failed.", "table")
+    clickhouse_queue_rows: Gauge = _gauge("clickhouse_insert_queue_rows", "Rows that wait for ClickHouse.")
+
+    # Responding
+    decisions: Counter = _counter(
+        "decisions_total", "Decisions of the responder; verdict: allowed, refused, simulated.", "rung", "verdict"
+    )
+    refusals: Counter = _counter("refusals_total", "Guards that said no.", "guard")
+    acts: Counter = _counter(
+        "acts_total", "Acts on keys; outcome: revoked, scheduled, refused, failed, expired.", "rung", "outcome"
+    )
+    act_seconds: Histogram = _histogram("act_seconds", "From the decision to the target's answer.", LATENCY_BUCKETS_S)
+    cap_used_ratio: Gauge = _gauge("cap_used_ratio", "Acts within the window over the cap.", "window")
+    webhook_deliveries: Counter = _counter(
+        "webhook_deliveries_total",
+        "Attempts; outcome: ok, failed, redirected, slowed, gone, refused_address, given_up.",
+        "endpoint",
+        "outcome",
+    )
+    webhook_seconds: Histogram = _histogram("webhook_delivery_seconds", "One attempt.", LATENCY_BUCKETS_S, "endpoint")
+    webhook_pending: Gauge = _gauge("webhook_pending", "Deliveries not yet done.", "endpoint")
+    webhook_disabled: Gauge = _gauge("webhook_disabled", "1 once the endpoint answered 410.", "endpoint")
+
+    # What this process is
+    geo_build_timestamp: Gauge = _gauge("geoip_database_build_timestamp_seconds", "When the geo database was built.")
+    build: Info = _info("build", "Version, Python and layout of this process.")
+    config_loaded: Gauge = _gauge("config_last_load_successful", "1 if the last load of the configuration was good.")
+
+
+METRICS: Final = Metrics()
+
+
+def metric_names() -> tuple[str, ...]:
+    """The full names as documented, in order of declaration; suffixes as in the exposition's TYPE line."""
+    wrapped: list[MetricWrapperBase] = [getattr(METRICS, each.name) for each in fields(METRICS)]
+    return tuple(name for metric in wrapped for name in (sample.name for sample in metric.describe()))
+
+
+def render() -> bytes:
+    """The exposition in Prometheus' text format 0.0.4 (`CONTENT_TYPE`)."""
+    return generate_latest(REGISTRY)
