@@ -1,0 +1,77 @@
+"""`keywatch migrate`: bring ClickHouse's tables to `schemas/clickhouse/`, over HTTP or in chDB.
+
+Files `NNN_name.sql` are applied in order, once each, and noted with their md5 in `db_migrations`. A file that was applied
+and then edited is refused: a change is a new file. Statements are `IF NOT EXISTS`, so what failed half way goes on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_migrations.connection import ClickhouseConnectConnection
+from clickhouse_migrations.exceptions import MigrationException
+from clickhouse_migrations.migration import Migration, MigrationStorage
+from clickhouse_migrations.migrator import Migrator
+
+import schemas
+from pipeline.config import ClickHouse
+from pipeline.errors import ConfigError, Retry
+from pipeline.sinks.connect import PASSING_CODES, connect, display_name, error_code, first_line
+
+FOLDER: Final = Path(schemas.__file__).parent / "clickhouse"
+
+
+def migrate(config: ClickHouse, dry_run: bool = False, folder: Path = FOLDER) -> list[str]:
+    """Apply what is missing; returns the files' names in order. With `dry_run` only says which, and makes nothing.
+
+    Raises `Retry` where ClickHouse doesn't answer, `ConfigError` where it refuses (rights, edited migrations, SQL).
+    """
+    names = {int(path.name.split("_")[0]): path.name for path in folder.glob("*.sql")}
+    try:
+        applied = _apply(config, MigrationStorage(folder).migrations(), dry_run)
+    except MigrationException as error:
+        raise ConfigError(f"migrations of {config.database} on {display_name(config)}: {first_line(error)}") from error
+    except ClickHouseError as error:
+        raise _refused(config, error) from error
+    return [names[migration.version] for migration in applied]
+
+
+def _apply(config: ClickHouse, migrations: list[Migration], dry_run: bool) -> list[Migration]:
+    client = connect(config, None)
+    try:
+        if dry_run and not _has_tables(client, config.database):
+            return sorted(migrations)
+        if not dry_run:
+            client.command(f"CREATE DATABASE IF NOT EXISTS {_quote(config.database)}")
+        client.database = config.database
+        return _apply_in_database(client, migrations, dry_run)
+    finally:
+        client.close()
+
+
+def _apply_in_database(client: Client, migrations: list[Migration], dry_run: bool) -> list[Migration]:
+    migrator = Migrator(ClickhouseConnectConnection(client), dryrun=dry_run, migration_log_format="compact")
+    if dry_run:
+        return list(migrator.migrations_to_apply(migrations))
+    migrator.init_schema()
+    pending = list(migrator.migrations_to_apply(migrations))
+    migrator.apply_migration(migrations, True)
+    return pending
+
+
+def _has_tables(client: Client, database: str) -> bool:
+    sql = "SELECT count() FROM system.tables WHERE database = {db:String} AND name = 'db_migrations'"
+    return bool(client.query(sql, parameters={"db": database}).first_row[0])
+
+
+def _quote(name: str) -> str:
+    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+def _refused(config: ClickHouse, error: ClickHouseError) -> Exception:
+    text = f"{display_name(config)}, database {config.database}: {first_line(error)}"
+    code = error_code(error)
+    return ConfigError(text) if code and code not in PASSING_CODES else Retry(text)
