@@ -1,0 +1,190 @@
+"""May this incident act on this key by itself? Pure predicates, each with a name and a sentence, passed or not.
+
+All of them are asked, always, and all answers go into the audit: the on-call sees every reason at once. What is not
+known counts as no: an unreadable catalogue is a protected key, a time that can't be read is stale. The caps and
+"already acted" are not here but in `ledger.py`, since only the order on the decisions topic can answer them.
+Source: reference/response.md, section 3; DESIGN.md, D3 (never on volume alone).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from pipeline.config import Revocation
+from schemas.incident import SEVERITIES, Finding, Incident
+from schemas.key import Key
+from schemas.response import GuardResult
+
+VOLUME: Final = "volume"
+PROOF: Final = "proof"
+MAX_AHEAD_S: Final = 120.0  # evidence from the future by more than the lateness is a broken clock, not fresh
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One incident against one policy. `key` is None where the catalogue does not know it; `now_s` is Unix time."""
+
+    incident: Incident
+    policy: Revocation
+    key: Key | None
+    catalogue_error: str  # "" if it could be read
+    killed: str  # why the kill switch is on, "" if it is off
+    now_s: float
+
+    @property
+    def evidence(self) -> tuple[Finding, ...]:
+        """The findings whose caller proved that he holds the key: with a key's public id alone anyone makes others."""
+        return tuple(finding for finding in self.incident.findings if finding.authenticated)
+
+
+def judge(question: Question) -> tuple[GuardResult, ...]:
+    """Every guard's answer, in the order of `GUARDS`."""
+    return tuple(guard(question) for guard in GUARDS)
+
+
+def refusals(results: tuple[GuardResult, ...]) -> tuple[GuardResult, ...]:
+    """Those that said no."""
+    return tuple(result for result in results if not result.passed)
+
+
+def result(guard: str, passed: bool, reason: str) -> GuardResult:
+    """One answer."""
+    return GuardResult(guard=guard, passed=passed, reason=reason)
+
+
+def mode(question: Question) -> GuardResult:
+    """The policy is on: simulate goes all the way but for the act."""
+    now = question.policy.mode
+    known = now in ("simulate", "enforce")
+    return result("mode", known, f"respond.revocation.mode is {now}" if known else f"automatic revocation is {now}")
+
+
+def kill_switch(question: Question) -> GuardResult:
+    """Nobody has stopped all acts."""
+    return result("kill_switch", not question.killed, question.killed or "off")
+
+
+def state(question: Question) -> GuardResult:
+    """The incident is open."""
+    now = question.incident.state
+    return result("state", now == "open", f"the incident is {now}")
+
+
+def severity(question: Question) -> GuardResult:
+    """At least as grave as the policy asks for."""
+    has, needs = question.incident.severity, question.policy.min_severity
+    order = {name: rank for rank, name in enumerate(SEVERITIES)}
+    passed = needs in order and has in order and order[has] >= order[needs]
+    return result("severity", passed, f"{has}, the policy acts from {needs} on")
+
+
+def environment(question: Question) -> GuardResult:
+    """Declared to be one that the policy acts in."""
+    declared = (question.key.environment if question.key else "") or question.incident.environment
+    allowed = question.policy.environments
+    return result("environment", declared in allowed, f"{declared or 'not known'}, the policy acts in {_list(allowed)}")
+
+
+def detectors(question: Question) -> GuardResult:
+    """One of the detectors that the policy names is among the evidence."""
+    named = set(question.policy.detectors)
+    found = {finding.detector for finding in question.evidence}
+    passed = not named or bool(named & found)
+    return result(
+        "detectors", passed, f"found by {_list(found)}; the policy asks for {_list(named) if named else 'any'}"
+    )
+
+
+def authenticated(question: Question) -> GuardResult:
+    """Somebody really used the key."""
+    good, all_of_them = len(question.evidence), len(question.incident.findings)
+    return result("authenticated", good > 0, f"{good} of {all_of_them} findings rest on authenticated requests")
+
+
+def evidence(question: Question) -> GuardResult:
+    """A proof, or two findings of different families, each strong: never volume alone, however much of it."""
+    if question.incident.rule == PROOF:
+        return result("evidence", bool(question.evidence), "the incident is a proof")
+    needs = question.policy.min_family_bits
+    best: dict[str, float] = {}
+    for finding in question.evidence:
+        if finding.family and finding.bits >= needs:  # NaN compares false
+            best[finding.family] = max(best.get(finding.family, 0.0), finding.bits)
+    words = _list(f"{family} {bits:.1f} bits" for family, bits in best.items())
+    passed = len(best) >= 2 and bool(set(best) - {VOLUME})
+    return result("evidence", passed, f"families with {needs:g} bits or more: {words}; two are needed")
+
+
+def freshness(question: Question) -> GuardResult:
+    """The newest evidence is from just now: not from a backlog, a recovery or a replay."""
+    ages = [age for age in (_age_s(finding.at, question.now_s) for finding in question.evidence) if age is not None]
+    if not ages:
+        return result("freshness", False, "the evidence has no readable time")
+    youngest, limit = min(ages), question.policy.max_evidence_age_s
+    passed = -MAX_AHEAD_S <= youngest <= limit
+    return result("freshness", passed, f"the newest evidence is {youngest:.0f} s old, at most {limit:.0f} s")
+
+
+def catalogued(question: Question) -> GuardResult:
+    """Somebody declared the key; not to know it is to protect it."""
+    if question.catalogue_error:
+        return result("catalogued", False, f"the catalogue cannot be read: {question.catalogue_error}")
+    known = question.key is not None
+    return result("catalogued", known, "declared" if known else "nobody declared this key, so it is protected")
+
+
+def protected(question: Question) -> GuardResult:
+    """Not one of those that only a person may touch."""
+    key = question.key
+    if key is None or question.catalogue_error:
+        return result("protected", False, "not known, so protected")
+    return result("protected", not key.protected, "declared protected" if key.protected else "not protected")
+
+
+def status(question: Question) -> GuardResult:
+    """There is something left to revoke."""
+    now = question.key.status if question.key else "not known"
+    return result("status", now == "active", f"the key is {now}")
+
+
+def key_version(question: Question) -> GuardResult:
+    """The evidence is about the secret that is valid now, not about one that was replaced since."""
+    seen, now = question.incident.key_version, question.key.version if question.key else 0
+    if now <= 0 or seen <= 0:
+        return result("key_version", False, "the key's version is not known, so the act can't be bound to it")
+    same = seen == now
+    return result("key_version", same, f"version {now}" if same else f"evidence on version {seen}, now valid: {now}")
+
+
+GUARDS: Final[tuple[Callable[[Question], GuardResult], ...]] = (
+    mode, kill_switch, state, severity, environment, detectors, authenticated, evidence, freshness, catalogued,
+    protected, status, key_version,
+)  # fmt: skip
+
+
+def evidence_hash(incident: Incident) -> str:
+    """What the decision rests on: 32 hex digits over the findings as they came."""
+    return hashlib.blake2b(msgspec.json.encode(incident.findings), digest_size=16).hexdigest()
+
+
+def policy_version(policy: Revocation) -> str:
+    """12 hex digits over the policy's every number, so that an audit row says by which rules it was decided."""
+    return hashlib.blake2b(msgspec.json.encode(policy), digest_size=6).hexdigest()
+
+
+def _age_s(at: str, now_s: float) -> float | None:
+    try:
+        moment = datetime.fromisoformat(at)
+    except ValueError:
+        return None
+    return now_s - moment.timestamp() if moment.tzinfo else None
+
+
+def _list(words: object) -> str:
+    return ", ".join(sorted(words)) or "none"  # type: ignore[call-overload]
