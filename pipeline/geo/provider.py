@@ -1,0 +1,199 @@
+"""Address -> place, from MMDB files: the shipped one, or the user's own with the shipped one behind them.
+
+Order of the sources: `city_db`, `country_db`, `asn_db` of the configuration, then the database of the package for what
+they leave open. Each field is taken from the first source that has it. Layouts: see `records.py`.
+
+Special-purpose addresses (private, loopback, documentation, shared, multicast) have no place, unless a configured
+database knows them (the demo's does). The list is fixed here: `ipaddress.is_global` changes with Python's patch level,
+and results must not. Country databases agree for 91 to 96 % of addresses only (reference/outputs.md, section 6), so a
+swap of databases is a new `build`: a side input with a version, never travel.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import ipaddress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import maxminddb
+import msgspec
+
+from detectors.detector import NET_HOSTING, NET_KNOWN, NET_PRIVATE
+from pipeline import config
+from pipeline.errors import ConfigError
+from pipeline.geo.records import Facts, mapper
+
+DATA: Final = Path(__file__).parent / "data"
+SHIPPED_DB: Final = DATA / "keywatch-geo.mmdb"
+DEMO_DB: Final = DATA / "demo.mmdb"
+FAR_KM: Final = 20_000.0
+"""Accuracy where nothing says where the country is: half the earth's circumference, so that no travel follows."""
+
+SPECIAL: Final = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+        *("192.0.0.0/24", "192.0.2.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"),
+        *("224.0.0.0/3", "::/96", "100::/64", "2001:2::/48", "2001:db8::/32", "3fff::/20", "fc00::/7", "fe80::/10"),
+        *("fec0::/10", "ff00::/8"),
+    )
+)
+"""IANA's special-purpose registries, as of 2025."""
+_SPECIAL_RANGES: Final = tuple(
+    (network.version, int(network.network_address), int(network.broadcast_address)) for network in SPECIAL
+)
+
+
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """Where one address is. No text is longer than its database's; all fields are empty where nothing is known."""
+
+    text: str = ""  # canonical text of the address; "" where it is none
+    address: bytes = b""  # packed: 4 or 16 bytes; IPv4 in IPv6 is IPv4
+    prefix: str = ""  # its /24 or /48
+    country: str = ""  # ISO 3166 alpha-2
+    asn: int = 0
+    network: str = ""  # name of the autonomous system, where the database has one
+    flags: int = 0  # NET_*
+    lat: float = 0.0  # degrees
+    lon: float = 0.0
+    accuracy_km: float = 0.0
+
+
+NOWHERE: Final = Place()
+
+
+class Database(msgspec.Struct, frozen=True):
+    """What `doctor` and `geo info` say of one file."""
+
+    name: str
+    path: str
+    built_at: datetime
+    description: str
+    shipped: bool
+
+
+@dataclass(frozen=True)
+class Source:
+    """One open file and how its records read."""
+
+    reader: Any  # maxminddb.Reader, whose C and Python versions are different types
+    facts: Any  # Callable[[record], Facts]
+    database: Database
+
+
+@dataclass(frozen=True)
+class Geo:
+    """All sources together. Reading is thread-safe; nothing is cached here (`enrich` does)."""
+
+    sources: tuple[Source, ...]
+    centres: dict[str, tuple[float, float, float]]  # country -> lat, lon, accuracy_km
+    hosting: frozenset[int]
+    build: str
+
+    def look_up(self, address: str) -> Place:
+        """The place of an address in text; `NOWHERE` where the text is no address."""
+        packed = pack(address)
+        if not packed:
+            return NOWHERE
+        text = ipaddress.ip_address(packed).compressed
+        special = is_special(packed)
+        facts = self._facts(text, special)
+        if not (facts.country or facts.asn):
+            flags = NET_PRIVATE if special else 0
+            return Place(text=text, address=packed, prefix=prefix_of(packed), flags=flags)
+        return self._place(text, packed, facts)
+
+    def _facts(self, text: str, special: bool) -> Facts:
+        """Each field from the first source that has it; the shipped database says nothing of special addresses."""
+        merged = Facts()
+        for source in self.sources:
+            if special and source.database.shipped:
+                continue
+            record = source.reader.get(text)
+            if record is not None:
+                merged = merged.behind(source.facts(record))
+        return merged
+
+    def _place(self, text: str, packed: bytes, facts: Facts) -> Place:
+        lat, lon, accuracy_km = self.centres.get(facts.country, (0.0, 0.0, FAR_KM))
+        if facts.located:
+            lat, lon, accuracy_km = facts.lat, facts.lon, facts.accuracy_km
+        flags = NET_KNOWN | facts.flags | (NET_HOSTING if facts.asn in self.hosting else 0)
+        return Place(
+            text, packed, prefix_of(packed), facts.country, facts.asn, facts.network, flags, lat, lon, accuracy_km
+        )  # fmt: skip
+
+    def databases(self) -> list[Database]:
+        """The files in use, first asked first."""
+        return [source.database for source in self.sources]
+
+
+def pack(address: str) -> bytes:
+    """4 or 16 bytes; b"" where the text is no address. IPv4 within IPv6 becomes IPv4; a zone (%eth0) is dropped."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return b""
+    packed = parsed.packed
+    return packed[12:] if packed.startswith(b"\0" * 10 + b"\xff\xff") and len(packed) == 16 else packed
+
+
+def is_special(packed: bytes) -> bool:
+    """Whether the address belongs to nobody's place on earth."""
+    number, version = int.from_bytes(packed), 4 if len(packed) == 4 else 6
+    return any(version == v and first <= number <= last for v, first, last in _SPECIAL_RANGES)
+
+
+def prefix_of(packed: bytes) -> str:
+    """The /24 or /48 as text."""
+    if len(packed) == 4:
+        return f"{packed[0]}.{packed[1]}.{packed[2]}.0/24"
+    return f"{ipaddress.IPv6Address(packed[:6] + bytes(10)).compressed}/48"
+
+
+def open_geo(settings: config.Geo) -> Geo:
+    """Open every configured database and the shipped one; raises ConfigError where a file can't be read."""
+    paths = [Path(path) for path in (settings.city_db, settings.country_db, settings.asn_db) if path]
+    sources = [_open(path, shipped=False) for path in paths]
+    sources.append(_open(SHIPPED_DB, shipped=True))
+    return Geo(tuple(sources), _centres(), _hosting(), _build(sources))
+
+
+def _open(path: Path, *, shipped: bool) -> Source:
+    try:
+        reader = maxminddb.open_database(str(path))
+    except (OSError, maxminddb.InvalidDatabaseError, ValueError) as error:
+        raise ConfigError(f"geo: {path} can't be read as an MMDB file ({error}); check config geo.*_db") from error
+    about = reader.metadata()
+    database = Database(
+        about.database_type,
+        str(path),
+        datetime.fromtimestamp(about.build_epoch, UTC),
+        about.description.get("en", ""),
+        shipped,
+    )
+    return Source(reader, mapper(about.database_type), database)
+
+
+def _build(sources: list[Source]) -> str:
+    """Names every input that can change a place: the databases' build ids and the two tables of the package."""
+    tables = b"".join((DATA / name).read_bytes() for name in ("countries.csv", "hosting.csv"))
+    ids = [f"{source.database.name}-{source.database.built_at:%Y%m%d%H%M%S}" for source in sources]
+    return "+".join([*ids, hashlib.blake2b(tables, digest_size=3).hexdigest()])
+
+
+def _centres() -> dict[str, tuple[float, float, float]]:
+    with (DATA / "countries.csv").open(newline="") as lines:
+        return {
+            row["country"]: (float(row["lat"]), float(row["lon"]), float(row["accuracy_km"]))
+            for row in csv.DictReader(lines)
+        }
+
+
+def _hosting() -> frozenset[int]:
+    with (DATA / "hosting.csv").open(newline="") as lines:
+        return frozenset(int(row["asn"]) for row in csv.DictReader(lines))
