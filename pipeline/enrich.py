@@ -19,11 +19,11 @@ import msgspec
 import numpy as np
 
 from detectors.detector import (
+    ERROR_5XX,
     ERROR_401,
     ERROR_403,
     ERROR_404,
     ERROR_429,
-    ERROR_5XX,
     ERROR_NONE,
     ERROR_OTHER_4XX,
     EVENT,
@@ -47,8 +47,11 @@ PLACE: Final = np.dtype(
      ("net_flags", "u1")]
 )  # fmt: skip
 CLIENT: Final = np.dtype([("client", "u4")])
-ROUTE: Final = np.dtype([("route", "u4"), ("method", "u1")])
-KIND: Final = np.dtype([("outcome", "u1"), ("authenticated", "u1"), ("live", "u1"), ("sees", "u1")])
+ROUTE: Final = np.dtype([("route", "u4")])
+METHOD: Final = np.dtype([("method", "u1"), ("salt", "u4")])
+OUTCOME: Final = np.dtype([("outcome", "u1"), ("authenticated", "u1")])
+LIVE: Final = np.dtype([("live", "u1")])
+SEES: Final = np.dtype([("sees", "u1")])
 
 _METHOD_INDEX: Final = {name: index for index, name in enumerate(METHODS)}
 _OUTCOME_INDEX: Final = {name: index for index, name in enumerate(OUTCOMES)}
@@ -91,7 +94,7 @@ class Table(Generic[K, V]):
         except KeyError:
             self._admit(keys)
             found = list(map(self._index.__getitem__, keys))
-        return self._rows[found], list(map(self._objects.__getitem__, found))
+        return self._rows.take(np.array(found, np.intp)), list(map(self._objects.__getitem__, found))
 
     def _admit(self, keys: list[K]) -> None:
         missing = [key for key in dict.fromkeys(keys) if key not in self._index]
@@ -133,7 +136,10 @@ class Enricher:
         self._places: Table[str, Place] = Table(PLACE, self._place, table_rows)
         self._clients: Table[str, str] = Table(CLIENT, _client, table_rows)
         self._routes: Table[str, str] = Table(ROUTE, _route, table_rows)
-        self._kinds: Table[tuple[str, str, str], None] = Table(KIND, self._kind, table_rows)
+        self._methods: Table[str, None] = Table(METHOD, _method, table_rows)
+        self._outcomes: Table[str, None] = Table(OUTCOME, _outcome, table_rows)
+        self._lives: Table[str, None] = Table(LIVE, _live, table_rows)
+        self._sources: Table[str, None] = Table(SEES, self._source, table_rows)
 
     def columns(self, events: Sequence[Event], offsets: Sequence[int], declared: Sequence[Key | None]) -> EnrichedBatch:
         """All three of equal length; `declared[i]` is the catalogue's word on the key of `events[i]`, or None."""
@@ -143,8 +149,10 @@ class Enricher:
         self._measures(out, events, offsets)
         places = self._gather(out, self._places, [event.client_ip for event in events])
         clients = self._gather(out, self._clients, [event.user_agent for event in events])
-        routes = self._gather(out, self._routes, _route_keys(events))
-        self._gather(out, self._kinds, [(event.outcome, event.environment, event.source) for event in events])
+        routes = self._operations(out, events)
+        self._gather(out, self._outcomes, [event.outcome for event in events])
+        self._gather(out, self._lives, [event.environment for event in events])
+        self._gather(out, self._sources, [event.source for event in events])
         self._times(out, declared)
         return EnrichedBatch(out, places, clients, routes)
 
@@ -179,27 +187,34 @@ class Enricher:
         number = hash64(place.address) if place.address else 0
         return (number, place.asn, place.lat, place.lon, place.accuracy_km, country, place.flags), place
 
-    def _kind(self, key: tuple[str, str, str]) -> tuple[tuple[Any, ...], None]:
-        outcome, environment, source = key
-        authenticated = 1 if outcome in AUTHENTICATED else 0
-        live = _LIVE_INDEX.get(environment, 0)
-        return (_OUTCOME_INDEX.get(outcome, 0), authenticated, live, self._sees_of(source)), None
+    def _source(self, source: str) -> tuple[tuple[Any, ...], None]:
+        return (self._sees_of(source),), None
 
-
-def _route_keys(events: Sequence[Event]) -> list[str]:
-    """One text per (method, route) or (method, path); a tab or line feed tells which, so that they can't be mixed."""
-    return [
-        f"{event.method}\t{event.route}" if event.route else f"{event.method}\n{event.path}" for event in events
-    ]  # fmt: skip
+    def _operations(self, out: Array, events: Sequence[Event]) -> list[str]:
+        """Route, method, and as `route` the number of both; a line feed marks what is a path, not a route."""
+        routes = self._gather(out, self._routes, [event.route or "\n" + event.path for event in events])
+        rows, _ = self._methods.find([event.method for event in events])
+        out["method"] = rows["method"]
+        mixed = _finalise(out["route"].astype("u8") << np.uint64(32) | rows["salt"]) >> np.uint64(32)
+        out["route"] = np.where(out["route"] == 0, 0, np.maximum(mixed, 1))
+        return routes
 
 
 def _route(key: str) -> tuple[tuple[Any, ...], str]:
-    method, tab, given = key.partition("\t")
-    if not tab:
-        method, _, path = key.partition("\n")
-        given = template(path)
-    number = hash32(f"{method} {given}".encode()) if given else 0
-    return (number, _METHOD_INDEX.get(method, 0)), given
+    given = template(key[1:]) if key.startswith("\n") else key
+    return (hash32(given.encode()) if given else 0,), given
+
+
+def _method(method: str) -> tuple[tuple[Any, ...], None]:
+    return (_METHOD_INDEX.get(method, 0), hash32(method.encode())), None
+
+
+def _outcome(outcome: str) -> tuple[tuple[Any, ...], None]:
+    return (_OUTCOME_INDEX.get(outcome, 0), 1 if outcome in AUTHENTICATED else 0), None
+
+
+def _live(environment: str) -> tuple[tuple[Any, ...], None]:
+    return (_LIVE_INDEX.get(environment, 0),), None
 
 
 def _client(user_agent: str) -> tuple[tuple[Any, ...], str]:
@@ -243,6 +258,8 @@ def mix64(texts: list[bytes]) -> Array:
 
 
 def _finalise(words: Array) -> Array:
+    """splitmix64's last steps, per element."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
+    mixed: Array = words ^ (words >> np.uint64(31))
+    return mixed

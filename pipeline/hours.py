@@ -84,7 +84,8 @@ class Hours:
         span = np.where(start <= end, (minute >= start) & (minute < end), (minute >= start) | (minute < end))
         working = (rows["weekdays"] >> weekday) & 1 == 1
         free = self._pairs(rows["country"], local_s // DAY_S, self._free) == 1
-        return (span & working & ~free).astype("i8")
+        inside: Ints = (span & working & ~free).astype("i8")
+        return inside
 
     def _pairs(self, first: Any, second: Ints, ask: Any) -> Ints:
         """`ask(first, second)` per event, asked once per distinct pair; 0 where first is -1."""
