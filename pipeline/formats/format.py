@@ -1,0 +1,59 @@
+"""What a format is, what it is told, and what it says of a record that is no event."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from pipeline.config import Secret
+from schemas.event import Event
+
+MAX_MESSAGE_BYTES: Final = 64 << 20
+"""Of one message or file of one JSON document, after gunzip: CloudTrail files are at most 50 MB."""
+MAX_RECORDS: Final = 1_000_000
+MAX_LINE_BYTES: Final = 1 << 20
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator chooses of a format; everything has a default."""
+
+    key_field: str = ""  # combined: user (default) | address; kong: credential (default) | consumer
+    pepper: Secret = Secret("")  # only where a gateway logs nothing but the raw key: key_id = HMAC(pepper, key)
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
+    """A record that is no event: a value, never an exception; of the payload it holds `no_key`'s facts only.
+
+    `reason` is one of schemas.reasons.REASONS, `detail` words without any part of the payload. For `no_key` the other
+    fields say what is known of the request; `network` is the client's /24 or /48.
+    """
+
+    reason: str
+    detail: str = ""
+    position: str = ""
+    network: str = ""
+    ts_us: int = 0
+    status: int = 0
+    outcome: str = ""
+    route: str = ""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One gateway's log. `event` maps one record (a JSON object, or a line for `lines` formats) to the event.
+
+    `event` may raise `BadValueError`; `pipeline.formats` turns that into a `Refused`.
+    """
+
+    name: str
+    sees: int  # SEES_* bits of detectors/detector.py: what this format can say at all
+    event: Callable[[Any, Options], Event | Refused]
+    recognises: Callable[[Any], bool]  # whether one record looks like this format, for `detect`
+    lines: bool = False  # text lines instead of JSON
+
+
+class BadValueError(Exception):
+    """A value of a record that makes it no event; the text names the field and never quotes the value."""

@@ -1,0 +1,82 @@
+"""Native: event v1 as JSON, written by a producer of one's own; sent through intake it may be sloppy.
+
+Sees all. Strict first (the common case is one decode); otherwise the rules that hold for every adapter: missing values
+as `"-"`, numbers as strings, `ip:port`, a query in the path, `ts` in RFC 3339 or `ts_ms` for `ts_us`.
+Source: schemas/event.py; reference/gateways.md, sections 1 and 10.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectors.detector import (
+    SEES_ADDRESS,
+    SEES_BYTES,
+    SEES_CLIENT,
+    SEES_DENIED,
+    SEES_OUTCOME,
+    SEES_ROUTE,
+    SEES_STATUS,
+)
+from pipeline.formats.format import BadValueError, Format, Options, Refused
+from pipeline.formats.values import (
+    address,
+    environment,
+    epoch_us,
+    event_of,
+    iso_us,
+    number,
+    outcome_of,
+    status_code,
+    text,
+    whole,
+)
+from schemas.event import OUTCOMES, Event
+
+
+def event(record: Any, options: Options) -> Event | Refused:
+    """A JSON object with event v1's names."""
+    version = record.get("v", 1)
+    if version != 1:
+        raise BadValueError("v is not 1: this version of the event is not known")
+    status = status_code(record.get("status"))
+    said = text(record.get("outcome")).lower()
+    fields = {
+        "key_id": text(record.get("key_id")),
+        "ts_us": _ts_us(record),
+        "client_ip": address(record.get("client_ip")),
+        "method": text(record.get("method")).upper(),
+        "route": text(record.get("route")),
+        "path": text(record.get("path")),
+        "status": status,
+        "outcome": said if said in OUTCOMES else outcome_of(status),
+        "latency_ms": min(number(record.get("latency_ms")), 1e9),
+        "bytes_in": whole(record.get("bytes_in")),
+        "bytes_out": whole(record.get("bytes_out")),
+        "user_agent": text(record.get("user_agent")),
+        "environment": environment(record.get("environment")),
+        "scope": text(record.get("scope")),
+        "request_id": text(record.get("request_id")),
+    }
+    return event_of(fields, text(record.get("source"))[:64] or "native")
+
+
+def _ts_us(record: Any) -> int:
+    if text(record.get("ts_us")):
+        return epoch_us(record["ts_us"], "us")
+    if text(record.get("ts_ms")):
+        return epoch_us(record["ts_ms"], "ms")
+    return iso_us(record.get("ts"))
+
+
+def recognises(record: Any) -> bool:
+    """By the two fields every event has."""
+    return "key_id" in record and not {"ts_us", "ts_ms", "ts"}.isdisjoint(record)
+
+
+NATIVE = Format(
+    name="native",
+    sees=SEES_ADDRESS | SEES_STATUS | SEES_DENIED | SEES_BYTES | SEES_OUTCOME | SEES_CLIENT | SEES_ROUTE,
+    event=event,
+    recognises=recognises,
+)

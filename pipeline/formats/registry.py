@@ -1,0 +1,69 @@
+"""The registry of formats and the one way from bytes to events."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from pipeline.formats.aws_apigateway import AWS_APIGATEWAY
+from pipeline.formats.cloudtrail import CLOUDTRAIL
+from pipeline.formats.combined import COMBINED
+from pipeline.formats.envelope import json_records
+from pipeline.formats.format import MAX_LINE_BYTES, BadValueError, Format, Options, Refused
+from pipeline.formats.kong import KONG
+from pipeline.formats.native import NATIVE
+from schemas.event import Event
+
+FORMATS: Final[dict[str, Format]] = {
+    format.name: format for format in (NATIVE, CLOUDTRAIL, COMBINED, KONG, AWS_APIGATEWAY)
+}
+"""Name -> format. The name is also `Event.source`, from which the capabilities follow."""
+
+
+def sees_of(source: str) -> int:
+    """SEES_* bits of an event by its `source`; a producer of native events may name itself as it likes and sees all."""
+    return FORMATS.get(source, NATIVE).sees
+
+
+_DEFAULTS: Final = Options()
+
+
+def decode(raw: bytes, name: str, options: Options = _DEFAULTS) -> Iterator[Event | Refused]:
+    """The events of one message in the named format. Never raises on bad input; KeyError for an unknown name."""
+    format = FORMATS[name]
+    if format.lines:
+        for line in raw.splitlines():
+            if line.strip():
+                yield decode_line(line, format, options)
+        return
+    for record in json_records(raw):
+        yield record if isinstance(record, Refused) else _event(record, format, options)
+
+
+def decode_line(line: bytes, format: Format, options: Options) -> Event | Refused:
+    """One line of a text format."""
+    if len(line) > MAX_LINE_BYTES:
+        return Refused(reason="too_large", detail=f"the line is longer than {MAX_LINE_BYTES >> 20} MB")
+    return _event(line.decode("utf-8", "replace"), format, options)
+
+
+def _event(record: Any, format: Format, options: Options) -> Event | Refused:
+    try:
+        return format.event(record, options)
+    except BadValueError as error:
+        return Refused(reason="invalid", detail=str(error))
+
+
+_NAME: Final = re.compile(r'"([A-Za-z_][A-Za-z_.-]{0,40})"\s*:')
+
+
+def detect(sample: bytes) -> str | None:
+    """The format of a sample's first record, for `doctor`; the sample may be cut anywhere. None: none recognises it."""
+    line = next((line for line in sample.splitlines() if line.strip()), b"").decode("utf-8", "replace")
+    if COMBINED.recognises(line):
+        return COMBINED.name
+    record = next(json_records(sample), None)
+    if not isinstance(record, dict):  # cut in the middle: the names alone
+        record = dict.fromkeys(_NAME.findall(sample.decode("utf-8", "replace")))
+    return next((f.name for f in FORMATS.values() if not f.lines and f.recognises(record)), None)

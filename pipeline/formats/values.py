@@ -1,0 +1,185 @@
+"""Single values of gateway logs to the event's units. `"-"`, `""` and null are missing; numbers may be strings."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from pipeline.formats.format import BadValueError, Refused
+from pipeline.secrets import scrub
+from schemas.event import Event
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+_LIMITS: Final = {
+    "method": 16,
+    "route": 256,
+    "path": 1024,
+    "user_agent": 512,
+    "scope": 64,
+    "request_id": 128,
+}
+_LIVE: Final = frozenset({"live", "prod", "production", "prd"})
+_TEST: Final = frozenset({"test", "testing", "sandbox", "staging", "stage", "stg", "dev", "development", "qa"})
+_KEY_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_LOG_TIME: Final = re.compile(r"(\d\d)/([A-Z][a-z]{2})/(\d{4}):(\d\d:\d\d:\d\d) ([+-]\d{4})")
+_MONTHS: Final = {
+    name: f"{number:02}"
+    for number, name in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)  # noqa: SIM905
+}
+_MAX_INT: Final = 1 << 50
+_US_OF: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
+
+
+def get(record: Any, path: str) -> Any:
+    """`a.b.c` in nested objects, or the flat name `a.b.c`; None where anything on the way is missing."""
+    if isinstance(record, Mapping) and path in record:
+        return record[path]
+    head, _, rest = path.partition(".")
+    if not isinstance(record, Mapping) or not rest:
+        return None
+    return get(record.get(head), rest)
+
+
+def first(record: Any, *paths: str) -> Any:
+    """The first value that is not missing, in the given order."""
+    return next((value for path in paths if text(value := get(record, path))), None)
+
+
+def text(value: Any) -> str:
+    """One line of text without control characters; lists give their first item (repeated headers)."""
+    if isinstance(value, list):
+        value = value[0] if value else ""
+    if isinstance(value, bool) or value is None or not isinstance(value, (str, int, float)):
+        return ""
+    line = _CONTROL.sub(" ", str(value)).strip()
+    return "" if line == "-" else line
+
+
+def number(value: Any) -> float:
+    """A finite number >= 0, or 0.0: "not known". Negative is how gateways say "none" (Kong: -1)."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return 0.0
+    try:
+        result = float(value)
+    except (ValueError, OverflowError):
+        return 0.0
+    return result if math.isfinite(result) and 0 <= result <= 1e15 else 0.0
+
+
+def whole(value: Any) -> int:
+    """An integer 0 .. 2^50, or 0: "not known"."""
+    return min(int(number(value)), _MAX_INT)
+
+
+def status_code(value: Any) -> int:
+    """An HTTP status 100 .. 599, or 0."""
+    code = whole(value)
+    return code if 100 <= code <= 599 else 0
+
+
+def address(value: Any) -> str:
+    """The canonical address of `ip`, `ip:port`, `[v6]:port` or a forwarded list's first; "" for names and rubbish."""
+    host = text(value).partition(",")[0].strip()
+    if host.startswith("["):
+        host = host[1:].partition("]")[0]
+    elif host.count(":") == 1:
+        host = host.partition(":")[0]
+    try:
+        parsed = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return ""
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return str(mapped or parsed)
+
+
+def network(ip: str) -> str:
+    """The /24 or /48 that an address lies in; "" without one."""
+    if not ip:
+        return ""
+    prefix = 48 if ":" in ip else 24
+    return str(ipaddress.ip_network(f"{ip}/{prefix}", strict=False))
+
+
+def epoch_us(value: Any, unit: str) -> int:
+    """Microseconds of an epoch number (or numeric string) in `s`, `ms` or `us`. Raises BadValueError."""
+    whole_part, _, _ = text(value).partition(".")
+    if unit != "s" and whole_part.isdecimal() and len(whole_part) < 20:
+        fraction = number(text(value)) % 1 if "." in text(value) else 0.0
+        return int(whole_part) * _US_OF[unit] + round(fraction * _US_OF[unit])
+    result = number(value)
+    if result == 0.0:
+        raise BadValueError("the time is missing or no number")
+    return round(result * _US_OF[unit])
+
+
+def iso_us(value: Any) -> int:
+    """Microseconds of an RFC 3339 time; one without offset is UTC. Raises BadValueError."""
+    try:
+        moment = datetime.fromisoformat(text(value))
+    except ValueError:
+        raise BadValueError("the time is missing or not RFC 3339") from None
+    return _to_us(moment)
+
+
+def log_us(value: Any) -> int:
+    """Microseconds of a common-log time, `17/May/2015:10:05:03 +0000`. Raises BadValueError."""
+    try:
+        day, month, year, clock, zone = _LOG_TIME.fullmatch(text(value)).groups()  # type: ignore[union-attr]
+        moment = datetime.fromisoformat(f"{year}-{_MONTHS[month]}-{day}T{clock}{zone}")
+    except (ValueError, KeyError, AttributeError):
+        raise BadValueError("the time is not of the form 17/May/2015:10:05:03 +0000") from None
+    return _to_us(moment)
+
+
+def _to_us(moment: datetime) -> int:
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    since = aware - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def environment(value: Any) -> str:
+    """`live`, `test` or "" for a stage, workspace or environment name."""
+    name = text(value).lower()
+    return "live" if name in _LIVE else "test" if name in _TEST else ""
+
+
+def outcome_of(status: int) -> str:
+    """What a status says of the credential where the gateway says nothing itself (schemas.event.OUTCOMES)."""
+    named = {0: "unknown", 401: "invalid", 403: "denied", 429: "rate_limited"}
+    return named.get(status, "success")
+
+
+def event_of(fields: Mapping[str, Any], source: str) -> Event | Refused:
+    """The event of fields in our units, clipped to the limits and without secrets; or why it is none."""
+    clipped: dict[str, Any] = {
+        name: value[: _LIMITS.get(name)] if isinstance(value, str) else value for name, value in fields.items()
+    }
+    key_id = clipped.get("key_id", "")
+    if not key_id:
+        return no_key(clipped)
+    if not _KEY_ID.fullmatch(key_id):
+        return Refused(reason="invalid", detail="the key id is longer than 128 or not printable ASCII without blanks")
+    if not 946_684_800_000_000 <= clipped["ts_us"] < 4_102_444_800_000_000:
+        return Refused(reason="invalid", detail="the time lies outside 2000 to 2100: is its unit right?")
+    cleaned = scrub(Event(**{**clipped, "source": source}))
+    if isinstance(cleaned, Event):
+        return cleaned
+    return Refused(reason=cleaned, detail="the key id looks like the secret itself")
+
+
+def no_key(fields: Mapping[str, Any]) -> Refused:
+    """A request that names no key: what is known of it, by source network."""
+    route = scrub(Event(key_id="-", ts_us=fields["ts_us"], route=fields.get("route", "")))
+    return Refused(
+        reason="no_key",
+        detail="the record carries no key id",
+        network=network(fields.get("client_ip", "")),
+        ts_us=fields["ts_us"],
+        status=fields.get("status", 0),
+        outcome=fields.get("outcome", ""),
+        route=route.route if isinstance(route, Event) else "",
+    )

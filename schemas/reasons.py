@@ -1,0 +1,47 @@
+"""Why a record is no event: the closed set of reject reasons and the record on `api.requests.rejected`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+VERSION: Final = 1
+
+SENTENCES: Final[dict[str, str]] = {
+    "undecodable": "The record is not JSON, or not text in the format that was named.",
+    "too_large": "The record is larger than an event may be.",
+    "invalid": "A field is missing, of the wrong type or outside its limits.",
+    "secret": "The key id looks like the secret itself; send the credential's public id.",
+    "key_mismatch": "The Kafka record's key is not the event's key_id.",
+    "wrong_partition": "The key does not belong on this partition: the producer uses another partitioner.",
+    "unkeyed": "The Kafka record has no key: send gateway logs through `keywatch intake`, which keys them.",
+    "no_key": "The request carries no key id (usually a failed authentication); kept by source network, within limits.",
+    "future": "The event time lies more than 5 minutes after the time of its record.",
+}
+"""Reason -> a sentence for people that says what to do where something can be done."""
+
+REASONS: Final[tuple[str, ...]] = tuple(SENTENCES)
+"""All reasons, in a fixed order: metric labels and counters come from here and from nowhere else."""
+
+
+class Rejected(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One record on `api.requests.rejected`. What may hold a secret, or can't be decoded, is without `payload`.
+
+    `network` to `suppressed` are set for `no_key` only: what is known of a request that named no key, by the
+    source's /24 or /48. `suppressed` counts those of the same network that its rate limit held back before.
+    """
+
+    reason: str
+    position: str = ""  # topic/partition/offset[/index] or file:line
+    detail: str = ""  # in words, without any part of the payload
+    size_bytes: int = 0
+    payload_hash: str = ""  # keyed: equal payloads of one process are seen to be equal, nothing else
+    payload: str | None = None
+    network: str = ""
+    ts_us: int = 0
+    status: int = 0
+    outcome: str = ""
+    route: str = ""
+    suppressed: int = 0
+    v: int = VERSION
