@@ -61,6 +61,7 @@ class ClickHouse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     timeout_s: float = 30.0
     max_pending_rows: int = 500_000  # at the bound consumption pauses
     sample_one_in: int = 1  # of `requests`; aggregates are never sampled
+    expire: bool = True  # False: `migrate` takes the TTLs off, so that a backfill of old logs stays
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,7 +1,8 @@
 """`keywatch migrate`: bring ClickHouse's tables to `schemas/clickhouse/`, over HTTP or in chDB.
 
-Files `NNN_name.sql` are applied in order, once each, and noted with their md5 in `db_migrations`. A file that was applied
-and then edited is refused: a change is a new file. Statements are `IF NOT EXISTS`, so what failed half way goes on.
+Files `NNN_name.sql` are applied in order, once each, and noted with their md5 in `schema_versions`. A file that was
+applied and then edited is refused: a change is a new file. Statements are
+`IF NOT EXISTS`, so what failed half way goes on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Final
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_migrations.connection import ClickhouseConnectConnection
+from clickhouse_migrations.defaults import MIGRATIONS_TABLE
 from clickhouse_migrations.exceptions import MigrationException
 from clickhouse_migrations.migration import Migration, MigrationStorage
 from clickhouse_migrations.migrator import Migrator
@@ -47,7 +49,10 @@ def _apply(config: ClickHouse, migrations: list[Migration], dry_run: bool) -> li
         if not dry_run:
             client.command(f"CREATE DATABASE IF NOT EXISTS {_quote(config.database)}")
         client.database = config.database
-        return _apply_in_database(client, migrations, dry_run)
+        applied = _apply_in_database(client, migrations, dry_run)
+        if not (config.expire or dry_run):
+            _keep_for_ever(client)
+        return applied
     finally:
         client.close()
 
@@ -62,9 +67,16 @@ def _apply_in_database(client: Client, migrations: list[Migration], dry_run: boo
     return pending
 
 
+def _keep_for_ever(client: Client) -> None:
+    """Take the TTLs off: they count from the event's time, so rows of old logs would go as they come."""
+    sql = "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine_full LIKE '% TTL %'"
+    for (table,) in client.query(sql).result_rows:
+        client.command(f"ALTER TABLE {_quote(table)} REMOVE TTL")
+
+
 def _has_tables(client: Client, database: str) -> bool:
-    sql = "SELECT count() FROM system.tables WHERE database = {db:String} AND name = 'db_migrations'"
-    return bool(client.query(sql, parameters={"db": database}).first_row[0])
+    sql = "SELECT count() FROM system.tables WHERE database = {db:String} AND name = {name:String}"
+    return bool(client.query(sql, parameters={"db": database, "name": MIGRATIONS_TABLE}).result_rows[0][0])
 
 
 def _quote(name: str) -> str:

@@ -1,7 +1,8 @@
 """ClickHouse for tests: the chDB front in a process of its own (one engine per process), a database per test.
 
-Use `from tests.clickhouse_front import clickhouse, front` in a conftest or test module; `front` is the address, shared by
-the session, `clickhouse` a configuration with a fresh migrated database.
+Use `from tests.clickhouse_front import clickhouse, front  # noqa: F401` in a test module or conftest; `front` is the
+address, shared by the session, `clickhouse` a configuration with a fresh migrated database. Tables have no TTL there:
+tests bring events of any year.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def clickhouse(front: str) -> Iterator[ClickHouse]:
     """A configuration with a database of its own, migrated, dropped afterwards."""
-    config = ClickHouse(url=front, database=f"keywatch_{os.getpid()}_{next(_number)}")
+    config = ClickHouse(url=front, database=f"keywatch_{os.getpid()}_{next(_number)}", expire=False)
     migrate(config)
     yield config
     client = connect(config, None)

@@ -76,7 +76,7 @@ class Answer:
 
 
 class Engine:
-    """The one chDB engine of this process on one folder. Raises `ConfigError` where another process holds the folder."""
+    """The one chDB engine of this process on one folder. Raises `ConfigError` where another process holds it."""
 
     def __init__(self, path: str) -> None:
         folder = Path(path)

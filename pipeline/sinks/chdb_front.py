@@ -26,7 +26,7 @@ from functools import partial
 from typing import Any, Final
 
 import lz4.frame
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 
 from pipeline.errors import ConfigError
 from pipeline.sinks.chdb_engine import Answer, Engine, External, QueryError, Statement, run, split_insert
@@ -39,10 +39,28 @@ STATUS_OF: Final = {60: 404, 81: 404, 497: 403, 516: 403, 241: 500, 159: 500}  #
 FAULTS: Final = ("503", "500-after-apply", "timeout")
 
 _PROTOCOL: Final = frozenset(
-    "query database query_id session_id session_timeout session_check wait_end_of_query buffer_size compress decompress "
-    "client_protocol_version enable_http_compression send_progress_in_http_headers default_format user password quota_key "
-    "http_headers_progress_interval_ms role".split()
-)  # fmt: skip
+    {
+        "buffer_size",
+        "client_protocol_version",
+        "compress",
+        "database",
+        "decompress",
+        "default_format",
+        "enable_http_compression",
+        "http_headers_progress_interval_ms",
+        "password",
+        "query",
+        "query_id",
+        "quota_key",
+        "role",
+        "send_progress_in_http_headers",
+        "session_check",
+        "session_id",
+        "session_timeout",
+        "user",
+        "wait_end_of_query",
+    }
+)
 """URL parameters that are no settings."""
 
 
@@ -144,6 +162,8 @@ async def _body(request: web.Request) -> tuple[_Form, tuple[External, ...]]:
     fields: dict[str, str] = {}
     files: dict[str, bytes] = {}
     async for part in await request.multipart():
+        if not isinstance(part, BodyPartReader) or not part.name:
+            raise QueryError(36, "Code: 36. DB::Exception: A part of the form has no name. (BAD_ARGUMENTS)")
         if part.filename is None:
             fields[part.name] = await part.text()
         else:
@@ -171,6 +191,18 @@ def _decode(body: bytes, encoding: str) -> bytes:
         raise QueryError(432, f"Code: 432. DB::Exception: The body isn't {encoding}: {error}") from error
 
 
+def _lz4(body: bytes) -> bytes:
+    """All frames: `lz4.frame.decompress` stops silently after the first, and the async client sends one per block."""
+    parts: list[bytes] = []
+    while body:
+        frame = lz4.frame.LZ4FrameDecompressor()
+        parts.append(frame.decompress(body))
+        if not frame.eof:
+            raise EOFError("the last frame isn't complete")
+        body = frame.unused_data or b""
+    return b"".join(parts)
+
+
 def _zstd(body: bytes) -> bytes:
     if sys.version_info >= (3, 14):
         from compression import zstd
@@ -182,7 +214,7 @@ def _zstd(body: bytes) -> bytes:
 _DECODERS: Final[dict[str, Callable[[bytes], bytes]]] = {
     "": bytes,
     "identity": bytes,
-    "lz4": lz4.frame.decompress,
+    "lz4": _lz4,
     "zstd": _zstd,
     "gzip": gzip.decompress,
     "deflate": zlib.decompress,
@@ -194,7 +226,7 @@ def _statement(request: web.Request, query: dict[str, str], body: bytes, externa
     own = {f"{table.name}{tail}" for table in external for tail in ("_structure", "_format", "_types")}
     return Statement(
         body=sql + b"\n" + body if sql and body else sql or body,
-        database=query.get("database") or request.headers.get("X-ClickHouse-Database", ""),
+        database=query.get("database", "") or request.headers.get("X-ClickHouse-Database", ""),
         format=request.headers.get("X-ClickHouse-Format") or query.get("default_format", "TabSeparated"),
         settings={k: v for k, v in query.items() if k not in _PROTOCOL | own and not k.startswith("param_")},
         params={k.removeprefix("param_"): v for k, v in query.items() if k.startswith("param_")},
@@ -203,7 +235,7 @@ def _statement(request: web.Request, query: dict[str, str], body: bytes, externa
 
 
 async def _with_faults(front: Front, statement: Statement, execute: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Run it, spoiled where a test asked for it: refused, applied but answered with an error, applied but not answered."""
+    """Run it, spoiled where a test asked for it: refused; applied, answered with an error; applied, not answered."""
     if not front.faults or split_insert(statement.body) is None:
         return await execute()
     fault = front.faults.pop(0)

@@ -1,6 +1,6 @@
 """ClickHouse clients out of the configuration, and its errors by consequence.
 
-`http://host:port`, `https://...` and `chdb:///absolute/path` (embedded, one process alone) go through clickhouse-connect.
+`http://host:port`, `https://...` and `chdb:///absolute/path` (embedded, one process alone), by clickhouse-connect.
 """
 
 from __future__ import annotations

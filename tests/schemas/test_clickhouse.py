@@ -1,0 +1,107 @@
+"""The migrations and `schemas/rows.py` say the same, and tables keep rows as the design asks."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from clickhouse_migrations.defaults import MIGRATIONS_TABLE
+
+from pipeline.config import ClickHouse
+from pipeline.migrate import FOLDER
+from pipeline.sinks.clickhouse import ClickHouseSink
+from pipeline.sinks.connect import connect
+from schemas.rows import LATENCY_BOUNDS_MS, TABLES
+from tests.clickhouse_front import clickhouse, front  # noqa: F401
+from tests.row_examples import rows_of
+
+RETENTION_DAYS = {
+    "requests": 14,
+    "requests_1m": 30,
+    "requests_1h": 400,
+    "key_source_1h": 400,
+    "keys_last_used": 1830,
+    "findings": 400,
+    "incidents": 400,
+    "evidence": 400,
+}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_has_exactly_the_columns_of_the_rows(table: str, clickhouse: ClickHouse) -> None:  # noqa: F811
+    client = connect(clickhouse, clickhouse.database)
+    sql = "SELECT name, type FROM system.columns WHERE database = {d:String} AND table = {t:String} ORDER BY position"
+    found = client.query(sql, parameters={"d": clickhouse.database, "t": table}).result_rows
+    client.close()
+    assert tuple((name, kind) for name, kind in found) == TABLES[table]
+
+
+def test_every_table_replaces_and_is_covered_by_a_migration(clickhouse: ClickHouse) -> None:  # noqa: F811
+    client = connect(clickhouse, clickhouse.database)
+    sql = "SELECT name, engine FROM system.tables WHERE database = {d:String} AND engine LIKE '%MergeTree'"
+    found = client.query(sql, parameters={"d": clickhouse.database}).result_rows
+    engines = {str(name): str(engine) for name, engine in found}
+    client.close()
+    engines.pop(MIGRATIONS_TABLE)
+    assert engines == dict.fromkeys(TABLES, "ReplacingMergeTree")
+
+
+def test_each_tier_has_its_retention_and_drops_whole_parts() -> None:
+    sql = "".join(path.read_text() for path in sorted(FOLDER.glob("*.sql")))
+    statements = {
+        found[1]: found[0] for found in re.finditer(r"CREATE TABLE IF NOT EXISTS (\w+)\n.*?;", sql, re.DOTALL)
+    }
+    days = {name: re.search(r"TTL .*INTERVAL (\d+) DAY", text) for name, text in statements.items()}
+    assert {name: int(found[1]) for name, found in days.items() if found} == RETENTION_DAYS
+    partitioned = [name for name, text in statements.items() if days[name] and "PARTITION BY" in text]
+    assert all("ttl_only_drop_parts = 1" in statements[name] for name in partitioned)
+
+
+def test_the_audit_log_has_no_end() -> None:
+    text = (FOLDER / "003_incidents.sql").read_text()
+    responses = text[text.index("EXISTS responses") : text.index("EXISTS adoptions")]
+    assert "TTL" not in responses.split("-- From")[0]
+
+
+async def test_a_window_written_twice_counts_once_and_its_parts_are_summed(clickhouse: ClickHouse) -> None:  # noqa: F811
+    sink = ClickHouseSink(clickhouse)
+    window: dict[str, list[Any]] = {
+        "key_id": ["k"],
+        "window_start": [1_700_000_040],
+        "latency_counts": [[1] * (len(LATENCY_BOUNDS_MS) + 1)],
+    }
+    await sink.write("requests_1m", rows_of("requests_1m", 1, **window, part=["a"], version=[7], requests=[3]))
+    await sink.write("requests_1m", rows_of("requests_1m", 1, **window, part=["a"], version=[9], requests=[5]))
+    await sink.write("requests_1m", rows_of("requests_1m", 1, **window, part=["a"], version=[8], requests=[4]))
+    await sink.write("requests_1m", rows_of("requests_1m", 1, **window, part=["b"], version=[1], requests=[2]))
+    await sink.close()
+    client = connect(clickhouse, clickhouse.database)
+    found = client.query("SELECT requests, latency_counts FROM v_requests_1m").result_rows
+    client.close()
+    assert found == [(7, [2] * (len(LATENCY_BOUNDS_MS) + 1))]
+
+
+async def test_loading_the_audit_again_adds_no_line_and_a_new_topic_overwrites_none(clickhouse: ClickHouse) -> None:  # noqa: F811
+    sink = ClickHouseSink(clickhouse)
+    first = rows_of("responses", 1, response_id=["r1"], partition=[0], offset=[0])
+    await sink.write("responses", first)
+    await sink.write("responses", first)
+    await sink.write("responses", rows_of("responses", 1, response_id=["r2"], partition=[0], offset=[0]))
+    await sink.close()
+    client = connect(clickhouse, clickhouse.database)
+    found = client.query("SELECT response_id FROM v_responses ORDER BY response_id").result_rows
+    client.close()
+    assert found == [("r1",), ("r2",)]
+
+
+async def test_a_question_by_network_takes_the_second_ordering(clickhouse: ClickHouse) -> None:  # noqa: F811
+    sink = ClickHouseSink(clickhouse)
+    count = 30_000
+    asns = [i * 7_919 % 1_000 for i in range(count)]
+    await sink.write("requests", rows_of("requests", count, asn=asns, offset=list(range(count))))
+    await sink.close()
+    client = connect(clickhouse, clickhouse.database)
+    plan = client.command("EXPLAIN indexes = 1 SELECT ts, key_id FROM requests WHERE asn = 17")
+    client.close()
+    assert "by_network" in str(plan)
