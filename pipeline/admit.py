@@ -1,0 +1,97 @@
+"""Who gets state, what counts twice, what comes too late; and the partition's time, which is in the log.
+
+Watermark = the greatest min(event time, record timestamp) so far, less the lateness: an event from the future can't
+move it. A key that the catalogue knows has state from its first event; an unknown one from its first *authenticated*
+event, since anybody can send junk under a made-up id. Until then its events are stored, but nothing is learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from detectors.compile import compiled
+from pipeline.core import Slice
+from pipeline.state import State
+from schemas.event import AUTHENTICATED, Event
+from schemas.key import Key
+
+Array = np.ndarray[Any, Any]
+
+
+def watermarks(batch: Slice, at: Sequence[int], ts_us: Array, start_us: int, lateness_us: int) -> tuple[Array, int]:
+    """(watermark BEFORE each event, watermark after the slice), both us; `at` as in `Decoded`."""
+    records_us = np.asarray(batch.timestamps_ms, np.int64) * 1000
+    floor = np.iinfo(np.int64).min // 2
+    moves = np.full(len(records_us) + 1, floor, np.int64)
+    moves[0] = start_us
+    for tick in batch.ticks:
+        moves[tick + 1] = records_us[tick] - lateness_us
+    positions = np.asarray(at, np.int64)
+    stamped = np.where(records_us[positions] > 0, np.minimum(ts_us, records_us[positions]), ts_us)
+    moves[positions + 1] = stamped - lateness_us
+    reached = np.maximum.accumulate(moves)
+    return reached[positions], int(reached[-1])
+
+
+def slots(
+    state: State, events: Sequence[Event], declared: Callable[[str], Key | None], limit: int, *, full: bool
+) -> list[int]:
+    """Slots of the first events, -1 for a key without state; gives new keys their state.
+
+    Stops before the first event that needs state where `limit` keys have it: then the caller judges what came so far,
+    evicts, and calls again. With `full` nobody could be evicted and such a key stays without.
+    """
+    found = [state.slots.get(event.key_id, -1) for event in events]
+    if -1 not in found:
+        return found
+    for i, slot in enumerate(found):
+        if slot >= 0:
+            continue
+        key_id = events[i].key_id
+        if key_id in state.slots:
+            found[i] = state.slots[key_id]
+        elif (key := declared(key_id)) is not None or events[i].outcome in AUTHENTICATED:
+            if len(state.slots) < limit:
+                found[i] = state.add_key(key_id, key)
+            elif not full:
+                return found[:i]
+    return found
+
+
+@compiled
+def first_time(events: Array, book: Array, keep: Array) -> int:
+    """keep[i] = 0, and the slot -1, where the same request of the same key came within the key's last 16.
+
+    Returns how many did. Also keeps the book: first and last event time. Events without state are kept: nothing
+    remembers them.
+    """
+    repeats = 0
+    for i in range(len(events)):
+        keep[i] = 1
+        event = events[i]
+        if event.slot < 0:
+            continue
+        row = book[event.slot]
+        for k in range(16):
+            if row.recent[k] == event.request:
+                keep[i] = 0
+        if keep[i] == 0:
+            repeats += 1
+            event.slot = -1
+            continue
+        row.recent[row.recent_at & 15] = event.request
+        row.recent_at += 1
+        row.last_us = max(row.last_us, event.ts_us)
+        if row.first_us == 0 or event.ts_us < row.first_us:
+            row.first_us = event.ts_us
+    return repeats
+
+
+def least_recent(state: State, limit: int) -> list[int]:
+    """Slots to evict where the keys are full: the hundredth part longest unused, none under an open incident."""
+    taken = np.array([slot for slot in state.slots.values() if slot not in state.open], np.int64)
+    order = np.lexsort((taken, state.book.data["last_us"][taken]))
+    return [int(slot) for slot in taken[order[: max(1, limit // 100)]]]

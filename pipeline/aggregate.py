@@ -1,0 +1,250 @@
+"""Counts per key and minute, per key and hour, and per key, source and hour: full values, kept until they are final.
+
+A window is in state from its first event until the watermark passes its end (the watermark already lags by the
+lateness). An event that comes later still starts another *life* of the window, named by its own offset (`part`), so
+that it can never overwrite the whole by a fragment. Whether an event extends a life depends on the log alone, never
+on when a finished life is taken out of state: results don't depend on where a slice ends.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from detectors.compile import compiled
+from schemas.rows import LATENCY_BOUNDS_MS
+
+Array = np.ndarray[Any, Any]
+
+MINUTE_US: Final = 60_000_000
+HOUR_US: Final = 3_600_000_000
+BOUNDS: Final = np.array(LATENCY_BOUNDS_MS, np.float64)
+
+_COUNTS: Final = [
+    ("requests", "u4"),
+    ("errors", "u4", (7,)),  # by detectors.detector.ERROR_*; [0] is no error
+    ("bytes_in", "i8"),
+    ("bytes_out", "i8"),
+]
+
+WINDOW: Final = np.dtype(
+    [
+        ("start_us", "i8"),
+        ("until_us", "i8"),  # watermark at which this life is final
+        ("first_offset", "i8"),
+        ("last_offset", "i8"),
+        ("first_us", "i8"),
+        ("last_us", "i8"),
+        *_COUNTS,
+        ("latency_sum_ms", "f8"),
+        ("addresses", "u8", (4,)),  # bitmaps for linear counting
+        ("routes", "u8", (4,)),
+        ("countries", "u8"),
+        ("latency", "u4", (16,)),
+        ("latency_max_ms", "f4"),
+        ("top_bits", "f4"),
+        ("slot", "i4"),
+        ("next", "i4"),  # row number + 1 of the key's next window; 0 ends the chain
+        ("top_detector", "i2"),
+        ("live", "u1"),  # 0: the row is free
+    ],
+    align=True,
+)
+"""One life of one key's minute or hour. Times in us UTC."""
+
+SOURCE: Final = np.dtype(
+    [
+        ("start_us", "i8"),
+        ("until_us", "i8"),
+        ("first_offset", "i8"),
+        ("last_offset", "i8"),
+        ("first_us", "i8"),
+        ("last_us", "i8"),
+        *_COUNTS,
+        ("prefix_hash", "u8"),
+        ("asn", "u4"),
+        ("client_hash", "u4"),
+        ("route_hash", "u4"),
+        ("slot", "i4"),
+        ("country", "u2"),
+        ("outcome", "u1"),
+        ("live", "u1"),
+        ("prefix", "S48"),
+        ("client", "S40"),
+        ("route", "S160"),
+    ],
+    align=True,
+)
+"""One life of one key's use from one source in one hour; the texts are filled in when the row is made."""
+
+
+@compiled
+def _count(row: Any, event: Any) -> None:
+    row.requests += 1
+    row.errors[event.error] += 1
+    row.bytes_in += event.bytes_in
+    row.bytes_out += event.bytes_out
+    row.last_offset = event.offset
+    row.first_us = min(row.first_us, event.ts_us)
+    row.last_us = max(row.last_us, event.ts_us)
+
+
+@compiled
+def _open(row: Any, event: Any, start_us: int, period_us: int, watermark_us: int, lateness_us: int) -> None:
+    row.live = 1
+    row.slot = event.slot
+    row.start_us = start_us
+    row.until_us = max(start_us + period_us, watermark_us + lateness_us)
+    row.first_offset = event.offset
+    row.first_us = event.ts_us
+    row.last_us = event.ts_us
+
+
+@compiled
+def _bit(bitmap: Any, value: int) -> None:
+    bitmap[(value >> 6) & 3] |= np.uint64(1) << np.uint64(value & 63)
+
+
+@compiled
+def add_windows(
+    events: Array, watermarks: Array, heads: Array, windows: Array, free: Array, n_free: int,
+    touched: Array, period_us: int, lateness_us: int, bounds: Array,
+) -> int:  # fmt: skip
+    """Count every event that has a slot; `touched[i]` becomes its window's row. Returns how many rows stay free.
+
+    free: int32 stack of free row numbers, of which the first `n_free` are valid; there must be one per event.
+    """
+    for i in range(len(events)):
+        touched[i] = -1
+        event = events[i]
+        if event.slot < 0:
+            continue
+        start_us = event.ts_us - event.ts_us % period_us
+        at = heads[event.slot] - 1
+        while at >= 0 and not (windows[at].start_us == start_us and windows[at].until_us > watermarks[i]):
+            at = windows[at].next - 1
+        if at < 0:
+            n_free -= 1
+            at = free[n_free]
+            _open(windows[at], event, start_us, period_us, watermarks[i], lateness_us)
+            windows[at].next = heads[event.slot]
+            heads[event.slot] = at + 1
+        row = windows[at]
+        _count(row, event)
+        row.latency_sum_ms += event.latency_ms
+        row.latency_max_ms = max(row.latency_max_ms, event.latency_ms)
+        row.latency[np.searchsorted(bounds, event.latency_ms)] += 1
+        mixed = np.uint64(event.address) * np.uint64(0x9E3779B97F4A7C15)
+        if event.address != 0:
+            _bit(row.addresses, np.int64(mixed >> np.uint64(40)))
+        if event.route != 0:
+            _bit(row.routes, np.int64((np.uint64(event.route) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)))
+        if event.country != 0:
+            row.countries |= np.uint64(1) << np.uint64((event.country * 0x9E3779B1 >> 16) & 63)
+        touched[i] = at
+    return n_free
+
+
+@compiled
+def _source_hash(prefix: int, slot: int, route: int, client: int, start_us: int, outcome: int) -> int:
+    h = np.uint64(prefix) ^ (np.uint64(slot + 1) * np.uint64(0x9E3779B97F4A7C15))
+    h = (h ^ (np.uint64(route) << np.uint64(32)) ^ np.uint64(client)) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(29)) ^ np.uint64(start_us // 3_600_000_000)) * np.uint64(0x94D049BB133111EB)
+    return np.int64((h ^ (np.uint64(outcome) << np.uint64(50)) ^ (h >> np.uint64(32))) >> np.uint64(2))
+
+
+@compiled
+def _same_source(row: Any, event: Any, prefix: int, start_us: int) -> bool:
+    return bool(
+        row.slot == event.slot
+        and row.start_us == start_us
+        and row.prefix_hash == prefix
+        and row.route_hash == event.route
+        and row.client_hash == event.client
+        and row.outcome == event.outcome
+        and row.asn == event.asn
+        and row.country == event.country
+    )
+
+
+@compiled
+def add_sources(
+    events: Array, watermarks: Array, prefixes: Array, sources: Array, index: Array, free: Array,
+    n_free: int, touched: Array, made: Array, period_us: int, lateness_us: int,
+) -> int:  # fmt: skip
+    """As `add_windows`, by source. `index`: open addressing, int32 row + 1, a power of two, at most half full.
+
+    `made[i]` is 1 where the event made a row, whose texts the caller fills in.
+    """
+    mask = len(index) - 1
+    for i in range(len(events)):
+        touched[i] = -1
+        made[i] = 0
+        event = events[i]
+        if event.slot < 0:
+            continue
+        start_us = event.ts_us - event.ts_us % period_us
+        spot = _source_hash(prefixes[i], event.slot, event.route, event.client, start_us, event.outcome) & mask
+        while index[spot] != 0:
+            row = sources[index[spot] - 1]
+            if _same_source(row, event, prefixes[i], start_us) and row.until_us > watermarks[i]:
+                break
+            spot = (spot + 1) & mask
+        if index[spot] == 0:
+            n_free -= 1
+            index[spot] = free[n_free] + 1
+            made[i] = 1
+            row = sources[free[n_free]]
+            _open(row, event, start_us, period_us, watermarks[i], lateness_us)
+            row.prefix_hash = prefixes[i]
+            row.asn = event.asn
+            row.country = event.country
+            row.client_hash = event.client
+            row.route_hash = event.route
+            row.outcome = event.outcome
+        _count(sources[index[spot] - 1], event)
+        touched[i] = index[spot] - 1
+    return n_free
+
+
+@compiled
+def rebuild_index(sources: Array, used: int, index: Array) -> None:
+    """Fill the hash index anew from the live rows (after recovery, growth, or a sweep)."""
+    mask = len(index) - 1
+    index[:] = 0
+    for at in range(used):
+        row = sources[at]
+        if row.live == 0:
+            continue
+        hashed = _source_hash(row.prefix_hash, row.slot, row.route_hash, row.client_hash, row.start_us, row.outcome)
+        spot = hashed & mask
+        while index[spot] != 0:
+            spot = (spot + 1) & mask
+        index[spot] = at + 1
+
+
+@compiled
+def unlink(windows: Array, heads: Array, gone: Array) -> None:
+    """Take the rows `gone` (their `live` is 0 already) out of their keys' chains."""
+    for k in range(len(gone)):
+        slot = windows[gone[k]].slot
+        previous = -1
+        at = heads[slot] - 1
+        while at >= 0:
+            following = windows[at].next - 1
+            if windows[at].live == 0:
+                if previous < 0:
+                    heads[slot] = following + 1
+                else:
+                    windows[previous].next = following + 1
+            else:
+                previous = at
+            at = following
+
+
+def distinct(bitmaps: Array) -> Array:
+    """Linear counting (Whang et al., 1990): rows x words of bitmap -> estimated distinct values, as int64."""
+    bits = bitmaps.shape[1] * 64
+    zeros = bits - np.bitwise_count(bitmaps).sum(axis=1, dtype=np.int64)
+    return np.rint(-bits * np.log(np.maximum(zeros, 1) / bits)).astype(np.int64)

@@ -1,0 +1,42 @@
+"""One slice's events, numbers and texts side by side: what the steps after `enrich` hand on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import numpy as np
+
+from pipeline.geo.provider import Place
+from schemas.event import Event
+from schemas.key import Key
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """`source[i]`, `events[i]` (an EVENT record) and the texts of event i; all of equal length, in log order."""
+
+    source: Sequence[Event]
+    declared: Sequence[Key | None]
+    events: Array
+    places: Sequence[Place]
+    clients: Sequence[str]
+    routes: Sequence[str]
+
+    def zone(self, i: int) -> str:
+        """The key's declared time zone, else UTC."""
+        key = self.declared[i]
+        return key.time_zone if key is not None and key.time_zone else "UTC"
+
+    def local_time(self, i: int) -> str:
+        """E.g. "Tue 03:12", in the key's zone; a zone that no longer exists counts as UTC."""
+        try:
+            zone: Any = ZoneInfo(self.zone(i))
+        except (ZoneInfoNotFoundError, ValueError):
+            zone = UTC
+        return datetime.fromtimestamp(self.source[i].ts_us / 1e6, zone).strftime("%a %H:%M")

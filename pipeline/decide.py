@@ -1,0 +1,236 @@
+"""From what the pass found to findings, and from findings to incidents in words.
+
+The pass (detectors/fuse.py) decides WHEN an incident opens, grows and closes; here it gets its id, its evidence and
+its text. Per key at most one incident is open. Everything follows the order of events in the log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from detectors import DETECTORS, calibration
+from detectors.detector import Context
+from pipeline.batch import Batch
+from pipeline.state import Identity, State
+from schemas.event import OUTCOMES, Event
+from schemas.incident import SEVERITIES, Band, Change, Finding, Incident, Rung, Sample, incident_id
+
+Array = np.ndarray[Any, Any]
+
+CHANGES: Final[dict[int, Change]] = {1: "opened", 2: "extended", 3: "escalated", 4: "closed"}
+RULES: Final = {1: "visit", 2: "slow", 3: "proof"}
+MAX_FINDINGS: Final = 24  # per incident, the strongest of each detector are kept
+EVIDENCE_EVENTS: Final = 500  # of an incident's events are copied into `evidence`
+STRONG_BITS: Final = 10.0  # a finding that counts towards an automatic act (DESIGN.md, issue 6)
+
+
+@dataclass(slots=True)
+class Decisions:
+    """What a slice brought, in log order; `linked[i]` is finding i's incident id or ""."""
+
+    incidents: list[Incident] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)  # whose finding i is
+    ids: list[str] = field(default_factory=list)
+    linked: list[str] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    evidence: list[tuple[str, int]] = field(default_factory=list)  # (incident id, index of the event)
+
+
+def rfc3339(ts_us: int) -> str:
+    """Microseconds UTC as text with six digits, so that texts sort as times do."""
+    return datetime.fromtimestamp(ts_us / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ts_us % 1_000_000:06d}Z"
+
+
+class Decider:
+    """Turns one slice's found and changed records into incidents; between slices all it knows is in the state."""
+
+    def __init__(self, state: State, partition: int) -> None:
+        self.state = state
+        self.partition = partition
+        self._touched: set[int] = set()  # slots whose open incident changed in this slice
+
+    def decide(self, batch: Batch, keep: Array, found: Array, changed: Array) -> Decisions:
+        """found, changed: records of `fuse.FOUND` and `fuse.CHANGED` by ascending event index."""
+        out = Decisions()
+        by_event: dict[int, list[Any]] = {}
+        for record in found:
+            by_event.setdefault(int(record["event"]), []).append(record)
+        changes: dict[int, list[Any]] = {}
+        for record in changed:
+            changes.setdefault(int(record["event"]), []).append(record)
+        for i in self._interesting(batch, keep, by_event, changes):
+            self._step(batch, i, by_event.get(i, []), changes.get(i, []), out)
+        for slot in self._touched & self.state.open.keys():
+            self.state.set_incident(slot, self.state.open[slot])
+        self._touched.clear()
+        return out
+
+    def _interesting(self, batch: Batch, keep: Array, found: Any, changed: Any) -> Iterator[int]:
+        """Events that have something to do, and all events of keys whose incident is or becomes open."""
+        slots = batch.events["slot"]
+        watched = set(self.state.open) | {int(r["slot"]) for records in changed.values() for r in records}
+        if watched:  # late events count for no incident: whether it is still open then would depend on the slice
+            under = np.isin(slots, np.fromiter(watched, np.int64)) & (keep == 1) & (batch.events["late"] == 0)
+            return iter(sorted(set(np.flatnonzero(under).tolist()) | set(found) | set(changed)))
+        return iter(sorted(set(found) | set(changed)))
+
+    def _step(self, batch: Batch, i: int, found: list[Any], changed: list[Any], out: Decisions) -> None:
+        slot = int(batch.events["slot"][i])
+        for record in changed:
+            if CHANGES[int(record["kind"])] == "closed":  # the old episode ends before the event is judged
+                self._close(record, out)
+        fresh = [self._finding(batch, i, record) for record in found]
+        grown = [record for record in changed if CHANGES[int(record["kind"])] != "closed"]
+        for record in grown:
+            if slot not in self.state.open:
+                self.state.open[slot] = self._new(record, batch, i)
+        if (incident := self.state.open.get(slot)) is not None:
+            self._extend(slot, incident, batch, i, fresh, out)
+        for record in grown:
+            self._change(slot, record, batch, i, out)
+        for finding in fresh:
+            self._log(batch, i, finding, incident.incident_id if incident else "", out)
+
+    def _extend(self, slot: int, incident: Incident, batch: Batch, i: int, fresh: list[Finding], out: Decisions) -> None:
+        if incident.events < EVIDENCE_EVENTS:
+            out.evidence.append((incident.incident_id, i))
+        last_at = max(incident.last_at, rfc3339(int(batch.events["ts_us"][i])))
+        self.state.open[slot] = msgspec.structs.replace(
+            incident, events=incident.events + 1, last_at=last_at, findings=merge(incident.findings, fresh)
+        )
+        self._touched.add(slot)
+
+    def _log(self, batch: Batch, i: int, finding: Finding, incident: str, out: Decisions) -> None:
+        event = batch.source[i]
+        text = f"{event.key_id}\0{finding.detector}\0{event.ts_us}\0{int(batch.events['request'][i]):x}"
+        out.findings.append(finding)
+        out.keys.append(event.key_id)
+        out.ids.append(hashlib.blake2b(text.encode(), digest_size=16, person=b"kw-finding").hexdigest())
+        out.linked.append(incident)
+        out.offsets.append(int(batch.events["offset"][i]))
+
+    def _finding(self, batch: Batch, i: int, record: Any) -> Finding:
+        detector = DETECTORS[int(record["detector"])]
+        event = batch.source[i]
+        return Finding(
+            detector=detector.name, family=detector.family, bits=float(record["bits"]), at=rfc3339(event.ts_us),
+            observed=float(record["observed"]), unit=detector.unit,
+            expected=Band(low=float(record["low"]), median=float(record["median"]), high=float(record["high"])),
+            text=detector.explain(record, self._context(batch, i)),
+            authenticated=bool(batch.events["authenticated"][i]), sample=sample(batch, i),
+        )  # fmt: skip
+
+    def _context(self, batch: Batch, i: int) -> Context:
+        event = batch.source[i]
+        slot = int(batch.events["slot"][i])
+        return Context(
+            key_id=event.key_id, method=event.method, route=batch.routes[i], status=event.status,
+            client_ip=event.client_ip, country=batch.places[i].country, asn=batch.places[i].asn,
+            network=batch.places[i].network, client=batch.clients[i], local_time=batch.local_time(i),
+            time_zone=batch.zone(i), seen_days=self._seen_days(slot, event),
+        )  # fmt: skip
+
+    def _seen_days(self, slot: int, event: Event) -> float:
+        first = int(self.state.book.data["first_us"][slot])
+        return max(0.0, (event.ts_us - first) / 86_400e6) if first else 0.0
+
+    def _change(self, slot: int, record: Any, batch: Batch, i: int, out: Decisions) -> None:
+        base = self.state.open[slot]
+        severity = SEVERITIES[max(int(record["severity"]), SEVERITIES.index(base.severity))]
+        incident = msgspec.structs.replace(
+            base, revision=base.revision + 1, change=CHANGES[int(record["kind"])], severity=severity,
+            rung=rung(base.findings), bits=max(base.bits, float(record["score"])),
+            return_period_days=max(base.return_period_days, float(record["return_days"])),
+            offset=int(batch.events["offset"][i]),
+        )  # fmt: skip
+        incident = msgspec.structs.replace(incident, text=words(incident))
+        self.state.open[slot] = incident
+        out.incidents.append(incident)
+
+    def _new(self, record: Any, batch: Batch, i: int) -> Incident:
+        event, slot = batch.source[i], int(batch.events["slot"][i])
+        identity = self.state.identity[slot] or Identity(event.key_id, None)
+        rule = RULES[int(record["rule"])]
+        declared = identity.declared
+        at = rfc3339(event.ts_us)
+        return Incident(
+            incident_id=incident_id(event.key_id, rule, event.ts_us, f"{int(batch.events['request'][i]):x}"),
+            key_id=event.key_id, rule=rule, revision=0, change="opened", state="open", severity="medium",
+            rung="observe", opened_at=at, last_at=at, seen_days=round(self._seen_days(slot, event), 2),
+            environment=(declared.environment if declared else "") or event.environment,
+            owner=declared.owner if declared else "", role=declared.role if declared else "",
+            key_version=declared.version if declared else 0, geo_build=self.state.meta.geo,
+            config_version=self.state.meta.config, partition=self.partition,
+        )  # fmt: skip
+
+    def _close(self, record: Any, out: Decisions) -> None:
+        slot = int(record["slot"])
+        incident = self.state.open.get(slot)
+        if incident is None:
+            return
+        closed = msgspec.structs.replace(
+            incident, revision=incident.revision + 1, change="closed", state="closed",
+            closed_at=rfc3339(int(record["at_us"])),
+        )  # fmt: skip
+        self.state.set_incident(slot, None)
+        out.incidents.append(closed)
+
+    def close_due(self, changed: Array) -> list[Incident]:
+        """Incidents that the watermark closed after the slice."""
+        out = Decisions()
+        for record in changed:
+            self._close(record, out)
+        return out.incidents
+
+
+def merge(known: tuple[Finding, ...], fresh: list[Finding]) -> tuple[Finding, ...]:
+    """The strongest findings of each detector, at most MAX_FINDINGS in all, strongest first, then by time."""
+    if not fresh:
+        return known
+    each = MAX_FINDINGS // len(DETECTORS)
+    kept: list[Finding] = []
+    for detector in DETECTORS:
+        mine = [f for f in (*known, *fresh) if f.detector == detector.name]
+        kept += sorted(mine, key=lambda f: (-f.bits, f.at))[:each]
+    return tuple(sorted(kept, key=lambda f: (-f.bits, f.at, f.detector)))
+
+
+def strongest(findings: tuple[Finding, ...]) -> list[Finding]:
+    """The best finding of each detector, strongest first."""
+    best: dict[str, Finding] = {}
+    for finding in findings:
+        best.setdefault(finding.detector, finding)
+    return list(best.values())
+
+
+def rung(findings: tuple[Finding, ...]) -> Rung:
+    """What the evidence carries: revocation needs two families of strong, attested evidence, volume alone never."""
+    strong = {f.family for f in findings if f.bits > STRONG_BITS and f.authenticated}
+    if len(strong) >= 2:
+        return "revoke"
+    return "throttle" if strong - {"volume"} else "flag" if strong else "observe"
+
+
+def words(incident: Incident) -> str:
+    """One sentence: the key, each detector's best finding, and how rare all of it is."""
+    parts = ", ".join(f.text for f in strongest(incident.findings))
+    return f"{incident.key_id}: {parts}: {calibration.words(incident.return_period_days)}"
+
+
+def sample(batch: Batch, i: int) -> Sample:
+    """The event as evidence shows it."""
+    event = batch.source[i]
+    return Sample(
+        at=rfc3339(event.ts_us), request_id=event.request_id, method=event.method, route=batch.routes[i],
+        status=event.status, outcome=OUTCOMES[int(batch.events["outcome"][i])], client_ip=event.client_ip,
+        country=batch.places[i].country, asn=batch.places[i].asn, network=batch.places[i].network,
+        client=batch.clients[i],
+    )  # fmt: skip

@@ -1,0 +1,395 @@
+"""The worker's way of an event, on one screen: decode, admit, enrich, detect, aggregate, decide.
+
+Pure: arrays and state in, rows and incidents out; no clock, no random, no I/O. The same log and side inputs give the
+same incidents and rows wherever slices end (tests/pipeline/test_flow.py holds it to that).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from detectors import DETECTORS, fuse
+from detectors.detector import EVENT, config_record
+from detectors.fusion import Settings
+from pipeline import admit, aggregate, columns
+from pipeline.config import Config
+from pipeline.core import Effects, Reject, Rows, Sides, Slice
+from pipeline.decide import Decider, Decisions
+from pipeline.decode import Decoded, decode, reject
+from pipeline.batch import Batch
+from pipeline.enrich import Enricher, hash64
+from pipeline.errors import Fatal
+from pipeline.formats import sees_of
+from pipeline.partitioner import PARTITIONERS
+from pipeline.state import Identity, Pool, State
+from schemas.event import Event
+from schemas.key import Key
+
+Array = np.ndarray[Any, Any]
+NEVER_US = np.iinfo(np.int64).max
+STRAY = "the key belongs to another partition: is the producers' partitioner the one in worker.partitioner?"
+REJECT_SPAN = 10_000  # records over which the share of rejects is taken
+
+
+class KeyCore:
+    """One partition: implements `pipeline.core.Core`."""
+
+    def __init__(self, partition: int, config: Config, sides: Sides, topic_epoch: str, partitions: int = 0) -> None:
+        self.partition = partition
+        self._config = config
+        self._sides = sides
+        self._epoch = topic_epoch
+        self._partitions = partitions  # 0: whose key it is isn't checked
+        self._state = State()
+        self._decider = Decider(self._state, partition)
+        self._pass = fuse.compile_pass(DETECTORS)
+        self._configs = fuse.configs(DETECTORS, config.detectors)
+        budget = config.budget
+        self._settings = config_record(Settings(listed_days=1e5 / budget.listed, page_days=1e5 / budget.page))
+        self._found = np.zeros(4096, fuse.FOUND)
+        self._changed = np.zeros(1024, fuse.CHANGED)
+        self._next_final_us = {"minutes": NEVER_US, "hours": NEVER_US, "sources": NEVER_US}
+        self._last_seen: dict[int, tuple[str, str, int, str]] = {}
+        self._prefix_hash: dict[str, int] = {}
+        self._reject_run = self._reject_recent = self._record_recent = 0
+        self._enricher = Enricher(sides.geo, sees_of)
+        self._state.shared.used = 1
+        self.adopt(sides)
+
+    # -- the core's face to a runner ------------------------------------------------------------------------------
+
+    @property
+    def arrays(self) -> tuple[Any, ...]:
+        """Paged arrays of the state."""
+        return self._state.arrays
+
+    @property
+    def blobs(self) -> tuple[Any, ...]:
+        """Blobs of the state."""
+        return self._state.blobs
+
+    @property
+    def next_offset(self) -> int:
+        """First offset that the state does not include; -1 before any."""
+        return self._state.meta.next_offset
+
+    @property
+    def state(self) -> State:
+        """What the partition knows: for `keywatch bench` and tests."""
+        return self._state
+
+    def meta(self) -> bytes:
+        """Offset, watermark and versions, for the manifest."""
+        return self._state.meta_bytes()
+
+    def restore(self, meta: bytes) -> None:
+        """Arrays and blobs are filled."""
+        self._state.restore(meta)
+        for name in self._next_final_us:
+            self._next_final_us[name] = _earliest(getattr(self._state, name))
+
+    def adopt(self, sides: Sides) -> Rows:
+        """Judge what follows with these side inputs; the rows say from which offset on."""
+        meta, changed = self._state.meta, {}
+        for name, now in (("catalogue", sides.catalogue.version), ("geo", sides.geo.build), ("config", sides.config_version)):
+            if getattr(meta, name) != now:
+                setattr(meta, name, now)
+                changed[name] = now
+        self._sides = sides
+        if "geo" in changed:
+            self._enricher = Enricher(sides.geo, sees_of)
+        if "catalogue" in changed:
+            self._declare_anew()
+        return {"adoptions": self._adoptions(changed)} if changed else {}
+
+    def process(self, batch: Slice) -> Effects:
+        """Judge one slice that starts at or after `next_offset`."""
+        effects = Effects()
+        batch = batch.since(self.next_offset)
+        if not batch.offsets:
+            return effects
+        decoded = self._ours(batch, decode(batch))
+        self._guard(len(batch.offsets), decoded.rejects)
+        effects.rejects = decoded.rejects
+        ts_us = np.fromiter((event.ts_us for event in decoded.events), np.int64, len(decoded.events))
+        before, after = admit.watermarks(
+            batch, decoded.at, ts_us, self._state.meta.watermark_us, _us(self._config.worker.lateness_s)
+        )
+        self._judge_all(decoded.events, [batch.offsets[i] for i in decoded.at], before, effects)
+        self._state.meta.watermark_us = after
+        self._state.meta.next_offset = batch.next
+        self._finish(after, effects)
+        effects.counts["records"] = len(batch.offsets)
+        effects.counts["rejects"] = len(decoded.rejects)
+        return effects
+
+    def due_rows(self) -> Rows:
+        """Full values of all windows that changed since the last call, and when the keys were last used."""
+        out: Rows = {}
+        for pool in ("minutes", "hours", "sources"):
+            self._write_windows(pool, getattr(self._state, pool).take_changed(), out)
+        slots = np.array(sorted(self._last_seen), np.int64)
+        if len(slots):
+            columns.extend(out, "keys_last_used", columns.last_used(self._state, slots, self._last_seen))
+            self._last_seen = {}
+        return out
+
+    # -- the way of an event --------------------------------------------------------------------------------------
+
+    def _judge_all(self, events: Sequence[Event], offsets: Sequence[int], before: Array, effects: Effects) -> None:
+        at, full = 0, False
+        while at < len(events):
+            limit = self._config.worker.max_keys_per_partition
+            slots = admit.slots(self._state, events[at:], self._sides.catalogue.get, limit, full=full)
+            end = at + len(slots)
+            if slots:
+                self._judge(events[at:end], slots, offsets[at:end], before[at:end], effects)
+            at, full = end, end < len(events) and not self._evict(effects)
+
+    def _judge(
+        self, events: Sequence[Event], slots: list[int], offsets: Sequence[int], before: Array, effects: Effects
+    ) -> None:
+        state = self._state
+        identity = state.identity
+        declared: list[Key | None] = [identity[slot].declared if slot >= 0 else None for slot in slots]  # type: ignore[union-attr]
+        rich = self._enricher.columns(events, offsets, declared)
+        batch = Batch(events, declared, rich.columns, rich.places, rich.clients, rich.routes)
+        numbers = batch.events
+        numbers["slot"] = slots
+        numbers["late"] = numbers["ts_us"] < before
+        keep = np.ones(len(events), np.uint8)
+        repeats = admit.first_time(numbers, state.book.data, keep)
+        touched = np.unique(numbers["slot"][numbers["slot"] >= 0])
+        state.keys.touch(touched)
+        state.book.touch(touched)
+        state.shared.dirty[0] = True
+        found, changed = self._detect(numbers)
+        minute, hour = self._aggregate(batch, before)
+        self._mark_top(found, minute, hour)
+        decided = self._decider.decide(batch, keep, found, changed)
+        self._emit(batch, keep, decided, effects)
+        _count(effects, events=len(events), repeats=repeats, late=int((numbers["late"] * keep).sum()))
+        for finding in decided.findings:
+            _count(effects, **{f"findings.{finding.detector}": 1})
+
+    def _detect(self, events: Array) -> tuple[Array, Array]:
+        found, changed, start = [], [], 0
+        while start < len(events):
+            start, n_found, n_changed = self._pass(
+                self._state.keys.data, self._state.shared.data, events, start, self._configs, self._settings,
+                self._found, self._changed,
+            )  # fmt: skip
+            found.append(self._found[:n_found].copy())
+            changed.append(self._changed[:n_changed].copy())
+        return np.concatenate(found), np.concatenate(changed)
+
+    def _aggregate(self, batch: Batch, before: Array) -> tuple[Array, Array]:
+        state, events, lateness_us = self._state, batch.events, _us(self._config.worker.lateness_s)
+        touched = []
+        for name, head, period_us in (("minutes", "head_1m", aggregate.MINUTE_US), ("hours", "head_1h", aggregate.HOUR_US)):
+            pool: Pool = getattr(state, name)
+            pool.reserve(len(events))
+            at = np.empty(len(events), np.int64)
+            pool.n_free = aggregate.add_windows(
+                events, before, state.book.data[head], pool.rows, pool.free, pool.n_free, at, period_us, lateness_us,
+                aggregate.BOUNDS,
+            )  # fmt: skip
+            self._changed_windows(name, pool, at)
+            touched.append(at)
+        self._aggregate_sources(batch, before, lateness_us)
+        return touched[0], touched[1]
+
+    def _aggregate_sources(self, batch: Batch, before: Array, lateness_us: int) -> None:
+        pool, n = self._state.sources, len(batch.events)
+        if pool.reserve(n):
+            self._state.reindex_sources()
+        at, made = np.empty(n, np.int64), np.empty(n, np.uint8)
+        pool.n_free = aggregate.add_sources(
+            batch.events, before, self._prefixes(batch), pool.rows, self._state.source_index, pool.free, pool.n_free,
+            at, made, aggregate.HOUR_US, lateness_us,
+        )  # fmt: skip
+        for i in np.flatnonzero(made).tolist():
+            row = pool.rows[at[i]]
+            row["prefix"], row["client"] = batch.places[i].prefix, batch.clients[i].encode()[:40]
+            row["route"] = batch.routes[i].encode()[:160]
+        self._changed_windows("sources", pool, at)
+
+    def _prefixes(self, batch: Batch) -> Array:
+        """A 64-bit hash of each event's address prefix; the table only spares work and is bounded."""
+        known = self._prefix_hash
+        if len(known) > 1 << 16:
+            known.clear()
+        for place in batch.places:
+            if place.prefix not in known:
+                known[place.prefix] = hash64(place.prefix.encode())
+        return np.fromiter((known[place.prefix] for place in batch.places), np.uint64, len(batch.places))
+
+    def _changed_windows(self, name: str, pool: Pool, at: Array) -> None:
+        touched = np.unique(at[at >= 0])
+        if len(touched):
+            pool.touch(touched)
+            self._next_final_us[name] = min(self._next_final_us[name], int(pool.rows["until_us"][touched].min()))
+
+    def _mark_top(self, found: Array, minute: Array, hour: Array) -> None:
+        for record in found:
+            for pool, at in ((self._state.minutes, minute), (self._state.hours, hour)):
+                row = pool.rows[at[record["event"]]]
+                if record["bits"] > row["top_bits"]:
+                    row["top_bits"], row["top_detector"] = record["bits"], record["detector"] + 1
+
+    def _emit(self, batch: Batch, keep: Array, decided: Decisions, effects: Effects) -> None:
+        one_in = max(1, self._config.clickhouse.sample_one_in)
+        chosen = np.flatnonzero(keep if one_in == 1 else keep & (batch.events["request"] % one_in == 0)).tolist()
+        self._remember(batch)
+        out = effects.rows
+        columns.extend(out, "requests", columns.requests(batch, chosen, self._epoch, self.partition, one_in))
+        columns.extend(out, "findings", columns.findings(decided, self._epoch, self.partition))
+        columns.extend(out, "incidents", columns.incidents(decided.incidents))
+        if decided.evidence:
+            events = [i for _, i in decided.evidence]
+            copies = columns.requests(batch, events, self._epoch, self.partition, 1)
+            columns.extend(out, "evidence", {"incident_id": [x for x, _ in decided.evidence], **copies})
+        effects.incidents += decided.incidents
+
+    def _remember(self, batch: Batch) -> None:
+        """The newest event of each key, for `keys_last_used`."""
+        events = batch.events
+        newest = {slot: i for i, slot in enumerate(events["slot"].tolist())}
+        newest.pop(-1, None)
+        for slot, i in newest.items():
+            source = batch.source[i]
+            self._last_seen[slot] = (batch.places[i].text, batch.places[i].country, batch.places[i].asn, source.environment)
+
+    def _finish(self, watermark_us: int, effects: Effects) -> None:
+        """What the watermark has passed: incidents that end, windows that are final."""
+        n = fuse.close_due(self._state.keys.data, self._state.keys.used, watermark_us, self._settings, self._changed)
+        closed = self._changed[:n]
+        if n:
+            self._state.keys.touch(closed["slot"].astype(np.int64))
+            ended = self._decider.close_due(closed)
+            columns.extend(effects.rows, "incidents", columns.incidents(ended))
+            effects.incidents += ended
+        for name in ("minutes", "hours", "sources"):
+            if self._next_final_us[name] <= watermark_us:
+                self._release(name, self._final(name, watermark_us), effects.rows)
+
+    def _final(self, name: str, watermark_us: int) -> Array:
+        records = getattr(self._state, name).rows
+        return np.flatnonzero((records["live"] == 1) & (records["until_us"] <= watermark_us))
+
+    def _release(self, name: str, gone: Array, out: Rows) -> None:
+        """Write out what has changed of these windows, then give their rows back."""
+        pool: Pool = getattr(self._state, name)
+        self._write_windows(name, gone[pool.changed[gone]], out)
+        if name == "sources":
+            pool.release(gone)
+            self._state.reindex_sources()
+        else:
+            pool.rows["live"][gone] = 0
+            heads = self._state.book.data["head_1m" if name == "minutes" else "head_1h"]
+            aggregate.unlink(pool.rows, heads, gone)
+            self._state.book.touch(np.unique(pool.rows["slot"][gone]))
+            pool.release(gone)
+        self._next_final_us[name] = _earliest(pool)
+
+    def _write_windows(self, name: str, at: Array, out: Rows) -> None:
+        if len(at):
+            records = getattr(self._state, name).rows[at]
+            make = columns.sources if name == "sources" else columns.windows
+            columns.extend(out, TABLE_OF[name], make(self._state, records, self._epoch, self.partition))
+
+    # -- keys that come and go ------------------------------------------------------------------------------------
+
+    def _evict(self, effects: Effects) -> bool:
+        """Make room by forgetting the keys that were used longest ago; False where all are under an incident."""
+        gone = admit.least_recent(self._state, self._config.worker.max_keys_per_partition)
+        if not gone:
+            return False
+        for name in ("minutes", "hours", "sources"):
+            pool = getattr(self._state, name)
+            at = np.flatnonzero((pool.rows["live"] == 1) & np.isin(pool.rows["slot"], gone))
+            self._release(name, at, effects.rows)
+        seen = np.array([slot for slot in gone if slot in self._last_seen], np.int64)
+        if len(seen):
+            columns.extend(effects.rows, "keys_last_used", columns.last_used(self._state, seen, self._last_seen))
+        for slot in gone:
+            self._last_seen.pop(slot, None)
+            self._state.drop_key(slot)
+        _count(effects, evicted=len(gone))
+        return True
+
+    def _ours(self, batch: Slice, decoded: Decoded) -> Decoded:
+        """Without the events whose key belongs to another partition: their state would be split in two."""
+        if not self._partitions:
+            return decoded
+        home, known = PARTITIONERS[self._config.worker.partitioner], self._state.slots
+        strays = [
+            i for i, event in enumerate(decoded.events)
+            if event.key_id not in known and home(event.key_id.encode(), self._partitions) != self.partition
+        ]  # fmt: skip
+        for i in reversed(strays):
+            decoded.rejects.append(reject(batch, decoded.at[i], "wrong_partition", STRAY))
+            del decoded.events[i], decoded.at[i]
+        return decoded
+
+    def _guard(self, records: int, rejects: list[Reject]) -> None:
+        """A bad deploy must not dead-letter everything: above the limits the worker stops."""
+        limits = self._config.worker
+        self._reject_run = self._reject_run + len(rejects) if len(rejects) == records else 0
+        self._record_recent += records
+        self._reject_recent += len(rejects)
+        share = self._reject_recent / self._record_recent
+        if self._record_recent >= REJECT_SPAN and share > limits.max_reject_ratio or self._reject_run > limits.max_reject_run:
+            why = max({r.reason for r in rejects} or {"?"}, key=lambda name: sum(r.reason == name for r in rejects))
+            raise Fatal(
+                f"partition {self.partition}: {share:.0%} of the last {self._record_recent} records were rejected, mostly "
+                f"'{why}': is a producer sending another format? Nothing was committed; mend it or raise max_reject_ratio"
+            )
+        if self._record_recent >= REJECT_SPAN:
+            self._record_recent = self._reject_recent = 0
+
+    def _declare_anew(self) -> None:
+        for key_id, slot in self._state.slots.items():
+            key = self._sides.catalogue.get(key_id)
+            identity = self._state.identity[slot]
+            if identity is not None and identity.declared != key:
+                self._state.declare(slot, Identity(key_id, key))
+
+    def _adoptions(self, changed: dict[str, str]) -> dict[str, list[Any]]:
+        n, first = len(changed), max(self.next_offset, 0)
+        return {
+            "topic": [self._config.topics.requests] * n, "epoch": [self._epoch] * n, "partition": [self.partition] * n,
+            "offset": [first] * n, "input": list(changed), "version_id": list(changed.values()), "version": [first] * n,
+        }  # fmt: skip
+
+
+TABLE_OF = {"minutes": "requests_1m", "hours": "requests_1h", "sources": "key_source_1h"}
+
+
+def _us(seconds: float) -> int:
+    return round(seconds * 1_000_000)
+
+
+def _earliest(pool: Pool) -> int:
+    live = pool.rows["live"] == 1
+    return int(pool.rows["until_us"][live].min()) if live.any() else NEVER_US
+
+
+def _count(effects: Effects, **more: int) -> None:
+    for name, n in more.items():
+        effects.counts[name] = effects.counts.get(name, 0) + n
+
+
+def open_core(partition: int, config: Config, sides: Sides, topic_epoch: str, partitions: int = 0) -> KeyCore:
+    """A core that has seen nothing; fill its arrays and blobs and call `restore` to go on from a checkpoint."""
+    return KeyCore(partition, config, sides, topic_epoch, partitions)
+
+
+def warm_up() -> None:
+    """Compile everything that runs per event, before a consumer joins its group (1 to 10 s, then cached on disk)."""
+    events = np.zeros(0, EVENT)
+    state = State()
+    admit.first_time(events, state.book.data, np.zeros(0, np.uint8))

@@ -1,0 +1,245 @@
+"""`keywatch replay`: files or a range of a topic through the very same core, with all effects off.
+
+Writes `incidents.jsonl`, `findings.jsonl` and `requests_1m.jsonl`, sorted, so that the same input gives the same bytes
+whatever the slices were; prints a summary. There is no broker, no ClickHouse and nobody who could act.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.catalogue import Catalogue, load_file
+from pipeline.config import Config, load
+from pipeline.core import Effects, Sides, Slice
+from pipeline.errors import ConfigError
+from pipeline.flow import KeyCore, open_core, warm_up
+from pipeline.formats import FORMATS, Options, Refused
+from pipeline.geo.provider import open_geo
+from pipeline.history import ordered
+from pipeline.partitioner import PARTITIONERS
+from schemas.event import Event
+from schemas.incident import Incident
+
+SLICE_EVENTS = 1000
+EPOCH = "replay"
+
+
+class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The command line of `keywatch replay`. Paths or a topic, never both; `from_`/`to`: RFC 3339 times."""
+
+    paths: tuple[Path, ...] = ()
+    format: str = "native"
+    keys: Path | None = None
+    config: Path | None = None
+    out: Path | None = None
+    json: bool = False
+    key_from: str = ""
+    partitions: int = 1
+    partitioner: str = "murmur2"
+    topic: str = ""
+    from_: str = ""
+    to: str = ""
+    slice_events: int = SLICE_EVENTS
+
+
+@dataclass
+class Outcome:
+    """What a replay found; lines are JSON, unsorted until `write`."""
+
+    events: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    findings: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    incidents: dict[str, Incident] = field(default_factory=dict)
+    finding_lines: list[tuple[Any, ...]] = field(default_factory=list)
+    window_lines: list[tuple[Any, ...]] = field(default_factory=list)
+    keys: int = 0
+    first_us: int = 0
+    last_us: int = 0
+    seconds: float = 0.0
+
+    def take(self, effects: Effects) -> None:
+        """Add one slice's effects."""
+        self.counts.update(effects.counts)
+        self.rejected.update(reject.reason for reject in effects.rejects)
+        for incident in effects.incidents:
+            self.incidents[incident.incident_id] = incident
+        findings = effects.rows.get("findings", {})
+        self.findings.update(findings.get("detector", []))
+        self.finding_lines += _lines(findings, FINDING_ORDER)
+        self.window_lines += _lines(effects.rows.get("requests_1m", {}), WINDOW_ORDER)
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers of the run, as `--json` prints them."""
+        return {
+            "events": self.events,
+            "rejected": dict(sorted(self.rejected.items())),
+            "repeated": self.counts["repeats"],
+            "late": self.counts["late"],
+            "keys": self.keys,
+            "findings": dict(sorted(self.findings.items())),
+            "incidents": len(self.incidents),
+            "span_s": round((self.last_us - self.first_us) / 1e6, 3),
+            "seconds": round(self.seconds, 3),
+            "events_per_s": round(self.events / self.seconds) if self.seconds else 0,
+        }
+
+
+FINDING_ORDER = ("at", "key_id", "detector", "finding_id")
+WINDOW_ORDER = ("window_start", "key_id", "part")
+
+
+def _lines(columns: dict[str, list[Any]], order: tuple[str, ...]) -> list[tuple[Any, ...]]:
+    """Rows as (sort key..., JSON line)."""
+    if not columns:
+        return []
+    encode = msgspec.json.encode
+    names = tuple(columns)
+    at = [names.index(name) for name in order]
+    return [(*(row[i] for i in at), encode(dict(zip(names, row, strict=True)))) for row in zip(*columns.values(), strict=True)]
+
+
+def incident_line(incident: Incident) -> bytes:
+    """One line of `incidents.jsonl`: what an incident says, without what depends on where it was judged."""
+    findings = [
+        {"detector": f.detector, "bits": f.bits, "at": f.at, "observed": f.observed, "expected": f.expected, "text": f.text}
+        for f in incident.findings
+    ]
+    return msgspec.json.encode(
+        {
+            "incident_id": incident.incident_id, "key_id": incident.key_id, "opened_at": incident.opened_at,
+            "last_at": incident.last_at, "severity": incident.severity, "bits": incident.bits, "text": incident.text,
+            "findings": findings, "rung": incident.rung,
+        }
+    )  # fmt: skip
+
+
+def write(outcome: Outcome, folder: Path) -> None:
+    """The three files, each sorted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    incidents = sorted(outcome.incidents.values(), key=lambda x: (x.opened_at, x.key_id, x.incident_id))
+    for name, lines in (
+        ("incidents", [incident_line(incident) for incident in incidents]),
+        ("findings", [row[-1] for row in sorted(outcome.finding_lines)]),
+        ("requests_1m", [row[-1] for row in sorted(outcome.window_lines)]),
+    ):
+        (folder / f"{name}.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+
+
+class Replay:
+    """The cores of all partitions and the slices that are filling up."""
+
+    def __init__(self, config: Config, sides: Sides, partitions: int, partitioner: str, slice_events: int) -> None:
+        self.outcome = Outcome()
+        self._home = PARTITIONERS[partitioner]
+        self._cores: list[KeyCore] = [open_core(p, config, sides, EPOCH) for p in range(partitions)]
+        self._slice_events = slice_events
+        self._waiting: list[list[tuple[bytes, bytes, int]]] = [[] for _ in range(partitions)]
+        self._sent = [0] * partitions
+
+    def feed(self, event: Event) -> None:
+        """The event goes where its producer would have put it, with its own time as the record's."""
+        key = event.key_id.encode()
+        partition = self._home(key, len(self._cores))
+        self.feed_record(partition, key, msgspec.json.encode(event), event.ts_us // 1000)
+        self.outcome.first_us = min(self.outcome.first_us or event.ts_us, event.ts_us)
+        self.outcome.last_us = max(self.outcome.last_us, event.ts_us)
+
+    def feed_record(self, partition: int, key: bytes, value: bytes, timestamp_ms: int) -> None:
+        """One record of a partition's log."""
+        waiting = self._waiting[partition]
+        waiting.append((key, value, timestamp_ms))
+        if len(waiting) >= self._slice_events:
+            self._run(partition)
+
+    def _run(self, partition: int) -> None:
+        waiting, first = self._waiting[partition], self._sent[partition]
+        self._waiting[partition] = []
+        self._sent[partition] = first + len(waiting)
+        keys, values, times = zip(*waiting, strict=True)
+        offsets = range(first, first + len(waiting))
+        self.outcome.events += len(waiting)
+        self.outcome.take(self._cores[partition].process(Slice(EPOCH, partition, offsets, keys, values, times)))
+
+    def finish(self) -> Outcome:
+        """Judge what waits, write out what is still open."""
+        for partition, core in enumerate(self._cores):
+            if self._waiting[partition]:
+                self._run(partition)
+            self.outcome.take(Effects(rows=core.due_rows()))
+            self.outcome.incidents |= {x.incident_id: x for x in core.state.open.values()}
+            self.outcome.keys += len(core.state.slots)
+        return self.outcome
+
+
+def run(options: ReplayOptions) -> Outcome:
+    """Replay as the options say. Raises ConfigError."""
+    _check(options)
+    config = load(options.config)
+    catalogue = load_file(options.keys) if options.keys else Catalogue.empty()
+    replay = Replay(
+        config, Sides(catalogue, open_geo(config.geo), "replay"), options.partitions, options.partitioner, options.slice_events
+    )
+    warm_up()
+    began = time.perf_counter()
+    for record in _records(options, config):
+        if isinstance(record, Refused):
+            replay.outcome.rejected[record.reason] += 1
+        else:
+            replay.feed(record)
+    outcome = replay.finish()
+    outcome.seconds = time.perf_counter() - began
+    return outcome
+
+
+def _records(options: ReplayOptions, config: Config) -> Iterator[Event | Refused]:
+    if options.topic:
+        from pipeline.runners.topic_range import read_range
+
+        return read_range(config, options.topic, options.from_, options.to)
+    lateness_us = round(config.worker.lateness_s * 1e6)
+    return ordered(options.paths, options.format, Options(key_field=options.key_from), lateness_us)
+
+
+def _check(options: ReplayOptions) -> None:
+    if bool(options.paths) == bool(options.topic):
+        raise ConfigError("name files or folders to replay, or a --topic: one of the two")
+    if options.format not in FORMATS:
+        raise ConfigError(f"unknown format '{options.format}'; known are {', '.join(sorted(FORMATS))}")
+    if options.partitioner not in PARTITIONERS:
+        raise ConfigError(f"unknown partitioner '{options.partitioner}'; known are {', '.join(PARTITIONERS)}")
+    if options.partitions < 1:
+        raise ConfigError("--partitions must be at least 1")
+
+
+def show(outcome: Outcome, console: Console) -> None:
+    """The summary for people, then each incident in its own words."""
+    table = Table(show_header=False, box=None)
+    for name, value in outcome.summary().items():
+        text = ", ".join(f"{k} {v:,}" for k, v in value.items()) or "none" if isinstance(value, dict) else f"{value:,}"
+        table.add_row(name, text)
+    console.print(table)
+    for incident in sorted(outcome.incidents.values(), key=lambda x: (x.opened_at, x.incident_id)):
+        console.print(f"[bold]{incident.severity}[/] {incident.opened_at} ", incident.text, highlight=False)
+
+
+def main(options: ReplayOptions) -> int:
+    """Run, write and print; 0 unless the options are wrong (ConfigError)."""
+    outcome = run(options)
+    if options.out is not None:
+        write(outcome, options.out)
+    if options.json:
+        sys.stdout.write(msgspec.json.encode(outcome.summary()).decode() + "\n")
+    else:
+        show(outcome, Console())
+    return 0

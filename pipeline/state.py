@@ -1,0 +1,208 @@
+"""All that a partition knows: the keys' records, their open windows, open incidents, and what its keys share.
+
+Everything is in paged arrays and blobs, so that a checkpoint can write what changed. Indices (key id -> slot, source
+-> row, free rows) are derived and rebuilt by `restore`; they are no state.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from detectors import DETECTORS
+from detectors.fuse import key_dtype, shared_dtype
+from pipeline import aggregate
+from pipeline.pages import Blobs, PagedArray
+from schemas.incident import Incident
+from schemas.key import Key
+
+Array = np.ndarray[Any, Any]
+
+KEY: Final = key_dtype(DETECTORS)
+SHARED: Final = shared_dtype(DETECTORS)
+
+BOOK: Final = np.dtype(
+    [
+        ("first_us", "i8"),  # of the key's first and last event
+        ("last_us", "i8"),
+        ("recent", "u8", (16,)),  # ring of the last requests' hashes: a repeat within it counts once
+        ("recent_at", "u4"),
+        ("head_1m", "i4"),  # row + 1 of the key's newest open window
+        ("head_1h", "i4"),
+        ("pad", "u4"),
+    ],
+    align=True,
+)
+"""What every key has beside its detectors' records."""
+
+
+class Identity(msgspec.Struct, frozen=True, array_like=True):
+    """Whose record a slot is, and what the catalogue declared of the key when that was last adopted."""
+
+    key_id: str
+    declared: Key | None
+
+
+class Meta(msgspec.Struct, kw_only=True):
+    """What is in no array; part of the manifest."""
+
+    next_offset: int = -1
+    watermark_us: int = 0
+    used: dict[str, int] = {}
+    catalogue: str = ""
+    geo: str = ""
+    config: str = ""
+
+
+class Pool:
+    """Rows of a paged array that come and go; `free[:n_free]` is a stack of free row numbers."""
+
+    def __init__(self, array: PagedArray) -> None:
+        self.array = array
+        self.changed = np.zeros(len(array.data), np.bool_)  # since its rows were last written out
+        self.free = np.zeros(0, np.int32)
+        self.n_free = 0
+
+    @property
+    def rows(self) -> Array:
+        """The records, live or free."""
+        return self.array.data
+
+    def reserve(self, more: int) -> bool:
+        """Make sure that `more` rows are free; True if the array had to grow."""
+        if self.n_free >= more:
+            return False
+        before = len(self.array.data)
+        self.array.reserve(before + max(more, 1024))
+        grown = np.zeros(len(self.array.data), np.bool_)
+        grown[:before] = self.changed
+        self.changed = grown
+        self.rebuild()
+        return True
+
+    def rebuild(self) -> None:
+        """Derive the free stack from the records; the lowest free row is taken first."""
+        if len(self.changed) != len(self.array.data):
+            self.changed = np.zeros(len(self.array.data), np.bool_)
+        free = np.flatnonzero(self.rows["live"] == 0).astype(np.int32)[::-1]
+        self.free, self.n_free = np.ascontiguousarray(free), len(free)
+
+    def touch(self, rows: Array) -> None:
+        """These rows changed."""
+        self.changed[rows] = True
+        self.array.touch(rows)
+
+    def take_changed(self) -> Array:
+        """Row numbers that changed since the last call."""
+        rows = np.flatnonzero(self.changed)
+        self.changed[rows] = False
+        return rows
+
+    def release(self, rows: Array) -> None:
+        """Give rows back; their records are zeroed."""
+        self.rows[rows] = np.zeros((), self.array.dtype)
+        self.array.touch(rows)
+        self.changed[rows] = False
+        stack = np.concatenate([self.free[: self.n_free], rows[::-1].astype(np.int32)])
+        self.free, self.n_free = stack, len(stack)
+
+
+class State:
+    """One partition's knowledge. Slots are row numbers of `keys` and `book`."""
+
+    def __init__(self) -> None:
+        self.keys = PagedArray("keys", KEY, block_rows=16)
+        self.book = PagedArray("book", BOOK, block_rows=256)
+        self.minutes = Pool(PagedArray("minutes", aggregate.WINDOW, block_rows=128))
+        self.hours = Pool(PagedArray("hours", aggregate.WINDOW, block_rows=128))
+        self.sources = Pool(PagedArray("sources", aggregate.SOURCE, block_rows=128))
+        self.shared = PagedArray("shared", SHARED, block_rows=1)
+        self.identities = Blobs("identities", block_rows=128)
+        self.incidents = Blobs("incidents", block_rows=16)
+        self.arrays = (self.keys, self.book, self.minutes.array, self.hours.array, self.sources.array, self.shared)
+        self.blobs = (self.identities, self.incidents)
+        self.meta = Meta()
+        self._derive()
+
+    def _derive(self) -> None:
+        self.slots: dict[str, int] = {}
+        self.identity: list[Identity | None] = []
+        self.free_slots: list[int] = []
+        self.open: dict[int, Incident] = {}
+        self.source_index = np.zeros(64, np.int32)
+        for pool in (self.minutes, self.hours, self.sources):
+            pool.rebuild()
+
+    def restore(self, meta: bytes) -> None:
+        """Arrays and blobs are filled: take the meta and derive the indices."""
+        self.meta = msgspec.msgpack.decode(meta, type=Meta)
+        for array in self.arrays:
+            array.used = self.meta.used.get(array.name, 0)
+        self._derive()
+        self.identity = [None] * self.keys.used
+        for slot, raw in sorted(self.identities.rows.items()):
+            identity = msgspec.msgpack.decode(raw, type=Identity)
+            self.identity[slot] = identity
+            self.slots[identity.key_id] = slot
+        self.free_slots = [slot for slot in reversed(range(self.keys.used)) if self.identity[slot] is None]
+        self.open = {slot: msgspec.msgpack.decode(raw, type=Incident) for slot, raw in self.incidents.rows.items()}
+        self.reindex_sources()
+
+    def meta_bytes(self) -> bytes:
+        """The meta as it goes into the manifest."""
+        self.meta.used = {array.name: array.used for array in self.arrays}
+        return msgspec.msgpack.encode(self.meta)
+
+    def reindex_sources(self) -> None:
+        """Rebuild the source index at a size of at least twice the rows."""
+        size = 1 << (2 * len(self.sources.rows)).bit_length()
+        self.source_index = np.zeros(size, np.int32)
+        aggregate.rebuild_index(self.sources.rows, len(self.sources.rows), self.source_index)
+
+    def add_key(self, key_id: str, declared: Key | None) -> int:
+        """A slot with zeroed records for a key that has none."""
+        slot = self.free_slots.pop() if self.free_slots else self.keys.used
+        if slot == self.keys.used:
+            self.keys.used = self.book.used = slot + 1
+            self.keys.reserve(slot + 1)
+            self.book.reserve(slot + 1)
+            self.identity.append(None)
+        self.slots[key_id] = slot
+        self.declare(slot, Identity(key_id, declared))
+        return slot
+
+    def declare(self, slot: int, identity: Identity) -> None:
+        """Copy what the catalogue says of a key into its record."""
+        self.identity[slot] = identity
+        self.identities.put(slot, msgspec.msgpack.encode(identity))
+
+    def drop_key(self, slot: int) -> None:
+        """Forget a key; the caller has written out its windows."""
+        identity = self.identity[slot]
+        assert identity is not None
+        del self.slots[identity.key_id]
+        self.identity[slot] = None
+        self.identities.put(slot, None)
+        rows = np.array([slot])
+        self.keys.data[slot] = np.zeros((), self.keys.dtype)
+        self.book.data[slot] = np.zeros((), self.book.dtype)
+        self.keys.touch(rows)
+        self.book.touch(rows)
+        self.free_slots.append(slot)
+
+    def set_incident(self, slot: int, incident: Incident | None) -> None:
+        """Keep or (None) drop the open incident of a key."""
+        if incident is None:
+            self.open.pop(slot, None)
+            self.incidents.put(slot, None)
+        else:
+            self.open[slot] = incident
+            self.incidents.put(slot, msgspec.msgpack.encode(incident))
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all arrays' live part and blobs: what a key costs is this over `len(slots)`."""
+        arrays = sum(array.used * array.dtype.itemsize for array in (self.keys, self.book))
+        return arrays + sum(len(raw) for raw in self.identities.rows.values())
