@@ -1,0 +1,255 @@
+"""Writes a partition's state so that a crash at any moment leaves the previous checkpoint whole.
+
+Each page has two versions; a checkpoint writes the one that the last manifest does not name, all pages first, then the
+directory pages, then the manifest, which alone makes the new state valid. Keys carry the writer: its epoch (the
+recovered one + 1) and a member id of its own, so that a writer that no longer owns the partition cannot touch what the
+owner wrote. `recover.py` is the other way.
+
+Pure: `plan` copies what changed, `pages` and `directories` encode, the caller sends and then says `accept`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from backports import zstd
+
+from pipeline.core import Core
+from pipeline.errors import Fatal
+from pipeline.manifest import (
+    CHUNK_BYTES,
+    ENTRIES_PER_PAGE,
+    ENTRY,
+    Key,
+    Manifest,
+    Place,
+    TableState,
+    describe,
+    key_bytes,
+    manifest_bytes,
+    manifest_key,
+)
+from pipeline.pages import Blobs, PagedArray
+
+ZSTD_LEVEL: Final = 1
+Record = tuple[bytes, bytes]
+"""Key and value as they are sent."""
+Entries = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(slots=True)
+class Directory:
+    """Where every block of every table is, as of the last good manifest."""
+
+    blocks: dict[str, Entries] = field(default_factory=dict)  # table -> ENTRY by block number
+    pages: dict[str, dict[int, Place]] = field(default_factory=dict)  # table -> directory page -> place
+    writers: dict[int, tuple[int, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one checkpoint will write: raw copies, taken between two slices."""
+
+    generation: int
+    next_offset: int
+    meta: bytes
+    raw: list[tuple[str, int, bytes]]  # table, block, bytes
+    tables: dict[str, tuple[int, int, Any]]  # table -> block_rows, used, dtype as plain data
+
+
+def blob_block(blobs: Blobs, block: int) -> bytes:
+    """One block of variable-size values, as msgpack of {row: bytes}."""
+    start = block * blobs.block_rows
+    rows = {row: blobs.rows[row] for row in range(start, start + blobs.block_rows) if row in blobs.rows}
+    return msgspec.msgpack.encode(rows)
+
+
+def fingerprint(tables: dict[str, tuple[int, int, Any]]) -> str:
+    """16 hex digits of the layout: block sizes and dtypes by table."""
+    layout = sorted((name, rows, dtype) for name, (rows, _, dtype) in tables.items())
+    return hashlib.blake2b(msgspec.json.encode(layout, order="deterministic"), digest_size=8).hexdigest()
+
+
+def _array_raw(array: PagedArray) -> list[tuple[str, int, bytes]]:
+    raw = [(array.name, block, array.block_bytes(block)) for block in array.dirty_blocks()]
+    array.clean()
+    return raw
+
+
+def _blob_raw(blobs: Blobs) -> list[tuple[str, int, bytes]]:
+    raw = [(blobs.name, block, blob_block(blobs, block)) for block in sorted(blobs.dirty)]
+    blobs.dirty.clear()
+    return raw
+
+
+class Checkpoint:
+    """The writer of one partition, for one life of its arrays."""
+
+    def __init__(self, partition: int, topic_epoch: str, epoch: int, member: str, directory: Directory) -> None:
+        self.partition = partition
+        self.topic_epoch = topic_epoch
+        self.epoch = epoch
+        self.member = member
+        self.directory = directory
+        self.written = 0  # good checkpoints of this writer
+        self.bytes_written = 0
+        self.pages_written = 0
+        self.next_offset = -1  # of the last good manifest
+        self.generation = -1  # of the last good manifest
+        self.garbage: list[bytes] = []  # records that no manifest from now on names
+        self.due: list[bytes] = []  # those that the last two manifests don't name: to be tombstoned before the next
+        self._number = _writer_number(directory, (epoch, member))
+
+    def plan(self, core: Core, generation: int) -> Plan:
+        """Copy what changed since the last plan and mark it clean. Call it between two slices, never during one."""
+        tables: dict[str, tuple[int, int, Any]] = {}
+        raw: list[tuple[str, int, bytes]] = []
+        for array in core.arrays:
+            tables[array.name] = (array.block_rows, array.used, describe(array.dtype))
+            raw += _array_raw(array)
+        for blobs in core.blobs:
+            tables[blobs.name] = (blobs.block_rows, 0, None)
+            raw += _blob_raw(blobs)
+        return Plan(generation, core.next_offset, core.meta(), raw, tables)
+
+    def nothing_new(self, plan: Plan) -> bool:
+        """True if the last good manifest already says all of it."""
+        same_place = (plan.next_offset, plan.generation) == (self.next_offset, self.generation)
+        return self.written > 0 and not plan.raw and same_place
+
+    def draft(self, plan: Plan) -> Draft:
+        """A checkpoint in the making; the directory is copied, so that a failed one leaves no trace."""
+        return Draft(self, plan, self._number)
+
+    def accept(self, draft: Draft) -> None:
+        """The manifest is acknowledged."""
+        plan = draft.plan
+        previous = self.generation
+        self.directory = draft.directory
+        self.written += 1
+        self.next_offset, self.generation = plan.next_offset, plan.generation
+        if self.written >= 2:
+            self.due, self.garbage = self.garbage, []
+        self.garbage += draft.replaced
+        if previous not in (-1, plan.generation):
+            self.garbage.append(
+                key_bytes(Key("manifest", self.partition, "", 0, self.epoch, self.member, previous, 0))
+            )
+
+
+def _writer_number(directory: Directory, writer: tuple[int, str]) -> int:
+    """The number of a writer in a directory, entered if it is new; numbers nobody uses any more are reused."""
+    used = {int(n) for entries in directory.blocks.values() for n in np.unique(entries["writer"][entries["chunks"] > 0])}
+    used |= {place.writer for pages in directory.pages.values() for place in pages.values()}
+    directory.writers = {number: who for number, who in directory.writers.items() if number in used}
+    number = next(n for n in range(65_536) if n not in directory.writers)
+    directory.writers[number] = writer
+    return number
+
+
+class Draft:
+    """One checkpoint while it is written. `pages` may run in another thread."""
+
+    def __init__(self, checkpoint: Checkpoint, plan: Plan, number: int) -> None:
+        self.plan = plan
+        self.replaced: list[bytes] = []
+        self.directory = Directory(
+            {table: entries.copy() for table, entries in checkpoint.directory.blocks.items() if table in plan.tables},
+            {table: dict(pages) for table, pages in checkpoint.directory.pages.items() if table in plan.tables},
+            dict(checkpoint.directory.writers),
+        )
+        self._checkpoint = checkpoint
+        self._number = number
+        self._touched: dict[str, set[int]] = {}
+
+    def pages(self, start: int, stop: int) -> list[Record]:
+        """Records of the plan's blocks [start, stop): compressed, in chunks."""
+        records: list[Record] = []
+        for table, block, raw in self.plan.raw[start:stop]:
+            records += self._page(table, block, zstd.compress(raw, ZSTD_LEVEL))
+        return records
+
+    def directories(self) -> list[Record]:
+        """Records of the directory pages that changed; after all pages."""
+        records: list[Record] = []
+        for table, numbers in self._touched.items():
+            for number in sorted(numbers):
+                start = number * ENTRIES_PER_PAGE
+                raw = self.directory.blocks[table][start : start + ENTRIES_PER_PAGE].tobytes()
+                records += self._directory_page(table, number, zstd.compress(raw, ZSTD_LEVEL))
+        return records
+
+    def manifest(self) -> Record:
+        """The record that makes this checkpoint the valid one; after all others are acknowledged."""
+        checkpoint, plan = self._checkpoint, self.plan
+        manifest = Manifest(
+            partition=checkpoint.partition,
+            topic_epoch=checkpoint.topic_epoch,
+            epoch=checkpoint.epoch,
+            generation=plan.generation,
+            member=checkpoint.member,
+            next_offset=plan.next_offset,
+            meta=plan.meta,
+            writers=self.directory.writers,
+            tables={
+                name: TableState(rows, used, dtype, self.directory.pages.get(name, {}))
+                for name, (rows, used, dtype) in plan.tables.items()
+            },
+            layout=fingerprint(plan.tables),
+        )
+        return key_bytes(manifest_key(manifest)), manifest_bytes(manifest)
+
+    def _page(self, table: str, block: int, value: bytes) -> Iterator[Record]:
+        entries = self._entries(table, block)
+        old = entries[block]
+        before = Place(int(old["writer"]), int(old["version"]), int(old["chunks"]), int(old["crc"]))
+        place, records = self._write("page", table, block, value, before)
+        entries[block] = (place.writer, place.version, place.chunks, place.crc)
+        self._touched.setdefault(table, set()).add(block // ENTRIES_PER_PAGE)
+        return iter(records)
+
+    def _directory_page(self, table: str, number: int, value: bytes) -> list[Record]:
+        places = self.directory.pages.setdefault(table, {})
+        places[number], records = self._write("directory", table, number, value, places.get(number))
+        return records
+
+    def _write(
+        self, kind: Any, table: str, block: int, value: bytes, before: Place | None
+    ) -> tuple[Place, list[Record]]:
+        checkpoint = self._checkpoint
+        own = before is not None and before.chunks > 0 and before.writer == self._number
+        version = 1 - before.version if own and before is not None else 0
+        if before is not None and before.chunks > 0 and not own:
+            self.replaced += place_keys(kind, checkpoint.partition, table, block, before, self.directory.writers)
+        chunks = [value[at : at + CHUNK_BYTES] for at in range(0, len(value), CHUNK_BYTES)]
+        if len(chunks) > 65_535:
+            raise Fatal(f"block {block} of table {table} is {len(value)} bytes long: too large for a checkpoint")
+        place = Place(self._number, version, len(chunks), zlib.crc32(value))
+        keys = place_keys(kind, checkpoint.partition, table, block, place, self.directory.writers)
+        return place, list(zip(keys, chunks, strict=True))
+
+    def _entries(self, table: str, block: int) -> Entries:
+        entries = self.directory.blocks.get(table)
+        if entries is None or len(entries) <= block:
+            larger = np.zeros(max(block + 1, 0 if entries is None else 2 * len(entries)), ENTRY)
+            if entries is not None:
+                larger[: len(entries)] = entries
+            entries = self.directory.blocks[table] = larger
+        return entries
+
+
+def place_keys(
+    kind: Any, partition: int, table: str, block: int, place: Place, writers: dict[int, tuple[int, str]]
+) -> list[bytes]:
+    """The keys of all chunks of a page or directory page."""
+    epoch, member = writers[place.writer]
+    return [
+        key_bytes(Key(kind, partition, table, block, epoch, member, place.version, chunk))
+        for chunk in range(place.chunks)
+    ]

@@ -1,0 +1,174 @@
+"""The order of effects. Everything that leaves a partition goes through here, in this order:
+
+ 1. incidents and rejects to Kafka, at once after the slice, acknowledged;
+ 2. rows to the row sink, every `insert_s`, coalesced, acknowledged;
+ 3. pages, then directory pages, then the manifest, only when 1 and 2 cover its offset;
+ 4. commit of what the manifest covers (the runner's part: `Emitter.cover`).
+
+A crash anywhere replays from the last manifest and repeats effects under the same ids; it never loses one. The row sink
+being away does not stop 1; at the bound of waiting rows the runner stops handing in slices (`RowBuffer.room`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from typing import Any, Final
+
+import msgspec
+
+from pipeline.checkpoint import Checkpoint, Draft, Plan, Record
+from pipeline.config import Topics
+from pipeline.core import Core, Effects, Reject, Sides
+from pipeline.errors import Retry
+from pipeline.faults import reach
+from pipeline.ports import PageLog, Publisher
+from pipeline.rows import RowBuffer
+from schemas.incident import Incident
+
+log = logging.getLogger(__name__)
+
+PAGES_AT_ONCE: Final = 64
+"""Blocks that are compressed and in flight together: at most 4 MB."""
+
+_json = msgspec.json.Encoder()
+
+
+class Emitter:
+    """Carries the effects of one partition out. One coroutine calls `emit`, one at a time calls `checkpoint`."""
+
+    def __init__(
+        self,
+        core: Core,
+        checkpoint: Checkpoint,
+        *,
+        topics: Topics,
+        publisher: Publisher,
+        rows: RowBuffer,
+        pages: PageLog,
+        compressor: Executor | None = None,
+    ) -> None:
+        self.core = core
+        self.writer = checkpoint
+        self.cover: int | None = None  # offset to commit: next_offset of the last acknowledged manifest
+        self._topics = topics
+        self._publisher = publisher
+        self._rows = rows
+        self._pages = pages
+        self._compressor = compressor
+        self._busy = asyncio.Lock()
+        self.torn = False
+        """A checkpoint or a slice's effects were cut off: the arrays must be thrown away and loaded anew."""
+
+    async def emit(self, effects: Effects) -> None:
+        """Step 1, acknowledged; step 2 is only begun."""
+        if effects.incidents or effects.rejects:
+            await self._publish_all(effects)
+            reach("after_publish")
+        if effects.rows:
+            self._rows.add(effects.rows)
+
+    async def checkpoint(self, generation: Callable[[], int], lock: asyncio.Lock) -> int | None:
+        """Steps 2 and 3; returns the offset to commit (step 4), None if there is no state yet.
+
+        `lock` is held while a slice runs; here only while changed blocks are copied, so that further slices are
+        judged while pages are on their way. `generation` is asked for at that moment.
+        """
+        async with self._busy:
+            await self._rows.flush()
+            async with lock:
+                plan = self._plan(generation())
+            return await self._write(plan)
+
+    async def adopt(self, sides: Sides, generation: Callable[[], int], lock: asyncio.Lock) -> None:
+        """Side inputs change: here, and no event is judged before the manifest that names them stands."""
+        async with self._busy, lock:
+            rows = self.core.adopt(sides)
+            if not rows:  # nothing was adopted
+                return
+            self._rows.add(rows)
+            await self._write(self._plan(generation()))
+
+    def _plan(self, generation: int) -> Plan | None:
+        if self.core.next_offset < 0:
+            return None
+        self._rows.add(self.core.due_rows())
+        return self.writer.plan(self.core, generation)
+
+    async def _write(self, plan: Plan | None) -> int | None:
+        if plan is None or self.writer.nothing_new(plan):
+            return self.cover
+        self.torn = True  # changed blocks are marked clean and not yet written: cancelled here, the arrays are no base
+        await self._rows.flush()
+        draft = self.writer.draft(plan)
+        await self._tombstone(self.writer.due)
+        for start in range(0, len(plan.raw), PAGES_AT_ONCE):
+            await self._send(await self._in_thread(draft.pages, start, start + PAGES_AT_ONCE))
+            reach("between_pages")
+        await self._send(await self._in_thread(draft.directories))
+        reach("before_manifest")
+        await self._send([draft.manifest()])  # alone and last: end of log and manifest are the same record
+        self.writer.accept(draft)
+        self.cover = plan.next_offset
+        self.torn = False
+        reach("after_manifest")
+        return self.cover
+
+    async def _send(self, records: Sequence[Record]) -> None:
+        partition = self.writer.partition
+        self.writer.pages_written += len(records)
+        self.writer.bytes_written += sum(len(value) for _, value in records)
+        await _all(self._pages.send(partition, key, value) for key, value in records)
+
+    async def _tombstone(self, keys: Iterable[bytes]) -> None:
+        await _all(self._pages.send(self.writer.partition, key, None) for key in keys)
+
+    async def _in_thread(self, function: Callable[..., list[Record]], *args: Any) -> list[Record]:
+        return await asyncio.get_running_loop().run_in_executor(self._compressor, function, *args)
+
+    async def _publish_all(self, effects: Effects) -> None:
+        by_key: dict[str, list[Incident]] = {}
+        for incident in effects.incidents:
+            by_key.setdefault(incident.key_id, []).append(incident)
+        work = [self._publish_in_order(incidents) for incidents in by_key.values()]
+        work += [self._publish_reject(reject) for reject in effects.rejects]
+        await _all(work)
+
+    async def _publish_in_order(self, incidents: Iterable[Incident]) -> None:
+        for incident in incidents:
+            headers = [("incident-id", incident.incident_id.encode()), ("revision", str(incident.revision).encode())]
+            await self._publish(self._topics.incidents, incident.key_id.encode(), _json.encode(incident), headers)
+
+    async def _publish_reject(self, reject: Reject) -> None:
+        key = f"{self._topics.requests}/{reject.partition}/{reject.offset}".encode()
+        await self._publish(self._topics.rejected, key, _json.encode(reject), [("reason", reject.reason.encode())])
+
+    async def _publish(self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> None:
+        wait_s = 0.1
+        while True:
+            try:
+                await self._publisher.publish(topic, key, value, headers)
+            except Retry as error:
+                log.warning("not published to %s, again in %.1f s: %s", topic, wait_s, error)
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, 5.0)
+            else:
+                return
+
+
+async def _all(work: Iterable[Awaitable[Any]]) -> None:
+    """Await all; the first failure cancels the rest and is raised itself, not in a group."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        for task in tasks:
+            await task
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def draft_records(draft: Draft) -> list[Record]:
+    """All records of a checkpoint in the order in which they are sent, the manifest last."""
+    return [*draft.pages(0, len(draft.plan.raw)), *draft.directories(), draft.manifest()]

@@ -1,0 +1,106 @@
+"""Rows on their way to the row sink: coalesced over partitions, bounded, written again with the same bytes.
+
+One buffer serves all partitions of a worker, since ClickHouse wants few large inserts. Rows are full values, so it is
+harmless if rows of a partition that was lost meanwhile are still written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final
+
+from pipeline.core import Rows
+from pipeline.errors import Retry
+from pipeline.faults import reach
+from pipeline.ports import RowSink
+
+log = logging.getLogger(__name__)
+
+FIRST_WAIT_S: Final = 0.1
+LONGEST_WAIT_S: Final = 5.0
+
+
+def count_rows(rows: Rows) -> int:
+    """Rows in all tables together."""
+    return sum(len(next(iter(columns.values()), [])) for columns in rows.values())
+
+
+def append_rows(target: Rows, rows: Rows) -> None:
+    """Add rows to what waits, column by column."""
+    for table, columns in rows.items():
+        mine = target.setdefault(table, {})
+        for name, values in columns.items():
+            mine.setdefault(name, []).extend(values)
+
+
+class RowBuffer:
+    """Waiting rows. `add` never blocks; `flush` returns when everything added before is acknowledged."""
+
+    def __init__(self, sink: RowSink, insert_s: float, max_pending_rows: int) -> None:
+        self._sink = sink
+        self._insert_s = insert_s
+        self._bound = max_pending_rows
+        self._open: Rows = {}
+        self._sealed: list[tuple[str, dict[str, list[Any]]]] = []  # tables that are being written: not touched again
+        self._lock = asyncio.Lock()
+        self._room = asyncio.Event()
+        self._room.set()
+        self.pending_rows = 0
+        self.rows_written = 0
+        self.retries = 0
+
+    def add(self, rows: Rows) -> None:
+        """Take rows in."""
+        append_rows(self._open, rows)
+        self.pending_rows += count_rows(rows)
+        if self.full and self._room.is_set():
+            self._room.clear()
+            log.error("%d rows wait for ClickHouse, the bound: consumption pauses until they are written", self.pending_rows)
+
+    @property
+    def full(self) -> bool:
+        """At the bound: the runner must not hand in further slices."""
+        return self.pending_rows >= self._bound
+
+    async def room(self) -> None:
+        """Wait until rows may be added again."""
+        await self._room.wait()
+
+    async def flush(self) -> None:
+        """Write and await all rows that were added before this call; retries for ever, cancel it to give up."""
+        async with self._lock:
+            await self._write_sealed()
+            self._sealed = list(self._open.items())
+            self._open = {}
+            if self._sealed:
+                await self._write_sealed()
+                reach("after_rows")
+
+    async def run(self) -> None:
+        """Flush every `insert_s` until cancelled."""
+        while True:
+            await asyncio.sleep(self._insert_s)
+            await self.flush()
+
+    async def _write_sealed(self) -> None:
+        while self._sealed:
+            table, columns = self._sealed[0]
+            await self._write(table, columns)
+            self._sealed.pop(0)
+            written = count_rows({table: columns})
+            self.pending_rows -= written
+            self.rows_written += written
+            if not self.full:
+                self._room.set()
+
+    async def _write(self, table: str, columns: dict[str, list[Any]]) -> None:
+        wait_s = FIRST_WAIT_S
+        while True:
+            try:
+                return await self._sink.write(table, columns)
+            except Retry as error:
+                self.retries += 1
+                log.warning("rows of %s not written, again in %.1f s: %s", table, wait_s, error)
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, LONGEST_WAIT_S)

@@ -1,0 +1,259 @@
+"""What both runners do with a partition: load its state, hand slices in, carry effects out, checkpoint, let go.
+
+A runner brings the records (`Fetched`), tells the group's generation, seeks where `handle` asks for it, and commits
+what `cover` says. Everything that protects against lost and doubled effects is here, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn
+
+from pipeline.config import Config
+from pipeline.core import Core, Sides, Slice
+from pipeline.emit import Emitter
+from pipeline.errors import Fatal
+from pipeline.faults import reach
+from pipeline.recover import fill, load, writer_of
+from pipeline.rows import RowBuffer
+from pipeline.runners.parts import Parts
+from pipeline.sinks.kafka import Producer, fetched_highwaters, log_starts
+
+log = logging.getLogger(__name__)
+
+EXIT_FATAL: Final = 70
+MOST_SEEKS: Final = 20
+"""Seeks to one offset without getting there: the log has ended before it, or something is broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A slice and what is known of the log before it: nothing lies in [`start`, records.first)."""
+
+    records: Slice
+    start: int
+
+
+@dataclass(slots=True)
+class Owned:
+    """One partition in one life of its arrays."""
+
+    core: Core
+    emitter: Emitter
+    expected: int  # offset of the next record to judge
+    generation: int
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    seeks: int = 0
+    holes: int = 0
+    torn: bool = False  # a slice's effects were cut off
+    active_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def sound(self) -> bool:
+        """Whether arrays, log and effects agree."""
+        return not (self.torn or self.emitter.torn)
+
+
+def end_process(error: BaseException) -> NoReturn:
+    """End at once, without a commit: what was not checkpointed is replayed. Fatal is one line, a bug a traceback."""
+    log.critical("stopped: %s", error, exc_info=None if isinstance(error, Fatal) else error)
+    logging.shutdown()
+    os._exit(EXIT_FATAL)
+
+
+class Shell:
+    """All partitions of one worker."""
+
+    def __init__(
+        self, config: Config, parts: Parts, producer: Producer, sides: Sides, topic_epoch: str, generation: Callable[[], int]
+    ) -> None:
+        self.config = config
+        self.owned: dict[int, Owned] = {}
+        self.sides = sides
+        self.stopping = False
+        self.generation = generation
+        self.slices = 0
+        self.events = 0
+        self.progress_at = time.monotonic()
+        self.rows = RowBuffer(
+            parts.open_rows(config), config.clickhouse.insert_s, config.clickhouse.max_pending_rows
+        )
+        self.core_thread = ThreadPoolExecutor(1, "core")
+        self.page_thread = ThreadPoolExecutor(1, "pages")
+        self._parts = parts
+        self._producer = producer
+        self._topic_epoch = topic_epoch
+        self._first = True
+
+    # --- assignment
+
+    def kept(self, partition: int) -> bool:
+        """Whether the arrays may be used in this generation: whole, and nobody else can have owned them since."""
+        owned = self.owned.get(partition)
+        return owned is not None and owned.sound and self.generation() - owned.generation in (0, 1)
+
+    def drop(self, partition: int) -> None:
+        """Forget the arrays."""
+        self.owned.pop(partition, None)
+
+    async def take(
+        self, partitions: Mapping[int, Mapping[bytes, bytes] | None], committed: Mapping[int, int | None]
+    ) -> None:
+        """The assignment of this generation, whole: pages of what is new, None for what is kept. Raises Fatal."""
+        for gone in self.owned.keys() - partitions.keys():
+            self.drop(gone)
+        fresh = [number for number, pages in partitions.items() if pages is not None]
+        starts = await log_starts(self.config.kafka, self.config.topics.requests, fresh)
+        ends = await fetched_highwaters(self.config.kafka, self.config.topics.requests, fresh)
+        for number, pages in partitions.items():
+            if pages is None:
+                self.owned[number].generation = self.generation()
+            else:
+                await self._load(number, pages, committed.get(number), starts[number], ends[number])
+        if self._first and partitions:
+            self._first = False
+            reach("after_recovery")
+
+    async def _load(
+        self, number: int, pages: Mapping[bytes, bytes], committed: int | None, start: int, end: int
+    ) -> None:
+        began = time.monotonic()
+        loop = asyncio.get_running_loop()
+        core, state, writer = await loop.run_in_executor(self.core_thread, self._restore, number, pages, committed)
+        expected = state.next_offset if state.next_offset >= 0 else max(start, committed or 0)
+        if expected > end:
+            raise Fatal(f"partition {number}: the log ends at {end}, state includes all before {expected}: log was cut off")
+        emitter = Emitter(
+            core,
+            writer,
+            topics=self.config.topics,
+            publisher=self._producer,
+            rows=self.rows,
+            pages=self._producer,
+            compressor=self.page_thread,
+        )
+        owned = Owned(core, emitter, expected, self.generation())
+        if state.manifest is not None:
+            emitter.cover = state.next_offset
+            await emitter.adopt(self.sides, self.generation, owned.lock)
+        self.owned[number] = owned
+        log.info(
+            "partition %d: epoch %d, next offset %d of %d, %d records of state, %.2f s",
+            number, writer.epoch, expected, end, len(pages), time.monotonic() - began,
+        )  # fmt: skip
+
+    def _restore(self, number: int, pages: Mapping[bytes, bytes], committed: int | None) -> tuple[Core, Any, Any]:
+        state = load(number, pages, committed)
+        if state.manifest is not None and state.manifest.topic_epoch != self._topic_epoch:
+            raise Fatal(
+                f"partition {number}: topic {self.config.topics.requests} was made anew (id {self._topic_epoch!r}, state "
+                f"is of {state.manifest.topic_epoch!r}): its offsets mean something else. Delete {self.config.topics.pages} "
+                "to start from empty state, or set worker.topic_epoch to the old id if the log was carried over"
+            )
+        core = self._parts.open_core(number, self.config, self.sides, self._topic_epoch)
+        fill(core, state)
+        return core, state, writer_of(state, self._topic_epoch, os.urandom(6).hex())
+
+    # --- slices
+
+    async def handle(self, fetched: Fetched) -> int | None:
+        """One slice, to its acknowledged incidents. Returns an offset to seek to if this was not the next slice.
+
+        The caller has checked the generation. Raises Fatal where the partition isn't loaded.
+        """
+        number = fetched.records.partition
+        if self.stopping:
+            return None
+        owned = self.owned.get(number)
+        if owned is None or owned.generation != self.generation():
+            raise Fatal(f"partition {number}: a slice came before its state was loaded in this generation")
+        await self.rows.room()
+        async with owned.lock:
+            if self.stopping or self.owned.get(number) is not owned:
+                return None
+            return await self._judge(owned, fetched)
+
+    async def _judge(self, owned: Owned, fetched: Fetched) -> int | None:
+        records = fetched.records
+        if records.next <= owned.expected or fetched.start > owned.expected:
+            return _ask_back(owned, fetched)
+        if records.first > owned.expected:
+            owned.holes += 1  # compaction, retention, a transaction's marker: nothing lies there
+        batch = records.since(owned.expected)
+        owned.torn = True
+        effects = await asyncio.get_running_loop().run_in_executor(self.core_thread, owned.core.process, batch)
+        await owned.emitter.emit(effects)
+        owned.torn = False
+        owned.expected, owned.seeks = batch.next, 0
+        owned.active_at = self.progress_at = time.monotonic()
+        self.slices += 1
+        self.events += len(batch.offsets)
+        return None
+
+    # --- checkpoints
+
+    def cover(self, partition: int) -> int | None:
+        """The offset to commit."""
+        owned = self.owned.get(partition)
+        return None if owned is None or owned.generation != self.generation() else owned.emitter.cover
+
+    async def checkpoint_all(self) -> None:
+        """A checkpoint of every partition that has something new."""
+        await asyncio.gather(*[self._checkpoint(owned) for owned in list(self.owned.values())])
+
+    async def _checkpoint(self, owned: Owned) -> None:
+        if owned.sound:
+            await owned.emitter.checkpoint(lambda: owned.generation, owned.lock)
+
+    async def keep_checkpointing(self) -> None:
+        """Every `checkpoint_s`, idle tails too."""
+        while True:
+            await asyncio.sleep(self.config.worker.checkpoint_s)
+            await self.checkpoint_all()
+
+    async def keep_ticking(self) -> None:
+        """Write a tick record into partitions that were idle for a minute."""
+        while self.config.worker.ticks:
+            await asyncio.sleep(TICK_S / 4)
+            now = time.monotonic()
+            for number, owned in list(self.owned.items()):
+                if now - owned.active_at >= TICK_S and owned.generation == self.generation():
+                    owned.active_at = now
+                    await self._producer.publish(self.config.topics.requests, b"", b"", [(TICK_HEADER, b"1")], number)
+
+    async def keep_adopting(self) -> None:
+        """Poll the side inputs; adopt what is new at a checkpoint of its own."""
+        while True:
+            await asyncio.sleep(SIDES_S)
+            sides = await self._parts.read_sides(self.config)
+            if sides.catalogue.version != self.sides.catalogue.version:
+                self.sides = sides
+                for owned in list(self.owned.values()):
+                    await owned.emitter.adopt(sides, lambda owned=owned: owned.generation, owned.lock)  # type: ignore[misc]
+
+    async def close(self) -> None:
+        """After the last checkpoint."""
+        self.core_thread.shutdown()
+        self.page_thread.shutdown()
+
+
+TICK_S: Final = 60.0
+TICK_HEADER: Final = "keywatch-tick"
+SIDES_S: Final = 10.0
+
+
+def _ask_back(owned: Owned, fetched: Fetched) -> int:
+    """Not the next slice: Faust lost one, or this one is old. Nothing is taken for granted, the position is set back."""
+    owned.seeks += 1
+    if owned.seeks > MOST_SEEKS:
+        raise Fatal(
+            f"partition {fetched.records.partition}: {MOST_SEEKS} seeks to offset {owned.expected} did not lead there; "
+            f"the last slice began at {fetched.records.first}"
+        )
+    return owned.expected

@@ -1,0 +1,192 @@
+"""Kafka by aiokafka: client settings out of the configuration, a producer that is Publisher and PageLog, end offsets.
+
+Both runners use the same producer: acks=all, idempotent (so retries neither double nor reorder), lz4. No transactions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    KafkaConnectionError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+)
+from aiokafka.helpers import create_ssl_context
+
+from pipeline.config import Kafka
+from pipeline.errors import ConfigError, Fatal, Retry
+
+REQUEST_TIMEOUT_S: Final = 30.0
+HIGHWATER_WAIT_S: Final = 30.0
+
+
+def ssl_context(kafka: Kafka) -> ssl.SSLContext | None:
+    """Server verification with `ca_file` or the system's store; None where the protocol has no TLS."""
+    if kafka.security not in ("SSL", "SASL_SSL"):
+        return None
+    if kafka.ca_file and not Path(kafka.ca_file).is_file():
+        raise ConfigError(f"kafka.ca_file {kafka.ca_file!r} is no file")
+    context: ssl.SSLContext = create_ssl_context(cafile=kafka.ca_file or None)
+    return context
+
+
+def client_settings(kafka: Kafka) -> dict[str, Any]:
+    """What every aiokafka client of ours gets. Raises ConfigError."""
+    settings: dict[str, Any] = {
+        "bootstrap_servers": [broker.strip() for broker in kafka.brokers.split(",") if broker.strip()],
+        "client_id": kafka.client_id,
+        "security_protocol": kafka.security,
+    }
+    if not settings["bootstrap_servers"]:
+        raise ConfigError("kafka.brokers is empty: give HOST:PORT[,HOST:PORT...]")
+    if kafka.security.startswith("SASL"):
+        settings |= {
+            "sasl_mechanism": kafka.sasl_mechanism,
+            "sasl_plain_username": kafka.username,
+            "sasl_plain_password": kafka.password.reveal(),
+        }
+    context = ssl_context(kafka)
+    return settings | ({} if context is None else {"ssl_context": context})
+
+
+def by_consequence(kafka: Kafka, error: BaseException) -> ConfigError | Fatal:
+    """A failure to connect as one clear line."""
+    if isinstance(error, (AuthenticationFailedError, SaslAuthenticationFailed)):
+        return Fatal(f"Kafka at {kafka.brokers} refuses user {kafka.username!r}: check kafka.username, password, mechanism")
+    if isinstance(error, (KafkaConnectionError, OSError, TimeoutError)):
+        return Fatal(f"no Kafka broker answers at {kafka.brokers} ({kafka.security}): {error}")
+    return Fatal(f"Kafka at {kafka.brokers}: {type(error).__name__}: {error}")
+
+
+class Producer:
+    """`Publisher` and `PageLog` in one. Make it inside the event loop, `start` it, `close` it."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        self._kafka = kafka
+        self._producer = AIOKafkaProducer(
+            **client_settings(kafka),
+            acks="all",
+            enable_idempotence=True,
+            compression_type="lz4",
+            linger_ms=0,
+            max_batch_size=131_072,
+            request_timeout_ms=int(REQUEST_TIMEOUT_S * 1000),
+        )
+        self._pages_topic = ""
+
+    def pages_to(self, topic: str) -> Producer:
+        """Name the topic that `send` writes to."""
+        self._pages_topic = topic
+        return self
+
+    async def start(self) -> None:
+        """Connect. Raises Fatal with one clear line."""
+        try:
+            await self._producer.start()
+        except (KafkaError, OSError) as error:
+            await self._producer.stop()
+            raise by_consequence(self._kafka, error) from error
+
+    async def close(self) -> None:
+        """Send what is still buffered and disconnect."""
+        await self._producer.stop()
+
+    async def publish(
+        self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]] = (), partition: int | None = None
+    ) -> int:
+        """Send and await the acknowledgement; returns the offset. Raises Retry, Fatal where no retry helps."""
+        try:
+            sent = await self._producer.send_and_wait(topic, value, key=key, partition=partition, headers=list(headers))
+        except (MessageSizeTooLargeError, TopicAuthorizationFailedError) as error:
+            raise Fatal(f"cannot write to topic {topic}: {type(error).__name__}: {error}") from error
+        except KafkaError as error:
+            raise Retry(f"{type(error).__name__}: {error}") from error
+        return int(sent.offset)
+
+    async def send(self, partition: int, key: bytes, value: bytes | None) -> int:
+        """Send one page and await it. Raises Fatal: a later manifest must not assume this page."""
+        try:
+            sent = await self._producer.send_and_wait(self._pages_topic, value, key=key, partition=partition)
+        except KafkaError as error:
+            raise Fatal(f"a page was not written to {self._pages_topic}: {type(error).__name__}: {error}") from error
+        return int(sent.offset)
+
+
+@asynccontextmanager
+async def side_consumer(kafka: Kafka, **settings: Any) -> AsyncIterator[Any]:
+    """A consumer without a group. Raises Fatal with one clear line if no broker answers."""
+    consumer = AIOKafkaConsumer(
+        **client_settings(kafka), group_id=None, enable_auto_commit=False, auto_offset_reset="earliest", **settings
+    )
+    try:
+        await consumer.start()
+    except (KafkaError, OSError) as error:
+        await consumer.stop()
+        raise by_consequence(kafka, error) from error
+    try:
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def fetched_highwaters(kafka: Kafka, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+    """End offsets out of fetch responses: right on every broker, also where ListOffsets answers wrongly (Tansu)."""
+    wanted = {TopicPartition(topic, partition) for partition in partitions}
+    if not wanted:
+        return {}
+    async with side_consumer(kafka, max_partition_fetch_bytes=1, fetch_max_wait_ms=50) as consumer:
+        consumer.assign(list(wanted))
+        await consumer.seek_to_beginning()
+        async with asyncio.timeout(HIGHWATER_WAIT_S):
+            while any(consumer.highwater(tp) is None for tp in wanted):
+                await consumer.getmany(timeout_ms=50)
+        return {tp.partition: int(consumer.highwater(tp)) for tp in wanted}
+
+
+async def log_starts(kafka: Kafka, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+    """First offset that each partition still has."""
+    wanted = [TopicPartition(topic, partition) for partition in partitions]
+    if not wanted:
+        return {}
+    async with side_consumer(kafka) as consumer:
+        starts: Mapping[TopicPartition, int] = await consumer.beginning_offsets(wanted)
+    return {tp.partition: int(offset) for tp, offset in starts.items()}
+
+
+async def read_pages(kafka: Kafka, topic: str, partitions: Iterable[int]) -> dict[int, dict[bytes, bytes]]:
+    """The last value of every key of these partitions, tombstoned ones left out."""
+    ends = await fetched_highwaters(kafka, topic, partitions)
+    pages: dict[int, dict[bytes, bytes]] = {partition: {} for partition in ends}
+    waiting = {TopicPartition(topic, partition) for partition, end in ends.items() if end > 0}
+    if not waiting:
+        return pages
+    async with side_consumer(kafka, max_partition_fetch_bytes=1 << 20, fetch_max_wait_ms=50) as consumer:
+        consumer.assign(list(waiting))
+        await consumer.seek_to_beginning()
+        while waiting:
+            for tp, records in (await consumer.getmany(timeout_ms=200)).items():
+                for record in records:
+                    stage(pages[tp.partition], record.key, record.value)
+            # The position passes records that compaction removed, so it is what tells the end.
+            waiting = {tp for tp in waiting if await consumer.position(tp) < ends[tp.partition]}
+    return pages
+
+
+def stage(pages: dict[bytes, bytes], key: bytes | None, value: bytes | None) -> None:
+    """One record of the pages topic, the last one wins. Raises Fatal for a record without a key."""
+    if key is None:
+        raise Fatal("the pages topic holds a record without a key")
+    if value is None:
+        pages.pop(key, None)
+    else:
+        pages[key] = value
