@@ -33,13 +33,13 @@ _COPIED: Final = ("response_id", "incident_id", "revision", "key_id", "stage", "
 
 
 def rows(records: Sequence[Positioned]) -> Columns:
-    """The table `responses` for these records, in its columns' order; what is no response is left out."""
+    """The table `responses` for these records, times in microseconds; what is no response is left out."""
     lines = [(record, line) for record in records if (line := decode(record.value))]
     columns: dict[str, list[Any]] = {name: [] for name, _ in RESPONSES}
     for record, line in lines:
         for name in _COPIED:
             columns[name].append(getattr(line, name))
-        columns["at"].append(datetime.fromisoformat(line.at))
+        columns["at"].append(int(datetime.fromisoformat(line.at).timestamp() * 1e6))
         columns["body"].append((record.value or b"").decode())
         columns["partition"].append(record.partition)
         columns["offset"].append(record.offset)

@@ -42,6 +42,7 @@ class Proposed(msgspec.Struct, frozen=True, kw_only=True, tag="proposed"):
     max_per_day: int = 0
     max_share_of_active: float = 0.0
     active_keys: int = 0  # 0 is unknown: nothing is granted
+    reason: str = ""  # for the target
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):

@@ -1,0 +1,131 @@
+"""The topic `api.decisions` as every responder keeps it: read from its start, written to, and read back.
+
+Nothing is believed of a write before it is read back through the ledger, in the topic's order. "Read everything" is
+known without asking for end offsets (some brokers answer them wrongly): we write a mark and read until it comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from pipeline.errors import Fatal, Retry
+from pipeline.ports import Publisher
+from pipeline.respond import ledger
+from pipeline.respond.audit import Positioned
+from pipeline.respond.ledger import Joined, Ledger, Proposed, Record, Verdict
+from pipeline.respond.outbox import Outbox
+
+log = logging.getLogger(__name__)
+
+RETRY_S: Final = 1.0
+
+
+class LogReader(Protocol):
+    """A topic's only partition from its start on."""
+
+    async def read(self) -> Sequence[Positioned]:
+        """The next records in order, without an end: waits for some, may return none. Raises `Retry` or `Fatal`."""
+
+
+@dataclass
+class Decisions:
+    """Ledger and outbox, kept up with the topic. `start` before use, `close` after."""
+
+    publisher: Publisher
+    reader: LogReader
+    topic: str
+    responder: str
+    ledger: Ledger = field(default_factory=Ledger)
+    outbox: Outbox = field(default_factory=Outbox)
+    _moved: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _verdicts: dict[int, Verdict] = field(default_factory=dict)
+    _marks: set[str] = field(default_factory=set)
+    _tail: asyncio.Task[None] | None = None
+    _error: BaseException | None = None
+
+    async def start(self) -> None:
+        """Read the topic up to now; then go on reading. Raises `Fatal`."""
+        self._tail = asyncio.create_task(self._follow(), name="decisions")
+        await self.catch_up()
+
+    async def close(self) -> None:
+        """Stop reading."""
+        if self._tail:
+            self._tail.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Fatal):
+                await self._tail
+
+    async def catch_up(self) -> None:
+        """Return once everything written before this call has been applied."""
+        mark = uuid.uuid4().hex
+        await self._publish(Joined(responder=self.responder, mark=mark))
+        await self._until(lambda: mark in self._marks)
+        self._marks.discard(mark)
+
+    async def write(self, record: Record) -> Verdict:
+        """Write, read it back, and say what the order says of it (of use for proposals)."""
+        offset = await self._publish(record)
+        await self._until(lambda: self.ledger.next_offset > offset)
+        return self._verdicts.pop(offset, ledger.IGNORED)
+
+    async def _publish(self, record: Record) -> int:
+        value = ledger.encode(record)
+        while True:
+            try:
+                return await self.publisher.publish(self.topic, b"", value, partition=0)
+            except Retry as error:  # perhaps written all the same: a second copy changes nothing in the ledger
+                log.warning("cannot write to %s, trying again: %s", self.topic, error)
+                self._check()
+                await asyncio.sleep(RETRY_S)
+
+    async def _until(self, happened: Callable[[], bool]) -> None:
+        async with self._moved:
+            while not happened():
+                self._check()
+                await self._moved.wait()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise Fatal(f"reading {self.topic} ended: {self._error}") from self._error
+
+    async def _follow(self) -> None:
+        try:
+            while True:
+                await self._step()
+        except BaseException as error:
+            self._error = error
+            await self._wake()
+            raise
+
+    async def _step(self) -> None:
+        try:
+            records = await self.reader.read()
+        except Retry as error:
+            log.warning("cannot read %s, trying again: %s", self.topic, error)
+            await asyncio.sleep(RETRY_S)
+            return
+        for record in records:
+            self._apply(record)
+        if records:
+            await self._wake()
+
+    def _apply(self, entry: Positioned) -> None:
+        record = ledger.decode(entry.value)
+        if record is None:
+            log.error("offset %d of %s is no record of ours: no act for a day", entry.offset, self.topic)
+        verdict = self.ledger.apply(entry.offset, entry.timestamp_us, record)
+        self.outbox.apply(record)
+        if isinstance(record, Joined) and record.responder == self.responder:
+            self._marks.add(record.mark)
+        if isinstance(record, Proposed) and record.responder == self.responder:
+            self._verdicts[entry.offset] = verdict
+
+    async def _wake(self) -> None:
+        async with self._moved:
+            self._moved.notify_all()
