@@ -1,0 +1,11 @@
+"""The detectors: one file each, registered here by one line.
+
+The order is the pass's: what a network detector finds new is in `visit.new_place` for those after it.
+"""
+
+from typing import Final
+
+from detectors.detector import Detector
+from detectors.geography import GEOGRAPHY
+
+DETECTORS: Final[tuple[Detector, ...]] = (GEOGRAPHY,)

@@ -1,0 +1,428 @@
+"""Compiles all detectors of a tuple into one pass over a slice's events.
+
+`compile_pass(detectors)` gives `run(keys, shared, events, start, configs, settings, found, changed)`:
+
+ keys      KEY array (`key_dtype(detectors)`), one record per key of the partition; zeros = never seen
+ shared    SHARED array of 1 (`shared_dtype(detectors)`), the partition's knowledge
+ events    EVENT array in log order; slot -1 (no state) and late = 1 are passed over
+ start     index to begin at
+ configs   one array of one record per detector, in the tuple's order (`configs(detectors)`)
+ settings  `config_record(fusion.Settings())`
+ found     FOUND array and `changed` CHANGED array to fill from index 0
+ returns   (next event, records in found, records in changed): if an array might not hold one more event's records
+           the pass stops BEFORE that event; call again with it as `start`. Results do not depend on where it stops.
+
+Order per event: close the incident whose time has passed -> settle the visit that ended -> score every detector ->
+fuse -> open, extend or escalate -> learn. All that time brings about happens at the key's own next event, so slice
+boundaries change nothing; `close_due` is the sweep for keys that stay silent and does what that next event would do.
+From the opening event on nothing is learned (weight 0) and the visit is tainted, so its pending part is dropped.
+
+A visit record at score and learn: `start_us` of this visit (this event, if it began it), `last_us` and `events` of
+the events before this one (`last_us` 0: the key's first). At settle: the visit that ended, as it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import numba
+import numpy as np
+
+from detectors import fusion
+from detectors.calibration import CALIBRATION, return_days, seen_above
+from detectors.compile import CACHED, compiled
+from detectors.detector import READING, VISIT, VISIT_GAP_US, VISIT_MAX_US, Detector, config_record
+
+FAMILIES: Final = ("network", "client", "operation", "volume", "outcome", "time", "declared")
+CHANGED: Final = fusion.CHANGED
+FOUND: Final = np.dtype([("event", "i4"), ("detector", "i2"), ("pad0", "u1", (2,)), *READING.descr], align=True)
+"""A READING with the event (index) and the detector (index in the tuple) it belongs to."""
+
+Array = np.ndarray[Any, Any]
+Run = Callable[[Array, Array, Array, int, tuple[Array, ...], Array, Array, Array], tuple[int, int, int]]
+
+
+def key_dtype(detectors: Sequence[Detector]) -> np.dtype[Any]:
+    """Everything that is kept of one key."""
+    states = [(detector.name, detector.state) for detector in detectors]
+    return np.dtype([("visit", VISIT), ("fusion", fusion.fusion_dtype(len(detectors))), *states], align=True)
+
+
+def shared_dtype(detectors: Sequence[Detector]) -> np.dtype[Any]:
+    """Everything that the keys of one partition share."""
+    parts = [(detector.name, detector.shared) for detector in detectors]
+    return np.dtype([("calibration", CALIBRATION), *parts], align=True)
+
+
+def configs(
+    detectors: Sequence[Detector], tables: dict[str, dict[str, float | int | bool]] | None = None
+) -> tuple[Array, ...]:
+    """The config records in the tuple's order; `tables` overrides fields. Raises ValueError for unknown names."""
+    tables = tables or {}
+    if unknown := set(tables) - {detector.name for detector in detectors}:
+        raise ValueError(f"no such detector: {', '.join(sorted(unknown))}")
+    return tuple(_config(detector, tables.get(detector.name, {})) for detector in detectors)
+
+
+def _config(detector: Detector, table: dict[str, float | int | bool]) -> Array:
+    known = set(detector.config.__struct_fields__)
+    if unknown := set(table) - known:
+        raise ValueError(f"[detectors.{detector.name}] has no setting {', '.join(sorted(unknown))}; known: {known}")
+    return config_record(type(detector.config)(**{name: getattr(detector.config, name) for name in known} | table))
+
+
+@compiled
+def clear(reading: Any) -> None:
+    """A reading that says nothing."""
+    reading.bits = 0.0
+    reading.lr_stranger = 0.0
+    reading.lr_insider = 0.0
+    reading.lr_stranger_slow = 0.0
+    reading.observed = 0.0
+    reading.low = 0.0
+    reading.median = 0.0
+    reading.high = 0.0
+    reading.a = 0.0
+    reading.b = 0.0
+    reading.covered = 0
+
+
+@compiled
+def mark_place(visit: Any, reading: Any) -> None:
+    """A network detector has found this visit's place new: the detectors after it in the tuple may know."""
+    if reading.covered == 1 and reading.bits > 0.0:
+        visit.new_place = 1
+
+
+@compiled
+def put_found(row: Any, event: int, detector: int, reading: Any) -> None:
+    """Fill one FOUND record."""
+    row.event = event
+    row.detector = detector
+    row.bits = reading.bits
+    row.lr_stranger = reading.lr_stranger
+    row.lr_insider = reading.lr_insider
+    row.lr_stranger_slow = reading.lr_stranger_slow
+    row.observed = reading.observed
+    row.low = reading.low
+    row.median = reading.median
+    row.high = reading.high
+    row.a = reading.a
+    row.b = reading.b
+    row.covered = reading.covered
+
+
+@compiled
+def report(state: Any, event: int, everything: bool, settings: Any, readings: Any, found: Any, n: int) -> int:
+    """Emit findings that are new or larger by a bit, or (`everything`) all there are. Returns the new n."""
+    for k in range(len(readings)):
+        reading = readings[k]
+        if reading.covered == 0 or reading.bits <= 0.0:
+            continue
+        larger = reading.bits >= settings.finding_bits and reading.bits >= float(state.found[k]) + 1.0
+        if not (larger or everything):
+            continue
+        put_found(found[n], event, k, reading)
+        n += 1
+        state.found[k] = max(float(state.found[k]), reading.bits)
+    return n
+
+
+@compiled
+def families_found(readings: Any, families: Any, settings: Any) -> int:
+    """Bit mask of the families with a finding at this event."""
+    mask = 0
+    for k in range(len(readings)):
+        if readings[k].covered == 1 and readings[k].bits >= settings.finding_bits:
+            mask |= families[k]
+    return mask
+
+
+@compiled
+def visit_ended(visit: Any, event: Any) -> bool:
+    """Whether this event lies beyond the key's running visit."""
+    if visit.start_us == 0:
+        return False
+    return event.ts_us - visit.last_us >= VISIT_GAP_US or event.ts_us - visit.start_us >= VISIT_MAX_US
+
+
+@compiled
+def settle_weight(visit: Any) -> float:
+    """1 if the ended visit may be learned: an attested event came in it and no incident was open."""
+    return 1.0 if visit.tainted == 0 and visit.confirmed == 1 else 0.0
+
+
+@compiled
+def turn_visit(key: Any, shared: Any, event: Any, ended: bool) -> None:
+    """Take the ended visit into fusion and calibration, and begin the one that this event belongs to."""
+    visit = key.visit
+    if visit.start_us != 0 and not ended:
+        return
+    if ended:
+        fusion.end_visit(key.fusion, visit, shared.calibration)
+        visit.ordinal += 1
+    else:
+        visit.first_seen_us = event.ts_us
+    visit.start_us = event.ts_us
+    visit.events = 0
+    visit.new_place = 0
+    visit.confirmed = 0
+    visit.tainted = key.fusion.open
+    fusion.begin_visit(key.fusion)
+
+
+@compiled
+def judge(key: Any, known: Any, ts_us: int, families: int, evidence: bool, settings: Any) -> int:
+    """Open or grow the key's incident by this visit's largest scores. Returns the kind of change, 0 for none."""
+    state = key.fusion
+    visit = key.visit
+    per_day = fusion.visits_per_day(visit, ts_us)
+    slow_bits = fusion.rounded(fusion.log2(fusion.slow_step(state, visit.start_us, state.best_slow)))
+    days_visit = return_days(known, 0, state.best, per_day)
+    days_slow = return_days(known, 1, slow_bits, per_day)
+    if state.open == 0:
+        rule = fusion.rule_that_opens(state, ts_us, days_visit, days_slow, settings)
+        if rule == 0:
+            return 0
+        days = days_visit if rule == fusion.RULE_VISIT else days_slow
+        score = state.best if rule == fusion.RULE_VISIT else slow_bits
+        state.seen = seen_above(known, rule - 1, score)
+        fusion.open_incident(state, ts_us, rule, days, score, families, settings)
+        return fusion.OPENED
+    if not evidence:
+        return 0
+    score = state.best if state.rule == fusion.RULE_VISIT else slow_bits
+    return fusion.grow_incident(state, max(days_visit, days_slow), score, families, settings)
+
+
+@compiled
+def weigh(key: Any, known: Any, event: Any, families: Any, readings: Any, settings: Any) -> int:
+    """Fuse what the detectors say of one attested event; returns the kind of change of the key's incident or 0."""
+    state = key.fusion
+    stranger, insider, slow = 0.0, 0.0, 0.0
+    for k in range(len(readings)):
+        if readings[k].covered == 1:
+            stranger += readings[k].lr_stranger
+            insider += readings[k].lr_insider
+            slow += readings[k].lr_stranger_slow
+    mask = families_found(readings, families, settings)
+    evidence = mask != 0 or max(stranger, insider) >= fusion.EVIDENCE_BITS
+    if state.open == 1:
+        state.events += 1
+        if evidence:
+            state.evidence_us = max(state.evidence_us, event.ts_us)
+    # the mixture is never above its larger part: most events need no logarithm
+    improved = False
+    if max(stranger, insider) > state.best:
+        bits = fusion.rounded(fusion.mixed(stranger, insider))
+        improved = bits > state.best
+        state.best = max(state.best, bits)
+    if max(slow, insider) > state.best_slow:
+        bits = fusion.rounded(fusion.mixed(slow, insider))
+        improved = improved or bits > state.best_slow
+        state.best_slow = max(state.best_slow, bits)
+    if improved or (state.open == 1 and evidence):
+        return judge(key, known, event.ts_us, mask, evidence, settings)
+    return 0
+
+
+@compiled
+def is_full(found: Any, n_found: int, changed: Any, n_changed: int, detectors: int) -> bool:
+    """Whether the records of one more event might not fit."""
+    return n_found + detectors > len(found) or n_changed + 2 > len(changed)
+
+
+@compiled
+def conclude(
+    key: Any, shared: Any, event: Any, i: int, settings: Any, families: Any, readings: Any,
+    found: Any, changed: Any, n_found: int, n_changed: int,
+) -> tuple[int, int]:  # fmt: skip
+    """After all detectors have scored: fuse, open or grow the incident, write what changed. Returns the new counts."""
+    state = key.fusion
+    kind = 0
+    if event.authenticated == 1:
+        key.visit.confirmed = 1
+        kind = weigh(key, shared.calibration, event, families, readings, settings)
+    everything = kind == fusion.OPENED or kind == fusion.ESCALATED
+    n_found = report(state, i, everything, settings, readings, found, n_found)
+    if kind != 0:
+        fusion.put_change(changed[n_changed], i, event.slot, kind, state, event.ts_us)
+        state.reported = state.score
+        state.reported_events = state.events
+        n_changed += 1
+    if state.open == 1:
+        key.visit.tainted = 1
+    return n_found, n_changed
+
+
+@compiled
+def learn_weight(visit: Any, event: Any) -> float:
+    """1 if the event may be learned as normal."""
+    return 1.0 if event.authenticated == 1 and visit.tainted == 0 else 0.0
+
+
+@compiled
+def advance(visit: Any, event: Any) -> None:
+    """The event is part of the visit now."""
+    visit.last_us = max(visit.last_us, event.ts_us)
+    visit.events += 1
+
+
+@compiled
+def sweep(keys: Any, used: int, watermark_us: int, settings: Any, changed: Any) -> int:
+    """`close_due`, compiled."""
+    n = 0
+    for slot in range(used):
+        if n >= len(changed):
+            break
+        n = fusion.close_if_due(keys[slot].fusion, watermark_us, -1, slot, settings[0], changed, n)
+    return n
+
+
+def close_due(keys: Array, used: int, watermark_us: int, settings: Array, changed: Array) -> int:
+    """Close the incidents of `keys[:used]` whose time has passed at the watermark; returns the records in `changed`.
+
+    If `changed` comes back full, call again. Closes exactly as the key's next event would, provided that no event
+    older than the watermark is scored after it (those are late).
+    """
+    return int(sweep(records(keys), used, watermark_us, records(settings), records(changed)))
+
+
+def compile_pass(detectors: Sequence[Detector]) -> Run:
+    """The pass over these detectors; compiled at its first call, from the disk cache where there is one."""
+    module = _load(_source(detectors), detectors)
+    families = np.array([1 << FAMILIES.index(detector.family) for detector in detectors], np.int64)
+
+    def run(
+        keys: Array, shared: Array, events: Array, start: int, configs: tuple[Array, ...], settings: Array,
+        found: Array, changed: Array,
+    ) -> tuple[int, int, int]:  # fmt: skip
+        if len(found) < len(detectors) or len(changed) < 2:
+            raise ValueError(f"found needs room for {len(detectors)} records and changed for 2")
+        readings = np.zeros(len(detectors), READING)
+        after, n_found, n_changed = module.run(
+            records(keys), records(shared), records(events), start, tuple(records(c) for c in configs),
+            records(settings), records(found), records(changed), records(readings), families,
+        )  # fmt: skip
+        return int(after), int(n_found), int(n_changed)
+
+    return run
+
+
+SOURCE: Final = '''"""Generated by detectors/fuse.py: the pass over {names}."""
+from detectors.compile import compiled
+from detectors.fuse import (
+    advance, clear, conclude, is_full, learn_weight, mark_place, settle_weight, turn_visit, visit_ended
+)
+from detectors.fusion import close_if_due
+
+
+@compiled
+def run(keys, shared, events, start, configs, settings, found, changed, readings, families):
+    n_found, n_changed = 0, 0
+    common = shared[0]
+    known = settings[0]
+    for i in range(start, len(events)):
+        event = events[i]
+        if event.slot < 0 or event.late == 1:
+            continue
+        if is_full(found, n_found, changed, n_changed, {count}):
+            return i, n_found, n_changed
+        key = keys[event.slot]
+        visit = key.visit
+        n_changed = close_if_due(key.fusion, event.ts_us, i, event.slot, known, changed, n_changed)
+        ended = visit_ended(visit, event)
+        if ended:
+            weight = settle_weight(visit)
+{settle}
+        turn_visit(key, common, event, ended)
+{score}
+        n_found, n_changed = conclude(
+            key, common, event, i, known, families, readings, found, changed, n_found, n_changed
+        )
+        weight = learn_weight(visit, event)
+{learn}
+        advance(visit, event)
+    return len(events), n_found, n_changed
+'''
+
+
+def _source(detectors: Sequence[Detector]) -> str:
+    """The pass with every detector's functions called by name."""
+    score, learn, settle = [], [], []
+    for k, detector in enumerate(detectors):
+        records_of = f"key.{detector.name}, common.{detector.name}, visit"
+        score.append(f"        clear(readings[{k}])")
+        score.append(f"        score_{k}({records_of}, event, configs[{k}][0], readings[{k}])")
+        if detector.family == "network":
+            score.append(f"        mark_place(visit, readings[{k}])")
+        learn.append(f"        learn_{k}({records_of}, event, weight, configs[{k}][0])")
+        settle.append(f"            settle_{k}({records_of}, weight, configs[{k}][0])")
+    return SOURCE.format(
+        names=", ".join(detector.name for detector in detectors),
+        count=len(detectors),
+        settle="\n".join(settle),
+        score="\n".join(score),
+        learn="\n".join(learn),
+    )
+
+
+def _load(source: str, detectors: Sequence[Detector]) -> ModuleType:
+    """Make the generated source a module; as a file in numba's cache folder, so that it can be cached there."""
+    identity = source + repr([(d.name, d.state, d.shared) for d in detectors])
+    name = f"keywatch_pass_{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    folder = Path(str(numba.config.CACHE_DIR)) if CACHED else None  # type: ignore[attr-defined]
+    if folder is None:
+        module = ModuleType(name)
+    else:
+        path = folder / f"{name}.py"
+        _write_once(path, source)
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
+    for k, detector in enumerate(detectors):
+        for verb in ("score", "learn", "settle"):
+            setattr(module, f"{verb}_{k}", compiled(getattr(detector, verb)))
+    sys.modules[name] = module
+    exec(compile(source, str(getattr(module, "__file__", "<pass>")), "exec"), module.__dict__)  # noqa: S102
+    return module
+
+
+def _write_once(path: Path, source: str) -> None:
+    """Whole or not at all: another process may be writing the same text."""
+    if path.exists() and path.read_text() == source:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{hashlib.sha256(str(id(source)).encode()).hexdigest()[:8]}.part")
+    part.write_text(source)
+    part.replace(path)
+
+
+def records(array: Array) -> Array:
+    """The same memory; without the compiler, as numpy records, whose fields are attributes as in compiled code."""
+    if not numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return array
+    return array.view(_record_dtype(array.dtype))
+
+
+def _record_dtype(dtype: np.dtype[Any]) -> Any:
+    """The same layout with np.record in place of np.void, nested ones too."""
+    assert dtype.names is not None and dtype.fields is not None
+    formats = [_record_format(dtype.fields[name][0]) for name in dtype.names]
+    offsets = [dtype.fields[name][1] for name in dtype.names]
+    parts = {"names": list(dtype.names), "formats": formats, "offsets": offsets, "itemsize": dtype.itemsize}
+    return np.dtype((np.record, np.dtype(parts)))  # type: ignore[call-overload]
+
+
+def _record_format(dtype: np.dtype[Any]) -> Any:
+    if dtype.subdtype is not None:
+        return (_record_format(dtype.subdtype[0]), dtype.subdtype[1])
+    return _record_dtype(dtype) if dtype.names is not None else dtype

@@ -1,0 +1,260 @@
+"""The fusion: which evidence of all detectors together opens, extends, escalates and closes an incident of a key.
+
+Evidence adds as log likelihood ratios of named alternatives (reference/evidence.md, section 4), never as bits:
+ visit rule  V = log2(1/2 * 2^(sum of lr_stranger) + 1/2 * 2^(sum of lr_insider)), the largest of the visit;
+ slow rule   R <- (1 + R * 2^(-dt / 14 d)) * (1/2 + 1/2 * 2^min(V7, 40)), score log2 R (Shiryaev-Roberts over visits),
+             V7 as V with values that count as new for 7 days.
+A score is shown and judged as a return period in days of this key's use (`calibration`), each rule half the budget.
+One incident per key at a time, one opening per rule and 24 h. An incident that has seen no evidence for an hour, or
+is a week old, closes at that very moment of the log, whenever the key's next event (or the watermark) shows it.
+Only an event whose caller the gateway attests may open, escalate or extend: key ids are public, so anybody could
+send refused requests in a key's name.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from detectors import calibration
+from detectors.compile import compiled
+
+OPENED: Final = 1
+EXTENDED: Final = 2
+ESCALATED: Final = 3
+CLOSED: Final = 4
+RULE_VISIT: Final = 1
+RULE_SLOW: Final = 2
+KINDS: Final = ("", "opened", "extended", "escalated", "closed")
+RULES: Final = ("", "visit", "slow")
+
+DAY_US: Final = 86_400_000_000
+MONTH_US: Final = 30 * DAY_US
+SLOW_HALF_LIFE_US: Final = 14.0 * DAY_US
+NOTHING_BITS: Final = -99.0
+EVIDENCE_BITS: Final = 3.0
+"""Log likelihood ratio of one event that keeps an incident open where no single detector has a finding."""
+CRITICAL_FAMILIES: Final = 3
+LN2: Final = 0.6931471805599453
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Thresholds of the fusion; `config_record(Settings())` is the array that the pass takes. Durations in us."""
+
+    listed_days: float = 1_000.0  # 100 incidents per 100,000 key-days
+    page_days: float = 10_000.0  # 10 incidents per 100,000 key-days
+    finding_bits: float = 6.0
+    idle_us: float = 60.0 * 60_000_000
+    life_us: float = 7.0 * DAY_US
+    cooldown_us: float = 1.0 * DAY_US
+    extend_bits: float = 2.0
+    extend_events: float = 16.0  # first message about growth; then at each doubling
+
+
+CHANGED: Final = np.dtype(
+    [
+        ("event", "i4"),  # index in events; -1 from `close_due`
+        ("slot", "i4"),
+        ("kind", "u1"),
+        ("rule", "u1"),
+        ("severity", "u1"),  # index into schemas.incident.SEVERITIES
+        ("score", "f8"),  # bits of the rule
+        ("return_days", "f8"),
+        ("seen", "f8"),  # visits of this partition with that score or more, fading
+        ("at_us", "i8"),
+        ("opened_us", "i8"),
+        ("events", "i8"),  # of the key while open, the opening one included
+    ],
+    align=True,
+)
+"""One change of an incident."""
+
+
+def fusion_dtype(detectors: int) -> np.dtype[Any]:
+    """The fusion's state of one key, with the largest bits of this visit per detector."""
+    return np.dtype(
+        [
+            ("opened_us", "i8"),
+            ("evidence_us", "i8"),
+            ("visit_opened_us", "i8"),  # last opening by the visit rule, for the cool-down
+            ("slow_opened_us", "i8"),
+            ("slow_us", "i8"),  # of the last visit in `slow`
+            ("slow", "f8"),  # R
+            ("best", "f8"),  # largest V of this visit
+            ("best_slow", "f8"),  # largest V7 of this visit
+            ("days", "f8"),  # of the open incident: largest return period
+            ("score", "f8"),
+            ("reported", "f8"),  # score of its last message
+            ("seen", "f8"),
+            ("events", "u4"),
+            ("reported_events", "u4"),
+            ("months", "u2", (2,)),  # last month + 1 with an exceedance, per rule
+            ("families", "u2"),  # bit mask
+            ("open", "u1"),
+            ("rule", "u1"),
+            ("severity", "u1"),
+            ("under", "u1"),  # this visit began under an open incident
+            ("found", "f4", (detectors,)),
+        ],
+        align=True,
+    )
+
+
+@compiled
+def rounded(bits: float) -> float:
+    """To 1/64 bit, before any comparison or text."""
+    return math.floor(bits * 64.0 + 0.5) / 64.0
+
+
+@compiled
+def log2(value: float) -> float:
+    """Base 2, by the one logarithm that compiled and plain Python agree on."""
+    return math.log(value) / LN2
+
+
+@compiled
+def mixed(first: float, second: float) -> float:
+    """log2(1/2 * 2^first + 1/2 * 2^second)."""
+    high = max(first, second)
+    return high - 1.0 + log2(1.0 + math.exp((min(first, second) - high) * LN2))
+
+
+@compiled
+def slow_step(fusion: Any, start_us: int, bits: float) -> float:
+    """R after a visit that began at `start_us` with V7 = `bits`."""
+    kept = fusion.slow * math.exp(-LN2 * max(0, start_us - fusion.slow_us) / SLOW_HALF_LIFE_US)
+    return min(1e30, (1.0 + kept) * (0.5 + 0.5 * math.exp(min(bits, 40.0) * LN2)))
+
+
+@compiled
+def visits_per_day(visit: Any, ts_us: int) -> float:
+    """Of this key so far; starts at 2 a day and stays above one in 20 days."""
+    age_days = max(0, ts_us - visit.first_seen_us) / DAY_US
+    return max(0.05, (visit.ordinal + 2.0) / (age_days + 1.0))
+
+
+@compiled
+def due_us(fusion: Any, settings: Any) -> int:
+    """When the open incident closes if nothing more comes."""
+    return min(fusion.evidence_us + int(settings.idle_us), fusion.opened_us + int(settings.life_us))
+
+
+@compiled
+def put_change(row: Any, event: int, slot: int, kind: int, fusion: Any, at_us: int) -> None:
+    """Fill one CHANGED record from the incident as it stands."""
+    row.event = event
+    row.slot = slot
+    row.kind = kind
+    row.rule = fusion.rule
+    row.severity = fusion.severity
+    row.score = fusion.score
+    row.return_days = fusion.days
+    row.seen = fusion.seen
+    row.at_us = at_us
+    row.opened_us = fusion.opened_us
+    row.events = fusion.events
+
+
+@compiled
+def close_if_due(fusion: Any, now_us: int, event: int, slot: int, settings: Any, changed: Any, n: int) -> int:
+    """Close the incident if its time has passed at `now_us`; the same record whoever finds it. Returns the new n."""
+    if fusion.open == 0:
+        return n
+    due = due_us(fusion, settings)
+    if now_us < due:
+        return n
+    put_change(changed[n], event, slot, CLOSED, fusion, due)
+    fusion.open = 0
+    return n + 1
+
+
+@compiled
+def begin_visit(fusion: Any) -> None:
+    """Forget the last visit's largest values."""
+    fusion.best = NOTHING_BITS
+    fusion.best_slow = NOTHING_BITS
+    fusion.under = fusion.open
+    for k in range(len(fusion.found)):
+        fusion.found[k] = 0.0
+
+
+@compiled
+def end_visit(fusion: Any, visit: Any, known: Any) -> None:
+    """The visit ended: count it for the calibration and take it into the slow rule's sum."""
+    after = slow_step(fusion, visit.start_us, fusion.best_slow)
+    if fusion.best > NOTHING_BITS and fusion.under == 0:
+        month = visit.start_us // MONTH_US % 65_535 + 1
+        slow_bits = rounded(log2(after))
+        if calibration.count(known, 0, fusion.best, fusion.months[0] != month):
+            fusion.months[0] = month
+        if calibration.count(known, 1, slow_bits, fusion.months[1] != month):
+            fusion.months[1] = month
+    if fusion.best > NOTHING_BITS:
+        fusion.slow = 0.0 if visit.tainted == 1 else after  # what an incident has told is used up
+        fusion.slow_us = visit.start_us
+
+
+@compiled
+def severity_of(days: float, families: int, settings: Any) -> int:
+    """0 medium, 1 high, 2 critical: paging, and three families of evidence at once."""
+    count = 0
+    for bit in range(16):
+        count += (families >> bit) & 1
+    if days < settings.page_days:
+        return 0
+    return 2 if count >= CRITICAL_FAMILIES else 1
+
+
+@compiled
+def rule_that_opens(fusion: Any, ts_us: int, days_visit: float, days_slow: float, settings: Any) -> int:
+    """The rule over its threshold and out of its cool-down, the rarer first; 0 is none."""
+    ready_visit = days_visit >= settings.listed_days and (
+        fusion.visit_opened_us == 0 or ts_us - fusion.visit_opened_us >= settings.cooldown_us
+    )
+    ready_slow = days_slow >= settings.listed_days and (
+        fusion.slow_opened_us == 0 or ts_us - fusion.slow_opened_us >= settings.cooldown_us
+    )
+    if ready_visit and (days_visit >= days_slow or not ready_slow):
+        return RULE_VISIT
+    return RULE_SLOW if ready_slow else 0
+
+
+@compiled
+def open_incident(fusion: Any, ts_us: int, rule: int, days: float, score: float, families: int, settings: Any) -> None:
+    """Start the incident in the key's record."""
+    fusion.open = 1
+    fusion.rule = rule
+    fusion.opened_us = ts_us
+    fusion.evidence_us = ts_us
+    if rule == RULE_VISIT:
+        fusion.visit_opened_us = ts_us
+    else:
+        fusion.slow_opened_us = ts_us
+    fusion.days = days
+    fusion.score = score
+    fusion.reported = score
+    fusion.families = families
+    fusion.severity = severity_of(days, families, settings)
+    fusion.events = 1
+    fusion.reported_events = 1
+
+
+@compiled
+def grow_incident(fusion: Any, days: float, score: float, families: int, settings: Any) -> int:
+    """New evidence under an open incident; returns ESCALATED, EXTENDED or 0 (not worth a message)."""
+    fusion.days = max(fusion.days, days)
+    fusion.score = max(fusion.score, score)
+    together = fusion.families | families
+    severity = max(fusion.severity, severity_of(fusion.days, together, settings))
+    if together != fusion.families or severity > fusion.severity:
+        fusion.families = together
+        fusion.severity = severity
+        return ESCALATED
+    if fusion.score >= fusion.reported + settings.extend_bits:
+        return EXTENDED
+    if fusion.events >= max(settings.extend_events, 2.0 * fusion.reported_events):
+        return EXTENDED
+    return 0

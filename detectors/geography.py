@@ -1,0 +1,524 @@
+"""Geography: the key is used from a network or country that it has never been used from, or from two at once.
+
+Detects: a visit from a new network (ASN) or country, tested once per visit against how often this key brings new
+ones (`novelty`); a new network that hosts servers or hides its users, for a key that never comes from such; two
+successes too far apart to travel between (over 1,000 km/h and 500 km or both accuracies), from networks that do not
+usually occur together for this key. In the slow rule a network counts as new for 7 days.
+Misses: a thief in one of the owner's own networks (same cloud region, same mobile carrier); whatever comes through
+a network that the database does not know; the very first visit of a key.
+False alarms: trips, a second site, a moved server, a carrier's new address block: novelties come in runs, so fusion
+opens one incident a day at most. A swap of the geo database: an address that the key used lately (ring of
+`ADDRESSES`) is never new, whatever the database now calls its network, and is learned silently under its new name.
+Source: reference/evidence.md, sections 1, 4 and 5; travel: reference/detections.md, section 7.
+
+Likelihood ratios: place = .3 + .7 / p_new * country * company * peers, where
+ country: a new network in a new country .7 against the peers' rate of that (prior .3), in a known one .3 against .7;
+ company: 60 % of strangers come from hosting, proxy or anycast networks [our judgement], against this key's own share,
+          within a quarter bit .. 2 bits;
+ peers:   a network common among peers halves, one unseen among 50 or more of them doubles; below 50 it says nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from detectors import novelty
+from detectors.compile import compiled
+from detectors.detector import (
+    ERROR_NONE,
+    NET_ANYCAST,
+    NET_HOSTING,
+    NET_KNOWN,
+    NET_PRIVATE,
+    NET_PROXY,
+    NET_SATELLITE,
+    SEES_ADDRESS,
+    Context,
+    Detector,
+)
+
+NETWORKS: Final = 16
+COUNTRIES: Final = 8
+PENDING: Final = 4  # distinct values of one visit that are tested and learned; more are not
+ADDRESSES: Final = 8
+HOUR_US: Final = 3_600_000_000
+DAY_US: Final = 24 * HOUR_US
+COUNT_UNIT: Final = 16  # a count of 1 visit is 16
+PEER_CELLS: Final = 256
+PEERS_MIN: Final = 50
+STAY: Final = 0.3  # share of strangers who come from a place the key knows
+HOSTING_STRANGERS: Final = 0.6
+NET_ELSEWHERE: Final = NET_HOSTING | NET_PROXY | NET_ANYCAST
+NET_NOWHERE: Final = NET_ANYCAST | NET_PROXY | NET_SATELLITE | NET_HOSTING | NET_PRIVATE
+TRAVEL_KM: Final = 500.0
+TRAVEL_KM_PER_H: Final = 1_000.0
+TRAVEL_FLOOR: Final = 1.0 / 512.0
+TRAVEL_LR: Final = 32.0
+TOGETHER_US: Final = 12 * HOUR_US  # networks used within this time of each other occur together
+NEW_NETWORK: Final = 1
+NEW_COUNTRY: Final = 2
+TRAVEL: Final = 4
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """[detectors.geography]"""
+
+    slow_days: float = 7.0  # a network counts as new for the slow rule this long
+    travel_km_per_h: float = TRAVEL_KM_PER_H
+
+
+SLOT: Final = np.dtype([("value", "u4"), ("count", "u2"), ("first_h", "u2"), ("last_h", "u2"), ("with_", "u2")])
+"""One known value; count in 1/16 visits; hours since the epoch modulo 65,536; `with_`: the slots it occurs with."""
+WAITING: Final = np.dtype([("value", "u4"), ("p", "f4")])
+"""One value of the running visit; p: its probability when first seen, 1 where known."""
+STATE: Final = np.dtype(
+    [
+        ("network", novelty.MIXTURE),
+        ("country", novelty.MIXTURE),
+        ("slow", novelty.MIXTURE),
+        ("place_us", "i8"),  # of the last success with a place
+        ("networks", SLOT, (NETWORKS,)),
+        ("countries", SLOT, (COUNTRIES,)),
+        ("waiting", WAITING, (PENDING,)),
+        ("waiting_countries", WAITING, (PENDING,)),
+        ("addresses", "u4", (ADDRESSES,)),
+        ("waiting_addresses", "u4", (2,)),
+        ("place_lat", "f4"),
+        ("place_lon", "f4"),
+        ("place_km", "f4"),
+        ("place_asn", "u4"),
+        ("place_address", "u4"),
+        ("elsewhere", "f4"),  # share of visits from hosting, proxy or anycast networks
+        ("travels", "u2"),
+        ("address_next", "u1"),
+        ("was_elsewhere", "u1"),  # this visit
+    ],
+    align=True,
+)
+SHARED: Final = np.dtype(
+    [
+        ("keys", "f8"),  # keys that have learned a network
+        ("networks", "f4", (PEER_CELLS,)),  # keys by hashed network, each key counted once per network
+        ("new_networks", "f8"),  # visits of known keys with a new network
+        ("both_new", "f8"),  # of these with a new country too
+    ],
+    align=True,
+)
+
+
+@compiled
+def hours(ts_us: int) -> int:
+    """Hours since the epoch modulo 65,536."""
+    return ts_us // HOUR_US % 65_536
+
+
+@compiled
+def find(slots: Any, value: int) -> int:
+    """Index of a value, -1 if it is not there."""
+    for j in range(len(slots)):
+        if slots[j].value == value:
+            return j
+    return -1
+
+
+@compiled
+def recent(addresses: Any, address: int) -> bool:
+    """Whether the key was used from this address lately; 0 is no address."""
+    if address == 0:
+        return False
+    for j in range(len(addresses)):  # noqa: SIM110  (a generator would not compile to a plain loop)
+        if addresses[j] == address:
+            return True
+    return False
+
+
+@compiled
+def short(address: int) -> int:
+    """The address hash in 32 bits, 0 only for none."""
+    if address == 0:
+        return 0
+    return max(1, int(address >> np.uint64(32)))
+
+
+@compiled
+def p_of(waiting: Any, slots: Any, mixture: Any, value: int, known_address: bool, ts_us: int) -> float:
+    """How probable a value that new was when this visit first brought it; 1 where it is known."""
+    j = find(waiting, value)
+    if j >= 0:
+        return float(waiting[j].p)
+    if known_address or find(slots, value) >= 0:
+        return 1.0
+    return novelty.p_new(mixture, ts_us)
+
+
+@compiled
+def is_young(slots: Any, value: int, ts_us: int, config: Any) -> bool:
+    """Whether the slow rule takes this known value for new."""
+    j = find(slots, value)
+    return j >= 0 and (hours(ts_us) - slots[j].first_h) % 65_536 < config.slow_days * 24.0
+
+
+@compiled
+def peers_factor(shared: Any, asn: int) -> float:
+    """Half for a network that is common among peers, up to twice for one that none uses; 1 where peers are few."""
+    if shared.keys < PEERS_MIN:
+        return 1.0
+    share = (float(shared.networks[asn % PEER_CELLS]) + 0.5) / (shared.keys + 0.5 * PEER_CELLS)
+    return min(2.0, 0.5 + 0.5 / PEER_CELLS / share)
+
+
+@compiled
+def company_factor(state: Any, event: Any) -> float:
+    """What the kind of network says: hosting, proxy or anycast against this key's own share of such."""
+    own = min(0.95, max(0.15, float(state.elsewhere)))
+    if event.net_flags & NET_ELSEWHERE != 0:
+        return max(1.0, HOSTING_STRANGERS / own)
+    return max(0.84, min(4.0, (1.0 - HOSTING_STRANGERS) / (1.0 - own)))
+
+
+@compiled
+def country_factor(shared: Any, new: bool) -> float:
+    """A new network brings a new country for 70 % of strangers [our judgement], for peers as counted."""
+    both = (shared.both_new + 6.0) / (shared.new_networks + 20.0)
+    both = min(0.95, max(0.05, both))
+    return 0.7 / both if new else 0.3 / (1.0 - both)
+
+
+@compiled
+def sine(x: float) -> float:
+    """sin for |x| <= pi by its series, the same in compiled and plain Python."""
+    term, total = x, x
+    for k in range(1, 14):
+        term = -term * x * x / ((2 * k) * (2 * k + 1))
+        total += term
+    return total
+
+
+@compiled
+def distance_km(lat1: float, lon1: float, lat2: float, lon2: float) -> float:
+    """Along the Earth's surface, from above cut short by up to 18 % for opposite points: errs towards no travel."""
+    degree = 0.017453292519943295
+    dlat = sine((lat2 - lat1) * degree / 2.0)
+    dlon = sine((lon2 - lon1) * degree / 2.0)
+    # cos(x) = sin(x + pi/2)
+    quarter = 1.5707963267948966
+    h = dlat * dlat + sine(lat1 * degree + quarter) * sine(lat2 * degree + quarter) * dlon * dlon
+    h = min(1.0, max(0.0, h))
+    return 2.0 * 6371.0 * math.sqrt(h) * (1.0 + h / 6.0 + 3.0 * h * h / 40.0 + 5.0 * h * h * h / 112.0)
+
+
+@compiled
+def has_place(event: Any) -> bool:
+    """A success from a place on Earth: travel may begin or end there."""
+    if event.error != ERROR_NONE or event.authenticated == 0 or event.net_flags & NET_NOWHERE != 0:
+        return False
+    return event.asn != 0 and float(event.accuracy_km) > 0.0
+
+
+@compiled
+def travels(state: Any, event: Any, config: Any) -> bool:
+    """Whether nobody can have gone from the last place to this one, between networks that do not occur together."""
+    if state.place_us == 0 or not has_place(event) or event.asn == state.place_asn:
+        return False
+    if short(event.address) == state.place_address:
+        return False
+    here = find(state.networks, event.asn)
+    there = find(state.networks, state.place_asn)
+    if here >= 0 and there >= 0 and (int(state.networks[here].with_) >> there) & 1 == 1:
+        return False
+    km = distance_km(float(state.place_lat), float(state.place_lon), float(event.lat), float(event.lon))
+    if km <= max(TRAVEL_KM, float(state.place_km) + float(event.accuracy_km)):
+        return False
+    hours_apart = max(60_000_000, abs(event.ts_us - state.place_us)) / HOUR_US
+    return km / hours_apart > config.travel_km_per_h
+
+
+@compiled
+def p_travel(state: Any) -> float:
+    """This key's own rate of such pairs, at most 2 %."""
+    return min(0.02, max(TRAVEL_FLOOR, (int(state.travels) + 0.5) / (float(state.network.visits) + 20.0)))
+
+
+@compiled
+def place_ratio(p_network: float, p_country: float, context: float, country: float) -> float:
+    """Likelihood ratio of the place under a stranger; `context` is company and peers."""
+    if p_network < 1.0:
+        return STAY + (1.0 - STAY) / p_network * context * country
+    if p_country < 1.0:  # a network of many countries: half of what a new network would say
+        return STAY + 0.5 * (1.0 - STAY) / p_country * context
+    return STAY
+
+
+@compiled
+def log2(value: float) -> float:
+    """Rounded to 1/64."""
+    return math.floor(math.log(value) / novelty.LN2 * 64.0 + 0.5) / 64.0
+
+
+@compiled
+def describe(state: Any, event: Any, reading: Any) -> None:
+    """Observed: this key's visits from this network (decayed); the band: from its networks."""
+    j = find(state.networks, event.asn)
+    reading.observed = state.networks[j].count / COUNT_UNIT if j >= 0 else 0.0
+    low, high, total, used = 1e9, 0.0, 0.0, 0
+    for k in range(NETWORKS):
+        if state.networks[k].value != 0:
+            visits = state.networks[k].count / COUNT_UNIT
+            low = min(low, visits)
+            high = max(high, visits)
+            total += visits
+            used += 1
+    if used > 0:
+        reading.low = low
+        reading.high = high
+        reading.median = total / used
+
+
+def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
+    """Fill `reading`; a = network, b = country + 65,536 * (1 new network, 2 new country, 4 travel)."""
+    if event.sees & SEES_ADDRESS == 0 or event.net_flags & NET_KNOWN == 0 or event.net_flags & NET_PRIVATE != 0:
+        return
+    if event.asn == 0:
+        return
+    reading.covered = 1
+    if float(state.network.visits) <= 0.0:  # the first visit tests nothing
+        return
+    known = recent(state.addresses, short(event.address))
+    p_network = p_of(state.waiting, state.networks, state.network, event.asn, known, event.ts_us)
+    p_country = 1.0
+    if event.country != 0:
+        p_country = p_of(state.waiting_countries, state.countries, state.country, event.country, known, event.ts_us)
+    moved = not known and travels(state, event, config)
+    context = company_factor(state, event) * peers_factor(shared, event.asn)
+    country = country_factor(shared, p_country < 1.0)
+    ratio = place_ratio(p_network, p_country, context, country)
+    p_slow = p_network
+    if p_network == 1.0 and is_young(state.networks, event.asn, event.ts_us, config):
+        p_slow = novelty.p_new(state.slow, event.ts_us)
+    slow = place_ratio(p_slow, p_country, context, country if p_network < 1.0 else 1.0)
+    p = min(p_network, p_country)
+    if moved:
+        # with a new network travel says little more: a new one is not known to occur with any
+        factor = 2.0 if p_network < 1.0 else min(TRAVEL_LR, STAY + (1.0 - STAY) / p_travel(state))
+        ratio *= factor
+        slow *= factor
+        p = min(p, p_travel(state))
+    reading.bits = log2(1.0 / p)  # mid-p gives 1 bit, the larger of two tests takes it back
+    reading.lr_stranger = log2(ratio)
+    reading.lr_stranger_slow = log2(slow)
+    describe(state, event, reading)
+    kind = (NEW_NETWORK if p_network < 1.0 else 0) + (NEW_COUNTRY if p_country < 1.0 else 0)
+    reading.a = event.asn
+    reading.b = event.country + 65_536.0 * (kind + (TRAVEL if moved else 0))
+
+
+@compiled
+def wait(waiting: Any, value: int, p: float) -> bool:
+    """Keep a value of this visit; False if it was there or there is no room."""
+    for j in range(len(waiting)):
+        if waiting[j].value == value:
+            return False
+        if waiting[j].value == 0:
+            waiting[j].value = value
+            waiting[j].p = p
+            return True
+    return False
+
+
+@compiled
+def wait_address(state: Any, address: int) -> None:
+    """Keep the visit's first two addresses."""
+    for j in range(len(state.waiting_addresses)):
+        if state.waiting_addresses[j] == address:
+            return
+        if state.waiting_addresses[j] == 0:
+            state.waiting_addresses[j] = address
+            return
+
+
+def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config: Any) -> None:
+    """Take the event's values into the visit; its place becomes the last one."""
+    if weight <= 0.0 or event.sees & SEES_ADDRESS == 0 or event.net_flags & NET_KNOWN == 0:
+        return
+    if event.net_flags & NET_PRIVATE != 0 or event.asn == 0:
+        return
+    address = short(event.address)
+    known = recent(state.addresses, address)
+    p = p_of(state.waiting, state.networks, state.network, event.asn, known, event.ts_us)
+    if p == 1.0 and known and find(state.networks, event.asn) < 0:
+        p = 2.0  # renamed by a new database: learned, but not as a new value
+    wait(state.waiting, event.asn, p)
+    if event.country != 0:
+        p = p_of(state.waiting_countries, state.countries, state.country, event.country, known, event.ts_us)
+        wait(state.waiting_countries, event.country, p)
+    if address != 0:
+        wait_address(state, address)
+    if event.net_flags & NET_ELSEWHERE != 0:
+        state.was_elsewhere = 1
+    if has_place(event):
+        if travels(state, event, config) and state.travels < 60_000:
+            state.travels += 1
+        state.place_us = event.ts_us
+        state.place_lat = event.lat
+        state.place_lon = event.lon
+        state.place_km = event.accuracy_km
+        state.place_asn = event.asn
+        state.place_address = address
+
+
+@compiled
+def faded(slot: Any, now_h: int) -> float:
+    """The slot's count now, in 1/16 visits."""
+    return slot.count * novelty.fade((now_h - slot.last_h) % 65_536 * HOUR_US)
+
+
+@compiled
+def keep(slots: Any, value: int, ts_us: int, old: bool) -> int:
+    """Count one visit of a value; a new one takes the slot with the lowest decayed count. Returns its index."""
+    now_h = hours(ts_us)
+    j = find(slots, value)
+    if j < 0:
+        j = weakest(slots, now_h)
+        for k in range(len(slots)):
+            slots[k].with_ = slots[k].with_ & ~(1 << j) & 65_535
+        slots[j].value = value
+        slots[j].count = 0
+        slots[j].with_ = 0
+        slots[j].first_h = (now_h - 8_760) % 65_536 if old else now_h
+    else:
+        slots[j].count = int(faded(slots[j], now_h) + 0.5)
+    slots[j].count = min(65_535, int(slots[j].count) + COUNT_UNIT)
+    slots[j].last_h = now_h
+    return j
+
+
+@compiled
+def weakest(slots: Any, now_h: int) -> int:
+    """An empty slot, else the one with the lowest decayed count."""
+    best, lowest = 0, 1e18
+    for j in range(len(slots)):
+        count = faded(slots[j], now_h) if slots[j].value != 0 else -1.0
+        if count < lowest:
+            best, lowest = j, count
+    return best
+
+
+@compiled
+def join(state: Any, ts_us: int) -> None:
+    """The networks of this visit, and the one before it if that was lately, occur together."""
+    mask = 0
+    for j in range(PENDING):
+        k = find(state.networks, state.waiting[j].value) if state.waiting[j].value != 0 else -1
+        if k >= 0:
+            mask |= 1 << k
+    for j in range(NETWORKS):
+        lately = (hours(ts_us) - state.networks[j].last_h) % 65_536 * HOUR_US <= TOGETHER_US
+        if state.networks[j].value != 0 and lately:
+            mask |= 1 << j
+    for j in range(NETWORKS):
+        if (mask >> j) & 1 == 1:
+            state.networks[j].with_ = (int(state.networks[j].with_) | mask) & 65_535
+
+
+@compiled
+def forget_visit(state: Any) -> None:
+    """The pending part is used or dropped."""
+    for j in range(PENDING):
+        state.waiting[j].value = 0
+        state.waiting[j].p = 0.0
+        state.waiting_countries[j].value = 0
+        state.waiting_countries[j].p = 0.0
+    for j in range(len(state.waiting_addresses)):
+        state.waiting_addresses[j] = 0
+    state.was_elsewhere = 0
+
+
+@compiled
+def any_new(waiting: Any) -> bool:
+    """Whether the visit brought a value that was new."""
+    for j in range(PENDING):  # noqa: SIM110
+        if waiting[j].value != 0 and float(waiting[j].p) < 1.0:
+            return True
+    return False
+
+
+@compiled
+def count_peers(state: Any, shared: Any, first: bool) -> None:
+    """Each key counts once per network; how often a new network brings a new country."""
+    if first:
+        shared.keys += 1.0
+    elif any_new(state.waiting):
+        shared.new_networks += 1.0
+        if any_new(state.waiting_countries):
+            shared.both_new += 1.0
+    for j in range(PENDING):
+        value = int(state.waiting[j].value)
+        if value != 0 and (first or float(state.waiting[j].p) < 1.0):
+            shared.networks[value % PEER_CELLS] += 1.0
+
+
+def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:
+    """Move the visit's values into the forecast."""
+    if weight <= 0.0 or state.waiting[0].value == 0:
+        forget_visit(state)
+        return
+    ts_us = visit.last_us
+    first = float(state.network.visits) <= 0.0
+    young = False
+    for j in range(PENDING):
+        if state.waiting[j].value != 0:
+            young = young or is_young(state.networks, state.waiting[j].value, ts_us, config)
+    count_peers(state, shared, first)
+    new = any_new(state.waiting)
+    novelty.learn_visit(state.network, ts_us, new)
+    novelty.learn_visit(state.slow, ts_us, new or young)
+    if state.waiting_countries[0].value != 0:
+        novelty.learn_visit(state.country, ts_us, any_new(state.waiting_countries))
+    for j in range(PENDING):
+        if state.waiting[j].value != 0:
+            keep(state.networks, state.waiting[j].value, ts_us, first or float(state.waiting[j].p) > 1.0)
+        if state.waiting_countries[j].value != 0:
+            keep(state.countries, state.waiting_countries[j].value, ts_us, first)
+    join(state, ts_us)
+    rate = max(0.01, 1.0 / (float(state.network.visits) + 1.0))
+    state.elsewhere = float(state.elsewhere) + rate * (int(state.was_elsewhere) - float(state.elsewhere))
+    for j in range(len(state.waiting_addresses)):
+        address = state.waiting_addresses[j]
+        if address != 0 and not recent(state.addresses, address):
+            state.addresses[state.address_next % ADDRESSES] = address
+            state.address_next = (state.address_next + 1) % ADDRESSES
+    forget_visit(state)
+
+
+def explain(reading: Any, context: Context) -> str:
+    """In words: "from AS64500 (NAME) in RO, never seen for this key in 14 days"."""
+    kind = int(reading["b"]) // 65_536
+    name = f" ({context.network})" if context.network else ""
+    place = f"from AS{int(reading['a'])}{name}" + (f" in {context.country}" if context.country else "")
+    since = f"for this key in {max(1, round(context.seen_days))} days"
+    said = []
+    if kind & NEW_NETWORK:
+        said.append(f"never seen {since}")
+    elif kind & NEW_COUNTRY:
+        said.append(f"a network it uses, but this country was never seen {since}")
+    if kind & TRAVEL:
+        said.append("too far from its last place to have travelled")
+    return f"{place}, {' and '.join(said) or 'seen before'}"
+
+
+GEOGRAPHY: Final = Detector(
+    name="geography",
+    family="network",
+    unit="visits from this network",
+    state=STATE,
+    shared=SHARED,
+    config=Config(),
+    score=score,
+    learn=learn,
+    settle=settle,
+    explain=explain,
+)

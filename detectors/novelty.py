@@ -1,0 +1,86 @@
+"""Will the next visit bring a value the key has never used? The new-value mixture for open sets, in 12 experts.
+
+Source: reference/evidence.md, section 1. Expert j says q_j = (th_j + d_j D) / (th_j + n) after n visits with D
+distinct values (both decayed, half-life 90 d); the mixture's weights learn which expert fits this key and slowly
+forget. Log loss 0.417 bits a visit, against 0.656 for a fixed Dirichlet; at p <= .003 1.3 times nominal, against 3.5.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+
+from detectors.compile import compiled
+
+EXPERTS: Final = 12
+THETA: Final = np.array([0.05, 0.05, 0.05, 0.05, 0.5, 0.5, 0.5, 0.5, 3.0, 3.0, 3.0, 3.0])
+DISCOUNT: Final = np.array([0.0, 0.3, 0.6, 0.9, 0.0, 0.3, 0.6, 0.9, 0.0, 0.3, 0.6, 0.9])
+HALF_LIFE_US: Final = 90.0 * 86_400_000_000
+KEEP: Final = 0.995  # of the weights per visit; the rest returns to uniform
+LARGEST: Final = 0.9999
+FLOOR: Final = 1e-5
+"""No visit's new value is called rarer than this (evidence, section 4)."""
+LN2: Final = 0.6931471805599453
+
+MIXTURE: Final = np.dtype(
+    [("visits", "f4"), ("distinct", "f4"), ("weights", "f4", (EXPERTS,)), ("pad", "u1", (4,)), ("at_us", "i8")],
+    align=True,
+)
+"""One open set of one key; zeros = nothing learned, weights uniform."""
+
+
+@compiled
+def fade(dt_us: int) -> float:
+    """What is left after this time."""
+    return math.exp(-LN2 * max(0, dt_us) / HALF_LIFE_US)
+
+
+@compiled
+def expert(j: int, visits: float, distinct: float) -> float:
+    """q_j: this expert's probability that the next value is new."""
+    return min(LARGEST, (THETA[j] + DISCOUNT[j] * distinct) / (THETA[j] + visits))
+
+
+@compiled
+def p_new(state: Any, ts_us: int) -> float:
+    """Probability that this visit's value is new; 1 where nothing was learned."""
+    if float(state.visits) <= 0.0:
+        return 1.0
+    kept = fade(ts_us - state.at_us)
+    visits = float(state.visits) * kept
+    distinct = float(state.distinct) * kept
+    total, p = 0.0, 0.0
+    for j in range(EXPERTS):
+        weight = float(state.weights[j])
+        total += weight
+        p += weight * expert(j, visits, distinct)
+    return max(FLOOR, p / total)
+
+
+@compiled
+def learn_visit(state: Any, ts_us: int, new: bool) -> None:
+    """One visit's value was new or known."""
+    if float(state.visits) <= 0.0:
+        for j in range(EXPERTS):
+            state.weights[j] = 1.0 / EXPERTS
+        state.visits = 1.0
+        state.distinct = 1.0
+        state.at_us = ts_us
+        return
+    kept = fade(ts_us - state.at_us)
+    visits = float(state.visits) * kept
+    distinct = float(state.distinct) * kept
+    total = 0.0
+    for j in range(EXPERTS):
+        q = expert(j, visits, distinct)
+        total += float(state.weights[j]) * (q if new else 1.0 - q)
+    for j in range(EXPERTS):
+        q = expert(j, visits, distinct)
+        fitted = float(state.weights[j]) * (q if new else 1.0 - q) / total
+        # w^.995 * uniform^.005, to first order; keeps every expert alive
+        state.weights[j] = KEEP * fitted + (1.0 - KEEP) / EXPERTS
+    state.visits = visits + 1.0
+    state.distinct = distinct + (1.0 if new else 0.0)
+    state.at_us = max(state.at_us, ts_us)
