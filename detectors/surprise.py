@@ -2,7 +2,7 @@
 
 Compiled and plain Python give the same bits (tests/detectors/test_surprise.py): numba's own `lgamma` differs from
 CPython's for half of all arguments, so ln gamma, the incomplete beta and the incomplete gamma function are written
-here from + - * / sqrt exp log. Accuracy against exact sums: relative 1e-7 of the tail for counts and sizes up to a million.
+here from + - * / sqrt exp log. Accuracy of tails against exact sums: relative 1e-7 for counts and sizes up to 10^6.
 Sources: Stirling's series (Abramowitz and Stegun 6.1.41), continued fractions by Lentz' method in the forms of
 Numerical Recipes 6.2 and 6.4; tails of counts by A&S 26.4.19 and 26.5.24, of Student's t by 26.7.1.
 """
