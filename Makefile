@@ -1,0 +1,54 @@
+# Two commands matter on a fresh clone: `make demo` and `make test`. Each does its own set-up.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell for v in 3.11 3.12 3.13; do command -v python$$v && break; done || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+KAFKA_TESTS := tests/kafka
+PYTEST_ARGS ?=
+
+.PHONY: help install test test-cluster demo bench lint format typecheck imports check clean
+
+help: ## show this
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+install: $(READY) ## set up .venv with everything (Python 3.11 to 3.13)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}; set PYTHON=...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+test: $(READY) ## run the tests (all but those on a real Kafka cluster)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=$(KAFKA_TESTS) $(PYTEST_ARGS)
+
+test-cluster: $(READY) ## run the tests on a one-node Apache Kafka (needs Java and Maven)
+	$(BIN)/python -m pytest $(KAFKA_TESTS) $(PYTEST_ARGS)
+
+demo: $(READY) ## the whole product, small, on this machine
+	$(BIN)/keywatch demo $(DEMO_ARGS)
+
+bench: $(READY) ## events per second and nanoseconds per step
+	$(BIN)/keywatch bench $(BENCH_ARGS)
+
+lint: $(READY) ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY) ## put into style what can be
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+typecheck: $(READY) ## strict types, code and tests
+	$(BIN)/mypy
+
+imports: $(READY) ## imports point one way (.importlinter)
+	$(BIN)/lint-imports
+
+check: lint typecheck imports test ## all of it but the cluster
+
+clean: ## remove what these commands made
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
