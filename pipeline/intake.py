@@ -1,0 +1,277 @@
+"""`keywatch intake`: gateway logs from a raw topic, HTTP or files become keyed events on `topics.requests`.
+
+1. decode the gateway's format, strip secrets, split arrays (`route`, pure);
+2. bound the lane of requests without a key id (`NoKeyLane`), per source network;
+3. publish with full acknowledgement;
+4. only then move on: commit the raw topic's offset, answer 200, read the next lines.
+A crash repeats what was not yet confirmed and loses nothing: an event keeps its request id, or gets one from where it
+was read, and the core drops repeats by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from pipeline.config import Config
+from pipeline.errors import ConfigError, Fatal, Retry
+from pipeline.formats import FORMATS, Options, Refused, decode, place
+from pipeline.history import ordered
+from pipeline.metrics import METRICS
+from pipeline.partitioner import PARTITIONERS
+from pipeline.ports import Publisher
+from pipeline.secrets import keyed_hash, may_hold_secret
+from pipeline.sinks.kafka import Producer
+from pipeline.sinks.topics import ensure_topics, partitions_of
+from schemas.event import MAX_EVENT_BYTES, Event
+from schemas.reasons import Rejected
+
+SOURCES: Final = ("kafka", "http", "files")
+BATCH_EVENTS: Final = 1000
+GIVE_UP_S: Final = 300.0
+"""How long one batch is tried again while the broker is away; then the process ends and starts over from the commit."""
+MAX_PAYLOAD_BYTES: Final = 16_384  # of a rejected record (reference/delivery.md, section 8)
+_SHOWABLE: Final = frozenset({"native", "cloudtrail"})
+"""Formats without headers or query strings: a rejected record of another format goes without its payload."""
+
+Lane = Literal["requests", "rejected", "no_key"]
+
+_log = logging.getLogger(__name__)
+_json = msgspec.json.Encoder()
+
+
+class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
+    """One record to write. `no_key` records go to the rejected topic, too, if their network's rate allows."""
+
+    lane: Lane
+    key: bytes
+    value: bytes
+    reason: str = ""
+    minute: int = 0  # of the event's time: the unit of the no_key lane's rate
+
+
+def options_of(config: Config) -> Options:
+    """The format's options as configured."""
+    return Options(key_field=config.intake.key_field, pepper=config.intake.pepper)
+
+
+def route(raw: bytes, format: str, options: Options, position: str) -> list[Outgoing]:
+    """Everything that one raw message becomes. Pure; never raises on bad input.
+
+    The position of a record is `position/index`, index from 0, so that it does not depend on what else was read.
+    """
+    records = [place(record, f"{position}/{index}") for index, record in enumerate(decode(raw, format, options))]
+    payload = raw if len(records) == 1 else b""
+    return [outgoing(record, format, payload, len(raw)) for record in records]
+
+
+def outgoing(record: Event | Refused, format: str, payload: bytes = b"", size_bytes: int = 0) -> Outgoing:
+    """One decoded record. `payload` is the raw message, if the record was all of it."""
+    if isinstance(record, Refused):
+        return _refused(record, format, payload, size_bytes)
+    value = _json.encode(record)
+    if len(value) <= MAX_EVENT_BYTES:
+        return Outgoing(lane="requests", key=record.key_id.encode(), value=value)
+    refused = Refused(reason="too_large", detail=f"the event has {len(value)} bytes", position=record.position)
+    return _refused(refused, format, b"", len(value))
+
+
+def _refused(record: Refused, format: str, payload: bytes, size_bytes: int) -> Outgoing:
+    """To the rejected topic: no_key by its network, everything else by its position."""
+    if record.reason == "no_key":
+        body = Rejected(
+            reason=record.reason, position=record.position, detail=record.detail, network=record.network,
+            ts_us=record.ts_us, status=record.status, outcome=record.outcome, route=record.route,
+        )  # fmt: skip
+        key, minute = record.network or "unknown", record.ts_us // 60_000_000
+        return Outgoing(lane="no_key", key=key.encode(), value=_json.encode(body), reason="no_key", minute=minute)
+    body = Rejected(
+        reason=record.reason, position=record.position, detail=record.detail, size_bytes=size_bytes,
+        payload_hash=keyed_hash(payload) if payload else "", payload=_payload(record, format, payload),
+    )  # fmt: skip
+    return Outgoing(lane="rejected", key=record.position.encode(), value=_json.encode(body), reason=record.reason)
+
+
+def _payload(record: Refused, format: str, payload: bytes) -> str | None:
+    """The raw record, only where it can be read and can't hold a secret."""
+    if record.reason != "invalid" or format not in _SHOWABLE or not payload or len(payload) > MAX_PAYLOAD_BYTES:
+        return None
+    return None if may_hold_secret(payload) else payload.decode()
+
+
+@dataclass
+class NoKeyLane:
+    """The rate of requests without a key id: so many per source network and minute of event time; the rest is counted.
+
+    What was held back is told by the next one of that network that passes (`suppressed`). Bounded in networks: beyond
+    `max_networks` the one seen longest ago is forgotten, whose count then goes to `lost`.
+    """
+
+    per_minute: int = 30
+    max_networks: int = 10_000
+    suppressed: int = 0
+    lost: int = 0
+    _seen: dict[bytes, tuple[int, int, int]] = field(default_factory=dict)  # network -> minute, passed, held back
+
+    def admit(self, message: Outgoing) -> Outgoing | None:
+        """The message, told of those held back before it; None where it is held back itself."""
+        minute, passed, held = self._seen.pop(message.key, (message.minute, 0, 0))
+        if message.minute > minute:
+            minute, passed = message.minute, 0
+        admitted = passed < self.per_minute
+        self._seen[message.key] = (minute, passed + 1, 0) if admitted else (minute, passed, held + 1)
+        if len(self._seen) > self.max_networks:
+            self.lost += self._seen.pop(next(iter(self._seen)))[2]
+        if not admitted:
+            self.suppressed += 1
+            return None
+        return _with_suppressed(message, held) if held else message
+
+
+def _with_suppressed(message: Outgoing, held: int) -> Outgoing:
+    body = msgspec.structs.replace(msgspec.json.decode(message.value, type=Rejected), suppressed=held)
+    return msgspec.structs.replace(message, value=_json.encode(body))
+
+
+@dataclass
+class Pump:
+    """Publishes what `route` gave; returns when all of it is acknowledged."""
+
+    config: Config
+    publisher: Publisher
+    lane: NoKeyLane = field(default_factory=NoKeyLane)
+    counts: Counter[str] = field(default_factory=Counter)
+    partition_of: Callable[[bytes], int] | None = None  # None: the client's own, murmur2 as Java's
+
+    async def take(self, messages: Iterable[Outgoing]) -> None:
+        """Write all; raises Retry where a part of them was not acknowledged (all may be written again)."""
+        for batch in _batches(messages):
+            admitted = [each for each in map(self._admit, batch) if each is not None]
+            # Tasks start in this order and aiokafka appends without awaiting while it has room: order is kept per key.
+            results = await asyncio.gather(*map(self._publish, admitted), return_exceptions=True)
+            for error in results:
+                if isinstance(error, BaseException):
+                    raise error
+            self._count(batch)
+
+    async def persist(self, messages: Sequence[Outgoing], give_up_s: float = GIVE_UP_S) -> None:
+        """`take`, again and again while the broker is away. Raises Fatal after `give_up_s`."""
+        loop = asyncio.get_running_loop()
+        until, pause_s = loop.time() + give_up_s, 0.2
+        while True:
+            try:
+                return await self.take(messages)
+            except Retry as error:
+                if loop.time() + pause_s > until:
+                    raise Fatal(f"the broker did not acknowledge for {give_up_s:.0f} s: {error}") from error
+                _log.warning("the broker does not acknowledge, trying again", extra={"pause_s": pause_s})
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, 10.0)
+
+    def _admit(self, message: Outgoing) -> Outgoing | None:
+        return self.lane.admit(message) if message.lane == "no_key" else message
+
+    async def _publish(self, message: Outgoing) -> int:
+        topics = self.config.topics
+        if message.lane == "requests":
+            partition = None if self.partition_of is None else self.partition_of(message.key)
+            return await self.publisher.publish(topics.requests, message.key, message.value, partition=partition)
+        headers = [("reason", message.reason.encode())]
+        return await self.publisher.publish(topics.rejected, message.key, message.value, headers)
+
+    def _count(self, batch: Sequence[Outgoing]) -> None:
+        for message in batch:
+            self.counts[message.reason or "events"] += 1
+            if message.reason:
+                METRICS.events_rejected.labels(message.reason).inc()
+
+
+def _batches(messages: Iterable[Outgoing], size: int = BATCH_EVENTS) -> Iterator[list[Outgoing]]:
+    stream = iter(messages)
+    while batch := list(islice(stream, size)):
+        yield batch
+
+
+async def from_files(config: Config, paths: Sequence[Path], pump: Pump, stop: asyncio.Event) -> None:
+    """All records of the files in the order of their times, as `replay` reads them; ends with the last one."""
+    lateness_us = round(config.worker.lateness_s * 1e6)
+    records = ordered(paths, config.intake.format, options_of(config), lateness_us)
+    for batch in _batches(outgoing(record, config.intake.format) for record in records):
+        if stop.is_set():
+            raise Fatal("stopped before the end of the files; run it again from the start, repeats are dropped")
+        await pump.persist(batch)
+
+
+async def run(config: Config, source: str, paths: Sequence[Path] = (), stop: asyncio.Event | None = None) -> None:
+    """Read `source` (kafka | http | files) until it ends, or until `stop` is set (by default SIGTERM or SIGINT).
+
+    Raises ConfigError for what the user gave, Fatal where going on would lose events.
+    """
+    check(config, source, paths)
+    stopping = stop or _stop_by_signal()
+    await ensure_topics(config)
+    producer = Producer(config.kafka)
+    await producer.start()
+    pump = Pump(config, producer, partition_of=await _partitioner(config))
+    try:
+        await _read(config, source, paths, pump, stopping)
+    finally:
+        await producer.close()
+        _log.info("intake ended", extra={"counts": dict(pump.counts), "no_key_suppressed": pump.lane.suppressed})
+
+
+async def _partitioner(config: Config) -> Callable[[bytes], int] | None:
+    """The worker rejects keys on a wrong partition, so both must go by the same hash."""
+    if config.worker.partitioner == "murmur2":
+        return None
+    topic = config.topics.requests
+    partitions = (await partitions_of(config.kafka, [topic]))[topic]
+    return partial(_by, PARTITIONERS[config.worker.partitioner], partitions)
+
+
+def _by(partitioner: Callable[[bytes, int], int], partitions: int, key: bytes) -> int:
+    return partitioner(key, partitions)
+
+
+async def _read(config: Config, source: str, paths: Sequence[Path], pump: Pump, stop: asyncio.Event) -> None:
+    # Imported here: `intake_http` and `intake_topic` build on this module.
+    if source == "files":
+        await from_files(config, paths, pump, stop)
+    elif source == "http":
+        from pipeline.intake_http import serve
+
+        await serve(config, pump, stop)
+    else:
+        from pipeline.intake_topic import from_topic
+
+        await from_topic(config, pump, stop)
+
+
+def check(config: Config, source: str, paths: Sequence[Path]) -> None:
+    """Raises ConfigError, with what to do, for a combination that can't work."""
+    if source not in SOURCES:
+        raise ConfigError(f"unknown source {source!r}; known are {', '.join(SOURCES)}")
+    if config.intake.format not in FORMATS:
+        raise ConfigError(f"intake.format {config.intake.format!r} is unknown; known are {', '.join(FORMATS)}")
+    if (source == "files") != bool(paths):
+        raise ConfigError("give paths with the source `files`, and with no other")
+    if source == "kafka" and config.topics.raw in (config.topics.requests, config.topics.rejected):
+        raise ConfigError("topics.raw must not be a topic that intake writes to")
+
+
+def _stop_by_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop

@@ -1,0 +1,114 @@
+"""An HTTP endpoint as intake's source, for Kong's http-log and all that can POST JSON.
+
+200 means: the broker has acknowledged every event of this body. 503 (broker away) and 413 tell the gateway to keep it;
+Kong's http-log then tries again, and a repeated body gives the same request ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import ipaddress
+from typing import Final
+
+from aiohttp import web
+
+from pipeline.config import Config
+from pipeline.errors import ConfigError, Fatal, Retry
+from pipeline.intake import Pump, options_of, route
+from pipeline.metrics import METRICS
+
+MAX_BODY_BYTES: Final = 4 << 20
+ACK_S: Final = 10.0
+"""Kong's http-log waits 10 s by default: an answer after that is not heard."""
+MAX_AT_ONCE: Final = 64
+"""Bodies in work; more are told 503, so that memory stays within 64 * 4 MB."""
+
+
+async def serve(config: Config, pump: Pump, stop: asyncio.Event, bound: asyncio.Future[int] | None = None) -> None:
+    """Listen on intake.http_host and http_port until `stop`; `bound` is told the port (for port 0)."""
+    app = make_app(config, pump)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=ACK_S)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, config.intake.http_host, config.intake.http_port)
+        await _listen(site, config)
+        if bound is not None:
+            bound.set_result(runner.addresses[0][1])
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+
+
+async def _listen(site: web.TCPSite, config: Config) -> None:
+    try:
+        await site.start()
+    except OSError as error:
+        where = f"{config.intake.http_host}:{config.intake.http_port}"
+        raise ConfigError(f"can not listen on {where} (intake.http_host, http_port): {error.strerror}") from error
+
+
+def make_app(config: Config, pump: Pump) -> web.Application:
+    """The application. Raises ConfigError for an address others can reach without a token."""
+    if not config.intake.http_token and not _is_loopback(config.intake.http_host):
+        raise ConfigError("set intake.http_token, or listen on 127.0.0.1: whoever can write events can frame a key")
+    endpoint = _Endpoint(config, pump)
+    app = web.Application(client_max_size=MAX_BODY_BYTES)
+    app.router.add_post("/", endpoint.post)
+    app.router.add_get("/livez", _alive)
+    return app
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def _alive(request: web.Request) -> web.Response:
+    return web.Response(text="ok\n")
+
+
+class _Endpoint:
+    """POST / : one body is one message of the configured format."""
+
+    def __init__(self, config: Config, pump: Pump) -> None:
+        self._config = config
+        self._pump = pump
+        self._options = options_of(config)
+        self._room = asyncio.Semaphore(MAX_AT_ONCE)
+
+    async def post(self, request: web.Request) -> web.Response:
+        """200 acknowledged, 401 wrong token, 413 too large, 503 try again."""
+        if not self._allowed(request):
+            return web.Response(status=401, text="the token is missing or wrong\n")
+        if self._room.locked():
+            return _try_again("too many bodies at once")
+        async with self._room:
+            body = await request.read()  # aiohttp answers 413 by itself
+            return await self._take(body)
+
+    def _allowed(self, request: web.Request) -> bool:
+        """`Authorization: Bearer TOKEN` or `X-Keywatch-Token: TOKEN` (Kong's http-log can set either)."""
+        wanted = self._config.intake.http_token.reveal()
+        given = request.headers.get("X-Keywatch-Token") or request.headers.get("Authorization", "").removeprefix(
+            "Bearer "
+        )
+        return not wanted or hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode())
+
+    async def _take(self, body: bytes) -> web.Response:
+        # The body is its own position: sent again, it gives the same request ids, where the gateway gives none.
+        position = f"http/{hashlib.blake2b(body, digest_size=12).hexdigest()}"
+        METRICS.events_consumed.labels("http").inc()
+        try:
+            async with asyncio.timeout(ACK_S):
+                await self._pump.take(route(body, self._config.intake.format, self._options, position))
+        except (Retry, Fatal, TimeoutError):
+            return _try_again("the broker did not acknowledge")
+        return web.Response(text="ok\n")
+
+
+def _try_again(why: str) -> web.Response:
+    return web.Response(status=503, text=f"{why}; send it again\n", headers={"Retry-After": "1"})
