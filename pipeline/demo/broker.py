@@ -96,6 +96,16 @@ async def create_topics(address: str, topics: Topics, partitions: int = PARTITIO
         await admin.close()
 
 
+async def delete_topics(address: str, topics: Topics) -> None:
+    """Leave nothing behind on a broker of the user's."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=address)
+    await admin.start()
+    try:
+        await admin.delete_topics([getattr(topics, name) for name in Topics.__struct_fields__ if name != "raw"])
+    finally:
+        await admin.close()
+
+
 def _new_topics(topics: Topics, partitions: int) -> list[NewTopic]:
     counts: Mapping[str, int] = {
         topics.requests: partitions, topics.rejected: partitions, topics.keys: partitions, topics.pages: partitions,

@@ -34,6 +34,7 @@ class Client:
     gap_s: float  # between the calls of a visit, on average
     missing_share: float  # calls for records that do not exist
     grows: bool = False
+    country: str = ""  # of the people behind it; services sit in clouds
 
     @property
     def key_id(self) -> str:
@@ -105,7 +106,7 @@ def _office(number: int, zone: str, country: str, i: int, rng: np.random.Generat
     key = _key(f"key_office_{city}_{i:02d}", f"{city}-desk", used, zone=zone, hours=hours, exposure="browser")
     return Client(
         number, key, "office", zone, _addresses(networks.HOME[country], number, 1 + i % 2), _BROWSERS[i % 3], used,
-        visits_per_day=float(rng.uniform(4, 8)), calls_per_visit=8.0, gap_s=35.0, missing_share=0.015,
+        visits_per_day=float(rng.uniform(4, 8)), calls_per_visit=8.0, gap_s=35.0, missing_share=0.015, country=country,
     )  # fmt: skip
 
 
@@ -120,7 +121,7 @@ def _people(number: int, i: int, rng: np.random.Generator) -> Client:
     places = _addresses(networks.HOME[country], number, 2) + _addresses(networks.OTHER[country], number, 2)
     return Client(
         number, key, "people", zone, places, _APPS[i % 3], used,
-        visits_per_day=float(rng.uniform(4, 10)), calls_per_visit=7.0, gap_s=20.0, missing_share=0.02,
+        visits_per_day=float(rng.uniform(4, 10)), calls_per_visit=7.0, gap_s=20.0, missing_share=0.02, country=country,
     )  # fmt: skip
 
 
@@ -129,7 +130,7 @@ def _growing(number: int) -> Client:
     key = _key("key_newcustomer_01", "newcustomer", used, exposure="server")
     return Client(
         number, key, "service", "UTC", _addresses(networks.CLOUDS[2], number, 2), sdk_agent(SDK_VERSIONS[1]), used,
-        visits_per_day=700.0, calls_per_visit=2.0, gap_s=3.0, missing_share=0.01, grows=True,
+        visits_per_day=2_000.0, calls_per_visit=2.0, gap_s=3.0, missing_share=0.01, grows=True,
     )  # fmt: skip
 
 
