@@ -32,7 +32,7 @@ from pipeline.partitioner import PARTITIONERS
 from pipeline.ports import Publisher
 from pipeline.secrets import keyed_hash, may_hold_secret
 from pipeline.sinks.kafka import Producer
-from pipeline.sinks.topics import ensure_topics, partitions_of
+from pipeline.sinks.topics import create_topics, partitions_of, topic_specs
 from schemas.event import MAX_EVENT_BYTES, Event
 from schemas.reasons import Rejected
 
@@ -219,10 +219,10 @@ async def run(config: Config, source: str, paths: Sequence[Path] = (), stop: asy
     """
     check(config, source, paths)
     stopping = stop or _stop_by_signal()
-    await ensure_topics(config)
+    partitions = await _topics(config)
     producer = Producer(config.kafka)
     await producer.start()
-    pump = Pump(config, producer, partition_of=await _partitioner(config))
+    pump = Pump(config, producer, partition_of=_partitioner(config, partitions))
     try:
         await _read(config, source, paths, pump, stopping)
     finally:
@@ -230,12 +230,23 @@ async def run(config: Config, source: str, paths: Sequence[Path] = (), stop: asy
         _log.info("intake ended", extra={"counts": dict(pump.counts), "no_key_suppressed": pump.lane.suppressed})
 
 
-async def _partitioner(config: Config) -> Callable[[bytes], int] | None:
+async def _topics(config: Config) -> int:
+    """Create what intake itself needs, where allowed; returns the partitions of the requests topic."""
+    topics = config.topics
+    needed = {spec.name: spec for spec in topic_specs(config) if spec.name in (topics.requests, topics.rejected)}
+    existing = await partitions_of(config.kafka, list(needed))
+    missing = [spec for name, spec in needed.items() if name not in existing]
+    if missing and not config.kafka.declare_topics:
+        names = ", ".join(spec.name for spec in missing)
+        raise ConfigError(f"topics are missing: {names}; create them or set kafka.declare_topics")
+    await create_topics(config.kafka, missing)
+    return existing.get(topics.requests, needed[topics.requests].partitions)
+
+
+def _partitioner(config: Config, partitions: int) -> Callable[[bytes], int] | None:
     """The worker rejects keys on a wrong partition, so both must go by the same hash."""
     if config.worker.partitioner == "murmur2":
         return None
-    topic = config.topics.requests
-    partitions = (await partitions_of(config.kafka, [topic]))[topic]
     return partial(_by, PARTITIONERS[config.worker.partitioner], partitions)
 
 

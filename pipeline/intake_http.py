@@ -93,9 +93,8 @@ class _Endpoint:
     def _allowed(self, request: web.Request) -> bool:
         """`Authorization: Bearer TOKEN` or `X-Keywatch-Token: TOKEN` (Kong's http-log can set either)."""
         wanted = self._config.intake.http_token.reveal()
-        given = request.headers.get("X-Keywatch-Token") or request.headers.get("Authorization", "").removeprefix(
-            "Bearer "
-        )
+        bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        given = request.headers.get("X-Keywatch-Token", bearer)
         return not wanted or hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode())
 
     async def _take(self, body: bytes) -> web.Response:
