@@ -19,6 +19,10 @@ class Progress:
         """Incidents begun and not finished."""
         return sum(len(offsets) for offsets in self._open.values())
 
+    def next_of(self, partition: int, otherwise: int) -> int:
+        """The offset after the last one begun."""
+        return self._next.get(partition, otherwise)
+
     def begin(self, partition: int, offset: int) -> None:
         """This one is being handled; offsets of a partition come in ascending order."""
         self._open.setdefault(partition, set()).add(offset)
@@ -43,4 +47,4 @@ class Progress:
         """Another responder owns these now."""
         for partition in partitions:
             for each in (self._open, self._next, self._committed):
-                each.pop(partition, None)  # type: ignore[attr-defined]
+                each.pop(partition, None)

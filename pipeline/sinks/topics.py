@@ -35,6 +35,13 @@ PAGES_CONFIG: Final = {
     "max.compaction.lag.ms": str(10 * 60 * 1000),
 }
 
+# Time is the broker's (caps must not depend on a responder's clock); it outlives the webhooks' schedule of 75 h.
+DECISIONS_CONFIG: Final = {
+    "cleanup.policy": "delete",
+    "retention.ms": str(7 * 86_400_000),
+    "message.timestamp.type": "LogAppendTime",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
@@ -54,7 +61,7 @@ def topic_specs(config: Config) -> tuple[TopicSpec, ...]:
         TopicSpec(topics.rejected, partitions, {"retention.ms": str(7 * 86_400_000)}),
         TopicSpec(topics.keys, 1, {"cleanup.policy": "compact"}),
         TopicSpec(topics.incidents, partitions),
-        TopicSpec(topics.decisions, 1),
+        TopicSpec(topics.decisions, 1, DECISIONS_CONFIG),
         TopicSpec(topics.responses, 1, {"retention.ms": "-1"}),
     )
 
