@@ -1,12 +1,28 @@
 """The configuration: one frozen tree, built once from TOML and KEYWATCH_* variables, passed down by part.
 
 KEYWATCH_KAFKA__BROKERS=... overrides kafka.brokers; KEYWATCH_CLICKHOUSE__PASSWORD_FILE=... reads a secret from a
-file. Secrets are of type `Secret`, whose repr is stars.
+file, and so does `password_file` in the TOML. Secrets are of type `Secret`, whose repr is stars. Loading is in
+`load`; what is wrong is a ConfigError that names the setting and says what would be right.
 """
 
 from __future__ import annotations
 
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, get_args
+
 import msgspec
+from msgspec import Meta
+
+from pipeline.errors import ConfigError
+
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+Port = Annotated[int, Meta(ge=0, le=65_535)]  # 0: any free one
+Name = Annotated[str, Meta(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")]  # as Kafka allows
 
 
 class Secret(str):
@@ -25,31 +41,31 @@ class Secret(str):
 
 
 class Kafka(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    brokers: str = "localhost:9092"
-    security: str = "PLAINTEXT"  # PLAINTEXT | SSL | SASL_PLAINTEXT | SASL_SSL
-    sasl_mechanism: str = "SCRAM-SHA-512"
+    brokers: Annotated[str, Meta(min_length=1)] = "localhost:9092"
+    security: Annotated[str, Meta(pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$")] = "PLAINTEXT"
+    sasl_mechanism: Annotated[str, Meta(pattern="^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512)$")] = "SCRAM-SHA-512"
     username: str = ""
     password: Secret = Secret("")
     ca_file: str = ""
-    group: str = "keywatch"
+    group: Name = "keywatch"
     client_id: str = "keywatch"
-    session_timeout_s: float = 45.0
-    heartbeat_s: float = 3.0
-    rebalance_timeout_s: float = 60.0
+    session_timeout_s: Seconds = 45.0
+    heartbeat_s: Seconds = 3.0
+    rebalance_timeout_s: Seconds = 60.0
     declare_topics: bool = True  # create missing topics; False in production with least privilege
-    replication: int = 1
-    partitions: int = 8  # of topics it creates
+    replication: Count = 1
+    partitions: Count = 8  # of topics it creates
 
 
 class Topics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    raw: str = "gateway.raw"
-    requests: str = "api.requests"
-    rejected: str = "api.requests.rejected"
-    keys: str = "api.keys"
-    incidents: str = "api.incidents"
-    decisions: str = "api.decisions"
-    responses: str = "api.responses"
-    pages: str = "keywatch.pages"  # the changelog of state; same partition count as `requests`
+    raw: Name = "gateway.raw"
+    requests: Name = "api.requests"
+    rejected: Name = "api.requests.rejected"
+    keys: Name = "api.keys"
+    incidents: Name = "api.incidents"
+    decisions: Name = "api.decisions"
+    responses: Name = "api.responses"
+    pages: Name = "keywatch.pages"  # the changelog of state; same partition count as `requests`
 
 
 class ClickHouse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,27 +73,32 @@ class ClickHouse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     database: str = "keywatch"
     username: str = "default"
     password: Secret = Secret("")
-    insert_s: float = 1.0
-    timeout_s: float = 30.0
-    max_pending_rows: int = 500_000  # at the bound consumption pauses
-    sample_one_in: int = 1  # of `requests`; aggregates are never sampled
+    insert_s: Seconds = 1.0
+    timeout_s: Seconds = 30.0
+    max_pending_rows: Count = 500_000  # at the bound consumption pauses
+    sample_one_in: Count = 1  # of `requests`; aggregates are never sampled
     expire: bool = True  # False: `migrate` takes the TTLs off, so that a backfill of old logs stays
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    slice_events: int = 1000
-    slice_bytes: int = 1 << 20
-    checkpoint_s: float = 5.0
-    stop_s: float = 20.0
-    lateness_s: float = 120.0
-    max_keys_per_partition: int = 200_000
-    max_windows_per_partition: int = 1_000_000
-    partitioner: str = "murmur2"  # murmur2 (Java, librdkafka *_random) | crc32 (librdkafka's default)
+    slice_events: Count = 1000
+    slice_bytes: Count = 1 << 20
+    checkpoint_s: Seconds = 5.0
+    stop_s: Seconds = 20.0
+    stuck_s: Seconds = 120.0  # records wait and no slice was done for so long: the worker ends itself
+    lateness_s: Seconds = 120.0
+    max_keys_per_partition: Count = 200_000
+    max_windows_per_partition: Count = 1_000_000
+    partitioner: Annotated[str, Meta(pattern="^(murmur2|crc32)$")] = (
+        "murmur2"  # murmur2 (Java, librdkafka *_random) | crc32 (librdkafka's default)
+    )
     ticks: bool = True
-    max_reject_ratio: float = 0.5  # of the last 10,000 records of a partition: above it the worker stops
-    max_reject_run: int = 5_000  # in a row
+    max_reject_ratio: Annotated[float, Meta(gt=0, le=1)] = (
+        0.5  # of the last 10,000 records of a partition: above it the worker stops
+    )
+    max_reject_run: Count = 5_000  # in a row
     metrics_host: str = "127.0.0.1"
-    metrics_port: int = 9464
+    metrics_port: Port = 9464
     topic_epoch: str = ""  # "" is the broker's topic id
 
 
@@ -98,35 +119,37 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Revocation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The policy of the one automatic act of today. Off by default: `simulate` records what would be done."""
 
-    mode: str = "simulate"  # off | simulate | enforce
+    mode: Annotated[str, Meta(pattern="^(off|simulate|enforce)$")] = "simulate"  # off | simulate | enforce
     endpoint: str = ""  # name of the webhook endpoint that obeys `key.revoke`
-    min_severity: str = "high"
+    min_severity: Annotated[str, Meta(pattern="^(medium|high|critical)$")] = "high"
     environments: tuple[str, ...] = ("live", "test")
     detectors: tuple[str, ...] = ()  # at least one of these among the findings; () is any
-    min_family_bits: float = 10.0  # at least two findings of different families above this
-    max_per_hour: int = 3
-    max_per_day: int = 10
-    max_share_of_active: float = 0.001
-    max_evidence_age_s: float = 600.0
+    min_family_bits: Annotated[float, Meta(ge=0, le=1000)] = (
+        10.0  # at least two findings of different families above this
+    )
+    max_per_hour: Annotated[int, Meta(ge=0)] = 3
+    max_per_day: Annotated[int, Meta(ge=0)] = 10
+    max_share_of_active: Annotated[float, Meta(ge=0, le=1)] = 0.001
+    max_evidence_age_s: Seconds = 600.0
 
 
 class Respond(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    group: str = "keywatch-respond"
+    group: Name = "keywatch-respond"
     endpoints: tuple[Endpoint, ...] = ()
     revocation: Revocation = Revocation()
     kill_switch_file: str = ""  # while this file exists nothing acts
-    connect_timeout_s: float = 3.0
-    total_timeout_s: float = 15.0
+    connect_timeout_s: Seconds = 3.0
+    total_timeout_s: Seconds = 15.0
     metrics_host: str = "127.0.0.1"
-    metrics_port: int = 9465
+    metrics_port: Port = 9465
 
 
 class Intake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     format: str = "native"
     key_field: str = ""  # combined logs: "user" (default) or "address"
-    group: str = "keywatch-intake"
+    group: Name = "keywatch-intake"
     http_host: str = "127.0.0.1"
-    http_port: int = 8085
+    http_port: Port = 8085
     http_token: Secret = Secret("")
     pepper: Secret = Secret("")  # HMAC of raw keys where no public id exists; never logged
 
@@ -134,8 +157,8 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Incidents per 100,000 key-days that chance alone may open (design, D3)."""
 
-    listed: float = 100.0
-    page: float = 10.0
+    listed: Annotated[float, Meta(gt=0, le=100_000)] = 100.0
+    page: Annotated[float, Meta(gt=0, le=100_000)] = 10.0
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -148,3 +171,201 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     intake: Intake = Intake()
     budget: Budget = Budget()
     detectors: dict[str, dict[str, float | int | bool]] = {}
+
+
+PREFIX: Final = "KEYWATCH_"
+Tree = dict[str, Any]
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
+    """The configuration from a TOML file (or `KEYWATCH_CONFIG`, or none) and KEYWATCH_* variables. Raises ConfigError.
+
+    Variables without a double underscore (KEYWATCH_CONFIG, KEYWATCH_FAULT, ...) are no settings.
+    """
+    named = environ.get("KEYWATCH_CONFIG", "")
+    file = path or (Path(named) if named else None)
+    tree = _read_toml(file) if file else {}
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and "__" in name:
+            _override(tree, name, environ[name])
+    return build(tree)
+
+
+def build(tree: Tree) -> Config:
+    """The checked configuration of a tree of plain values. Raises ConfigError."""
+    _refuse_unknown(tree, Config, "")
+    _read_secret_files(tree, Config, "")
+    try:
+        config = msgspec.convert(tree, Config, dec_hook=_decode_secret)
+    except msgspec.ValidationError as error:
+        words, _, where = str(error).replace("`", "").partition(" - at $.")
+        raise ConfigError(f"{where or 'config'}: {words[:1].lower()}{words[1:]}") from error
+    _check_together(config)
+    return config
+
+
+def _read_toml(path: Path) -> Tree:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file {path}: {error}") from error
+
+
+def _decode_secret(kind: type, value: Any) -> Any:
+    if kind is Secret and isinstance(value, str):
+        return Secret(value)
+    raise msgspec.ValidationError("expected a text")
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """Name -> type of a Struct's fields; empty for anything else."""
+    is_struct = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    return {field.name: field.type for field in msgspec.structs.fields(kind)} if is_struct else {}
+
+
+def _parts(value: Any, kind: Any, where: str) -> Iterator[tuple[Any, Any, str]]:
+    """The tables below a value that are Structs: (value, its Struct, where)."""
+    inner = get_args(kind)[0] if getattr(kind, "__origin__", None) is tuple else kind
+    for at, item in enumerate(value) if isinstance(value, list) else [(None, value)]:
+        if isinstance(item, dict) and _fields(inner):
+            yield item, inner, where if at is None else f"{where}[{at}]"
+
+
+def _refuse_unknown(tree: Tree, kind: Any, where: str) -> None:
+    fields = _fields(kind)
+    for name, value in tree.items():
+        full = f"{where}.{name}".lstrip(".")
+        if name not in fields and not _is_secret_file(name, fields):
+            raise ConfigError(f"unknown setting {full}{_suggestion(name, fields)}")
+        for item, inner, at in _parts(value, fields.get(name), full):
+            _refuse_unknown(item, inner, at)
+
+
+def _suggestion(name: str, fields: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name, fields, 1)
+    return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(fields)}"
+
+
+def _is_secret_file(name: str, fields: Mapping[str, Any]) -> bool:
+    return name.endswith("_file") and fields.get(name.removesuffix("_file")) is Secret
+
+
+def _read_secret_files(tree: Tree, kind: Any, where: str) -> None:
+    """Replace every `x_file` of a secret x by the file's content."""
+    fields = _fields(kind)
+    for name in list(tree):
+        full = f"{where}.{name}".lstrip(".")
+        if name not in fields:
+            tree[name.removesuffix("_file")] = _read_secret(tree.pop(name), full)
+            continue
+        for item, inner, at in _parts(tree[name], fields[name], full):
+            _read_secret_files(item, inner, at)
+
+
+def _read_secret(path: Any, where: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, TypeError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is no text file"
+        raise ConfigError(f"{where}: {path} {reason}") from error
+
+
+def _override(tree: Tree, variable: str, text: str) -> None:
+    """Put one variable's value where its name says. Raises ConfigError for a name that is no setting."""
+    *sections, name = variable.removeprefix(PREFIX).lower().split("__")
+    kind: Any = Config
+    for section in sections:
+        kind = _fields(kind).get(section)
+        tree = tree.setdefault(section, {})
+    fields = _fields(kind)
+    if name not in fields and not _is_secret_file(name, fields):
+        raise ConfigError(f"{variable} is no setting{_suggestion(name, fields) if fields else ''}")
+    if name in fields and fields[name] is not Secret:
+        tree[name] = _parse(variable, text, fields[name])
+    else:
+        tree.pop(name.removesuffix("_file"), None)
+        tree[name] = text
+
+
+def _parse(variable: str, text: str, kind: Any) -> Any:
+    """A variable's text as its setting's type; lists are separated by commas, tables are JSON."""
+    try:
+        if text[:1] in "[{" and text:
+            return msgspec.json.decode(text)
+        value: Any = [part.strip() for part in text.split(",") if part.strip()] if "tuple" in str(kind) else text
+        return msgspec.to_builtins(msgspec.convert(value, kind, strict=False))
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise ConfigError(f"{variable}: {str(error).replace('`', '')}") from error
+
+
+def _check_together(config: Config) -> None:
+    """What only shows when settings are seen side by side. Raises ConfigError."""
+    kafka, respond = config.kafka, config.respond
+    if kafka.heartbeat_s * 2 >= kafka.session_timeout_s:
+        raise ConfigError("kafka.heartbeat_s must be less than half of kafka.session_timeout_s")
+    if kafka.security.startswith("SASL") and not kafka.username:
+        raise ConfigError(f"kafka.security is {kafka.security}: kafka.username and kafka.password are needed")
+    if config.budget.page > config.budget.listed:
+        raise ConfigError("budget.page must not be above budget.listed: what pages is listed, too")
+    names = [endpoint.name for endpoint in respond.endpoints]
+    if len(set(names)) < len(names):
+        raise ConfigError("respond.endpoints: every endpoint needs a name of its own")
+    if respond.revocation.mode == "enforce" and respond.revocation.endpoint not in names:
+        raise ConfigError("respond.revocation.endpoint must name one of respond.endpoints where the mode is enforce")
+
+
+def show(config: Config, redacted: bool = True) -> str:
+    """The whole configuration as TOML, defaults included; secrets as stars unless asked otherwise."""
+    return "\n".join(_toml(_plain(config, redacted), "")).strip() + "\n"
+
+
+def _plain(value: Any, redacted: bool) -> Any:
+    if isinstance(value, Secret):
+        return "********" if redacted and value.reveal() else value.reveal()
+    if isinstance(value, msgspec.Struct):
+        return {name: _plain(getattr(value, name), redacted) for name in value.__struct_fields__}
+    return [_plain(item, redacted) for item in value] if isinstance(value, tuple) else value
+
+
+def _toml(tree: Tree, name: str) -> Iterator[str]:
+    """Lines of one table: its values, then its tables."""
+    tables = {key: value for key, value in tree.items() if isinstance(value, dict)}
+    lists = {
+        key: value for key, value in tree.items() if isinstance(value, list) and value and isinstance(value[0], dict)
+    }
+    for key, value in tree.items():
+        if key not in tables and key not in lists:
+            yield f"{key} = {msgspec.json.encode(value).decode()}"
+    for key, value in tables.items():
+        yield from ("", f"[{name}{key}]", *_toml(value, f"{name}{key}."))
+    for key, values in lists.items():
+        for value in values:
+            yield from ("", f"[[{name}{key}]]", *_toml(value, f"{name}{key}."))
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of the file; secrets are texts in it, each may be given as `<name>_file` instead."""
+    return msgspec.json.schema(_without_secrets(Config))
+
+
+def _without_secrets(kind: Any) -> Any:
+    """The same Struct with texts for secrets: msgspec describes no types of others."""
+    if kind is Secret:
+        return str
+    if getattr(kind, "__origin__", None) is tuple:
+        return tuple[_without_secrets(get_args(kind)[0]), ...]  # type: ignore[misc]
+    if not _fields(kind):
+        return kind
+    fields: list[Any] = []
+    for field in msgspec.structs.fields(kind):
+        plain = _without_secrets(field.type)
+        if _fields(field.type) or field.default_factory is not msgspec.NODEFAULT:
+            made = plain if _fields(field.type) else field.default_factory
+            fields.append((field.name, plain, msgspec.field(default_factory=made)))
+        elif field.default is msgspec.NODEFAULT:
+            fields.append((field.name, plain))
+        else:
+            fields.append((field.name, plain, "" if field.type is Secret else field.default))
+    return msgspec.defstruct(kind.__name__, fields, kw_only=True, forbid_unknown_fields=True)
