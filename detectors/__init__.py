@@ -6,6 +6,8 @@ The order is the pass's: what a network detector finds new is in `visit.new_plac
 from typing import Final
 
 from detectors.detector import Detector
+from detectors.errors import ERRORS
 from detectors.geography import GEOGRAPHY
+from detectors.spike import DETECTOR as SPIKE
 
-DETECTORS: Final[tuple[Detector, ...]] = (GEOGRAPHY,)
+DETECTORS: Final[tuple[Detector, ...]] = (GEOGRAPHY, SPIKE, ERRORS)

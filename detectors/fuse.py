@@ -33,11 +33,12 @@ from typing import Any, Final
 
 import numba
 import numpy as np
+from numba.core.dispatcher import Dispatcher
 
 from detectors import fusion
 from detectors.calibration import CALIBRATION, return_days, seen_above
 from detectors.compile import CACHED, compiled
-from detectors.detector import READING, VISIT, VISIT_GAP_US, VISIT_MAX_US, Detector, config_record
+from detectors.detector import READING, SEES_OUTCOME, VISIT, VISIT_GAP_US, VISIT_MAX_US, Detector, config_record
 
 FAMILIES: Final = ("network", "client", "operation", "volume", "outcome", "time", "declared")
 CHANGED: Final = fusion.CHANGED
@@ -145,6 +146,12 @@ def families_found(readings: Any, families: Any, settings: Any) -> int:
 
 
 @compiled
+def attested(event: Any) -> bool:
+    """Whether the event counts as evidence: its caller held the key, or the format cannot tell who did."""
+    return event.authenticated == 1 or event.sees & SEES_OUTCOME == 0
+
+
+@compiled
 def visit_ended(visit: Any, event: Any) -> bool:
     """Whether this event lies beyond the key's running visit."""
     if visit.start_us == 0:
@@ -246,7 +253,7 @@ def conclude(
     """After all detectors have scored: fuse, open or grow the incident, write what changed. Returns the new counts."""
     state = key.fusion
     kind = 0
-    if event.authenticated == 1:
+    if attested(event):
         key.visit.confirmed = 1
         kind = weigh(key, shared.calibration, event, families, readings, settings)
     everything = kind == fusion.OPENED or kind == fusion.ESCALATED
@@ -264,7 +271,7 @@ def conclude(
 @compiled
 def learn_weight(visit: Any, event: Any) -> float:
     """1 if the event may be learned as normal."""
-    return 1.0 if event.authenticated == 1 and visit.tainted == 0 else 0.0
+    return 1.0 if attested(event) and visit.tainted == 0 else 0.0
 
 
 @compiled
@@ -390,7 +397,8 @@ def _load(source: str, detectors: Sequence[Detector]) -> ModuleType:
         module = importlib.util.module_from_spec(spec)
     for k, detector in enumerate(detectors):
         for verb in ("score", "learn", "settle"):
-            setattr(module, f"{verb}_{k}", compiled(getattr(detector, verb)))
+            function = getattr(detector, verb)
+            setattr(module, f"{verb}_{k}", function if isinstance(function, Dispatcher) else compiled(function))
     sys.modules[name] = module
     exec(compile(source, str(getattr(module, "__file__", "<pass>")), "exec"), module.__dict__)  # noqa: S102
     return module

@@ -1,0 +1,317 @@
+"""Errors: more refused, missing, throttled or failing routes in a visit than this key's visits bring.
+
+Detects: probing (403 and 404 over many routes), a key used beyond its scope, limit riding over many routes, a client
+that broke on many routes at once. Classes apart: 401 and 403, 404, 429, 5xx.
+Misses: an attacker who knows the routes and has the scopes; a probe of one or two routes; a key whose visits always
+bring many errors. Where the format has no status it is blind for 404 and 5xx, where it has no key id on refused
+requests for 401, 403 and 429.
+False alarms: a deploy that breaks one client on many routes; a revoked scope. The API's own outage is discounted:
+5xx and 429 of a route on which the median of the other keys fails too (`outage`), and nothing else.
+Source: reference/evidence.md, section 3: per request one innocent client gave 435 alarms, per distinct (route, class)
+and visit none. Unit: distinct (route, class), decay .97 a visit, prior 2 pseudo-units at the peers' rate, a + b <= 20,
+mid-p; a retried route gives at most 10.6 bits. Likelihood ratio: CUSUM over distinct units, q = max(.5, 5 p), bounded.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from detectors import outage
+from detectors.compile import compiled
+from detectors.detector import (
+    ERROR_5XX,
+    ERROR_401,
+    ERROR_403,
+    ERROR_404,
+    ERROR_429,
+    SEES_DENIED,
+    SEES_OUTCOME,
+    SEES_STATUS,
+    Context,
+    Detector,
+)
+from detectors.surprise import beta_binomial_tail, log2_of, quantise
+
+CLASSES: Final = 4
+DENIED: Final = 0
+MISSING: Final = 1
+THROTTLED: Final = 2
+FAILED: Final = 3
+NAMES: Final = ("401 and 403", "404", "429", "5xx")
+KEEP: Final = 0.97  # per visit
+PRIOR_UNITS: Final = 2.0
+UNITS_MAX: Final = 18.0  # of the key's own decayed units, so that a + b <= 20
+TRIALS_MAX: Final = 64  # units of one visit in the tail; above, shares are kept
+PEER_RATE: Final = 0.01  # shipped, with the weight of PEER_UNITS
+PEER_UNITS: Final = 200.0
+PEER_UNITS_KEPT: Final = 100_000.0
+CLASS_BITS: Final = 2.0  # log2 of CLASSES: the largest of four tests
+RETRY_BITS: Final = 10.6
+SETS_BITS: Final = 512
+DISCOUNT: Final = 0.2
+"""From this median share on a route's 5xx and 429 say nothing of a key."""
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """[detectors.errors]"""
+
+    cap_bits: float = 40.0
+    cap_ratio: float = 16.0  # log2, of a visit
+    outage_share: float = DISCOUNT
+
+
+STATE: Final = np.dtype(
+    [
+        ("units", "f4"),  # decayed distinct (route, class) of learned visits, right ones included
+        ("wrong", "f4", (CLASSES,)),  # of these errors, by class
+        ("seen", "u1", (SETS_BITS // 8,)),  # this visit's distinct (route, class), one hash
+        ("visit_wrong", "u2", (CLASSES,)),
+        ("visit_units", "u2"),
+        ("repeats", "u2"),  # this visit's errors that were no new unit
+        ("ratio", "f4", (CLASSES,)),  # this visit's CUSUM, log2
+        ("peak", "f4"),  # this visit's largest bits
+        ("peak_class", "u1"),
+        ("pad", "u1", (3,)),
+    ],
+    align=True,
+)
+SHARED: Final = np.dtype([("units", "f8"), ("wrong", "f8", (CLASSES,)), ("routes", outage.TABLE)], align=True)
+
+
+@compiled
+def class_of(error: int) -> int:
+    """Index of the class, -1 for no error or one that is not watched."""
+    if error in (ERROR_401, ERROR_403):
+        return DENIED
+    if error == ERROR_404:
+        return MISSING
+    if error == ERROR_429:
+        return THROTTLED
+    return FAILED if error == ERROR_5XX else -1
+
+
+@compiled
+def is_seen(sees: int, kind: int) -> bool:
+    """Whether the format can show this class."""
+    if kind in (DENIED, THROTTLED):
+        return sees & SEES_DENIED != 0
+    return sees & SEES_STATUS != 0
+
+
+@compiled
+def bit_of(route: int, kind: int) -> int:
+    """Where (route, class) lies in the visit's set."""
+    mixed = (route ^ ((kind + 2) * 0x9E3779B1)) & 0xFFFFFFFF
+    return ((mixed * 0x85EBCA6B & 0xFFFFFFFF) >> 16) % SETS_BITS
+
+
+@compiled
+def is_new_unit(state: Any, route: int, kind: int) -> bool:
+    """Whether this visit has not had this (route, class)."""
+    bit = bit_of(route, kind)
+    return (int(state.seen[bit >> 3]) >> (bit & 7)) & 1 == 0
+
+
+@compiled
+def peer_rate(shared: Any, kind: int) -> float:
+    """Errors of this class per unit over all keys of the partition, from the shipped rate on."""
+    return (shared.wrong[kind] + PEER_RATE * PEER_UNITS) / (shared.units + PEER_UNITS)
+
+
+@compiled
+def beliefs(state: Any, shared: Any, kind: int) -> tuple[float, float]:
+    """(a, b) of the Beta law of this key's share of units that are errors of this class."""
+    scale = min(1.0, UNITS_MAX / max(UNITS_MAX, float(state.units)))
+    peers = min(0.5, peer_rate(shared, kind))
+    wrong = float(state.wrong[kind]) * scale
+    units = float(state.units) * scale
+    return PRIOR_UNITS * peers + wrong, PRIOR_UNITS * (1.0 - peers) + max(0.0, units - wrong)
+
+
+@compiled
+def tail_bits(wrong: int, units: int, a: float, b: float) -> float:
+    """-log2 of the mid-p of `wrong` or more of `units`; above TRIALS_MAX units the share is kept."""
+    if units > TRIALS_MAX:
+        wrong = (wrong * TRIALS_MAX + units - 1) // units
+        units = TRIALS_MAX
+    at_least = beta_binomial_tail(wrong, units, a, b)
+    more = beta_binomial_tail(wrong + 1, units, a, b) if wrong < units else 0.0
+    return -log2_of(max(1e-30, 0.5 * (at_least + more)))
+
+
+@compiled
+def step(p: float, is_wrong: bool) -> float:
+    """One unit's log2 likelihood ratio, share q = max(.5, 5 p) of a prober against p."""
+    q = min(0.95, max(0.5, 5.0 * p))
+    p = min(p, 0.9)
+    if q <= p:
+        return 0.0
+    return log2_of(q / p) if is_wrong else log2_of((1.0 - q) / (1.0 - p))
+
+
+@compiled
+def is_outage(shared: Any, event: Any, kind: int, config: Any) -> bool:
+    """Whether this 5xx or 429 is what most other keys get on this route now."""
+    if kind != FAILED and kind != THROTTLED:
+        return False
+    return outage.median_of_others(shared.routes, event.route, event.slot, event.ts_us) >= config.outage_share
+
+
+@compiled
+def new_error(state: Any, shared: Any, event: Any, config: Any) -> int:
+    """The class of an error that is a new unit of this visit and no outage; -1 otherwise."""
+    kind = class_of(event.error)
+    if kind < 0 or event.route == 0 or not is_seen(event.sees, kind) or not is_new_unit(state, event.route, kind):
+        return -1
+    return -1 if is_outage(shared, event, kind, config) else kind
+
+
+@compiled
+def unit_bits(state: Any, shared: Any, kind: int, config: Any) -> float:
+    """Surprise of one more unit of this class in this visit."""
+    a, b = beliefs(state, shared, kind)
+    bits = tail_bits(int(state.visit_wrong[kind]) + 1, int(state.visit_units) + 1, a, b) - CLASS_BITS
+    return min(config.cap_bits, max(0.0, bits))
+
+
+@compiled
+def retry_bits(state: Any) -> float:
+    """What retries of a route say: their number as a heavy-tailed count, at most RETRY_BITS."""
+    repeats = int(state.repeats)
+    if repeats < 16:
+        return 0.0
+    return min(RETRY_BITS, 0.5 * log2_of(1.0 + repeats))
+
+
+@compiled
+def best_ratio(state: Any, kind: int, gain: float, config: Any) -> float:
+    """The visit's largest CUSUM with this event in, of four classes: less their number, bounded."""
+    best = 0.0
+    for k in range(CLASSES):
+        ratio = float(state.ratio[k]) + (gain if k == kind else 0.0)
+        best = max(best, ratio)
+    return min(config.cap_ratio, max(0.0, best - CLASS_BITS))
+
+
+@compiled
+def held(event: Any) -> bool:
+    """Whether the caller held the key, as far as the format can tell: only that is evidence."""
+    return event.authenticated == 1 or event.sees & SEES_OUTCOME == 0
+
+
+def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
+    """Fill `reading`; a = class, b = distinct units of this visit."""
+    if event.sees & (SEES_STATUS | SEES_DENIED) == 0:
+        return
+    reading.covered = 1
+    kind = new_error(state, shared, event, config)
+    bits, which = float(state.peak), int(state.peak_class)
+    gain = 0.0
+    if kind >= 0:
+        fresh = unit_bits(state, shared, kind, config)
+        if fresh > bits:
+            bits, which = fresh, kind
+        if held(event):
+            a, b = beliefs(state, shared, kind)
+            gain = step(a / (a + b), True)
+    ratio = best_ratio(state, kind, gain, config)
+    reading.bits = quantise(max(bits, retry_bits(state)))
+    reading.lr_stranger = quantise(ratio)
+    reading.lr_insider = reading.lr_stranger
+    reading.lr_stranger_slow = reading.lr_stranger
+    units = int(state.visit_units) + (1 if kind >= 0 else 0)
+    a, b = beliefs(state, shared, which)
+    mean = units * a / (a + b)
+    reading.observed = int(state.visit_wrong[which]) + (1 if kind == which else 0)
+    reading.median = math.floor(mean)
+    reading.high = math.ceil(mean + 1.65 * math.sqrt(mean * (1.0 + units / (a + b))))
+    reading.a = which
+    reading.b = units
+
+
+@compiled
+def add_unit(state: Any, shared: Any, event: Any, kind: int, config: Any) -> None:
+    """A new (route, class) of this visit; kind -1 is a success."""
+    bit = bit_of(event.route, kind)
+    state.seen[bit >> 3] = int(state.seen[bit >> 3]) | (1 << (bit & 7))
+    if kind >= 0:
+        fresh = unit_bits(state, shared, kind, config)
+        if fresh > float(state.peak):
+            state.peak = quantise(fresh)
+            state.peak_class = kind
+    if held(event):
+        for k in range(CLASSES):
+            if is_seen(event.sees, k):
+                a, b = beliefs(state, shared, k)
+                state.ratio[k] = max(0.0, float(state.ratio[k]) + step(a / (a + b), k == kind))
+    if state.visit_units < 60_000:
+        state.visit_units += 1
+        if kind >= 0:
+            state.visit_wrong[kind] += 1
+
+
+def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config: Any) -> None:
+    """Count the event in its visit (whoever sent it; settle decides what is kept) and in the routes' table."""
+    if event.sees & (SEES_STATUS | SEES_DENIED) == 0 or event.route == 0:
+        return
+    kind = class_of(event.error)
+    if kind >= 0 and is_seen(event.sees, kind):
+        if not is_outage(shared, event, kind, config):
+            if is_new_unit(state, event.route, kind):
+                add_unit(state, shared, event, kind, config)
+            elif state.repeats < 60_000:
+                state.repeats += 1
+    elif kind < 0 and is_new_unit(state, event.route, -1):
+        add_unit(state, shared, event, -1, config)
+    if weight > 0.0:
+        outage.see(shared.routes, event.route, event.slot, event.ts_us, kind in (FAILED, THROTTLED))
+
+
+def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:
+    """Move the visit's units into the forecast and the peers' rate, or drop them."""
+    units = min(float(TRIALS_MAX), float(state.visit_units))
+    if weight > 0.0 and units > 0.0:
+        scale = units / float(state.visit_units)
+        state.units = float(state.units) * KEEP + units
+        shared.units += units
+        for k in range(CLASSES):
+            state.wrong[k] = float(state.wrong[k]) * KEEP + int(state.visit_wrong[k]) * scale
+            shared.wrong[k] += int(state.visit_wrong[k]) * scale
+        if shared.units > PEER_UNITS_KEPT:
+            shared.units *= 0.5
+            for k in range(CLASSES):
+                shared.wrong[k] *= 0.5
+    for j in range(SETS_BITS // 8):
+        state.seen[j] = 0
+    for k in range(CLASSES):
+        state.visit_wrong[k] = 0
+        state.ratio[k] = 0.0
+    state.visit_units = 0
+    state.repeats = 0
+    state.peak = 0.0
+    state.peak_class = 0
+
+
+def explain(reading: Any, context: Context) -> str:
+    """In words: "403 on 9 of 12 routes this visit where 0 [0-1] are usual"."""
+    kind = NAMES[int(reading["a"])]
+    usual = f"{reading['median']:.0f} [{reading['low']:.0f}-{reading['high']:.0f}] usual"
+    return f"{kind} on {reading['observed']:.0f} routes of {reading['b']:.0f} tried in this visit, where {usual}"
+
+
+ERRORS: Final = Detector(
+    name="errors",
+    family="outcome",
+    unit="routes with this error in a visit",
+    state=STATE,
+    shared=SHARED,
+    config=Config(),
+    score=score,
+    learn=learn,
+    settle=settle,
+    explain=explain,
+)
