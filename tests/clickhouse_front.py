@@ -1,8 +1,8 @@
 """ClickHouse for tests: the chDB front in a process of its own (one engine per process), a database per test.
 
-Use `from tests.clickhouse_front import clickhouse, front  # noqa: F401` in a test module or conftest; `front` is the
-address, shared by the session, `clickhouse` a configuration with a fresh migrated database. Tables have no TTL there:
-tests bring events of any year.
+Use `from tests.clickhouse_front import clickhouse, front, migrated  # noqa: F401` in a test module or conftest; `front`
+is the address, shared by the session, `clickhouse` a configuration with a fresh migrated database, `migrated` one that
+tests share. Tables have no TTL there: tests bring events of any year.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class FrontProcess:
     def __init__(self, path: Path, *options: str, password: str = "") -> None:
         command = [sys.executable, "-m", "pipeline.sinks.chdb_front", "--path", str(path), *options]
         environment = {**os.environ, "KEYWATCH_FRONT_PASSWORD": password}
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)  # noqa: S603 (our own)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, f"the front ended with {self.process.wait(START_S)}"
@@ -54,6 +54,14 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process = FrontProcess(tmp_path_factory.mktemp("clickhouse"), "--faults")
     yield process.url
     process.stop()
+
+
+@pytest.fixture(scope="session")
+def migrated(front: str) -> ClickHouse:
+    """A migrated database that the session shares: for tests that only look, or write under keys of their own."""
+    config = ClickHouse(url=front, database="keywatch_shared", expire=False)
+    migrate(config)
+    return config
 
 
 @pytest.fixture

@@ -82,6 +82,7 @@ class Front:
     password: str = ""
     faults: list[str] | None = None
     sessions: dict[str, Session] = field(default_factory=dict)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "chdb"))
 
 
@@ -244,7 +245,7 @@ async def _with_faults(front: Front, statement: Statement, execute: Callable[[],
     answer = await execute()
     if fault == "500-after-apply":
         raise web.HTTPInternalServerError(text="Internal Server Error\n")
-    await asyncio.Event().wait()  # "timeout": until the client gives up
+    await front.stopping.wait()  # "timeout"
     return answer
 
 
@@ -321,8 +322,8 @@ def _failure(error: QueryError) -> web.Response:
     return web.Response(status=STATUS_OF.get(error.code, 400), text=f"{error}\n", headers=headers)
 
 
-async def serve(front: Front, host: str, port: int, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set, then let running requests end (10 s). Prints the address once it answers."""
+async def serve(front: Front, host: str, port: int) -> None:
+    """Serve until `front.stopping` is set, then let running requests end (10 s). Prints the address once it answers."""
     runner = web.AppRunner(application(front), auto_decompress=False, shutdown_timeout=10.0, access_log=None)
     await runner.setup()
     try:
@@ -331,7 +332,7 @@ async def serve(front: Front, host: str, port: int, stop: asyncio.Event) -> None
         bound = runner.addresses[0][1]
         sys.stdout.write(json.dumps({"url": f"http://{host}:{bound}", "pid": os.getpid()}) + "\n")
         sys.stdout.flush()
-        await stop.wait()
+        await front.stopping.wait()
     finally:
         await runner.cleanup()
         front.pool.shutdown(wait=True)
@@ -340,13 +341,12 @@ async def serve(front: Front, host: str, port: int, stop: asyncio.Event) -> None
 
 
 async def _main(options: argparse.Namespace) -> None:
-    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     front = Front(Engine(options.path), os.environ.get("KEYWATCH_FRONT_PASSWORD", ""), [] if options.faults else None)
     for number in (signal.SIGTERM, signal.SIGINT):  # after connect: chDB sets handlers of its own
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, front.stopping.set)
     try:
-        await serve(front, "127.0.0.1", options.port, stop)
+        await serve(front, "127.0.0.1", options.port)
     finally:
         front.engine.close()
 

@@ -3,7 +3,8 @@
 Types come from `schemas/rows.py`, so no round trip asks the server for them. DateTime64 columns are integers in
 microseconds, DateTime columns in seconds; IPv6 columns are text, "" is ::, an IPv4 address is mapped
 (::ffff:a.b.c.d). They travel as FixedString(16), which the server casts byte for byte: the client's own IPv6 writer
-takes 32 us a value. A write may be repeated with the same rows: tables replace by key, so no deduplication token is used.
+takes 32 us a value. A write may be repeated with the same rows: tables replace by key, so no deduplication token is
+used.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ class ClickHouseSink:
         names, columns = checked(table, rows)
         if not len(columns[0]):
             return
-        data = [_to_wire(kind, column) for (_, kind), column in zip(TABLES[table], columns, strict=True)]
         try:
+            data = [_to_wire(kind, column) for (_, kind), column in zip(TABLES[table], columns, strict=True)]
             await self._insert(table, names, data)
         except (ClickHouseError, aiohttp.ClientError, TimeoutError, OSError) as error:
             raise by_consequence(f"insert into {self._config.database}.{table}", error) from error

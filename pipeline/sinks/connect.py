@@ -73,11 +73,14 @@ def connect(config: ClickHouse, database: str | None) -> Client:
 
 async def connect_async(config: ClickHouse, database: str | None) -> AsyncClient:
     """The client of the event loop, for http(s) only. Raises `Retry` or `ConfigError`."""
+    client = AsyncClient(**_arguments(config, database))
     try:
-        arguments = _arguments(config, database)
-        return await clickhouse_connect.get_async_client(**arguments, connector_limit=8, connector_limit_per_host=8)
-    except ClickHouseError as error:
-        raise _on_connect(config, error) from error
+        return await client.__aenter__()
+    except BaseException as error:
+        await client.close()  # `get_async_client` leaves the session open here
+        if isinstance(error, ClickHouseError):
+            raise _on_connect(config, error) from error
+        raise
 
 
 def _on_connect(config: ClickHouse, error: ClickHouseError) -> Exception:

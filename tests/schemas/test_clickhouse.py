@@ -13,7 +13,7 @@ from pipeline.migrate import FOLDER
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
 from schemas.rows import LATENCY_BOUNDS_MS, TABLES
-from tests.clickhouse_front import clickhouse, front  # noqa: F401
+from tests.clickhouse_front import clickhouse, front, migrated  # noqa: F401
 from tests.row_examples import rows_of
 
 RETENTION_DAYS = {
@@ -29,18 +29,18 @@ RETENTION_DAYS = {
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_a_table_has_exactly_the_columns_of_the_rows(table: str, clickhouse: ClickHouse) -> None:  # noqa: F811
-    client = connect(clickhouse, clickhouse.database)
+def test_a_table_has_exactly_the_columns_of_the_rows(table: str, migrated: ClickHouse) -> None:  # noqa: F811
+    client = connect(migrated, migrated.database)
     sql = "SELECT name, type FROM system.columns WHERE database = {d:String} AND table = {t:String} ORDER BY position"
-    found = client.query(sql, parameters={"d": clickhouse.database, "t": table}).result_rows
+    found = client.query(sql, parameters={"d": migrated.database, "t": table}).result_rows
     client.close()
     assert tuple((name, kind) for name, kind in found) == TABLES[table]
 
 
-def test_every_table_replaces_and_is_covered_by_a_migration(clickhouse: ClickHouse) -> None:  # noqa: F811
-    client = connect(clickhouse, clickhouse.database)
+def test_every_table_replaces_and_is_covered_by_a_migration(migrated: ClickHouse) -> None:  # noqa: F811
+    client = connect(migrated, migrated.database)
     sql = "SELECT name, engine FROM system.tables WHERE database = {d:String} AND engine LIKE '%MergeTree'"
-    found = client.query(sql, parameters={"d": clickhouse.database}).result_rows
+    found = client.query(sql, parameters={"d": migrated.database}).result_rows
     engines = {str(name): str(engine) for name, engine in found}
     client.close()
     engines.pop(MIGRATIONS_TABLE)

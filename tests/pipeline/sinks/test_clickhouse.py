@@ -1,0 +1,217 @@
+"""The contract of a RowSink, over all of them, and what only the real one does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.request
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import ClickHouse, Secret
+from pipeline.errors import ConfigError, Fatal, Retry
+from pipeline.ports import RowSink
+from pipeline.sinks.clickhouse import ClickHouseSink, FileSink, MemorySink
+from pipeline.sinks.connect import by_consequence, connect
+from schemas.rows import TABLES
+from tests.clickhouse_front import FrontProcess, clickhouse, front, migrated  # noqa: F401
+from tests.row_examples import AT_US, rows_of
+
+
+class Subject:
+    """A sink and a way to read back what it holds: (key, one column's value) of a table, in order of the key."""
+
+    def __init__(self, kind: str, folder: Path, config: ClickHouse) -> None:
+        self.kind = kind
+        self.folder = folder
+        self.config = config
+        self.sink: RowSink = {
+            "clickhouse": lambda: ClickHouseSink(config),
+            "file": lambda: FileSink(folder),
+            "memory": MemorySink,
+        }[kind]()
+
+    def column(self, table: str, name: str) -> list[Any]:
+        """The values of one column."""
+        if isinstance(self.sink, MemorySink):
+            return [row[name] for row in self.sink.rows.get(table, [])]
+        if self.kind == "file":
+            path = self.folder / f"{table}.jsonl"
+            lines = path.read_text().splitlines() if path.exists() else []
+            return [json.loads(line)[name] for line in lines]
+        client = connect(self.config, self.config.database)
+        values = [row[0] for row in client.query(f"SELECT {name} FROM {table} ORDER BY {name}").result_rows]
+        client.close()
+        return values
+
+
+@pytest.fixture(params=["clickhouse", "file", "memory"])
+async def subject(request: pytest.FixtureRequest, tmp_path: Path, front: str) -> AsyncIterator[Subject]:  # noqa: F811
+    needs_server = request.param == "clickhouse"
+    config = request.getfixturevalue("clickhouse") if needs_server else ClickHouse(url=front)
+    subject = Subject(request.param, tmp_path, config)
+    yield subject
+    await subject.sink.close()
+
+
+async def test_written_rows_are_there_when_write_returns(subject: Subject) -> None:
+    await subject.sink.write("findings", rows_of("findings", 3, finding_id=["a", "b", "c"]))
+    assert subject.column("findings", "finding_id") == ["a", "b", "c"]
+
+
+async def test_no_rows_is_no_write(subject: Subject) -> None:
+    await subject.sink.write("findings", rows_of("findings", 0))
+    assert subject.column("findings", "finding_id") == []
+
+
+@pytest.mark.parametrize("table", TABLES)
+async def test_every_table_can_be_written(subject: Subject, table: str) -> None:
+    if subject.kind == "clickhouse":
+        pytest.skip("covered on one database by test_every_table_arrives_as_it_was_given")
+    await subject.sink.write(table, rows_of(table, 2))
+    assert len(subject.column(table, TABLES[table][0][0])) == 2
+
+
+async def test_columns_that_do_not_fit_are_fatal_and_named(subject: Subject) -> None:
+    rows = rows_of("findings", 1)
+    with pytest.raises(Fatal, match="surprise"):
+        await subject.sink.write("findings", {**rows, "surprise": [1]})
+    del rows["bits"]
+    with pytest.raises(Fatal, match="bits"):
+        await subject.sink.write("findings", rows)
+    with pytest.raises(Fatal, match="unequal"):
+        await subject.sink.write("findings", rows_of("findings", 1) | {"bits": [1.0, 2.0]})
+    with pytest.raises(Fatal, match="no table"):
+        await subject.sink.write("finding", rows)
+
+
+async def test_writes_side_by_side_lose_nothing(subject: Subject) -> None:
+    ids = [f"{i:03}" for i in range(20)]
+    await asyncio.gather(*(subject.sink.write("findings", rows_of("findings", 1, finding_id=[i])) for i in ids))
+    assert sorted(subject.column("findings", "finding_id")) == ids
+
+
+async def test_a_closed_sink_may_be_closed_again(subject: Subject) -> None:
+    await subject.sink.write("findings", rows_of("findings", 1))
+    await subject.sink.close()
+    await subject.sink.close()
+
+
+# The real one
+
+
+async def test_every_table_arrives_as_it_was_given(clickhouse: ClickHouse) -> None:  # noqa: F811
+    sink = ClickHouseSink(clickhouse)
+    for table in TABLES:
+        await sink.write(table, rows_of(table, 2))
+    await sink.close()
+    client = connect(clickhouse, clickhouse.database)
+    counts = {table: client.command(f"SELECT count() FROM {table}") for table in TABLES}
+    client.close()
+    assert all(counts.values()), counts
+
+
+async def test_times_and_addresses_arrive_exactly(clickhouse: ClickHouse) -> None:  # noqa: F811
+    sink = ClickHouseSink(clickhouse)
+    addresses = ["", "192.0.2.7", "2001:db8::1", "::ffff:198.51.100.1"]
+    times = [AT_US + i for i in range(4)]
+    await sink.write("requests", rows_of("requests", 4, client_ip=addresses, ts=times, offset=list(range(4))))
+    await sink.write("requests_1m", rows_of("requests_1m", 1, window_start=[1_700_000_040]))
+    closed = [None, AT_US + 5]
+    await sink.write("incidents", rows_of("incidents", 2, incident_id=["a", "b"], closed_at=closed))
+    await sink.close()
+    client = connect(clickhouse, clickhouse.database)
+    found = client.query("SELECT toString(client_ip), toUnixTimestamp64Micro(ts) FROM requests ORDER BY ts").result_rows
+    window = client.command("SELECT toUnixTimestamp(window_start) FROM requests_1m")
+    ends = client.query("SELECT toUnixTimestamp64Micro(closed_at) FROM incidents ORDER BY incident_id").result_rows
+    client.close()
+    expected = ["::", "::ffff:192.0.2.7", "2001:db8::1", "::ffff:198.51.100.1"]
+    assert [tuple(row) for row in found] == list(zip(expected, times, strict=True))
+    assert window == 1_700_000_040
+    assert [row[0] for row in ends] == closed
+
+
+async def test_more_rows_than_one_block_all_arrive(clickhouse: ClickHouse) -> None:  # noqa: F811
+    count = 40_000
+    sink = ClickHouseSink(clickhouse)
+    await sink.write("requests", rows_of("requests", count, offset=list(range(count))))
+    await sink.close()
+    client = connect(clickhouse, clickhouse.database)
+    found = client.command("SELECT uniqExact(offset) FROM requests")
+    client.close()
+    assert found == count
+
+
+async def test_writing_again_after_a_lost_answer_changes_nothing(clickhouse: ClickHouse) -> None:  # noqa: F811
+    sink = ClickHouseSink(ClickHouse(url=clickhouse.url, database=clickhouse.database, timeout_s=1.0))
+    rows = rows_of("requests_1m", 1, requests=[5])
+    await sink.write("requests_1m", rows)
+    for fault in ("503", "500-after-apply", "timeout"):
+        _spoil_next_insert(clickhouse.url, fault)
+        with pytest.raises(Retry):
+            await sink.write("requests_1m", rows)
+        await sink.write("requests_1m", rows)
+    await sink.close()
+    client = connect(clickhouse, clickhouse.database)
+    found = client.command("SELECT sum(requests) FROM v_requests_1m")
+    client.close()
+    assert found == 5
+
+
+def _spoil_next_insert(url: str, fault: str) -> None:
+    request = urllib.request.Request(f"{url}/faults", data=json.dumps([fault]).encode())
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status == 200
+
+
+async def test_nobody_there_is_retry_and_the_sink_works_once_there_is(tmp_path: Path) -> None:
+    process = FrontProcess(tmp_path)
+    config = ClickHouse(url=process.url)
+    sink = ClickHouseSink(config)
+    process.stop()
+    assert not await sink.ping()
+    with pytest.raises(Retry, match="127"):
+        await sink.write("findings", rows_of("findings", 1))
+    await sink.close()
+
+
+async def test_a_missing_table_is_fatal_and_says_what_to_do(front: str) -> None:  # noqa: F811
+    sink = ClickHouseSink(ClickHouse(url=front, database="never_migrated"))
+    with pytest.raises(Fatal, match="keywatch migrate"):
+        await sink.write("findings", rows_of("findings", 1))
+    await sink.close()
+
+
+async def test_a_value_that_its_type_cannot_take_is_fatal(migrated: ClickHouse) -> None:  # noqa: F811
+    sink = ClickHouseSink(migrated)
+    for column, value in (("status", "abc"), ("client_ip", "not an address"), ("status", -1)):
+        with pytest.raises(Fatal, match="requests"):
+            await sink.write("requests", rows_of("requests", 1) | {column: [value]})
+    await sink.close()
+
+
+async def test_a_wrong_password_is_a_configuration_error_and_stays_unseen(tmp_path: Path) -> None:
+    process = FrontProcess(tmp_path, password="right")
+    sink = ClickHouseSink(ClickHouse(url=process.url, password=Secret("wrong-one")))
+    try:
+        with pytest.raises(ConfigError, match=r"refuses user 'default'") as caught:
+            await sink.write("findings", rows_of("findings", 1))
+    finally:
+        await sink.close()
+        process.stop()
+    assert "wrong-one" not in str(caught.value)
+
+
+async def test_an_address_of_another_kind_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigError, match="https://"):
+        await ClickHouseSink(ClickHouse(url="tcp://localhost:9000")).write("findings", rows_of("findings", 1))
+
+
+@pytest.mark.parametrize("code", [241, 252, 202, 159, 209])
+def test_overload_is_retry(code: int) -> None:
+    error = RuntimeError("overloaded")
+    error.code = code  # type: ignore[attr-defined]
+    assert isinstance(by_consequence("insert", error), Retry)
