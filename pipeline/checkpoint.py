@@ -138,14 +138,14 @@ class Checkpoint:
             self.due, self.garbage = self.garbage, []
         self.garbage += draft.replaced
         if previous not in (-1, plan.generation):
-            self.garbage.append(
-                key_bytes(Key("manifest", self.partition, "", 0, self.epoch, self.member, previous, 0))
-            )
+            self.garbage.append(key_bytes(Key("manifest", self.partition, "", 0, self.epoch, self.member, previous, 0)))
 
 
 def _writer_number(directory: Directory, writer: tuple[int, str]) -> int:
     """The number of a writer in a directory, entered if it is new; numbers nobody uses any more are reused."""
-    used = {int(n) for entries in directory.blocks.values() for n in np.unique(entries["writer"][entries["chunks"] > 0])}
+    used = {
+        int(n) for entries in directory.blocks.values() for n in np.unique(entries["writer"][entries["chunks"] > 0])
+    }
     used |= {place.writer for pages in directory.pages.values() for place in pages.values()}
     directory.writers = {number: who for number, who in directory.writers.items() if number in used}
     number = next(n for n in range(65_536) if n not in directory.writers)
@@ -204,6 +204,10 @@ class Draft:
             layout=fingerprint(plan.tables),
         )
         return key_bytes(manifest_key(manifest)), manifest_bytes(manifest)
+
+    def records(self) -> list[Record]:
+        """All records in the order in which they may be sent, the manifest last."""
+        return [*self.pages(0, len(self.plan.raw)), *self.directories(), self.manifest()]
 
     def _page(self, table: str, block: int, value: bytes) -> Iterator[Record]:
         entries = self._entries(table, block)

@@ -15,11 +15,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Executor
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from pipeline.checkpoint import Checkpoint, Draft, Plan, Record
+from pipeline.checkpoint import Checkpoint, Plan, Record
 from pipeline.config import Topics
 from pipeline.core import Core, Effects, Reject, Sides
 from pipeline.errors import Retry
@@ -29,6 +29,7 @@ from pipeline.rows import RowBuffer
 from schemas.incident import Incident
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 PAGES_AT_ONCE: Final = 64
 """Blocks that are compressed and in flight together: at most 4 MB."""
@@ -53,14 +54,15 @@ class Emitter:
         self.core = core
         self.writer = checkpoint
         self.cover: int | None = None  # offset to commit: next_offset of the last acknowledged manifest
+        self.log_offset = -1  # of the last page written
         self._topics = topics
         self._publisher = publisher
         self._rows = rows
         self._pages = pages
         self._compressor = compressor
         self._busy = asyncio.Lock()
-        self.torn = False
-        """A checkpoint or a slice's effects were cut off: the arrays must be thrown away and loaded anew."""
+        self.cut = False  # set by the runner while a slice runs: state and effects don't agree
+        self.torn = False  # a checkpoint was cut off: blocks are marked clean that were not written
 
     async def emit(self, effects: Effects) -> None:
         """Step 1, acknowledged; step 2 is only begun."""
@@ -91,8 +93,13 @@ class Emitter:
             self._rows.add(rows)
             await self._write(self._plan(generation()))
 
+    @property
+    def sound(self) -> bool:
+        """Whether arrays, log and effects agree; if not, the arrays must be thrown away and loaded anew."""
+        return not (self.cut or self.torn)
+
     def _plan(self, generation: int) -> Plan | None:
-        if self.core.next_offset < 0:
+        if self.core.next_offset < 0 or self.cut or self.torn:
             return None
         self._rows.add(self.core.due_rows())
         return self.writer.plan(self.core, generation)
@@ -100,7 +107,7 @@ class Emitter:
     async def _write(self, plan: Plan | None) -> int | None:
         if plan is None or self.writer.nothing_new(plan):
             return self.cover
-        self.torn = True  # changed blocks are marked clean and not yet written: cancelled here, the arrays are no base
+        self.torn = True
         await self._rows.flush()
         draft = self.writer.draft(plan)
         await self._tombstone(self.writer.due)
@@ -120,7 +127,8 @@ class Emitter:
         partition = self.writer.partition
         self.writer.pages_written += len(records)
         self.writer.bytes_written += sum(len(value) for _, value in records)
-        await _all(self._pages.send(partition, key, value) for key, value in records)
+        offsets = await _all(self._pages.send(partition, key, value) for key, value in records)
+        self.log_offset = max([self.log_offset, *offsets])
 
     async def _tombstone(self, keys: Iterable[bytes]) -> None:
         await _all(self._pages.send(self.writer.partition, key, None) for key in keys)
@@ -158,17 +166,11 @@ class Emitter:
                 return
 
 
-async def _all(work: Iterable[Awaitable[Any]]) -> None:
+async def _all(work: Iterable[Awaitable[T]]) -> list[T]:
     """Await all; the first failure cancels the rest and is raised itself, not in a group."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
-        for task in tasks:
-            await task
+        return [await task for task in tasks]
     finally:
         for task in tasks:
             task.cancel()
-
-
-def draft_records(draft: Draft) -> list[Record]:
-    """All records of a checkpoint in the order in which they are sent, the manifest last."""
-    return [*draft.pages(0, len(draft.plan.raw)), *draft.directories(), draft.manifest()]

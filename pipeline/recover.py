@@ -17,7 +17,17 @@ from backports import zstd
 from pipeline.checkpoint import Checkpoint, Directory, place_keys
 from pipeline.core import Core
 from pipeline.errors import Fatal
-from pipeline.manifest import ENTRIES_PER_PAGE, ENTRY, Key, Manifest, Place, describe, read_key, read_manifest, restore_dtype
+from pipeline.manifest import (
+    ENTRIES_PER_PAGE,
+    ENTRY,
+    Key,
+    Manifest,
+    Place,
+    describe,
+    read_key,
+    read_manifest,
+    restore_dtype,
+)
 from pipeline.pages import Blobs, PagedArray, migrate
 
 _blob_in = msgspec.msgpack.Decoder(dict[int, bytes])
@@ -84,7 +94,9 @@ def _newest(partition: int, keys: Mapping[bytes, Key]) -> bytes | None:
     manifests = [(key.epoch, key.version, raw) for raw, key in keys.items() if key.kind == "manifest"]
     manifests.sort()
     if len(manifests) > 1 and manifests[-1][:2] == manifests[-2][:2]:
-        raise Fatal(f"partition {partition}: two writers made a checkpoint of epoch {manifests[-1][0]} in one generation")
+        raise Fatal(
+            f"partition {partition}: two writers made a checkpoint of epoch {manifests[-1][0]} in one generation"
+        )
     return manifests[-1][2] if manifests else None
 
 

@@ -56,7 +56,9 @@ class RowBuffer:
         self.pending_rows += count_rows(rows)
         if self.full and self._room.is_set():
             self._room.clear()
-            log.error("%d rows wait for ClickHouse, the bound: consumption pauses until they are written", self.pending_rows)
+            log.error(
+                "%d rows wait for ClickHouse, the bound: consumption pauses until they are written", self.pending_rows
+            )
 
     @property
     def full(self) -> bool:

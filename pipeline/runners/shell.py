@@ -22,8 +22,8 @@ from pipeline.errors import Fatal
 from pipeline.faults import reach
 from pipeline.recover import fill, load, writer_of
 from pipeline.rows import RowBuffer
-from pipeline.runners.parts import Parts
-from pipeline.sinks.kafka import Producer, fetched_highwaters, log_starts
+from pipeline.runners.start import Ready
+from pipeline.sinks.kafka import fetched_highwaters, log_starts
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +51,7 @@ class Owned:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     seeks: int = 0
     holes: int = 0
-    torn: bool = False  # a slice's effects were cut off
     active_at: float = field(default_factory=time.monotonic)
-
-    @property
-    def sound(self) -> bool:
-        """Whether arrays, log and effects agree."""
-        return not (self.torn or self.emitter.torn)
 
 
 def end_process(error: BaseException) -> NoReturn:
@@ -70,33 +64,40 @@ def end_process(error: BaseException) -> NoReturn:
 class Shell:
     """All partitions of one worker."""
 
-    def __init__(
-        self, config: Config, parts: Parts, producer: Producer, sides: Sides, topic_epoch: str, generation: Callable[[], int]
-    ) -> None:
+    def __init__(self, ready: Ready, generation: Callable[[], int]) -> None:
+        config = ready.config
         self.config = config
         self.owned: dict[int, Owned] = {}
-        self.sides = sides
+        self.sides = ready.sides
+        self.health = ready.health
         self.stopping = False
         self.generation = generation
-        self.slices = 0
-        self.events = 0
         self.progress_at = time.monotonic()
-        self.rows = RowBuffer(
-            parts.open_rows(config), config.clickhouse.insert_s, config.clickhouse.max_pending_rows
-        )
+        self.rows = RowBuffer(ready.rows, config.clickhouse.insert_s, config.clickhouse.max_pending_rows)
         self.core_thread = ThreadPoolExecutor(1, "core")
         self.page_thread = ThreadPoolExecutor(1, "pages")
-        self._parts = parts
-        self._producer = producer
-        self._topic_epoch = topic_epoch
+        self.ends: dict[int, int] = {}  # end of each partition's log as the last fetch told it
+        self._parts = ready.parts
+        self._producer = ready.producer
+        self._topic_epoch = ready.topic_epoch
         self._first = True
+
+    def lag(self) -> int:
+        """Records that wait in the owned partitions, as the last fetches told it."""
+        return sum(max(0, self.ends.get(number, 0) - owned.expected) for number, owned in self.owned.items())
+
+    def polled(self, ends: Mapping[int, int]) -> None:
+        """A fetch came back, with the end of each assigned partition's log."""
+        self.ends.update(ends)
+        self.health.polled()
+        self.health.lagging(self.lag())
 
     # --- assignment
 
     def kept(self, partition: int) -> bool:
         """Whether the arrays may be used in this generation: whole, and nobody else can have owned them since."""
         owned = self.owned.get(partition)
-        return owned is not None and owned.sound and self.generation() - owned.generation in (0, 1)
+        return owned is not None and owned.emitter.sound and self.generation() - owned.generation in (0, 1)
 
     def drop(self, partition: int) -> None:
         """Forget the arrays."""
@@ -116,6 +117,7 @@ class Shell:
                 self.owned[number].generation = self.generation()
             else:
                 await self._load(number, pages, committed.get(number), starts[number], ends[number])
+        self.health.recovered(True)
         if self._first and partitions:
             self._first = False
             reach("after_recovery")
@@ -128,7 +130,10 @@ class Shell:
         core, state, writer = await loop.run_in_executor(self.core_thread, self._restore, number, pages, committed)
         expected = state.next_offset if state.next_offset >= 0 else max(start, committed or 0)
         if expected > end:
-            raise Fatal(f"partition {number}: the log ends at {end}, state includes all before {expected}: log was cut off")
+            raise Fatal(
+                f"partition {number}: the log ends at {end}, state includes all before {expected}: log was cut off"
+            )
+        self.ends[number] = end
         emitter = Emitter(
             core,
             writer,
@@ -186,14 +191,13 @@ class Shell:
         if records.first > owned.expected:
             owned.holes += 1  # compaction, retention, a transaction's marker: nothing lies there
         batch = records.since(owned.expected)
-        owned.torn = True
+        owned.emitter.cut = True
         effects = await asyncio.get_running_loop().run_in_executor(self.core_thread, owned.core.process, batch)
         await owned.emitter.emit(effects)
-        owned.torn = False
+        owned.emitter.cut = False
         owned.expected, owned.seeks = batch.next, 0
         owned.active_at = self.progress_at = time.monotonic()
-        self.slices += 1
-        self.events += len(batch.offsets)
+        self.health.progressed(self.lag())
         return None
 
     # --- checkpoints
@@ -208,8 +212,7 @@ class Shell:
         await asyncio.gather(*[self._checkpoint(owned) for owned in list(self.owned.values())])
 
     async def _checkpoint(self, owned: Owned) -> None:
-        if owned.sound:
-            await owned.emitter.checkpoint(lambda: owned.generation, owned.lock)
+        await owned.emitter.checkpoint(lambda: owned.generation, owned.lock)
 
     async def keep_checkpointing(self) -> None:
         """Every `checkpoint_s`, idle tails too."""
@@ -236,6 +239,12 @@ class Shell:
                 self.sides = sides
                 for owned in list(self.owned.values()):
                     await owned.emitter.adopt(sides, lambda owned=owned: owned.generation, owned.lock)  # type: ignore[misc]
+
+    async def drain(self) -> None:
+        """Before a stop: let what already waits in the log be done, within a quarter of the time that a stop has."""
+        until = time.monotonic() + self.config.worker.stop_s / 4
+        while self.lag() and time.monotonic() < until:
+            await asyncio.sleep(0.05)
 
     async def close(self) -> None:
         """After the last checkpoint."""

@@ -6,6 +6,7 @@ Both runners use the same producer: acks=all, idempotent (so retries neither dou
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -13,21 +14,31 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
     AuthenticationFailedError,
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    IncompatibleBrokerVersion,
     KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
+    NotCoordinatorForGroupError,
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
+    UnknownError,
+    UnsupportedVersionError,
 )
 from aiokafka.helpers import create_ssl_context
 
 from pipeline.config import Kafka
 from pipeline.errors import ConfigError, Fatal, Retry
 
+log = logging.getLogger(__name__)
+
 REQUEST_TIMEOUT_S: Final = 30.0
 HIGHWATER_WAIT_S: Final = 30.0
+COORDINATOR_WAIT_S: Final = 30.0
 
 
 def ssl_context(kafka: Kafka) -> ssl.SSLContext | None:
@@ -62,10 +73,24 @@ def client_settings(kafka: Kafka) -> dict[str, Any]:
 def by_consequence(kafka: Kafka, error: BaseException) -> ConfigError | Fatal:
     """A failure to connect as one clear line."""
     if isinstance(error, (AuthenticationFailedError, SaslAuthenticationFailed)):
-        return Fatal(f"Kafka at {kafka.brokers} refuses user {kafka.username!r}: check kafka.username, password, mechanism")
+        return Fatal(
+            f"Kafka at {kafka.brokers} refuses user {kafka.username!r}: check kafka.username, password, mechanism"
+        )
     if isinstance(error, (KafkaConnectionError, OSError, TimeoutError)):
         return Fatal(f"no Kafka broker answers at {kafka.brokers} ({kafka.security}): {error}")
     return Fatal(f"Kafka at {kafka.brokers}: {type(error).__name__}: {error}")
+
+
+def _producer(kafka: Kafka, *, idempotent: bool) -> AIOKafkaProducer:
+    return AIOKafkaProducer(
+        **client_settings(kafka),
+        acks="all",
+        enable_idempotence=idempotent,
+        compression_type="lz4",
+        linger_ms=0,
+        max_batch_size=131_072,
+        request_timeout_ms=int(REQUEST_TIMEOUT_S * 1000),
+    )
 
 
 class Producer:
@@ -73,15 +98,7 @@ class Producer:
 
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
-        self._producer = AIOKafkaProducer(
-            **client_settings(kafka),
-            acks="all",
-            enable_idempotence=True,
-            compression_type="lz4",
-            linger_ms=0,
-            max_batch_size=131_072,
-            request_timeout_ms=int(REQUEST_TIMEOUT_S * 1000),
-        )
+        self._producer = _producer(kafka, idempotent=True)
         self._pages_topic = ""
 
     def pages_to(self, topic: str) -> Producer:
@@ -93,6 +110,19 @@ class Producer:
         """Connect. Raises Fatal with one clear line."""
         try:
             await self._producer.start()
+        except (UnknownError, IncompatibleBrokerVersion, UnsupportedVersionError):
+            await self._start_plainly()  # Tansu, the demo's broker, gives out no producer ids
+        except (KafkaError, OSError) as error:
+            await self._producer.stop()
+            raise by_consequence(self._kafka, error) from error
+
+    async def _start_plainly(self) -> None:
+        """Without idempotence a retry may double a record: every reader of ours drops such by its id or offset."""
+        log.warning("Kafka at %s gives out no producer ids: sending without idempotence", self._kafka.brokers)
+        await self._producer.stop()
+        self._producer = _producer(self._kafka, idempotent=False)
+        try:
+            await self._producer.start()
         except (KafkaError, OSError) as error:
             await self._producer.stop()
             raise by_consequence(self._kafka, error) from error
@@ -102,7 +132,12 @@ class Producer:
         await self._producer.stop()
 
     async def publish(
-        self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]] = (), partition: int | None = None
+        self,
+        topic: str,
+        key: bytes,
+        value: bytes,
+        headers: Sequence[tuple[str, bytes]] = (),
+        partition: int | None = None,
     ) -> int:
         """Send and await the acknowledgement; returns the offset. Raises Retry, Fatal where no retry helps."""
         try:
@@ -151,6 +186,30 @@ async def fetched_highwaters(kafka: Kafka, topic: str, partitions: Iterable[int]
             while any(consumer.highwater(tp) is None for tp in wanted):
                 await consumer.getmany(timeout_ms=50)
         return {tp.partition: int(consumer.highwater(tp)) for tp in wanted}
+
+
+async def committed_offsets(kafka: Kafka, topic: str) -> dict[int, int | None]:
+    """What the group has committed, by partition; what it never committed is missing or None. Raises Fatal."""
+    admin = AIOKafkaAdminClient(**client_settings(kafka))
+    try:
+        await admin.start()
+        offsets = await _group_offsets(admin, kafka.group)
+    except (KafkaError, OSError) as error:
+        raise by_consequence(kafka, error) from error
+    finally:
+        await admin.close()
+    return {
+        tp.partition: meta.offset if meta.offset >= 0 else None for tp, meta in offsets.items() if tp.topic == topic
+    }
+
+
+async def _group_offsets(admin: Any, group: str) -> Any:
+    async with asyncio.timeout(COORDINATOR_WAIT_S):
+        while True:
+            try:
+                return await admin.list_consumer_group_offsets(group)
+            except (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError):
+                await asyncio.sleep(0.1)  # a young cluster makes its offsets topic now; a moved coordinator loads
 
 
 async def log_starts(kafka: Kafka, topic: str, partitions: Iterable[int]) -> dict[int, int]:

@@ -1,0 +1,238 @@
+"""The transport: Faust's aiokafka consumer, made to yield one message for all records of a fetch (a slice).
+
+What is overridden, and why (reference/mechanisms.md, section 2; every name is pinned in tests/contracts):
+ - `getmany` cuts what one fetch brought of the request topic into slices; other topics stay per message.
+ - offsets: nothing is acked. `_new_offset` is what the last acknowledged manifest covers, `_add_gap` does nothing.
+ - Faust loses slices at the end of a recovery and drops by its own read offset. So every slice says from where on the
+   log before it is known to be empty; `Shell.handle` asks for a seek if that does not reach back to the state.
+ - `highwaters` come out of fetch responses, since some brokers answer ListOffsets wrongly.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+import faust
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage
+
+from pipeline.config import Config
+from pipeline.core import Slice
+from pipeline.faults import reach
+from pipeline.runners.shell import TICK_HEADER, Fetched
+from pipeline.sinks.kafka import fetched_highwaters
+
+TIMESTAMP_CREATE_TIME: Final = 0
+
+
+class Record(Protocol):
+    """What of aiokafka's ConsumerRecord is used."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+def cut(topic: str, partition: int, records: Sequence[Record], start: int | None, config: Config) -> Iterator[Fetched]:
+    """Slices of at most slice_events records and about slice_bytes bytes; one record alone may be larger.
+
+    `start`: the log holds nothing in [start, first record); None if that isn't known.
+    """
+    most, most_bytes = config.worker.slice_events, config.worker.slice_bytes
+    after = records[0].offset if start is None else start
+    begin = size = 0
+    for index, record in enumerate(records):
+        record_bytes = len(record.value or b"") + len(record.key or b"")
+        if index > begin and (index - begin >= most or size + record_bytes > most_bytes):
+            yield Fetched(to_slice(topic, partition, records[begin:index]), after)
+            after, begin, size = records[index - 1].offset + 1, index, 0
+        size += record_bytes
+    yield Fetched(to_slice(topic, partition, records[begin:]), after)
+
+
+def to_slice(topic: str, partition: int, records: Sequence[Record]) -> Slice:
+    """Records by column."""
+    ticks = [i for i, r in enumerate(records) if r.headers and any(name == TICK_HEADER for name, _ in r.headers)]
+    return Slice(
+        topic,
+        partition,
+        [r.offset for r in records],
+        [r.key for r in records],
+        [r.value for r in records],
+        [r.timestamp for r in records],
+        frozenset(ticks),
+    )
+
+
+class Positions:
+    """Up to where each partition was delivered without a break, as far as it is known; seeks break it."""
+
+    def __init__(self) -> None:
+        self._next: dict[int, int | None] = {}
+        self._breaks: defaultdict[int, int] = defaultdict(int)
+
+    def before(self) -> dict[int, int]:
+        """To be called before a fetch, handed to `after` with what it brought."""
+        return dict(self._breaks)
+
+    def after(self, before: Mapping[int, int], partition: int, following: int) -> int | None:
+        """The start of what a fetch brought, None if a seek fell into it. `following`: its last offset + 1."""
+        if before.get(partition, 0) != self._breaks[partition]:
+            self._next[partition] = None  # before or after the seek? nobody knows
+            return None
+        start = self._next.get(partition)
+        self._next[partition] = following
+        return start
+
+    def broken(self, partition: int, position: int | None = None) -> None:
+        """A seek begins (position None) or is done (the new position)."""
+        self._breaks[partition] += 1
+        self._next[partition] = position
+
+
+class NoReadOffsets(defaultdict[TP, Any]):
+    """In place of `Consumer._read_offset`: remembers nothing, since Faust silently drops what lies before it."""
+
+    def __getitem__(self, tp: TP) -> None:
+        return None
+
+
+class PassThrough(faust.Schema[Any, Any]):
+    """Faust's codecs never see a slice."""
+
+    def loads_key(self, app: Any, message: Any, **_: Any) -> Any:
+        """None: a slice has no key."""
+        return None
+
+    def loads_value(self, app: Any, message: Any, **_: Any) -> Any:
+        """The `Fetched` itself."""
+        return message.value
+
+
+class PageTable(faust.Table[Any, Any]):
+    """The changelog of pages as Faust's table, which keeps no copy of it."""
+
+    persisted: Callable[[TP], int] = staticmethod(lambda tp: -1)
+    topic_name: str = ""
+
+    def apply_changelog_batch(self, batch: Iterable[Any]) -> None:
+        """Nothing: pages are staged by `on_changelog_event`."""
+
+    def persisted_offset(self, tp: TP) -> int:
+        """What a partition whose arrays are kept has of the changelog; -1 reads it from the start."""
+        return self.persisted(tp)
+
+    def _changelog_topic_name(self) -> str:
+        return self.topic_name
+
+
+class SliceConsumer(driver.Consumer):
+    """See the module. `config` and `cover` are set by `transport_of`."""
+
+    config: Config
+    cover: Callable[[int], int | None]
+    polled: Callable[[Mapping[int, int]], None]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._read_offset = NoReadOffsets(None)
+        self.positions = Positions()
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+        """One message per slice of the request topic, one per record of others."""
+        generation, before = self.app.consumer_generation_id, self.positions.before()
+        records, active = await self._wait_next_records(timeout)
+        if records is None or self.should_stop:
+            return
+        if not self.flow_active:
+            await self.perform_seek()
+            return
+        assigned = self.assignment()
+        self.polled(self._ends(assigned))
+        for tp, batch in records.items():
+            if not batch or tp not in assigned:
+                continue
+            for message in self._messages(tp, batch, before):
+                if not self.flow_active or self.app.consumer_generation_id != generation:
+                    return
+                if active is None or tp in active or tp in self._buffered_partitions:
+                    yield tp, message
+
+    def _ends(self, assigned: Iterable[TP]) -> dict[int, int]:
+        requests = (tp for tp in assigned if tp.topic == self.config.topics.requests)
+        return {tp.partition: end for tp in requests if (end := self.highwater(tp)) is not None}
+
+    def _messages(self, tp: TP, batch: list[Any], before: Mapping[int, int]) -> Iterator[ConsumerMessage]:
+        if tp.topic != self.config.topics.requests:
+            yield from (self._to_message(tp, record) for record in batch)
+            return
+        start = self.positions.after(before, tp.partition, batch[-1].offset + 1)
+        for fetched in cut(tp.topic, tp.partition, batch, start, self.config):
+            yield self._slice_message(tp, fetched)
+
+    def _slice_message(self, tp: TP, fetched: Fetched) -> ConsumerMessage:
+        value: Any = fetched  # Faust's type says bytes, but only codecs would mind
+        return ConsumerMessage(
+            tp.topic, tp.partition, fetched.records.first, fetched.records.timestamps_ms[-1] / 1000.0,
+            TIMESTAMP_CREATE_TIME, [], None, value, None, 0, 0, tp, generation_id=self.app.consumer_generation_id,
+        )  # fmt: skip
+
+    async def seek_back(self, tp: TP, offset: int) -> None:
+        """Set the position; slices fetched meanwhile claim nothing about the log before them."""
+        self.positions.broken(tp.partition)
+        await self.seek_wait({tp: offset})
+        self.positions.broken(tp.partition, offset)
+
+    async def perform_seek(self) -> None:
+        """Faust's seek to the committed offsets."""
+        tps = [tp for tp in self.assignment() if tp.topic == self.config.topics.requests]
+        for tp in tps:
+            self.positions.broken(tp.partition)
+        await super().perform_seek()
+        for tp in tps:
+            self.positions.broken(tp.partition)
+
+    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
+        """End offsets out of fetch responses."""
+        ends: dict[TP, int] = {}
+        for topic in {tp.topic for tp in partitions}:
+            numbers = [tp.partition for tp in partitions if tp.topic == topic]
+            found = await fetched_highwaters(self.config.kafka, topic, numbers)
+            ends |= {TP(topic, number): end for number, end in found.items()}
+        return ends
+
+    async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Faust's, with the moment after it named."""
+        done: bool = await super().commit(topics, start_new_transaction)
+        if done:
+            reach("after_commit")
+        return done
+
+    def _new_offset(self, tp: TP) -> int | None:
+        return self.cover(tp.partition) if tp.topic == self.config.topics.requests else None
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        return (tp for tp in self.assignment() if self._new_offset(tp) is not None)
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Nothing: holes are the shell's business."""
+
+
+def transport_of(
+    app: Any, config: Config, cover: Callable[[int], int | None], polled: Callable[[Mapping[int, int]], None]
+) -> driver.Transport:
+    """Faust's aiokafka transport with our consumer."""
+
+    class Consumer(SliceConsumer):
+        pass
+
+    class Transport(driver.Transport):
+        pass
+
+    Consumer.config, Consumer.cover, Consumer.polled = config, staticmethod(cover), staticmethod(polled)
+    Transport.Consumer = Consumer
+    return Transport(app.conf.broker, app)

@@ -1,0 +1,80 @@
+"""What both runners do before they join the group, in order, and the tasks that run beside the slices."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config import Config
+from pipeline.core import Sides
+from pipeline.errors import Fatal
+from pipeline.health import Health, serve
+from pipeline.metrics import REGISTRY
+from pipeline.ports import RowSink
+from pipeline.runners.parts import Parts
+from pipeline.sinks.kafka import Producer
+from pipeline.sinks.topics import ensure_topics, topic_id
+
+if TYPE_CHECKING:
+    from pipeline.runners.shell import Shell
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Everything a runner needs, connected and checked."""
+
+    config: Config
+    parts: Parts
+    producer: Producer
+    rows: RowSink
+    sides: Sides
+    topic_epoch: str
+    partitions: int
+    health: Health
+
+
+@asynccontextmanager
+async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
+    """Compile, connect, check topics, read the side inputs to their end. Raises ConfigError or Fatal."""
+    compiling = asyncio.create_task(asyncio.to_thread(parts.warm_up))
+    partitions = await ensure_topics(config)
+    epoch = config.worker.topic_epoch or await topic_id(config.kafka, config.topics.requests) or config.topics.requests
+    health = Health()
+    server = await serve(health, REGISTRY, config.worker.metrics_host, config.worker.metrics_port)
+    producer = Producer(config.kafka).pages_to(config.topics.pages)
+    await producer.start()
+    rows = parts.open_rows(config)
+    try:
+        sides = await parts.read_sides(config)
+        await compiling
+        yield Ready(config, parts, producer, rows, sides, epoch, partitions, health)
+    finally:
+        await rows.close()
+        await producer.close()
+        await server.close()
+
+
+def tasks_of(shell: Shell) -> list[Coroutine[Any, Any, None]]:
+    """Checkpoints, rows, ticks, side inputs and the watchdog."""
+    return [
+        shell.rows.run(),
+        shell.keep_checkpointing(),
+        shell.keep_ticking(),
+        shell.keep_adopting(),
+        watch(shell),
+    ]
+
+
+async def watch(shell: Shell) -> None:
+    """End a process that has records to do and does none: Faust's agents and fetchers can hang silently."""
+    stuck_s = shell.config.worker.stuck_s
+    while True:
+        await asyncio.sleep(stuck_s / 10)
+        if shell.lag() == 0 or shell.rows.full:
+            shell.progress_at = time.monotonic()
+        elif time.monotonic() - shell.progress_at > stuck_s:
+            raise Fatal(f"{shell.lag()} records wait and no slice was done for {stuck_s:.0f} s")

@@ -1,0 +1,259 @@
+"""The worker on Faust. Faust owns group membership, assignment, the pages table and its recovery; slices, order of
+effects, offsets and state are ours (`slices.py`, `shell.py`). Exit codes: 0 stopped, 1 cannot start, 2 configuration,
+70 fatal: the orchestrator starts it again and the log is replayed from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Iterable
+from typing import Any, Final
+
+import faust
+from faust.types import TP
+from mode import CrashingSupervisor
+
+from pipeline.config import Config, Kafka
+from pipeline.errors import ConfigError, Fatal
+from pipeline.faults import reach
+from pipeline.runners.parts import Parts, production_parts
+from pipeline.runners.shell import EXIT_FATAL, Shell, end_process
+from pipeline.runners.slices import PageTable, PassThrough, transport_of
+from pipeline.runners.start import Ready, prepare, tasks_of
+from pipeline.sinks.kafka import committed_offsets, ssl_context, stage
+
+log = logging.getLogger(__name__)
+
+SLICES_WAITING: Final = 8
+"""Slices between transport and agent: at most 8 MB."""
+
+
+def credentials(kafka: Kafka) -> Any:
+    """Faust's form of the same settings; None is plaintext."""
+    context = ssl_context(kafka)
+    if kafka.security.startswith("SASL"):
+        return faust.SASLCredentials(
+            mechanism=kafka.sasl_mechanism,
+            username=kafka.username,
+            password=kafka.password.reveal(),
+            ssl_context=context,
+        )
+    return None if context is None else faust.SSLCredentials(context)
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """Faust's settings; reasons in reference/faust.md, section 6."""
+    kafka = config.kafka
+    brokers = [broker.strip() for broker in kafka.brokers.split(",") if broker.strip()]
+    return {
+        "broker": ";".join(f"kafka://{broker}" for broker in brokers),
+        "broker_credentials": credentials(kafka),
+        "broker_client_id": kafka.client_id,
+        "broker_session_timeout": kafka.session_timeout_s,
+        "broker_heartbeat_interval": kafka.heartbeat_s,
+        "broker_rebalance_timeout": kafka.rebalance_timeout_s,
+        "broker_request_timeout": max(90.0, kafka.session_timeout_s),
+        "broker_max_poll_interval": 300.0,
+        "broker_commit_interval": 1.0,
+        "broker_commit_livelock_soft_timeout": 3600.0,
+        "consumer_auto_offset_reset": "earliest",
+        "consumer_max_fetch_size": 1 << 20,
+        "stream_wait_empty": False,
+        "stream_buffer_maxsize": SLICES_WAITING,
+        "stream_processing_timeout": 3600.0,
+        "agent_supervisor": CrashingSupervisor,
+        "producer_acks": -1,
+        "producer_request_timeout": 30.0,
+        "processing_guarantee": "at_least_once",
+        "topic_allow_declare": False,
+        "topic_disable_leader": True,
+        "table_standby_replicas": 0,
+        "store": "memory://",
+        "web_enabled": False,
+        "web_bind": "127.0.0.1",
+        "key_serializer": "raw",
+        "value_serializer": "raw",
+        "Table": PageTable,
+    }
+
+
+class App(faust.App):
+    """Faust's application with a stop that checkpoints before Faust stops what a checkpoint needs."""
+
+    before_stop: Any = None
+
+    async def _stop_consumer(self) -> None:
+        if self.before_stop is not None:
+            await self.before_stop()
+        await super()._stop_consumer()
+
+
+class FaustWorker:
+    """Ties Faust's callbacks to the shell."""
+
+    def __init__(self, ready: Ready) -> None:
+        self.config = ready.config
+        self.app: Any = App(ready.config.kafka.group, **settings(ready.config))
+        self.shell = Shell(ready, self._generation)
+        self.app.transport = transport_of(self.app, self.config, self.shell.cover, self.shell.polled)
+        self.app.before_stop = self._before_stop
+        self._staged: dict[int, dict[bytes, bytes]] = {}
+        self._make_table(ready.partitions)
+        topic = self.app.topic(self.config.topics.requests, schema=PassThrough(), partitions=ready.partitions)
+        self.app.agent(topic, concurrency=1, name="slices")(self._slices)
+        self.app.on_partitions_revoked.connect(self._on_revoked, weak=False)
+
+    def _generation(self) -> int:
+        return int(self.app.consumer_generation_id)
+
+    def _make_table(self, partitions: int) -> None:
+        PageTable.topic_name = self.config.topics.pages
+        table: Any = self.app.Table(
+            "pages",
+            partitions=partitions,
+            key_type=bytes,
+            value_type=bytes,
+            on_changelog_event=self._on_page,
+            on_recover=self._on_recover,
+            recovery_buffer_size=16,
+        )
+        table.persisted = self._persisted
+        self.table = table
+
+    # --- recovery: Faust swallows every exception in these two, so they end the process themselves
+
+    def _persisted(self, tp: TP) -> int:
+        """Called at each assignment: the rule of generations decides here which arrays are kept."""
+        if self.shell.kept(tp.partition):
+            return self.shell.owned[tp.partition].emitter.log_offset
+        self.shell.drop(tp.partition)
+        self._staged.pop(tp.partition, None)
+        self.shell.health.recovered(False)
+        return -1
+
+    async def _on_page(self, event: Any) -> None:
+        try:
+            partition = event.message.partition
+            if not self.shell.kept(partition):
+                stage(self._staged.setdefault(partition, {}), event.key, event.value)
+                reach("in_recovery")
+        except Exception as error:  # noqa: BLE001
+            end_process(error)
+
+    async def _on_recover(self) -> None:
+        try:
+            await self._load_assigned()
+        except Exception as error:  # noqa: BLE001
+            end_process(error)
+
+    async def _load_assigned(self) -> None:
+        requests = self.config.topics.requests
+        numbers = sorted(tp.partition for tp in self.app.consumer.assignment() if tp.topic == requests)
+        pages = {n: None if self.shell.kept(n) else self._staged.pop(n, {}) for n in numbers}
+        self._staged.clear()
+        await self.shell.take(pages, await committed_offsets(self.config.kafka, requests))
+
+    # --- slices
+
+    async def _slices(self, stream: Any) -> None:
+        async for event in stream.noack().events():
+            message = event.message
+            if message.generation_id != self.app.consumer_generation_id:
+                continue
+            try:
+                seek = await self.shell.handle(message.value)
+                if seek is not None:
+                    await self.app.consumer.seek_back(message.tp, seek)
+            except Exception as error:  # noqa: BLE001
+                end_process(error)
+
+    # --- letting go
+
+    async def _on_revoked(self, app: Any, revoked: Iterable[TP], **_: Any) -> None:
+        if not revoked or not self.shell.owned or self.shell.stopping:
+            return
+        reach("in_revoke")
+        self.shell.health.recovered(False)
+        await self._save(self.config.kafka.session_timeout_s / 2, "partitions are revoked")
+
+    async def _before_stop(self) -> None:
+        self.shell.stopping = True
+        self.shell.health.stopping()
+        if not await self._save(self.config.worker.stop_s, "stop"):
+            end_process(Fatal(f"no checkpoint within worker.stop_s ({self.config.worker.stop_s} s): replay follows"))
+
+    async def _save(self, within_s: float, why: str) -> bool:
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(within_s):
+                await self.shell.checkpoint_all()
+                await self.app.consumer.commit()
+        except TimeoutError:
+            log.warning("%s: no checkpoint within %.1f s; what follows the last one is replayed", why, within_s)
+            return False
+        except Exception as error:  # noqa: BLE001
+            end_process(error)
+        log.info("%s: checkpoint and commit in %.0f ms", why, 1000 * (time.monotonic() - began))
+        return True
+
+
+async def run(config: Config, parts: Parts) -> int:
+    """Work until SIGTERM or SIGINT. Raises ConfigError and Fatal before the group is joined."""
+    async with prepare(config, parts) as ready:
+        worker = FaustWorker(ready)
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, stop.set)
+        return await _until_stopped(worker, stop)
+
+
+async def _until_stopped(worker: FaustWorker, stop: asyncio.Event) -> int:
+    app, config = worker.app, worker.config
+    tasks = [asyncio.create_task(_guarded(work)) for work in tasks_of(worker.shell)]
+    starting = asyncio.create_task(_guarded(app.start()))
+    stopped = asyncio.create_task(stop.wait())
+    crashed = asyncio.create_task(app._crashed.wait())
+    await asyncio.wait([stopped, crashed], return_when=asyncio.FIRST_COMPLETED)
+    if crashed.done():
+        end_process(Fatal(f"Faust crashed: {app.crash_reason!r}"))
+    await worker.shell.drain()
+    loop = asyncio.get_running_loop()
+    loop.call_later(config.worker.stop_s + 15.0, end_process, Fatal("Faust did not stop in time"))
+    await app.stop()
+    for task in [*tasks, starting, crashed]:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    await worker.shell.close()
+    log.info("stopped")
+    return 0
+
+
+async def _guarded(work: Awaitable[Any]) -> None:
+    """A background task that fails ends the process."""
+    try:
+        await work
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:  # noqa: BLE001
+        end_process(error)
+
+
+def main(config: Config, parts: Parts | None = None) -> int:
+    """Run the worker; returns the exit code. Errors before the start are one clear line."""
+    try:
+        return asyncio.run(run(config, parts or production_parts()))
+    except ConfigError as error:
+        log.critical("%s", error)
+        return 2
+    except Fatal as error:
+        log.critical("%s", error)
+        return 1
+
+
+__all__ = ["EXIT_FATAL", "main"]
