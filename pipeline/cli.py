@@ -1,0 +1,314 @@
+"""The command `keywatch`. Imports are made inside of the commands, so that `--help` and completion are quick.
+
+Exit codes: 0 done; 1 something outside failed (broker, ClickHouse, disk) or a check found a fault; 2 wrong use or
+configuration; 130 interrupted. What a user can run into is one line on stderr, without a traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec
+
+import typer
+
+from pipeline.errors import ConfigError, Fatal, Retry
+
+P = ParamSpec("P")
+
+app = typer.Typer(
+    name="keywatch", help="Sees a leaked API key in use within seconds, says why, takes it out of use.",
+    no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+)  # fmt: skip
+config_app = typer.Typer(help="Show, check and describe the configuration.", no_args_is_help=True)
+geo_app = typer.Typer(help="The geo databases.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+app.add_typer(geo_app, name="geo")
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", envvar="KEYWATCH_CONFIG", help="TOML file; KEYWATCH_* variables override it.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of words.")]
+
+
+def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
+    """A command whose expected trouble is one line and an exit code."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        raise typer.Exit(exit_code(functools.partial(command, *args, **kwargs)))
+
+    return run
+
+
+def exit_code(run: Callable[[], int | None]) -> int:
+    """Run, and say in one line what went wrong."""
+    try:
+        return run() or 0
+    except ConfigError as error:
+        return _say(str(error), 2)
+    except (Fatal, Retry) as error:
+        return _say(str(error), 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader went away, as `| head` does
+        return 0
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        where = f" {error.filename}" if error.filename else ""
+        return _say(f"the disk is full:{where}" if full else f"{error.strerror or error}{where}", 1)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _say(text: str, code: int) -> int:
+    line = " ".join(text.split())
+    sys.stderr.write(f"keywatch: {line}\n")
+    return code
+
+
+def _load(path: Path | None) -> Any:
+    from pipeline import config
+
+    return config.load(path)
+
+
+@app.callback()
+def options(
+    log_level: Annotated[str, typer.Option(envvar="KEYWATCH_LOG_LEVEL", help="debug, info, warning, error.")] = "info",
+    log_json: Annotated[bool, typer.Option(envvar="KEYWATCH_LOG_JSON", help="Log lines as JSON.")] = False,
+) -> None:
+    """Sees a leaked API key in use within seconds, says why, takes it out of use."""
+    from pipeline import log
+
+    if log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        raise typer.BadParameter("the log level is debug, info, warning or error")
+    log.set_up(log_level, as_json=log_json)
+
+
+@app.command()
+@guarded
+def worker(
+    config: ConfigFile = None, runner: Annotated[str, typer.Option(help="faust, or plain (aiokafka alone).")] = "faust"
+) -> int:
+    """Judge every event of the requests topic, until stopped."""
+    if runner not in ("faust", "plain"):
+        raise ConfigError(f"unknown runner '{runner}'; there are faust and plain")
+    settings = _load(config)
+    if runner == "faust":
+        from pipeline.runners import worker as faust_worker
+
+        return faust_worker.main(settings)
+    from pipeline.runners import plain
+
+    return plain.main(settings)
+
+
+@app.command()
+@guarded
+def respond(config: ConfigFile = None) -> int:
+    """Carry incidents out: guard, act, record, until stopped."""
+    from pipeline.respond import responder
+
+    return responder.main(_load(config))
+
+
+@app.command()
+@guarded
+def intake(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Files or folders, with --from files.")] = None,
+    config: ConfigFile = None,
+    source: Annotated[str, typer.Option("--from", help="topic (the raw topic), http, or files.")] = "",
+    format: Annotated[str, typer.Option("--format", help="The gateway's format, instead of intake.format.")] = "",
+) -> None:
+    """Take a gateway's log in: decode, strip secrets, key by key id, write to the requests topic."""
+    import asyncio
+
+    import msgspec
+
+    from pipeline.intake import run
+
+    settings = _load(config)
+    if format:
+        settings = msgspec.structs.replace(settings, intake=msgspec.structs.replace(settings.intake, format=format))
+    chosen = source or ("files" if paths else "topic")
+    asyncio.run(run(settings, {"topic": "kafka"}.get(chosen, chosen), tuple(paths or ())))
+
+
+@app.command()
+@guarded
+def replay(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Files or folders of logs, gzip too.")] = None,
+    format: Annotated[str, typer.Option("--format", help="native, cloudtrail, combined, kong, ...")] = "native",
+    keys: Annotated[Path | None, typer.Option(help="What is declared of keys: JSON lines or CSV.")] = None,
+    config: ConfigFile = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for incidents, findings and windows as JSON lines.")] = None,
+    as_json: AsJson = False,
+    key_from: Annotated[str, typer.Option(help="Combined logs: the key is the user or the address.")] = "",
+    partitions: Annotated[int, typer.Option(help="As many as the topic has.")] = 1,
+    partitioner: Annotated[str, typer.Option(help="murmur2 (Java) or crc32 (librdkafka).")] = "murmur2",
+    topic: Annotated[str, typer.Option(help="Replay a range of this topic instead of files.")] = "",
+    from_: Annotated[str, typer.Option("--from", help="RFC 3339, with --topic.")] = "",
+    to: Annotated[str, typer.Option("--to", help="RFC 3339, with --topic.")] = "",
+) -> int:
+    """Run the very same judgement over old logs, with all effects off."""
+    from pipeline.runners.replay import ReplayOptions, main
+
+    return main(
+        ReplayOptions(
+            paths=tuple(paths or ()), format=format, keys=keys, config=config, out=out, json=as_json, key_from=key_from,
+            partitions=partitions, partitioner=partitioner, topic=topic, from_=from_, to=to,
+        )
+    )  # fmt: skip
+
+
+@app.command()
+@guarded
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards and print the addresses.")] = False,
+    broker: Annotated[str, typer.Option(help="HOST:PORT of a Kafka instead of the embedded broker.")] = "",
+) -> int:
+    """The whole product, small, on this machine: attacks, incidents, a revoked key."""
+    from pipeline.runners.demo import main
+
+    return main(keep, broker or None)
+
+
+@app.command()
+@guarded
+def bench(as_json: AsJson = False) -> int | None:
+    """Events per second and nanoseconds per step, measured here and now."""
+    from pipeline.runners.bench import main
+
+    return main(as_json)
+
+
+@app.command()
+@guarded
+def migrate(
+    config: ConfigFile = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be applied.")] = False,
+) -> None:
+    """Bring ClickHouse's tables up to date."""
+    from pipeline.migrate import migrate as apply
+
+    names = apply(_load(config).clickhouse, dry_run)
+    for name in names:
+        typer.echo(f"{'would apply' if dry_run else 'applied'} {name}")
+    if not names:
+        typer.echo("nothing to do")
+
+
+@app.command()
+@guarded
+def keys(
+    key: Annotated[str, typer.Argument(help="A key id; `import` to declare keys from FILE; nothing for all.")] = "",
+    file: Annotated[Path | None, typer.Argument(help="With import: the export to read.")] = None,
+    config: ConfigFile = None,
+    source: Annotated[str, typer.Option("--from", help="With import: csv, kong or aws.")] = "csv",
+    yes: Annotated[bool, typer.Option("--yes", help="With import: write without asking.")] = False,
+    as_json: AsJson = False,
+) -> int | None:
+    """Requests, error rates, last use and places of keys; or `keys import --from csv|kong|aws FILE`."""
+    settings = _load(config)
+    if key == "import":
+        from pipeline.declare import import_keys
+
+        if file is None:
+            raise ConfigError("keywatch keys import needs the FILE to read")
+        return import_keys(settings, file, source, yes)
+    from pipeline.asking import print_keys
+
+    return print_keys(settings, key, as_json)
+
+
+@app.command()
+@guarded
+def incidents(
+    config: ConfigFile = None,
+    key: Annotated[str, typer.Option(help="Of this key only.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
+    as_json: AsJson = False,
+) -> int | None:
+    """The newest incidents."""
+    from pipeline.asking import print_incidents
+
+    return print_incidents(_load(config), key, limit, as_json)
+
+
+@app.command()
+@guarded
+def explain(incident_id: str, config: ConfigFile = None, as_json: AsJson = False) -> int | None:
+    """One incident: the evidence in words and numbers, sample requests, what is normal for the key."""
+    from pipeline.asking import print_explanation
+
+    return print_explanation(_load(config), incident_id, as_json)
+
+
+@app.command()
+@guarded
+def doctor(
+    config: ConfigFile = None,
+    sample: Annotated[Path | None, typer.Option(help="Name the format of this log, and what it leaves blind.")] = None,
+) -> int:
+    """Check configuration, broker, topics, ClickHouse, geo databases and webhooks; say what to do."""
+    from pipeline import doctor as checks
+
+    return checks.main(config, sample)
+
+
+@config_app.command("show")
+@guarded
+def config_show(config: ConfigFile = None) -> None:
+    """The whole configuration as it counts, defaults included; secrets as stars."""
+    from pipeline.config import show
+
+    typer.echo(show(_load(config)), nl=False)
+
+
+@config_app.command("check")
+@guarded
+def config_check(config: ConfigFile = None) -> None:
+    """Whether the configuration is right, the detectors' tables too."""
+    from pipeline.doctor import check_detectors
+
+    check_detectors(_load(config))
+    typer.echo("the configuration is right")
+
+
+@config_app.command("schema")
+@guarded
+def config_schema() -> None:
+    """JSON Schema of the configuration file."""
+    import json
+
+    from pipeline.config import schema
+
+    typer.echo(json.dumps(schema(), indent=2))
+
+
+@geo_app.command("info")
+@guarded
+def geo_info(
+    address: Annotated[str, typer.Argument(help="Also look this address up.")] = "", config: ConfigFile = None
+) -> None:
+    """The databases in use, their dates and licences."""
+    from pipeline.geo.provider import open_geo
+
+    geo = open_geo(_load(config).geo)
+    for base in geo.databases():
+        typer.echo(f"{base.name}  {base.built_at:%Y-%m-%d}  {base.description}  {base.path}")
+    if address:
+        typer.echo(repr(geo.look_up(address)))
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
