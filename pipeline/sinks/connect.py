@@ -11,7 +11,13 @@ from urllib.parse import urlsplit
 import clickhouse_connect
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
+from clickhouse_connect.driver.exceptions import (
+    ClickHouseError,
+    DatabaseError,
+    DataError,
+    NotSupportedError,
+    ProgrammingError,
+)
 
 from pipeline.config import ClickHouse
 from pipeline.errors import ConfigError, Fatal, Retry
@@ -99,6 +105,8 @@ def by_consequence(where: str, error: Exception) -> Exception:
     code = error_code(error)
     if code in PASSING_CODES:
         return Retry(f"{where}: {first_line(error)}")
+    if isinstance(error, (DataError, ProgrammingError, NotSupportedError)):  # the client's own: the rows don't fit
+        return Fatal(f"{where}: {first_line(error)}")
     if isinstance(error, DatabaseError) and code > 0:
         return Fatal(f"{where}: {first_line(error)}; does the schema fit? run `keywatch migrate`")
     return Retry(f"{where}: {first_line(error)}")

@@ -14,6 +14,7 @@ import urllib.request
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlencode, urlsplit
 
@@ -29,7 +30,7 @@ from pipeline.sinks.chdb_engine import split_insert
 from tests.clickhouse_front import FrontProcess, front  # noqa: F401
 
 
-def _client(url: str, **options: object) -> Client:
+def _client(url: str, **options: Any) -> Client:
     address = urlsplit(url)
     return clickhouse_connect.get_client(host=address.hostname, port=address.port, **options)
 
@@ -41,7 +42,7 @@ def client(front: str) -> Iterator[Client]:  # noqa: F811
     client.close()
 
 
-def _post(url: str, body: bytes = b"", encoding: str = "", **query: str) -> tuple[int, str, dict[str, str]]:
+def _post(url: str, body: bytes = b"", encoding: str = "", **query: Any) -> tuple[int, str, dict[str, str]]:
     headers = {"Content-Encoding": encoding} if encoding else {}
     request = urllib.request.Request(f"{url}/?{urlencode(query)}", data=body, headers=headers)
     try:
@@ -98,13 +99,13 @@ def test_an_unknown_setting_and_an_expired_session_are_refused(front: str) -> No
 
 
 def test_a_session_ends_after_its_time(front: str) -> None:  # noqa: F811
-    session = {"session_id": "short", "session_timeout": "0"}
+    session: dict[str, Any] = {"session_id": "short", "session_timeout": "0"}
     assert _post(front, query="CREATE TEMPORARY TABLE gone (a UInt8)", **session)[0] == 200
     assert _post(front, query="SELECT * FROM gone", **session)[0] == 404
 
 
 def test_a_readonly_statement_leaves_its_session_usable(front: str) -> None:  # noqa: F811
-    session = {"session_id": "reader"}
+    session: dict[str, Any] = {"session_id": "reader"}
     assert _post(front, query="CREATE DATABASE nobody", readonly="1", max_threads="1", **session)[0] != 200
     assert _post(front, query="SET max_threads = 2", **session)[0] == 200
 

@@ -21,6 +21,12 @@ from tests.clickhouse_front import FrontProcess, clickhouse, front, migrated  # 
 from tests.row_examples import AT_US, rows_of
 
 
+def _sink(kind: str, folder: Path, config: ClickHouse) -> RowSink:
+    if kind == "clickhouse":
+        return ClickHouseSink(config)
+    return FileSink(folder) if kind == "file" else MemorySink()
+
+
 class Subject:
     """A sink and a way to read back what it holds: (key, one column's value) of a table, in order of the key."""
 
@@ -28,11 +34,7 @@ class Subject:
         self.kind = kind
         self.folder = folder
         self.config = config
-        self.sink: RowSink = {
-            "clickhouse": lambda: ClickHouseSink(config),
-            "file": lambda: FileSink(folder),
-            "memory": MemorySink,
-        }[kind]()
+        self.sink = _sink(kind, folder, config)
 
     def column(self, table: str, name: str) -> list[Any]:
         """The values of one column."""
