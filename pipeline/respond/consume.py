@@ -79,13 +79,13 @@ class Incidents(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka as
         self._health.polled()
         full = self._progress.unfinished >= MAX_IN_FLIGHT
         self._pause(full)
-        generation = self._generation
         try:
             batches = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_IN_FLIGHT)
         except KafkaError as error:
             log.warning("cannot read %s, trying again: %s", self._topic, error)
             await asyncio.sleep(RETRY_S)
             return
+        generation = self._generation  # not before: an assignment may have come while we waited for its records
         for batch in batches.values():
             await self._begin(generation, batch)
         if asyncio.get_running_loop().time() - self._committed_at_s >= COMMIT_S:

@@ -98,7 +98,7 @@ def check(respond: Respond) -> None:
     if policy.mode not in MODES:
         raise ConfigError(f"respond.revocation.mode is {policy.mode!r}: one of {', '.join(MODES)}")
     if policy.min_severity not in SEVERITIES:
-        raise ConfigError(f"respond.revocation.min_severity {policy.min_severity!r}: one of {', '.join(SEVERITIES)}")
+        raise ConfigError(f"respond.revocation.min_severity is {policy.min_severity!r}: not in {', '.join(SEVERITIES)}")
     if len(set(names)) != len(names):
         raise ConfigError("respond.endpoints: two have the same name")
     if policy.endpoint and policy.endpoint not in names:
