@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -76,17 +77,26 @@ def _load(path: Path | None) -> Any:
     return config.load(path)
 
 
+SERVICES = frozenset({"worker", "respond", "intake"})
+"""Commands that run on and log what they do; the others say on stdout what they found, and log errors only."""
+
+
 @app.callback()
 def options(
-    log_level: Annotated[str, typer.Option(envvar="KEYWATCH_LOG_LEVEL", help="debug, info, warning, error.")] = "info",
+    context: typer.Context,
+    log_level: Annotated[str, typer.Option(envvar="KEYWATCH_LOG_LEVEL", help="debug, info, warning, error.")] = "",
     log_json: Annotated[bool, typer.Option(envvar="KEYWATCH_LOG_JSON", help="Log lines as JSON.")] = False,
 ) -> None:
     """Sees a leaked API key in use within seconds, says why, takes it out of use."""
     from pipeline import log
 
-    if log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+    if log_level.upper() not in ("", "DEBUG", "INFO", "WARNING", "ERROR"):
         raise typer.BadParameter("the log level is debug, info, warning or error")
-    log.set_up(log_level, as_json=log_json)
+    serves = context.invoked_subcommand in SERVICES
+    log.set_up(log_level or ("info" if serves else "error"), as_json=log_json)
+    if not serves and not log_level:
+        for name in ("aiokafka", "urllib3", "clickhouse_connect"):  # what they tell comes as our one line
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @app.command()

@@ -1,0 +1,240 @@
+"""`keywatch doctor`: is everything there that a deployment needs, and if not, what to do about it.
+
+Each check is a function that returns findings and never raises for a fault that it looks for. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+import typer
+
+from detectors.detector import (
+    SEES_ADDRESS,
+    SEES_BYTES,
+    SEES_CLIENT,
+    SEES_DENIED,
+    SEES_OUTCOME,
+    SEES_ROUTE,
+    SEES_STATUS,
+)
+from pipeline.config import Config, Endpoint, load
+from pipeline.errors import ConfigError, Fatal, Retry
+
+State = Literal["ok", "warn", "fail"]
+COLOURS: Final[dict[State, str]] = {"ok": "green", "warn": "yellow", "fail": "red"}
+OLD_DAYS: Final = 365
+"""Networks change hands: of a year-old database a few percent of the addresses are wrong."""
+CHECK_TIMEOUT_S: Final = 20.0
+SAMPLE_BYTES: Final = 256 * 1024
+
+BLIND: Final = (
+    (SEES_ADDRESS, "client addresses: geography says nothing"),
+    (SEES_STATUS, "statuses: errors says nothing"),
+    (SEES_DENIED, "the key id of refused requests (401, 403, 429): errors misses them"),
+    (SEES_BYTES, "bytes: downloads are seen by their number of requests only"),
+    (SEES_OUTCOME, "whether the key was accepted: it is taken from the status"),
+    (SEES_CLIENT, "user agents: a new client is not seen"),
+    (SEES_ROUTE, "routes: endpoints are not told apart"),
+)
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One line: what was looked at, how it is, and what to do where it is not well."""
+
+    state: State
+    about: str
+    text: str
+    advice: str = ""
+
+
+def main(config_file: Path | None, sample: Path | None = None) -> int:
+    """Exit code: 0 where nothing failed (warnings may stand), 1 where something did, 2 for a wrong configuration."""
+    if sample is not None:
+        return _print(check_sample(sample))
+    config = load(config_file)
+    check_detectors(config)
+    findings = [Finding("ok", "config", f"{config_file or 'defaults and variables'}"), *asyncio.run(check(config))]
+    return _print(findings)
+
+
+def _print(findings: list[Finding]) -> int:
+    for finding in findings:
+        advice = f"\n      {'':12} -> {finding.advice}" if finding.advice else ""
+        state = typer.style(f"{finding.state:5}", fg=COLOURS[finding.state])
+        typer.echo(f"{state} {finding.about:12} {finding.text}{advice}")
+    return 1 if any(finding.state == "fail" for finding in findings) else 0
+
+
+async def check(config: Config) -> list[Finding]:
+    """All checks of the surroundings, at once."""
+    checks: tuple[tuple[str, Callable[[Config], Awaitable[list[Finding]]]], ...] = (
+        ("kafka", check_kafka),
+        ("clickhouse", check_clickhouse),
+        ("geo", check_geo),
+        ("webhooks", check_webhooks),
+    )
+    found = await asyncio.gather(*(_bounded(name, run(config)) for name, run in checks))
+    return [finding for findings in found for finding in findings]
+
+
+async def _bounded(about: str, run: Awaitable[list[Finding]]) -> list[Finding]:
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            return await run
+    except TimeoutError:
+        return [Finding("fail", about, f"no answer within {CHECK_TIMEOUT_S:.0f} s", "is a firewall between?")]
+    except (ConfigError, Fatal, Retry) as error:
+        return [
+            Finding("fail", about, " ".join(str(error).split()), f"check the section [{about}] of the configuration")
+        ]
+
+
+def check_detectors(config: Config) -> None:
+    """Raises ConfigError for a detector's table or setting that does not exist, or a value out of place."""
+    from detectors import DETECTORS
+
+    known = {detector.name: detector for detector in DETECTORS}
+    for name, table in config.detectors.items():
+        if name not in known:
+            raise ConfigError(f"detectors.{name}: there is no such detector; there are {', '.join(known)}")
+        try:
+            msgspec.convert(
+                {**msgspec.structs.asdict(known[name].config), **_known_fields(name, table, known[name])},
+                type(known[name].config),
+            )
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"detectors.{name}: {str(error).replace('`', '')}") from error
+
+
+def _known_fields(name: str, table: dict[str, Any], detector: Any) -> dict[str, Any]:
+    fields = detector.config.__struct_fields__
+    for field in table:
+        if field not in fields:
+            raise ConfigError(f"detectors.{name}.{field}: unknown setting; there are {', '.join(fields)}")
+    return table
+
+
+async def check_kafka(config: Config) -> list[Finding]:
+    """Broker, topics, partition counts. Raises Fatal where no broker answers."""
+    from pipeline.sinks.topics import partitions_of, topic_specs
+
+    topics = config.topics
+    names = [spec.name for spec in topic_specs(config)] + [topics.pages]
+    existing = await partitions_of(config.kafka, names)
+    findings = [Finding("ok", "kafka", f"{config.kafka.brokers} answers ({config.kafka.security})")]
+    findings += [_missing(config, name) for name in names if name not in existing]
+    findings += [Finding("ok", "topic", f"{name}: {count} partitions") for name, count in sorted(existing.items())]
+    requests, pages = existing.get(topics.requests), existing.get(topics.pages)
+    if requests and pages and requests != pages:
+        text = f"{topics.pages} has {pages} partitions, {topics.requests} has {requests}"
+        advice = f"make {topics.pages} anew with {requests} partitions; state is then learned again"
+        findings.append(Finding("fail", "topic", text, advice))
+    if existing.get(topics.decisions, 1) != 1:
+        advice = "one partition is what makes the caps on acts one count; make it anew"
+        findings.append(Finding("fail", "topic", f"{topics.decisions} has more than one partition", advice))
+    return findings
+
+
+def _missing(config: Config, name: str) -> Finding:
+    if config.kafka.declare_topics:
+        return Finding("warn", "topic", f"{name} is missing", "the first worker creates it (kafka.declare_topics)")
+    return Finding("fail", "topic", f"{name} is missing", "create it (deploy/ has the commands), or set declare_topics")
+
+
+async def check_clickhouse(config: Config) -> list[Finding]:
+    """Reachable, and no migration missing. Raises ConfigError or Retry where not."""
+    from pipeline.migrate import migrate
+    from pipeline.sinks.connect import display_name
+
+    waiting = await asyncio.to_thread(migrate, config.clickhouse, True)
+    where = f"{display_name(config.clickhouse)}, database {config.clickhouse.database}"
+    if waiting:
+        text = f"{where}: {len(waiting)} migrations are missing ({', '.join(waiting)})"
+        return [Finding("fail", "clickhouse", text, "run `keywatch migrate`")]
+    return [Finding("ok", "clickhouse", f"{where}: tables are up to date")]
+
+
+async def check_geo(config: Config) -> list[Finding]:
+    """Which databases, how old, under which licence. Raises ConfigError for one that can't be read."""
+    from pipeline.geo.provider import open_geo
+
+    geo = open_geo(config.geo)
+    now = datetime.now(UTC)
+    findings = []
+    for base in geo.databases():
+        days = (now - base.built_at).days
+        text = f"{base.name} of {base.built_at:%Y-%m-%d} ({days} days old): {base.description or 'no licence stated'}"
+        old = days > OLD_DAYS
+        advice = "set geo.country_db and geo.asn_db to newer files of your own (GeoLite2, DB-IP, IPinfo)" if old else ""
+        findings.append(Finding("warn" if old else "ok", "geo", text, advice))
+    return findings
+
+
+async def check_webhooks(config: Config) -> list[Finding]:
+    """Whether each endpoint's URL is allowed and its name resolves to addresses that may be called."""
+    if not config.respond.endpoints:
+        advice = "add [[respond.endpoints]] with name, url and secret"
+        return [Finding("warn", "webhooks", "no endpoint: incidents reach Kafka and ClickHouse only", advice)]
+    return [await _check_endpoint(endpoint) for endpoint in config.respond.endpoints]
+
+
+async def _check_endpoint(endpoint: Endpoint) -> Finding:
+    from pipeline.respond.address import AddressError, check_url, is_public, system_look_up
+
+    about = f"webhook {endpoint.name}"
+    try:
+        parts = check_url(endpoint.url, endpoint.allow_private)
+        host = parts.hostname or ""
+        addresses = await system_look_up(host, parts.port or (443 if parts.scheme == "https" else 80))
+    except AddressError as error:
+        return Finding("fail", about, str(error), "set respond.endpoints.url to an https URL")
+    except OSError:
+        return Finding("fail", about, "its host name does not resolve", "check respond.endpoints.url and the resolver")
+    private = [address for address in addresses if not is_public(address)]
+    if private and not endpoint.allow_private:
+        return Finding(
+            "fail", about, f"{host} is the private address {private[0]}", "set allow_private if that is meant"
+        )
+    return Finding("ok", about, f"{host} resolves to {', '.join(addresses[:3])}")
+
+
+def check_sample(path: Path) -> list[Finding]:
+    """The format of a log, how its records read, and what it leaves blind. Raises ConfigError."""
+    from pipeline.formats import FORMATS, detect
+
+    raw = read_sample(path)
+    name = detect(raw)
+    if name is None:
+        advice = f"known are {', '.join(sorted(FORMATS))}; a gateway not among them can write the native form"
+        return [Finding("fail", "format", f"{path}: no known format", advice)]
+    findings = [Finding("ok", "format", f"{path}: {name} (intake.format or --format {name})")]
+    return findings + blind_spots(FORMATS[name].sees)
+
+
+def blind_spots(sees: int) -> list[Finding]:
+    """What a format with these SEES_* bits can't tell."""
+    blind = [Finding("warn", "blind", f"it does not tell {words}") for bit, words in BLIND if not sees & bit]
+    return blind or [Finding("ok", "blind", "it tells all that the detectors use")]
+
+
+def read_sample(path: Path) -> bytes:
+    """The beginning of a log, gunzipped where it is gzip. Raises ConfigError."""
+    import zlib
+
+    try:
+        with path.open("rb") as file:
+            raw = file.read(SAMPLE_BYTES)
+    except OSError as error:
+        raise ConfigError(f"sample {path}: {error.strerror}") from error
+    if raw[:2] != b"\x1f\x8b":
+        return raw
+    try:
+        return zlib.decompressobj(31).decompress(raw, SAMPLE_BYTES)
+    except zlib.error as error:
+        raise ConfigError(f"sample {path} is damaged gzip: {error}") from error
