@@ -1,0 +1,434 @@
+"""Use at hours of the week at which this key is not used.
+
+Detects: night and weekend use of a key that keeps hours: its declared business hours where the catalogue has them, else
+  the rhythm of its own visits, filled up from eight archetypes of people; in its own time zone where that is known.
+Misses: round-the-clock keys (it abstains at an entropy of 7.0 bits and more, and says so), an intruder who keeps the
+  owner's hours, most of what a job does at another hour than its own (gap and phase would see that).
+False alarms: holidays (2 to 8 times nominal), travel by two hours and more, a first late evening; so at most 10 bits,
+  and alone it is a finding, not an incident. Late evenings come in runs: the evidence allows for it for three days.
+Source: reference/evidence.md, section 2 (recursion, figures) and section 4 (e4).
+
+The unit is the visit, not the event: the first counted event of a visit decides the hour, and every event of the
+visit gives the same bits. The hour is learned when the visit has settled, or not at all if an incident was open.
+A histogram of visits over 168 hours, decayed with 60 days once a week, a byte each in units of 1/8 visit, rounded by a
+hash so that rounding neither feeds nor starves a bin. Local bins need no care for daylight saving; bins in UTC have a
+kernel of one hour. If a key's zone becomes known, or unknown, its histogram is turned by the difference.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from detectors.archetypes import ARCHETYPES, SHARES, SHIFT_SHARES
+from detectors.compile import compiled
+from detectors.detector import NOTHING, SEES_OUTCOME, Context, Detector
+from detectors.surprise import bits_of, halved, log2_of, quantise
+
+HOURS: Final = 168
+UNIT: Final = 8.0  # a visit in the histogram's bytes; 1 costs 0.05 bits a visit
+WEEK_S: Final = 604_800
+KERNEL: Final = (0.39894, 0.24197, 0.05399, 0.00443, 0.00013)  # Gaussian of 1 h at 0 .. 4 h, sums to 1 on both sides
+PRIORS: Final = (1.0, 6.0, 40.0)  # weights of the archetypes in visits; one alone hides the sharpest keys
+TEMPER: Final = 0.5  # visits of one day are not independent
+ODD_BITS: Final = 4.321928094887363  # p = .05: an odd hour
+ODD_RUN_H: Final = 72
+TABLE: Final = np.array(ARCHETYPES) / np.sum(np.array(ARCHETYPES), axis=1, keepdims=True)
+LOG_TABLE: Final = np.log(TABLE)
+KINDS: Final = len(ARCHETYPES)
+LOG_SHARES: Final = np.log(np.array(SHARES))
+LOG_SHIFTS: Final = np.log(np.array(SHIFT_SHARES))
+
+STATE: Final = np.dtype(
+    [
+        ("judged_s", "u4"),  # start of the visit that the fields below speak of; 0: none
+        ("odd_h", "u4"),  # hour since the epoch of the last visit at an odd hour; 0: none
+        ("week", "u4"),  # the histogram is decayed to this week
+        ("weight", "f4", (3,)),  # of the three priors; all 0: equal
+        ("chance", "f4", (3,)),  # of this visit's hour under each
+        ("bits", "f4"),
+        ("density", "f4"),  # of this visit's hour, mixed
+        ("outside", "f4"),  # decayed visits outside the declared hours
+        ("inside", "f4"),
+        ("profile", "u1", (HOURS,)),
+        ("hour", "u1"),  # of this visit, of the week
+        ("low", "u1"),  # usual hours of the day
+        ("median", "u1"),
+        ("high", "u1"),
+        ("kind", "u1"),  # of this visit: KIND_*
+        ("zoned", "u1"),  # the histogram's bins are 0: nothing learned, 1: UTC, 2 + shift: local
+    ],
+    align=True,
+)
+ABSTAINED: Final = 1
+LEARNED: Final = 2
+INSIDE: Final = 3
+OUTSIDE: Final = 4
+
+
+class OffHours(msgspec.Struct, frozen=True, kw_only=True):
+    """Knobs of the detector; sources in the module's text."""
+
+    abstain_entropy_bits: float = 7.0  # power .25 above, false alarms 1.6 times nominal
+    cap_bits: float = 10.0
+    declared_prior_outside: float = 0.5  # visits: declared hours are kept 19 times in 20 [judged]
+    declared_prior_inside: float = 9.5
+    declared_share_outside: float = 0.7  # of the week: 50 business hours in 168
+    odd_usual: float = 0.03  # w_h: chance that an owner's visit is at any hour at all
+    odd_in_run: float = 0.25
+    odd_at_new_place: float = 0.5
+
+
+@compiled
+def counted(event: Any) -> bool:
+    """Whether the event's caller held the key, as far as the format can tell."""
+    return int(event.authenticated) == 1 or int(event.sees) & SEES_OUTCOME == 0
+
+
+@compiled
+def start_of(visit: Any, event: Any) -> int:
+    """Second at which the running visit began: its name here."""
+    start_us = int(visit.start_us)
+    return (start_us if start_us > 0 else int(event.ts_us)) // 1_000_000
+
+
+@compiled
+def log_posterior(state: Any, kinds: int, shifts: int, step: int, first: int) -> Any:
+    """(kinds x shifts) log posterior of archetype and shift from the histogram, the best at 0."""
+    logs = np.empty(kinds * shifts)
+    for kind in range(kinds):
+        for i in range(shifts):
+            logs[kind * shifts + i] = LOG_SHARES[kind] + (LOG_SHIFTS[i] if step == 1 else 0.0)
+    for hour in range(HOURS):
+        visits = int(state.profile[hour]) / UNIT
+        if visits > 0.0:
+            for kind in range(kinds):
+                for i in range(shifts):
+                    at = (hour - first - i * step + HOURS) % HOURS
+                    logs[kind * shifts + i] += TEMPER * visits * LOG_TABLE[kind, at]
+    return logs - np.max(logs)
+
+
+@compiled
+def archetype_mix(state: Any, zoned: bool) -> Any:
+    """(168,) what people with such a histogram do: shifts of -2 .. 2 h in local bins, of 2 h round the day in UTC."""
+    shifts = 5 if zoned else 12
+    step = 1 if zoned else 2
+    first = -2 if zoned else 0
+    logs = log_posterior(state, KINDS, shifts, step, first)
+    mix = np.zeros(HOURS)
+    total = 0.0
+    for k in range(KINDS * shifts):
+        if logs[k] > -12.0:
+            share = math.exp(logs[k])
+            total += share
+            shift = first + (k % shifts) * step
+            for hour in range(HOURS):
+                mix[hour] += share * TABLE[k // shifts, (hour - shift + HOURS) % HOURS]
+    for hour in range(HOURS):
+        mix[hour] /= total
+    return mix
+
+
+@compiled
+def smoothed(state: Any) -> Any:
+    """(168,) visits by hour of the week under the kernel."""
+    wide = np.zeros(HOURS)
+    for hour in range(HOURS):
+        visits = int(state.profile[hour]) / UNIT
+        if visits > 0.0:
+            for d in range(-4, 5):
+                wide[(hour + d + HOURS) % HOURS] += visits * KERNEL[abs(d)]
+    return wide
+
+
+@compiled
+def prior_weight(state: Any, i: int) -> float:
+    """Weight of one prior; equal before anything was learned."""
+    total = float(state.weight[0]) + float(state.weight[1]) + float(state.weight[2])
+    return float(state.weight[i]) / total if total > 0.0 else 1.0 / 3.0
+
+
+@compiled
+def forecast(state: Any, zoned: bool) -> Any:
+    """(4, 168) chance of each hour of the week: under each prior, and mixed (last row)."""
+    mix = archetype_mix(state, zoned)
+    own = smoothed(state)
+    total = 0.0
+    for hour in range(HOURS):
+        total += own[hour]
+    rows = np.zeros((4, HOURS))
+    for i in range(3):
+        weight = prior_weight(state, i)
+        for hour in range(HOURS):
+            rows[i, hour] = (own[hour] + PRIORS[i] * mix[hour]) / (total + PRIORS[i])
+            rows[3, hour] += weight * rows[i, hour]
+    return rows
+
+
+@compiled
+def entropy_bits(row: Any) -> float:
+    """Of a forecast over the week; 7.39 is uniform."""
+    total = 0.0
+    for hour in range(HOURS):
+        total -= row[hour] * log2_of(row[hour])
+    return total
+
+
+@compiled
+def hour_bits(row: Any, hour: int) -> float:
+    """-log2 of the chance of an hour as rare as this one (mid-p)."""
+    tail = 0.0
+    for other in range(HOURS):
+        if row[other] < row[hour]:
+            tail += row[other]
+        elif row[other] == row[hour]:
+            tail += 0.5 * row[other]
+    return bits_of(tail)
+
+
+@compiled
+def usual_hours(row: Any) -> tuple[int, int, int]:
+    """(first, busiest, last) hour of the shortest run of the day's hours that holds 90 % of the forecast."""
+    day = np.zeros(24)
+    for hour in range(HOURS):
+        day[hour % 24] += row[hour]
+    first = 0
+    length = 24
+    busiest = 0
+    for start in range(24):
+        if day[start] > day[busiest]:
+            busiest = start
+        held = 0.0
+        for n in range(24):
+            held += day[(start + n) % 24]
+            if held >= 0.9:
+                break
+        if n + 1 < length:
+            first = start
+            length = n + 1
+    return first, busiest, (first + length - 1) % 24
+
+
+@compiled
+def judge(state: Any, event: Any, config: Any) -> tuple[int, int, float, float, float, float, float, int, int, int]:
+    """The visit's hour by its first event: (kind, hour, bits, density, three chances, low, median, high)."""
+    zoned = int(event.local_hour) >= 0
+    hour = int(event.local_hour) if zoned else int(event.utc_hour)
+    if int(event.in_hours) >= 0:
+        outside = declared_outside(state, config)
+        if int(event.in_hours) == 1:
+            return INSIDE, hour, 0.0, 1.0 - outside, 0.0, 0.0, 0.0, 0, 0, 0
+        return OUTSIDE, hour, bits_of(0.5 * outside), outside, 0.0, 0.0, 0.0, 0, 0, 0
+    if zone_changed(state, event):  # its bins mean something else: turned when this visit is learned
+        return ABSTAINED, hour, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0
+    rows = forecast(state, zoned)
+    kind = ABSTAINED if entropy_bits(rows[3]) >= float(config.abstain_entropy_bits) else LEARNED
+    low, median, high = usual_hours(rows[3])
+    bits = hour_bits(rows[3], hour) if kind == LEARNED else 0.0
+    return kind, hour, bits, rows[3, hour], rows[0, hour], rows[1, hour], rows[2, hour], low, median, high
+
+
+@compiled
+def declared_outside(state: Any, config: Any) -> float:
+    """Chance that a visit of this key is outside its declared hours: Beta-Binomial."""
+    outside = float(state.outside) + float(config.declared_prior_outside)
+    return outside / (outside + float(state.inside) + float(config.declared_prior_inside))
+
+
+@compiled
+def owner_at_any_hour(state: Any, visit: Any, event: Any, config: Any) -> float:
+    """w_h of the evidence: how ready the owner is to come at any hour."""
+    if int(visit.new_place) == 1:
+        return float(config.odd_at_new_place)
+    since_h = int(event.ts_us) // 3_600_000_000 - int(state.odd_h)
+    return float(config.odd_in_run) if since_h <= ODD_RUN_H else float(config.odd_usual)
+
+
+@compiled
+def evidence_bits(kind: int, density: float, w: float, config: Any) -> float:
+    """e4: log2 likelihood ratio of "70 % at any hour" against the owner's hours."""
+    at_random = 1.0 / HOURS
+    if kind >= INSIDE:
+        outside = float(config.declared_share_outside)
+        at_random = outside if kind == OUTSIDE else 1.0 - outside
+    return log2_of((0.3 * density + 0.7 * at_random) / ((1.0 - w) * density + w * at_random))
+
+
+@compiled
+def tell(
+    reading: Any,
+    kind: int,
+    hour: int,
+    bits: float,
+    density: float,
+    low: int,
+    median: int,
+    high: int,
+    w: float,
+    config: Any,
+) -> None:
+    """Fill the evidence."""
+    if kind == ABSTAINED:
+        return
+    reading.covered = 1
+    reading.bits = quantise(min(bits, float(config.cap_bits)))
+    evidence = evidence_bits(kind, density, w, config)
+    reading.lr_stranger = evidence
+    reading.lr_insider = evidence
+    reading.lr_stranger_slow = evidence
+    reading.observed = float(hour % 24)
+    reading.low = float(low)
+    reading.median = float(median)
+    reading.high = float(high)
+    reading.a = float(hour)
+    reading.b = 1.0 if kind >= INSIDE else 0.0
+
+
+@compiled
+def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
+    """The visit's bits: worked out at its first counted event, remembered after."""
+    if not counted(event):
+        return
+    w = owner_at_any_hour(state, visit, event, config)
+    if int(state.judged_s) == start_of(visit, event):
+        low, median, high = int(state.low), int(state.median), int(state.high)
+        kind, hour = int(state.kind), int(state.hour)
+        tell(reading, kind, hour, float(state.bits), float(state.density), low, median, high, w, config)
+        return
+    kind, hour, bits, density, _, _, _, low, median, high = judge(state, event, config)
+    tell(reading, kind, hour, float(np.float32(bits)), float(np.float32(density)), low, median, high, w, config)
+
+
+@compiled
+def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config: Any) -> None:
+    """Remember the judgement of the visit's first counted event."""
+    if not counted(event) or int(state.judged_s) == start_of(visit, event):
+        return
+    kind, hour, bits, density, c0, c1, c2, low, median, high = judge(state, event, config)
+    state.judged_s = start_of(visit, event)
+    state.kind = kind
+    state.hour = hour
+    state.bits = bits
+    state.density = density
+    state.chance[0] = c0
+    state.chance[1] = c1
+    state.chance[2] = c2
+    state.low = low
+    state.median = median
+    state.high = high
+    follow_zone(state, event)
+
+
+@compiled
+def zone_of(event: Any) -> int:
+    """What kind of bins the event speaks of: 1 UTC, 2 + hours from UTC for local ones."""
+    if int(event.local_hour) < 0:
+        return 1
+    return 2 + (int(event.local_hour) - int(event.utc_hour) + HOURS) % HOURS
+
+
+@compiled
+def zone_changed(state: Any, event: Any) -> bool:
+    """Whether the key's zone became known or unknown since the last visit; daylight saving is no change."""
+    before = int(state.zoned)
+    return before > 0 and (before == 1) != (zone_of(event) == 1)
+
+
+@compiled
+def follow_zone(state: Any, event: Any) -> None:
+    """Turn the histogram where its bins change their meaning."""
+    if zone_changed(state, event):
+        before = int(state.zoned)
+        ahead = zone_of(event) - 2 if before == 1 else HOURS - (before - 2)
+        old = np.empty(HOURS, np.uint8)
+        for hour in range(HOURS):
+            old[hour] = state.profile[hour]
+        for hour in range(HOURS):
+            state.profile[(hour + ahead) % HOURS] = old[hour]
+    state.zoned = zone_of(event)
+
+
+@compiled
+def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:
+    """The visit's hour into the histogram and the weights, or forget it."""
+    if int(state.judged_s) == 0:
+        return
+    if weight > 0.0:
+        fade(state, int(state.judged_s) // WEEK_S, int(visit.first_seen_us) // 1_000_000)
+        if int(state.kind) == OUTSIDE:
+            state.outside = float(state.outside) + 1.0
+        elif int(state.kind) == INSIDE:
+            state.inside = float(state.inside) + 1.0
+        else:
+            learn_weights(state)
+        state.profile[state.hour] = min(255, int(state.profile[state.hour]) + int(UNIT))
+        if float(state.bits) >= ODD_BITS:
+            state.odd_h = int(state.judged_s) // 3600
+    state.judged_s = 0
+
+
+@compiled
+def learn_weights(state: Any) -> None:
+    """w_a <- w_a^.98 p_a(b), normalised, then .97 w_a + .01: which weight of the archetypes forecasts this key."""
+    w0 = math.exp(0.98 * math.log(prior_weight(state, 0))) * float(state.chance[0])
+    w1 = math.exp(0.98 * math.log(prior_weight(state, 1))) * float(state.chance[1])
+    w2 = math.exp(0.98 * math.log(prior_weight(state, 2))) * float(state.chance[2])
+    total = w0 + w1 + w2
+    if total > 0.0:
+        state.weight[0] = 0.97 * w0 / total + 0.01
+        state.weight[1] = 0.97 * w1 / total + 0.01
+        state.weight[2] = 0.97 * w2 / total + 0.01
+
+
+@compiled
+def fade(state: Any, week: int, salt: int) -> None:
+    """60 days' half-life in steps of a week; a byte's remainder is rounded up with its own chance."""
+    before = int(state.week)
+    state.week = max(before, week)
+    if before == 0 or week <= before:
+        return
+    keep = halved((week - before) * 7.0 / 60.0)
+    state.outside = float(state.outside) * keep
+    state.inside = float(state.inside) * keep
+    for hour in range(HOURS):
+        state.profile[hour] = int(int(state.profile[hour]) * keep + draw(salt, hour, week))
+
+
+@compiled
+def draw(salt: int, hour: int, week: int) -> float:
+    """A number in 0 .. 1 that only key, bin and week decide."""
+    x = (salt ^ (hour * 40_503) ^ (week * 97_423)) & 0x7FFFFFFF
+    x = ((x ^ (x >> 15)) * 0x2C1B3C6D) & 0x7FFFFFFF
+    x = ((x ^ (x >> 12)) * 0x297A2D39) & 0x7FFFFFFF
+    return float(x ^ (x >> 15)) / 2147483648.0
+
+
+DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
+def explain(reading: Any, context: Context) -> str:
+    """Such as "used on Tue at 03 h, usually 08-18 h (Europe/Berlin)"."""
+    hour = int(reading.a)
+    when = f"used on {DAYS[hour // 24]} at {hour % 24:02d} h"
+    zone = context.time_zone or "UTC"
+    if reading.b == 1.0:
+        return f"{when} ({zone}), outside its declared business hours"
+    return f"{when}, usually {reading.low:02.0f}-{reading.high:02.0f} h ({zone})"
+
+
+DETECTOR: Final = Detector(
+    name="off_hours",
+    family="time",
+    unit="hour of day",
+    state=STATE,
+    shared=NOTHING,
+    config=OffHours(),
+    score=score,
+    learn=learn,
+    settle=settle,
+    explain=explain,
+)
