@@ -1,4 +1,4 @@
-"""`keywatch keys import`: what is known of keys elsewhere, as catalogue entries, and the difference to what is declared.
+"""`keywatch keys import`: keys known elsewhere as catalogue entries, and the difference to what is declared.
 
 Reads files that the operator exported with read-only credentials. Secrets are never asked for: columns and values that
 look like one are refused with their name, and of Kong's key-auth credentials `key` is dropped unread.
@@ -12,19 +12,22 @@ import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
 
 from pipeline.errors import ConfigError
+from pipeline.formats.values import environment
 from pipeline.secrets import looks_secret
 from schemas.key import BusinessHours, Key
 
 Kind = Literal["csv", "kong", "aws"]
 
 _SECRET_NAME: Final = re.compile(
-    r"(?i)^(.*[_-])?(secret|token|password|passwd|private[_-]?key|api[_-]?key|apikey|key[_-]?value|credential|hash)s?$|^key$|^value$"
+    r"(?i)^(.*[_-])?(secret|token|password|passwd|private[_-]?key|api[_-]?key|key[_-]?value|credential|hash)s?$"
+    r"|^key$|^value$"
 )
 _LISTS: Final = ("scopes", "allowed_networks", "allowed_countries")
 _WHOLE: Final = ("version",)
@@ -56,7 +59,7 @@ def read_keys(path: Path, kind: Kind) -> list[Key]:
     if kind not in readers:
         raise ConfigError(f"unknown kind of import {kind!r}; known are {', '.join(readers)}")
     keys = sorted(readers[kind](path), key=lambda key: key.key_id)
-    for one, two in zip(keys, keys[1:], strict=False):
+    for one, two in pairwise(keys):
         if one.key_id == two.key_id:
             raise ConfigError(f"{path}: the key {one.key_id} stands there twice")
     return keys
@@ -191,10 +194,10 @@ def _kong_key(credential: Mapping[str, Any], consumer: Mapping[str, Any], where:
     if not credential.get("id"):
         raise ConfigError(f"{where}: has no id; dump with `deck gateway dump --with-id`")
     tags = [str(tag) for tag in (credential.get("tags") or ())]
-    owner = consumer.get("username") or consumer.get("custom_id") or ""
+    owner = str(consumer.get("username") or consumer.get("custom_id") or "")[:128]
     ended = credential.get("ttl") == 0
     return _key(
-        {"key_id": str(credential["id"]), "owner": str(owner)[:128], "created_at": _rfc3339(credential.get("created_at")),
+        {"key_id": str(credential["id"]), "owner": owner, "created_at": _rfc3339(credential.get("created_at")),
          "environment": _environment(tags), "status": "expired" if ended else "active", "protected": True},
         where,
     )  # fmt: skip
@@ -222,14 +225,10 @@ def _aws_key(item: Mapping[str, Any], where: str) -> Key:
     )  # fmt: skip
 
 
-_LIVE: Final = frozenset({"live", "prod", "production"})
-_TEST: Final = frozenset({"test", "dev", "staging", "sandbox"})
-
-
 def _environment(words: Iterable[str]) -> str:
     """live where anything says so; test only where nothing else is said."""
-    lower = {word.lower() for word in words}
-    return "live" if lower & _LIVE else "test" if lower & _TEST else ""
+    named = {environment(word) for word in words}
+    return "live" if "live" in named else "test" if "test" in named else ""
 
 
 def _rfc3339(value: Any) -> str:

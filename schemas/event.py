@@ -14,8 +14,11 @@ from msgspec import Meta
 VERSION: Final = 1
 MAX_EVENT_BYTES: Final = 32_768  # before JSON is parsed (reference/response.md, section 7)
 
-KeyId = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
-"""Public id of the credential, never the secret; printable ASCII without blanks."""
+KeyId = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$(?!\n)")]
+"""Public id of the credential, never the secret; printable ASCII without blanks.
+
+The look-ahead is for Python, whose `$` also matches before a last line feed.
+"""
 
 # 2000-01-01 .. 2100-01-01 in microseconds: what lies outside is a unit error (s, ms, ns), not a time.
 TimeUs = Annotated[int, Meta(ge=946_684_800_000_000, lt=4_102_444_800_000_000)]

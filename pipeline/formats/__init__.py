@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.formats.files import expand, place, read_file, read_files
+from pipeline.formats.files import place, read_file
 from pipeline.formats.format import Format, Options, Refused
 from pipeline.formats.registry import FORMATS, decode, decode_line, detect, sees_of
 
@@ -14,9 +14,7 @@ __all__ = [
     "decode",
     "decode_line",
     "detect",
-    "expand",
     "place",
     "read_file",
-    "read_files",
     "sees_of",
 ]

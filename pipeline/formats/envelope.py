@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.formats.format import MAX_MESSAGE_BYTES, BadValueError, Refused
+from pipeline.formats.format import MAX_LINE_BYTES, MAX_MESSAGE_BYTES, BadValueError, Refused
 
 GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
@@ -50,15 +50,36 @@ def plain_bytes(raw: bytes) -> bytes:
 
 def json_records(raw: bytes) -> Iterator[Any]:
     """The JSON objects of one message; a `Refused` in place of each record that is none."""
+    plain = _plain_or_refused(raw)
+    if isinstance(plain, Refused):
+        yield plain
+    else:
+        yield from _parsed(plain.removeprefix(_BOM))
+
+
+def line_records(raw: bytes) -> Iterator[str | Refused]:
+    """The lines of text of one message that are not blank."""
+    plain = _plain_or_refused(raw)
+    if isinstance(plain, Refused):
+        yield plain
+    else:
+        yield from (text_line(line) for line in plain.removeprefix(_BOM).split(b"\n") if line.strip())
+
+
+def text_line(line: bytes) -> str | Refused:
+    """One line as text; what is not UTF-8 in it becomes a replacement character."""
+    if len(line) > MAX_LINE_BYTES:
+        return Refused(reason="too_large", detail=f"the line is longer than {MAX_LINE_BYTES >> 20} MB")
+    return line.rstrip(b"\r\n").decode("utf-8", "replace")
+
+
+def _plain_or_refused(raw: bytes) -> bytes | Refused:
     try:
-        plain = plain_bytes(raw)
+        return plain_bytes(raw)
     except BadValueError as error:
-        yield Refused(reason="undecodable", detail=str(error))
-        return
+        return Refused(reason="undecodable", detail=str(error))
     except TooLargeError:
-        yield Refused(reason="too_large", detail=f"the message is larger than {MAX_MESSAGE_BYTES >> 20} MB")
-        return
-    yield from _parsed(plain.removeprefix(_BOM))
+        return Refused(reason="too_large", detail=f"the message is larger than {MAX_MESSAGE_BYTES >> 20} MB")
 
 
 def _parsed(plain: bytes) -> Iterator[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -17,29 +17,7 @@ from pipeline.formats.format import MAX_LINE_BYTES, MAX_MESSAGE_BYTES, Format, O
 from pipeline.formats.registry import FORMATS, decode, decode_line
 from schemas.event import Event
 
-SUFFIXES: Final = (".json", ".jsonl", ".ndjson", ".log", ".txt", ".gz", "")
-"""What counts as a log in a folder; hidden files, LICENSE and README are passed over."""
-
 _DEFAULTS: Final = Options()
-_encode = msgspec.json.Encoder().encode
-
-
-def expand(paths: Iterable[Path]) -> list[Path]:
-    """Files named directly and those in named folders, sorted. Raises ConfigError for what is not there."""
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found += sorted(each for each in path.rglob("*") if _is_log(each))
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise ConfigError(f"{path}: no such file or folder")
-    return found
-
-
-def _is_log(path: Path) -> bool:
-    names = ("LICENSE", "README", "NOTICE")
-    return path.is_file() and path.suffix in SUFFIXES and not path.name.startswith((".", *names))
 
 
 def read_file(path: Path, format: str, options: Options = _DEFAULTS) -> Iterator[Event | Refused]:
@@ -56,24 +34,6 @@ def read_file(path: Path, format: str, options: Options = _DEFAULTS) -> Iterator
                 yield place(record, f"{name}:{number}")
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or 'can not be read'}") from None
-
-
-def read_files(paths: Iterable[Path], format: str, options: Options = _DEFAULTS) -> Iterator[Event | Refused]:
-    """All events of the files by (event time, file, line), as a log in Kafka would hold them; refusals come first.
-
-    Sorted in memory as JSON, about 450 bytes an event: a month of a busy API is imported in parts.
-    """
-    order: list[tuple[int, int, bytes]] = []
-    for path in expand(paths):
-        for record in read_file(path, format, options):
-            if isinstance(record, Refused):
-                yield record
-            else:
-                order.append((record.ts_us, len(order), _encode(record)))
-    order.sort()
-    again = msgspec.json.Decoder(Event).decode
-    for _, _, raw in order:
-        yield again(raw)
 
 
 def place(record: Event | Refused, position: str) -> Event | Refused:

@@ -9,8 +9,8 @@ from typing import Any, Final
 from pipeline.formats.aws_apigateway import AWS_APIGATEWAY
 from pipeline.formats.cloudtrail import CLOUDTRAIL
 from pipeline.formats.combined import COMBINED
-from pipeline.formats.envelope import json_records
-from pipeline.formats.format import MAX_LINE_BYTES, BadValueError, Format, Options, Refused
+from pipeline.formats.envelope import json_records, line_records, text_line
+from pipeline.formats.format import BadValueError, Format, Options, Refused
 from pipeline.formats.kong import KONG
 from pipeline.formats.native import NATIVE
 from schemas.event import Event
@@ -32,20 +32,14 @@ _DEFAULTS: Final = Options()
 def decode(raw: bytes, name: str, options: Options = _DEFAULTS) -> Iterator[Event | Refused]:
     """The events of one message in the named format. Never raises on bad input; KeyError for an unknown name."""
     format = FORMATS[name]
-    if format.lines:
-        for line in raw.splitlines():
-            if line.strip():
-                yield decode_line(line, format, options)
-        return
-    for record in json_records(raw):
+    for record in line_records(raw) if format.lines else json_records(raw):
         yield record if isinstance(record, Refused) else _event(record, format, options)
 
 
 def decode_line(line: bytes, format: Format, options: Options) -> Event | Refused:
     """One line of a text format."""
-    if len(line) > MAX_LINE_BYTES:
-        return Refused(reason="too_large", detail=f"the line is longer than {MAX_LINE_BYTES >> 20} MB")
-    return _event(line.decode("utf-8", "replace"), format, options)
+    record = text_line(line)
+    return record if isinstance(record, Refused) else _event(record, format, options)
 
 
 def _event(record: Any, format: Format, options: Options) -> Event | Refused:
