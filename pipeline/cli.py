@@ -95,7 +95,7 @@ def options(
     serves = context.invoked_subcommand in SERVICES
     log.set_up(log_level or ("info" if serves else "error"), as_json=log_json)
     if not serves and not log_level:
-        for name in ("aiokafka", "urllib3", "clickhouse_connect"):  # what they tell comes as our one line
+        for name in ("aiokafka", "urllib3.connectionpool", "clickhouse_connect"):  # said in our one line
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 

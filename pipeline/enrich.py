@@ -89,12 +89,19 @@ class Table(Generic[K, V]):
 
     def find(self, keys: list[K]) -> tuple[Array, list[V]]:
         """The rows and the objects of these keys, in their order."""
+        found = self._find(keys)
+        return self._rows.take(np.array(found, np.intp)), list(map(self._objects.__getitem__, found))
+
+    def numbers(self, keys: list[K]) -> Array:
+        """The rows alone."""
+        return self._rows.take(np.array(self._find(keys), np.intp))
+
+    def _find(self, keys: list[K]) -> list[int]:
         try:
-            found = list(map(self._index.__getitem__, keys))
+            return list(map(self._index.__getitem__, keys))
         except KeyError:
             self._admit(keys)
-            found = list(map(self._index.__getitem__, keys))
-        return self._rows.take(np.array(found, np.intp)), list(map(self._objects.__getitem__, found))
+            return list(map(self._index.__getitem__, keys))
 
     def _admit(self, keys: list[K]) -> None:
         missing = [key for key in dict.fromkeys(keys) if key not in self._index]
@@ -150,9 +157,9 @@ class Enricher:
         places = self._gather(out, self._places, [event.client_ip for event in events])
         clients = self._gather(out, self._clients, [event.user_agent for event in events])
         routes = self._operations(out, events)
-        self._gather(out, self._outcomes, [event.outcome for event in events])
-        self._gather(out, self._lives, [event.environment for event in events])
-        self._gather(out, self._sources, [event.source for event in events])
+        _spread(out, self._outcomes.numbers([event.outcome for event in events]))
+        _spread(out, self._lives.numbers([event.environment for event in events]))
+        _spread(out, self._sources.numbers([event.source for event in events]))
         self._times(out, declared)
         return EnrichedBatch(out, places, clients, routes)
 
@@ -169,8 +176,7 @@ class Enricher:
 
     def _gather(self, out: Array, table: Table[Any, V], keys: list[Any]) -> list[V]:
         rows, objects = table.find(keys)
-        for name in rows.dtype.names or ():
-            out[name] = rows[name]
+        _spread(out, rows)
         return objects
 
     def _times(self, out: Array, declared: Sequence[Key | None]) -> None:
@@ -193,11 +199,17 @@ class Enricher:
     def _operations(self, out: Array, events: Sequence[Event]) -> list[str]:
         """Route, method, and as `route` the number of both; a line feed marks what is a path, not a route."""
         routes = self._gather(out, self._routes, [event.route or "\n" + event.path for event in events])
-        rows, _ = self._methods.find([event.method for event in events])
+        rows = self._methods.numbers([event.method for event in events])
         out["method"] = rows["method"]
         mixed = _finalise(out["route"].astype("u8") << np.uint64(32) | rows["salt"]) >> np.uint64(32)
         out["route"] = np.where(out["route"] == 0, 0, np.maximum(mixed, 1))
         return routes
+
+
+def _spread(out: Array, rows: Array) -> None:
+    """Copy every field of `rows` into the same of `out`."""
+    for name in rows.dtype.names or ():
+        out[name] = rows[name]
 
 
 def _route(key: str) -> tuple[tuple[Any, ...], str]:

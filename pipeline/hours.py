@@ -51,7 +51,8 @@ class Hours:
     """The declared zones and business hours, with their caches. One per partition: not thread-safe."""
 
     def __init__(self) -> None:
-        self._keys: dict[int, tuple[int, Key | None]] = {}  # id -> row; the key is held, so that its id stays its own
+        self._index: dict[int, int] = {}  # id of a key -> its row
+        self._keys: list[Key | None] = []  # by row; held, so that an id stays its key's own
         self._rows = np.zeros(64, SCHEDULE)
         self._zones: dict[str, int] = {}
         self._zone_infos: list[ZoneInfo] = []
@@ -66,6 +67,7 @@ class Hours:
             none = np.full(len(seconds), -1, np.int64)
             return Clock(none, none, np.zeros(len(seconds), np.int64))
         if len(self._keys) > MOST_CACHED:
+            self._index.clear()
             self._keys.clear()
         indices = self._indices(declared)
         rows = self._rows[indices]
@@ -112,16 +114,18 @@ class Hours:
 
     def _indices(self, declared: Sequence[Key | None]) -> list[int]:
         """The row of each event's key."""
-        known = self._keys
-        found: list[int] = []
-        for key in declared:
-            entry = known.get(id(key))
-            found.append(self._add(key) if entry is None else entry[0])
-        return found
+        numbers = list(map(id, declared))
+        try:
+            return list(map(self._index.__getitem__, numbers))
+        except KeyError:
+            for key in declared:
+                if id(key) not in self._index:
+                    self._add(key)
+            return list(map(self._index.__getitem__, numbers))
 
-    def _add(self, key: Key | None) -> int:
-        row = len(self._keys)
-        self._keys[id(key)] = (row, key)
+    def _add(self, key: Key | None) -> None:
+        row = self._index[id(key)] = len(self._keys)
+        self._keys.append(key)
         if row == len(self._rows):
             self._rows = np.resize(self._rows, 2 * row)
         key = key or Key(key_id="-")
@@ -134,7 +138,6 @@ class Hours:
             sum({1 << day for day in hours.weekdays}),
             ENVIRONMENTS.index(key.environment),
         )
-        return row
 
     def _zone(self, name: str) -> int:
         """Its number; -1 where none is declared or the name is no zone (import refuses such; a topic may hold one)."""
