@@ -42,6 +42,9 @@ from schemas.response import Verdict as Word
 log = logging.getLogger(__name__)
 
 RUNG: Final[Rung] = "revoke"
+STILL_ASKED: Final = frozenset(
+    {"catalogued", "protected"}
+)  # of an act that was granted; the actor asks the kill switch
 MAX_REASON: Final = 500  # characters of the incident's text that go to the target
 DECIDED_ON: Final = frozenset({"opened", "extended", "escalated"})
 
@@ -138,8 +141,10 @@ class Responder:
         log.warning("going on with the act %s of incident %s", act.proposal.response_id, case.incident.incident_id)
         key, _, error = await self.keys.look_up(case.incident.key_id)
         question = Question(case.incident, self.policy, key, error, self._stopped(), self.now_s())
-        still = (guard.catalogued(question), guard.protected(question))
-        if no := guard.refusals(still):
+        guards = guard.judge(question)
+        reason = "granted before an interruption, going on with it"  # its own line may never have been written
+        await self._record(case, "decided", "allowed", reason, guards=guards)
+        if no := [each for each in guard.refusals(guards) if each.guard in STILL_ASKED]:
             await self._close(case, Outcome("failed", no[0].reason, "failed"))
         else:
             await self._carry_out(case, act)

@@ -93,12 +93,14 @@ async def _until_signal(config: Config) -> None:
 
 
 def check(respond: Respond) -> None:
-    """Raise `ConfigError` for a policy that names what does not exist: rather no start than a guard that never fires."""
+    """Raise `ConfigError` for a policy that names what does not exist: no start rather than a guard that never fires."""
     policy, names = respond.revocation, [endpoint.name for endpoint in respond.endpoints]
     if policy.mode not in MODES:
         raise ConfigError(f"respond.revocation.mode is {policy.mode!r}: one of {', '.join(MODES)}")
     if policy.min_severity not in SEVERITIES:
-        raise ConfigError(f"respond.revocation.min_severity is {policy.min_severity!r}: not in {', '.join(SEVERITIES)}")
+        raise ConfigError(
+            f"respond.revocation.min_severity is {policy.min_severity!r}: not among {', '.join(SEVERITIES)}"
+        )
     if len(set(names)) != len(names):
         raise ConfigError("respond.endpoints: two have the same name")
     if policy.endpoint and policy.endpoint not in names:

@@ -1,0 +1,159 @@
+"""Guards: what may act on a key by itself, and each refusal by its name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import Revocation
+from pipeline.respond.guard import GUARDS, Question, evidence_hash, judge, policy_version, refusals
+from schemas.incident import Finding, Incident
+from schemas.key import Key, undeclared
+from tests.pipeline.respond.incidents import NOW_S, finding, incident, key, policy
+
+
+def question(**changes: Any) -> Question:
+    values: dict[str, Any] = {
+        "incident": incident(), "policy": policy(), "key": key(), "catalogue_error": "", "killed": "", "now_s": NOW_S,
+    }  # fmt: skip
+    return Question(**(values | changes))
+
+
+def refused_by(asked: Question) -> set[str]:
+    return {result.guard for result in refusals(judge(asked))}
+
+
+def test_a_strong_incident_on_a_declared_key_passes_all_guards() -> None:
+    assert refused_by(question()) == set()
+
+
+def test_every_guard_answers_with_its_own_name_and_a_sentence() -> None:
+    results = judge(question())
+    assert [result.guard for result in results] == [guard.__name__ for guard in GUARDS]
+    assert all(result.reason for result in results)
+
+
+def test_nothing_acts_by_default() -> None:
+    assert Revocation().mode == "simulate"
+    assert Revocation().endpoint == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "guard"),
+    [
+        ({"policy": policy(mode="off")}, "mode"),
+        ({"policy": policy(mode="Enforce")}, "mode"),
+        ({"killed": "the file exists"}, "kill_switch"),
+        ({"incident": incident(state="closed")}, "state"),
+        ({"incident": incident(severity="medium")}, "severity"),
+        ({"policy": policy(min_severity="nonsense")}, "severity"),
+        ({"policy": policy(environments=("test",))}, "environment"),
+        ({"policy": policy(detectors=("off_hours",))}, "detectors"),
+        ({"incident": incident(findings=(finding("network", ago_s=601), finding("volume", ago_s=700)))}, "freshness"),
+        ({"incident": incident(findings=(finding("network", ago_s=-121), finding("volume", ago_s=-500)))}, "freshness"),
+        ({"key": None}, "catalogued"),
+        ({"key": None}, "protected"),
+        ({"catalogue_error": "no broker"}, "protected"),
+        ({"key": key(protected=True)}, "protected"),
+        ({"key": undeclared("k1")}, "protected"),
+        ({"key": key(status="revoked")}, "status"),
+        ({"key": key(version=2)}, "key_version"),
+        ({"key": key(version=0)}, "key_version"),
+        ({"incident": incident(key_version=0)}, "key_version"),
+    ],
+)  # fmt: skip
+def test_each_guard_refuses_what_it_is_there_for(changes: dict[str, Any], guard: str) -> None:
+    assert guard in refused_by(question(**changes))
+
+
+def test_volume_alone_never_acts_however_much_of_it_there_is() -> None:
+    much = tuple(finding("volume", bits=500.0, detector=f"spike{i}") for i in range(5))
+    assert "evidence" in refused_by(question(incident=incident(findings=much)))
+
+
+def test_two_findings_of_one_family_are_one_kind_of_evidence() -> None:
+    country_and_network = (finding("network", detector="country"), finding("network", detector="asn"))
+    assert "evidence" in refused_by(question(incident=incident(findings=country_and_network)))
+
+
+def test_a_family_counts_only_from_the_policy_s_bits_on() -> None:
+    weak = (finding("network"), finding("outcome", bits=9.9))
+    assert "evidence" in refused_by(question(incident=incident(findings=weak)))
+    assert (
+        refused_by(question(incident=incident(findings=(finding("network"), finding("outcome", bits=10.0))))) == set()
+    )
+
+
+def test_what_anyone_can_cause_with_a_key_s_public_id_is_no_evidence() -> None:
+    junk = (finding("network", authenticated=False), finding("outcome", authenticated=False), finding("volume"))
+    assert refused_by(question(incident=incident(findings=junk))) == {"evidence"}
+    assert "authenticated" in refused_by(question(incident=incident(findings=junk[:2])))
+
+
+def test_a_proof_needs_one_authenticated_finding_and_no_second_family() -> None:
+    assert refused_by(question(incident=incident(rule="proof", findings=(finding("declared"),)))) == set()
+    guessed = incident(rule="proof", findings=(finding("declared", authenticated=False),))
+    assert "evidence" in refused_by(question(incident=guessed))
+
+
+def test_the_declared_environment_counts_before_the_one_in_the_events() -> None:
+    live_only = policy(environments=("live",))
+    assert "environment" in refused_by(question(policy=live_only, key=key(environment="test")))
+    assert "environment" not in refused_by(question(policy=live_only, key=key(environment="")))
+
+
+@pytest.mark.parametrize("at", ["", "yesterday", "2026-11-24T02:00:00"])
+def test_evidence_without_a_readable_time_is_stale(at: str) -> None:
+    findings = tuple(_at(each, at) for each in incident().findings)
+    assert "freshness" in refused_by(question(incident=incident(findings=findings)))
+
+
+def _at(original: Finding, at: str) -> Finding:
+    import msgspec
+
+    return msgspec.structs.replace(original, at=at)
+
+
+_findings = st.lists(
+    st.builds(
+        finding,
+        family=st.sampled_from(["network", "volume", "outcome", ""]),
+        bits=st.floats(allow_nan=True, allow_infinity=True),
+        ago_s=st.floats(-1000, 10_000),
+        authenticated=st.booleans(),
+    ),
+    max_size=6,
+).map(tuple)
+
+
+@given(findings=_findings, severity=st.sampled_from(["medium", "high", "critical"]), declared=st.booleans())
+def test_what_passes_rests_on_two_strong_authenticated_families(
+    findings: tuple[Finding, ...], severity: str, declared: bool
+) -> None:
+    asked = question(incident=incident(findings=findings, severity=severity), key=key() if declared else None)
+    if not refused_by(asked):
+        strong = {each.family for each in findings if each.authenticated and each.bits >= 10.0}
+        assert declared
+        assert severity in ("high", "critical")
+        assert len(strong) >= 2
+        assert strong != {"volume"}
+
+
+@given(findings=_findings)
+def test_a_protected_key_never_passes(findings: tuple[Finding, ...]) -> None:
+    for asked in (_protected(incident(findings=findings)), _protected(incident(rule="proof", findings=findings))):
+        assert "protected" in refused_by(asked)
+
+
+def _protected(of: Incident) -> Question:
+    declared: Key = key(protected=True)
+    return question(incident=of, key=declared)
+
+
+def test_hashes_name_the_evidence_and_the_policy() -> None:
+    assert evidence_hash(incident()) == evidence_hash(incident(revision=2))
+    assert evidence_hash(incident()) != evidence_hash(incident(findings=()))
+    assert policy_version(policy()) != policy_version(policy(max_per_hour=4))
