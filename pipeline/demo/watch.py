@@ -75,8 +75,8 @@ def rfc3339(at_us: int) -> str:
 async def read(watch: Watch, brokers: str, topics: Topics, partitions: int) -> None:
     """Read both topics from their beginning, without a group, until cancelled."""
     consumer = AIOKafkaConsumer(bootstrap_servers=brokers, auto_offset_reset="earliest", client_id="demo-watch")
-    await consumer.start()
     try:
+        await consumer.start()
         consumer.assign(
             [TopicPartition(topics.incidents, partition) for partition in range(partitions)]
             + [TopicPartition(topics.responses, 0)]

@@ -1,0 +1,53 @@
+"""The story's schedule: which keys, when, and that no innocent key is also attacked."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from pipeline.demo import fleet, networks, story
+
+CLIENTS = fleet.build(7)
+BY_KEY = {client.key_id: client for client in CLIENTS}
+NOW = datetime(2026, 11, 24, 2, 30, tzinfo=UTC)
+
+
+def test_four_attacks_and_three_innocent_things_happen_in_order() -> None:
+    scenes = story.schedule(CLIENTS, NOW, 7)
+    assert [scene.name for scene in scenes if scene.attack] == ["leak", "bulk", "night", "scan"]
+    assert [scene.name for scene in scenes if not scene.attack] == ["growth", "deploy", "storm"]
+    assert [scene.at_s for scene in scenes] == sorted(scene.at_s for scene in scenes)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_key_is_in_two_scenes(seed: int) -> None:
+    keys = [key for scene in story.schedule(CLIENTS, NOW, seed) for key in scene.keys]
+    assert len(keys) == len(set(keys))
+
+
+def test_only_the_leaked_key_must_be_revoked() -> None:
+    assert [scene.name for scene in story.schedule(CLIENTS, NOW, 7) if scene.must_revoke] == ["leak"]
+
+
+@pytest.mark.parametrize("hour", range(24))
+def test_the_office_key_is_used_at_night_whatever_the_hour_of_the_demo(hour: int) -> None:
+    now = NOW.replace(hour=hour)
+    (key,) = next(scene.keys for scene in story.schedule(CLIENTS, now, 7) if scene.name == "night")
+    client = BY_KEY[key]
+    local = now.astimezone(ZoneInfo(client.key.time_zone))
+    assert local.hour < 6
+    assert client.key.business_hours is not None
+    assert networks.OTHER[client.country].country == client.country
+
+
+def test_the_leak_comes_from_a_country_and_network_that_no_client_uses() -> None:
+    used = {address for client in CLIENTS for address in client.addresses}
+    assert not used & {networks.FOREIGN_HOSTING.address(host) for host in range(64)}
+
+
+def test_the_storm_and_the_deploy_touch_many_keys() -> None:
+    sizes = {scene.name: len(scene.keys) for scene in story.schedule(CLIENTS, NOW, 7)}
+    assert sizes["deploy"] >= 10
+    assert sizes["storm"] >= 40
