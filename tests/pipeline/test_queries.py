@@ -1,0 +1,208 @@
+"""What a key's owner asks is answered from the rows the worker writes, whatever the key is called."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from clickhouse_connect.driver.client import Client
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline import queries
+from pipeline.asking import print_explanation, print_incidents, print_keys
+from pipeline.config import ClickHouse, Config
+from pipeline.errors import Fatal
+from pipeline.migrate import migrate
+from pipeline.sinks.clickhouse import ClickHouseSink
+from pipeline.sinks.connect import connect
+from schemas.incident import Band, Finding, Incident, Sample
+from tests.clickhouse_front import clickhouse, front, migrated  # noqa: F401
+from tests.row_examples import rows_of
+
+HOUR_S = 3_600
+NOON_S = 1_790_000_000 // 86_400 * 86_400 + 12 * HOUR_S
+OPENED = "2026-09-21T12:30:00Z"
+EVIL = "x' OR 1=1 -- \\' UNION ALL SELECT 1 {keys:String} %s"
+
+INCIDENT = Incident(
+    incident_id="ab" * 16, key_id="office", rule="visit", revision=2, change="extended", state="open",
+    severity="high", rung="flag", opened_at=OPENED, last_at="2026-09-21T12:40:00Z", text="office: [many] requests", events=7,
+    findings=(
+        Finding(
+            detector="spike", family="volume", bits=14.5, at=OPENED, observed=412,
+            expected=Band(low=3, median=9, high=21), unit="requests", text="412 requests in 60 s", authenticated=True, sample=Sample(at=OPENED, request_id="r-1"),
+        ),
+    ),
+)  # fmt: skip
+
+
+async def _fill(config: ClickHouse) -> None:
+    sink = ClickHouseSink(config)
+    hours = [NOON_S - h * HOUR_S for h in range(48)]
+    office = rows_of(
+        "requests_1h", 48, key_id=["office"] * 48, window_start=hours, requests=[10] * 48, errors_403=[1] * 48,
+        errors_401=[0] * 48, errors_404=[0] * 48, errors_429=[0] * 48, errors_4xx=[0] * 48, errors_5xx=[0] * 48,
+        latency_sum_ms=[50.0] * 48,
+    )  # fmt: skip
+    await sink.write("requests_1h", office)
+    await sink.write("requests_1h", office)  # again, as after a crash
+    await sink.write("requests_1h", rows_of("requests_1h", 1, key_id=[EVIL], window_start=[NOON_S], requests=[3]))
+    extra = rows_of("requests_1h", 1, key_id=["office"], window_start=[NOON_S], part=["late"], requests=[2])
+    await sink.write("requests_1h", extra)
+    sources = {
+        "country": ["DE", "DE", "RO"],
+        "asn": [1, 1, 64_500],
+        "prefix": ["a", "b", "c"],
+        "requests": [60, 30, 10],
+    }
+    starts = [NOON_S - HOUR_S] * 2 + [NOON_S]
+    await sink.write(
+        "key_source_1h", rows_of("key_source_1h", 3, key_id=["office"] * 3, window_start=starts, **sources)
+    )
+    used = rows_of("keys_last_used", 2, key_id=["office", EVIL], last_used=[(NOON_S + 60) * 10**6] * 2)
+    await sink.write("keys_last_used", used)
+    body = [msgspec.json.encode(INCIDENT).decode()]
+    await sink.write("incidents", _incident_rows(body))
+    evidence = rows_of("evidence", 2, incident_id=[INCIDENT.incident_id] * 2, request_id=["r-1", "r-2"], offset=[1, 2])
+    await sink.write("evidence", evidence)
+    await sink.write("responses", rows_of("responses", 1, incident_id=[INCIDENT.incident_id], verdict=["simulated"]))
+    await sink.close()
+
+
+def _incident_rows(body: list[str]) -> dict[str, list[object]]:
+    return rows_of(
+        "incidents", 1, incident_id=[INCIDENT.incident_id], key_id=["office"], severity=["high"], body=body,
+        opened_at=[(NOON_S + 1800) * 10**6], detectors=[["spike"]], text=[INCIDENT.text],
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def filled(front: str) -> Iterator[ClickHouse]:  # noqa: F811
+    config = ClickHouse(url=front, database="keywatch_questions", expire=False)
+    migrate(config)
+    asyncio.run(_fill(config))
+    yield config
+    client = connect(config, None)
+    client.command(f"DROP DATABASE {config.database}")
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def client(filled: ClickHouse) -> Iterator[Client]:
+    client = connect(filled, filled.database)
+    yield client
+    client.close()
+
+
+def test_requests_are_summed_over_parts_and_counted_once_when_written_twice(client: Client) -> None:
+    (row,) = queries.requests_per_key(client, ["office"], days=7)
+    assert (row.requests, row.active_hours, row.busiest_hour) == (48 * 10 + 2, 48, 12)
+
+
+def test_a_period_ends_at_the_newest_use_not_at_todays_date(client: Client) -> None:
+    (row,) = queries.requests_per_key(client, ["office"], days=0.5)
+    assert row.active_hours == 12
+
+
+def test_error_rates_are_shares_of_the_requests(client: Client) -> None:
+    (row,) = queries.error_rates(client, ["office"], days=7)
+    assert row.rate_403 == pytest.approx((48 + 1) / 482)
+    assert row.error_rate == pytest.approx((48 + 6) / 482)  # the late part of `rows_of` has one error of each class
+
+
+def test_last_use_says_when_and_from_where(client: Client) -> None:
+    (row,) = queries.last_used(client, ["office"])
+    assert (row.last_used_us, row.client_ip) == ((NOON_S + 60) * 10**6, "192.0.2.1")
+
+
+def test_places_are_shares_of_the_key(client: Client) -> None:
+    rows = queries.places(client, ["office"], days=7)
+    found = [(row.country, row.asn, row.requests, row.share, row.prefixes) for row in rows]
+    assert found == [("DE", 1, 90, 0.9, 2), ("RO", 64_500, 10, 0.1, 1)]
+
+
+def test_the_fleet_is_listed_busiest_first(client: Client) -> None:
+    assert [row.key_id for row in queries.requests_per_key(client)] == ["office", EVIL]
+
+
+def test_normal_is_what_was_before_the_incident(client: Client) -> None:
+    found = queries.normal(client, "office", OPENED)
+    assert (found.active_hours, found.median) == (47, 10.0)  # the incident's own hour is not part of it
+    assert {(u.value, u.share) for u in found.usual if u.dimension == "country"} == {("DE", 1.0)}
+
+
+def test_a_key_without_use_has_an_empty_normal(client: Client) -> None:
+    found = queries.normal(client, "nobody", OPENED)
+    assert (found.active_hours, found.median, found.usual) == (0, 0.0, ())
+
+
+def test_an_incident_is_found_by_the_beginning_of_its_id_with_all_that_belongs_to_it(client: Client) -> None:
+    found = queries.explain_incident(client, "abab")
+    assert found is not None
+    assert found.incident == INCIDENT
+    assert [line.request_id for line in found.evidence] == ["r-1", "r-2"]
+    assert [line.verdict for line in found.responses] == ["simulated"]
+
+
+@pytest.mark.parametrize("incident_id", ["", "nope", "%", "' OR '1'='1"])
+def test_no_incident_is_no_explanation(client: Client, incident_id: str) -> None:
+    assert queries.explain_incident(client, incident_id) is None
+
+
+def test_a_key_named_like_sql_is_just_a_name(client: Client) -> None:
+    assert [row.requests for row in queries.requests_per_key(client, [EVIL])] == [3]
+    assert [row.key_id for row in queries.last_used(client, [EVIL])] == [EVIL]
+    assert queries.newest_incidents(client, EVIL) == []
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(min_size=1, max_size=40))
+def test_no_text_breaks_out_of_its_parameter(client: Client, text: str) -> None:
+    known = {"office", EVIL}
+    assert {row.key_id for row in queries.last_used(client, [text])} == known & {text}
+    assert queries.newest_incidents(client, text) == [] or text == "office"
+
+
+def test_a_database_without_tables_says_what_to_do(front: str) -> None:  # noqa: F811
+    bare = connect(ClickHouse(url=front), None)
+    with pytest.raises(Fatal, match="keywatch migrate"):
+        queries.last_used(bare)
+    bare.close()
+
+
+def test_the_command_prints_keys_as_table_json_and_csv(
+    filled: ClickHouse, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    config = Config(clickhouse=filled)
+    assert print_keys(config, as_json=True) == 0
+    fleet = json.loads(capsysbinary.readouterr().out)
+    assert [row["key_id"] for row in fleet] == ["office", EVIL]
+    assert print_keys(config, "office", as_json=True) == 0
+    one = json.loads(capsysbinary.readouterr().out)
+    assert [place["country"] for place in one["places"]] == ["DE", "RO"]
+    assert print_keys(config, output="csv") == 0
+    assert capsysbinary.readouterr().out.splitlines()[1].startswith(b"office,")
+    assert print_keys(config, "office") == 0
+    assert b"RO" in capsysbinary.readouterr().out
+
+
+def test_the_command_explains_an_incident_in_words_and_numbers(
+    filled: ClickHouse, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    config = Config(clickhouse=filled)
+    assert print_incidents(config) == 0
+    assert print_explanation(config, "abab") == 0
+    shown = capsysbinary.readouterr().out.decode()
+    for words in ("office: [many] requests", "9 [3-21]", "r-1", "10 requests in an active hour", "simulated"):
+        assert words in shown, words
+
+
+def test_what_is_not_there_is_said_and_is_exit_code_1(filled: ClickHouse, capsys: pytest.CaptureFixture[str]) -> None:
+    config = Config(clickhouse=filled)
+    assert print_keys(config, "nobody") == 1
+    assert print_explanation(config, "nope") == 1
+    assert "nobody" in capsys.readouterr().err
