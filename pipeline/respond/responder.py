@@ -93,7 +93,7 @@ async def _until_signal(config: Config) -> None:
 
 
 def check(respond: Respond) -> None:
-    """Raise `ConfigError` for a policy that names what does not exist: no start rather than a guard that never fires."""
+    """Raise `ConfigError` for a policy that names what does not exist: no start is better than a guard never asked."""
     policy, names = respond.revocation, [endpoint.name for endpoint in respond.endpoints]
     if policy.mode not in MODES:
         raise ConfigError(f"respond.revocation.mode is {policy.mode!r}: one of {', '.join(MODES)}")
