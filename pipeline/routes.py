@@ -19,12 +19,13 @@ MANY_DIGITS: Final = 4
 
 RULES: Final = (
     (re.compile(r"\d+"), "{id}"),
-    (re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}"), "{uuid}"),
+    (re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"), "{uuid}"),
     (re.compile(r"\d{4}-\d\d-\d\d(?:[T ].*)?"), "{date}"),
     (re.compile(r"\d{1,3}(?:\.\d{1,3}){3}"), "{ip}"),
     (re.compile(r"(?:0x)?(?=[a-fA-F]*\d)[0-9a-fA-F]{8,}"), "{hex}"),
     (re.compile(r"[^@/]+@[^@/]+\.[^@/]+"), "{email}"),
     (re.compile(r"arn:.*"), "{arn}"),
+    (re.compile(r"(?=.*\d.*\d)(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9.~+=]{16,}"), "{token}"),
     (re.compile(r"[+-]?\d+(?:\.\d+)+|[+-]\d+"), "{number}"),
 )
 """(a whole segment, its placeholder); the first that fits."""
