@@ -66,5 +66,5 @@ CACHED = use_cache()
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """Compile on first call, nopython, without fastmath, releasing the GIL when called from Python."""
-    decorated: Callable[P, R] = numba.njit(cache=CACHED, nogil=True, fastmath=False)(function)
+    decorated: Callable[P, R] = numba.njit(cache=CACHED, nogil=True, fastmath=False, no_cfunc_wrapper=True)(function)
     return decorated
