@@ -158,8 +158,8 @@ def requests_per_key(client: Client, keys: Sequence[str] = (), days: float = 1, 
             count() AS active_hours, requests / active_hours AS per_hour, max(hour) AS busiest_hour,
             sum(latency) / requests AS mean_latency_ms
         FROM (
-            SELECT key_id, window_start, sum(r.requests) AS hour, sum(r.bytes_in) AS inside, sum(r.bytes_out) AS outside,
-                sum(r.latency_sum_ms) AS latency
+            SELECT key_id, window_start, sum(r.requests) AS hour, sum(r.bytes_in) AS inside,
+                sum(r.bytes_out) AS outside, sum(r.latency_sum_ms) AS latency
             FROM requests_1h AS r FINAL WHERE {_KEYS} AND {_SINCE} GROUP BY key_id, window_start
         )
         GROUP BY key_id ORDER BY requests DESC, key_id LIMIT {{limit:UInt32}}"""  # noqa: S608 (constants)

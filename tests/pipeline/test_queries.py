@@ -30,11 +30,13 @@ EVIL = "x' OR 1=1 -- \\' UNION ALL SELECT 1 {keys:String} %s"
 
 INCIDENT = Incident(
     incident_id="ab" * 16, key_id="office", rule="visit", revision=2, change="extended", state="open",
-    severity="high", rung="flag", opened_at=OPENED, last_at="2026-09-21T12:40:00Z", text="office: [many] requests", events=7,
+    severity="high", rung="flag", opened_at=OPENED, last_at="2026-09-21T12:40:00Z",
+    text="office: [many] requests", events=7,
     findings=(
         Finding(
             detector="spike", family="volume", bits=14.5, at=OPENED, observed=412,
-            expected=Band(low=3, median=9, high=21), unit="requests", text="412 requests in 60 s", authenticated=True, sample=Sample(at=OPENED, request_id="r-1"),
+            expected=Band(low=3, median=9, high=21), unit="requests",
+            text="412 requests in 60 s", authenticated=True, sample=Sample(at=OPENED, request_id="r-1"),
         ),
     ),
 )  # fmt: skip
@@ -53,7 +55,7 @@ async def _fill(config: ClickHouse) -> None:
     await sink.write("requests_1h", rows_of("requests_1h", 1, key_id=[EVIL], window_start=[NOON_S], requests=[3]))
     extra = rows_of("requests_1h", 1, key_id=["office"], window_start=[NOON_S], part=["late"], requests=[2])
     await sink.write("requests_1h", extra)
-    sources = {
+    sources: dict[str, list[Any]] = {
         "country": ["DE", "DE", "RO"],
         "asn": [1, 1, 64_500],
         "prefix": ["a", "b", "c"],
