@@ -12,7 +12,8 @@ from pipeline.config import Config
 from pipeline.core import Core, Sides
 from pipeline.ports import RowSink
 
-OpenCore = Callable[[int, Config, Sides, str], Core]
+OpenCore = Callable[[int, Config, Sides, str, int], Core]
+"""(partition, config, sides, topic epoch, number of partitions) -> an empty core."""
 
 
 @dataclass(frozen=True, slots=True)

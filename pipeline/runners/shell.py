@@ -38,6 +38,7 @@ class Fetched:
 
     records: Slice
     start: int
+    breaks: int = 0  # how often the position had been set when this was fetched
 
 
 @dataclass(slots=True)
@@ -80,6 +81,7 @@ class Shell:
         self._parts = ready.parts
         self._producer = ready.producer
         self._topic_epoch = ready.topic_epoch
+        self._partitions = ready.partitions
         self._first = True
 
     def lag(self) -> int:
@@ -161,15 +163,16 @@ class Shell:
                 f"is of {state.manifest.topic_epoch!r}): its offsets mean something else. Delete {self.config.topics.pages} "
                 "to start from empty state, or set worker.topic_epoch to the old id if the log was carried over"
             )
-        core = self._parts.open_core(number, self.config, self.sides, self._topic_epoch)
+        core = self._parts.open_core(number, self.config, self.sides, self._topic_epoch, self._partitions)
         fill(core, state)
         return core, state, writer_of(state, self._topic_epoch, os.urandom(6).hex())
 
     # --- slices
 
-    async def handle(self, fetched: Fetched) -> int | None:
+    async def handle(self, fetched: Fetched, fresh: bool = True) -> int | None:
         """One slice, to its acknowledged incidents. Returns an offset to seek to if this was not the next slice.
 
+        `fresh`: it was fetched after the last seek; one that wasn't and doesn't fit is dropped, as others follow it.
         The caller has checked the generation. Raises Fatal where the partition isn't loaded.
         """
         number = fetched.records.partition
@@ -182,12 +185,12 @@ class Shell:
         async with owned.lock:
             if self.stopping or self.owned.get(number) is not owned:
                 return None
-            return await self._judge(owned, fetched)
+            return await self._judge(owned, fetched, fresh)
 
-    async def _judge(self, owned: Owned, fetched: Fetched) -> int | None:
+    async def _judge(self, owned: Owned, fetched: Fetched, fresh: bool) -> int | None:
         records = fetched.records
         if records.next <= owned.expected or fetched.start > owned.expected:
-            return _ask_back(owned, fetched)
+            return _ask_back(owned, fetched) if fresh else None
         if records.first > owned.expected:
             owned.holes += 1  # compaction, retention, a transaction's marker: nothing lies there
         batch = records.since(owned.expected)

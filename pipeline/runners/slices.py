@@ -5,6 +5,7 @@ What is overridden, and why (reference/mechanisms.md, section 2; every name is p
  - offsets: nothing is acked. `_new_offset` is what the last acknowledged manifest covers, `_add_gap` does nothing.
  - Faust loses slices at the end of a recovery and drops by its own read offset. So every slice says from where on the
    log before it is known to be empty; `Shell.handle` asks for a seek if that does not reach back to the state.
+ - `on_buffer_full` does nothing, since the partition might never be fetched again.
  - `highwaters` come out of fetch responses, since some brokers answer ListOffsets wrongly.
 """
 
@@ -37,7 +38,9 @@ class Record(Protocol):
     headers: Sequence[tuple[str, bytes]]
 
 
-def cut(topic: str, partition: int, records: Sequence[Record], start: int | None, config: Config) -> Iterator[Fetched]:
+def cut(
+    topic: str, partition: int, records: Sequence[Record], start: int | None, config: Config, breaks: int = 0
+) -> Iterator[Fetched]:
     """Slices of at most slice_events records and about slice_bytes bytes; one record alone may be larger.
 
     `start`: the log holds nothing in [start, first record); None if that isn't known.
@@ -48,10 +51,10 @@ def cut(topic: str, partition: int, records: Sequence[Record], start: int | None
     for index, record in enumerate(records):
         record_bytes = len(record.value or b"") + len(record.key or b"")
         if index > begin and (index - begin >= most or size + record_bytes > most_bytes):
-            yield Fetched(to_slice(topic, partition, records[begin:index]), after)
+            yield Fetched(to_slice(topic, partition, records[begin:index]), after, breaks)
             after, begin, size = records[index - 1].offset + 1, index, 0
         size += record_bytes
-    yield Fetched(to_slice(topic, partition, records[begin:]), after)
+    yield Fetched(to_slice(topic, partition, records[begin:]), after, breaks)
 
 
 def to_slice(topic: str, partition: int, records: Sequence[Record]) -> Slice:
@@ -87,6 +90,10 @@ class Positions:
         start = self._next.get(partition)
         self._next[partition] = following
         return start
+
+    def breaks(self, partition: int) -> int:
+        """How often the position was set: what was fetched at another count is from before the last seek."""
+        return self._breaks[partition]
 
     def broken(self, partition: int, position: int | None = None) -> None:
         """A seek begins (position None) or is done (the new position)."""
@@ -171,7 +178,7 @@ class SliceConsumer(driver.Consumer):
             yield from (self._to_message(tp, record) for record in batch)
             return
         start = self.positions.after(before, tp.partition, batch[-1].offset + 1)
-        for fetched in cut(tp.topic, tp.partition, batch, start, self.config):
+        for fetched in cut(tp.topic, tp.partition, batch, start, self.config, before.get(tp.partition, 0)):
             yield self._slice_message(tp, fetched)
 
     def _slice_message(self, tp: TP, fetched: Fetched) -> ConsumerMessage:
@@ -217,6 +224,10 @@ class SliceConsumer(driver.Consumer):
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         return (tp for tp in self.assignment() if self._new_offset(tp) is not None)
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """Nothing: Faust would stop fetching the partition until a callback that a cleared queue forgets (it hung in one of
+        three recoveries). A full queue holds the fetcher anyway, and one fetch is bounded."""
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Nothing: holes are the shell's business."""

@@ -165,7 +165,9 @@ class FaustWorker:
             if message.generation_id != self.app.consumer_generation_id:
                 continue
             try:
-                seek = await self.shell.handle(message.value)
+                positions = self.app.consumer.positions
+                fresh = message.value.breaks == positions.breaks(message.tp.partition)
+                seek = await self.shell.handle(message.value, fresh)
                 if seek is not None:
                     await self.app.consumer.seek_back(message.tp, seek)
             except Exception as error:  # noqa: BLE001

@@ -193,7 +193,7 @@ async def committed_offsets(kafka: Kafka, topic: str) -> dict[int, int | None]:
     admin = AIOKafkaAdminClient(**client_settings(kafka))
     try:
         await admin.start()
-        offsets = await _group_offsets(admin, kafka.group)
+        offsets = await _group_offsets(admin, kafka.group, await _partitions(admin, topic))
     except (KafkaError, OSError) as error:
         raise by_consequence(kafka, error) from error
     finally:
@@ -203,11 +203,17 @@ async def committed_offsets(kafka: Kafka, topic: str) -> dict[int, int | None]:
     }
 
 
-async def _group_offsets(admin: Any, group: str) -> Any:
+async def _partitions(admin: Any, topic: str) -> list[TopicPartition]:
+    (described,) = await admin.describe_topics([topic])
+    return [TopicPartition(topic, each["partition"]) for each in described["partitions"]]
+
+
+async def _group_offsets(admin: Any, group: str, wanted: list[TopicPartition]) -> Any:
+    """Asked for by name: to "all of the group's" Tansu sends an answer that cannot be decoded."""
     async with asyncio.timeout(COORDINATOR_WAIT_S):
         while True:
             try:
-                return await admin.list_consumer_group_offsets(group)
+                return await admin.list_consumer_group_offsets(group, partitions=wanted)
             except (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError):
                 await asyncio.sleep(0.1)  # a young cluster makes its offsets topic now; a moved coordinator loads
 

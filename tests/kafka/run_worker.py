@@ -1,15 +1,18 @@
 """A worker process for the tests: the counting core (or the real one), rows into a file. Settings by environment.
 
-KW_BROKERS, KW_FOLDER (rows.jsonl is written there), KW_RUNNER faust|plain, KW_TOPICS (prefix), KW_CONFIG (JSON of
-further worker settings).
+KW_BROKERS, KW_FOLDER (rows.jsonl is written there), KW_RUNNER faust|plain, KW_PREFIX (of topics and group),
+KW_SETTINGS (JSON of further worker settings).
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,28 +56,20 @@ def parts(folder: Path) -> Parts:
     return Parts(open_core, lambda config: JsonLinesSink(folder / "rows.jsonl"), _sides, lambda: None)
 
 
-def config_from_environment() -> Config:
-    """Short timeouts, any metrics port, topics with the test's prefix."""
-    prefix = os.environ["KW_TOPICS"]
-    names = {f.name: f"{prefix}.{f.name}" for f in msgspec.structs.fields(Topics)}
-    worker = {"metrics_port": 0, "checkpoint_s": 0.5, "slice_events": 100, "stop_s": 10.0}
-    return Config(
-        kafka=Kafka(
-            brokers=os.environ["KW_BROKERS"],
-            group=prefix,
-            session_timeout_s=6.0,
-            heartbeat_s=0.5,
-            rebalance_timeout_s=6.0,
-            partitions=4,
-        ),
-        topics=Topics(**names),
-        clickhouse=ClickHouse(insert_s=0.1),
-        worker=Worker(**(worker | json.loads(os.environ.get("KW_CONFIG", "{}")))),
+def config_of(brokers: str, prefix: str, settings: dict[str, Any]) -> Config:
+    """Short timeouts, any metrics port, topics and group with the test's prefix."""
+    names = {field.name: f"{prefix}.{field.name}" for field in msgspec.structs.fields(Topics)}
+    worker: dict[str, Any] = {"metrics_port": 0, "checkpoint_s": 0.3, "slice_events": 50, "stop_s": 10.0}
+    kafka = Kafka(
+        brokers=brokers, group=prefix, session_timeout_s=6.0, heartbeat_s=0.5, rebalance_timeout_s=6.0, partitions=4
     )
+    clickhouse = ClickHouse(insert_s=0.1)
+    return Config(kafka=kafka, topics=Topics(**names), clickhouse=clickhouse, worker=Worker(**(worker | settings)))
 
 
 def main() -> int:
     """Run until SIGTERM."""
+    signal.signal(signal.SIGUSR1, _dump)
     logging.basicConfig(
         level=logging.INFO, stream=sys.__stderr__, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
@@ -82,7 +77,21 @@ def main() -> int:
         from pipeline.runners.plain import main as run
     else:
         from pipeline.runners.worker import main as run
-    return run(config_from_environment(), parts(Path(os.environ["KW_FOLDER"])))
+    config = config_of(os.environ["KW_BROKERS"], os.environ["KW_PREFIX"], json.loads(os.environ["KW_SETTINGS"]))
+    return run(config, parts(Path(os.environ["KW_FOLDER"])))
+
+
+def _dump(*_: object) -> None:
+    """SIGUSR1: every task's stack, for a run that hangs."""
+    for thread in sys._current_frames().values():
+        traceback.print_stack(thread, limit=6, file=sys.__stderr__)
+    for task in asyncio.all_tasks():
+        awaited: Any = task.get_coro()
+        chain = []
+        while awaited is not None and hasattr(awaited, "cr_frame") and awaited.cr_frame is not None:
+            chain.append(f"{awaited.cr_code.co_qualname}:{awaited.cr_frame.f_lineno}")
+            awaited = awaited.cr_await
+        os.write(2, ("  " + " > ".join(chain) + "\n").encode())
 
 
 if __name__ == "__main__":

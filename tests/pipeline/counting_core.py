@@ -35,8 +35,8 @@ class CountingCore:
         self.partition = partition
         self._counts = PagedArray("counts", COUNTS, block_rows)
         self._names = Blobs("names", block_rows)
-        self.arrays = (self._counts,)
-        self.blobs = (self._names,)
+        self.arrays: tuple[PagedArray, ...] = (self._counts,)
+        self.blobs: tuple[Blobs, ...] = (self._names,)
         self._meta = Meta(-1, 0, sides.catalogue.version)
         self._slots: dict[str, int] = {}
 
@@ -145,6 +145,6 @@ class StillCatalogue:
 SIDES: Final = Sides(StillCatalogue(), None, "0")
 
 
-def open_core(partition: int, config: Config, sides: Sides, topic_epoch: str) -> CountingCore:
+def open_core(partition: int, config: Config, sides: Sides, topic_epoch: str, partitions: int = 0) -> CountingCore:
     """As pipeline.flow.open_core."""
     return CountingCore(partition, config, sides, topic_epoch)

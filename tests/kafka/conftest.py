@@ -1,0 +1,43 @@
+"""The cluster of the session, and deployments on it. Skipped without Java or Maven, but never in CI."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kafka import cluster
+from tests.kafka.deployment import Deployment
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Node]:
+    """One node of Apache Kafka."""
+    reason = cluster.why_not()
+    if reason and os.environ.get("CI") != "true":
+        pytest.skip(reason)
+    assert not reason, reason
+    running = cluster.start(tmp_path_factory.mktemp("kafka"))
+    yield running
+    cluster.stop(running)
+
+
+@pytest.fixture
+def deploy(node: cluster.Node, tmp_path: Path) -> Iterator[Callable[..., Deployment]]:
+    """Makes deployments; their workers are killed at the end."""
+    made: list[Deployment] = []
+
+    def make(runner: str = "faust", **settings: Any) -> Deployment:
+        number = next(_numbers)
+        made.append(Deployment(node.brokers, f"t{number}", tmp_path / f"t{number}", runner, settings))
+        return made[-1]
+
+    yield make
+    for deployment in made:
+        deployment.kill_all()

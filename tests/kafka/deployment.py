@@ -1,0 +1,217 @@
+"""One deployment on the test cluster: topics of its own, worker processes, and what came out against the truth.
+
+The truth is the counting core over the log, read from the topic in one pass: what a run without any fault gives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from pipeline.config import Config
+from pipeline.core import Slice
+from pipeline.recover import fill, load
+from pipeline.sinks.kafka import Producer, committed_offsets, fetched_highwaters, read_pages, side_consumer
+from pipeline.sinks.topics import ensure_topics
+from schemas.incident import Incident
+from tests.kafka.run_worker import config_of
+from tests.pipeline.counting_core import SIDES, CountingCore
+
+T = TypeVar("T")
+ROOT: Final = Path(__file__).parents[2]
+PARTITIONS: Final = 4
+BUSY: Final = 3
+"""Partition 3 stays idle."""
+DRAIN_S: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What can be seen from outside: all must equal the truth."""
+
+    counts: dict[str, int]
+    incidents: dict[tuple[str, int], tuple[int, int]]  # (id, revision) -> (partition, offset)
+    rows: dict[str, int]  # newest version of each key's row
+
+
+@dataclass
+class Deployment:
+    """Topics under a prefix and the workers started on them."""
+
+    brokers: str
+    prefix: str
+    folder: Path
+    runner: str = "faust"
+    settings: dict[str, Any] = field(default_factory=dict)
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    produced: int = 0
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.run(ensure_topics(self.config))
+
+    @property
+    def config(self) -> Config:
+        """As the workers have it."""
+        return config_of(self.brokers, self.prefix, self.settings)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """A coroutine to its end."""
+        return asyncio.run(work)
+
+    def produce(self, count: int) -> None:
+        """Records of 40 keys over the busy partitions, now and then poison."""
+        self.run(self._produce(range(self.produced, self.produced + count)))
+        self.produced += count
+
+    async def _produce(self, numbers: range) -> None:
+        producer = Producer(self.config.kafka)
+        await producer.start()
+        topic = self.config.topics.requests
+        for start in range(numbers.start, numbers.stop, 500):
+            part = range(start, min(start + 500, numbers.stop))
+            await asyncio.gather(
+                *[producer.publish(topic, b"k%d" % (n % 40), _value(n), partition=n % 40 % BUSY) for n in part]
+            )
+        await producer.close()
+
+    def start(self, fault: str = "") -> subprocess.Popen[bytes]:
+        """A worker process; with `fault` it kills itself there."""
+        env = dict(os.environ) | {
+            "KW_BROKERS": self.brokers,
+            "KW_FOLDER": str(self.folder),
+            "KW_RUNNER": self.runner,
+            "KW_PREFIX": self.prefix,
+            "KW_SETTINGS": json.dumps(self.settings),
+            "KEYWATCH_FAULT": fault,
+        }
+        command = ["timeout", "-s", "KILL", "240", sys.executable, "-m", "tests.kafka.run_worker"]
+        with (self.folder / f"worker{len(self.workers)}.log").open("wb") as out:
+            worker = subprocess.Popen(command, env=env, cwd=ROOT, stdout=out, stderr=out)
+        self.workers.append(worker)
+        return worker
+
+    def log_of(self, worker: subprocess.Popen[bytes]) -> str:
+        """What a worker wrote."""
+        return (self.folder / f"worker{self.workers.index(worker)}.log").read_text()
+
+    def wait_drained(self) -> None:
+        """Until everything produced is committed."""
+        self.wait(lambda: self.committed() == self.ends(), f"drained: {self.prefix}")
+
+    def wait(self, done: Callable[[], bool], what: str) -> None:
+        """Until `done`, at most DRAIN_S."""
+        until = time.monotonic() + DRAIN_S
+        while not done():
+            if time.monotonic() > until:
+                logs = "\n".join(f"--- {self.log_of(w)[-3000:]}" for w in self.workers)
+                raise AssertionError(f"not in time: {what}; committed {self.committed()}, ends {self.ends()}\n{logs}")
+            time.sleep(0.2)
+
+    def committed(self) -> dict[int, int]:
+        """Offsets of the group, without those at 0."""
+        found = self.run(committed_offsets(self.config.kafka, self.config.topics.requests))
+        return {partition: offset for partition, offset in found.items() if offset}
+
+    def ends(self) -> dict[int, int]:
+        """Ends of the log, without empty partitions."""
+        found = self.run(fetched_highwaters(self.config.kafka, self.config.topics.requests, range(PARTITIONS)))
+        return {partition: end for partition, end in found.items() if end}
+
+    def stop(self, worker: subprocess.Popen[bytes]) -> int:
+        """SIGTERM; returns the exit code."""
+        os.kill(pid_of(worker), signal.SIGTERM)
+        return worker.wait(40)
+
+    def kill_all(self) -> None:
+        """Whatever still runs."""
+        for worker in self.workers:
+            if worker.poll() is None:
+                os.kill(pid_of(worker), signal.SIGKILL)
+                worker.wait(10)
+
+    # --- what came out
+
+    def manifests(self) -> dict[int, int]:
+        """next_offset of each partition's newest manifest, without empty ones."""
+        pages = self.run(read_pages(self.config.kafka, self.config.topics.pages, range(PARTITIONS)))
+        found = {number: load(number, each, None).next_offset for number, each in pages.items()}
+        return {number: offset for number, offset in found.items() if offset > 0}
+
+    def seen(self) -> Outcome:
+        """State from the pages topic, incidents from their topic, rows from the file."""
+        pages = self.run(read_pages(self.config.kafka, self.config.topics.pages, range(PARTITIONS)))
+        counts: dict[str, int] = {}
+        for number, each in pages.items():
+            core = CountingCore(number, self.config, SIDES, "")
+            fill(core, load(number, each, None))
+            counts |= core.counts()
+        return Outcome(counts, self._incidents(), self._rows())
+
+    def _incidents(self) -> dict[tuple[str, int], tuple[int, int]]:
+        values = self.run(read_topic(self.config, self.config.topics.incidents))
+        incidents = [msgspec.json.decode(record.value, type=Incident) for record in values]
+        return {(i.incident_id, i.revision): (i.partition, i.offset) for i in incidents}
+
+    def _rows(self) -> dict[str, int]:
+        newest: dict[str, tuple[int, int]] = {}
+        for line in (self.folder / "rows.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            mark = (row["version"], row["count"])
+            assert newest.get(row["key_id"], (-1, 0))[0] != row["version"] or newest[row["key_id"]] == mark, row
+            newest[row["key_id"]] = max(newest.get(row["key_id"], (-1, 0)), mark)
+        return {key: count for key, (_, count) in newest.items()}
+
+    def truth(self) -> Outcome:
+        """The same three from one clean pass over the log."""
+        by_partition: dict[int, list[Any]] = {}
+        for record in self.run(read_topic(self.config, self.config.topics.requests)):
+            by_partition.setdefault(record.partition, []).append(record)
+        counts: dict[str, int] = {}
+        incidents: dict[tuple[str, int], tuple[int, int]] = {}
+        for number, records in by_partition.items():
+            core = CountingCore(number, self.config, SIDES, "")
+            effects = core.process(
+                Slice("", number, [r.offset for r in records], [r.key for r in records], [r.value for r in records], [])
+            )
+            counts |= core.counts()
+            incidents |= {(i.incident_id, i.revision): (i.partition, i.offset) for i in effects.incidents}
+        return Outcome(counts, incidents, dict(counts))
+
+
+def _value(number: int) -> bytes:
+    return b"poison" if number % 301 == 300 else b"k%d %d" % (number % 40, number)
+
+
+def pid_of(worker: subprocess.Popen[bytes]) -> int:
+    """The worker itself, under the guard that bounds its life."""
+    children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
+    return int(children[0]) if children else worker.pid
+
+
+async def read_topic(config: Config, topic: str) -> list[Any]:
+    """All records, in order within each partition."""
+    ends = await fetched_highwaters(config.kafka, topic, range(PARTITIONS))
+    records: list[Any] = []
+    async with side_consumer(config.kafka) as consumer:
+        from aiokafka import TopicPartition
+
+        waiting = {TopicPartition(topic, partition) for partition, end in ends.items() if end}
+        consumer.assign(list(waiting))
+        await consumer.seek_to_beginning()
+        while waiting:
+            for batch in (await consumer.getmany(timeout_ms=200)).values():
+                records += batch
+            waiting = {tp for tp in waiting if await consumer.position(tp) < ends[tp.partition]}
+    return records
