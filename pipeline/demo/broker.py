@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from pipeline.config import Topics
+from pipeline.config import Config, Kafka, Topics
 from pipeline.demo.children import Child, Children
 from pipeline.errors import ConfigError, Fatal
+from pipeline.sinks.topics import ensure_topics
 
 PARTITIONS = 4
-_TOPIC_EXISTS = 36  # Kafka protocol, error codes
-_COMPACT = {"cleanup.policy": "compact"}
 
 
 def binary() -> str:
@@ -84,16 +82,8 @@ async def _answers(address: str) -> bool:
 
 
 async def create_topics(address: str, topics: Topics, partitions: int = PARTITIONS) -> None:
-    """Create what is missing. Raises `Fatal` if the broker refuses, or if a topic has another partition count."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=address)
-    await admin.start()
-    try:
-        answer = await admin.create_topics(_new_topics(topics, partitions))
-        for name, code, message in (error[:3] for error in answer.topic_errors):
-            if code not in (0, _TOPIC_EXISTS):
-                raise Fatal(f"The broker did not create topic {name}: {message or code}")
-    finally:
-        await admin.close()
+    """Create what is missing, as the worker would. Raises `ConfigError`, `Fatal`."""
+    await ensure_topics(Config(kafka=Kafka(brokers=address, partitions=partitions), topics=topics))
 
 
 async def delete_topics(address: str, topics: Topics) -> None:
@@ -101,20 +91,9 @@ async def delete_topics(address: str, topics: Topics) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=address)
     await admin.start()
     try:
-        await admin.delete_topics([getattr(topics, name) for name in Topics.__struct_fields__ if name != "raw"])
+        await admin.delete_topics([getattr(topics, name) for name in Topics.__struct_fields__])
     finally:
         await admin.close()
-
-
-def _new_topics(topics: Topics, partitions: int) -> list[NewTopic]:
-    counts: Mapping[str, int] = {
-        topics.requests: partitions, topics.rejected: partitions, topics.keys: partitions, topics.pages: partitions,
-        topics.incidents: partitions, topics.responses: 1, topics.decisions: 1,
-    }  # fmt: skip
-    compacted = {topics.keys, topics.pages}
-    return [
-        NewTopic(name, count, 1, topic_configs=_COMPACT if name in compacted else {}) for name, count in counts.items()
-    ]
 
 
 def free_port() -> int:

@@ -47,8 +47,7 @@ class GatewayLog:
 
     async def key(self, key: Key) -> None:
         """Declare one key, acknowledged."""
-        place, partition = place_of(key.key_id, self.partitions)
-        await self.producer.send_and_wait(self.topics.keys, _encode(key), key=place, partition=partition)
+        await self.producer.send_and_wait(self.topics.keys, _encode(key), key=key.key_id.encode())
 
     async def catalogue(self, keys: Iterable[Key]) -> int:
         """Declare all keys, acknowledged; returns how many."""
