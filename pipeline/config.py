@@ -35,6 +35,9 @@ class Secret(str):
 
     __str__ = __repr__
 
+    def __format__(self, spec: str) -> str:
+        return format(repr(self), spec)
+
     def reveal(self) -> str:
         """The value itself."""
         return str.__str__(self)

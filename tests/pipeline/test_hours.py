@@ -22,7 +22,7 @@ def seconds(text: str) -> int:
 
 def inside(key: Key, *times: str) -> list[int]:
     clock = Hours().clock(np.array([seconds(time) for time in times]), [key] * len(times))
-    return clock.in_hours.tolist()
+    return [int(each) for each in clock.in_hours]
 
 
 def office(**changes: object) -> Key:

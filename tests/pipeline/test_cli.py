@@ -1,0 +1,160 @@
+"""The command: help, exit codes, one line for what a user can run into."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli import app, exit_code
+from pipeline.errors import ConfigError, Fatal, Retry
+
+RUNNER = CliRunner()
+COMMANDS = [
+    "worker",
+    "respond",
+    "intake",
+    "replay",
+    "demo",
+    "bench",
+    "migrate",
+    "keys",
+    "incidents",
+    "explain",
+    "doctor",
+]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in list(os.environ):
+        if name.startswith("KEYWATCH_"):
+            monkeypatch.delenv(name)
+    yield
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    result = RUNNER.invoke(app, list(arguments))
+    return result.exit_code, result.stdout, result.stderr
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_help_names_every_command_and_is_quick_to_import() -> None:
+    code, text, _ = run("--help")
+    assert code == 0
+    assert all(name in text for name in [*COMMANDS, "config", "geo", "--install-completion"])
+    heavy = "import sys, pipeline.cli; print([m for m in ('numba', 'faust', 'aiokafka', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    code, text, _ = run(command, "--help")
+    assert code == 0
+    assert "Usage" in text
+
+
+@pytest.mark.parametrize(
+    "arguments", [("nothing",), ("worker", "--nothing"), ("explain",), ("--log-level", "loud", "bench")]
+)
+def test_wrong_use_is_exit_code_2(arguments: tuple[str, ...]) -> None:
+    assert run(*arguments)[0] == 2
+
+
+def raiser(error: BaseException) -> Callable[[], int]:
+    def fail() -> int:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (ConfigError("kafka.brokers is empty"), 2, "keywatch: kafka.brokers is empty\n"),
+        (Fatal("no broker"), 1, "keywatch: no broker\n"),
+        (Retry("several\nlines"), 1, "keywatch: several lines\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 1, "keywatch: the disk is full: /x/y\n"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 1, "keywatch: Permission denied /x\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_expected_trouble_is_one_line_and_a_code(
+    error: BaseException, code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(raiser(error)) == code
+    assert capsys.readouterr().err == words
+
+
+def test_a_bug_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        exit_code(raiser(ZeroDivisionError()))
+
+
+def test_config_show_check_and_schema(tmp_path: Path) -> None:
+    path = tmp_path / "k.toml"
+    path.write_text('[clickhouse]\npassword = "hidden"\n')
+    code, text, _ = run("config", "show", "--config", str(path))
+    assert code == 0
+    assert 'password = "********"' in text
+    assert run("config", "check", "--config", str(path))[0] == 0
+    assert json.loads(run("config", "schema")[1])["$ref"] == "#/$defs/Config"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("[kafka]\nx = 1", "unknown setting kafka.x"), ("[detectors.nothing]\nx = 1", "there is no such detector"),
+     ("[detectors.spike]\nnothing = 1", "detectors.spike.nothing: unknown setting")],
+)  # fmt: skip
+def test_config_check_says_what_is_wrong(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "k.toml"
+    path.write_text(text)
+    code, _, err = run("config", "check", "--config", str(path))
+    assert code == 2
+    assert words in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_geo_info_names_the_databases_and_looks_up() -> None:
+    code, text, _ = run("geo", "info", "5.9.1.1")
+    assert code == 0
+    assert "keywatch-libloc  2022-10-29" in text
+    assert "country='DE'" in text
+
+
+@pytest.mark.parametrize("command", [("worker",), ("worker", "--runner", "plain"), ("respond",), ("intake",)])
+def test_without_a_broker_a_service_ends_with_one_line(command: tuple[str, ...]) -> None:
+    environ = {**os.environ, "KEYWATCH_KAFKA__BROKERS": f"127.0.0.1:{free_port()}", "KEYWATCH_LOG_LEVEL": "critical"}
+    environ["KEYWATCH_LOG_LEVEL"] = "error"
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *command], capture_output=True, text=True, timeout=120, env=environ
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "no Kafka broker answers" in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    script = f"{sys.executable} -m pipeline.cli config schema | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+def test_keys_import_needs_its_file() -> None:
+    code, _, err = run("keys", "import")
+    assert code == 2
+    assert "needs the FILE" in err

@@ -1,0 +1,121 @@
+"""The doctor: each fault is found and comes with what to do."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import ClickHouse, Config, Endpoint, Geo, Kafka, Respond, Secret
+from pipeline.doctor import blind_spots, check, check_detectors, check_geo, check_sample, check_webhooks, main
+from pipeline.errors import ConfigError
+from pipeline.geo.provider import DEMO_DB
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def endpoint(url: str, allow_private: bool = False) -> Config:
+    hook = Endpoint(name="x", url=url, secret=Secret("whsec_x"), allow_private=allow_private)
+    return Config(respond=Respond(endpoints=(hook,)))
+
+
+async def test_what_does_not_answer_fails_with_advice() -> None:
+    config = Config(
+        kafka=Kafka(brokers=f"127.0.0.1:{free_port()}"), clickhouse=ClickHouse(url=f"http://127.0.0.1:{free_port()}")
+    )
+    found = {finding.about: finding for finding in await check(config)}
+    assert found["kafka"].state == found["clickhouse"].state == "fail"
+    assert "no Kafka broker answers" in found["kafka"].text
+    assert found["kafka"].advice
+    assert found["clickhouse"].advice
+
+
+async def test_the_shipped_geo_database_is_named_with_date_age_and_licence() -> None:
+    (finding,) = await check_geo(Config())
+    assert finding.state == "warn"
+    assert "2022-10-29" in finding.text
+    assert "days old" in finding.text
+    assert "CC BY-SA 4.0" in finding.text
+    assert "geo.country_db" in finding.advice
+
+
+async def test_own_databases_stand_before_the_shipped_one() -> None:
+    findings = await check_geo(Config(geo=Geo(country_db=str(DEMO_DB))))
+    assert [finding.text.split()[0] for finding in findings] == ["keywatch-demo", "keywatch-libloc"]
+
+
+@pytest.mark.parametrize(
+    ("config", "state", "words"),
+    [
+        (Config(), "warn", "no endpoint"),
+        (endpoint("https://127.0.0.1/x"), "fail", ""),
+        (endpoint("http://192.0.2.1/x"), "fail", ""),
+        (endpoint("http://127.0.0.1:9/x", allow_private=True), "ok", "127.0.0.1"),
+        (endpoint("https://no-such-host.invalid/x"), "fail", "does not resolve"),
+    ],
+)
+async def test_webhooks_are_judged_by_url_and_address(config: Config, state: str, words: str) -> None:
+    (finding,) = await check_webhooks(config)
+    assert finding.state == state
+    assert words in finding.text
+
+
+COMBINED = b'192.0.2.1 - anna [17/May/2015:10:05:03 +0000] "GET /x HTTP/1.1" 200 203 "-" "curl/7"\n'
+
+
+def test_a_sample_names_its_format_and_what_it_leaves_blind(tmp_path: Path) -> None:
+    plain, packed = tmp_path / "access.log", tmp_path / "access.log.gz"
+    plain.write_bytes(COMBINED * 3)
+    packed.write_bytes(gzip.compress(COMBINED * 3))
+    for path in (plain, packed):
+        first, *blind = check_sample(path)
+        assert (first.state, "combined" in first.text) == ("ok", True)
+        assert all(finding.about == "blind" for finding in blind)
+
+
+def test_an_unknown_sample_names_the_known_formats(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"hello")
+    (finding,) = check_sample(path)
+    assert finding.state == "fail"
+    assert "cloudtrail" in finding.advice
+    with pytest.raises(ConfigError, match="absent"):
+        check_sample(tmp_path / "absent")
+    (tmp_path / "y").write_bytes(b"\x1f\x8bnothing")
+    with pytest.raises(ConfigError, match="damaged gzip"):
+        check_sample(tmp_path / "y")
+
+
+def test_blind_spots_follow_from_the_capabilities() -> None:
+    assert [finding.state for finding in blind_spots(127)] == ["ok"]
+    assert len(blind_spots(0)) == 7
+
+
+def test_detector_tables_are_checked_by_name_and_setting() -> None:
+    from detectors import DETECTORS
+
+    field = DETECTORS[0].config.__struct_fields__[0]
+    check_detectors(Config(detectors={DETECTORS[0].name: {field: getattr(DETECTORS[0].config, field)}}))
+    with pytest.raises(ConfigError, match="no such detector"):
+        check_detectors(Config(detectors={"nothing": {}}))
+    with pytest.raises(ConfigError, match="unknown setting"):
+        check_detectors(Config(detectors={DETECTORS[0].name: {"nothing": 1}}))
+
+
+def test_the_exit_code_is_1_where_something_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "k.toml"
+    path.write_text(
+        f'[kafka]\nbrokers = "127.0.0.1:{free_port()}"\n[clickhouse]\nurl = "http://127.0.0.1:{free_port()}"\n'
+    )
+    assert main(path) == 1
+    shown = capsys.readouterr().out
+    assert "fail" in shown
+    assert "->" in shown
+    sample = tmp_path / "access.log"
+    sample.write_bytes(COMBINED)
+    assert main(path, sample) == 0
