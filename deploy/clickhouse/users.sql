@@ -1,0 +1,33 @@
+-- Who may do what. Run by an administrator, with the passwords as parameters:
+--   clickhouse-client --param_writer=... --param_reader=... --multiquery < users.sql
+-- The worker and responder only add rows (and migrate); people and Grafana only read, within limits.
+CREATE DATABASE IF NOT EXISTS keywatch;
+
+CREATE ROLE IF NOT EXISTS keywatch_write;
+GRANT SELECT, INSERT, CREATE TABLE, CREATE VIEW, ALTER TABLE, OPTIMIZE ON keywatch.* TO keywatch_write;
+GRANT CREATE DATABASE ON keywatch.* TO keywatch_write;
+GRANT SELECT ON system.tables TO keywatch_write;
+GRANT SELECT ON system.columns TO keywatch_write;
+-- The audit log: rows are added, never changed.
+REVOKE ALTER DELETE, ALTER UPDATE ON keywatch.responses FROM keywatch_write;
+
+CREATE ROLE IF NOT EXISTS keywatch_read;
+GRANT SELECT ON keywatch.* TO keywatch_read;
+
+-- What stays changeable is what clients set with every query: Grafana's data source the one, `keywatch keys` the other.
+CREATE SETTINGS PROFILE IF NOT EXISTS keywatch_reader
+SETTINGS
+    readonly = 1,
+    max_execution_time = 30 CHANGEABLE_IN_READONLY,
+    max_memory_usage = 4000000000,
+    max_rows_to_read = 2000000000,
+    do_not_merge_across_partitions_select_final = 1 CHANGEABLE_IN_READONLY
+TO keywatch_read;
+
+CREATE QUOTA IF NOT EXISTS keywatch_reader KEYED BY user_name FOR INTERVAL 1 hour MAX queries = 20000 TO keywatch_read;
+
+CREATE USER IF NOT EXISTS keywatch_writer IDENTIFIED BY {writer:String};
+GRANT keywatch_write TO keywatch_writer;
+
+CREATE USER IF NOT EXISTS keywatch_reader IDENTIFIED BY {reader:String};
+GRANT keywatch_read TO keywatch_reader;
