@@ -128,8 +128,9 @@ class Mailbox:
             self._changed.clear()
             wait_s = self._wait_s()
             if wait_s > 0:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), wait_s)
+                with contextlib.suppress(TimeoutError):  # not wait_for: in Python 3.11 that may swallow a cancellation
+                    async with asyncio.timeout(wait_s):
+                        await self._changed.wait()
                 continue
             parcel = heapq.heappop(self._queue)
             answer = await self._poster.post(parcel.message_id, parcel.body)
