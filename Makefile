@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 KAFKA_TESTS := tests/kafka
 PYTEST_ARGS ?=
 
-.PHONY: help install test test-cluster demo bench lint format typecheck imports check clean
+.PHONY: help install test test-cluster coverage demo bench lint format typecheck imports check clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -24,6 +24,10 @@ $(READY): pyproject.toml constraints.txt
 
 test: $(READY) ## run the tests (all but those on a real Kafka cluster)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=$(KAFKA_TESTS) $(PYTEST_ARGS)
+
+coverage: $(READY) ## which lines the tests reach (detectors uncompiled, so slow)
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m coverage run -m pytest --ignore=$(KAFKA_TESTS) $(PYTEST_ARGS) || true
+	$(BIN)/python -m coverage report
 
 test-cluster: $(READY) ## run the tests on a one-node Apache Kafka (needs Java and Maven)
 	$(BIN)/python -m pytest $(KAFKA_TESTS) $(PYTEST_ARGS)
@@ -51,4 +55,4 @@ imports: $(READY) ## imports point one way (.importlinter)
 check: lint typecheck imports test ## all of it but the cluster
 
 clean: ## remove what these commands made
-	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist .coverage

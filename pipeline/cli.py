@@ -33,6 +33,7 @@ app.add_typer(geo_app, name="geo")
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", envvar="KEYWATCH_CONFIG", help="TOML file; KEYWATCH_* variables override it.")
 ]
+Output = Annotated[str, typer.Option("--output", "-o", help="table, json or csv.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of words.")]
 
 
@@ -75,6 +76,12 @@ def _load(path: Path | None) -> Any:
     from pipeline import config
 
     return config.load(path)
+
+
+def _output(name: str) -> str:
+    if name not in ("table", "json", "csv"):
+        raise ConfigError(f"unknown output '{name}'; there are table, json and csv")
+    return name
 
 
 SERVICES = frozenset({"worker", "respond", "intake"})
@@ -221,6 +228,7 @@ def keys(
     source: Annotated[str, typer.Option("--from", help="With import: csv, kong or aws.")] = "csv",
     yes: Annotated[bool, typer.Option("--yes", help="With import: write without asking.")] = False,
     as_json: AsJson = False,
+    output: Output = "table",
 ) -> int | None:
     """Requests, error rates, last use and places of keys; or `keys import --from csv|kong|aws FILE`."""
     settings = _load(config)
@@ -232,7 +240,7 @@ def keys(
         return import_keys(settings, file, source, yes)
     from pipeline.asking import print_keys
 
-    return print_keys(settings, key, as_json)
+    return print_keys(settings, key, as_json, _output(output))
 
 
 @app.command()
@@ -242,11 +250,12 @@ def incidents(
     key: Annotated[str, typer.Option(help="Of this key only.")] = "",
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
     as_json: AsJson = False,
+    output: Output = "table",
 ) -> int | None:
     """The newest incidents."""
     from pipeline.asking import print_incidents
 
-    return print_incidents(_load(config), key, limit, as_json)
+    return print_incidents(_load(config), key, limit, as_json, _output(output))
 
 
 @app.command()
