@@ -147,7 +147,8 @@ def _key(fields: Mapping[str, Any], where: str) -> Key:
     try:
         return msgspec.convert(dict(fields), Key, strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {str(error).split('Invalid enum value')[0] or 'a value is not allowed'}") from None
+        words = re.sub(r"(?s)enum value .* - at", "value - at", str(error))  # msgspec quotes the value only there
+        raise ConfigError(f"{where}: {words}") from None
 
 
 def _json(path: Path) -> Any:
