@@ -10,13 +10,12 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
-from pipeline.config import Config
-from pipeline.core import Core, Sides, Slice
+from pipeline.core import Core, Slice
 from pipeline.emit import Emitter
 from pipeline.errors import Fatal
 from pipeline.faults import reach
@@ -51,6 +50,8 @@ class Owned:
     generation: int
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     seeks: int = 0
+    nudges: int = 0  # seeks to `expected` because nothing came, without anything coming
+    empty_to: int = -1  # nothing lies in [expected, empty_to): a transaction's marker, or what compaction took
     holes: int = 0
     active_at: float = field(default_factory=time.monotonic)
 
@@ -60,6 +61,16 @@ def end_process(error: BaseException) -> NoReturn:
     log.critical("stopped: %s", error, exc_info=None if isinstance(error, Fatal) else error)
     logging.shutdown()
     os._exit(EXIT_FATAL)
+
+
+async def guarded(work: Awaitable[Any]) -> None:
+    """A background task, or a callback whose caller swallows exceptions: a failure ends the process."""
+    try:
+        await work
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:  # noqa: BLE001
+        end_process(error)
 
 
 class Shell:
@@ -86,7 +97,22 @@ class Shell:
 
     def lag(self) -> int:
         """Records that wait in the owned partitions, as the last fetches told it."""
-        return sum(max(0, self.ends.get(number, 0) - owned.expected) for number, owned in self.owned.items())
+        return sum(self._lag(number, owned) for number, owned in self.owned.items())
+
+    def _lag(self, number: int, owned: Owned) -> int:
+        return max(0, self.ends.get(number, 0) - max(owned.expected, owned.empty_to))
+
+    def waiting(self, since_s: float) -> list[int]:
+        """Partitions with records to do of which none came for so long, though nothing holds them up."""
+        before = time.monotonic() - since_s
+        return [
+            number
+            for number, owned in self.owned.items()
+            if self._lag(number, owned)
+            and owned.active_at < before
+            and owned.generation == self.generation()
+            and not (owned.lock.locked() or self.rows.full)
+        ]
 
     def polled(self, ends: Mapping[int, int]) -> None:
         """A fetch came back, with the end of each assigned partition's log."""
@@ -198,7 +224,7 @@ class Shell:
         effects = await asyncio.get_running_loop().run_in_executor(self.core_thread, owned.core.process, batch)
         await owned.emitter.emit(effects)
         owned.emitter.cut = False
-        owned.expected, owned.seeks = batch.next, 0
+        owned.expected, owned.seeks, owned.nudges = batch.next, 0, 0
         owned.active_at = self.progress_at = time.monotonic()
         self.health.progressed(self.lag())
         return None

@@ -11,6 +11,7 @@ What is overridden, and why (reference/mechanisms.md, section 2; every name is p
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
@@ -148,6 +149,7 @@ class SliceConsumer(driver.Consumer):
         super().__init__(*args, **kwargs)
         self._read_offset = NoReadOffsets(None)
         self.positions = Positions()
+        self._seeking = asyncio.Lock()
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         """One message per slice of the request topic, one per record of others."""
@@ -190,18 +192,21 @@ class SliceConsumer(driver.Consumer):
 
     async def seek_back(self, tp: TP, offset: int) -> None:
         """Set the position; slices fetched meanwhile claim nothing about the log before them."""
-        self.positions.broken(tp.partition)
-        await self.seek_wait({tp: offset})
-        self.positions.broken(tp.partition, offset)
+        async with self._seeking:
+            if tp in self.assignment():
+                self.positions.broken(tp.partition)
+                await self.seek_wait({tp: offset})
+                self.positions.broken(tp.partition, offset)
 
     async def perform_seek(self) -> None:
         """Faust's seek to the committed offsets."""
-        tps = [tp for tp in self.assignment() if tp.topic == self.config.topics.requests]
-        for tp in tps:
-            self.positions.broken(tp.partition)
-        await super().perform_seek()
-        for tp in tps:
-            self.positions.broken(tp.partition)
+        async with self._seeking:
+            tps = [tp for tp in self.assignment() if tp.topic == self.config.topics.requests]
+            for tp in tps:
+                self.positions.broken(tp.partition)
+            await super().perform_seek()
+            for tp in tps:
+                self.positions.broken(tp.partition)
 
     async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
         """End offsets out of fetch responses."""

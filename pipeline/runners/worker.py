@@ -10,7 +10,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 from typing import Any, Final
 
 import faust
@@ -21,7 +21,7 @@ from pipeline.config import Config, Kafka
 from pipeline.errors import ConfigError, Fatal
 from pipeline.faults import reach
 from pipeline.runners.parts import Parts, production_parts
-from pipeline.runners.shell import EXIT_FATAL, Shell, end_process
+from pipeline.runners.shell import EXIT_FATAL, Owned, Shell, end_process, guarded
 from pipeline.runners.slices import PageTable, PassThrough, transport_of
 from pipeline.runners.start import Ready, prepare, tasks_of
 from pipeline.sinks.kafka import committed_offsets, ssl_context, stage
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 SLICES_WAITING: Final = 8
 """Slices between transport and agent: at most 8 MB."""
+NUDGE_S: Final = 3.0
+MOST_NUDGES: Final = 3
 
 
 def credentials(kafka: Kafka) -> Any:
@@ -85,6 +87,13 @@ class App(faust.App):
     """Faust's application with a stop that checkpoints before Faust stops what a checkpoint needs."""
 
     before_stop: Any = None
+    after_rebalance: Any = None
+
+    def on_rebalance_end(self) -> None:
+        """Flow is resumed and queues are cleared: what was fetched before is lost, and nothing else may ever follow it."""
+        super().on_rebalance_end()
+        if self.after_rebalance is not None:
+            self.after_rebalance()
 
     async def _stop_consumer(self) -> None:
         if self.before_stop is not None:
@@ -101,6 +110,8 @@ class FaustWorker:
         self.shell = Shell(ready, self._generation)
         self.app.transport = transport_of(self.app, self.config, self.shell.cover, self.shell.polled)
         self.app.before_stop = self._before_stop
+        self.app.after_rebalance = self._after_rebalance
+        self._seeks: set[asyncio.Task[None]] = set()
         self._staged: dict[int, dict[bytes, bytes]] = {}
         self._make_table(ready.partitions)
         topic = self.app.topic(self.config.topics.requests, schema=PassThrough(), partitions=ready.partitions)
@@ -173,6 +184,35 @@ class FaustWorker:
             except Exception as error:  # noqa: BLE001
                 end_process(error)
 
+    def _after_rebalance(self) -> None:
+        """Every partition goes on exactly where its state ends, whatever Faust fetched and lost meanwhile."""
+        for number in self.shell.owned:
+            task = asyncio.create_task(guarded(self._seek(number)))
+            self._seeks.add(task)
+            task.add_done_callback(self._seeks.discard)
+
+    async def _seek(self, number: int) -> None:
+        owned = self.shell.owned.get(number)
+        if owned is not None:
+            await self.app.consumer.seek_back(TP(self.config.topics.requests, number), owned.expected)
+
+    async def keep_nudging(self) -> None:
+        """A slice that Faust lost at the end of the log has none behind it that would tell: look for lag without work."""
+        while True:
+            await asyncio.sleep(NUDGE_S / 3)
+            for number in self.shell.waiting(NUDGE_S):
+                await self._nudge(number, self.shell.owned[number])
+
+    async def _nudge(self, number: int, owned: Owned) -> None:
+        position = await self.app.consumer.position(TP(self.config.topics.requests, number))
+        if owned.nudges >= MOST_NUDGES and position is not None and position >= self.shell.ends[number]:
+            owned.empty_to = position  # read to the end several times, and there is no record
+            return
+        log.info("partition %d: records wait and none came for %.0f s, its position is set again", number, NUDGE_S)
+        owned.nudges += 1
+        owned.active_at = time.monotonic()
+        await self._seek(number)
+
     # --- letting go
 
     async def _on_revoked(self, app: Any, revoked: Iterable[TP], **_: Any) -> None:
@@ -216,8 +256,8 @@ async def run(config: Config, parts: Parts) -> int:
 
 async def _until_stopped(worker: FaustWorker, stop: asyncio.Event) -> int:
     app, config = worker.app, worker.config
-    tasks = [asyncio.create_task(_guarded(work)) for work in tasks_of(worker.shell)]
-    starting = asyncio.create_task(_guarded(app.start()))
+    works = [*tasks_of(worker.shell), worker.keep_nudging(), app.start()]
+    tasks = [asyncio.create_task(guarded(work)) for work in works]
     stopped = asyncio.create_task(stop.wait())
     crashed = asyncio.create_task(app._crashed.wait())
     await asyncio.wait([stopped, crashed], return_when=asyncio.FIRST_COMPLETED)
@@ -227,23 +267,13 @@ async def _until_stopped(worker: FaustWorker, stop: asyncio.Event) -> int:
     loop = asyncio.get_running_loop()
     loop.call_later(config.worker.stop_s + 15.0, end_process, Fatal("Faust did not stop in time"))
     await app.stop()
-    for task in [*tasks, starting, crashed]:
+    for task in [*tasks, crashed]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
     await worker.shell.close()
     log.info("stopped")
     return 0
-
-
-async def _guarded(work: Awaitable[Any]) -> None:
-    """A background task that fails ends the process."""
-    try:
-        await work
-    except asyncio.CancelledError:
-        raise
-    except Exception as error:  # noqa: BLE001
-        end_process(error)
 
 
 def main(config: Config, parts: Parts | None = None) -> int:

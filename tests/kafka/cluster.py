@@ -66,7 +66,7 @@ def why_not() -> str:
         if shutil.which("mvn") is None:
             return "no Maven on the PATH to fetch the broker's jars: see `make test-cluster`"
         command = ["mvn", "-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime"]
-        done = subprocess.run(command, cwd=HERE, capture_output=True, timeout=600, check=False)  # noqa: S603
+        done = subprocess.run(command, cwd=HERE, capture_output=True, timeout=600, check=False)
         if done.returncode:
             return f"Maven could not fetch the broker's jars: {done.stdout[-300:].decode(errors='replace')}"
     return ""
@@ -79,10 +79,10 @@ def start(folder: Path) -> Node:
     config.write_text(PROPERTIES.format(port=port, controller=controller, folder=folder))
     java = ["java", "-cp", f"{JARS}/*", "-Xmx320m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
     storage = [*java, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c", str(config)]
-    subprocess.run(storage, check=True, capture_output=True, timeout=60)  # noqa: S603
+    subprocess.run(storage, check=True, capture_output=True, timeout=60)
     with (folder / "out.log").open("wb") as out:
         command = ["timeout", "-s", "KILL", str(LIFE_S), *java, "kafka.Kafka", str(config)]
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=dict(os.environ))  # noqa: S603
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=dict(os.environ))
     node = Node(f"127.0.0.1:{port}", process, folder)
     _wait(node, port)
     return node
