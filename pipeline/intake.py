@@ -102,11 +102,11 @@ def _refused(record: Refused, format: str, payload: bytes, size_bytes: int) -> O
     return Outgoing(lane="rejected", key=record.position.encode(), value=_json.encode(body), reason=record.reason)
 
 
-def _payload(record: Refused, format: str, payload: bytes) -> str | None:
+def _payload(record: Refused, format: str, payload: bytes) -> bytes | None:
     """The raw record, only where it can be read and can't hold a secret."""
     if record.reason != "invalid" or format not in _SHOWABLE or not payload or len(payload) > MAX_PAYLOAD_BYTES:
         return None
-    return None if may_hold_secret(payload) else payload.decode()
+    return None if may_hold_secret(payload) else payload
 
 
 @dataclass

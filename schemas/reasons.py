@@ -28,16 +28,19 @@ REASONS: Final[tuple[str, ...]] = tuple(SENTENCES)
 class Rejected(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One record on `api.requests.rejected`. What may hold a secret, or can't be decoded, is without `payload`.
 
+    Intake says where by `position`; the worker, which reads the requests topic, by `partition` and `offset`.
     `network` to `suppressed` are set for `no_key` only: what is known of a request that named no key, by the
     source's /24 or /48. `suppressed` counts those of the same network that its rate limit held back before.
     """
 
     reason: str
+    partition: int = -1
+    offset: int = -1
     position: str = ""  # topic/partition/offset[/index] or file:line
     detail: str = ""  # in words, without any part of the payload
     size_bytes: int = 0
     payload_hash: str = ""  # keyed: equal payloads of one process are seen to be equal, nothing else
-    payload: str | None = None
+    payload: bytes | None = None  # base64 in JSON, since a record need not be text
     network: str = ""
     ts_us: int = 0
     status: int = 0

@@ -95,7 +95,7 @@ def test_what_is_refused_goes_by_its_position_with_a_reason_and_a_payload_only_i
         assert (out.lane, out.key) == ("rejected", b"raw/0/1/0")
         return msgspec.json.decode(out.value, type=Rejected)
 
-    assert body(b'{"key_id":"a","ts_us":1}').payload == '{"key_id":"a","ts_us":1}'
+    assert body(b'{"key_id":"a","ts_us":1}').payload == b'{"key_id":"a","ts_us":1}'
     assert body(b'{"key_id":"a","ts_us":1,"path":"/a?key=b"}').payload is None
     assert body(b'{"key_id":"a","ts_us":1,"x":"' + examples.PLANTED[2] + b'"}').payload is None
     assert body(b"not json").payload is None
@@ -290,7 +290,7 @@ async def test_http_refuses_a_body_that_is_too_large_and_keeps_rubbish_as_a_reje
 
 
 def test_an_open_address_without_a_token_is_refused() -> None:
-    with pytest.raises(ConfigError, match="set intake.http_token"):
+    with pytest.raises(ConfigError, match=r"set intake\.http_token"):
         make_app(Config(intake=Intake(http_host="0.0.0.0")), Pump(Config(), Broker()))
 
 
