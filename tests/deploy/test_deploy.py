@@ -1,0 +1,215 @@
+"""What deploy/ says fits the code: settings, topics, metrics, alerts with a section each, rights that parse."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from clickhouse_connect.driver.client import Client
+
+from pipeline import config as configuration
+from pipeline.config import Config, Kafka
+from pipeline.metrics import REGISTRY
+from pipeline.sinks.connect import connect
+from pipeline.sinks.topics import PAGES_CONFIG, topic_specs
+from tests.clickhouse_front import front  # noqa: F401
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+RULES = [
+    rule
+    for group in yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())["groups"]
+    for rule in group["rules"]
+]
+
+
+def _tool(name: str) -> str:
+    found = shutil.which(name)
+    if found is None and os.environ.get("CI") == "true":
+        pytest.fail(f"{name} is not installed; CI installs it")
+    if found is None:
+        pytest.skip(f"{name} is not installed (Debian: prometheus, prometheus-alertmanager)")
+    return found
+
+
+def _run(*command: str, **environment: str) -> str:
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **environment}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+# compose.yaml
+
+
+def test_services_depend_only_on_services_and_mount_only_what_exists() -> None:
+    services = COMPOSE["services"]
+    for name, service in services.items():
+        assert set(service.get("depends_on", {})) <= services.keys(), name
+        assert set(service.get("secrets", [])) <= COMPOSE["secrets"].keys(), name
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            exists = (DEPLOY / source).exists() if source.startswith(".") else source in COMPOSE["volumes"]
+            assert exists, f"{name}: {source}"
+
+
+def test_nothing_is_published_beyond_this_machine() -> None:
+    ports = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_our_containers_run_commands_that_exist_without_rights() -> None:
+    import typer
+
+    from pipeline.cli import app
+
+    commands = set(typer.main.get_command(app).list_commands(None))  # type: ignore[attr-defined]
+    ours = {name: service for name, service in COMPOSE["services"].items() if service.get("image") == "keywatch:local"}
+    assert set(ours) == {"migrate", "worker", "responder", "intake"}
+    for service in ours.values():
+        assert service["command"][0] in commands
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+
+
+def test_every_image_names_its_version() -> None:
+    images = {service["image"] for service in COMPOSE["services"].values()} - {"keywatch:local"}
+    assert all(re.fullmatch(r"[\w./-]+:v?\d+\.\d+[\w.]*", image) for image in images), images
+
+
+def test_the_configuration_loads_with_the_secrets_that_compose_mounts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = COMPOSE["services"]["worker"]["environment"]
+    for name, value in environment.items():
+        if name.endswith("_FILE"):
+            secret = tmp_path / Path(value).name
+            secret.write_text("s3cret-of-the-test\n")
+            monkeypatch.setenv(name, str(secret))
+    loaded = configuration.load(DEPLOY / "keywatch.toml")
+    assert loaded.clickhouse.password.reveal() == "s3cret-of-the-test"
+    assert loaded.kafka.partitions == int(COMPOSE["services"]["topics"]["environment"]["PARTITIONS"])
+
+
+def test_a_container_gets_longer_to_stop_than_the_worker_needs() -> None:
+    grace_s = int(COMPOSE["services"]["worker"]["stop_grace_period"].removesuffix("s"))
+    assert grace_s > Config().worker.stop_s
+
+
+def test_the_image_runs_as_somebody_without_rights() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    final = text[text.rindex("FROM ") :]
+    assert re.search(r"^USER 10001:10001$", final, re.MULTILINE)
+    assert "build-essential" not in final
+
+
+def test_secrets_are_made_once_and_kept_closed(tmp_path: Path) -> None:
+    script = tmp_path / "secrets.sh"
+    shutil.copy(DEPLOY / "secrets.sh", script)
+    _run("bash", str(script))
+    made = {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
+    assert made.keys() == COMPOSE["secrets"].keys()
+    assert all(re.fullmatch(r"[0-9a-f]{64}", text) for text in made.values())
+    assert (tmp_path / "secrets").stat().st_mode & 0o077 == 0
+    _run("bash", str(script))
+    assert made == {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
+
+
+# Kafka
+
+
+def _topics(tmp_path: Path) -> dict[str, tuple[int, dict[str, str]]]:
+    """What the script would create, seen by stand-ins of Kafka's commands."""
+    calls = tmp_path / "calls"
+    for name in ("kafka-topics.sh", "kafka-configs.sh"):
+        tool = tmp_path / name
+        tool.write_text(f'#!/bin/bash\necho "{name} $*" >> "{calls}"\n')
+        tool.chmod(0o755)
+    _run("bash", str(DEPLOY / "kafka" / "topics.sh"), BROKERS="b:9092", PARTITIONS="8", KAFKA_BIN=str(tmp_path))
+    found = {}
+    for line in calls.read_text().splitlines():
+        if made := re.search(r"--create --if-not-exists --topic (\S+) --partitions (\d+)", line):
+            found[made[1]] = (int(made[2]), dict(re.findall(r"--config (\S+)=(\S+)", line)))
+    return found
+
+
+def test_the_topics_script_says_what_the_code_says(tmp_path: Path) -> None:
+    specs = topic_specs(Config(kafka=Kafka(partitions=8)))
+    expected = {spec.name: (spec.partitions, spec.config) for spec in specs}
+    expected.setdefault("keywatch.pages", (8, PAGES_CONFIG))
+    found = _topics(tmp_path)
+    for _, settings in found.values():
+        assert settings.pop("min.insync.replicas") == "2"
+    assert found == expected
+
+
+# Prometheus
+
+
+def test_promtool_accepts_configuration_and_rules_and_their_tests_pass() -> None:
+    promtool = _tool("promtool")
+    folder = DEPLOY / "prometheus"
+    _run(promtool, "check", "config", str(folder / "prometheus.yml"))
+    _run(promtool, "check", "rules", str(folder / "rules.yml"))
+    _run(promtool, "test", "rules", str(folder / "rules_test.yml"))
+
+
+def test_amtool_accepts_the_skeleton() -> None:
+    _run(_tool("amtool"), "check-config", str(DEPLOY / "prometheus" / "alertmanager.yml"))
+
+
+def test_rules_ask_only_for_metrics_that_we_have() -> None:
+    declared = {sample for family in REGISTRY.collect() for sample in (family.name, f"{family.name}_total")}
+    asked = {name for rule in RULES for name in re.findall(r"\bkeywatch_\w+", rule["expr"])}
+    assert asked
+    assert asked <= declared, asked - declared
+
+
+def test_labels_that_rules_ask_for_are_declared() -> None:
+    from dataclasses import fields
+
+    from pipeline.metrics import METRICS
+
+    metrics = [getattr(METRICS, item.name) for item in fields(METRICS)]
+    labels = {metric._name: set(metric._labelnames) for metric in metrics}
+    for rule in RULES:
+        for name, chosen in re.findall(r"(keywatch_\w+)\{([^}]*)\}", rule["expr"]):
+            wanted = set(re.findall(r"(\w+)[=!~]+\"", chosen))
+            assert wanted <= labels[name.removesuffix("_total")], (rule["alert"], name)
+
+
+def test_every_alert_has_its_section_in_the_runbook_and_none_is_left_over() -> None:
+    sections = set(re.findall(r"^## (Keywatch\w+)", (DEPLOY / "RUNBOOK.md").read_text(), re.MULTILINE))
+    assert sections == {rule["alert"] for rule in RULES}
+    assert {rule["labels"]["severity"] for rule in RULES} == {"page", "ticket"}
+
+
+# ClickHouse
+
+
+@pytest.fixture
+def client(front: str) -> Iterator[Client]:  # noqa: F811
+    client = connect(configuration.ClickHouse(url=front), None)
+    yield client
+    client.close()
+
+
+def test_the_rights_parse_and_the_reader_may_only_read(client: Client) -> None:
+    text = re.sub(r"--[^\n]*", "", (DEPLOY / "clickhouse" / "users.sql").read_text())
+    statements = [" ".join(part.split()) for part in text.split(";") if part.strip()]
+    for statement in statements:
+        assert client.command("SELECT formatQuery({sql:String})", parameters={"sql": statement}), statement
+    grants = [
+        statement for statement in statements if statement.startswith("GRANT") and "TO keywatch_read" in statement
+    ]
+    assert set(grants) == {"GRANT SELECT ON keywatch.* TO keywatch_read", "GRANT keywatch_read TO keywatch_reader"}
+    assert "readonly = 1" in text
