@@ -15,7 +15,7 @@ from pipeline.respond.audit import Positioned
 from tests.pipeline.respond.incidents import NOW_S
 
 
-class Killed(Exception):  # noqa: N818
+class Killed(Exception):
     """The process is gone: kill -9."""
 
 
