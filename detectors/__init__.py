@@ -8,6 +8,7 @@ from typing import Final
 from detectors.detector import Detector
 from detectors.errors import ERRORS
 from detectors.geography import GEOGRAPHY
+from detectors.off_hours import DETECTOR as OFF_HOURS
 from detectors.spike import DETECTOR as SPIKE
 
-DETECTORS: Final[tuple[Detector, ...]] = (GEOGRAPHY, SPIKE, ERRORS)
+DETECTORS: Final[tuple[Detector, ...]] = (GEOGRAPHY, SPIKE, ERRORS, OFF_HOURS)

@@ -42,6 +42,7 @@ CALIBRATION: Final = np.dtype(
     [
         ("visits", "f8", (2,)),
         ("excess_bits", "f8", (2,)),  # sum over exceedances of score - TAIL_BITS
+        ("body", "f8", (2, TAIL_BITS + 1)),  # visits by bits: below 0, 0 to 1, ...
         ("counts", "f8", (2, BINS)),  # exceedances by bits above TAIL_BITS
     ],
     align=True,
@@ -96,6 +97,10 @@ def count(known: Any, rule: int, score_bits: float, may_exceed: bool) -> bool:
         known.excess_bits[rule] *= 0.5
         for j in range(BINS):
             known.counts[rule, j] *= 0.5
+        for j in range(TAIL_BITS + 1):
+            known.body[rule, j] *= 0.5
+    if score_bits < TAIL_BITS:
+        known.body[rule, 0 if score_bits < 0.0 else int(score_bits) + 1] += 1.0
     if score_bits < TAIL_BITS or not may_exceed:
         return False
     known.excess_bits[rule] += min(score_bits - TAIL_BITS, float(BINS))

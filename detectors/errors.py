@@ -105,7 +105,7 @@ def is_seen(sees: int, kind: int) -> bool:
 @compiled
 def bit_of(route: int, kind: int) -> int:
     """Where (route, class) lies in the visit's set."""
-    mixed = (route ^ ((kind + 2) * 0x9E3779B1)) & 0xFFFFFFFF
+    mixed = (int(route) ^ ((kind + 2) * 0x9E3779B1)) & 0xFFFFFFFF
     return ((mixed * 0x85EBCA6B & 0xFFFFFFFF) >> 16) % SETS_BITS
 
 

@@ -303,7 +303,7 @@ def close_due(keys: Array, used: int, watermark_us: int, settings: Array, change
 
 def compile_pass(detectors: Sequence[Detector]) -> Run:
     """The pass over these detectors; compiled at its first call, from the disk cache where there is one."""
-    module = _load(_source(detectors), detectors)
+    module = load_pass(detectors)
     families = np.array([1 << FAMILIES.index(detector.family) for detector in detectors], np.int64)
 
     def run(
@@ -380,8 +380,9 @@ def _source(detectors: Sequence[Detector]) -> str:
     )
 
 
-def _load(source: str, detectors: Sequence[Detector]) -> ModuleType:
-    """Make the generated source a module; as a file in numba's cache folder, so that it can be cached there."""
+def load_pass(detectors: Sequence[Detector]) -> ModuleType:
+    """The generated module with `run`, score_0, learn_0, settle_0, ...; a file in numba's cache folder if it can be."""
+    source = _source(detectors)
     identity = source + repr([(d.name, d.state, d.shared) for d in detectors])
     name = f"keywatch_pass_{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     if name in sys.modules:
@@ -412,6 +413,12 @@ def _write_once(path: Path, source: str) -> None:
     part = path.with_suffix(f".{hashlib.sha256(str(id(source)).encode()).hexdigest()[:8]}.part")
     part.write_text(source)
     part.replace(path)
+
+
+def reading_of(row: Any) -> Any:
+    """A READING or FOUND record as `explain` takes it: fields by attribute and by name."""
+    array = np.array([row], row.dtype)
+    return array.view(_record_dtype(array.dtype))[0]
 
 
 def records(array: Array) -> Array:

@@ -141,7 +141,7 @@ def short(address: int) -> int:
     """The address hash in 32 bits, 0 only for none."""
     if address == 0:
         return 0
-    return max(1, int(address >> np.uint64(32)))
+    return max(1, int(np.uint64(address) >> np.uint64(32)))
 
 
 @compiled
@@ -384,7 +384,7 @@ def keep(slots: Any, value: int, ts_us: int, old: bool) -> int:
     if j < 0:
         j = weakest(slots, now_h)
         for k in range(len(slots)):
-            slots[k].with_ = slots[k].with_ & ~(1 << j) & 65_535
+            slots[k].with_ = int(slots[k].with_) & (65_535 - (1 << j))
         slots[j].value = value
         slots[j].count = 0
         slots[j].with_ = 0

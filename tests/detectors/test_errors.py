@@ -1,0 +1,167 @@
+"""Errors: a probe must outrank a storm of retries, and the API's own outage must count for nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detectors import DETECTORS
+from detectors.detector import (
+    ERROR_403,
+    ERROR_404,
+    ERROR_5XX,
+    ERROR_429,
+    SEES_ADDRESS,
+    SEES_DENIED,
+    SEES_OUTCOME,
+    SEES_STATUS,
+)
+from detectors.errors import ERRORS
+from tests.detectors.streams import HOUR_US, START_US, Array, Judge, blank, daily_visits
+
+INDEX = DETECTORS.index(ERRORS)
+SECOND_US = 1_000_000
+
+
+def clean_key() -> tuple[Judge, int]:
+    """A key without errors for 14 days; the time of its next visit."""
+    judge = Judge(1)
+    life = daily_visits(14)
+    judge.feed(life)
+    return judge, int(life["ts_us"][-1]) + 2 * HOUR_US
+
+
+def burst(at_us: int, count: int, routes: int, error: int, share: float = 1.0) -> Array:
+    """`count` calls within minutes over `routes` routes, a share of which fail."""
+    events = blank(count)
+    events["ts_us"] = at_us + np.arange(count) * SECOND_US
+    events["route"] = 1000 + np.arange(count) % routes
+    events["error"] = np.where(np.arange(count) % routes < routes * share, error, 0)
+    return events
+
+
+def best(judge: Judge) -> float:
+    """Largest bits that errors found."""
+    return max(judge.bits("errors"), default=0.0)
+
+
+@pytest.mark.parametrize("error", [ERROR_403, ERROR_404, ERROR_429, ERROR_5XX])
+def test_a_probe_of_many_routes_is_found(error: int) -> None:
+    judge, at_us = clean_key()
+    judge.feed(burst(at_us, 20, 20, error, 0.6))
+    assert best(judge) > 15
+
+
+def test_retries_of_one_route_stay_weak_and_below_a_probe() -> None:
+    storm, at_us = clean_key()
+    storm.feed(burst(at_us, 200, 1, ERROR_403))
+    probe, _ = clean_key()
+    probe.feed(burst(at_us, 8, 8, ERROR_403, 0.7))
+    assert best(storm) <= 10.6
+    assert best(probe) > best(storm)
+
+
+def test_a_key_whose_visits_always_bring_errors_is_not_surprised_by_them() -> None:
+    judge = Judge(1)
+    life = daily_visits(30)
+    life["route"] = 1 + np.arange(len(life)) % 6
+    life["error"] = np.where(np.arange(len(life)) % 6 < 2, ERROR_404, 0)
+    judge.feed(life)
+    judge.found.clear()
+    again = life[-6:].copy()
+    again["ts_us"] += 4 * HOUR_US
+    judge.feed(again)
+    assert best(judge) == 0
+
+
+def test_classes_are_judged_apart() -> None:
+    judge = Judge(1)
+    life = daily_visits(30)
+    life["route"] = 1 + np.arange(len(life)) % 6
+    life["error"] = np.where(np.arange(len(life)) % 6 < 3, ERROR_404, 0)
+    judge.feed(life)
+    judge.found.clear()
+    judge.feed(burst(int(life["ts_us"][-1]) + 4 * HOUR_US, 12, 12, ERROR_403))
+    assert best(judge) > 10
+
+
+def outage(error: int, others_fail: bool) -> Judge:
+    """Twelve routes fail for key 0; five other keys have used them in the minutes before."""
+    judge = Judge(6)
+    life = daily_visits(14)
+    judge.feed(life)
+    at_us = int(life["ts_us"][-1]) + 2 * HOUR_US
+    parts = []
+    for slot in range(1, 6):
+        part = burst(at_us + slot, 12, 12, error if others_fail else 0)
+        part["slot"] = slot
+        parts.append(part)
+    shared = np.concatenate(parts)
+    judge.feed(shared[np.argsort(shared["ts_us"], kind="stable")])
+    judge.found.clear()
+    judge.feed(burst(at_us + 60 * SECOND_US, 12, 12, error))
+    return judge
+
+
+@pytest.mark.parametrize("error", [ERROR_5XX, ERROR_429])
+def test_the_apis_own_outage_is_discounted(error: int) -> None:
+    assert best(outage(error, others_fail=True)) == 0
+    assert best(outage(error, others_fail=False)) > 10
+
+
+@pytest.mark.parametrize("error", [ERROR_403, ERROR_404])
+def test_an_outage_excuses_no_refusals_and_no_missing_routes(error: int) -> None:
+    assert best(outage(error, others_fail=True)) > 6
+
+
+def test_one_failing_neighbour_is_no_outage() -> None:
+    judge = Judge(3)
+    life = daily_visits(14)
+    judge.feed(life)
+    at_us = int(life["ts_us"][-1]) + 2 * HOUR_US
+    neighbour = burst(at_us, 12, 12, ERROR_5XX)
+    neighbour["slot"] = 1
+    judge.feed(neighbour)
+    judge.found.clear()
+    judge.feed(burst(at_us + 60 * SECOND_US, 12, 12, ERROR_5XX))
+    assert best(judge) > 10
+
+
+@pytest.mark.parametrize(
+    "sees,error,found",
+    [
+        (SEES_ADDRESS, ERROR_403, False),
+        (SEES_STATUS | SEES_OUTCOME, ERROR_403, False),
+        (SEES_STATUS | SEES_OUTCOME, ERROR_404, True),
+        (SEES_DENIED | SEES_OUTCOME, ERROR_404, False),
+        (SEES_DENIED | SEES_OUTCOME, ERROR_403, True),
+    ],
+)
+def test_a_class_that_the_format_cannot_show_is_not_judged(sees: int, error: int, found: bool) -> None:
+    judge, at_us = clean_key()
+    probe = burst(at_us, 20, 20, error)
+    probe["sees"] = sees
+    judge.feed(probe)
+    assert (best(judge) > 0) == found
+
+
+def test_refused_strangers_are_findings_but_no_evidence() -> None:
+    judge, at_us = clean_key()
+    probe = burst(at_us, 40, 40, ERROR_403)
+    probe["authenticated"] = 0
+    judge.feed(probe)
+    assert best(judge) > 10
+    assert not judge.changed
+    owner = blank(1)
+    owner["ts_us"] = at_us + 60 * SECOND_US
+    judge.feed(owner)
+    assert not judge.changed
+
+
+def test_a_visit_without_routes_says_nothing() -> None:
+    judge, at_us = clean_key()
+    probe = burst(at_us, 20, 20, ERROR_403)
+    probe["route"] = 0
+    judge.feed(probe)
+    assert best(judge) == 0
+    assert START_US < at_us

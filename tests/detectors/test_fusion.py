@@ -1,0 +1,157 @@
+"""The incident of a key: what opens, extends, escalates and closes it, and who cannot."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detectors import fuse, fusion
+from detectors.detector import ERROR_403, NET_HOSTING, NET_KNOWN, READING
+from tests.detectors.streams import DAY_US, HOUR_US, MINUTE_US, Array, Judge, blank, daily_visits, place, random_stream
+
+
+def watched(days: int = 30) -> tuple[Judge, int]:
+    """A quiet key and the time of its next visit."""
+    judge = Judge(1)
+    life = daily_visits(days)
+    judge.feed(life)
+    return judge, int(life["ts_us"][-1]) + 3 * HOUR_US
+
+
+def theft(at_us: int, count: int = 40) -> Array:
+    """A stranger from a foreign hosting network who tries many routes."""
+    events = blank(count)
+    events["ts_us"] = at_us + np.arange(count) * 1_500_000
+    place(events, 2)
+    events["net_flags"] = NET_KNOWN | NET_HOSTING
+    events["address"] = 99 << 40
+    events["route"] = 500 + np.arange(count)
+    events["error"] = np.where(np.arange(count) % 2, ERROR_403, 0)
+    return events
+
+
+def test_a_quiet_key_never_has_an_incident() -> None:
+    judge, _ = watched(60)
+    assert not judge.changed
+
+
+def test_a_theft_opens_one_incident_with_its_evidence_and_closes_after_an_idle_hour() -> None:
+    judge, at_us = watched()
+    stolen = theft(at_us)
+    judge.feed(stolen)
+    assert judge.kinds()[0] == "opened"
+    assert judge.kinds().count("opened") == 1
+    opened = judge.changed[0]
+    assert opened["return_days"] >= 1000
+    evidence = {row["detector"] for row in judge.found if row["event"] == opened["event"]}
+    assert 0 in evidence
+    closed = np.zeros(4, fuse.CHANGED)
+    last = int(judge.keys["fusion"]["evidence_us"][0])
+    assert fuse.close_due(judge.keys, 1, last + HOUR_US - 1, judge.settings, closed) == 0
+    assert fuse.close_due(judge.keys, 1, last + HOUR_US, judge.settings, closed) == 1
+    assert closed[0]["kind"] == fusion.CLOSED
+    assert closed[0]["at_us"] == last + HOUR_US
+    assert fuse.close_due(judge.keys, 1, last + DAY_US, judge.settings, closed) == 0
+
+
+def test_new_evidence_of_another_family_escalates() -> None:
+    judge, at_us = watched()
+    judge.settings["listed_days"] = 1.0
+    stolen = theft(at_us)
+    stolen["error"][:20] = 0
+    judge.feed(stolen)
+    assert "escalated" in judge.kinds()
+    severities = [row["severity"] for row in judge.changed if row["kind"] != fusion.CLOSED]
+    assert severities == sorted(severities)
+
+
+def test_the_key_owner_cannot_be_framed_by_requests_that_never_authenticated() -> None:
+    judge, at_us = watched()
+    stolen = theft(at_us)
+    stolen["authenticated"] = 0
+    judge.feed(stolen)
+    assert not judge.changed
+
+
+def test_one_opening_a_day_and_rule() -> None:
+    judge, at_us = watched()
+    for hour in (0, 3, 6, 9):
+        judge.feed(theft(at_us + hour * HOUR_US))
+    opened = [row for row in judge.changed if row["kind"] == fusion.OPENED]
+    assert len(opened) == len({row["rule"] for row in opened})
+    judge.feed(theft(at_us + 26 * HOUR_US))
+    later = [row for row in judge.changed if row["kind"] == fusion.OPENED]
+    assert len(later) == len(opened) + 1
+
+
+def test_an_incident_closes_after_a_week_even_if_evidence_goes_on() -> None:
+    judge, at_us = watched()
+    for minute in range(0, 8 * 24 * 60, 50):
+        judge.feed(theft(at_us + minute * MINUTE_US, 4))
+    closed = [row for row in judge.changed if row["kind"] == fusion.CLOSED]
+    assert closed
+    assert all(row["at_us"] - row["opened_us"] <= 7 * DAY_US for row in closed)
+
+
+def test_messages_about_growth_are_few() -> None:
+    judge, at_us = watched()
+    judge.feed(theft(at_us, 1200))
+    assert len(judge.changed) < 30
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), marks=st.lists(st.integers(1, 399), max_size=8))
+def test_the_sweep_closes_exactly_what_the_keys_next_event_would(seed: int, marks: list[int]) -> None:
+    events = random_stream(seed, 400, 3, days=6.0)
+    events["ts_us"] = np.sort(events["ts_us"])
+    lazy, swept = Judge(3, listed_days=0.05), Judge(3, listed_days=0.05)
+    lazy.feed(events)
+    closed = np.zeros(8, fuse.CHANGED)
+    by_sweep = []
+    for part in np.split(events, sorted(marks)):
+        swept.feed(part)
+        if len(part):
+            count = fuse.close_due(swept.keys, 3, int(part["ts_us"][-1]), swept.settings, closed)
+            by_sweep += [(row["slot"].item(), row["at_us"].item(), row["score"].item()) for row in closed[:count]]
+    ends = [(row["slot"], row["at_us"], row["score"]) for row in swept.changed if row["kind"] == fusion.CLOSED]
+    lazily = [(row["slot"], row["at_us"], row["score"]) for row in lazy.changed if row["kind"] == fusion.CLOSED]
+    assert set(lazily) <= set(ends + by_sweep)
+    others = [row for row in lazy.changed if row["kind"] != fusion.CLOSED]
+    assert [row for row in swept.changed if row["kind"] != fusion.CLOSED] == others
+    final = int(events["ts_us"][-1]) + 30 * DAY_US
+    for judge in (lazy, swept):
+        fuse.close_due(judge.keys, 3, final, judge.settings, closed)
+    assert lazy.keys.tobytes() == swept.keys.tobytes()
+
+
+@given(first=st.floats(-60, 60), second=st.floats(-60, 60))
+def test_the_mixture_of_two_alternatives_is_right_and_never_above_the_larger(first: float, second: float) -> None:
+    mixed = fusion.mixed(first, second)
+    assert mixed == pytest.approx(math.log2(0.5 * 2.0**first + 0.5 * 2.0**second), abs=1e-9)
+    assert max(first, second) - 1 <= mixed <= max(first, second) + 1e-9
+
+
+def test_the_slow_rule_adds_quiet_visits_and_forgets_in_weeks() -> None:
+    state = fuse.records(np.zeros(1, fusion.fusion_dtype(1)))[0]
+    scores = []
+    for day in range(10):
+        state["slow"] = fusion.slow_step(state, day * DAY_US, 6.0)
+        state["slow_us"] = day * DAY_US
+        scores.append(float(state["slow"]))
+    assert scores == sorted(scores)
+    assert scores[-1] > 1e6
+    assert fusion.slow_step(state, 200 * DAY_US, -20.0) < scores[-1] / 500
+
+
+def test_a_blind_detector_does_not_weigh() -> None:
+    readings = np.zeros(1, READING)
+    readings["lr_stranger"] = 30.0
+    judge, at_us = watched()
+    blind = theft(at_us, 3)
+    blind["sees"] = 16  # only the outcome is known
+    judge.feed(blind)
+    assert not judge.changed

@@ -1,0 +1,155 @@
+"""Measures the shipped calibration: the real pass over innocent keys, what their visits score, what would alert.
+
+Run: `python -m tests.evaluation.calibrate` (about five minutes). Half of the keys fit, the other half judges.
+People: when they worked is real (`../shared/data/rhythms`, about 5,000 people; each record is a visit's call, drawn
+out into 1 to 12 calls); a changed UTC offset is a new country and network, since the data have nothing nearer to
+one; another new network comes with 1/60 a visit, as for the clients of reference/evidence.md, section 0.
+Services: 160 simulated keys over 40 days (steady, daily, nightly job, bursty) with deploys, errors, moved servers.
+What this cannot say: real API keys are neither; re-measure on your own log (the partition's own counts do that).
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detectors import DETECTORS, calibration, fuse, fusion
+from detectors.detector import ERROR_NONE, NET_HOSTING, NET_KNOWN, config_record
+from tests.detectors.streams import DAY_US, HOUR_US, START_US, blank, set_hours
+
+Array = np.ndarray[Any, Any]
+DATA = Path(os.environ.get("KEYWATCH_DATA", "../shared/data")) / "rhythms" / "events.csv.gz"
+
+
+def people(rng: np.random.Generator) -> Array:
+    """Events of all people in time order; slot = person."""
+    with gzip.open(DATA, "rt") as lines:
+        rows = list(csv.DictReader(lines))
+    slots = {name: slot for slot, name in enumerate(dict.fromkeys(row["author"] for row in rows))}
+    slot = np.array([slots[row["author"]] for row in rows])
+    at_us = np.array([int(row["epoch_s"]) for row in rows]) * 1_000_000
+    zone = np.array([int(row["utc_offset"]) % 5000 for row in rows])
+    calls = rng.integers(1, 13, len(rows))
+    events = blank(int(calls.sum()))
+    owner = np.repeat(np.arange(len(rows)), calls)
+    events["slot"] = slot[owner]
+    events["ts_us"] = at_us[owner] + rng.integers(0, 240_000_000, len(owner))
+    events["country"] = 16_705 + zone[owner] % 600
+    home = rng.integers(1, 2_000, len(slots))
+    roamed = np.cumsum(rng.random(len(rows)) < 1 / 60)
+    events["asn"] = 1 + home[slot[owner]] + 10_000 * (1 + zone[owner] % 97) + np.where(
+        rng.random(len(rows)) < 0.1, roamed * 1_000_003 % 50_021, 0
+    )[owner]  # fmt: skip
+    events["accuracy_km"] = 0.0
+    events["address"] = events["asn"].astype("u8") << np.uint64(33)
+    dress(events, rng, 0.01)
+    return events
+
+
+def services(rng: np.random.Generator, keys: int, days: int) -> Array:
+    """Simulated service keys: rate by type and hour, deploys (a burst of calls with errors), rare moves."""
+    parts = []
+    for slot in range(keys):
+        kind = slot % 4
+        hour = np.arange(days * 24)
+        shape = (np.ones(24), 1 + 0.8 * np.sin(np.arange(24) / 24 * 6.283), np.arange(24) == 2, np.ones(24))[kind]
+        rate = np.exp(rng.normal(1.5, 1.0)) * shape[hour % 24] * (12 if kind == 2 else 1)
+        if kind == 3:
+            rate = rate * rng.gamma(0.7, 1 / 0.7, len(hour))
+        rate = rate * np.where(rng.random(len(hour)) < 1 / (24 * 14), 4.0, 1.0)
+        counts = rng.poisson(np.minimum(rate, 200.0))
+        events = blank(int(counts.sum()))
+        events["slot"] = slot
+        events["ts_us"] = START_US + np.repeat(hour, counts) * HOUR_US + rng.integers(0, HOUR_US, len(events))
+        events = events[np.argsort(events["ts_us"], kind="stable")]
+        moves = np.cumsum(rng.random(len(events)) < days / 60 / max(1, len(events)))
+        events["asn"] = 1 + rng.integers(0, 30) + moves * 1_000
+        events["address"] = events["asn"].astype("u8") << np.uint64(33) | rng.integers(1, 6, len(events)).astype("u8")
+        events["net_flags"] = NET_KNOWN | (NET_HOSTING if kind != 1 else 0)
+        parts.append(events)
+    joined = np.concatenate(parts)
+    dress(joined, rng, 0.005)
+    return joined
+
+
+def dress(events: Array, rng: np.random.Generator, errors: float) -> None:
+    """Routes, errors in runs, hours."""
+    events["route"] = 1 + rng.geometric(0.3, len(events))
+    failed = rng.random(len(events)) < errors
+    failed |= np.roll(failed, 1) & (rng.random(len(events)) < 0.5)
+    events["error"] = np.where(failed, rng.choice([2, 3, 3, 4, 6], len(events)), ERROR_NONE)
+    set_hours(events)
+
+
+def judge(events: Array, **settings: float) -> tuple[Array, Array]:
+    """Run the pass; returns shared knowledge and the changes."""
+    events = events[np.argsort(events["ts_us"], kind="stable")]
+    events["slot"] = np.unique(events["slot"], return_inverse=True)[1]
+    keys = np.zeros(int(events["slot"].max()) + 1, fuse.key_dtype(DETECTORS))
+    shared = np.zeros(1, fuse.shared_dtype(DETECTORS))
+    found, changed = np.zeros(100_000, fuse.FOUND), np.zeros(100_000, fuse.CHANGED)
+    run, parts, start = fuse.compile_pass(DETECTORS), [], 0
+    began = time.perf_counter()
+    config = config_record(fusion.Settings(**settings))
+    while start < len(events):
+        start, _, count = run(keys, shared, events, start, fuse.configs(DETECTORS), config, found, changed)
+        parts.append(changed[:count].copy())
+    spent_ns = (time.perf_counter() - began) / len(events) * 1e9
+    say(f"  {len(events):,} events, {len(keys):,} keys, {spent_ns:,.0f} ns an event")
+    return shared, np.concatenate(parts)
+
+
+def key_days(events: Array) -> float:
+    """Sum over keys of the days between first and last event."""
+    slots, first = np.unique(events["slot"], return_inverse=True)
+    low, high = np.full(len(slots), 2**62), np.zeros(len(slots), np.int64)
+    np.minimum.at(low, first, events["ts_us"])
+    np.maximum.at(high, first, events["ts_us"])
+    return float(((high - low) / DAY_US).sum())
+
+
+def tell(shared: Array) -> None:
+    """The table to ship: share of visits at or above 0 .. TAIL_BITS bits, and the mean excess."""
+    known = shared["calibration"][0]
+    for rule, name in enumerate(calibration.RULES):
+        tail = known["counts"][rule].sum()
+        body = known["body"][rule]
+        above = [(body[j + 1 :].sum() + tail) / known["visits"][rule] for j in range(calibration.TAIL_BITS + 1)]
+        mean = known["excess_bits"][rule] / max(1.0, tail)
+        shares = ", ".join(f"{share:.3g}" for share in above)
+        say(f"  {name}: visits {known['visits'][rule]:,.0f}, exceedances {tail:.0f}, mean excess {mean:.2f} bits")
+        say(f"    [{shares}]")
+        say(f"    counts by bit above {calibration.TAIL_BITS}: {known['counts'][rule][:24].astype(int).tolist()}")
+
+
+def say(text: str) -> None:
+    """To the terminal, at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Print the table from one half of the keys and the alarms of the other half."""
+    rng = np.random.default_rng(20_261_124)
+    for name, events in (("people", people(rng)), ("services", services(rng, 160, 40))):
+        say(name)
+        even = events["slot"] % 2 == 0
+        shared, _ = judge(events[even], listed_days=1e12)  # nothing alerts: every visit counts
+        tell(shared)
+        days = key_days(events[~even])
+        _, changed = judge(events[~even])
+        opened = changed[changed["kind"] == fusion.OPENED]
+        for days_wanted in (1_000.0, 10_000.0):
+            count = int((opened["return_days"] >= days_wanted).sum())
+            say(f"  held out: {count} incidents at {days_wanted:,.0f} days in {days:,.0f} key-days")
+
+
+if __name__ == "__main__":
+    main()
