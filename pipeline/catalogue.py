@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import msgspec
 from aiokafka import TopicPartition
@@ -31,8 +32,34 @@ _BITS: Final = 1 << 128
 _decoder = msgspec.json.Decoder(Key)
 _encoder = msgspec.json.Encoder()
 
-OpenConsumer = Callable[[], AbstractAsyncContextManager[Any]]
-"""Opens a consumer without a group, as `pipeline.sinks.kafka.side_consumer`."""
+
+class KeysTopic(Protocol):
+    """Where the keys are read from."""
+
+    async def partitions(self) -> int:
+        """How many the topic has; 0 where there is no such topic."""
+
+    def open(self) -> AbstractAsyncContextManager[Any]:
+        """A consumer without a group, as `pipeline.sinks.kafka.side_consumer`."""
+
+
+@dataclass(frozen=True)
+class BrokersTopic:
+    """The topic on the configured broker. An unassigned consumer has no metadata of it, hence the admin's answer."""
+
+    config: Config
+
+    async def partitions(self) -> int:
+        """Asked anew each time. Raises Fatal."""
+        from pipeline.sinks.topics import partitions_of
+
+        return (await partitions_of(self.config.kafka, [self.config.topics.keys])).get(self.config.topics.keys, 0)
+
+    def open(self) -> AbstractAsyncContextManager[Any]:
+        """Raises Fatal on entering where no broker answers."""
+        from pipeline.sinks.kafka import side_consumer
+
+        return side_consumer(self.config.kafka)
 
 
 class Catalogue:
@@ -88,9 +115,9 @@ def _weight(key: Key) -> int:
 class CatalogueReader:
     """Keeps a consumer at the end of the keys topic. `open`, then `refresh` as often as you like, then `close`."""
 
-    def __init__(self, config: Config, consumer: OpenConsumer | None = None) -> None:
+    def __init__(self, config: Config, source: KeysTopic | None = None) -> None:
         self._topic = config.topics.keys
-        self._open = consumer or _side_consumer(config)
+        self._source: KeysTopic = source or BrokersTopic(config)
         self._stack = AsyncExitStack()
         self._consumer: Any = None
         self._partitions: list[TopicPartition] = []
@@ -98,7 +125,7 @@ class CatalogueReader:
 
     async def open(self) -> Catalogue:
         """Connect and read to the end. A missing topic is an empty catalogue. Raises Fatal."""
-        self._consumer = await self._stack.enter_async_context(self._open())
+        self._consumer = await self._stack.enter_async_context(self._source.open())
         await self._assign()
         return await self.refresh()
 
@@ -122,11 +149,11 @@ class CatalogueReader:
         return self.catalogue
 
     async def _assign(self) -> None:
-        partitions = (await self._consumer.topics(), self._consumer.partitions_for_topic(self._topic))[1]
-        if not partitions:
+        count = await self._source.partitions()
+        if not count:
             logger.warning("topic %s does not exist: no key is declared, every key is only observed", self._topic)
             return
-        self._partitions = [TopicPartition(self._topic, number) for number in sorted(partitions)]
+        self._partitions = [TopicPartition(self._topic, number) for number in range(count)]
         self._consumer.assign(self._partitions)
         await self._consumer.seek_to_beginning(*self._partitions)
 
@@ -166,15 +193,9 @@ def _take(record: Any, changes: dict[str, Key | None]) -> None:
     changes[key_id] = key
 
 
-def _side_consumer(config: Config) -> OpenConsumer:
-    from pipeline.sinks.kafka import side_consumer
-
-    return lambda: side_consumer(config.kafka)
-
-
-async def read_catalogue(config: Config, consumer: OpenConsumer | None = None) -> Catalogue:
+async def read_catalogue(config: Config, source: KeysTopic | None = None) -> Catalogue:
     """One snapshot of the keys topic, read to its end. Raises Fatal where the broker does not answer."""
-    reader = CatalogueReader(config, consumer)
+    reader = CatalogueReader(config, source)
     try:
         return await reader.open()
     finally:

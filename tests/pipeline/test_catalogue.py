@@ -39,15 +39,12 @@ class Record:
 class Log:
     """A consumer over an in-memory topic of several partitions that gives a few records at a time."""
 
-    partitions: list[list[tuple[str, bytes | None]]] | None
+    logs: list[list[tuple[str, bytes | None]]] | None
     at: dict[int, int] = field(default_factory=dict)
     seen_end: dict[int, int] = field(default_factory=dict)
 
-    async def topics(self) -> set[str]:
-        return {TOPIC} if self.partitions is not None else set()
-
-    def partitions_for_topic(self, topic: str) -> set[int] | None:
-        return set(range(len(self.partitions))) if self.partitions is not None and topic == TOPIC else None
+    async def partitions(self) -> int:
+        return len(self.logs or [])
 
     def assign(self, partitions: list[TopicPartition]) -> None:
         self.at = {tp.partition: -1 for tp in partitions}
@@ -57,7 +54,7 @@ class Log:
 
     async def getmany(self, timeout_ms: int) -> dict[TopicPartition, list[Record]]:
         batches: dict[TopicPartition, list[Record]] = {}
-        for number, log in enumerate(self.partitions or []):
+        for number, log in enumerate(self.logs or []):
             start = self.at[number]
             self.seen_end[number] = len(log)
             records = [Record(TOPIC, start + i, k.encode(), v) for i, (k, v) in enumerate(log[start : start + 2])]
@@ -107,15 +104,15 @@ def test_the_version_after_changes_is_that_of_the_content(before: list[Key], aft
 async def test_a_topic_is_read_to_its_end_with_the_last_value_of_each_key() -> None:
     a1, a2, b = Key(key_id="a", owner="x"), Key(key_id="a", owner="y"), Key(key_id="b")
     log = Log([[record(a1), record(Key(key_id="gone")), record(a2), ("gone", None), record(a2)], [record(b)], []])
-    catalogue = await read_catalogue(Config(), log.open)
+    catalogue = await read_catalogue(Config(), log)
     assert dict(catalogue.items()) == {"a": a2, "b": b}
 
 
 async def test_an_empty_topic_and_a_missing_one_are_empty(caplog: pytest.LogCaptureFixture) -> None:
-    assert len(await read_catalogue(Config(), Log([[], []]).open)) == 0
+    assert len(await read_catalogue(Config(), Log([[], []]))) == 0
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
-        assert len(await read_catalogue(Config(), Log(None).open)) == 0
+        assert len(await read_catalogue(Config(), Log(None))) == 0
     assert "does not exist" in caplog.text
 
 
@@ -123,19 +120,19 @@ async def test_what_is_no_key_leaves_its_key_undeclared(caplog: pytest.LogCaptur
     good = Key(key_id="a")
     log = Log([[record(good), ("b", b'{"key_id":"b","role":"king"}'), ("c", b"\xff"), ("d", record(good)[1])]])
     with caplog.at_level(logging.WARNING):
-        catalogue = await read_catalogue(Config(), log.open)
+        catalogue = await read_catalogue(Config(), log)
     assert list(catalogue) == ["a"]
     assert len(caplog.records) == 3
 
 
 async def test_refreshing_gives_the_same_object_until_something_changes() -> None:
     log = Log([[record(Key(key_id="a"))]])
-    reader = CatalogueReader(Config(), log.open)
+    reader = CatalogueReader(Config(), log)
     first = await reader.open()
-    assert log.partitions is not None
-    log.partitions[0].append(record(Key(key_id="a")))
+    assert log.logs is not None
+    log.logs[0].append(record(Key(key_id="a")))
     assert await reader.refresh() is first
-    log.partitions[0].append(record(Key(key_id="a", protected=True)))
+    log.logs[0].append(record(Key(key_id="a", protected=True)))
     second = await reader.refresh()
     assert second.version != first.version
     assert (first.get("a"), second.get("a")) == (Key(key_id="a"), Key(key_id="a", protected=True))
@@ -144,9 +141,9 @@ async def test_refreshing_gives_the_same_object_until_something_changes() -> Non
 
 async def test_a_topic_that_appears_later_is_found() -> None:
     log = Log(None)
-    reader = CatalogueReader(Config(), log.open)
+    reader = CatalogueReader(Config(), log)
     assert len(await reader.open()) == 0
-    log.partitions = [[record(Key(key_id="a"))]]
+    log.logs = [[record(Key(key_id="a"))]]
     assert len(await reader.refresh()) == 1
 
 
