@@ -48,6 +48,8 @@ async def everything(config: Config, topic: str) -> list[Any]:
     ends = await fetched_highwaters(config.kafka, topic, range(PARTITIONS))
     waiting = {TopicPartition(topic, partition) for partition, end in ends.items() if end}
     records: list[Any] = []
+    if not waiting:
+        return records
     async with side_consumer(config.kafka) as consumer:
         consumer.assign(list(waiting))
         await consumer.seek_to_beginning()
