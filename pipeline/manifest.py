@@ -2,7 +2,7 @@
 
 Three kinds of records lie in the pages topic, all under keys that name their writer:
  - a *page* is one block of one table, compressed and cut into chunks of at most CHUNK_BYTES;
- - a *directory page* says of ENTRIES_PER_PAGE blocks of a table who wrote the valid page, in which version, with what crc;
+ - a *directory page* says of ENTRIES_PER_PAGE blocks of a table who wrote the valid page, which version, what crc;
  - the *manifest* names the directory pages in the same way, the offset that the state includes and everything else.
 So a checkpoint of a few changed blocks of a table of a million keys writes these blocks, one or two directory pages
 and a manifest of some hundred bytes.
@@ -29,7 +29,7 @@ Kind = Literal["page", "directory", "manifest"]
 
 
 class Key(NamedTuple):
-    """Identity of one record. `version` is 0 or 1; of a manifest it is the generation, and table and block are empty."""
+    """Identity of one record. `version` is 0 or 1; of a manifest the generation, and table and block are empty."""
 
     kind: Kind
     partition: int

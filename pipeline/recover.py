@@ -143,7 +143,7 @@ def _inflate(value: bytes, partition: int, table: str) -> bytes:
 
 
 def fill(core: Core, state: LoadedState) -> None:
-    """Put a checkpoint's tables into an empty core and let it take its `meta`. Tables the core no longer has are left."""
+    """Put a checkpoint's tables into an empty core and let it take its `meta`; tables it no longer has are left."""
     if state.manifest is None:
         return
     for array in core.arrays:

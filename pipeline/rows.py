@@ -17,7 +17,7 @@ from pipeline.ports import RowSink
 
 log = logging.getLogger(__name__)
 
-FIRST_WAIT_S: Final = 0.1
+FIRST_WAIT_S: Final = 0.05
 LONGEST_WAIT_S: Final = 5.0
 
 

@@ -22,7 +22,6 @@ from pipeline.faults import reach
 from pipeline.recover import fill, load, writer_of
 from pipeline.rows import RowBuffer
 from pipeline.runners.start import Ready
-from pipeline.sinks.kafka import fetched_highwaters, log_starts
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +90,7 @@ class Shell:
         self.ends: dict[int, int] = {}  # end of each partition's log as the last fetch told it
         self._parts = ready.parts
         self._producer = ready.producer
+        self._edges = ready.edges
         self._topic_epoch = ready.topic_epoch
         self._partitions = ready.partitions
         self._first = True
@@ -138,8 +138,7 @@ class Shell:
         for gone in self.owned.keys() - partitions.keys():
             self.drop(gone)
         fresh = [number for number, pages in partitions.items() if pages is not None]
-        starts = await log_starts(self.config.kafka, self.config.topics.requests, fresh)
-        ends = await fetched_highwaters(self.config.kafka, self.config.topics.requests, fresh)
+        starts, ends = await self._edges(fresh)
         for number, pages in partitions.items():
             if pages is None:
                 self.owned[number].generation = self.generation()
@@ -184,10 +183,11 @@ class Shell:
     def _restore(self, number: int, pages: Mapping[bytes, bytes], committed: int | None) -> tuple[Core, Any, Any]:
         state = load(number, pages, committed)
         if state.manifest is not None and state.manifest.topic_epoch != self._topic_epoch:
+            topics = self.config.topics
             raise Fatal(
-                f"partition {number}: topic {self.config.topics.requests} was made anew (id {self._topic_epoch!r}, state "
-                f"is of {state.manifest.topic_epoch!r}): its offsets mean something else. Delete {self.config.topics.pages} "
-                "to start from empty state, or set worker.topic_epoch to the old id if the log was carried over"
+                f"partition {number}: topic {topics.requests} was made anew (id {self._topic_epoch!r}, state is of "
+                f"{state.manifest.topic_epoch!r}): its offsets mean something else. Delete {topics.pages} to start from "
+                "empty state, or set worker.topic_epoch to the old id if the log was carried over"
             )
         core = self._parts.open_core(number, self.config, self.sides, self._topic_epoch, self._partitions)
         fill(core, state)
@@ -287,7 +287,7 @@ SIDES_S: Final = 10.0
 
 
 def _ask_back(owned: Owned, fetched: Fetched) -> int:
-    """Not the next slice: Faust lost one, or this one is old. Nothing is taken for granted, the position is set back."""
+    """Not the next slice: Faust lost one, or this one is old. The position is set to where the state ends."""
     owned.seeks += 1
     if owned.seeks > MOST_SEEKS:
         raise Fatal(

@@ -151,7 +151,10 @@ class SliceConsumer(driver.Consumer):
         self.positions = Positions()
         self._seeking = asyncio.Lock()
 
-    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+    async def getmany(  # its signature is Faust's
+        self,
+        timeout: float,  # noqa: ASYNC109
+    ) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         """One message per slice of the request topic, one per record of others."""
         generation, before = self.app.consumer_generation_id, self.positions.before()
         records, active = await self._wait_next_records(timeout)
@@ -231,8 +234,10 @@ class SliceConsumer(driver.Consumer):
         return (tp for tp in self.assignment() if self._new_offset(tp) is not None)
 
     def on_buffer_full(self, tp: TP) -> None:
-        """Nothing: Faust would stop fetching the partition until a callback that a cleared queue forgets (it hung in one of
-        three recoveries). A full queue holds the fetcher anyway, and one fetch is bounded."""
+        """Nothing: Faust would stop fetching the partition until a callback comes that a cleared queue forgets.
+
+        A full queue holds the fetcher anyway, and what one fetch brings is bounded.
+        """
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Nothing: holes are the shell's business."""

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.config import Config
 from pipeline.core import Sides
 from pipeline.errors import Fatal
 from pipeline.health import Health, serve
 from pipeline.metrics import REGISTRY
-from pipeline.ports import RowSink
+from pipeline.ports import PageLog, Publisher, RowSink
 from pipeline.runners.parts import Parts
-from pipeline.sinks.kafka import Producer
+from pipeline.sinks.kafka import Producer, fetched_highwaters, log_starts
 from pipeline.sinks.topics import ensure_topics, topic_id
 
 if TYPE_CHECKING:
     from pipeline.runners.shell import Shell
+
+
+class Link(Publisher, PageLog, Protocol):
+    """Both ways to Kafka in one."""
+
+
+Edges = tuple[dict[int, int], dict[int, int]]
+"""Of each partition of the requests topic: first offset the log still has, and its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +37,8 @@ class Ready:
 
     config: Config
     parts: Parts
-    producer: Producer
+    producer: Link
+    edges: Callable[[list[int]], Awaitable[Edges]]
     rows: RowSink
     sides: Sides
     topic_epoch: str
@@ -51,11 +60,21 @@ async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
     try:
         sides = await parts.read_sides(config)
         await compiling
-        yield Ready(config, parts, producer, rows, sides, epoch, partitions, health)
+        yield Ready(config, parts, producer, edges_of(config), rows, sides, epoch, partitions, health)
     finally:
         await rows.close()
         await producer.close()
         await server.close()
+
+
+def edges_of(config: Config) -> Callable[[list[int]], Awaitable[Edges]]:
+    """Ask the broker for the edges of the requests topic."""
+
+    async def edges(partitions: list[int]) -> Edges:
+        kafka, topic = config.kafka, config.topics.requests
+        return await log_starts(kafka, topic, partitions), await fetched_highwaters(kafka, topic, partitions)
+
+    return edges
 
 
 def tasks_of(shell: Shell) -> list[Coroutine[Any, Any, None]]:

@@ -90,7 +90,7 @@ class App(faust.App):
     after_rebalance: Any = None
 
     def on_rebalance_end(self) -> None:
-        """Flow is resumed and queues are cleared: what was fetched before is lost, and nothing else may ever follow it."""
+        """Flow is resumed and queues are cleared: what was fetched before is lost, maybe with nothing behind it."""
         super().on_rebalance_end()
         if self.after_rebalance is not None:
             self.after_rebalance()
@@ -197,7 +197,7 @@ class FaustWorker:
             await self.app.consumer.seek_back(TP(self.config.topics.requests, number), owned.expected)
 
     async def keep_nudging(self) -> None:
-        """A slice that Faust lost at the end of the log has none behind it that would tell: look for lag without work."""
+        """A slice that Faust lost at the log's end has none behind it that would tell: look for lag without work."""
         while True:
             await asyncio.sleep(NUDGE_S / 3)
             for number in self.shell.waiting(NUDGE_S):

@@ -1,0 +1,85 @@
+"""Starting, stopping, joining, leaving, freezing: with either runner everything ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from pipeline.faults import KILLED
+from tests.kafka.deployment import Deployment, pid_of
+from tests.kafka.test_kills import finish_and_compare
+
+pytestmark = pytest.mark.kafka
+
+RUNNERS = ("faust", "plain")
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_clean_stop_commits_to_the_end_of_the_log(deploy: Callable[..., Deployment], runner: str) -> None:
+    deployment = deploy(runner)
+    deployment.produce(3_000)
+    worker = deployment.start()
+    deployment.wait(lambda: bool(deployment.committed()), "first commit")
+    deployment.produce(3_000)
+    assert deployment.stop(worker) == 0, deployment.log_of(worker)
+    assert deployment.committed() == deployment.manifests() == deployment.ends()
+    assert deployment.seen() == deployment.truth()
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_second_worker_that_joins_and_leaves_changes_nothing(deploy: Callable[..., Deployment], runner: str) -> None:
+    deployment = deploy(runner)
+    deployment.produce(2_000)
+    first = deployment.start()
+    deployment.wait_drained()
+    second = deployment.start()
+    deployment.wait(lambda: "next offset" in deployment.log_of(second), "the second has partitions")
+    deployment.produce(2_000)
+    deployment.wait_drained()
+    assert deployment.stop(second) == 0, deployment.log_of(second)
+    deployment.produce(1_000)
+    deployment.wait_drained()
+    assert deployment.stop(first) == 0, deployment.log_of(first)
+    assert deployment.seen() == deployment.truth()
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_worker_frozen_past_its_session_does_no_harm(deploy: Callable[..., Deployment], runner: str) -> None:
+    deployment = deploy(runner)
+    deployment.produce(2_000)
+    first = deployment.start()
+    deployment.wait_drained()
+    second = deployment.start()
+    deployment.wait(lambda: "next offset" in deployment.log_of(second), "the second has partitions")
+    os.kill(pid_of(first), signal.SIGSTOP)
+    deployment.produce(2_000)
+    deployment.wait_drained()  # the second takes over when the session ends
+    os.kill(pid_of(first), signal.SIGCONT)
+    deployment.produce(2_000)
+    deployment.wait_drained()
+    for worker in (second, first):
+        if worker.poll() is None:
+            deployment.stop(worker)
+    finish_and_compare(deployment)
+
+
+def test_the_plain_runner_goes_on_from_what_faust_left(deploy: Callable[..., Deployment]) -> None:
+    deployment = deploy("faust")
+    deployment.produce(3_000)
+    killed = deployment.start("before_manifest:6")
+    assert killed.wait(40) == KILLED
+    deployment.runner = "plain"
+    deployment.produce(1_000)
+    finish_and_compare(deployment)
+
+
+def test_a_killed_plain_worker_changes_nothing(deploy: Callable[..., Deployment]) -> None:
+    deployment = deploy("plain")
+    deployment.produce(3_000)
+    killed = deployment.start("between_pages:4")
+    assert killed.wait(40) == KILLED, deployment.log_of(killed)
+    deployment.runner = "faust"
+    finish_and_compare(deployment)
