@@ -11,9 +11,11 @@ swap of databases is a new `build`: a side input with a version, never travel.
 
 from __future__ import annotations
 
+import bisect
 import csv
 import hashlib
 import ipaddress
+import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,9 +45,17 @@ SPECIAL: Final = tuple(
     )
 )
 """IANA's special-purpose registries, as of 2025."""
-_SPECIAL_RANGES: Final = tuple(
-    (network.version, int(network.network_address), int(network.broadcast_address)) for network in SPECIAL
-)
+
+
+def _ranges(version: int) -> tuple[list[bytes], list[bytes]]:
+    """First and last addresses, packed and ascending; no two ranges overlap."""
+    networks = sorted(
+        (each for each in SPECIAL if each.version == version), key=lambda each: each.network_address.packed
+    )
+    return [each.network_address.packed for each in networks], [each.broadcast_address.packed for each in networks]
+
+
+_RANGES: Final = {4: _ranges(4), 16: _ranges(6)}
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
@@ -99,7 +109,7 @@ class Geo:
         packed = pack(address)
         if not packed:
             return NOWHERE
-        text = ipaddress.ip_address(packed).compressed
+        text = text_of(packed)
         special = is_special(packed)
         facts = self._facts(text, special)
         if not (facts.country or facts.asn):
@@ -135,17 +145,28 @@ class Geo:
 def pack(address: str) -> bytes:
     """4 or 16 bytes; b"" where the text is no address. IPv4 within IPv6 becomes IPv4; a zone (%eth0) is dropped."""
     try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
+        return socket.inet_pton(socket.AF_INET, address)
+    except (OSError, ValueError):
+        pass
+    try:
+        packed = ipaddress.IPv6Address(address.partition("%")[0]).packed
     except ValueError:
         return b""
-    packed = parsed.packed
-    return packed[12:] if packed.startswith(b"\0" * 10 + b"\xff\xff") and len(packed) == 16 else packed
+    return packed[12:] if packed.startswith(b"\0" * 10 + b"\xff\xff") else packed
+
+
+def text_of(packed: bytes) -> str:
+    """The canonical text."""
+    if len(packed) == 4:
+        return f"{packed[0]}.{packed[1]}.{packed[2]}.{packed[3]}"
+    return ipaddress.IPv6Address(packed).compressed
 
 
 def is_special(packed: bytes) -> bool:
     """Whether the address belongs to nobody's place on earth."""
-    number, version = int.from_bytes(packed), 4 if len(packed) == 4 else 6
-    return any(version == v and first <= number <= last for v, first, last in _SPECIAL_RANGES)
+    firsts, lasts = _RANGES[len(packed)]
+    at = bisect.bisect_right(firsts, packed) - 1
+    return at >= 0 and packed <= lasts[at]
 
 
 def prefix_of(packed: bytes) -> str:
