@@ -30,6 +30,8 @@ from pipeline.ports import Columns
 from pipeline.sinks.connect import by_consequence, connect, connect_async, display_name, is_embedded
 from schemas.rows import TABLES
 
+# A backfill may touch any number of days at once; refused by default above 100 partitions, for ever.
+INSERT_SETTINGS: Final = {"throw_on_max_partitions_per_insert_block": 0}
 MAPPED: Final = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96
 
 
@@ -60,6 +62,7 @@ class ClickHouseSink:
             "column_names": names,
             "column_types": column_types(table),
             "column_oriented": True,
+            "settings": INSERT_SETTINGS,
         }
         if is_embedded(self._config):
             await asyncio.to_thread(self._insert_embedded, table, data, arguments)

@@ -23,6 +23,7 @@ from pipeline.config import ClickHouse
 from pipeline.errors import ConfigError, Fatal, Retry
 
 CONNECT_TIMEOUT_S: Final = 5.0
+KEEPALIVE_S: Final = 5.0  # below the server's own 10 s, which would close a connection under a request
 
 # Codes of ClickHouse's ErrorCodes.cpp that time or an operator heals: NETWORK_ERROR, SOCKET_TIMEOUT, TIMEOUT_EXCEEDED,
 # TOO_MANY_SIMULTANEOUS_QUERIES, QUOTA_EXCEEDED, MEMORY_LIMIT_EXCEEDED, TABLE_IS_READ_ONLY, TOO_MANY_PARTS,
@@ -79,7 +80,7 @@ def connect(config: ClickHouse, database: str | None) -> Client:
 
 async def connect_async(config: ClickHouse, database: str | None) -> AsyncClient:
     """The client of the event loop, for http(s) only. Raises `Retry` or `ConfigError`."""
-    client = AsyncClient(**_arguments(config, database))
+    client = AsyncClient(**_arguments(config, database), keepalive_timeout=KEEPALIVE_S)
     try:
         return await client.__aenter__()
     except BaseException as error:
@@ -107,6 +108,8 @@ def by_consequence(where: str, error: Exception) -> Exception:
         return Retry(f"{where}: {first_line(error)}")
     if isinstance(error, (DataError, ProgrammingError, NotSupportedError)):  # the client's own: the rows don't fit
         return Fatal(f"{where}: {first_line(error)}")
+    if code in DENIED_CODES:
+        return Fatal(f"{where}: {first_line(error)}; see deploy/clickhouse/users.sql for the rights")
     if isinstance(error, DatabaseError) and code > 0:
         return Fatal(f"{where}: {first_line(error)}; does the schema fit? run `keywatch migrate`")
     return Retry(f"{where}: {first_line(error)}")
