@@ -155,6 +155,8 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     http_port: Port = 8085
     http_token: Secret = Secret("")
     pepper: Secret = Secret("")  # HMAC of raw keys where no public id exists; never logged
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Port = 9466
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

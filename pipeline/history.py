@@ -27,10 +27,15 @@ def files(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise ConfigError(f"{path} does not exist")
-        found += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        found += sorted(p for p in path.rglob("*") if _is_log(p)) if path.is_dir() else [path]
     if not found:
         raise ConfigError(f"no files in {', '.join(map(str, paths))}")
     return found
+
+
+def _is_log(path: Path) -> bool:
+    """Data sets come with a licence and a readme, which would count as hundreds of rejected lines."""
+    return path.is_file() and not path.name.startswith((".", "LICENSE", "README", "NOTICE"))
 
 
 def ordered(paths: Sequence[Path], format_name: str, options: Options, lateness_us: int) -> Iterator[Event | Refused]:

@@ -26,8 +26,9 @@ import msgspec
 from pipeline.config import Config
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.formats import FORMATS, Options, Refused, decode, place
+from pipeline.health import Health, serve
 from pipeline.history import ordered
-from pipeline.metrics import METRICS
+from pipeline.metrics import METRICS, REGISTRY
 from pipeline.partitioner import PARTITIONERS
 from pipeline.ports import Publisher
 from pipeline.secrets import keyed_hash, may_hold_secret
@@ -152,6 +153,7 @@ class Pump:
     lane: NoKeyLane = field(default_factory=NoKeyLane)
     counts: Counter[str] = field(default_factory=Counter)
     partition_of: Callable[[bytes], int] | None = None  # None: the client's own, murmur2 as Java's
+    health: Health = field(default_factory=Health)
 
     async def take(self, messages: Iterable[Outgoing]) -> None:
         """Write all; raises Retry where a part of them was not acknowledged (all may be written again)."""
@@ -255,17 +257,17 @@ def _by(partitioner: Callable[[bytes, int], int], partitions: int, key: bytes) -
 
 
 async def _read(config: Config, source: str, paths: Sequence[Path], pump: Pump, stop: asyncio.Event) -> None:
+    if source == "files":  # ends by itself: nobody asks for its health
+        return await from_files(config, paths, pump, stop)
     # Imported here: `intake_http` and `intake_topic` build on this module.
-    if source == "files":
-        await from_files(config, paths, pump, stop)
-    elif source == "http":
-        from pipeline.intake_http import serve
+    from pipeline.intake_http import from_http
+    from pipeline.intake_topic import from_topic
 
-        await serve(config, pump, stop)
-    else:
-        from pipeline.intake_topic import from_topic
-
-        await from_topic(config, pump, stop)
+    server = await serve(pump.health, REGISTRY, config.intake.metrics_host, config.intake.metrics_port)
+    try:
+        await {"http": from_http, "kafka": from_topic}[source](config, pump, stop)
+    finally:
+        await server.close()
 
 
 def check(config: Config, source: str, paths: Sequence[Path]) -> None:

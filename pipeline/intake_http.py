@@ -7,6 +7,7 @@ Kong's http-log then tries again, and a repeated body gives the same request ids
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import ipaddress
@@ -22,11 +23,13 @@ from pipeline.metrics import METRICS
 MAX_BODY_BYTES: Final = 4 << 20
 ACK_S: Final = 10.0
 """Kong's http-log waits 10 s by default: an answer after that is not heard."""
+MARK_S: Final = 5.0
+"""How often it says that it lives."""
 MAX_AT_ONCE: Final = 64
 """Bodies in work; more are told 503, so that memory stays within 64 * 4 MB."""
 
 
-async def serve(config: Config, pump: Pump, stop: asyncio.Event, bound: asyncio.Future[int] | None = None) -> None:
+async def from_http(config: Config, pump: Pump, stop: asyncio.Event, bound: asyncio.Future[int] | None = None) -> None:
     """Listen on intake.http_host and http_port until `stop`; `bound` is told the port (for port 0)."""
     app = make_app(config, pump)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=ACK_S)
@@ -36,7 +39,11 @@ async def serve(config: Config, pump: Pump, stop: asyncio.Event, bound: asyncio.
         await _listen(site, config)
         if bound is not None:
             bound.set_result(runner.addresses[0][1])
-        await stop.wait()
+        pump.health.recovered(True)
+        while not stop.is_set():
+            pump.health.polled()  # it has no loop of its own that could stand still
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), MARK_S)
     finally:
         await runner.cleanup()
 
@@ -56,7 +63,6 @@ def make_app(config: Config, pump: Pump) -> web.Application:
     endpoint = _Endpoint(config, pump)
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app.router.add_post("/", endpoint.post)
-    app.router.add_get("/livez", _alive)
     return app
 
 
@@ -65,10 +71,6 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-async def _alive(request: web.Request) -> web.Response:
-    return web.Response(text="ok\n")
 
 
 class _Endpoint:

@@ -30,6 +30,7 @@ async def from_topic(config: Config, pump: Pump, stop: asyncio.Event) -> None:
     )
     try:
         await consumer.start()
+        pump.health.recovered(True)
         while not stop.is_set():
             await _one_fetch(consumer, config, pump)
     except (KafkaError, OSError) as error:
@@ -40,6 +41,7 @@ async def from_topic(config: Config, pump: Pump, stop: asyncio.Event) -> None:
 
 async def _one_fetch(consumer: AIOKafkaConsumer, config: Config, pump: Pump) -> None:
     fetched = await consumer.getmany(timeout_ms=500, max_records=1000)
+    pump.health.polled()
     options = options_of(config)
     for tp, records in fetched.items():
         METRICS.events_consumed.labels(tp.topic).inc(len(records))

@@ -4,7 +4,11 @@ The operator writes the format himself: names may be flat (`apiKeyId`), dotted (
 `requestTimeEpoch` (ms) or `requestTime` (CLF). The key is `identity.apiKeyId`; `identity.apiKey` is the key itself and
 is never read. A request that was refused for its key carries no id, and whether one refused by a usage plan does is not
 known to us, so refusals are not declared; request size is not logged.
-Source: API Gateway access-log variables; reference/gateways.md, section 4. Suggested format: README of `deploy/`.
+Source: API Gateway access-log variables; reference/gateways.md, section 4. A format that has it all:
+{"requestId":"$context.requestId","requestTimeEpoch":"$context.requestTimeEpoch","httpMethod":"$context.httpMethod",
+"resourcePath":"$context.resourcePath","status":"$context.status","responseLength":"$context.responseLength",
+"responseLatency":"$context.responseLatency","stage":"$context.stage","apiKeyId":"$context.identity.apiKeyId",
+"sourceIp":"$context.identity.sourceIp","userAgent":"$context.identity.userAgent"}
 """
 
 from __future__ import annotations

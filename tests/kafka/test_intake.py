@@ -30,7 +30,7 @@ def config_for(node: Node) -> Config:
     name = f"intake{next(_numbers)}"
     topics = Topics(raw=f"{name}.raw", requests=f"{name}.requests", rejected=f"{name}.rejected")
     settings = Kafka(brokers=node.brokers, partitions=PARTITIONS, session_timeout_s=10.0)
-    return Config(kafka=settings, topics=topics, intake=Intake(group=name))
+    return Config(kafka=settings, topics=topics, intake=Intake(group=name, metrics_port=0))
 
 
 async def ship(config: Config, first: int, count: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import socket
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,8 +20,8 @@ from hypothesis import strategies as st
 from pipeline.config import Config, Intake, Secret, Topics, Worker
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.formats import FORMATS, Options
-from pipeline.intake import NoKeyLane, Outgoing, Pump, _partitioner, check, from_files, outgoing, route, run
-from pipeline.intake_http import MAX_BODY_BYTES, make_app, serve
+from pipeline.intake import NoKeyLane, Outgoing, Pump, _partitioner, _read, check, from_files, outgoing, route, run
+from pipeline.intake_http import MAX_BODY_BYTES, from_http, make_app
 from pipeline.partitioner import PARTITIONERS
 from schemas.event import MAX_EVENT_BYTES, Event
 from schemas.reasons import REASONS, Rejected
@@ -236,7 +237,7 @@ def listening(broker: Broker, token: str = "") -> AbstractAsyncContextManager[tu
     async def opened() -> Any:
         config = Config(intake=Intake(http_port=0, http_token=Secret(token)))
         stop, bound = asyncio.Event(), asyncio.get_running_loop().create_future()
-        server = asyncio.create_task(serve(config, Pump(config, broker), stop, bound))
+        server = asyncio.create_task(from_http(config, Pump(config, broker), stop, bound))
         try:
             async with asyncio.timeout(20), aiohttp.ClientSession() as session:
                 yield session, f"http://127.0.0.1:{await bound}/"
@@ -276,7 +277,6 @@ async def test_http_takes_the_right_token_only() -> None:
             ({"X-Keywatch-Token": "correct"}, 200), ({"Authorization": "Bearer correct"}, 200),
         ):  # fmt: skip
             assert (await session.post(url, json=native("a"), headers=headers)).status == status
-        assert (await session.get(url + "livez")).status == 200
     assert len(broker.records) == 2
 
 
@@ -298,4 +298,23 @@ async def test_a_port_that_is_taken_is_one_clear_line() -> None:
     async with listening(Broker()) as (_, url):
         config = Config(intake=Intake(http_port=int(url.rpartition(":")[2].strip("/"))))
         with pytest.raises(ConfigError, match="can not listen on"):
-            await serve(config, Pump(config, Broker()), asyncio.Event())
+            await from_http(config, Pump(config, Broker()), asyncio.Event())
+
+
+async def test_the_endpoints_health_is_told_on_a_port_of_its_own(unused_port: int) -> None:
+    config = Config(intake=Intake(http_port=0, metrics_port=unused_port))
+    stop, pump = asyncio.Event(), Pump(Config(), Broker())
+    task = asyncio.create_task(_read(config, "http", (), pump, stop))
+    async with asyncio.timeout(20), aiohttp.ClientSession() as session:
+        while pump.health.why_not_ready() and not task.done():
+            await asyncio.wait([task], timeout=0.05)
+        assert (await session.get(f"http://127.0.0.1:{unused_port}/readyz")).status == 200
+    stop.set()
+    await task
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
