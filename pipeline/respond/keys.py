@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 REFRESH_S: Final = 5.0
 MAX_AGE_S: Final = 15.0  # an older copy is read again before a decision; if that fails nothing is known
+UNKNOWN_MAX_AGE_S: Final = 1.0
 READ_TIMEOUT_S: Final = 20.0
 UNREADABLE: Final = (Retry, Fatal, ConfigError, KafkaError, OSError)  # TimeoutError is an OSError
 
@@ -65,6 +66,8 @@ class FreshKeys:
     async def look_up(self, key_id: str) -> tuple[Key | None, int, str]:
         """(the key or None, number of active keys or 0, why the catalogue can't be read or "")."""
         error = await self._refreshed(MAX_AGE_S)
+        if not error and self._held is not None and self._held.get(key_id) is None:
+            error = await self._refreshed(UNKNOWN_MAX_AGE_S)  # perhaps it was declared a moment ago
         if error or self._held is None:
             return None, 0, error or "it was never read"
         return self._held.get(key_id), self._active, ""

@@ -1,0 +1,63 @@
+"""The process' start: a policy that names what does not exist stops it, and a kill switch that can't be seen is on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import Config, Kafka, Respond, Revocation
+from pipeline.errors import ConfigError
+from pipeline.respond.act import NullActor, WebhookActor
+from pipeline.respond.ledger import Ledger
+from pipeline.respond.responder import STOP_ENV, _actor, check, kill_switch, main
+from tests.pipeline.respond.incidents import endpoint, policy
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"revocation": policy(mode="on")}, "mode is 'on'"),
+        ({"revocation": policy(min_severity="low")}, "min_severity"),
+        ({"revocation": policy(endpoint="")}, "set respond.revocation.endpoint"),
+        ({"revocation": policy(endpoint="other")}, "no endpoint has that name"),
+        ({"endpoints": (endpoint("http://a/"), endpoint("http://b/"))}, "same name"),
+    ],
+)
+def test_a_policy_that_cannot_be_meant_is_refused_at_the_start(changes: dict[str, Any], says: str) -> None:
+    values: dict[str, Any] = {"endpoints": (endpoint("http://127.0.0.1/"),), "revocation": policy()}
+    check(Respond(**values))
+    with pytest.raises(ConfigError, match=says):
+        check(Respond(**(values | changes)))
+
+
+def test_what_simulates_has_nothing_that_could_act() -> None:
+    endpoints = (endpoint("http://127.0.0.1/"),)
+    for mode in ("off", "simulate"):
+        revocation = Revocation(mode=mode, endpoint="keys")
+        assert isinstance(_actor(Respond(endpoints=endpoints, revocation=revocation), Ledger()), NullActor)
+    assert isinstance(_actor(Respond(endpoints=endpoints, revocation=policy()), Ledger()), WebhookActor)
+
+
+def test_the_kill_switch_is_a_file_or_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "stop"
+    respond = Respond(kill_switch_file=str(file))
+    assert kill_switch(respond) == ""
+    file.touch()
+    assert "exists" in kill_switch(respond)
+    assert kill_switch(Respond()) == ""
+    monkeypatch.setenv(STOP_ENV, "1")
+    assert STOP_ENV in kill_switch(Respond())
+
+
+def test_a_kill_switch_that_cannot_be_looked_at_is_on() -> None:
+    assert "cannot be looked at" in kill_switch(Respond(kill_switch_file="/tmp/" + "x" * 300))
+
+
+def test_bad_configuration_and_a_missing_broker_are_exit_codes_and_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    assert main(Config(respond=Respond(revocation=policy(endpoint="other")))) == 2
+    assert main(Config(kafka=Kafka(brokers="127.0.0.1:9"))) == 1
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("pipeline")]
+    assert len(ours) == 2
+    assert "no Kafka broker answers at 127.0.0.1:9" in ours[1]
