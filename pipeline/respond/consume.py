@@ -30,6 +30,7 @@ STOP_S: Final = 10.0
 RETRY_S: Final = 1.0
 MAX_RETRY_S: Final = 30.0
 AUDIT_BATCH: Final = 1000
+LOG_APPEND_TIME: Final = 1  # Kafka's protocol: the broker's clock, not the sender's
 
 
 def positioned(record: Any) -> Positioned:
@@ -42,6 +43,7 @@ class TopicReader:
 
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self._consumer = consumer
+        self._warned = False
 
     async def read(self) -> Sequence[Positioned]:
         """The next records. Raises `Retry`."""
@@ -49,7 +51,11 @@ class TopicReader:
             batches = await self._consumer.getmany(timeout_ms=1000)
         except KafkaError as error:
             raise Retry(f"{type(error).__name__}: {error}") from error
-        return [positioned(record) for batch in batches.values() for record in batch]
+        records = [record for batch in batches.values() for record in batch]
+        if not self._warned and any(record.timestamp_type != LOG_APPEND_TIME for record in records):
+            self._warned = True
+            log.warning("%s should have message.timestamp.type=LogAppendTime: caps rest on its clock", records[0].topic)
+        return [positioned(record) for record in records]
 
 
 class Incidents(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka asks for its own base

@@ -40,7 +40,7 @@ class Question:
     @property
     def evidence(self) -> tuple[Finding, ...]:
         """The findings whose caller proved that he holds the key: with a key's public id alone anyone makes others."""
-        return tuple(finding for finding in self.incident.findings if finding.authenticated)
+        return _authenticated(self.incident)
 
 
 def judge(question: Question) -> tuple[GuardResult, ...]:
@@ -123,10 +123,9 @@ def evidence(question: Question) -> GuardResult:
 
 def freshness(question: Question) -> GuardResult:
     """The newest evidence is from just now: not from a backlog, a recovery or a replay."""
-    ages = [age for age in (_age_s(finding.at, question.now_s) for finding in question.evidence) if age is not None]
-    if not ages:
+    youngest, limit = evidence_age_s(question.incident, question.now_s), question.policy.max_evidence_age_s
+    if youngest is None:
         return result("freshness", False, "the evidence has no readable time")
-    youngest, limit = min(ages), question.policy.max_evidence_age_s
     passed = -MAX_AHEAD_S <= youngest <= limit
     return result("freshness", passed, f"the newest evidence is {youngest:.0f} s old, at most {limit:.0f} s")
 
@@ -168,6 +167,12 @@ GUARDS: Final[tuple[Callable[[Question], GuardResult], ...]] = (
 )  # fmt: skip
 
 
+def evidence_age_s(incident: Incident, now_s: float) -> float | None:
+    """Seconds since the newest authenticated finding; None where none has a readable time."""
+    ages = (_age_s(finding.at, now_s) for finding in _authenticated(incident))
+    return min((age for age in ages if age is not None), default=None)
+
+
 def evidence_hash(incident: Incident) -> str:
     """What the decision rests on: 32 hex digits over the findings as they came."""
     return hashlib.blake2b(msgspec.json.encode(incident.findings), digest_size=16).hexdigest()
@@ -176,6 +181,10 @@ def evidence_hash(incident: Incident) -> str:
 def policy_version(policy: Revocation) -> str:
     """12 hex digits over the policy's every number, so that an audit row says by which rules it was decided."""
     return hashlib.blake2b(msgspec.json.encode(policy), digest_size=6).hexdigest()
+
+
+def _authenticated(incident: Incident) -> tuple[Finding, ...]:
+    return tuple(finding for finding in incident.findings if finding.authenticated)
 
 
 def _age_s(at: str, now_s: float) -> float | None:

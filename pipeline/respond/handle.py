@@ -158,6 +158,8 @@ class Responder:
     async def _close(self, case: Case, outcome: Outcome) -> None:
         METRICS.acts.labels(RUNG, outcome.label).inc()
         stage: Stage = "done" if outcome.result == "done" else "failed"
+        if stage == "done" and (age_s := guard.evidence_age_s(case.incident, self.now_s())) is not None:
+            METRICS.end_to_end_seconds.labels("act").observe(age_s)
         await self._record(case, stage, "allowed", outcome.words, endpoint=self.endpoint, outcome=outcome.words)
         await self.decisions.write(Finished(
             act_id=case.act_id, response_id=case.response_id, result=outcome.result, outcome=outcome.words
