@@ -79,6 +79,9 @@ MIN_CHANGES: Final = {True: 0.36, False: 0.27}
 """Share of neighbours of different class (upper, lower, digit). Random base 62 changes at 0.62 of places, base 36 at
 0.40, operation names as `UpdateFunctionConfiguration20150331v2` at 0.22. True: both cases occur."""
 
+MAX_TOKEN_CHARS: Final = 96
+"""As much of a token is judged: longer ones cost a sender nothing and us 0.5 us a character."""
+
 _TOKEN: Final = re.compile(r"[0-9A-Za-z_+=~-]{28,}")
 _BASE64: Final = re.compile(
     r"(?<![^\s:=\"'])[0-9A-Za-z+/]{40,}={0,2}(?![^\s\"'])"
@@ -93,16 +96,21 @@ def looks_secret(text: str) -> bool:
     """Whether any part of `text` looks like a credential's secret value. Uncached: 0.5 us, or 10 where it is long."""
     if _LONG.search(text) is None:  # the shortest known shape is sk_live_ and eight more
         return False
-    known = _PREFIXED.search(text) or _AUTHORIZATION.search(text)
-    return known is not None or any(map(_random, _TOKEN.findall(text))) or any(map(_random, _BASE64.findall(text)))
+    if _PREFIXED.search(text) or (_names_a_scheme(text) and _AUTHORIZATION.search(text)):
+        return True
+    return any(map(_random, _TOKEN.findall(text))) or any(map(_random, _BASE64.findall(text)))
+
+
+def _names_a_scheme(text: str) -> bool:
+    lower = text.lower()
+    return "bearer" in lower or "basic" in lower or "token" in lower or "apikey" in lower
 
 
 def _random(token: str) -> bool:
     """The entropy rule for one token; words, numbers and hex between separators don't count."""
-    body = "".join(piece for piece in _SEPARATORS.split(token) if not _PLAIN.fullmatch(piece))
-    digits = sum(char.isdigit() for char in body)
+    body = "".join(piece for piece in _SEPARATORS.split(token[:MAX_TOKEN_CHARS]) if not _PLAIN.fullmatch(piece))
     mixed = not (body.islower() or body.isupper())
-    if len(body) < (MIXED_CHARS if mixed else ONE_CASE_CHARS) or digits < 1 or _CAMEL.fullmatch(body):
+    if len(body) < (MIXED_CHARS if mixed else ONE_CASE_CHARS) or body.isalpha() or _CAMEL.fullmatch(body):
         return False
     changes = len(_CHANGE.findall(body)) / (len(body) - 1)
     return changes >= MIN_CHANGES[mixed] and _entropy_bits(body) >= MIN_ENTROPY_BITS
