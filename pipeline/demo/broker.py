@@ -15,7 +15,8 @@ from aiokafka.errors import KafkaError
 from pipeline.config import Config, Kafka, Topics
 from pipeline.demo.children import Child, Children
 from pipeline.errors import ConfigError, Fatal
-from pipeline.sinks.topics import ensure_topics
+from pipeline.sinks.topics import PAGES_CONFIG, TopicSpec, topic_specs
+from pipeline.sinks.topics import create_topics as create
 
 PARTITIONS = 4
 
@@ -82,8 +83,13 @@ async def _answers(address: str) -> bool:
 
 
 async def create_topics(address: str, topics: Topics, partitions: int = PARTITIONS) -> None:
-    """Create what is missing, as the worker would. Raises `ConfigError`, `Fatal`."""
-    await ensure_topics(Config(kafka=Kafka(brokers=address, partitions=partitions), topics=topics))
+    """Create what is missing, as the worker would. Raises `Fatal`.
+
+    Nothing is asked before: Tansu creates any topic that it is asked about, with its own number of partitions.
+    """
+    config = Config(kafka=Kafka(brokers=address, partitions=partitions), topics=topics)
+    pages = TopicSpec(topics.pages, partitions, PAGES_CONFIG)
+    await create(config.kafka, [*topic_specs(config), pages])
 
 
 async def delete_topics(address: str, topics: Topics) -> None:
