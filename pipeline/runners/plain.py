@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 POLL_S = 0.5
 
 
-class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+class Listener(ConsumerRebalanceListener):
     """aiokafka awaits both before it goes on with the rebalance; an exception in them would only be logged."""
 
     def __init__(self, worker: PlainWorker) -> None:

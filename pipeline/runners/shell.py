@@ -186,8 +186,8 @@ class Shell:
             topics = self.config.topics
             raise Fatal(
                 f"partition {number}: topic {topics.requests} was made anew (id {self._topic_epoch!r}, state is of "
-                f"{state.manifest.topic_epoch!r}): its offsets mean something else. Delete {topics.pages} to start from "
-                "empty state, or set worker.topic_epoch to the old id if the log was carried over"
+                f"{state.manifest.topic_epoch!r}): its offsets mean something else. Delete {topics.pages} to start "
+                "from empty state, or set worker.topic_epoch to the old id if the log was carried over"
             )
         core = self._parts.open_core(number, self.config, self.sides, self._topic_epoch, self._partitions)
         fill(core, state)
@@ -272,7 +272,9 @@ class Shell:
     async def drain(self) -> None:
         """Before a stop: let what already waits in the log be done, within a quarter of the time that a stop has."""
         until = time.monotonic() + self.config.worker.stop_s / 4
-        while self.lag() and time.monotonic() < until:
+        _, ends = await self._edges(list(self.owned))  # the last fetch may be older than the last record
+        self.ends.update(ends)
+        while self.lag() and time.monotonic() < until:  # noqa: ASYNC110  (fetches in another thread tell the lag)
             await asyncio.sleep(0.05)
 
     async def close(self) -> None:

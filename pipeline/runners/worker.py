@@ -116,7 +116,8 @@ class FaustWorker:
         self._make_table(ready.partitions)
         topic = self.app.topic(self.config.topics.requests, schema=PassThrough(), partitions=ready.partitions)
         self.app.agent(topic, concurrency=1, name="slices")(self._slices)
-        self.app.on_partitions_revoked.connect(self._on_revoked, weak=False)
+        revoked: Any = self.app.on_partitions_revoked
+        revoked.connect(self._on_revoked, weak=False)
 
     def _generation(self) -> int:
         return int(self.app.consumer_generation_id)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
+from aiokafka import TopicPartition
 
 from pipeline.config import Config
 from pipeline.core import Slice
@@ -74,6 +75,14 @@ class Deployment:
         """Records of 40 keys over the busy partitions, now and then poison."""
         self.run(self._produce(range(self.produced, self.produced + count)))
         self.produced += count
+
+    def produce_until(self, done: Callable[[], bool]) -> None:
+        """A few records at a time."""
+        until = time.monotonic() + DRAIN_S
+        while not done():
+            assert time.monotonic() < until, f"not in time; {self.log_of(self.workers[-1])[-3000:]}"
+            self.produce(60)
+            time.sleep(0.2)
 
     async def _produce(self, numbers: range) -> None:
         producer = Producer(self.config.kafka)
@@ -205,8 +214,6 @@ async def read_topic(config: Config, topic: str) -> list[Any]:
     ends = await fetched_highwaters(config.kafka, topic, range(PARTITIONS))
     records: list[Any] = []
     async with side_consumer(config.kafka) as consumer:
-        from aiokafka import TopicPartition
-
         waiting = {TopicPartition(topic, partition) for partition, end in ends.items() if end}
         consumer.assign(list(waiting))
         await consumer.seek_to_beginning()

@@ -61,7 +61,7 @@ def config_of(brokers: str, prefix: str, settings: dict[str, Any]) -> Config:
     names = {field.name: f"{prefix}.{field.name}" for field in msgspec.structs.fields(Topics)}
     worker: dict[str, Any] = {"metrics_port": 0, "checkpoint_s": 0.3, "slice_events": 50, "stop_s": 10.0}
     kafka = Kafka(
-        brokers=brokers, group=prefix, session_timeout_s=6.0, heartbeat_s=0.5, rebalance_timeout_s=6.0, partitions=4
+        brokers=brokers, group=prefix, session_timeout_s=4.0, heartbeat_s=0.4, rebalance_timeout_s=6.0, partitions=4
     )
     clickhouse = ClickHouse(insert_s=0.1)
     return Config(kafka=kafka, topics=Topics(**names), clickhouse=clickhouse, worker=Worker(**(worker | settings)))

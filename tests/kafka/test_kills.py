@@ -11,15 +11,18 @@ from tests.kafka.deployment import Deployment
 
 pytestmark = pytest.mark.kafka
 
-WHILE_WORKING = (
-    "after_publish:3",
-    "after_rows:2",
-    "between_pages:2",
-    "before_manifest:4",
-    "after_manifest:5",
-    "after_commit:2",
+KILLS = (
+    ("after_publish:3", "after_rows:2", "between_pages:2"),
+    ("before_manifest:2", "after_manifest:2", "after_commit:1"),
+    ("after_manifest:1", "in_recovery:3", "after_recovery:1"),
 )
-WHILE_RECOVERING = ("in_recovery:3", "after_recovery:1")
+
+
+def kill_at(deployment: Deployment, fault: str) -> None:
+    """A worker that dies at this moment, under load."""
+    killed = deployment.start(fault)
+    deployment.produce_until(lambda: killed.poll() is not None)
+    assert killed.returncode == KILLED, deployment.log_of(killed)
 
 
 def finish_and_compare(deployment: Deployment) -> None:
@@ -31,25 +34,13 @@ def finish_and_compare(deployment: Deployment) -> None:
     assert deployment.seen() == deployment.truth()
 
 
-@pytest.mark.parametrize("fault", WHILE_WORKING)
-def test_a_kill_while_working_changes_nothing(deploy: Callable[..., Deployment], fault: str) -> None:
-    deployment = deploy()
-    deployment.produce(4_000)
-    killed = deployment.start(fault)
-    assert killed.wait(40) == KILLED, deployment.log_of(killed)
-    deployment.produce(500)
-    finish_and_compare(deployment)
-
-
-@pytest.mark.parametrize("fault", WHILE_RECOVERING)
-def test_a_kill_while_recovering_under_a_backlog_changes_nothing(deploy: Callable[..., Deployment], fault: str) -> None:
+@pytest.mark.parametrize("faults", KILLS, ids=" ".join)
+def test_kills_at_named_moments_change_nothing(deploy: Callable[..., Deployment], faults: tuple[str, ...]) -> None:
     deployment = deploy()
     deployment.produce(2_000)
-    first = deployment.start("after_manifest:6")
-    assert first.wait(40) == KILLED
-    deployment.produce(3_000)
-    killed = deployment.start(fault)
-    assert killed.wait(40) == KILLED, deployment.log_of(killed)
+    for fault in faults:
+        kill_at(deployment, fault)
+    deployment.produce(500)
     finish_and_compare(deployment)
 
 

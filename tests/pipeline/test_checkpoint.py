@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.checkpoint import Checkpoint, Directory
 from pipeline.config import Config
-from pipeline.core import Slice
+from pipeline.core import Core, Effects, Rows, Sides, Slice
 from pipeline.errors import Fatal
 from pipeline.manifest import CHUNK_BYTES, describe, read_key, restore_dtype
 from pipeline.pages import Blobs, PagedArray
@@ -50,13 +50,13 @@ def count(core: CountingCore, keys: list[int]) -> None:
     core.process(Slice("t", 0, offsets, [None] * len(keys), [b"k%d x" % key for key in keys], [0] * len(keys)))
 
 
-def sends(writer: Checkpoint, core: CountingCore, generation: int = 1) -> tuple[Any, Log]:
+def sends(writer: Checkpoint, core: Core, generation: int = 1) -> tuple[Any, Log]:
     """What a checkpoint sends, in the order of emit.py."""
     draft = writer.draft(writer.plan(core, generation))
     return draft, [*((key, None) for key in writer.due), *draft.records()]
 
 
-def checkpoint(writer: Checkpoint, core: CountingCore, log: Log, generation: int = 1) -> None:
+def checkpoint(writer: Checkpoint, core: Core, log: Log, generation: int = 1) -> None:
     draft, records = sends(writer, core, generation)
     log += records
     writer.accept(draft)
@@ -227,10 +227,14 @@ class OneTable:
     def restore(self, meta: bytes) -> None:
         assert meta == b"meta"
 
-    def process(self, batch: Slice) -> Any:
+    def process(self, batch: Slice) -> Effects:
         raise NotImplementedError
 
-    due_rows = adopt = process
+    def due_rows(self) -> Rows:
+        return {}
+
+    def adopt(self, sides: Sides) -> Rows:
+        return {}
 
 
 OLD = np.dtype([("a", "<i4"), ("inner", np.dtype([("x", "<f8"), ("gone", "u1")], align=True)), ("s", "<u2", (3,))])
@@ -246,7 +250,7 @@ def test_a_changed_layout_takes_over_field_by_field_by_name_and_is_written_anew(
     old.array.touch(np.arange(10))
     log: Log = []
     writer = first_writer()
-    checkpoint(writer, old, log)  # type: ignore[arg-type]
+    checkpoint(writer, old, log)
     new = OneTable(NEW, block_rows=3)
     state = load(0, staged(log), None)
     fill(new, state)
@@ -254,7 +258,7 @@ def test_a_changed_layout_takes_over_field_by_field_by_name_and_is_written_anew(
     assert new.array.data["inner"]["x"][:10].tolist() == [row / 2 for row in range(10)]
     assert new.array.data["s"][4].tolist() == [4, 4, 7]
     assert not new.array.data["new"].any()
-    checkpoint(writer_of(state, "id", "next"), new, log)  # type: ignore[arg-type]
+    checkpoint(writer_of(state, "id", "next"), new, log)
     again = OneTable(NEW, block_rows=3)
     fill(again, load(0, staged(log), None))
     assert again.array.data[:10].tobytes() == new.array.data[:10].tobytes()
@@ -274,7 +278,7 @@ def test_a_page_larger_than_a_record_may_be_is_cut_and_joined() -> None:
     core.array.data["noise"][:4] = np.random.default_rng(1).integers(0, 256, (4, 50_000))
     core.array.touch(np.arange(4))
     log: Log = []
-    checkpoint(first_writer(), core, log)  # type: ignore[arg-type]
+    checkpoint(first_writer(), core, log)
     assert max(len(value or b"") for _, value in log) <= CHUNK_BYTES
     assert len(log) > 4
     again = OneTable(wide)

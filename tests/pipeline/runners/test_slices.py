@@ -1,0 +1,94 @@
+"""Cutting a fetch into slices, what is known of the log before one, and Faust's codecs out of the way."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import faust
+from faust.types import TP
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import Config, Worker
+from pipeline.runners.shell import TICK_HEADER
+from pipeline.runners.slices import NoReadOffsets, PassThrough, Positions, cut
+
+
+@dataclass
+class Record:
+    offset: int
+    value: bytes | None
+    key: bytes | None = b"k"
+    timestamp: int = 7
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 5), st.none() | st.binary(max_size=60)), min_size=1, max_size=60),
+    st.integers(1, 10),
+    st.integers(1, 100),
+    st.none() | st.integers(0, 3),
+)
+def test_slices_hold_every_record_once_in_order_within_the_bounds(
+    gaps: list[tuple[int, bytes | None]], most: int, most_bytes: int, before: int | None
+) -> None:
+    offset, records = 0, []
+    for gap, value in gaps:
+        offset += gap
+        records.append(Record(offset, value))
+    start = None if before is None else max(0, records[0].offset - before)
+    config = Config(worker=Worker(slice_events=most, slice_bytes=most_bytes))
+    slices = list(cut("t", 0, records, start, config))
+    assert [o for fetched in slices for o in fetched.records.offsets] == [r.offset for r in records]
+    assert [v for fetched in slices for v in fetched.records.values] == [r.value for r in records]
+    assert slices[0].start == (records[0].offset if start is None else start)
+    for one, following in itertools.pairwise(slices):
+        assert following.start == one.records.next
+    for fetched in slices:
+        sizes = [len(v or b"") + 1 for v in fetched.records.values]
+        assert len(sizes) <= most
+        assert len(sizes) == 1 or sum(sizes) <= most_bytes
+
+
+def test_tick_records_are_told_by_their_header() -> None:
+    records = [Record(0, b"a"), Record(1, b"", headers=((TICK_HEADER, b"1"),)), Record(2, b"b", headers=(("x", b""),))]
+    (fetched,) = cut("t", 0, records, None, Config())
+    assert fetched.records.ticks == frozenset({1})
+
+
+def test_what_two_fetches_without_a_seek_between_them_leave_out_is_a_hole() -> None:
+    positions = Positions()
+    positions.broken(0, 100)
+    assert positions.after(positions.before(), 0, 110) == 100
+    assert positions.after(positions.before(), 0, 130) == 110
+
+
+def test_a_fetch_into_which_a_seek_fell_claims_nothing_and_neither_does_the_next() -> None:
+    positions = Positions()
+    positions.broken(0, 100)
+    before = positions.before()
+    positions.broken(0)
+    positions.broken(0, 50)
+    assert positions.after(before, 0, 110) is None
+    assert positions.after(positions.before(), 0, 60) is None, "what came with the seek may be lost"
+    positions.broken(0, 50)
+    assert positions.after(positions.before(), 0, 60) == 50
+
+
+def test_faust_forgets_what_it_has_read() -> None:
+    offsets = NoReadOffsets(None)
+    offsets[TP("t", 0)] = 500
+    assert offsets[TP("t", 0)] is None
+
+
+async def test_faust_hands_a_slice_through_untouched() -> None:
+    app: Any = faust.App("contract", broker="kafka://localhost:1", web_enabled=False)
+    value = object()
+    message: Any = SimpleNamespace(key=b"k", value=value, headers=[])
+    schema = PassThrough()
+    assert schema.loads_value(app, message) is value
+    event = await schema.compile(app)(message)
+    assert event.value is value

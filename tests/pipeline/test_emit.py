@@ -1,0 +1,161 @@
+"""Rows: bounded, coalesced, retried with the same bytes; and the order of effects seen from outside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from pipeline.checkpoint import Checkpoint, Directory
+from pipeline.config import Config, Topics
+from pipeline.core import Slice
+from pipeline.emit import Emitter
+from pipeline.errors import Fatal, Retry
+from pipeline.manifest import read_key
+from pipeline.ports import Columns
+from pipeline.rows import RowBuffer
+from tests.pipeline.counting_core import EVERY, SIDES, CountingCore
+
+
+class Outside:
+    """Row sink, publisher and page log in one; remembers the order of everything acknowledged."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, Any]] = []
+        self.fail: list[Exception] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.tried = asyncio.Event()
+
+    async def write(self, table: str, rows: Columns) -> None:
+        self.tried.set()
+        self.seen.append(("try", {name: list(values) for name, values in rows.items()}))
+        await self.gate.wait()
+        if self.fail:
+            raise self.fail.pop(0)
+        self.seen.append(("rows", table))
+
+    async def close(self) -> None:
+        pass
+
+    async def publish(
+        self,
+        topic: str,
+        key: bytes,
+        value: bytes,
+        headers: Sequence[tuple[str, bytes]] = (),
+        partition: int | None = None,
+    ) -> int:
+        self.seen.append(("publish", topic))
+        return 0
+
+    async def send(self, partition: int, key: bytes, value: bytes | None) -> int:
+        self.seen.append((read_key(key).kind, value is None))
+        return len(self.seen)
+
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.seen if kind != "try"]
+
+
+def emitter_of(outside: Outside, rows: RowBuffer) -> Emitter:
+    core = CountingCore(0, Config(), SIDES, "id")
+    checkpoint = Checkpoint(0, "id", 1, "m", Directory())
+    return Emitter(core, checkpoint, topics=Topics(), publisher=outside, rows=rows, pages=outside)
+
+
+def some_slice(core: CountingCore | Any, count: int) -> Slice:
+    first = max(core.next_offset, 0)
+    offsets = range(first, first + count)
+    return Slice("t", 0, offsets, [None] * count, [b"a 1"] * count, [0] * count)
+
+
+async def test_incidents_come_first_then_rows_then_pages_then_the_manifest() -> None:
+    outside = Outside()
+    emitter = emitter_of(outside, RowBuffer(outside, 1.0, 100))
+    await emitter.emit(emitter.core.process(some_slice(emitter.core, EVERY)))
+    assert outside.kinds() == ["publish"]
+    assert await emitter.checkpoint(lambda: 1, asyncio.Lock()) == EVERY
+    assert outside.kinds() == ["publish", "rows", "page", "page", "directory", "directory", "manifest"]
+
+
+async def test_incidents_go_out_while_the_row_sink_is_away_and_nothing_is_covered() -> None:
+    outside = Outside()
+    emitter = emitter_of(outside, RowBuffer(outside, 1.0, 100))
+    outside.gate.clear()
+    await emitter.emit(emitter.core.process(some_slice(emitter.core, EVERY)))
+    waiting = asyncio.create_task(emitter.checkpoint(lambda: 1, asyncio.Lock()))
+    await emitter.emit(emitter.core.process(some_slice(emitter.core, EVERY)))
+    assert outside.kinds() == ["publish", "publish"]
+    assert emitter.cover is None
+    outside.gate.set()
+    assert await waiting == 2 * EVERY
+
+
+async def test_a_checkpoint_that_is_cut_off_makes_the_arrays_unsound() -> None:
+    outside = Outside()
+    emitter = emitter_of(outside, RowBuffer(outside, 1.0, 100))
+    emitter.core.process(some_slice(emitter.core, 3))
+
+    async def away(partition: int, key: bytes, value: bytes | None) -> int:
+        raise Fatal("gone")
+
+    outside.send = away  # type: ignore[method-assign]
+    with pytest.raises(Fatal):
+        await emitter.checkpoint(lambda: 1, asyncio.Lock())
+    assert not emitter.sound
+    assert await emitter.checkpoint(lambda: 1, asyncio.Lock()) is None, "no further checkpoint from these arrays"
+
+
+async def test_rows_are_written_again_with_the_same_content_after_a_retry() -> None:
+    outside = Outside()
+    outside.fail = [Retry("busy"), Retry("busy")]
+    rows = RowBuffer(outside, 1.0, 100)
+    rows.add({"t": {"a": [1, 2]}})
+    flushing = asyncio.create_task(rows.flush())
+    await outside.tried.wait()
+    rows.add({"t": {"a": [3]}})
+    await flushing
+    tries = [content for kind, content in outside.seen if kind == "try"]
+    assert tries == [{"a": [1, 2]}] * 3
+    await rows.flush()
+    assert rows.pending_rows == 0
+    assert rows.rows_written == 3
+
+
+async def test_at_the_bound_there_is_no_room_until_rows_are_written() -> None:
+    outside = Outside()
+    rows = RowBuffer(outside, 1.0, 3)
+    rows.add({"t": {"a": [1, 2, 3, 4]}})
+    assert rows.full
+    waiting = asyncio.create_task(rows.room())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await rows.flush()
+    await waiting
+    assert not rows.full
+
+
+async def test_rows_added_before_a_flush_are_all_acknowledged_by_it() -> None:
+    outside = Outside()
+    rows = RowBuffer(outside, 1.0, 100)
+    rows.add({"t": {"a": [1]}, "u": {"b": [1], "c": [2]}})
+    first = asyncio.create_task(rows.flush())
+    await asyncio.sleep(0)
+    rows.add({"t": {"a": [2]}})
+    await asyncio.gather(first, rows.flush())
+    assert outside.kinds() == ["rows", "rows", "rows"]
+    assert rows.pending_rows == 0
+
+
+def test_rows_are_appended_column_by_column_without_changing_what_was_handed_in() -> None:
+    from pipeline.rows import append_rows, count_rows
+
+    target: dict[str, dict[str, list[Any]]] = {}
+    more: Mapping[str, dict[str, list[Any]]] = {"t": {"a": [1], "b": [2]}}
+    append_rows(target, dict(more))
+    append_rows(target, dict(more))
+    assert target == {"t": {"a": [1, 1], "b": [2, 2]}}
+    assert count_rows(target) == 2
+    assert more == {"t": {"a": [1], "b": [2]}}, "what was handed in is not changed"
