@@ -17,6 +17,7 @@ import numpy as np
 
 from detectors import DETECTORS, calibration
 from detectors.detector import Context
+from detectors.fuse import FOUND
 from pipeline.batch import Batch
 from pipeline.state import Identity, State
 from schemas.event import OUTCOMES, Event
@@ -28,6 +29,7 @@ CHANGES: Final[dict[int, Change]] = {1: "opened", 2: "extended", 3: "escalated",
 RULES: Final = {1: "visit", 2: "slow", 3: "proof"}
 MAX_FINDINGS: Final = 24  # per incident, the strongest of each detector are kept
 EVIDENCE_EVENTS: Final = 500  # of an incident's events are copied into `evidence`
+_ATTRIBUTES: Final = np.dtype((np.record, FOUND))  # np.void has no attributes, and detectors' words use them
 STRONG_BITS: Final = 10.0  # a finding that counts towards an automatic act (DESIGN.md, issue 6)
 
 
@@ -124,7 +126,7 @@ class Decider:
             detector=detector.name, family=detector.family, bits=float(record["bits"]), at=rfc3339(event.ts_us),
             observed=float(record["observed"]), unit=detector.unit,
             expected=Band(low=float(record["low"]), median=float(record["median"]), high=float(record["high"])),
-            text=detector.explain(record, self._context(batch, i)),
+            text=detector.explain(record.view(_ATTRIBUTES), self._context(batch, i)),
             authenticated=bool(batch.events["authenticated"][i]), sample=sample(batch, i),
         )  # fmt: skip
 
