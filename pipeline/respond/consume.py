@@ -115,6 +115,7 @@ class Incidents(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka as
 
     def _raise_failures(self, check: Callable[[], None]) -> None:
         check()
+        self._responder.decisions.check()  # aiokafka swallows what a rebalance callback raises
         self._responder.deliveries.check()
         for task in [task for task in self._tasks if task.done()]:
             del self._tasks[task]

@@ -81,16 +81,17 @@ class Decisions:
                 return await self.publisher.publish(self.topic, b"", value, partition=0)
             except Retry as error:  # perhaps written all the same: a second copy changes nothing in the ledger
                 log.warning("cannot write to %s, trying again: %s", self.topic, error)
-                self._check()
+                self.check()
                 await asyncio.sleep(RETRY_S)
 
     async def _until(self, happened: Callable[[], bool]) -> None:
         async with self._moved:
             while not happened():
-                self._check()
+                self.check()
                 await self._moved.wait()
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise what ended the reading: without it no verdict comes any more."""
         if self._error is not None:
             raise Fatal(f"reading {self.topic} ended: {self._error}") from self._error
 

@@ -69,6 +69,7 @@ async def run(config: Config, *, stop: asyncio.Event | None = None) -> None:
         audit.start()
         log.info("responding: mode %s, endpoint %s", config.respond.revocation.mode, responder.endpoint or "none")
         await incidents.run(stop, audit.check)
+        log.info("stopped: what was finished is committed, the rest goes on at the next start")
 
 
 def main(config: Config) -> int:

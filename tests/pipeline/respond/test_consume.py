@@ -82,7 +82,7 @@ class FakeResponder:
         self.reach_at = count
         self.endpoint = ""
         self.deliveries = SimpleNamespace(check=lambda: None, forget=self.forgotten.append, resume=lambda records: None)
-        self.decisions = SimpleNamespace(catch_up=self.nothing, outbox=Outbox())
+        self.decisions = SimpleNamespace(catch_up=self.nothing, outbox=Outbox(), check=lambda: None)
 
     async def nothing(self) -> None:
         return None
