@@ -40,7 +40,7 @@ from detectors.calibration import CALIBRATION, return_days, seen_above
 from detectors.compile import CACHED, compiled
 from detectors.detector import READING, SEES_OUTCOME, VISIT, VISIT_GAP_US, VISIT_MAX_US, Detector, config_record
 
-FAMILIES: Final = ("network", "client", "operation", "volume", "outcome", "time", "declared")
+FAMILIES: Final = fusion.FAMILIES
 CHANGED: Final = fusion.CHANGED
 FOUND: Final = np.dtype([("event", "i4"), ("detector", "i2"), ("pad0", "u1", (2,)), *READING.descr], align=True)
 """A READING with the event (index) and the detector (index in the tuple) it belongs to."""
@@ -196,6 +196,8 @@ def judge(key: Any, known: Any, ts_us: int, families: int, evidence: bool, setti
     if state.open == 0:
         rule = fusion.rule_that_opens(state, ts_us, days_visit, days_slow, settings)
         if rule == 0:
+            if max(days_visit, days_slow) >= settings.listed_days:
+                visit.tainted = 1  # told already today: no message, but nothing to learn from either
             return 0
         days = days_visit if rule == fusion.RULE_VISIT else days_slow
         score = state.best if rule == fusion.RULE_VISIT else slow_bits
@@ -217,7 +219,8 @@ def weigh(key: Any, known: Any, event: Any, families: Any, readings: Any, settin
         if readings[k].covered == 1:
             stranger += readings[k].lr_stranger
             insider += readings[k].lr_insider
-            slow += readings[k].lr_stranger_slow
+            if families[k] & fusion.SLOW_FAMILIES != 0:
+                slow += readings[k].lr_stranger_slow
     mask = families_found(readings, families, settings)
     evidence = mask != 0 or max(stranger, insider) >= fusion.EVIDENCE_BITS
     if state.open == 1:
@@ -230,10 +233,9 @@ def weigh(key: Any, known: Any, event: Any, families: Any, readings: Any, settin
         bits = fusion.rounded(fusion.mixed(stranger, insider))
         improved = bits > state.best
         state.best = max(state.best, bits)
-    if max(slow, insider) > state.best_slow:
-        bits = fusion.rounded(fusion.mixed(slow, insider))
-        improved = improved or bits > state.best_slow
-        state.best_slow = max(state.best_slow, bits)
+    if fusion.rounded(slow) > state.best_slow:
+        improved = True
+        state.best_slow = fusion.rounded(slow)
     if improved or (state.open == 1 and evidence):
         return judge(key, known, event.ts_us, mask, evidence, settings)
     return 0

@@ -3,7 +3,9 @@
 Evidence adds as log likelihood ratios of named alternatives (reference/evidence.md, section 4), never as bits:
  visit rule  V = log2(1/2 * 2^(sum of lr_stranger) + 1/2 * 2^(sum of lr_insider)), the largest of the visit;
  slow rule   R <- (1 + R * 2^(-dt / 14 d)) * (1/2 + 1/2 * 2^min(V7, 40)), score log2 R (Shiryaev-Roberts over visits),
-             V7 as V with values that count as new for 7 days.
+             V7 the stranger's ratio from network and client alone, values being new for 7 days. Loud evidence is the
+             visit rule's: the largest ratio of a visit is no e-value, and summed over visits it drowned the slow rule
+             (innocent people's mean excess 20 bits with it; see `calibration.TABLE` for what is left without).
 A score is shown and judged as a return period in days of this key's use (`calibration`), each rule half the budget.
 One incident per key at a time, one opening per rule and 24 h. An incident that has seen no evidence for an hour, or
 is a week old, closes at that very moment of the log, whenever the key's next event (or the watermark) shows it.
@@ -22,6 +24,9 @@ import numpy as np
 from detectors import calibration
 from detectors.compile import compiled
 
+FAMILIES: Final = ("network", "client", "operation", "volume", "outcome", "time", "declared")
+"""Position = bit in `families`."""
+SLOW_FAMILIES: Final = 0b0000011  # network, client
 OPENED: Final = 1
 EXTENDED: Final = 2
 ESCALATED: Final = 3

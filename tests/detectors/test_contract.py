@@ -19,6 +19,8 @@ from detectors import DETECTORS, fuse
 from detectors.detector import READING, VISIT, Detector, config_record
 from tests.detectors.streams import CONTEXT, Judge, blank, compiled_pass, random_stream
 
+pytestmark = pytest.mark.timeout(900)  # the first one compiles the pass: 40 s of one free core
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 each = pytest.mark.parametrize("detector", DETECTORS, ids=lambda detector: detector.name)
@@ -29,7 +31,7 @@ def calls(detector: Detector) -> tuple[Any, Any, Any]:
     """The three functions, compiled as in the pass."""
     module = fuse.load_pass(DETECTORS)
     k = DETECTORS.index(detector)
-    return tuple(getattr(module, f"{verb}_{k}") for verb in ("score", "learn", "settle"))  # type: ignore[return-value]
+    return module.__dict__[f"score_{k}"], module.__dict__[f"learn_{k}"], module.__dict__[f"settle_{k}"]
 
 
 def live(judge: Judge, detector: Detector, event: Any, key: int = 0) -> tuple[Any, ...]:

@@ -7,9 +7,9 @@ import pytest
 
 from detectors import DETECTORS
 from detectors.detector import (
+    ERROR_5XX,
     ERROR_403,
     ERROR_404,
-    ERROR_5XX,
     ERROR_429,
     SEES_ADDRESS,
     SEES_DENIED,
@@ -18,6 +18,8 @@ from detectors.detector import (
 )
 from detectors.errors import ERRORS
 from tests.detectors.streams import HOUR_US, START_US, Array, Judge, blank, daily_visits
+
+pytestmark = pytest.mark.timeout(900)  # the first one compiles the pass: 40 s of one free core
 
 INDEX = DETECTORS.index(ERRORS)
 SECOND_US = 1_000_000
@@ -164,4 +166,4 @@ def test_a_visit_without_routes_says_nothing() -> None:
     probe["route"] = 0
     judge.feed(probe)
     assert best(judge) == 0
-    assert START_US < at_us
+    assert at_us > START_US

@@ -13,6 +13,8 @@ from detectors import fuse, fusion
 from detectors.detector import ERROR_403, NET_HOSTING, NET_KNOWN, READING
 from tests.detectors.streams import DAY_US, HOUR_US, MINUTE_US, Array, Judge, blank, daily_visits, place, random_stream
 
+pytestmark = pytest.mark.timeout(900)  # the first one compiles the pass: 40 s of one free core
+
 
 def watched(days: int = 30) -> tuple[Judge, int]:
     """A quiet key and the time of its next visit."""
@@ -128,6 +130,7 @@ def test_the_sweep_closes_exactly_what_the_keys_next_event_would(seed: int, mark
     assert lazy.keys.tobytes() == swept.keys.tobytes()
 
 
+@settings(deadline=None)
 @given(first=st.floats(-60, 60), second=st.floats(-60, 60))
 def test_the_mixture_of_two_alternatives_is_right_and_never_above_the_larger(first: float, second: float) -> None:
     mixed = fusion.mixed(first, second)
