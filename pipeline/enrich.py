@@ -1,8 +1,9 @@
 """Events -> EVENT records: where from, by what client, on which route, at what local time.
 
-The hot path (measured figures at the bottom of tests/bench): what is the same for many events (address, user agent,
-route, outcome) is worked out once per distinct value and kept in bounded tables; per event there are a few dict
-look-ups, and numpy gathers the rest. Nothing here depends on what is cached: the tables only spare work.
+The hot path: what is the same for many events (address, user agent, route, outcome) is worked out once per distinct
+value and kept in bounded tables; per event there are a few dict look-ups, and numpy gathers the rest. Measured on
+slices of 1,000 events with 5,000 addresses and 3,000 paths: 1.2 to 1.5 times what decoding them takes, about 2 times
+where every key declares zone and business hours. Nothing here depends on what is cached: the tables only spare work.
 
 Hashes are the same in every process: blake2b for what is cached, a vectorised mixer for request ids, which are new
 with every event. The mixer is no cryptography: who can choose request ids can repeat them as well.

@@ -70,7 +70,7 @@ class Hours:
             self._index.clear()
             self._keys.clear()
         indices = self._indices(declared)
-        rows = self._rows[indices]
+        rows = self._rows.take(np.array(indices, np.intp))
         local_s = seconds + self._pairs(rows["zone"], seconds // QUARTER_S, self._offset_s)
         weekday = (local_s // DAY_S + EPOCH_WEEKDAY) % 7
         hour = weekday * 24 + local_s % DAY_S // 3600
