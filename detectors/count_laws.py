@@ -165,6 +165,26 @@ def leading_law(state: Any, w: int) -> int:
 
 
 @compiled
+def law_quantile(state: Any, w: int, law: int, mean: float, usual: float, reach: float, below: float) -> float:
+    """About the count that a law stays below with this chance (.05, .5 or .95), for words only: a tail costs 3 us."""
+    z = 0.0 if below == 0.5 else (1.645 if below > 0.5 else -1.645)
+    if law == HEAVY:
+        return math.floor((mean + 1.0 + reach) * (1.0 / math.sqrt(1.0 - below) - 1.0))
+    if law == HURDLE:
+        if 1.0 - chance_of_any(state.hurdle[w], mean, usual) >= below:
+            return 0.0
+        _, scale, _ = hurdle_size(state.hurdle[w], 1.0)
+        return math.floor(math.exp(float(state.hurdle[w, 0]) + 0.7 + z * scale) + 0.5)
+    if law >= LOCAL:
+        mean *= local_factor(state, w)
+    shape = mean / (1.0 + mean / size_of(law, float(state.seen) + 0.5))  # of the gamma with the same two moments
+    if shape < 0.2:
+        return math.floor(mean * (3.84 if below > 0.5 else 0.0))  # far from normal: the mean's own chi-square
+    root = 1.0 - 1.0 / (9.0 * shape) + z / (3.0 * math.sqrt(shape))  # Wilson-Hilferty
+    return math.floor(mean * max(0.0, root * root * root) + 0.5)
+
+
+@compiled
 def next_weight(state: Any, w: int, law: int) -> float:
     """Running log weight of a law."""
     return float(state.next_weights[w, law]) + start_weight(law)

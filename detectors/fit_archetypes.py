@@ -32,12 +32,17 @@ VISIT_GAP_S: Final = 1800
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def visits_by_person(path: Path, odd: bool) -> dict[str, list[tuple[int, int]]]:
+def is_held_out(person: str) -> bool:
+    """Whether a person belongs to the half that is only measured on."""
+    return int(person, 16) >> 1 & 1 == 1
+
+
+def visits_by_person(path: Path, held_out: bool) -> dict[str, list[tuple[int, int]]]:
     """(epoch_s, UTC offset in s) of each visit's first event, in order, of one half of the identities."""
     events: dict[str, list[tuple[int, int]]] = defaultdict(list)
     with gzip.open(path, "rt", newline="") as lines:
         for row in csv.DictReader(lines):
-            if int(row["author"], 16) % 2 == odd:
+            if is_held_out(row["author"]) == held_out:
                 sign = -1 if row["utc_offset"][0] == "-" else 1
                 offset_s = sign * (int(row["utc_offset"][1:3]) * 3600 + int(row["utc_offset"][3:5]) * 60)
                 events[row["author"]].append((int(row["epoch_s"]), offset_s))
@@ -120,7 +125,7 @@ def wrap(row: str) -> str:
 
 def main() -> None:
     """Fit from several starts, keep the likeliest, write the table beside this file."""
-    counts = histograms(visits_by_person(Path(sys.argv[1]), odd=False))
+    counts = histograms(visits_by_person(Path(sys.argv[1]), held_out=False))
     fits = [fit(counts, seed) for seed in range(STARTS)]
     profiles, prior, likelihood = max(fits, key=lambda f: f[2])
     Path(__file__).with_name("archetypes.py").write_text(source(profiles, prior, len(counts)))

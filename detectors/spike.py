@@ -26,7 +26,6 @@ sliding window that ends with it (including the event itself makes tails up to 3
 
 from __future__ import annotations
 
-import math
 from typing import Any, Final
 
 import msgspec
@@ -36,6 +35,7 @@ from detectors.compile import compiled
 from detectors.count_laws import (
     LAWS,
     forget_weights,
+    law_quantile,
     leading_law,
     learn_empty,
     learn_window,
@@ -44,19 +44,21 @@ from detectors.count_laws import (
     settle_weights,
 )
 from detectors.detector import SEES_OUTCOME, Context, Detector
+from detectors.request_level import (
+    SLOTS,
+    YOUNG_H,
+    learn_hour,
+    level_of,
+    peer_reach,
+    profile_factor,
+    youth,
+)
 from detectors.surprise import bits_of, quantise
 
 WINDOWS: Final = 4
 SUB_BINS: Final = 6
 HOUR_US: Final = 3_600_000_000
 DAY_US: Final = 24 * HOUR_US
-SLOTS: Final = 48  # 24 hours of a weekday, 24 of a day of the weekend
-SLOT_UNIT: Final = 64.0  # of a stored profile weight; one usual hour weighs 1
-LEVEL_KEEP: Final = 0.9958825236200119  # 2^(-1/168): 7 days of awake hours
-ANCHOR_KEEP: Final = 0.9996791457195462  # 2^(-1/2160): 90 days
-YOUNG_H: Final = 24.0  # awake hours until a key is judged by itself alone
-PEERS_LEAST: Final = 20.0  # awake key-days before the peers' rate replaces the shipped one
-PEERS_MEMORY: Final = 2000.0  # key-days
 
 STATE: Final = np.dtype(
     [
@@ -75,6 +77,7 @@ STATE: Final = np.dtype(
         ("hurdle", "f4", (WINDOWS, 5)),
         ("weights", "i2", (WINDOWS, LAWS)),
         ("profile", "u2", (SLOTS,)),
+        ("hours_seen", "f4", (2,)),  # decayed hours learned of weekdays and of weekends
         ("anchor", "f4"),  # requests an hour, slow
         ("rate", "f4"),  # requests an hour expected in `rate_hour`
         ("rate_hour", "i4"),
@@ -126,73 +129,6 @@ def penalty_bits(w: int) -> float:
 def counted(event: Any) -> bool:
     """Whether the event's caller held the key, as far as the format can tell."""
     return int(event.authenticated) == 1 or int(event.sees) & SEES_OUTCOME == 0
-
-
-@compiled
-def slot_of(hour: int, shift: int) -> int:
-    """Profile slot of an hour since the epoch, in the key's own time: weekday 0..23, weekend 24..47."""
-    week_hour = (hour + 72 + shift) % 168  # the epoch was a Thursday, the week begins on Monday
-    return week_hour % 24 + (24 if week_hour >= 120 else 0)
-
-
-@compiled
-def kernel(distance: int) -> float:
-    """The profile's smoothing over hours."""
-    if distance == 0:
-        return 0.40
-    return 0.24 if abs(distance) == 1 else 0.06
-
-
-@compiled
-def profile_factor(state: Any, hour: int) -> float:
-    """How busy this hour of the week is, the mean hour being 1; shrunk weekly shape <- daily shape <- flat."""
-    shift = int(state.zone_shift)
-    total = 0.0
-    for slot in range(SLOTS):
-        total += float(state.profile[slot])
-    flat = total / SLOT_UNIT / 168.0
-    by_hour = 0.0
-    by_type = 0.0
-    for distance in range(-2, 3):
-        slot = slot_of(hour + distance, shift)
-        here = float(state.profile[slot]) / SLOT_UNIT
-        other = float(state.profile[(slot + 24) % SLOTS]) / SLOT_UNIT
-        by_hour += kernel(distance) * (here + other) / 7.0
-        by_type += kernel(distance) * here / (5.0 if slot < 24 else 2.0)
-    daily = (by_hour + 200.0 / 168.0) / (flat + 200.0 / 168.0)
-    return max(0.02, (by_type + 800.0 / 168.0 * daily) / (flat + 800.0 / 168.0))
-
-
-@compiled
-def peer_rate(shared: Any, config: Any) -> float:
-    """Requests an hour of the usual peer."""
-    if float(shared.keys) < PEERS_LEAST:
-        return float(config.peer_rate_h)
-    return math.exp(min(14.0, max(-5.0, float(shared.log_rate))))
-
-
-@compiled
-def peer_reach(shared: Any, config: Any) -> float:
-    """Requests an hour of a very busy peer: two standard deviations above the usual one."""
-    spread = float(config.peer_spread)
-    if float(shared.keys) >= PEERS_LEAST:
-        spread = max(1.0, math.sqrt(float(shared.spread)))
-    return peer_rate(shared, config) * math.exp(2.0 * min(4.0, spread))
-
-
-@compiled
-def youth(state: Any) -> float:
-    """1 for a key never seen, 0 after its first 24 awake hours."""
-    return max(0.0, 1.0 - int(state.awake_h) / YOUNG_H)
-
-
-@compiled
-def level_of(state: Any, shared: Any, config: Any) -> float:
-    """Requests in the key's mean awake hour, held below the cap on growth."""
-    level = (float(state.seen) + 0.5) / (float(state.exposed) + 0.5 / peer_rate(shared, config))
-    if int(state.awake_h) < 7 * 24:
-        return level
-    return min(level, max(1e-4, float(config.anchor_cap) * float(state.anchor)))
 
 
 @compiled
@@ -259,36 +195,18 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
 
 @compiled
 def describe(state: Any, shared: Any, config: Any, reading: Any, w: int, t_us: int) -> None:
-    """Observed count, middle 90 % of the forecast, window and leading law of the leading window."""
-    level = level_of(state, shared, config)
-    mean = level * profile_factor(state, t_us // HOUR_US) * window_us(w) / HOUR_US
-    reading.observed = float(earlier(state, w, t_us))
-    reading.low = quantile(state, shared, config, w, mean, level, 0.95)
-    reading.median = quantile(state, shared, config, w, mean, level, 0.5)
-    reading.high = quantile(state, shared, config, w, mean, level, 0.05)
-    reading.a = window_us(w) / 1e6
-    reading.b = float(leading_law(state, w))
-
-
-@compiled
-def quantile(state: Any, shared: Any, config: Any, w: int, mean: float, level: float, above: float) -> float:
-    """The smallest count n with mid-p tail of n + 1 at most `above`; by steps of a hundredth once above 100."""
+    """Observed count, middle 90 % of the leading law, window and leading law of the leading window."""
+    law = leading_law(state, w)
     window_h = window_us(w) / HOUR_US
-    behind = float(state.seen) + 0.5
+    level = level_of(state, shared, config)
+    mean = level * profile_factor(state, t_us // HOUR_US) * window_h
     reach = youth(state) * peer_reach(shared, config) * window_h
-    factor = local_factor(state, w)
-    low = 0
-    high = 1
-    while high < 1_000_000_000 and mixture_tail(state, w, high, mean, level * window_h, behind, reach, factor) > above:
-        low = high
-        high *= 2
-    while high - low > 1 + high // 100:
-        middle = (low + high) // 2
-        if mixture_tail(state, w, middle, mean, level * window_h, behind, reach, factor) > above:
-            low = middle
-        else:
-            high = middle
-    return float(low)
+    reading.observed = float(earlier(state, w, t_us))
+    reading.low = law_quantile(state, w, law, mean, level * window_h, reach, 0.05)
+    reading.median = law_quantile(state, w, law, mean, level * window_h, reach, 0.5)
+    reading.high = law_quantile(state, w, law, mean, level * window_h, reach, 0.95)
+    reading.a = window_us(w) / 1e6
+    reading.b = float(law)
 
 
 @compiled
@@ -424,56 +342,6 @@ def close_hours(state: Any, shared: Any, config: Any, until: int) -> None:
     if until > int(state.hour):
         state.hour_seen = 0
         state.rate_hour = 0
-
-
-@compiled
-def learn_hour(state: Any, shared: Any, config: Any, hour: int, n: float) -> None:
-    """One closed hour into level, profile, anchor and, once a day, into the peers' rate."""
-    level = level_of(state, shared, config)
-    factor = profile_factor(state, hour)
-    room = float(config.clip) * (level * factor + 1.0) * (1.0 + 24.0 / (float(state.exposed) + 1.0))
-    x = min(n, room)
-    state.seen = LEVEL_KEEP * float(state.seen) + x
-    state.exposed = LEVEL_KEEP * float(state.exposed) + factor
-    slot = slot_of(hour, int(state.zone_shift))
-    grown = float(state.profile[slot]) + min(24.0, x / level) * SLOT_UNIT
-    state.profile[slot] = int(min(65535.0, grown + 0.5))
-    state.awake_h = int(state.awake_h) + 1
-    if int(state.awake_h) % 168 == 0:
-        fade_profile(state)
-    move_anchor(state, shared, config)
-    if hour % 24 == 0 and int(state.awake_h) >= 24:
-        tell_peers(state, shared, config)
-
-
-@compiled
-def fade_profile(state: Any) -> None:
-    """A quarter of 28 days has passed: 2^(-7/28); a week at a time, since two bytes hold no smaller step."""
-    for slot in range(SLOTS):
-        state.profile[slot] = int(float(state.profile[slot]) * 0.8408964152537145 + 0.5)
-
-
-@compiled
-def move_anchor(state: Any, shared: Any, config: Any) -> None:
-    """The slow level: a plain mean in the first week, then 90 days, fed at most 1.5 times itself."""
-    level = (float(state.seen) + 0.5) / (float(state.exposed) + 0.5 / peer_rate(shared, config))
-    anchor = float(state.anchor)
-    if int(state.awake_h) <= 7 * 24:
-        state.anchor = level
-        return
-    gain = max(1.0 - ANCHOR_KEEP, 1.0 / (1.0 + int(state.awake_h)))
-    state.anchor = anchor + gain * (min(level, 1.5 * anchor) - anchor)
-
-
-@compiled
-def tell_peers(state: Any, shared: Any, config: Any) -> None:
-    """One awake key-day: mean and variance of the logarithm of the level."""
-    x = math.log(max(1e-3, level_of(state, shared, config)))
-    shared.keys = min(PEERS_MEMORY, float(shared.keys) + 1.0)
-    gain = 1.0 / float(shared.keys)
-    off = x - float(shared.log_rate)
-    shared.log_rate = float(shared.log_rate) + gain * off
-    shared.spread = (1.0 - gain) * (float(shared.spread) + gain * off * off)
 
 
 @compiled

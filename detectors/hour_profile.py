@@ -1,0 +1,144 @@
+"""The forecast of a visit's hour of the week (off_hours' model): own histogram over archetypes of people.
+
+p_a(b) = (S_b + a q_b)/(S + a) for a in 1, 6, 40, mixed by learned weights; S: the key's smoothed visits, q: archetypes
+under their posterior. Source and figures: reference/evidence.md, section 2. Fields are off_hours'.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+
+from detectors.archetypes import ARCHETYPES, SHARES, SHIFT_SHARES
+from detectors.compile import compiled
+from detectors.surprise import bits_of, log2_of
+
+HOURS: Final = 168
+UNIT: Final = 8.0  # a visit in the histogram's bytes; 1 costs 0.05 bits a visit
+KERNEL: Final = (0.39894, 0.24197, 0.05399, 0.00443, 0.00013)  # Gaussian of 1 h at 0 .. 4 h, sums to 1 on both sides
+PRIORS: Final = (1.0, 6.0, 40.0)  # weights of the archetypes in visits; one alone hides the sharpest keys
+TEMPER: Final = 0.5  # visits of one day are not independent
+TABLE: Final = np.array(ARCHETYPES) / np.sum(np.array(ARCHETYPES), axis=1, keepdims=True)
+LOG_TABLE: Final = np.log(np.concatenate((TABLE, TABLE, TABLE), axis=1))  # three weeks: no wrapping
+KINDS: Final = len(ARCHETYPES)
+LOG_SHARES: Final = np.log(np.array(SHARES))
+LOG_SHIFTS: Final = np.log(np.array(SHIFT_SHARES))
+
+
+@compiled
+def log_posterior(state: Any, kinds: int, shifts: int, step: int, first: int) -> Any:
+    """(kinds x shifts) log posterior of archetype and shift from the histogram, the best at 0."""
+    logs = np.empty(kinds * shifts)
+    for kind in range(kinds):
+        for i in range(shifts):
+            logs[kind * shifts + i] = LOG_SHARES[kind] + (LOG_SHIFTS[i] if step == 1 else 0.0)
+    for hour in range(HOURS):
+        visits = int(state.profile[hour]) / UNIT
+        if visits > 0.0:
+            for kind in range(kinds):
+                for i in range(shifts):
+                    logs[kind * shifts + i] += TEMPER * visits * LOG_TABLE[kind, HOURS + hour - first - i * step]
+    return logs - np.max(logs)
+
+
+@compiled
+def archetype_mix(state: Any, zoned: bool) -> Any:
+    """(168,) what people with such a histogram do: shifts of -2 .. 2 h in local bins, of 2 h round the day in UTC."""
+    shifts = 5 if zoned else 12
+    step = 1 if zoned else 2
+    first = -2 if zoned else 0
+    logs = log_posterior(state, KINDS, shifts, step, first)
+    mix = np.zeros(HOURS)
+    total = 0.0
+    for k in range(KINDS * shifts):
+        if logs[k] > -9.0:  # the rest weighs below 1 %
+            share = math.exp(logs[k])
+            total += share
+            shift = first + (k % shifts) * step
+            for hour in range(HOURS):
+                mix[hour] += share * TABLE[k // shifts, (hour - shift + HOURS) % HOURS]
+    for hour in range(HOURS):
+        mix[hour] /= total
+    return mix
+
+
+@compiled
+def smoothed(state: Any) -> Any:
+    """(168,) visits by hour of the week under the kernel."""
+    wide = np.zeros(HOURS)
+    for hour in range(HOURS):
+        visits = int(state.profile[hour]) / UNIT
+        if visits > 0.0:
+            for d in range(-4, 5):
+                wide[(hour + d + HOURS) % HOURS] += visits * KERNEL[abs(d)]
+    return wide
+
+
+@compiled
+def prior_weight(state: Any, i: int) -> float:
+    """Weight of one prior; equal before anything was learned."""
+    total = float(state.weight[0]) + float(state.weight[1]) + float(state.weight[2])
+    return float(state.weight[i]) / total if total > 0.0 else 1.0 / 3.0
+
+
+@compiled
+def forecast(state: Any, zoned: bool) -> Any:
+    """(4, 168) chance of each hour of the week: under each prior, and mixed (last row)."""
+    mix = archetype_mix(state, zoned)
+    own = smoothed(state)
+    total = 0.0
+    for hour in range(HOURS):
+        total += own[hour]
+    rows = np.zeros((4, HOURS))
+    for i in range(3):
+        weight = prior_weight(state, i)
+        for hour in range(HOURS):
+            rows[i, hour] = (own[hour] + PRIORS[i] * mix[hour]) / (total + PRIORS[i])
+            rows[3, hour] += weight * rows[i, hour]
+    return rows
+
+
+@compiled
+def entropy_bits(row: Any) -> float:
+    """Of a forecast over the week; 7.39 is uniform."""
+    total = 0.0
+    for hour in range(HOURS):
+        total -= row[hour] * log2_of(row[hour])
+    return total
+
+
+@compiled
+def hour_bits(row: Any, hour: int) -> float:
+    """-log2 of the chance of an hour as rare as this one (mid-p)."""
+    tail = 0.0
+    for other in range(HOURS):
+        if row[other] < row[hour]:
+            tail += row[other]
+        elif row[other] == row[hour]:
+            tail += 0.5 * row[other]
+    return bits_of(tail)
+
+
+@compiled
+def usual_hours(row: Any) -> tuple[int, int, int]:
+    """(first, busiest, last) hour of the shortest run of the day's hours that holds 90 % of the forecast."""
+    day = np.zeros(24)
+    for hour in range(HOURS):
+        day[hour % 24] += row[hour]
+    first = 0
+    length = 24
+    busiest = 0
+    for start in range(24):
+        if day[start] > day[busiest]:
+            busiest = start
+        held = 0.0
+        for n in range(24):
+            held += day[(start + n) % 24]
+            if held >= 0.9:
+                break
+        if n + 1 < length:
+            first = start
+            length = n + 1
+    return first, busiest, (first + length - 1) % 24
