@@ -29,7 +29,7 @@ from schemas.response import Response
 from tests.kafka.cluster import Node
 from tests.pipeline.respond import log_contract
 from tests.pipeline.respond.incidents import SECRET, finding, incident, key
-from tests.pipeline.respond.receiver import Receiver, receiver
+from tests.pipeline.respond.receiver import Receiver, code, receiver
 
 ROOT = Path(__file__).parents[2]
 _numbers = itertools.count()
@@ -205,3 +205,23 @@ async def test_killed_while_the_target_is_being_told_the_act_goes_on_under_its_i
     assert len(mine) == 2
     assert len({(each.headers["idempotency-key"], each.message_id, each.body) for each in mine}) == 1
     assert len({each.message["data"]["key_id"] for each in target.received}) == 3
+
+
+async def test_a_webhook_that_failed_before_a_kill_is_delivered_after_it_under_the_same_id(
+    world: World, target: Receiver
+) -> None:
+    respond = world.settings["respond"]
+    respond["endpoints"][0]["events"] = ["incident.opened"]
+    respond["revocation"] = {"mode": "simulate", "max_share_of_active": 0.5}
+    target.answers.extend([code(503), code(500)])
+    await world.prepare(keys=20)
+    first = world.start()
+    await world.open("k1")
+    await target.until(1)
+    await world.lines(decided(1))
+    world.signal(first, signal.SIGKILL)
+    first.wait(10)
+    world.start()
+    await target.until(2)
+    assert len({(each.message_id, each.body) for each in target.received}) == 1
+    assert [each.message["type"] for each in target.received] == ["incident.opened"] * 3

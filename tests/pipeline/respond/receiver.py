@@ -50,7 +50,7 @@ class Receiver:
 
     async def until(self, count: int) -> None:
         """Return once so many more requests have arrived."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             for _ in range(count):
                 await self.arrived.acquire()
 
