@@ -77,9 +77,13 @@ class Effects:
 class Core(Protocol):
     """One partition's state and judgement. Raises `Fatal` when more was rejected than the limits allow."""
 
-    partition: int
-    arrays: tuple[PagedArray, ...]
-    blobs: tuple[Blobs, ...]
+    @property
+    def arrays(self) -> tuple[PagedArray, ...]:
+        """All state of fixed size."""
+
+    @property
+    def blobs(self) -> tuple[Blobs, ...]:
+        """All state of variable size."""
 
     @property
     def next_offset(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -12,18 +13,27 @@ from pipeline.config import Config
 from pipeline.core import Core, Sides
 from pipeline.ports import RowSink
 
+if TYPE_CHECKING:
+    from pipeline.catalogue import CatalogueReader
+    from pipeline.geo.provider import Geo
+
 OpenCore = Callable[[int, Config, Sides, str, int], Core]
 """(partition, config, sides, topic epoch, number of partitions) -> an empty core."""
 
 
+async def _nothing() -> None:
+    """Nothing to close."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Constructors; called inside the event loop but for `warm_up`, which runs before the group is joined."""
+    """Constructors; `warm_up` runs in a thread before the group is joined, `read_sides` again and again."""
 
     open_core: OpenCore
     open_rows: Callable[[Config], RowSink]
     read_sides: Callable[[Config], Awaitable[Sides]]
     warm_up: Callable[[], None]
+    close: Callable[[], Awaitable[None]] = _nothing
 
 
 def config_version(config: Config) -> str:
@@ -35,16 +45,35 @@ def config_version(config: Config) -> str:
 def production_parts() -> Parts:
     """The real ones. Imported late: numba and ClickHouse's client take a second."""
     from pipeline import flow
-    from pipeline.catalogue import read_catalogue
-    from pipeline.geo.provider import open_geo
     from pipeline.sinks.clickhouse import ClickHouseSink
 
-    geo = None
+    sides = SideReader()
+    return Parts(
+        flow.open_core, lambda config: ClickHouseSink(config.clickhouse), sides.read, flow.warm_up, sides.close
+    )
 
-    async def read_sides(config: Config) -> Sides:
-        nonlocal geo
-        if geo is None:
-            geo = open_geo(config.geo)
-        return Sides(await read_catalogue(config), geo, config_version(config))
 
-    return Parts(flow.open_core, lambda config: ClickHouseSink(config.clickhouse), read_sides, flow.warm_up)
+class SideReader:
+    """The side inputs of a running worker: the geo database once, the catalogue by a consumer that stays."""
+
+    def __init__(self) -> None:
+        self._reader: CatalogueReader | None = None
+        self._geo: Geo | None = None
+
+    async def read(self, config: Config) -> Sides:
+        """Everything to its end as of now. Raises Fatal."""
+        from pipeline.catalogue import CatalogueReader
+        from pipeline.geo.provider import open_geo
+
+        if self._reader is None or self._geo is None:
+            self._geo = open_geo(config.geo)
+            self._reader = CatalogueReader(config)
+            catalogue = await self._reader.open()
+        else:
+            catalogue = await self._reader.refresh()
+        return Sides(catalogue, self._geo, config_version(config))
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._reader is not None:
+            await self._reader.close()

@@ -103,23 +103,24 @@ class PlainWorker:
     async def work(self) -> None:
         """Fetch, judge, commit what is covered; ends when `stopping` is set."""
         while not self.shell.stopping:
-            generation, before = self._assignments, self._positions.before()
+            before = self._positions.before()
             fetched = await self.consumer.getmany(timeout_ms=int(POLL_S * 1000))
             self.shell.polled(self._ends())
             for tp, records in fetched.items():
-                await self._records(tp.partition, records, before, generation)
+                await self._records(tp.partition, records, before)
             if not fetched:
                 await self._mark_empty()
             await self.commit()
 
-    async def _records(self, number: int, records: list[Any], before: dict[int, int], generation: int) -> None:
+    async def _records(self, number: int, records: list[Any], before: dict[int, int]) -> None:
+        """Whatever assignment these records were fetched in: whether they go on from the state is told by offsets."""
         start = self._positions.after(before, number, records[-1].offset + 1)
         breaks = before.get(number, 0)
         for fetched in cut(self.config.topics.requests, number, records, start, self.config, breaks):
-            if generation != self._assignments or number not in self.shell.owned:
-                return
+            if number not in self.shell.owned:
+                return  # not loaded yet: `load` sets the position after this
             seek = await self.shell.handle(fetched, breaks == self._positions.breaks(number))
-            if seek is not None and generation == self._assignments:
+            if seek is not None and number in self.shell.owned:
                 self._seek(number, seek)
 
     async def _mark_empty(self) -> None:

@@ -63,6 +63,7 @@ async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
         yield Ready(config, parts, producer, edges_of(config), rows, sides, epoch, partitions, health)
     finally:
         await rows.close()
+        await parts.close()
         await producer.close()
         await server.close()
 

@@ -57,6 +57,7 @@ class Deployment:
     settings: dict[str, Any] = field(default_factory=dict)
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     produced: int = 0
+    core: str = "counting"
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -102,6 +103,7 @@ class Deployment:
             "KW_FOLDER": str(self.folder),
             "KW_RUNNER": self.runner,
             "KW_PREFIX": self.prefix,
+            "KW_CORE": self.core,
             "KW_SETTINGS": json.dumps(self.settings),
             "KEYWATCH_FAULT": fault,
         }
@@ -118,6 +120,10 @@ class Deployment:
     def wait_drained(self) -> None:
         """Until everything produced is committed."""
         self.wait(lambda: self.committed() == self.ends(), f"drained: {self.prefix}")
+
+    def wait_ready(self, worker: subprocess.Popen[bytes]) -> None:
+        """Until it has loaded what it was assigned."""
+        self.wait(lambda: "next offset" in self.log_of(worker), "loaded")
 
     def wait(self, done: Callable[[], bool], what: str) -> None:
         """Until `done`, at most DRAIN_S."""

@@ -1,7 +1,7 @@
 """A worker process for the tests: the counting core (or the real one), rows into a file. Settings by environment.
 
 KW_BROKERS, KW_FOLDER (rows.jsonl is written there), KW_RUNNER faust|plain, KW_PREFIX (of topics and group),
-KW_SETTINGS (JSON of further worker settings).
+KW_CORE counting|real, KW_SETTINGS (JSON of further worker settings).
 """
 
 from __future__ import annotations
@@ -51,9 +51,18 @@ async def _sides(config: Config) -> Sides:
     return SIDES
 
 
-def parts(folder: Path) -> Parts:
-    """The counting core and the file."""
-    return Parts(open_core, lambda config: JsonLinesSink(folder / "rows.jsonl"), _sides, lambda: None)
+def parts(folder: Path, core: str) -> Parts:
+    """The counting core and one file, or the real core, its catalogue of one key, and a file per table."""
+    if core == "counting":
+        return Parts(open_core, lambda config: JsonLinesSink(folder / "rows.jsonl"), _sides, lambda: None)
+    from pipeline import flow
+    from pipeline.sinks.clickhouse import FileSink
+    from tests.pipeline.log_of_requests import GEO, catalogue
+
+    async def real_sides(config: Config) -> Sides:
+        return Sides(catalogue(), GEO, "test")
+
+    return Parts(flow.open_core, lambda config: FileSink(folder / "rows"), real_sides, flow.warm_up)
 
 
 def config_of(brokers: str, prefix: str, settings: dict[str, Any]) -> Config:
@@ -78,7 +87,7 @@ def main() -> int:
     else:
         from pipeline.runners.worker import main as run
     config = config_of(os.environ["KW_BROKERS"], os.environ["KW_PREFIX"], json.loads(os.environ["KW_SETTINGS"]))
-    return run(config, parts(Path(os.environ["KW_FOLDER"])))
+    return run(config, parts(Path(os.environ["KW_FOLDER"]), os.environ["KW_CORE"]))
 
 
 def _dump(*_: object) -> None:

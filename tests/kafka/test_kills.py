@@ -28,6 +28,7 @@ def kill_at(deployment: Deployment, fault: str) -> None:
 def finish_and_compare(deployment: Deployment) -> None:
     """A worker without a fault ends the work; everything then equals the truth, to the end of the log."""
     worker = deployment.start()
+    deployment.wait_ready(worker)
     deployment.wait_drained()
     assert deployment.stop(worker) == 0, deployment.log_of(worker)
     assert deployment.committed() == deployment.manifests() == deployment.ends()

@@ -8,9 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.faults import KILLED
 from tests.kafka.deployment import Deployment, pid_of
-from tests.kafka.test_kills import finish_and_compare
+from tests.kafka.test_kills import finish_and_compare, kill_at
 
 pytestmark = pytest.mark.kafka
 
@@ -36,7 +35,7 @@ def test_a_second_worker_that_joins_and_leaves_changes_nothing(deploy: Callable[
     first = deployment.start()
     deployment.wait_drained()
     second = deployment.start()
-    deployment.wait(lambda: "next offset" in deployment.log_of(second), "the second has partitions")
+    deployment.wait_ready(second)
     deployment.produce(2_000)
     deployment.wait_drained()
     assert deployment.stop(second) == 0, deployment.log_of(second)
@@ -53,7 +52,7 @@ def test_a_worker_frozen_past_its_session_does_no_harm(deploy: Callable[..., Dep
     first = deployment.start()
     deployment.wait_drained()
     second = deployment.start()
-    deployment.wait(lambda: "next offset" in deployment.log_of(second), "the second has partitions")
+    deployment.wait_ready(second)
     os.kill(pid_of(first), signal.SIGSTOP)
     deployment.produce(2_000)
     deployment.wait_drained()  # the second takes over when the session ends
@@ -69,8 +68,7 @@ def test_a_worker_frozen_past_its_session_does_no_harm(deploy: Callable[..., Dep
 def test_the_plain_runner_goes_on_from_what_faust_left(deploy: Callable[..., Deployment]) -> None:
     deployment = deploy("faust")
     deployment.produce(3_000)
-    killed = deployment.start("before_manifest:6")
-    assert killed.wait(40) == KILLED
+    kill_at(deployment, "before_manifest:4")
     deployment.runner = "plain"
     deployment.produce(1_000)
     finish_and_compare(deployment)
@@ -79,7 +77,7 @@ def test_the_plain_runner_goes_on_from_what_faust_left(deploy: Callable[..., Dep
 def test_a_killed_plain_worker_changes_nothing(deploy: Callable[..., Deployment]) -> None:
     deployment = deploy("plain")
     deployment.produce(3_000)
-    killed = deployment.start("between_pages:4")
-    assert killed.wait(40) == KILLED, deployment.log_of(killed)
+    kill_at(deployment, "between_pages:4")
+    kill_at(deployment, "in_recovery:1")
     deployment.runner = "faust"
     finish_and_compare(deployment)
