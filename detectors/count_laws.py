@@ -303,5 +303,15 @@ def forget_weights(state: Any) -> None:
             state.next_weights[w, law] = int(state.weights[w, law]) / WEIGHT_UNIT
         for i in range(5):
             state.next_hurdle[w, i] = state.hurdle[w, i]
+    forget_local(state)
+
+
+@compiled
+def forget_local(state: Any) -> None:
+    """After a pause there is no level of the last six windows: a night's silence would make every morning ring
+    (measured: 25 bits on the second Monday of an office key)."""
+    for w in range(state.weights.shape[0]):
         state.local_seen[w] = 0.0
         state.local_due[w] = 0.0
+        state.crit[w] = 0
+        state.crit_fails[w] = 0

@@ -21,7 +21,7 @@ sliding window that ends with it (including the event itself makes tails up to 3
  - Level: decayed with 7 days of awake hours, clipped per hour, and never above four times a 90-day anchor which is
    itself fed at most 1.5 times itself (evidence, section 5). More than a day of silence neither decays nor teaches.
  - `crit`: the largest count known to give 0 bits; exact, since tails grow with the mean: it holds for the hour it was
-   found in and while the local level is not below the one it was found with.
+   found in and while the local level is not below the one it was found with. A pause of 30 min ends the local level.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ import numpy as np
 from detectors.compile import compiled
 from detectors.count_laws import (
     LAWS,
+    forget_local,
     forget_weights,
     law_quantile,
     leading_law,
@@ -43,7 +44,7 @@ from detectors.count_laws import (
     mixture_tail,
     settle_weights,
 )
-from detectors.detector import SEES_OUTCOME, Context, Detector
+from detectors.detector import SEES_OUTCOME, VISIT_GAP_US, Context, Detector
 from detectors.request_level import (
     SLOTS,
     YOUNG_H,
@@ -238,6 +239,8 @@ def advance(state: Any, shared: Any, config: Any, ts_us: int) -> None:
         if last_us > 0 and ts_us // window_us(w) > last_us // window_us(w):
             close_bins(state, shared, config, w, ts_us)
         turn_ring(state, w, last_us * SUB_BINS // window_us(w), ts_us * SUB_BINS // window_us(w))
+    if ts_us - last_us >= VISIT_GAP_US:
+        forget_local(state)
     state.last_us = ts_us
     if ts_us // HOUR_US != int(state.rate_hour):
         renew_rate(state, shared, config, ts_us // HOUR_US)
@@ -310,8 +313,7 @@ def teach(state: Any, shared: Any, config: Any, w: int, n: int, k: int, rate: fl
 
 @compiled
 def look_ahead(state: Any, shared: Any, config: Any) -> None:
-    """Raise the critical counts, so that most events need no tail at all. The margin of a tenth lets the local level
-    sink a little before the work has to be done again."""
+    """Raise the critical counts: most events need no tail. Found with a local level a tenth lower, so that they last."""
     t_us = int(state.last_us)
     if t_us // HOUR_US != int(state.rate_hour):
         return
