@@ -27,6 +27,7 @@ class Screen:
     console: Console
     story_us: int = 0
     before: set[str] = field(default_factory=set)  # incidents on the history, where nothing was injected
+    refused: set[str] = field(default_factory=set)  # incidents whose first refusal was shown; later ones say the same
 
     def say(self, text: str) -> None:
         """A line about the demo itself."""
@@ -50,12 +51,15 @@ class Screen:
         self.console.print(f"[dim]{_clock()}[/] {word}  {escape(in_words(incident))}")
 
     def _response(self, response: Response) -> None:
-        if response.stage == "acting":
+        if response.stage == "acting" or (response.verdict == "refused" and response.incident_id in self.refused):
             return
+        if response.verdict == "refused":
+            self.refused.add(response.incident_id)
         colour = {"allowed": "magenta", "refused": "dim", "simulated": "cyan"}[response.verdict]
-        what = f"{response.stage}: {response.rung} {response.key_id} {response.verdict}"
+        word = "REVOKED " if response.stage == "done" else "DECISION"
+        what = f"{response.key_id}: {response.rung} {response.verdict}"
         told = response.outcome or response.reason
-        self.console.print(f"[dim]{_clock()}[/] [{colour}]DECISION[/]  {escape(f'{what}: {told}')}")
+        self.console.print(f"[dim]{_clock()}[/] [{colour}]{word}[/]  {escape(f'{what}: {told}')}")
 
     def scene(self, scene: Scene) -> None:
         """A scene begins."""
