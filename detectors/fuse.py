@@ -423,6 +423,14 @@ def reading_of(row: Any) -> Any:
     return array.view(_record_dtype(array.dtype))[0]
 
 
+class Record(np.record):
+    """A numpy record whose fields come before numpy's own attributes (a field `clip` is no method), as compiled."""
+
+    def __getattribute__(self, name: str) -> Any:
+        fields = super().__getattribute__("dtype").fields or {}
+        return self[name] if name in fields else super().__getattribute__(name)
+
+
 def records(array: Array) -> Array:
     """The same memory; without the compiler, as numpy records, whose fields are attributes as in compiled code."""
     if not numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
@@ -436,7 +444,7 @@ def _record_dtype(dtype: np.dtype[Any]) -> Any:
     formats = [_record_format(dtype.fields[name][0]) for name in dtype.names]
     offsets = [dtype.fields[name][1] for name in dtype.names]
     parts = {"names": list(dtype.names), "formats": formats, "offsets": offsets, "itemsize": dtype.itemsize}
-    return np.dtype((np.record, np.dtype(parts)))  # type: ignore[call-overload]
+    return np.dtype((Record, np.dtype(parts)))  # type: ignore[call-overload]
 
 
 def _record_format(dtype: np.dtype[Any]) -> Any:

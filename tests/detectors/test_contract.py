@@ -146,6 +146,8 @@ def test_some_score_above_zero_really_occurs(detector: Detector) -> None:
         events = random_stream(seed, 500, 2, days=40.0)
         night = random_stream(seed + 90, 300, 2, days=0.01)
         night["ts_us"] += int(events["ts_us"].max() - night["ts_us"].min()) + 7 * 3_600_000_000
+        night["asn"][::10] = 70_000
+        night["address"][::10] = 70_000 << 40
         judge.feed(events)
         for event in fuse.records(night):
             reading = fuse.records(np.zeros(1, READING))
