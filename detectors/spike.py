@@ -2,7 +2,7 @@
 
 Detects: bulk use of a key: a dump, a scan, a resold key; a constant key's smallest lasting change; a new key's rush.
 Misses: +30 % for days; one more minute at a person's pace; a ramp that stays under the caps (four times a slow level);
-  anything in fewer than five requests. Volume alone never proves that somebody else uses the key.
+  anything in fewer than five requests. Volume alone proves nothing.
 False alarms: a customer's launch, a backfill, a deploy that empties caches; the first day of a key unlike its peers
   (so there 100 requests in the window are the least). Strongly autocorrelated load is the weak spot.
 Source: reference/forecasting.md (model and figures), evidence.md sections 4 and 5 (floors, caps, anchor).
@@ -313,7 +313,7 @@ def teach(state: Any, shared: Any, config: Any, w: int, n: int, k: int, rate: fl
 
 @compiled
 def look_ahead(state: Any, shared: Any, config: Any) -> None:
-    """Raise the critical counts: most events need no tail. Found with a local level a tenth lower, so that they last."""
+    """Raise the critical counts, at a local level a tenth lower, so that they last."""
     t_us = int(state.last_us)
     if t_us // HOUR_US != int(state.rate_hour):
         return
