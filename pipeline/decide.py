@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from detectors import DETECTORS, calibration
+from detectors import DETECTORS, calibration, fuse
 from detectors.detector import Context
 from detectors.fuse import FOUND
 from pipeline.batch import Batch

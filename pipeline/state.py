@@ -131,9 +131,9 @@ class State:
         self.identity: list[Identity | None] = []
         self.free_slots: list[int] = []
         self.open: dict[int, Incident] = {}
-        self.source_index = np.zeros(64, np.int32)
         for pool in (self.minutes, self.hours, self.sources):
             pool.rebuild()
+        self.reindex_sources()  # never smaller than twice the rows: a full index would be probed for ever
 
     def restore(self, meta: bytes) -> None:
         """Arrays and blobs are filled: take the meta and derive the indices."""
@@ -148,7 +148,6 @@ class State:
             self.slots[identity.key_id] = slot
         self.free_slots = [slot for slot in reversed(range(self.keys.used)) if self.identity[slot] is None]
         self.open = {slot: msgspec.msgpack.decode(raw, type=Incident) for slot, raw in self.incidents.rows.items()}
-        self.reindex_sources()
 
     def meta_bytes(self) -> bytes:
         """The meta as it goes into the manifest."""
