@@ -21,6 +21,7 @@ from pipeline.errors import Fatal
 from pipeline.faults import reach
 from pipeline.recover import fill, load, writer_of
 from pipeline.rows import RowBuffer
+from pipeline.runners import measure
 from pipeline.runners.start import Ready
 
 log = logging.getLogger(__name__)
@@ -105,13 +106,12 @@ class Shell:
     def waiting(self, since_s: float) -> list[int]:
         """Partitions with records to do of which none came for so long, though nothing holds them up."""
         before = time.monotonic() - since_s
+        if self.rows.full or any(owned.lock.locked() for owned in self.owned.values()):
+            return []  # slices are handled one at a time, and one is
         return [
             number
             for number, owned in self.owned.items()
-            if self._lag(number, owned)
-            and owned.active_at < before
-            and owned.generation == self.generation()
-            and not (owned.lock.locked() or self.rows.full)
+            if self._lag(number, owned) and owned.active_at < before and owned.generation == self.generation()
         ]
 
     def polled(self, ends: Mapping[int, int]) -> None:
@@ -119,6 +119,8 @@ class Shell:
         self.ends.update(ends)
         self.health.polled()
         self.health.lagging(self.lag())
+        lags = {number: self._lag(number, owned) for number, owned in self.owned.items()}
+        measure.fetched(self.config.topics.requests, lags, self.rows)
 
     # --- assignment
 
@@ -135,6 +137,7 @@ class Shell:
         self, partitions: Mapping[int, Mapping[bytes, bytes] | None], committed: Mapping[int, int | None]
     ) -> None:
         """The assignment of this generation, whole: pages of what is new, None for what is kept. Raises Fatal."""
+        measure.assigned(self.config.topics.requests, self.owned, partitions)
         for gone in self.owned.keys() - partitions.keys():
             self.drop(gone)
         fresh = [number for number, pages in partitions.items() if pages is not None]
@@ -219,10 +222,17 @@ class Shell:
             return _ask_back(owned, fetched) if fresh else None
         if records.first > owned.expected:
             owned.holes += 1  # compaction, retention, a transaction's marker: nothing lies there
+            if records.first - owned.expected > 1:  # a marker is one offset
+                log.warning(
+                    "partition %d: no record lies in [%d, %d)", records.partition, owned.expected, records.first
+                )
         batch = records.since(owned.expected)
         owned.emitter.cut = True
+        began = time.monotonic()
         effects = await asyncio.get_running_loop().run_in_executor(self.core_thread, owned.core.process, batch)
+        core_s = time.monotonic() - began
         await owned.emitter.emit(effects)
+        measure.slice_done(self.config.topics.requests, len(batch.offsets), effects, core_s)
         owned.emitter.cut = False
         owned.expected, owned.seeks, owned.nudges = batch.next, 0, 0
         owned.active_at = self.progress_at = time.monotonic()
@@ -241,7 +251,10 @@ class Shell:
         await asyncio.gather(*[self._checkpoint(owned) for owned in list(self.owned.values())])
 
     async def _checkpoint(self, owned: Owned) -> None:
+        before, began = owned.emitter.writer.bytes_written, time.monotonic()
         await owned.emitter.checkpoint(lambda: owned.generation, owned.lock)
+        if written := owned.emitter.writer.bytes_written - before:
+            measure.checkpoint_done(time.monotonic() - began, written)
 
     async def keep_checkpointing(self) -> None:
         """Every `checkpoint_s`, idle tails too."""

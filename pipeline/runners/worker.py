@@ -207,7 +207,8 @@ class FaustWorker:
     async def _nudge(self, number: int, owned: Owned) -> None:
         position = await self.app.consumer.position(TP(self.config.topics.requests, number))
         if owned.nudges >= MOST_NUDGES and position is not None and position >= self.shell.ends[number]:
-            owned.empty_to = position  # read to the end several times, and there is no record
+            log.warning("partition %d: no record lies in [%d, %d)", number, owned.expected, position)
+            owned.empty_to = position  # read to the end several times
             return
         log.info("partition %d: records wait and none came for %.0f s, its position is set again", number, NUDGE_S)
         owned.nudges += 1

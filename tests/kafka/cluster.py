@@ -35,6 +35,7 @@ transaction.state.log.num.partitions=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 auto.create.topics.enable=false
+log.retention.ms=-1
 log.cleaner.dedupe.buffer.size=2097152
 num.network.threads=2
 num.io.threads=2

@@ -16,6 +16,11 @@ from tests.kafka.deployment import Deployment
 _numbers = itertools.count()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """The mark by which these tests are chosen or left out."""
+    config.addinivalue_line("markers", "kafka: needs Java and Maven: runs on a one-node Apache Kafka")
+
+
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Node]:
     """One node of Apache Kafka."""

@@ -22,7 +22,7 @@ import msgspec
 from pipeline.config import ClickHouse, Config, Kafka, Topics, Worker
 from pipeline.core import Sides
 from pipeline.ports import Columns
-from pipeline.runners.parts import Parts
+from pipeline.runners.parts import Parts, warm_up
 from tests.pipeline.counting_core import SIDES, open_core
 
 
@@ -62,7 +62,7 @@ def parts(folder: Path, core: str) -> Parts:
     async def real_sides(config: Config) -> Sides:
         return Sides(catalogue(), GEO, "test")
 
-    return Parts(flow.open_core, lambda config: FileSink(folder / "rows"), real_sides, flow.warm_up)
+    return Parts(flow.open_core, lambda config: FileSink(folder / "rows"), real_sides, warm_up)
 
 
 def config_of(brokers: str, prefix: str, settings: dict[str, Any]) -> Config:
@@ -93,7 +93,7 @@ def main() -> int:
 def _dump(*_: object) -> None:
     """SIGUSR1: every task's stack, for a run that hangs."""
     for thread in sys._current_frames().values():
-        traceback.print_stack(thread, limit=6, file=sys.__stderr__)
+        traceback.print_stack(thread, limit=12, file=sys.__stderr__)
     for task in asyncio.all_tasks():
         awaited: Any = task.get_coro()
         chain = []
