@@ -74,9 +74,10 @@ class Children:
             await child.process.wait()
 
     async def stop_all(self) -> None:
-        """Stop everything, last started first: the worker still has its broker while it drains."""
-        for child in reversed(self.all):
-            await self.stop(child)
+        """Stop everything. What was started first is stopped last: the worker still has its broker while it drains."""
+        servers, clients = self.all[:2], self.all[2:]
+        await asyncio.gather(*(self.stop(child) for child in clients))
+        await asyncio.gather(*(self.stop(child) for child in servers))
 
 
 def last_words(log: Path, lines: int = 3, limit: int = 600) -> str:

@@ -85,7 +85,7 @@ def _service(number: int, owner: str, i: int, rng: np.random.Generator) -> Clien
     key = _key(f"key_{owner}_{i:02d}", owner, used, environment="test" if i >= 12 else "live", exposure="server")
     return Client(
         number, key, "service", "UTC", _addresses(cloud, number, 1 + i % 3), sdk_agent(SDK_VERSIONS[1]), used,
-        visits_per_day=float(rng.uniform(20, 70)), calls_per_visit=2.0, gap_s=4.0, missing_share=0.01,
+        visits_per_day=float(rng.uniform(12, 36)), calls_per_visit=2.0, gap_s=4.0, missing_share=0.01,
     )  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def _job(number: int, i: int, rng: np.random.Generator) -> Client:
     key = _key(f"key_job_{i:02d}", "platform", used, exposure="ci", role="read_only")
     return Client(
         number, key, "job", "UTC", _addresses(cloud, number, 1), "curl/8.11.0", used,
-        visits_per_day=96.0 if i < 10 else 24.0, calls_per_visit=3.0, gap_s=0.8, missing_share=0.0,
+        visits_per_day=96.0 if i < 8 else 24.0, calls_per_visit=2.0, gap_s=0.8, missing_share=0.0,
     )  # fmt: skip
 
 
@@ -130,7 +130,7 @@ def _growing(number: int) -> Client:
     key = _key("key_newcustomer_01", "newcustomer", used, exposure="server")
     return Client(
         number, key, "service", "UTC", _addresses(networks.CLOUDS[2], number, 2), sdk_agent(SDK_VERSIONS[1]), used,
-        visits_per_day=2_000.0, calls_per_visit=2.0, gap_s=3.0, missing_share=0.01, grows=True,
+        visits_per_day=1_800.0, calls_per_visit=2.0, gap_s=3.0, missing_share=0.01, grows=True,
     )  # fmt: skip
 
 

@@ -70,7 +70,7 @@ def text(places: Places) -> str:
 brokers = "{places.brokers}"
 partitions = {PARTITIONS}
 group = "keywatch{places.suffix}"
-rebalance_timeout_s = 6.0  # some brokers wait half of it at the first join
+rebalance_timeout_s = 3.0  # the broker waits that long for others at a join
 session_timeout_s = 20.0
 
 [topics]

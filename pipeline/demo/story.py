@@ -201,13 +201,16 @@ async def _retry(stage: Stage, scene: Scene, client: Client) -> None:
 
 
 async def grow(stage: Stage, scene: Scene) -> None:
-    """On top of its usual traffic (about 6 a minute): 3 more a minute, then 6, then 12; 12 s each."""
+    """On top of its usual traffic (about 5 a minute): 4 more a minute, then 8, then 10; 11 s each."""
     client = stage.clients[scene.keys[0]]
-    for per_minute in (3, 6, 12):
-        until = time.monotonic() + 12
-        while time.monotonic() < until:
-            await asyncio.sleep(min(stage.rng.expovariate(per_minute / 60), 12.0))
-            await _usual(stage, scene, client, stage.rng.choice(client.routes))
+    began = time.monotonic()
+    for step, per_minute in enumerate((4, 8, 10), start=1):
+        until = began + 11 * step
+        while (left_s := until - time.monotonic()) > 0:
+            pause_s = stage.rng.expovariate(per_minute / 60)
+            await asyncio.sleep(min(pause_s, left_s))
+            if pause_s < left_s:
+                await _usual(stage, scene, client, stage.rng.choice(client.routes))
 
 
 async def _usual(stage: Stage, scene: Scene, client: Client, route: int) -> int:
