@@ -142,7 +142,7 @@ def test_a_flood_of_rejects_stops_the_worker_instead_of_dead_lettering_everythin
 
 def test_ticks_close_windows_and_incidents_of_an_idle_partition() -> None:
     outcome, judge = run(slices(log(1), []))
-    last = max(int(row[16]) for row in outcome.rows["requests_1m"].values()) // 1000
+    last = max(int(row[20]) for row in outcome.rows["requests_1m"].values()) // 1000  # last_ts
     tick = Slice("api.requests", 0, [99_999], [b""], [b""], [last + 3 * 3_600_000], frozenset([0]))
     outcome.take(judge.process(tick))
     assert {x.state for x in outcome.incidents.values() if x.change == "closed"} == {"closed"}
