@@ -94,7 +94,7 @@ def main(keep: bool, broker: str | None) -> int:
 async def _run(console: Console, keep: bool, given: str | None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="keywatch-demo-"))
     children = Children(folder, {})
-    _end_on_sigterm()
+    _end_on_signals()
     code = 1
     try:
         code = await _demo(Screen(console), children, keep, given)
@@ -110,10 +110,12 @@ async def _run(console: Console, keep: bool, given: str | None) -> int:
     return code
 
 
-def _end_on_sigterm() -> None:
+def _end_on_signals() -> None:
+    """Ctrl-C and SIGTERM alike cancel the run, so that what was started is ended in order."""
     task = asyncio.current_task()
     assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
 def first_of(group: BaseExceptionGroup[Exception]) -> Exception:
