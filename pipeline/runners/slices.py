@@ -201,6 +201,12 @@ class SliceConsumer(driver.Consumer):
                 await self.seek_wait({tp: offset})
                 self.positions.broken(tp.partition, offset)
 
+    async def seek_pages(self, tp: TP, offset: int) -> None:
+        """Set the position of a partition of the pages topic."""
+        async with self._seeking:
+            if tp in self.assignment():
+                await self.seek_wait({tp: offset})
+
     async def perform_seek(self) -> None:
         """Faust's seek to the committed offsets."""
         async with self._seeking:

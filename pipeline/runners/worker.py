@@ -112,6 +112,8 @@ class FaustWorker:
         self.app.before_stop = self._before_stop
         self.app.after_rebalance = self._after_rebalance
         self._seeks: set[asyncio.Task[None]] = set()
+        self._recovering: dict[TP, int] = {}
+        self._still = 0
         self._staged: dict[int, dict[bytes, bytes]] = {}
         self._make_table(ready.partitions)
         topic = self.app.topic(self.config.topics.requests, schema=PassThrough(), partitions=ready.partitions)
@@ -201,8 +203,26 @@ class FaustWorker:
         """A slice that Faust lost at the log's end has none behind it that would tell: look for lag without work."""
         while True:
             await asyncio.sleep(NUDGE_S / 3)
+            await self._nudge_recovery()
             for number in self.shell.waiting(NUDGE_S):
                 await self._nudge(number, self.shell.owned[number])
+
+    async def _nudge_recovery(self) -> None:
+        """The same in a recovery: pages that were fetched while a rebalance began are dropped, and Faust waits for ever.
+
+        Reading pages twice is harmless: Faust passes on only what lies beyond the last one it has seen.
+        """
+        recovery = self.app.tables.recovery
+        waiting = [tp for tp, count in recovery.active_remaining().items() if count > 0 and tp in recovery.active_tps]
+        offsets = {tp: recovery.active_offsets[tp] for tp in waiting} if recovery.in_recovery else {}
+        self._still = self._still + 1 if offsets and offsets == self._recovering else 0
+        self._recovering = offsets
+        if self._still < 3:
+            return
+        self._still = 0
+        log.info("recovery stands still, pages are read again from %s", offsets)
+        for tp, offset in offsets.items():
+            await self.app.consumer.seek_pages(tp, max(0, offset + 1))
 
     async def _nudge(self, number: int, owned: Owned) -> None:
         position = await self.app.consumer.position(TP(self.config.topics.requests, number))
@@ -235,7 +255,8 @@ class FaustWorker:
         try:
             async with asyncio.timeout(within_s):
                 await self.shell.checkpoint_all()
-                await self.app.consumer.commit()
+                if not await self.app.consumer.commit():  # it only waited for another commit, maybe of less
+                    await self.app.consumer.commit()
         except TimeoutError:
             log.warning("%s: no checkpoint within %.1f s; what follows the last one is replayed", why, within_s)
             return False

@@ -10,10 +10,12 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from pipeline.core import Rows, Sides, Slice
+from pipeline.config import Config, Worker
+from pipeline.core import Rows, Sides
 from pipeline.faults import KILLED
 from pipeline.flow import open_core
 from pipeline.rows import append_rows
+from pipeline.runners.slices import cut
 from pipeline.sinks.kafka import Producer
 from pipeline.sinks.topics import topic_id
 from schemas.incident import Incident
@@ -76,9 +78,8 @@ def clean_pass(deployment: Deployment) -> tuple[set[bytes], Newest]:
         mine = [r for r in records if r.partition == number]
         if mine:
             core = open_core(number, deployment.config, Sides(catalogue(), GEO, "test"), epoch, PARTITIONS)
-            columns = [[r.offset for r in mine], [r.key for r in mine], [r.value for r in mine]]
-            topic = deployment.config.topics.requests
-            effects = core.process(Slice(topic, number, *columns, [r.timestamp for r in mine]))  # type: ignore[arg-type]
+            (whole,) = cut("", number, mine, None, Config(worker=Worker(slice_events=len(mine), slice_bytes=1 << 30)))
+            effects = core.process(whole.records)
             incidents |= {msgspec.json.encode(incident) for incident in effects.incidents}
             append_rows(rows, effects.rows)
             append_rows(rows, core.due_rows())
