@@ -75,14 +75,15 @@ def first_time(events: Array, book: Array, keep: Array) -> int:
         if event.slot < 0:
             continue
         row = book[event.slot]
+        request = np.uint32(event.request & np.uint64(0xFFFFFFFF))
         for k in range(16):
-            if row.recent[k] == event.request:
+            if row.recent[k] == request:  # by chance for one event in 270 million
                 keep[i] = 0
         if keep[i] == 0:
             repeats += 1
             event.slot = -1
             continue
-        row.recent[row.recent_at & 15] = event.request
+        row.recent[row.recent_at & 15] = request
         row.recent_at += 1
         row.last_us = max(row.last_us, event.ts_us)
         if row.first_us == 0 or event.ts_us < row.first_us:

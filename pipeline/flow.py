@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from detectors import DETECTORS, fuse
-from detectors.detector import EVENT, config_record
+from detectors.detector import config_record
 from detectors.fusion import Settings
 from pipeline import admit, aggregate, columns
-from pipeline.config import Config
+from pipeline.config import Config, Geo
 from pipeline.core import Effects, Reject, Rows, Sides, Slice
 from pipeline.decide import Decider, Decisions
 from pipeline.decode import Decoded, decode, reject
@@ -23,12 +24,14 @@ from pipeline.batch import Batch
 from pipeline.enrich import Enricher, hash64
 from pipeline.errors import Fatal
 from pipeline.formats import sees_of
+from pipeline.geo.provider import open_geo
 from pipeline.partitioner import PARTITIONERS
 from pipeline.state import Identity, Pool, State
 from schemas.event import Event
 from schemas.key import Key
 
 Array = np.ndarray[Any, Any]
+WARM_UP_US = 1_700_000_000_000_000
 NEVER_US = np.iinfo(np.int64).max
 STRAY = "the key belongs to another partition: is the producers' partitioner the one in worker.partitioner?"
 REJECT_SPAN = 10_000  # records over which the share of rejects is taken
@@ -171,7 +174,7 @@ class KeyCore:
         self._mark_top(found, minute, hour)
         decided = self._decider.decide(batch, keep, found, changed)
         self._emit(batch, keep, decided, effects)
-        _count(effects, events=len(events), repeats=repeats, late=int((numbers["late"] * keep).sum()))
+        _count(effects, events=len(events), duplicates=repeats, late=int((numbers["late"] * keep).sum()))
         for finding in decided.findings:
             _count(effects, **{f"findings.{finding.detector}": 1})
 
@@ -388,8 +391,23 @@ def open_core(partition: int, config: Config, sides: Sides, topic_epoch: str, pa
     return KeyCore(partition, config, sides, topic_epoch, partitions)
 
 
+class Undeclared:
+    """A catalogue that declares nothing."""
+
+    version = ""
+
+    def get(self, key_id: str) -> Key | None:
+        """Nothing is known of any key."""
+        return None
+
+
 def warm_up() -> None:
-    """Compile everything that runs per event, before a consumer joins its group (1 to 10 s, then cached on disk)."""
-    events = np.zeros(0, EVENT)
-    state = State()
-    admit.first_time(events, state.book.data, np.zeros(0, np.uint8))
+    """Compile everything that runs per event, before a consumer joins its group (half a minute, then cached on disk)."""
+    sides = Sides(Undeclared(), open_geo(Geo()), "")
+    core = open_core(0, Config(), sides, "")
+    hour_ms = 3_600_000
+    for number in range(3):
+        event = Event(key_id="warm-up", ts_us=WARM_UP_US + number * hour_ms * 1000, outcome="success")
+        key, value = event.key_id.encode(), msgspec.json.encode(event)
+        core.process(Slice("", 0, [number], [key], [value], [event.ts_us // 1000]))
+    core.due_rows()

@@ -27,7 +27,7 @@ BOOK: Final = np.dtype(
     [
         ("first_us", "i8"),  # of the key's first and last event
         ("last_us", "i8"),
-        ("recent", "u8", (16,)),  # ring of the last requests' hashes: a repeat within it counts once
+        ("recent", "u4", (16,)),  # ring of the last requests' hashes: a repeat within it counts once
         ("recent_at", "u4"),
         ("head_1m", "i4"),  # row + 1 of the key's newest open window
         ("head_1h", "i4"),

@@ -84,7 +84,7 @@ class Outcome:
         return {
             "events": self.events,
             "rejected": dict(sorted(self.rejected.items())),
-            "repeated": self.counts["repeats"],
+            "repeated": self.counts["duplicates"],
             "late": self.counts["late"],
             "keys": self.keys,
             "findings": dict(sorted(self.findings.items())),
