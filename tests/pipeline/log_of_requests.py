@@ -3,7 +3,9 @@ events, junk; and what the tests need to run it through a core."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -83,7 +85,7 @@ def slices(records: Sequence[Record], cuts: Iterable[int], first: int = 0) -> li
     """The log in slices that end at `cuts` (indices of records)."""
     edges = [0, *sorted({cut for cut in cuts if 0 < cut < len(records)}), len(records)]
     out = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         keys, values, times = zip(*records[start:end], strict=True)
         out.append(Slice("api.requests", 0, range(first + start, first + end), keys, values, times))
     return out

@@ -1,4 +1,4 @@
-"""The core as one function of the log: wherever slices end, wherever it was stopped and restored, the same comes out."""
+"""The core as a function of the log: wherever slices end, wherever it was stopped and restored, the same comes out."""
 
 from __future__ import annotations
 
@@ -130,7 +130,8 @@ def test_a_late_event_makes_a_part_of_its_own() -> None:
 
     stale = msgspec.structs.replace(at(0), request_id="late")
     outcome, _ = run(slices([record(at(0)), record(at(30)), record(stale)], [2]))
-    parts = {row[2]: row[4] for row in outcome.rows["requests_1m"].values() if row[1] == str(at(0).ts_us // 60_000_000 * 60)}
+    minute = str(at(0).ts_us // 60_000_000 * 60)
+    parts = {row[2]: row[4] for row in outcome.rows["requests_1m"].values() if row[1] == minute}
     assert parts == {"epoch/0/0": "1", "epoch/0/2": "1"}
 
 

@@ -1,0 +1,87 @@
+"""Replay runs the worker's core over files: the same bytes each time, wherever its slices end, on real logs too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import ConfigError
+from pipeline.runners.replay import Outcome, ReplayOptions, run, write
+from tests.pipeline.log_of_requests import log
+from tests.real_data import real
+
+FILES = ("incidents.jsonl", "findings.jsonl", "requests_1m.jsonl")
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("replay") / "events.jsonl"
+    path.write_bytes(b"\n".join(value for _, value, _ in log(1) if value))
+    return path
+
+
+def result(options: ReplayOptions, folder: Path) -> tuple[Outcome, list[bytes]]:
+    outcome = run(options)
+    write(outcome, folder)
+    return outcome, [(folder / name).read_bytes() for name in FILES]
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(slice_events=st.integers(1, 700))
+def test_the_same_input_cut_anywhere_gives_the_same_bytes(native: Path, tmp_path: Path, slice_events: int) -> None:
+    whole = result(ReplayOptions(paths=(native,)), tmp_path / "whole")[1]
+    assert result(ReplayOptions(paths=(native,), slice_events=slice_events), tmp_path / "cut")[1] == whole
+    assert all(whole)
+
+
+def test_a_line_of_incidents_has_what_its_readers_rely_on(native: Path, tmp_path: Path) -> None:
+    outcome, (incidents, *_) = result(ReplayOptions(paths=(native,)), tmp_path)
+    lines = [msgspec.json.decode(line) for line in incidents.splitlines()]
+    assert len(lines) == len(outcome.incidents) > 0
+    wanted = {"incident_id", "key_id", "opened_at", "last_at", "severity", "bits", "text", "findings", "rung"}
+    assert all(wanted <= set(line) for line in lines)
+    assert all({"detector", "bits", "at", "observed", "expected", "text"} <= set(f) for f in lines[0]["findings"])
+
+
+def test_the_summary_has_its_keys(native: Path) -> None:
+    summary = run(ReplayOptions(paths=(native,))).summary()
+    assert {"events", "rejected", "keys", "findings", "incidents", "seconds", "events_per_s"} <= set(summary)
+    assert summary["rejected"]
+
+
+def test_keys_go_to_the_partition_of_their_producer(native: Path) -> None:
+    one, four = run(ReplayOptions(paths=(native,))), run(ReplayOptions(paths=(native,), partitions=4))
+    assert one.keys == four.keys
+    assert one.events == four.events
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (ReplayOptions(), "--topic"),
+        (ReplayOptions(paths=(Path("/nowhere"),)), "does not exist"),
+        (ReplayOptions(paths=(Path("/nowhere"),), format="xml"), "known are"),
+        (ReplayOptions(paths=(Path("/nowhere"),), partitioner="md5"), "known are"),
+    ],
+)
+def test_a_wrong_use_says_what_to_do(options: ReplayOptions, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        run(options)
+
+
+def test_the_attacks_of_invictus_open_an_incident_on_the_key_that_made_them() -> None:
+    outcome = run(ReplayOptions(paths=(real("cloudtrail-invictus"),), format="cloudtrail"))
+    assert outcome.events == 2815
+    assert outcome.rejected == {"no_key": 85}
+    assert "AKIATFQR7NSC8Q4X20BJ" in {x.key_id for x in outcome.incidents.values()}
+
+
+def test_the_apache_log_brings_few_incidents() -> None:
+    options = ReplayOptions(paths=(real("weblog-elastic-apache/apache_logs"),), format="combined", key_from="address")
+    outcome = run(options)
+    assert (outcome.events, outcome.keys) == (10_000, 1753)
+    assert len(outcome.incidents) <= 5

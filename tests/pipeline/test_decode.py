@@ -1,0 +1,89 @@
+"""Whatever comes, decode gives an event or a reject for it, and a reject never carries what may be a secret."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pipeline.core import Slice
+from pipeline.decode import decode
+from schemas.event import Event
+from schemas.reasons import REASONS
+
+NOW_US = 1_780_000_000_000_000
+SECRET = "sk_live_" + "9aF3kQ0zXw7Lm2Pq8Rt5Vb6N"
+
+
+def batch(*records: tuple[bytes | None, bytes | None]) -> Slice:
+    keys, values = zip(*records, strict=True)
+    return Slice("t", 3, range(70, 70 + len(records)), keys, values, [NOW_US // 1000] * len(records))
+
+
+def good(**fields: object) -> tuple[bytes, bytes]:
+    event = Event(**{"key_id": "pk_a", "ts_us": NOW_US, **fields})  # type: ignore[arg-type]
+    return event.key_id.encode(), msgspec.json.encode(event)
+
+
+@pytest.mark.parametrize(
+    ("reason", "record"),
+    [
+        ("undecodable", (b"pk_a", b"{")),
+        ("undecodable", (b"pk_a", None)),
+        ("undecodable", (b"pk_a", b'{"key_id":"\xff"}')),
+        ("invalid", (b"pk_a", b"[" * 20_000)),
+        ("invalid", (b"pk_a", b"[1]")),
+        ("invalid", (b"pk_a", b'{"key_id":"pk_a"}')),
+        ("invalid", (b"pk_a", b'{"key_id":"pk_a","ts_us":1780000000}')),
+        ("invalid", (b"pk_a", b'{"key_id":"pk_a","ts_us":1780000000000000,"latency_ms":1e300}')),
+        ("invalid", (b"pk_a", b'{"key_id":"","ts_us":1780000000000000}')),
+        ("too_large", (b"pk_a", b'{"key_id":"' + b"a" * 40_000 + b'"}')),
+        ("unkeyed", (None, good()[1])),
+        ("key_mismatch", (b"pk_b", good()[1])),
+        ("future", good(ts_us=NOW_US + 6 * 60 * 1_000_000)),
+        ("secret", good(key_id=SECRET)),
+    ],
+)
+def test_each_fault_has_its_reason_and_spoils_nothing_beside_it(reason: str, record: tuple[bytes, bytes]) -> None:
+    decoded = decode(batch(good(request_id="before"), record, good(request_id="after")))
+    assert [event.request_id for event in decoded.events] == ["before", "after"]
+    assert decoded.at == [0, 2]
+    (reject,) = decoded.rejects
+    assert (reject.reason, reject.offset, reject.partition) == (reason, 71, 3)
+    assert reason in REASONS
+
+
+@given(st.lists(st.binary(max_size=200), min_size=1, max_size=8))
+@example([b'{"key_id":1e999}'])
+@example([b'{"key_id":"a","ts_us":NaN}'])
+def test_random_bytes_are_rejects_never_exceptions(values: list[bytes]) -> None:
+    decoded = decode(batch(*((b"k", value) for value in values)))
+    assert len(decoded.events) + len(decoded.rejects) == len(values)
+
+
+@pytest.mark.parametrize("field", ["path", "user_agent", "scope", "request_id", "route"])
+def test_a_secret_in_a_field_is_taken_out_and_the_event_kept(field: str) -> None:
+    value = f"/v1/keys/{SECRET}" if field in ("path", "route") else SECRET
+    decoded = decode(batch(good(**{field: value})))
+    (event,) = decoded.events
+    assert SECRET.encode() not in msgspec.json.encode(event)
+
+
+def test_the_query_of_a_path_goes() -> None:
+    (event,) = decode(batch(good(path=f"/v1/things?apikey={SECRET}"))).events
+    assert event.path == "/v1/things"
+
+
+def test_no_reject_carries_a_payload_that_may_hold_a_secret() -> None:
+    raw = good(user_agent=SECRET)[1]
+    rejects = decode(batch((b"pk_b", raw), (b"pk_a", b'{"key_id":"pk_a","token":"' + SECRET.encode() + b'"'))).rejects
+    assert [reject.payload for reject in rejects] == [None, None]
+    assert all(SECRET not in reject.detail for reject in rejects)
+
+
+def test_ticks_are_passed_over() -> None:
+    records = batch(good(), (b"", b""))
+    ticking = Slice("t", 3, records.offsets, records.keys, records.values, records.timestamps_ms, frozenset([1]))
+    decoded = decode(ticking)
+    assert (len(decoded.events), decoded.rejects) == (1, [])
