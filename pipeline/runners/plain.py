@@ -75,7 +75,7 @@ class PlainWorker:
         """Before partitions go: checkpoint and commit within half the session timeout."""
         if revoked and self.shell.owned and not self.shell.stopping:
             reach("in_revoke")
-            self.shell.health.recovered(False)
+            self.shell.unsettle()
             await self.save(self.config.kafka.session_timeout_s / 2, "partitions are revoked")
         self._assignments = -1
         self._committed.clear()
@@ -104,13 +104,20 @@ class PlainWorker:
         """Fetch, judge, commit what is covered; ends when `stopping` is set."""
         while not self.shell.stopping:
             before = self._positions.before()
-            fetched = await self.consumer.getmany(timeout_ms=int(POLL_S * 1000))
+            fetched = await self._fetch()
             self.shell.polled(self._ends())
             for tp, records in fetched.items():
                 await self._records(tp.partition, records, before)
             if not fetched:
                 await self._mark_empty()
             await self.commit()
+
+    async def _fetch(self) -> dict[TopicPartition, list[Any]]:
+        try:
+            fetched: dict[TopicPartition, list[Any]] = await self.consumer.getmany(timeout_ms=int(POLL_S * 1000))
+        except KafkaError as error:  # e.g. a Faust member's session isn't over: its group protocol is another
+            raise Fatal(f"group {self.config.kafka.group}: {type(error).__name__}: {error}") from error
+        return fetched
 
     async def _records(self, number: int, records: list[Any], before: dict[int, int]) -> None:
         """Whatever assignment these records were fetched in: whether they go on from the state is told by offsets."""

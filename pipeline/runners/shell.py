@@ -95,6 +95,13 @@ class Shell:
         self._topic_epoch = ready.topic_epoch
         self._partitions = ready.partitions
         self._first = True
+        self.settled = False  # what is assigned is loaded, be it nothing
+
+    def unsettle(self) -> None:
+        """A rebalance began."""
+        if self.settled:
+            self.settled, self.progress_at = False, time.monotonic()
+        self.health.recovered(False)
 
     def lag(self) -> int:
         """Records that wait in the owned partitions, as the last fetches told it."""
@@ -148,6 +155,7 @@ class Shell:
             else:
                 await self._load(number, pages, committed.get(number), starts[number], ends[number])
         self.health.recovered(True)
+        self.settled, self.progress_at = True, time.monotonic()
         if self._first and partitions:
             self._first = False
             reach("after_recovery")

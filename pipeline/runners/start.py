@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pipeline.config import Config
 from pipeline.core import Sides
@@ -29,6 +29,10 @@ class Link(Publisher, PageLog, Protocol):
 
 Edges = tuple[dict[int, int], dict[int, int]]
 """Of each partition of the requests topic: first offset the log still has, and its end."""
+
+
+RECOVERY_STUCK: Final = 5
+"""A recovery may take this many times as long as a slice (`worker.stuck_s`): 10 minutes by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,11 @@ async def watch(shell: Shell) -> None:
     stuck_s = shell.config.worker.stuck_s
     while True:
         await asyncio.sleep(stuck_s / 10)
-        if shell.lag() == 0 or shell.rows.full:
+        idle_s = time.monotonic() - shell.progress_at
+        if not shell.settled and not shell.stopping:
+            if idle_s > RECOVERY_STUCK * stuck_s:
+                raise Fatal(f"no assignment was loaded for {idle_s:.0f} s")
+        elif shell.lag() == 0 or shell.rows.full:
             shell.progress_at = time.monotonic()
-        elif time.monotonic() - shell.progress_at > stuck_s:
+        elif idle_s > stuck_s:
             raise Fatal(f"{shell.lag()} records wait and no slice was done for {stuck_s:.0f} s")

@@ -146,7 +146,7 @@ class FaustWorker:
             return self.shell.owned[tp.partition].emitter.log_offset
         self.shell.drop(tp.partition)
         self._staged.pop(tp.partition, None)
-        self.shell.health.recovered(False)
+        self.shell.unsettle()
         return -1
 
     async def _on_page(self, event: Any) -> None:
@@ -208,16 +208,17 @@ class FaustWorker:
                 await self._nudge(number, self.shell.owned[number])
 
     async def _nudge_recovery(self) -> None:
-        """The same in a recovery: pages that were fetched while a rebalance began are dropped, and Faust waits for ever.
+        """The same in a recovery: pages that were fetched while a rebalance began are dropped, Faust waits for ever.
 
         Reading pages twice is harmless: Faust passes on only what lies beyond the last one it has seen.
         """
         recovery = self.app.tables.recovery
-        waiting = [tp for tp, count in recovery.active_remaining().items() if count > 0 and tp in recovery.active_tps]
+        left = recovery.active_remaining()
+        waiting = [tp for tp, count in left.items() if count > 0 and tp in recovery.active_tps]
         offsets = {tp: recovery.active_offsets[tp] for tp in waiting} if recovery.in_recovery else {}
         self._still = self._still + 1 if offsets and offsets == self._recovering else 0
         self._recovering = offsets
-        if self._still < 3:
+        if self._still < 2:
             return
         self._still = 0
         log.info("recovery stands still, pages are read again from %s", offsets)
@@ -241,7 +242,7 @@ class FaustWorker:
         if not revoked or not self.shell.owned or self.shell.stopping:
             return
         reach("in_revoke")
-        self.shell.health.recovered(False)
+        self.shell.unsettle()
         await self._save(self.config.kafka.session_timeout_s / 2, "partitions are revoked")
 
     async def _before_stop(self) -> None:

@@ -121,6 +121,10 @@ class Deployment:
         """Until everything produced is committed."""
         self.wait(lambda: self.committed() == self.ends(), f"drained: {self.prefix}")
 
+    def wait_session_over(self) -> None:
+        """Until the broker has forgotten a killed member: the two runners' group protocols cannot share a group."""
+        time.sleep(self.config.kafka.session_timeout_s + 1.0)
+
     def wait_ready(self, worker: subprocess.Popen[bytes]) -> None:
         """Until it has loaded what it was assigned."""
         self.wait(lambda: "next offset" in self.log_of(worker), "loaded")

@@ -69,6 +69,7 @@ def test_the_plain_runner_goes_on_from_what_faust_left(deploy: Callable[..., Dep
     deployment = deploy("faust")
     deployment.produce(3_000)
     kill_at(deployment, "before_manifest:4")
+    deployment.wait_session_over()
     deployment.runner = "plain"
     deployment.produce(1_000)
     finish_and_compare(deployment)
@@ -79,5 +80,6 @@ def test_a_killed_plain_worker_changes_nothing(deploy: Callable[..., Deployment]
     deployment.produce(3_000)
     kill_at(deployment, "between_pages:4")
     kill_at(deployment, "in_recovery:1")
+    deployment.wait_session_over()
     deployment.runner = "faust"
     finish_and_compare(deployment)
