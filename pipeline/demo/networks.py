@@ -57,3 +57,15 @@ OTHER: Final = {
     "US": Network("2001:db8:e000::/36", "US", 65543),
 }
 """A second provider of the same country."""
+
+RENTED: Final = {
+    "JP": Network("2001:db8:f000::/40", "JP", 65544, hosting=True),
+    "IN": Network("2001:db8:f100::/40", "IN", 65545, hosting=True),
+    "AU": Network("2001:db8:f200::/40", "AU", 65546, hosting=True),
+    "BR": Network("2001:db8:f300::/40", "BR", 65547, hosting=True),
+    "GB": Network("2001:db8:f400::/40", "GB", 65548, hosting=True),
+    "ZA": Network("2001:db8:f500::/40", "ZA", 65549, hosting=True),
+    "DE": Network("2001:db8:f600::/40", "DE", 65550, hosting=True),
+    "US": Network("2001:db8:f700::/40", "US", 65551, hosting=True),
+}
+"""Servers for rent in the same country: nobody of the fleet is there."""

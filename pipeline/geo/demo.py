@@ -1,6 +1,6 @@
 """Makes `data/demo.mmdb`: documentation addresses mapped to invented networks, for the demo and for tests.
 
-`python -m pipeline.geo.demo`. Networks are AS64496 to AS64511 (RFC 5398), addresses those of RFC 5737 and RFC 3849:
+`python -m pipeline.geo.demo`. Networks are AS64496 to AS64511 and AS65536 to AS65551 (RFC 5398), addresses those of RFC 5737 and RFC 3849:
 nobody's. A configured database that knows such an address wins over the rule that they have no place.
 """
 
@@ -48,6 +48,14 @@ BLOCKS: Final[tuple[tuple[str, str, int, int, str], ...]] = (
     ("2001:db8:c000::/36", "ZA", 65541, 0, "Sample Mobile Cape"),
     ("2001:db8:d000::/36", "DE", 65542, 0, "Beispiel Mobil"),
     ("2001:db8:e000::/36", "US", 65543, 0, "Example Mobile US"),
+    ("2001:db8:f000::/40", "JP", 65544, NET_HOSTING, "Rei Cloud"),
+    ("2001:db8:f100::/40", "IN", 65545, NET_HOSTING, "Udaharan Servers"),
+    ("2001:db8:f200::/40", "AU", 65546, NET_HOSTING, "Sample Cloud Down Under"),
+    ("2001:db8:f300::/40", "BR", 65547, NET_HOSTING, "Exemplo Nuvem"),
+    ("2001:db8:f400::/40", "GB", 65548, NET_HOSTING, "Sample Servers UK"),
+    ("2001:db8:f500::/40", "ZA", 65549, NET_HOSTING, "Sample Cloud Cape"),
+    ("2001:db8:f600::/40", "DE", 65550, NET_HOSTING, "Beispiel Server"),
+    ("2001:db8:f700::/40", "US", 65551, NET_HOSTING, "Example Servers US"),
 )
 """Network, country, autonomous system, flags, name."""
 

@@ -39,7 +39,7 @@ def test_the_office_key_is_used_at_night_whatever_the_hour_of_the_demo(hour: int
     local = now.astimezone(ZoneInfo(client.key.time_zone))
     assert local.hour < 6
     assert client.key.business_hours is not None
-    assert networks.OTHER[client.country].country == client.country
+    assert networks.RENTED[client.country].country == client.country
 
 
 def test_the_leak_comes_from_a_country_and_network_that_no_client_uses() -> None:
