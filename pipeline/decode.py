@@ -99,7 +99,7 @@ def _refuse(event: Event, key: bytes | None, timestamp_ms: int) -> tuple[str, st
         return "unkeyed", "the record has no key: feed it through `keywatch intake`"
     if event.key_id.encode() != key:
         return "key_mismatch", "the record's key is not the event's key_id"
-    if 0 <= timestamp_ms and event.ts_us > timestamp_ms * 1000 + CLOCK_SKEW_US:
+    if timestamp_ms >= 0 and event.ts_us > timestamp_ms * 1000 + CLOCK_SKEW_US:
         return "future", "the event's time lies more than 5 min after the record's"
     return None
 
