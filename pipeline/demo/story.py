@@ -83,7 +83,7 @@ def schedule(fleet: Sequence[Client], now: datetime, seed: int) -> tuple[Scene, 
         Scene("bulk", "a partner's key downloads everything, record by record", True, False, (bulk,), 11, download),
         Scene(
             "night",
-            "an office key is used at night from a rented server in its country",
+            "an office key at night, from a rented server",
             True,
             False,
             (night,),

@@ -1,7 +1,8 @@
 """Makes `data/demo.mmdb`: documentation addresses mapped to invented networks, for the demo and for tests.
 
-`python -m pipeline.geo.demo`. Networks are AS64496 to AS64511 and AS65536 to AS65551 (RFC 5398), addresses those of RFC 5737 and RFC 3849:
-nobody's. A configured database that knows such an address wins over the rule that they have no place.
+`python -m pipeline.geo.demo`. Networks are AS64496 to AS64511 and AS65536 to AS65551 (RFC 5398), addresses those of
+RFC 5737 and RFC 3849: nobody's. A configured database that knows such an address wins over the rule that they have
+no place.
 """
 
 from __future__ import annotations
