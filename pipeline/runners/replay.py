@@ -6,10 +6,10 @@ whatever the slices were; prints a summary. There is no broker, no ClickHouse an
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ from pipeline.formats import FORMATS, Options, Refused
 from pipeline.geo.provider import open_geo
 from pipeline.history import ordered
 from pipeline.partitioner import PARTITIONERS
+from pipeline.runners import topic_range
+from pipeline.runners.parts import config_version
+from pipeline.runners.topic_range import Raw
 from schemas.event import Event
 from schemas.incident import Incident
 
@@ -75,6 +78,9 @@ class Outcome:
         for incident in effects.incidents:
             self.incidents[incident.incident_id] = incident
         findings = effects.rows.get("findings", {})
+        if times := effects.rows.get("requests", {}).get("ts"):
+            self.first_us = min(self.first_us or times[0], min(times))
+            self.last_us = max(self.last_us, max(times))
         self.findings.update(findings.get("detector", []))
         self.finding_lines += _lines(findings, FINDING_ORDER)
         self.window_lines += _lines(effects.rows.get("requests_1m", {}), WINDOW_ORDER)
@@ -106,13 +112,23 @@ def _lines(columns: dict[str, list[Any]], order: tuple[str, ...]) -> list[tuple[
     encode = msgspec.json.encode
     names = tuple(columns)
     at = [names.index(name) for name in order]
-    return [(*(row[i] for i in at), encode(dict(zip(names, row, strict=True)))) for row in zip(*columns.values(), strict=True)]
+    return [
+        (*(row[i] for i in at), encode(dict(zip(names, row, strict=True))))
+        for row in zip(*columns.values(), strict=True)
+    ]
 
 
 def incident_line(incident: Incident) -> bytes:
     """One line of `incidents.jsonl`: what an incident says, without what depends on where it was judged."""
     findings = [
-        {"detector": f.detector, "bits": f.bits, "at": f.at, "observed": f.observed, "expected": f.expected, "text": f.text}
+        {
+            "detector": f.detector,
+            "bits": f.bits,
+            "at": f.at,
+            "observed": f.observed,
+            "expected": f.expected,
+            "text": f.text,
+        }
         for f in incident.findings
     ]
     return msgspec.json.encode(
@@ -139,37 +155,42 @@ def write(outcome: Outcome, folder: Path) -> None:
 class Replay:
     """The cores of all partitions and the slices that are filling up."""
 
-    def __init__(self, config: Config, sides: Sides, partitions: int, partitioner: str, slice_events: int) -> None:
+    def __init__(
+        self, config: Config, sides: Sides, partitions: int, partitioner: str, slice_events: int, epoch: str = EPOCH
+    ) -> None:
         self.outcome = Outcome()
         self._home = PARTITIONERS[partitioner]
-        self._cores: list[KeyCore] = [open_core(p, config, sides, EPOCH) for p in range(partitions)]
+        self._epoch = epoch
+        known = 0 if epoch == EPOCH else partitions  # files: every event is put where it belongs
+        self._cores: list[KeyCore] = [open_core(p, config, sides, epoch, known) for p in range(partitions)]
         self._slice_events = slice_events
-        self._waiting: list[list[tuple[bytes, bytes, int]]] = [[] for _ in range(partitions)]
+        self._waiting: list[list[Raw]] = [[] for _ in range(partitions)]
         self._sent = [0] * partitions
 
     def feed(self, event: Event) -> None:
         """The event goes where its producer would have put it, with its own time as the record's."""
         key = event.key_id.encode()
         partition = self._home(key, len(self._cores))
-        self.feed_record(partition, key, msgspec.json.encode(event), event.ts_us // 1000)
-        self.outcome.first_us = min(self.outcome.first_us or event.ts_us, event.ts_us)
-        self.outcome.last_us = max(self.outcome.last_us, event.ts_us)
+        offset, self._sent[partition] = self._sent[partition], self._sent[partition] + 1
+        self.feed_record(Raw(partition, offset, key, msgspec.json.encode(event), event.ts_us // 1000))
 
-    def feed_record(self, partition: int, key: bytes, value: bytes, timestamp_ms: int) -> None:
-        """One record of a partition's log."""
-        waiting = self._waiting[partition]
-        waiting.append((key, value, timestamp_ms))
+    def feed_record(self, record: Raw) -> None:
+        """The next record of its partition's log."""
+        waiting = self._waiting[record.partition]
+        waiting.append(record)
         if len(waiting) >= self._slice_events:
-            self._run(partition)
+            self._run(record.partition)
 
     def _run(self, partition: int) -> None:
-        waiting, first = self._waiting[partition], self._sent[partition]
-        self._waiting[partition] = []
-        self._sent[partition] = first + len(waiting)
-        keys, values, times = zip(*waiting, strict=True)
-        offsets = range(first, first + len(waiting))
-        self.outcome.events += len(waiting)
-        self.outcome.take(self._cores[partition].process(Slice(EPOCH, partition, offsets, keys, values, times)))
+        waiting, self._waiting[partition] = self._waiting[partition], []
+        ticks = frozenset(i for i, record in enumerate(waiting) if record.tick)
+        batch = Slice(
+            self._epoch, partition, [r.offset for r in waiting], [r.key for r in waiting], [r.value for r in waiting],
+            [r.timestamp_ms for r in waiting], ticks,
+        )  # fmt: skip
+        effects = self._cores[partition].process(batch)
+        self.outcome.events += len(waiting) - len(ticks) - len(effects.rejects)
+        self.outcome.take(effects)
 
     def finish(self) -> Outcome:
         """Judge what waits, write out what is still open."""
@@ -183,32 +204,50 @@ class Replay:
 
 
 def run(options: ReplayOptions) -> Outcome:
-    """Replay as the options say. Raises ConfigError."""
+    """Replay as the options say. Raises ConfigError; with a topic also Fatal."""
     _check(options)
     config = load(options.config)
-    catalogue = load_file(options.keys) if options.keys else Catalogue.empty()
-    replay = Replay(
-        config, Sides(catalogue, open_geo(config.geo), "replay"), options.partitions, options.partitioner, options.slice_events
-    )
     warm_up()
+    return _run_topic(options, config) if options.topic else _run_files(options, config)
+
+
+def _run_files(options: ReplayOptions, config: Config) -> Outcome:
+    catalogue = load_file(options.keys) if options.keys else Catalogue.empty()
+    sides = Sides(catalogue, open_geo(config.geo), "replay")
+    replay = Replay(config, sides, options.partitions, options.partitioner, options.slice_events)
     began = time.perf_counter()
-    for record in _records(options, config):
+    lateness_us = round(config.worker.lateness_s * 1e6)
+    for record in ordered(options.paths, options.format, Options(key_field=options.key_from), lateness_us):
         if isinstance(record, Refused):
             replay.outcome.rejected[record.reason] += 1
         else:
             replay.feed(record)
+    return _ended(replay, began)
+
+
+def _run_topic(options: ReplayOptions, config: Config) -> Outcome:
+    """As a worker would have judged it that began at the range's start: its partitions, its epoch, its catalogue."""
+    for text, option in ((options.from_, "--from"), (options.to, "--to")):
+        topic_range.time_ms(text, option)
+    topic = topic_range.describe(config, options.topic)
+    catalogue = load_file(options.keys) if options.keys else topic_range.declared_keys(config)
+    sides = Sides(catalogue, open_geo(config.geo), config_version(config))
+    replay = Replay(config, sides, topic.partitions, options.partitioner, options.slice_events, topic.epoch)
+    began = time.perf_counter()
+
+    async def feed() -> None:
+        async for batch in topic_range.read_range(config, topic, options.from_, options.to):
+            for record in batch:
+                replay.feed_record(record)
+
+    asyncio.run(feed())
+    return _ended(replay, began)
+
+
+def _ended(replay: Replay, began: float) -> Outcome:
     outcome = replay.finish()
     outcome.seconds = time.perf_counter() - began
     return outcome
-
-
-def _records(options: ReplayOptions, config: Config) -> Iterator[Event | Refused]:
-    if options.topic:
-        from pipeline.runners.topic_range import read_range
-
-        return read_range(config, options.topic, options.from_, options.to)
-    lateness_us = round(config.worker.lateness_s * 1e6)
-    return ordered(options.paths, options.format, Options(key_field=options.key_from), lateness_us)
 
 
 def _check(options: ReplayOptions) -> None:
