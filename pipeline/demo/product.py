@@ -16,7 +16,7 @@ from pipeline.demo.children import Child, Children
 from pipeline.errors import Fatal
 from pipeline.migrate import migrate
 
-START_S: Final = 90.0
+START_S: Final = 240.0
 """How long a process may take until it is ready; compiling the detectors for the first time takes most of it."""
 POLL_S: Final = 0.25
 Tell = Callable[[int], None]
