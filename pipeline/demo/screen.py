@@ -110,7 +110,7 @@ def _found(outcome: Outcome) -> str:
     if outcome.incident is None or outcome.found_after_s is None:
         return "not found" if outcome.scene.attack else "no incident"
     if outcome.scene.attack:
-        return f"{outcome.incident.severity} after {outcome.found_after_s:.1f} s"
+        return f"after {outcome.found_after_s:.1f} s, {outcome.incident.severity} in the end"
     return f"{outcome.listed} of {len(outcome.scene.keys)} keys listed"
 
 
