@@ -102,7 +102,7 @@ def _open(row: Any, event: Any, start_us: int, period_us: int, watermark_us: int
 
 
 @compiled
-def _bit(bitmap: Any, value: int) -> None:
+def _bit(bitmap: Any, value: np.int64) -> None:
     bitmap[(value >> 6) & 3] |= np.uint64(1) << np.uint64(value & 63)
 
 
@@ -147,7 +147,7 @@ def add_windows(
 
 
 @compiled
-def _source_hash(prefix: int, slot: int, route: int, client: int, start_us: int, outcome: int) -> int:
+def _source_hash(prefix: int, slot: int, route: int, client: int, start_us: int, outcome: int) -> np.int64:
     h = np.uint64(prefix) ^ (np.uint64(slot + 1) * np.uint64(0x9E3779B97F4A7C15))
     h = (h ^ (np.uint64(route) << np.uint64(32)) ^ np.uint64(client)) * np.uint64(0xBF58476D1CE4E5B9)
     h = (h ^ (h >> np.uint64(29)) ^ np.uint64(start_us // 3_600_000_000)) * np.uint64(0x94D049BB133111EB)

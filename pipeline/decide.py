@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from detectors import DETECTORS, calibration, fuse
+from detectors import DETECTORS, calibration
 from detectors.detector import Context
 from detectors.fuse import FOUND
 from pipeline.batch import Batch
@@ -101,7 +101,9 @@ class Decider:
         for finding in fresh:
             self._log(batch, i, finding, incident.incident_id if incident else "", out)
 
-    def _extend(self, slot: int, incident: Incident, batch: Batch, i: int, fresh: list[Finding], out: Decisions) -> None:
+    def _extend(
+        self, slot: int, incident: Incident, batch: Batch, i: int, fresh: list[Finding], out: Decisions
+    ) -> None:
         if incident.events < EVIDENCE_EVENTS:
             out.evidence.append((incident.incident_id, i))
         last_at = max(incident.last_at, rfc3339(int(batch.events["ts_us"][i])))

@@ -16,11 +16,11 @@ from detectors import DETECTORS, fuse
 from detectors.detector import config_record
 from detectors.fusion import Settings
 from pipeline import admit, aggregate, columns
+from pipeline.batch import Batch
 from pipeline.config import Config, Geo
 from pipeline.core import Effects, Reject, Rows, Sides, Slice
 from pipeline.decide import Decider, Decisions
 from pipeline.decode import Decoded, decode, reject
-from pipeline.batch import Batch
 from pipeline.enrich import Enricher, hash64
 from pipeline.errors import Fatal
 from pipeline.formats import sees_of
@@ -97,7 +97,8 @@ class KeyCore:
     def adopt(self, sides: Sides) -> Rows:
         """Judge what follows with these side inputs; the rows say from which offset on."""
         meta, changed = self._state.meta, {}
-        for name, now in (("catalogue", sides.catalogue.version), ("geo", sides.geo.build), ("config", sides.config_version)):
+        versions = {"catalogue": sides.catalogue.version, "geo": sides.geo.build, "config": sides.config_version}
+        for name, now in versions.items():
             if getattr(meta, name) != now:
                 setattr(meta, name, now)
                 changed[name] = now
@@ -192,7 +193,7 @@ class KeyCore:
     def _aggregate(self, batch: Batch, before: Array) -> tuple[Array, Array]:
         state, events, lateness_us = self._state, batch.events, _us(self._config.worker.lateness_s)
         touched = []
-        for name, head, period_us in (("minutes", "head_1m", aggregate.MINUTE_US), ("hours", "head_1h", aggregate.HOUR_US)):
+        for name, head, period_us in WINDOWS:
             pool: Pool = getattr(state, name)
             pool.reserve(len(events))
             at = np.empty(len(events), np.int64)
@@ -263,8 +264,8 @@ class KeyCore:
         newest = {slot: i for i, slot in enumerate(events["slot"].tolist())}
         newest.pop(-1, None)
         for slot, i in newest.items():
-            source = batch.source[i]
-            self._last_seen[slot] = (batch.places[i].text, batch.places[i].country, batch.places[i].asn, source.environment)
+            place = batch.places[i]
+            self._last_seen[slot] = (place.text, place.country, place.asn, batch.source[i].environment)
 
     def _finish(self, watermark_us: int, effects: Effects) -> None:
         """What the watermark has passed: incidents that end, windows that are final."""
@@ -345,11 +346,13 @@ class KeyCore:
         self._record_recent += records
         self._reject_recent += len(rejects)
         share = self._reject_recent / self._record_recent
-        if self._record_recent >= REJECT_SPAN and share > limits.max_reject_ratio or self._reject_run > limits.max_reject_run:
+        many = self._record_recent >= REJECT_SPAN and share > limits.max_reject_ratio
+        if many or self._reject_run > limits.max_reject_run:
             why = max({r.reason for r in rejects} or {"?"}, key=lambda name: sum(r.reason == name for r in rejects))
             raise Fatal(
-                f"partition {self.partition}: {share:.0%} of the last {self._record_recent} records were rejected, mostly "
-                f"'{why}': is a producer sending another format? Nothing was committed; mend it or raise max_reject_ratio"
+                f"partition {self.partition}: {share:.0%} of the last {self._record_recent} records were rejected, "
+                f"mostly '{why}': is a producer sending another format? Nothing was committed; mend it or raise "
+                "max_reject_ratio"
             )
         if self._record_recent >= REJECT_SPAN:
             self._record_recent = self._reject_recent = 0
@@ -369,6 +372,7 @@ class KeyCore:
         }  # fmt: skip
 
 
+WINDOWS = (("minutes", "head_1m", aggregate.MINUTE_US), ("hours", "head_1h", aggregate.HOUR_US))
 TABLE_OF = {"minutes": "requests_1m", "hours": "requests_1h", "sources": "key_source_1h"}
 
 
@@ -402,7 +406,7 @@ class Undeclared:
 
 
 def warm_up() -> None:
-    """Compile everything that runs per event, before a consumer joins its group (half a minute, then cached on disk)."""
+    """Compile all that runs per event, before a consumer joins its group (half a minute, then cached on disk)."""
     sides = Sides(Undeclared(), open_geo(Geo()), "")
     core = open_core(0, Config(), sides, "")
     hour_ms = 3_600_000

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 Columns = Mapping[str, Sequence[Any]]
 """One table's rows by column, all of equal length; names and types as in `schemas/rows.py`."""
+Headers = Sequence[tuple[str, bytes]]
 
 
 class RowSink(Protocol):
@@ -23,7 +24,7 @@ class Publisher(Protocol):
     """Where incidents, rejects and responses go (Kafka)."""
 
     async def publish(
-        self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]] = (), partition: int | None = None
+        self, topic: str, key: bytes, value: bytes, headers: Headers = (), partition: int | None = None
     ) -> int:
         """Send and await the acknowledgement (acks=all); returns the offset. Raises `Retry`."""
 
