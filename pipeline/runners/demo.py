@@ -149,11 +149,17 @@ async def _start_broker(run: Run, stack: AsyncExitStack) -> None:
     if places.run:
         await broker.wait_until_ready(places.brokers)
         run.say(f"Using your Kafka {places.brokers}, with topics demo.{places.run}.* that are deleted at the end")
-        stack.push_async_callback(broker.delete_topics, places.brokers, places.topics)
+        stack.push_async_callback(_leave_nothing, run)
     else:
         _, places.brokers = await broker.start(run.children)
         run.say(f"Broker (Tansu, in memory) on {places.brokers}")
     await broker.create_topics(places.brokers, places.topics)
+
+
+async def _leave_nothing(run: Run) -> None:
+    """Delete this run's topics, once nobody is left who might create one of them again by asking about it."""
+    await run.children.stop_all()
+    await broker.delete_topics(run.places.brokers, run.places.topics)
 
 
 async def _start_api(run: Run, stack: AsyncExitStack) -> tuple[gateway_log.GatewayLog, api.Api, str]:
