@@ -6,6 +6,7 @@ PYTHON ?= $(shell for v in 3.11 3.12 3.13; do command -v python$$v && break; don
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+WARM := $(VENV)/.warm
 KAFKA_TESTS := tests/kafka
 PYTEST_ARGS ?=
 
@@ -14,7 +15,7 @@ PYTEST_ARGS ?=
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
-install: $(READY) ## set up .venv with everything (Python 3.11 to 3.13)
+install: $(WARM) ## set up .venv with everything (Python 3.11 to 3.13), compile the detectors
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}; set PYTHON=...")'
@@ -22,20 +23,25 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-test: $(READY) ## run the tests (all but those on a real Kafka cluster)
+# The detectors are compiled into numba's cache: a minute of one core after a change, two seconds otherwise.
+$(WARM): $(READY) $(wildcard detectors/*.py pipeline/*.py)
+	$(BIN)/keywatch warm-up
+	@touch $@
+
+test: $(WARM) ## run the tests (all but those on a real Kafka cluster)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=$(KAFKA_TESTS) $(PYTEST_ARGS)
 
 coverage: $(READY) ## which lines the tests reach (detectors uncompiled, so slow)
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m coverage run -m pytest --ignore=$(KAFKA_TESTS) $(PYTEST_ARGS) || true
 	$(BIN)/python -m coverage report
 
-test-cluster: $(READY) ## run the tests on a one-node Apache Kafka (needs Java and Maven)
+test-cluster: $(WARM) ## run the tests on a one-node Apache Kafka (needs Java and Maven)
 	$(BIN)/python -m pytest $(KAFKA_TESTS) $(PYTEST_ARGS)
 
-demo: $(READY) ## the whole product, small, on this machine
+demo: $(WARM) ## the whole product, small, on this machine
 	$(BIN)/keywatch demo $(DEMO_ARGS)
 
-bench: $(READY) ## events per second and nanoseconds per step
+bench: $(WARM) ## events per second and nanoseconds per step
 	$(BIN)/keywatch bench $(BENCH_ARGS)
 
 lint: $(READY) ## style

@@ -279,6 +279,15 @@ def doctor(
     return checks.main(config, sample)
 
 
+@app.command("warm-up", hidden=True)
+@guarded
+def warm_up() -> None:
+    """Compile what runs per event into numba's cache, so that later starts are quick (`make install`, images)."""
+    from pipeline.flow import warm_up as compile_all
+
+    compile_all()
+
+
 @config_app.command("show")
 @guarded
 def config_show(config: ConfigFile = None) -> None:

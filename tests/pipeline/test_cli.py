@@ -154,6 +154,11 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert done.stderr == ""
 
 
+def test_the_compiler_is_warmed_by_a_command_that_help_does_not_show() -> None:
+    assert "warm-up" not in run("--help")[1]
+    assert run("warm-up") == (0, "", "")
+
+
 def test_keys_import_needs_its_file() -> None:
     code, _, err = run("keys", "import")
     assert code == 2
