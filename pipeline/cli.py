@@ -196,11 +196,16 @@ def demo(
 
 @app.command()
 @guarded
-def bench(as_json: AsJson = False) -> int | None:
+def bench(
+    as_json: AsJson = False,
+    broker: Annotated[str, typer.Option(help="HOST:PORT of a Kafka instead of the embedded broker.")] = "",
+    events: Annotated[int, typer.Option(min=10_000, help="Events of each repetition.")] = 300_000,
+    repeats: Annotated[int, typer.Option(min=1, help="Repetitions; medians are reported.")] = 3,
+) -> int | None:
     """Events per second and nanoseconds per step, measured here and now."""
     from pipeline.runners.bench import main
 
-    return main(as_json)
+    return main(as_json, broker, events, repeats)
 
 
 @app.command()

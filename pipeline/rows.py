@@ -13,6 +13,7 @@ from typing import Any, Final
 from pipeline.core import Rows
 from pipeline.errors import Retry
 from pipeline.faults import reach
+from pipeline.metrics import METRICS
 from pipeline.ports import RowSink
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ class RowBuffer:
             written = count_rows({table: columns})
             self.pending_rows -= written
             self.rows_written += written
+            METRICS.clickhouse_insert_rows.labels(table).inc(written)
             if not self.full:
                 self._room.set()
 

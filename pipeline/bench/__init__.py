@@ -1,0 +1,1 @@
+"""What `keywatch bench` measures: the ceiling, the whole worker, a plain Faust agent, and the core's steps."""

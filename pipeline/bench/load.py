@@ -1,0 +1,74 @@
+"""The log that is measured: keys as unequal as in life (Zipf), a few addresses each, routes with ids in their paths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from aiokafka import AIOKafkaProducer
+
+from pipeline.config import Kafka
+from pipeline.demo import history
+from pipeline.sinks.kafka import client_settings
+from schemas.event import Event
+
+ROUTES: Final = ("orders", "users", "invoices", "items", "carts", "search", "tokens", "exports")
+AGENTS: Final = (
+    "python-requests/2.32.3", "curl/8.7.1", "okhttp/4.12.0", "axios/1.7.2", "Go-http-client/2.0",
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
+)  # fmt: skip
+FIRST_OCTETS: Final = (3, 8, 13, 18, 34, 52, 80, 91, 104, 185)
+STATUSES: Final = ((200, 0.95), (201, 0.02), (404, 0.015), (403, 0.005), (429, 0.005), (500, 0.005))
+OUTCOMES: Final = {403: "denied", 429: "rate_limited"}
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """How much, and of what. `per_s`: events per second of event time, of all keys together."""
+
+    events: int = 300_000
+    keys: int = 20_000
+    partitions: int = 4
+    zipf: float = 1.1
+    per_s: int = 1_000
+    seed: int = 7
+
+
+def events(load: Load, start_us: int) -> Iterator[Event]:
+    """The log in order of time; the same for the same load and start."""
+    rng = np.random.default_rng(load.seed)
+    n = load.events
+    weights = 1.0 / np.arange(1, load.keys + 1) ** load.zipf
+    keys = rng.choice(load.keys, n, p=weights / weights.sum())
+    times = start_us + np.sort(rng.integers(0, n * 1_000_000 // load.per_s, n))
+    status = rng.choice([s for s, _ in STATUSES], n, p=[p for _, p in STATUSES])
+    homes = _addresses(rng, load.keys)
+    columns: list[Any] = [
+        times.tolist(), keys.tolist(), rng.integers(0, 3, n).tolist(), rng.integers(0, len(ROUTES), n).tolist(),
+        rng.integers(0, 5_000, n).tolist(), status.tolist(), rng.gamma(2.0, 20.0, n).round(2).tolist(),
+        rng.integers(90, 20_000, n).tolist(),
+    ]  # fmt: skip
+    for number, (ts_us, key, home, route, record, code, latency, size) in enumerate(zip(*columns, strict=True)):
+        yield Event(
+            key_id=f"pk_{key:05d}", ts_us=ts_us, client_ip=homes[key][home % (1 + key % 3)], method="GET",
+            path=f"/v1/{ROUTES[route]}/{record}", status=code, outcome=OUTCOMES.get(code, "success"),
+            latency_ms=latency, bytes_in=300, bytes_out=size, user_agent=AGENTS[key % len(AGENTS)],
+            environment="live", request_id=f"{load.seed:x}-{number:x}", source="native",
+        )  # fmt: skip
+
+
+def _addresses(rng: np.random.Generator, keys: int) -> list[list[str]]:
+    octets = rng.integers(1, 255, (keys, 3, 3)).tolist()
+    first = rng.choice(FIRST_OCTETS, keys).tolist()
+    return [[f"{first[k]}.{a}.{b}.{c}" for a, b, c in octets[k]] for k in range(keys)]
+
+
+async def fill(kafka: Kafka, topic: str, load: Load, start_us: int) -> int:
+    """Write the log to a topic that exists; returns the number of events."""
+    producer = AIOKafkaProducer(**client_settings(kafka), acks="all", max_batch_size=history.BATCH_BYTES)
+    await producer.start()
+    try:
+        return await history.produce(producer, topic, load.partitions, events(load, start_us))
+    finally:
+        await producer.stop()

@@ -1,0 +1,130 @@
+"""Nanoseconds of processor time per event and step: the core in this process, its own methods behind timers.
+
+Nothing in the product knows of the timers. `rest` is what the core's `process` takes beside its steps; `insert` is
+the row sink's own work in this process, not the server's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from pipeline import admit, flow
+from pipeline.bench import load
+from pipeline.catalogue import Catalogue
+from pipeline.config import ClickHouse, Config
+from pipeline.core import Rows, Sides, Slice
+from pipeline.geo.provider import open_geo
+from pipeline.partitioner import PARTITIONERS
+from pipeline.rows import append_rows
+from pipeline.sinks.clickhouse import ClickHouseSink
+
+SLICE: Final = 1_000
+DUE_EVERY: Final = 100_000
+"""Events between two checkpoints: what a worker at full speed does in its 5 s."""
+
+OF_CORE: Final = {
+    "_ours": "decode", "_detect": "detect", "_aggregate": "aggregate", "_mark_top": "aggregate", "_emit": "columns",
+    "_finish": "finish", "due_rows": "due_rows", "process": "process",
+}  # fmt: skip
+INNER: Final = ("decode", "admit", "enrich", "detect", "aggregate", "decide", "columns", "finish")
+
+
+@dataclass(slots=True)
+class Steps:
+    """Nanoseconds by step, all events together."""
+
+    ns: Counter[str] = field(default_factory=Counter)
+
+    def timed(self, step: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, its processor time added up."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            began = time.thread_time_ns()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.ns[step] += time.thread_time_ns() - began
+
+        return run
+
+    def wrap(self, core: flow.KeyCore) -> None:
+        """Put timers around the steps of one core."""
+        for name, step in OF_CORE.items():
+            setattr(core, name, self.timed(step, getattr(core, name)))
+        core._decider.decide = self.timed("decide", core._decider.decide)  # type: ignore[method-assign]
+        core._enricher.columns = self.timed("enrich", core._enricher.columns)  # type: ignore[method-assign]
+
+    @contextmanager
+    def functions(self) -> Iterator[None]:
+        """Timers around module functions, taken off at the end."""
+        places = [(flow, "decode", "decode"), *((admit, n, "admit") for n in ("watermarks", "slots", "first_time"))]
+        before = [(module, name, getattr(module, name)) for module, name, _ in places]
+        for module, name, step in places:
+            setattr(module, name, self.timed(step, getattr(module, name)))
+        try:
+            yield
+        finally:
+            for module, name, function in before:
+                setattr(module, name, function)
+
+    def per_event(self, events: int) -> dict[str, float]:
+        """Nanoseconds per event by step."""
+        self.ns["rest"] = self.ns.pop("process", 0) - sum(self.ns[step] for step in INNER)
+        return {step: round(self.ns[step] / events, 1) for step in (*INNER, "rest", "due_rows", "insert")}
+
+
+def slices(settings: load.Load, start_us: int) -> list[Slice]:
+    """The log as a worker gets it."""
+    home = PARTITIONERS["murmur2"]
+    waiting: list[list[Any]] = [[] for _ in range(settings.partitions)]
+    first = [0] * settings.partitions
+    out = []
+    for event in load.events(settings, start_us):
+        key = event.key_id.encode()
+        part = home(key, settings.partitions)
+        waiting[part].append((key, msgspec.json.encode(event), event.ts_us // 1000))
+        if len(waiting[part]) == SLICE:
+            keys, values, times = zip(*waiting[part], strict=True)
+            out.append(Slice("", part, range(first[part], first[part] + SLICE), keys, values, times))
+            first[part], waiting[part] = first[part] + SLICE, []
+    return out
+
+
+def measure(settings: load.Load, start_us: int, clickhouse: ClickHouse) -> tuple[dict[str, float], float]:
+    """(nanoseconds per event by step, bytes of state per key); rows really go to that ClickHouse."""
+    return asyncio.run(_measure(slices(settings, start_us), settings, clickhouse))
+
+
+async def _measure(parts: list[Slice], settings: load.Load, clickhouse: ClickHouse) -> tuple[dict[str, float], float]:
+    steps, sides = Steps(), Sides(Catalogue.empty(), open_geo(Config().geo), "")
+    cores = [flow.open_core(p, Config(), sides, "steps", settings.partitions) for p in range(settings.partitions)]
+    for core in cores:
+        steps.wrap(core)
+    sink, rows, done = ClickHouseSink(clickhouse), {}, 0  # type: tuple[ClickHouseSink, Rows, int]
+    with steps.functions():
+        for part in parts:
+            append_rows(rows, cores[part.partition].process(part).rows)
+            done += len(part.offsets)
+            if done % DUE_EVERY < SLICE:
+                for core in cores:
+                    append_rows(rows, core.due_rows())
+                await _insert(sink, rows, steps)
+                rows = {}
+    await sink.close()
+    keys = sum(len(core.state.slots) for core in cores)
+    return steps.per_event(done), sum(core.state.size_bytes for core in cores) / keys
+
+
+async def _insert(sink: ClickHouseSink, rows: Rows, steps: Steps) -> None:
+    began = time.process_time_ns()
+    for table, columns in rows.items():
+        await sink.write(table, columns)
+    steps.ns["insert"] += time.process_time_ns() - began
