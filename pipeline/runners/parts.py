@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pipeline.config import Config
-from pipeline.core import Core, Sides, Slice
+from pipeline.core import Core, Sides
 from pipeline.ports import RowSink
-from schemas.event import Event
 
 if TYPE_CHECKING:
     from pipeline.catalogue import CatalogueReader
@@ -49,23 +48,7 @@ def production_parts() -> Parts:
     from pipeline.sinks.clickhouse import ClickHouseSink
 
     sides = SideReader()
-    return Parts(flow.open_core, lambda config: ClickHouseSink(config.clickhouse), sides.read, warm_up, sides.close)
-
-
-def warm_up() -> None:
-    """Judge one event in a core that is thrown away: everything that is compiled lazily is then compiled or loaded.
-
-    Compiling takes a minute on a busy machine; inside a slice it would hold the group's partitions for as long.
-    """
-    from pipeline import flow
-    from pipeline.catalogue import Catalogue
-    from pipeline.config import Geo as GeoConfig
-    from pipeline.geo.provider import open_geo
-
-    flow.warm_up()
-    core = flow.open_core(0, Config(), Sides(Catalogue.empty(), open_geo(GeoConfig()), ""), "", 0)
-    event = Event(key_id="warm-up", ts_us=1_700_000_000_000_000, client_ip="8.8.8.8", status=200, outcome="success")
-    core.process(Slice("", 0, [0], [b"warm-up"], [msgspec.json.encode(event)], [event.ts_us // 1000]))
+    return Parts(flow.open_core, lambda config: ClickHouseSink(config.clickhouse), sides.read, flow.warm_up, sides.close)
 
 
 class SideReader:

@@ -198,7 +198,6 @@ class Replay:
             if self._waiting[partition]:
                 self._run(partition)
             self.outcome.take(Effects(rows=core.due_rows()))
-            self.outcome.incidents |= {x.incident_id: x for x in core.state.open.values()}
             self.outcome.keys += len(core.state.slots)
         return self.outcome
 

@@ -223,8 +223,10 @@ async def read_topic(config: Config, topic: str) -> list[Any]:
     """All records, in order within each partition."""
     ends = await fetched_highwaters(config.kafka, topic, range(PARTITIONS))
     records: list[Any] = []
+    waiting = {TopicPartition(topic, partition) for partition, end in ends.items() if end}
+    if not waiting:  # a consumer that is stopped as soon as it starts raises
+        return records
     async with side_consumer(config.kafka) as consumer:
-        waiting = {TopicPartition(topic, partition) for partition, end in ends.items() if end}
         consumer.assign(list(waiting))
         await consumer.seek_to_beginning()
         while waiting:
