@@ -4,14 +4,14 @@ Source: Debian's `libloc-database` (IPFire Location, CC BY-SA 4.0), a binary rad
 ::ffff:0:0/96; layout as in libloc's `src/libloc/format.h`. Every node may carry a network, which holds for all
 below it. Here the tree is pushed down to its leaves, equal neighbours are merged and equal subtrees are stored once
 (an MMDB allows a node to have several parents), which is what brings 55 MB down to the size of the shipped file.
-IPv6 is cut at /48: nobody announces less, and enrichment keeps no longer prefix.
+IPv6 is cut at /48: nobody announces less, and enrichment keeps no longer prefix. Which systems rent out machines is
+not in the file: `provider` takes that from hosting.csv, for databases of all makers alike.
 
 The same input gives the same bytes: the build epoch is the source's date, not today's.
 """
 
 from __future__ import annotations
 
-import csv
 import struct
 import sys
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from mmdb_writer import SearchTreeLeaf, SearchTreeNode, TreeWriter
 
-from detectors.detector import NET_ANYCAST, NET_HOSTING, NET_PROXY, NET_SATELLITE
+from detectors.detector import NET_ANYCAST, NET_PROXY, NET_SATELLITE
 
 SOURCE: Final = Path("/usr/share/libloc-location/location.db")
 DATA: Final = Path(__file__).parent / "data"
@@ -75,7 +75,6 @@ class Forest:
     """Grows the target tree; equal subtrees are one object, so that they are written once."""
 
     source: Source
-    hosting: frozenset[int]
     names: dict[int, str]
     leaves: dict[Value, SearchTreeLeaf] = field(default_factory=dict)
     nodes: dict[tuple[int, int], SearchTreeNode] = field(default_factory=dict)
@@ -106,8 +105,7 @@ class Forest:
         letters, asn, bits = struct.unpack_from(">2s2xIH", self.source.raw, self.source.networks_at + 12 * network)
         country = letters.decode("ascii", "replace")
         known = country.isalpha() and country not in ("XX", "XD", "EU", "AP")
-        flags = sum(flag for bit, flag in FLAGS if bits & bit)
-        return country if known else "", asn, flags | (NET_HOSTING if asn in self.hosting else 0)
+        return country if known else "", asn, sum(flag for bit, flag in FLAGS if bits & bit)
 
     def grow(self, node: int, bits_left: int, above: Value) -> Branch:
         """The branch of one node of the source."""
@@ -152,16 +150,10 @@ def plant(tree: Branch, v4: Branch) -> SearchTreeNode:
     return branch
 
 
-def read_hosting(path: Path = DATA / "hosting.csv") -> frozenset[int]:
-    """Autonomous systems that rent out machines."""
-    with path.open(newline="") as lines:
-        return frozenset(int(row["asn"]) for row in csv.DictReader(lines))
-
-
 def build(source_path: Path = SOURCE, target: Path = TARGET) -> None:
     """Write the database; raises ValueError or OSError."""
     source = read_source(source_path)
-    forest = Forest(source, read_hosting(), source.names())
+    forest = Forest(source, source.names())
     tree = plant(without_v4(source, forest), forest.grow(v4_node(source), 32, ("", 0, 0)))
     TreeWriter(tree, metadata("keywatch-libloc", "IPFire Location via Debian libloc-database", source.created_s)).write(
         str(target)

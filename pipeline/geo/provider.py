@@ -216,5 +216,10 @@ def _centres() -> dict[str, tuple[float, float, float]]:
 
 
 def _hosting() -> frozenset[int]:
-    with (DATA / "hosting.csv").open(newline="") as lines:
-        return frozenset(int(row["asn"]) for row in csv.DictReader(lines))
+    return frozenset(int(row["asn"]) for row in hosting_rows())
+
+
+def hosting_rows() -> list[dict[str, str]]:
+    """The systems that rent out machines: asn, name, as_name, example. Lines with # say where the list is from."""
+    lines = (DATA / "hosting.csv").read_text().splitlines()
+    return list(csv.DictReader(line for line in lines if not line.startswith("#")))

@@ -10,7 +10,7 @@ from pathlib import Path
 import maxminddb
 import pytest
 
-from detectors.detector import NET_ANYCAST, NET_HOSTING
+from detectors.detector import NET_ANYCAST
 from pipeline.geo.build import build, read_source
 from pipeline.geo.centroids import distance_km, middle, radius_km, write
 from pipeline.geo.provider import DATA
@@ -71,7 +71,7 @@ def test_what_holds_above_holds_below_until_something_closer_says_otherwise(sour
     build(source, tmp_path / "geo.mmdb")
     with maxminddb.open_database(str(tmp_path / "geo.mmdb")) as base:
         assert base.get("20.9.9.9") == {"country": "US", "asn": 100, "name": "One Hundred"}
-        assert base.get("20.1.2.3") == {"country": "DE", "asn": 24940, "flags": NET_ANYCAST | NET_HOSTING}
+        assert base.get("20.1.2.3") == {"country": "DE", "asn": 24940, "flags": NET_ANYCAST}
         assert base.get("20.1.200.3") is None
         assert base.get("21.0.0.1") is None
 
