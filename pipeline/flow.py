@@ -269,16 +269,25 @@ class KeyCore:
 
     def _finish(self, watermark_us: int, effects: Effects) -> None:
         """What the watermark has passed: incidents that end, windows that are final."""
-        n = fuse.close_due(self._state.keys.data, self._state.keys.used, watermark_us, self._settings, self._changed)
-        closed = self._changed[:n]
-        if n:
+        self._close_due(watermark_us, effects)
+        for name in ("minutes", "hours", "sources"):
+            if self._next_final_us[name] <= watermark_us:
+                self._release(name, self._final(name, watermark_us), effects.rows)
+
+    def _close_due(self, watermark_us: int, effects: Effects) -> None:
+        """Looks at keys with an open incident only: a sweep over a million keys would take longer than a slice."""
+        slots = np.array(sorted(self._state.open), np.int64)
+        n = len(self._changed) if len(slots) else 0
+        while n == len(self._changed):  # a full array may not be all
+            keys = self._state.keys.data[slots]
+            n = fuse.close_due(keys, len(keys), watermark_us, self._settings, self._changed)
+            closed = self._changed[:n]
+            closed["slot"] = slots[closed["slot"]]
+            self._state.keys.data[slots] = keys
             self._state.keys.touch(closed["slot"].astype(np.int64))
             ended = self._decider.close_due(closed)
             columns.extend(effects.rows, "incidents", columns.incidents(ended))
             effects.incidents += ended
-        for name in ("minutes", "hours", "sources"):
-            if self._next_final_us[name] <= watermark_us:
-                self._release(name, self._final(name, watermark_us), effects.rows)
 
     def _final(self, name: str, watermark_us: int) -> Array:
         records = getattr(self._state, name).rows
