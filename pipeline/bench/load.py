@@ -59,9 +59,11 @@ def events(load: Load, start_us: int) -> Iterator[Event]:
 
 
 def _addresses(rng: np.random.Generator, keys: int) -> list[list[str]]:
-    octets = rng.integers(1, 255, (keys, 3, 3)).tolist()
+    """Three of one network for each key."""
+    networks = rng.integers(1, 255, (keys, 2)).tolist()
+    hosts = rng.integers(1, 255, (keys, 3)).tolist()
     first = rng.choice(FIRST_OCTETS, keys).tolist()
-    return [[f"{first[k]}.{a}.{b}.{c}" for a, b, c in octets[k]] for k in range(keys)]
+    return [[f"{first[k]}.{networks[k][0]}.{networks[k][1]}.{host}" for host in hosts[k]] for k in range(keys)]
 
 
 async def fill(kafka: Kafka, topic: str, load: Load, start_us: int) -> int:
