@@ -18,6 +18,7 @@ WEEKLY_PRIOR: Final = 800.0 / 168.0  # per hour of the week; 20 instead of 800 d
 SLOT_UNIT: Final = 64.0  # of a stored profile weight; one usual hour weighs 1
 LEVEL_KEEP: Final = 0.9958825236200119  # 2^(-1/168): 7 days of awake hours
 ANCHOR_KEEP: Final = 0.9996791457195462  # 2^(-1/2160): 90 days
+HOUR_US: Final = 3_600_000_000
 YOUNG_H: Final = 24.0  # awake hours until a key is judged by itself alone
 PEERS_LEAST: Final = 20.0  # awake key-days before the peers' rate replaces the shipped one
 PEERS_MEMORY: Final = 2000.0  # key-days
@@ -31,14 +32,6 @@ def slot_of(hour: int, shift: int) -> int:
 
 
 @compiled
-def kernel(distance: int) -> float:
-    """The profile's smoothing over hours."""
-    if distance == 0:
-        return 0.40
-    return 0.24 if abs(distance) == 1 else 0.06
-
-
-@compiled
 def profile_factor(state: Any, hour: int) -> float:
     """How busy this hour of the week is, the mean hour being 1; shrunk weekly shape <- daily shape <- flat.
 
@@ -46,18 +39,16 @@ def profile_factor(state: Any, hour: int) -> float:
     that weekends are empty, and the first weekend rings (measured: 48 times nominal at 13 bits for 3,000 an hour).
     """
     shift = int(state.zone_shift)
-    total = 0.0
-    for slot in range(SLOTS):
-        total += float(state.profile[slot])
-    total /= SLOT_UNIT
+    total = int(state.profile_sum) / SLOT_UNIT
     both = 0.0
     own = 0.0
     for distance in range(-2, 3):
         slot = slot_of(hour + distance, shift)
         here = float(state.profile[slot]) / SLOT_UNIT
-        other = float(state.profile[(slot + 24) % SLOTS]) / SLOT_UNIT
-        both += kernel(distance) * (here + other)
-        own += kernel(distance) * here
+        other = float(state.profile[slot - 24 if slot >= 24 else slot + 24]) / SLOT_UNIT
+        kernel = 0.40 if distance == 0 else (0.24 if abs(distance) == 1 else 0.06)
+        both += kernel * (here + other)
+        own += kernel * here
     daily = (both + DAILY_PRIOR) / (total / 24.0 + DAILY_PRIOR)
     weekend = 1 if slot_of(hour, shift) >= 24 else 0
     seen = float(state.hours_seen[0]) + float(state.hours_seen[1])
@@ -75,12 +66,12 @@ def peer_rate(shared: Any, config: Any) -> float:
 
 
 @compiled
-def peer_reach(shared: Any, config: Any) -> float:
-    """Requests an hour of a very busy peer: two standard deviations above the usual one."""
+def peer_reach(shared: Any, config: Any, peer: float) -> float:
+    """Requests an hour of a very busy peer: two standard deviations above the usual one, whose rate is `peer`."""
     spread = float(config.peer_spread)
     if float(shared.keys) >= PEERS_LEAST:
         spread = max(1.0, math.sqrt(float(shared.spread)))
-    return peer_rate(shared, config) * math.exp(2.0 * min(4.0, spread))
+    return peer * math.exp(2.0 * min(4.0, spread))
 
 
 @compiled
@@ -90,49 +81,52 @@ def youth(state: Any) -> float:
 
 
 @compiled
-def level_of(state: Any, shared: Any, config: Any) -> float:
-    """Requests in the key's mean awake hour, held below the cap on growth."""
-    level = (float(state.seen) + 0.5) / (float(state.exposed) + 0.5 / peer_rate(shared, config))
+def level_of(state: Any, peer: float, anchor_cap: float) -> float:
+    """Requests in the key's mean awake hour, held below the cap on growth. peer: requests an hour of a usual peer."""
+    level = (float(state.seen) + 0.5) / (float(state.exposed) + 0.5 / peer)
     if int(state.awake_h) < 7 * 24:
         return level
-    return min(level, max(1e-4, float(config.anchor_cap) * float(state.anchor)))
+    return min(level, max(1e-4, anchor_cap * float(state.anchor)))
 
 
 @compiled
-def learn_hour(state: Any, shared: Any, config: Any, hour: int, n: float) -> None:
-    """One closed hour into level, profile, anchor and, once a day, into the peers' rate."""
-    level = level_of(state, shared, config)
-    factor = profile_factor(state, hour)
-    room = float(config.clip) * (level * factor + 1.0) * (1.0 + 24.0 / (float(state.exposed) + 1.0))
+def learn_hour(state: Any, hour: int, n: float, level: float, factor: float, peer: float, clip: float) -> None:
+    """One closed hour of n requests, where level x factor were forecast, into level, profile and anchor."""
+    room = clip * (level * factor + 1.0) * (1.0 + 24.0 / (float(state.exposed) + 1.0))
     x = min(n, room)
     state.seen = LEVEL_KEEP * float(state.seen) + x
     state.exposed = LEVEL_KEEP * float(state.exposed) + factor
     slot = slot_of(hour, int(state.zone_shift))
-    grown = float(state.profile[slot]) + min(24.0, x / level) * SLOT_UNIT
-    state.profile[slot] = int(min(65535.0, grown + 0.5))
+    if x > 0.0:
+        room_left = 65535 - int(state.profile[slot])
+        grown = min(room_left, math.floor(min(24.0, x / level) * SLOT_UNIT + 0.5))
+        state.profile[slot] = int(state.profile[slot]) + grown
+        state.profile_sum = int(state.profile_sum) + grown
     weekend = 1 if slot >= 24 else 0
     state.hours_seen[weekend] = float(state.hours_seen[weekend]) + 1.0
     state.awake_h = int(state.awake_h) + 1
     if int(state.awake_h) % 168 == 0:
         fade_profile(state)
-    move_anchor(state, shared, config)
-    if hour % 24 == 0 and int(state.awake_h) >= 24:
-        tell_peers(state, shared, config)
+    move_anchor(state, peer)
 
 
 @compiled
 def fade_profile(state: Any) -> None:
     """A quarter of 28 days has passed: 2^(-7/28); a week at a time, since two bytes hold no smaller step."""
+    total = 0
     for slot in range(SLOTS):
-        state.profile[slot] = int(float(state.profile[slot]) * 0.8408964152537145 + 0.5)
+        faded = math.floor(float(state.profile[slot]) * 0.8408964152537145 + 0.5)
+        state.profile[slot] = faded
+        total += faded
+    state.profile_sum = total
     for weekend in range(2):
         state.hours_seen[weekend] = float(state.hours_seen[weekend]) * 0.8408964152537145
 
 
 @compiled
-def move_anchor(state: Any, shared: Any, config: Any) -> None:
+def move_anchor(state: Any, peer: float) -> None:
     """The slow level: a plain mean in the first week, then 90 days, fed at most 1.5 times itself."""
-    level = (float(state.seen) + 0.5) / (float(state.exposed) + 0.5 / peer_rate(shared, config))
+    level = (float(state.seen) + 0.5) / (float(state.exposed) + 0.5 / peer)
     anchor = float(state.anchor)
     if int(state.awake_h) <= 7 * 24:
         state.anchor = level
@@ -142,11 +136,48 @@ def move_anchor(state: Any, shared: Any, config: Any) -> None:
 
 
 @compiled
-def tell_peers(state: Any, shared: Any, config: Any) -> None:
+def tell_peers(state: Any, shared: Any, level: float) -> None:
     """One awake key-day: mean and variance of the logarithm of the level."""
-    x = math.log(max(1e-3, level_of(state, shared, config)))
+    x = math.log(max(1e-3, level))
     shared.keys = min(PEERS_MEMORY, float(shared.keys) + 1.0)
     gain = 1.0 / float(shared.keys)
     off = x - float(shared.log_rate)
     shared.log_rate = float(shared.log_rate) + gain * off
     shared.spread = (1.0 - gain) * (float(shared.spread) + gain * off * off)
+
+
+@compiled
+def close_hours(state: Any, shared: Any, config: Any, last_hour: int, until: int) -> tuple[int, float]:
+    """Close the open hour and the empty ones after it, before hour `until`, to a day after the newest event's at most.
+
+    Returns how many whole hours after `last_hour`, the newest event's, were empty, and their mean forecast.
+    """
+    peer = peer_rate(shared, config)
+    empty = 0
+    due = 0.0
+    for hour in range(int(state.hour), min(until - 1, last_hour + 24) + 1):
+        level = level_of(state, peer, float(config.anchor_cap))
+        factor = profile_factor(state, hour)
+        if hour > last_hour:
+            empty += 1
+            due += level * factor
+        if hour * HOUR_US > int(state.tainted_us):
+            n = float(state.hour_seen) if hour == int(state.hour) else 0.0
+            learn_hour(state, hour, n, level, factor, peer, float(config.clip))
+            if hour % 24 == 0 and int(state.awake_h) >= YOUNG_H:
+                tell_peers(state, shared, level)
+    if until > int(state.hour):
+        state.hour_seen = 0
+        state.rate_hour = 0
+    return empty, due / max(1, empty)
+
+
+@compiled
+def renew_rate(state: Any, shared: Any, config: Any, hour: int) -> None:
+    """The forecast of another hour, or a newly learned one: what is known of the windows begins anew."""
+    peer = peer_rate(shared, config)
+    state.rate = level_of(state, peer, float(config.anchor_cap)) * profile_factor(state, hour)
+    state.reach = youth(state) * peer_reach(shared, config, peer)
+    state.rate_hour = hour
+    for w in range(state.until.shape[0]):
+        state.until[w] = 0
