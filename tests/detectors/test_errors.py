@@ -16,7 +16,7 @@ from detectors.detector import (
     SEES_OUTCOME,
     SEES_STATUS,
 )
-from detectors.errors import ERRORS
+from detectors.errors import ERRORS, SERVER_BITS
 from tests.detectors.streams import HOUR_US, START_US, Array, Judge, blank, daily_visits
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the pass: 40 s of one free core
@@ -167,3 +167,11 @@ def test_a_visit_without_routes_says_nothing() -> None:
     judge.feed(probe)
     assert best(judge) == 0
     assert at_us > START_US
+
+
+def test_a_server_error_on_two_routes_opens_nothing_however_sudden() -> None:
+    """The first keys that meet an outage come before the others' median can know of it."""
+    judge, at_us = clean_key()
+    judge.feed(burst(at_us, 12, 2, ERROR_5XX))
+    assert 0 < best(judge) <= SERVER_BITS
+    assert len(judge.changed) == 0
