@@ -29,36 +29,42 @@ import numpy as np
 from detectors import novelty
 from detectors.compile import compiled
 from detectors.detector import (
-    ERROR_NONE,
     NET_ANYCAST,
     NET_HOSTING,
     NET_KNOWN,
     NET_PRIVATE,
     NET_PROXY,
-    NET_SATELLITE,
     SEES_ADDRESS,
     Context,
     Detector,
 )
+from detectors.places import (
+    COUNT_UNIT,
+    NETWORKS,
+    PENDING,
+    SLOT,
+    WAITING,
+    any_new,
+    find,
+    forget_visit,
+    is_young,
+    join,
+    keep,
+    recent,
+    short,
+    wait,
+    wait_address,
+)
+from detectors.travel import TRAVEL_KM_PER_H, has_place, p_travel, travels
 
-NETWORKS: Final = 16
 COUNTRIES: Final = 8
-PENDING: Final = 4  # distinct values of one visit that are tested and learned; more are not
 ADDRESSES: Final = 8
-HOUR_US: Final = 3_600_000_000
-DAY_US: Final = 24 * HOUR_US
-COUNT_UNIT: Final = 16  # a count of 1 visit is 16
 PEER_CELLS: Final = 256
 PEERS_MIN: Final = 50
 STAY: Final = 0.3  # share of strangers who come from a place the key knows
 HOSTING_STRANGERS: Final = 0.6
 NET_ELSEWHERE: Final = NET_HOSTING | NET_PROXY | NET_ANYCAST
-NET_NOWHERE: Final = NET_ANYCAST | NET_PROXY | NET_SATELLITE | NET_HOSTING | NET_PRIVATE
-TRAVEL_KM: Final = 500.0
-TRAVEL_KM_PER_H: Final = 1_000.0
-TRAVEL_FLOOR: Final = 1.0 / 512.0
 TRAVEL_LR: Final = 32.0
-TOGETHER_US: Final = 12 * HOUR_US  # networks used within this time of each other occur together
 NEW_NETWORK: Final = 1
 NEW_COUNTRY: Final = 2
 TRAVEL: Final = 4
@@ -71,10 +77,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     travel_km_per_h: float = TRAVEL_KM_PER_H
 
 
-SLOT: Final = np.dtype([("value", "u4"), ("count", "u2"), ("first_h", "u2"), ("last_h", "u2"), ("with_", "u2")])
-"""One known value; count in 1/16 visits; hours since the epoch modulo 65,536; `with_`: the slots it occurs with."""
-WAITING: Final = np.dtype([("value", "u4"), ("p", "f4")])
-"""One value of the running visit; p: its probability when first seen, 1 where known."""
 STATE: Final = np.dtype(
     [
         ("network", novelty.MIXTURE),
@@ -111,40 +113,6 @@ SHARED: Final = np.dtype(
 
 
 @compiled
-def hours(ts_us: int) -> int:
-    """Hours since the epoch modulo 65,536."""
-    return ts_us // HOUR_US % 65_536
-
-
-@compiled
-def find(slots: Any, value: int) -> int:
-    """Index of a value, -1 if it is not there."""
-    for j in range(len(slots)):
-        if slots[j].value == value:
-            return j
-    return -1
-
-
-@compiled
-def recent(addresses: Any, address: int) -> bool:
-    """Whether the key was used from this address lately; 0 is no address."""
-    if address == 0:
-        return False
-    for j in range(len(addresses)):  # noqa: SIM110  (a generator would not compile to a plain loop)
-        if addresses[j] == address:
-            return True
-    return False
-
-
-@compiled
-def short(address: int) -> int:
-    """The address hash in 32 bits, 0 only for none."""
-    if address == 0:
-        return 0
-    return max(1, int(np.uint64(address) >> np.uint64(32)))
-
-
-@compiled
 def p_of(waiting: Any, slots: Any, mixture: Any, value: int, known_address: bool, ts_us: int) -> float:
     """How probable a value that new was when this visit first brought it; 1 where it is known."""
     j = find(waiting, value)
@@ -153,13 +121,6 @@ def p_of(waiting: Any, slots: Any, mixture: Any, value: int, known_address: bool
     if known_address or find(slots, value) >= 0:
         return 1.0
     return novelty.p_new(mixture, ts_us)
-
-
-@compiled
-def is_young(slots: Any, value: int, ts_us: int, config: Any) -> bool:
-    """Whether the slow rule takes this known value for new."""
-    j = find(slots, value)
-    return j >= 0 and (hours(ts_us) - slots[j].first_h) % 65_536 < config.slow_days * 24.0
 
 
 @compiled
@@ -186,61 +147,6 @@ def country_factor(shared: Any, new: bool) -> float:
     both = (shared.both_new + 6.0) / (shared.new_networks + 20.0)
     both = min(0.95, max(0.05, both))
     return 0.7 / both if new else 0.3 / (1.0 - both)
-
-
-@compiled
-def sine(x: float) -> float:
-    """sin for |x| <= pi by its series, the same in compiled and plain Python."""
-    term, total = x, x
-    for k in range(1, 14):
-        term = -term * x * x / ((2 * k) * (2 * k + 1))
-        total += term
-    return total
-
-
-@compiled
-def distance_km(lat1: float, lon1: float, lat2: float, lon2: float) -> float:
-    """Along the Earth's surface, from above cut short by up to 18 % for opposite points: errs towards no travel."""
-    degree = 0.017453292519943295
-    dlat = sine((lat2 - lat1) * degree / 2.0)
-    dlon = sine((lon2 - lon1) * degree / 2.0)
-    # cos(x) = sin(x + pi/2)
-    quarter = 1.5707963267948966
-    h = dlat * dlat + sine(lat1 * degree + quarter) * sine(lat2 * degree + quarter) * dlon * dlon
-    h = min(1.0, max(0.0, h))
-    return 2.0 * 6371.0 * math.sqrt(h) * (1.0 + h / 6.0 + 3.0 * h * h / 40.0 + 5.0 * h * h * h / 112.0)
-
-
-@compiled
-def has_place(event: Any) -> bool:
-    """A success from a place on Earth: travel may begin or end there."""
-    if event.error != ERROR_NONE or event.authenticated == 0 or event.net_flags & NET_NOWHERE != 0:
-        return False
-    return event.asn != 0 and float(event.accuracy_km) > 0.0
-
-
-@compiled
-def travels(state: Any, event: Any, config: Any) -> bool:
-    """Whether nobody can have gone from the last place to this one, between networks that do not occur together."""
-    if state.place_us == 0 or not has_place(event) or event.asn == state.place_asn:
-        return False
-    if short(event.address) == state.place_address:
-        return False
-    here = find(state.networks, event.asn)
-    there = find(state.networks, state.place_asn)
-    if here >= 0 and there >= 0 and (int(state.networks[here].with_) >> there) & 1 == 1:
-        return False
-    km = distance_km(float(state.place_lat), float(state.place_lon), float(event.lat), float(event.lon))
-    if km <= max(TRAVEL_KM, float(state.place_km) + float(event.accuracy_km)):
-        return False
-    hours_apart = max(60_000_000, abs(event.ts_us - state.place_us)) / HOUR_US
-    return km / hours_apart > config.travel_km_per_h
-
-
-@compiled
-def p_travel(state: Any) -> float:
-    """This key's own rate of such pairs, at most 2 %."""
-    return min(0.02, max(TRAVEL_FLOOR, (int(state.travels) + 0.5) / (float(state.network.visits) + 20.0)))
 
 
 @compiled
@@ -316,30 +222,6 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     reading.b = event.country + 65_536.0 * (kind + (TRAVEL if moved else 0))
 
 
-@compiled
-def wait(waiting: Any, value: int, p: float) -> bool:
-    """Keep a value of this visit; False if it was there or there is no room."""
-    for j in range(len(waiting)):
-        if waiting[j].value == value:
-            return False
-        if waiting[j].value == 0:
-            waiting[j].value = value
-            waiting[j].p = p
-            return True
-    return False
-
-
-@compiled
-def wait_address(state: Any, address: int) -> None:
-    """Keep the visit's first two addresses."""
-    for j in range(len(state.waiting_addresses)):
-        if state.waiting_addresses[j] == address:
-            return
-        if state.waiting_addresses[j] == 0:
-            state.waiting_addresses[j] = address
-            return
-
-
 def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config: Any) -> None:
     """Take the event's values into the visit; its place becomes the last one."""
     if weight <= 0.0 or event.sees & SEES_ADDRESS == 0 or event.net_flags & NET_KNOWN == 0:
@@ -368,82 +250,6 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
         state.place_km = event.accuracy_km
         state.place_asn = event.asn
         state.place_address = address
-
-
-@compiled
-def faded(slot: Any, now_h: int) -> float:
-    """The slot's count now, in 1/16 visits."""
-    return slot.count * novelty.fade((now_h - slot.last_h) % 65_536 * HOUR_US)
-
-
-@compiled
-def keep(slots: Any, value: int, ts_us: int, old: bool) -> int:
-    """Count one visit of a value; a new one takes the slot with the lowest decayed count. Returns its index."""
-    now_h = hours(ts_us)
-    j = find(slots, value)
-    if j < 0:
-        j = weakest(slots, now_h)
-        for k in range(len(slots)):
-            slots[k].with_ = int(slots[k].with_) & (65_535 - (1 << j))
-        slots[j].value = value
-        slots[j].count = 0
-        slots[j].with_ = 0
-        slots[j].first_h = (now_h - 8_760) % 65_536 if old else now_h
-    else:
-        slots[j].count = int(faded(slots[j], now_h) + 0.5)
-    slots[j].count = min(65_535, int(slots[j].count) + COUNT_UNIT)
-    slots[j].last_h = now_h
-    return j
-
-
-@compiled
-def weakest(slots: Any, now_h: int) -> int:
-    """An empty slot, else the one with the lowest decayed count."""
-    best, lowest = 0, 1e18
-    for j in range(len(slots)):
-        count = faded(slots[j], now_h) if slots[j].value != 0 else -1.0
-        if count < lowest:
-            best, lowest = j, count
-    return best
-
-
-@compiled
-def join(state: Any, ts_us: int) -> None:
-    """The networks of this visit, and the one before it if that was lately, occur together."""
-    mask = 0
-    for j in range(PENDING):
-        k = find(state.networks, state.waiting[j].value) if state.waiting[j].value != 0 else -1
-        if k >= 0:
-            mask |= 1 << k
-    for j in range(NETWORKS):
-        lately = (hours(ts_us) - state.networks[j].last_h) % 65_536 * HOUR_US <= TOGETHER_US
-        if state.networks[j].value != 0 and lately:
-            mask |= 1 << j
-    for j in range(NETWORKS):
-        if (mask >> j) & 1 == 1:
-            state.networks[j].with_ = (int(state.networks[j].with_) | mask) & 65_535
-
-
-@compiled
-def forget_visit(state: Any) -> None:
-    """The pending part is used or dropped."""
-    for j in range(PENDING):
-        state.waiting[j].value = 0
-        state.waiting[j].p = 0.0
-        state.waiting_countries[j].value = 0
-        state.waiting_countries[j].p = 0.0
-    for j in range(len(state.waiting_addresses)):
-        state.waiting_addresses[j] = 0
-    state.was_elsewhere = 0
-
-
-@compiled
-def any_new(waiting: Any) -> bool:
-    """Whether the visit brought a value that was new."""
-    for j in range(PENDING):  # noqa: SIM110
-        if waiting[j].value != 0 and float(waiting[j].p) < 1.0:
-            return True
-    return False
 
 
 @compiled

@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors import calibration, fuse
+from detectors import calibration
 from detectors.calibration import CALIBRATION, RAIL, return_days, shipped, survival, words
+from detectors.records import records
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the pass: 40 s of one free core
 
 
 def nothing_counted() -> Any:
-    return fuse.records(np.zeros(1, CALIBRATION))[0]
+    return records(np.zeros(1, CALIBRATION))[0]
 
 
 @settings(deadline=None)

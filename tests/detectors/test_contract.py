@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from detectors import DETECTORS, fuse
 from detectors.detector import READING, VISIT, Detector, config_record
+from detectors.generate import load_pass
+from detectors.records import reading_of, records
 from tests.detectors.streams import CONTEXT, Judge, blank, compiled_pass, random_stream
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the pass: 40 s of one free core
@@ -29,15 +31,15 @@ seeds = st.integers(0, 2**32 - 1)
 
 def calls(detector: Detector) -> tuple[Any, Any, Any]:
     """The three functions, compiled as in the pass."""
-    module = fuse.load_pass(DETECTORS)
+    module = load_pass(DETECTORS)
     k = DETECTORS.index(detector)
     return module.__dict__[f"score_{k}"], module.__dict__[f"learn_{k}"], module.__dict__[f"settle_{k}"]
 
 
 def live(judge: Judge, detector: Detector, event: Any, key: int = 0) -> tuple[Any, ...]:
     """Arguments of `score` but the reading: records of the judge's state."""
-    keys, shared = fuse.records(judge.keys)[key], fuse.records(judge.shared)[0]
-    config = fuse.records(config_record(detector.config))[0]
+    keys, shared = records(judge.keys)[key], records(judge.shared)[0]
+    config = records(config_record(detector.config))[0]
     return keys[detector.name], shared[detector.name], keys["visit"], event, config
 
 
@@ -59,10 +61,10 @@ def test_a_score_is_finite_and_not_negative_and_writes_nothing_but_its_reading(
     detector: Detector, seed: int, is_warm: bool
 ) -> None:
     judge = warm(seed % 50) if is_warm else Judge(3)
-    events = fuse.records(random_stream(seed, 20, 1))
+    events = records(random_stream(seed, 20, 1))
     score, _, _ = calls(detector)
     for event in events:
-        reading = fuse.records(np.zeros(1, READING))
+        reading = records(np.zeros(1, READING))
         before = (judge.keys.tobytes(), judge.shared.tobytes(), events.tobytes())
         score(*live(judge, detector, event), reading[0])
         assert (judge.keys.tobytes(), judge.shared.tobytes(), events.tobytes()) == before
@@ -71,7 +73,7 @@ def test_a_score_is_finite_and_not_negative_and_writes_nothing_but_its_reading(
         assert (reading[0]["bits"] * 64) % 1 == 0, "bits are rounded to 1/64"
         assert reading[0]["covered"] in (0, 1)
         assert reading[0]["covered"] or reading[0]["bits"] == 0
-        assert isinstance(detector.explain(fuse.reading_of(reading[0]), CONTEXT), str)
+        assert isinstance(detector.explain(reading_of(reading[0]), CONTEXT), str)
 
 
 @each
@@ -81,7 +83,7 @@ def test_learning_and_settling_write_the_detectors_own_record_and_its_shared_par
     detector: Detector, seed: int, weight: float
 ) -> None:
     judge = warm(seed % 50)
-    events = fuse.records(random_stream(seed, 10, 1))
+    events = records(random_stream(seed, 10, 1))
     _, learn, settle = calls(detector)
     others, shared = copied(judge.keys), copied(judge.shared)
     for event in events:
@@ -99,9 +101,9 @@ def test_an_event_whose_format_shows_nothing_is_not_covered(detector: Detector) 
     if not detector.family.startswith(("network", "outcome")):
         pytest.skip("needs no capability: it judges times")
     judge = warm(1)
-    events = fuse.records(blank(1))
+    events = records(blank(1))
     events[0]["sees"] = 0
-    reading = fuse.records(np.zeros(1, READING))
+    reading = records(np.zeros(1, READING))
     calls(detector)[0](*live(judge, detector, events[0]), reading[0])
     assert reading[0]["covered"] == 0
     assert reading[0]["bits"] == 0
@@ -149,8 +151,8 @@ def test_some_score_above_zero_really_occurs(detector: Detector) -> None:
         night["asn"][::10] = 70_000
         night["address"][::10] = 70_000 << 40
         judge.feed(events)
-        for event in fuse.records(night):
-            reading = fuse.records(np.zeros(1, READING))
+        for event in records(night):
+            reading = records(np.zeros(1, READING))
             score(*live(judge, detector, event), reading[0])
             best = max(best, float(reading[0]["bits"]))
             judge.feed(np.array([event], night.dtype))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from detectors import fuse, fusion
 from detectors.detector import ERROR_403, NET_HOSTING, NET_KNOWN, READING
+from detectors.records import records
 from tests.detectors.streams import DAY_US, HOUR_US, MINUTE_US, Array, Judge, blank, daily_visits, place, random_stream
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the pass: 40 s of one free core
@@ -139,7 +140,7 @@ def test_the_mixture_of_two_alternatives_is_right_and_never_above_the_larger(fir
 
 
 def test_the_slow_rule_adds_quiet_visits_and_forgets_in_weeks() -> None:
-    state = fuse.records(np.zeros(1, fusion.fusion_dtype(1)))[0]
+    state = records(np.zeros(1, fusion.fusion_dtype(1)))[0]
     scores = []
     for day in range(10):
         state["slow"] = fusion.slow_step(state, day * DAY_US, 6.0)

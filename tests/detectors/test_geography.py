@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors import DETECTORS, fuse
+from detectors import DETECTORS
 from detectors.detector import NET_HOSTING, NET_KNOWN, NET_PRIVATE, READING, config_record
-from detectors.geography import GEOGRAPHY, distance_km
+from detectors.generate import load_pass
+from detectors.geography import GEOGRAPHY
+from detectors.records import reading_of, records
+from detectors.travel import distance_km
 from tests.detectors.streams import CONTEXT, DAY_US, HOUR_US, MINUTE_US, Array, Judge, blank, daily_visits, place
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the pass: 40 s of one free core
@@ -19,12 +22,12 @@ INDEX = DETECTORS.index(GEOGRAPHY)
 
 def read(judge: Judge, event: Any) -> Any:
     """What geography says of one event, without learning it."""
-    reading = fuse.records(np.zeros(1, READING))
-    keys, shared = fuse.records(judge.keys)[0], fuse.records(judge.shared)[0]
-    config = fuse.records(config_record(GEOGRAPHY.config))[0]
-    score = getattr(fuse.load_pass(DETECTORS), f"score_{INDEX}")
-    score(keys["geography"], shared["geography"], keys["visit"], fuse.records(np.array([event]))[0], config, reading[0])
-    return fuse.reading_of(reading[0])
+    reading = records(np.zeros(1, READING))
+    keys, shared = records(judge.keys)[0], records(judge.shared)[0]
+    config = records(config_record(GEOGRAPHY.config))[0]
+    score = getattr(load_pass(DETECTORS), f"score_{INDEX}")
+    score(keys["geography"], shared["geography"], keys["visit"], records(np.array([event]))[0], config, reading[0])
+    return reading_of(reading[0])
 
 
 def known_key(days: int = 14) -> tuple[Judge, Array]:
