@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 
 import msgspec
+import numpy as np
 
 from pipeline import secrets
 from pipeline.core import Reject, Slice
@@ -45,21 +45,26 @@ def decode(batch: Slice) -> Decoded:
 
 
 def _all_good(batch: Slice, events: Sequence[Event]) -> bool:
+    key_ids = [e.key_id for e in events]
     clean = secrets.all_clean(
-        (e.key_id for e in events),
-        chain((e.path for e in events), (e.route for e in events)),
-        chain((e.user_agent for e in events), (e.scope for e in events)),
+        key_ids,
+        {*[e.path for e in events], *[e.route for e in events]},
+        {*[e.user_agent for e in events], *[e.scope for e in events]},
         [e.request_id for e in events],
-        (e.client_ip for e in events),
+        [e.client_ip for e in events],
     )
-    if not clean:
-        return False
-    times = batch.timestamps_ms
-    skew = CLOCK_SKEW_US
-    return all(
-        event.key_id.encode() == key and (ms < 0 or event.ts_us <= ms * 1000 + skew)
-        for event, key, ms in zip(events, batch.keys, times, strict=True)
-    )
+    return clean and _keys_match(key_ids, batch.keys) and _none_ahead(batch, events)
+
+
+def _keys_match(key_ids: Sequence[str], keys: Sequence[bytes | None]) -> bool:
+    """Key ids are ASCII without blanks, so joined they are equal only if each is."""
+    return None not in keys and "\n".join(key_ids).encode() == b"\n".join(keys)  # type: ignore[arg-type]
+
+
+def _none_ahead(batch: Slice, events: Sequence[Event]) -> bool:
+    records_us = np.asarray(batch.timestamps_ms, np.int64) * 1000
+    times_us = np.array([e.ts_us for e in events], np.int64)
+    return bool(np.all((records_us < 0) | (times_us <= records_us + CLOCK_SKEW_US)))
 
 
 def _one_by_one(batch: Slice) -> Decoded:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -32,7 +33,7 @@ from detectors.detector import (
 from pipeline.clients import family
 from pipeline.geo.provider import Geo, Place
 from pipeline.hours import Hours, utc_hour
-from pipeline.routes import template
+from pipeline.routes import template, with_fewer_ids
 from schemas.event import AUTHENTICATED, ENVIRONMENTS, METHODS, OUTCOMES, Event
 from schemas.key import Key
 
@@ -109,13 +110,14 @@ class Table(Generic[K, V]):
         if self._index and len(self._index) + len(missing) > self._most:
             self._turn()
             missing = list(dict.fromkeys(keys))
-        for key in missing:
-            row, value = self._before.get(key) or self._work_out(key)
-            if len(self._objects) == len(self._rows):
-                self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
-            self._rows[len(self._objects)] = row
-            self._index[key] = len(self._objects)
-            self._objects.append(value)
+        before, work_out, first = self._before, self._work_out, len(self._objects)
+        found = [before.get(key) or work_out(key) for key in missing]
+        end = first + len(found)
+        while end > len(self._rows):
+            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+        self._rows[first:end] = [row for row, _ in found]
+        self._index.update(zip(missing, range(first, end), strict=True))
+        self._objects.extend([value for _, value in found])
 
     def _turn(self) -> None:
         """Begin anew; the objects' list is replaced, not emptied, since batches may still hold it."""
@@ -199,7 +201,9 @@ class Enricher:
 
     def _operations(self, out: Array, events: Sequence[Event]) -> list[str]:
         """Route, method, and as `route` the number of both; a line feed marks what is a path, not a route."""
-        routes = self._gather(out, self._routes, [event.route or "\n" + event.path for event in events])
+        paths = with_fewer_ids([event.path for event in events])
+        keys = [event.route or "\n" + path for event, path in zip(events, paths, strict=True)]
+        routes = self._gather(out, self._routes, keys)
         rows = self._methods.numbers([event.method for event in events])
         out["method"] = rows["method"]
         mixed = _finalise(out["route"].astype("u8") << np.uint64(32) | rows["salt"]) >> np.uint64(32)
@@ -215,7 +219,7 @@ def _spread(out: Array, rows: Array) -> None:
 
 def _route(key: str) -> tuple[tuple[Any, ...], str]:
     given = template(key[1:]) if key.startswith("\n") else key
-    return (hash32(given.encode()) if given else 0,), given
+    return (_route_hash(given),), given
 
 
 def _method(method: str) -> tuple[tuple[Any, ...], None]:
@@ -233,6 +237,11 @@ def _live(environment: str) -> tuple[tuple[Any, ...], None]:
 def _client(user_agent: str) -> tuple[tuple[Any, ...], str]:
     name = family(user_agent)
     return (hash32(name.encode()) if name else 0,), name
+
+
+@lru_cache(maxsize=1 << 14)  # many paths, few routes
+def _route_hash(route: str) -> int:
+    return hash32(route.encode()) if route else 0
 
 
 def hash64(raw: bytes) -> int:

@@ -8,6 +8,7 @@ better, and detectors hold the number of routes per key bounded.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
@@ -34,6 +35,22 @@ PREFIXED: Final = re.compile(r"([A-Za-z][A-Za-z]{0,15}[_-])(?=[A-Za-z_-]*\d)[A-Z
 """`cus_9s6XKzkNRiz8i3`, `order-10023`: the prefix is a kind of object and stays."""
 
 
+FREQUENT: Final = (
+    (re.compile(r"/\d+(?=[/\n]|\Z)"), "/{id}"),
+    (re.compile(r"/[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}(?=[/\n]|\Z)"), "/{uuid}"),
+)
+"""The first rules, for many paths at once: ids are new with nearly every event."""
+
+
+def with_fewer_ids(paths: list[str]) -> list[str]:
+    """Paths with the same templates, but fewer different ones; 0.5 us each where `template` takes 5."""
+    text = "\n".join(paths)
+    for pattern, name in FREQUENT:
+        text = pattern.sub(name, text)
+    short = text.split("\n")
+    return short if len(short) == len(paths) else paths  # one of them holds a line feed
+
+
 def template(path: str) -> str:
     """The route of a path, without query; "" for no path."""
     bare = path.partition("?")[0].partition("#")[0]
@@ -48,6 +65,11 @@ def template(path: str) -> str:
 
 def placeholder(segment: str) -> str:
     """The segment itself where it is a word of the API, else what it stands for."""
+    return "{id}" if segment.isdecimal() else _placeholder(segment)
+
+
+@lru_cache(maxsize=1 << 14)  # words recur, and trying every rule on one takes 4 us
+def _placeholder(segment: str) -> str:
     text = unquote(segment) if "%" in segment else segment
     for pattern, name in RULES:
         if pattern.fullmatch(text):
