@@ -58,6 +58,7 @@ class Decider:
         self.state = state
         self.partition = partition
         self._touched: set[int] = set()  # slots whose open incident changed in this slice
+        self._passed: dict[int, tuple[int, int]] = {}  # slot -> events that only count, latest time of them
 
     def decide(self, batch: Batch, keep: Array, found: Array, changed: Array) -> Decisions:
         """found, changed: records of `fuse.FOUND` and `fuse.CHANGED` by ascending event index."""
@@ -69,7 +70,12 @@ class Decider:
         for record in changed:
             changes.setdefault(int(record["event"]), []).append(record)
         for i in self._interesting(batch, keep, by_event, changes):
-            self._step(batch, i, by_event.get(i, []), changes.get(i, []), out)
+            if i in by_event or i in changes:
+                self._step(batch, i, by_event.get(i, []), changes.get(i, []), out)
+            else:
+                self._pass_by(batch, i, out)
+        for slot in list(self._passed):
+            self._settle(slot)
         for slot in self._touched & self.state.open.keys():
             self.state.set_incident(slot, self.state.open[slot])
         self._touched.clear()
@@ -86,6 +92,7 @@ class Decider:
 
     def _step(self, batch: Batch, i: int, found: list[Any], changed: list[Any], out: Decisions) -> None:
         slot = int(batch.events["slot"][i])
+        self._settle(slot)
         for record in changed:
             if CHANGES[int(record["kind"])] == "closed":  # the old episode ends before the event is judged
                 self._close(record, out)
@@ -100,6 +107,27 @@ class Decider:
             self._change(slot, record, batch, i, out)
         for finding in fresh:
             self._log(batch, i, finding, incident.incident_id if incident else "", out)
+
+    def _pass_by(self, batch: Batch, i: int, out: Decisions) -> None:
+        """One more event of a key whose incident is open, and nothing else: most events under a flood."""
+        slot, ts_us = int(batch.events["slot"][i]), batch.source[i].ts_us
+        incident = self.state.open.get(slot)
+        if incident is None:
+            return
+        more, last_us = self._passed.get(slot, (0, 0))
+        if incident.events + more < EVIDENCE_EVENTS:
+            out.evidence.append((incident.incident_id, i))
+        self._passed[slot] = (more + 1, max(last_us, ts_us))
+
+    def _settle(self, slot: int) -> None:
+        """Add to the open incident what `_pass_by` has counted."""
+        more, last_us = self._passed.pop(slot, (0, 0))
+        if more:
+            incident = self.state.open[slot]
+            self.state.open[slot] = msgspec.structs.replace(
+                incident, events=incident.events + more, last_at=max(incident.last_at, rfc3339(last_us))
+            )
+            self._touched.add(slot)
 
     def _extend(
         self, slot: int, incident: Incident, batch: Batch, i: int, fresh: list[Finding], out: Decisions
