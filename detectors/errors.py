@@ -187,7 +187,7 @@ def unit_bits(state: Any, shared: Any, kind: int, config: Any) -> float:
 @compiled
 def speaks(kind: int, wrong: int) -> bool:
     """Whether so many routes with this class say something of the caller: 5xx and 429 on one or two are the API's."""
-    return kind == DENIED or kind == MISSING or wrong >= SERVER_ROUTES
+    return kind in (DENIED, MISSING) or wrong >= SERVER_ROUTES
 
 
 @compiled
