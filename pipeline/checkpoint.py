@@ -102,6 +102,7 @@ class Checkpoint:
         self.pages_written = 0
         self.next_offset = -1  # of the last good manifest
         self.generation = -1  # of the last good manifest
+        self.meta = b""  # of the last good manifest: side inputs change it where no page does
         self.garbage: list[bytes] = []  # records that no manifest from now on names
         self.due: list[bytes] = []  # those that the last two manifests don't name: to be tombstoned before the next
         self._number = _writer_number(directory, (epoch, member))
@@ -120,8 +121,8 @@ class Checkpoint:
 
     def nothing_new(self, plan: Plan) -> bool:
         """True if the last good manifest already says all of it."""
-        same_place = (plan.next_offset, plan.generation) == (self.next_offset, self.generation)
-        return self.written > 0 and not plan.raw and same_place
+        same = (plan.next_offset, plan.generation, plan.meta) == (self.next_offset, self.generation, self.meta)
+        return self.written > 0 and not plan.raw and same
 
     def draft(self, plan: Plan) -> Draft:
         """A checkpoint in the making; the directory is copied, so that a failed one leaves no trace."""
@@ -133,7 +134,7 @@ class Checkpoint:
         previous = self.generation
         self.directory = draft.directory
         self.written += 1
-        self.next_offset, self.generation = plan.next_offset, plan.generation
+        self.next_offset, self.generation, self.meta = plan.next_offset, plan.generation, plan.meta
         if self.written >= 2:
             self.due, self.garbage = self.garbage, []
         self.garbage += draft.replaced

@@ -84,14 +84,23 @@ class Emitter:
                 plan = self._plan(generation())
             return await self._write(plan)
 
-    async def adopt(self, sides: Sides, generation: Callable[[], int], lock: asyncio.Lock) -> None:
-        """Side inputs change: here, and no event is judged before the manifest that names them stands."""
-        async with self._busy, lock:
-            rows = self.core.adopt(sides)
-            if not rows:  # nothing was adopted
-                return
-            self._rows.add(rows)
-            await self._write(self._plan(generation()))
+    async def adopt(
+        self, sides: Sides, generation: Callable[[], int], lock: asyncio.Lock, *, loading: bool = False
+    ) -> None:
+        """Side inputs change: here, and no event is judged before the manifest that names them stands.
+
+        While ClickHouse is away a running partition stays with the old ones, else no slice would be judged. One that
+        is `loading` has nothing to be written but the adoption's own row, so it waits for nobody.
+        """
+        async with self._busy:
+            if not loading:
+                await self._rows.flush()
+            async with lock:
+                rows = self.core.adopt(sides)
+                if not rows:  # nothing was adopted
+                    return
+                self._rows.add(rows)
+                await self._write(self._plan(generation()), flush=not loading)
 
     @property
     def sound(self) -> bool:
@@ -104,11 +113,12 @@ class Emitter:
         self._rows.add(self.core.due_rows())
         return self.writer.plan(self.core, generation)
 
-    async def _write(self, plan: Plan | None) -> int | None:
+    async def _write(self, plan: Plan | None, *, flush: bool = True) -> int | None:
         if plan is None or self.writer.nothing_new(plan):
             return self.cover
         self.torn = True
-        await self._rows.flush()
+        if flush:
+            await self._rows.flush()
         draft = self.writer.draft(plan)
         await self._tombstone(self.writer.due)
         for start in range(0, len(plan.raw), PAGES_AT_ONCE):

@@ -161,10 +161,12 @@ def _fill_array(array: PagedArray, state: LoadedState) -> None:
     same = table.block_rows == array.block_rows and table.dtype == describe(array.dtype)
     dtype = array.dtype if same else restore_dtype(table.dtype)
     array.reserve(table.used)
+    rows_written = table.used  # of a pool it is 0
     for block, value in state.pages[array.name].items():
         rows = np.frombuffer(_inflate(value, state.partition, array.name), dtype)
         start = block * table.block_rows
         array.reserve(start + len(rows))
+        rows_written = max(rows_written, start + len(rows))
         target = array.data[start : start + len(rows)]
         if same:
             target[:] = rows
@@ -174,7 +176,7 @@ def _fill_array(array: PagedArray, state: LoadedState) -> None:
     array.clean()
     if not same:
         _write_anew(state, array.name)
-        array.dirty[: -(-max(array.used, 1) // array.block_rows)] = True
+        array.dirty[: -(-max(rows_written, 1) // array.block_rows)] = True
 
 
 def _fill_blobs(blobs: Blobs, state: LoadedState) -> None:

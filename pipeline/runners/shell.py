@@ -7,6 +7,7 @@ what `cover` says. Everything that protects against lost and doubled effects is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -15,9 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
-from pipeline.core import Core, Slice
+from pipeline.core import Core, Sides, Slice
 from pipeline.emit import Emitter
-from pipeline.errors import Fatal
+from pipeline.errors import Fatal, Retry
 from pipeline.faults import reach
 from pipeline.recover import fill, load, writer_of
 from pipeline.rows import RowBuffer
@@ -48,6 +49,7 @@ class Owned:
     emitter: Emitter
     expected: int  # offset of the next record to judge
     generation: int
+    sides: Sides  # what it has adopted
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     seeks: int = 0
     nudges: int = 0  # seeks to `expected` because nothing came, without anything coming
@@ -165,7 +167,10 @@ class Shell:
     ) -> None:
         began = time.monotonic()
         loop = asyncio.get_running_loop()
-        core, state, writer = await loop.run_in_executor(self.core_thread, self._restore, number, pages, committed)
+        sides = self.sides  # newer ones may come while it loads: `keep_adopting` sees to it
+        core, state, writer = await loop.run_in_executor(
+            self.core_thread, self._restore, number, pages, committed, sides
+        )
         expected = state.next_offset if state.next_offset >= 0 else max(start, committed or 0)
         if expected > end:
             raise Fatal(
@@ -181,17 +186,19 @@ class Shell:
             pages=self._producer,
             compressor=self.page_thread,
         )
-        owned = Owned(core, emitter, expected, self.generation())
+        owned = Owned(core, emitter, expected, self.generation(), sides)
         if state.manifest is not None:
             emitter.cover = state.next_offset
-            await emitter.adopt(self.sides, self.generation, owned.lock)
+            await emitter.adopt(sides, self.generation, owned.lock, loading=True)
         self.owned[number] = owned
         log.info(
             "partition %d: epoch %d, next offset %d of %d, %d records of state, %.2f s",
             number, writer.epoch, expected, end, len(pages), time.monotonic() - began,
         )  # fmt: skip
 
-    def _restore(self, number: int, pages: Mapping[bytes, bytes], committed: int | None) -> tuple[Core, Any, Any]:
+    def _restore(
+        self, number: int, pages: Mapping[bytes, bytes], committed: int | None, sides: Sides
+    ) -> tuple[Core, Any, Any]:
         state = load(number, pages, committed)
         if state.manifest is not None and state.manifest.topic_epoch != self._topic_epoch:
             topics = self.config.topics
@@ -200,7 +207,7 @@ class Shell:
                 f"{state.manifest.topic_epoch!r}): its offsets mean something else. Delete {topics.pages} to start "
                 "from empty state, or set worker.topic_epoch to the old id if the log was carried over"
             )
-        core = self._parts.open_core(number, self.config, self.sides, self._topic_epoch, self._partitions)
+        core = self._parts.open_core(number, self.config, sides, self._topic_epoch, self._partitions)
         fill(core, state)
         return core, state, writer_of(state, self._topic_epoch, os.urandom(6).hex())
 
@@ -220,8 +227,8 @@ class Shell:
             raise Fatal(f"partition {number}: a slice came before its state was loaded in this generation")
         await self.rows.room()
         async with owned.lock:
-            if self.stopping or self.owned.get(number) is not owned:
-                return None
+            if self.stopping or self.owned.get(number) is not owned or owned.generation != self.generation():
+                return None  # waiting for room or the lock may take longer than a rebalance
             return await self._judge(owned, fetched, fresh)
 
     async def _judge(self, owned: Owned, fetched: Fetched, fresh: bool) -> int | None:
@@ -278,7 +285,10 @@ class Shell:
             for number, owned in list(self.owned.items()):
                 if now - owned.active_at >= TICK_S and owned.generation == self.generation():
                     owned.active_at = now
-                    await self._producer.publish(self.config.topics.requests, b"", b"", [(TICK_HEADER, b"1")], number)
+                    with contextlib.suppress(Retry):  # the next one will do as well
+                        await self._producer.publish(
+                            self.config.topics.requests, b"", b"", [(TICK_HEADER, b"1")], number
+                        )
 
     async def keep_adopting(self) -> None:
         """Poll the side inputs; adopt what is new at a checkpoint of its own."""
@@ -287,8 +297,14 @@ class Shell:
             sides = await self._parts.read_sides(self.config)
             if sides.catalogue.version != self.sides.catalogue.version:
                 self.sides = sides
-                for owned in list(self.owned.values()):
-                    await owned.emitter.adopt(sides, lambda owned=owned: owned.generation, owned.lock)  # type: ignore[misc]
+            for owned in list(self.owned.values()):
+                if owned.sides is not self.sides:  # also one that was loaded while they changed
+                    await self._adopt(owned)
+
+    async def _adopt(self, owned: Owned) -> None:
+        sides = self.sides
+        await owned.emitter.adopt(sides, lambda: owned.generation, owned.lock)
+        owned.sides = sides
 
     async def drain(self) -> None:
         """Before a stop: let what already waits in the log be done, within a quarter of the time that a stop has."""

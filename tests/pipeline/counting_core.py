@@ -142,6 +142,12 @@ class StillCatalogue:
         return None
 
 
+class NewerCatalogue(StillCatalogue):
+    """Its next version."""
+
+    version = "newer"
+
+
 SIDES: Final = Sides(StillCatalogue(), None, "0")
 
 

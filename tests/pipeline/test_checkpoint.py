@@ -17,7 +17,7 @@ from pipeline.errors import Fatal
 from pipeline.manifest import CHUNK_BYTES, describe, read_key, restore_dtype
 from pipeline.pages import Blobs, PagedArray
 from pipeline.recover import fill, load, writer_of
-from tests.pipeline.counting_core import COUNTS, SIDES, CountingCore
+from tests.pipeline.counting_core import COUNTS, SIDES, CountingCore, NewerCatalogue
 
 Log = list[tuple[bytes, bytes | None]]
 CONFIG = Config()
@@ -211,6 +211,15 @@ def test_a_checkpoint_without_changes_writes_a_manifest_at_most() -> None:
     assert not writer.nothing_new(writer.plan(core, 2)), "a new generation is worth a manifest"
 
 
+def test_side_inputs_that_change_no_page_are_worth_a_manifest() -> None:
+    log: Log = []
+    core, writer = new_core(), first_writer()
+    count(core, [1])
+    checkpoint(writer, core, log)
+    core.adopt(Sides(NewerCatalogue(), None, "0"))
+    assert not writer.nothing_new(writer.plan(core, 1))
+
+
 class OneTable:
     """A core of one array, for layouts."""
 
@@ -263,6 +272,23 @@ def test_a_changed_layout_takes_over_field_by_field_by_name_and_is_written_anew(
     fill(again, load(0, staged(log), None))
     assert again.array.data[:10].tobytes() == new.array.data[:10].tobytes()
     assert not again.array.dirty.any()
+
+
+def test_a_changed_layout_of_a_pool_is_written_anew_to_its_last_block() -> None:
+    """A pool's rows come and go: its `used` stays 0."""
+    old = OneTable(OLD)
+    old.array.reserve(10)
+    old.array.data["a"][:10] = range(10)
+    old.array.touch(np.arange(10))
+    log: Log = []
+    checkpoint(first_writer(), old, log)
+    new = OneTable(NEW)
+    state = load(0, staged(log), None)
+    fill(new, state)
+    checkpoint(writer_of(state, "id", "next"), new, log)
+    again = OneTable(NEW)
+    fill(again, load(0, staged(log), None))
+    assert again.array.data["a"][:10].tolist() == list(range(10))
 
 
 @pytest.mark.parametrize("dtype", [OLD, NEW, COUNTS, np.dtype([("o", "<i8"), ("p", "u1")], align=True)])

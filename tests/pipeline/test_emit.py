@@ -10,13 +10,15 @@ import pytest
 
 from pipeline.checkpoint import Checkpoint, Directory
 from pipeline.config import Config, Topics
-from pipeline.core import Slice
+from pipeline.core import Sides, Slice
 from pipeline.emit import Emitter
 from pipeline.errors import Fatal, Retry
 from pipeline.manifest import read_key
 from pipeline.ports import Columns
 from pipeline.rows import RowBuffer
-from tests.pipeline.counting_core import EVERY, SIDES, CountingCore
+from tests.pipeline.counting_core import EVERY, SIDES, CountingCore, NewerCatalogue
+
+NEWER = Sides(NewerCatalogue(), None, "0")
 
 
 class Outside:
@@ -91,6 +93,28 @@ async def test_incidents_go_out_while_the_row_sink_is_away_and_nothing_is_covere
     assert emitter.cover is None
     outside.gate.set()
     assert await waiting == 2 * EVERY
+
+
+async def test_slices_are_judged_while_an_adoption_waits_for_the_row_sink() -> None:
+    outside, lock = Outside(), asyncio.Lock()
+    emitter = emitter_of(outside, RowBuffer(outside, 1.0, 100))
+    outside.gate.clear()
+    await emitter.emit(emitter.core.process(some_slice(emitter.core, 3)))
+    adopting = asyncio.create_task(emitter.adopt(NEWER, lambda: 1, lock))
+    await outside.tried.wait()
+    assert not lock.locked(), "ClickHouse is away: no slice would be judged until it is back"
+    outside.gate.set()
+    await adopting
+    assert emitter.cover == 3
+
+
+async def test_a_partition_that_is_being_loaded_adopts_without_the_row_sink() -> None:
+    outside = Outside()
+    emitter = emitter_of(outside, RowBuffer(outside, 1.0, 100))
+    emitter.core.process(some_slice(emitter.core, 3))
+    outside.gate.clear()
+    await emitter.adopt(NEWER, lambda: 1, asyncio.Lock(), loading=True)
+    assert emitter.cover == 3
 
 
 async def test_a_checkpoint_that_is_cut_off_makes_the_arrays_unsound() -> None:
