@@ -29,6 +29,8 @@ from pipeline.sinks.clickhouse import ClickHouseSink
 SLICE: Final = 1_000
 DUE_EVERY: Final = 100_000
 """Events between two checkpoints: what a worker at full speed does in its 5 s."""
+INSERT_EVERY: Final = 20_000
+"""Events between two inserts, likewise."""
 
 OF_CORE: Final = {
     "_ours": "decode", "_detect": "detect", "_aggregate": "aggregate", "_mark_top": "aggregate", "_emit": "columns",
@@ -113,9 +115,10 @@ async def _measure(parts: list[Slice], settings: load.Load, clickhouse: ClickHou
         for part in parts:
             append_rows(rows, cores[part.partition].process(part).rows)
             done += len(part.offsets)
-            if done % DUE_EVERY < SLICE:
+            if done % DUE_EVERY < SLICE or part is parts[-1]:
                 for core in cores:
                     append_rows(rows, core.due_rows())
+            if done % INSERT_EVERY < SLICE or part is parts[-1]:
                 await _insert(sink, rows, steps)
                 rows = {}
     await sink.close()

@@ -18,7 +18,7 @@ from pipeline.bench.clock import Clock
 from pipeline.demo.children import Children
 from pipeline.errors import Fatal
 
-POLL_S: Final = 0.1
+POLL_S: Final = 0.25
 LIMIT_S: Final = 180.0
 _CONSUMED: Final = re.compile(r"^keywatch_events_consumed_total\{[^}]*\} (\S+)$", re.MULTILINE)
 _INSERTED: Final = re.compile(r'^keywatch_clickhouse_insert_rows_total\{table="requests"\} (\S+)$', re.MULTILINE)

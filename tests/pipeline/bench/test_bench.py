@@ -1,0 +1,57 @@
+"""The parts of `keywatch bench` that need no broker: its load, its clock, its steps, its report."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import msgspec
+
+from pipeline.bench import load, steps
+from pipeline.bench.clock import Clock
+from pipeline.bench.plain_agent import Judge, Request
+from pipeline.secrets import is_clean
+from schemas.event import Event
+
+START_US = 1_780_000_000_000_000
+
+
+def test_the_same_load_is_the_same_log() -> None:
+    small = load.Load(events=500, keys=50)
+    assert list(load.events(small, START_US)) == list(load.events(small, START_US))
+
+
+def test_the_log_is_events_in_order_that_the_worker_takes() -> None:
+    made = list(load.events(load.Load(events=2_000, keys=100), START_US))
+    assert [event.ts_us for event in made] == sorted(event.ts_us for event in made)
+    assert all(msgspec.json.decode(msgspec.json.encode(event), type=Event) == event for event in made)
+    assert all(map(is_clean, made))
+    assert len({event.request_id for event in made}) == len(made)
+
+
+def test_the_clock_counts_from_the_first_fifth_on() -> None:
+    clock = Clock(100)
+    assert not clock.at(10)
+    assert clock.first is None
+    assert not clock.at(20)
+    assert clock.at(100)
+    assert clock.first is not None
+    assert clock.first[1] == 20
+    assert clock.per_s > 0
+
+
+def test_slices_hold_the_whole_load_by_partition() -> None:
+    settings = load.Load(events=8_000, keys=200, partitions=2)
+    parts = steps.slices(settings, START_US)
+    assert all(len(part.offsets) == steps.SLICE for part in parts)
+    assert sum(len(part.offsets) for part in parts) > settings.events - 2 * steps.SLICE
+
+
+def test_the_plain_agent_judges_one_event_at_a_time() -> None:
+    judge, record = Judge(), b""
+    for offset, event in enumerate(islice(load.events(load.Load(events=50, keys=1), START_US), 20)):
+        request = Request(
+            **{name: getattr(event, name) for name in ("key_id", "ts_us", "client_ip", "path", "outcome")}
+        )
+        before = record
+        record, _ = judge.judge(request, offset, record)
+        assert record != before
