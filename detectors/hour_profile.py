@@ -79,7 +79,8 @@ def smoothed(state: Any) -> Any:
 @compiled
 def prior_weight(state: Any, i: int) -> float:
     """Weight of one prior; equal before anything was learned."""
-    total = float(state.weight[0]) + float(state.weight[1]) + float(state.weight[2])
+    # 0.0: compiled, float() of an f4 stays in 32 bits and so would the sum
+    total = 0.0 + float(state.weight[0]) + float(state.weight[1]) + float(state.weight[2])
     return float(state.weight[i]) / total if total > 0.0 else 1.0 / 3.0
 
 

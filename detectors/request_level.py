@@ -51,7 +51,7 @@ def profile_factor(state: Any, hour: int) -> float:
         own += kernel * here
     daily = (both + DAILY_PRIOR) / (total / 24.0 + DAILY_PRIOR)
     weekend = 1 if slot_of(hour, shift) >= 24 else 0
-    seen = float(state.hours_seen[0]) + float(state.hours_seen[1])
+    seen = 0.0 + float(state.hours_seen[0]) + float(state.hours_seen[1])  # 0.0: compiled, two f4 add in 32 bits
     share = float(state.hours_seen[weekend]) / seen if seen > 0.0 else 0.0
     prior = WEEKLY_PRIOR * (2.0 if weekend == 1 else 5.0)
     return max(0.02, (own + prior * daily) / (total * share / 24.0 + prior))
