@@ -6,6 +6,7 @@ numba). With `NUMBA_DISABLE_JIT=1` the decorator is the identity and the same co
 
 Rules for compiled code, so that both ways give the same bits (measured, tests/detectors/test_compile.py):
  - read a record's field through `float(...)` or `int(...)`: numpy keeps `float32 * 2.0` in 32 bits, numba does not;
+   two 32-bit fields in one operation through `np.float64(...)`: numba's `float` of 32 bits has 32 bits;
  - no fastmath, no `**` on floats, no `math.pow`, `lgamma`, `expm1`, `log1p`: only + - * /, sqrt, floor, exp, log;
  - divide only where the divisor cannot be 0: both raise, and a raise in the pass ends the process.
 """

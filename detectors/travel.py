@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
+import numpy as np
+
 from detectors.compile import compiled
 from detectors.detector import ERROR_NONE, NET_ANYCAST, NET_HOSTING, NET_PRIVATE, NET_PROXY, NET_SATELLITE
 from detectors.places import HOUR_US, find, short
@@ -57,8 +59,9 @@ def travels(state: Any, event: Any, config: Any) -> bool:
     there = find(state.networks, state.place_asn)
     if here >= 0 and there >= 0 and (int(state.networks[here].with_) >> there) & 1 == 1:
         return False
-    km = distance_km(float(state.place_lat), float(state.place_lon), float(event.lat), float(event.lon))
-    if km <= max(TRAVEL_KM, float(state.place_km) + float(event.accuracy_km)):
+    lat, lon, km_off = np.float64(state.place_lat), np.float64(state.place_lon), np.float64(state.place_km)
+    km = distance_km(lat, lon, np.float64(event.lat), np.float64(event.lon))
+    if km <= max(TRAVEL_KM, km_off + np.float64(event.accuracy_km)):
         return False
     hours_apart = max(60_000_000, abs(event.ts_us - state.place_us)) / HOUR_US
     return km / hours_apart > config.travel_km_per_h
