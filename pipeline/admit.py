@@ -62,11 +62,11 @@ def slots(
 
 
 @compiled
-def first_time(events: Array, book: Array, keep: Array) -> int:
+def first_time(events: Array, book: Array, keep: Array, first_us: Array) -> int:
     """keep[i] = 0, and the slot -1, where the same request of the same key came within the key's last 16.
 
-    Returns how many did. Also keeps the book: first and last event time. Events without state are kept: nothing
-    remembers them.
+    Returns how many did. Also keeps the book: first and last event time; first_us[i] is the key's first as of event
+    i, since the book tells of later events as well. Events without state are kept: nothing remembers them.
     """
     repeats = 0
     for i in range(len(events)):
@@ -88,6 +88,7 @@ def first_time(events: Array, book: Array, keep: Array) -> int:
         row.last_us = max(row.last_us, event.ts_us)
         if row.first_us == 0 or event.ts_us < row.first_us:
             row.first_us = event.ts_us
+        first_us[i] = row.first_us
     return repeats
 
 

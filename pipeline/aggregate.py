@@ -225,8 +225,12 @@ def rebuild_index(sources: Array, used: int, index: Array) -> None:
 
 
 @compiled
-def unlink(windows: Array, heads: Array, gone: Array) -> None:
-    """Take the rows `gone` (their `live` is 0 already) out of their keys' chains."""
+def unlink(windows: Array, heads: Array, gone: Array, linked: Array) -> int:
+    """Take the rows `gone` (their `live` is 0 already) out of their keys' chains.
+
+    linked: as long as `gone`; filled with the rows that stay and whose `next` was set. Returns how many.
+    """
+    n = 0
     for k in range(len(gone)):
         slot = windows[gone[k]].slot
         previous = -1
@@ -238,9 +242,13 @@ def unlink(windows: Array, heads: Array, gone: Array) -> None:
                     heads[slot] = following + 1
                 else:
                     windows[previous].next = following + 1
+                    if n == 0 or linked[n - 1] != previous:
+                        linked[n] = previous
+                        n += 1
             else:
                 previous = at
             at = following
+    return n
 
 
 def distinct(bitmaps: Array) -> Array:

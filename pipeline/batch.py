@@ -27,6 +27,7 @@ class Batch:
     places: Sequence[Place]
     clients: Sequence[str]
     routes: Sequence[str]
+    first_us: Array  # of the key's first event, as known at event i; 0: the key has no state
 
     def zone(self, i: int) -> str:
         """The key's declared time zone, else UTC."""

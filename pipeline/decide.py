@@ -20,7 +20,7 @@ from detectors.detector import Context
 from detectors.fuse import FOUND
 from pipeline.batch import Batch
 from pipeline.state import Identity, State
-from schemas.event import OUTCOMES, Event
+from schemas.event import OUTCOMES
 from schemas.incident import SEVERITIES, Band, Change, Finding, Incident, Rung, Sample, incident_id
 
 Array = np.ndarray[Any, Any]
@@ -162,17 +162,12 @@ class Decider:
 
     def _context(self, batch: Batch, i: int) -> Context:
         event = batch.source[i]
-        slot = int(batch.events["slot"][i])
         return Context(
             key_id=event.key_id, method=event.method, route=batch.routes[i], status=event.status,
             client_ip=event.client_ip, country=batch.places[i].country, asn=batch.places[i].asn,
             network=batch.places[i].network, client=batch.clients[i], local_time=batch.local_time(i),
-            time_zone=batch.zone(i), seen_days=self._seen_days(slot, event),
+            time_zone=batch.zone(i), seen_days=_seen_days(batch, i),
         )  # fmt: skip
-
-    def _seen_days(self, slot: int, event: Event) -> float:
-        first = int(self.state.book.data["first_us"][slot])
-        return max(0.0, (event.ts_us - first) / 86_400e6) if first else 0.0
 
     def _change(self, slot: int, record: Any, batch: Batch, i: int, out: Decisions) -> None:
         base = self.state.open[slot]
@@ -196,7 +191,7 @@ class Decider:
         return Incident(
             incident_id=incident_id(event.key_id, rule, event.ts_us, f"{int(batch.events['request'][i]):x}"),
             key_id=event.key_id, rule=rule, revision=0, change="opened", state="open", severity="medium",
-            rung="observe", opened_at=at, last_at=at, seen_days=round(self._seen_days(slot, event), 2),
+            rung="observe", opened_at=at, last_at=at, seen_days=round(_seen_days(batch, i), 2),
             environment=(declared.environment if declared else "") or event.environment,
             owner=declared.owner if declared else "", role=declared.role if declared else "",
             key_version=declared.version if declared else 0, geo_build=self.state.meta.geo,
@@ -221,6 +216,11 @@ class Decider:
         for record in changed:
             self._close(record, out)
         return out.incidents
+
+
+def _seen_days(batch: Batch, i: int) -> float:
+    first = int(batch.first_us[i])
+    return max(0.0, (batch.source[i].ts_us - first) / 86_400e6) if first else 0.0
 
 
 def merge(known: tuple[Finding, ...], fresh: list[Finding]) -> tuple[Finding, ...]:

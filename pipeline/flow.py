@@ -57,10 +57,9 @@ class KeyCore:
         self._next_final_us = {"minutes": NEVER_US, "hours": NEVER_US, "sources": NEVER_US}
         self._last_seen: dict[int, tuple[str, str, int, str]] = {}
         self._prefix_hash: dict[str, int] = {}
-        self._reject_run = self._reject_recent = self._record_recent = 0
         self._enricher = Enricher(sides.geo, sees_of)
         self._state.shared.used = 1
-        self.adopt(sides)
+        self._first_adoption = self.adopt(sides)
 
     # -- the core's face to a runner ------------------------------------------------------------------------------
 
@@ -91,6 +90,7 @@ class KeyCore:
     def restore(self, meta: bytes) -> None:
         """Arrays and blobs are filled."""
         self._state.restore(meta)
+        self._first_adoption = {}
         for name in self._next_final_us:
             self._next_final_us[name] = _earliest(getattr(self._state, name))
 
@@ -118,6 +118,7 @@ class KeyCore:
         decoded = self._ours(batch, decode(batch))
         self._guard(len(batch.offsets), decoded.rejects)
         effects.rejects = decoded.rejects
+        effects.rows, self._first_adoption = self._first_adoption, {}
         ts_us = np.fromiter((event.ts_us for event in decoded.events), np.int64, len(decoded.events))
         before, after = admit.watermarks(
             batch, decoded.at, ts_us, self._state.meta.watermark_us, _us(self._config.worker.lateness_s)
@@ -147,11 +148,13 @@ class KeyCore:
         at, full = 0, False
         while at < len(events):
             limit = self._config.worker.max_keys_per_partition
-            slots = admit.slots(self._state, events[at:], self._sides.catalogue.get, limit, full=full)
+            some = events[at : at + 1] if full else events[at:]  # the next one may find a key that can be evicted
+            slots = admit.slots(self._state, some, self._sides.catalogue.get, limit, full=full)
             end = at + len(slots)
             if slots:
                 self._judge(events[at:end], slots, offsets[at:end], before[at:end], effects)
-            at, full = end, end < len(events) and not self._evict(effects)
+            full = end < at + len(some) and not self._evict(int(before[end]), effects)
+            at = end
 
     def _judge(
         self, events: Sequence[Event], slots: list[int], offsets: Sequence[int], before: Array, effects: Effects
@@ -160,12 +163,13 @@ class KeyCore:
         identity = state.identity
         declared: list[Key | None] = [identity[slot].declared if slot >= 0 else None for slot in slots]  # type: ignore[union-attr]
         rich = self._enricher.columns(events, offsets, declared)
-        batch = Batch(events, declared, rich.columns, rich.places, rich.clients, rich.routes)
+        first_us = np.zeros(len(events), np.int64)
+        batch = Batch(events, declared, rich.columns, rich.places, rich.clients, rich.routes, first_us)
         numbers = batch.events
         numbers["slot"] = slots
         numbers["late"] = numbers["ts_us"] < before
         keep = np.ones(len(events), np.uint8)
-        repeats = admit.first_time(numbers, state.book.data, keep)
+        repeats = admit.first_time(numbers, state.book.data, keep, first_us)
         touched = np.unique(numbers["slot"][numbers["slot"] >= 0])
         state.keys.touch(touched)
         state.book.touch(touched)
@@ -303,7 +307,8 @@ class KeyCore:
         else:
             pool.rows["live"][gone] = 0
             heads = self._state.book.data["head_1m" if name == "minutes" else "head_1h"]
-            aggregate.unlink(pool.rows, heads, gone)
+            linked = np.empty(len(gone), np.int64)
+            pool.array.touch(linked[: aggregate.unlink(pool.rows, heads, gone, linked)])
             self._state.book.touch(np.unique(pool.rows["slot"][gone]))
             pool.release(gone)
         self._next_final_us[name] = _earliest(pool)
@@ -316,8 +321,9 @@ class KeyCore:
 
     # -- keys that come and go ------------------------------------------------------------------------------------
 
-    def _evict(self, effects: Effects) -> bool:
+    def _evict(self, watermark_us: int, effects: Effects) -> bool:
         """Make room by forgetting the keys that were used longest ago; False where all are under an incident."""
+        self._close_due(watermark_us, effects)  # as if the slice ended here: who can be evicted must not depend on it
         gone = admit.least_recent(self._state, self._config.worker.max_keys_per_partition)
         if not gone:
             return False
@@ -350,21 +356,21 @@ class KeyCore:
 
     def _guard(self, records: int, rejects: list[Reject]) -> None:
         """A bad deploy must not dead-letter everything: above the limits the worker stops."""
-        limits = self._config.worker
-        self._reject_run = self._reject_run + len(rejects) if len(rejects) == records else 0
-        self._record_recent += records
-        self._reject_recent += len(rejects)
-        share = self._reject_recent / self._record_recent
-        many = self._record_recent >= REJECT_SPAN and share > limits.max_reject_ratio
-        if many or self._reject_run > limits.max_reject_run:
+        limits, meta = self._config.worker, self._state.meta  # kept: each restart would let as many pass again
+        meta.reject_run = meta.reject_run + len(rejects) if len(rejects) == records else 0
+        meta.record_recent += records
+        meta.reject_recent += len(rejects)
+        share = meta.reject_recent / meta.record_recent
+        many = meta.record_recent >= REJECT_SPAN and share > limits.max_reject_ratio
+        if many or meta.reject_run > limits.max_reject_run:
             why = max({r.reason for r in rejects} or {"?"}, key=lambda name: sum(r.reason == name for r in rejects))
             raise Fatal(
-                f"partition {self.partition}: {share:.0%} of the last {self._record_recent} records were rejected, "
+                f"partition {self.partition}: {share:.0%} of the last {meta.record_recent} records were rejected, "
                 f"mostly '{why}': is a producer sending another format? Nothing was committed; mend it or raise "
                 "max_reject_ratio"
             )
-        if self._record_recent >= REJECT_SPAN:
-            self._record_recent = self._reject_recent = 0
+        if meta.record_recent >= REJECT_SPAN:
+            meta.record_recent = meta.reject_recent = 0
 
     def _declare_anew(self) -> None:
         for key_id, slot in self._state.slots.items():

@@ -6,6 +6,7 @@ Everything is in paged arrays and blobs, so that a checkpoint can write what cha
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
 from typing import Any, Final
 
 import msgspec
@@ -54,6 +55,9 @@ class Meta(msgspec.Struct, kw_only=True):
     catalogue: str = ""
     geo: str = ""
     config: str = ""
+    reject_run: int = 0  # records since one was good
+    reject_recent: int = 0  # rejects among the last `record_recent`
+    record_recent: int = 0
 
 
 class Pool:
@@ -129,7 +133,7 @@ class State:
     def _derive(self) -> None:
         self.slots: dict[str, int] = {}
         self.identity: list[Identity | None] = []
-        self.free_slots: list[int] = []
+        self.free_slots: list[int] = []  # a heap: the lowest is taken first, after a restart as before it
         self.open: dict[int, Incident] = {}
         for pool in (self.minutes, self.hours, self.sources):
             pool.rebuild()
@@ -146,7 +150,7 @@ class State:
             identity = msgspec.msgpack.decode(raw, type=Identity)
             self.identity[slot] = identity
             self.slots[identity.key_id] = slot
-        self.free_slots = [slot for slot in reversed(range(self.keys.used)) if self.identity[slot] is None]
+        self.free_slots = [slot for slot in range(self.keys.used) if self.identity[slot] is None]
         self.open = {slot: msgspec.msgpack.decode(raw, type=Incident) for slot, raw in self.incidents.rows.items()}
 
     def meta_bytes(self) -> bytes:
@@ -162,7 +166,7 @@ class State:
 
     def add_key(self, key_id: str, declared: Key | None) -> int:
         """A slot with zeroed records for a key that has none."""
-        slot = self.free_slots.pop() if self.free_slots else self.keys.used
+        slot = heappop(self.free_slots) if self.free_slots else self.keys.used
         if slot == self.keys.used:
             self.keys.used = self.book.used = slot + 1
             self.keys.reserve(slot + 1)
@@ -189,7 +193,7 @@ class State:
         self.book.data[slot] = np.zeros((), self.book.dtype)
         self.keys.touch(rows)
         self.book.touch(rows)
-        self.free_slots.append(slot)
+        heappush(self.free_slots, slot)
 
     def set_incident(self, slot: int, incident: Incident | None) -> None:
         """Keep or (None) drop the open incident of a key."""

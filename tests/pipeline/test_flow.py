@@ -13,7 +13,7 @@ from pipeline.core import Slice
 from pipeline.errors import Fatal
 from pipeline.flow import KeyCore
 from schemas.event import Event
-from tests.pipeline.log_of_requests import START_US, Outcome, core, log, record, slices
+from tests.pipeline.log_of_requests import GEO, START_US, Outcome, core, log, record, slices
 
 
 def run(parts: list[Slice], judge: KeyCore | None = None) -> tuple[Outcome, KeyCore]:
@@ -139,6 +139,19 @@ def test_a_flood_of_rejects_stops_the_worker_instead_of_dead_lettering_everythin
     judge = core(Config(worker=Worker(max_reject_run=100)))
     with pytest.raises(Fatal, match=r"undecodable.*another format"):
         run(slices([(b"k", b"not json", START_US // 1000)] * 300, [60, 120, 180]), judge)
+
+
+def test_a_restart_does_not_let_the_same_flood_pass_again() -> None:
+    limited = Config(worker=Worker(max_reject_run=100))
+    judge, parts = core(limited), slices([(b"k", b"not json", START_US // 1000)] * 120, [60])
+    judge.process(parts[0])
+    with pytest.raises(Fatal, match="another format"):
+        restored(judge, limited).process(parts[1])
+
+
+def test_the_first_adoption_is_a_row_like_every_other(clean: tuple[Outcome, KeyCore]) -> None:
+    adopted = {row[4]: row[5] for row in clean[0].rows["adoptions"].values()}
+    assert adopted == {"catalogue": "test-1", "geo": GEO.build, "config": "c1"}
 
 
 def test_ticks_close_windows_and_incidents_of_an_idle_partition() -> None:

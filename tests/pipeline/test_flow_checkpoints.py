@@ -1,0 +1,66 @@
+"""The core with its checkpoints: what the dirty marks bring into the pages is all that the arrays hold."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pipeline.checkpoint import Checkpoint, Directory
+from pipeline.decide import rfc3339
+from pipeline.flow import KeyCore
+from schemas.event import Event
+from tests.pipeline.log_of_requests import START_US, Record, core, log, record, slices
+from tests.pipeline.test_flow import run
+
+Pages = dict[tuple[str, int], bytes]
+MINUTE_US = 60_000_000
+
+
+def checkpoint(judge: KeyCore, writer: Checkpoint, pages: Pages) -> None:
+    """Steps 2 and 3 of the order of effects, without their sending."""
+    judge.due_rows()
+    pages.update({(table, block): raw for table, block, raw in writer.plan(judge, 1).raw})
+
+
+def assert_pages_hold_the_arrays(judge: KeyCore, pages: Pages) -> None:
+    for array in judge.arrays:
+        for block in range(len(array.dirty)):
+            raw = array.block_bytes(block)
+            assert pages.get((array.name, block), bytes(len(raw))) == raw, f"block {block} of {array.name}"
+
+
+def use(key: int, minute: float) -> Record:
+    ts_us = START_US - START_US % MINUTE_US + round(minute * MINUTE_US)
+    return record(Event(key_id=f"pk_{key}", ts_us=ts_us, outcome="success", request_id=f"{key}/{minute}"))
+
+
+def unknown(minute: float) -> Record:
+    """Of a key that never authenticates: it only moves the watermark."""
+    ts_us = START_US - START_US % MINUTE_US + round(minute * MINUTE_US)
+    return record(Event(key_id="junk", ts_us=ts_us, outcome="invalid", status=401))
+
+
+def judged(parts: list[list[Record]]) -> tuple[KeyCore, Pages]:
+    judge, writer, pages, first = core(), Checkpoint(0, "epoch", 1, "me", Directory()), Pages(), 0
+    for part in parts:
+        judge.process(slices(part, [], first)[0])
+        first += len(part)
+        checkpoint(judge, writer, pages)
+        assert_pages_hold_the_arrays(judge, pages)
+    return judge, pages
+
+
+def test_a_window_whose_neighbour_in_the_chain_is_final_is_written_again() -> None:
+    """Else its link leads into a row that another key, or the same one, takes after a restart."""
+    three_blocks = [use(key, 0.5) for key in range(384)]
+    judged([three_blocks, [use(0, 1.5)], [unknown(3.1)]])
+
+
+def test_the_books_first_use_is_that_of_the_log_not_of_the_slice() -> None:
+    """The words of an incident say since when a key is known: a late event behind it must not change them."""
+    records = [r for r in log(1) if r[0] == b"pk_1"]
+    opened = next(iter(run(slices(records, []))[0].incidents.values())).opened_at
+    at = 1 + next(i for i, r in enumerate(records) if rfc3339(msgspec.json.decode(r[1] or b"")["ts_us"]) == opened)
+    old = use(1, -9 * 24 * 60)
+    records.insert(at, (old[0], old[1], records[at][2]))
+    one, many = run(slices(records, []))[0], run(slices(records, range(len(records))))[0]
+    assert one.incidents == many.incidents
