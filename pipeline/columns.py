@@ -62,7 +62,7 @@ def _part(rows: Array, epoch: str, partition: int) -> list[str]:
 
 def _key_ids(state: State, slots: Array) -> list[str]:
     identity = state.identity
-    return [identity[slot].key_id for slot in slots.tolist()]  # type: ignore[union-attr]
+    return [identity[slot].key_id for slot in slots.tolist()]
 
 
 def _counts(rows: Array) -> Columns:

@@ -48,7 +48,9 @@ def production_parts() -> Parts:
     from pipeline.sinks.clickhouse import ClickHouseSink
 
     sides = SideReader()
-    return Parts(flow.open_core, lambda config: ClickHouseSink(config.clickhouse), sides.read, flow.warm_up, sides.close)
+    return Parts(
+        flow.open_core, lambda config: ClickHouseSink(config.clickhouse), sides.read, flow.warm_up, sides.close
+    )
 
 
 class SideReader:

@@ -21,8 +21,8 @@ import msgspec
 
 from pipeline.config import ClickHouse, Config, Kafka, Topics, Worker
 from pipeline.core import Sides
-from pipeline.ports import Columns
 from pipeline.flow import warm_up
+from pipeline.ports import Columns
 from pipeline.runners.parts import Parts
 from tests.pipeline.counting_core import SIDES, open_core
 
