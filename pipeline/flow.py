@@ -59,7 +59,8 @@ class KeyCore:
         self._prefix_hash: dict[str, int] = {}
         self._enricher = Enricher(sides.geo, sees_of)
         self._state.shared.used = 1
-        self._first_adoption = self.adopt(sides)
+        self._first_adoption: Rows = {}
+        self.adopt(sides)
 
     # -- the core's face to a runner ------------------------------------------------------------------------------
 
@@ -103,6 +104,8 @@ class KeyCore:
                 setattr(meta, name, now)
                 changed[name] = now
         self._sides = sides
+        if self.next_offset < 0:  # told with the first slice, if these are still the ones
+            self._first_adoption = {"adoptions": self._adoptions(versions)}
         if "geo" in changed:
             self._enricher = Enricher(sides.geo, sees_of)
         if "catalogue" in changed:
@@ -264,9 +267,9 @@ class KeyCore:
 
     def _remember(self, batch: Batch) -> None:
         """The newest event of each key, for `keys_last_used`."""
-        events = batch.events
-        newest = {slot: i for i, slot in enumerate(events["slot"].tolist())}
-        newest.pop(-1, None)
+        slots = batch.events["slot"]
+        last_us = self._state.book.data["last_us"][slots]  # a late event is not the newest
+        newest = {int(slots[i]): int(i) for i in np.flatnonzero((slots >= 0) & (batch.events["ts_us"] == last_us))}
         for slot, i in newest.items():
             place = batch.places[i]
             self._last_seen[slot] = (place.text, place.country, place.asn, batch.source[i].environment)

@@ -38,7 +38,8 @@ class Parts:
 
 def config_version(config: Config) -> str:
     """12 hex digits of the settings that may change a result."""
-    judged = (config.detectors, config.budget, config.worker.lateness_s, config.geo)
+    worker = config.worker
+    judged = (config.detectors, config.budget, worker.lateness_s, worker.max_keys_per_partition, config.geo)
     return hashlib.blake2b(msgspec.json.encode(judged, order="deterministic"), digest_size=6).hexdigest()
 
 

@@ -13,7 +13,7 @@ from pipeline.core import Slice
 from pipeline.errors import Fatal
 from pipeline.flow import KeyCore
 from schemas.event import Event
-from tests.pipeline.log_of_requests import GEO, START_US, Outcome, core, log, record, slices
+from tests.pipeline.log_of_requests import GEO, HOUR_US, START_US, Outcome, core, log, record, slices
 
 
 def run(parts: list[Slice], judge: KeyCore | None = None) -> tuple[Outcome, KeyCore]:
@@ -122,6 +122,17 @@ def test_an_event_from_the_future_is_refused_and_moves_no_watermark() -> None:
     outcome, judge = run(slices([record(event), (key, value, START_US // 1000)], []))
     assert outcome.rejects == {1: "future"}
     assert judge.state.meta.watermark_us == START_US - 120_000_000
+
+
+def test_a_late_event_is_not_where_a_key_was_used_last() -> None:
+    def seen(address: str, ts_us: int) -> Event:
+        return Event(key_id="pk_0", ts_us=ts_us, client_ip=address, outcome="success", request_id=address)
+
+    records = [record(seen("8.8.8.8", START_US)), record(seen("9.9.9.9", START_US - 3 * HOUR_US))]
+    for cuts in ([], [1]):
+        outcome, _ = run(slices(records, cuts))
+        ((row),) = outcome.rows["keys_last_used"].values()
+        assert "8.8.8.8" in row
 
 
 def test_a_late_event_makes_a_part_of_its_own() -> None:
