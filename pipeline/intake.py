@@ -28,7 +28,7 @@ from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.formats import FORMATS, Options, Refused, decode, place
 from pipeline.health import Health, serve
 from pipeline.history import ordered
-from pipeline.metrics import METRICS, REGISTRY
+from pipeline.metrics import METRICS, REGISTRY, process_started
 from pipeline.partitioner import PARTITIONERS
 from pipeline.ports import Publisher
 from pipeline.secrets import keyed_hash, may_hold_secret
@@ -263,6 +263,7 @@ async def _read(config: Config, source: str, paths: Sequence[Path], pump: Pump, 
     from pipeline.intake_http import from_http
     from pipeline.intake_topic import from_topic
 
+    process_started()
     server = await serve(pump.health, REGISTRY, config.intake.metrics_host, config.intake.metrics_port)
     try:
         await {"http": from_http, "kafka": from_topic}[source](config, pump, stop)

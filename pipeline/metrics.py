@@ -9,7 +9,9 @@ series for ever. One process has one `REGISTRY` of its own, so that an embedding
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass, field, fields
+from importlib.metadata import version
 from typing import Any, Final
 
 from prometheus_client import (
@@ -147,6 +149,12 @@ class Metrics:
 
 
 METRICS: Final = Metrics()
+
+
+def process_started() -> None:
+    """A service has its configuration and is about to serve: what this process is."""
+    METRICS.config_loaded.set(1)
+    METRICS.build.info({"version": version("keywatch"), "python": platform.python_version()})
 
 
 def metric_names() -> tuple[str, ...]:

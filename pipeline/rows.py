@@ -102,9 +102,11 @@ class RowBuffer:
         wait_s = FIRST_WAIT_S
         while True:
             try:
-                return await self._sink.write(table, columns)
+                with METRICS.clickhouse_insert_seconds.labels(table).time():
+                    return await self._sink.write(table, columns)
             except Retry as error:
                 self.retries += 1
+                METRICS.clickhouse_insert_errors.labels(table).inc()
                 log.warning("rows of %s not written, again in %.1f s: %s", table, wait_s, error)
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)

@@ -26,7 +26,7 @@ from pipeline.catalogue import CatalogueReader
 from pipeline.config import Config, Endpoint, Respond
 from pipeline.errors import ConfigError, Fatal
 from pipeline.health import Health, serve
-from pipeline.metrics import REGISTRY
+from pipeline.metrics import REGISTRY, process_started
 from pipeline.respond.act import Actor, NullActor, WebhookActor
 from pipeline.respond.consume import AuditLoader, Incidents, TopicReader
 from pipeline.respond.decisions import Decisions
@@ -51,6 +51,7 @@ async def run(config: Config, *, stop: asyncio.Event | None = None) -> None:
     check(config.respond)
     stop = stop or asyncio.Event()
     await _prepare_topics(config)
+    process_started()
     health = Health()
     async with AsyncExitStack() as stack:
         server = await serve(health, REGISTRY, config.respond.metrics_host, config.respond.metrics_port)

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from typing import Final
 
-from pipeline.core import Effects
+from pipeline.core import Core, Effects, Sides, Slice
+from pipeline.flow import KeyCore
+from pipeline.geo.provider import Geo
 from pipeline.metrics import METRICS
 from pipeline.rows import RowBuffer
 
 FINDINGS = "findings."
+UNKEYED: Final = frozenset({"unkeyed", "wrong_partition", "key_mismatch"})
+"""Reasons that say that a producer doesn't key by key_id: the alert KeywatchUnkeyed rests on them."""
 
 
-def slice_done(topic: str, records: int, effects: Effects, core_s: float) -> None:
+def slice_done(topic: str, batch: Slice, effects: Effects, core_s: float) -> None:
     """A slice's incidents are acknowledged. `core_s`: seconds in the core alone."""
-    METRICS.events_consumed.labels(topic).inc(records)
-    METRICS.slice_events.observe(records)
+    METRICS.events_consumed.labels(topic).inc(len(batch.offsets))
+    METRICS.slice_events.observe(len(batch.offsets))
     METRICS.slice_seconds.observe(core_s)
+    age_s = max(0.0, time.time() - batch.timestamps_ms[-1] / 1000)
+    METRICS.event_age_seconds.observe(age_s)
+    METRICS.lag_seconds.labels(topic).set(age_s)
     for reject in effects.rejects:
         METRICS.events_rejected.labels(reject.reason).inc()
+        METRICS.events_unkeyed.inc(reject.reason in UNKEYED)
     METRICS.rejected_published.inc(len(effects.rejects))
     for incident in effects.incidents:
         METRICS.incidents.labels(incident.severity, incident.change).inc()
@@ -28,10 +38,27 @@ def slice_done(topic: str, records: int, effects: Effects, core_s: float) -> Non
             METRICS.findings.labels(name.removeprefix(FINDINGS)).inc(count)
 
 
+def state_of(partition: int, core: Core) -> None:
+    """Keys and time of a partition, as its state has them."""
+    if not isinstance(core, KeyCore):
+        return
+    METRICS.tracked_keys.labels(str(partition)).set(len(core.state.slots))
+    if core.state.meta.watermark_us > 0:  # nothing was read yet: no time to be late by
+        METRICS.watermark_timestamp.labels(str(partition)).set(core.state.meta.watermark_us / 1e6)
+
+
+def sides_read(sides: Sides) -> None:
+    """The side inputs as the worker begins with; the oldest database counts."""
+    if isinstance(sides.geo, Geo) and (databases := sides.geo.databases()):
+        METRICS.geo_build_timestamp.set(min(base.built_at.timestamp() for base in databases))
+
+
 def fetched(topic: str, lags: Mapping[int, int], rows: RowBuffer) -> None:
     """The consumer's loop came round. `lags`: records that wait, by partition."""
     for partition, lag in lags.items():
         METRICS.lag_records.labels(topic, str(partition)).set(lag)
+    if not any(lags.values()):
+        METRICS.lag_seconds.labels(topic).set(0)
     METRICS.clickhouse_queue_rows.set(rows.pending_rows)
     METRICS.paused.set(float(rows.full))
 
@@ -42,6 +69,8 @@ def assigned(topic: str, before: Mapping[int, object], now: Mapping[int, object]
     METRICS.assigned_partitions.set(len(now))
     for gone in before.keys() - now.keys():
         METRICS.lag_records.labels(topic, str(gone)).set(0)
+        for gauge in (METRICS.tracked_keys, METRICS.watermark_timestamp):
+            gauge.remove(str(gone))
 
 
 def checkpoint_done(seconds: float, size_bytes: int) -> None:

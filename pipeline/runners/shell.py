@@ -247,7 +247,8 @@ class Shell:
         effects = await asyncio.get_running_loop().run_in_executor(self.core_thread, owned.core.process, batch)
         core_s = time.monotonic() - began
         await owned.emitter.emit(effects)
-        measure.slice_done(self.config.topics.requests, len(batch.offsets), effects, core_s)
+        measure.slice_done(self.config.topics.requests, batch, effects, core_s)
+        measure.state_of(batch.partition, owned.core)
         owned.emitter.cut = False
         owned.expected, owned.seeks, owned.nudges = batch.next, 0, 0
         owned.active_at = self.progress_at = time.monotonic()

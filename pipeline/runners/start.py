@@ -13,8 +13,9 @@ from pipeline.config import Config
 from pipeline.core import Sides
 from pipeline.errors import Fatal
 from pipeline.health import Health, serve
-from pipeline.metrics import REGISTRY
+from pipeline.metrics import REGISTRY, process_started
 from pipeline.ports import PageLog, Publisher, RowSink
+from pipeline.runners import measure
 from pipeline.runners.parts import Parts
 from pipeline.sinks.kafka import Producer, fetched_highwaters, log_starts
 from pipeline.sinks.topics import ensure_topics, topic_id
@@ -57,12 +58,14 @@ async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
     partitions = await ensure_topics(config)
     epoch = config.worker.topic_epoch or await topic_id(config.kafka, config.topics.requests) or config.topics.requests
     health = Health()
+    process_started()
     server = await serve(health, REGISTRY, config.worker.metrics_host, config.worker.metrics_port)
     producer = Producer(config.kafka).pages_to(config.topics.pages)
     await producer.start()
     rows = parts.open_rows(config)
     try:
         sides = await parts.read_sides(config)
+        measure.sides_read(sides)
         await compiling
         yield Ready(config, parts, producer, edges_of(config), rows, sides, epoch, partitions, health)
     finally:
