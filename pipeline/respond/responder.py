@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from pipeline.catalogue import CatalogueReader
 from pipeline.config import Config, Endpoint, Respond
@@ -36,7 +35,7 @@ from pipeline.respond.keys import FreshKeys
 from pipeline.respond.ledger import Ledger, Switched, encode
 from pipeline.respond.webhook import Poster
 from pipeline.sinks.clickhouse import ClickHouseSink
-from pipeline.sinks.kafka import Producer, by_consequence, client_settings
+from pipeline.sinks.kafka import Producer, client_settings, started
 from pipeline.sinks.topics import create_topics, partitions_of, topic_specs
 from schemas.incident import SEVERITIES
 
@@ -185,15 +184,8 @@ async def _consumer(config: Config, group: str | None) -> AsyncIterator[AIOKafka
         session_timeout_ms=int(kafka.session_timeout_s * 1000), heartbeat_interval_ms=int(kafka.heartbeat_s * 1000),
         rebalance_timeout_ms=int(kafka.rebalance_timeout_s * 1000), fetch_max_wait_ms=100,
     )  # fmt: skip
-    try:
-        await consumer.start()
-    except (KafkaError, OSError) as error:
-        await consumer.stop()
-        raise by_consequence(kafka, error) from error
-    try:
+    async with started(kafka, consumer):
         yield consumer
-    finally:
-        await consumer.stop()
 
 
 async def _prepare_topics(config: Config) -> None:

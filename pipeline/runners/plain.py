@@ -19,12 +19,12 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from pipeline.config import Config
-from pipeline.errors import ConfigError, Fatal
+from pipeline.errors import Fatal
 from pipeline.faults import reach
 from pipeline.runners.parts import Parts, production_parts
 from pipeline.runners.shell import Shell, end_process, guarded
 from pipeline.runners.slices import Positions, cut
-from pipeline.runners.start import Ready, prepare, tasks_of
+from pipeline.runners.start import Ready, exit_code, prepare, tasks_of
 from pipeline.sinks.kafka import client_settings, committed_offsets, read_pages
 
 log = logging.getLogger(__name__)
@@ -211,11 +211,4 @@ async def _until_stopped(worker: PlainWorker, stop: asyncio.Event) -> int:
 
 def main(config: Config, parts: Parts | None = None) -> int:
     """Run the worker; returns the exit code, as the Faust worker does."""
-    try:
-        return asyncio.run(run(config, parts or production_parts()))
-    except ConfigError as error:
-        log.critical("%s", error)
-        return 2
-    except Fatal as error:
-        log.critical("%s", error)
-        return 1
+    return exit_code(run(config, parts or production_parts()))

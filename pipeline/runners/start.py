@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pipeline.config import Config
 from pipeline.core import Sides
-from pipeline.errors import Fatal
+from pipeline.errors import ConfigError, Fatal
 from pipeline.health import Health, serve
 from pipeline.metrics import REGISTRY, process_started
 from pipeline.ports import PageLog, Publisher, RowSink
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 class Link(Publisher, PageLog, Protocol):
     """Both ways to Kafka in one."""
 
+
+log = logging.getLogger(__name__)
 
 Edges = tuple[dict[int, int], dict[int, int]]
 """Of each partition of the requests topic: first offset the log still has, and its end."""
@@ -94,6 +97,18 @@ def tasks_of(shell: Shell) -> list[Coroutine[Any, Any, None]]:
         shell.keep_adopting(),
         watch(shell),
     ]
+
+
+def exit_code(running: Coroutine[Any, Any, int]) -> int:
+    """Run a runner to its end; what stops it from outside is one clear line and the code of it."""
+    try:
+        return asyncio.run(running)
+    except ConfigError as error:
+        log.critical("%s", error)
+        return 2
+    except Fatal as error:
+        log.critical("%s", error)
+        return 1
 
 
 async def watch(shell: Shell) -> None:

@@ -18,12 +18,12 @@ from faust.types import TP
 from mode import CrashingSupervisor
 
 from pipeline.config import Config, Kafka
-from pipeline.errors import ConfigError, Fatal
+from pipeline.errors import Fatal
 from pipeline.faults import reach
 from pipeline.runners.parts import Parts, production_parts
 from pipeline.runners.shell import EXIT_FATAL, Owned, Shell, end_process, guarded
 from pipeline.runners.slices import PageTable, PassThrough, transport_of
-from pipeline.runners.start import Ready, prepare, tasks_of
+from pipeline.runners.start import Ready, exit_code, prepare, tasks_of
 from pipeline.sinks.kafka import committed_offsets, ssl_context, stage
 
 log = logging.getLogger(__name__)
@@ -302,14 +302,7 @@ async def _until_stopped(worker: FaustWorker, stop: asyncio.Event) -> int:
 
 def main(config: Config, parts: Parts | None = None) -> int:
     """Run the worker; returns the exit code. Errors before the start are one clear line."""
-    try:
-        return asyncio.run(run(config, parts or production_parts()))
-    except ConfigError as error:
-        log.critical("%s", error)
-        return 2
-    except Fatal as error:
-        log.critical("%s", error)
-        return 1
+    return exit_code(run(config, parts or production_parts()))
 
 
 __all__ = ["EXIT_FATAL", "main"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +33,7 @@ from aiokafka.helpers import create_ssl_context
 
 from pipeline.config import Kafka
 from pipeline.errors import ConfigError, Fatal, Retry
+from pipeline.ports import Headers
 
 log = logging.getLogger(__name__)
 
@@ -132,12 +133,7 @@ class Producer:
         await self._producer.stop()
 
     async def publish(
-        self,
-        topic: str,
-        key: bytes,
-        value: bytes,
-        headers: Sequence[tuple[str, bytes]] = (),
-        partition: int | None = None,
+        self, topic: str, key: bytes, value: bytes, headers: Headers = (), partition: int | None = None
     ) -> int:
         """Send and await the acknowledgement; returns the offset. Raises Retry, Fatal where no retry helps."""
         try:
@@ -163,13 +159,20 @@ async def side_consumer(kafka: Kafka, **settings: Any) -> AsyncIterator[Any]:
     consumer = AIOKafkaConsumer(
         **client_settings(kafka), group_id=None, enable_auto_commit=False, auto_offset_reset="earliest", **settings
     )
+    async with started(kafka, consumer):
+        yield consumer
+
+
+@asynccontextmanager
+async def started(kafka: Kafka, consumer: AIOKafkaConsumer) -> AsyncIterator[None]:
+    """The consumer runs inside. Raises what `by_consequence` makes of an answer that fails."""
     try:
         await consumer.start()
     except (KafkaError, OSError) as error:
         await consumer.stop()
         raise by_consequence(kafka, error) from error
     try:
-        yield consumer
+        yield
     finally:
         await consumer.stop()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from pipeline.core import Sides, Slice
 from pipeline.emit import Emitter
 from pipeline.errors import Fatal, Retry
 from pipeline.manifest import read_key
-from pipeline.ports import Columns
+from pipeline.ports import Columns, Headers
 from pipeline.rows import RowBuffer
 from tests.pipeline.counting_core import EVERY, SIDES, CountingCore, NewerCatalogue
 
@@ -43,12 +43,7 @@ class Outside:
         pass
 
     async def publish(
-        self,
-        topic: str,
-        key: bytes,
-        value: bytes,
-        headers: Sequence[tuple[str, bytes]] = (),
-        partition: int | None = None,
+        self, topic: str, key: bytes, value: bytes, headers: Headers = (), partition: int | None = None
     ) -> int:
         self.seen.append(("publish", topic))
         return 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import socket
-from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from pipeline.formats import FORMATS, Options
 from pipeline.intake import NoKeyLane, Outgoing, Pump, _partitioner, _read, check, from_files, outgoing, route, run
 from pipeline.intake_http import MAX_BODY_BYTES, from_http, make_app
 from pipeline.partitioner import PARTITIONERS
+from pipeline.ports import Headers
 from schemas.event import MAX_EVENT_BYTES, Event
 from schemas.reasons import REASONS, Rejected
 from tests.schemas import examples
@@ -41,12 +41,7 @@ class Broker:
     asked: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def publish(
-        self,
-        topic: str,
-        key: bytes,
-        value: bytes,
-        headers: Sequence[tuple[str, bytes]] = (),
-        partition: int | None = None,
+        self, topic: str, key: bytes, value: bytes, headers: Headers = (), partition: int | None = None
     ) -> int:
         self.asked.set()
         if self.gate is not None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -17,7 +16,7 @@ from pipeline.config import ClickHouse, Config, Worker
 from pipeline.core import Sides, Slice
 from pipeline.errors import Retry
 from pipeline.health import Health
-from pipeline.ports import Columns
+from pipeline.ports import Columns, Headers
 from pipeline.recover import fill, load
 from pipeline.runners.parts import Parts
 from pipeline.runners.shell import Fetched, Shell
@@ -53,12 +52,7 @@ class World:
         self.until_crash -= 1
 
     async def publish(
-        self,
-        topic: str,
-        key: bytes,
-        value: bytes,
-        headers: Sequence[tuple[str, bytes]] = (),
-        partition: int | None = None,
+        self, topic: str, key: bytes, value: bytes, headers: Headers = (), partition: int | None = None
     ) -> int:
         """Publisher."""
         self.step()

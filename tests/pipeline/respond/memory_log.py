@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pipeline.errors import Retry
+from pipeline.ports import Headers
 from pipeline.respond.audit import Positioned
 from tests.pipeline.respond.incidents import NOW_S
 
@@ -68,12 +69,7 @@ class MemoryPublisher:
     lost: int = 0
 
     async def publish(
-        self,
-        topic: str,
-        key: bytes,
-        value: bytes,
-        headers: Sequence[tuple[str, bytes]] = (),
-        partition: int | None = None,
+        self, topic: str, key: bytes, value: bytes, headers: Headers = (), partition: int | None = None
     ) -> int:
         self.fuse.before_effect()
         offset = self.log.append(topic, key, value)
