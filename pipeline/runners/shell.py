@@ -273,9 +273,17 @@ class Shell:
             measure.checkpoint_done(time.monotonic() - began, written)
 
     async def keep_checkpointing(self) -> None:
-        """Every `checkpoint_s`, idle tails too."""
+        """Every `checkpoint_s`, idle tails too; not first thing after the process was frozen past its session.
+
+        Others may own the partitions by then, and a second checkpoint of ours would overwrite pages they took over.
+        """
+        pause_s = self.config.worker.checkpoint_s
         while True:
-            await asyncio.sleep(self.config.worker.checkpoint_s)
+            began = time.monotonic()
+            await asyncio.sleep(pause_s)
+            if time.monotonic() - began > pause_s + self.config.kafka.session_timeout_s:
+                log.warning("frozen for %.0f s: no checkpoint before the group has told", time.monotonic() - began)
+                continue
             await self.checkpoint_all()
 
     async def keep_ticking(self) -> None:
