@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import csv
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from clickhouse_connect.driver.client import Client
@@ -21,14 +22,21 @@ from rich.table import Table
 from pipeline import queries
 from pipeline.config import ClickHouse, Config
 from pipeline.sinks.connect import connect
-from schemas.incident import Finding
+from schemas.incident import Band, Finding
 
 FLEET_LIMIT: Final = 50
 FLEET_DAYS: Final = 1.0
 KEY_DAYS: Final = 30.0
 MISSING: Final = 1
 
+SHORT_ID: Final = 12
+"""Of the 32 letters of an incident's id: `explain` takes any beginning that only one has."""
+
+Row = dict[str, Any]
 Column = tuple[str, Callable[[Any], str]]
+"""A field and how CSV writes it."""
+Shown = tuple[str, Callable[[Row], str], Literal["left", "right"]]
+"""A table's column: its head, its text of a row, its side."""
 
 
 def print_keys(config: Config, key: str = "", as_json: bool = False, output: str = "table") -> int:
@@ -47,7 +55,12 @@ def _fleet(client: Client, output: str) -> int:
         {**_plain(row), **_plain(errors.get(row.key_id)), **_plain(last.get(row.key_id)), "requests": row.requests}
         for row in used
     ]
-    return _show("keys, their last day of use", rows, _KEY_COLUMNS, output)
+    if output != "table":
+        return _export(rows, _KEY_COLUMNS, output)
+    if not rows:
+        return _say("no key was used yet, or none in the last day of use")
+    _table("keys, their last day of use", rows, _FLEET)
+    return _say("more about one: keywatch keys KEY")
 
 
 def _one_key(client: Client, key: str, output: str) -> int:
@@ -62,8 +75,28 @@ def _one_key(client: Client, key: str, output: str) -> int:
         answer = {"key_id": key, "days": KEY_DAYS, "last_used": last[0], "requests": used, "errors": errors}
         return _write_json({**answer, "places": places})
     row = {name: value for part in (used, errors, last) for item in part for name, value in _plain(item).items()}
-    _show(f"{key}, last {KEY_DAYS:.0f} days", [row], _KEY_COLUMNS, output)
-    return _show("used from", [_plain(place) for place in places], _PLACE_COLUMNS, output)
+    if output == "csv":
+        _export([row], _KEY_COLUMNS, output)
+        _say("")
+        return _export([_plain(place) for place in places], _PLACE_COLUMNS, output)
+    _say(_key_words(key, row))
+    _table("used from", [_plain(place) for place in places], _PLACES)
+    return _say(f"its incidents: keywatch incidents --key {key}")
+
+
+def _key_words(key: str, row: Row) -> str:
+    """One key's numbers; a key that was used last before the period has none but its last use."""
+    lines = [f"{key} ({row['environment']}), last {KEY_DAYS:.0f} days"]
+    if row.get("requests"):
+        per_hour, busiest = _number(row["per_hour"]), _number(row["busiest_hour"])
+        kinds = ", ".join(f"{name[5:]} {_share(row[name])}" for name in _ERROR_KINDS if row[name])
+        lines += [
+            f"  requests   {_number(row['requests'])}, {per_hour} in an active hour, {busiest} in the busiest",
+            f"  errors     {_share(row['error_rate'])}" + (f" ({kinds})" if kinds else ""),
+        ]
+    used = f"{_when(row['last_used_us'])} from {row['client_ip']} ({_place(row)})"
+    lines += [f"  last used  {used}", f"  first seen {_when(row['first_used_us'])}", ""]
+    return "\n".join(folded for line in lines for folded in _folded(line, _width()))
 
 
 def print_incidents(
@@ -71,8 +104,16 @@ def print_incidents(
 ) -> int:
     """The newest incidents, of one key or of all."""
     with _connected(config.clickhouse) as client:
-        rows = [_plain(row) for row in queries.newest_incidents(client, key, limit)]
-    return _show("incidents, the newest first", rows, _INCIDENT_COLUMNS, "json" if as_json else output)
+        rows = queries.newest_incidents(client, key, limit)
+    output = "json" if as_json else output
+    if output != "table":
+        return _export([_plain(row) for row in rows], _INCIDENT_COLUMNS, output)
+    if not rows:
+        return _say(f"no incidents of {key}" if key else "no incidents")
+    for row in rows:
+        _say(f"{row.incident_id[:SHORT_ID]}  {_when(row.opened_us)}  {row.severity}, {row.state}, advice: {row.rung}")
+        _say("\n".join(_folded(f"  {row.text}", _width())))
+    return _say("why: keywatch explain ID")
 
 
 def print_explanation(config: Config, incident_id: str, as_json: bool = False) -> int:
@@ -84,35 +125,60 @@ def print_explanation(config: Config, incident_id: str, as_json: bool = False) -
         return MISSING
     if as_json:
         return _write_json(found)
-    _explain(found)
+    _say("\n".join(explanation_lines(found, _width())))
     return 0
 
 
-def _explain(found: queries.Explanation) -> None:
-    incident, console = found.incident, Console()
-    console.print(f"[bold]{escape(incident.text)}[/bold]")
-    console.print(
-        f"{incident.severity}, {incident.state}, rule {incident.rule}, recommends {incident.rung}; "
-        f"{incident.opened_at} to {incident.last_at}, {incident.events} events; "
-        f"rarer than once in about {incident.return_period_days:,.0f} days of this key, {incident.seen_days:.0f} seen"
-    )
-    _show("findings", [_finding(finding) for finding in incident.findings], _FINDING_COLUMNS, "table")
-    console.print(_normal_words(found.normal), highlight=False)
-    _show("requests of the evidence", [_plain(row) for row in found.evidence], _EVIDENCE_COLUMNS, "table")
+def explanation_lines(found: queries.Explanation, width: int) -> list[str]:
+    """The whole explanation as lines of at most `width` characters, where words allow it."""
+    incident = found.incident
+    span = f"{_moment(incident.opened_at)} to {_moment(incident.last_at)}, {_count(incident.events, 'event')}"
+    lines = [
+        incident.text,
+        f"{incident.severity}, {incident.state}, advice: {incident.rung}; {span}; key known for "
+        f"{_count(round(incident.seen_days), 'day')}; rule {incident.rule}; id {incident.incident_id}",
+        "", "found", *(_finding_words(finding) for finding in incident.findings),
+        "", *_normal_words(found.normal),
+        "", f"requests of the evidence{' (none)' if not found.evidence else ''}",
+        *(_evidence_words(row) for row in found.evidence),
+    ]  # fmt: skip
     if found.responses:
-        _show("responses", [_plain(row) for row in found.responses], _RESPONSE_COLUMNS, "table")
+        lines += ["", "responses", *(_response_words(row) for row in found.responses)]
+    return [folded for line in lines for folded in _folded(line, width)]
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def _folded(line: str, width: int) -> list[str]:
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    fill = textwrap.TextWrapper(width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return fill.wrap(line) or [""]
+
+
+def _finding_words(finding: Finding) -> str:
+    request = f", request {finding.sample.request_id}" if finding.sample.request_id else ""
     band = finding.expected
-    usual = f"{band.median:g} [{band.low:g}-{band.high:g}] {finding.unit}"
-    return {**_plain(finding), "usual": usual, "request_id": finding.sample.request_id}
+    numbers = f"observed {_number(finding.observed)}, usual {_band(band)} {finding.unit}"
+    when = f"{_number(finding.bits)} bits; {_moment(finding.at)}{request}"
+    return f"  {finding.detector}: {finding.text} ({numbers}; {when})"
 
 
-def _normal_words(normal: queries.Normal) -> str:
+def _band(band: Band) -> str:
+    return f"{_number(band.median)} [{_number(band.low)}-{_number(band.high)}]"
+
+
+def _evidence_words(row: queries.EvidenceLine) -> str:
+    request = f", request {row.request_id}" if row.request_id else ""
+    what = f"{row.status} {row.outcome}: {row.method} {row.route}"
+    return f"  {_when(row.at_us)} {what} from {row.client_ip} ({_place(_plain(row))}), {row.client or '-'}{request}"
+
+
+def _response_words(row: queries.ResponseLine) -> str:
+    return f"  {_when(row.at_us)} {row.stage}: {row.rung} {row.verdict}, {row.reason}"
+
+
+def _normal_words(normal: queries.Normal) -> list[str]:
     """The normal in one line per dimension."""
     if not normal.active_hours:
-        return f"normal for this key: no use in the {normal.days} days before\n"
+        return [f"normal for this key: no use in the {normal.days} days before"]
     head = (
         f"normal for this key ({normal.days} days before): {normal.median:g} requests in an active hour "
         f"[{normal.low:g}-{normal.high:g}], {normal.active_hours} active hours"
@@ -121,7 +187,7 @@ def _normal_words(normal: queries.Normal) -> str:
     for dimension in ("country", "network", "client", "route"):
         values = [f"{u.value or '-'} {u.share:.0%}" for u in normal.usual if u.dimension == dimension]
         lines.append(f"  {dimension}: {', '.join(values)}")
-    return escape("\n".join(lines) + "\n")
+    return lines
 
 
 @contextmanager
@@ -133,25 +199,37 @@ def _connected(config: ClickHouse) -> Iterator[Client]:
         client.close()
 
 
-def _plain(row: msgspec.Struct | None) -> dict[str, Any]:
+def _plain(row: msgspec.Struct | None) -> Row:
     return {} if row is None else msgspec.structs.asdict(row)
 
 
-def _show(title: str, rows: Sequence[dict[str, Any]], columns: Sequence[Column], output: str) -> int:
+def _export(rows: Sequence[Row], columns: Sequence[Column], output: str) -> int:
+    """JSON as the queries give it; CSV with plain numbers, shares from 0 to 1 and RFC 3339 times."""
     if output == "json":
         return _write_json(rows)
-    if output == "csv":
-        writer = csv.DictWriter(sys.stdout, [name for name, _ in columns], extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows({name: shown(row.get(name, "")) for name, shown in columns} for row in rows)
-        return 0
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for name, _ in columns:
-        table.add_column(name.removesuffix("_us").replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(shown(row[name])) if name in row else "" for name, shown in columns))
-    Console().print(table)
+    writer = csv.DictWriter(sys.stdout, [name for name, _ in columns], extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows({name: shown(row.get(name, "")) for name, shown in columns} for row in rows)
     return 0
+
+
+def _table(title: str, rows: Sequence[Row], columns: Sequence[Shown]) -> None:
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for name, _, justify in columns:
+        table.add_column(name, overflow="fold", justify=justify, no_wrap=name != columns[0][0])
+    for row in rows:
+        table.add_row(*(escape(shown(row)) for _, shown, _ in columns))
+    Console(highlight=False).print(table)
+
+
+def _say(text: str) -> int:
+    """A line or more; what a caller of the API chose can't steer the terminal."""
+    sys.stdout.write("".join(c if c.isprintable() or c == "\n" else "?" for c in text) + "\n")
+    return 0
+
+
+def _width() -> int:
+    return max(40, Console().width)
 
 
 def _write_json(value: Any) -> int:
@@ -162,6 +240,10 @@ def _write_json(value: Any) -> int:
 
 def _when(time_us: int) -> str:
     return datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _minute(time_us: int) -> str:
+    return datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%MZ")
 
 
 def _share(value: float) -> str:
@@ -177,69 +259,58 @@ def _network(asn: int) -> str:
 
 
 def _list(values: Sequence[str]) -> str:
-    return ", ".join(values)
+    return " ".join(values)
 
 
+def _place(row: Row) -> str:
+    return " ".join(part for part in (row.get("country", ""), _network(row.get("asn", 0))) if part) or "no place"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _moment(text: str) -> str:
+    """RFC 3339 with microseconds, as people read it."""
+    return _when(round(datetime.fromisoformat(text).timestamp() * 1e6))
+
+
+def _iso(time_us: int | str) -> str:
+    return _when(time_us).replace(" ", "T") if isinstance(time_us, int) else ""
+
+
+_ERROR_KINDS: Final = ("rate_401", "rate_403", "rate_404", "rate_429", "rate_4xx", "rate_5xx")
+_FLEET: Final[tuple[Shown, ...]] = (
+    ("key", lambda row: str(row["key_id"]), "left"),
+    ("requests", lambda row: _number(row["requests"]), "right"),
+    ("per hour", lambda row: _number(row["per_hour"]), "right"),
+    ("errors", lambda row: _share(row.get("error_rate", 0.0)), "right"),
+    ("last used", lambda row: _minute(row["last_used_us"]) if "last_used_us" in row else "", "left"),
+    ("from", _place, "left"),
+)
+_PLACES: Final[tuple[Shown, ...]] = (
+    ("place", _place, "left"),
+    ("requests", lambda row: _number(row["requests"]), "right"),
+    ("share", lambda row: _share(row["share"]), "right"),
+    ("first", lambda row: _minute(row["first_us"]), "left"),
+    ("last", lambda row: _minute(row["last_us"]), "left"),
+)
 _KEY_COLUMNS: Final[tuple[Column, ...]] = (
-    ("key_id", str),
-    ("environment", str),
-    ("requests", _number),
-    ("per_hour", _number),
-    ("busiest_hour", _number),
-    ("error_rate", _share),
-    ("rate_401", _share),
-    ("rate_403", _share),
-    ("rate_404", _share),
-    ("rate_429", _share),
-    ("rate_5xx", _share),
-    ("last_used_us", _when),
-    ("client_ip", str),
-    ("country", str),
-    ("asn", _network),
+    *((name, str) for name in ("key_id", "environment", "requests", "per_hour", "busiest_hour", "error_rate")),
+    *((name, str) for name in _ERROR_KINDS),
+    ("last_used_us", _iso),
+    *((name, str) for name in ("client_ip", "country", "asn")),
 )
 _PLACE_COLUMNS: Final[tuple[Column, ...]] = (
-    ("country", str),
-    ("asn", _network),
-    ("requests", _number),
-    ("share", _share),
-    ("prefixes", str),
-    ("first_us", _when),
-    ("last_us", _when),
+    *((name, str) for name in ("country", "asn", "requests", "share", "prefixes")),
+    ("first_us", _iso),
+    ("last_us", _iso),
 )
 _INCIDENT_COLUMNS: Final[tuple[Column, ...]] = (
-    ("incident_id", str),
-    ("opened_us", _when),
-    ("severity", str),
-    ("state", str),
-    ("rung", str),
+    *((name, str) for name in ("incident_id", "key_id")),
+    ("opened_us", _iso),
+    ("last_us", _iso),
+    *((name, str) for name in ("severity", "state", "rung", "events", "return_period_days")),
     ("detectors", _list),
     ("text", str),
-)
-_FINDING_COLUMNS: Final[tuple[Column, ...]] = (
-    ("detector", str),
-    ("at", str),
-    ("bits", _number),
-    ("observed", _number),
-    ("usual", str),
-    ("text", str),
-    ("request_id", str),
-)
-_EVIDENCE_COLUMNS: Final[tuple[Column, ...]] = (
-    ("at_us", _when),
-    ("request_id", str),
-    ("method", str),
-    ("route", str),
-    ("status", str),
-    ("outcome", str),
-    ("client_ip", str),
-    ("country", str),
-    ("asn", _network),
-    ("client", str),
-)
-_RESPONSE_COLUMNS: Final[tuple[Column, ...]] = (
-    ("at_us", _when),
-    ("stage", str),
-    ("verdict", str),
-    ("rung", str),
-    ("reason", str),
 )

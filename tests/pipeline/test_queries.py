@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -188,7 +191,9 @@ def test_the_command_prints_keys_as_table_json_and_csv(
     one = json.loads(capsysbinary.readouterr().out)
     assert [place["country"] for place in one["places"]] == ["DE", "RO"]
     assert print_keys(config, output="csv") == 0
-    assert capsysbinary.readouterr().out.splitlines()[1].startswith(b"office,")
+    row = next(csv.DictReader(io.StringIO(capsysbinary.readouterr().out.decode())))
+    assert row["key_id"] == "office" and float(row["requests"]) > 0 and 0 <= float(row["error_rate"]) <= 1
+    assert datetime.fromisoformat(row["last_used_us"]).tzinfo is not None
     assert print_keys(config, "office") == 0
     assert b"RO" in capsysbinary.readouterr().out
 
@@ -202,6 +207,25 @@ def test_the_command_explains_an_incident_in_words_and_numbers(
     shown = capsysbinary.readouterr().out.decode()
     for words in ("office: [many] requests", "9 [3-21]", "r-1", "10 requests in an active hour", "simulated"):
         assert words in shown, words
+
+
+def test_what_people_read_fits_eighty_columns(
+    filled: ClickHouse, capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    config = Config(clickhouse=filled)
+    print_keys(config)
+    print_keys(config, "office")
+    print_incidents(config)
+    print_explanation(config, "abab")
+    shown = capsysbinary.readouterr().out.decode()
+    assert [line for line in shown.splitlines() if len(line) > 80] == []
+    assert "office" in shown
+
+
+def test_no_incidents_are_said_in_words(filled: ClickHouse, capsys: pytest.CaptureFixture[str]) -> None:
+    assert print_incidents(Config(clickhouse=filled), "nobody") == 0
+    assert capsys.readouterr().out == "no incidents of nobody\n"
 
 
 def test_what_is_not_there_is_said_and_is_exit_code_1(filled: ClickHouse, capsys: pytest.CaptureFixture[str]) -> None:
