@@ -91,7 +91,6 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     stuck_s: Seconds = 120.0  # records wait and no slice was done for so long: the worker ends itself
     lateness_s: Seconds = 120.0
     max_keys_per_partition: Count = 200_000
-    max_windows_per_partition: Count = 1_000_000
     partitioner: Annotated[str, Meta(pattern="^(murmur2|crc32)$")] = (
         "murmur2"  # murmur2 (Java, librdkafka *_random) | crc32 (librdkafka's default)
     )
@@ -193,6 +192,8 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> C
     for name in sorted(environ):
         if name.startswith(PREFIX) and "__" in name:
             _override(tree, name, environ[name])
+        elif name.startswith(PREFIX):
+            _refuse_single_underscore(name)
     return build(tree)
 
 
@@ -292,6 +293,15 @@ def _override(tree: Tree, variable: str, text: str) -> None:
     else:
         tree.pop(name.removesuffix("_file"), None)
         tree[name] = text
+
+
+def _refuse_single_underscore(variable: str) -> None:
+    """KEYWATCH_KAFKA_BROKERS would be ignored in silence, and the worker go to localhost. Raises ConfigError."""
+    section, _, name = variable.removeprefix(PREFIX).lower().partition("_")
+    fields = _fields(_fields(Config).get(section))
+    if name in fields or _is_secret_file(name, fields):
+        meant = f"{PREFIX}{section.upper()}__{name.upper()}"
+        raise ConfigError(f"{variable} is no setting; did you mean {meant} (two underscores)?")
 
 
 def _parse(variable: str, text: str, kind: Any) -> Any:

@@ -151,3 +151,13 @@ def test_the_schema_names_every_section_and_bound() -> None:
     assert described["Kafka"]["properties"]["partitions"]["minimum"] == 1
     assert described["ClickHouse"]["properties"]["password"]["type"] == "string"
     msgspec.json.encode(described)
+
+
+@pytest.mark.parametrize("name", ["KAFKA_BROKERS", "CLICKHOUSE_PASSWORD_FILE"])
+def test_a_variable_with_one_underscore_is_not_ignored_in_silence(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"did you mean KEYWATCH_{name.replace('_', '__', 1)}"):
+        load(environ={f"KEYWATCH_{name}": "x"})
+
+
+def test_variables_that_are_no_settings_are_left_alone() -> None:
+    assert load(environ={"KEYWATCH_DATA": "/x", "KEYWATCH_LOG_LEVEL": "info", "KEYWATCH_FAULT": ""}) == Config()
