@@ -41,7 +41,7 @@ DENIED: Final = 0
 MISSING: Final = 1
 THROTTLED: Final = 2
 FAILED: Final = 3
-NAMES: Final = ("401 and 403", "404", "429", "5xx")
+NAMES: Final = ("401 or 403", "404", "429", "5xx")
 KEEP: Final = 0.97  # per visit
 PRIOR_UNITS: Final = 2.0
 UNITS_MAX: Final = 18.0  # of the key's own decayed units, so that a + b <= 20
@@ -313,7 +313,8 @@ def explain(reading: Any, context: Context) -> str:
     """In words: "403 on 9 of 12 routes of this visit, where 0 [0-1] are usual"."""
     kind = NAMES[int(reading["a"])]
     usual = f"{reading['median']:.0f} [{reading['low']:.0f}-{reading['high']:.0f}] are usual"
-    return f"{kind} on {reading['observed']:.0f} of {reading['b']:.0f} routes of this visit, where {usual}"
+    tried = f"{reading['observed']:.0f} of {reading['b']:.0f} routes" if reading["b"] > 1 else "the only route"
+    return f"{kind} on {tried} of this visit, where {usual}"
 
 
 ERRORS: Final = Detector(

@@ -304,7 +304,8 @@ def explain(reading: Any, context: Context) -> str:
     """In words: "from AS64500 (NAME) in RO, never seen for this key in 14 days"."""
     kind = int(reading["b"]) // 65_536
     name = f" ({context.network})" if context.network else ""
-    place = f"from AS{int(reading['a'])}{name}" + (f" in {context.country}" if context.country else "")
+    network = f"AS{int(reading['a'])}{name}" if reading["a"] else "an unknown network"
+    place = f"from {network}" + (f" in {context.country}" if context.country else "")
     since = f"for this key in {max(1, round(context.seen_days))} days"
     said = []
     if kind & NEW_NETWORK:

@@ -289,6 +289,8 @@ def explain(reading: Any, context: Context) -> str:
     zone = context.time_zone or "UTC"
     if reading.b == 1.0:
         return f"{when} ({zone}), outside its declared business hours"
+    if (hour % 24 - reading.low) % 24 <= (reading.high - reading.low) % 24:  # rare between its usual hours
+        return f"{when} ({zone}), an hour in which it is rarely used"
     return f"{when}, usually {reading.low:02.0f}-{reading.high:02.0f} h ({zone})"
 
 

@@ -61,7 +61,7 @@ def exit_code(run: Callable[[], int | None]) -> int:
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         where = f" {error.filename}" if error.filename else ""
-        return _say(f"the disk is full:{where}" if full else f"{error.strerror or error}{where}", 1)
+        return _say(f"the disk is full{where and f':{where}'}" if full else f"{error.strerror or error}{where}", 1)
     except KeyboardInterrupt:
         return 130
 

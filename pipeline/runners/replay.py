@@ -21,7 +21,7 @@ from rich.table import Table
 from pipeline.catalogue import Catalogue, load_file
 from pipeline.config import Config, load
 from pipeline.core import Effects, Sides, Slice
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Fatal
 from pipeline.flow import KeyCore, open_core, warm_up
 from pipeline.formats import FORMATS, Options, Refused
 from pipeline.geo.provider import open_geo
@@ -272,7 +272,7 @@ def show(outcome: Outcome, console: Console) -> None:
 
 
 def main(options: ReplayOptions) -> int:
-    """Run, write and print; 0 unless the options are wrong (ConfigError)."""
+    """Run, write and print; 0. Raises ConfigError for wrong options, Fatal where no record could be read."""
     outcome = run(options)
     if options.out is not None:
         write(outcome, options.out)
@@ -280,4 +280,6 @@ def main(options: ReplayOptions) -> int:
         sys.stdout.write(msgspec.json.encode(outcome.summary()).decode() + "\n")
     else:
         show(outcome, Console())
+    if outcome.rejected and not outcome.events:
+        raise Fatal("no record was an event; `keywatch doctor --sample FILE` names a log's format (option --format)")
     return 0

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -98,7 +99,13 @@ def _on_connect(config: ClickHouse, error: ClickHouseError) -> Exception:
         )
     if code == 81:
         return ConfigError(f"{display_name(config)} has no database {config.database!r}: run `keywatch migrate`")
-    return Retry(f"{display_name(config)} doesn't answer: {first_line(error)}")
+    return Retry(f"{display_name(config)} doesn't answer: {_transport(error)}; check clickhouse.url and the server")
+
+
+def _transport(error: ClickHouseError) -> str:
+    """The system's own words out of urllib3's, which name each layer; else the error's first line."""
+    found = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
+    return found.group(1).strip() if found else first_line(error)
 
 
 def by_consequence(where: str, error: Exception) -> Exception:

@@ -17,7 +17,7 @@ from detectors.detector import (
     SEES_STATUS,
 )
 from detectors.errors import ERRORS, SERVER_BITS
-from tests.detectors.streams import HOUR_US, START_US, Array, Judge, blank, daily_visits
+from tests.detectors.streams import CONTEXT, HOUR_US, START_US, Array, Judge, blank, daily_visits
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the pass: 40 s of one free core
 
@@ -177,3 +177,9 @@ def test_a_server_error_on_two_routes_opens_nothing_however_sudden() -> None:
     judge.feed(outage)
     assert 0 < best(judge) <= SERVER_BITS
     assert len(judge.changed) == 0
+
+
+@pytest.mark.parametrize(("routes", "said"), [(1.0, "404 on the only route of"), (9.0, "404 on 1 of 9 routes of")])
+def test_one_route_is_said_in_the_singular(routes: float, said: str) -> None:
+    reading = {"a": 1.0, "observed": 1.0, "b": routes, "median": 0.0, "low": 0.0, "high": 1.0}
+    assert ERRORS.explain(reading, CONTEXT).startswith(said)

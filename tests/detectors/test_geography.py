@@ -144,6 +144,11 @@ def far_pair(hours_apart: float) -> tuple[Judge, Array]:
     return judge, pair
 
 
+def test_an_address_without_a_network_is_said_to_have_none() -> None:
+    words = GEOGRAPHY.explain({"a": 0.0, "b": 0.0}, CONTEXT)
+    assert words.startswith("from an unknown network")
+
+
 def test_two_known_far_networks_within_minutes_are_impossible_travel() -> None:
     judge, pair = far_pair(0.2)
     reading = read(judge, pair[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -48,6 +49,16 @@ def test_an_office_key_at_three_in_the_night_is_odd_and_says_why(office: OneKey)
     assert reading.lr_stranger > 2.0 and reading.lr_insider == reading.lr_stranger
     words = explain(reading, CONTEXT)
     assert words.startswith("used on Tue at 03 h, usually 0") and words.endswith("h (Europe/Berlin)")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "hour", "inside"), [(8, 18, 12, True), (8, 18, 3, False), (22, 6, 1, True), (22, 6, 12, False)]
+)
+def test_an_hour_between_the_usual_ones_is_not_said_to_be_outside_of_them(
+    low: int, high: int, hour: int, inside: bool
+) -> None:
+    words = explain(SimpleNamespace(a=hour, b=0.0, low=low, high=high), CONTEXT)
+    assert ("rarely used" in words) == inside and ("usually" in words) != inside
 
 
 def test_an_office_key_in_the_office_is_not_odd(office: OneKey) -> None:

@@ -88,6 +88,7 @@ def raiser(error: BaseException) -> Callable[[], int]:
         (Fatal("no broker"), 1, "keywatch: no broker\n"),
         (Retry("several\nlines"), 1, "keywatch: several lines\n"),
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 1, "keywatch: the disk is full: /x/y\n"),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "keywatch: the disk is full\n"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 1, "keywatch: Permission denied /x\n"),
         (KeyboardInterrupt(), 130, ""),
     ],

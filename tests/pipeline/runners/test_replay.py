@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import ConfigError
-from pipeline.runners.replay import Outcome, ReplayOptions, run, write
+from pipeline.errors import ConfigError, Fatal
+from pipeline.runners.replay import Outcome, ReplayOptions, main, run, write
 from tests.pipeline.log_of_requests import log
 from tests.real_data import real
 
@@ -51,6 +51,16 @@ def test_the_summary_has_its_keys(native: Path) -> None:
     summary = run(ReplayOptions(paths=(native,))).summary()
     assert {"events", "rejected", "keys", "findings", "incidents", "seconds", "events_per_s"} <= set(summary)
     assert summary["rejected"]
+
+
+def test_a_log_of_which_nothing_could_be_read_is_a_failure_that_says_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log_file = tmp_path / "some.log"
+    log_file.write_text("no event\n")
+    with pytest.raises(Fatal, match="doctor --sample"):
+        main(ReplayOptions(paths=(log_file,), json=True))
+    assert msgspec.json.decode(capsys.readouterr().out)["rejected"] == {"undecodable": 1}
 
 
 def test_keys_go_to_the_partition_of_their_producer(native: Path) -> None:
