@@ -63,7 +63,7 @@ def slots(
 
 @compiled
 def first_time(events: Array, book: Array, keep: Array, first_us: Array) -> int:
-    """keep[i] = 0, and the slot -1, where the same request of the same key came within the key's last 16.
+    """keep[i] = 0, and the slot -1, where the same request of the same key came within the key's last `REPEATS`.
 
     Returns how many did. Also keeps the book: first and last event time; first_us[i] is the key's first as of event
     i, since the book tells of later events as well. Events without state are kept: nothing remembers them.
@@ -76,14 +76,14 @@ def first_time(events: Array, book: Array, keep: Array, first_us: Array) -> int:
             continue
         row = book[event.slot]
         request = np.uint32(event.request & np.uint64(0xFFFFFFFF))
-        for k in range(16):
+        for k in range(len(row.recent)):
             if row.recent[k] == request:  # by chance for one event in 270 million
                 keep[i] = 0
         if keep[i] == 0:
             repeats += 1
             event.slot = -1
             continue
-        row.recent[row.recent_at & 15] = request
+        row.recent[row.recent_at % len(row.recent)] = request
         row.recent_at += 1
         row.last_us = max(row.last_us, event.ts_us)
         if row.first_us == 0 or event.ts_us < row.first_us:

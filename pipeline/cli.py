@@ -288,7 +288,7 @@ def doctor(
 @guarded
 def warm_up() -> None:
     """Compile what runs per event into numba's cache, so that later starts are quick (`make install`, images)."""
-    from pipeline.flow import warm_up as compile_all
+    from pipeline.warm import warm_up as compile_all
 
     compile_all()
 

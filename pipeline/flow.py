@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from detectors import DETECTORS, fuse
@@ -17,24 +16,21 @@ from detectors.detector import config_record
 from detectors.fusion import Settings
 from pipeline import admit, aggregate, columns
 from pipeline.batch import Batch
-from pipeline.config import Config, Geo
-from pipeline.core import Effects, Reject, Rows, Sides, Slice
+from pipeline.config import Config
+from pipeline.core import Effects, Rows, Sides, Slice
 from pipeline.decide import Decider, Decisions
 from pipeline.decode import Decoded, decode, reject
 from pipeline.enrich import Enricher, hash64
-from pipeline.errors import Fatal
 from pipeline.formats import sees_of
-from pipeline.geo.provider import open_geo
 from pipeline.partitioner import PARTITIONERS
+from pipeline.reject_limits import check
 from pipeline.state import Identity, Pool, State
 from schemas.event import Event
 from schemas.key import Key
 
 Array = np.ndarray[Any, Any]
-WARM_UP_US = 1_700_000_000_000_000
 NEVER_US = np.iinfo(np.int64).max
 STRAY = "the key belongs to another partition: is the producers' partitioner the one in worker.partitioner?"
-REJECT_SPAN = 10_000  # records over which the share of rejects is taken
 
 
 class KeyCore:
@@ -119,7 +115,7 @@ class KeyCore:
         if not batch.offsets:
             return effects
         decoded = self._ours(batch, decode(batch))
-        self._guard(len(batch.offsets), decoded.rejects)
+        check(self._state.meta, self._config.worker, self.partition, len(batch.offsets), decoded.rejects)
         effects.rejects = decoded.rejects
         effects.rows, self._first_adoption = self._first_adoption, {}
         ts_us = np.fromiter((event.ts_us for event in decoded.events), np.int64, len(decoded.events))
@@ -357,24 +353,6 @@ class KeyCore:
             del decoded.events[i], decoded.at[i]
         return decoded
 
-    def _guard(self, records: int, rejects: list[Reject]) -> None:
-        """A bad deploy must not dead-letter everything: above the limits the worker stops."""
-        limits, meta = self._config.worker, self._state.meta  # kept: each restart would let as many pass again
-        meta.reject_run = meta.reject_run + len(rejects) if len(rejects) == records else 0
-        meta.record_recent += records
-        meta.reject_recent += len(rejects)
-        share = meta.reject_recent / meta.record_recent
-        many = meta.record_recent >= REJECT_SPAN and share > limits.max_reject_ratio
-        if many or meta.reject_run > limits.max_reject_run:
-            why = max({r.reason for r in rejects} or {"?"}, key=lambda name: sum(r.reason == name for r in rejects))
-            raise Fatal(
-                f"partition {self.partition}: {share:.0%} of the last {meta.record_recent} records were rejected, "
-                f"mostly '{why}': is a producer sending another format? Nothing was committed; mend it or raise "
-                "max_reject_ratio"
-            )
-        if meta.record_recent >= REJECT_SPAN:
-            meta.record_recent = meta.reject_recent = 0
-
     def _declare_anew(self) -> None:
         for key_id, slot in self._state.slots.items():
             key = self._sides.catalogue.get(key_id)
@@ -411,25 +389,3 @@ def _count(effects: Effects, **more: int) -> None:
 def open_core(partition: int, config: Config, sides: Sides, topic_epoch: str, partitions: int = 0) -> KeyCore:
     """A core that has seen nothing; fill its arrays and blobs and call `restore` to go on from a checkpoint."""
     return KeyCore(partition, config, sides, topic_epoch, partitions)
-
-
-class Undeclared:
-    """A catalogue that declares nothing."""
-
-    version = ""
-
-    def get(self, key_id: str) -> Key | None:
-        """Nothing is known of any key."""
-        return None
-
-
-def warm_up() -> None:
-    """Compile all that runs per event, before a consumer joins its group (half a minute, then cached on disk)."""
-    sides = Sides(Undeclared(), open_geo(Geo()), "")
-    core = open_core(0, Config(), sides, "")
-    hour_ms = 3_600_000
-    for number in range(3):
-        event = Event(key_id="warm-up", ts_us=WARM_UP_US + number * hour_ms * 1000, outcome="success")
-        key, value = event.key_id.encode(), msgspec.json.encode(event)
-        core.process(Slice("", 0, [number], [key], [value], [event.ts_us // 1000]))
-    core.due_rows()

@@ -24,11 +24,14 @@ Array = np.ndarray[Any, Any]
 KEY: Final = key_dtype(DETECTORS)
 SHARED: Final = shared_dtype(DETECTORS)
 
+REPEATS: Final = 48
+"""Requests of a key within which the same one counts once: what intake or a gateway sends again after a failure."""
+
 BOOK: Final = np.dtype(
     [
         ("first_us", "i8"),  # of the key's first and last event
         ("last_us", "i8"),
-        ("recent", "u4", (16,)),  # ring of the last requests' hashes: a repeat within it counts once
+        ("recent", "u4", (REPEATS,)),  # ring of the last requests' hashes: a repeat within it counts once
         ("recent_at", "u4"),
         ("head_1m", "i4"),  # row + 1 of the key's newest open window
         ("head_1h", "i4"),

@@ -56,6 +56,7 @@ def strict(record: Any) -> Event | None:
     plain = (
         event.outcome in _SAID
         and event.environment in ENVIRONMENTS
+        and (event.status == 0 or event.status >= 100)
         and _PLAIN_ADDRESS.fullmatch(event.client_ip) is not None
         and event.method == event.method.upper()
         and all(text.isprintable() and text == text.strip() and text != "-" for text in texts)

@@ -27,8 +27,8 @@ from pipeline.config import ClickHouse, Config, Kafka, Topics
 from pipeline.demo import broker, product
 from pipeline.demo.children import Children, last_words
 from pipeline.errors import Fatal
-from pipeline.flow import warm_up
 from pipeline.sinks.topics import PAGES_CONFIG, TopicSpec, create_topics
+from pipeline.warm import warm_up
 
 AGENT_SHARE: Final = 0.05
 """Of the events, for the plain agent, which takes that much longer for each."""

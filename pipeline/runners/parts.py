@@ -47,11 +47,10 @@ def production_parts() -> Parts:
     """The real ones. Imported late: numba and ClickHouse's client take a second."""
     from pipeline import flow
     from pipeline.sinks.clickhouse import ClickHouseSink
+    from pipeline.warm import warm_up
 
     sides = SideReader()
-    return Parts(
-        flow.open_core, lambda config: ClickHouseSink(config.clickhouse), sides.read, flow.warm_up, sides.close
-    )
+    return Parts(flow.open_core, lambda config: ClickHouseSink(config.clickhouse), sides.read, warm_up, sides.close)
 
 
 class SideReader:

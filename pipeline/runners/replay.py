@@ -22,7 +22,7 @@ from pipeline.catalogue import Catalogue, load_file
 from pipeline.config import Config, load
 from pipeline.core import Effects, Sides, Slice
 from pipeline.errors import ConfigError, Fatal
-from pipeline.flow import KeyCore, open_core, warm_up
+from pipeline.flow import KeyCore, open_core
 from pipeline.formats import FORMATS, Options, Refused
 from pipeline.geo.provider import open_geo
 from pipeline.history import ordered
@@ -30,6 +30,7 @@ from pipeline.partitioner import PARTITIONERS
 from pipeline.runners import topic_range
 from pipeline.runners.parts import config_version
 from pipeline.runners.topic_range import Raw
+from pipeline.warm import warm_up
 from schemas.event import Event
 from schemas.incident import Incident
 

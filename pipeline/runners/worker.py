@@ -9,8 +9,10 @@ import asyncio
 import contextlib
 import logging
 import signal
+import tempfile
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final
 
 import faust
@@ -75,6 +77,7 @@ def settings(config: Config) -> dict[str, Any]:
         "topic_disable_leader": True,
         "table_standby_replicas": 0,
         "store": "memory://",
+        "datadir": str(Path(tempfile.gettempdir()) / "keywatch-faust"),  # Faust makes the folder; nothing is kept in it
         "web_enabled": False,
         "web_bind": "127.0.0.1",
         "key_serializer": "raw",

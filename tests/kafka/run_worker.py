@@ -21,9 +21,9 @@ import msgspec
 
 from pipeline.config import ClickHouse, Config, Kafka, Topics, Worker
 from pipeline.core import Sides
-from pipeline.flow import warm_up
 from pipeline.ports import Columns
 from pipeline.runners.parts import Parts
+from pipeline.warm import warm_up
 from tests.pipeline.counting_core import SIDES, open_core
 
 
