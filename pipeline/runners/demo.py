@@ -265,13 +265,15 @@ async def _story(run: Run, caller: traffic.Caller, front: api.Api, watch: Watch)
 async def _stay(run: Run, api_url: str, config: Path) -> None:
     """Show the addresses and wait for Ctrl-C, which then is no failure."""
     places = run.places
+    command = Path(sys.executable).with_name("keywatch")
     run.screen.addresses(
         {
             "API": api_url,
             "ClickHouse (HTTP)": places.clickhouse_url,
             "Kafka": places.brokers,
             "metrics": f"http://127.0.0.1:{places.worker_port}/metrics and :{places.responder_port}/metrics",
-            "beside it": f"keywatch incidents --config {config}",
+            "beside it": f"export KEYWATCH_CONFIG={config}",
+            "then": f"{command} incidents, explain ID, keys, keys KEY, doctor",
         }
     )
     try:
