@@ -54,7 +54,8 @@ def strict(record: Any) -> Event | None:
         return None
     texts = (event.method, event.route, event.path, event.user_agent, event.scope, event.request_id, event.source)
     plain = (
-        event.outcome in _SAID
+        "outcome" in record  # without one the status says it
+        and event.outcome in _SAID
         and event.environment in ENVIRONMENTS
         and (event.status == 0 or event.status >= 100)
         and _PLAIN_ADDRESS.fullmatch(event.client_ip) is not None
