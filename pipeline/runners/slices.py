@@ -12,11 +12,14 @@ What is overridden, and why (reference/mechanisms.md, section 2; every name is p
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import faust
+from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
@@ -25,6 +28,8 @@ from pipeline.core import Slice
 from pipeline.faults import reach
 from pipeline.runners.shell import TICK_HEADER, Fetched
 from pipeline.sinks.kafka import fetched_highwaters
+
+log = logging.getLogger(__name__)
 
 TIMESTAMP_CREATE_TIME: Final = 0
 
@@ -138,6 +143,18 @@ class PageTable(faust.Table[Any, Any]):
         return self.topic_name
 
 
+@contextlib.contextmanager
+def unless_revoked() -> Iterator[None]:
+    """A position asked for or set while a rebalance takes the partition away: the next assignment sets it anew.
+
+    aiokafka raises AssertionError where no partition at all is left.
+    """
+    try:
+        yield
+    except (IllegalStateError, AssertionError) as error:
+        log.info("no position set, a rebalance came first: %s", error)
+
+
 class SliceConsumer(driver.Consumer):
     """See the module. `config` and `cover` are set by `transport_of`."""
 
@@ -161,7 +178,8 @@ class SliceConsumer(driver.Consumer):
         if records is None or self.should_stop:
             return
         if not self.flow_active:
-            await self.perform_seek()
+            with unless_revoked():
+                await self.perform_seek()
             return
         assigned = self.assignment()
         self.polled(self._ends(assigned))
@@ -198,14 +216,16 @@ class SliceConsumer(driver.Consumer):
         async with self._seeking:
             if tp in self.assignment():
                 self.positions.broken(tp.partition)
-                await self.seek_wait({tp: offset})
-                self.positions.broken(tp.partition, offset)
+                with unless_revoked():
+                    await self.seek_wait({tp: offset})
+                    self.positions.broken(tp.partition, offset)
 
     async def seek_pages(self, tp: TP, offset: int) -> None:
         """Set the position of a partition of the pages topic."""
         async with self._seeking:
             if tp in self.assignment():
-                await self.seek_wait({tp: offset})
+                with unless_revoked():
+                    await self.seek_wait({tp: offset})
 
     async def perform_seek(self) -> None:
         """Faust's seek to the committed offsets."""

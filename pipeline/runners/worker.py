@@ -24,7 +24,7 @@ from pipeline.errors import Fatal
 from pipeline.faults import reach
 from pipeline.runners.parts import Parts, production_parts
 from pipeline.runners.shell import EXIT_FATAL, Owned, Shell, end_process, guarded
-from pipeline.runners.slices import PageTable, PassThrough, transport_of
+from pipeline.runners.slices import PageTable, PassThrough, transport_of, unless_revoked
 from pipeline.runners.start import Ready, exit_code, prepare, tasks_of
 from pipeline.sinks.kafka import committed_offsets, ssl_context, stage
 
@@ -208,7 +208,8 @@ class FaustWorker:
             await asyncio.sleep(NUDGE_S / 3)
             await self._nudge_recovery()
             for number in self.shell.waiting(NUDGE_S):
-                await self._nudge(number, self.shell.owned[number])
+                with unless_revoked():
+                    await self._nudge(number, self.shell.owned[number])
 
     async def _nudge_recovery(self) -> None:
         """The same in a recovery: pages that were fetched while a rebalance began are dropped, Faust waits for ever.

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import faust
+import pytest
+from aiokafka.errors import IllegalStateError
 from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import Config, Worker
 from pipeline.runners.shell import TICK_HEADER
-from pipeline.runners.slices import NoReadOffsets, PassThrough, Positions, cut
+from pipeline.runners.slices import NoReadOffsets, PassThrough, Positions, SliceConsumer, cut
 
 
 @dataclass
@@ -93,3 +97,37 @@ async def test_faust_hands_a_slice_through_untouched() -> None:
     assert schema.loads_value(app, message) is value
     event = await schema.compile(app)(message)
     assert event.value is value
+
+
+def consumer_without(error: Exception, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A consumer whose flow is stopped and whose partition goes away, with `error`, while its position is set."""
+    tp = TP("api.requests", 0)
+    consumer: Any = object.__new__(SliceConsumer)
+    consumer.config, consumer.positions, consumer._seeking = Config(), Positions(), asyncio.Lock()
+    consumer.flow_active, consumer._read_offset = False, NoReadOffsets(None)
+    monkeypatch.setattr(consumer, "app", SimpleNamespace(consumer_generation_id=1), raising=False)
+    monkeypatch.setattr(SliceConsumer, "should_stop", False)
+    monkeypatch.setattr(consumer, "assignment", lambda: {tp})
+    taken = AsyncMock(side_effect=error)
+    monkeypatch.setattr(consumer, "seek_wait", taken)
+    monkeypatch.setattr(consumer, "seek_to_committed", taken)
+    monkeypatch.setattr(consumer, "_wait_next_records", AsyncMock(return_value=({tp: [Record(5, b"x")]}, {tp})))
+    return consumer
+
+
+@pytest.mark.parametrize("error", [IllegalStateError("No current assignment"), AssertionError("none assigned")])
+async def test_a_partition_taken_away_while_its_position_is_set_does_not_end_the_worker(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer, tp = consumer_without(error, monkeypatch), TP("api.requests", 0)
+    assert [message async for message in consumer.getmany(1.0)] == []
+    await consumer.seek_back(tp, 40)
+    await consumer.seek_pages(tp, 40)
+    assert consumer.positions.after(consumer.positions.before(), 0, 50) is None, "nothing is claimed of the log"
+    assert consumer.seek_wait.await_count == 3, "each of them tried"
+
+
+async def test_any_other_failure_of_a_seek_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer = consumer_without(ConnectionError("gone"), monkeypatch)
+    with pytest.raises(ConnectionError):
+        await consumer.seek_back(TP("api.requests", 0), 40)
