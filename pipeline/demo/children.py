@@ -14,11 +14,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from pipeline.errors import Fatal
 
 STOP_S = 12.0
 """How long a child may take after SIGTERM before it is killed; the worker flushes and commits in that time."""
+SERVERS: Final = ("broker", "clickhouse")
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -29,6 +31,7 @@ class Child:
     name: str
     process: asyncio.subprocess.Process
     log: Path
+    command: tuple[str, ...]
 
     @property
     def running(self) -> bool:
@@ -52,7 +55,7 @@ class Children:
                 *command, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out,
                 env={**os.environ, **self.env}, start_new_session=True, preexec_fn=_end_with_parent,
             )  # fmt: skip
-        child = Child(name, process, log)
+        child = Child(name, process, log, tuple(command))
         self.all.append(child)
         return child
 
@@ -61,6 +64,15 @@ class Children:
         for child in self.all:
             if not child.running:
                 raise Fatal(f"{child.name} ended with code {child.process.returncode}: {last_words(child.log)}")
+
+    async def revive(self) -> list[str]:
+        """Start the clients again that somebody killed with -9, as an orchestrator would; returns their names."""
+        ended = [child for child in self.all if child.process.returncode == -signal.SIGKILL]
+        killed = [child for child in ended if child.name not in SERVERS]  # theirs is what a restart would lose
+        for child in killed:
+            self.all.remove(child)
+            await self.start(child.name, child.command)
+        return [child.name for child in killed]
 
     async def stop(self, child: Child, wait_s: float = STOP_S) -> None:
         """SIGTERM, then SIGKILL after `wait_s`; by its process id and nothing else."""
@@ -74,8 +86,9 @@ class Children:
             await child.process.wait()
 
     async def stop_all(self) -> None:
-        """Stop everything. What was started first is stopped last: the worker still has its broker while it drains."""
-        servers, clients = self.all[:2], self.all[2:]
+        """Stop everything, broker and ClickHouse last: the worker still needs them while it drains."""
+        servers = [child for child in self.all if child.name in SERVERS]
+        clients = [child for child in self.all if child.name not in SERVERS]
         await asyncio.gather(*(self.stop(child) for child in clients))
         await asyncio.gather(*(self.stop(child) for child in servers))
 

@@ -99,11 +99,6 @@ def _named(fleet: Sequence[Client], kind: str, wanted: Callable[[Client], bool])
     return [client.key_id for client in fleet if client.kind == kind and wanted(client)]
 
 
-def _untouched(client: Client) -> bool:
-    """A live service that is in no other scene."""
-    return client.key.owner != DEPLOYED and not client.grows and client.key.environment == "live"
-
-
 def _asks_for_orders(client: Client) -> bool:
     return routes.ORDERS in client.routes
 

@@ -186,7 +186,7 @@ async def _use(
         background: list[Coroutine[Any, Any, None]] = [
             traffic.live(caller, run.clients, SEED, now_us),
             read(watch, run.places.brokers, run.places.topics, broker.PARTITIONS),
-            _check(run.children), _prove(run, caller),
+            _check(run), _prove(run, caller),
         ]  # fmt: skip
         tasks = [group.create_task(each) for each in background]
         await _catch_up(run, caller.session, count)
@@ -207,9 +207,11 @@ async def _produce(run: Run, log: gateway_log.GatewayLog, now_us: int) -> int:
     return count
 
 
-async def _check(children: Children) -> None:
+async def _check(run: Run) -> None:
     while True:
-        children.check()
+        for name in await run.children.revive():
+            run.say(f"{name} was killed with -9: started again, as an orchestrator would; it goes on where it was")
+        run.children.check()
         await asyncio.sleep(0.5)
 
 
@@ -262,6 +264,10 @@ async def _story(run: Run, caller: traffic.Caller, front: api.Api, watch: Watch)
     return 0 if good else 1
 
 
+def _pid(run: Run, name: str) -> str:
+    return f"{next(child.process.pid for child in run.children.all if child.name == name)} ({name})"
+
+
 async def _stay(run: Run, api_url: str, config: Path) -> None:
     """Show the addresses and wait for Ctrl-C, which then is no failure."""
     places = run.places
@@ -274,6 +280,7 @@ async def _stay(run: Run, api_url: str, config: Path) -> None:
             "metrics": f"http://127.0.0.1:{places.worker_port}/metrics and :{places.responder_port}/metrics",
             "beside it": f"export KEYWATCH_CONFIG={config}",
             "then": f"{command} incidents, explain ID, keys, keys KEY, doctor",
+            "break it": f"kill -9 {_pid(run, 'worker')} or {_pid(run, 'respond')}: it is started again",
         }
     )
     try:
