@@ -34,7 +34,7 @@ async def from_topic(config: Config, pump: Pump, stop: asyncio.Event) -> None:
         while not stop.is_set():
             await _one_fetch(consumer, config, pump)
     except (KafkaError, OSError) as error:
-        raise by_consequence(config.kafka, error) from error
+        raise await by_consequence(config.kafka, error) from error
     finally:
         await consumer.stop()
 

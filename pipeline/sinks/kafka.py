@@ -15,8 +15,11 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import (
     AuthenticationFailedError,
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
     GroupCoordinatorNotAvailableError,
     GroupLoadInProgressError,
     IncompatibleBrokerVersion,
@@ -40,6 +43,7 @@ log = logging.getLogger(__name__)
 REQUEST_TIMEOUT_S: Final = 30.0
 HIGHWATER_WAIT_S: Final = 30.0
 COORDINATOR_WAIT_S: Final = 30.0
+DENIED: Final = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError)
 
 
 def ssl_context(kafka: Kafka) -> ssl.SSLContext | None:
@@ -71,15 +75,39 @@ def client_settings(kafka: Kafka) -> dict[str, Any]:
     return settings | ({} if context is None else {"ssl_context": context})
 
 
-def by_consequence(kafka: Kafka, error: BaseException) -> ConfigError | Fatal:
+async def by_consequence(kafka: Kafka, error: BaseException) -> Fatal:
     """A failure to connect as one clear line."""
+    if isinstance(error, (KafkaConnectionError, OSError, TimeoutError)):
+        error = await _first_answer(kafka) or error  # aiokafka says the same of no broker and of a wrong password
     if isinstance(error, (AuthenticationFailedError, SaslAuthenticationFailed)):
         return Fatal(
             f"Kafka at {kafka.brokers} refuses user {kafka.username!r}: check kafka.username, password, mechanism"
         )
+    if isinstance(error, DENIED):
+        return Fatal(
+            f"Kafka at {kafka.brokers}: user {kafka.username!r} may not do this ({type(error).__name__}): grant what "
+            "it needs, deploy/kafka/acls.sh has the list"
+        )
+    if isinstance(error, ssl.SSLError):
+        return Fatal(f"no TLS with Kafka at {kafka.brokers}: {error}; check kafka.security and kafka.ca_file")
     if isinstance(error, (KafkaConnectionError, OSError, TimeoutError)):
         return Fatal(f"no Kafka broker answers at {kafka.brokers} ({kafka.security}): {error}")
     return Fatal(f"Kafka at {kafka.brokers}: {type(error).__name__}: {error}")
+
+
+async def _first_answer(kafka: Kafka) -> BaseException | None:
+    """What the first broker says to a connection of its own, None where it lets us in."""
+    settings = client_settings(kafka)
+    host, port, _ = collect_hosts(settings.pop("bootstrap_servers"), randomize=False)[0]
+    try:
+        connection = await create_conn(host, port, request_timeout_ms=5_000, **settings)
+    except ssl.SSLError as error:
+        return error
+    except (KafkaError, OSError) as error:
+        cause = error.__cause__ or error.__context__
+        return cause if isinstance(cause, ssl.SSLError) else error
+    connection.close()
+    return None
 
 
 def _producer(kafka: Kafka, *, idempotent: bool) -> AIOKafkaProducer:
@@ -115,7 +143,7 @@ class Producer:
             await self._start_plainly()  # Tansu, the demo's broker, gives out no producer ids
         except (KafkaError, OSError) as error:
             await self._producer.stop()
-            raise by_consequence(self._kafka, error) from error
+            raise await by_consequence(self._kafka, error) from error
 
     async def _start_plainly(self) -> None:
         """Without idempotence a retry may double a record: every reader of ours drops such by its id or offset."""
@@ -126,7 +154,7 @@ class Producer:
             await self._producer.start()
         except (KafkaError, OSError) as error:
             await self._producer.stop()
-            raise by_consequence(self._kafka, error) from error
+            raise await by_consequence(self._kafka, error) from error
 
     async def close(self) -> None:
         """Send what is still buffered and disconnect."""
@@ -170,7 +198,7 @@ async def started(kafka: Kafka, consumer: AIOKafkaConsumer) -> AsyncIterator[Non
         await consumer.start()
     except (KafkaError, OSError) as error:
         await consumer.stop()
-        raise by_consequence(kafka, error) from error
+        raise await by_consequence(kafka, error) from error
     try:
         yield
     finally:
@@ -198,7 +226,7 @@ async def committed_offsets(kafka: Kafka, topic: str) -> dict[int, int | None]:
         await admin.start()
         offsets = await _group_offsets(admin, kafka.group, await _partitions(admin, topic))
     except (KafkaError, OSError) as error:
-        raise by_consequence(kafka, error) from error
+        raise await by_consequence(kafka, error) from error
     finally:
         await admin.close()
     return {

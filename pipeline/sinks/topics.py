@@ -11,7 +11,13 @@ from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    IncompatibleBrokerVersion,
+    KafkaError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import (
     AbstractType,
@@ -159,7 +165,7 @@ async def topic_id(kafka: Kafka, topic: str) -> str:
     except (IncompatibleBrokerVersion, NotImplementedError):
         return ""
     except (KafkaError, OSError) as error:
-        raise by_consequence(kafka, error) from error
+        raise await by_consequence(kafka, error) from error
     finally:
         await client.close()
     code, _, ident, *_ = response.topics[0]
@@ -169,15 +175,21 @@ async def topic_id(kafka: Kafka, topic: str) -> str:
 
 
 async def partitions_of(kafka: Kafka, topics: list[str]) -> dict[str, int]:
-    """Number of partitions of each topic that exists."""
+    """Number of partitions of each topic that exists. Raises Fatal, also where the user may not see one of them."""
     admin = AIOKafkaAdminClient(**client_settings(kafka))
     try:
         await admin.start()
         described: Any = await admin.describe_topics(topics)
     except (KafkaError, OSError) as error:
-        raise by_consequence(kafka, error) from error
+        raise await by_consequence(kafka, error) from error
     finally:
         await admin.close()
+    denied = [each["topic"] for each in described if for_code(each["error_code"]) is TopicAuthorizationFailedError]
+    if denied:
+        raise Fatal(
+            f"Kafka at {kafka.brokers}: user {kafka.username!r} may not see {', '.join(denied)}: grant what it needs, "
+            "deploy/kafka/acls.sh has the list"
+        )
     return {each["topic"]: len(each["partitions"]) for each in described if not each["error_code"]}
 
 
@@ -212,7 +224,7 @@ async def create_topics(kafka: Kafka, specs: list[TopicSpec]) -> None:
         await admin.start()
         response: Any = await admin.create_topics(new)
     except (KafkaError, OSError) as error:
-        raise by_consequence(kafka, error) from error
+        raise await by_consequence(kafka, error) from error
     finally:
         await admin.close()
     for name, code, *rest in response.topic_errors:

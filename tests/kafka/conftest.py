@@ -21,20 +21,25 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "kafka: needs Java and Maven: runs on a one-node Apache Kafka")
 
 
-@pytest.fixture(scope="session")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Node]:
-    """One node of Apache Kafka."""
+def available() -> None:
+    """Skips where there is no Java or no Maven; in CI that is a failure."""
     reason = cluster.why_not()
     if reason and os.environ.get("CI") != "true":
         pytest.skip(reason)
     assert not reason, reason
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Cluster]:
+    """One node of Apache Kafka."""
+    available()
     running = cluster.start(tmp_path_factory.mktemp("kafka"))
     yield running
-    cluster.stop(running)
+    running.stop()
 
 
 @pytest.fixture
-def deploy(node: cluster.Node, tmp_path: Path) -> Iterator[Callable[..., Deployment]]:
+def deploy(node: cluster.Cluster, tmp_path: Path) -> Iterator[Callable[..., Deployment]]:
     """Makes deployments; their workers are killed at the end."""
     made: list[Deployment] = []
 

@@ -9,18 +9,18 @@ from pipeline.config import Config, Kafka, Topics
 from pipeline.doctor import check_kafka
 from pipeline.sinks.topics import TopicSpec, create_topics, ensure_topics, partitions_of
 from schemas.key import Key
-from tests.kafka.cluster import Node
+from tests.kafka.cluster import Cluster
 
 _numbers = itertools.count()
 
 
-def config_for(node: Node) -> Config:
+def config_for(node: Cluster) -> Config:
     name = f"catalogue{next(_numbers)}"
     names = {each: f"{name}.{each}" for each in Topics.__struct_fields__}
     return Config(kafka=Kafka(brokers=node.brokers, partitions=3), topics=Topics(**names))
 
 
-async def test_keys_are_written_read_refreshed_and_taken_back(node: Node) -> None:
+async def test_keys_are_written_read_refreshed_and_taken_back(node: Cluster) -> None:
     config = config_for(node)
     await create_topics(config.kafka, [TopicSpec(config.topics.keys, 3, {"cleanup.policy": "compact"})])
     while not await partitions_of(config.kafka, [config.topics.keys]):  # metadata follows creation with a delay
@@ -43,11 +43,11 @@ async def test_keys_are_written_read_refreshed_and_taken_back(node: Node) -> Non
     assert len(whole) == 49
 
 
-async def test_a_missing_topic_is_an_empty_catalogue(node: Node) -> None:
+async def test_a_missing_topic_is_an_empty_catalogue(node: Cluster) -> None:
     assert len(await read_catalogue(config_for(node))) == 0
 
 
-async def test_doctor_tells_missing_and_wrong_topics(node: Node) -> None:
+async def test_doctor_tells_missing_and_wrong_topics(node: Cluster) -> None:
     config = config_for(node)
     assert {finding.state for finding in await check_kafka(config)} == {"ok", "warn"}
     await create_topics(config.kafka, [TopicSpec(config.topics.requests, 3), TopicSpec(config.topics.decisions, 2)])
@@ -60,7 +60,7 @@ async def test_doctor_tells_missing_and_wrong_topics(node: Node) -> None:
     assert all(finding.advice for finding in failed)
 
 
-async def test_doctor_is_content_with_what_ensure_topics_makes(node: Node) -> None:
+async def test_doctor_is_content_with_what_ensure_topics_makes(node: Cluster) -> None:
     config = config_for(node)
     await ensure_topics(config)
     assert {finding.state for finding in await check_kafka(config)} == {"ok"}

@@ -19,14 +19,14 @@ from pipeline.sinks.kafka import Producer, committed_offsets, fetched_highwaters
 from pipeline.sinks.topics import TopicSpec, create_topics
 from schemas.event import Event
 from schemas.reasons import Rejected
-from tests.kafka.cluster import Node
+from tests.kafka.cluster import Cluster
 
 T = 1_764_000_000_000_000
 PARTITIONS = 3
 _numbers = itertools.count()
 
 
-def config_for(node: Node) -> Config:
+def config_for(node: Cluster) -> Config:
     name = f"intake{next(_numbers)}"
     topics = Topics(raw=f"{name}.raw", requests=f"{name}.requests", rejected=f"{name}.rejected")
     settings = Kafka(brokers=node.brokers, partitions=PARTITIONS, session_timeout_s=10.0)
@@ -80,7 +80,7 @@ async def prepare(config: Config) -> None:
     await create_topics(config.kafka, [TopicSpec(config.topics.raw, PARTITIONS)])
 
 
-async def test_raw_arrays_become_keyed_events_and_a_stopped_intake_goes_on_where_it_was(node: Node) -> None:
+async def test_raw_arrays_become_keyed_events_and_a_stopped_intake_goes_on_where_it_was(node: Cluster) -> None:
     config = config_for(node)
     await prepare(config)
     await ship(config, 0, 20)
@@ -100,7 +100,9 @@ async def test_raw_arrays_become_keyed_events_and_a_stopped_intake_goes_on_where
     assert 30 <= reasons.count("no_key") + held <= 40  # the rest waits to be told by the next of that network
 
 
-async def test_a_crash_before_the_commit_repeats_and_loses_nothing(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_crash_before_the_commit_repeats_and_loses_nothing(
+    node: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = config_for(node)
     await prepare(config)
     await ship(config, 0, 30)

@@ -21,7 +21,7 @@ from pipeline.sinks.connect import connect
 from pipeline.sinks.topics import ensure_topics
 from schemas.incident import Incident
 from tests.clickhouse_front import clickhouse, front  # noqa: F401
-from tests.kafka.cluster import Node
+from tests.kafka.cluster import Cluster
 from tests.kafka.deployment import Deployment, pid_of, read_topic
 from tests.real_data import real
 
@@ -84,7 +84,7 @@ metrics_port = 0
 
 
 @pytest.fixture
-def product(node: Node, clickhouse: ClickHouse, tmp_path: Path, request: pytest.FixtureRequest) -> Product:  # noqa: F811
+def product(node: Cluster, clickhouse: ClickHouse, tmp_path: Path, request: pytest.FixtureRequest) -> Product:  # noqa: F811
     format_name, key_from = request.param
     name = f"real{os.getpid()}-{time.monotonic_ns()}"
     names = ("raw", "requests", "rejected", "keys", "incidents", "decisions", "responses", "pages")
@@ -132,7 +132,7 @@ class Watched(Deployment):
     ],
     indirect=["product"],
 )
-def test_the_topic_gives_what_replay_gives(product: Product, logs: str, runner: str, node: Node) -> None:
+def test_the_topic_gives_what_replay_gives(product: Product, logs: str, runner: str, node: Cluster) -> None:
     files = real(logs)
     Watched.product = product
     watched = Watched(node.brokers, "unused", product.folder / "watched")

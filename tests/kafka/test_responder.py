@@ -26,7 +26,7 @@ from pipeline.sinks.kafka import Producer, client_settings, committed_offsets
 from pipeline.sinks.topics import TopicSpec, create_topics, topic_specs
 from schemas.incident import Incident
 from schemas.response import Response
-from tests.kafka.cluster import Node
+from tests.kafka.cluster import Cluster
 from tests.pipeline.respond import log_contract
 from tests.pipeline.respond.incidents import SECRET, finding, incident, key
 from tests.pipeline.respond.receiver import Receiver, code, receiver
@@ -137,7 +137,7 @@ async def target() -> AsyncIterator[Receiver]:
 
 
 @pytest.fixture
-def world(node: Node, target: Receiver) -> Iterator[World]:
+def world(node: Cluster, target: Receiver) -> Iterator[World]:
     this = World(node.brokers, target.url)
     yield this
     this.end()

@@ -1,0 +1,37 @@
+#!/bin/bash
+# Give each of Keywatch's users what it needs and no more. The worker can never decide or revoke: it may not write
+# api.decisions or api.responses. A test runs this script on a real cluster and tries what must work and what must not.
+#   BROKERS=kafka:9092 [COMMAND_CONFIG=client.properties] ./acls.sh
+# The users (WORKER, INTAKE, RESPONDER, OPERATOR) must exist: with SCRAM by kafka-configs.sh --entity-type users.
+set -euo pipefail
+: "${BROKERS:?host:port of a broker}" "${COMMAND_CONFIG:=}"
+: "${WORKER:=keywatch-worker}" "${INTAKE:=keywatch-intake}" "${RESPONDER:=keywatch-respond}" "${OPERATOR:=keywatch-operator}"
+BIN=${KAFKA_BIN:-/opt/kafka/bin}
+connect=(--bootstrap-server "$BROKERS")
+if [[ -n $COMMAND_CONFIG ]]; then connect+=(--command-config "$COMMAND_CONFIG"); fi
+
+allow() { # "user ..." "operation ..." "topic ..." ["group ..."]
+    local flags=() each
+    for each in $1; do flags+=(--allow-principal "User:$each"); done
+    for each in $2; do flags+=(--operation "$each"); done
+    for each in $3; do flags+=(--topic "$each"); done
+    for each in ${4:-}; do flags+=(--group "$each"); done
+    "$BIN/kafka-acls.sh" "${connect[@]}" --add --force "${flags[@]}"
+}
+
+# Everybody may see that the topics exist: `doctor` compares their partitions.
+allow "$WORKER $INTAKE $RESPONDER $OPERATOR" Describe \
+    "gateway.raw api.requests api.requests.rejected api.keys api.incidents api.decisions api.responses keywatch.pages"
+# Intake: gateway logs in, keyed events out.
+allow "$INTAKE" Read gateway.raw keywatch-intake
+allow "$INTAKE" Write "api.requests api.requests.rejected"
+# The worker: events, catalogue and its own state in; incidents and state out; ticks into idle partitions of the events.
+allow "$WORKER" Read "api.requests api.keys keywatch.pages" keywatch
+allow "$WORKER" Write "api.requests api.requests.rejected api.incidents keywatch.pages"
+# The responder: incidents and catalogue in; decisions and what was done, in and out.
+allow "$RESPONDER" Read "api.incidents api.keys api.decisions api.responses" \
+    "keywatch-respond keywatch-respond-audit"
+allow "$RESPONDER" Write "api.decisions api.responses"
+# People: the catalogue (keywatch keys import), and reading anything (keywatch replay --topic).
+allow "$OPERATOR" Read "gateway.raw api.requests api.requests.rejected api.keys api.incidents api.decisions api.responses"
+allow "$OPERATOR" Write api.keys

@@ -1,0 +1,228 @@
+"""TLS, SASL/SCRAM and the ACLs of `deploy/kafka/acls.sh` on a real broker that allows nobody anything else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, cast
+
+import msgspec
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import TopicAuthorizationFailedError
+
+from pipeline.config import ClickHouse, Config, Kafka, Secret
+from pipeline.doctor import check_kafka
+from pipeline.errors import Fatal
+from pipeline.manifest import Key, key_bytes
+from pipeline.runners.shell import TICK_HEADER
+from pipeline.sinks.kafka import Producer, committed_offsets, fetched_highwaters, side_consumer
+from pipeline.sinks.topics import ensure_topics
+from tests.clickhouse_front import clickhouse, front  # noqa: F401
+from tests.kafka import cluster
+from tests.kafka.conftest import available
+from tests.kafka.deployment import pid_of
+
+pytestmark = pytest.mark.kafka
+
+ROOT: Final = Path(__file__).parents[2]
+USERS: Final = {name: f"secret-of-{name}" for name in ("keywatch-worker", "keywatch-intake", "keywatch-respond")}
+STRANGER: Final = {"stranger": "secret-of-stranger"}
+WAIT_S: Final = 90.0
+PAGE: Final = key_bytes(Key("page", 0, "none", 0, 0, "none", 0, 0))
+NOTHING: Final = cast("bytes", None)
+
+MAY_WRITE: Final = {
+    "keywatch-worker": {"api.requests", "api.requests.rejected", "api.incidents", "keywatch.pages"},
+    "keywatch-intake": {"api.requests", "api.requests.rejected"},
+    "keywatch-respond": {"api.decisions", "api.responses"},
+    "stranger": set(),
+}
+MAY_READ: Final = {
+    "keywatch-worker": {"api.requests", "api.keys", "keywatch.pages"},
+    "keywatch-intake": {"gateway.raw"},
+    "keywatch-respond": {"api.incidents", "api.keys", "api.decisions", "api.responses"},
+    "stranger": set(),
+}
+TOPICS: Final = (
+    "gateway.raw", "api.requests", "api.requests.rejected", "api.keys", "api.incidents", "api.decisions",
+    "api.responses", "keywatch.pages",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Cluster]:
+    """A node with the users, the topics, and what the deployed script allows."""
+    available()
+    folder = tmp_path_factory.mktemp("secured")
+    running = cluster.start(folder, users=USERS | STRANGER)
+    try:
+        allow(running, folder)
+        asyncio.run(ensure_topics(Config(kafka=Kafka(brokers=running.brokers, partitions=2))))
+        yield running
+    finally:
+        running.stop()
+
+
+def allow(running: cluster.Cluster, folder: Path) -> None:
+    """The deployment's own script, with a kafka-acls.sh that has the tests' jars."""
+    tool = folder / "kafka-acls.sh"
+    java = " ".join(f"'{part}'" for part in cluster.JAVA)
+    tool.write_text(f'#!/bin/bash\nexec {java} org.apache.kafka.tools.AclCommand "$@"\n')
+    tool.chmod(0o755)
+    environment = dict(os.environ) | {"BROKERS": running.brokers, "KAFKA_BIN": str(folder)}
+    command = ["bash", str(ROOT / "deploy/kafka/acls.sh")]
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+
+
+def kafka_as(running: cluster.Cluster, user: str) -> Kafka:
+    return Kafka(
+        brokers=running.secured_brokers, security="SASL_SSL", username=user, ca_file=str(running.ca_file),
+        password=Secret((USERS | STRANGER)[user]), declare_topics=False, partitions=2,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("user", list(MAY_WRITE))
+async def test_each_user_writes_and_reads_what_it_needs_and_nothing_else(secured: cluster.Cluster, user: str) -> None:
+    kafka = kafka_as(secured, user)
+    assert {topic for topic in TOPICS if await can_write(kafka, topic)} == MAY_WRITE[user]
+    assert {topic for topic in TOPICS if await can_read(kafka, topic)} == MAY_READ[user]
+
+
+async def can_write(kafka: Kafka, topic: str) -> bool:
+    """A tombstone of what never was, which every reader passes over."""
+    producer = Producer(kafka)
+    try:
+        await producer.start()
+        await producer.publish(topic, PAGE, NOTHING, [(TICK_HEADER, b"1")], 0)
+    except Fatal as error:
+        assert "AuthorizationFailed" in str(error)
+        return False
+    finally:
+        await producer.close()
+    return True
+
+
+async def can_read(kafka: Kafka, topic: str) -> bool:
+    async with side_consumer(kafka) as consumer:
+        partition = TopicPartition(topic, 0)
+        consumer.assign([partition])
+        consumer.seek(partition, 0)
+        try:
+            await consumer.getmany(partition, timeout_ms=2_000)
+        except TopicAuthorizationFailedError:
+            return False
+        return consumer.highwater(partition) is not None  # without sight of the topic no fetch is ever sent
+
+
+async def test_doctor_is_content_with_what_the_script_allows(secured: cluster.Cluster) -> None:
+    findings = await check_kafka(Config(kafka=kafka_as(secured, "keywatch-worker")))
+    assert {finding.state for finding in findings} == {"ok"}, findings
+
+
+CONFIG: Final = """\
+[kafka]
+brokers = "{brokers}"
+security = "SASL_SSL"
+username = "{user}"
+password = "{password}"
+ca_file = "{ca_file}"
+declare_topics = false
+session_timeout_s = 6.0
+heartbeat_s = 1.0
+[clickhouse]
+url = "{url}"
+database = "{database}"
+expire = false
+[worker]
+checkpoint_s = 0.5
+metrics_port = 0
+ticks = false
+[respond]
+metrics_port = 0
+[intake]
+metrics_port = 0
+"""
+
+
+def config_file(
+    secured: cluster.Cluster, clickhouse: ClickHouse, folder: Path, user: str, password: str = ""  # noqa: F811
+) -> Path:  # fmt: skip
+    path = folder / f"{user}.toml"
+    path.write_text(
+        CONFIG.format(
+            brokers=secured.secured_brokers, user=user, password=password or USERS[user], ca_file=secured.ca_file,
+            url=clickhouse.url, database=clickhouse.database,
+        )
+    )  # fmt: skip
+    return path
+
+
+def command(verb: str, config: Path, *rest: str) -> list[str]:
+    return [sys.executable, "-m", "pipeline.cli", verb, "--config", str(config), *rest]
+
+
+@pytest.mark.parametrize("runner", ["faust", "plain"])
+def test_intake_and_worker_run_with_their_own_users_to_the_end_of_the_log(
+    secured: cluster.Cluster, clickhouse: ClickHouse, tmp_path: Path, runner: str  # noqa: F811
+) -> None:  # fmt: skip
+    events = tmp_path / "events.jsonl"
+    lines = [
+        {"key_id": f"k{n % 7}", "ts": f"2026-03-02T10:{n // 60:02}:{n % 60:02}Z", "client_ip": "192.0.2.7",
+         "method": "GET", "path": "/v1/orders", "status": 200, "request_id": f"{runner}-{n}"}
+        for n in range(600)
+    ]  # fmt: skip
+    events.write_bytes(b"\n".join(msgspec.json.encode(line) for line in lines))
+    intake = command("intake", config_file(secured, clickhouse, tmp_path, "keywatch-intake"))
+    done = subprocess.run([*intake, "--from", "files", str(events)], capture_output=True, timeout=WAIT_S, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    code, log = run_worker(secured, config_file(secured, clickhouse, tmp_path, "keywatch-worker"), runner, tmp_path)
+    assert code == 0, log[-3000:]
+    assert offsets(secured, "committed") == offsets(secured, "ends")
+
+
+def run_worker(secured: cluster.Cluster, config: Path, runner: str, folder: Path) -> tuple[int, str]:
+    """A worker until the log's end is committed, then SIGTERM; its exit code and what it wrote."""
+    log = folder / "worker.log"
+    with log.open("wb") as out:
+        guarded = ["timeout", "-s", "KILL", "180", *command("worker", config, "--runner", runner)]
+        worker = subprocess.Popen(guarded, stdout=out, stderr=out)
+    until = time.monotonic() + WAIT_S
+    while offsets(secured, "committed") != offsets(secured, "ends"):
+        assert worker.poll() is None and time.monotonic() < until, log.read_text()[-3000:]
+        time.sleep(0.5)
+    os.kill(pid_of(worker), signal.SIGTERM)
+    return worker.wait(40), log.read_text()
+
+
+def offsets(secured: cluster.Cluster, kind: str) -> dict[int, int]:
+    kafka = Kafka(brokers=secured.brokers)
+    if kind == "ends":
+        return asyncio.run(fetched_highwaters(kafka, "api.requests", [0, 1]))
+    return {n: offset for n, offset in asyncio.run(committed_offsets(kafka, "api.requests")).items() if offset}
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "words"),
+    [
+        ("keywatch-worker", "wrong", "refuses user 'keywatch-worker'"),
+        ("stranger", "secret-of-stranger", "grant"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["worker", "respond", "intake"])
+def test_wrong_credentials_are_one_clear_line_and_no_start(
+    secured: cluster.Cluster, clickhouse: ClickHouse, tmp_path: Path, user: str, password: str, words: str, verb: str  # noqa: F811
+) -> None:  # fmt: skip
+    config = config_file(secured, clickhouse, tmp_path, user, password)
+    done = subprocess.run(command(verb, config), capture_output=True, timeout=WAIT_S, check=False)
+    assert done.returncode in (1, 2), done.stderr.decode()[-2000:]
+    last = done.stderr.decode().strip().splitlines()[-1]
+    assert words in last and password not in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
