@@ -6,8 +6,10 @@ What can't be decoded, or may hold a secret, goes without its payload.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated, Final
 
 import msgspec
 import numpy as np
@@ -22,6 +24,16 @@ CLOCK_SKEW_US = 5 * 60 * 1_000_000
 _decode: Callable[[bytes], Event] = msgspec.json.Decoder(Event).decode
 
 
+class Unproven(Event, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """An event of a slice whose key ids are judged all at once: one by one their pattern is 40 % of decoding."""
+
+    key_id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+
+
+_decode_unproven: Callable[[bytes], Event] = msgspec.json.Decoder(Unproven).decode
+_KEY_IDS: Final = re.compile(r"[\x21-\x7e\n]*")
+
+
 @dataclass(slots=True)
 class Decoded:
     """The events of a slice, `at[i]` being the index of event i's record; and what was refused."""
@@ -34,31 +46,37 @@ class Decoded:
 def decode(batch: Slice) -> Decoded:
     """All records of a slice; ticks are passed over. The common case, all good, is three passes without branches."""
     values = batch.values
-    if not batch.ticks and max(map(len, filter(None, values)), default=0) <= MAX_EVENT_BYTES:
+    if not batch.ticks:
         try:
-            events = [_decode(value) for value in values]  # type: ignore[arg-type]
+            small = max(map(len, values), default=0) <= MAX_EVENT_BYTES  # type: ignore[arg-type]
+            events = [_decode_unproven(value) for value in values] if small else []  # type: ignore[arg-type]
         except (msgspec.MsgspecError, TypeError, UnicodeDecodeError, ValueError, RecursionError):
             return _one_by_one(batch)
-        if _all_good(batch, events):
+        if small and _all_good(batch, events):
             return Decoded(events, list(range(len(events))))
     return _one_by_one(batch)
 
 
 def _all_good(batch: Slice, events: Sequence[Event]) -> bool:
     key_ids = [e.key_id for e in events]
-    clean = secrets.all_clean(
-        key_ids,
-        {*[e.path for e in events], *[e.route for e in events]},
-        {*[e.user_agent for e in events], *[e.scope for e in events]},
-        [e.request_id for e in events],
-        [e.client_ip for e in events],
+    return (
+        _keys_match(key_ids, batch.keys)
+        and _none_ahead(batch, events)
+        and secrets.all_clean(
+            key_ids,
+            [*[e.path for e in events], *{e.route for e in events}],
+            {*[e.user_agent for e in events], *[e.scope for e in events]},
+            [e.request_id for e in events],
+            [e.client_ip for e in events],
+        )
     )
-    return clean and _keys_match(key_ids, batch.keys) and _none_ahead(batch, events)
 
 
 def _keys_match(key_ids: Sequence[str], keys: Sequence[bytes | None]) -> bool:
-    """Key ids are ASCII without blanks, so joined they are equal only if each is."""
-    return None not in keys and "\n".join(key_ids).encode() == b"\n".join(keys)  # type: ignore[arg-type]
+    """Every key id is ASCII without blanks and its record's key. One with a line feed makes a line too many."""
+    lines = "\n".join(key_ids)
+    proven = _KEY_IDS.fullmatch(lines) is not None and lines.count("\n") == max(0, len(key_ids) - 1)
+    return proven and None not in keys and lines.encode() == b"\n".join(keys)  # type: ignore[arg-type]
 
 
 def _none_ahead(batch: Slice, events: Sequence[Event]) -> bool:

@@ -164,6 +164,23 @@ def test_the_columns_of_a_slice_are_clean_exactly_when_every_event_is(texts: lis
     assert together == all(map(is_clean, events))
 
 
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from([*WELL_KNOWN, *IDS, *NAMES, "/a%3Fb", "https://h/x", "/a;b", "/a#"]),
+            st.text(max_size=40),
+            st.text("aZ9-/?%\n", max_size=60),
+        ),
+        max_size=6,
+    ),
+    st.sampled_from(["path", "route", "key_id"]),
+)
+def test_a_look_at_all_paths_or_ids_together_says_what_one_by_one_says(texts: list[str], field: str) -> None:
+    events = [event(**{field: text}) for text in texts]
+    paths = [*[e.path for e in events], *{e.route for e in events}]
+    assert all_clean([e.key_id for e in events], paths, [], [], []) == all(map(is_clean, events))
+
+
 def test_a_verdict_does_not_depend_on_what_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secrets, "_LIMIT", 4)
     monkeypatch.setattr(secrets, "_texts", {""})
