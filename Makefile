@@ -10,7 +10,7 @@ WARM := $(VENV)/.warm
 KAFKA_TESTS := tests/kafka
 PYTEST_ARGS ?=
 
-.PHONY: help install test test-cluster coverage demo bench lint format typecheck imports check clean
+.PHONY: help install test test-cluster test-faults coverage demo bench lint format typecheck imports check clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -35,8 +35,11 @@ coverage: $(READY) ## which lines the tests reach (detectors uncompiled, so slow
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m coverage run -m pytest --ignore=$(KAFKA_TESTS) $(PYTEST_ARGS) || true
 	$(BIN)/python -m coverage report
 
-test-cluster: $(WARM) ## run the tests on a one-node Apache Kafka (needs Java and Maven)
+test-cluster: $(WARM) ## run the tests on Apache Kafka: one node, a secured one, three (needs Java and Maven)
 	$(BIN)/python -m pytest $(KAFKA_TESTS) $(PYTEST_ARGS)
+
+test-faults: $(WARM) ## a hundred kills at random moments on three brokers (a quarter of an hour; KEYWATCH_SEED=n)
+	KEYWATCH_KILLS=100 $(BIN)/python -m pytest $(KAFKA_TESTS)/test_faults.py -k kills $(PYTEST_ARGS)
 
 demo: $(WARM) ## the whole product, small, on this machine
 	$(BIN)/keywatch demo $(DEMO_ARGS)

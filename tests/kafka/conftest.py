@@ -18,7 +18,7 @@ _numbers = itertools.count()
 
 def pytest_configure(config: pytest.Config) -> None:
     """The mark by which these tests are chosen or left out."""
-    config.addinivalue_line("markers", "kafka: needs Java and Maven: runs on a one-node Apache Kafka")
+    config.addinivalue_line("markers", "kafka: needs Java and Maven: runs on Apache Kafka")
 
 
 def available() -> None:

@@ -67,12 +67,13 @@ def parts(folder: Path, core: str) -> Parts:
 
 
 def config_of(brokers: str, prefix: str, settings: dict[str, Any]) -> Config:
-    """Short timeouts, any metrics port, topics and group with the test's prefix."""
+    """Short timeouts, any metrics port, topics and group with the test's prefix, as many replicas as brokers."""
     names = {field.name: f"{prefix}.{field.name}" for field in msgspec.structs.fields(Topics)}
     worker: dict[str, Any] = {"metrics_port": 0, "checkpoint_s": 0.3, "slice_events": 50, "stop_s": 10.0}
     kafka = Kafka(
-        brokers=brokers, group=prefix, session_timeout_s=4.0, heartbeat_s=0.4, rebalance_timeout_s=6.0, partitions=4
-    )
+        brokers=brokers, group=prefix, session_timeout_s=4.0, heartbeat_s=0.4, rebalance_timeout_s=6.0, partitions=4,
+        replication=len(brokers.split(",")),
+    )  # fmt: skip
     clickhouse = ClickHouse(insert_s=0.1)
     return Config(kafka=kafka, topics=Topics(**names), clickhouse=clickhouse, worker=Worker(**(worker | settings)))
 
