@@ -50,10 +50,10 @@ PLACE: Final = np.dtype(
 )  # fmt: skip
 CLIENT: Final = np.dtype([("client", "u4")])
 ROUTE: Final = np.dtype([("route", "u4")])
-METHOD: Final = np.dtype([("method", "u1"), ("salt", "u4")])
-OUTCOME: Final = np.dtype([("outcome", "u1"), ("authenticated", "u1")])
-LIVE: Final = np.dtype([("live", "u1")])
-SEES: Final = np.dtype([("sees", "u1")])
+KIND: Final = np.dtype(
+    [("method", "u1"), ("outcome", "u1"), ("authenticated", "u1"), ("live", "u1"), ("sees", "u1"), ("salt", "u4")]
+)
+"""What follows from method, outcome, environment and source, each of few values."""
 
 _METHOD_INDEX: Final = {name: index for index, name in enumerate(METHODS)}
 _OUTCOME_INDEX: Final = {name: index for index, name in enumerate(OUTCOMES)}
@@ -92,18 +92,18 @@ class Table(Generic[K, V]):
     def find(self, keys: list[K]) -> tuple[Array, list[V]]:
         """The rows and the objects of these keys, in their order."""
         found = self._find(keys)
-        return self._rows.take(np.array(found, np.intp)), list(map(self._objects.__getitem__, found))
+        return self._rows.take(found), list(map(self._objects.__getitem__, found.tolist()))
 
     def numbers(self, keys: list[K]) -> Array:
         """The rows alone."""
-        return self._rows.take(np.array(self._find(keys), np.intp))
+        return self._rows.take(self._find(keys))
 
-    def _find(self, keys: list[K]) -> list[int]:
+    def _find(self, keys: list[K]) -> Array:
         try:
-            return list(map(self._index.__getitem__, keys))
+            return np.fromiter(map(self._index.__getitem__, keys), np.intp, len(keys))
         except KeyError:
             self._admit(keys)
-            return list(map(self._index.__getitem__, keys))
+            return np.fromiter(map(self._index.__getitem__, keys), np.intp, len(keys))
 
     def _admit(self, keys: list[K]) -> None:
         missing = [key for key in dict.fromkeys(keys) if key not in self._index]
@@ -146,10 +146,7 @@ class Enricher:
         self._places: Table[str, Place] = Table(PLACE, self._place, table_rows)
         self._clients: Table[str, str] = Table(CLIENT, _client, table_rows)
         self._routes: Table[str, str] = Table(ROUTE, _route, table_rows)
-        self._methods: Table[str, None] = Table(METHOD, _method, table_rows)
-        self._outcomes: Table[str, None] = Table(OUTCOME, _outcome, table_rows)
-        self._lives: Table[str, None] = Table(LIVE, _live, table_rows)
-        self._sources: Table[str, None] = Table(SEES, self._source, table_rows)
+        self._kinds: Table[tuple[str, str, str, str], None] = Table(KIND, self._kind, table_rows)
 
     def columns(self, events: Sequence[Event], offsets: Sequence[int], declared: Sequence[Key | None]) -> EnrichedBatch:
         """All three of equal length; `declared[i]` is the catalogue's word on the key of `events[i]`, or None."""
@@ -159,10 +156,9 @@ class Enricher:
         self._measures(out, events, offsets)
         places = self._gather(out, self._places, [event.client_ip for event in events])
         clients = self._gather(out, self._clients, [event.user_agent for event in events])
-        routes = self._operations(out, events)
-        _spread(out, self._outcomes.numbers([event.outcome for event in events]))
-        _spread(out, self._lives.numbers([event.environment for event in events]))
-        _spread(out, self._sources.numbers([event.source for event in events]))
+        kinds = self._kinds.numbers([(e.method, e.outcome, e.environment, e.source) for e in events])
+        _spread(out, kinds)
+        routes = self._operations(out, events, kinds["salt"])
         self._times(out, declared)
         return EnrichedBatch(out, places, clients, routes)
 
@@ -196,42 +192,32 @@ class Enricher:
         number = hash64(place.address) if place.address else 0
         return (number, place.asn, place.lat, place.lon, place.accuracy_km, country, place.flags), place
 
-    def _source(self, source: str) -> tuple[tuple[Any, ...], None]:
-        return (self._sees_of(source),), None
+    def _kind(self, key: tuple[str, str, str, str]) -> tuple[tuple[Any, ...], None]:
+        method, outcome, environment, source = key
+        return (
+            _METHOD_INDEX.get(method, 0), _OUTCOME_INDEX.get(outcome, 0), 1 if outcome in AUTHENTICATED else 0,
+            _LIVE_INDEX.get(environment, 0), self._sees_of(source), hash32(method.encode()),
+        ), None  # fmt: skip
 
-    def _operations(self, out: Array, events: Sequence[Event]) -> list[str]:
-        """Route, method, and as `route` the number of both; a line feed marks what is a path, not a route."""
+    def _operations(self, out: Array, events: Sequence[Event], salts: Array) -> list[str]:
+        """Route, and as `route` its number with the method's; a line feed marks what is a path, not a route."""
         paths = with_fewer_ids([event.path for event in events])
         keys = [event.route or "\n" + path for event, path in zip(events, paths, strict=True)]
         routes = self._gather(out, self._routes, keys)
-        rows = self._methods.numbers([event.method for event in events])
-        out["method"] = rows["method"]
-        mixed = _finalise(out["route"].astype("u8") << np.uint64(32) | rows["salt"]) >> np.uint64(32)
+        mixed = _finalise(out["route"].astype("u8") << np.uint64(32) | salts) >> np.uint64(32)
         out["route"] = np.where(out["route"] == 0, 0, np.maximum(mixed, 1))
         return routes
 
 
 def _spread(out: Array, rows: Array) -> None:
-    """Copy every field of `rows` into the same of `out`."""
-    for name in rows.dtype.names or ():
+    """Copy every field of `rows` that `out` has."""
+    for name in set(rows.dtype.names or ()).intersection(out.dtype.names or ()):
         out[name] = rows[name]
 
 
 def _route(key: str) -> tuple[tuple[Any, ...], str]:
     given = template(key[1:]) if key.startswith("\n") else key
     return (_route_hash(given),), given
-
-
-def _method(method: str) -> tuple[tuple[Any, ...], None]:
-    return (_METHOD_INDEX.get(method, 0), hash32(method.encode())), None
-
-
-def _outcome(outcome: str) -> tuple[tuple[Any, ...], None]:
-    return (_OUTCOME_INDEX.get(outcome, 0), 1 if outcome in AUTHENTICATED else 0), None
-
-
-def _live(environment: str) -> tuple[tuple[Any, ...], None]:
-    return (_LIVE_INDEX.get(environment, 0),), None
 
 
 def _client(user_agent: str) -> tuple[tuple[Any, ...], str]:
@@ -261,9 +247,9 @@ _WORD_SEEDS: Final = np.random.default_rng(0x6B657977).integers(1, 1 << 63, 64, 
 def request_hashes(events: Sequence[Event]) -> Array:
     """Identity of each event, never 0: of its request id, or where it has none, of all that it says."""
     ids = [event.request_id.encode() for event in events]
-    for at, raw in enumerate(ids):
-        if not raw:
-            ids[at] = hashlib.blake2b(_canonical.encode(events[at]), digest_size=16).digest()
+    if b"" in ids:
+        for at, event in enumerate(events):
+            ids[at] = ids[at] or hashlib.blake2b(_canonical.encode(event), digest_size=16).digest()
     hashes = mix64(ids)
     hashes[hashes == 0] = 1
     return hashes

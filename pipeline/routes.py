@@ -36,17 +36,19 @@ PREFIXED: Final = re.compile(r"([A-Za-z][A-Za-z]{0,15}[_-])(?=[A-Za-z_-]*\d)[A-Z
 
 
 FREQUENT: Final = (
-    (re.compile(r"/\d+(?=[/\n]|\Z)"), "/{id}"),
-    (re.compile(r"/[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}(?=[/\n]|\Z)"), "/{uuid}"),
+    (re.compile(r"/\d+(?![^/\n])"), "/{id}"),
+    (re.compile(r"/[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}(?![^/\n])"), "/{uuid}"),
 )
-"""The first rules, for many paths at once: ids are new with nearly every event."""
+"""The first rules, for many paths at once: ids are new with nearly every event. No segment goes on behind them."""
 
 
 def with_fewer_ids(paths: list[str]) -> list[str]:
     """Paths with the same templates, but fewer different ones; 0.5 us each where `template` takes 5."""
     text = "\n".join(paths)
-    for pattern, name in FREQUENT:
-        text = pattern.sub(name, text)
+    (numbers, number), (uuids, uuid) = FREQUENT
+    text = numbers.sub(number, text)
+    if "-" in text:
+        text = uuids.sub(uuid, text)
     short = text.split("\n")
     return short if len(short) == len(paths) else paths  # one of them holds a line feed
 

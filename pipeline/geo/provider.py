@@ -74,6 +74,7 @@ class Place(msgspec.Struct, frozen=True, gc=False):
 
 
 NOWHERE: Final = Place()
+NOTHING: Final = Facts()
 
 
 class Database(msgspec.Struct, frozen=True):
@@ -119,14 +120,15 @@ class Geo:
 
     def _facts(self, text: str, special: bool) -> Facts:
         """Each field from the first source that has it; the shipped database says nothing of special addresses."""
-        merged = Facts()
+        merged: Facts | None = None
         for source in self.sources:
             if special and source.database.shipped:
                 continue
             record = source.reader.get(text)
             if record is not None:
-                merged = merged.behind(source.facts(record))
-        return merged
+                facts = source.facts(record)
+                merged = facts if merged is None else merged.behind(facts)
+        return merged or NOTHING
 
     def _place(self, text: str, packed: bytes, facts: Facts) -> Place:
         lat, lon, accuracy_km = self.centres.get(facts.country, (0.0, 0.0, FAR_KM))
@@ -158,7 +160,7 @@ def pack(address: str) -> bytes:
 def text_of(packed: bytes) -> str:
     """The canonical text."""
     if len(packed) == 4:
-        return f"{packed[0]}.{packed[1]}.{packed[2]}.{packed[3]}"
+        return socket.inet_ntoa(packed)
     return ipaddress.IPv6Address(packed).compressed
 
 
