@@ -23,7 +23,7 @@ from pipeline.errors import Fatal
 from pipeline.faults import reach
 from pipeline.runners.parts import Parts, production_parts
 from pipeline.runners.shell import Shell, end_process, guarded
-from pipeline.runners.slices import Positions, cut
+from pipeline.runners.slices import FETCH_WAIT_MS, Positions, cut
 from pipeline.runners.start import Ready, exit_code, prepare, tasks_of
 from pipeline.sinks.kafka import client_settings, committed_offsets, read_pages
 
@@ -67,6 +67,7 @@ class PlainWorker:
             rebalance_timeout_ms=int(kafka.rebalance_timeout_s * 1000),
             max_poll_interval_ms=300_000,
             max_partition_fetch_bytes=1 << 20,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
         )
 
     # --- rebalances

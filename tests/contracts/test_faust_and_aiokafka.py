@@ -188,6 +188,12 @@ def test_what_the_consumer_overrides_exists_upstream() -> None:
     assert {name for name in overridden if not hasattr(Consumer, name)} == set()
 
 
+def test_the_fetcher_is_made_with_the_wait_that_is_set() -> None:
+    from aiokafka import AIOKafkaConsumer
+
+    assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in inspect.getsource(AIOKafkaConsumer.start)
+
+
 def test_faust_still_keeps_its_read_offsets_in_the_attribute_that_is_replaced() -> None:
     from faust.transport.consumer import Consumer
 
