@@ -21,7 +21,7 @@ import msgspec
 
 from pipeline.checkpoint import Checkpoint, Plan, Record
 from pipeline.config import Topics
-from pipeline.core import Core, Effects, Reject, Sides
+from pipeline.core import Core, Effects, Reject, Rows, Sides
 from pipeline.errors import Retry
 from pipeline.faults import reach
 from pipeline.ports import PageLog, Publisher
@@ -49,6 +49,7 @@ class Emitter:
         publisher: Publisher,
         rows: RowBuffer,
         pages: PageLog,
+        core_thread: Executor | None = None,
         compressor: Executor | None = None,
     ) -> None:
         self.core = core
@@ -59,6 +60,7 @@ class Emitter:
         self._publisher = publisher
         self._rows = rows
         self._pages = pages
+        self._core_thread = core_thread
         self._compressor = compressor
         self._busy = asyncio.Lock()
         self.cut = False  # set by the runner while a slice runs: state and effects don't agree
@@ -81,7 +83,7 @@ class Emitter:
         async with self._busy:
             await self._rows.flush()
             async with lock:
-                plan = self._plan(generation())
+                plan = await self._plan(generation())
             return await self._write(plan)
 
     async def adopt(
@@ -100,31 +102,39 @@ class Emitter:
                 if not rows:  # nothing was adopted
                     return
                 self._rows.add(rows)
-                await self._write(self._plan(generation()), flush=not loading)
+                await self._write(await self._plan(generation()), flush=not loading)
 
     @property
     def sound(self) -> bool:
         """Whether arrays, log and effects agree; if not, the arrays must be thrown away and loaded anew."""
         return not (self.cut or self.torn)
 
-    def _plan(self, generation: int) -> Plan | None:
+    async def _plan(self, generation: int) -> Plan | None:
+        """The caller holds the lock; due rows of many keys and copies take too long for the event loop."""
         if self.core.next_offset < 0 or self.cut or self.torn:
             return None
-        self._rows.add(self.core.due_rows())
-        return self.writer.plan(self.core, generation)
+        self.torn = True  # until all of it is written
+        rows, plan = await _in_thread(self._core_thread, self._copy, generation)
+        self._rows.add(rows)
+        return plan
+
+    def _copy(self, generation: int) -> tuple[Rows, Plan]:
+        return self.core.due_rows(), self.writer.plan(self.core, generation)
 
     async def _write(self, plan: Plan | None, *, flush: bool = True) -> int | None:
-        if plan is None or self.writer.nothing_new(plan):
+        if plan is None:
             return self.cover
-        self.torn = True
+        if self.writer.nothing_new(plan):
+            self.torn = False
+            return self.cover
         if flush:
             await self._rows.flush()
         draft = self.writer.draft(plan)
         await self._tombstone(self.writer.due)
         for start in range(0, len(plan.raw), PAGES_AT_ONCE):
-            await self._send(await self._in_thread(draft.pages, start, start + PAGES_AT_ONCE))
+            await self._send(await _in_thread(self._compressor, draft.pages, start, start + PAGES_AT_ONCE))
             reach("between_pages")
-        await self._send(await self._in_thread(draft.directories))
+        await self._send(await _in_thread(self._compressor, draft.directories))
         reach("before_manifest")
         await self._send([draft.manifest()])  # alone and last: end of log and manifest are the same record
         self.writer.accept(draft)
@@ -142,9 +152,6 @@ class Emitter:
 
     async def _tombstone(self, keys: Iterable[bytes]) -> None:
         await _all(self._pages.send(self.writer.partition, key, None) for key in keys)
-
-    async def _in_thread(self, function: Callable[..., list[Record]], *args: Any) -> list[Record]:
-        return await asyncio.get_running_loop().run_in_executor(self._compressor, function, *args)
 
     async def _publish_all(self, effects: Effects) -> None:
         by_key: dict[str, list[Incident]] = {}
@@ -174,6 +181,10 @@ class Emitter:
                 wait_s = min(2 * wait_s, 5.0)
             else:
                 return
+
+
+async def _in_thread(thread: Executor | None, function: Callable[..., T], *args: Any) -> T:
+    return await asyncio.get_running_loop().run_in_executor(thread, function, *args)
 
 
 async def _all(work: Iterable[Awaitable[T]]) -> list[T]:
