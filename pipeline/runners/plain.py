@@ -107,8 +107,7 @@ class PlainWorker:
             before = self._positions.before()
             fetched = await self._fetch()
             self.shell.polled(self._ends())
-            for tp, records in fetched.items():
-                await self._records(tp.partition, records, before)
+            await asyncio.gather(*[self._records(tp.partition, each, before) for tp, each in fetched.items()])
             if not fetched:
                 await self._mark_empty()
             await self.commit()

@@ -17,6 +17,7 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, Final, Protocol
 
 import faust
@@ -84,6 +85,12 @@ def to_slice(topic: str, partition: int, records: Sequence[Record]) -> Slice:
         [r.timestamp for r in records],
         frozenset(ticks),
     )
+
+
+def in_turns(lines: Sequence[Iterator[ConsumerMessage]]) -> Iterator[ConsumerMessage]:
+    """One of each line after the other: so that partitions can be worked on side by side."""
+    for turn in zip_longest(*lines):
+        yield from (message for message in turn if message is not None)
 
 
 class Positions:
@@ -204,14 +211,12 @@ class SliceConsumer(driver.Consumer):
             return
         assigned = self.assignment()
         self.polled(self._ends(assigned))
-        for tp, batch in records.items():
-            if not batch or tp not in assigned:
-                continue
-            for message in self._messages(tp, batch, before):
-                if not self.flow_active or self.app.consumer_generation_id != generation:
-                    return
-                if active is None or tp in active or tp in self._buffered_partitions:
-                    yield tp, message
+        wanted = {tp: batch for tp, batch in records.items() if batch and tp in assigned}
+        for message in in_turns([self._messages(tp, batch, before) for tp, batch in wanted.items()]):
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            if active is None or message.tp in active or message.tp in self._buffered_partitions:
+                yield message.tp, message
 
     def _ends(self, assigned: Iterable[TP]) -> dict[int, int]:
         requests = (tp for tp in assigned if tp.topic == self.config.topics.requests)

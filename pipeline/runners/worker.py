@@ -22,6 +22,7 @@ from mode import CrashingSupervisor
 from pipeline.config import Config, Kafka
 from pipeline.errors import Fatal
 from pipeline.faults import reach
+from pipeline.runners.lanes import Lanes
 from pipeline.runners.parts import Parts, production_parts
 from pipeline.runners.shell import EXIT_FATAL, Owned, Shell, end_process, guarded
 from pipeline.runners.slices import PageTable, PassThrough, transport_of, unless_revoked
@@ -31,7 +32,7 @@ from pipeline.sinks.kafka import committed_offsets, ssl_context, stage
 log = logging.getLogger(__name__)
 
 SLICES_WAITING: Final = 8
-"""Slices between transport and agent: at most 8 MB."""
+"""Slices between transport and agent: at most 8 MB; each partition has another one that waits in its lane."""
 NUDGE_S: Final = 3.0
 MOST_NUDGES: Final = 3
 
@@ -114,6 +115,7 @@ class FaustWorker:
         self.app.transport = transport_of(self.app, self.config, self.shell.cover, self.shell.polled)
         self.app.before_stop = self._before_stop
         self.app.after_rebalance = self._after_rebalance
+        self.lanes: Lanes[Any] = Lanes(self._slice)
         self._seeks: set[asyncio.Task[None]] = set()
         self._recovering: dict[TP, int] = {}
         self._still = 0
@@ -178,17 +180,19 @@ class FaustWorker:
 
     async def _slices(self, stream: Any) -> None:
         async for event in stream.noack().events():
-            message = event.message
-            if message.generation_id != self.app.consumer_generation_id:
-                continue
-            try:
-                positions = self.app.consumer.positions
-                fresh = message.value.breaks == positions.breaks(message.tp.partition)
-                seek = await self.shell.handle(message.value, fresh)
-                if seek is not None:
-                    await self.app.consumer.seek_back(message.tp, seek)
-            except Exception as error:  # noqa: BLE001
-                end_process(error)
+            await self.lanes.put(event.message.tp.partition, event.message)
+
+    async def _slice(self, message: Any) -> None:
+        if message.generation_id != self.app.consumer_generation_id:
+            return
+        try:
+            positions = self.app.consumer.positions
+            fresh = message.value.breaks == positions.breaks(message.tp.partition)
+            seek = await self.shell.handle(message.value, fresh)
+            if seek is not None:
+                await self.app.consumer.seek_back(message.tp, seek)
+        except Exception as error:  # noqa: BLE001
+            end_process(error)
 
     def _after_rebalance(self) -> None:
         """Every partition goes on exactly where its state ends, whatever Faust fetched and lost meanwhile."""
@@ -295,6 +299,7 @@ async def _until_stopped(worker: FaustWorker, stop: asyncio.Event) -> int:
     loop = asyncio.get_running_loop()
     loop.call_later(config.worker.stop_s + 15.0, end_process, Fatal("Faust did not stop in time"))
     await app.stop()
+    await worker.lanes.close()
     for task in [*tasks, crashed]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

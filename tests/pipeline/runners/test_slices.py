@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import Config, Worker
 from pipeline.runners.shell import TICK_HEADER
-from pipeline.runners.slices import NoReadOffsets, PassThrough, Positions, SliceConsumer, cut
+from pipeline.runners.slices import NoReadOffsets, PassThrough, Positions, SliceConsumer, cut, in_turns
 
 
 @dataclass
@@ -56,6 +56,13 @@ def test_slices_hold_every_record_once_in_order_within_the_bounds(
         sizes = [len(v or b"") + 1 for v in fetched.records.values]
         assert len(sizes) <= most
         assert len(sizes) == 1 or sum(sizes) <= most_bytes
+
+
+@given(st.lists(st.lists(st.integers(), max_size=5), max_size=4))
+def test_partitions_take_turns_and_each_keeps_its_order(lines: list[list[int]]) -> None:
+    tagged: Any = [[(number, at, value) for at, value in enumerate(line)] for number, line in enumerate(lines)]
+    turns: Any = list(in_turns([iter(line) for line in tagged]))
+    assert turns == sorted((each for line in tagged for each in line), key=lambda each: (each[1], each[0]))
 
 
 def test_tick_records_are_told_by_their_header() -> None:
