@@ -199,7 +199,7 @@ def demo(
 def bench(
     as_json: AsJson = False,
     broker: Annotated[str, typer.Option(help="HOST:PORT of a Kafka instead of the embedded broker.")] = "",
-    events: Annotated[int, typer.Option(min=10_000, help="Events of each repetition.")] = 300_000,
+    events: Annotated[int, typer.Option(min=10_000, help="Events of each repetition.")] = 600_000,
     repeats: Annotated[int, typer.Option(min=1, help="Repetitions; medians are reported.")] = 3,
 ) -> int | None:
     """Events per second and nanoseconds per step, measured here and now."""

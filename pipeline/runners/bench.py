@@ -30,9 +30,9 @@ from pipeline.errors import Fatal
 from pipeline.sinks.topics import PAGES_CONFIG, TopicSpec, create_topics
 from pipeline.warm import warm_up
 
-AGENT_SHARE: Final = 0.05
+AGENT_SHARE: Final = 0.02
 """Of the events, for the plain agent, which takes that much longer for each."""
-STEPS_SHARE: Final = 0.5
+STEPS_SHARE: Final = 0.25
 
 
 @dataclass(slots=True)
