@@ -69,11 +69,12 @@ class Decider:
         changes: dict[int, list[Any]] = {}
         for record in changed:
             changes.setdefault(int(record["event"]), []).append(record)
+        slots = batch.events["slot"].tolist()  # one element of a numpy array costs as much as all of `_pass_by`
         for i in self._interesting(batch, keep, by_event, changes):
             if i in by_event or i in changes:
                 self._step(batch, i, by_event.get(i, []), changes.get(i, []), out)
             else:
-                self._pass_by(batch, i, out)
+                self._pass_by(batch, i, slots[i], out)
         for slot in list(self._passed):
             self._settle(slot)
         for slot in self._touched & self.state.open.keys():
@@ -108,16 +109,16 @@ class Decider:
         for finding in fresh:
             self._log(batch, i, finding, incident.incident_id if incident else "", out)
 
-    def _pass_by(self, batch: Batch, i: int, out: Decisions) -> None:
+    def _pass_by(self, batch: Batch, i: int, slot: int, out: Decisions) -> None:
         """One more event of a key whose incident is open, and nothing else: most events under a flood."""
-        slot, ts_us = int(batch.events["slot"][i]), batch.source[i].ts_us
         incident = self.state.open.get(slot)
         if incident is None:
             return
+        ts_us = batch.source[i].ts_us
         more, last_us = self._passed.get(slot, (0, 0))
         if incident.events + more < EVIDENCE_EVENTS:
             out.evidence.append((incident.incident_id, i))
-        self._passed[slot] = (more + 1, max(last_us, ts_us))
+        self._passed[slot] = (more + 1, ts_us if ts_us > last_us else last_us)
 
     def _settle(self, slot: int) -> None:
         """Add to the open incident what `_pass_by` has counted."""
