@@ -15,9 +15,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 from typing import Any, Final, Protocol
 
 import faust
@@ -63,14 +64,13 @@ def cut(
     """
     most, most_bytes = config.worker.slice_events, config.worker.slice_bytes
     after = records[0].offset if start is None else start
-    begin = size = 0
-    for index, record in enumerate(records):
-        record_bytes = len(record.value or b"") + len(record.key or b"")
-        if index > begin and (index - begin >= most or size + record_bytes > most_bytes):
-            yield Fetched(to_slice(topic, partition, records[begin:index]), after, breaks)
-            after, begin, size = records[index - 1].offset + 1, index, 0
-        size += record_bytes
-    yield Fetched(to_slice(topic, partition, records[begin:]), after, breaks)
+    bytes_to = list(accumulate([len(r.value or b"") + len(r.key or b"") for r in records], initial=0))
+    begin = 0
+    while begin < len(records):
+        end = min(begin + most, bisect_right(bytes_to, bytes_to[begin] + most_bytes) - 1)
+        some = records[begin : max(end, begin + 1)]
+        yield Fetched(to_slice(topic, partition, some), after, breaks)
+        after, begin = some[-1].offset + 1, begin + len(some)
 
 
 def to_slice(topic: str, partition: int, records: Sequence[Record]) -> Slice:
