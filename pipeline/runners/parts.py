@@ -47,10 +47,17 @@ def production_parts() -> Parts:
     """The real ones. Imported late: numba and ClickHouse's client take a second."""
     from pipeline import flow
     from pipeline.sinks.clickhouse import ClickHouseSink
-    from pipeline.warm import warm_up
 
     sides = SideReader()
-    return Parts(flow.open_core, lambda config: ClickHouseSink(config.clickhouse), sides.read, warm_up, sides.close)
+    return Parts(flow.open_core, lambda config: ClickHouseSink(config.clickhouse), sides.read, _warm_up, sides.close)
+
+
+def _warm_up() -> None:
+    from pipeline.sinks.connect import load_client
+    from pipeline.warm import warm_up
+
+    load_client()
+    warm_up()
 
 
 class SideReader:

@@ -194,6 +194,16 @@ def test_the_fetcher_is_made_with_the_wait_that_is_set() -> None:
     assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in inspect.getsource(AIOKafkaConsumer.start)
 
 
+def test_loading_the_client_loads_what_its_first_insert_would() -> None:
+    from clickhouse_connect.driver import insert, options
+
+    from pipeline.sinks.connect import load_client
+
+    load_client()
+    assert "pd" in vars(options)
+    assert "options.pd" in inspect.getsource(insert)
+
+
 def test_faust_still_keeps_its_read_offsets_in_the_attribute_that_is_replaced() -> None:
     from faust.transport.consumer import Consumer
 
