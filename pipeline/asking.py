@@ -121,7 +121,10 @@ def print_explanation(config: Config, incident_id: str, as_json: bool = False) -
     with _connected(config.clickhouse) as client:
         found = queries.explain_incident(client, incident_id)
     if found is None:
-        sys.stderr.write(f"keywatch: no incident, or more than one, begins with {incident_id!r}\n")
+        sys.stderr.write(
+            f"keywatch: {incident_id!r} is not the beginning of exactly one incident's id: "
+            "`keywatch incidents` lists them\n"
+        )
         return MISSING
     if as_json:
         return _write_json(found)
@@ -139,6 +142,7 @@ def explanation_lines(found: queries.Explanation, width: int) -> list[str]:
         f"{_count(round(incident.seen_days), 'day')}; rule {incident.rule}; id {incident.incident_id}",
         "", "found", *(_finding_words(finding) for finding in incident.findings),
         "", *_normal_words(found.normal),
+        *(["", "requests in the hour before", *map(_evidence_words, found.before)] if found.before else []),
         "", f"requests of the evidence{' (none)' if not found.evidence else ''}",
         *(_evidence_words(row) for row in found.evidence),
     ]  # fmt: skip

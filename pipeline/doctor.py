@@ -6,6 +6,7 @@ Each check is a function that returns findings and never raises for a fault that
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +32,7 @@ COLOURS: Final[dict[State, str]] = {"ok": "green", "warn": "yellow", "fail": "re
 OLD_DAYS: Final = 365
 """Networks change hands: of a year-old database a few percent of the addresses are wrong."""
 CHECK_TIMEOUT_S: Final = 20.0
+CONNECT_S: Final = 5.0
 SAMPLE_BYTES: Final = 256 * 1024
 
 BLIND: Final = (
@@ -177,7 +179,7 @@ async def check_geo(config: Config) -> list[Finding]:
 
 
 async def check_webhooks(config: Config) -> list[Finding]:
-    """Whether each endpoint's URL is allowed and its name resolves to addresses that may be called."""
+    """Whether each endpoint's URL is allowed, its name resolves to addresses that may be called, and one answers."""
     if not config.respond.endpoints:
         advice = "add [[respond.endpoints]] with name, url and secret"
         return [Finding("warn", "webhooks", "no endpoint: incidents reach Kafka and ClickHouse only", advice)]
@@ -190,8 +192,8 @@ async def _check_endpoint(endpoint: Endpoint) -> Finding:
     about = f"webhook {endpoint.name}"
     try:
         parts = check_url(endpoint.url, endpoint.allow_private)
-        host = parts.hostname or ""
-        addresses = await system_look_up(host, parts.port or (443 if parts.scheme == "https" else 80))
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        addresses = await system_look_up(host, port)
     except AddressError as error:
         return Finding("fail", about, str(error), "set respond.endpoints.url to an https URL")
     except OSError:
@@ -201,7 +203,23 @@ async def _check_endpoint(endpoint: Endpoint) -> Finding:
         return Finding(
             "fail", about, f"{host} is the private address {private[0]}", "set allow_private if that is meant"
         )
-    return Finding("ok", about, f"{host} resolves to {', '.join(addresses[:3])}")
+    if not await _accepts(addresses[0], port):
+        text = f"{host} resolves to {addresses[0]}, where nobody accepts a connection on port {port}"
+        return Finding("fail", about, text, "start the receiver, or open the way to it in firewall and NetworkPolicy")
+    return Finding("ok", about, f"{host} is {', '.join(addresses[:3])} and accepts connections; nothing was sent")
+
+
+async def _accepts(address: str, port: int) -> bool:
+    """Connects and hangs up: a request would have to be a signed alert."""
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            _, writer = await asyncio.open_connection(address, port)
+    except OSError:  # TimeoutError is one
+        return False
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return True
 
 
 def check_sample(path: Path) -> list[Finding]:

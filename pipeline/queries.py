@@ -146,6 +146,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """One incident with all that speaks for or against it."""
 
     incident: Incident
+    before: tuple[EvidenceLine, ...]  # the hour before it opened, newest requests only
     evidence: tuple[EvidenceLine, ...]
     responses: tuple[ResponseLine, ...]
     normal: Normal
@@ -229,18 +230,31 @@ def explain_incident(client: Client, incident_id: str, evidence: int = 20) -> Ex
     incident = msgspec.json.decode(found[0].body, type=Incident)
     return Explanation(
         incident=incident,
+        before=tuple(_before(client, incident.key_id, incident.opened_at, evidence)),
         evidence=tuple(_evidence(client, incident.incident_id, evidence)),
         responses=tuple(_responses(client, incident.incident_id)),
         normal=normal(client, incident.key_id, incident.opened_at),
     )
 
 
+_REQUEST: Final = """
+    SELECT toUnixTimestamp64Micro(ts) AS at_us, request_id, method, route, status, outcome,
+        replaceRegexpOne(toString(r.client_ip), '^::ffff:([0-9.]+)$', '\\\\1') AS client_ip, country, asn, client"""
+
+
 def _evidence(client: Client, incident_id: str, limit: int) -> list[EvidenceLine]:
-    sql = """
-        SELECT toUnixTimestamp64Micro(ts) AS at_us, request_id, method, route, status, outcome,
-            replaceRegexpOne(toString(e.client_ip), '^::ffff:([0-9.]+)$', '\\\\1') AS client_ip, country, asn, client
-        FROM evidence AS e FINAL WHERE incident_id = {id:String} ORDER BY ts, partition, offset LIMIT {limit:UInt32}"""
+    sql = f"""{_REQUEST} FROM evidence AS r FINAL WHERE incident_id = {{id:String}}
+        ORDER BY ts, epoch, partition, offset LIMIT {{limit:UInt32}}"""
     return _ask(client, EvidenceLine, sql, {"id": incident_id, "limit": limit})
+
+
+def _before(client: Client, key: str, opened_at: str, limit: int) -> list[EvidenceLine]:
+    """The last requests of the hour before an incident opened: what led up to it, while `requests` still has them."""
+    moment = "parseDateTime64BestEffort({opened:String}, 6, 'UTC')"
+    sql = f"""{_REQUEST} FROM requests AS r FINAL
+        WHERE key_id = {{key:String}} AND ts < {moment} AND ts >= {moment} - toIntervalHour(1)
+        ORDER BY ts DESC, epoch DESC, partition DESC, offset DESC LIMIT {{limit:UInt32}}"""
+    return _ask(client, EvidenceLine, sql, {"key": key, "opened": opened_at, "limit": limit})[::-1]
 
 
 def _responses(client: Client, incident_id: str) -> list[ResponseLine]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import socket
 from pathlib import Path
@@ -55,7 +56,7 @@ async def test_own_databases_stand_before_the_shipped_one() -> None:
         (Config(), "warn", "no endpoint"),
         (endpoint("https://127.0.0.1/x"), "fail", ""),
         (endpoint("http://192.0.2.1/x"), "fail", ""),
-        (endpoint("http://127.0.0.1:9/x", allow_private=True), "ok", "127.0.0.1"),
+        (endpoint("http://127.0.0.1:9/x", allow_private=True), "fail", "nobody accepts"),
         (endpoint("https://no-such-host.invalid/x"), "fail", "does not resolve"),
     ],
 )
@@ -63,6 +64,23 @@ async def test_webhooks_are_judged_by_url_and_address(config: Config, state: str
     (finding,) = await check_webhooks(config)
     assert finding.state == state
     assert words in finding.text
+
+
+async def test_a_webhook_that_accepts_connections_is_well_and_gets_no_request() -> None:
+    got = asyncio.Event()
+    heard: list[bytes] = []
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read())
+        writer.close()
+        got.set()
+
+    async with await asyncio.start_server(hear, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        (finding,) = await check_webhooks(endpoint(f"http://127.0.0.1:{port}/x", allow_private=True))
+        await asyncio.wait_for(got.wait(), 5)
+    assert finding.state == "ok"
+    assert heard == [b""]
 
 
 COMBINED = b'192.0.2.1 - anna [17/May/2015:10:05:03 +0000] "GET /x HTTP/1.1" 200 203 "-" "curl/7"\n'

@@ -75,6 +75,9 @@ async def _fill(config: ClickHouse) -> None:
     await sink.write("incidents", _incident_rows(body))
     evidence = rows_of("evidence", 2, incident_id=[INCIDENT.incident_id] * 2, request_id=["r-1", "r-2"], offset=[1, 2])
     await sink.write("evidence", evidence)
+    before = [(NOON_S + at_s) * 10**6 for at_s in (-1801, -1800, 1740, 1799, 1800)]  # the incident opens at 1800
+    ids = ["old", "hour", "led", "up", "opening"]
+    await sink.write("requests", rows_of("requests", 5, key_id=["office"] * 5, ts=before, request_id=ids))
     await sink.write("responses", rows_of("responses", 1, incident_id=[INCIDENT.incident_id], verdict=["simulated"]))
     await sink.close()
 
@@ -152,6 +155,15 @@ def test_an_incident_is_found_by_the_beginning_of_its_id_with_all_that_belongs_t
     assert found.incident == INCIDENT
     assert [line.request_id for line in found.evidence] == ["r-1", "r-2"]
     assert [line.verdict for line in found.responses] == ["simulated"]
+
+
+def test_what_led_up_to_an_incident_is_the_hour_before_it_opened(client: Client) -> None:
+    found = queries.explain_incident(client, "abab")
+    assert found is not None
+    assert [line.request_id for line in found.before] == ["hour", "led", "up"]
+    newest = queries.explain_incident(client, "abab", evidence=2)
+    assert newest is not None
+    assert [line.request_id for line in newest.before] == ["led", "up"]
 
 
 @pytest.mark.parametrize("incident_id", ["", "nope", "%", "' OR '1'='1"])
