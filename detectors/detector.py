@@ -50,6 +50,28 @@ ERROR_429: Final = 4
 ERROR_OTHER_4XX: Final = 5
 ERROR_5XX: Final = 6
 
+# what an operation does: class of (method, route), by `pipeline/operations.py`
+OPERATION_UNKNOWN: Final = 0
+OPERATION_READ: Final = 1
+OPERATION_WRITE: Final = 2
+OPERATION_DELETE: Final = 3
+OPERATION_ADMIN: Final = 4  # users, roles, policies, settings, billing
+OPERATION_CREDENTIAL: Final = 5  # keys, tokens, secrets, exports of them
+OPERATION_IDENTITY: Final = 6  # "who am I": what a thief asks first
+OPERATIONS: Final = 7
+
+# how an event breaks what the catalogue declares of its key; bits of EVENT.declared
+DECLARED_DECOY: Final = 1
+DECLARED_ENDED: Final = 2  # status revoked or expired
+DECLARED_SUSPENDED: Final = 4
+DECLARED_TEST_LIVE: Final = 8  # a test key does live work
+DECLARED_LIVE_TEST: Final = 16  # a live key is used where tests run
+DECLARED_READ_ONLY: Final = 32  # a read-only key writes
+DECLARED_SCOPE: Final = 64  # a scope that was not granted
+DECLARED_NETWORK: Final = 128  # outside its allowed networks
+DECLARED_COUNTRY: Final = 256
+DECLARED_OVERAGE: Final = 512  # older than its rotation period
+
 EVENT: Final = np.dtype(
     [
         ("ts_us", "i8"),
@@ -62,6 +84,7 @@ EVENT: Final = np.dtype(
         ("asn", "u4"),
         ("client", "u4"),  # hash of the user-agent family; 0 is none
         ("route", "u4"),  # hash of method and route template; 0 is none
+        ("object", "u4"),  # hash of the path as it was asked for; 0 is none
         ("latency_ms", "f4"),
         ("lat", "f4"),  # degrees, of the country's or city's centre
         ("lon", "f4"),
@@ -70,6 +93,7 @@ EVENT: Final = np.dtype(
         ("status", "u2"),
         ("utc_hour", "i2"),  # hour of the week in UTC, Monday 00h is 0
         ("local_hour", "i2"),  # hour of the week in the key's declared zone; -1: no zone declared
+        ("declared", "u2"),  # DECLARED_*: what of its key's declaration it breaks
         ("outcome", "u1"),  # index into schemas.event.OUTCOMES
         ("authenticated", "u1"),  # 1: the gateway attests that the caller held the key
         ("method", "u1"),  # index into schemas.event.METHODS
@@ -79,7 +103,8 @@ EVENT: Final = np.dtype(
         ("in_hours", "i1"),  # declared business hours: 1 inside, 0 outside, -1 none declared
         ("late", "u1"),  # 1: beyond the lateness; counted, not scored
         ("live", "u1"),  # environment: 0 unknown, 1 live, 2 test
-        ("pad", "u1", (3,)),
+        ("operation", "u1"),  # OPERATION_*
+        ("pad", "u1", (4,)),
     ],
     align=True,
 )
@@ -114,7 +139,8 @@ READING: Final = np.dtype(
         ("a", "f8"),  # the detector's own, for its words (`explain`)
         ("b", "f8"),
         ("covered", "u1"),  # 0: the detector is blind or abstains at this event; never counted as quiet
-        ("pad", "u1", (7,)),
+        ("proof", "u1"),  # 1: no matter of chance; opens an incident whatever the budget
+        ("pad", "u1", (6,)),
     ],
     align=True,
 )
@@ -164,6 +190,7 @@ class Detector:
     learn: Callable[..., None]
     settle: Callable[..., None]
     explain: Callable[[Any, Context], str]  # (READING record, Context) -> words, no key id, no verdict
+    finds_places: bool = False  # what it finds makes the visit's place new for the detectors after it in the tuple
 
 
 def config_record(config: Any) -> np.ndarray[Any, Any]:

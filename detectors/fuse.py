@@ -87,11 +87,12 @@ def clear(reading: Any) -> None:
     reading.a = 0.0
     reading.b = 0.0
     reading.covered = 0
+    reading.proof = 0
 
 
 @compiled
 def mark_place(visit: Any, reading: Any) -> None:
-    """A network detector has found this visit's place new: the detectors after it in the tuple may know."""
+    """A detector that finds places has found this visit's place new: the detectors after it in the tuple may know."""
     if reading.covered == 1 and reading.bits > 0.0:
         visit.new_place = 1
 
@@ -112,6 +113,7 @@ def put_found(row: Any, event: int, detector: int, reading: Any) -> None:
     row.a = reading.a
     row.b = reading.b
     row.covered = reading.covered
+    row.proof = reading.proof
 
 
 @compiled
@@ -121,12 +123,12 @@ def report(state: Any, event: int, everything: bool, settings: Any, readings: An
         reading = readings[k]
         if reading.covered == 0 or reading.bits <= 0.0:
             continue
-        larger = reading.bits >= settings.finding_bits and reading.bits >= float(state.found[k]) + 1.0
+        larger = reading.bits >= settings.finding_bits and reading.bits >= int(state.found[k]) / 64.0 + 1.0
         if not (larger or everything):
             continue
         put_found(found[n], event, k, reading)
         n += 1
-        state.found[k] = max(float(state.found[k]), reading.bits)
+        state.found[k] = max(int(state.found[k]), int(reading.bits * 64.0))
     return n
 
 
@@ -209,9 +211,10 @@ def judge(key: Any, known: Any, ts_us: int, families: int, evidence: bool, setti
 def weigh(key: Any, known: Any, event: Any, families: Any, readings: Any, settings: Any) -> int:
     """Fuse what the detectors say of one attested event; returns the kind of change of the key's incident or 0."""
     state = key.fusion
-    stranger, insider, slow = 0.0, 0.0, 0.0
+    stranger, insider, slow, proof = 0.0, 0.0, 0.0, False
     for k in range(len(readings)):
         if readings[k].covered == 1:
+            proof = proof or readings[k].proof == 1
             stranger += readings[k].lr_stranger
             insider += readings[k].lr_insider
             if families[k] & fusion.SLOW_FAMILIES != 0:
@@ -222,6 +225,8 @@ def weigh(key: Any, known: Any, event: Any, families: Any, readings: Any, settin
         state.events += 1
         if evidence:
             state.evidence_us = max(state.evidence_us, event.ts_us)
+    if proof:
+        return fusion.prove(state, event.ts_us, mask, settings)
     # the mixture is never above its larger part: most events need no logarithm
     improved = False
     if max(stranger, insider) > state.best:

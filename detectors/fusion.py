@@ -33,8 +33,9 @@ ESCALATED: Final = 3
 CLOSED: Final = 4
 RULE_VISIT: Final = 1
 RULE_SLOW: Final = 2
+RULE_PROOF: Final = 3
 KINDS: Final = ("", "opened", "extended", "escalated", "closed")
-RULES: Final = ("", "visit", "slow")
+RULES: Final = ("", "visit", "slow", "proof")
 
 DAY_US: Final = 86_400_000_000
 MONTH_US: Final = 30 * DAY_US
@@ -92,8 +93,8 @@ def fusion_dtype(detectors: int) -> np.dtype[Any]:
             ("best_slow", "f8"),  # largest V7 of this visit
             ("days", "f8"),  # of the open incident: largest return period
             ("score", "f8"),
-            ("reported", "f8"),  # score of its last message
-            ("seen", "f8"),
+            ("reported", "f4"),  # score of its last message
+            ("seen", "f4"),
             ("events", "u4"),
             ("reported_events", "u4"),
             ("months", "u2", (2,)),  # last month + 1 with an exceedance, per rule
@@ -102,7 +103,7 @@ def fusion_dtype(detectors: int) -> np.dtype[Any]:
             ("rule", "u1"),
             ("severity", "u1"),
             ("under", "u1"),  # this visit began under an open incident
-            ("found", "f4", (detectors,)),
+            ("found", "i2", (detectors,)),  # largest bits of this visit per detector, in 1/64
         ],
         align=True,
     )
@@ -183,7 +184,7 @@ def begin_visit(fusion: Any) -> None:
     fusion.best_slow = NOTHING_BITS
     fusion.under = fusion.open
     for k in range(len(fusion.found)):
-        fusion.found[k] = 0.0
+        fusion.found[k] = 0
 
 
 @compiled
@@ -236,7 +237,7 @@ def open_incident(fusion: Any, ts_us: int, rule: int, days: float, score: float,
     fusion.evidence_us = ts_us
     if rule == RULE_VISIT:
         fusion.visit_opened_us = ts_us
-    else:
+    elif rule == RULE_SLOW:
         fusion.slow_opened_us = ts_us
     fusion.days = days
     fusion.score = score
@@ -245,6 +246,22 @@ def open_incident(fusion: Any, ts_us: int, rule: int, days: float, score: float,
     fusion.severity = severity_of(days, families, settings)
     fusion.events = 1
     fusion.reported_events = 1
+
+
+@compiled
+def prove(fusion: Any, ts_us: int, families: int, settings: Any) -> int:
+    """A proof came: an incident opens whatever the budget says, or the open one becomes critical."""
+    if fusion.open == 0:
+        open_incident(fusion, ts_us, RULE_PROOF, 0.0, 0.0, families, settings)
+        fusion.seen = 0.0
+        fusion.severity = 2
+        return OPENED
+    together = fusion.families | families
+    if fusion.severity < 2 or together != fusion.families:
+        fusion.families = together
+        fusion.severity = 2
+        return ESCALATED
+    return EXTENDED if fusion.events >= max(settings.extend_events, 2.0 * fusion.reported_events) else 0
 
 
 @compiled

@@ -64,7 +64,7 @@ def _source(detectors: Sequence[Detector]) -> str:
         records_of = f"key.{detector.name}, common.{detector.name}, visit"
         score.append(f"        clear(readings[{k}])")
         score.append(f"        score_{k}({records_of}, event, configs[{k}][0], readings[{k}])")
-        if detector.family == "network":
+        if detector.finds_places:
             score.append(f"        mark_place(visit, readings[{k}])")
         learn.append(f"        learn_{k}({records_of}, event, weight, configs[{k}][0])")
         settle.append(f"            settle_{k}({records_of}, weight, configs[{k}][0])")

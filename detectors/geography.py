@@ -38,26 +38,12 @@ from detectors.detector import (
     Context,
     Detector,
 )
-from detectors.places import (
-    COUNT_UNIT,
-    NETWORKS,
-    PENDING,
-    SLOT,
-    WAITING,
-    any_new,
-    find,
-    forget_visit,
-    is_young,
-    join,
-    keep,
-    recent,
-    short,
-    wait,
-    wait_address,
-)
+from detectors.known_values import COUNT_UNIT, SLOT, WAITING, any_new, find, is_young, keep, p_value, wait
+from detectors.places import NETWORKS, PENDING, forget_visit, join, recent, short, wait_address
 from detectors.travel import TRAVEL_KM_PER_H, has_place, p_travel, travels
 
-COUNTRIES: Final = 8
+COUNTRIES: Final = 6
+PENDING_COUNTRIES: Final = 2
 ADDRESSES: Final = 8
 PEER_CELLS: Final = 256
 PEERS_MIN: Final = 50
@@ -80,13 +66,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 STATE: Final = np.dtype(
     [
         ("network", novelty.MIXTURE),
-        ("country", novelty.MIXTURE),
-        ("slow", novelty.MIXTURE),
+        ("country", novelty.SMALL_MIXTURE),
+        ("slow", novelty.SMALL_MIXTURE),
         ("place_us", "i8"),  # of the last success with a place
         ("networks", SLOT, (NETWORKS,)),
         ("countries", SLOT, (COUNTRIES,)),
         ("waiting", WAITING, (PENDING,)),
-        ("waiting_countries", WAITING, (PENDING,)),
+        ("waiting_countries", WAITING, (PENDING_COUNTRIES,)),
         ("addresses", "u4", (ADDRESSES,)),
         ("waiting_addresses", "u4", (2,)),
         ("place_lat", "f4"),
@@ -114,13 +100,10 @@ SHARED: Final = np.dtype(
 
 @compiled
 def p_of(waiting: Any, slots: Any, mixture: Any, value: int, known_address: bool, ts_us: int) -> float:
-    """How probable a value that new was when this visit first brought it; 1 where it is known."""
-    j = find(waiting, value)
-    if j >= 0:
-        return float(waiting[j].p)
-    if known_address or find(slots, value) >= 0:
+    """As `p_value`, but from an address that the key used lately nothing is new."""
+    if known_address and find(waiting, value) < 0:
         return 1.0
-    return novelty.p_new(mixture, ts_us)
+    return p_value(waiting, slots, mixture, value, ts_us)
 
 
 @compiled
@@ -287,6 +270,7 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
     for j in range(PENDING):
         if state.waiting[j].value != 0:
             keep(state.networks, state.waiting[j].value, ts_us, first or float(state.waiting[j].p) > 1.0)
+    for j in range(PENDING_COUNTRIES):
         if state.waiting_countries[j].value != 0:
             keep(state.countries, state.waiting_countries[j].value, ts_us, first)
     join(state, ts_us)
@@ -328,4 +312,5 @@ GEOGRAPHY: Final = Detector(
     learn=learn,
     settle=settle,
     explain=explain,
+    finds_places=True,
 )

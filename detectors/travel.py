@@ -9,7 +9,8 @@ import numpy as np
 
 from detectors.compile import compiled
 from detectors.detector import ERROR_NONE, NET_ANYCAST, NET_HOSTING, NET_PRIVATE, NET_PROXY, NET_SATELLITE
-from detectors.places import HOUR_US, find, short
+from detectors.known_values import HOUR_US, find
+from detectors.places import short
 
 NET_NOWHERE: Final = NET_ANYCAST | NET_PROXY | NET_SATELLITE | NET_HOSTING | NET_PRIVATE
 TRAVEL_KM: Final = 500.0

@@ -30,6 +30,7 @@ RULES: Final = {1: "visit", 2: "slow", 3: "proof"}
 MAX_FINDINGS: Final = 24  # per incident, the strongest of each detector are kept
 EVIDENCE_EVENTS: Final = 500  # of an incident's events are copied into `evidence`
 _ATTRIBUTES: Final = np.dtype((np.record, FOUND))  # np.void has no attributes, and detectors' words use them
+PROOF_WORDS: Final = "a proof, no matter of chance"
 STRONG_BITS: Final = 10.0  # a finding that counts towards an automatic act (DESIGN.md, issue 6)
 
 
@@ -158,7 +159,7 @@ class Decider:
             observed=float(record["observed"]), unit=detector.unit,
             expected=Band(low=float(record["low"]), median=float(record["median"]), high=float(record["high"])),
             text=detector.explain(record.view(_ATTRIBUTES), self._context(batch, i)),
-            authenticated=bool(batch.events["authenticated"][i]), sample=sample(batch, i),
+            authenticated=bool(batch.events["authenticated"][i]), sample=sample(batch, i), proof=bool(record["proof"]),
         )  # fmt: skip
 
     def _context(self, batch: Batch, i: int) -> Context:
@@ -245,7 +246,9 @@ def strongest(findings: tuple[Finding, ...]) -> list[Finding]:
 
 
 def rung(findings: tuple[Finding, ...]) -> Rung:
-    """What the evidence carries: revocation needs two families of strong, attested evidence, volume alone never."""
+    """What the evidence carries: revocation needs a proof or two families of strong, attested evidence."""
+    if any(f.proof for f in findings):
+        return "revoke"
     strong = {f.family for f in findings if f.bits > STRONG_BITS and f.authenticated}
     if len(strong) >= 2:
         return "revoke"
@@ -255,7 +258,8 @@ def rung(findings: tuple[Finding, ...]) -> Rung:
 def words(incident: Incident) -> str:
     """One sentence: the key, each detector's best finding, and how rare all of it is."""
     parts = ", ".join(f.text for f in strongest(incident.findings))
-    return f"{incident.key_id}: {parts}: {calibration.words(incident.return_period_days)}"
+    rarity = PROOF_WORDS if incident.rule == "proof" else calibration.words(incident.return_period_days)
+    return f"{incident.key_id}: {parts}: {rarity}"
 
 
 def sample(batch: Batch, i: int) -> Sample:

@@ -58,6 +58,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     authenticated: bool
     sample: Sample
+    proof: bool = False  # no matter of chance: stands outside of the budgets
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):

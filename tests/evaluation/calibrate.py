@@ -3,7 +3,8 @@
 Run: `python -m tests.evaluation.calibrate` (about five minutes). Half of the keys fit, the other half judges.
 People: when they worked is real (`../shared/data/rhythms`, a quarter of 5,000 people; each record is drawn out into
 1 to 8 calls); a changed UTC offset is a new country and network, since the data have nothing nearer to
-one; another new network comes with 1/60 a visit, as for the clients of reference/evidence.md, section 0.
+one; another new network comes with 1/60 a visit. Clients are simulated as in reference/evidence.md, section 0: new with
+1/60 a visit and .25 at a new place. Operations, objects and bytes are simulated: a few routes a key, Zipf, log-normal.
 Services: 160 simulated keys over 40 days (steady, daily, nightly job, bursty) with deploys, errors, moved servers.
 What this cannot say: real API keys are neither; re-measure on your own log (the partition's own counts do that).
 """
@@ -45,17 +46,34 @@ def people(rng: np.random.Generator) -> Array:
     events["country"] = 16_705 + zone[owner] % 600
     home = rng.integers(1, 2_000, len(slots))
     new = rng.random(len(rows)) < 1 / 60
-    order = np.lexsort((at_us, slot))
-    total = np.cumsum(new[order])
-    first = np.searchsorted(slot[order], np.arange(len(slots)))
-    had = np.empty(len(rows), np.int64)
-    had[order] = total - (total[first] - new[order][first])[slot[order]]
-    which = np.where(new, had, np.floor(rng.random(len(rows)) ** 3 * (had + 1)).astype(np.int64))
+    which = drawn(rng, slot, at_us, new)
+    moved = new | new_values(slot, at_us, zone)
+    chance = np.where(moved, 0.25, 1 / 60)
+    events["client"] = (1 + 50 * (slot % 40) + drawn(rng, slot, at_us, rng.random(len(rows)) < chance))[owner]
     events["asn"] = (1 + home[slot] + 10_000 * (1 + zone % 97) + 1_000_000 * which)[owner]
     events["accuracy_km"] = 0.0
     events["address"] = events["asn"].astype("u8") << np.uint64(33)
     dress(events, rng, 0.01)
     return events
+
+
+def drawn(rng: np.random.Generator, slot: Array, at_us: Array, new: Array) -> Array:
+    """Which of its values a key uses at each time: 0 at first, one more at each `new`, else an old one again."""
+    order = np.lexsort((at_us, slot))
+    total = np.cumsum(new[order])
+    first = np.searchsorted(slot[order], np.arange(int(slot.max()) + 1))
+    had = np.empty(len(slot), np.int64)
+    had[order] = total - (total[first] - new[order][first])[slot[order]]
+    return np.where(new, had, np.floor(rng.random(len(slot)) ** 3 * (had + 1)).astype(np.int64))
+
+
+def new_values(slot: Array, at_us: Array, value: Array) -> Array:
+    """Where a key has a value for the first time."""
+    order = np.lexsort((at_us, slot))
+    pairs = slot[order].astype(np.int64) * 100_000 + value[order]
+    first = np.zeros(len(slot), np.bool_)
+    first[order[np.unique(pairs, return_index=True)[1]]] = True
+    return first
 
 
 def services(rng: np.random.Generator, keys: int, days: int) -> Array:
@@ -78,6 +96,8 @@ def services(rng: np.random.Generator, keys: int, days: int) -> Array:
         events["asn"] = 1 + rng.integers(0, 30) + moves * 1_000
         events["address"] = events["asn"].astype("u8") << np.uint64(33) | rng.integers(1, 6, len(events)).astype("u8")
         events["net_flags"] = NET_KNOWN | (NET_HOSTING if kind != 1 else 0)
+        swaps = np.cumsum(rng.random(len(events)) < days / 120 / max(1, len(events)))
+        events["client"] = 1 + 50 * (slot % 40) + swaps
         parts.append(events)
     joined = np.concatenate(parts)
     dress(joined, rng, 0.005)
@@ -85,8 +105,12 @@ def services(rng: np.random.Generator, keys: int, days: int) -> Array:
 
 
 def dress(events: Array, rng: np.random.Generator, errors: float) -> None:
-    """Routes, errors in runs, hours."""
-    events["route"] = 1 + rng.geometric(0.3, len(events))
+    """Routes and what they do, objects, bytes, errors in runs, hours."""
+    route = rng.geometric(0.3, len(events))
+    events["route"] = 1 + 1_000 * (events["slot"] % 7) + route
+    events["operation"] = np.choose(route % 8, [1, 1, 1, 2, 1, 3, 4, 5])
+    events["object"] = 1 + rng.zipf(1.6, len(events)) % 1_000_000 + 1_000_000 * route
+    events["bytes_out"] = (2_000 * rng.lognormal(0.0, 1.2, len(events))).astype(np.int64)
     failed = rng.random(len(events)) < errors
     failed |= np.roll(failed, 1) & (rng.random(len(events)) < 0.5)
     events["error"] = np.where(failed, rng.choice([2, 3, 3, 4, 6], len(events)), ERROR_NONE)

@@ -1,0 +1,120 @@
+"""The values of one open set that a key's visits bring (networks, countries, clients): which are known, since when.
+
+A known value has one slot, the weakest gives way; a visit's own values wait until it is settled, so that a value is
+as new at a visit's last event as at its first. How probable a new value is, `novelty` says.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from detectors import novelty
+from detectors.compile import compiled
+
+HOUR_US: Final = 3_600_000_000
+COUNT_UNIT: Final = 16  # a count of 1 visit is 16
+YEAR_H: Final = 8_760
+SLOT: Final = np.dtype([("value", "u4"), ("count", "u2"), ("first_h", "u2"), ("last_h", "u2"), ("with_", "u2")])
+"""One known value; count in 1/16 visits; hours since the epoch modulo 65,536; `with_`: the slots it occurs with."""
+WAITING: Final = np.dtype([("value", "u4"), ("p", "f4")])
+"""One value of the running visit; p: its probability when first seen, 1 where known."""
+
+
+@compiled
+def hours(ts_us: int) -> int:
+    """Hours since the epoch modulo 65,536."""
+    return ts_us // HOUR_US % 65_536
+
+
+@compiled
+def find(slots: Any, value: int) -> int:
+    """Index of a value, -1 if it is not there."""
+    for j in range(len(slots)):
+        if slots[j].value == value:
+            return j
+    return -1
+
+
+@compiled
+def is_young(slots: Any, value: int, ts_us: int, config: Any) -> bool:
+    """Whether the slow rule takes this known value for new."""
+    j = find(slots, value)
+    return j >= 0 and (hours(ts_us) - slots[j].first_h) % 65_536 < config.slow_days * 24.0
+
+
+@compiled
+def wait(waiting: Any, value: int, p: float) -> bool:
+    """Keep a value of this visit; False if it was there or there is no room."""
+    for j in range(len(waiting)):
+        if waiting[j].value == value:
+            return False
+        if waiting[j].value == 0:
+            waiting[j].value = value
+            waiting[j].p = p
+            return True
+    return False
+
+
+@compiled
+def faded(slot: Any, now_h: int) -> float:
+    """The slot's count now, in 1/16 visits."""
+    return slot.count * novelty.fade((now_h - slot.last_h) % 65_536 * HOUR_US)
+
+
+@compiled
+def weakest(slots: Any, now_h: int) -> int:
+    """An empty slot, else the one with the lowest decayed count."""
+    best, lowest = 0, 1e18
+    for j in range(len(slots)):
+        count = faded(slots[j], now_h) if slots[j].value != 0 else -1.0
+        if count < lowest:
+            best, lowest = j, count
+    return best
+
+
+@compiled
+def any_new(waiting: Any) -> bool:
+    """Whether the visit brought a value that was new."""
+    for j in range(len(waiting)):  # noqa: SIM110
+        if waiting[j].value != 0 and float(waiting[j].p) < 1.0:
+            return True
+    return False
+
+
+@compiled
+def keep(slots: Any, value: int, ts_us: int, old: bool) -> int:
+    """Count one visit of a value; a new one takes the slot with the lowest decayed count. Returns its index."""
+    now_h = hours(ts_us)
+    j = find(slots, value)
+    if j < 0:
+        j = weakest(slots, now_h)
+        for k in range(len(slots)):
+            slots[k].with_ = int(slots[k].with_) & (65_535 - (1 << j))
+        slots[j].value = value
+        slots[j].count = 0
+        slots[j].with_ = 0
+        slots[j].first_h = (now_h - YEAR_H) % 65_536 if old else now_h
+    else:
+        slots[j].count = int(faded(slots[j], now_h) + 0.5)
+    slots[j].count = min(65_535, int(slots[j].count) + COUNT_UNIT)
+    slots[j].last_h = now_h
+    return j
+
+
+@compiled
+def p_value(waiting: Any, slots: Any, mixture: Any, value: int, ts_us: int) -> float:
+    """How probable a value that new was when this visit first brought it; 1 where it is known."""
+    j = find(waiting, value)
+    if j >= 0:
+        return float(waiting[j].p)
+    return 1.0 if find(slots, value) >= 0 else novelty.p_new(mixture, ts_us)
+
+
+@compiled
+def clear(waiting: Any) -> None:
+    """The visit's values are used or dropped."""
+    for j in range(len(waiting)):
+        waiting[j].value = 0
+        waiting[j].p = 0.0

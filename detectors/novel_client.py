@@ -1,0 +1,171 @@
+"""Novel client: the key is used by a kind of client (user-agent family) that it has never been used by.
+
+Detects: a thief's tool where the owner's program was: curl, a scanner, another SDK. Tested once per visit against how
+often this key brings new clients (`novelty`), so that a key of many browsers says little and a server's key much. The
+slow rule takes a client for new during 7 days.
+Misses: a thief who sends the owner's user agent, which costs nothing; a client swap within one family; the first visit
+of a key; requests without a user agent.
+False alarms: a new SDK, a person's curl, a monitor. Clients and places change together when owners move house: beside
+a new place a new client counts as rare as it is among peers' new places, and no rarer.
+Source: reference/evidence.md, section 4 (e2) and 1 (mixture of 4 experts; new with 1/60 a visit was simulated there).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from detectors import novelty
+from detectors.compile import compiled
+from detectors.detector import SEES_CLIENT, Context, Detector
+from detectors.known_values import (
+    COUNT_UNIT,
+    SLOT,
+    WAITING,
+    any_new,
+    clear,
+    find,
+    is_young,
+    keep,
+    p_value,
+    wait,
+)
+from detectors.surprise import log2_of, quantise
+
+CLIENTS: Final = 5
+PENDING: Final = 2
+STAY: Final = 0.3  # share of strangers whose client the key knows
+
+
+class NovelClient(msgspec.Struct, frozen=True, kw_only=True):
+    """[detectors.novel_client]"""
+
+    slow_days: float = 7.0  # a client counts as new for the slow rule this long
+    peers_new: float = 0.25  # of visits from a new place, those with a new client: until the partition has counted
+    peers_weight: float = 20.0  # visits that this guess weighs
+
+
+STATE: Final = np.dtype(
+    [
+        ("mixture", novelty.SMALL_MIXTURE),
+        ("slow", novelty.SMALL_MIXTURE),
+        ("clients", SLOT, (CLIENTS,)),
+        ("waiting", WAITING, (PENDING,)),
+    ],
+    align=True,
+)
+SHARED: Final = np.dtype([("new_places", "f8"), ("both_new", "f8")])
+"""Visits of known keys from a new place, and of these with a new client too."""
+
+
+@compiled
+def ratio_of(p: float) -> float:
+    """e2: likelihood ratio of the visit's client under a stranger."""
+    return STAY + (1.0 - STAY) / p if p < 1.0 else STAY
+
+
+@compiled
+def among_peers(shared: Any, config: Any) -> float:
+    """Share of peers' visits from a new place that bring a new client, too."""
+    weight = float(config.peers_weight)
+    return (float(shared.both_new) + weight * float(config.peers_new)) / (float(shared.new_places) + weight)
+
+
+@compiled
+def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
+    """Fill `reading`; a = 1 where the client is new, b = distinct clients known."""
+    if int(event.sees) & SEES_CLIENT == 0 or int(event.client) == 0:
+        return
+    reading.covered = 1
+    if float(state.mixture.visits) <= 0.0:  # the first visit tests nothing
+        return
+    p = p_value(state.waiting, state.clients, state.mixture, event.client, event.ts_us)
+    p_slow = p
+    if p == 1.0 and is_young(state.clients, event.client, event.ts_us, config):
+        p_slow = novelty.p_new(state.slow, event.ts_us)
+    reading.bits = quantise(log2_of(1.0 / p))  # mid-p of the only value that could be rarer
+    if int(visit.new_place) == 1:
+        floor = among_peers(shared, config)
+        p = max(p, floor)
+        p_slow = max(p_slow, floor)
+    reading.lr_stranger = quantise(log2_of(ratio_of(p)))
+    reading.lr_stranger_slow = quantise(log2_of(ratio_of(p_slow)))
+    j = find(state.clients, event.client)
+    reading.observed = int(state.clients[j].count) / COUNT_UNIT if j >= 0 else 0.0
+    describe(state, reading)
+    reading.a = 1.0 if j < 0 else 0.0
+
+
+@compiled
+def describe(state: Any, reading: Any) -> None:
+    """The band: visits by each of the key's clients."""
+    low, high, total, known = 1e9, 0.0, 0.0, 0
+    for k in range(CLIENTS):
+        if int(state.clients[k].value) != 0:
+            visits = int(state.clients[k].count) / COUNT_UNIT
+            low = min(low, visits)
+            high = max(high, visits)
+            total += visits
+            known += 1
+    if known > 0:
+        reading.low = low
+        reading.high = high
+        reading.median = total / known
+    reading.b = float(known)
+
+
+@compiled
+def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config: Any) -> None:
+    """Take the event's client into the visit."""
+    if weight <= 0.0 or int(event.sees) & SEES_CLIENT == 0 or int(event.client) == 0:
+        return
+    wait(state.waiting, event.client, p_value(state.waiting, state.clients, state.mixture, event.client, event.ts_us))
+
+
+@compiled
+def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:
+    """Move the visit's clients into the forecast."""
+    if weight > 0.0 and int(state.waiting[0].value) != 0:
+        ts_us = visit.last_us
+        first = float(state.mixture.visits) <= 0.0
+        new = any_new(state.waiting)
+        young = False
+        for j in range(PENDING):
+            if int(state.waiting[j].value) != 0:
+                young = young or is_young(state.clients, state.waiting[j].value, ts_us, config)
+        novelty.learn_visit(state.mixture, ts_us, new)
+        novelty.learn_visit(state.slow, ts_us, new or young)
+        for j in range(PENDING):
+            if int(state.waiting[j].value) != 0:
+                keep(state.clients, state.waiting[j].value, ts_us, first)
+        if int(visit.new_place) == 1 and not first:
+            shared.new_places += 1.0
+            shared.both_new += 1.0 if new else 0.0
+    clear(state.waiting)
+
+
+def explain(reading: Any, context: Context) -> str:
+    """In words: "by curl, a client never seen for this key in 14 days (it uses 2)"."""
+    name = context.client or "an unnamed client"
+    if reading.a == 0.0:
+        return f"by {name}, seen before"
+    known = math.floor(reading.b)
+    others = f"it uses {known} other{'' if known == 1 else 's'}" if known < CLIENTS else f"it uses {known} and more"
+    return f"by {name}, a client never seen for this key in {max(1, round(context.seen_days))} days ({others})"
+
+
+NOVEL_CLIENT: Final = Detector(
+    name="novel_client",
+    family="client",
+    unit="visits by this client",
+    state=STATE,
+    shared=SHARED,
+    config=NovelClient(),
+    score=score,
+    learn=learn,
+    settle=settle,
+    explain=explain,
+)

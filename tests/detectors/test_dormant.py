@@ -1,0 +1,43 @@
+"""A silence is odd only for a key that is never silent."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.detectors.one_more import bits_of, found_in, one_more
+from tests.detectors.streams import DAY_US, daily_visits
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def test_a_daily_key_that_wakes_after_two_months_is_a_finding_that_says_how_long() -> None:
+    life = daily_visits(40)
+    found = found_in("dormant", life, one_more(life, later_us=60 * DAY_US))
+    assert found and found[0]["bits"] > 6
+    assert found[0]["observed"] == pytest.approx(60, abs=0.2)
+    assert found[0]["high"] < 5
+
+
+def test_every_event_of_the_visit_says_the_same_so_that_it_adds_up_with_what_comes_later() -> None:
+    life = daily_visits(40)
+    visit = one_more(life, calls=6, later_us=60 * DAY_US)
+    visit["client"][3:] = 99  # another finding, at which all readings are told
+    rows = found_in("dormant", life, visit)
+    assert len({row["bits"] for row in rows}) == 1
+
+
+def test_a_weekend_and_a_week_off_are_nothing() -> None:
+    life = daily_visits(40)
+    assert bits_of("dormant", life, one_more(life, later_us=6 * DAY_US)) == 0
+
+
+def test_a_monthly_key_comes_every_month() -> None:
+    life = daily_visits(12, per_day=1)
+    life["ts_us"] += np.arange(len(life)) // 6 * 29 * DAY_US
+    assert bits_of("dormant", life, one_more(life, later_us=31 * DAY_US)) < 3
+
+
+def test_four_visits_are_too_few_to_know() -> None:
+    life = daily_visits(1, per_day=4)
+    assert bits_of("dormant", life, one_more(life, later_us=60 * DAY_US)) == 0

@@ -1,0 +1,52 @@
+"""Use against the declaration: rare the first time, usual for a key that always does it, a proof where it has ended."""
+
+from __future__ import annotations
+
+import pytest
+
+from detectors import fusion
+from detectors.detector import DECLARED_ENDED, DECLARED_NETWORK, DECLARED_OVERAGE, DECLARED_SCOPE
+from tests.detectors.one_more import bits_of, found_in, one_more
+from tests.detectors.streams import Judge, daily_visits
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def test_the_first_use_outside_of_the_allowed_networks_is_a_finding_and_evidence() -> None:
+    life = daily_visits(30)
+    found = found_in("misuse", life, one_more(life, declared=DECLARED_NETWORK))
+    assert found and found[0]["bits"] > 6
+    assert found[0]["lr_stranger"] > 5
+
+
+def test_a_client_that_was_never_in_its_allowed_networks_is_misconfigured_not_stolen() -> None:
+    life = daily_visits(30)
+    life["declared"] = DECLARED_NETWORK
+    judge = Judge(1)
+    judge.feed(life)
+    assert judge.kinds() == []
+    assert bits_of("misuse", life, one_more(life)) < 2
+
+
+def test_a_success_with_an_ended_key_is_a_proof_and_a_refusal_is_not() -> None:
+    life = daily_visits(30)
+    for authenticated, opened in ((1, ["proof"]), (0, [])):
+        judge = Judge(1, listed_days=1e15, page_days=1e15)
+        judge.feed(life)
+        judge.feed(one_more(life, declared=DECLARED_ENDED, authenticated=authenticated))
+        rules = [fusion.RULES[row["rule"]] for row in judge.changed if fusion.KINDS[row["kind"]] == "opened"]
+        assert rules == opened
+
+
+def test_old_age_is_a_finding_and_never_evidence() -> None:
+    life = daily_visits(30)
+    rows = found_in("misuse", life, one_more(life, declared=DECLARED_OVERAGE))
+    assert rows and all(row["lr_stranger"] == 0 == row["lr_insider"] for row in rows)
+
+
+def test_several_broken_rules_are_one_fact() -> None:
+    life = daily_visits(30)
+    one = found_in("misuse", life, one_more(life, declared=DECLARED_NETWORK))[0]
+    both = found_in("misuse", life, one_more(life, declared=DECLARED_NETWORK | DECLARED_SCOPE))[0]
+    assert both["lr_stranger"] == one["lr_stranger"]
+    assert both["observed"] == 2

@@ -1,0 +1,81 @@
+"""A new client is as surprising as the key's clients are few."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detectors.detector import SEES_CLIENT
+from tests.detectors.one_more import INDEX, bits_of, one_more
+from tests.detectors.streams import HOUR_US, Array, Judge, daily_visits, place
+
+pytestmark = pytest.mark.timeout(900)
+
+OWN, OTHER = 5, 77
+
+
+def bits_of_a_visit_by(client: int, life: Array) -> float:
+    return bits_of("novel_client", life, one_more(life, client=client))
+
+
+def test_a_servers_key_used_by_another_program_is_a_finding() -> None:
+    assert bits_of_a_visit_by(OTHER, daily_visits(60)) > 6
+
+
+def test_the_owners_own_client_is_none() -> None:
+    assert bits_of_a_visit_by(OWN, daily_visits(60)) == 0
+
+
+def test_a_key_that_often_brings_new_clients_is_hardly_surprising() -> None:
+    life = daily_visits(60)
+    life["client"] = 10 + np.arange(len(life)) // 12  # another one every second visit
+    assert 0 < bits_of_a_visit_by(OTHER, life) < 2.5
+
+
+def test_the_first_visit_tests_nothing_and_a_young_key_says_little() -> None:
+    first = daily_visits(1, per_day=1)
+    assert bits_of_a_visit_by(OTHER, first) < 3
+    judge = Judge(1, finding_bits=0.5)
+    judge.feed(first)
+    assert judge.bits("novel_client") == []
+
+
+def test_what_one_visit_brought_is_known_in_the_next() -> None:
+    judge = Judge(1, finding_bits=0.5, listed_days=1e12)
+    life = daily_visits(60)
+    judge.feed(life)
+    new = one_more(life, client=OTHER)
+    judge.feed(new)
+    once = len(judge.bits("novel_client"))
+    assert once > 0
+    again = new.copy()
+    again["ts_us"] += 3 * HOUR_US
+    again["request"] += 50
+    judge.feed(again)
+    assert len(judge.bits("novel_client")) == once
+
+
+def test_beside_a_new_place_a_new_client_weighs_no_more_than_among_peers() -> None:
+    def ratio(moved: bool) -> float:
+        judge = Judge(1, finding_bits=0.5)
+        life = daily_visits(60)
+        judge.feed(life)
+        visit = one_more(life, client=OTHER)
+        if moved:
+            place(visit, 2)
+            visit["address"] = 99
+        judge.feed(visit)
+        return max(row["lr_stranger"] for row in judge.found if row["detector"] == INDEX["novel_client"])
+
+    assert ratio(moved=False) > 6
+    assert 0 < ratio(moved=True) < 2  # .3 + .7 / .25
+
+
+def test_a_format_without_user_agents_is_not_covered() -> None:
+    life = daily_visits(60)
+    judge = Judge(1, finding_bits=0.5)
+    judge.feed(life)
+    visit = one_more(life, client=OTHER)
+    visit["sees"] = 127 & ~SEES_CLIENT
+    judge.feed(visit)
+    assert judge.bits("novel_client") == []

@@ -1,0 +1,103 @@
+"""What a key has never done is surprising, and the more so the more harm it can do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detectors.detector import (
+    ERROR_404,
+    NOTHING,
+    OPERATION_CREDENTIAL,
+    OPERATION_IDENTITY,
+    OPERATION_READ,
+    READING,
+    SEES_ROUTE,
+    VISIT,
+    config_record,
+)
+from detectors.novel_operation import NOVEL_OPERATION, STATE
+from detectors.records import records
+from tests.detectors.one_more import bits_of, found_in, one_more
+from tests.detectors.streams import HOUR_US, Array, Judge, blank, daily_visits
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def ratios(life: Array, visit: Array) -> tuple[float, float]:
+    """Largest (stranger, insider) evidence that the detector told in the visit."""
+    rows = found_in("novel_operation", life, visit)
+    return (
+        max((row["lr_stranger"] for row in rows), default=0.0),
+        max((row["lr_insider"] for row in rows), default=0.0),
+    )
+
+
+def bits(life: Array, visit: Array) -> float:
+    return bits_of("novel_operation", life, visit)
+
+
+def test_a_first_use_is_a_finding_and_the_second_visit_knows_it() -> None:
+    life = daily_visits(60)
+    judge = Judge(1, listed_days=1e12)
+    judge.feed(life)
+    new = one_more(life, route=4242)
+    judge.feed(new)
+    once = judge.bits("novel_operation")
+    assert once and once[0] > 6
+    again = new.copy()
+    again["ts_us"] += 3 * HOUR_US
+    again["request"] += 50
+    judge.feed(again)
+    assert judge.bits("novel_operation") == once
+
+
+def test_what_the_key_always_does_is_none() -> None:
+    life = daily_visits(60)
+    assert bits(life, one_more(life)) == 0
+
+
+def test_handling_credentials_for_the_first_time_weighs_more_than_reading_something_new() -> None:
+    life = daily_visits(60)
+    read = ratios(life, one_more(life, route=4242, operation=OPERATION_READ))
+    credential = ratios(life, one_more(life, route=4242, operation=OPERATION_CREDENTIAL))
+    assert credential[0] == read[0] + 4.0
+    assert credential[1] == read[1] + 4.0, "the holder may abuse it as well"
+
+
+def test_a_key_whose_visits_always_bring_something_new_is_hardly_surprising() -> None:
+    life = daily_visits(30)
+    life["route"] = 100 + np.arange(len(life)) // 12  # another one every second visit
+    assert bits(life, one_more(life, route=4242)) < 3
+
+
+def test_a_missing_route_is_no_operation() -> None:
+    life = daily_visits(60)
+    assert bits(life, one_more(life, route=4242, error=ERROR_404)) == 0
+
+
+def test_who_am_i_is_evidence_in_a_visit_from_a_new_place_only() -> None:
+    state, visit, nothing = (records(np.zeros(1, dtype))[0] for dtype in (STATE, VISIT, NOTHING))
+    event, config = records(blank(1))[0], records(config_record(NOVEL_OPERATION.config))[0]
+    event["operation"] = OPERATION_IDENTITY
+    NOVEL_OPERATION.learn(state, nothing, visit, event, 1.0, config)
+    visit["last_us"] = event["ts_us"]
+    NOVEL_OPERATION.settle(state, nothing, visit, 1.0, config)
+    said = []
+    for new_place in (0, 1):
+        reading = records(np.zeros(1, READING))[0]
+        visit["new_place"] = new_place
+        NOVEL_OPERATION.score(state, nothing, visit, event, config, reading)
+        said.append(float(reading["lr_stranger"]))
+    assert said[0] < 0 < said[1]
+
+
+def test_a_key_of_very_many_operations_is_not_covered() -> None:
+    life = daily_visits(120)
+    life["route"] = 1 + np.arange(len(life)) * 7919 % 4001
+    assert bits(life, one_more(life, route=999_999)) == 0
+
+
+def test_a_format_without_routes_is_not_covered() -> None:
+    life = daily_visits(60)
+    assert bits(life, one_more(life, route=4242, sees=127 & ~SEES_ROUTE)) == 0
