@@ -169,11 +169,15 @@ class Replay:
         self._sent = [0] * partitions
 
     def feed(self, event: Event) -> None:
-        """The event goes where its producer would have put it, with its own time as the record's."""
+        """The event goes where its producer would have put it, with its own time as the record's.
+
+        Rounded up: a record's time before its event's would hold the watermark back by up to 1 ms, and intake's never
+        does.
+        """
         key = event.key_id.encode()
         partition = self._home(key, len(self._cores))
         offset, self._sent[partition] = self._sent[partition], self._sent[partition] + 1
-        self.feed_record(Raw(partition, offset, key, msgspec.json.encode(event), event.ts_us // 1000))
+        self.feed_record(Raw(partition, offset, key, msgspec.json.encode(event), -(-event.ts_us // 1000)))
 
     def feed_record(self, record: Raw) -> None:
         """The next record of its partition's log."""

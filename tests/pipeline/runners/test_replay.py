@@ -9,9 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.catalogue import Catalogue
+from pipeline.config import Config
+from pipeline.core import Sides
 from pipeline.errors import ConfigError, Fatal
-from pipeline.runners.replay import Outcome, ReplayOptions, main, run, write
-from tests.pipeline.log_of_requests import log
+from pipeline.runners.replay import Outcome, Replay, ReplayOptions, main, run, write
+from schemas.event import Event
+from tests.pipeline.log_of_requests import GEO, START_US, log
 from tests.real_data import real
 
 FILES = ("incidents.jsonl", "findings.jsonl", "requests_1m.jsonl")
@@ -95,3 +99,15 @@ def test_the_apache_log_brings_few_incidents() -> None:
     outcome = run(options)
     assert (outcome.events, outcome.keys) == (10_000, 1753)
     assert len(outcome.incidents) <= 5
+
+
+def test_what_is_late_by_less_than_a_millisecond_is_late_in_replay_as_in_the_worker() -> None:
+    """Records that a worker reads carry a time after their event's; a replayed one's must not hold time back."""
+
+    def event(ts_us: int, name: str) -> Event:
+        return Event(key_id="pk_0", ts_us=ts_us, outcome="success", request_id=name)
+
+    replay = Replay(Config(), Sides(Catalogue.empty(), GEO, "c1"), 1, "murmur2", 1000)
+    replay.feed(event(START_US + 999, "newest"))
+    replay.feed(event(START_US + 500 - 120_000_000, "late by 499 us"))
+    assert replay.finish().counts["late"] == 1
