@@ -308,7 +308,8 @@ def _refuse_single_underscore(variable: str) -> None:
 def _parse(variable: str, text: str, kind: Any) -> Any:
     """A variable's text as its setting's type; lists are separated by commas, tables are JSON."""
     try:
-        if text[:1] in "[{" and text:
+        wants_text = getattr(kind, "__origin__", kind) is str  # [2001:db8::1]:9093 is no list
+        if text and text[0] in "[{" and not wants_text:
             return msgspec.json.decode(text)
         value: Any = [part.strip() for part in text.split(",") if part.strip()] if "tuple" in str(kind) else text
         return msgspec.to_builtins(msgspec.convert(value, kind, strict=False))
