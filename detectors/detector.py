@@ -193,6 +193,19 @@ class Detector:
     finds_places: bool = False  # what it finds makes the visit's place new for the detectors after it in the tuple
 
 
+def usual_words(low: float, median: float, high: float) -> str:
+    """What is usual of a count: "9 [3-21] are usual"; "none are usual" reads better than "0 [0-0] are usual"."""
+    return f"{median:.0f} [{low:.0f}-{high:.0f}] are usual" if high >= 0.5 else "none are usual"
+
+
+def known_words(seen_days: float) -> str:
+    """How long a young key is known: "40 min", "19 h" or "3 days"."""
+    minutes = round(24 * 60 * seen_days)
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" if minutes < 48 * 60 else f"{minutes // (24 * 60)} days"
+
+
 def config_record(config: Any) -> np.ndarray[Any, Any]:
     """The config Struct (int, float and bool fields only) as an array of one record, so that it can be compiled in."""
     fields = msgspec.structs.fields(config)

@@ -86,7 +86,7 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
 def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:
     """The silence into the law."""
     if weight > 0.0 and float(state.gap_h) > 0.0:
-        learn_size(state.gaps, float(state.gap_h))
+        learn_size(state.gaps, np.float64(state.gap_h))  # a logarithm of 32 bits would differ from Python's
     state.gap_h = 0.0
     state.bits = 0.0
 

@@ -104,8 +104,8 @@ def describe(law: Any, size: float, reading: Any) -> None:
 
 @compiled
 def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config: Any) -> None:
-    """Add the event's bytes to the visit."""
-    if weight > 0.0 and int(event.sees) & SEES_BYTES != 0 and counted(event):
+    """Add the event's bytes to the visit; settle decides what is kept of it."""
+    if int(event.sees) & SEES_BYTES != 0 and counted(event):
         state.visit_bytes = float(state.visit_bytes) + float(event.bytes_out)
 
 

@@ -77,8 +77,8 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
 
 @compiled
 def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config: Any) -> None:
-    """Take the object into the visit."""
-    if weight <= 0.0 or int(event.sees) & SEES_ROUTE == 0 or not counted(event):
+    """Take the object into the visit; settle decides what is kept of it."""
+    if int(event.sees) & SEES_ROUTE == 0 or not counted(event):
         return
     if add(state.bitmap, event.object):
         state.set_bits = int(state.set_bits) + 1

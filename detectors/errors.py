@@ -33,6 +33,7 @@ from detectors.detector import (
     SEES_STATUS,
     Context,
     Detector,
+    usual_words,
 )
 from detectors.surprise import beta_binomial_tail, log2_of, quantise
 
@@ -241,7 +242,8 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     mean = units * a / (a + b)
     reading.observed = int(state.visit_wrong[which]) + (1 if kind == which else 0)
     reading.median = math.floor(mean)
-    reading.high = math.ceil(mean + 1.65 * math.sqrt(mean * (1.0 + units / (a + b))))
+    # Rounded, not up: one error where 0.01 are expected lies outside of what is usual
+    reading.high = math.floor(0.5 + mean + 1.65 * math.sqrt(mean * (1.0 + units / (a + b))))
     reading.a = which
     reading.b = units
 
@@ -312,7 +314,7 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
 def explain(reading: Any, context: Context) -> str:
     """In words: "403 on 9 of 12 routes of this visit, where 0 [0-1] are usual"."""
     kind = NAMES[int(reading["a"])]
-    usual = f"{reading['median']:.0f} [{reading['low']:.0f}-{reading['high']:.0f}] are usual"
+    usual = usual_words(reading["low"], reading["median"], reading["high"])
     tried = f"{reading['observed']:.0f} of {reading['b']:.0f} routes" if reading["b"] > 1 else "the only route"
     return f"{kind} on {tried} of this visit, where {usual}"
 

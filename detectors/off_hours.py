@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 
 from detectors.compile import compiled
-from detectors.detector import NOTHING, SEES_OUTCOME, Context, Detector
+from detectors.detector import NOTHING, SEES_OUTCOME, Context, Detector, known_words
 from detectors.hour_profile import HOURS, UNIT, entropy_bits, forecast, hour_bits, prior_weight, usual_hours
 from detectors.surprise import bits_of, halved, log2_of, quantise
 
@@ -279,6 +279,7 @@ def draw(salt: int, hour: int, week: int) -> float:
     return float(x ^ (x >> 15)) / 2147483648.0
 
 
+YOUNG_DAYS: Final = 7.0  # a key's own week has been seen once
 DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
@@ -290,8 +291,14 @@ def explain(reading: Any, context: Context) -> str:
     if reading.b == 1.0:
         return f"{when} ({zone}), outside its declared business hours"
     if (hour % 24 - reading.low) % 24 <= (reading.high - reading.low) % 24:  # rare between its usual hours
-        return f"{when} ({zone}), an hour in which it is rarely used"
+        return f"{when} ({zone}), an hour in which {_who(context)} rarely used"
     return f"{when}, usually {reading.low:02.0f}-{reading.high:02.0f} h ({zone})"
+
+
+def _who(context: Context) -> str:
+    """Of a key that is known for hours nothing is known of its week."""
+    young = context.seen_days < YOUNG_DAYS
+    return f"keys like it (known for {known_words(context.seen_days)}) are" if young else "it is"
 
 
 DETECTOR: Final = Detector(

@@ -145,8 +145,8 @@ def describe(counts: Any, reading: Any) -> None:
 
 @compiled
 def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config: Any) -> None:
-    """Take network and address into the visit."""
-    if weight <= 0.0 or int(event.sees) & SEES_ADDRESS == 0 or not counts_event(event):
+    """Take network and address into the visit; settle decides what is kept of it."""
+    if int(event.sees) & SEES_ADDRESS == 0 or not counts_event(event):
         return
     if int(event.asn) != 0 and add(state.network_bits, int(event.asn)):
         state.network_count = int(state.network_count) + 1

@@ -50,7 +50,7 @@ from detectors.count_laws import (
     settle_weights,
     teach,
 )
-from detectors.detector import SEES_OUTCOME, VISIT_GAP_US, Context, Detector
+from detectors.detector import SEES_OUTCOME, VISIT_GAP_US, Context, Detector, known_words, usual_words
 from detectors.request_level import (
     SLOTS,
     YOUNG_H,
@@ -377,12 +377,9 @@ def explain(reading: Any, context: Context) -> str:
     """Such as "412 requests in 60 s where 9 [3-21] are usual"; a young key is said to be one."""
     seconds = int(reading.a)
     span = f"{seconds} s" if seconds <= 60 else f"{seconds // 60} min"
-    words = (
-        f"{reading.observed:.0f} requests in {span} where {reading.median:.0f} "
-        f"[{reading.low:.0f}-{reading.high:.0f}] are usual"
-    )
+    words = f"{reading.observed:.0f} requests in {span} where {usual_words(reading.low, reading.median, reading.high)}"
     if context.seen_days < 1.0:
-        return f"{words} (known for {24 * context.seen_days:.0f} h, judged by its peers)"
+        return f"{words} (known for {known_words(context.seen_days)}, judged by its peers)"
     return words
 
 

@@ -55,6 +55,8 @@ def _fleet(client: Client, output: str) -> int:
         {**_plain(row), **_plain(errors.get(row.key_id)), **_plain(last.get(row.key_id)), "requests": row.requests}
         for row in used
     ]
+    if len(rows) == FLEET_LIMIT:  # on stderr, since programs read what is on stdout
+        sys.stderr.write(f"keywatch: the {FLEET_LIMIT} busiest keys only; the others by name, or in ClickHouse\n")
     if output != "table":
         return _export(rows, _KEY_COLUMNS, output)
     if not rows:
@@ -159,10 +161,18 @@ def _folded(line: str, width: int) -> list[str]:
 
 def _finding_words(finding: Finding) -> str:
     request = f", request {finding.sample.request_id}" if finding.sample.request_id else ""
-    band = finding.expected
-    numbers = f"observed {_number(finding.observed)}, usual {_band(band)} {finding.unit}"
     when = f"{_number(finding.bits)} bits; {_moment(finding.at)}{request}"
-    return f"  {finding.detector}: {finding.text} ({numbers}; {when})"
+    return f"  {finding.detector}: {finding.text} ({_compared(finding)}{when})"
+
+
+def _compared(finding: Finding) -> str:
+    """Observed against usual, in the way of its family; an hour of the day is in the finding's own words."""
+    if finding.family == "time":
+        return ""
+    observed, band = _number(finding.observed), finding.expected
+    if finding.family == "network":  # how often the network was seen, of all visits: no band
+        return f"{observed} of {_number(band.median)} {finding.unit}; "
+    return f"observed {observed}, usual {_band(band)} {finding.unit}; "
 
 
 def _band(band: Band) -> str:

@@ -235,7 +235,7 @@ def keys(
     as_json: AsJson = False,
     output: Output = "table",
 ) -> int | None:
-    """Requests, error rates, last use and places of keys; or `keys import --from csv|kong|aws FILE`."""
+    """Requests, errors, last use and places of keys (the 50 busiest); or `keys import --from csv|kong|aws FILE`."""
     settings = _load(config)
     if key == "import":
         from pipeline.declare import import_keys
@@ -306,9 +306,11 @@ def config_show(config: ConfigFile = None) -> None:
 @guarded
 def config_check(config: ConfigFile = None) -> None:
     """Whether the configuration is right, the detectors' tables too."""
-    from pipeline.doctor import check_detectors
+    from pipeline.doctor import check_detectors, check_format
 
-    check_detectors(_load(config))
+    settings = _load(config)
+    check_detectors(settings)
+    check_format(settings)
     typer.echo("the configuration is right")
 
 

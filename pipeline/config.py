@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -307,7 +308,8 @@ def _refuse_single_underscore(variable: str) -> None:
 def _parse(variable: str, text: str, kind: Any) -> Any:
     """A variable's text as its setting's type; lists are separated by commas, tables are JSON."""
     try:
-        if text[:1] in "[{" and text:
+        wants_text = getattr(kind, "__origin__", kind) is str  # [2001:db8::1]:9093 is no list
+        if text and text[0] in "[{" and not wants_text:
             return msgspec.json.decode(text)
         value: Any = [part.strip() for part in text.split(",") if part.strip()] if "tuple" in str(kind) else text
         return msgspec.to_builtins(msgspec.convert(value, kind, strict=False))
@@ -318,6 +320,11 @@ def _parse(variable: str, text: str, kind: Any) -> Any:
 def _check_together(config: Config) -> None:
     """What only shows when settings are seen side by side. Raises ConfigError."""
     kafka, respond = config.kafka, config.respond
+    for broker in kafka.brokers.split(","):
+        if not _is_address(broker.strip()):
+            raise ConfigError(f"kafka.brokers: '{broker.strip()}' is not HOST:PORT")
+    if (scheme := config.clickhouse.url.partition("://")[0]) not in ("http", "https", "chdb"):
+        raise ConfigError(f"clickhouse.url begins with '{scheme}': expected http://, https:// or chdb:///folder")
     if kafka.heartbeat_s * 2 >= kafka.session_timeout_s:
         raise ConfigError("kafka.heartbeat_s must be less than half of kafka.session_timeout_s")
     if kafka.security.startswith("SASL") and not kafka.username:
@@ -329,6 +336,12 @@ def _check_together(config: Config) -> None:
         raise ConfigError("respond.endpoints: every endpoint needs a name of its own")
     if respond.revocation.mode == "enforce" and respond.revocation.endpoint not in names:
         raise ConfigError("respond.revocation.endpoint must name one of respond.endpoints where the mode is enforce")
+
+
+def _is_address(text: str) -> bool:
+    """HOST:PORT, or HOST alone for Kafka's usual port; IPv6 addresses in brackets."""
+    found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+)(?::(\d{1,5}))?", text)
+    return found is not None and 0 < int(found[2] or 1) <= 65_535
 
 
 def show(config: Config, redacted: bool = True) -> str:

@@ -61,6 +61,7 @@ def main(config_file: Path | None, sample: Path | None = None) -> int:
         return _print(check_sample(sample))
     config = load(config_file)
     check_detectors(config)
+    check_format(config)
     findings = [Finding("ok", "config", f"{config_file or 'defaults and variables'}"), *asyncio.run(check(config))]
     return _print(findings)
 
@@ -112,6 +113,15 @@ def check_detectors(config: Config) -> None:
             )
         except msgspec.ValidationError as error:
             raise ConfigError(f"detectors.{name}: {str(error).replace('`', '')}") from error
+
+
+def check_format(config: Config) -> None:
+    """Raises ConfigError for an intake.format that does not exist."""
+    from pipeline.formats import FORMATS
+
+    if config.intake.format not in FORMATS:
+        known = ", ".join(sorted(FORMATS))
+        raise ConfigError(f"intake.format '{config.intake.format}' is unknown; known are {known}")
 
 
 def _known_fields(name: str, table: dict[str, Any], detector: Any) -> dict[str, Any]:

@@ -87,26 +87,31 @@ class KeyCore:
     def restore(self, meta: bytes) -> None:
         """Arrays and blobs are filled."""
         self._state.restore(meta)
-        self._first_adoption = {}
+        self._first_adoption = self._adoptions(list(self._state.meta.adopted))  # told again: see `adopt`
         for name in self._next_final_us:
             self._next_final_us[name] = _earliest(getattr(self._state, name))
 
     def adopt(self, sides: Sides) -> Rows:
-        """Judge what follows with these side inputs; the rows say from which offset on."""
-        meta, changed = self._state.meta, {}
+        """Judge what follows with these side inputs; the rows say from which offset on.
+
+        A partition that is being loaded adopts without waiting for the row sink, so a crash may lose that row though
+        the manifest stands: the first slice after a restore tells all adoptions again, which are the same rows.
+        """
+        meta, changed = self._state.meta, list[str]()
         versions = {"catalogue": sides.catalogue.version, "geo": sides.geo.build, "config": sides.config_version}
         for name, now in versions.items():
             if getattr(meta, name) != now:
                 setattr(meta, name, now)
-                changed[name] = now
+                meta.adopted[name] = max(self.next_offset, 0)
+                changed.append(name)
         self._sides = sides
         if self.next_offset < 0:  # told with the first slice, if these are still the ones
-            self._first_adoption = {"adoptions": self._adoptions(versions)}
+            self._first_adoption = self._adoptions(list(meta.adopted))
         if "geo" in changed:
             self._enricher = Enricher(sides.geo, sees_of)
         if "catalogue" in changed:
             self._declare_anew()
-        return {"adoptions": self._adoptions(changed)} if changed else {}
+        return self._adoptions(changed)
 
     def process(self, batch: Slice) -> Effects:
         """Judge one slice that starts at or after `next_offset`."""
@@ -357,12 +362,16 @@ class KeyCore:
             if identity is not None and identity.declared != key:
                 self._state.declare(slot, Identity(key_id, key))
 
-    def _adoptions(self, changed: dict[str, str]) -> dict[str, list[Any]]:
-        n, first = len(changed), max(self.next_offset, 0)
-        return {
+    def _adoptions(self, names: list[str]) -> Rows:
+        meta, n = self._state.meta, len(names)
+        if not n:
+            return {}
+        first = [meta.adopted[name] for name in names]
+        return {"adoptions": {
             "topic": [self._config.topics.requests] * n, "epoch": [self._epoch] * n, "partition": [self.partition] * n,
-            "offset": [first] * n, "input": list(changed), "version_id": list(changed.values()), "version": [first] * n,
-        }  # fmt: skip
+            "offset": first, "input": names, "version_id": [getattr(meta, name) for name in names],
+            "version": list(first),
+        }}  # fmt: skip
 
 
 WINDOWS = (("minutes", "head_1m", aggregate.MINUTE_US), ("hours", "head_1h", aggregate.HOUR_US))

@@ -10,6 +10,7 @@ series for ever. One process has one `REGISTRY` of its own, so that an embedding
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from typing import Any, Final
@@ -155,6 +156,20 @@ def process_started() -> None:
     """A service has its configuration and is about to serve: what this process is."""
     METRICS.config_loaded.set(1)
     METRICS.build.info({"version": version("keywatch"), "python": platform.python_version()})
+
+
+ACT_OUTCOMES: Final = ("revoked", "scheduled", "refused", "failed", "expired")
+DELIVERY_OUTCOMES: Final = ("ok", "failed", "redirected", "slowed", "gone", "refused_address", "given_up")
+
+
+def responder_started(rung: str, endpoints: Iterable[str]) -> None:
+    """Begins at 0 what alerts ask for: a counter that appears with its first failure has not increased."""
+    for outcome in ACT_OUTCOMES:
+        METRICS.acts.labels(rung, outcome)
+    for endpoint in endpoints:
+        METRICS.webhook_disabled.labels(endpoint)
+        for outcome in DELIVERY_OUTCOMES:
+            METRICS.webhook_deliveries.labels(endpoint, outcome)
 
 
 def metric_names() -> tuple[str, ...]:

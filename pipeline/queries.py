@@ -204,16 +204,25 @@ def places(client: Client, keys: Sequence[str] = (), days: float = 30.0, limit: 
     return _ask(client, Place, sql, _period(keys, days, limit))
 
 
+# An incident's row is as of its last revision: what came since, under an attack that goes on, is in `evidence`.
 _INCIDENT: Final = """
     SELECT incident_id, key_id, rule, state, severity, rung, toUnixTimestamp64Micro(opened_at) AS opened_us,
-        toUnixTimestamp64Micro(last_at) AS last_us, events, return_period_days, detectors, text
-    FROM incidents FINAL"""
+        toUnixTimestamp64Micro(greatest(i.last_at, e.last_at)) AS last_us, greatest(i.events, e.events) AS events,
+        return_period_days, detectors, text
+    FROM chosen AS i LEFT JOIN (
+        SELECT incident_id, max(ts) AS last_at, count() AS events FROM evidence FINAL
+        WHERE incident_id IN (SELECT incident_id FROM chosen) GROUP BY incident_id
+    ) AS e USING incident_id"""
 
 
 def newest_incidents(client: Client, key: str = "", limit: int = 50) -> list[IncidentLine]:
     """The newest first, of one key or of all."""
-    sql = f"""{_INCIDENT} WHERE ({{key:String}} = '' OR key_id = {{key:String}})
-        ORDER BY opened_at DESC, incident_id LIMIT {{limit:UInt32}}"""
+    sql = f"""
+        WITH chosen AS (
+            SELECT * FROM incidents FINAL WHERE ({{key:String}} = '' OR key_id = {{key:String}})
+            ORDER BY opened_at DESC, incident_id LIMIT {{limit:UInt32}}
+        )
+        {_INCIDENT} ORDER BY opened_us DESC, incident_id"""  # noqa: S608
     return _ask(client, IncidentLine, sql, {"key": key, "limit": limit})
 
 
@@ -229,12 +238,29 @@ def explain_incident(client: Client, incident_id: str, evidence: int = 20) -> Ex
         return None
     incident = msgspec.json.decode(found[0].body, type=Incident)
     return Explanation(
-        incident=incident,
+        incident=_brought_up_to_date(client, incident),
         before=tuple(_before(client, incident.key_id, incident.opened_at, evidence)),
         evidence=tuple(_evidence(client, incident.incident_id, evidence)),
         responses=tuple(_responses(client, incident.incident_id)),
         normal=normal(client, incident.key_id, incident.opened_at),
     )
+
+
+class _Since(msgspec.Struct, frozen=True):
+    events: int
+    last_at: str
+
+
+def _brought_up_to_date(client: Client, incident: Incident) -> Incident:
+    """With the events and the time of the newest evidence: the body is as of the last revision."""
+    sql = """
+        SELECT count() AS events, formatDateTime(max(ts), '%Y-%m-%dT%H:%i:%S.%fZ', 'UTC') AS last_at
+        FROM evidence FINAL WHERE incident_id = {id:String}"""
+    [since] = _ask(client, _Since, sql, {"id": incident.incident_id})
+    if not since.events:
+        return incident
+    last_at = max(incident.last_at, since.last_at)
+    return msgspec.structs.replace(incident, events=max(incident.events, since.events), last_at=last_at)
 
 
 _REQUEST: Final = """

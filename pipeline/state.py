@@ -58,6 +58,7 @@ class Meta(msgspec.Struct, kw_only=True):
     catalogue: str = ""
     geo: str = ""
     config: str = ""
+    adopted: dict[str, int] = {}  # side input -> first offset that was judged with its version
     reject_run: int = 0  # records since one was good
     reject_recent: int = 0  # rejects among the last `record_recent`
     record_recent: int = 0

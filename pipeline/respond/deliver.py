@@ -65,6 +65,7 @@ class Mailbox:
         self.disabled = False
         self._poster, self._journal, self._now_s, self._schedule_s = poster, journal, now_s, schedule_s
         self._queue: list[Parcel] = []
+        self._sending: Parcel | None = None  # taken out of the queue
         self._numbers = itertools.count()
         self._rest_until_s = 0.0
         self._failures = 0
@@ -89,7 +90,12 @@ class Mailbox:
         return task.exception() if task and task.done() and not task.cancelled() else None
 
     async def send(self, message_id: str, body: bytes, partition: int) -> asyncio.Event:
-        """Take one message; the event is set once it is delivered, given up or handed over."""
+        """Take one message; the event is set once it is delivered, given up or handed over.
+
+        One that was handed over before a crash may come again, with its incident: it is on its way already.
+        """
+        if known := self._known(message_id):
+            return known.released
         parcel = Parcel(self._now_s(), next(self._numbers), message_id, body, partition)
         if self.disabled or len(self._queue) >= MAX_PENDING:
             await self._give_up(parcel, "the endpoint is disabled" if self.disabled else "its queue is full")
@@ -102,7 +108,7 @@ class Mailbox:
 
     def resume(self, record: HandedOver) -> None:
         """Go on with one that was handed over, by us or by another responder."""
-        if any(parcel.message_id == record.message_id for parcel in self._queue):
+        if self._known(record.message_id):
             return
         parcel = Parcel(
             record.next_at_us / 1e6, next(self._numbers), record.message_id, record.body.encode(), record.partition,
@@ -118,6 +124,10 @@ class Mailbox:
         heapq.heapify(self._queue)
         METRICS.webhook_pending.labels(self.name).set(len(self._queue))
 
+    def _known(self, message_id: str) -> Parcel | None:
+        parcels = (*self._queue, self._sending) if self._sending else self._queue
+        return next((parcel for parcel in parcels if parcel.message_id == message_id), None)
+
     def _push(self, parcel: Parcel) -> None:
         heapq.heappush(self._queue, parcel)
         METRICS.webhook_pending.labels(self.name).set(len(self._queue))
@@ -132,9 +142,10 @@ class Mailbox:
                     async with asyncio.timeout(wait_s):
                         await self._changed.wait()
                 continue
-            parcel = heapq.heappop(self._queue)
+            parcel = self._sending = heapq.heappop(self._queue)
             answer = await self._poster.post(parcel.message_id, parcel.body)
             await self._settle(parcel, answer)
+            self._sending = None
             METRICS.webhook_pending.labels(self.name).set(len(self._queue))
 
     def _wait_s(self) -> float:

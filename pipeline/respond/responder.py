@@ -25,12 +25,12 @@ from pipeline.catalogue import CatalogueReader
 from pipeline.config import Config, Endpoint, Respond
 from pipeline.errors import ConfigError, Fatal
 from pipeline.health import Health, serve
-from pipeline.metrics import REGISTRY, process_started
+from pipeline.metrics import REGISTRY, process_started, responder_started
 from pipeline.respond.act import Actor, NullActor, WebhookActor
 from pipeline.respond.consume import AuditLoader, Incidents, TopicReader
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.deliver import Deliveries, Mailbox
-from pipeline.respond.handle import Responder
+from pipeline.respond.handle import RUNG, Responder
 from pipeline.respond.keys import FreshKeys
 from pipeline.respond.ledger import Ledger, Switched, encode
 from pipeline.respond.webhook import Poster
@@ -51,6 +51,7 @@ async def run(config: Config, *, stop: asyncio.Event | None = None) -> None:
     stop = stop or asyncio.Event()
     await _prepare_topics(config)
     process_started()
+    responder_started(RUNG, [endpoint.name for endpoint in config.respond.endpoints])
     health = Health()
     async with AsyncExitStack() as stack:
         server = await serve(health, REGISTRY, config.respond.metrics_host, config.respond.metrics_port)

@@ -83,6 +83,8 @@ class Run:
 
 def main(keep: bool, broker: str | None) -> int:
     """Run the demo; returns the exit code: 0 all as it should be, 1 not, 2 wrong use, 130 interrupted."""
+    if broker is not None and not broker.rpartition(":")[2].isdigit():
+        raise ConfigError(f"--broker {broker}: give HOST:PORT")
     console = Console(width=None if sys.stdout.isatty() else 150)
     try:
         return asyncio.run(_run(console, keep, broker))

@@ -36,6 +36,7 @@ from schemas.incident import Incident
 
 SLICE_EVENTS = 1000
 EPOCH = "replay"
+KEY_FROM = ("", "user", "address")
 
 
 class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,7 +144,10 @@ def incident_line(incident: Incident) -> bytes:
 
 def write(outcome: Outcome, folder: Path) -> None:
     """The three files, each sorted."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {folder}: {error.strerror}; name a folder that can be written") from error
     incidents = sorted(outcome.incidents.values(), key=lambda x: (x.opened_at, x.key_id, x.incident_id))
     for name, lines in (
         ("incidents", [incident_line(incident) for incident in incidents]),
@@ -169,11 +173,15 @@ class Replay:
         self._sent = [0] * partitions
 
     def feed(self, event: Event) -> None:
-        """The event goes where its producer would have put it, with its own time as the record's."""
+        """The event goes where its producer would have put it, with its own time as the record's.
+
+        Rounded up: a record's time before its event's would hold the watermark back by up to 1 ms, and intake's never
+        does.
+        """
         key = event.key_id.encode()
         partition = self._home(key, len(self._cores))
         offset, self._sent[partition] = self._sent[partition], self._sent[partition] + 1
-        self.feed_record(Raw(partition, offset, key, msgspec.json.encode(event), event.ts_us // 1000))
+        self.feed_record(Raw(partition, offset, key, msgspec.json.encode(event), -(-event.ts_us // 1000)))
 
     def feed_record(self, record: Raw) -> None:
         """The next record of its partition's log."""
@@ -257,6 +265,8 @@ def _check(options: ReplayOptions) -> None:
         raise ConfigError(f"unknown format '{options.format}'; known are {', '.join(sorted(FORMATS))}")
     if options.partitioner not in PARTITIONERS:
         raise ConfigError(f"unknown partitioner '{options.partitioner}'; known are {', '.join(PARTITIONERS)}")
+    if options.key_from not in KEY_FROM:
+        raise ConfigError(f"unknown --key-from '{options.key_from}'; there are user and address, for combined logs")
     if options.partitions < 1:
         raise ConfigError("--partitions must be at least 1")
 
@@ -282,5 +292,13 @@ def main(options: ReplayOptions) -> int:
     else:
         show(outcome, Console())
     if outcome.rejected and not outcome.events:
-        raise Fatal("no record was an event; `keywatch doctor --sample FILE` names a log's format (option --format)")
+        raise Fatal(_nothing_read(outcome, options))
     return 0
+
+
+def _nothing_read(outcome: Outcome, options: ReplayOptions) -> str:
+    """Why no record was an event, and what to do about it."""
+    if set(outcome.rejected) == {"no_key"}:
+        where = ", e.g. because nobody logs in: with --key-from address the client address stands for the key"
+        return f"no record names a key{where if options.format == 'combined' else ' in the field that has its id'}"
+    return "no record was an event; `keywatch doctor --sample FILE` names a log's format (option --format)"

@@ -146,7 +146,10 @@ class FaustWorker:
     # --- recovery: Faust swallows every exception in these two, so they end the process themselves
 
     def _persisted(self, tp: TP) -> int:
-        """Called at each assignment: the rule of generations decides here which arrays are kept."""
+        """Called at each assignment: the rule of generations decides here, once, which arrays are kept.
+
+        What is kept is not read, so nothing may change that later: not a checkpoint that is on its way meanwhile.
+        """
         if self.shell.kept(tp.partition):
             return self.shell.owned[tp.partition].emitter.log_offset
         self.shell.drop(tp.partition)
@@ -157,7 +160,7 @@ class FaustWorker:
     async def _on_page(self, event: Any) -> None:
         try:
             partition = event.message.partition
-            if not self.shell.kept(partition):
+            if partition not in self.shell.owned:
                 stage(self._staged.setdefault(partition, {}), event.key, event.value)
                 reach("in_recovery")
         except Exception as error:  # noqa: BLE001
@@ -172,7 +175,7 @@ class FaustWorker:
     async def _load_assigned(self) -> None:
         requests = self.config.topics.requests
         numbers = sorted(tp.partition for tp in self.app.consumer.assignment() if tp.topic == requests)
-        pages = {n: None if self.shell.kept(n) else self._staged.pop(n, {}) for n in numbers}
+        pages = {n: None if n in self.shell.owned else self._staged.pop(n, {}) for n in numbers}
         self._staged.clear()
         await self.shell.take(pages, await committed_offsets(self.config.kafka, requests))
 

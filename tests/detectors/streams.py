@@ -95,6 +95,11 @@ def random_stream(seed: int, count: int, keys: int, days: float = 3.0) -> Array:
     events["net_flags"] = np.where(rng.random(count) < 0.05, NET_KNOWN | NET_HOSTING, NET_KNOWN)
     events["sees"] = np.where(rng.random(count) < 0.03, 0, 127)
     set_hours(events)
+    events["client"] = rng.choice([5, 6, 7], count, p=[0.9, 0.08, 0.02])
+    events["operation"] = rng.integers(0, 7, count)
+    events["object"] = rng.integers(1, 400, count)
+    events["bytes_out"] = (2_000 * rng.lognormal(0.0, 1.5, count)).astype(np.int64)
+    events["declared"] = np.where(rng.random(count) < 0.01, 1 << rng.integers(1, 10, count), 0)
     return events
 
 

@@ -39,9 +39,9 @@ def test_polling_one_object_is_none_however_often() -> None:
 
 
 def test_a_key_that_walks_through_everything_is_used_to_it() -> None:
-    life = daily_visits(40, calls=100)
+    life = daily_visits(40, calls=40)  # an hour of them
     life["object"] = 1 + np.arange(len(life))
-    assert bits_of("enumeration", life, visit_of(life, 120)) < 4
+    assert bits_of("enumeration", life, visit_of(life, 50)) < 4
 
 
 def test_a_few_new_objects_are_none() -> None:

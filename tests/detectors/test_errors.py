@@ -179,6 +179,15 @@ def test_a_server_error_on_two_routes_opens_nothing_however_sudden() -> None:
     assert len(judge.changed) == 0
 
 
+def test_what_counts_as_evidence_lies_outside_of_what_is_said_to_be_usual() -> None:
+    """A first refused route of a key that never had one: "1 where 0 [0-1] are usual" would deny its own bits."""
+    judge, at_us = clean_key()
+    judge.feed(burst(at_us, 12, 12, ERROR_403, 0.2))
+    strong = [record for record in judge.found if record["detector"] == INDEX and record["bits"] > 5.0]
+    assert strong
+    assert all(record["observed"] > record["high"] for record in strong)
+
+
 @pytest.mark.parametrize(("routes", "said"), [(1.0, "404 on the only route of"), (9.0, "404 on 1 of 9 routes of")])
 def test_one_route_is_said_in_the_singular(routes: float, said: str) -> None:
     reading = {"a": 1.0, "observed": 1.0, "b": routes, "median": 0.0, "low": 0.0, "high": 1.0}

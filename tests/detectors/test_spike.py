@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors.detector import Context
+from detectors.detector import Context, known_words, usual_words
 from detectors.spike import DETECTOR, STATE, explain
 from tests.detectors.one_key import (
     DAY_US,
@@ -58,6 +58,12 @@ def test_the_words_name_count_window_and_what_is_usual(cron: Any) -> None:
     )
     assert words.endswith("are usual")
     assert reading.low <= reading.median <= reading.high < reading.observed
+
+
+def test_usual_words_say_none_instead_of_zeros_and_a_young_keys_age_is_never_zero() -> None:
+    assert usual_words(0.0, 0.0, 0.0) == "none are usual"
+    assert usual_words(3.0, 9.0, 21.0) == "9 [3-21] are usual"
+    assert [known_words(days) for days in (0.01, 0.8, 3.5)] == ["14 min", "19 h", "3 days"]
 
 
 def test_twice_the_rate_for_twenty_minutes_is_seen_on_a_constant_key() -> None:

@@ -118,7 +118,8 @@ def test_config_show_check_and_schema(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [("[kafka]\nx = 1", "unknown setting kafka.x"), ("[detectors.nothing]\nx = 1", "there is no such detector"),
-     ("[detectors.spike]\nnothing = 1", "detectors.spike.nothing: unknown setting")],
+     ("[detectors.spike]\nnothing = 1", "detectors.spike.nothing: unknown setting"),
+     ("[intake]\nformat = 'nginx'", "intake.format 'nginx' is unknown; known are aws_apigateway")],
 )  # fmt: skip
 def test_config_check_says_what_is_wrong(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "k.toml"
@@ -158,6 +159,11 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 def test_the_compiler_is_warmed_by_a_command_that_help_does_not_show() -> None:
     assert "warm-up" not in run("--help")[1]
     assert run("warm-up") == (0, "", "")
+
+
+def test_a_broker_without_a_port_is_one_line() -> None:
+    code, _, err = run("demo", "--broker", "localhost")
+    assert (code, err) == (2, "keywatch: --broker localhost: give HOST:PORT\n")
 
 
 def test_keys_import_needs_its_file() -> None:

@@ -102,6 +102,9 @@ def test_settings_that_end_in_file_are_no_secret_files() -> None:
         ("[kafka]\nsecurity = 'SASL_SSL'", "kafka.username and kafka.password are needed"),
         ("[budget]\npage = 1000", "budget.page must not be above budget.listed"),
         ("[clickhouse]\npassword_file = '/nowhere'", "clickhouse.password_file: /nowhere No such file"),
+        ("[kafka]\nbrokers = 'a:9092, b:99999'", "kafka.brokers: 'b:99999' is not HOST:PORT"),
+        ("[kafka]\nbrokers = 'http://a:9092'", "is not HOST:PORT"),
+        ("[clickhouse]\nurl = 'localhost:8123'", "expected http://, https:// or chdb:///folder"),
         ("kafka = 3", "kafka: expected object, got int"),
         ("[kafka", "config file"),
     ],
@@ -109,6 +112,11 @@ def test_settings_that_end_in_file_are_no_secret_files() -> None:
 def test_a_fault_names_the_setting_and_what_would_be_right(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         load(file(tmp_path, text), {})
+
+
+@pytest.mark.parametrize("brokers", ["kafka", "a:1,b.example:65535", "10.0.0.1:9092", "[2001:db8::1]:9093, [::1]"])
+def test_brokers_are_hosts_with_or_without_a_port(brokers: str) -> None:
+    assert load(None, {"KEYWATCH_KAFKA__BROKERS": brokers}).kafka.brokers == brokers
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from pipeline.checkpoint import Checkpoint, Directory
+from pipeline.core import Sides
 from pipeline.decide import rfc3339
 from pipeline.flow import KeyCore
 from schemas.event import Event
-from tests.pipeline.log_of_requests import START_US, Record, core, log, record, slices
-from tests.pipeline.test_flow import run
+from tests.pipeline.log_of_requests import GEO, START_US, Declared, Outcome, Record, core, log, record, slices
+from tests.pipeline.test_flow import restored, run
 
 Pages = dict[tuple[str, int], bytes]
 MINUTE_US = 60_000_000
@@ -64,3 +65,19 @@ def test_the_books_first_use_is_that_of_the_log_not_of_the_slice() -> None:
     records.insert(at, (old[0], old[1], records[at][2]))
     one, many = run(slices(records, []))[0], run(slices(records, range(len(records))))[0]
     assert one.incidents == many.incidents
+
+
+def test_an_adoption_whose_row_was_lost_in_a_crash_is_told_again() -> None:
+    """A partition that is loaded adopts without waiting for ClickHouse: the manifest stands, the row may be gone."""
+    before, outcome = core(), Outcome()
+    outcome.take(before.process(slices([use(0, 0.5)], [])[0]))
+    dying = restored(before)
+    rows = dying.adopt(Sides(Declared(), GEO, "c2"))
+    after = restored(dying)
+    assert not after.adopt(Sides(Declared(), GEO, "c2")), "it is in the manifest already"
+    outcome.take(after.process(slices([use(0, 1.5)], [], 1)[0]))
+    told = {(row[3], row[4], row[5]) for row in outcome.rows["adoptions"].values()}
+    assert told == {
+        ("0", "catalogue", "test-1"), ("0", "geo", GEO.build), ("0", "config", "c1"), ("1", "config", "c2"),
+    }  # fmt: skip
+    assert rows["adoptions"]["offset"] == [1]

@@ -9,7 +9,7 @@ from dataclasses import fields
 
 import pytest
 
-from pipeline.metrics import METRICS, NAMESPACE, REGISTRY, metric_names, render
+from pipeline.metrics import METRICS, NAMESPACE, REGISTRY, metric_names, render, responder_started
 
 FORBIDDEN_LABELS = {"key", "key_id", "ip", "client_ip", "address", "route", "path", "owner", "request_id"}
 
@@ -45,6 +45,17 @@ def test_what_was_counted_is_rendered() -> None:
     assert 'keywatch_commits_total{outcome="ok"}' in text
     assert 'keywatch_end_to_end_seconds_bucket{le="0.5",to="kafka"}' in text
     assert "_created" not in text
+
+
+def test_what_a_responder_alerts_on_is_there_before_it_happens_first() -> None:
+    """Prometheus' increase() doesn't see a counter's first value, nor `== 0` a series that isn't there."""
+    responder_started("revoke", ["key-service"])
+    text = render().decode()
+    assert 'keywatch_acts_total{outcome="failed",rung="revoke"} 0.0' in text
+    assert 'keywatch_acts_total{outcome="expired",rung="revoke"} 0.0' in text
+    assert 'keywatch_webhook_deliveries_total{endpoint="key-service",outcome="ok"} 0.0' in text
+    assert 'keywatch_webhook_deliveries_total{endpoint="key-service",outcome="failed"} 0.0' in text
+    assert 'keywatch_webhook_disabled{endpoint="key-service"} 0.0' in text
 
 
 def test_an_undeclared_metric_is_an_error() -> None:

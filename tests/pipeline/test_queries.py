@@ -16,7 +16,7 @@ from clickhouse_connect.driver.client import Client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import queries
+from pipeline import asking, queries
 from pipeline.asking import print_explanation, print_incidents, print_keys
 from pipeline.config import ClickHouse, Config
 from pipeline.errors import Fatal
@@ -157,6 +157,29 @@ def test_an_incident_is_found_by_the_beginning_of_its_id_with_all_that_belongs_t
     assert [line.verdict for line in found.responses] == ["simulated"]
 
 
+def test_an_incident_that_goes_on_is_as_new_as_its_evidence(filled: ClickHouse, client: Client) -> None:
+    """Its row is as of the last revision; at night the question is whether it still goes on."""
+    going_on = "cd" * 16
+    body = msgspec.json.encode(msgspec.structs.replace(INCIDENT, incident_id=going_on, key_id="busy", events=2))
+    last = [datetime.fromisoformat("2026-09-21T12:41:00+00:00").timestamp() * 10**6 + at for at in range(3)]
+    ids = {"incident_id": [going_on] * 3, "key_id": ["busy"] * 3}
+
+    async def fill() -> None:
+        sink = ClickHouseSink(filled)
+        row = _incident_rows([body.decode()]) | {"incident_id": [going_on], "key_id": ["busy"], "events": [2]}
+        await sink.write("incidents", row)
+        evidence = rows_of("evidence", 3, ts=[int(at) for at in last], offset=[1, 2, 3], **ids)
+        await sink.write("evidence", evidence)
+        await sink.close()
+
+    asyncio.run(fill())
+    [line] = queries.newest_incidents(client, "busy")
+    found = queries.explain_incident(client, going_on)
+    assert found is not None
+    assert (line.events, line.last_us) == (3, int(last[2]))
+    assert (found.incident.events, found.incident.last_at) == (3, "2026-09-21T12:41:00.000002Z")
+
+
 def test_what_led_up_to_an_incident_is_the_hour_before_it_opened(client: Client) -> None:
     found = queries.explain_incident(client, "abab")
     assert found is not None
@@ -208,6 +231,33 @@ def test_the_command_prints_keys_as_table_json_and_csv(
     assert datetime.fromisoformat(row["last_used_us"]).tzinfo is not None
     assert print_keys(config, "office") == 0
     assert b"RO" in capsysbinary.readouterr().out
+
+
+def test_a_list_that_is_not_whole_says_so_where_programs_do_not_read(
+    filled: ClickHouse, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "FLEET_LIMIT", 1)
+    assert print_keys(Config(clickhouse=filled), output="csv") == 0
+    shown = capsys.readouterr()
+    assert "the 1 busiest keys only" in shown.err and "busiest keys" not in shown.out
+
+
+@pytest.mark.parametrize(
+    ("family", "unit", "said"),
+    [
+        ("network", "visits from this network", "(0 of 47.7 visits from this network; 7.4 bits"),
+        ("time", "hour of day", "(7.4 bits"),
+        ("volume", "requests", "(observed 0, usual 47.7 [47.7-47.7] requests; 7.4 bits"),
+    ],
+)
+def test_numbers_are_compared_in_the_way_of_their_family(family: str, unit: str, said: str) -> None:
+    """A network never seen has no band: "usual 47.7 visits from this network" would say the opposite."""
+    band = Band(low=47.7, median=47.7, high=47.7)
+    finding = Finding(
+        detector="x", family=family, bits=7.4, at=OPENED, observed=0, expected=band, unit=unit, text="words",
+        authenticated=True, sample=Sample(at=OPENED),
+    )  # fmt: skip
+    assert said in asking._finding_words(finding)
 
 
 def test_the_command_explains_an_incident_in_words_and_numbers(

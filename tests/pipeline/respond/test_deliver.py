@@ -177,6 +177,20 @@ async def test_a_restart_goes_on_with_what_was_handed_over_and_only_the_owner_do
     assert target.received[0].body == target.received[1].body
 
 
+async def test_what_is_on_its_way_is_not_queued_again_when_its_incident_is_read_again() -> None:
+    """Killed between the hand-over and the commit of the incident: each copy would be tried for three days."""
+    journal = Journal()
+    async with receiver(code(500), code(500)) as target:
+        async with delivering(journal, target, schedule_s=(0.0, 3600.0)) as deliveries:
+            await released(await deliveries.send(incident(), 3))
+        async with delivering(journal, target, schedule_s=(0.0, 3600.0, 3600.0)) as deliveries:
+            deliveries.resume(journal.outbox().of([3]))
+            await released(await deliveries.send(incident(), 3))
+            await released(await deliveries.send(incident("k2"), 3))  # handed over, or sent after the first
+        assert [each.attempts for each in journal.outbox().of([3]) if "k1" in each.message_id] == [1]
+        assert [each.message_id for each in target.received].count("msg_incident-k1_1") == 1
+
+
 async def test_partitions_that_went_away_are_forgotten() -> None:
     journal = Journal()
     async with receiver(code(500)) as target, delivering(journal, target, schedule_s=(0.0, 0.2)) as deliveries:

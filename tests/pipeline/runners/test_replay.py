@@ -9,9 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.catalogue import Catalogue
+from pipeline.config import Config
+from pipeline.core import Sides
 from pipeline.errors import ConfigError, Fatal
-from pipeline.runners.replay import Outcome, ReplayOptions, main, run, write
-from tests.pipeline.log_of_requests import log
+from pipeline.runners.replay import Outcome, Replay, ReplayOptions, main, run, write
+from schemas.event import Event
+from tests.pipeline.log_of_requests import GEO, START_US, log
 from tests.real_data import real
 
 FILES = ("incidents.jsonl", "findings.jsonl", "requests_1m.jsonl")
@@ -63,6 +67,19 @@ def test_a_log_of_which_nothing_could_be_read_is_a_failure_that_says_what_to_do(
     assert msgspec.json.decode(capsys.readouterr().out)["rejected"] == {"undecodable": 1}
 
 
+def test_an_ordinary_access_log_says_that_the_address_can_be_the_key(tmp_path: Path) -> None:
+    log_file = tmp_path / "access.log"
+    log_file.write_text('192.0.2.1 - - [17/May/2015:10:05:03 +0000] "GET /a HTTP/1.1" 200 1 "-" "curl/8"\n')
+    with pytest.raises(Fatal, match="--key-from address"):
+        main(ReplayOptions(paths=(log_file,), format="combined", json=True))
+    assert main(ReplayOptions(paths=(log_file,), format="combined", key_from="address", json=True)) == 0
+
+
+def test_a_folder_that_can_not_be_made_is_named(native: Path) -> None:
+    with pytest.raises(ConfigError, match=f"--out {native}: File exists; name a folder"):
+        main(ReplayOptions(paths=(native,), out=native, json=True))
+
+
 def test_keys_go_to_the_partition_of_their_producer(native: Path) -> None:
     one, four = run(ReplayOptions(paths=(native,))), run(ReplayOptions(paths=(native,), partitions=4))
     assert one.keys == four.keys
@@ -76,6 +93,7 @@ def test_keys_go_to_the_partition_of_their_producer(native: Path) -> None:
         (ReplayOptions(paths=(Path("/nowhere"),)), "does not exist"),
         (ReplayOptions(paths=(Path("/nowhere"),), format="xml"), "known are"),
         (ReplayOptions(paths=(Path("/nowhere"),), partitioner="md5"), "known are"),
+        (ReplayOptions(paths=(Path("/nowhere"),), key_from="host"), "user and address"),
     ],
 )
 def test_a_wrong_use_says_what_to_do(options: ReplayOptions, said: str) -> None:
@@ -95,3 +113,15 @@ def test_the_apache_log_brings_few_incidents() -> None:
     outcome = run(options)
     assert (outcome.events, outcome.keys) == (10_000, 1753)
     assert len(outcome.incidents) <= 5
+
+
+def test_what_is_late_by_less_than_a_millisecond_is_late_in_replay_as_in_the_worker() -> None:
+    """Records that a worker reads carry a time after their event's; a replayed one's must not hold time back."""
+
+    def event(ts_us: int, name: str) -> Event:
+        return Event(key_id="pk_0", ts_us=ts_us, outcome="success", request_id=name)
+
+    replay = Replay(Config(), Sides(Catalogue.empty(), GEO, "c1"), 1, "murmur2", 1000)
+    replay.feed(event(START_US + 999, "newest"))
+    replay.feed(event(START_US + 500 - 120_000_000, "late by 499 us"))
+    assert replay.finish().counts["late"] == 1

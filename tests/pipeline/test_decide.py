@@ -1,0 +1,42 @@
+"""An incident's sentence: what speaks for it, and nothing that contradicts itself."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pipeline.decide import words
+from schemas.incident import Band, Finding, Incident, Sample
+
+AT = "2026-09-21T12:30:00Z"
+
+
+def finding(detector: str, family: str, observed: float, high: float) -> Finding:
+    return Finding(
+        detector=detector, family=family, bits=8.0, at=AT, observed=observed, unit="things", text=f"{detector} speaks",
+        expected=Band(low=0, median=1, high=high), authenticated=True, sample=Sample(at=AT),
+    )  # fmt: skip
+
+
+INCIDENT = Incident(
+    incident_id="ab" * 16, key_id="k", rule="visit", revision=1, change="opened", state="open", severity="high",
+    rung="flag", opened_at=AT, last_at=AT, return_period_days=3650.0,
+)  # fmt: skip
+
+
+def said(*findings: Finding) -> str:
+    return words(msgspec.structs.replace(INCIDENT, findings=findings))
+
+
+def test_a_count_within_what_is_usual_is_not_said_beside_one_that_is_not() -> None:
+    text = said(finding("spike", "volume", 185, 8), finding("errors", "outcome", 17, 21))
+    assert text == "k: spike speaks: rarer than once in about 10 key-years"
+
+
+def test_a_finding_without_a_band_is_said_whatever_its_numbers() -> None:
+    text = said(finding("spike", "volume", 185, 8), finding("geography", "network", 0, 47.7))
+    assert text.startswith("k: spike speaks, geography speaks: ")
+
+
+def test_where_all_is_within_what_is_usual_all_is_said() -> None:
+    text = said(finding("spike", "volume", 5, 8), finding("errors", "outcome", 17, 21))
+    assert text.startswith("k: spike speaks, errors speaks: ")
