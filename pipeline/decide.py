@@ -30,12 +30,9 @@ RULES: Final = {1: "visit", 2: "slow", 3: "proof"}
 MAX_FINDINGS: Final = 24  # per incident, the strongest of each detector are kept
 EVIDENCE_EVENTS: Final = 500  # of an incident's events are copied into `evidence`
 _ATTRIBUTES: Final = np.dtype((np.record, FOUND))  # np.void has no attributes, and detectors' words use them
-<<<<<<< HEAD
 PROOF_WORDS: Final = "a proof, no matter of chance"
-=======
 COUNTED: Final = frozenset({"volume", "outcome"})
 """Families whose `observed` is a count that can be compared with its band."""
->>>>>>> main
 STRONG_BITS: Final = 10.0  # a finding that counts towards an automatic act (DESIGN.md, issue 6)
 
 
@@ -261,21 +258,15 @@ def rung(findings: tuple[Finding, ...]) -> Rung:
 
 
 def words(incident: Incident) -> str:
-<<<<<<< HEAD
-    """One sentence: the key, each detector's best finding, and how rare all of it is."""
-    parts = ", ".join(f.text for f in strongest(incident.findings))
-    rarity = PROOF_WORDS if incident.rule == "proof" else calibration.words(incident.return_period_days)
-    return f"{incident.key_id}: {parts}: {rarity}"
-=======
     """One sentence: the key, each detector's best finding, and how rare all of it is.
 
     A finding that lies within what is usual adds to the score, but said as evidence it would contradict itself.
     """
     best = strongest(incident.findings)
-    telling = [f for f in best if f.family not in COUNTED or f.observed > f.expected.high]
+    telling = [f for f in best if f.proof or f.family not in COUNTED or f.observed > f.expected.high]
     parts = ", ".join(f.text for f in telling or best)
-    return f"{incident.key_id}: {parts}: {calibration.words(incident.return_period_days)}"
->>>>>>> main
+    rarity = PROOF_WORDS if incident.rule == "proof" else calibration.words(incident.return_period_days)
+    return f"{incident.key_id}: {parts}: {rarity}"
 
 
 def sample(batch: Batch, i: int) -> Sample:
