@@ -20,7 +20,7 @@ import numpy as np
 
 from detectors import novelty
 from detectors.compile import compiled
-from detectors.detector import SEES_CLIENT, Context, Detector
+from detectors.detector import SEES_CLIENT, Context, Detector, known_words
 from detectors.known_values import (
     COUNT_UNIT,
     SLOT,
@@ -154,7 +154,7 @@ def explain(reading: Any, context: Context) -> str:
         return f"by {name}, seen before"
     known = math.floor(reading.b)
     others = f"it uses {known} other{'' if known == 1 else 's'}" if known < CLIENTS else f"it uses {known} and more"
-    return f"by {name}, a client never seen for this key in {max(1, round(context.seen_days))} days ({others})"
+    return f"by {name}, a client never seen for this key in {known_words(context.seen_days)} ({others})"
 
 
 NOVEL_CLIENT: Final = Detector(

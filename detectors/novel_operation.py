@@ -36,6 +36,7 @@ from detectors.detector import (
     SEES_ROUTE,
     Context,
     Detector,
+    known_words,
 )
 from detectors.surprise import log2_of, quantise
 
@@ -205,7 +206,7 @@ def explain(reading: Any, context: Context) -> str:
     name = f"{context.method} {context.route}".strip() or "an operation"
     if flags & 1 == 0:
         return f"{name}, asked first from a new place" if flags & 2 else f"{name}, done before"
-    since = f"in {max(1, round(context.seen_days))} days"
+    since = f"in {known_words(context.seen_days)}"
     return f"{name}, {WORDS[kind]} that this key never did {since}" if kind in WORDS else f"{name}, never done {since}"
 
 
