@@ -247,9 +247,9 @@ def strongest(findings: tuple[Finding, ...]) -> list[Finding]:
 
 
 def rung(findings: tuple[Finding, ...]) -> Rung:
-    """What the evidence carries: revocation needs two families of strong, attested evidence, volume alone never."""
+    """What the evidence carries: revocation needs two families of strong, attested evidence, not volume and errors."""
     strong = {f.family for f in findings if f.bits > STRONG_BITS and f.authenticated}
-    if len(strong) >= 2:
+    if len(strong) >= 2 and strong - COUNTED:
         return "revoke"
     return "throttle" if strong - {"volume"} else "flag" if strong else "observe"
 

@@ -87,7 +87,10 @@ def _differences(before: Key, after: Key) -> Iterator[tuple[str, Any, Any]]:
 
 
 def read_csv(path: Path) -> list[Key]:
-    """Columns are fields of schemas.key.Key; lists are separated by blanks or `;`, hours are `08:00-19:00 01234`."""
+    """Columns are fields of schemas.key.Key; lists are separated by blanks or `;`, hours are `08:00-19:00 01234`.
+
+    A key of which the file does not say `protected = false` is protected: nothing acts on it by itself.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
@@ -115,10 +118,10 @@ def _csv_fields(row: Mapping[str | None, Any], where: str) -> dict[str, Any]:
     if None in row or None in row.values():
         raise ConfigError(f"{where}: more or fewer fields than columns")
     texts = {str(name): str(value).strip() for name, value in row.items()}
-    fields: dict[str, Any] = {name: value for name, value in texts.items() if value}
+    fields: dict[str, Any] = {"protected": True} | {name: value for name, value in texts.items() if value}
     for name in _LISTS:
         fields[name] = tuple(re.split(r"[;\s]+", texts.get(name, ""))) if texts.get(name) else ()
-    for name in fields.keys() & set(_YES_NO):
+    for name in {name for name, value in texts.items() if value} & set(_YES_NO):
         if texts[name].lower() not in _TRUTH:
             raise ConfigError(f"{where}: {name} must be true or false")
         fields[name] = _TRUTH[texts[name].lower()]
