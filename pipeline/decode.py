@@ -31,7 +31,11 @@ class Unproven(Event, frozen=True, gc=False, kw_only=True, omit_defaults=True):
 
 
 _decode_unproven: Callable[[bytes], Event] = msgspec.json.Decoder(Unproven).decode
+_encode = msgspec.json.Encoder().encode
 _KEY_IDS: Final = re.compile(r"[\x21-\x7e\n]*")
+_KEY_ID: Final = re.compile(r"[\x21-\x7e]+")
+_NO_EVENT: Final = (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError)
+"""What msgspec raises for bytes that are no event."""
 
 
 @dataclass(slots=True)
@@ -44,17 +48,33 @@ class Decoded:
 
 
 def decode(batch: Slice) -> Decoded:
-    """All records of a slice; ticks are passed over. The common case, all good, is three passes without branches."""
-    values = batch.values
-    if not batch.ticks:
+    """All records of a slice; ticks are passed over. The common case, all good, is three passes without branches.
+
+    Between bad records the good ones are still judged all at once: a flood slows them little (tests/bench/rejects.py).
+    """
+    events: list[Event] = []
+    faults: dict[int, tuple[str, str]] = {}
+    records = iter(_in_bounds(batch))
+    while True:
         try:
-            small = max(map(len, values), default=0) <= MAX_EVENT_BYTES  # type: ignore[arg-type]
-            events = [_decode_unproven(value) for value in values] if small else []  # type: ignore[arg-type]
-        except (msgspec.MsgspecError, TypeError, UnicodeDecodeError, ValueError, RecursionError):
-            return _one_by_one(batch)
-        if small and _all_good(batch, events):
-            return Decoded(events, list(range(len(events))))
-    return _one_by_one(batch)
+            events.extend(map(_decode_unproven, records))  # raising, it keeps what it has and its place
+            break
+        except (*_NO_EVENT, TypeError) as error:
+            at = len(events) + len(faults)
+            faults[at] = _no_event(batch.values[at], error)
+    if not faults and _all_good(batch, events):
+        return Decoded(events, list(range(len(events))))
+    return _judged(batch, events, [i for i in range(len(batch.values)) if i not in faults], faults)
+
+
+def _in_bounds(batch: Slice) -> Sequence[bytes]:
+    """The values; None for ticks and for what is too large to be parsed, which then is no event."""
+    values = batch.values
+    largest = max((len(value) for value in values if value is not None), default=0)
+    if largest > MAX_EVENT_BYTES or batch.ticks:
+        ticks = batch.ticks
+        values = [None if i in ticks or len(v or b"") > MAX_EVENT_BYTES else v for i, v in enumerate(values)]
+    return values  # type: ignore[return-value]
 
 
 def _all_good(batch: Slice, events: Sequence[Event]) -> bool:
@@ -85,36 +105,57 @@ def _none_ahead(batch: Slice, events: Sequence[Event]) -> bool:
     return bool(np.all((records_us < 0) | (times_us <= records_us + CLOCK_SKEW_US)))
 
 
-def _one_by_one(batch: Slice) -> Decoded:
+def _judged(batch: Slice, events: Sequence[Event], at: Sequence[int], faults: dict[int, tuple[str, str]]) -> Decoded:
+    """Events and rejects in the order of the records; only doubtful events are looked at one by one."""
     out = Decoded([], [])
-    for at, value in enumerate(batch.values):
-        if at in batch.ticks:
-            continue
-        judged = _judge(value, batch.keys[at], batch.timestamps_ms[at])
+    doubtful = _doubtful(batch, events, at)
+    refused = {i: reject(batch, i, *fault) for i, fault in faults.items() if i not in batch.ticks}
+    for i, event in zip(at, events, strict=True):
+        judged = _judge(batch, i) if i in doubtful else event
         if isinstance(judged, Event):
             out.events.append(judged)
-            out.at.append(at)
+            out.at.append(i)
         else:
-            out.rejects.append(reject(batch, at, *judged))
+            refused[i] = judged
+    out.rejects = [refused[i] for i in sorted(refused)]
     return out
 
 
-def _judge(value: bytes | None, key: bytes | None, timestamp_ms: int) -> Event | tuple[str, str]:
-    """The event, or (reason, what was wrong in words that quote nothing of the payload)."""
+def _doubtful(batch: Slice, events: Sequence[Event], at: Sequence[int]) -> set[int]:
+    """Indices of the records that may have to be refused or scrubbed."""
+    key_ids = [e.key_id for e in events]
+    found = {i for i, key_id in zip(at, key_ids, strict=True) if key_id.encode() != batch.keys[i]}
+    records_us = np.asarray(batch.timestamps_ms, np.int64)[np.asarray(at, np.int64)] * 1000
+    ahead = (records_us >= 0) & (np.array([e.ts_us for e in events], np.int64) > records_us + CLOCK_SKEW_US)
+    found.update(np.asarray(at, np.int64)[ahead].tolist())
+    if _KEY_IDS.fullmatch("".join(key_ids)) is None or "\n" in "".join(key_ids):
+        found.update(i for i, key_id in zip(at, key_ids, strict=True) if _KEY_ID.fullmatch(key_id) is None)
+    return found.union(at[n] for n in secrets.unclean(events))
+
+
+def _judge(batch: Slice, at: int) -> Event | Reject:
+    """One record that can be decoded but for its key id's pattern."""
+    value = batch.values[at]
+    try:
+        event = _decode(value)  # type: ignore[arg-type]
+    except _NO_EVENT as error:
+        return reject(batch, at, *_no_event(value, error))
+    scrubbed = secrets.scrub(event)  # a query goes; a secret in a path, agent or id is blanked
+    if isinstance(scrubbed, str):
+        return reject(batch, at, scrubbed, "the key_id looks like a key's secret: send the public id")
+    refused = _refuse(scrubbed, batch.keys[at], batch.timestamps_ms[at])
+    return scrubbed if refused is None else reject(batch, at, *refused, event if scrubbed is event else None)
+
+
+def _no_event(value: bytes | None, error: Exception) -> tuple[str, str]:
+    """(reason, what was wrong in words that quote nothing of the payload)"""
     if value is None:
         return "undecodable", "the record has no value"
     if len(value) > MAX_EVENT_BYTES:
         return "too_large", f"{len(value)} bytes where {MAX_EVENT_BYTES} are the limit"
-    try:
-        event = _decode(value)
-    except msgspec.ValidationError as error:
+    if isinstance(error, msgspec.ValidationError):
         return "invalid", _without_values(str(error))
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
-        return "undecodable", "not JSON in UTF-8"
-    scrubbed = secrets.scrub(event)  # a query goes; a secret in a path, agent or id is blanked
-    if isinstance(scrubbed, str):
-        return scrubbed, "the key_id looks like a key's secret: send the public id"
-    return _refuse(scrubbed, key, timestamp_ms) or scrubbed
+    return "undecodable", "not JSON in UTF-8"
 
 
 def _refuse(event: Event, key: bytes | None, timestamp_ms: int) -> tuple[str, str] | None:
@@ -132,18 +173,20 @@ def _without_values(text: str) -> str:
     return text.split(", got")[0].split("Invalid enum value")[0][:200] or "not valid"
 
 
-_PAYLOAD_IS_SAFE = frozenset({"key_mismatch", "future", "unkeyed", "wrong_partition"})
+def reject(batch: Slice, at: int, reason: str, detail: str, event: Event | None = None) -> Reject:
+    """The record as a refused one; `detail` quotes nothing of it. `event`: what it says, where that is clean.
 
-
-def reject(batch: Slice, at: int, reason: str, detail: str) -> Reject:
-    """The record as a refused one; `detail` quotes nothing of it."""
+    The payload is that event written anew and nothing else of the record, whose other fields may hold anything.
+    """
     value = batch.values[at] or b""
     return Reject(
         reason=reason, partition=batch.partition, offset=batch.offsets[at], detail=detail, size_bytes=len(value),
-        payload_hash=secrets.keyed_hash(value), payload=_safe(value, reason),
+        payload_hash=secrets.keyed_hash(value), payload=None if event is None else _payload(event),
     )  # fmt: skip
 
 
-def _safe(value: bytes, reason: str) -> bytes | None:
-    """The payload where it was decoded and holds no secret; else nothing of it goes on."""
-    return value[:16_384] if reason in _PAYLOAD_IS_SAFE and not secrets.may_hold_secret(value) else None
+def _payload(event: Event) -> bytes | None:
+    """`source` and `position` are judged here only: no row or message of ours shows them."""
+    if secrets.looks_secret(event.source) or secrets.looks_secret(event.position):
+        return None
+    return _encode(event)

@@ -351,7 +351,7 @@ class KeyCore:
             if event.key_id not in known and home(event.key_id.encode(), self._partitions) != self.partition
         ]  # fmt: skip
         for i in reversed(strays):
-            decoded.rejects.append(reject(batch, decoded.at[i], "wrong_partition", STRAY))
+            decoded.rejects.append(reject(batch, decoded.at[i], "wrong_partition", STRAY, decoded.events[i]))
             del decoded.events[i], decoded.at[i]
         return decoded
 
