@@ -105,32 +105,29 @@ def _none_ahead(batch: Slice, events: Sequence[Event]) -> bool:
     return bool(np.all((records_us < 0) | (times_us <= records_us + CLOCK_SKEW_US)))
 
 
-def _judged(batch: Slice, events: Sequence[Event], at: Sequence[int], faults: dict[int, tuple[str, str]]) -> Decoded:
+def _judged(batch: Slice, events: list[Event], at: list[int], faults: dict[int, tuple[str, str]]) -> Decoded:
     """Events and rejects in the order of the records; only doubtful events are looked at one by one."""
-    out = Decoded([], [])
-    doubtful = _doubtful(batch, events, at)
     refused = {i: reject(batch, i, *fault) for i, fault in faults.items() if i not in batch.ticks}
-    for i, event in zip(at, events, strict=True):
-        judged = _judge(batch, i) if i in doubtful else event
+    for n in sorted(_doubtful(batch, events, at), reverse=True):
+        judged = _judge(batch, at[n])
         if isinstance(judged, Event):
-            out.events.append(judged)
-            out.at.append(i)
+            events[n] = judged
         else:
-            refused[i] = judged
-    out.rejects = [refused[i] for i in sorted(refused)]
-    return out
+            refused[at[n]] = judged
+            del events[n], at[n]
+    return Decoded(events, at, [refused[i] for i in sorted(refused)])
 
 
 def _doubtful(batch: Slice, events: Sequence[Event], at: Sequence[int]) -> set[int]:
-    """Indices of the records that may have to be refused or scrubbed."""
-    key_ids = [e.key_id for e in events]
-    found = {i for i, key_id in zip(at, key_ids, strict=True) if key_id.encode() != batch.keys[i]}
-    records_us = np.asarray(batch.timestamps_ms, np.int64)[np.asarray(at, np.int64)] * 1000
-    ahead = (records_us >= 0) & (np.array([e.ts_us for e in events], np.int64) > records_us + CLOCK_SKEW_US)
-    found.update(np.asarray(at, np.int64)[ahead].tolist())
-    if _KEY_IDS.fullmatch("".join(key_ids)) is None or "\n" in "".join(key_ids):
-        found.update(i for i, key_id in zip(at, key_ids, strict=True) if _KEY_ID.fullmatch(key_id) is None)
-    return found.union(at[n] for n in secrets.unclean(events))
+    """Indices of the events that may have to be refused or scrubbed."""
+    key_ids, keys, positions = [e.key_id for e in events], [batch.keys[i] for i in at], np.asarray(at, np.int64)
+    records_us = np.asarray(batch.timestamps_ms, np.int64)[positions] * 1000
+    times_us = np.array([e.ts_us for e in events], np.int64)
+    found = set(np.flatnonzero((records_us >= 0) & (times_us > records_us + CLOCK_SKEW_US)).tolist())
+    if not _keys_match(key_ids, keys):
+        pairs = enumerate(zip(key_ids, keys, strict=True))
+        found.update(n for n, (name, key) in pairs if name.encode() != key or _KEY_ID.fullmatch(name) is None)
+    return found.union(secrets.unclean(events))
 
 
 def _judge(batch: Slice, at: int) -> Event | Reject:
