@@ -159,7 +159,7 @@ def _json(path: Path) -> Any:
         return msgspec.json.decode(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError):
         raise ConfigError(f"{path}: not JSON") from None
 
 
@@ -188,6 +188,10 @@ def _items(entry: Any, name: str) -> list[Any]:
     return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
+def _texts(value: Any) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, list) else []
+
+
 def _get(entry: Any, outer: str, inner: str) -> Any:
     nested = entry.get(outer)
     return nested.get(inner) if isinstance(nested, dict) else nested
@@ -197,7 +201,7 @@ def _kong_key(credential: Mapping[str, Any], consumer: Mapping[str, Any], where:
     """A credential without an id can't be told from another: decK leaves ids out unless asked (`--with-id`)."""
     if not credential.get("id"):
         raise ConfigError(f"{where}: has no id; dump with `deck gateway dump --with-id`")
-    tags = [str(tag) for tag in (credential.get("tags") or ())]
+    tags = _texts(credential.get("tags"))
     owner = str(consumer.get("username") or consumer.get("custom_id") or "")[:128]
     ended = credential.get("ttl") == 0
     return _key(
@@ -220,7 +224,7 @@ def read_aws(path: Path) -> list[Key]:
 
 def _aws_key(item: Mapping[str, Any], where: str) -> Key:
     tags = item.get("tags") if isinstance(item.get("tags"), dict) else {}
-    stages = [str(stage).rpartition("/")[2] for stage in (item.get("stageKeys") or ())]
+    stages = [str(stage).rpartition("/")[2] for stage in _texts(item.get("stageKeys"))]
     return _key(
         {"key_id": str(item.get("id") or ""), "owner": str((tags or {}).get("owner") or item.get("name") or "")[:128],
          "created_at": _rfc3339(item.get("createdDate")), "environment": _environment(stages),
@@ -242,6 +246,6 @@ def _rfc3339(value: Any) -> str:
             moment = datetime.fromtimestamp(value, UTC)
         else:
             moment = datetime.fromisoformat(str(value))
+        return moment.astimezone(UTC).isoformat().replace("+00:00", "Z") if moment.tzinfo else ""
     except (ValueError, OverflowError, OSError):
         return ""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z") if moment.tzinfo else ""
