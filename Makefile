@@ -10,7 +10,7 @@ WARM := $(VENV)/.warm
 KAFKA_TESTS := tests/kafka
 PYTEST_ARGS ?=
 
-.PHONY: help install test test-cluster test-faults coverage demo bench lint format typecheck imports check clean
+.PHONY: help install test test-cluster test-faults fuzz bench-rejects sbom coverage demo bench lint format typecheck imports check clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -40,6 +40,17 @@ test-cluster: $(WARM) ## run the tests on Apache Kafka: one node, a secured one,
 
 test-faults: $(WARM) ## a hundred kills at random moments on three brokers (a quarter of an hour; KEYWATCH_SEED=n)
 	KEYWATCH_KILLS=100 $(BIN)/python -m pytest $(KAFKA_TESTS)/test_faults.py -k kills $(PYTEST_ARGS)
+
+SECONDS ?= 60
+SEED ?= 1
+fuzz: $(WARM) ## hostile inputs at every boundary for SECONDS=60 with SEED=1; failing ones stay as cases
+	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS) --seed $(SEED) $(FUZZ_ARGS)
+
+bench-rejects: $(WARM) ## what rejected records cost the good ones, per kind of reject
+	$(BIN)/python -m tests.bench.rejects $(BENCH_ARGS)
+
+sbom: $(READY) ## sbom.cdx.json: every distribution of the environment, with version and licence (CycloneDX)
+	$(BIN)/python -m tests.dependencies.sbom > sbom.cdx.json
 
 demo: $(WARM) ## the whole product, small, on this machine
 	$(BIN)/keywatch demo $(DEMO_ARGS)

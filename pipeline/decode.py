@@ -85,7 +85,7 @@ def _all_good(batch: Slice, events: Sequence[Event]) -> bool:
         and secrets.all_clean(
             key_ids,
             [*[e.path for e in events], *{e.route for e in events}],
-            {*[e.user_agent for e in events], *[e.scope for e in events]},
+            {*[e.user_agent for e in events], *[e.scope for e in events], *{e.source for e in events}},
             [e.request_id for e in events],
             [e.client_ip for e in events],
         )
@@ -183,7 +183,5 @@ def reject(batch: Slice, at: int, reason: str, detail: str, event: Event | None 
 
 
 def _payload(event: Event) -> bytes | None:
-    """`source` and `position` are judged here only: no row or message of ours shows them."""
-    if secrets.looks_secret(event.source) or secrets.looks_secret(event.position):
-        return None
-    return _encode(event)
+    """`position` is judged here only: no row or message of ours shows it."""
+    return None if secrets.looks_secret(event.position) else _encode(event)
