@@ -2,7 +2,7 @@
 
 Each target gets its share of the time. The same seed makes the same inputs in the same order, so that an hour can be
 had in pieces: SEED=1 SECONDS=600, SEED=2 ... A failing input goes to tests/fuzz/cases/<target>/, where `make test`
-tries it for ever after. `--engine atheris` (pip install atheris; Python 3.11, Linux) lets coverage choose the inputs instead.
+tries it for ever after. `--engine atheris` (pip install atheris; Linux) lets coverage choose the inputs instead.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import subprocess
 import sys
 from collections import Counter
@@ -109,8 +108,10 @@ async def url() -> AsyncIterator[str]:
 async def test_a_packed_http_body_that_is_a_bomb_is_refused(url: str) -> None:
     packed = gzip.compress(b"[" + b" " * (300 * M) + b"]", 9)
     async with aiohttp.ClientSession() as session:
-        headers = {"Content-Encoding": "gzip"}
-        async with session.post(url, data=io.BytesIO(packed), headers=headers) as answer:
-            assert answer.status in (400, 413)
+        try:
+            async with session.post(url, data=packed, headers={"Content-Encoding": "gzip"}) as answer:
+                assert answer.status in (400, 413)
+        except aiohttp.ClientOSError:  # refused while the rest was still being sent
+            pass
         async with session.post(url, data=b'{"key_id":"a","ts_us":1764000000000000}') as answer:
             assert answer.status == 200
