@@ -49,8 +49,9 @@ fuzz: $(WARM) ## hostile inputs at every boundary for SECONDS=60 with SEED=1; fa
 bench-rejects: $(WARM) ## what rejected records cost the good ones, per kind of reject
 	$(BIN)/python -m tests.bench.rejects $(BENCH_ARGS)
 
-sbom: $(READY) ## sbom.cdx.json: every distribution of the environment, with version and licence (CycloneDX)
-	$(BIN)/python -m tests.dependencies.sbom > sbom.cdx.json
+sbom: $(READY) ## build/sbom.cdx.json: what we depend on, with versions and licences (CycloneDX 1.6)
+	@mkdir -p build
+	$(BIN)/python -m tests.dependencies.sbom > build/sbom.cdx.json
 
 demo: $(WARM) ## the whole product, small, on this machine
 	$(BIN)/keywatch demo $(DEMO_ARGS)

@@ -62,7 +62,7 @@ async def _listen(site: web.TCPSite, config: Config) -> None:
 
 def make_app(config: Config, pump: Pump) -> web.Application:
     """The application. Raises ConfigError for an address others can reach without a token."""
-    if not config.intake.http_token and not _is_loopback(config.intake.http_host):
+    if not config.intake.http_token and not is_loopback(config.intake.http_host):
         raise ConfigError("set intake.http_token, or listen on 127.0.0.1: whoever can write events can frame a key")
     endpoint = _Endpoint(config, pump)
     app = web.Application(client_max_size=MAX_BODY_BYTES)
@@ -70,7 +70,8 @@ def make_app(config: Config, pump: Pump) -> web.Application:
     return app
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -22,6 +22,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from pipeline import private
 from pipeline.bench import load, steps, whole
 from pipeline.config import ClickHouse, Config, Kafka, Topics
 from pipeline.demo import broker, product
@@ -61,7 +62,8 @@ class Bench:
         run = f"bench-{os.urandom(4).hex()}"
         port = broker.free_port()
         path = self.children.folder / f"{run}.toml"
-        path.write_text(whole.config_text(self.kafka.brokers, self.clickhouse_url, run, self.load.partitions, port))
+        text = whole.config_text(self.kafka.brokers, self.clickhouse_url, run, self.load.partitions, port)
+        private.write(path, text.encode())
         requests, agents = f"{run}.requests", f"{run}.agent"
         await self._create(run, requests, agents)
         await load.fill(self.kafka, requests, self.load, self.start_us)

@@ -18,6 +18,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from pipeline import private
 from pipeline.catalogue import Catalogue, load_file
 from pipeline.config import Config, load
 from pipeline.core import Effects, Sides, Slice
@@ -145,7 +146,7 @@ def incident_line(incident: Incident) -> bytes:
 def write(outcome: Outcome, folder: Path) -> None:
     """The three files, each sorted."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private.folder(folder)
     except OSError as error:
         raise ConfigError(f"--out {folder}: {error.strerror}; name a folder that can be written") from error
     incidents = sorted(outcome.incidents.values(), key=lambda x: (x.opened_at, x.key_id, x.incident_id))
@@ -154,7 +155,7 @@ def write(outcome: Outcome, folder: Path) -> None:
         ("findings", [row[-1] for row in sorted(outcome.finding_lines)]),
         ("requests_1m", [row[-1] for row in sorted(outcome.window_lines)]),
     ):
-        (folder / f"{name}.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+        private.write(folder / f"{name}.jsonl", b"".join(line + b"\n" for line in lines))
 
 
 class Replay:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import tempfile
 import time
@@ -19,6 +20,7 @@ import faust
 from faust.types import TP
 from mode import CrashingSupervisor
 
+from pipeline import private
 from pipeline.config import Config, Kafka
 from pipeline.errors import Fatal
 from pipeline.faults import reach
@@ -78,7 +80,7 @@ def settings(config: Config) -> dict[str, Any]:
         "topic_disable_leader": True,
         "table_standby_replicas": 0,
         "store": "memory://",
-        "datadir": str(Path(tempfile.gettempdir()) / "keywatch-faust"),  # Faust makes the folder; nothing is kept in it
+        "datadir": str(private.own_folder(Path(tempfile.gettempdir()) / f"keywatch-faust-{os.getuid()}")),  # empty
         "web_enabled": False,
         "web_bind": "127.0.0.1",
         "key_serializer": "raw",

@@ -25,6 +25,7 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from pipeline import private
 from pipeline.config import ClickHouse
 from pipeline.errors import Fatal, Retry
 from pipeline.ports import Columns
@@ -169,15 +170,14 @@ class FileSink:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        private.folder(folder)
 
     async def write(self, table: str, rows: Columns) -> None:
         """Append. Raises `Fatal` as the real one does, `Retry` where the disk is full."""
         names, columns = checked(table, rows)
         lines = [json.dumps(dict(zip(names, values, strict=True))) + "\n" for values in zip(*columns, strict=True)]
         try:
-            with (self._folder / f"{table}.jsonl").open("a", encoding="utf-8") as file:
-                file.write("".join(lines))
+            private.append(self._folder / f"{table}.jsonl", "".join(lines).encode())
         except OSError as error:
             raise Retry(f"{self._folder}: {error}") from error
 

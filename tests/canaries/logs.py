@@ -88,7 +88,8 @@ def _kong(kind: str, place: str, secret: str) -> dict[str, Any]:
 
 def _aws(kind: str, place: str, secret: str) -> dict[str, Any]:
     record = {"requestId": f"{kind}/{place}", "requestTimeEpoch": str(T_US // 1000), "httpMethod": "GET",
-              "status": "200", "resourcePath": "/v1/a", "apiKeyId": "pk_1", "sourceIp": "185.220.101.4", "path": "/v1/a"}  # fmt: skip
+              "status": "200", "resourcePath": "/v1/a", "apiKeyId": "pk_1", "sourceIp": "185.220.101.4",
+              "path": "/v1/a"}  # fmt: skip
     return {**record, place: f"/v1/{secret}" if place == "path" else secret}
 
 

@@ -137,3 +137,12 @@ def test_the_exit_code_is_1_where_something_failed(tmp_path: Path, capsys: pytes
     sample = tmp_path / "access.log"
     sample.write_bytes(COMBINED)
     assert main(path, sample) == 0
+
+
+async def test_ports_beyond_this_machine_are_told_and_one_that_takes_events_needs_a_token() -> None:
+    assert await doctor.check_ports(Config()) == []
+    wide = Intake(http_host="0.0.0.0", metrics_host="::")
+    found = await doctor.check_ports(Config(intake=wide))
+    assert [(each.state, each.about) for each in found] == [("fail", "intake"), ("warn", "metrics")]
+    told = msgspec.structs.replace(wide, http_token=Secret("t"))
+    assert [each.state for each in await doctor.check_ports(Config(intake=told))] == ["warn"]
