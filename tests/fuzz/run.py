@@ -148,7 +148,7 @@ def fuzz(seconds: float, seed: int, only: str = "", most_failures: int = 5) -> d
 
 def coverage_guided(seconds: float, name: str) -> None:
     """Atheris on one target; ends the process. It writes a failing input to the working folder by itself."""
-    import atheris  # type: ignore[import-not-found,unused-ignore]
+    import atheris
 
     atheris.instrument_all()
     corpus = CASES.parent / ".corpus" / name
