@@ -2,7 +2,7 @@
 
 Each target gets its share of the time. The same seed makes the same inputs in the same order, so that an hour can be
 had in pieces: SEED=1 SECONDS=600, SEED=2 ... A failing input goes to tests/fuzz/cases/<target>/, where `make test`
-tries it for ever after. `--engine atheris` (pip install atheris; Linux) lets coverage choose the inputs instead.
+tries it for ever after.
 """
 
 from __future__ import annotations
@@ -146,30 +146,13 @@ def fuzz(seconds: float, seed: int, only: str = "", most_failures: int = 5) -> d
     return done
 
 
-def coverage_guided(seconds: float, name: str) -> None:
-    """Atheris on one target; ends the process. It writes a failing input to the working folder by itself."""
-    import atheris
-
-    atheris.instrument_all()
-    corpus = CASES.parent / ".corpus" / name
-    corpus.mkdir(parents=True, exist_ok=True)
-    for number, raw in enumerate(seeds(name)):
-        (corpus / f"seed{number}").write_bytes(raw)
-    arguments = [sys.argv[0], str(corpus), f"-max_total_time={int(seconds)}", "-timeout=20", "-rss_limit_mb=4096"]
-    atheris.Setup(arguments, TARGETS[name])
-    atheris.Fuzz()
-
-
 def main() -> int:
     """Print a line per target; 1 where one failed."""
     parser = argparse.ArgumentParser(description="Fuzz every boundary.")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="targets whose name holds this")
-    parser.add_argument("--engine", choices=("own", "atheris"), default="own")
     given = parser.parse_args()
-    if given.engine == "atheris":
-        coverage_guided(given.seconds, given.only)
     done = fuzz(given.seconds, given.seed, given.only)
     for name, outcome in done.items():
         sys.stdout.write(
