@@ -138,6 +138,7 @@ def fuzz(seconds: float, seed: int, only: str = "", most_failures: int = 5) -> d
     done = {}
     for name, target in chosen.items():
         outcome = done[name] = Outcome()
+        target(seeds(name)[0])  # loads and compiles: no input's fault
         until = time.monotonic() + seconds / len(chosen)
         for raw in inputs(name, seed):
             attempt(name, target, raw, outcome)
