@@ -109,7 +109,7 @@ def authenticated(question: Question) -> GuardResult:
 
 
 def evidence(question: Question) -> GuardResult:
-    """A proof, or two strong findings of different families: never volume alone, nor with errors, however much of it."""
+    """A proof, or two strong findings of different families: never volume and errors alone, however much of them."""
     if question.incident.rule == PROOF:
         return result("evidence", bool(question.evidence), "the incident is a proof")
     needs = question.policy.min_family_bits
