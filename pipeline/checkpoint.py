@@ -91,8 +91,11 @@ def _blob_raw(blobs: Blobs) -> list[tuple[str, int, bytes]]:
 class Checkpoint:
     """The writer of one partition, for one life of its arrays."""
 
-    def __init__(self, partition: int, topic_epoch: str, epoch: int, member: str, directory: Directory) -> None:
+    def __init__(
+        self, partition: int, topic_epoch: str, epoch: int, member: str, directory: Directory, partitions: int = 0
+    ) -> None:
         self.partition = partition
+        self.partitions = partitions  # of the requests topic
         self.topic_epoch = topic_epoch
         self.epoch = epoch
         self.member = member
@@ -203,6 +206,7 @@ class Draft:
                 for name, (rows, used, dtype) in plan.tables.items()
             },
             layout=fingerprint(plan.tables),
+            partitions=checkpoint.partitions,
         )
         return key_bytes(manifest_key(manifest)), manifest_bytes(manifest)
 

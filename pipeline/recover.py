@@ -202,9 +202,9 @@ def _write_anew(state: LoadedState, table: str) -> None:
     del directory.blocks[table], directory.pages[table]
 
 
-def writer_of(state: LoadedState, topic_epoch: str, member: str) -> Checkpoint:
-    """The writer that goes on from a loaded state, after `fill`."""
-    checkpoint = Checkpoint(state.partition, topic_epoch, state.epoch + 1, member, state.directory)
+def writer_of(state: LoadedState, topic_epoch: str, member: str, partitions: int = 0) -> Checkpoint:
+    """The writer that goes on from a loaded state, after `fill`; `partitions` of the requests topic."""
+    checkpoint = Checkpoint(state.partition, topic_epoch, state.epoch + 1, member, state.directory, partitions)
     checkpoint.garbage = list(state.garbage)
     if state.manifest is not None:
         checkpoint.garbage.append(_own_key(state.manifest))

@@ -180,6 +180,16 @@ class State:
         self.declare(slot, Identity(key_id, declared))
         return slot
 
+    def adopt_key(self, key_id: str, identity: bytes) -> int:
+        """A slot for a key that comes from another partition with the bytes of its `Identity`."""
+        slot = self.keys.used
+        self.keys.used = self.book.used = slot + 1
+        self.keys.reserve(slot + 1)
+        self.book.reserve(slot + 1)
+        self.slots[key_id] = slot
+        self.identities.put(slot, identity)
+        return slot
+
     def declare(self, slot: int, identity: Identity) -> None:
         """Copy what the catalogue says of a key into its record."""
         self.identity[slot] = identity

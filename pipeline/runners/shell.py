@@ -20,6 +20,7 @@ from pipeline.core import Core, Effects, Sides, Slice
 from pipeline.emit import Emitter
 from pipeline.errors import Fatal, Retry
 from pipeline.faults import reach
+from pipeline.partitioner import moved
 from pipeline.recover import fill, load, writer_of
 from pipeline.rows import RowBuffer
 from pipeline.runners import measure
@@ -96,6 +97,7 @@ class Shell:
         self._edges = ready.edges
         self._topic_epoch = ready.topic_epoch
         self._partitions = ready.partitions
+        self._count_partitions = ready.count_partitions
         self._first = True
         self.settled = False  # what is assigned is loaded, be it nothing
 
@@ -147,6 +149,8 @@ class Shell:
     ) -> None:
         """The assignment of this generation, whole: pages of what is new, None for what is kept. Raises Fatal."""
         measure.assigned(self.config.topics.requests, self.owned, partitions)
+        if any(number >= self._partitions for number in partitions):
+            await self._check_partitions()
         for gone in self.owned.keys() - partitions.keys():
             self.drop(gone)
         fresh = [number for number, pages in partitions.items() if pages is not None]
@@ -208,9 +212,16 @@ class Shell:
                 f"{state.manifest.topic_epoch!r}): its offsets mean something else. Delete {topics.pages} to start "
                 "from empty state, or set worker.topic_epoch to the old id if the log was carried over"
             )
+        if state.manifest is not None and state.manifest.partitions not in (0, self._partitions):
+            raise Fatal(moved(self.config.topics.requests, state.manifest.partitions, self._partitions))
         core = self._parts.open_core(number, self.config, sides, self._topic_epoch, self._partitions)
         fill(core, state)
-        return core, state, writer_of(state, self._topic_epoch, os.urandom(6).hex())
+        return core, state, writer_of(state, self._topic_epoch, os.urandom(6).hex(), self._partitions)
+
+    async def _check_partitions(self) -> None:
+        """Raises Fatal if the topic has other partitions than it had at the start."""
+        if self._count_partitions is not None and (now := await self._count_partitions()) != self._partitions:
+            raise Fatal(moved(self.config.topics.requests, self._partitions, now))
 
     # --- slices
 
@@ -245,6 +256,8 @@ class Shell:
         batch = records.since(owned.expected)
         owned.emitter.cut = True
         effects, core_s = await asyncio.get_running_loop().run_in_executor(self.core_thread, _timed, owned.core, batch)
+        if any(reject.reason == "wrong_partition" for reject in effects.rejects):
+            await self._check_partitions()  # before effects: nothing is rejected because partitions were added
         await owned.emitter.emit(effects)
         measure.slice_done(self.config.topics.requests, batch, effects, core_s)
         measure.state_of(batch.partition, owned.core)

@@ -20,7 +20,7 @@ from pipeline.ports import PageLog, Publisher, RowSink
 from pipeline.runners import measure
 from pipeline.runners.parts import Parts
 from pipeline.sinks.kafka import Producer, fetched_highwaters, log_starts
-from pipeline.sinks.topics import ensure_topics, topic_id
+from pipeline.sinks.topics import ensure_topics, partitions_of, topic_id
 
 if TYPE_CHECKING:
     from pipeline.runners.shell import Shell
@@ -53,6 +53,8 @@ class Ready:
     topic_epoch: str
     partitions: int
     health: Health
+    count_partitions: Callable[[], Awaitable[int]] | None = None
+    """Asks how many the requests topic has now; None where they cannot change."""
 
 
 @asynccontextmanager
@@ -72,7 +74,8 @@ async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
         measure.sides_read(sides)
         await compiling
         spare_collections()
-        yield Ready(config, parts, producer, edges_of(config), rows, sides, epoch, partitions, health)
+        count = partitions_now(config)
+        yield Ready(config, parts, producer, edges_of(config), rows, sides, epoch, partitions, health, count)
     finally:
         await rows.close()
         await parts.close()
@@ -100,6 +103,15 @@ def edges_of(config: Config) -> Callable[[list[int]], Awaitable[Edges]]:
         return await log_starts(kafka, topic, partitions), await fetched_highwaters(kafka, topic, partitions)
 
     return edges
+
+
+def partitions_now(config: Config) -> Callable[[], Awaitable[int]]:
+    """Ask the broker how many partitions the requests topic has."""
+
+    async def count() -> int:
+        return (await partitions_of(config.kafka, [config.topics.requests])).get(config.topics.requests, 0)
+
+    return count
 
 
 def tasks_of(shell: Shell) -> list[Coroutine[Any, Any, None]]:

@@ -15,7 +15,6 @@ from collections import Counter
 from statistics import median
 from typing import Any
 
-from pipeline.bench.steps import Steps
 from pipeline.checkpoint import Checkpoint, Directory
 from pipeline.config import Config
 from pipeline.core import Slice

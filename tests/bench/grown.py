@@ -41,8 +41,7 @@ def key_id(number: int) -> str:
 def declared(keys: int) -> Catalogue:
     """A catalogue of all keys, each as an owner would declare it."""
     return Catalogue.of(
-        Key(key_id=key_id(n), environment="live", owner=f"owner {n % 997}", role="full", version=1)
-        for n in range(keys)
+        Key(key_id=key_id(n), environment="live", owner=f"owner {n % 997}", role="full", version=1) for n in range(keys)
     )
 
 
@@ -90,8 +89,9 @@ class Grown:
         for n, (original, copy, ts_us) in enumerate(zip(originals, copies, times, strict=True)):
             event = self.seed_events[original]
             number = copy * SEED.keys + int(event.key_id[3:])
-            yield int(self._home[number]), msgspec.structs.replace(
-                event, key_id=key_id(number), ts_us=ts_us, request_id=f"{seed:x}.{n:x}"
+            yield (
+                int(self._home[number]),
+                msgspec.structs.replace(event, key_id=key_id(number), ts_us=ts_us, request_id=f"{seed:x}.{n:x}"),
             )
 
     def natural_per_s(self) -> float:

@@ -55,7 +55,9 @@ def read(folder: Path, keys: int, partitions: int, catalogued: bool) -> dict[str
     gc.freeze()
     before, began, cores, pages = rss_bytes(), time.process_time(), [], 0
     for number in range(partitions):
-        records = dict(msgspec.msgpack.decode((folder / f"pages.{number}").read_bytes(), type=list[tuple[bytes, bytes]]))
+        records = dict(
+            msgspec.msgpack.decode((folder / f"pages.{number}").read_bytes(), type=list[tuple[bytes, bytes]])
+        )
         pages += sum(map(len, records.values()))
         core = open_core(number, config(keys), sides, EPOCH, partitions)
         fill(core, load(number, records, None))

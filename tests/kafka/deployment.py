@@ -24,7 +24,7 @@ from pipeline.config import Config
 from pipeline.core import Slice
 from pipeline.recover import fill, load
 from pipeline.sinks.kafka import Producer, committed_offsets, fetched_highwaters, read_pages, side_consumer
-from pipeline.sinks.topics import ensure_topics
+from pipeline.sinks.topics import ensure_topics, partitions_of
 from schemas.incident import Incident
 from tests.kafka.run_worker import config_of
 from tests.pipeline.counting_core import SIDES, CountingCore
@@ -58,6 +58,7 @@ class Deployment:
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     produced: int = 0
     core: str = "counting"
+    partitions: int = PARTITIONS
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +146,7 @@ class Deployment:
 
     def ends(self) -> dict[int, int]:
         """Ends of the log, without empty partitions."""
-        found = self.run(fetched_highwaters(self.config.kafka, self.config.topics.requests, range(PARTITIONS)))
+        found = self.run(fetched_highwaters(self.config.kafka, self.config.topics.requests, range(self.partitions)))
         return {partition: end for partition, end in found.items() if end}
 
     def stop(self, worker: subprocess.Popen[bytes]) -> int:
@@ -221,7 +222,8 @@ def pid_of(worker: subprocess.Popen[bytes]) -> int:
 
 async def read_topic(config: Config, topic: str) -> list[Any]:
     """All records, in order within each partition."""
-    ends = await fetched_highwaters(config.kafka, topic, range(PARTITIONS))
+    count = (await partitions_of(config.kafka, [topic]))[topic]
+    ends = await fetched_highwaters(config.kafka, topic, range(count))
     records: list[Any] = []
     waiting = {TopicPartition(topic, partition) for partition, end in ends.items() if end}
     if not waiting:  # a consumer that is stopped as soon as it starts raises
