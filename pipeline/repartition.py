@@ -70,8 +70,9 @@ def frames(partition: int, state: State, epoch: int, drained: bool) -> Iterator[
 
 
 def _live(pool: Pool) -> Array:
-    rows = pool.rows[pool.rows["live"] == 1]
-    return rows[np.lexsort((rows["first_offset"], rows["start_us"], rows["slot"]))]
+    rows: Array = pool.rows[pool.rows["live"] == 1]
+    in_order: Array = rows[np.lexsort((rows["first_offset"], rows["start_us"], rows["slot"]))]
+    return in_order
 
 
 def _batch(partition: int, state: State, first: int, slots: list[int], windows: dict[str, Array]) -> Batch:

@@ -30,6 +30,7 @@ from pipeline.warm import warm_up
 from tests.bench.grown import DAY_US, EPOCH, START_US, Grown, config, cut, declared, print_json, rss_bytes, state_bytes
 
 MIB: Final = 1 << 20
+POOLS: Final = ("minutes", "hours", "sources")
 
 
 def write(folder: Path, keys: int, partitions: int, catalogued: bool, events: int) -> None:
@@ -42,7 +43,7 @@ def write(folder: Path, keys: int, partitions: int, catalogued: bool, events: in
     first = [0] * partitions
     log = list(cut(grown.traffic(events, grown.natural_per_s(), START_US + DAY_US), partitions, first))
     (folder / "log").write_bytes(msgspec.msgpack.encode([
-        (part.partition, part.offsets.start, part.keys, part.values, part.timestamps_ms)
+        (part.partition, part.first, part.keys, part.values, part.timestamps_ms)
         for part in log
     ]))  # fmt: skip
 
@@ -90,7 +91,7 @@ def replay(folder: Path, cores: list[KeyCore]) -> dict[str, Any]:
     gc.collect()
     return {
         "replay_events": events, "replay_s": round(took, 1), "rss_after_replay_mib": round(rss_bytes() / MIB),
-        "windows_mib": {k: round(v / MIB) for k, v in state_bytes(cores).items() if k in ("minutes", "hours", "sources")},
+        "windows_mib": {name: round(size / MIB) for name, size in state_bytes(cores).items() if name in POOLS},
     }  # fmt: skip
 
 

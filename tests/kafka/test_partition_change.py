@@ -104,7 +104,9 @@ def test_a_running_worker_stops_when_partitions_are_added_before_it_rejects_an_e
     deployment.wait_ready(worker)
     deployment.wait_drained()
     with_partitions(deployment, 7)
-    strangers = [(b"new%d" % n, (LOG[0][1] or b"").replace(b"pk_", b"new%d" % n), LOG[300][2]) for n in range(60)]
+    strangers: list[Record] = [
+        (b"new%d" % n, (LOG[0][1] or b"").replace(b"pk_", b"new%d" % n), LOG[300][2]) for n in range(60)
+    ]
     produce(deployment, strangers)
     assert worker.wait(60) in FATAL, deployment.log_of(worker)
     assert "keywatch state import" in deployment.log_of(worker)

@@ -119,7 +119,8 @@ def records(cores: list[KeyCore]) -> dict[str, tuple[bytes, bytes, Any, Any]]:
 
 def totals(cores: list[KeyCore]) -> np.ndarray[Any, Any]:
     """What the calibration has counted, all partitions together."""
-    return np.sum([core.state.shared.data["calibration"]["counts"][0] for core in cores], axis=0)
+    total: np.ndarray[Any, Any] = np.sum([core.state.shared.data["calibration"]["counts"][0] for core in cores], axis=0)
+    return total
 
 
 def windows(cores: list[KeyCore]) -> list[str]:
