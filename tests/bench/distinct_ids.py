@@ -43,7 +43,7 @@ def _event(key_id: str, n: int, outcome: Any, address: str) -> Event:
     return Event(
         key_id=key_id, ts_us=START_US + n * US_PER_EVENT, client_ip=address, method="GET", path="/v1/orders",
         status=200 if outcome == "success" else 401, outcome=outcome, latency_ms=12.0, request_id=f"{key_id}-{n:x}",
-        user_agent="curl/8.7.1",
+        user_agent="curl/8.7.1", source="native",
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 `python -m tests.evaluation.outage_partitions`
 A partition judges an outage by its own keys alone (detectors/outage.py): with more partitions fewer other keys have
 used a route in the last five minutes, and below three it abstains, so the discount fades. The same traffic each time:
- - 640 innocent keys, a request every 20 s each on eight routes; for ten minutes five of the routes answer 503 to six
+ - 640 innocent keys, a request every 30 s each on eight routes; for ten minutes five of the routes answer 503 to six
    of ten requests (*outage*);
  - 20 keys whose own client breaks: 503 on six routes that work for all others (*broken*);
  - 20 keys that probe thirty routes, 403 and 404, half of them during the outage (*probes*).
@@ -31,12 +31,12 @@ from tests.bench.grown import EPOCH, START_US, cut, print_json
 SIZES: Final = (1, 8, 64)
 INNOCENT: Final = 640
 OTHERS: Final = 20
-EVERY_S: Final = 20.0
+EVERY_S: Final = 30.0
 SECOND_US: Final = 1_000_000
-LENGTH_S: Final = 3_600.0
-OUTAGE_S: Final = (2_400.0, 3_000.0)
-BROKEN_AT_S: Final = 1_800.0
-PROBED_AT_S: Final = (2_000.0, 2_500.0)
+LENGTH_S: Final = 2_400.0
+OUTAGE_S: Final = (1_500.0, 2_100.0)
+BROKEN_AT_S: Final = 1_200.0
+PROBED_AT_S: Final = (1_300.0, 1_600.0)
 ROUTES: Final = ("orders", "users", "invoices", "items", "carts", "search", "tokens", "exports")
 DOWN: Final = 5
 OUTCOME: Final = {403: "denied", 404: "success", 200: "success", 503: "success"}
@@ -60,8 +60,7 @@ def _normal(rng: Any) -> Iterator[Event]:
 def _broken() -> Iterator[Event]:
     for key in range(OTHERS):
         for n in range(30):
-            at = n * 60.0
-            yield _event(f"broken_{key}", at + key, ROUTES[n % 8], 200)
+            yield _event(f"broken_{key}", n * 40.0 + key, ROUTES[n % 8], 200)
         for n in range(24):
             yield _event(f"broken_{key}", BROKEN_AT_S + n * 5.0 + key, ROUTES[n % 6], 503)
 
@@ -69,7 +68,7 @@ def _broken() -> Iterator[Event]:
 def _probes() -> Iterator[Event]:
     for key in range(OTHERS):
         for n in range(30):
-            yield _event(f"probe_{key}", n * 60.0 + key, ROUTES[n % 8], 200)
+            yield _event(f"probe_{key}", n * 40.0 + key, ROUTES[n % 8], 200)
             yield _event(f"probe_{key}", PROBED_AT_S[key % 2] + n * 2.0 + key, f"admin{n}", (403, 404)[n % 2])
 
 
@@ -78,7 +77,7 @@ def _event(key_id: str, at_s: float, route: str, status: int) -> Event:
     return Event(
         key_id=key_id, ts_us=START_US + round(at_s * SECOND_US), client_ip="52.10.1.7", method="GET",
         path=f"/v1/{route}", status=status, outcome=outcome, latency_ms=20.0, request_id=f"{key_id}-{at_s}",
-        user_agent="curl/8.7.1",
+        user_agent="curl/8.7.1", source="native",
     )  # fmt: skip
 
 

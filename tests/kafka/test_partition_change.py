@@ -19,7 +19,7 @@ from pipeline.sinks.group import group_members
 from pipeline.sinks.kafka import client_settings
 from pipeline.sinks.topics import add_partitions, ensure_topics, partitions_of
 from schemas.incident import Incident
-from tests.kafka.deployment import Deployment, read_topic
+from tests.kafka.deployment import DRAIN_S, Deployment, read_topic
 from tests.kafka.test_real_core import produce
 from tests.pipeline.log_of_requests import START_US, Record, log
 
@@ -78,7 +78,7 @@ def test_added_partitions_are_refused_then_served_after_export_and_import(
     work_off(deployment, LOG[:QUIET])
     with_partitions(deployment, 7)
     refused = deployment.start()
-    assert refused.wait(60) == CONFIG_ERROR
+    assert refused.wait(DRAIN_S) == CONFIG_ERROR
     assert "keywatch state export" in deployment.log_of(refused)
     assert export_state.main(deployment.config, tmp_path) == 0
     with pytest.raises(ConfigError, match="has 7 partitions, not 6"):
@@ -104,11 +104,12 @@ def test_a_running_worker_stops_when_partitions_are_added_before_it_rejects_an_e
     deployment.wait_ready(worker)
     deployment.wait_drained()
     with_partitions(deployment, 7)
+    key, value, _ = LOG[0]
     strangers: list[Record] = [
-        (b"new%d" % n, (LOG[0][1] or b"").replace(b"pk_", b"new%d" % n), LOG[300][2]) for n in range(60)
+        (b"new%d" % n, (value or b"").replace(b'"%b"' % (key or b""), b'"new%d"' % n), LOG[300][2]) for n in range(60)
     ]
     produce(deployment, strangers)
-    assert worker.wait(60) in FATAL, deployment.log_of(worker)
+    assert worker.wait(DRAIN_S) in FATAL, deployment.log_of(worker)
     assert "keywatch state import" in deployment.log_of(worker)
     rejected = asyncio.run(read_topic(deployment.config, deployment.config.topics.rejected))
     assert not [r for r in rejected if b"wrong_partition" in r.value]
