@@ -31,6 +31,9 @@ from tests.bench.grown import EPOCH, START_US, cut, print_json
 SIZES: Final = (1, 8, 64)
 INNOCENT: Final = 640
 OTHERS: Final = 20
+VISITS: Final = 6
+"""Of each key before: without a history an error says little of it."""
+GROUPS: Final = {"good_": INNOCENT, "broken_": OTHERS, "probe_": OTHERS}
 EVERY_S: Final = 30.0
 SECOND_US: Final = 1_000_000
 LENGTH_S: Final = 2_400.0
@@ -38,6 +41,8 @@ OUTAGE_S: Final = (1_500.0, 2_100.0)
 BROKEN_AT_S: Final = 1_200.0
 PROBED_AT_S: Final = (1_300.0, 1_600.0)
 ROUTES: Final = ("orders", "users", "invoices", "items", "carts", "search", "tokens", "exports")
+WORDS: Final = tuple(first + second + "le" for first in ("ta", "ru", "pi", "so", "ne") for second in "bdgkmp")
+"""Thirty routes; a number in a path would be taken for an id."""
 DOWN: Final = 5
 OUTCOME: Final = {403: "denied", 404: "success", 200: "success", 503: "success"}
 
@@ -45,8 +50,17 @@ OUTCOME: Final = {403: "denied", 404: "success", 200: "success", 503: "success"}
 def traffic(seed: int) -> list[Event]:
     """All of it in order of time."""
     rng = np.random.default_rng(seed)
-    events = [*_normal(rng), *_broken(), *_probes()]
+    events = [*_history(), *_normal(rng), *_broken(), *_probes()]
     return sorted(events, key=lambda event: (event.ts_us, event.key_id))
+
+
+def _history() -> Iterator[Event]:
+    """Before all that: each key's visits of an hour ago, two hours ago ... to eight routes that work."""
+    names = [f"{group}{key}" for group, n in GROUPS.items() for key in range(n)]
+    for visit in range(VISITS):
+        for number, name in enumerate(names):
+            for n, route in enumerate(ROUTES):
+                yield _event(name, n * 20.0 + number / 10 - (visit + 1) * 3_600.0, route, 200)
 
 
 def _normal(rng: Any) -> Iterator[Event]:
@@ -62,14 +76,14 @@ def _broken() -> Iterator[Event]:
         for n in range(30):
             yield _event(f"broken_{key}", n * 40.0 + key, ROUTES[n % 8], 200)
         for n in range(24):
-            yield _event(f"broken_{key}", BROKEN_AT_S + n * 5.0 + key, ROUTES[n % 6], 503)
+            yield _event(f"broken_{key}", BROKEN_AT_S + n * 5.0 + key * 12.0, ROUTES[n % 6], 503)
 
 
 def _probes() -> Iterator[Event]:
     for key in range(OTHERS):
         for n in range(30):
             yield _event(f"probe_{key}", n * 40.0 + key, ROUTES[n % 8], 200)
-            yield _event(f"probe_{key}", PROBED_AT_S[key % 2] + n * 2.0 + key, f"admin{n}", (403, 404)[n % 2])
+            yield _event(f"probe_{key}", PROBED_AT_S[key % 2] + n * 2.0 + key, f"admin/{WORDS[n]}", (403, 404)[n % 2])
 
 
 def _event(key_id: str, at_s: float, route: str, status: int) -> Event:
@@ -95,16 +109,13 @@ def rates(partitions: int, seed: int = 1) -> dict[str, Any]:
             if detector == "errors" and at >= start_us:
                 found.add(key)
         opened |= {incident.key_id for incident in effects.incidents}
-    share = {name: sum(key.startswith(name) for key in found) / n for name, n in _GROUPS.items()}
+    share = {name: sum(key.startswith(name) for key in found) / n for name, n in GROUPS.items()}
     return {
         "partitions": partitions, "keys_per_partition": round((INNOCENT + 2 * OTHERS) / partitions, 1),
         "false_findings": round(share["good_"], 4),
         "false_incidents": round(sum(key.startswith("good_") for key in opened) / INNOCENT, 4),
         "broken_found": round(share["broken_"], 3), "probes_found": round(share["probe_"], 3),
     }  # fmt: skip
-
-
-_GROUPS: Final = {"good_": INNOCENT, "broken_": OTHERS, "probe_": OTHERS}
 
 
 def main() -> None:
