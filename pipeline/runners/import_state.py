@@ -75,7 +75,7 @@ def main(config: Config, path: Path, choices: Choices) -> int:
     for target, holder in targets(path, contents, config.worker.partitioner, choices.partitions, offsets, epoch):
         top = max((read_key(key).epoch for key in old[target]), default=0)
         writer = Checkpoint(target, epoch, top + 1, os.urandom(6).hex(), Directory(), choices.partitions)
-        asyncio.run(_write(config, writer, holder))
+        asyncio.run(write_state(config, writer, holder))
         typer.echo(f"partition {target}: {contents.keys_to(target):,} keys, goes on at offset {offsets[target]}")
     asyncio.run(set_offsets(config.kafka, config.topics.requests, offsets))
     asyncio.run(_tombstone(config, old))
@@ -244,7 +244,7 @@ def _manifest(key: Key, value: bytes) -> Manifest | None:
         return None
 
 
-async def _write(config: Config, writer: Checkpoint, holder: Any) -> None:
+async def write_state(config: Config, writer: Checkpoint, holder: Any) -> None:
     """One partition's checkpoint, as `emit` writes it: pages, directories, and the manifest alone and last."""
     producer = Producer(config.kafka).pages_to(config.topics.pages)
     await producer.start()
