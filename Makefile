@@ -10,7 +10,7 @@ WARM := $(VENV)/.warm
 KAFKA_TESTS := tests/kafka
 PYTEST_ARGS ?=
 
-.PHONY: help install test test-cluster test-faults fuzz bench-rejects sbom coverage demo bench lint format typecheck imports check clean
+.PHONY: help install test test-cluster test-faults fuzz bench-rejects sbom coverage demo bench bench-scale lint format typecheck imports check clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -58,6 +58,11 @@ demo: $(WARM) ## the whole product, small, on this machine
 
 bench: $(WARM) ## events per second and nanoseconds per step
 	$(BIN)/keywatch bench $(BENCH_ARGS)
+
+bench-scale: $(WARM) ## a million keys: cost per event, checkpoints, recovery, memory, distinct ids (half an hour, 6 GB)
+	for each in cost_per_event checkpoints recovery distinct_ids hot_key clickhouse_bytes; do \
+		$(BIN)/python -m tests.bench.$$each || exit 1; done
+	$(BIN)/python -m tests.evaluation.outage_partitions
 
 lint: $(READY) ## style
 	$(BIN)/ruff check .

@@ -3,8 +3,8 @@
 `python -m tests.evaluation.outage_partitions`
 A partition judges an outage by its own keys alone (detectors/outage.py): with more partitions fewer other keys have
 used a route in the last five minutes, and below three it abstains, so the discount fades. The same traffic each time:
- - 640 innocent keys, a request every 30 s each on eight routes; for ten minutes five of the routes answer 503 to six
-   of ten requests (*outage*);
+ - 640 innocent keys, a request every 30 s each on eight routes; for ten minutes five of the routes answer 503 to a
+   share of their requests (*outage*, `--failing`);
  - 20 keys whose own client breaks: 503 on six routes that work for all others (*broken*);
  - 20 keys that probe thirty routes, 403 and 404, half of them during the outage (*probes*).
 Told are the shares of innocent keys with a finding of errors and with an incident in the outage (false), and of the
@@ -29,6 +29,7 @@ from schemas.event import Event
 from tests.bench.grown import EPOCH, START_US, cut, print_json
 
 SIZES: Final = (1, 8, 64)
+FAILING: Final = (1.0, 0.6)
 INNOCENT: Final = 640
 OTHERS: Final = 20
 VISITS: Final = 6
@@ -47,10 +48,10 @@ DOWN: Final = 5
 OUTCOME: Final = {403: "denied", 404: "success", 200: "success", 503: "success"}
 
 
-def traffic(seed: int) -> list[Event]:
+def traffic(seed: int, failing: float) -> list[Event]:
     """All of it in order of time."""
     rng = np.random.default_rng(seed)
-    events = [*_history(), *_normal(rng), *_broken(), *_probes()]
+    events = [*_history(), *_normal(rng, failing), *_broken(), *_probes()]
     return sorted(events, key=lambda event: (event.ts_us, event.key_id))
 
 
@@ -63,11 +64,11 @@ def _history() -> Iterator[Event]:
                 yield _event(name, n * 20.0 + number / 10 - (visit + 1) * 3_600.0, route, 200)
 
 
-def _normal(rng: Any) -> Iterator[Event]:
+def _normal(rng: Any, share: float) -> Iterator[Event]:
     for key in range(INNOCENT):
         for at in np.sort(rng.random(int(LENGTH_S / EVERY_S))) * LENGTH_S:
             route = int(rng.integers(len(ROUTES)))
-            failing = route < DOWN and OUTAGE_S[0] <= at < OUTAGE_S[1] and rng.random() < 0.6
+            failing = route < DOWN and OUTAGE_S[0] <= at < OUTAGE_S[1] and rng.random() < share
             yield _event(f"good_{key}", float(at), ROUTES[route], 503 if failing else 200)
 
 
@@ -95,13 +96,13 @@ def _event(key_id: str, at_s: float, route: str, status: int) -> Event:
     )  # fmt: skip
 
 
-def rates(partitions: int, seed: int = 1) -> dict[str, Any]:
+def rates(partitions: int, failing: float, seed: int = 1) -> dict[str, Any]:
     """Shares of keys."""
     sides, home = Sides(Catalogue.empty(), open_geo(Config().geo), ""), PARTITIONERS["murmur2"]
     cores = [open_core(p, Config(), sides, EPOCH, partitions) for p in range(partitions)]
     found, opened = set[str](), set[str]()
     start_us = START_US + int(BROKEN_AT_S * SECOND_US)
-    log = ((home(event.key_id.encode(), partitions), event) for event in traffic(seed))
+    log = ((home(event.key_id.encode(), partitions), event) for event in traffic(seed, failing))
     for part in cut(log, partitions, [0] * partitions):
         effects = cores[part.partition].process(part)
         rows = effects.rows.get("findings", {})
@@ -122,10 +123,12 @@ def main() -> None:
     """All sizes."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    options.add_argument("--failing", type=float, nargs="+", default=FAILING)
     options.add_argument("--seed", type=int, default=1)
     chosen = options.parse_args()
-    for partitions in chosen.sizes:
-        print_json("outage_partitions", rates(partitions, chosen.seed))
+    for failing in chosen.failing:
+        for partitions in chosen.sizes:
+            print_json("outage_partitions", {"failing": failing} | rates(partitions, failing, chosen.seed))
 
 
 if __name__ == "__main__":
