@@ -244,22 +244,26 @@ def _manifest(key: Key, value: bytes) -> Manifest | None:
         return None
 
 
-async def write_state(config: Config, writer: Checkpoint, holder: Any) -> None:
-    """One partition's checkpoint, as `emit` writes it: pages, directories, and the manifest alone and last."""
+async def write_state(config: Config, writer: Checkpoint, holder: Any) -> int:
+    """One partition's checkpoint, as `emit` writes it: pages, directories, and the manifest alone and last.
+
+    Returns the number of records.
+    """
     producer = Producer(config.kafka).pages_to(config.topics.pages)
     await producer.start()
     try:
         draft = writer.draft(writer.plan(holder, 0))
+        sent = 0
         for start in range(0, len(draft.plan.raw), PAGES_AT_ONCE):
-            await _send(producer, writer.partition, draft.pages(start, start + PAGES_AT_ONCE))
-        await _send(producer, writer.partition, draft.directories())
-        await _send(producer, writer.partition, [draft.manifest()])
+            sent += await _send(producer, writer.partition, draft.pages(start, start + PAGES_AT_ONCE))
+        sent += await _send(producer, writer.partition, draft.directories())
+        return sent + await _send(producer, writer.partition, [draft.manifest()])
     finally:
         await producer.close()
 
 
-async def _send(producer: Producer, partition: int, records: Iterable[Record | tuple[bytes, None]]) -> None:
-    await asyncio.gather(*[producer.send(partition, key, value) for key, value in records])
+async def _send(producer: Producer, partition: int, records: Iterable[Record | tuple[bytes, None]]) -> int:
+    return len(await asyncio.gather(*[producer.send(partition, key, value) for key, value in records]))
 
 
 async def _tombstone(config: Config, old: dict[int, list[bytes]]) -> None:

@@ -66,7 +66,7 @@ def main() -> None:
             client = connect(config, None)
             for table in sent:
                 client.command(f"OPTIMIZE TABLE keywatch.{table} FINAL")
-            found: list[Any] = client.query(SIZES).result_rows
+            found: Any = client.query(SIZES).result_rows
             client.close()
         finally:
             front.stop()

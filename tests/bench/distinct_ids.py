@@ -56,7 +56,7 @@ def main() -> None:
     chosen = options.parse_args()
     core = open_core(0, config(chosen.most_keys), Sides(Catalogue.empty(), open_geo(Config().geo), ""), EPOCH)
     counts: Counter[str] = Counter()
-    most_keys, peaks, began, slots = 0, list[int](), time.process_time(), {}
+    most_keys, peaks, began, slots = 0, list[int](), time.process_time(), dict[str, int]()
     for n, part in enumerate(cut(events(chosen.ids, chosen.admitted), 1, [0])):
         counts.update(core.process(part).counts)
         most_keys = max(most_keys, len(core.state.slots))

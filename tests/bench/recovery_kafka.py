@@ -22,12 +22,16 @@ from tests.bench.grown import Grown, print_json
 from tests.kafka import cluster
 from tests.kafka.deployment import PARTITIONS, Deployment, pid_of
 
+MOST_S = 600.0
+
 
 def started(deployment: Deployment) -> dict[str, Any]:
     """Start a worker, wait until all partitions are loaded, stop it."""
     began = time.monotonic()
     worker = deployment.start()
-    deployment.wait(lambda: deployment.log_of(worker).count("next offset") == PARTITIONS, "loaded")
+    while deployment.log_of(worker).count("next offset") < PARTITIONS:
+        assert worker.poll() is None and time.monotonic() < began + MOST_S, deployment.log_of(worker)
+        time.sleep(0.2)
     took, pid = time.monotonic() - began, pid_of(worker)
     times = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     status = Path(f"/proc/{pid}/status").read_text()
@@ -39,11 +43,13 @@ def started(deployment: Deployment) -> dict[str, Any]:
 
 def write(deployment: Deployment, keys: int) -> None:
     """The pages of the grown state, a partition at a time."""
-    grown = Grown(keys, PARTITIONS)
+    grown, records, began = Grown(keys, PARTITIONS), 0, time.process_time()
     epoch = asyncio.run(topic_id(deployment.config.kafka, deployment.config.topics.requests))
     for core in grown.cores:
         writer = Checkpoint(core.partition, epoch, 1, "bench", Directory(), PARTITIONS)
-        asyncio.run(write_state(deployment.config, writer, core))
+        records += asyncio.run(write_state(deployment.config, writer, core))
+    us = (time.process_time() - began) / records * 1e6
+    print_json("write_pages", {"keys": keys, "records": records, "us_per_record": round(us)})
 
 
 def main() -> None:
