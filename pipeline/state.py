@@ -49,8 +49,11 @@ rows that did not change. Small ones are more records to read at recovery. Measu
 million keys, 5 % active a minute, every 5 s: with 16 and 256 rows 302 MB were packed into 111 MB."""
 
 
-class Identity(msgspec.Struct, frozen=True, array_like=True):
-    """Whose record a slot is, and what the catalogue declared of the key when that was last adopted."""
+class Identity(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Whose record a slot is, and what the catalogue declared of the key when that was last adopted.
+
+    `gc=False`: there are a million, and none can be part of a cycle.
+    """
 
     key_id: str
     declared: Key | None
