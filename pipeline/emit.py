@@ -147,11 +147,10 @@ class Emitter:
         partition = self.writer.partition
         self.writer.pages_written += len(records)
         self.writer.bytes_written += sum(len(value) for _, value in records)
-        offsets = await _all(self._pages.send(partition, key, value) for key, value in records)
-        self.log_offset = max([self.log_offset, *offsets])
+        self.log_offset = max(self.log_offset, await self._pages.send_all(partition, records))
 
     async def _tombstone(self, keys: Iterable[bytes]) -> None:
-        await _all(self._pages.send(self.writer.partition, key, None) for key in keys)
+        await self._pages.send_all(self.writer.partition, [(key, None) for key in keys])
 
     async def _publish_all(self, effects: Effects) -> None:
         by_key: dict[str, list[Incident]] = {}

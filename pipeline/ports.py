@@ -34,3 +34,6 @@ class PageLog(Protocol):
 
     async def send(self, partition: int, key: bytes, value: bytes | None) -> int:
         """Send one page (None is a tombstone), await the acknowledgement, return its offset. Raises `Fatal`."""
+
+    async def send_all(self, partition: int, records: Sequence[tuple[bytes, bytes | None]]) -> int:
+        """As `send` for each, in order; returns the offset of the last one, -1 of none."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -262,8 +262,9 @@ async def write_state(config: Config, writer: Checkpoint, holder: Any) -> int:
         await producer.close()
 
 
-async def _send(producer: Producer, partition: int, records: Iterable[Record | tuple[bytes, None]]) -> int:
-    return len(await asyncio.gather(*[producer.send(partition, key, value) for key, value in records]))
+async def _send(producer: Producer, partition: int, records: Sequence[Record | tuple[bytes, None]]) -> int:
+    await producer.send_all(partition, records)
+    return len(records)
 
 
 async def _tombstone(config: Config, old: dict[int, list[bytes]]) -> None:

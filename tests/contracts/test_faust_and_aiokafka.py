@@ -48,7 +48,7 @@ RELIED_ON: Final = {
     "aiokafka.consumer.fetcher:Fetcher": "fetched_records seek_to",
     "aiokafka.consumer.fetcher:FetchResult": "check_assignment getall",
     "aiokafka.consumer.group_coordinator:GroupCoordinator": "_on_join_prepare _on_join_complete",
-    "aiokafka.producer.producer:AIOKafkaProducer": "send send_and_wait",
+    "aiokafka.producer.producer:AIOKafkaProducer": "send send_and_wait create_batch send_batch",
     "aiokafka.admin.client:AIOKafkaAdminClient": "list_consumer_group_offsets create_topics describe_topics",
     "aiokafka.client:AIOKafkaClient": "send bootstrap get_random_node",
 }
@@ -140,6 +140,8 @@ SOURCES: Final[dict[str, str]] = {
     "aiokafka.consumer.group_coordinator:GroupCoordinator._on_join_complete": "03f43373ac",
     "aiokafka.producer.producer:AIOKafkaProducer.send": "2fc113eed1",
     "aiokafka.producer.producer:AIOKafkaProducer.send_and_wait": "118a2e6d6f",
+    "aiokafka.producer.producer:AIOKafkaProducer.create_batch": "b7862ed5b4",
+    "aiokafka.producer.producer:AIOKafkaProducer.send_batch": "37a40e8503",
     "aiokafka.admin.client:AIOKafkaAdminClient.list_consumer_group_offsets": "8a5029121f",
     "aiokafka.admin.client:AIOKafkaAdminClient.create_topics": "9b2e23e631",
     "aiokafka.admin.client:AIOKafkaAdminClient.describe_topics": "82df235dcb",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -51,6 +51,9 @@ class Outside:
     async def send(self, partition: int, key: bytes, value: bytes | None) -> int:
         self.seen.append((read_key(key).kind, value is None))
         return len(self.seen)
+
+    async def send_all(self, partition: int, records: Sequence[tuple[bytes, bytes | None]]) -> int:
+        return max([await self.send(partition, key, value) for key, value in records], default=-1)
 
     def kinds(self) -> list[str]:
         return [kind for kind, _ in self.seen if kind != "try"]

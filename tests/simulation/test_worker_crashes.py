@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -69,6 +70,10 @@ class World:
         self.step()
         stage(self.pages, key, value)
         return 0
+
+    async def send_all(self, partition: int, records: Sequence[tuple[bytes, bytes | None]]) -> int:
+        """PageLog; a crash may come between any two."""
+        return max([await self.send(partition, key, value) for key, value in records], default=-1)
 
     async def write(self, table: str, rows: Columns) -> None:
         """RowSink; the fourth write fails once."""
