@@ -18,7 +18,7 @@ from pipeline.rows import append_rows
 from pipeline.runners.slices import cut
 from pipeline.sinks.kafka import Producer
 from pipeline.sinks.topics import topic_id
-from tests.kafka.deployment import PARTITIONS, Deployment, read_topic
+from tests.kafka.deployment import DRAIN_S, PARTITIONS, Deployment, read_topic
 from tests.pipeline.log_of_requests import GEO, Record, catalogue, log
 
 pytestmark = pytest.mark.kafka
@@ -96,7 +96,7 @@ def test_the_real_core_gives_after_kills_what_a_clean_pass_gives(deploy: Callabl
     produce(deployment, log(3, events=3_000))
     for fault in ("after_publish:1", "after_rows:2", "after_manifest:2"):
         killed = deployment.start(fault)
-        assert killed.wait(60) == KILLED, deployment.log_of(killed)
+        assert killed.wait(DRAIN_S) == KILLED, deployment.log_of(killed)
     worker = deployment.start()
     deployment.wait_ready(worker)
     deployment.wait_drained()
