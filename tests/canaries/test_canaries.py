@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,6 +55,9 @@ class World:
     async def send(self, partition: int, key: bytes, value: bytes | None) -> int:
         self.pages.append(key + (value or b""))
         return len(self.pages)
+
+    async def send_all(self, partition: int, records: Sequence[tuple[bytes, bytes | None]]) -> int:
+        return max([await self.send(partition, key, value) for key, value in records], default=-1)
 
     async def write(self, table: str, rows: Columns) -> None:
         for sink in self.sinks:
