@@ -8,7 +8,8 @@ import msgspec
 
 from pipeline.bench import load, steps
 from pipeline.bench.clock import Clock
-from pipeline.bench.plain_agent import Judge, Request
+from pipeline.bench.judge import Judge
+from pipeline.bench.plain_agent import Request
 from pipeline.secrets import is_clean
 from schemas.event import Event
 
