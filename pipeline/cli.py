@@ -200,14 +200,20 @@ def demo(
 @guarded
 def bench(
     as_json: AsJson = False,
-    broker: Annotated[str, typer.Option(help="HOST:PORT of a Kafka instead of the embedded broker.")] = "",
+    broker: Annotated[str, typer.Option(help="HOST:PORT[,...] of a Kafka instead of the embedded broker.")] = "",
     events: Annotated[int, typer.Option(min=10_000, help="Events of each repetition.")] = 600_000,
     repeats: Annotated[int, typer.Option(min=1, help="Repetitions; medians are reported.")] = 3,
+    only: Annotated[
+        str, typer.Option(help="Parts, by comma: rates, peers, scaling, latency, steps. All by default.")
+    ] = "",
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Where the worker's time goes, by thread; only that.")
+    ] = False,
 ) -> int | None:
-    """Events per second and nanoseconds per step, measured here and now."""
+    """Events per second beside the peers', event to incident, nanoseconds per step: measured here and now."""
     from pipeline.runners.bench import main
 
-    return main(as_json, broker, events, repeats)
+    return main(as_json, broker, events, repeats, only, profile)
 
 
 @app.command()

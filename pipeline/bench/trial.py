@@ -108,6 +108,7 @@ class Trial:
 brokers = "{self.kafka.brokers}"
 group = "{self.run}"
 partitions = {self.kafka.partitions}
+replication = {self.kafka.replication}
 rebalance_timeout_s = 3.0
 session_timeout_s = 20.0
 

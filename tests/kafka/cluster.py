@@ -74,12 +74,13 @@ class Node:
     folder: Path
     port: int
     secured_port: int  # 0: no such listener
+    life_s: int = LIFE_S
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, again with what it had on its disk; it answers some seconds later (`Cluster.wait`)."""
         with (self.folder / "out.log").open("ab") as out:
-            command = ["timeout", "-s", "KILL", str(LIFE_S), *JAVA, "kafka.Kafka", str(self.folder / "properties")]
+            command = ["timeout", "-s", "KILL", str(self.life_s), *JAVA, "kafka.Kafka", str(self.folder / "properties")]
             self.process = subprocess.Popen(command, stdout=out, stderr=out, env=dict(os.environ))
 
     def kill(self) -> None:
@@ -148,7 +149,7 @@ def why_not() -> str:
     return ""
 
 
-def start(folder: Path, count: int = 1, users: Mapping[str, str] | None = None) -> Cluster:
+def start(folder: Path, count: int = 1, users: Mapping[str, str] | None = None, life_s: int = LIFE_S) -> Cluster:
     """Format the nodes' folders, start them, wait until they answer. `users`: name -> password, and a secured listener.
 
     Three nodes replicate everything three times and acknowledge at two, as in production.
@@ -159,7 +160,7 @@ def start(folder: Path, count: int = 1, users: Mapping[str, str] | None = None) 
     if users:
         _make_certificates(folder)
     for number, controller in enumerate(controllers, 1):
-        node = Node(number, folder / f"node{number}", free_port(), free_port() if users else 0)
+        node = Node(number, folder / f"node{number}", free_port(), free_port() if users else 0, life_s)
         node.folder.mkdir()
         (node.folder / "properties").write_text(_properties(node, controller, voters, count))
         _format(node, users or {})
