@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 import msgspec
@@ -17,7 +17,7 @@ INSTALL: Final = "pip install -c constraints.txt 'keywatch[bench]'"
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """`module` of this package prints events per second last; it needs `package`. `reads`: a topic, none is ''."""
+    """`module` of this package prints events per second last; it is there where the distribution `package` is."""
 
     key: str
     words: str
@@ -27,7 +27,7 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 PEERS: Final = (
-    Peer("faust_eps", "plain Faust agent", "plain_agent", "faust"),
+    Peer("faust_eps", "plain Faust agent", "plain_agent", "faust-streaming"),
     Peer("quix_eps", "Quix Streams", "quix_app", "quixstreams"),
     Peer("bytewax_eps", "Bytewax", "bytewax_flow", "bytewax", f"{INSTALL} (Python 3.11 or 3.12: no wheel for 3.13)"),
     Peer("river_eps", "River's half-space trees, no Kafka", "river_alone", "river"),
@@ -36,7 +36,11 @@ PEERS: Final = (
 
 def installed(peer: Peer) -> bool:
     """Whether it can be measured here."""
-    return find_spec(peer.package) is not None
+    try:
+        version(peer.package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 async def ask(children: Children, module: str, arguments: list[str]) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Final
 
 from rich.console import Console
@@ -35,6 +36,7 @@ class Found:
     key_minutes_per_event: float = 0.0
     ns: dict[str, float] | None = None
     bytes_per_key: float | None = None
+    failed: dict[str, str] = field(default_factory=dict)  # part -> why
     latency: dict[str, Latency] = field(default_factory=dict)  # half, most (90 %), hot
 
 
@@ -90,21 +92,21 @@ def report(found: Found, parameters: Mapping[str, Any]) -> dict[str, Any]:
         "latency_p99_90_ms": most.p99_ms if most else None,
         "latency": dict(found.latency),
         "scaling": {"1": worker, "2": two},
-        "ratios": ratios(found),
+        "ratios": {key: None if value == inf else value for key, value in ratios(found).items()},
         "spread": {key: _spread(values) for key, values in found.rates.items()},
         "rows_per_event": _round(median_of(found.rows_per_event), 2),
         "key_minutes_per_s": _round(worker * found.key_minutes_per_event) if worker else None,
         "aims": {aim.figure: aim.verdict(ratios(found)[aim.figure]) for aim in AIMS},
         "missing": {peer.key: peer.install for peer in PEERS if not installed(peer)},
+        "failed": found.failed,
         "parameters": dict(parameters),
     }
 
 
 def ratios(found: Found) -> dict[str, float | None]:
-    """What the aims are about."""
+    """What the aims are about; endless where incidents never came."""
     rates, half, most, hot = found.rates, *(found.latency.get(name) for name in ("half", "most", "hot"))
-    p99 = half.p99_ms if half else None
-    hot_p99 = hot.p99_ms if hot else None
+    p99, hot_p99 = _p99(half), _p99(hot)
     return {
         "worker_over_ceiling": over(rates["worker_eps"], rates["ceiling_eps"]),
         "worker_over_faust": over(rates["worker_eps"], rates["faust_eps"]),
@@ -113,10 +115,16 @@ def ratios(found: Found) -> dict[str, float | None]:
         "worker_over_river": over(rates["worker_eps"], rates["river_eps"]),
         "two_workers_over_one": over(rates["two_workers_eps"], rates["worker_eps"]),
         "latency_p99_half_ms": p99,
-        "latency_p99_most_ms": most.p99_ms if most else None,
-        "hot_key_over_half": _round(hot_p99 / p99, 2) if hot_p99 and p99 else None,
+        "latency_p99_most_ms": _p99(most),
+        "hot_key_over_half": _round(hot_p99 / p99, 2) if hot_p99 and p99 and p99 < inf else None,
         "start_s": _round(median_of(found.start_s), 2),
     }
+
+
+def _p99(latency: Latency | None) -> float | None:
+    if latency is None:
+        return None
+    return inf if latency.p99_ms is None else latency.p99_ms
 
 
 def _round(value: float | None, digits: int | None = None) -> float | None:
@@ -143,6 +151,8 @@ def show(result: Mapping[str, Any], console: Console) -> None:
         console.print(f"state: {result['bytes_per_key']:,} bytes per key")
     if result["rows_per_event"] is not None:
         console.print(f"{result['rows_per_event']} rows per event, {result['key_minutes_per_s']:,} key-minutes/s")
+    for part, why in result["failed"].items():
+        console.print(f"{part} failed: {why}")
     console.print("measured with: " + ", ".join(f"{name} {value}" for name, value in result["parameters"].items()))
 
 

@@ -87,13 +87,13 @@ class Trial:
         specs += [TopicSpec(f"{self.run}.{name}", 1, {}) for name in small]
         await create_topics(self.kafka, [*specs, *(TopicSpec(name, partitions, {}) for name in logs)])
 
-    async def start(self, before: Sequence[str] = ()) -> tuple[Child, int]:
-        """A worker as an operator runs it, and the port of its metrics. `before`: a command that runs it."""
+    async def start(self) -> tuple[Child, int]:
+        """A worker as an operator runs it, and the port of its metrics."""
         port = broker.free_port()
         path = self.children.folder / f"{self.run}-{port}.toml"
         path.write_text(self.config_text(port))
         worker = [sys.executable, "-m", "pipeline.cli", "worker", "--config", str(path)]
-        return await self.children.start("worker", [*before, *worker]), port
+        return await self.children.start(f"worker-{port}", worker), port
 
     async def stop(self, child: Child) -> None:
         """End it and forget it."""
@@ -109,8 +109,7 @@ brokers = "{self.kafka.brokers}"
 group = "{self.run}"
 partitions = {self.kafka.partitions}
 replication = {self.kafka.replication}
-rebalance_timeout_s = 3.0
-session_timeout_s = 20.0
+rebalance_timeout_s = {self.kafka.rebalance_timeout_s}
 
 [topics]
 requests = "{self.log}"

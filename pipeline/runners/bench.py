@@ -2,8 +2,9 @@
 
 One run, one machine, interleaved: each repetition fills a topic of its own, then measures consume and decode alone,
 the whole worker, two workers of one group, and the peers (`pipeline/bench/peers.py`), each with the same detections
-per event. Rates are over the log from its first fifth to its end; medians, with the lowest and highest repetition; ratios
-are taken within a repetition. Then the time from an event to its incident at fixed loads, then the core's steps.
+per event. Rates are over the log from its first fifth to its end; medians, with the lowest and highest repetition;
+ratios are taken within a repetition. Then the time from an event to its incident at fixed loads, then the core's steps.
+A part that fails is told and null, the others go on; without ceiling and worker there is nothing to tell.
 Broker and ClickHouse run on the same processors, and count as they would there.
 """
 
@@ -15,9 +16,9 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from rich.console import Console
@@ -29,28 +30,34 @@ from pipeline.bench.trial import Trial, median_of
 from pipeline.config import ClickHouse, Config, Kafka
 from pipeline.demo import broker, product
 from pipeline.demo.children import Children
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Fatal
 from pipeline.warm import warm_up
 
+T = TypeVar("T")
 PEERS_SHARE: Final = 0.02
 """Of the events, for the peers, which take that much longer for each."""
 STEPS_SHARE: Final = 0.25
 PARTS: Final = ("rates", "peers", "scaling", "latency", "steps")
 LOADS: Final = (("half", 0.5, 0.0), ("most", 0.9, 0.0), ("hot", 0.5, 0.3))
 """Name, share of the worker's measured rate, share of one key in its partition's traffic."""
+EMBEDDED_REBALANCE_S: Final = 3.0
+"""The embedded broker waits half of it whenever somebody joins; Apache Kafka does not, and gets its default."""
 ATTACKS: Final = Attacks(count=400, seconds=30.0)
 
 
 class Bench:
     """One run: its processes and what it has measured."""
 
-    def __init__(self, children: Children, settings: load.Load, brokers: str, clickhouse_url: str) -> None:
+    def __init__(self, children: Children, settings: load.Load, brokers: str, url: str, embedded: bool = False) -> None:
         self.children = children
         self.load = settings
         self.peer_load = msgspec.structs.replace(settings, events=max(2_000, round(settings.events * PEERS_SHARE)))
         replicas = min(3, brokers.count(",") + 1)  # as many as there are brokers, as in production
-        self.kafka = Kafka(brokers=brokers, partitions=settings.partitions, replication=replicas)
-        self.clickhouse_url = clickhouse_url
+        self.kafka = Kafka(
+            brokers=brokers, partitions=settings.partitions, replication=replicas,
+            rebalance_timeout_s=EMBEDDED_REBALANCE_S if embedded else Kafka().rebalance_timeout_s,
+        )  # fmt: skip
+        self.clickhouse_url = url
         self.start_us = (time.time_ns() // 60_000_000_000 - 60) * 60_000_000
         self.found = Found(key_minutes_per_event=load.key_minutes(settings) / settings.events)
 
@@ -77,7 +84,8 @@ class Bench:
         if "scaling" in parts:
             two = self.trial(trial.log)
             await two.create()
-            rates["two_workers_eps"].append(await scaling.measure(two, 2, self.load.events))
+            two_workers = scaling.measure(two, 2, self.load.events)
+            rates["two_workers_eps"].append(await self._part("two_workers_eps", two_workers))
         if "peers" in parts:
             await self._peers(trial)
 
@@ -86,15 +94,24 @@ class Bench:
         await self.trial(trial.log).create(topic)
         await load.fill(self.kafka, topic, load.events(self.peer_load, self.start_us))
         for peer in filter(peers.installed, peers.PEERS):
-            rate = await peers.measure(self.children, peer, self.kafka.brokers, topic, self.load.partitions, events)
-            self.found.rates[peer.key].append(rate)
+            rate = peers.measure(self.children, peer, self.kafka.brokers, topic, self.load.partitions, events)
+            self.found.rates[peer.key].append(await self._part(peer.key, rate))
+
+    async def _part(self, name: str, work: Awaitable[T]) -> T | None:
+        try:
+            return await work
+        except Fatal as error:
+            self.found.failed[name] = str(error)
+            return None
 
     async def latencies(self, console: Console) -> None:
         """At shares of the rate that was measured before."""
         worker = median_of(self.found.rates["worker_eps"])
         for name, share, hot in LOADS:
             console.print(f"event to incident, {name} ...")
-            self.found.latency[name] = await latency.measure(self.trial(), ATTACKS, share * (worker or 0.0), hot)
+            work = latency.measure(self.trial(), ATTACKS, share * (worker or 0.0), hot)
+            if (found := await self._part(f"latency {name}", work)) is not None:
+                self.found.latency[name] = found
 
     async def steps(self) -> None:
         """The core in this process."""
@@ -140,7 +157,7 @@ async def _run(
     await asyncio.to_thread(warm_up)
     try:
         brokers = given or (await broker.start(children))[1]
-        bench = Bench(children, settings, brokers, await product.start_database(children))
+        bench = Bench(children, settings, brokers, await product.start_database(children), not given)
         if not parts:
             return await profile.measure(await bench.filled(), settings.events)
         for number in range(repeats):
