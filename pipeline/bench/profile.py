@@ -1,9 +1,15 @@
 """Where the running worker's time goes, by thread: `keywatch bench --profile`, with py-spy of the extra `bench`.
 
-py-spy looks at the worker from outside, 100 times a second, for SECONDS in the middle of a log that waits. A sample is
-a thread that runs or waits for the GIL, not one that sleeps; it is told under the innermost function that is ours or of
-a library that we drive, since the leaf is mostly the interpreter's. Needs the right to trace (root, or
-kernel.yama.ptrace_scope=0).
+py-spy looks at the worker from outside, 100 times a second, for SECONDS in the middle of a log that waits. A sample is a
+thread that runs or waits for the GIL or a processor, not one that has nothing to do; it is told under the innermost
+function that is ours or of a library that we drive, since the leaf is mostly the interpreter's. Needs the right to
+trace (root, or kernel.yama.ptrace_scope=0).
+
+The story (two cores shared with broker and ClickHouse, a machine loaded tenfold, so shares only): the event loop takes
+the most, 45 % of all samples, twice the core's 20 %. On it lie asyncio itself (12 of the 45), the cutting of slices,
+the coalescing of rows, the sending of requests, and the counting of metrics; no single function of ours has more than
+3 %. The fetch thread takes a third, mostly asyncio waking up and aiokafka's record objects; the encoding of rows for
+ClickHouse 3 %; compression of pages next to nothing. So the next win is fewer hops on the event loop, not the core.
 """
 
 from __future__ import annotations
@@ -33,6 +39,10 @@ TOLD: Final = 12
 """Functions of each thread."""
 _FRAME: Final = re.compile(r"^(?P<name>.+) \((?P<file>[^()]+?)(?::\d+)?\)$")
 _OURS: Final = re.compile(r"^(?:pipeline|detectors|schemas|aiokafka|faust|mode|clickhouse_connect|aiohttp|msgspec)/")
+_WAITS: Final = re.compile(
+    r"^(?:select|poll|wait|get|_worker|_wait_for_tstate_lock) \(.*(?:selectors|threading|queue|thread)\.py"
+)
+"""The innermost frame of a thread that has nothing to do; the kernel does not say so in every container."""
 _THREAD: Final = re.compile(r"^thread \(?(?:0x)?[0-9a-fA-F]+\)?(?:: )?\"?(?P<name>[^\"]*)\"?$")
 
 
@@ -79,6 +89,8 @@ def by_thread(stacks: Iterable[str]) -> dict[str, Any]:
         stack, _, count = line.rpartition(" ")
         if stack:
             thread, *frames = stack.split(";")
+            if frames and _WAITS.match(frames[-1]):
+                continue
             functions[_thread(thread)][_told(frames)] += int(count)
     every = sum(counts.total() for counts in functions.values()) or 1
     order = sorted(functions, key=lambda name: -functions[name].total())
@@ -97,12 +109,12 @@ def _thread(frame: str) -> str:
 
 
 def _told(frames: list[str]) -> str:
-    """The innermost frame of ours or of a library we drive; without one the outermost."""
+    """The innermost frame of ours or of a library we drive; without one the innermost of all."""
     for frame in reversed(frames):
         found = _FRAME.match(frame)
         if found and _OURS.match(short := _short(found["file"])):
             return f"{short}:{found['name']}"
-    return frames[0] if frames else "(nothing)"
+    return frames[-1] if frames else "(nothing)"
 
 
 def _short(path: str) -> str:

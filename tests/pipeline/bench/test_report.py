@@ -116,7 +116,9 @@ def test_a_profile_is_told_by_thread_under_the_innermost_function_of_ours() -> N
         [
             "thread (0x7F1): core;run (threading.py);process (pipeline/flow.py);decode (msgspec/__init__.py) 6",
             "thread (0x7F1): core;run (threading.py);process (pipeline/flow.py);sorted (enum.py) 2",
-            "thread (0x7F2): MainThread;run (asyncio/base_events.py);select (selectors.py) 2",
+            "thread (0x7F2): MainThread;run (asyncio/base_events.py);_run (asyncio/events.py) 2",
+            "thread (0x7F2): MainThread;run (asyncio/base_events.py);select (selectors.py) 90",
+            "thread (0x7F3): pages_0;run (threading.py:982);_worker (concurrent/futures/thread.py:81) 90",
             "",
         ]
     )
@@ -124,7 +126,7 @@ def test_a_profile_is_told_by_thread_under_the_innermost_function_of_ours() -> N
     assert told["core"] == {
         "share": 0.8, "functions": {"msgspec/__init__.py:decode": 0.6, "pipeline/flow.py:process": 0.2},
     }  # fmt: skip
-    assert told["MainThread"]["functions"] == {"run (asyncio/base_events.py)": 0.2}
+    assert told["MainThread"]["functions"] == {"_run (asyncio/events.py)": 0.2}
 
 
 def test_without_py_spy_the_profile_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
