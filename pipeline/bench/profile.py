@@ -1,7 +1,7 @@
 """Where the running worker's time goes, by thread: `keywatch bench --profile`, with py-spy of the extra `bench`.
 
-py-spy looks at the worker from outside, 100 times a second, for SECONDS in the middle of a log that waits. A sample is a
-thread that runs or waits for the GIL or a processor, not one that has nothing to do; it is told under the innermost
+py-spy looks at the worker from outside, 100 times a second, for SECONDS in the middle of a log that waits. A sample is
+a thread that runs or waits for the GIL or a processor, not one that has nothing to do; it is told under the innermost
 function that is ours or of a library that we drive, since the leaf is mostly the interpreter's. Needs the right to
 trace (root, or kernel.yama.ptrace_scope=0).
 
