@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -74,7 +75,7 @@ class Emitter:
         if effects.rows:
             self._rows.add(effects.rows)
 
-    async def checkpoint(self, generation: Callable[[], int], lock: asyncio.Lock) -> int | None:
+    async def checkpoint(self, generation: Callable[[], int], lock: AbstractAsyncContextManager[None]) -> int | None:
         """Steps 2 and 3; returns the offset to commit (step 4), None if there is no state yet.
 
         `lock` is held while a slice runs; here only while changed blocks are copied, so that further slices are

@@ -25,6 +25,7 @@ from pipeline.recover import fill, load, writer_of
 from pipeline.rows import RowBuffer
 from pipeline.runners import measure
 from pipeline.runners.start import Ready
+from pipeline.runners.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class Shell:
         self.rows = RowBuffer(ready.rows, config.clickhouse.insert_s, config.clickhouse.max_pending_rows)
         self.core_thread = ThreadPoolExecutor(1, "core")
         self.page_thread = ThreadPoolExecutor(1, "pages")
+        self.turns = Turns()
         self.ends: dict[int, int] = {}  # end of each partition's log as the last fetch told it
         self._parts = ready.parts
         self._producer = ready.producer
@@ -280,7 +282,7 @@ class Shell:
 
     async def _checkpoint(self, owned: Owned) -> None:
         before, began = owned.emitter.writer.bytes_written, time.monotonic()
-        await owned.emitter.checkpoint(lambda: owned.generation, owned.lock)
+        await owned.emitter.checkpoint(lambda: owned.generation, self.turns.then(owned.lock))
         if written := owned.emitter.writer.bytes_written - before:
             measure.checkpoint_done(time.monotonic() - began, written)
 
