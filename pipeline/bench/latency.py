@@ -19,10 +19,10 @@ import msgspec
 import numpy as np
 from aiokafka import TopicPartition
 
-from pipeline.bench import load
+from pipeline.bench import load, stages
 from pipeline.bench.attacks import Attacks, history
 from pipeline.bench.offer import Offer, Offered
-from pipeline.bench.trial import ALLOW_S, Trial, ask
+from pipeline.bench.trial import ALLOW_S, Trial, ask, metrics_of
 from pipeline.demo.children import Child, last_words
 from pipeline.errors import Fatal
 from pipeline.sinks.kafka import side_consumer
@@ -33,7 +33,10 @@ GRACE_S: Final = 20.0
 
 
 class Latency(msgspec.Struct, frozen=True):
-    """Milliseconds over all incidents of one run; `offered_late_ms` is the load's own worst delay, included."""
+    """Milliseconds over all incidents of one run; `offered_late_ms` is the load's own worst delay, included.
+
+    `stages_p99_ms`: what the worker itself told of the run (`stages.py`).
+    """
 
     per_s: float
     p50_ms: float | None
@@ -42,20 +45,25 @@ class Latency(msgspec.Struct, frozen=True):
     incidents: int
     missing: int
     offered_late_ms: float
+    stages_p99_ms: dict[str, float | None] = {}
 
 
 async def measure(trial: Trial, attacks: Attacks, per_s: float, hot: float = 0.0) -> Latency:
     """One run: the victims' past first, then load and attacks. Raises Fatal where a part ends."""
     await trial.create()
-    before = await load.fill(trial.kafka, trial.log, history(attacks, time.time_ns() // 1000))
+    past = await load.fill(trial.kafka, trial.log, history(attacks, time.time_ns() // 1000))
     child, port = await trial.start()
     try:
-        await _until_done(trial, port, before)
+        await _until_done(trial, port, past)
         offer = Offer(
             brokers=trial.kafka.brokers, topic=trial.log, partitions=trial.kafka.partitions, per_s=per_s,
             attacks=attacks, hot=hot,
         )  # fmt: skip
-        return await _run(trial, offer)
+        async with aiohttp.ClientSession() as session:
+            before = stages.buckets(await metrics_of(session, port))
+            measured = await _run(trial, offer)
+            after = stages.buckets(await metrics_of(session, port))
+        return msgspec.structs.replace(measured, stages_p99_ms=stages.between(before, after))
     finally:
         await trial.stop(child)
 

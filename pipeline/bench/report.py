@@ -144,7 +144,8 @@ def show(result: Mapping[str, Any], console: Console) -> None:
         if (latency := result["latency"].get(name)) is not None:
             console.print(
                 f"event to incident {words} ({latency.per_s:,.0f}/s): p50 {latency.p50_ms} ms, p99 {latency.p99_ms} ms,"
-                f" worst {latency.worst_ms} ms, {latency.incidents} incidents, {latency.missing} missing"
+                f" worst {latency.worst_ms} ms, {latency.incidents} incidents, {latency.missing} missing; 99 of 100: "
+                + ", ".join(f"{stage} {ms} ms" for stage, ms in latency.stages_p99_ms.items())
             )
     if result["ns"] is not None:
         console.print("ns per event: " + ", ".join(f"{step} {ns:,.0f}" for step, ns in result["ns"].items()))

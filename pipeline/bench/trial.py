@@ -49,11 +49,16 @@ def _sum(found: Sequence[str]) -> int:
     return round(sum(float(each) for each in found))
 
 
+async def metrics_of(session: aiohttp.ClientSession, port: int) -> str:
+    """What the worker tells now. Raises ClientError."""
+    async with session.get(f"http://127.0.0.1:{port}/metrics") as response:
+        return await response.text()
+
+
 async def ask(session: aiohttp.ClientSession, port: int) -> Progress:
     """One worker's progress; nothing while it does not answer."""
     try:
-        async with session.get(f"http://127.0.0.1:{port}/metrics") as response:
-            return parse(await response.text())
+        return parse(await metrics_of(session, port))
     except aiohttp.ClientError:
         return Progress()
 

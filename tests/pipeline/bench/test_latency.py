@@ -7,7 +7,7 @@ from collections import Counter
 import msgspec
 import pytest
 
-from pipeline.bench import attacks, latency, offer
+from pipeline.bench import attacks, latency, offer, stages
 from pipeline.bench.load import MARK_US
 from pipeline.bench.offer import HOT_KEY, Offer, Offered
 from pipeline.bench.trial import parse
@@ -122,6 +122,20 @@ def test_a_missing_incident_counts_as_an_endless_one() -> None:
     lost = latency.summed_up(OFFER, offered, [5.0] * 11)
     assert (lost.p50_ms, lost.p99_ms, lost.worst_ms) == (5.0, None, None)
     assert (lost.incidents, lost.missing, lost.offered_late_ms) == (11, 1, 3.2)
+
+
+def test_stages_are_told_of_the_run_alone_as_upper_bounds() -> None:
+    name = stages.STAGES["slice"]
+    lines = '{0}_bucket{{le="0.01"}} {1}\n{0}_bucket{{le="0.1"}} {2}\n{0}_bucket{{le="+Inf"}} {3}\n'
+    before, quick, slow, slowest = (
+        stages.buckets(lines.format(name, *counts))
+        for counts in ((5, 9, 9), (105, 109, 109), (55, 109, 109), (5, 9, 99))
+    )
+    assert stages.between(before, quick)["slice"] == 10.0
+    assert stages.between(before, slow)["slice"] == 100.0
+    assert stages.between(before, slowest)["slice"] == 100.0  # more is not known
+    assert stages.between(before, before)["slice"] is None
+    assert stages.between({}, quick)["checkpoint"] is None
 
 
 def test_progress_is_what_was_judged_and_acknowledged() -> None:
