@@ -36,6 +36,7 @@ from pipeline.warm import warm_up
 T = TypeVar("T")
 PEERS_SHARE: Final = 0.02
 """Of the events, for the peers, which take that much longer for each."""
+PEERS_LEAST: Final = 6_000
 STEPS_SHARE: Final = 0.25
 PARTS: Final = ("rates", "peers", "scaling", "latency", "steps")
 LOADS: Final = (("half", 0.5, 0.0), ("most", 0.9, 0.0), ("hot", 0.5, 0.3))
@@ -51,7 +52,7 @@ class Bench:
     def __init__(self, children: Children, settings: load.Load, brokers: str, url: str, embedded: bool = False) -> None:
         self.children = children
         self.load = settings
-        self.peer_load = msgspec.structs.replace(settings, events=max(2_000, round(settings.events * PEERS_SHARE)))
+        self.peer_load = msgspec.structs.replace(settings, events=max(PEERS_LEAST, round(settings.events * PEERS_SHARE)))
         replicas = min(3, brokers.count(",") + 1)  # as many as there are brokers, as in production
         self.kafka = Kafka(
             brokers=brokers, partitions=settings.partitions, replication=replicas,
