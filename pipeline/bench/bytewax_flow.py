@@ -87,4 +87,4 @@ if __name__ == "__main__":
         cli_main(make(source, clock), epoch_interval=EPOCH, recovery_config=RecoveryConfig(folder))
     if clock.last[1] < clock.total:
         sys.exit(f"the flow ended after {clock.last[1]} of {clock.total} events")
-    sys.stdout.write(f"{clock.per_s}\n")
+    sys.stdout.write(clock.told())

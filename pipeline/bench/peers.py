@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from pipeline.bench.clock import Pace
 from pipeline.bench.trial import ALLOW_S
 from pipeline.demo.children import Children, last_words
 from pipeline.errors import Fatal
@@ -17,7 +18,7 @@ INSTALL: Final = "pip install -c constraints.txt 'keywatch[bench]'"
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """`module` of this package prints events per second last; it is there where the distribution `package` is."""
+    """`module` of this package prints its pace last; it is there where the distribution `package` is."""
 
     key: str
     words: str
@@ -43,8 +44,8 @@ def installed(peer: Peer) -> bool:
     return True
 
 
-async def ask(children: Children, module: str, arguments: list[str]) -> float:
-    """A module of this package as a process of its own; the last word that it prints is the rate. Raises Fatal."""
+async def ask(children: Children, module: str, arguments: list[str]) -> Pace:
+    """A module of this package as a process of its own; the last line that it prints is its pace. Raises Fatal."""
     child = await children.start(module, [sys.executable, "-m", f"pipeline.bench.{module}", *arguments])
     try:
         async with asyncio.timeout(ALLOW_S):
@@ -56,11 +57,11 @@ async def ask(children: Children, module: str, arguments: list[str]) -> float:
         children.all.remove(child)
     if code:
         raise Fatal(f"{module} ended with code {code}: {last_words(child.log)}")
-    return float(child.log.read_text().split()[-1])
+    return msgspec.json.decode(child.log.read_text().splitlines()[-1], type=Pace)
 
 
-async def measure(children: Children, peer: Peer, brokers: str, topic: str, partitions: int, events: int) -> float:
-    """Events per second of one peer over the whole of `topic`."""
+async def measure(children: Children, peer: Peer, brokers: str, topic: str, partitions: int, events: int) -> Pace:
+    """The pace of one peer over the whole of `topic`."""
     if peer.module == "river_alone":
         return await ask(children, peer.module, [str(events)])
     more = [f"{topic}-{peer.module}"] if peer.module in ("plain_agent", "quix_app") else []

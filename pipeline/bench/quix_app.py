@@ -47,7 +47,7 @@ def make(brokers: str, topic: str, group: str, clock: Clock, state_dir: str) -> 
 
 
 def _end(clock: Clock) -> None:
-    sys.stdout.write(f"{clock.per_s}\n")
+    sys.stdout.write(clock.told())
     sys.stdout.flush()
     os._exit(0)
 

@@ -30,7 +30,7 @@ class Found:
     """Everything that was measured, one of each per repetition where it is a list."""
 
     rates: dict[str, list[float | None]] = field(default_factory=lambda: {key: [] for key in RATES})
-    scaling: list[float | None] = field(default_factory=list)  # two workers over one, within a repetition
+    cpu_us: dict[str, list[float | None]] = field(default_factory=dict)  # of the process, per event
     start_s: list[float] = field(default_factory=list)
     rows_per_event: list[float] = field(default_factory=list)
     key_minutes_per_event: float = 0.0
@@ -84,6 +84,7 @@ def report(found: Found, parameters: Mapping[str, Any]) -> dict[str, Any]:
     two = rates.pop("two_workers_eps")
     return {
         **rates,
+        "cpu_us": {key: _round(median_of(found.cpu_us.get(key, ())), 2) for key in found.rates},
         "ns": found.ns,
         "bytes_per_key": _round(found.bytes_per_key, 1),
         "latency_p50_ms": half.p50_ms if half else None,
@@ -158,14 +159,16 @@ def show(result: Mapping[str, Any], console: Console) -> None:
 
 
 def _rates(result: Mapping[str, Any]) -> Table:
-    table = Table("", "events/s", "lowest - highest", box=None)
+    table = Table("", "events/s", "lowest - highest", "processor us", box=None)
     figures = {**result, "two_workers_eps": result["scaling"]["2"]}
     for key, words in RATES.items():
         spread = result["spread"][key]
         if spread is None:
             table.add_row(words, "-", result["missing"].get(key, "not measured"))
         else:
-            table.add_row(words, f"{figures[key]:,}", f"{spread[0]:,} - {spread[1]:,}")
+            table.add_row(
+                words, f"{figures[key]:,}", f"{spread[0]:,} - {spread[1]:,}", str(result["cpu_us"][key] or "-")
+            )
     return table
 
 

@@ -14,7 +14,7 @@ from typing import Final
 import aiohttp
 import msgspec
 
-from pipeline.bench.clock import Clock
+from pipeline.bench.clock import Clock, Pace, cpu_s_of
 from pipeline.bench.trial import ALLOW_S, Progress, Trial, ask
 from pipeline.errors import Fatal
 
@@ -26,15 +26,16 @@ NEAR_END: Final = 0.95
 class Whole(msgspec.Struct, frozen=True):
     """`start_s`: from the start of the process to its first event done, compiled code cached."""
 
-    per_s: float
+    pace: Pace
     start_s: float
     rows_per_event: float
 
 
 async def measure(trial: Trial, total: int) -> Whole:
     """One worker over the log. Raises Fatal where it ends or does not come to the end of the log."""
-    clock, began = Clock(total), time.perf_counter()
+    began = time.perf_counter()
     child, port = await trial.start()
+    clock = Clock(total, cpu_s_of(child.process.pid))
     try:
         async with asyncio.timeout(ALLOW_S), aiohttp.ClientSession() as session:
             started, last = await _watch(session, trial, port, clock)
@@ -42,7 +43,7 @@ async def measure(trial: Trial, total: int) -> Whole:
         raise Fatal(f"the worker did {clock.last[1]} of {total} events in {ALLOW_S:.0f} s") from None
     finally:
         await trial.stop(child)
-    return Whole(clock.per_s, started - began, sum(last.rows.values()) / total)
+    return Whole(clock.pace, started - began, sum(last.rows.values()) / total)
 
 
 async def _watch(session: aiohttp.ClientSession, trial: Trial, port: int, clock: Clock) -> tuple[float, Progress]:

@@ -25,6 +25,7 @@ from rich.console import Console
 
 from pipeline.bench import latency, load, peers, profile, scaling, steps, whole
 from pipeline.bench.attacks import Attacks
+from pipeline.bench.clock import Pace
 from pipeline.bench.report import Found, report, show
 from pipeline.bench.trial import Trial, median_of
 from pipeline.config import ClickHouse, Config, Kafka
@@ -52,7 +53,8 @@ class Bench:
     def __init__(self, children: Children, settings: load.Load, brokers: str, url: str, embedded: bool = False) -> None:
         self.children = children
         self.load = settings
-        self.peer_load = msgspec.structs.replace(settings, events=max(PEERS_LEAST, round(settings.events * PEERS_SHARE)))
+        few = max(PEERS_LEAST, round(settings.events * PEERS_SHARE))
+        self.peer_load = msgspec.structs.replace(settings, events=few)
         replicas = min(3, brokers.count(",") + 1)  # as many as there are brokers, as in production
         self.kafka = Kafka(
             brokers=brokers, partitions=settings.partitions, replication=replicas,
@@ -77,9 +79,9 @@ class Bench:
         """One repetition, with topics and groups that nobody has used."""
         trial, rates = await self.filled(), self.found.rates
         ceiling = [self.kafka.brokers, trial.log, str(self.load.partitions), str(self.load.events)]
-        rates["ceiling_eps"].append(await peers.ask(self.children, "ceiling", ceiling))
+        self._keep("ceiling_eps", await peers.ask(self.children, "ceiling", ceiling))
         done = await whole.measure(trial, self.load.events)
-        rates["worker_eps"].append(done.per_s)
+        self._keep("worker_eps", done.pace)
         self.found.start_s.append(done.start_s)
         self.found.rows_per_event.append(done.rows_per_event)
         if "scaling" in parts:
@@ -96,7 +98,11 @@ class Bench:
         await load.fill(self.kafka, topic, load.events(self.peer_load, self.start_us))
         for peer in filter(peers.installed, peers.PEERS):
             rate = peers.measure(self.children, peer, self.kafka.brokers, topic, self.load.partitions, events)
-            self.found.rates[peer.key].append(await self._part(peer.key, rate))
+            self._keep(peer.key, await self._part(peer.key, rate))
+
+    def _keep(self, key: str, pace: Pace | None) -> None:
+        self.found.rates[key].append(pace.per_s if pace else None)
+        self.found.cpu_us.setdefault(key, []).append(pace.cpu_us if pace else None)
 
     async def _part(self, name: str, work: Awaitable[T]) -> T | None:
         try:

@@ -28,7 +28,7 @@ async def test_a_peer_does_a_whole_log(node: cluster.Cluster, tmp_path: Path, ke
     assert await load.fill(kafka, topic, load.events(log, START_US)) == 2_000
     children = Children(tmp_path, {"TMPDIR": str(tmp_path)})
     try:
-        assert await peers.measure(children, peer, node.brokers, topic, 2, 2_000) > 0
+        assert (await peers.measure(children, peer, node.brokers, topic, 2, 2_000)).per_s > 0
     finally:
         await children.stop_all()
 

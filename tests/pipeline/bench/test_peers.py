@@ -71,14 +71,17 @@ def test_river_scores_the_numbers_of_an_event() -> None:
         assert 0.0 <= detector.score_one(vector) <= 1.0
         detector.learn_one(vector)
     assert len({tuple(river_alone.features(event).values()) for event in events}) == len(events)
-    assert river_alone.measure(load.Load(events=2_000, keys=20)) > 0
+    assert river_alone.measure(load.Load(events=2_000, keys=20)).per_s > 0
 
 
-async def test_a_peers_rate_is_the_last_word_of_its_process(tmp_path: Path) -> None:
+async def test_a_peers_pace_is_the_last_line_of_its_process(tmp_path: Path) -> None:
     pytest.importorskip("river")
     children = Children(tmp_path, {})
     (river,) = (peer for peer in peers.PEERS if peer.key == "river_eps")
-    assert await peers.measure(children, river, "", "", 1, 1_000) > 0
+    pace = await peers.measure(children, river, "", "", 1, 1_000)
+    assert pace.per_s > 0
+    assert pace.cpu_us is not None
+    assert pace.cpu_us > 1.0
     assert children.all == []
 
 
