@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from pipeline import private
 from pipeline.config import Kafka, Topics
 from pipeline.demo import broker
 from pipeline.demo.children import Child, Children
@@ -96,7 +97,7 @@ class Trial:
         """A worker as an operator runs it, and the port of its metrics."""
         port = broker.free_port()
         path = self.children.folder / f"{self.run}-{port}.toml"
-        path.write_text(self.config_text(port))
+        private.write(path, self.config_text(port).encode())
         worker = [sys.executable, "-m", "pipeline.cli", "worker", "--config", str(path)]
         return await self.children.start(f"worker-{port}", worker), port
 
