@@ -7,6 +7,7 @@ arguments are those of `keywatch bench`.
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import tempfile
@@ -45,4 +46,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the node ends with us
     sys.exit(main(sys.argv[1:]))
