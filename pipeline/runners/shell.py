@@ -14,7 +14,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Final, NoReturn
 
 from pipeline.core import Core, Effects, Sides, Slice
@@ -186,6 +185,11 @@ class Shell:
                 f"partition {number}: the log ends at {end}, state includes all before {expected}: log was cut off"
             )
         self.ends[number] = end
+
+        async def still_ours(offset: int) -> bool:  # these arrays', not only this process'
+            current = self.owned.get(number, owned) is owned and owned.generation == self.generation()
+            return current and await self.still_ours(number, offset)
+
         emitter = Emitter(
             core,
             writer,
@@ -193,7 +197,7 @@ class Shell:
             publisher=self._producer,
             rows=self.rows,
             pages=self._producer,
-            still_ours=partial(self.still_ours, number),
+            still_ours=still_ours,
             core_thread=self.core_thread,
             compressor=self.page_thread,
         )
