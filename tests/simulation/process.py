@@ -8,7 +8,7 @@ it happened, or the process dies; then it may still happen later, as a packet th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol
@@ -167,6 +167,11 @@ class Process:
             ("pages", partition), lambda: self.broker.send(partition, key, value), failure=Fatal
         )
         return offset
+
+    async def send_all(self, partition: int, records: Sequence[tuple[bytes, bytes | None]]) -> int:
+        """PageLog; one after the other in their lane."""
+        offsets = await asyncio.gather(*[self.send(partition, key, value) for key, value in records])
+        return offsets[-1] if offsets else -1
 
     async def write(self, table: str, rows: Columns) -> None:
         """RowSink; the rows are taken as they are now, since the caller may go on using its lists."""
