@@ -9,6 +9,9 @@ READY := $(VENV)/.ready
 WARM := $(VENV)/.warm
 KAFKA_TESTS := tests/kafka
 PYTEST_ARGS ?=
+# KEYWATCH_SEED=n chooses what random tests do; tests/seeds.py says which seeds are kept.
+SEEDED := $(if $(KEYWATCH_SEED),--hypothesis-seed=$(KEYWATCH_SEED))
+export KEYWATCH_SEED
 
 .PHONY: help install test test-cluster test-faults fuzz bench-rejects sbom coverage demo bench bench-scale lint format typecheck imports check clean
 
@@ -29,7 +32,7 @@ $(WARM): $(READY) $(wildcard detectors/*.py pipeline/*.py)
 	@touch $@
 
 test: $(WARM) ## run the tests (all but those on a real Kafka cluster)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=$(KAFKA_TESTS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=$(KAFKA_TESTS) $(SEEDED) $(PYTEST_ARGS)
 
 coverage: $(READY) ## which lines the tests reach (detectors uncompiled, so slow)
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m coverage run -m pytest --ignore=$(KAFKA_TESTS) $(PYTEST_ARGS) || true
@@ -38,8 +41,10 @@ coverage: $(READY) ## which lines the tests reach (detectors uncompiled, so slow
 test-cluster: $(WARM) ## run the tests on Apache Kafka: one node, a secured one, three (needs Java and Maven)
 	$(BIN)/python -m pytest $(KAFKA_TESTS) $(PYTEST_ARGS)
 
-test-faults: $(WARM) ## a hundred kills at random moments on three brokers (a quarter of an hour; KEYWATCH_SEED=n)
+test-faults: $(WARM) ## the long way: ten minutes of simulation, 100 kills, ClickHouse away for a minute, a backlog
+	KEYWATCH_SIMULATE_S=300 KEYWATCH_EXAMPLES=1000 $(BIN)/python -m pytest -n 2 tests/simulation $(SEEDED) $(PYTEST_ARGS)
 	KEYWATCH_KILLS=100 $(BIN)/python -m pytest $(KAFKA_TESTS)/test_faults.py -k kills $(PYTEST_ARGS)
+	KEYWATCH_AWAY_S=60 KEYWATCH_BACKLOG=300000 KEYWATCH_PATIENCE=5 $(BIN)/python -m pytest $(KAFKA_TESTS)/test_outside.py $(PYTEST_ARGS)
 
 SECONDS ?= 60
 SEED ?= 1

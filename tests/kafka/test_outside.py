@@ -29,10 +29,10 @@ from tests.kafka.cluster import free_port
 from tests.kafka.deployment import DRAIN_S, Deployment, read_topic
 from tests.kafka.test_real_core import clean_rows, produce
 from tests.pipeline.log_of_requests import START_US, Record, log, record
+from tests.seeds import SEED
 
 pytestmark = pytest.mark.kafka
 
-SEED: Final = int(os.environ.get("KEYWATCH_SEED", "1"))
 AWAY_S: Final = float(os.environ.get("KEYWATCH_AWAY_S", "8"))
 BACKLOG: Final = int(os.environ.get("KEYWATCH_BACKLOG", "12000"))
 MOST_MEMORY_MB: Final = 900.0
@@ -61,7 +61,7 @@ class Outside:
         with urllib.request.urlopen(request, timeout=10) as answer:
             assert answer.status == 200
 
-    def tables(self, config: ClickHouse) -> dict[str, list[Any]]:
+    def tables(self, config: ClickHouse) -> dict[str, Any]:
         """Every table FINAL."""
         client = connect(config, config.database)
         try:

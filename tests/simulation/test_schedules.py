@@ -1,7 +1,7 @@
 """Workers under random schedules of faults: afterwards incidents, rows, state and offsets are those of one clean pass.
 
 KEYWATCH_SEED chooses the first schedule, KEYWATCH_SIMULATE_S how many seconds are spent on each core. Seeds that
-failed once are in `seeds.txt` and always run.
+failed once are in tests/seeds.txt and always run.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 import pytest
 
+from tests.seeds import SEED, kept
 from tests.simulation.loads import Judged, assert_equal, counting_load, real_load
 from tests.simulation.schedule import Load, Schedule, scheduled
 
-SEED: Final = int(os.environ.get("KEYWATCH_SEED", "1"))
 SECONDS: Final = float(os.environ.get("KEYWATCH_SIMULATE_S", "12"))
 LOADS: Final[dict[str, Callable[[random.Random], Load]]] = {"counting": counting_load, "real": real_load}
 LEAST: Final = {"counting": 60, "real": 12}
@@ -29,12 +28,6 @@ WEIGHTS: Final = {
 }  # fmt: skip
 MOST_AT_ONCE: Final = 12
 """So many effects happen in one step at most."""
-
-
-def kept_seeds(core: str) -> list[int]:
-    lines = (Path(__file__).parent / "seeds.txt").read_text().splitlines()
-    words = [line.split() for line in lines if line and not line.startswith("#")]
-    return [int(seed) for name, seed, *_ in words if name == core]
 
 
 def run(core: str, seed: int) -> Schedule:
@@ -61,7 +54,7 @@ def test_whatever_happens_all_ends_as_if_nothing_had(core: str, capsys: pytest.C
         try:
             seen.update(run(core, seed).seen)
         except BaseException:
-            print(f"schedule {seed} of the {core} core failed: keep it in tests/simulation/seeds.txt")  # noqa: T201
+            print(f"schedule {seed} of the {core} core failed: keep it in tests/seeds.txt")  # noqa: T201
             raise
         seed += 1
     done = seed - SEED * 1_000_000
@@ -71,6 +64,6 @@ def test_whatever_happens_all_ends_as_if_nothing_had(core: str, capsys: pytest.C
     assert set(seen) >= {"crashed", "frozen", "zombies", "lost", "twice", "failed after", "arrived late", "stopped"}
 
 
-@pytest.mark.parametrize(("core", "seed"), [(core, seed) for core in LOADS for seed in kept_seeds(core)])
+@pytest.mark.parametrize(("core", "seed"), [(core, seed) for core in LOADS for seed in kept(f"schedules-{core}")])
 def test_a_schedule_that_failed_once_goes_well(core: str, seed: int) -> None:
     run(core, seed)
