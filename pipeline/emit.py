@@ -54,6 +54,7 @@ class Emitter:
         rows: RowBuffer,
         pages: PageLog,
         still_ours: Callable[[int], Awaitable[bool]] | None = None,
+        committed: int = 0,
         core_thread: Executor | None = None,
         compressor: Executor | None = None,
     ) -> None:
@@ -66,6 +67,7 @@ class Emitter:
         self._rows = rows
         self._pages = pages
         self._still_ours = still_ours
+        self._committed = committed  # when the state was loaded
         self._core_thread = core_thread
         self._compressor = compressor
         self._busy = asyncio.Lock()
@@ -118,11 +120,12 @@ class Emitter:
         """Whether the group's answer proves that whoever reads the state after us reads our last manifest.
 
         Also before the first: who was thrown out while loading has read the epoch of the one who owns the partition
-        now, and would write a higher one.
+        now, and would write a higher one. What was loaded is not committed before a manifest of ours stands: one of
+        an earlier writer, still on its way, could replace it.
         """
-        if self._still_ours is None or self.cover is None:
+        if self._still_ours is None:
             return True
-        if await self._still_ours(self.cover):
+        if await self._still_ours(self._committed if self.cover is None else self.cover):
             return True
         log.info("partition %d: no checkpoint, the group has moved on", self.writer.partition)
         return False

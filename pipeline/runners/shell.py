@@ -198,14 +198,14 @@ class Shell:
             rows=self.rows,
             pages=self._producer,
             still_ours=still_ours,
+            committed=committed or 0,
             core_thread=self.core_thread,
             compressor=self.page_thread,
         )
         owned = Owned(core, emitter, expected, self.generation(), sides)
-        if state.manifest is not None:
-            emitter.cover = state.next_offset
-            if not await emitter.adopt(sides, self.generation, owned.lock, loading=True):
-                raise Fatal(f"partition {number}: the group has given it away while its state was loaded")
+        known = state.manifest is not None
+        if known and not await emitter.adopt(sides, self.generation, owned.lock, loading=True):
+            raise Fatal(f"partition {number}: the group has given it away while its state was loaded")
         self.owned[number] = owned
         log.info(
             "partition %d: epoch %d, next offset %d of %d, %d records of state, %.2f s",

@@ -94,7 +94,7 @@ class Broker:
         """The coordinator takes the offsets of a member: never back, never beyond what a manifest includes."""
         for partition, offset in offsets.items():
             assert offset >= self.committed.get(partition, 0), "a commit went back"
-            if offset != self.committed.get(partition):
+            if offset != self.committed.get(partition, 0):
                 covered = load(partition, self.pages[partition], None).next_offset
                 assert offset <= covered, f"partition {partition}: {offset} committed, state includes {covered}"
             self.committed[partition] = offset

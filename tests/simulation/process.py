@@ -97,6 +97,7 @@ class Process:
         self.shell = Shell(ready, lambda: self.generation, self._still_ours)
         self.shell.core_thread = self.shell.page_thread = Inline()  # type: ignore[assignment]
         self.lanes: Lanes[tuple[int, Fetched]] = Lanes(self._slice)
+        self._load_task: asyncio.Task[None] | None = None
         for work in (
             self.shell.rows.run(), self.shell.keep_checkpointing(), self.shell.keep_adopting(),
             self.shell.keep_ticking(), self._keep_committing(),
@@ -193,9 +194,11 @@ class Process:
     def let_go(self) -> None:
         """A rebalance begins."""
         self.ready_for_rebalance = False
-        self._saving = self.spawn(self._let_go())
+        self.spawn(self._let_go())
 
     async def _let_go(self) -> None:
+        if self._load_task is not None:  # the runners' clients call one after the other
+            await asyncio.wait([self._load_task])
         if self.assigned and self.shell.owned and not self.shell.stopping:
             self.shell.unsettle()
             await self.save()
@@ -217,7 +220,7 @@ class Process:
     def assign(self, generation: int, partitions: tuple[int, ...]) -> None:
         """The rebalance is over."""
         self.generation, self.assigned, self.loading = generation, partitions, True
-        self.spawn(self._load())
+        self._load_task = self.spawn(self._load())
 
     async def _load(self) -> None:
         shell, pages = self.shell, dict[int, Any]()
