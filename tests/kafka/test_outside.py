@@ -26,6 +26,7 @@ from schemas.event import Event
 from schemas.rows import TABLES
 from tests.clickhouse_front import FrontProcess
 from tests.kafka.cluster import free_port
+from tests.kafka.conftest import long
 from tests.kafka.deployment import DRAIN_S, Deployment, read_topic
 from tests.kafka.test_real_core import clean_rows, produce
 from tests.pipeline.log_of_requests import START_US, Record, log, record
@@ -210,6 +211,7 @@ def test_a_flood_of_poison_stops_the_worker_before_it_commits_it(
     assert sum(deployment.committed().values()) <= 500
 
 
+@long
 def test_a_backlog_is_worked_off_within_bounded_memory(
     deploy: Callable[..., Deployment], outside: Outside, capsys: pytest.CaptureFixture[str]
 ) -> None:
