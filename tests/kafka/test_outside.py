@@ -82,6 +82,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
 def outside(server: Outside) -> Iterator[Outside]:
     """With empty tables."""
     yield server
+    if server.process.process.poll() is not None:
+        server.start()
     client = connect(server.config, None)
     for database in ("found", "clean"):
         for name in COMPARED:
@@ -134,19 +136,19 @@ def test_clickhouse_away_slow_and_failing_after_it_applied_changes_nothing(
     """Detection goes on meanwhile: incidents come out while no row can be written."""
     deployment = real(deploy, outside)
     records = log(SEED, events=2_000)
-    third = len(records) // 3
-    produce(deployment, records[:third])
+    first, second = 2 * len(records) // 5, 9 * len(records) // 10  # the attack lies between them
+    produce(deployment, records[:first])
     worker = deployment.start()
     deployment.wait_drained()
     outside.process.stop(signal.SIGKILL)
     before = incidents_of(deployment)
-    produce(deployment, records[third : 2 * third])
+    produce(deployment, records[first:second])
     time.sleep(AWAY_S)
-    assert incidents_of(deployment) > before, "no incident while ClickHouse was away"
+    deployment.wait(lambda: incidents_of(deployment) > before, "an incident while ClickHouse is away")
     outside.start()
     deployment.wait_drained()
     outside.spoil(["503", "500-after-apply", "timeout", "500-after-apply", "503"])
-    produce(deployment, records[2 * third :])
+    produce(deployment, records[second:])
     os.kill(outside.process.process.pid, signal.SIGSTOP)
     time.sleep(4.0)
     os.kill(outside.process.process.pid, signal.SIGCONT)
