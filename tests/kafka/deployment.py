@@ -26,6 +26,7 @@ from pipeline.recover import fill, load
 from pipeline.sinks.kafka import Producer, committed_offsets, fetched_highwaters, read_pages, side_consumer
 from pipeline.sinks.topics import ensure_topics, partitions_of
 from schemas.incident import Incident
+from tests.kafka.cluster import PATIENCE
 from tests.kafka.run_worker import config_of
 from tests.pipeline.counting_core import SIDES, CountingCore
 
@@ -34,8 +35,7 @@ ROOT: Final = Path(__file__).parents[2]
 PARTITIONS: Final = 4
 BUSY: Final = 3
 """Partition 3 stays idle."""
-DRAIN_S: Final = 120.0 * float(os.environ.get("KEYWATCH_PATIENCE", "1"))
-"""KEYWATCH_PATIENCE: times as long, on a machine that does other work."""
+DRAIN_S: Final = 120.0 * PATIENCE
 
 
 @dataclass(frozen=True)
