@@ -220,13 +220,15 @@ class Process:
     def assign(self, generation: int, partitions: tuple[int, ...]) -> None:
         """The rebalance is over."""
         self.generation, self.assigned, self.loading = generation, partitions, True
+        for number in partitions:  # decided once, as FaustWorker._persisted does
+            if not self.keeps or not self.shell.kept(number):
+                self.shell.drop(number)
         self._load_task = self.spawn(self._load())
 
     async def _load(self) -> None:
         shell, pages = self.shell, dict[int, Any]()
         for number in self.assigned:
-            if not self.keeps or not shell.kept(number):
-                shell.drop(number)
+            if number not in shell.owned:
                 read = partial(self.broker.pages.__getitem__, number)
                 pages[number] = dict(await self._gate(("read", number), read))
             else:
