@@ -1,5 +1,5 @@
-"""What operators and brokers do to the topics: refused pages, a topic made anew, more partitions, a full disk, a freeze
-in the middle of a checkpoint. Either nothing changes, or one line says what is wrong and the exit code is not 0."""
+"""What operators and brokers do to the topics: refused pages, a topic made anew, a full disk, a freeze in
+the middle of a checkpoint. Either nothing changes, or one line says what is wrong and the exit code is not 0."""
 
 from __future__ import annotations
 
@@ -102,28 +102,6 @@ def test_a_running_worker_whose_topic_is_made_anew_ends(deploy: Callable[..., De
     assert worker.wait(DRAIN_S) != 0
     assert "was made anew" in last_words(deployment, worker) or "UnknownTopic" in last_words(deployment, worker)
     assert deployment.seen() == before, "nothing of the new topic was taken for the old one's"
-
-
-def test_partitions_that_are_added_are_refused_at_the_start(deploy: Callable[..., Deployment]) -> None:
-    deployment = deploy()
-    deployment.produce(500)
-    asyncio.run(topics.add_partitions(deployment.config.kafka, deployment.config.topics.requests, PARTITIONS + 2))
-    worker = deployment.start()
-    assert worker.wait(DRAIN_S) == 2
-    assert f"has {PARTITIONS} partitions" in last_words(deployment, worker)
-    assert deployment.committed() == {}
-
-
-def test_partitions_that_are_added_to_a_running_worker_stop_it_with_words(deploy: Callable[..., Deployment]) -> None:
-    deployment = deploy(stuck_s=5.0)
-    deployment.produce(500)
-    worker = deployment.start()
-    deployment.wait_drained()
-    asyncio.run(topics.add_partitions(deployment.config.kafka, deployment.config.topics.requests, PARTITIONS + 2))
-    other = deployment.start()
-    assert other.wait(DRAIN_S) == 2
-    deployment.stop(worker)
-    assert deployment.committed() == deployment.manifests()
 
 
 @pytest.fixture

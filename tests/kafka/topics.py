@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from pipeline.config import Kafka
 from pipeline.errors import Fatal
 from pipeline.sinks.kafka import client_settings
-from pipeline.sinks.topics import TopicSpec, create_topics, partitions_of, topic_id
+from pipeline.sinks.topics import TopicSpec, create_topics, topic_id
 
 
 @asynccontextmanager
@@ -32,14 +32,6 @@ async def configure(kafka: Kafka, topic: str, **settings: str) -> None:
     named = {name.replace("_", "."): value for name, value in settings.items()}
     async with administrator(kafka) as admin:
         await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=named)])
-
-
-async def add_partitions(kafka: Kafka, topic: str, total: int) -> None:
-    """Until the brokers tell of them."""
-    async with administrator(kafka) as admin:
-        await admin.create_partitions({topic: NewPartitions(total)})
-    while (await partitions_of(kafka, [topic]))[topic] < total:
-        pass
 
 
 async def make_anew(kafka: Kafka, topic: str, partitions: int) -> None:
