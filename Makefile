@@ -10,6 +10,9 @@ WARM := $(VENV)/.warm
 PEERS := $(VENV)/.peers
 KAFKA_TESTS := tests/kafka
 PYTEST_ARGS ?=
+# KEYWATCH_SEED=n chooses what random tests do; tests/seeds.py says which seeds are kept.
+SEEDED := $(if $(KEYWATCH_SEED),--hypothesis-seed=$(KEYWATCH_SEED))
+export KEYWATCH_SEED
 
 .PHONY: help install test test-cluster test-faults fuzz bench-rejects sbom coverage demo bench bench-scale profile lint format typecheck imports check clean
 
@@ -36,7 +39,7 @@ $(PEERS): $(WARM)
 	@touch $@
 
 test: $(WARM) ## run the tests (all but those on a real Kafka cluster)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=$(KAFKA_TESTS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=$(KAFKA_TESTS) $(SEEDED) $(PYTEST_ARGS)
 
 coverage: $(READY) ## which lines the tests reach (detectors uncompiled, so slow)
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m coverage run -m pytest --ignore=$(KAFKA_TESTS) $(PYTEST_ARGS) || true
@@ -45,8 +48,11 @@ coverage: $(READY) ## which lines the tests reach (detectors uncompiled, so slow
 test-cluster: $(WARM) ## run the tests on Apache Kafka: one node, a secured one, three (needs Java and Maven)
 	$(BIN)/python -m pytest $(KAFKA_TESTS) $(PYTEST_ARGS)
 
-test-faults: $(WARM) ## a hundred kills at random moments on three brokers (a quarter of an hour; KEYWATCH_SEED=n)
+LONG := KEYWATCH_LONG=1 KEYWATCH_PATIENCE=5 KEYWATCH_AWAY_S=60 KEYWATCH_BACKLOG=300000
+test-faults: $(WARM) ## the long way: simulation, 100 kills, ClickHouse away for a minute, a full disk, a backlog
+	KEYWATCH_SIMULATE_S=300 KEYWATCH_EXAMPLES=1000 $(BIN)/python -m pytest -n 2 --timeout=1800 tests/simulation $(SEEDED) $(PYTEST_ARGS)
 	KEYWATCH_KILLS=100 $(BIN)/python -m pytest $(KAFKA_TESTS)/test_faults.py -k kills $(PYTEST_ARGS)
+	$(LONG) $(BIN)/python -m pytest --timeout=1800 $(KAFKA_TESTS)/test_o*.py $(PYTEST_ARGS)
 
 SECONDS ?= 60
 SEED ?= 1

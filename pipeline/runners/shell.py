@@ -80,7 +80,10 @@ async def guarded(work: Awaitable[Any]) -> None:
 class Shell:
     """All partitions of one worker."""
 
-    def __init__(self, ready: Ready, generation: Callable[[], int]) -> None:
+    def __init__(
+        self, ready: Ready, generation: Callable[[], int], still_ours: Callable[[int, int], Awaitable[bool]]
+    ) -> None:
+        """`still_ours(partition, offset)`: whether the group takes a commit of it from us, in this generation."""
         config = ready.config
         self.config = config
         self.owned: dict[int, Owned] = {}
@@ -88,6 +91,7 @@ class Shell:
         self.health = ready.health
         self.stopping = False
         self.generation = generation
+        self.still_ours = still_ours
         self.progress_at = time.monotonic()
         self.rows = RowBuffer(ready.rows, config.clickhouse.insert_s, config.clickhouse.max_pending_rows)
         self.core_thread = ThreadPoolExecutor(1, "core")
@@ -183,6 +187,11 @@ class Shell:
                 f"partition {number}: the log ends at {end}, state includes all before {expected}: log was cut off"
             )
         self.ends[number] = end
+
+        async def still_ours(offset: int) -> bool:  # these arrays', not only this process'
+            current = self.owned.get(number, owned) is owned and owned.generation == self.generation()
+            return current and await self.still_ours(number, offset)
+
         emitter = Emitter(
             core,
             writer,
@@ -190,13 +199,15 @@ class Shell:
             publisher=self._producer,
             rows=self.rows,
             pages=self._producer,
+            still_ours=still_ours,
+            committed=committed or 0,
             core_thread=self.core_thread,
             compressor=self.page_thread,
         )
         owned = Owned(core, emitter, expected, self.generation(), sides)
-        if state.manifest is not None:
-            emitter.cover = state.next_offset
-            await emitter.adopt(sides, self.generation, owned.lock, loading=True)
+        known = state.manifest is not None
+        if known and not await emitter.adopt(sides, self.generation, owned.lock, loading=True):
+            raise Fatal(f"partition {number}: the group has given it away while its state was loaded")
         self.owned[number] = owned
         log.info(
             "partition %d: epoch %d, next offset %d of %d, %d records of state, %.2f s",
@@ -287,17 +298,9 @@ class Shell:
             measure.checkpoint_done(time.monotonic() - began, written)
 
     async def keep_checkpointing(self) -> None:
-        """Every `checkpoint_s`, idle tails too; not first thing after the process was frozen past its session.
-
-        Others may own the partitions by then, and a second checkpoint of ours would overwrite pages they took over.
-        """
-        pause_s = self.config.worker.checkpoint_s
+        """Every `checkpoint_s`, idle tails too."""
         while True:
-            began = time.monotonic()
-            await asyncio.sleep(pause_s)
-            if time.monotonic() - began > pause_s + self.config.kafka.session_timeout_s:
-                log.warning("frozen for %.0f s: no checkpoint before the group has told", time.monotonic() - began)
-                continue
+            await asyncio.sleep(self.config.worker.checkpoint_s)
             await self.checkpoint_all()
 
     async def keep_ticking(self) -> None:
@@ -326,8 +329,8 @@ class Shell:
 
     async def _adopt(self, owned: Owned) -> None:
         sides = self.sides
-        await owned.emitter.adopt(sides, lambda: owned.generation, owned.lock)
-        owned.sides = sides
+        if await owned.emitter.adopt(sides, lambda: owned.generation, owned.lock):
+            owned.sides = sides
 
     async def drain(self) -> None:
         """Before a stop: let what already waits in the log be done, within a quarter of the time that a stop has."""

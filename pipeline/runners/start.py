@@ -62,7 +62,7 @@ async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
     """Compile, connect, check topics, read the side inputs to their end. Raises ConfigError or Fatal."""
     compiling = asyncio.create_task(asyncio.to_thread(parts.warm_up))
     partitions = await ensure_topics(config)
-    epoch = config.worker.topic_epoch or await topic_id(config.kafka, config.topics.requests) or config.topics.requests
+    epoch = await topic_epoch(config)
     health = Health()
     process_started()
     server = await serve(health, REGISTRY, config.worker.metrics_host, config.worker.metrics_port)
@@ -75,7 +75,7 @@ async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
         await compiling
         spare_collections()
         count = partitions_now(config)
-        yield Ready(config, parts, producer, edges_of(config), rows, sides, epoch, partitions, health, count)
+        yield Ready(config, parts, producer, edges_of(config, epoch), rows, sides, epoch, partitions, health, count)
     finally:
         await rows.close()
         await parts.close()
@@ -95,11 +95,19 @@ def spare_collections() -> None:
     gc.set_threshold(YOUNG_OBJECTS, 20, 20)
 
 
-def edges_of(config: Config) -> Callable[[list[int]], Awaitable[Edges]]:
-    """Ask the broker for the edges of the requests topic."""
+async def topic_epoch(config: Config) -> str:
+    """What makes the offsets of the requests topic unmistakable. Raises Fatal."""
+    topic = config.topics.requests
+    return config.worker.topic_epoch or await topic_id(config.kafka, topic) or topic
+
+
+def edges_of(config: Config, epoch: str) -> Callable[[list[int]], Awaitable[Edges]]:
+    """Ask the broker for the edges of the requests topic. Raises Fatal if it is not the one that had this epoch."""
 
     async def edges(partitions: list[int]) -> Edges:
         kafka, topic = config.kafka, config.topics.requests
+        if await topic_epoch(config) != epoch:
+            raise Fatal(f"topic {topic} was made anew while the worker ran: its offsets mean something else")
         return await log_starts(kafka, topic, partitions), await fetched_highwaters(kafka, topic, partitions)
 
     return edges

@@ -113,7 +113,7 @@ class FaustWorker:
     def __init__(self, ready: Ready) -> None:
         self.config = ready.config
         self.app: Any = App(ready.config.kafka.group, **settings(ready.config))
-        self.shell = Shell(ready, self._generation)
+        self.shell = Shell(ready, self._generation, self._still_ours)
         self.app.transport = transport_of(self.app, self.config, self.shell.cover, self.shell.polled)
         self.app.before_stop = self._before_stop
         self.app.after_rebalance = self._after_rebalance
@@ -130,6 +130,9 @@ class FaustWorker:
 
     def _generation(self) -> int:
         return int(self.app.consumer_generation_id)
+
+    async def _still_ours(self, number: int, offset: int) -> bool:
+        return bool(await self.app.consumer.still_ours(TP(self.config.topics.requests, number), offset))
 
     def _make_table(self, partitions: int) -> None:
         PageTable.topic_name = self.config.topics.pages

@@ -183,11 +183,22 @@ def test_what_the_consumer_overrides_exists_upstream() -> None:
 
     from pipeline.runners.slices import SliceConsumer
 
-    own = {"config", "cover", "polled", "positions", "seek_back", "seek_pages"}
+    own = {"config", "cover", "polled", "positions", "seek_back", "seek_pages", "still_ours"}
     own |= {"_ends", "_messages", "_slice_message", "_seeking"}
     overridden = {name for name in vars(SliceConsumer) if not name.startswith("__")} - own
     # mode adds bookkeeping of its own to every subclass of Service; it isn't ours
     assert {name for name in overridden if not hasattr(Consumer, name)} == set()
+
+
+def test_a_member_that_was_thrown_out_has_no_generation_and_its_commit_is_refused() -> None:
+    from aiokafka.consumer.group_coordinator import GroupCoordinator
+    from aiokafka.protocol.commit import OffsetCommitRequest
+    from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
+
+    assert OffsetCommitRequest.DEFAULT_GENERATION_ID == -1
+    assert "DEFAULT_GENERATION_ID" in inspect.getsource(GroupCoordinator.reset_generation)
+    assert "Errors.UnknownMemberIdError" in inspect.getsource(GroupCoordinator.commit_offsets)
+    assert '"already rebalanced" in str(exc)' in inspect.getsource(AIOKafkaConsumerThread._commit)
 
 
 def test_the_fetcher_is_made_with_the_wait_that_is_set() -> None:

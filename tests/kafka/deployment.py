@@ -26,6 +26,7 @@ from pipeline.recover import fill, load
 from pipeline.sinks.kafka import Producer, committed_offsets, fetched_highwaters, read_pages, side_consumer
 from pipeline.sinks.topics import ensure_topics, partitions_of
 from schemas.incident import Incident
+from tests.kafka.cluster import PATIENCE
 from tests.kafka.run_worker import config_of
 from tests.pipeline.counting_core import SIDES, CountingCore
 
@@ -34,8 +35,7 @@ ROOT: Final = Path(__file__).parents[2]
 PARTITIONS: Final = 4
 BUSY: Final = 3
 """Partition 3 stays idle."""
-DRAIN_S: Final = 120.0
-"""On a machine that does ten other things a worker takes most of a minute to start."""
+DRAIN_S: Final = 120.0 * PATIENCE
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Deployment:
     produced: int = 0
     core: str = "counting"
     partitions: int = PARTITIONS
+    environment: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +110,8 @@ class Deployment:
             "KW_SETTINGS": json.dumps(self.settings),
             "KEYWATCH_FAULT": fault,
         }
-        command = ["timeout", "-s", "KILL", "240", sys.executable, "-m", "tests.kafka.run_worker"]
+        env |= self.environment
+        command = ["timeout", "-s", "KILL", str(4 * DRAIN_S), sys.executable, "-m", "tests.kafka.run_worker"]
         with (self.folder / f"worker{len(self.workers)}.log").open("wb") as out:
             worker = subprocess.Popen(command, env=env, cwd=ROOT, stdout=out, stderr=out)
         self.workers.append(worker)
@@ -118,6 +120,11 @@ class Deployment:
     def log_of(self, worker: subprocess.Popen[bytes]) -> str:
         """What a worker wrote."""
         return (self.folder / f"worker{self.workers.index(worker)}.log").read_text()
+
+    def most_memory_mb(self, worker: subprocess.Popen[bytes]) -> float:
+        """Highest resident size so far."""
+        status = Path(f"/proc/{pid_of(worker)}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
     def wait_drained(self) -> None:
         """Until everything produced is committed."""

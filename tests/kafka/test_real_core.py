@@ -67,8 +67,8 @@ def written(deployment: Deployment) -> Newest:
     return newest(rows)
 
 
-def clean_pass(deployment: Deployment) -> tuple[set[bytes], Newest]:
-    """One core per partition over the whole log, in one slice each."""
+def clean_rows(deployment: Deployment) -> tuple[set[bytes], Rows]:
+    """One core per partition over the whole log, in one slice each: incidents and rows."""
     epoch = asyncio.run(topic_id(deployment.config.kafka, deployment.config.topics.requests))
     records = asyncio.run(read_topic(deployment.config, deployment.config.topics.requests))
     incidents: set[bytes] = set()
@@ -82,6 +82,12 @@ def clean_pass(deployment: Deployment) -> tuple[set[bytes], Newest]:
             incidents |= {msgspec.json.encode(incident) for incident in effects.incidents}
             append_rows(rows, effects.rows)
             append_rows(rows, core.due_rows())
+    return incidents, rows
+
+
+def clean_pass(deployment: Deployment) -> tuple[set[bytes], Newest]:
+    """The same, with what ReplacingMergeTree leaves of the rows."""
+    incidents, rows = clean_rows(deployment)
     flat = [
         (table, json.loads(json.dumps(dict(zip(columns_, values, strict=True)))))
         for table, columns_ in rows.items()

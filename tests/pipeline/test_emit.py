@@ -130,6 +130,26 @@ async def test_a_checkpoint_that_is_cut_off_makes_the_arrays_unsound() -> None:
     assert await emitter.checkpoint(lambda: 1, asyncio.Lock()) is None, "no further checkpoint from these arrays"
 
 
+async def test_who_was_thrown_out_of_the_group_adopts_nothing_and_writes_no_further_checkpoint() -> None:
+    outside, asked = Outside(), list[int]()
+    emitter = emitter_of(outside, RowBuffer(outside, 1.0, 100))
+
+    async def taken_once(offset: int) -> bool:
+        asked.append(offset)
+        return len(asked) == 1
+
+    emitter._still_ours = taken_once
+    emitter.core.process(some_slice(emitter.core, 3))
+    assert await emitter.checkpoint(lambda: 1, asyncio.Lock()) == 3
+    written = len(outside.seen)
+    emitter.core.process(some_slice(emitter.core, 2))
+    assert await emitter.checkpoint(lambda: 1, asyncio.Lock()) == 3
+    assert not await emitter.adopt(NEWER, lambda: 1, asyncio.Lock())
+    assert asked == [0, 3, 3]
+    assert len(outside.seen) == written
+    assert emitter.sound
+
+
 async def test_rows_are_written_again_with_the_same_content_after_a_retry() -> None:
     outside = Outside()
     outside.fail = [Retry("busy"), Retry("busy")]
