@@ -20,10 +20,11 @@ from pipeline import admit, flow
 from pipeline.bench import load
 from pipeline.catalogue import Catalogue
 from pipeline.config import ClickHouse, Config
-from pipeline.core import Rows, Sides, Slice
+from pipeline.core import Sides, Slice
 from pipeline.geo.provider import open_geo
 from pipeline.partitioner import PARTITIONERS
-from pipeline.rows import append_rows
+from pipeline.rows import RowBuffer
+from pipeline.runners.start import spare_collections
 from pipeline.sinks.clickhouse import ClickHouseSink
 
 SLICE: Final = 1_000
@@ -110,24 +111,24 @@ async def _measure(parts: list[Slice], settings: load.Load, clickhouse: ClickHou
     cores = [flow.open_core(p, Config(), sides, "steps", settings.partitions) for p in range(settings.partitions)]
     for core in cores:
         steps.wrap(core)
-    sink, rows, done = ClickHouseSink(clickhouse), {}, 0  # type: tuple[ClickHouseSink, Rows, int]
+    sink, done = ClickHouseSink(clickhouse), 0
+    rows = RowBuffer(sink, 1.0, 1 << 40)
+    spare_collections()  # as the worker does
     with steps.functions():
         for part in parts:
-            append_rows(rows, cores[part.partition].process(part).rows)
+            rows.add(cores[part.partition].process(part).rows)
             done += len(part.offsets)
             if done % DUE_EVERY < SLICE or part is parts[-1]:
                 for core in cores:
-                    append_rows(rows, core.due_rows())
+                    rows.add(core.due_rows())
             if done % INSERT_EVERY < SLICE or part is parts[-1]:
-                await _insert(sink, rows, steps)
-                rows = {}
+                await _insert(rows, steps)
     await sink.close()
     keys = sum(len(core.state.slots) for core in cores)
     return steps.per_event(done), sum(core.state.size_bytes for core in cores) / keys
 
 
-async def _insert(sink: ClickHouseSink, rows: Rows, steps: Steps) -> None:
+async def _insert(rows: RowBuffer, steps: Steps) -> None:
     began = time.process_time_ns()
-    for table, columns in rows.items():
-        await sink.write(table, columns)
+    await rows.flush()
     steps.ns["insert"] += time.process_time_ns() - began
