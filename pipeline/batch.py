@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -88,9 +88,8 @@ class Batch:
     events: Array
     places: Coded[Place]
     clients: Coded[str]  # family of the user agent
-    agents: Coded[str]
     routes: Coded[str]
-    kinds: Coded[Kind]
+    words: Mapping[str, Coded[str]]  # the texts of rows, by column
     first_us: Array  # of the key's first event, as known at event i; 0: the key has no state
 
     def zone(self, i: int) -> str:

@@ -12,6 +12,8 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
+MANY: Final = 4096
+
 T = TypeVar("T")
 U = TypeVar("U")
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -41,7 +43,14 @@ class Coded(Generic[T]):
 
     def distinct(self) -> Coded[T]:
         """The same with only those values that occur, each once."""
-        used, codes = np.unique(self.codes, return_inverse=True)
+        n = len(self.values)
+        if n > MANY + 8 * len(self.codes):
+            used, codes = np.unique(self.codes, return_inverse=True)
+        else:  # a table over all values is cheaper than to sort
+            used = np.flatnonzero(np.bincount(self.codes, minlength=n))
+            place = np.empty(n, np.intp)
+            place[used] = np.arange(len(used))
+            codes = place[self.codes]
         return Coded(codes.reshape(-1), list(map(self.values.__getitem__, used.tolist())))
 
     def map(self, function: Callable[[T], U]) -> Coded[U]:

@@ -32,7 +32,7 @@ def requests(batch: Batch, chosen: Array, epoch: str, partition: int, one_in: in
     """`requests` of the chosen events (ascending indices), each without its query string."""
     n, told, every = len(chosen), batch.fields, len(chosen) == len(batch.events)
     number = batch.events if every else batch.events[chosen]
-    places, kinds = batch.places.take(chosen).distinct(), batch.kinds.take(chosen).distinct()
+    words = batch.words if every else {name: column.take(chosen) for name, column in batch.words.items()}
 
     def texts(column: Sequence[str]) -> Sequence[str]:
         return column if every else [column[i] for i in chosen.tolist()]
@@ -41,21 +41,21 @@ def requests(batch: Batch, chosen: Array, epoch: str, partition: int, one_in: in
         "key_id": texts(told.key_id),
         "ts": number["ts_us"],
         "request_id": texts(told.request_id),
-        "method": kinds.map(lambda kind: kind.method),
-        "route": batch.routes.take(chosen).distinct(),
+        "method": words["method"],
+        "route": words["route"],
         "path": texts(told.path),
         "status": number["status"],
         "outcome": Coded(number["outcome"], OUTCOMES),
-        "client_ip": places.map(lambda place: place.text),
-        "country": places.map(lambda place: place.country),
+        "client_ip": words["client_ip"],
+        "country": words["country"],
         "asn": number["asn"],
-        "client": batch.clients.take(chosen).distinct(),
-        "user_agent": batch.agents.take(chosen).distinct(),
+        "client": words["client"],
+        "user_agent": words["user_agent"],
         "latency_ms": number["latency_ms"],
         "bytes_in": number["bytes_in"],
         "bytes_out": number["bytes_out"],
-        "environment": kinds.map(lambda kind: kind.environment),
-        "scope": kinds.map(lambda kind: kind.scope),
+        "environment": words["environment"],
+        "scope": words["scope"],
         "late": number["late"],
         "one_in": np.full(n, one_in),
         "epoch": constant(epoch, n),

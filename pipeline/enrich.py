@@ -16,6 +16,7 @@ import hashlib
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -81,13 +82,18 @@ class Table(Generic[K, V]):
     When the table is full it begins anew; what is asked for again is taken over from the generation before.
     """
 
-    def __init__(self, dtype: np.dtype[Any], work_out: Callable[[K], tuple[tuple[Any, ...], V]], rows: int) -> None:
+    def __init__(
+        self, dtype: np.dtype[Any], work_out: Callable[[K], tuple[tuple[Any, ...], V]], rows: int,
+        words: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        """`words`: attributes of the objects that are texts for rows, kept as lists of their own."""
         self._work_out = work_out
         self._most = rows
         self._rows = np.zeros(1024, dtype)
         self._index: dict[K, int] = {}
         self._objects: list[V] = []
         self.keys: list[K] = []  # by code
+        self._words: dict[str, list[str]] = {name: [] for name in words}
         self._before: dict[K, tuple[tuple[Any, ...], V]] = {}
 
     def __len__(self) -> int:
@@ -119,12 +125,19 @@ class Table(Generic[K, V]):
         self._index.update(zip(missing, range(first, end), strict=True))
         self._objects.extend([value for _, value in found])
         self.keys.extend(missing)
+        for name, texts in self._words.items():
+            texts.extend(map(attrgetter(name), self._objects[first:]))
 
     def _turn(self) -> None:
         """Begin anew; the lists are replaced, not emptied, since batches may still hold them."""
         rows = self._rows.tolist()
         self._before = {key: (rows[at], self._objects[at]) for key, at in self._index.items()}
         self._index, self._objects, self.keys = {}, [], []
+        self._words = {name: [] for name in self._words}
+
+    def words(self, codes: Array) -> dict[str, Coded[str]]:
+        """The texts of what `find` has just found."""
+        return {name: Coded(codes, texts) for name, texts in self._words.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +148,8 @@ class EnrichedBatch:
     places: Coded[Place]
     prefixes: Array  # 64-bit hash of each address's prefix
     clients: Coded[str]  # family of the user agent, "" is none
-    agents: Coded[str]  # user agents
     routes: Coded[str]  # the gateway's route or the path's template, "" is none; without method
-    kinds: Coded[Kind]
+    words: dict[str, Coded[str]]  # what rows say of an event, by column of `schemas.rows.REQUESTS`
 
 
 class Enricher:
@@ -147,10 +159,12 @@ class Enricher:
         self.geo = geo
         self._sees_of = sees_of
         self._hours = Hours()
-        self._places: Table[str, Place] = Table(PLACE, self._place, table_rows)
+        self._places: Table[str, Place] = Table(PLACE, self._place, table_rows, ("text", "country"))
         self._clients: Table[str, str] = Table(CLIENT, _client, table_rows)
         self._routes: Table[str, str] = Table(ROUTE, _route, table_rows)
-        self._kinds: Table[tuple[str, ...], Kind] = Table(KIND, self._kind, table_rows)
+        self._kinds: Table[tuple[str, ...], Kind] = Table(
+            KIND, self._kind, table_rows, ("method", "environment", "scope")
+        )
 
     def columns(
         self, events: Sequence[Event], offsets: Sequence[int] | Array, declared: Sequence[Key | None],
@@ -164,14 +178,16 @@ class Enricher:
         _spread(out, known)
         numbers, clients = self._clients.find(told.user_agent)
         _spread(out, numbers)
-        agents = Coded(clients.codes, self._clients.keys)
         said, kinds = self._kinds.find(
             list(zip(told.method, told.outcome, told.environment, told.source, told.scope, strict=True))
         )
         _spread(out, said)
         routes = self._operations(out, told, said["salt"])
         self._times(out, declared)
-        return EnrichedBatch(out, places, known["prefix"], clients, agents, routes, kinds)
+        words = self._kinds.words(kinds.codes) | self._places.words(places.codes)
+        words["client_ip"] = words.pop("text")
+        words |= {"client": clients, "user_agent": Coded(clients.codes, self._clients.keys), "route": routes}
+        return EnrichedBatch(out, places, known["prefix"], clients, routes, words)
 
     def _measures(self, out: Array, events: Sequence[Event], told: Fields, offsets: Sequence[int] | Array) -> None:
         out["offset"] = offsets

@@ -173,8 +173,7 @@ class KeyCore:
         rich = self._enricher.columns(events, offsets, declared, told)
         first_us = np.zeros(len(events), np.int64)
         batch = Batch(
-            events, told, declared, rich.columns, rich.places, rich.clients, rich.agents, rich.routes, rich.kinds,
-            first_us,
+            events, told, declared, rich.columns, rich.places, rich.clients, rich.routes, rich.words, first_us,
         )  # fmt: skip
         numbers = batch.events
         numbers["slot"] = slots
@@ -265,10 +264,8 @@ class KeyCore:
         slots = batch.events["slot"]
         last_us = self._state.book.data["last_us"][slots]  # a late event is not the newest
         at = np.flatnonzero((slots >= 0) & (batch.events["ts_us"] == last_us))  # of one key's several the last counts
-        environments = [kind.environment for kind in batch.kinds.take(at)]
-        self._last_seen.update(
-            zip(slots[at].tolist(), zip(batch.places.take(at), environments, strict=True), strict=True)
-        )
+        seen = zip(batch.places.take(at), batch.words["environment"].take(at), strict=True)
+        self._last_seen.update(zip(slots[at].tolist(), seen, strict=True))
 
     def _finish(self, watermark_us: int, effects: Effects) -> None:
         """What the watermark has passed: incidents that end, windows that are final."""
@@ -378,13 +375,9 @@ TABLE_OF = {"minutes": "requests_1m", "hours": "requests_1h", "sources": "key_so
 def _write_texts(rows: Array, at: Array, made: Array, batch: Batch) -> None:
     """What the new rows of sources are called; column by column, since a record of numpy's costs 2 us a field."""
     new = at[made]
-    for name, column in (
-        ("prefix", batch.places.take(made).distinct().map(lambda place: place.prefix)),
-        ("client", batch.clients.take(made).distinct()),
-        ("route", batch.routes.take(made).distinct()),
-    ):
-        few = np.array([text.encode() for text in column.values], rows.dtype[name])  # cut at its bytes
-        rows[name][new] = few[column.codes]
+    rows["prefix"][new] = [place.prefix for place in batch.places.take(made)]
+    rows["client"][new] = [text.encode()[:40] for text in batch.clients.take(made)]
+    rows["route"][new] = [text.encode()[:160] for text in batch.routes.take(made)]
 
 
 def _us(seconds: float) -> int:
