@@ -2,6 +2,13 @@
 
 Nothing in the product knows of the timers. `rest` is what the core's `process` takes beside its steps; `insert` is
 the row sink's own work in this process, not the server's.
+
+What the profile said (cProfile with thread time; ns per event before -> after, the 5th percentile over slices, both
+trees side by side on a busy machine): columns 3,355 -> 738, since rows are arrays and codes and no longer lists of
+Python values; a slice as a whole 25,600 -> 20,600. Joining and encoding 20,000 events' rows with 20,000 due rows:
+8,300 -> 6,100. What is left: half of decode and of `rest` is memory, 16 new texts per event made and freed; half of
+enrich is addresses that are new (one event in eight in this load, 12 us each); under this load two events in five are
+of keys with an open incident.
 """
 
 from __future__ import annotations
