@@ -16,7 +16,6 @@ from detectors.detector import config_record
 from detectors.fusion import Settings
 from pipeline import admit, aggregate, columns
 from pipeline.batch import Batch, Fields
-from pipeline.column import Columns
 from pipeline.config import Config
 from pipeline.core import Effects, Rows, Sides, Slice
 from pipeline.decide import Decider, Decisions

@@ -31,7 +31,8 @@ class Source:
 def read(kind: str, column: Column) -> list[Any]:
     """The column as it arrives."""
     raw = native.block(["c"], [kind], [column])
-    result = NativeTransform.parse_response(ResponseBuffer(Source(raw)))
+    buffer: Any = ResponseBuffer  # it has no types
+    result: Any = NativeTransform.parse_response(buffer(Source(raw)))
     return [row[0] for row in result.result_rows]
 
 
