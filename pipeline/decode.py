@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from pipeline import secrets
+from pipeline.batch import Fields, fields_of
 from pipeline.core import Reject, Slice
 from schemas.event import MAX_EVENT_BYTES, Event
 
@@ -45,6 +46,13 @@ class Decoded:
     events: list[Event]
     at: list[int]
     rejects: list[Reject] = field(default_factory=list)
+    columns: Fields | None = None
+
+    def fields(self) -> Fields:
+        """The events by column."""
+        if self.columns is None or len(self.columns.key_id) != len(self.events):
+            self.columns = fields_of(self.events)
+        return self.columns
 
 
 def decode(batch: Slice) -> Decoded:
@@ -62,8 +70,8 @@ def decode(batch: Slice) -> Decoded:
         except (*_NO_EVENT, TypeError) as error:
             at = len(events) + len(faults)
             faults[at] = _no_event(batch.values[at], error)
-    if not faults and _all_good(batch, events):
-        return Decoded(events, list(range(len(events))))
+    if not faults and _all_good(batch, told := fields_of(events)):
+        return Decoded(events, list(range(len(events))), columns=told)
     return _judged(batch, events, [i for i in range(len(batch.values)) if i not in faults], faults)
 
 
@@ -77,19 +85,15 @@ def _in_bounds(batch: Slice) -> Sequence[bytes]:
     return values  # type: ignore[return-value]
 
 
-def _all_good(batch: Slice, events: Sequence[Event]) -> bool:
-    key_ids = [e.key_id for e in events]
+def _all_good(batch: Slice, told: Fields) -> bool:
     return (
-        _keys_match(key_ids, batch.keys)
-        and _none_ahead(batch, events)
+        _keys_match(told.key_id, batch.keys)
+        and _none_ahead(batch, told.ts_us)
         and secrets.all_clean(
-            key_ids,
-            [*[e.path for e in events], *{e.route for e in events}],
-            {*[e.user_agent for e in events], *[e.scope for e in events], *{e.source for e in events}},
-            [e.request_id for e in events],
-            [e.client_ip for e in events],
+            told.key_id, [*told.path, *set(told.route)],
+            {*told.user_agent, *told.scope, *told.source}, told.request_id, told.client_ip,
         )
-    )
+    )  # fmt: skip
 
 
 def _keys_match(key_ids: Sequence[str], keys: Sequence[bytes | None]) -> bool:
@@ -99,10 +103,9 @@ def _keys_match(key_ids: Sequence[str], keys: Sequence[bytes | None]) -> bool:
     return proven and None not in keys and lines.encode() == b"\n".join(keys)  # type: ignore[arg-type]
 
 
-def _none_ahead(batch: Slice, events: Sequence[Event]) -> bool:
+def _none_ahead(batch: Slice, times_us: Sequence[int]) -> bool:
     records_us = np.asarray(batch.timestamps_ms, np.int64) * 1000
-    times_us = np.array([e.ts_us for e in events], np.int64)
-    return bool(np.all((records_us < 0) | (times_us <= records_us + CLOCK_SKEW_US)))
+    return bool(np.all((records_us < 0) | (np.asarray(times_us, np.int64) <= records_us + CLOCK_SKEW_US)))
 
 
 def _judged(batch: Slice, events: list[Event], at: list[int], faults: dict[int, tuple[str, str]]) -> Decoded:

@@ -200,6 +200,11 @@ class State:
         self.identities.put(slot, identity)
         return slot
 
+    def declared_of(self, slots: Array) -> list[Key | None]:
+        """What the catalogue said of the keys in these slots; None of -1."""
+        identity = self.identity
+        return [identity[slot].declared if slot >= 0 else None for slot in slots.tolist()]
+
     def declare(self, slot: int, identity: Identity) -> None:
         """Copy what the catalogue says of a key into its record."""
         self.identity[slot] = identity

@@ -56,13 +56,17 @@ def _installed(name: str) -> bool:
     return True
 
 
+def _first(values: list[str] | None) -> str:
+    return values[0] if values else ""
+
+
 def licences(name: str) -> tuple[str, ...]:
     """Expression, else classifiers, else the first line of the free text."""
     about = metadata(name)
-    if expression := about.get("License-Expression"):
+    if expression := _first(about.get_all("License-Expression")):
         return tuple(re.split(r" AND ", expression))
     classifiers = [
         text.split(" :: ")[-1] for text in about.get_all("Classifier") or () if text.startswith("License ::")
     ]
     named = [text for text in classifiers if text not in ("OSI Approved", "DFSG approved")]
-    return tuple(named) or ((about.get("License") or "").strip().split("\n")[0],)
+    return tuple(named) or (_first(about.get_all("License")).strip().split("\n")[0],)

@@ -15,15 +15,14 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from pipeline.column import Columns, plain
 from pipeline.config import ClickHouse, Config, Kafka, Topics, Worker
 from pipeline.core import Sides
-from pipeline.ports import Columns
 from pipeline.runners.parts import Parts
 from pipeline.warm import warm_up
 from tests.pipeline.counting_core import SIDES, open_core
@@ -38,7 +37,7 @@ class JsonLinesSink:
     async def write(self, table: str, rows: Columns) -> None:
         """One line per row: table and columns."""
         names = list(rows)
-        columns: list[Sequence[Any]] = [rows[name] for name in names]
+        columns = [plain(rows[name]) for name in names]
         lines = [
             json.dumps({"table": table} | dict(zip(names, values, strict=True)))
             for values in zip(*columns, strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -194,10 +194,10 @@ async def test_rows_added_before_a_flush_are_all_acknowledged_by_it() -> None:
 def test_rows_are_appended_column_by_column_without_changing_what_was_handed_in() -> None:
     from pipeline.rows import append_rows, count_rows
 
-    target: dict[str, dict[str, list[Any]]] = {}
-    more: Mapping[str, dict[str, list[Any]]] = {"t": {"a": [1], "b": [2]}}
-    append_rows(target, dict(more))
-    append_rows(target, dict(more))
+    target: dict[str, Columns] = {}
+    more: dict[str, dict[str, list[int]]] = {"t": {"a": [1], "b": [2]}}
+    append_rows(target, more)
+    append_rows(target, more)
     assert target == {"t": {"a": [1, 1], "b": [2, 2]}}
     assert count_rows(target) == 2
     assert more == {"t": {"a": [1], "b": [2]}}, "what was handed in is not changed"
