@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Final
 import msgspec
 from backports import zstd
 
+from pipeline import private
 from pipeline.errors import ConfigError, Fatal
 
 MAGIC: Final = b"keywatch-state\n"
@@ -85,9 +86,8 @@ def write(path: Path, frames: Iterable[Frame]) -> int:
     if path.exists():
         raise ConfigError(f"{path} exists: name another file, or move this one away")
     part = path.with_name(path.name + ".part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        with os.fdopen(descriptor, "wb") as out:
+        with os.fdopen(private.opened(part, os.O_WRONLY | os.O_TRUNC), "wb") as out:
             out.write(MAGIC)
             for frame in frames:
                 _put(out, zstd.compress(_out.encode(frame), ZSTD_LEVEL))
