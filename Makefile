@@ -7,10 +7,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WARM := $(VENV)/.warm
+PEERS := $(VENV)/.peers
 KAFKA_TESTS := tests/kafka
 PYTEST_ARGS ?=
+# KEYWATCH_SEED=n chooses what random tests do; tests/seeds.py says which seeds are kept.
+SEEDED := $(if $(KEYWATCH_SEED),--hypothesis-seed=$(KEYWATCH_SEED))
+export KEYWATCH_SEED
 
-.PHONY: help install test test-cluster test-faults coverage demo bench lint format typecheck imports check clean
+.PHONY: help install test test-cluster test-faults fuzz bench-rejects sbom coverage demo bench bench-scale profile lint format typecheck imports check clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -28,8 +32,14 @@ $(WARM): $(READY) $(wildcard detectors/*.py pipeline/*.py)
 	$(BIN)/keywatch warm-up
 	@touch $@
 
+# What the bench compares with. A machine that cannot have it all (no wheel) measures what it has.
+$(PEERS): $(WARM)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]' \
+		|| echo "not all peers can be installed here: the bench says which are missing"
+	@touch $@
+
 test: $(WARM) ## run the tests (all but those on a real Kafka cluster)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=$(KAFKA_TESTS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=$(KAFKA_TESTS) $(SEEDED) $(PYTEST_ARGS)
 
 coverage: $(READY) ## which lines the tests reach (detectors uncompiled, so slow)
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m coverage run -m pytest --ignore=$(KAFKA_TESTS) $(PYTEST_ARGS) || true
@@ -38,14 +48,37 @@ coverage: $(READY) ## which lines the tests reach (detectors uncompiled, so slow
 test-cluster: $(WARM) ## run the tests on Apache Kafka: one node, a secured one, three (needs Java and Maven)
 	$(BIN)/python -m pytest $(KAFKA_TESTS) $(PYTEST_ARGS)
 
-test-faults: $(WARM) ## a hundred kills at random moments on three brokers (a quarter of an hour; KEYWATCH_SEED=n)
+LONG := KEYWATCH_LONG=1 KEYWATCH_PATIENCE=5 KEYWATCH_AWAY_S=60 KEYWATCH_BACKLOG=300000
+test-faults: $(WARM) ## the long way: simulation, 100 kills, ClickHouse away for a minute, a full disk, a backlog
+	KEYWATCH_SIMULATE_S=300 KEYWATCH_EXAMPLES=1000 $(BIN)/python -m pytest -n 2 --timeout=1800 tests/simulation $(SEEDED) $(PYTEST_ARGS)
 	KEYWATCH_KILLS=100 $(BIN)/python -m pytest $(KAFKA_TESTS)/test_faults.py -k kills $(PYTEST_ARGS)
+	$(LONG) $(BIN)/python -m pytest --timeout=1800 $(KAFKA_TESTS)/test_o*.py $(PYTEST_ARGS)
+
+SECONDS ?= 60
+SEED ?= 1
+fuzz: $(WARM) ## hostile inputs at every boundary for SECONDS=60 with SEED=1; failing ones stay as cases
+	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS) --seed $(SEED) $(FUZZ_ARGS)
+
+bench-rejects: $(WARM) ## what rejected records cost the good ones, per kind of reject
+	$(BIN)/python -m tests.bench.rejects $(BENCH_ARGS)
+
+sbom: $(READY) ## build/sbom.cdx.json: what we depend on, with versions and licences (CycloneDX 1.6)
+	@mkdir -p build
+	$(BIN)/python -m tests.dependencies.sbom > build/sbom.cdx.json
 
 demo: $(WARM) ## the whole product, small, on this machine
 	$(BIN)/keywatch demo $(DEMO_ARGS)
 
-bench: $(WARM) ## events per second and nanoseconds per step
-	$(BIN)/keywatch bench $(BENCH_ARGS)
+bench: $(PEERS) ## the worker beside its peers on Apache Kafka (a quarter of an hour; BENCH_ARGS="--json --nodes 3")
+	$(BIN)/python -m tests.kafka.run_bench $(BENCH_ARGS)
+
+profile: $(PEERS) ## where the running worker's time goes, by thread
+	$(BIN)/python -m tests.kafka.run_bench --profile $(BENCH_ARGS)
+
+bench-scale: $(WARM) ## a million keys: cost per event, checkpoints, recovery, memory, distinct ids (half an hour, 6 GB)
+	for each in cost_per_event checkpoints recovery distinct_ids hot_key clickhouse_bytes; do \
+		$(BIN)/python -m tests.bench.$$each || exit 1; done
+	$(BIN)/python -m tests.evaluation.outage_partitions
 
 lint: $(READY) ## style
 	$(BIN)/ruff check .

@@ -44,7 +44,7 @@ def cache_base() -> Path:
 def writable(folder: Path) -> bool:
     """Whether compiled code can be written there; makes the folder."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # numba runs what it finds there
     except OSError:
         return False
     return os.access(folder, os.W_OK | os.X_OK)

@@ -7,21 +7,22 @@ event, since anybody can send junk under a made-up id. Until then its events are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from detectors.compile import compiled
+from pipeline.batch import Fields
 from pipeline.core import Slice
 from pipeline.state import State
-from schemas.event import AUTHENTICATED, Event
+from schemas.event import AUTHENTICATED
 from schemas.key import Key
 
 Array = np.ndarray[Any, Any]
 
 
-def watermarks(batch: Slice, at: Sequence[int], ts_us: Array, start_us: int, lateness_us: int) -> tuple[Array, int]:
+def watermarks(batch: Slice, at: Array, ts_us: Array, start_us: int, lateness_us: int) -> tuple[Array, int]:
     """(watermark BEFORE each event, watermark after the slice), both us; `at` as in `Decoded`."""
     records_us = np.asarray(batch.timestamps_ms, np.int64) * 1000
     floor = np.iinfo(np.int64).min // 2
@@ -29,31 +30,28 @@ def watermarks(batch: Slice, at: Sequence[int], ts_us: Array, start_us: int, lat
     moves[0] = start_us
     for tick in batch.ticks:
         moves[tick + 1] = records_us[tick] - lateness_us
-    positions = np.asarray(at, np.int64)
-    stamped = np.where(records_us[positions] > 0, np.minimum(ts_us, records_us[positions]), ts_us)
-    moves[positions + 1] = stamped - lateness_us
+    stamped = np.where(records_us[at] > 0, np.minimum(ts_us, records_us[at]), ts_us)
+    moves[at + 1] = stamped - lateness_us
     reached = np.maximum.accumulate(moves)
-    return reached[positions], int(reached[-1])
+    return reached[at], int(reached[-1])
 
 
-def slots(
-    state: State, events: Sequence[Event], declared: Callable[[str], Key | None], limit: int, *, full: bool
-) -> list[int]:
+def slots(state: State, told: Fields, declared: Callable[[str], Key | None], limit: int, *, full: bool) -> list[int]:
     """Slots of the first events, -1 for a key without state; gives new keys their state.
 
     Stops before the first event that needs state where `limit` keys have it: then the caller judges what came so far,
     evicts, and calls again. With `full` nobody could be evicted and such a key stays without.
     """
-    found = [state.slots.get(event.key_id, -1) for event in events]
+    found = [state.slots.get(key_id, -1) for key_id in told.key_id]
     if -1 not in found:
         return found
     for i, slot in enumerate(found):
         if slot >= 0:
             continue
-        key_id = events[i].key_id
+        key_id = told.key_id[i]
         if key_id in state.slots:
             found[i] = state.slots[key_id]
-        elif (key := declared(key_id)) is not None or events[i].outcome in AUTHENTICATED:
+        elif (key := declared(key_id)) is not None or told.outcome[i] in AUTHENTICATED:
             if len(state.slots) < limit:
                 found[i] = state.add_key(key_id, key)
             elif not full:

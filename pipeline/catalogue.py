@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ POLL_MS: Final = 200
 _BITS: Final = 1 << 128
 _decoder = msgspec.json.Decoder(Key)
 _encoder = msgspec.json.Encoder()
+_NO_KEY: Final = (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError)
+"""What msgspec raises for bytes that are no key."""
 
 
 class KeysTopic(Protocol):
@@ -183,14 +186,21 @@ def _take(record: Any, changes: dict[str, Key | None]) -> None:
         return
     try:
         key = _decoder.decode(record.value)
-    except msgspec.MsgspecError as error:
-        logger.warning("%s offset %d is no key and is left out: %s", record.topic, record.offset, error)
+    except _NO_KEY as error:
+        logger.warning("%s offset %d is no key and is left out: %s", record.topic, record.offset, _words(error))
         changes[key_id] = None
         return
     if key.key_id != key_id:
         logger.warning("%s offset %d speaks of another key than its own and is left out", record.topic, record.offset)
         return
     changes[key_id] = key
+
+
+def _words(error: Exception) -> str:
+    """What was wrong; msgspec quotes the value of enums, Python the bytes that are no UTF-8: neither goes on."""
+    if isinstance(error, msgspec.ValidationError):
+        return re.sub(r"(?s)enum value .* - at", "value - at", str(error))
+    return "not JSON in UTF-8"
 
 
 async def read_catalogue(config: Config, source: KeysTopic | None = None) -> Catalogue:
@@ -239,12 +249,12 @@ def load_file(path: Path) -> Catalogue:
 def _decode_all(raw: bytes, path: Path) -> list[Key]:
     try:
         return msgspec.json.decode(raw, type=list[Key])
-    except msgspec.MsgspecError as error:
-        raise ConfigError(f"key file {path}: {error}") from error
+    except _NO_KEY as error:
+        raise ConfigError(f"key file {path}: {_words(error)}") from error
 
 
 def _decode_line(line: bytes, number: int, path: Path) -> Key:
     try:
         return _decoder.decode(line)
-    except msgspec.MsgspecError as error:
-        raise ConfigError(f"key file {path}, line {number}: {error}") from error
+    except _NO_KEY as error:
+        raise ConfigError(f"key file {path}, line {number}: {_words(error)}") from error

@@ -29,6 +29,8 @@ config_app = typer.Typer(help="Show, check and describe the configuration.", no_
 geo_app = typer.Typer(help="The geo databases.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(geo_app, name="geo")
+state_app = typer.Typer(help="Backup, restore and repartition of what the workers know.", no_args_is_help=True)
+app.add_typer(state_app, name="state")
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", envvar="KEYWATCH_CONFIG", help="TOML file; KEYWATCH_* variables override it.")
@@ -198,14 +200,20 @@ def demo(
 @guarded
 def bench(
     as_json: AsJson = False,
-    broker: Annotated[str, typer.Option(help="HOST:PORT of a Kafka instead of the embedded broker.")] = "",
+    broker: Annotated[str, typer.Option(help="HOST:PORT[,...] of a Kafka instead of the embedded broker.")] = "",
     events: Annotated[int, typer.Option(min=10_000, help="Events of each repetition.")] = 600_000,
     repeats: Annotated[int, typer.Option(min=1, help="Repetitions; medians are reported.")] = 3,
+    only: Annotated[
+        str, typer.Option(help="Parts, by comma: rates, peers, scaling, latency, steps. All by default.")
+    ] = "",
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Where the worker's time goes, by thread; only that.")
+    ] = False,
 ) -> int | None:
-    """Events per second and nanoseconds per step, measured here and now."""
+    """Events per second beside the peers', event to incident, nanoseconds per step: measured here and now."""
     from pipeline.runners.bench import main
 
-    return main(as_json, broker, events, repeats)
+    return main(as_json, broker, events, repeats, only, profile)
 
 
 @app.command()
@@ -323,6 +331,37 @@ def config_schema() -> None:
     from pipeline.config import schema
 
     typer.echo(json.dumps(schema(), indent=2))
+
+
+@state_app.command("export")
+@guarded
+def state_export(
+    path: Annotated[Path, typer.Argument(help="File to write, or a folder (keywatch.state in it).")],
+    config: ConfigFile = None,
+    undrained: Annotated[bool, typer.Option("--undrained", help="A backup for the same partitions only.")] = False,
+) -> int:
+    """Write all that the stopped workers know, key by key, into one file."""
+    from pipeline.runners.export_state import main
+
+    return main(_load(config), path, undrained)
+
+
+@state_app.command("import")
+@guarded
+def state_import(
+    path: Annotated[Path, typer.Argument(help="File of `state export`, or its folder.")],
+    partitions: Annotated[int, typer.Option(min=1, help="As many as the requests topic has now.")],
+    config: ConfigFile = None,
+    at: Annotated[str, typer.Option(help="In a topic made anew that has events: start or end.")] = "",
+    older: Annotated[bool, typer.Option("--older", help="Replace state that includes more than the file.")] = False,
+    strays: Annotated[bool, typer.Option("--reject-strays", help="Go on with events on a wrong partition.")] = False,
+) -> int:
+    """Give the workers the state of a file, spread over the topic's partitions. The old state is replaced."""
+    from pipeline.runners.import_state import Choices, main
+
+    if at not in ("", "start", "end"):
+        raise ConfigError(f"unknown --at '{at}'; there are start and end")
+    return main(_load(config), path, Choices(partitions, at, older, strays))
 
 
 @geo_app.command("info")

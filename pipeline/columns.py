@@ -1,4 +1,8 @@
-"""Columns for ClickHouse from what the core holds. Times: DateTime64 as int us, DateTime as int seconds."""
+"""Columns for ClickHouse from what the core holds. Times: DateTime64 as int us, DateTime as int seconds.
+
+Numbers stay numpy arrays, texts that the core has as codes stay codes (`pipeline/column.py`): a row costs no Python
+object but for what is new in every row (request id, path, a window's part).
+"""
 
 from __future__ import annotations
 
@@ -11,48 +15,52 @@ import numpy as np
 from detectors import DETECTORS
 from pipeline import aggregate
 from pipeline.batch import Batch
+from pipeline.column import Coded, Column, Columns, coded, constant, count, join_rows
 from pipeline.core import Rows
 from pipeline.decide import Decisions
+from pipeline.geo.provider import Place
 from pipeline.state import State
 from schemas.event import OUTCOMES
 from schemas.incident import Incident
 
 Array = np.ndarray[Any, Any]
-Columns = dict[str, list[Any]]
 
 _ERRORS = ("errors_401", "errors_403", "errors_404", "errors_429", "errors_4xx", "errors_5xx")
 
 
-def requests(batch: Batch, chosen: Sequence[int], epoch: str, partition: int, one_in: int) -> Columns:
-    """`requests` of the chosen events, each without its query string."""
-    source = [batch.source[i] for i in chosen]
-    places = [batch.places[i] for i in chosen]
-    number = batch.events[np.asarray(chosen, np.int64)]
-    n = len(source)
+def requests(batch: Batch, chosen: Array, epoch: str, partition: int, one_in: int) -> Columns:
+    """`requests` of the chosen events (ascending indices), each without its query string."""
+    n, told, every = len(chosen), batch.fields, len(chosen) == len(batch.events)
+    number = batch.events if every else batch.events[chosen]
+    words = batch.words if every else {name: column.take(chosen) for name, column in batch.words.items()}
+
+    def texts(column: Sequence[str]) -> Sequence[str]:
+        return column if every else [column[i] for i in chosen.tolist()]
+
     return {
-        "key_id": [e.key_id for e in source],
-        "ts": number["ts_us"].tolist(),
-        "request_id": [e.request_id for e in source],
-        "method": [e.method for e in source],
-        "route": [batch.routes[i] for i in chosen],
-        "path": [e.path for e in source],
-        "status": number["status"].tolist(),
-        "outcome": [OUTCOMES[o] for o in number["outcome"].tolist()],
-        "client_ip": [p.text for p in places],
-        "country": [p.country for p in places],
-        "asn": number["asn"].tolist(),
-        "client": [batch.clients[i] for i in chosen],
-        "user_agent": [e.user_agent for e in source],
-        "latency_ms": number["latency_ms"].tolist(),
-        "bytes_in": number["bytes_in"].tolist(),
-        "bytes_out": number["bytes_out"].tolist(),
-        "environment": [e.environment for e in source],
-        "scope": [e.scope for e in source],
-        "late": number["late"].tolist(),
-        "one_in": [one_in] * n,
-        "epoch": [epoch] * n,
-        "partition": [partition] * n,
-        "offset": number["offset"].tolist(),
+        "key_id": texts(told.key_id),
+        "ts": number["ts_us"],
+        "request_id": texts(told.request_id),
+        "method": words["method"],
+        "route": words["route"],
+        "path": texts(told.path),
+        "status": number["status"],
+        "outcome": Coded(number["outcome"], OUTCOMES),
+        "client_ip": words["client_ip"],
+        "country": words["country"],
+        "asn": number["asn"],
+        "client": words["client"],
+        "user_agent": words["user_agent"],
+        "latency_ms": number["latency_ms"],
+        "bytes_in": number["bytes_in"],
+        "bytes_out": number["bytes_out"],
+        "environment": words["environment"],
+        "scope": words["scope"],
+        "late": number["late"],
+        "one_in": np.full(n, one_in),
+        "epoch": constant(epoch, n),
+        "partition": np.full(n, partition),
+        "offset": number["offset"],
     }
 
 
@@ -60,15 +68,15 @@ def _part(rows: Array, epoch: str, partition: int) -> list[str]:
     return [f"{epoch}/{partition}/{offset}" for offset in rows["first_offset"].tolist()]
 
 
-def _key_ids(state: State, slots: Array) -> list[str]:
-    identity = state.identity
-    return [identity[slot].key_id for slot in slots.tolist()]
+def _key_ids(state: State, slots: Array) -> Coded[str]:
+    used, codes = np.unique(slots, return_inverse=True)
+    return Coded(codes.reshape(-1), [state.identity[slot].key_id for slot in used.tolist()])
 
 
 def _counts(rows: Array) -> Columns:
-    columns = {"requests": rows["requests"].tolist()}
-    columns |= {name: rows["errors"][:, k + 1].tolist() for k, name in enumerate(_ERRORS)}
-    return columns | {"bytes_in": rows["bytes_in"].tolist(), "bytes_out": rows["bytes_out"].tolist()}
+    columns: dict[str, Column] = {"requests": rows["requests"]}
+    columns |= {name: rows["errors"][:, k + 1] for k, name in enumerate(_ERRORS)}
+    return columns | {"bytes_in": rows["bytes_in"], "bytes_out": rows["bytes_out"]}
 
 
 def windows(state: State, rows: Array, epoch: str, partition: int) -> Columns:
@@ -76,20 +84,20 @@ def windows(state: State, rows: Array, epoch: str, partition: int) -> Columns:
     names = ["", *(detector.name for detector in DETECTORS)]
     return {
         "key_id": _key_ids(state, rows["slot"]),
-        "window_start": (rows["start_us"] // 1_000_000).tolist(),
+        "window_start": rows["start_us"] // 1_000_000,
         "part": _part(rows, epoch, partition),
-        "version": rows["last_offset"].tolist(),
+        "version": rows["last_offset"],
         **_counts(rows),
-        "latency_sum_ms": rows["latency_sum_ms"].tolist(),
-        "latency_max_ms": rows["latency_max_ms"].tolist(),
-        "latency_counts": rows["latency"].tolist(),
-        "addresses": aggregate.distinct(rows["addresses"]).tolist(),
-        "countries": aggregate.distinct(rows["countries"].reshape(-1, 1)).tolist(),
-        "routes": aggregate.distinct(rows["routes"]).tolist(),
-        "first_ts": rows["first_us"].tolist(),
-        "last_ts": rows["last_us"].tolist(),
-        "top_bits": rows["top_bits"].tolist(),
-        "top_detector": [names[k] for k in rows["top_detector"].tolist()],
+        "latency_sum_ms": rows["latency_sum_ms"],
+        "latency_max_ms": rows["latency_max_ms"],
+        "latency_counts": rows["latency"],
+        "addresses": aggregate.distinct(rows["addresses"]),
+        "countries": aggregate.distinct(rows["countries"].reshape(-1, 1)),
+        "routes": aggregate.distinct(rows["routes"]),
+        "first_ts": rows["first_us"],
+        "last_ts": rows["last_us"],
+        "top_bits": rows["top_bits"],
+        "top_detector": Coded(rows["top_detector"], names),
     }
 
 
@@ -98,22 +106,28 @@ def country_text(packed: int) -> str:
     return chr(packed >> 8) + chr(packed & 255) if packed else ""
 
 
+def _decoded(raw: Array) -> Coded[str]:
+    """Texts that are cut at a number of bytes, perhaps within a character."""
+    few = coded(raw.tolist())
+    return few.map(lambda text: text.decode("utf-8", "ignore"))
+
+
 def sources(state: State, rows: Array, epoch: str, partition: int) -> Columns:
     """`key_source_1h` from `aggregate.SOURCE` records."""
     return {
         "key_id": _key_ids(state, rows["slot"]),
-        "window_start": (rows["start_us"] // 1_000_000).tolist(),
-        "prefix": [text.decode() for text in rows["prefix"].tolist()],
-        "asn": rows["asn"].tolist(),
-        "country": [country_text(packed) for packed in rows["country"].tolist()],
-        "client": [text.decode("utf-8", "ignore") for text in rows["client"].tolist()],
-        "route": [text.decode("utf-8", "ignore") for text in rows["route"].tolist()],
-        "outcome": [OUTCOMES[o] for o in rows["outcome"].tolist()],
+        "window_start": rows["start_us"] // 1_000_000,
+        "prefix": _decoded(rows["prefix"]),
+        "asn": rows["asn"],
+        "country": coded(rows["country"].tolist()).map(country_text),
+        "client": _decoded(rows["client"]),
+        "route": _decoded(rows["route"]),
+        "outcome": Coded(rows["outcome"], OUTCOMES),
         "part": _part(rows, epoch, partition),
-        "version": rows["last_offset"].tolist(),
+        "version": rows["last_offset"],
         **_counts(rows),
-        "first_ts": rows["first_us"].tolist(),
-        "last_ts": rows["last_us"].tolist(),
+        "first_ts": rows["first_us"],
+        "last_ts": rows["last_us"],
     }
 
 
@@ -172,28 +186,23 @@ def incidents(revisions: Sequence[Incident]) -> Columns:
     }
 
 
-def last_used(state: State, slots: Array, seen: dict[int, tuple[str, str, int, str]]) -> Columns:
-    """`keys_last_used` of these slots; seen: slot -> (address, country, asn, environment) of its newest event."""
+def last_used(state: State, slots: Array, seen: dict[int, tuple[Place, str]]) -> Columns:
+    """`keys_last_used` of these slots; seen: slot -> (place, environment) of its newest event."""
     book = state.book.data[slots]
     last = [seen[slot] for slot in slots.tolist()]
     return {
         "key_id": _key_ids(state, slots),
-        "last_used": book["last_us"].tolist(),
-        "first_used": book["first_us"].tolist(),
-        "client_ip": [x[0] for x in last],
-        "country": [x[1] for x in last],
-        "asn": [x[2] for x in last],
-        "environment": [x[3] for x in last],
-        "version": book["last_us"].tolist(),
+        "last_used": book["last_us"],
+        "first_used": book["first_us"],
+        "client_ip": [place.text for place, _ in last],
+        "country": [place.country for place, _ in last],
+        "asn": [place.asn for place, _ in last],
+        "environment": [environment for _, environment in last],
+        "version": book["last_us"],
     }
 
 
 def extend(rows: Rows, table: str, columns: Columns) -> None:
     """Add columns to the table's rows; nothing where there are none."""
-    if not columns or not next(iter(columns.values())):
-        return
-    if table not in rows:
-        rows[table] = columns
-        return
-    for name, values in columns.items():
-        rows[table][name].extend(values)
+    if count(columns):
+        rows[table] = join_rows([rows[table], columns]) if table in rows else columns

@@ -218,6 +218,8 @@ def _read_toml(path: Path) -> Tree:
         raise ConfigError(f"config file {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"config file {path}: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"config file {path}: nested too deeply") from None
 
 
 def _decode_secret(kind: type, value: Any) -> Any:
@@ -274,7 +276,7 @@ def _read_secret_files(tree: Tree, kind: Any, where: str) -> None:
 def _read_secret(path: Any, where: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, TypeError, UnicodeDecodeError) as error:
+    except (OSError, TypeError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the path
         reason = getattr(error, "strerror", None) or "is no text file"
         raise ConfigError(f"{where}: {path} {reason}") from error
 
@@ -286,6 +288,8 @@ def _override(tree: Tree, variable: str, text: str) -> None:
     for section in sections:
         kind = _fields(kind).get(section)
         tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{section}: expected a table")
     fields = _fields(kind)
     if name not in fields and not _is_secret_file(name, fields):
         raise ConfigError(f"{variable} is no setting{_suggestion(name, fields) if fields else ''}")
@@ -313,6 +317,8 @@ def _parse(variable: str, text: str, kind: Any) -> Any:
             return msgspec.json.decode(text)
         value: Any = [part.strip() for part in text.split(",") if part.strip()] if "tuple" in str(kind) else text
         return msgspec.to_builtins(msgspec.convert(value, kind, strict=False))
+    except RecursionError:
+        raise ConfigError(f"{variable}: nested too deeply") from None
     except (msgspec.MsgspecError, ValueError) as error:
         raise ConfigError(f"{variable}: {str(error).replace('`', '')}") from error
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from pipeline.column import Columns
 from pipeline.pages import Blobs, PagedArray
 from schemas.incident import Incident
 
@@ -60,8 +61,8 @@ class Reject:
     payload: bytes | None
 
 
-Rows = dict[str, dict[str, list[Any]]]
-"""table -> column -> values; tables and columns as in schemas/rows.py."""
+Rows = dict[str, Columns]
+"""table -> column -> values; tables and columns as in schemas/rows.py, kinds of columns as in pipeline/column.py."""
 
 
 @dataclass(slots=True)

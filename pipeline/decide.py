@@ -7,7 +7,6 @@ its text. Per key at most one incident is open. Everything follows the order of 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -73,7 +72,8 @@ class Decider:
         for record in changed:
             changes.setdefault(int(record["event"]), []).append(record)
         slots = batch.events["slot"].tolist()  # one element of a numpy array costs as much as all of `_pass_by`
-        for i in self._interesting(batch, keep, by_event, changes):
+        under = self._pass_by_full(batch, self._under(batch, keep, changes), {slots[i] for i in {*by_event, *changes}})
+        for i in sorted({*np.flatnonzero(under).tolist(), *by_event, *changes}):
             if i in by_event or i in changes:
                 self._step(batch, i, by_event.get(i, []), changes.get(i, []), out)
             else:
@@ -85,14 +85,26 @@ class Decider:
         self._touched.clear()
         return out
 
-    def _interesting(self, batch: Batch, keep: Array, found: Any, changed: Any) -> Iterator[int]:
-        """Events that have something to do, and all events of keys whose incident is or becomes open."""
+    def _under(self, batch: Batch, keep: Array, changes: dict[int, list[Any]]) -> Array:
+        """Which events are of keys whose incident is or becomes open."""
         slots = batch.events["slot"]
-        watched = set(self.state.open) | {int(r["slot"]) for records in changed.values() for r in records}
-        if watched:  # late events count for no incident: whether it is still open then would depend on the slice
-            under = np.isin(slots, np.fromiter(watched, np.int64)) & (keep == 1) & (batch.events["late"] == 0)
-            return iter(sorted(set(np.flatnonzero(under).tolist()) | set(found) | set(changed)))
-        return iter(sorted(set(found) | set(changed)))
+        watched = set(self.state.open) | {int(r["slot"]) for records in changes.values() for r in records}
+        if not watched:  # late events count for no incident: whether it is still open then would depend on the slice
+            return np.zeros(len(slots), np.bool_)
+        under: Array = np.isin(slots, np.fromiter(watched, np.int64)) & (keep == 1) & (batch.events["late"] == 0)
+        return under
+
+    def _pass_by_full(self, batch: Batch, under: Array, steps: set[int]) -> Array:
+        """`_pass_by` for all keys at once whose incident has its evidence and no step here; returns what is left."""
+        full = [s for s, open_ in self.state.open.items() if open_.events >= EVIDENCE_EVENTS and s not in steps]
+        slots, times = batch.events["slot"], batch.events["ts_us"]
+        mine = under & np.isin(slots, np.array(full, np.int64))
+        at = np.flatnonzero(mine)
+        order = at[np.lexsort((times[at], slots[at]))]
+        keys, first, counts = np.unique(slots[order], return_index=True, return_counts=True)
+        last = times[order][first + counts - 1]
+        self._passed |= dict(zip(keys.tolist(), zip(counts.tolist(), last.tolist(), strict=True), strict=True))
+        return under & ~mine
 
     def _step(self, batch: Batch, i: int, found: list[Any], changed: list[Any], out: Decisions) -> None:
         slot = int(batch.events["slot"][i])
@@ -248,11 +260,14 @@ def strongest(findings: tuple[Finding, ...]) -> list[Finding]:
 
 
 def rung(findings: tuple[Finding, ...]) -> Rung:
-    """What the evidence carries: revocation needs a proof or two families of strong, attested evidence."""
+    """What the evidence carries: revocation needs a proof or two families of strong, attested evidence.
+
+    Volume and errors together are none: every deploy brings both.
+    """
     if any(f.proof for f in findings):
         return "revoke"
     strong = {f.family for f in findings if f.bits > STRONG_BITS and f.authenticated}
-    if len(strong) >= 2:
+    if len(strong) >= 2 and strong - COUNTED:
         return "revoke"
     return "throttle" if strong - {"volume"} else "flag" if strong else "observe"
 

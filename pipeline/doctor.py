@@ -81,6 +81,7 @@ async def check(config: Config) -> list[Finding]:
         ("clickhouse", check_clickhouse),
         ("geo", check_geo),
         ("webhooks", check_webhooks),
+        ("ports", check_ports),
     )
     found = await asyncio.gather(*(_bounded(name, run(config)) for name, run in checks))
     return [finding for findings in found for finding in findings]
@@ -186,6 +187,23 @@ async def check_geo(config: Config) -> list[Finding]:
         advice = "set geo.country_db and geo.asn_db to newer files of your own (GeoLite2, DB-IP, IPinfo)" if old else ""
         findings.append(Finding("warn" if old else "ok", "geo", text, advice))
     return findings
+
+
+async def check_ports(config: Config) -> list[Finding]:
+    """What listens beyond this machine, and who may then do what; nothing where all is on loopback."""
+    from pipeline.intake_http import is_loopback
+
+    intake, found = config.intake, []
+    if not is_loopback(intake.http_host) and not intake.http_token:
+        advice = "set intake.http_token_file, or intake.http_host to 127.0.0.1"
+        text = f"intake.http_host {intake.http_host} without a token: intake --from http will not start"
+        found.append(Finding("fail", "intake", text, advice))
+    for section in ("worker", "respond", "intake"):
+        host = getattr(config, section).metrics_host
+        if not is_loopback(host):
+            text = f"{section}.metrics_host is {host}: whoever reaches it reads metrics, nobody can write"
+            found.append(Finding("warn", "metrics", text, "let only Prometheus and the orchestrator reach that port"))
+    return found
 
 
 async def check_webhooks(config: Config) -> list[Finding]:

@@ -7,6 +7,10 @@
 
 A crash anywhere replays from the last manifest and repeats effects under the same ids; it never loses one. The row sink
 being away does not stop 1; at the bound of waiting rows the runner stops handing in slices (`RowBuffer.room`).
+
+Before 3 the group must take the last manifest's offset from us (`still_ours`). A worker that was thrown out without
+knowing it (frozen, or cut off from the coordinator) may so write one checkpoint more, which harms nobody: it leaves
+alone every page that the last manifest names. A second one would write pages that the new owner goes on from.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -49,6 +54,8 @@ class Emitter:
         publisher: Publisher,
         rows: RowBuffer,
         pages: PageLog,
+        still_ours: Callable[[int], Awaitable[bool]] | None = None,
+        committed: int = 0,
         core_thread: Executor | None = None,
         compressor: Executor | None = None,
     ) -> None:
@@ -60,6 +67,8 @@ class Emitter:
         self._publisher = publisher
         self._rows = rows
         self._pages = pages
+        self._still_ours = still_ours
+        self._committed = committed  # when the state was loaded
         self._core_thread = core_thread
         self._compressor = compressor
         self._busy = asyncio.Lock()
@@ -74,7 +83,7 @@ class Emitter:
         if effects.rows:
             self._rows.add(effects.rows)
 
-    async def checkpoint(self, generation: Callable[[], int], lock: asyncio.Lock) -> int | None:
+    async def checkpoint(self, generation: Callable[[], int], lock: AbstractAsyncContextManager[None]) -> int | None:
         """Steps 2 and 3; returns the offset to commit (step 4), None if there is no state yet.
 
         `lock` is held while a slice runs; here only while changed blocks are copied, so that further slices are
@@ -82,27 +91,45 @@ class Emitter:
         """
         async with self._busy:
             await self._rows.flush()
+            if not await self._may_write():
+                return self.cover
             async with lock:
                 plan = await self._plan(generation())
             return await self._write(plan)
 
     async def adopt(
         self, sides: Sides, generation: Callable[[], int], lock: asyncio.Lock, *, loading: bool = False
-    ) -> None:
+    ) -> bool:
         """Side inputs change: here, and no event is judged before the manifest that names them stands.
 
         While ClickHouse is away a running partition stays with the old ones, else no slice would be judged. One that
-        is `loading` has nothing to be written but the adoption's own row, so it waits for nobody.
+        is `loading` has nothing to be written but the adoption's own row, so it waits for nobody. False: not adopted,
+        the partition may be somebody else's by now.
         """
         async with self._busy:
             if not loading:
                 await self._rows.flush()
+            if not await self._may_write():
+                return False
             async with lock:
-                rows = self.core.adopt(sides)
-                if not rows:  # nothing was adopted
-                    return
-                self._rows.add(rows)
-                await self._write(await self._plan(generation()), flush=not loading)
+                if rows := self.core.adopt(sides):
+                    self._rows.add(rows)
+                    await self._write(await self._plan(generation()), flush=not loading)
+        return True
+
+    async def _may_write(self) -> bool:
+        """Whether the group's answer proves that whoever reads the state after us reads our last manifest.
+
+        Also before the first: who was thrown out while loading has read the epoch of the one who owns the partition
+        now, and would write a higher one. What was loaded is not committed before a manifest of ours stands: one of
+        an earlier writer, still on its way, could replace it.
+        """
+        if self._still_ours is None:
+            return True
+        if await self._still_ours(self._committed if self.cover is None else self.cover):
+            return True
+        log.info("partition %d: no checkpoint, the group has moved on", self.writer.partition)
+        return False
 
     @property
     def sound(self) -> bool:
@@ -147,11 +174,10 @@ class Emitter:
         partition = self.writer.partition
         self.writer.pages_written += len(records)
         self.writer.bytes_written += sum(len(value) for _, value in records)
-        offsets = await _all(self._pages.send(partition, key, value) for key, value in records)
-        self.log_offset = max([self.log_offset, *offsets])
+        self.log_offset = max(self.log_offset, await self._pages.send_all(partition, records))
 
     async def _tombstone(self, keys: Iterable[bytes]) -> None:
-        await _all(self._pages.send(self.writer.partition, key, None) for key in keys)
+        await self._pages.send_all(self.writer.partition, [(key, None) for key in keys])
 
     async def _publish_all(self, effects: Effects) -> None:
         by_key: dict[str, list[Incident]] = {}

@@ -1,5 +1,6 @@
 """Named moments at which a test may kill the process: KEYWATCH_FAULT=after_publish:3 dies at the third time.
 
+`between_pages:2:freeze` stops it there instead, as SIGSTOP does, until somebody sends SIGCONT.
 The moments are those between which the order of effects (`emit.py`) promises that a crash changes nothing. Unset,
 `reach` is an empty function.
 """
@@ -7,6 +8,7 @@ The moments are those between which the order of effects (`emit.py`) promises th
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from typing import Final
 
@@ -28,8 +30,11 @@ KILLED: Final = 137
 
 
 def killer(spec: str) -> Callable[[str], None]:
-    """`moment:n` as a function that ends the process, without any clean-up, when it is called with it n times."""
-    moment, _, times = spec.partition(":")
+    """`moment:n` as a function that ends the process, without any clean-up, when it is called with it n times.
+
+    `moment:n:freeze` is one that stops it.
+    """
+    moment, times, how, *_ = [*spec.split(":"), "", ""]
     if moment not in MOMENTS:
         raise ValueError(f"KEYWATCH_FAULT names no moment: {moment!r}; one of {', '.join(sorted(MOMENTS))}")
     left = int(times or 1)
@@ -38,7 +43,9 @@ def killer(spec: str) -> Callable[[str], None]:
         nonlocal left
         if name == moment:
             left -= 1
-            if left == 0:
+            if left == 0 and how == "freeze":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            elif left == 0:
                 os._exit(KILLED)
 
     return reach_counting

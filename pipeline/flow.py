@@ -15,18 +15,18 @@ from detectors import DETECTORS, fuse
 from detectors.detector import config_record
 from detectors.fusion import Settings
 from pipeline import admit, aggregate, columns
-from pipeline.batch import Batch
+from pipeline.batch import Batch, Fields
 from pipeline.config import Config
 from pipeline.core import Effects, Rows, Sides, Slice
 from pipeline.decide import Decider, Decisions
 from pipeline.decode import Decoded, decode, reject
-from pipeline.enrich import Enricher, hash64
+from pipeline.enrich import Enricher
 from pipeline.formats import sees_of
+from pipeline.geo.provider import Place
 from pipeline.partitioner import PARTITIONERS
 from pipeline.reject_limits import check
 from pipeline.state import Identity, Pool, State
 from schemas.event import Event
-from schemas.key import Key
 
 Array = np.ndarray[Any, Any]
 NEVER_US = np.iinfo(np.int64).max
@@ -51,8 +51,7 @@ class KeyCore:
         self._found = np.zeros(4096, fuse.FOUND)
         self._changed = np.zeros(1024, fuse.CHANGED)
         self._next_final_us = {"minutes": NEVER_US, "hours": NEVER_US, "sources": NEVER_US}
-        self._last_seen: dict[int, tuple[str, str, int, str]] = {}
-        self._prefix_hash: dict[str, int] = {}
+        self._last_seen: dict[int, tuple[Place, str]] = {}  # slot -> where and in what environment it was used last
         self._enricher = Enricher(sides.geo, sees_of)
         self._state.shared.used = 1
         self._first_adoption: Rows = {}
@@ -123,11 +122,12 @@ class KeyCore:
         check(self._state.meta, self._config.worker, self.partition, len(batch.offsets), decoded.rejects)
         effects.rejects = decoded.rejects
         effects.rows, self._first_adoption = self._first_adoption, {}
-        ts_us = np.fromiter((event.ts_us for event in decoded.events), np.int64, len(decoded.events))
+        told, at = decoded.fields(), np.asarray(decoded.at, np.int64)
         before, after = admit.watermarks(
-            batch, decoded.at, ts_us, self._state.meta.watermark_us, _us(self._config.worker.lateness_s)
-        )
-        self._judge_all(decoded.events, [batch.offsets[i] for i in decoded.at], before, effects)
+            batch, at, np.asarray(told.ts_us, np.int64), self._state.meta.watermark_us,
+            _us(self._config.worker.lateness_s),
+        )  # fmt: skip
+        self._judge_all(decoded.events, told, np.asarray(batch.offsets, np.int64)[at], before, effects)
         self._state.meta.watermark_us = after
         self._state.meta.next_offset = batch.next
         self._finish(after, effects)
@@ -148,38 +148,43 @@ class KeyCore:
 
     # -- the way of an event --------------------------------------------------------------------------------------
 
-    def _judge_all(self, events: Sequence[Event], offsets: Sequence[int], before: Array, effects: Effects) -> None:
+    def _judge_all(
+        self, events: Sequence[Event], told: Fields, offsets: Array, before: Array, effects: Effects
+    ) -> None:
         at, full = 0, False
         while at < len(events):
             limit = self._config.worker.max_keys_per_partition
-            some = events[at : at + 1] if full else events[at:]  # the next one may find a key that can be evicted
+            end = at + 1 if full else len(events)  # the next one may find a key that can be evicted
+            some = told.part(at, end)
             slots = admit.slots(self._state, some, self._sides.catalogue.get, limit, full=full)
-            end = at + len(slots)
+            found = at + len(slots)
             if slots:
-                self._judge(events[at:end], slots, offsets[at:end], before[at:end], effects)
-            full = end < at + len(some) and not self._evict(int(before[end]), effects)
-            at = end
+                judged = some.part(0, len(slots))
+                self._judge(events[at:found], judged, np.array(slots), offsets[at:found], before[at:found], effects)
+            full = found < end and not self._evict(int(before[found]), effects)
+            at = found
 
     def _judge(
-        self, events: Sequence[Event], slots: list[int], offsets: Sequence[int], before: Array, effects: Effects
+        self, events: Sequence[Event], told: Fields, slots: Array, offsets: Array, before: Array, effects: Effects
     ) -> None:
         state = self._state
-        identity = state.identity
-        declared: list[Key | None] = [identity[slot].declared if slot >= 0 else None for slot in slots]  # type: ignore[union-attr]
-        rich = self._enricher.columns(events, offsets, declared)
+        declared = state.declared_of(slots)
+        rich = self._enricher.columns(events, offsets, declared, told)
         first_us = np.zeros(len(events), np.int64)
-        batch = Batch(events, declared, rich.columns, rich.places, rich.clients, rich.routes, first_us)
+        batch = Batch(
+            events, told, declared, rich.columns, rich.places, rich.clients, rich.routes, rich.words, first_us,
+        )  # fmt: skip
         numbers = batch.events
         numbers["slot"] = slots
         numbers["late"] = numbers["ts_us"] < before
         keep = np.ones(len(events), np.uint8)
         repeats = admit.first_time(numbers, state.book.data, keep, first_us)
-        touched = np.unique(numbers["slot"][numbers["slot"] >= 0])
+        touched = numbers["slot"][numbers["slot"] >= 0]
         state.keys.touch(touched)
         state.book.touch(touched)
         state.shared.dirty[0] = True
         found, changed = self._detect(numbers)
-        minute, hour = self._aggregate(batch, before)
+        minute, hour = self._aggregate(batch, rich.prefixes, before)
         self._mark_top(found, minute, hour)
         decided = self._decider.decide(batch, keep, found, changed)
         self._emit(batch, keep, decided, effects)
@@ -198,7 +203,7 @@ class KeyCore:
             changed.append(self._changed[:n_changed].copy())
         return np.concatenate(found), np.concatenate(changed)
 
-    def _aggregate(self, batch: Batch, before: Array) -> tuple[Array, Array]:
+    def _aggregate(self, batch: Batch, prefixes: Array, before: Array) -> tuple[Array, Array]:
         state, events, lateness_us = self._state, batch.events, _us(self._config.worker.lateness_s)
         touched = []
         for name, head, period_us in WINDOWS:
@@ -211,30 +216,20 @@ class KeyCore:
             )  # fmt: skip
             self._changed_windows(name, pool, at)
             touched.append(at)
-        self._aggregate_sources(batch, before, lateness_us)
+        self._aggregate_sources(batch, prefixes, before, lateness_us)
         return touched[0], touched[1]
 
-    def _aggregate_sources(self, batch: Batch, before: Array, lateness_us: int) -> None:
+    def _aggregate_sources(self, batch: Batch, prefixes: Array, before: Array, lateness_us: int) -> None:
         pool, n = self._state.sources, len(batch.events)
         if pool.reserve(n):
             self._state.reindex_sources()
         at, made = np.empty(n, np.int64), np.empty(n, np.uint8)
         pool.n_free = aggregate.add_sources(
-            batch.events, before, self._prefixes(batch), pool.rows, self._state.source_index, pool.free, pool.n_free,
+            batch.events, before, prefixes, pool.rows, self._state.source_index, pool.free, pool.n_free,
             at, made, aggregate.HOUR_US, lateness_us,
         )  # fmt: skip
         _write_texts(pool.rows, at, np.flatnonzero(made), batch)
         self._changed_windows("sources", pool, at)
-
-    def _prefixes(self, batch: Batch) -> Array:
-        """A 64-bit hash of each event's address prefix; the table only spares work and is bounded."""
-        known = self._prefix_hash
-        if len(known) > 1 << 16:
-            known.clear()
-        prefixes = [place.prefix for place in batch.places]
-        for prefix in set(prefixes) - known.keys():
-            known[prefix] = hash64(prefix.encode())
-        return np.fromiter(map(known.__getitem__, prefixes), np.uint64, len(prefixes))
 
     def _changed_windows(self, name: str, pool: Pool, at: Array) -> None:
         touched = at[at >= 0]  # a row may come several times: sorting them out costs more
@@ -251,14 +246,14 @@ class KeyCore:
 
     def _emit(self, batch: Batch, keep: Array, decided: Decisions, effects: Effects) -> None:
         one_in = max(1, self._config.clickhouse.sample_one_in)
-        chosen = np.flatnonzero(keep if one_in == 1 else keep & (batch.events["request"] % one_in == 0)).tolist()
+        chosen = np.flatnonzero(keep if one_in == 1 else keep & (batch.events["request"] % one_in == 0))
         self._remember(batch)
         out = effects.rows
         columns.extend(out, "requests", columns.requests(batch, chosen, self._epoch, self.partition, one_in))
         columns.extend(out, "findings", columns.findings(decided, self._epoch, self.partition))
         columns.extend(out, "incidents", columns.incidents(decided.incidents))
         if decided.evidence:
-            events = [i for _, i in decided.evidence]
+            events = np.array([i for _, i in decided.evidence])
             copies = columns.requests(batch, events, self._epoch, self.partition, 1)
             columns.extend(out, "evidence", {"incident_id": [x for x, _ in decided.evidence], **copies})
         effects.incidents += decided.incidents
@@ -267,10 +262,9 @@ class KeyCore:
         """The newest event of each key, for `keys_last_used`."""
         slots = batch.events["slot"]
         last_us = self._state.book.data["last_us"][slots]  # a late event is not the newest
-        newest = {int(slots[i]): int(i) for i in np.flatnonzero((slots >= 0) & (batch.events["ts_us"] == last_us))}
-        for slot, i in newest.items():
-            place = batch.places[i]
-            self._last_seen[slot] = (place.text, place.country, place.asn, batch.source[i].environment)
+        at = np.flatnonzero((slots >= 0) & (batch.events["ts_us"] == last_us))  # of one key's several the last counts
+        seen = zip(batch.places.take(at), batch.words["environment"].take(at), strict=True)
+        self._last_seen.update(zip(slots[at].tolist(), seen, strict=True))
 
     def _finish(self, watermark_us: int, effects: Effects) -> None:
         """What the watermark has passed: incidents that end, windows that are final."""
@@ -346,12 +340,11 @@ class KeyCore:
         if not self._partitions:
             return decoded
         home, known = PARTITIONERS[self._config.worker.partitioner], self._state.slots
-        strays = [
-            i for i, event in enumerate(decoded.events)
-            if event.key_id not in known and home(event.key_id.encode(), self._partitions) != self.partition
-        ]  # fmt: skip
+        new = set(decoded.fields().key_id) - known.keys()
+        away = {key_id for key_id in new if home(key_id.encode(), self._partitions) != self.partition}
+        strays = [i for i, event in enumerate(decoded.events) if event.key_id in away] if away else []
         for i in reversed(strays):
-            decoded.rejects.append(reject(batch, decoded.at[i], "wrong_partition", STRAY))
+            decoded.rejects.append(reject(batch, decoded.at[i], "wrong_partition", STRAY, decoded.events[i]))
             del decoded.events[i], decoded.at[i]
         return decoded
 
@@ -380,10 +373,10 @@ TABLE_OF = {"minutes": "requests_1m", "hours": "requests_1h", "sources": "key_so
 
 def _write_texts(rows: Array, at: Array, made: Array, batch: Batch) -> None:
     """What the new rows of sources are called; column by column, since a record of numpy's costs 2 us a field."""
-    new, events = at[made], made.tolist()
-    rows["prefix"][new] = [batch.places[i].prefix for i in events]
-    rows["client"][new] = [batch.clients[i].encode()[:40] for i in events]
-    rows["route"][new] = [batch.routes[i].encode()[:160] for i in events]
+    new = at[made]
+    rows["prefix"][new] = [place.prefix for place in batch.places.take(made)]
+    rows["client"][new] = [text.encode()[:40] for text in batch.clients.take(made)]
+    rows["route"][new] = [text.encode()[:160] for text in batch.routes.take(made)]
 
 
 def _us(seconds: float) -> int:

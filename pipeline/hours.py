@@ -63,7 +63,7 @@ class Hours:
 
     def clock(self, seconds: Ints, declared: Sequence[Key | None]) -> Clock:
         """`seconds` since 1970 UTC per event; `declared` what the catalogue says of each event's key."""
-        if all(key is None for key in declared):
+        if not any(declared):
             none = np.full(len(seconds), -1, np.int64)
             return Clock(none, none, np.zeros(len(seconds), np.int64))
         if len(self._keys) > MOST_CACHED:

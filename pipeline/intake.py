@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final, Literal
 
@@ -71,9 +71,16 @@ def route(raw: bytes, format: str, options: Options, position: str) -> list[Outg
 
     The position of a record is `position/index`, index from 0, so that it does not depend on what else was read.
     """
-    records = [place(record, f"{position}/{index}") for index, record in enumerate(decode(raw, format, options))]
-    payload = raw if len(records) == 1 else b""
-    return [outgoing(record, format, payload, len(raw)) for record in records]
+    return list(stream(raw, format, options, position))
+
+
+def stream(raw: bytes, format: str, options: Options, position: str) -> Iterator[Outgoing]:
+    """`route`, one by one: a message of a megabyte may hold a million records."""
+    placed = (place(record, f"{position}/{index}") for index, record in enumerate(decode(raw, format, options)))
+    head, second = next(placed, None), next(placed, None)
+    payload = raw if second is None else b""
+    some = (each for each in (head, second) if each is not None)
+    yield from (outgoing(record, format, payload, len(raw)) for record in chain(some, placed))
 
 
 def outgoing(record: Event | Refused, format: str, payload: bytes = b"", size_bytes: int = 0) -> Outgoing:
@@ -157,7 +164,7 @@ class Pump:
 
     async def take(self, messages: Iterable[Outgoing]) -> None:
         """Write all; raises Retry where a part of them was not acknowledged (all may be written again)."""
-        for batch in _batches(messages):
+        for batch in batches(messages):
             admitted = [each for each in map(self._admit, batch) if each is not None]
             # Tasks start in this order and aiokafka appends without awaiting while it has room: order is kept per key.
             results = await asyncio.gather(*map(self._publish, admitted), return_exceptions=True)
@@ -198,7 +205,7 @@ class Pump:
                 METRICS.events_rejected.labels(message.reason).inc()
 
 
-def _batches(messages: Iterable[Outgoing], size: int = BATCH_EVENTS) -> Iterator[list[Outgoing]]:
+def batches(messages: Iterable[Outgoing], size: int = BATCH_EVENTS) -> Iterator[list[Outgoing]]:
     stream = iter(messages)
     while batch := list(islice(stream, size)):
         yield batch
@@ -208,7 +215,7 @@ async def from_files(config: Config, paths: Sequence[Path], pump: Pump, stop: as
     """All records of the files in the order of their times, as `replay` reads them; ends with the last one."""
     lateness_us = round(config.worker.lateness_s * 1e6)
     records = ordered(paths, config.intake.format, options_of(config), lateness_us)
-    for batch in _batches(outgoing(record, config.intake.format) for record in records):
+    for batch in batches(outgoing(record, config.intake.format) for record in records):
         if stop.is_set():
             raise Fatal(
                 "stopped before the end of the files; run it again from the start into an empty topic: a repeat counts "

@@ -17,7 +17,8 @@ from aiohttp import web
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError, Fatal, Retry
-from pipeline.intake import Pump, options_of, route
+from pipeline.formats.envelope import GZIP_MAGIC
+from pipeline.intake import Pump, options_of, stream
 from pipeline.metrics import METRICS
 
 MAX_BODY_BYTES: Final = 4 << 20
@@ -27,6 +28,9 @@ MARK_S: Final = 5.0
 """How often it says that it lives."""
 MAX_AT_ONCE: Final = 64
 """Bodies in work; more are told 503, so that memory stays within 64 * 4 MB."""
+SMALL_BYTES: Final = 256 << 10
+MAX_LARGE: Final = 2
+"""Bodies in gzip, or above SMALL_BYTES, that are unpacked at once; the others wait: each may take 300 MB."""
 
 
 async def from_http(config: Config, pump: Pump, stop: asyncio.Event, bound: asyncio.Future[int] | None = None) -> None:
@@ -58,7 +62,7 @@ async def _listen(site: web.TCPSite, config: Config) -> None:
 
 def make_app(config: Config, pump: Pump) -> web.Application:
     """The application. Raises ConfigError for an address others can reach without a token."""
-    if not config.intake.http_token and not _is_loopback(config.intake.http_host):
+    if not config.intake.http_token and not is_loopback(config.intake.http_host):
         raise ConfigError("set intake.http_token, or listen on 127.0.0.1: whoever can write events can frame a key")
     endpoint = _Endpoint(config, pump)
     app = web.Application(client_max_size=MAX_BODY_BYTES)
@@ -66,7 +70,8 @@ def make_app(config: Config, pump: Pump) -> web.Application:
     return app
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -81,6 +86,7 @@ class _Endpoint:
         self._pump = pump
         self._options = options_of(config)
         self._room = asyncio.Semaphore(MAX_AT_ONCE)
+        self._large = asyncio.Semaphore(MAX_LARGE)
 
     async def post(self, request: web.Request) -> web.Response:
         """200 acknowledged, 401 wrong token, 413 too large, 503 try again."""
@@ -90,7 +96,9 @@ class _Endpoint:
             return _try_again("too many bodies at once")
         async with self._room:
             body = await request.read()  # aiohttp answers 413 by itself
-            return await self._take(body)
+            large = body.startswith(GZIP_MAGIC) or len(body) > SMALL_BYTES
+            async with self._large if large else contextlib.nullcontext():
+                return await self._take(body)
 
     def _allowed(self, request: web.Request) -> bool:
         """`Authorization: Bearer TOKEN` or `X-Keywatch-Token: TOKEN` (Kong's http-log can set either)."""
@@ -105,7 +113,7 @@ class _Endpoint:
         METRICS.events_consumed.labels("http").inc()
         try:
             async with asyncio.timeout(ACK_S):
-                await self._pump.take(route(body, self._config.intake.format, self._options, position))
+                await self._pump.take(stream(body, self._config.intake.format, self._options, position))
         except (Retry, Fatal, TimeoutError):
             return _try_again("the broker did not acknowledge")
         return web.Response(text="ok\n")

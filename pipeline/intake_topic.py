@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
@@ -10,7 +11,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from pipeline.config import Config
 from pipeline.errors import Fatal
 from pipeline.formats import Options
-from pipeline.intake import Outgoing, Pump, options_of, route
+from pipeline.intake import Outgoing, Pump, batches, options_of, stream
 from pipeline.metrics import METRICS
 from pipeline.sinks.kafka import by_consequence, client_settings
 
@@ -45,14 +46,16 @@ async def _one_fetch(consumer: AIOKafkaConsumer, config: Config, pump: Pump) -> 
     options = options_of(config)
     for tp, records in fetched.items():
         METRICS.events_consumed.labels(tp.topic).inc(len(records))
-        await pump.persist([out for record in records for out in _routed(record, config.intake.format, options)])
+        outgoing = (out for record in records for out in _routed(record, config.intake.format, options))
+        for batch in batches(outgoing):  # never all at once: records may unpack to a million each
+            await pump.persist(batch)
         await _commit(consumer, tp, records[-1].offset + 1)
 
 
-def _routed(record: ConsumerRecord, format: str, options: Options) -> list[Outgoing]:
+def _routed(record: ConsumerRecord, format: str, options: Options) -> Iterator[Outgoing]:
     if record.value is None:  # a tombstone says nothing
-        return []
-    return route(record.value, format, options, f"{record.topic}/{record.partition}/{record.offset}")
+        return iter(())
+    return stream(record.value, format, options, f"{record.topic}/{record.partition}/{record.offset}")
 
 
 async def _commit(consumer: AIOKafkaConsumer, tp: TopicPartition, offset: int) -> None:

@@ -87,7 +87,10 @@ def _differences(before: Key, after: Key) -> Iterator[tuple[str, Any, Any]]:
 
 
 def read_csv(path: Path) -> list[Key]:
-    """Columns are fields of schemas.key.Key; lists are separated by blanks or `;`, hours are `08:00-19:00 01234`."""
+    """Columns are fields of schemas.key.Key; lists are separated by blanks or `;`, hours are `08:00-19:00 01234`.
+
+    A key of which the file does not say `protected = false` is protected: nothing acts on it by itself.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
@@ -115,10 +118,10 @@ def _csv_fields(row: Mapping[str | None, Any], where: str) -> dict[str, Any]:
     if None in row or None in row.values():
         raise ConfigError(f"{where}: more or fewer fields than columns")
     texts = {str(name): str(value).strip() for name, value in row.items()}
-    fields: dict[str, Any] = {name: value for name, value in texts.items() if value}
+    fields: dict[str, Any] = {"protected": True} | {name: value for name, value in texts.items() if value}
     for name in _LISTS:
         fields[name] = tuple(re.split(r"[;\s]+", texts.get(name, ""))) if texts.get(name) else ()
-    for name in fields.keys() & set(_YES_NO):
+    for name in {name for name, value in texts.items() if value} & set(_YES_NO):
         if texts[name].lower() not in _TRUTH:
             raise ConfigError(f"{where}: {name} must be true or false")
         fields[name] = _TRUTH[texts[name].lower()]
@@ -156,7 +159,7 @@ def _json(path: Path) -> Any:
         return msgspec.json.decode(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError):
         raise ConfigError(f"{path}: not JSON") from None
 
 
@@ -185,6 +188,10 @@ def _items(entry: Any, name: str) -> list[Any]:
     return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
+def _texts(value: Any) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, list) else []
+
+
 def _get(entry: Any, outer: str, inner: str) -> Any:
     nested = entry.get(outer)
     return nested.get(inner) if isinstance(nested, dict) else nested
@@ -194,7 +201,7 @@ def _kong_key(credential: Mapping[str, Any], consumer: Mapping[str, Any], where:
     """A credential without an id can't be told from another: decK leaves ids out unless asked (`--with-id`)."""
     if not credential.get("id"):
         raise ConfigError(f"{where}: has no id; dump with `deck gateway dump --with-id`")
-    tags = [str(tag) for tag in (credential.get("tags") or ())]
+    tags = _texts(credential.get("tags"))
     owner = str(consumer.get("username") or consumer.get("custom_id") or "")[:128]
     ended = credential.get("ttl") == 0
     return _key(
@@ -217,7 +224,7 @@ def read_aws(path: Path) -> list[Key]:
 
 def _aws_key(item: Mapping[str, Any], where: str) -> Key:
     tags = item.get("tags") if isinstance(item.get("tags"), dict) else {}
-    stages = [str(stage).rpartition("/")[2] for stage in (item.get("stageKeys") or ())]
+    stages = [str(stage).rpartition("/")[2] for stage in _texts(item.get("stageKeys"))]
     return _key(
         {"key_id": str(item.get("id") or ""), "owner": str((tags or {}).get("owner") or item.get("name") or "")[:128],
          "created_at": _rfc3339(item.get("createdDate")), "environment": _environment(stages),
@@ -239,6 +246,6 @@ def _rfc3339(value: Any) -> str:
             moment = datetime.fromtimestamp(value, UTC)
         else:
             moment = datetime.fromisoformat(str(value))
+        return moment.astimezone(UTC).isoformat().replace("+00:00", "Z") if moment.tzinfo else ""
     except (ValueError, OverflowError, OSError):
         return ""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z") if moment.tzinfo else ""

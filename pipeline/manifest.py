@@ -73,6 +73,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     writers: dict[int, tuple[int, str]]  # number -> (epoch, member)
     tables: dict[str, TableState]
     layout: str  # fingerprint of all tables' dtypes and block sizes
+    partitions: int = 0  # of the requests topic when it was written; 0: by a version that did not say
 
 
 _key_out = msgspec.msgpack.Encoder()

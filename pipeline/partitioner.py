@@ -31,5 +31,15 @@ def _crc32(key: bytes, partitions: int) -> int:
     return zlib.crc32(key) % partitions
 
 
+def moved(requests: str, before: int, now: int) -> str:
+    """What to say, and to do, where a topic's number of partitions is no longer the one that state was kept for."""
+    return (
+        f"{requests} has {now} partitions, the state in the pages topic is of {before}: with another number a key's "
+        "events lie on another partition than what is known of it. Stop producers and all workers, then "
+        f"`keywatch state export FILE` and `keywatch state import FILE --partitions {now}` "
+        "(deploy/RUNBOOK.md, Partition change)"
+    )
+
+
 PARTITIONERS: Final[dict[str, Callable[[bytes, int], int]]] = {"murmur2": _murmur2, "crc32": _crc32}
 """name -> (key, number of partitions) -> partition."""

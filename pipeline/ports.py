@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
-Columns = Mapping[str, Sequence[Any]]
-"""One table's rows by column, all of equal length; names and types as in `schemas/rows.py`."""
+from pipeline.column import Columns
+
+__all__ = ["Columns", "Headers", "PageLog", "Publisher", "RowSink"]
+
 Headers = Sequence[tuple[str, bytes]]
 
 
@@ -14,7 +16,7 @@ class RowSink(Protocol):
     """Where rows go (ClickHouse). Rows are full values: writing them twice is harmless."""
 
     async def write(self, table: str, rows: Columns) -> None:
-        """Write and await the acknowledgement. Raises `Retry` where the same rows may be sent again later."""
+        """Write and await the acknowledgement; columns as in `schemas/rows.py`. Raises `Retry`: send the same again."""
 
     async def close(self) -> None:
         """Release connections."""
@@ -34,3 +36,6 @@ class PageLog(Protocol):
 
     async def send(self, partition: int, key: bytes, value: bytes | None) -> int:
         """Send one page (None is a tombstone), await the acknowledgement, return its offset. Raises `Fatal`."""
+
+    async def send_all(self, partition: int, records: Sequence[tuple[bytes, bytes | None]]) -> int:
+        """As `send` for each, in order; returns the offset of the last one, -1 of none."""

@@ -112,10 +112,9 @@ def _load_table(state: LoadedState, table: str, pages: Mapping[bytes, bytes], na
     state.directory.blocks[table] = entries
     state.directory.pages[table] = dict(places)
     state.pages[table] = {}
-    for block in np.flatnonzero(entries["chunks"]):
-        entry = entries[block]
-        place = Place(int(entry["writer"]), int(entry["version"]), int(entry["chunks"]), int(entry["crc"]))
-        state.pages[table][int(block)] = _value(state, "page", table, int(block), place, pages, named)
+    written = np.flatnonzero(entries["chunks"])
+    for block, entry in zip(written.tolist(), entries[written].tolist(), strict=True):
+        state.pages[table][block] = _value(state, "page", table, block, Place(*entry), pages, named)
 
 
 def _value(
@@ -169,7 +168,7 @@ def _fill_array(array: PagedArray, state: LoadedState) -> None:
         rows_written = max(rows_written, start + len(rows))
         target = array.data[start : start + len(rows)]
         if same:
-            target[:] = rows
+            target.view(np.uint8)[:] = rows.view(np.uint8)  # numpy copies records field by field
         else:
             migrate(rows, target)
     array.used = table.used
@@ -202,9 +201,9 @@ def _write_anew(state: LoadedState, table: str) -> None:
     del directory.blocks[table], directory.pages[table]
 
 
-def writer_of(state: LoadedState, topic_epoch: str, member: str) -> Checkpoint:
-    """The writer that goes on from a loaded state, after `fill`."""
-    checkpoint = Checkpoint(state.partition, topic_epoch, state.epoch + 1, member, state.directory)
+def writer_of(state: LoadedState, topic_epoch: str, member: str, partitions: int = 0) -> Checkpoint:
+    """The writer that goes on from a loaded state, after `fill`; `partitions` of the requests topic."""
+    checkpoint = Checkpoint(state.partition, topic_epoch, state.epoch + 1, member, state.directory, partitions)
     checkpoint.garbage = list(state.garbage)
     if state.manifest is not None:
         checkpoint.garbage.append(_own_key(state.manifest))

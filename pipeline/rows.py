@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
+from pipeline.column import Columns, count, join_rows
 from pipeline.core import Rows
 from pipeline.errors import Retry
 from pipeline.faults import reach
@@ -22,17 +24,15 @@ FIRST_WAIT_S: Final = 0.05
 LONGEST_WAIT_S: Final = 5.0
 
 
-def count_rows(rows: Rows) -> int:
+def count_rows(rows: Mapping[str, Columns]) -> int:
     """Rows in all tables together."""
-    return sum(len(next(iter(columns.values()), [])) for columns in rows.values())
+    return sum(count(columns) for columns in rows.values())
 
 
-def append_rows(target: Rows, rows: Rows) -> None:
-    """Add rows to what waits, column by column."""
+def append_rows(target: Rows, rows: Mapping[str, Columns]) -> None:
+    """Add rows to what waits, column by column; what was handed in stays as it is."""
     for table, columns in rows.items():
-        mine = target.setdefault(table, {})
-        for name, values in columns.items():
-            mine.setdefault(name, []).extend(values)
+        target[table] = join_rows([target[table], columns]) if table in target else columns
 
 
 class RowBuffer:
@@ -42,8 +42,8 @@ class RowBuffer:
         self._sink = sink
         self._insert_s = insert_s
         self._bound = max_pending_rows
-        self._open: Rows = {}
-        self._sealed: list[tuple[str, dict[str, list[Any]]]] = []  # tables that are being written: not touched again
+        self._open: dict[str, list[Columns]] = {}  # as they came: joined once, when they are written
+        self._sealed: list[tuple[str, list[Columns]]] = []  # tables that are being written: not touched again
         self._lock = asyncio.Lock()
         self._room = asyncio.Event()
         self._room.set()
@@ -51,9 +51,10 @@ class RowBuffer:
         self.rows_written = 0
         self.retries = 0
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: Mapping[str, Columns]) -> None:
         """Take rows in."""
-        append_rows(self._open, rows)
+        for table, columns in rows.items():
+            self._open.setdefault(table, []).append(columns)
         self.pending_rows += count_rows(rows)
         if self.full and self._room.is_set():
             self._room.clear()
@@ -88,17 +89,19 @@ class RowBuffer:
 
     async def _write_sealed(self) -> None:
         while self._sealed:
-            table, columns = self._sealed[0]
+            table, parts = self._sealed[0]
+            columns = await asyncio.to_thread(join_rows, parts) if len(parts) > 1 else parts[0]
+            self._sealed[0] = (table, [columns])
             await self._write(table, columns)
             self._sealed.pop(0)
-            written = count_rows({table: columns})
+            written = count(columns)
             self.pending_rows -= written
             self.rows_written += written
             METRICS.clickhouse_insert_rows.labels(table).inc(written)
             if not self.full:
                 self._room.set()
 
-    async def _write(self, table: str, columns: dict[str, list[Any]]) -> None:
+    async def _write(self, table: str, columns: Columns) -> None:
         wait_s = FIRST_WAIT_S
         while True:
             try:

@@ -20,7 +20,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -226,6 +226,7 @@ def is_clean(item: Event | bytes) -> bool:
         and (event.user_agent in _texts or _clean_text(event.user_agent))
         and (event.route in _paths or _clean_path(event.route))
         and (event.scope in _texts or _clean_text(event.scope))
+        and (event.source in _texts or _clean_text(event.source))
         and _clean_request_id(event.request_id)
         and _clean_address(event.client_ip)
     )
@@ -234,7 +235,7 @@ def is_clean(item: Event | bytes) -> bool:
 def all_clean(
     key_ids: Collection[str],
     paths: Collection[str],  # routes, too: they follow the same rule
-    texts: Iterable[str],  # user agents and scopes
+    texts: Iterable[str],  # user agents, scopes and sources
     request_ids: Iterable[str],
     addresses: Collection[str],
 ) -> bool:
@@ -246,6 +247,30 @@ def all_clean(
         and (max(map(len, addresses), default=0) < SHORT_CHARS or all(map(_clean_address, set(addresses))))
         and _clean_request_ids("\n".join(("", *request_ids)))
     )
+
+
+def unclean(events: Sequence[Event]) -> list[int]:
+    """Indices of the events that are not clean; as `all_clean`, for slices that are known to hold some."""
+    paths = [event.path for event in events]
+    routes = {event.route for event in events}
+    keys = _fouls(_suspects([event.key_id for event in events]) - _keys, _clean_key)
+    fouls = _fouls(_suspects([*paths, *routes]) - _paths, _clean_path)
+    texts = _fouls(
+        {*[e.user_agent for e in events], *[e.scope for e in events], *{e.source for e in events}} - _texts,
+        _clean_text,
+    )
+    requests = [event.request_id for event in events]
+    ids = set() if _clean_request_ids("\n".join(("", *requests))) else _fouls(set(requests), _clean_request_id)
+    addresses = _fouls({event.client_ip for event in events}, _clean_address)
+    return [
+        i for i, e in enumerate(events)
+        if e.path in fouls or e.request_id in ids or e.user_agent in texts or e.key_id in keys or e.route in fouls
+        or e.scope in texts or e.source in texts or e.client_ip in addresses
+    ]  # fmt: skip
+
+
+def _fouls(texts: set[str], clean: Callable[[str], bool]) -> set[str]:
+    return {text for text in texts if not clean(text)}
 
 
 def _suspects(texts: Collection[str]) -> set[str]:
@@ -271,8 +296,8 @@ def _clean_request_ids(lines: str) -> bool:
 def scrub(event: Event) -> Event | str:
     """The event without any secret, or the reject reason "secret" where the key id is one.
 
-    Queries go always; a secret in path or route becomes `{secret}`; user agent, scope and request id that hold one
-    are blanked. A clean event comes back as the same object.
+    Queries go always; a secret in path or route becomes `{secret}`; user agent, scope, source and request id that hold
+    one are blanked. A clean event comes back as the same object.
     """
     if is_clean(event):
         return event
@@ -284,6 +309,7 @@ def scrub(event: Event) -> Event | str:
         route=clean_path(event.route),
         user_agent=_or_blank(event.user_agent, _clean_text),
         scope=_or_blank(event.scope, _clean_text),
+        source=_or_blank(event.source, _clean_text),
         request_id=_or_blank(event.request_id, _clean_request_id),
         client_ip=_or_blank(event.client_ip, _clean_address),
     )
@@ -306,10 +332,16 @@ def may_hold_secret(raw: bytes) -> bool:
 
 
 _PROCESS_PEPPER: Final = os.urandom(32)
+_HASHED_BYTES: Final = 2_048
 
 
 def keyed_hash(raw: bytes) -> str:
-    """16 hex digits by a pepper that lives as long as the process: tells equal payloads, and tells nothing else."""
+    """16 hex digits by a pepper that lives as long as the process: tells equal payloads, and tells nothing else.
+
+    Of a long one length, beginning and end count: a flood of large records must not cost a millisecond each.
+    """
+    if len(raw) > 2 * _HASHED_BYTES:
+        raw = b"%d:" % len(raw) + raw[:_HASHED_BYTES] + raw[-_HASHED_BYTES:]
     return hashlib.blake2b(raw, key=_PROCESS_PEPPER, digest_size=8).hexdigest()
 
 

@@ -14,7 +14,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 def test_every_dependency_is_locked() -> None:
     locked = {line.partition("==")[0].lower().replace("_", "-") for line in lines("constraints.txt")}
     extras = PROJECT["project"]["optional-dependencies"]
-    wanted = [*PROJECT["project"]["dependencies"], *extras["demo"], *extras["dev"]]
+    wanted = [*PROJECT["project"]["dependencies"], *extras["demo"], *extras["dev"], *extras["bench"]]
     names = {re.split(r"[\[<>=;~! ]", each)[0].lower().replace("_", "-") for each in wanted} - {"keywatch"}
     assert names - {"backports.zstd"} <= locked
 

@@ -17,8 +17,8 @@ from pipeline.sinks.kafka import side_consumer
 from schemas.event import Event
 
 
-async def measure(brokers: str, topic: str, partitions: int, total: int) -> float:
-    """Events per second."""
+async def measure(brokers: str, topic: str, partitions: int, total: int) -> Clock:
+    """A clock that has run."""
     decode = msgspec.json.Decoder(Event).decode
     clock, done = Clock(total), 0
     async with side_consumer(Kafka(brokers=brokers), max_partition_fetch_bytes=1 << 20) as consumer:
@@ -27,9 +27,9 @@ async def measure(brokers: str, topic: str, partitions: int, total: int) -> floa
         while not clock.at(done):
             for records in (await consumer.getmany(timeout_ms=500)).values():
                 done += len([decode(record.value) for record in records])
-    return clock.per_s
+    return clock
 
 
 if __name__ == "__main__":
     brokers, topic, partitions, total = sys.argv[1:]
-    sys.stdout.write(f"{asyncio.run(measure(brokers, topic, int(partitions), int(total)))}\n")
+    sys.stdout.write(asyncio.run(measure(brokers, topic, int(partitions), int(total))).told())

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from aiokafka import AIOKafkaProducer
 
 from pipeline.config import Kafka
@@ -21,6 +22,8 @@ AGENTS: Final = (
 )  # fmt: skip
 FIRST_OCTETS: Final = (3, 8, 13, 18, 34, 52, 80, 91, 104, 185)
 STATUSES: Final = ((200, 0.95), (201, 0.02), (404, 0.015), (403, 0.005), (429, 0.005), (500, 0.005))
+MARK_US: Final = 1_111_111_111_111_111
+"""A time that is easy to find in JSON, to be replaced by another."""
 OUTCOMES: Final = {403: "denied", 429: "rate_limited"}
 
 
@@ -42,10 +45,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 def events(load: Load, start_us: int) -> Iterator[Event]:
     """The log in order of time; the same for the same load and start."""
     rng = np.random.default_rng(load.seed)
-    n = load.events
-    weights = 1.0 / np.arange(1, load.keys + 1) ** load.zipf
-    keys = rng.choice(load.keys, n, p=weights / weights.sum())
-    times = start_us + np.sort(rng.integers(0, n * 1_000_000 // load.per_s, n))
+    n, (keys, since_us) = load.events, _keys_and_times(load, rng)
+    times = start_us + since_us
     status = rng.choice([s for s, _ in STATUSES], n, p=[p for _, p in STATUSES])
     homes = _addresses(rng, load.keys)
     columns: list[Any] = [
@@ -62,6 +63,18 @@ def events(load: Load, start_us: int) -> Iterator[Event]:
         )  # fmt: skip
 
 
+def _keys_and_times(load: Load, rng: np.random.Generator) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    weights = 1.0 / np.arange(1, load.keys + 1) ** load.zipf
+    keys = rng.choice(load.keys, load.events, p=weights / weights.sum())
+    return keys, np.sort(rng.integers(0, load.events * 1_000_000 // load.per_s, load.events))
+
+
+def key_minutes(load: Load) -> int:
+    """Distinct pairs of key and minute in the log, where it begins with a minute: the rows of a window table."""
+    keys, since_us = _keys_and_times(load, np.random.default_rng(load.seed))
+    return len(np.unique(keys.astype(np.int64) * 1_000_000 + since_us // 60_000_000))
+
+
 def _addresses(rng: np.random.Generator, keys: int) -> list[list[str]]:
     """Three of one network for each key."""
     networks = rng.integers(1, 255, (keys, 2)).tolist()
@@ -70,11 +83,11 @@ def _addresses(rng: np.random.Generator, keys: int) -> list[list[str]]:
     return [[f"{first[k]}.{networks[k][0]}.{networks[k][1]}.{host}" for host in hosts[k]] for k in range(keys)]
 
 
-async def fill(kafka: Kafka, topic: str, load: Load, start_us: int) -> int:
-    """Write the log to a topic that exists; returns the number of events."""
+async def fill(kafka: Kafka, topic: str, log: Iterator[Event]) -> int:
+    """Write a log to a topic that exists, with `kafka.partitions`; returns the number of events."""
     producer = AIOKafkaProducer(**client_settings(kafka), acks="all", max_batch_size=history.BATCH_BYTES)
     await producer.start()
     try:
-        return await history.produce(producer, topic, load.partitions, events(load, start_us))
+        return await history.produce(producer, topic, kafka.partitions, log)
     finally:
         await producer.stop()

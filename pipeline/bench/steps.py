@@ -2,6 +2,13 @@
 
 Nothing in the product knows of the timers. `rest` is what the core's `process` takes beside its steps; `insert` is
 the row sink's own work in this process, not the server's.
+
+What the profile said (cProfile with thread time; ns per event before -> after, the 5th percentile over slices, both
+trees side by side on a busy machine): columns 3,355 -> 738, since rows are arrays and codes and no longer lists of
+Python values; a slice as a whole 25,600 -> 20,600. Joining and encoding 20,000 events' rows with 20,000 due rows:
+8,300 -> 6,100. What is left: half of decode and of `rest` is memory, 16 new texts per event made and freed; half of
+enrich is addresses that are new (one event in eight in this load, 12 us each); under this load two events in five are
+of keys with an open incident.
 """
 
 from __future__ import annotations
@@ -20,10 +27,11 @@ from pipeline import admit, flow
 from pipeline.bench import load
 from pipeline.catalogue import Catalogue
 from pipeline.config import ClickHouse, Config
-from pipeline.core import Rows, Sides, Slice
+from pipeline.core import Sides, Slice
 from pipeline.geo.provider import open_geo
 from pipeline.partitioner import PARTITIONERS
-from pipeline.rows import append_rows
+from pipeline.rows import RowBuffer
+from pipeline.runners.start import spare_collections
 from pipeline.sinks.clickhouse import ClickHouseSink
 
 SLICE: Final = 1_000
@@ -110,24 +118,24 @@ async def _measure(parts: list[Slice], settings: load.Load, clickhouse: ClickHou
     cores = [flow.open_core(p, Config(), sides, "steps", settings.partitions) for p in range(settings.partitions)]
     for core in cores:
         steps.wrap(core)
-    sink, rows, done = ClickHouseSink(clickhouse), {}, 0  # type: tuple[ClickHouseSink, Rows, int]
+    sink, done = ClickHouseSink(clickhouse), 0
+    rows = RowBuffer(sink, 1.0, 1 << 40)
+    spare_collections()  # as the worker does
     with steps.functions():
         for part in parts:
-            append_rows(rows, cores[part.partition].process(part).rows)
+            rows.add(cores[part.partition].process(part).rows)
             done += len(part.offsets)
             if done % DUE_EVERY < SLICE or part is parts[-1]:
                 for core in cores:
-                    append_rows(rows, core.due_rows())
+                    rows.add(core.due_rows())
             if done % INSERT_EVERY < SLICE or part is parts[-1]:
-                await _insert(sink, rows, steps)
-                rows = {}
+                await _insert(rows, steps)
     await sink.close()
     keys = sum(len(core.state.slots) for core in cores)
     return steps.per_event(done), sum(core.state.size_bytes for core in cores) / keys
 
 
-async def _insert(sink: ClickHouseSink, rows: Rows, steps: Steps) -> None:
+async def _insert(rows: RowBuffer, steps: Steps) -> None:
     began = time.process_time_ns()
-    for table, columns in rows.items():
-        await sink.write(table, columns)
+    await rows.flush()
     steps.ns["insert"] += time.process_time_ns() - began

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from pipeline import private
 from pipeline.errors import Fatal
 
 STOP_S = 12.0
@@ -50,7 +51,7 @@ class Children:
     async def start(self, name: str, command: Sequence[str]) -> Child:
         """Start one child; its output goes to `<folder>/<name>.log`. Raises OSError where it cannot be executed."""
         log = self.folder / f"{name}.log"
-        with log.open("ab") as out:
+        with os.fdopen(private.opened(log, os.O_WRONLY | os.O_APPEND), "ab") as out:
             process = await asyncio.create_subprocess_exec(
                 *command, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out,
                 env={**os.environ, **self.env}, start_new_session=True, preexec_fn=_end_with_parent,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pipeline import private
 from pipeline.config import Topics
 from pipeline.demo.broker import PARTITIONS
 
@@ -56,8 +57,7 @@ def new_webhook_secret() -> str:
 def write(folder: Path, places: Places) -> Path:
     """Write `keywatch.toml`, readable by its owner alone; returns its path."""
     path = folder / "keywatch.toml"
-    path.touch(mode=0o600)
-    path.write_text(text(places))
+    private.write(path, text(places).encode())
     return path
 
 

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 import msgspec
 
-from pipeline.formats.format import MAX_LINE_BYTES, MAX_MESSAGE_BYTES, BadValueError, Refused
+from pipeline.formats.format import MAX_LINE_BYTES, MAX_MESSAGE_BYTES, MAX_RECORDS, BadValueError, Refused
 
 GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _DEEPEST = 4  # CloudWatch data in base64 in an array is 3
+MAX_VALUES: Final = 4_000_000
+"""Of one JSON document: empty objects take 64 bytes each, so that 64 MB of text would become more than a gigabyte."""
+NOT_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
+"""What msgspec raises for bytes that are no JSON."""
 
 
 class TooLargeError(Exception):
-    """A message unpacks to more than MAX_MESSAGE_BYTES."""
+    """A message unpacks to more than MAX_MESSAGE_BYTES, or holds more than MAX_VALUES."""
+
+
+@dataclass
+class Room:
+    """What one message may still unpack to, all that is packed inside of it together."""
+
+    bytes_left: int = MAX_MESSAGE_BYTES
 
 
 def gunzip(raw: bytes, limit_bytes: int = MAX_MESSAGE_BYTES) -> bytes:
@@ -40,30 +53,48 @@ def gunzip(raw: bytes, limit_bytes: int = MAX_MESSAGE_BYTES) -> bytes:
     return b"".join(out)
 
 
-def plain_bytes(raw: bytes) -> bytes:
+def plain_bytes(raw: bytes, room: Room) -> bytes:
     """The message without gzip. Raises BadValueError or TooLargeError."""
-    plain = gunzip(raw) if raw.startswith(GZIP_MAGIC) else raw
-    if len(plain) > MAX_MESSAGE_BYTES:
+    plain = gunzip(raw, max(0, room.bytes_left)) if raw.startswith(GZIP_MAGIC) else raw
+    room.bytes_left -= len(plain)
+    if room.bytes_left < 0:
         raise TooLargeError
     return plain
 
 
+def document(plain: bytes) -> Any:
+    """The JSON value. Raises one of NOT_JSON or, before anything is made of it, TooLargeError."""
+    if len(plain) > MAX_VALUES and sum(map(plain.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise TooLargeError
+    return msgspec.json.decode(plain)
+
+
 def json_records(raw: bytes) -> Iterator[Any]:
     """The JSON objects of one message; a `Refused` in place of each record that is none."""
-    plain = _plain_or_refused(raw)
+    room = Room()
+    plain = _plain_or_refused(raw, room)
     if isinstance(plain, Refused):
         yield plain
     else:
-        yield from _parsed(plain.removeprefix(_BOM))
+        yield from bounded(_parsed(plain.removeprefix(_BOM), room))
 
 
 def line_records(raw: bytes) -> Iterator[str | Refused]:
     """The lines of text of one message that are not blank."""
-    plain = _plain_or_refused(raw)
+    plain = _plain_or_refused(raw, Room())
     if isinstance(plain, Refused):
         yield plain
     else:
-        yield from (text_line(line) for line in plain.removeprefix(_BOM).split(b"\n") if line.strip())
+        yield from bounded(text_line(line) for line in io.BytesIO(plain.removeprefix(_BOM)) if line.strip())
+
+
+def bounded(records: Iterator[Any]) -> Iterator[Any]:
+    """The records up to MAX_RECORDS; then one `Refused` for all the rest."""
+    for number, record in enumerate(records):
+        if number == MAX_RECORDS:
+            yield Refused(reason="too_large", detail=f"the message has more than {MAX_RECORDS} records")
+            return
+        yield record
 
 
 def text_line(line: bytes) -> str | Refused:
@@ -73,66 +104,91 @@ def text_line(line: bytes) -> str | Refused:
     return line.rstrip(b"\r\n").decode("utf-8", "replace")
 
 
-def _plain_or_refused(raw: bytes) -> bytes | Refused:
+def _plain_or_refused(raw: bytes, room: Room) -> bytes | Refused:
     try:
-        return plain_bytes(raw)
+        return plain_bytes(raw, room)
     except BadValueError as error:
         return Refused(reason="undecodable", detail=str(error))
     except TooLargeError:
-        return Refused(reason="too_large", detail=f"the message is larger than {MAX_MESSAGE_BYTES >> 20} MB")
+        return _too_large()
 
 
-def _parsed(plain: bytes) -> Iterator[Any]:
+def _too_large() -> Refused:
+    detail = f"the message is larger than {MAX_MESSAGE_BYTES >> 20} MB or has more than {MAX_VALUES} JSON values"
+    return Refused(reason="too_large", detail=detail)
+
+
+def _parsed(plain: bytes, room: Room) -> Iterator[Any]:
     try:
-        document = msgspec.json.decode(plain)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
-        lines = [line for line in plain.splitlines() if line.strip()]
-        if len(lines) < 2:
-            yield Refused(reason="undecodable", detail="not JSON in UTF-8" if plain.strip() else "empty")
-            return
-        for line in lines:
-            yield from json_line(line)
+        parsed = document(plain)
+    except TooLargeError:
+        yield from _json_lines(plain, room) if _begins_with_a_line(plain) else (_too_large(),)
+    except NOT_JSON:
+        yield from _json_lines(plain, room)
+    else:
+        yield from unpack(parsed, 0, room)
+
+
+def _begins_with_a_line(plain: bytes) -> bool:
+    """Whether the first line alone is JSON: of a document that is too large it is not."""
+    try:
+        document(plain[: plain.find(b"\n", 0, MAX_LINE_BYTES)] if b"\n" in plain[:MAX_LINE_BYTES] else b"")
+    except (*NOT_JSON, TooLargeError):
+        return False
+    return True
+
+
+def _json_lines(plain: bytes, room: Room) -> Iterator[Any]:
+    lines = (line for line in io.BytesIO(plain) if line.strip())
+    head, second = next(lines, b""), next(lines, b"")
+    if not second:
+        yield Refused(reason="undecodable", detail="not JSON in UTF-8" if head else "empty")
         return
-    yield from unpack(document, 0)
+    for line in (head, second):
+        yield from json_line(line, room)
+    for line in lines:
+        yield from json_line(line, room)
 
 
-def json_line(line: bytes) -> Iterator[Any]:
+def json_line(line: bytes, room: Room | None = None) -> Iterator[Any]:
     """The records of one line of JSON lines."""
     try:
-        document = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+        parsed = document(line)
+    except TooLargeError:
+        yield _too_large()
+    except NOT_JSON:
         yield Refused(reason="undecodable", detail="not JSON in UTF-8")
-        return
-    yield from unpack(document, 0)
+    else:
+        yield from unpack(parsed, 0, room or Room())
 
 
-def unpack(document: Any, depth: int) -> Iterator[Any]:
+def unpack(value: Any, depth: int, room: Room) -> Iterator[Any]:
     """Records out of arrays and the envelopes that carry gateway logs."""
-    if depth > _DEEPEST or not isinstance(document, (dict, list)):
+    if depth > _DEEPEST or not isinstance(value, (dict, list)):
         yield Refused(reason="undecodable", detail="a JSON value that is no object")
         return
-    inner = _inside(document) if isinstance(document, dict) else document
+    inner = _inside(value) if isinstance(value, dict) else value
     if inner is None:
-        yield document
+        yield value
         return
     for record in inner:
         if isinstance(record, (bytes, str)):
-            yield from _nested(record, depth)
+            yield from _nested(record, depth, room)
         else:
-            yield from unpack(record, depth + 1)
+            yield from unpack(record, depth + 1, room)
 
 
-def _nested(record: bytes | str, depth: int) -> Iterator[Any]:
+def _nested(record: bytes | str, depth: int, room: Room) -> Iterator[Any]:
     """A record that is text: CloudWatch's `message`, or gzip in base64."""
     raw = record.encode("utf-8", "replace") if isinstance(record, str) else record
     try:
-        document = msgspec.json.decode(plain_bytes(raw))
+        parsed = document(plain_bytes(raw, room))
     except TooLargeError:
-        yield Refused(reason="too_large", detail=f"the message is larger than {MAX_MESSAGE_BYTES >> 20} MB")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, BadValueError):
+        yield _too_large()
+    except (*NOT_JSON, BadValueError):
         yield Refused(reason="undecodable", detail="a record inside the envelope is not JSON")
     else:
-        yield from unpack(document, depth + 1)
+        yield from unpack(parsed, depth + 1, room)
 
 
 def _inside(document: dict[str, Any]) -> list[Any] | None:

@@ -71,9 +71,13 @@ def _lines(file: BinaryIO) -> Iterator[Line]:
         number += 1
         try:
             line = file.readline(MAX_LINE_BYTES + 1)
-            whole = len(line) <= MAX_LINE_BYTES
+            whole, size = len(line) <= MAX_LINE_BYTES, len(line)
             while not whole and line and not line.endswith(b"\n"):
                 line = file.readline(MAX_LINE_BYTES)
+                size += len(line)
+                if size > MAX_MESSAGE_BYTES:  # not a log; a gigabyte of gzip would take seconds to pass over
+                    yield number, Refused(reason="too_large", detail="a line without end: the rest is not read")
+                    return
         except (EOFError, zlib.error, gzip.BadGzipFile):
             yield number, Refused(reason="undecodable", detail="the gzip data is broken or ends in the middle")
             return

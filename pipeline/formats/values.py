@@ -167,13 +167,13 @@ def event_of(fields: Mapping[str, Any], source: str) -> Event | Refused:
     clipped: dict[str, Any] = {
         name: value[: _LIMITS.get(name)] if isinstance(value, str) else value for name, value in fields.items()
     }
+    if not 946_684_800_000_000 <= clipped["ts_us"] < 4_102_444_800_000_000:
+        return Refused(reason="invalid", detail="the time lies outside 2000 to 2100: is its unit right?")
     key_id = clipped.get("key_id", "")
     if not key_id:
         return no_key(clipped)
     if not _KEY_ID.fullmatch(key_id):
         return Refused(reason="invalid", detail="the key id is longer than 128 or not printable ASCII without blanks")
-    if not 946_684_800_000_000 <= clipped["ts_us"] < 4_102_444_800_000_000:
-        return Refused(reason="invalid", detail="the time lies outside 2000 to 2100: is its unit right?")
     cleaned = scrub(Event(**{**clipped, "source": source}))
     if isinstance(cleaned, Event):
         return cleaned

@@ -26,7 +26,7 @@ import msgspec
 
 from detectors.detector import NET_HOSTING, NET_KNOWN, NET_PRIVATE
 from pipeline import config
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Fatal
 from pipeline.geo.records import Facts, mapper
 
 DATA: Final = Path(__file__).parent / "data"
@@ -73,6 +73,12 @@ class Place(msgspec.Struct, frozen=True, gc=False):
     accuracy_km: float = 0.0
 
 
+_DAMAGED: Final = (
+    *(maxminddb.InvalidDatabaseError, OSError, OverflowError, ValueError, TypeError, KeyError, AttributeError),
+    *(IndexError, RecursionError, MemoryError),
+)
+"""What maxminddb and a mapper raise over bytes that are no database of the layout that its name promises."""
+
 NOWHERE: Final = Place()
 NOTHING: Final = Facts()
 
@@ -94,6 +100,14 @@ class Source:
     reader: Any  # maxminddb.Reader, whose C and Python versions are different types
     facts: Any  # Callable[[record], Facts]
     database: Database
+
+    def ask(self, text: str) -> Facts | None:
+        """What it says of an address. Raises Fatal where the file is damaged: a wrong place would be an alert."""
+        try:
+            record = self.reader.get(text)
+            return None if record is None else self.facts(record)
+        except _DAMAGED as error:
+            raise Fatal(f"geo: {self.database.path} is damaged ({type(error).__name__}): fetch it again") from error
 
 
 @dataclass(frozen=True)
@@ -124,9 +138,8 @@ class Geo:
         for source in self.sources:
             if special and source.database.shipped:
                 continue
-            record = source.reader.get(text)
-            if record is not None:
-                facts = source.facts(record)
+            facts = source.ask(text)
+            if facts is not None:
                 merged = facts if merged is None else merged.behind(facts)
         return merged or NOTHING
 
@@ -189,17 +202,12 @@ def open_geo(settings: config.Geo) -> Geo:
 def _open(path: Path, *, shipped: bool) -> Source:
     try:
         reader = maxminddb.open_database(str(path))
-    except (OSError, maxminddb.InvalidDatabaseError, ValueError) as error:
+        about = reader.metadata()
+        built_at, words = datetime.fromtimestamp(about.build_epoch, UTC), dict(about.description).get("en", "")
+        database = Database(str(about.database_type), str(path), built_at, str(words), shipped)
+    except _DAMAGED as error:
         raise ConfigError(f"geo: {path} can't be read as an MMDB file ({error}); check config geo.*_db") from error
-    about = reader.metadata()
-    database = Database(
-        about.database_type,
-        str(path),
-        datetime.fromtimestamp(about.build_epoch, UTC),
-        about.description.get("en", ""),
-        shipped,
-    )
-    return Source(reader, mapper(about.database_type), database)
+    return Source(reader, mapper(database.name), database)
 
 
 def _build(sources: list[Source]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from pipeline.ports import Columns
+from pipeline.column import Columns
 from schemas.response import Response
 from schemas.rows import RESPONSES
 

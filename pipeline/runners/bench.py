@@ -1,8 +1,11 @@
 """`keywatch bench`: what one process of this machine does, and how near that is to what Kafka and Python allow.
 
 One run, one machine, interleaved: each repetition fills a topic of its own, then measures consume and decode alone,
-the whole worker and a plain Faust agent. All rates are over the log from its first fifth to its end. Medians, with
-the lowest and highest repetition. Broker and ClickHouse run on the same processors, and count as they would there.
+the whole worker, two workers of one group, and the peers (`pipeline/bench/peers.py`), each with the same detections
+per event. Rates are over the log from its first fifth to its end; medians, with the lowest and highest repetition;
+ratios are taken within a repetition. Then the time from an event to its incident at fixed loads, then the core's steps.
+A part that fails is told and null, the others go on; without ceiling and worker there is nothing to tell.
+Broker and ClickHouse run on the same processors, and count as they would there.
 """
 
 from __future__ import annotations
@@ -10,167 +13,182 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import statistics
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from rich.console import Console
-from rich.table import Table
 
-from pipeline.bench import load, steps, whole
-from pipeline.config import ClickHouse, Config, Kafka, Topics
+from pipeline.bench import latency, load, peers, profile, scaling, steps, whole
+from pipeline.bench.attacks import Attacks
+from pipeline.bench.clock import Pace
+from pipeline.bench.report import Found, report, show
+from pipeline.bench.trial import Trial, median_of
+from pipeline.config import ClickHouse, Config, Kafka
 from pipeline.demo import broker, product
-from pipeline.demo.children import Children, last_words
-from pipeline.errors import Fatal
-from pipeline.sinks.topics import PAGES_CONFIG, TopicSpec, create_topics
+from pipeline.demo.children import Children
+from pipeline.errors import ConfigError, Fatal
 from pipeline.warm import warm_up
 
-AGENT_SHARE: Final = 0.02
-"""Of the events, for the plain agent, which takes that much longer for each."""
+T = TypeVar("T")
+PEERS_SHARE: Final = 0.02
+"""Of the events, for the peers, which take that much longer for each."""
+PEERS_LEAST: Final = 6_000
 STEPS_SHARE: Final = 0.25
-
-
-@dataclass(slots=True)
-class Rates:
-    """Events per second, one of each per repetition."""
-
-    ceiling: list[float] = field(default_factory=list)
-    worker: list[float] = field(default_factory=list)
-    faust: list[float] = field(default_factory=list)
+PARTS: Final = ("rates", "peers", "scaling", "latency", "steps")
+LOADS: Final = (("half", 0.5, 0.0), ("most", 0.9, 0.0), ("hot", 0.5, 0.3))
+"""Name, share of the worker's measured rate, share of one key in its partition's traffic."""
+EMBEDDED_REBALANCE_S: Final = 3.0
+"""The embedded broker waits half of it whenever somebody joins; Apache Kafka does not, and gets its default."""
+ATTACKS: Final = Attacks(count=400, seconds=30.0)
 
 
 class Bench:
     """One run: its processes and what it has measured."""
 
-    def __init__(self, children: Children, settings: load.Load, brokers: str, clickhouse_url: str) -> None:
+    def __init__(self, children: Children, settings: load.Load, brokers: str, url: str, embedded: bool = False) -> None:
         self.children = children
         self.load = settings
-        self.agent_load = msgspec.structs.replace(settings, events=max(2_000, round(settings.events * AGENT_SHARE)))
-        self.kafka = Kafka(brokers=brokers, partitions=settings.partitions)
-        self.clickhouse_url = clickhouse_url
+        few = max(PEERS_LEAST, round(settings.events * PEERS_SHARE))
+        self.peer_load = msgspec.structs.replace(settings, events=few)
+        replicas = min(3, brokers.count(",") + 1)  # as many as there are brokers, as in production
+        self.kafka = Kafka(
+            brokers=brokers, partitions=settings.partitions, replication=replicas,
+            rebalance_timeout_s=EMBEDDED_REBALANCE_S if embedded else Kafka().rebalance_timeout_s,
+        )  # fmt: skip
+        self.clickhouse_url = url
         self.start_us = (time.time_ns() // 60_000_000_000 - 60) * 60_000_000
-        self.rates = Rates()
+        self.found = Found(key_minutes_per_event=load.key_minutes(settings) / settings.events)
 
-    async def repeat(self) -> None:
+    def trial(self, requests: str = "") -> Trial:
+        """A fresh one."""
+        return Trial(self.children, self.kafka, self.clickhouse_url, requests)
+
+    async def filled(self) -> Trial:
+        """A trial whose log is written."""
+        trial = self.trial()
+        await trial.create()
+        await load.fill(self.kafka, trial.log, load.events(self.load, self.start_us))
+        return trial
+
+    async def repeat(self, parts: Sequence[str]) -> None:
         """One repetition, with topics and groups that nobody has used."""
-        run = f"bench-{os.urandom(4).hex()}"
-        port = broker.free_port()
-        path = self.children.folder / f"{run}.toml"
-        path.write_text(whole.config_text(self.kafka.brokers, self.clickhouse_url, run, self.load.partitions, port))
-        requests, agents = f"{run}.requests", f"{run}.agent"
-        await self._create(run, requests, agents)
-        await load.fill(self.kafka, requests, self.load, self.start_us)
-        await load.fill(self.kafka, agents, self.agent_load, self.start_us)
-        self.rates.ceiling.append(await self._ask("ceiling", requests, self.load.events))
-        self.rates.worker.append(await whole.measure(self.children, path, port, self.load.events))
-        self.rates.faust.append(await self._ask("plain_agent", agents, self.agent_load.events, f"{run}-agent"))
+        trial, rates = await self.filled(), self.found.rates
+        ceiling = [self.kafka.brokers, trial.log, str(self.load.partitions), str(self.load.events)]
+        self._keep("ceiling_eps", await peers.ask(self.children, "ceiling", ceiling))
+        done = await whole.measure(trial, self.load.events)
+        self._keep("worker_eps", done.pace)
+        self.found.start_s.append(done.start_s)
+        self.found.rows_per_event.append(done.rows_per_event)
+        if "scaling" in parts:
+            two = self.trial(trial.log)
+            await two.create()
+            two_workers = scaling.measure(two, 2, self.load.events)
+            rates["two_workers_eps"].append(await self._part("two_workers_eps", two_workers))
+        if "peers" in parts:
+            await self._peers(trial)
 
-    async def _create(self, run: str, requests: str, agents: str) -> None:
-        pages = TopicSpec(f"{run}.pages", self.load.partitions, PAGES_CONFIG)
-        one = [
-            TopicSpec(f"{run}.{name}", 1, {}) for name in Topics.__struct_fields__ if name not in ("requests", "pages")
-        ]
-        logs = [TopicSpec(name, self.load.partitions, {}) for name in (requests, agents)]
-        await create_topics(self.kafka, [*logs, pages, *one])
+    async def _peers(self, trial: Trial) -> None:
+        topic, events = f"{trial.run}.peers", self.peer_load.events
+        await self.trial(trial.log).create(topic)
+        await load.fill(self.kafka, topic, load.events(self.peer_load, self.start_us))
+        for peer in filter(peers.installed, peers.PEERS):
+            rate = peers.measure(self.children, peer, self.kafka.brokers, topic, self.load.partitions, events)
+            self._keep(peer.key, await self._part(peer.key, rate))
 
-    async def _ask(self, module: str, topic: str, total: int, *more: str) -> float:
-        """A module of this package as a process of its own; the last line that it prints is the rate."""
-        arguments = [self.kafka.brokers, topic, str(self.load.partitions), str(total), *more]
-        child = await self.children.start(module, [sys.executable, "-m", f"pipeline.bench.{module}", *arguments])
+    def _keep(self, key: str, pace: Pace | None) -> None:
+        self.found.rates[key].append(pace.per_s if pace else None)
+        self.found.cpu_us.setdefault(key, []).append(pace.cpu_us if pace else None)
+
+    async def _part(self, name: str, work: Awaitable[T]) -> T | None:
         try:
-            async with asyncio.timeout(whole.LIMIT_S):
-                code = await child.process.wait()
-        except TimeoutError:
-            await self.children.stop(child)
-            raise Fatal(f"{module} did not end in {whole.LIMIT_S:.0f} s: {last_words(child.log)}") from None
-        finally:
-            self.children.all.remove(child)
-        if code:
-            raise Fatal(f"{module} ended with code {code}: {last_words(child.log)}")
-        return float(child.log.read_text().split()[-1])
+            return await work
+        except Fatal as error:
+            self.found.failed[name] = str(error)
+            return None
+
+    async def latencies(self, console: Console) -> None:
+        """At shares of the rate that was measured before."""
+        worker = median_of(self.found.rates["worker_eps"])
+        for name, share, hot in LOADS:
+            console.print(f"event to incident, {name} ...")
+            work = latency.measure(self.trial(), ATTACKS, share * (worker or 0.0), hot)
+            if (found := await self._part(f"latency {name}", work)) is not None:
+                self.found.latency[name] = found
+
+    async def steps(self) -> None:
+        """The core in this process."""
+        share = msgspec.structs.replace(self.load, events=max(10_000, round(self.load.events * STEPS_SHARE)))
+        url = ClickHouse(url=self.clickhouse_url)
+        self.found.ns, self.found.bytes_per_key = await asyncio.to_thread(steps.measure, share, self.start_us, url)
 
 
-def main(as_json: bool = False, given: str = "", events: int = 0, repeats: int = 3) -> int:
+def main(
+    as_json: bool = False, given: str = "", events: int = 0, repeats: int = 3, only: str = "", profiled: bool = False
+) -> int:
     """Measure and print; returns the exit code. Raises ConfigError without a broker, Fatal where a part fails."""
+    parts = parts_of(only)
     settings = load.Load() if not events else load.Load(events=events)
     console = Console(stderr=as_json)
     folder = Path(tempfile.mkdtemp(prefix="keywatch-bench-"))
+    children = Children(folder, {"TMPDIR": str(folder)})  # the peers leave their stores behind
     try:
-        result = asyncio.run(_run(Children(folder, {}), settings, given, repeats, console))
+        result = asyncio.run(_run(children, settings, given, repeats, console, () if profiled else parts))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if as_json:
         sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
+    elif profiled:
+        profile.show(result, console)
     else:
         show(result, console)
     return 0
 
 
-async def _run(children: Children, settings: load.Load, given: str, repeats: int, console: Console) -> dict[str, Any]:
+def parts_of(only: str) -> tuple[str, ...]:
+    """The parts to measure; "" is all, and `rates` always, since the others are told against it. Raises ConfigError."""
+    chosen = [name.strip() for name in only.split(",") if name.strip()] or list(PARTS)
+    if unknown := sorted(set(chosen) - set(PARTS)):
+        raise ConfigError(f"--only: no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    return tuple(name for name in PARTS if name in chosen or name == "rates")
+
+
+async def _run(
+    children: Children, settings: load.Load, given: str, repeats: int, console: Console, parts: Sequence[str]
+) -> dict[str, Any]:
     console.print("Compiling, starting the broker and ClickHouse ...")
     await asyncio.to_thread(warm_up)
     try:
         brokers = given or (await broker.start(children))[1]
-        url = await product.start_database(children)
-        bench = Bench(children, settings, brokers, url)
+        bench = Bench(children, settings, brokers, await product.start_database(children), not given)
+        if not parts:
+            return await profile.measure(await bench.filled(), settings.events)
         for number in range(repeats):
             console.print(f"repetition {number + 1} of {repeats} ...")
-            await bench.repeat()
-            console.print(_line(bench.rates))
-        console.print("the core's steps ...")
-        share = msgspec.structs.replace(settings, events=max(10_000, round(settings.events * STEPS_SHARE)))
-        ns, size = await asyncio.to_thread(steps.measure, share, bench.start_us, ClickHouse(url=url))
-        return report(bench, ns, size, "given" if given else "embedded")
+            await bench.repeat(parts)
+            console.print(_line(bench.found))
+        if "latency" in parts:
+            await bench.latencies(console)
+        if "steps" in parts:
+            console.print("the core's steps ...")
+            await bench.steps()
+        return report(bench.found, _parameters(bench, repeats, "given" if given else "embedded"))
     finally:
         await children.stop_all()
 
 
-def _line(rates: Rates) -> str:
-    return f"  ceiling {rates.ceiling[-1]:,.0f}/s, worker {rates.worker[-1]:,.0f}/s, agent {rates.faust[-1]:,.0f}/s"
+def _line(found: Found) -> str:
+    last = {key: values[-1] for key, values in found.rates.items() if values}
+    return "  " + ", ".join(f"{key} {value:,.0f}" for key, value in last.items() if value is not None)
 
 
-def report(bench: Bench, ns: dict[str, float], bytes_per_key: float, where: str) -> dict[str, Any]:
-    """All figures and what they were measured with."""
-    rates = bench.rates
-    ceiling, worker, agent = (statistics.median(each) for each in (rates.ceiling, rates.worker, rates.faust))
+def _parameters(bench: Bench, repeats: int, where: str) -> dict[str, Any]:
     return {
-        "ceiling_eps": round(ceiling), "worker_eps": round(worker), "faust_eps": round(agent),
-        "worker_over_ceiling": round(worker / ceiling, 3), "worker_over_faust": round(worker / agent, 1),
-        "ns": ns, "bytes_per_key": round(bytes_per_key, 1),
-        "spread": {
-            "ceiling_eps": _spread(rates.ceiling),
-            "worker_eps": _spread(rates.worker),
-            "faust_eps": _spread(rates.faust),
-        },
-        "parameters": {
-            **msgspec.to_builtins(bench.load), "agent_events": bench.agent_load.events, "repeats": len(rates.worker),
-            "broker": where, "processors": os.cpu_count(), "slice_events": Config().worker.slice_events,
-            "python": ".".join(map(str, sys.version_info[:3])),
-        },
+        **msgspec.to_builtins(bench.load), "peer_events": bench.peer_load.events, "repeats": repeats, "broker": where,
+        "processors": os.cpu_count(), "slice_events": Config().worker.slice_events,
+        "python": ".".join(map(str, sys.version_info[:3])),
     }  # fmt: skip
-
-
-def _spread(values: list[float]) -> list[int]:
-    return [round(min(values)), round(max(values))]
-
-
-def show(result: dict[str, Any], console: Console) -> None:
-    """The report for people."""
-    table = Table("", "events/s", "lowest - highest", box=None)
-    for name, text in (
-        ("ceiling_eps", "consume + decode alone"), ("worker_eps", "whole worker"), ("faust_eps", "plain Faust agent"),
-    ):  # fmt: skip
-        low, high = result["spread"][name]
-        table.add_row(text, f"{result[name]:,}", f"{low:,} - {high:,}")
-    console.print(table)
-    console.print(
-        f"worker = {result['worker_over_ceiling']} of consume + decode, {result['worker_over_faust']} x the plain agent"
-    )
-    console.print("ns per event: " + ", ".join(f"{step} {ns:,.0f}" for step, ns in result["ns"].items()))
-    console.print(f"state: {result['bytes_per_key']:,} bytes per key")
-    console.print("measured with: " + ", ".join(f"{name} {value}" for name, value in result["parameters"].items()))

@@ -52,7 +52,7 @@ class PlainWorker:
 
     def __init__(self, ready: Ready) -> None:
         self.config = ready.config
-        self.shell = Shell(ready, lambda: self._assignments)
+        self.shell = Shell(ready, lambda: self._assignments, self.still_ours)
         self._assignments = 0  # our own count of assignments: slices and manifests of a former one are told by it
         self._positions = Positions()
         self._committed: dict[int, int] = {}
@@ -158,6 +158,16 @@ class PlainWorker:
             return
         self._committed.update(moved)
         reach("after_commit")
+
+    async def still_ours(self, number: int, offset: int) -> bool:
+        """Commit again what is covered, to hear whether the group still knows us."""
+        if self.consumer._coordinator.generation != self._assignments:
+            return False
+        try:
+            await self.consumer.commit({TopicPartition(self.config.topics.requests, number): offset})
+        except (CommitFailedError, IllegalStateError):
+            return False
+        return True
 
     async def save(self, within_s: float, why: str) -> bool:
         """Checkpoint everything and commit, in time or not at all."""

@@ -18,7 +18,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from pipeline import private
 from pipeline.catalogue import Catalogue, load_file
+from pipeline.column import Columns, plain
 from pipeline.config import Config, load
 from pipeline.core import Effects, Sides, Slice
 from pipeline.errors import ConfigError, Fatal
@@ -80,10 +82,10 @@ class Outcome:
         for incident in effects.incidents:
             self.incidents[incident.incident_id] = incident
         findings = effects.rows.get("findings", {})
-        if times := effects.rows.get("requests", {}).get("ts"):
+        if times := plain(effects.rows.get("requests", {}).get("ts", [])):
             self.first_us = min(self.first_us or times[0], min(times))
             self.last_us = max(self.last_us, max(times))
-        self.findings.update(findings.get("detector", []))
+        self.findings.update(plain(findings.get("detector", [])))
         self.finding_lines += _lines(findings, FINDING_ORDER)
         self.window_lines += _lines(effects.rows.get("requests_1m", {}), WINDOW_ORDER)
 
@@ -107,7 +109,7 @@ FINDING_ORDER = ("at", "key_id", "detector", "finding_id")
 WINDOW_ORDER = ("window_start", "key_id", "part")
 
 
-def _lines(columns: dict[str, list[Any]], order: tuple[str, ...]) -> list[tuple[Any, ...]]:
+def _lines(columns: Columns, order: tuple[str, ...]) -> list[tuple[Any, ...]]:
     """Rows as (sort key..., JSON line)."""
     if not columns:
         return []
@@ -116,7 +118,7 @@ def _lines(columns: dict[str, list[Any]], order: tuple[str, ...]) -> list[tuple[
     at = [names.index(name) for name in order]
     return [
         (*(row[i] for i in at), encode(dict(zip(names, row, strict=True))))
-        for row in zip(*columns.values(), strict=True)
+        for row in zip(*map(plain, columns.values()), strict=True)
     ]
 
 
@@ -145,7 +147,7 @@ def incident_line(incident: Incident) -> bytes:
 def write(outcome: Outcome, folder: Path) -> None:
     """The three files, each sorted."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private.folder(folder)
     except OSError as error:
         raise ConfigError(f"--out {folder}: {error.strerror}; name a folder that can be written") from error
     incidents = sorted(outcome.incidents.values(), key=lambda x: (x.opened_at, x.key_id, x.incident_id))
@@ -154,7 +156,7 @@ def write(outcome: Outcome, folder: Path) -> None:
         ("findings", [row[-1] for row in sorted(outcome.finding_lines)]),
         ("requests_1m", [row[-1] for row in sorted(outcome.window_lines)]),
     ):
-        (folder / f"{name}.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+        private.write(folder / f"{name}.jsonl", b"".join(line + b"\n" for line in lines))
 
 
 class Replay:

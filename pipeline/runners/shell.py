@@ -20,10 +20,12 @@ from pipeline.core import Core, Effects, Sides, Slice
 from pipeline.emit import Emitter
 from pipeline.errors import Fatal, Retry
 from pipeline.faults import reach
+from pipeline.partitioner import moved
 from pipeline.recover import fill, load, writer_of
 from pipeline.rows import RowBuffer
 from pipeline.runners import measure
 from pipeline.runners.start import Ready
+from pipeline.runners.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +80,10 @@ async def guarded(work: Awaitable[Any]) -> None:
 class Shell:
     """All partitions of one worker."""
 
-    def __init__(self, ready: Ready, generation: Callable[[], int]) -> None:
+    def __init__(
+        self, ready: Ready, generation: Callable[[], int], still_ours: Callable[[int, int], Awaitable[bool]]
+    ) -> None:
+        """`still_ours(partition, offset)`: whether the group takes a commit of it from us, in this generation."""
         config = ready.config
         self.config = config
         self.owned: dict[int, Owned] = {}
@@ -86,16 +91,19 @@ class Shell:
         self.health = ready.health
         self.stopping = False
         self.generation = generation
+        self.still_ours = still_ours
         self.progress_at = time.monotonic()
         self.rows = RowBuffer(ready.rows, config.clickhouse.insert_s, config.clickhouse.max_pending_rows)
         self.core_thread = ThreadPoolExecutor(1, "core")
         self.page_thread = ThreadPoolExecutor(1, "pages")
+        self.turns = Turns()
         self.ends: dict[int, int] = {}  # end of each partition's log as the last fetch told it
         self._parts = ready.parts
         self._producer = ready.producer
         self._edges = ready.edges
         self._topic_epoch = ready.topic_epoch
         self._partitions = ready.partitions
+        self._count_partitions = ready.count_partitions
         self._first = True
         self.settled = False  # what is assigned is loaded, be it nothing
 
@@ -147,6 +155,8 @@ class Shell:
     ) -> None:
         """The assignment of this generation, whole: pages of what is new, None for what is kept. Raises Fatal."""
         measure.assigned(self.config.topics.requests, self.owned, partitions)
+        if any(number >= self._partitions for number in partitions):
+            await self._check_partitions()
         for gone in self.owned.keys() - partitions.keys():
             self.drop(gone)
         fresh = [number for number, pages in partitions.items() if pages is not None]
@@ -177,6 +187,11 @@ class Shell:
                 f"partition {number}: the log ends at {end}, state includes all before {expected}: log was cut off"
             )
         self.ends[number] = end
+
+        async def still_ours(offset: int) -> bool:  # these arrays', not only this process'
+            current = self.owned.get(number, owned) is owned and owned.generation == self.generation()
+            return current and await self.still_ours(number, offset)
+
         emitter = Emitter(
             core,
             writer,
@@ -184,13 +199,15 @@ class Shell:
             publisher=self._producer,
             rows=self.rows,
             pages=self._producer,
+            still_ours=still_ours,
+            committed=committed or 0,
             core_thread=self.core_thread,
             compressor=self.page_thread,
         )
         owned = Owned(core, emitter, expected, self.generation(), sides)
-        if state.manifest is not None:
-            emitter.cover = state.next_offset
-            await emitter.adopt(sides, self.generation, owned.lock, loading=True)
+        known = state.manifest is not None
+        if known and not await emitter.adopt(sides, self.generation, owned.lock, loading=True):
+            raise Fatal(f"partition {number}: the group has given it away while its state was loaded")
         self.owned[number] = owned
         log.info(
             "partition %d: epoch %d, next offset %d of %d, %d records of state, %.2f s",
@@ -208,9 +225,16 @@ class Shell:
                 f"{state.manifest.topic_epoch!r}): its offsets mean something else. Delete {topics.pages} to start "
                 "from empty state, or set worker.topic_epoch to the old id if the log was carried over"
             )
+        if state.manifest is not None and state.manifest.partitions not in (0, self._partitions):
+            raise Fatal(moved(self.config.topics.requests, state.manifest.partitions, self._partitions))
         core = self._parts.open_core(number, self.config, sides, self._topic_epoch, self._partitions)
         fill(core, state)
-        return core, state, writer_of(state, self._topic_epoch, os.urandom(6).hex())
+        return core, state, writer_of(state, self._topic_epoch, os.urandom(6).hex(), self._partitions)
+
+    async def _check_partitions(self) -> None:
+        """Raises Fatal if the topic has other partitions than it had at the start."""
+        if self._count_partitions is not None and (now := await self._count_partitions()) != self._partitions:
+            raise Fatal(moved(self.config.topics.requests, self._partitions, now))
 
     # --- slices
 
@@ -245,6 +269,8 @@ class Shell:
         batch = records.since(owned.expected)
         owned.emitter.cut = True
         effects, core_s = await asyncio.get_running_loop().run_in_executor(self.core_thread, _timed, owned.core, batch)
+        if any(reject.reason == "wrong_partition" for reject in effects.rejects):
+            await self._check_partitions()  # before effects: nothing is rejected because partitions were added
         await owned.emitter.emit(effects)
         measure.slice_done(self.config.topics.requests, batch, effects, core_s)
         measure.state_of(batch.partition, owned.core)
@@ -267,22 +293,14 @@ class Shell:
 
     async def _checkpoint(self, owned: Owned) -> None:
         before, began = owned.emitter.writer.bytes_written, time.monotonic()
-        await owned.emitter.checkpoint(lambda: owned.generation, owned.lock)
+        await owned.emitter.checkpoint(lambda: owned.generation, self.turns.then(owned.lock))
         if written := owned.emitter.writer.bytes_written - before:
             measure.checkpoint_done(time.monotonic() - began, written)
 
     async def keep_checkpointing(self) -> None:
-        """Every `checkpoint_s`, idle tails too; not first thing after the process was frozen past its session.
-
-        Others may own the partitions by then, and a second checkpoint of ours would overwrite pages they took over.
-        """
-        pause_s = self.config.worker.checkpoint_s
+        """Every `checkpoint_s`, idle tails too."""
         while True:
-            began = time.monotonic()
-            await asyncio.sleep(pause_s)
-            if time.monotonic() - began > pause_s + self.config.kafka.session_timeout_s:
-                log.warning("frozen for %.0f s: no checkpoint before the group has told", time.monotonic() - began)
-                continue
+            await asyncio.sleep(self.config.worker.checkpoint_s)
             await self.checkpoint_all()
 
     async def keep_ticking(self) -> None:
@@ -311,8 +329,8 @@ class Shell:
 
     async def _adopt(self, owned: Owned) -> None:
         sides = self.sides
-        await owned.emitter.adopt(sides, lambda: owned.generation, owned.lock)
-        owned.sides = sides
+        if await owned.emitter.adopt(sides, lambda: owned.generation, owned.lock):
+            owned.sides = sides
 
     async def drain(self) -> None:
         """Before a stop: let what already waits in the log be done, within a quarter of the time that a stop has."""

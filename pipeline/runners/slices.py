@@ -279,6 +279,14 @@ class SliceConsumer(driver.Consumer):
             reach("after_commit")
         return done
 
+    async def still_ours(self, tp: TP, offset: int) -> bool:
+        """Commit again what is covered, to hear whether the group still knows us.
+
+        A member that was thrown out has no generation, and an empty group would take an offset from it.
+        """
+        member = self._thread._ensure_consumer()._coordinator
+        return tp in self.assignment() and member.generation >= 0 and await self._commit({tp: offset})
+
     def _new_offset(self, tp: TP) -> int | None:
         return self.cover(tp.partition) if tp.topic == self.config.topics.requests else None
 

@@ -20,7 +20,7 @@ from pipeline.ports import PageLog, Publisher, RowSink
 from pipeline.runners import measure
 from pipeline.runners.parts import Parts
 from pipeline.sinks.kafka import Producer, fetched_highwaters, log_starts
-from pipeline.sinks.topics import ensure_topics, topic_id
+from pipeline.sinks.topics import ensure_topics, partitions_of, topic_id
 
 if TYPE_CHECKING:
     from pipeline.runners.shell import Shell
@@ -53,6 +53,8 @@ class Ready:
     topic_epoch: str
     partitions: int
     health: Health
+    count_partitions: Callable[[], Awaitable[int]] | None = None
+    """Asks how many the requests topic has now; None where they cannot change."""
 
 
 @asynccontextmanager
@@ -60,7 +62,7 @@ async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
     """Compile, connect, check topics, read the side inputs to their end. Raises ConfigError or Fatal."""
     compiling = asyncio.create_task(asyncio.to_thread(parts.warm_up))
     partitions = await ensure_topics(config)
-    epoch = config.worker.topic_epoch or await topic_id(config.kafka, config.topics.requests) or config.topics.requests
+    epoch = await topic_epoch(config)
     health = Health()
     process_started()
     server = await serve(health, REGISTRY, config.worker.metrics_host, config.worker.metrics_port)
@@ -72,7 +74,8 @@ async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
         measure.sides_read(sides)
         await compiling
         spare_collections()
-        yield Ready(config, parts, producer, edges_of(config), rows, sides, epoch, partitions, health)
+        count = partitions_now(config)
+        yield Ready(config, parts, producer, edges_of(config, epoch), rows, sides, epoch, partitions, health, count)
     finally:
         await rows.close()
         await parts.close()
@@ -92,14 +95,31 @@ def spare_collections() -> None:
     gc.set_threshold(YOUNG_OBJECTS, 20, 20)
 
 
-def edges_of(config: Config) -> Callable[[list[int]], Awaitable[Edges]]:
-    """Ask the broker for the edges of the requests topic."""
+async def topic_epoch(config: Config) -> str:
+    """What makes the offsets of the requests topic unmistakable. Raises Fatal."""
+    topic = config.topics.requests
+    return config.worker.topic_epoch or await topic_id(config.kafka, topic) or topic
+
+
+def edges_of(config: Config, epoch: str) -> Callable[[list[int]], Awaitable[Edges]]:
+    """Ask the broker for the edges of the requests topic. Raises Fatal if it is not the one that had this epoch."""
 
     async def edges(partitions: list[int]) -> Edges:
         kafka, topic = config.kafka, config.topics.requests
+        if await topic_epoch(config) != epoch:
+            raise Fatal(f"topic {topic} was made anew while the worker ran: its offsets mean something else")
         return await log_starts(kafka, topic, partitions), await fetched_highwaters(kafka, topic, partitions)
 
     return edges
+
+
+def partitions_now(config: Config) -> Callable[[], Awaitable[int]]:
+    """Ask the broker how many partitions the requests topic has."""
+
+    async def count() -> int:
+        return (await partitions_of(config.kafka, [config.topics.requests])).get(config.topics.requests, 0)
+
+    return count
 
 
 def tasks_of(shell: Shell) -> list[Coroutine[Any, Any, None]]:

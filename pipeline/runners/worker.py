@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import tempfile
 import time
@@ -19,6 +20,7 @@ import faust
 from faust.types import TP
 from mode import CrashingSupervisor
 
+from pipeline import private
 from pipeline.config import Config, Kafka
 from pipeline.errors import Fatal
 from pipeline.faults import reach
@@ -78,7 +80,7 @@ def settings(config: Config) -> dict[str, Any]:
         "topic_disable_leader": True,
         "table_standby_replicas": 0,
         "store": "memory://",
-        "datadir": str(Path(tempfile.gettempdir()) / "keywatch-faust"),  # Faust makes the folder; nothing is kept in it
+        "datadir": str(private.own_folder(Path(tempfile.gettempdir()) / f"keywatch-faust-{os.getuid()}")),  # empty
         "web_enabled": False,
         "web_bind": "127.0.0.1",
         "key_serializer": "raw",
@@ -111,7 +113,7 @@ class FaustWorker:
     def __init__(self, ready: Ready) -> None:
         self.config = ready.config
         self.app: Any = App(ready.config.kafka.group, **settings(ready.config))
-        self.shell = Shell(ready, self._generation)
+        self.shell = Shell(ready, self._generation, self._still_ours)
         self.app.transport = transport_of(self.app, self.config, self.shell.cover, self.shell.polled)
         self.app.before_stop = self._before_stop
         self.app.after_rebalance = self._after_rebalance
@@ -128,6 +130,9 @@ class FaustWorker:
 
     def _generation(self) -> int:
         return int(self.app.consumer_generation_id)
+
+    async def _still_ours(self, number: int, offset: int) -> bool:
+        return bool(await self.app.consumer.still_ours(TP(self.config.topics.requests, number), offset))
 
     def _make_table(self, partitions: int) -> None:
         PageTable.topic_name = self.config.topics.pages

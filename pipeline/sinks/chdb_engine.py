@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import chdb
 
+from pipeline import private
 from pipeline.errors import ConfigError
 
 LOCK_FILE: Final = "keywatch-front.lock"
@@ -80,7 +81,7 @@ class Engine:
 
     def __init__(self, path: str) -> None:
         folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
+        private.folder(folder)
         self.path = str(folder)
         self._lock = _lock_folder(folder)
         try:

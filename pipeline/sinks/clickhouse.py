@@ -1,39 +1,36 @@
-"""The RowSink on ClickHouse: columns in, one Native block out, acknowledged before `write` returns.
+"""The RowSink on ClickHouse: columns in, one Native block out (`native.py`), acknowledged before `write` returns.
 
 Types come from `schemas/rows.py`, so no round trip asks the server for them. DateTime64 columns are integers in
 microseconds, DateTime columns in seconds; IPv6 columns are text, "" is ::, an IPv4 address is mapped
-(::ffff:a.b.c.d). They travel as FixedString(16), which the server casts byte for byte: the client's own IPv6 writer
-takes 32 us a value. A write may be repeated with the same rows: tables replace by key, so no deduplication token is
-used.
+(::ffff:a.b.c.d). A write may be repeated with the same rows: tables replace by key, so no deduplication token is
+used. The block is made and compressed in a thread, since it may hold a second's rows.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
+from collections.abc import Sequence
 from pathlib import Path
-from socket import AF_INET, inet_pton
 from typing import Any, Final
 
 import aiohttp
-from clickhouse_connect.datatypes.base import ClickHouseType
-from clickhouse_connect.datatypes.registry import get_from_name
 from clickhouse_connect.driver.asyncclient import AsyncClient
+from clickhouse_connect.driver.binding import quote_identifier
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.compression import get_compressor
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from pipeline import private
+from pipeline.column import Column, Columns, plain
 from pipeline.config import ClickHouse
 from pipeline.errors import Fatal, Retry
-from pipeline.ports import Columns
+from pipeline.sinks import native
 from pipeline.sinks.connect import by_consequence, connect, connect_async, display_name, is_embedded
 from schemas.rows import TABLES
 
 # A backfill may touch any number of days at once; refused by default above 100 partitions, for ever.
 INSERT_SETTINGS: Final = {"throw_on_max_partitions_per_insert_block": 0}
-MAPPED: Final = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96
 
 
 class ClickHouseSink:
@@ -51,31 +48,27 @@ class ClickHouseSink:
         if not len(columns[0]):
             return
         try:
-            data = [_to_wire(kind, column) for (_, kind), column in zip(TABLES[table], columns, strict=True)]
-            await self._insert(table, names, data)
+            await self._insert(table, names, columns)
         except (ClickHouseError, aiohttp.ClientError, TimeoutError, OSError) as error:
             raise by_consequence(f"insert into {self._config.database}.{table}", error) from error
         except (TypeError, ValueError, OverflowError, AttributeError) as error:  # a value that its type can't take
             raise Fatal(f"insert into {table}: a value doesn't fit its column: {error}") from error
 
-    async def _insert(self, table: str, names: Sequence[str], data: list[Any]) -> None:
-        arguments: dict[str, Any] = {
-            "column_names": names,
-            "column_types": column_types(table),
-            "column_oriented": True,
-            "settings": INSERT_SETTINGS,
-        }
+    async def _insert(self, table: str, names: list[str], columns: list[Column]) -> None:
+        target = f"{quote_identifier(self._config.database)}.{quote_identifier(table)}"
         if is_embedded(self._config):
-            await asyncio.to_thread(self._insert_embedded, table, data, arguments)
+            await asyncio.to_thread(self._insert_embedded, target, names, _block(table, names, columns, None))
             return
         client = await self._connected()
+        compression = client.write_compression
+        body = await asyncio.to_thread(_block, table, names, columns, compression)
         async with asyncio.timeout(self._config.timeout_s):
-            await client.insert(table, data, database=self._config.database, **arguments)
+            await client.raw_insert(target, names, body, INSERT_SETTINGS, "Native", compression)
 
-    def _insert_embedded(self, table: str, data: list[Any], arguments: dict[str, Any]) -> None:
+    def _insert_embedded(self, target: str, names: list[str], body: bytes) -> None:
         if self._embedded is None:
             self._embedded = connect(self._config, None)
-        self._embedded.insert(table, data, database=self._config.database, **arguments)
+        self._embedded.raw_insert(target, names, body, INSERT_SETTINGS, "Native")
 
     async def _connected(self) -> AsyncClient:
         async with self._connecting:
@@ -104,7 +97,7 @@ class ClickHouseSink:
         return f"ClickHouseSink({display_name(self._config)}, {self._config.database})"
 
 
-def checked(table: str, rows: Columns) -> tuple[list[str], list[Sequence[Any]]]:
+def checked(table: str, rows: Columns) -> tuple[list[str], list[Column]]:
     """(names, columns) in the table's order. Raises `Fatal` where columns miss, exceed or differ in length."""
     declared = TABLES.get(table)
     if declared is None:
@@ -119,33 +112,15 @@ def checked(table: str, rows: Columns) -> tuple[list[str], list[Sequence[Any]]]:
     return names, columns
 
 
-@lru_cache(maxsize=32)
-def column_types(table: str) -> tuple[ClickHouseType, ...]:
-    """The types in which a table's columns travel."""
-    return tuple(get_from_name("FixedString(16)" if kind == "IPv6" else kind) for _, kind in TABLES[table])
+def _block(table: str, names: list[str], columns: list[Column], compression: str | None) -> bytes:
+    compressor: Any = get_compressor(compression)  # its methods have no types
+    block = native.block(names, [kind for _, kind in TABLES[table]], columns)
+    return bytes(compressor.compress_block(block)) + (compressor.flush() or b"")
 
 
-def _to_wire(kind: str, column: Sequence[Any]) -> Sequence[Any]:
-    convert = _CONVERT.get(kind)
-    return convert(column) if convert else column
-
-
-def _addresses(column: Sequence[str]) -> list[bytes]:
-    return [_address(text) for text in column]
-
-
-@lru_cache(maxsize=65_536)  # addresses repeat
-def _address(text: str) -> bytes:
-    if not text:
-        return bytes(16)
-    try:
-        return MAPPED + inet_pton(AF_INET, text)  # 0.6 us where `ip_address` takes 10
-    except OSError:
-        address = ip_address(text)
-    return address.packed if isinstance(address, IPv6Address) else MAPPED + address.packed
-
-
-_CONVERT: Final[dict[str, Callable[[Sequence[Any]], Sequence[Any]]]] = {"IPv6": _addresses}
+def rows_of(columns: Sequence[Column], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Row by row, in Python's own values."""
+    return [dict(zip(names, row, strict=True)) for row in zip(*map(plain, columns), strict=True)]
 
 
 class MemorySink:
@@ -157,8 +132,7 @@ class MemorySink:
     async def write(self, table: str, rows: Columns) -> None:
         """Append. Raises `Fatal` as the real one does."""
         names, columns = checked(table, rows)
-        lines = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-        self.rows.setdefault(table, []).extend(lines)
+        self.rows.setdefault(table, []).extend(rows_of(columns, names))
 
     async def close(self) -> None:
         """Nothing to release."""
@@ -169,15 +143,14 @@ class FileSink:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        private.folder(folder)
 
     async def write(self, table: str, rows: Columns) -> None:
         """Append. Raises `Fatal` as the real one does, `Retry` where the disk is full."""
         names, columns = checked(table, rows)
-        lines = [json.dumps(dict(zip(names, values, strict=True))) + "\n" for values in zip(*columns, strict=True)]
+        lines = [json.dumps(row) + "\n" for row in rows_of(columns, names)]
         try:
-            with (self._folder / f"{table}.jsonl").open("a", encoding="utf-8") as file:
-                file.write("".join(lines))
+            private.append(self._folder / f"{table}.jsonl", "".join(lines).encode())
         except OSError as error:
             raise Retry(f"{self._folder}: {error}") from error
 

@@ -9,7 +9,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
     IncompatibleBrokerVersion,
@@ -32,6 +32,7 @@ from aiokafka.protocol.types import (
 
 from pipeline.config import Config, Kafka
 from pipeline.errors import ConfigError, Fatal
+from pipeline.partitioner import moved
 from pipeline.sinks.kafka import by_consequence, client_settings
 
 PAGES_CONFIG: Final = {
@@ -210,7 +211,7 @@ async def ensure_topics(config: Config) -> int:
     await create_topics(kafka, missing)
     pages = existing.get(topics.pages, count)
     if pages != count:
-        raise ConfigError(f"{topics.pages} has {pages} partitions, {topics.requests} has {count}: they must be equal")
+        raise ConfigError(moved(topics.requests, pages, count))
     return count
 
 
@@ -230,3 +231,15 @@ async def create_topics(kafka: Kafka, specs: list[TopicSpec]) -> None:
     for name, code, *rest in response.topic_errors:
         if code and for_code(code) is not TopicAlreadyExistsError:
             raise Fatal(f"topic {name} cannot be created: {for_code(code).__name__} {rest[0] if rest else ''}")
+
+
+async def add_partitions(kafka: Kafka, topic: str, partitions: int) -> None:
+    """Let a topic have so many, more than it has. Raises Fatal."""
+    admin = AIOKafkaAdminClient(**client_settings(kafka))
+    try:
+        await admin.start()
+        await admin.create_partitions({topic: NewPartitions(partitions)})
+    except (KafkaError, OSError) as error:
+        raise await by_consequence(kafka, error) from error
+    finally:
+        await admin.close()

@@ -48,7 +48,7 @@ RELIED_ON: Final = {
     "aiokafka.consumer.fetcher:Fetcher": "fetched_records seek_to",
     "aiokafka.consumer.fetcher:FetchResult": "check_assignment getall",
     "aiokafka.consumer.group_coordinator:GroupCoordinator": "_on_join_prepare _on_join_complete",
-    "aiokafka.producer.producer:AIOKafkaProducer": "send send_and_wait",
+    "aiokafka.producer.producer:AIOKafkaProducer": "send send_and_wait create_batch send_batch",
     "aiokafka.admin.client:AIOKafkaAdminClient": "list_consumer_group_offsets create_topics describe_topics",
     "aiokafka.client:AIOKafkaClient": "send bootstrap get_random_node",
 }
@@ -140,6 +140,8 @@ SOURCES: Final[dict[str, str]] = {
     "aiokafka.consumer.group_coordinator:GroupCoordinator._on_join_complete": "03f43373ac",
     "aiokafka.producer.producer:AIOKafkaProducer.send": "2fc113eed1",
     "aiokafka.producer.producer:AIOKafkaProducer.send_and_wait": "118a2e6d6f",
+    "aiokafka.producer.producer:AIOKafkaProducer.create_batch": "b7862ed5b4",
+    "aiokafka.producer.producer:AIOKafkaProducer.send_batch": "37a40e8503",
     "aiokafka.admin.client:AIOKafkaAdminClient.list_consumer_group_offsets": "8a5029121f",
     "aiokafka.admin.client:AIOKafkaAdminClient.create_topics": "9b2e23e631",
     "aiokafka.admin.client:AIOKafkaAdminClient.describe_topics": "82df235dcb",
@@ -181,11 +183,22 @@ def test_what_the_consumer_overrides_exists_upstream() -> None:
 
     from pipeline.runners.slices import SliceConsumer
 
-    own = {"config", "cover", "polled", "positions", "seek_back", "seek_pages"}
+    own = {"config", "cover", "polled", "positions", "seek_back", "seek_pages", "still_ours"}
     own |= {"_ends", "_messages", "_slice_message", "_seeking"}
     overridden = {name for name in vars(SliceConsumer) if not name.startswith("__")} - own
     # mode adds bookkeeping of its own to every subclass of Service; it isn't ours
     assert {name for name in overridden if not hasattr(Consumer, name)} == set()
+
+
+def test_a_member_that_was_thrown_out_has_no_generation_and_its_commit_is_refused() -> None:
+    from aiokafka.consumer.group_coordinator import GroupCoordinator
+    from aiokafka.protocol.commit import OffsetCommitRequest
+    from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
+
+    assert OffsetCommitRequest.DEFAULT_GENERATION_ID == -1
+    assert "DEFAULT_GENERATION_ID" in inspect.getsource(GroupCoordinator.reset_generation)
+    assert "Errors.UnknownMemberIdError" in inspect.getsource(GroupCoordinator.commit_offsets)
+    assert '"already rebalanced" in str(exc)' in inspect.getsource(AIOKafkaConsumerThread._commit)
 
 
 def test_the_fetcher_is_made_with_the_wait_that_is_set() -> None:

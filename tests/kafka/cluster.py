@@ -18,7 +18,9 @@ from typing import Final
 
 HERE: Final = Path(__file__).parent
 JARS: Final = HERE / "target" / "dependency"
-START_S: Final = 90.0
+PATIENCE: Final = float(os.environ.get("KEYWATCH_PATIENCE", "1"))
+"""Times as long for everything, on a machine that does other work."""
+START_S: Final = 90.0 * PATIENCE
 LIFE_S: Final = 1_500
 """A node ends by itself after this time, should the tests be killed."""
 JAVA: Final = ("java", "-cp", f"{JARS}/*", "-Xmx320m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
@@ -74,12 +76,13 @@ class Node:
     folder: Path
     port: int
     secured_port: int  # 0: no such listener
+    life_s: int = LIFE_S
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, again with what it had on its disk; it answers some seconds later (`Cluster.wait`)."""
         with (self.folder / "out.log").open("ab") as out:
-            command = ["timeout", "-s", "KILL", str(LIFE_S), *JAVA, "kafka.Kafka", str(self.folder / "properties")]
+            command = ["timeout", "-s", "KILL", str(self.life_s), *JAVA, "kafka.Kafka", str(self.folder / "properties")]
             self.process = subprocess.Popen(command, stdout=out, stderr=out, env=dict(os.environ))
 
     def kill(self) -> None:
@@ -148,7 +151,7 @@ def why_not() -> str:
     return ""
 
 
-def start(folder: Path, count: int = 1, users: Mapping[str, str] | None = None) -> Cluster:
+def start(folder: Path, count: int = 1, users: Mapping[str, str] | None = None, life_s: int = LIFE_S) -> Cluster:
     """Format the nodes' folders, start them, wait until they answer. `users`: name -> password, and a secured listener.
 
     Three nodes replicate everything three times and acknowledge at two, as in production.
@@ -159,7 +162,7 @@ def start(folder: Path, count: int = 1, users: Mapping[str, str] | None = None) 
     if users:
         _make_certificates(folder)
     for number, controller in enumerate(controllers, 1):
-        node = Node(number, folder / f"node{number}", free_port(), free_port() if users else 0)
+        node = Node(number, folder / f"node{number}", free_port(), free_port() if users else 0, life_s)
         node.folder.mkdir()
         (node.folder / "properties").write_text(_properties(node, controller, voters, count))
         _format(node, users or {})
@@ -190,7 +193,7 @@ def _format(node: Node, users: Mapping[str, str]) -> None:
     command = [*JAVA, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk"]
     for name, password in users.items():
         command += ["--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]"]
-    done = subprocess.run([*command, "-c", str(node.folder / "properties")], capture_output=True, timeout=60)
+    done = subprocess.run([*command, "-c", str(node.folder / "properties")], capture_output=True, timeout=START_S)
     if done.returncode:
         raise RuntimeError(f"Kafka's folder could not be formatted: {done.stderr.decode()[-1000:]}")
 

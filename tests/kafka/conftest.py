@@ -21,6 +21,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "kafka: needs Java and Maven: runs on Apache Kafka")
 
 
+long = pytest.mark.skipif(not os.environ.get("KEYWATCH_LONG"), reason="takes long: make test-faults")
+
+
 def available() -> None:
     """Skips where there is no Java or no Maven; in CI that is a failure."""
     reason = cluster.why_not()

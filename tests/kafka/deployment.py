@@ -24,8 +24,9 @@ from pipeline.config import Config
 from pipeline.core import Slice
 from pipeline.recover import fill, load
 from pipeline.sinks.kafka import Producer, committed_offsets, fetched_highwaters, read_pages, side_consumer
-from pipeline.sinks.topics import ensure_topics
+from pipeline.sinks.topics import ensure_topics, partitions_of
 from schemas.incident import Incident
+from tests.kafka.cluster import PATIENCE
 from tests.kafka.run_worker import config_of
 from tests.pipeline.counting_core import SIDES, CountingCore
 
@@ -34,7 +35,7 @@ ROOT: Final = Path(__file__).parents[2]
 PARTITIONS: Final = 4
 BUSY: Final = 3
 """Partition 3 stays idle."""
-DRAIN_S: Final = 60.0
+DRAIN_S: Final = 120.0 * PATIENCE
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Deployment:
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     produced: int = 0
     core: str = "counting"
+    partitions: int = PARTITIONS
+    environment: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +110,8 @@ class Deployment:
             "KW_SETTINGS": json.dumps(self.settings),
             "KEYWATCH_FAULT": fault,
         }
-        command = ["timeout", "-s", "KILL", "240", sys.executable, "-m", "tests.kafka.run_worker"]
+        env |= self.environment
+        command = ["timeout", "-s", "KILL", str(4 * DRAIN_S), sys.executable, "-m", "tests.kafka.run_worker"]
         with (self.folder / f"worker{len(self.workers)}.log").open("wb") as out:
             worker = subprocess.Popen(command, env=env, cwd=ROOT, stdout=out, stderr=out)
         self.workers.append(worker)
@@ -116,6 +120,11 @@ class Deployment:
     def log_of(self, worker: subprocess.Popen[bytes]) -> str:
         """What a worker wrote."""
         return (self.folder / f"worker{self.workers.index(worker)}.log").read_text()
+
+    def most_memory_mb(self, worker: subprocess.Popen[bytes]) -> float:
+        """Highest resident size so far."""
+        status = Path(f"/proc/{pid_of(worker)}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
     def wait_drained(self) -> None:
         """Until everything produced is committed."""
@@ -145,7 +154,7 @@ class Deployment:
 
     def ends(self) -> dict[int, int]:
         """Ends of the log, without empty partitions."""
-        found = self.run(fetched_highwaters(self.config.kafka, self.config.topics.requests, range(PARTITIONS)))
+        found = self.run(fetched_highwaters(self.config.kafka, self.config.topics.requests, range(self.partitions)))
         return {partition: end for partition, end in found.items() if end}
 
     def stop(self, worker: subprocess.Popen[bytes]) -> int:
@@ -221,7 +230,8 @@ def pid_of(worker: subprocess.Popen[bytes]) -> int:
 
 async def read_topic(config: Config, topic: str) -> list[Any]:
     """All records, in order within each partition."""
-    ends = await fetched_highwaters(config.kafka, topic, range(PARTITIONS))
+    count = (await partitions_of(config.kafka, [topic]))[topic]
+    ends = await fetched_highwaters(config.kafka, topic, range(count))
     records: list[Any] = []
     waiting = {TopicPartition(topic, partition) for partition, end in ends.items() if end}
     if not waiting:  # a consumer that is stopped as soon as it starts raises

@@ -1,7 +1,8 @@
 """A worker process for the tests: the counting core (or the real one), rows into a file. Settings by environment.
 
 KW_BROKERS, KW_FOLDER (rows.jsonl is written there), KW_RUNNER faust|plain, KW_PREFIX (of topics and group),
-KW_CORE counting|real, KW_SETTINGS (JSON of further worker settings).
+KW_CORE counting|real, KW_SETTINGS (JSON of further worker settings), KW_CLICKHOUSE (JSON of `ClickHouse`: rows go there
+instead), KW_CLOCK_S (so many seconds are added to the process' wall clock).
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ import logging
 import os
 import signal
 import sys
+import time
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from pipeline.column import Columns, plain
 from pipeline.config import ClickHouse, Config, Kafka, Topics, Worker
 from pipeline.core import Sides
-from pipeline.ports import Columns
 from pipeline.runners.parts import Parts
 from pipeline.warm import warm_up
 from tests.pipeline.counting_core import SIDES, open_core
@@ -36,7 +37,7 @@ class JsonLinesSink:
     async def write(self, table: str, rows: Columns) -> None:
         """One line per row: table and columns."""
         names = list(rows)
-        columns: list[Sequence[Any]] = [rows[name] for name in names]
+        columns = [plain(rows[name]) for name in names]
         lines = [
             json.dumps({"table": table} | dict(zip(names, values, strict=True)))
             for values in zip(*columns, strict=True)
@@ -54,6 +55,8 @@ async def _sides(config: Config) -> Sides:
 
 def parts(folder: Path, core: str) -> Parts:
     """The counting core and one file, or the real core, its catalogue of one key, and a file per table."""
+    if os.environ.get("KW_CLICKHOUSE"):
+        return clickhouse_parts(msgspec.json.decode(os.environ["KW_CLICKHOUSE"]))
     if core == "counting":
         return Parts(open_core, lambda config: JsonLinesSink(folder / "rows.jsonl"), _sides, lambda: None)
     from pipeline import flow
@@ -64,6 +67,24 @@ def parts(folder: Path, core: str) -> Parts:
         return Sides(catalogue(), GEO, "test")
 
     return Parts(flow.open_core, lambda config: FileSink(folder / "rows"), real_sides, warm_up)
+
+
+def clickhouse_parts(settings: dict[str, Any]) -> Parts:
+    """The real core and ClickHouse."""
+    from pipeline import flow
+    from pipeline.sinks.clickhouse import ClickHouseSink
+    from tests.pipeline.log_of_requests import GEO, catalogue
+
+    async def sides(config: Config) -> Sides:
+        return Sides(catalogue(), GEO, "test")
+
+    return Parts(flow.open_core, lambda config: ClickHouseSink(ClickHouse(**settings)), sides, warm_up)
+
+
+def shift_clock(seconds: float) -> None:
+    """The wall clock of this process is wrong by so much."""
+    right = time.time
+    time.time = lambda: right() + seconds
 
 
 def config_of(brokers: str, prefix: str, settings: dict[str, Any]) -> Config:
@@ -84,6 +105,7 @@ def main() -> int:
     logging.basicConfig(
         level=logging.INFO, stream=sys.__stderr__, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
+    shift_clock(float(os.environ.get("KW_CLOCK_S") or 0))
     if os.environ["KW_RUNNER"] == "plain":
         from pipeline.runners.plain import main as run
     else:

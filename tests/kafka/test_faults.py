@@ -1,6 +1,7 @@
 """Faults at random moments on three brokers under continuous load; afterwards all equals one clean run over the log.
 
-KEYWATCH_SEED chooses the moments, KEYWATCH_KILLS how many kills there are (`make test-faults` asks for 100).
+KEYWATCH_SEED chooses the moments (seeds that failed once are in tests/seeds.txt), KEYWATCH_KILLS how many kills there
+are (`make test-faults` asks for 100).
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from tests.kafka.conftest import available
 from tests.kafka.deployment import Deployment
 from tests.kafka.orchestrator import under_load
 from tests.kafka.test_kills import finish_and_compare
+from tests.seeds import SEED, kept
 
 pytestmark = pytest.mark.kafka
 
-SEED: Final = int(os.environ.get("KEYWATCH_SEED", "1"))
 KILLS: Final = int(os.environ.get("KEYWATCH_KILLS", "8"))
 RUNNERS: Final = ("faust", "plain")
 
@@ -49,9 +50,12 @@ def deploy(three: cluster.Cluster, tmp_path: Path) -> Iterator[Callable[..., Dep
         deployment.kill_all()
 
 
+@pytest.mark.parametrize("seed", [SEED, *kept("kills")])
 @pytest.mark.parametrize("runner", RUNNERS)
-def test_kills_at_random_moments_lose_and_double_nothing(deploy: Callable[..., Deployment], runner: str) -> None:
-    deployment, rng = deploy(runner, "kills"), random.Random(SEED)
+def test_kills_at_random_moments_lose_and_double_nothing(
+    deploy: Callable[..., Deployment], runner: str, seed: int
+) -> None:
+    deployment, rng = deploy(runner, f"kills{seed}"), random.Random(seed)
     with under_load(deployment, 2) as fleet:
         for _ in range(KILLS):
             time.sleep(rng.uniform(0.5, 7.0))  # in recovery, at work, in a rebalance, in a checkpoint

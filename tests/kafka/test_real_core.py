@@ -18,7 +18,7 @@ from pipeline.rows import append_rows
 from pipeline.runners.slices import cut
 from pipeline.sinks.kafka import Producer
 from pipeline.sinks.topics import topic_id
-from tests.kafka.deployment import PARTITIONS, Deployment, read_topic
+from tests.kafka.deployment import DRAIN_S, PARTITIONS, Deployment, read_topic
 from tests.pipeline.log_of_requests import GEO, Record, catalogue, log
 
 pytestmark = pytest.mark.kafka
@@ -67,8 +67,8 @@ def written(deployment: Deployment) -> Newest:
     return newest(rows)
 
 
-def clean_pass(deployment: Deployment) -> tuple[set[bytes], Newest]:
-    """One core per partition over the whole log, in one slice each."""
+def clean_rows(deployment: Deployment) -> tuple[set[bytes], Rows]:
+    """One core per partition over the whole log, in one slice each: incidents and rows."""
     epoch = asyncio.run(topic_id(deployment.config.kafka, deployment.config.topics.requests))
     records = asyncio.run(read_topic(deployment.config, deployment.config.topics.requests))
     incidents: set[bytes] = set()
@@ -82,6 +82,12 @@ def clean_pass(deployment: Deployment) -> tuple[set[bytes], Newest]:
             incidents |= {msgspec.json.encode(incident) for incident in effects.incidents}
             append_rows(rows, effects.rows)
             append_rows(rows, core.due_rows())
+    return incidents, rows
+
+
+def clean_pass(deployment: Deployment) -> tuple[set[bytes], Newest]:
+    """The same, with what ReplacingMergeTree leaves of the rows."""
+    incidents, rows = clean_rows(deployment)
     flat = [
         (table, json.loads(json.dumps(dict(zip(columns_, values, strict=True)))))
         for table, columns_ in rows.items()
@@ -96,7 +102,7 @@ def test_the_real_core_gives_after_kills_what_a_clean_pass_gives(deploy: Callabl
     produce(deployment, log(3, events=3_000))
     for fault in ("after_publish:1", "after_rows:2", "after_manifest:2"):
         killed = deployment.start(fault)
-        assert killed.wait(60) == KILLED, deployment.log_of(killed)
+        assert killed.wait(DRAIN_S) == KILLED, deployment.log_of(killed)
     worker = deployment.start()
     deployment.wait_ready(worker)
     deployment.wait_drained()

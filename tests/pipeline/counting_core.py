@@ -124,8 +124,12 @@ class CountingCore:
         """A new catalogue is a row."""
         if sides.catalogue.version == self._meta.catalogue:
             return {}
-        self._meta.catalogue = sides.catalogue.version
-        return {"adoptions": {"version_id": [sides.catalogue.version], "offset": [self.next_offset]}}
+        self._meta.catalogue, at = sides.catalogue.version, max(self.next_offset, 0)
+        row = {
+            "topic": "t", "epoch": "e", "partition": self.partition, "offset": at, "input": "catalogue",
+            "version_id": sides.catalogue.version, "version": at,
+        }  # fmt: skip
+        return {"adoptions": {name: [value] for name, value in row.items()}}
 
     def counts(self) -> dict[str, int]:
         """The truth."""

@@ -23,21 +23,21 @@ def slice_of(stamps_ms: list[int], ticks: frozenset[int] = frozenset()) -> Slice
 def test_the_watermark_never_goes_back_and_does_not_depend_on_cuts(records: list[tuple[int, int]], cut: int) -> None:
     event_us = np.array([event * 1000 for event, _ in records])
     stamps = [stamp for _, stamp in records]
-    before, after = watermarks(slice_of(stamps), range(len(records)), event_us, 0, LATENESS_US)
+    before, after = watermarks(slice_of(stamps), np.arange(len(records)), event_us, 0, LATENESS_US)
     assert (np.diff(before) >= 0).all()
-    first, middle = watermarks(slice_of(stamps[:cut]), range(len(stamps[:cut])), event_us[:cut], 0, LATENESS_US)
-    rest, last = watermarks(slice_of(stamps[cut:]), range(len(stamps[cut:])), event_us[cut:], middle, LATENESS_US)
+    first, middle = watermarks(slice_of(stamps[:cut]), np.arange(cut)[: len(stamps)], event_us[:cut], 0, LATENESS_US)
+    rest, last = watermarks(slice_of(stamps[cut:]), np.arange(len(stamps[cut:])), event_us[cut:], middle, LATENESS_US)
     assert np.concatenate([first, rest]).tolist() == before.tolist()
     assert last == after
 
 
 @given(times, times)
 def test_neither_a_future_event_nor_a_future_stamp_moves_it_alone(event_ms: int, stamp_ms: int) -> None:
-    _, after = watermarks(slice_of([stamp_ms]), [0], np.array([event_ms * 1000]), 0, LATENESS_US)
+    _, after = watermarks(slice_of([stamp_ms]), np.array([0]), np.array([event_ms * 1000]), 0, LATENESS_US)
     assert after == min(event_ms, stamp_ms) * 1000 - LATENESS_US
 
 
 def test_a_tick_moves_an_idle_partition_on() -> None:
     ticking = slice_of([NOW_MS], frozenset([0]))
-    _, after = watermarks(ticking, [], np.array([], np.int64), 5, LATENESS_US)
+    _, after = watermarks(ticking, np.array([], np.int64), np.array([], np.int64), 5, LATENESS_US)
     assert after == NOW_MS * 1000 - LATENESS_US

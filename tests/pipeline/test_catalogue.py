@@ -148,7 +148,7 @@ async def test_a_topic_that_appears_later_is_found() -> None:
 
 
 def test_a_file_of_json_lines_an_array_and_csv_give_the_same_keys(tmp_path: Path) -> None:
-    keys = [Key(key_id="a", owner="x"), Key(key_id="b", environment="live")]
+    keys = [Key(key_id="a", owner="x", protected=True), Key(key_id="b", environment="live", protected=True)]
     lines, array, table = tmp_path / "k.jsonl", tmp_path / "k.json", tmp_path / "k.csv"
     lines.write_bytes(b"\n".join(msgspec.json.encode(key) for key in keys) + b"\n\n")
     array.write_bytes(msgspec.json.encode(keys))

@@ -91,3 +91,34 @@ def test_ticks_are_passed_over() -> None:
     ticking = Slice("t", 3, records.offsets, records.keys, records.values, records.timestamps_ms, frozenset([1]))
     decoded = decode(ticking)
     assert (len(decoded.events), decoded.rejects) == (1, [])
+
+
+RECORDS = (
+    good(request_id="r1"), good(request_id="r2", path=f"/v1/{SECRET}"), good(user_agent=SECRET), good(key_id=SECRET),
+    good(scope="a" * 16 + SECRET), good(request_id=SECRET), good(client_ip="not-an-address-" * 2), good(route="/x?a=b"),
+    good(ts_us=NOW_US + 10**12), (b"other", good()[1]), (None, good()[1]), (b"pk_a", None), (b"pk_a", b"{"),
+    (b"pk_a", b"[1]"), (b"pk a", b'{"key_id":"pk a","ts_us":1780000000000000}'), (b"pk_a", b"\xff" * 40_000),
+    (b"pk\na", b'{"key_id":"pk\\na","ts_us":1780000000000000}'), (b"pk_a", b"[" * 9_000),
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(RECORDS), min_size=1, max_size=40))
+def test_a_slice_judged_at_once_gives_what_its_records_give_one_by_one(records: list[tuple[bytes, bytes]]) -> None:
+    whole, alone = decode(batch(*records)), [decode(batch(each)) for each in records]
+    assert whole.events == [event for each in alone for event in each.events]
+    assert whole.at == [i for i, each in enumerate(alone) if each.events]
+    assert [(r.offset - 70, r.reason, r.detail, r.payload) for r in whole.rejects] == [
+        (i, r.reason, r.detail, r.payload) for i, each in enumerate(alone) for r in each.rejects
+    ]
+
+
+def test_a_rejects_payload_is_its_event_written_anew_and_nothing_else_of_the_record() -> None:
+    raw = good(request_id="r")[1].replace(b"{", b'{"unknown":"field",', 1)
+    (reject,) = decode(batch((b"pk_b", raw))).rejects
+    assert (reject.reason, reject.payload) == ("key_mismatch", good(request_id="r")[1])
+
+
+@pytest.mark.parametrize("field", ["source", "position", "user_agent", "path", "request_id"])
+def test_a_reject_whose_event_holds_a_secret_anywhere_goes_without_payload(field: str) -> None:
+    (reject,) = decode(batch((b"pk_b", good(**{field: SECRET})[1]))).rejects
+    assert reject.payload is None

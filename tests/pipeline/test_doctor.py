@@ -7,10 +7,20 @@ import gzip
 import socket
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from pipeline.config import ClickHouse, Config, Endpoint, Geo, Kafka, Respond, Secret
-from pipeline.doctor import blind_spots, check, check_detectors, check_geo, check_sample, check_webhooks, main
+from pipeline.config import ClickHouse, Config, Endpoint, Geo, Intake, Kafka, Respond, Secret
+from pipeline.doctor import (
+    blind_spots,
+    check,
+    check_detectors,
+    check_geo,
+    check_ports,
+    check_sample,
+    check_webhooks,
+    main,
+)
 from pipeline.errors import ConfigError
 from pipeline.geo.provider import DEMO_DB
 
@@ -137,3 +147,12 @@ def test_the_exit_code_is_1_where_something_failed(tmp_path: Path, capsys: pytes
     sample = tmp_path / "access.log"
     sample.write_bytes(COMBINED)
     assert main(path, sample) == 0
+
+
+async def test_ports_beyond_this_machine_are_told_and_one_that_takes_events_needs_a_token() -> None:
+    assert await check_ports(Config()) == []
+    wide = Intake(http_host="0.0.0.0", metrics_host="::")
+    found = await check_ports(Config(intake=wide))
+    assert [(each.state, each.about) for each in found] == [("fail", "intake"), ("warn", "metrics")]
+    told = msgspec.structs.replace(wide, http_token=Secret("t"))
+    assert [each.state for each in await check_ports(Config(intake=told))] == ["warn"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -51,6 +51,9 @@ class Outside:
     async def send(self, partition: int, key: bytes, value: bytes | None) -> int:
         self.seen.append((read_key(key).kind, value is None))
         return len(self.seen)
+
+    async def send_all(self, partition: int, records: Sequence[tuple[bytes, bytes | None]]) -> int:
+        return max([await self.send(partition, key, value) for key, value in records], default=-1)
 
     def kinds(self) -> list[str]:
         return [kind for kind, _ in self.seen if kind != "try"]
@@ -127,6 +130,26 @@ async def test_a_checkpoint_that_is_cut_off_makes_the_arrays_unsound() -> None:
     assert await emitter.checkpoint(lambda: 1, asyncio.Lock()) is None, "no further checkpoint from these arrays"
 
 
+async def test_who_was_thrown_out_of_the_group_adopts_nothing_and_writes_no_further_checkpoint() -> None:
+    outside, asked = Outside(), list[int]()
+    emitter = emitter_of(outside, RowBuffer(outside, 1.0, 100))
+
+    async def taken_once(offset: int) -> bool:
+        asked.append(offset)
+        return len(asked) == 1
+
+    emitter._still_ours = taken_once
+    emitter.core.process(some_slice(emitter.core, 3))
+    assert await emitter.checkpoint(lambda: 1, asyncio.Lock()) == 3
+    written = len(outside.seen)
+    emitter.core.process(some_slice(emitter.core, 2))
+    assert await emitter.checkpoint(lambda: 1, asyncio.Lock()) == 3
+    assert not await emitter.adopt(NEWER, lambda: 1, asyncio.Lock())
+    assert asked == [0, 3, 3]
+    assert len(outside.seen) == written
+    assert emitter.sound
+
+
 async def test_rows_are_written_again_with_the_same_content_after_a_retry() -> None:
     outside = Outside()
     outside.fail = [Retry("busy"), Retry("busy")]
@@ -171,10 +194,10 @@ async def test_rows_added_before_a_flush_are_all_acknowledged_by_it() -> None:
 def test_rows_are_appended_column_by_column_without_changing_what_was_handed_in() -> None:
     from pipeline.rows import append_rows, count_rows
 
-    target: dict[str, dict[str, list[Any]]] = {}
-    more: Mapping[str, dict[str, list[Any]]] = {"t": {"a": [1], "b": [2]}}
-    append_rows(target, dict(more))
-    append_rows(target, dict(more))
+    target: dict[str, Columns] = {}
+    more: dict[str, dict[str, list[int]]] = {"t": {"a": [1], "b": [2]}}
+    append_rows(target, more)
+    append_rows(target, more)
     assert target == {"t": {"a": [1, 1], "b": [2, 2]}}
     assert count_rows(target) == 2
     assert more == {"t": {"a": [1], "b": [2]}}, "what was handed in is not changed"

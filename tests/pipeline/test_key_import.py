@@ -38,7 +38,7 @@ def test_a_csv_line_becomes_a_key_with_all_that_it_declares(tmp_path: Path) -> N
         "k1,,,,,,,,,,",
     )
     one, two = read_keys(path, "csv")
-    assert one == Key(key_id="k1")
+    assert one == Key(key_id="k1", protected=True)
     assert two == Key(
         key_id="k2", environment="live", role="limited", scopes=("read", "write"), owner="billing",
         time_zone="Europe/Berlin", business_hours=BusinessHours(start_min=510, end_min=1140),
@@ -194,3 +194,11 @@ def test_writing_the_difference_leaves_nothing_to_write(current: list[Key], want
     table |= {key.key_id: key for key in (*changes.added, *(after for _, after in changes.changed))}
     again = diff(table.values(), wanted)
     assert (again.added, again.changed, again.unchanged) == ((), (), len(wanted))
+
+
+def test_a_key_of_which_a_csv_does_not_say_otherwise_is_protected(tmp_path: Path) -> None:
+    path = tmp_path / "keys.csv"
+    path.write_text("key_id,owner,protected\na,x,\nb,x,false\nc,x,true\n")
+    assert {key.key_id: key.protected for key in read_keys(path, "csv")} == {"a": True, "b": False, "c": True}
+    path.write_text("key_id\na\n")
+    assert [key.protected for key in read_keys(path, "csv")] == [True]

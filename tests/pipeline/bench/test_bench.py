@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import time
 from itertools import islice
 
 import msgspec
 
 from pipeline.bench import load, steps
-from pipeline.bench.clock import Clock
-from pipeline.bench.plain_agent import Judge, Request
+from pipeline.bench.clock import Clock, cpu_s_of
+from pipeline.bench.judge import Judge
+from pipeline.bench.plain_agent import Request
 from pipeline.secrets import is_clean
 from schemas.event import Event
 
@@ -37,6 +40,21 @@ def test_the_clock_counts_from_the_first_fifth_on() -> None:
     assert clock.first is not None
     assert clock.first[1] == 20
     assert clock.per_s > 0
+
+
+def test_the_clock_counts_processor_time_of_the_same_events() -> None:
+    times = iter([1.0, 5.0])
+    clock = Clock(100, lambda: next(times))
+    assert not clock.at(20)
+    assert not clock.at(60)
+    assert clock.at(100)
+    assert clock.pace.cpu_us == 50_000.0  # 4 s for the 80 events after the first 20
+
+
+def test_processor_time_of_a_process_is_what_it_says_itself() -> None:
+    told = cpu_s_of(os.getpid())() or time.process_time()  # 0 where the system does not tell
+    assert abs(told - time.process_time()) < 0.5
+    assert cpu_s_of(2**22 + 1)() == 0.0
 
 
 def test_slices_hold_the_whole_load_by_partition() -> None:

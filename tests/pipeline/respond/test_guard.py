@@ -69,6 +69,11 @@ def test_each_guard_refuses_what_it_is_there_for(changes: dict[str, Any], guard:
     assert guard in refused_by(question(**changes))
 
 
+def test_volume_and_errors_together_never_act_since_a_deploy_brings_both() -> None:
+    both = (finding("volume", bits=500.0), finding("outcome", bits=500.0))
+    assert "evidence" in refused_by(question(incident=incident(findings=both)))
+
+
 def test_volume_alone_never_acts_however_much_of_it_there_is() -> None:
     much = tuple(finding("volume", bits=500.0, detector=f"spike{i}") for i in range(5))
     assert "evidence" in refused_by(question(incident=incident(findings=much)))
@@ -139,7 +144,7 @@ def test_what_passes_rests_on_two_strong_authenticated_families(
         assert declared
         assert severity in ("high", "critical")
         assert len(strong) >= 2
-        assert strong != {"volume"}
+        assert strong - {"volume", "outcome"}
 
 
 @given(findings=_findings)

@@ -19,11 +19,14 @@ from pipeline.sinks.connect import by_consequence, connect
 from schemas.rows import TABLES
 from tests.clickhouse_front import FrontProcess, clickhouse, front, migrated  # noqa: F401
 from tests.row_examples import AT_US, rows_of
+from tests.simulation.tables import Tables
 
 
 def _sink(kind: str, folder: Path, config: ClickHouse) -> RowSink:
     if kind == "clickhouse":
         return ClickHouseSink(config)
+    if kind == "simulated":
+        return Tables(refuse_other_content=False)
     return FileSink(folder) if kind == "file" else MemorySink()
 
 
@@ -38,6 +41,8 @@ class Subject:
 
     def column(self, table: str, name: str) -> list[Any]:
         """The values of one column."""
+        if isinstance(self.sink, Tables):
+            return self.sink.column(table, name)
         if isinstance(self.sink, MemorySink):
             return [row[name] for row in self.sink.rows.get(table, [])]
         if self.kind == "file":
@@ -50,7 +55,7 @@ class Subject:
         return values
 
 
-@pytest.fixture(params=["clickhouse", "file", "memory"])
+@pytest.fixture(params=["clickhouse", "file", "memory", "simulated"])
 async def subject(request: pytest.FixtureRequest, tmp_path: Path, front: str) -> AsyncIterator[Subject]:  # noqa: F811
     needs_server = request.param == "clickhouse"
     config = request.getfixturevalue("clickhouse") if needs_server else ClickHouse(url=front)
@@ -92,6 +97,13 @@ async def test_writes_side_by_side_lose_nothing(subject: Subject) -> None:
     ids = [f"{i:03}" for i in range(20)]
     await asyncio.gather(*(subject.sink.write("findings", rows_of("findings", 1, finding_id=[i])) for i in ids))
     assert sorted(subject.column("findings", "finding_id")) == ids
+
+
+@pytest.mark.parametrize("subject", ["clickhouse", "simulated"], indirect=True)
+async def test_of_a_row_the_newest_version_is_read_in_whatever_order_writes_came(subject: Subject) -> None:
+    for version, requests in ((2, 20), (1, 10), (3, 30), (2, 20)):
+        await subject.sink.write("requests_1m", rows_of("requests_1m", 1, version=[version], requests=[requests]))
+    assert subject.column("requests_1m FINAL" if subject.kind == "clickhouse" else "requests_1m", "requests") == [30]
 
 
 async def test_a_closed_sink_may_be_closed_again(subject: Subject) -> None:

@@ -1,0 +1,117 @@
+"""Columns between the steps of the core and on their way to a sink, without an object per value where that can be.
+
+Numbers are numpy arrays. Texts of few distinct values are `Coded`: one number per event, and a table of the texts.
+Everything else is a list or tuple. `plain` makes a list of any of them, for those who read values one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+import numpy as np
+
+MANY: Final = 4096
+
+T = TypeVar("T")
+U = TypeVar("U")
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Coded(Generic[T]):
+    """Value i is `values[codes[i]]`. `values` may hold more than occur, and may be appended to later, never changed."""
+
+    __slots__ = ("codes", "values")
+
+    def __init__(self, codes: Array, values: Sequence[T]) -> None:
+        self.codes = codes
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, i: int) -> T:
+        return self.values[int(self.codes[i])]
+
+    def __iter__(self) -> Iterator[T]:
+        return map(self.values.__getitem__, self.codes.tolist())
+
+    def take(self, at: Array) -> Coded[T]:
+        """The values at these positions."""
+        return Coded(self.codes.take(at), self.values)
+
+    def distinct(self) -> Coded[T]:
+        """The same with only those values that occur, each once."""
+        n = len(self.values)
+        if n > MANY + 8 * len(self.codes):
+            used, codes = np.unique(self.codes, return_inverse=True)
+        else:  # a table over all values is cheaper than to sort
+            used = np.flatnonzero(np.bincount(self.codes, minlength=n))
+            place = np.empty(n, np.intp)
+            place[used] = np.arange(len(used))
+            codes = place[self.codes]
+        return Coded(codes.reshape(-1), list(map(self.values.__getitem__, used.tolist())))
+
+    def map(self, function: Callable[[T], U]) -> Coded[U]:
+        """`function` of each value; it is asked once per entry of the table: of many entries take `distinct` first."""
+        return Coded(self.codes, [function(value) for value in self.values])
+
+
+Column: TypeAlias = "Sequence[Any] | Array | Coded[Any]"
+Columns: TypeAlias = Mapping[str, Column]
+"""One table's rows by column, all of equal length."""
+
+_NOTHING: Final = np.zeros(0, np.intp)
+
+
+def coded(values: Collection[T]) -> Coded[T]:
+    """The values as codes: a look-up for each, of a table made for them."""
+    table = dict.fromkeys(values)
+    index = dict(zip(table, range(len(table)), strict=True))
+    return Coded(np.fromiter(map(index.__getitem__, values), np.intp, len(values)), list(table))
+
+
+def constant(value: T, n: int) -> Coded[T]:
+    """`n` times the same."""
+    return Coded(np.zeros(n, np.intp), [value])
+
+
+def joined(parts: Sequence[Column]) -> Column:
+    """One column after the other, as a new one where there are several."""
+    if len(parts) == 1:
+        return parts[0]
+    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    if len(arrays) == len(parts):
+        return np.concatenate(arrays)
+    texts = [part for part in parts if isinstance(part, Coded)]
+    if len(texts) == len(parts):
+        return _join_coded(texts)
+    return list(chain.from_iterable(plain(part) for part in parts))
+
+
+def _join_coded(parts: Sequence[Coded[Any]]) -> Coded[Any]:
+    if all(part.values is parts[0].values for part in parts):
+        return Coded(np.concatenate([part.codes for part in parts]), parts[0].values)
+    distinct = [part.distinct() for part in parts]
+    values = coded(list(chain.from_iterable(part.values for part in distinct)))
+    starts = np.cumsum([0, *(len(part.values) for part in distinct)])
+    codes = [values.codes[start + part.codes] for start, part in zip(starts, distinct, strict=False)]
+    return Coded(np.concatenate([_NOTHING, *codes]), values.values)
+
+
+def join_rows(parts: Sequence[Columns]) -> Columns:
+    """The same table's rows, one after the other; all have the same columns."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: joined([part[name] for part in parts]) for name in parts[0]}
+
+
+def count(columns: Columns) -> int:
+    """Rows."""
+    return len(next(iter(columns.values()), ()))
+
+
+def plain(column: Column) -> Sequence[Any]:
+    """The values as Python's own objects."""
+    return column.tolist() if isinstance(column, np.ndarray) else column if isinstance(column, list) else list(column)

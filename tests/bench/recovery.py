@@ -1,0 +1,117 @@
+"""Recovery and memory of a million keys: `python -m tests.bench.recovery`.
+
+One process grows the state and writes its checkpoint into a file; another one, as fresh as a worker after a crash,
+reads it back through `pipeline.recover` (verify, decompress, fill, index) and then goes on judging. `load_s` is for
+all partitions one after the other on one core, as a worker does it when all of them are its own; `rss_mib` is the
+whole process: Python, numba's code, the geo database, the state.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from pipeline.catalogue import Catalogue
+from pipeline.checkpoint import Checkpoint, Directory
+from pipeline.config import Config
+from pipeline.core import Sides
+from pipeline.flow import KeyCore, open_core
+from pipeline.geo.provider import open_geo
+from pipeline.recover import fill, load
+from pipeline.warm import warm_up
+from tests.bench.grown import DAY_US, EPOCH, START_US, Grown, config, cut, declared, print_json, rss_bytes, state_bytes
+
+MIB: Final = 1 << 20
+POOLS: Final = ("minutes", "hours", "sources")
+
+
+def write(folder: Path, keys: int, partitions: int, catalogued: bool, events: int) -> None:
+    """The state's checkpoint and a piece of the log after it, a file per partition each."""
+    grown = Grown(keys, partitions, catalogued=catalogued)
+    for core in grown.cores:
+        writer = Checkpoint(core.partition, EPOCH, 1, "me", Directory())
+        draft = writer.draft(writer.plan(core, 1))
+        (folder / f"pages.{core.partition}").write_bytes(msgspec.msgpack.encode(draft.records()))
+    first = [0] * partitions
+    log = list(cut(grown.traffic(events, grown.natural_per_s(), START_US + DAY_US), partitions, first))
+    (folder / "log").write_bytes(msgspec.msgpack.encode([
+        (part.partition, part.first, part.keys, part.values, part.timestamps_ms)
+        for part in log
+    ]))  # fmt: skip
+
+
+def read(folder: Path, keys: int, partitions: int, catalogued: bool) -> dict[str, Any]:
+    """Load, look at the memory, replay."""
+    warm_up()
+    sides = Sides(declared(keys) if catalogued else Catalogue.empty(), open_geo(Config().geo), "")
+    gc.collect()
+    gc.freeze()
+    before, began, cores, pages = rss_bytes(), time.process_time(), [], 0
+    for number in range(partitions):
+        records = dict(
+            msgspec.msgpack.decode((folder / f"pages.{number}").read_bytes(), type=list[tuple[bytes, bytes]])
+        )
+        pages += sum(map(len, records.values()))
+        core = open_core(number, config(keys), sides, EPOCH, partitions)
+        fill(core, load(number, records, None))
+        core.adopt(sides)
+        cores.append(core)
+        del records
+    load_s = time.process_time() - began
+    gc.collect()
+    figures = {
+        "keys": sum(len(core.state.slots) for core in cores), "catalogued": catalogued, "load_s": round(load_s, 1),
+        "pages_mib": round(pages / MIB), "rss_before_mib": round(before / MIB), "rss_mib": round(rss_bytes() / MIB),
+        "state_mib": {name: round(size / MIB) for name, size in state_bytes(cores).items()},
+    }  # fmt: skip
+    return figures | replay(folder, cores)
+
+
+def replay(folder: Path, cores: list[KeyCore]) -> dict[str, Any]:
+    """The log after the checkpoint, judged; its windows weigh too."""
+    from pipeline.core import Slice
+
+    log = msgspec.msgpack.decode((folder / "log").read_bytes())
+    began, events = time.process_time(), 0
+    for part, start, keys, values, times in log:
+        cores[part].process(Slice("", part, range(start, start + len(keys)), keys, values, times))
+        events += len(keys)
+    del log
+    took = time.process_time() - began
+    for core in cores:
+        core.due_rows()
+    gc.collect()
+    return {
+        "replay_events": events, "replay_s": round(took, 1), "rss_after_replay_mib": round(rss_bytes() / MIB),
+        "windows_mib": {name: round(size / MIB) for name, size in state_bytes(cores).items() if name in POOLS},
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Both processes, or (with --folder) the second alone."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--keys", type=int, default=1_000_000)
+    options.add_argument("--partitions", type=int, default=8)
+    options.add_argument("--events", type=int, default=100_000, help="of the log after the checkpoint")
+    options.add_argument("--catalogued", action="store_true", help="every key is declared")
+    options.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    chosen = options.parse_args()
+    if chosen.folder:
+        print_json("recovery", read(chosen.folder, chosen.keys, chosen.partitions, chosen.catalogued))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), chosen.keys, chosen.partitions, chosen.catalogued, chosen.events)
+        command = [sys.executable, "-m", "tests.bench.recovery", *sys.argv[1:], "--folder", folder]
+        sys.exit(subprocess.run(command, check=False).returncode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""What rejected records cost the good ones: `python -m tests.bench.rejects [--every 20] [--json]`.
+
+For each kind of reject: processor time of the core (`KeyCore.process`) over a log of good events, and over the same log
+with one rejected record for so many good ones put between them, the two taken in turn, slice by slice, so that both see
+the same machine. `ratio` = time with rejects / time without, the rejects' own time included; `own_ns` = what is added
+per reject. A figure is the least of the repetitions: noise of a
+busy machine only adds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from pipeline.bench import load
+from pipeline.catalogue import Catalogue
+from pipeline.config import Config, Worker
+from pipeline.core import Sides, Slice
+from pipeline.flow import KeyCore, open_core
+from pipeline.geo.provider import open_geo
+from schemas.event import Event
+
+SLICE_EVENTS: Final = 1_000
+KEYS: Final = 1_000
+WARM_SLICES: Final = 10
+"""Not counted: most of a log's first events are new keys, whose state is made; that would hide what rejects cost."""
+START_US: Final = 1_780_000_000_000_000
+SECRET: Final = "sk_live_" + "9aF3kQ0zXw7Lm2Pq8Rt5Vb6N"
+ALL_PASS: Final = Config(worker=Worker(max_reject_ratio=1.0, max_reject_run=1_000_000_000))
+
+Record = tuple[bytes | None, bytes | None, int]  # key, value, timestamp in ms
+
+
+def kinds(good: Event, raw: bytes) -> dict[str, tuple[bytes | None, bytes]]:
+    """Kind of reject -> (key, value) of a record that is refused for it."""
+    key = good.key_id.encode()
+
+    def changed(**fields: Any) -> bytes:
+        return msgspec.json.encode(msgspec.structs.replace(good, **fields))
+
+    return {
+        "truncated": (key, raw[:-9]),
+        "not UTF-8": (key, raw.replace(b"GET", b"G\xffT")),
+        "nested": (key, b"[" * 5_000),
+        "random bytes": (key, bytes(range(256))),
+        "missing field": (key, b'{"key_id":"a"}'),
+        "wrong type": (key, raw.replace(b'"ts_us":', b'"ts_us":"x","z":')),
+        "too large": (key, raw + b" " * 33_000),
+        "secret as key id": (SECRET.encode(), changed(key_id=SECRET)),
+        "another key": (b"other", raw),
+        "no record key": (None, raw),
+        "from the future": (key, changed(ts_us=good.ts_us + 10**12)),
+        "secret in path (kept)": (key, changed(path="/v1/" + SECRET, request_id="r")),
+        "query in path (kept)": (key, changed(path="/v1/things?apikey=" + SECRET, request_id="q")),
+    }
+
+
+def good_records(events: int) -> tuple[list[Record], Event]:
+    """A partition's log of good events, and one of them."""
+    settings = load.Load(events=events, keys=KEYS, partitions=1)
+    made = list(load.events(settings, START_US))
+    return [(e.key_id.encode(), msgspec.json.encode(e), e.ts_us // 1000) for e in made], made[len(made) // 2]
+
+
+def slices(records: Sequence[Record], size: int) -> Iterator[Slice]:
+    """The log in slices of `size` records."""
+    for start in range(0, len(records), size):
+        keys, values, times = zip(*records[start : start + size], strict=True)
+        yield Slice("t", 0, range(start, start + len(keys)), keys, values, times)
+
+
+def mixed(records: Sequence[Record], bad: tuple[bytes | None, bytes], every: int) -> list[Record]:
+    """One rejected record after each `every` good ones."""
+    out: list[Record] = []
+    for number, record in enumerate(records, 1):
+        out.append(record)
+        if number % every == 0:
+            out.append((bad[0], bad[1], record[2]))
+    return out
+
+
+def core() -> KeyCore:
+    """A partition's core as the worker has it, without limits on rejects."""
+    return open_core(0, ALL_PASS, Sides(Catalogue.empty(), open_geo(ALL_PASS.geo), ""), "bench", 1)
+
+
+def process_ns(parts: Sequence[Slice], others: Sequence[Slice]) -> tuple[int, int]:
+    """Processor time of two logs, each in a core of its own, a slice of the one and a slice of the other in turn."""
+    cores, spent = (core(), core()), [0, 0]
+    for number, pair in enumerate(zip(parts, others, strict=True)):
+        for which, part in enumerate(pair):
+            began = time.process_time_ns()
+            cores[which].process(part)
+            spent[which] += (time.process_time_ns() - began) * (number >= WARM_SLICES)
+    return spent[0], spent[1]
+
+
+def measure(events: int, every: int, repeats: int, only: str = "") -> dict[str, dict[str, float]]:
+    """Kind -> ratio, own_ns and good_ns (processor time per good event without rejects)."""
+    records, one = good_records(events + WARM_SLICES * SLICE_EVENTS)
+    plain = list(slices(records, SLICE_EVENTS))
+    process_ns(plain[:3], plain[:3])  # compiled and imported
+    out = {}
+    for kind, bad in kinds(one, msgspec.json.encode(one)).items():
+        if only not in kind:
+            continue
+        spoiled = list(slices(mixed(records, bad, every), SLICE_EVENTS + SLICE_EVENTS // every))
+        runs = [process_ns(plain, spoiled) for _ in range(repeats)]
+        without, including = (min(run[which] for run in runs) for which in (0, 1))
+        out[kind] = {
+            "ratio": round(including / without, 3),
+            "own_ns": round((including - without) / (events // every)),
+            "good_ns": round(without / events),
+        }
+    return out
+
+
+def main() -> int:
+    """Print; 1 where a kind slows the good ones by more than a tenth."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--every", type=int, default=20, help="good events for one reject")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--kind", default="", help="only kinds whose name holds this")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    found = measure(given.events, given.every, given.repeats, given.kind)
+    if given.json:
+        sys.stdout.write(json.dumps(found) + "\n")
+    else:
+        for kind, figures in found.items():
+            row = f"{kind:24} {figures['ratio']:6.3f} x  {figures['own_ns']:7.0f} ns a reject"
+            sys.stdout.write(f"{row}  {figures['good_ns']:6.0f} ns a good event\n")
+    return int(any(figures["ratio"] > 1.1 for figures in found.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""What operators and brokers do to the topics: refused pages, a topic made anew, a full disk, a freeze in
+the middle of a checkpoint. Either nothing changes, or one line says what is wrong and the exit code is not 0."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import Fatal, Retry
+from pipeline.runners.shell import EXIT_FATAL
+from tests.kafka import cluster, topics
+from tests.kafka.conftest import available, long
+from tests.kafka.deployment import DRAIN_S, PARTITIONS, Deployment, pid_of
+from tests.kafka.test_kills import finish_and_compare
+
+pytestmark = pytest.mark.kafka
+
+
+def last_words(deployment: Deployment, worker: subprocess.Popen[bytes]) -> str:
+    """The critical line; there must be one, and no traceback beside it."""
+    text = deployment.log_of(worker)
+    lines = [line for line in text.splitlines() if " CRITICAL " in line]
+    assert len(lines) == 1, text[-3000:]
+    assert "Traceback" not in text.split(lines[0])[1], text[-3000:]
+    return lines[0]
+
+
+@pytest.mark.parametrize("runner", ["faust", "plain"])
+def test_a_worker_frozen_in_the_middle_of_a_checkpoint_does_no_harm(
+    deploy: Callable[..., Deployment], runner: str
+) -> None:
+    """It comes back as a zombie with half a checkpoint, while another has gone on from the one before."""
+    deployment = deploy(runner)
+    deployment.produce(2_000)
+    frozen = deployment.start("between_pages:5:freeze")
+    deployment.produce_until(lambda: state_of(pid_of(frozen)) == "T")
+    other = deployment.start()
+    deployment.wait_ready(other)
+    deployment.produce(1_000)
+    deployment.wait_drained()
+    os.kill(pid_of(frozen), signal.SIGCONT)
+    deployment.produce(1_000)
+    deployment.wait(lambda: frozen.poll() is not None or "generation" in deployment.log_of(frozen), "thawed")
+    deployment.wait_drained()
+    for worker in (other, frozen):
+        if worker.poll() is None:
+            deployment.stop(worker)
+    finish_and_compare(deployment)
+
+
+def state_of(pid: int) -> str:
+    """R, S, T (stopped) and so on."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0]
+
+
+def test_a_changelog_that_refuses_pages_stops_the_worker_and_nothing_is_lost(
+    deploy: Callable[..., Deployment],
+) -> None:
+    deployment = deploy()
+    kafka, pages = deployment.config.kafka, deployment.config.topics.pages
+    deployment.produce(2_000)
+    asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact", max_message_bytes="300"))
+    worker = deployment.start()
+    assert worker.wait(DRAIN_S) == EXIT_FATAL, deployment.log_of(worker)
+    assert f"a page was not written to {pages}: MessageSizeTooLarge" in last_words(deployment, worker)
+    assert deployment.committed() == {}
+    asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact"))
+    finish_and_compare(deployment)
+
+
+def test_a_topic_made_anew_is_refused_with_words_that_help(deploy: Callable[..., Deployment]) -> None:
+    deployment = deploy()
+    deployment.produce(1_000)
+    worker = deployment.start()
+    deployment.wait_drained()
+    assert deployment.stop(worker) == 0
+    asyncio.run(topics.make_anew(deployment.config.kafka, deployment.config.topics.requests, PARTITIONS))
+    deployment.produce(3_000)
+    again = deployment.start()
+    assert again.wait(DRAIN_S) != 0
+    words = last_words(deployment, again)
+    assert "was made anew" in words
+    assert deployment.config.topics.pages in words
+
+
+def test_a_running_worker_whose_topic_is_made_anew_ends(deploy: Callable[..., Deployment]) -> None:
+    deployment = deploy(stuck_s=5.0)
+    deployment.produce(1_000)
+    worker = deployment.start()
+    deployment.wait_drained()
+    before = deployment.seen()
+    asyncio.run(topics.make_anew(deployment.config.kafka, deployment.config.topics.requests, PARTITIONS))
+    deployment.produce(3_000)
+    assert worker.wait(DRAIN_S) != 0
+    assert "was made anew" in last_words(deployment, worker) or "UnknownTopic" in last_words(deployment, worker)
+    assert deployment.seen() == before, "nothing of the new topic was taken for the old one's"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MB for a broker."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)], capture_output=True)
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.decode()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@long
+def test_a_broker_whose_disk_is_full_loses_nothing_once_there_is_room(small_disk: Path, tmp_path: Path) -> None:
+    available()
+    running = cluster.start(small_disk)
+    deployment = Deployment(running.brokers, "full", tmp_path / "full")
+    try:
+        deployment.produce(1_000)
+        worker = deployment.start()
+        deployment.wait_drained()
+        filler = small_disk / "filler"
+        with filler.open("wb", buffering=0) as file:
+            fill_up(file)
+        (node,) = running.nodes
+        produce_until_it_ends(deployment, node)
+        node.kill()
+        filler.unlink()
+        node.start()
+        running.wait()
+        deployment.produce(500)
+        deployment.kill_all()
+        deployment.wait_session_over()
+        assert worker.returncode is not None
+        finish_and_compare(deployment)
+    finally:
+        deployment.kill_all()
+        running.stop()
+
+
+def produce_until_it_ends(deployment: Deployment, node: cluster.Node) -> None:
+    """A broker whose only disk is full ends itself; what it acknowledged before stands in its log."""
+    until = time.monotonic() + DRAIN_S
+    while node.process is not None and node.process.poll() is None:
+        assert time.monotonic() < until, "the broker goes on without a disk"
+        with contextlib.suppress(TimeoutError, Fatal, Retry):
+            deployment.run(asyncio.wait_for(deployment._produce(range(500)), 5.0))
+
+
+def fill_up(file: object) -> None:
+    """Until there is no room."""
+    write = getattr(file, "write")  # noqa: B009
+    try:
+        while True:
+            write(bytes(65_536))
+    except OSError:
+        time.sleep(0)
