@@ -1,15 +1,19 @@
-"""How a request breaks what the catalogue declares of its key: DECLARED_* bits, for the detectors misuse and decoy.
+"""How requests break what the catalogue declares of their keys: DECLARED_* bits, for the detectors misuse and decoy.
 
-What depends on the key and few values is worked out once per combination; addresses are looked at only for keys that
-declare networks or countries, ages only at the time of the event.
+Per key there is one row of numbers, so that most of it is a comparison of columns; only keys that declare scopes,
+networks or countries are looked at one event at a time. An unknown place, scope or environment breaks nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from ipaddress import ip_address, ip_network
-from typing import Final
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Any, Final
+
+import numpy as np
 
 from detectors.detector import (
     DECLARED_COUNTRY,
@@ -23,83 +27,128 @@ from detectors.detector import (
     DECLARED_SUSPENDED,
     DECLARED_TEST_LIVE,
 )
+from pipeline.column import Coded
+from pipeline.geo.provider import Place
+from pipeline.operations import CHANGING
+from schemas.event import ENVIRONMENTS
 from schemas.key import Key
 
+Array = np.ndarray[Any, Any]
+
+ROTATION_DAYS: Final = 365
+"""Older keys are over age: rotation at least yearly."""
 DAY_US: Final = 86_400_000_000
-READING: Final = frozenset({"", "GET", "HEAD", "OPTIONS", "TRACE"})
 NEVER_US: Final = 1 << 62
+MOST_KEYS: Final = 1 << 16
+LIVE: Final = ENVIRONMENTS.index("live")
+TEST: Final = ENVIRONMENTS.index("test")
+ROW: Final = np.dtype(
+    [("always", "u2"), ("environment", "u1"), ("read_only", "u1"), ("special", "u1"), ("due_us", "i8")]
+)
+"""always: bits of every event; due_us: over age from then on; special: declares scopes, networks or countries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """One declared key, made ready."""
+    """What one key declares of scopes and places."""
 
-    key: Key
-    always: int  # what holds for each of its events
-    overage_us: int  # from when on it is too old
-    networks: tuple[object, ...]
+    scopes: frozenset[str]
+    networks: tuple[IPv4Network | IPv6Network, ...]
+    countries: frozenset[str]
 
-    @property
-    def plain(self) -> bool:
-        """Whether the address does not matter."""
-        return not self.key.allowed_networks and not self.key.allowed_countries
-
-
-def rules_of(key: Key, rotation_days: float) -> Rules:
-    """`rotation_days`: how old a key may get; 0 is any age. An unreadable date or network declares nothing."""
-    always = DECLARED_DECOY if key.decoy else 0
-    if key.status in ("revoked", "expired"):
-        always |= DECLARED_ENDED
-    if key.status == "suspended":
-        always |= DECLARED_SUSPENDED
-    made_us = _time_us(key.last_rotated_at or key.created_at)
-    overage_us = made_us + round(rotation_days * DAY_US) if made_us and rotation_days else NEVER_US
-    return Rules(key, always, overage_us, tuple(filter(None, map(_network, key.allowed_networks))))
-
-
-def by_request(rules: Rules, method: str, scope: str, environment: str) -> int:
-    """The bits that follow from what was asked for."""
-    key, bits = rules.key, rules.always
-    if key.environment == "test" and environment == "live":
-        bits |= DECLARED_TEST_LIVE
-    if key.environment == "live" and environment == "test":
-        bits |= DECLARED_LIVE_TEST
-    if key.role == "read_only" and method not in READING:
-        bits |= DECLARED_READ_ONLY
-    if scope and key.scopes and scope not in key.scopes:
-        bits |= DECLARED_SCOPE
-    return bits
-
-
-def by_place(rules: Rules, address: str, country: str) -> int:
-    """The bits that follow from where it came from; an unknown place breaks nothing."""
-    bits = 0
-    if rules.networks and address:
-        try:
-            ip = ip_address(address)
-        except ValueError:
-            return 0
-        if not any(ip in network for network in rules.networks):  # type: ignore[operator]
+    def broken(self, scope: str, address: str, country: str) -> int:
+        """The bits that a request breaks."""
+        bits = DECLARED_SCOPE if scope and self.scopes and scope not in self.scopes else 0
+        if self.networks and address and not _inside(self.networks, address):
             bits |= DECLARED_NETWORK
-    if rules.key.allowed_countries and country and country not in rules.key.allowed_countries:
-        bits |= DECLARED_COUNTRY
-    return bits
+        if self.countries and country and country not in self.countries:
+            bits |= DECLARED_COUNTRY
+        return bits
 
 
-def by_age(rules: Rules, ts_us: int) -> int:
-    """The bit that follows from when it came."""
-    return DECLARED_OVERAGE if ts_us >= rules.overage_us else 0
+class Declarations:
+    """Rows of the keys that were asked for lately; a key that is declared anew is another object and has another."""
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self._index: dict[int, int] = {id(None): 0}
+        self._keys: list[Key | None] = [None]  # keeps each alive, so that no other gets its id
+        self._rules: list[Rules | None] = [None]
+        self._rows = np.zeros(1024, ROW)
+        self._rows[0]["due_us"] = NEVER_US
+
+    def bits(
+        self, declared: Sequence[Key | None], live: Array, does: Array, ts_us: Array, scopes: Sequence[str],
+        addresses: Sequence[str], places: Coded[Place],
+    ) -> Array:  # fmt: skip
+        """DECLARED_* per event; `live`: index into ENVIRONMENTS that the event names; `does`: OPERATION_*."""
+        codes = self._codes(declared)
+        rows = self._rows[codes]
+        out = rows["always"].copy()
+        out[(rows["environment"] == TEST) & (live == LIVE)] |= DECLARED_TEST_LIVE
+        out[(rows["environment"] == LIVE) & (live == TEST)] |= DECLARED_LIVE_TEST
+        out[(rows["read_only"] == 1) & np.isin(does, CHANGING)] |= DECLARED_READ_ONLY
+        out[ts_us >= rows["due_us"]] |= DECLARED_OVERAGE
+        for i in np.flatnonzero(rows["special"]).tolist():
+            rules = self._rules[codes[i]]
+            if rules is not None:
+                out[i] |= rules.broken(scopes[i], addresses[i], places[i].country)
+        return out
+
+    def _codes(self, declared: Sequence[Key | None]) -> Array:
+        if len(self._keys) > MOST_KEYS:
+            self._forget()
+        index = self._index
+        for key in {id(key): key for key in declared if id(key) not in index}.values():
+            index[id(key)] = self._admit(key)
+        return np.fromiter((index[id(key)] for key in declared), np.intp, len(declared))
+
+    def _admit(self, key: Key | None) -> int:
+        assert key is not None
+        code = len(self._keys)
+        if code == len(self._rows):
+            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+        networks = tuple(network for text in key.allowed_networks if (network := _network(text)) is not None)
+        rules = Rules(frozenset(key.scopes), networks, frozenset(key.allowed_countries))
+        special = bool(rules.scopes or rules.networks or rules.countries)
+        self._rows[code] = (
+            _always(key), ENVIRONMENTS.index(key.environment), key.role == "read_only", special, _due_us(key)
+        )  # fmt: skip
+        self._keys.append(key)
+        self._rules.append(rules)
+        return code
 
 
-def _time_us(text: str) -> int:
+def _always(key: Key) -> int:
+    bits = DECLARED_DECOY if key.decoy else 0
+    if key.status in ("revoked", "expired"):
+        bits |= DECLARED_ENDED
+    return bits | (DECLARED_SUSPENDED if key.status == "suspended" else 0)
+
+
+def _due_us(key: Key) -> int:
+    """When the key is over age; never where its dates say nothing."""
+    text = key.last_rotated_at or key.created_at
     try:
-        return round(datetime.fromisoformat(text).timestamp() * 1e6) if text else 0
+        return round(datetime.fromisoformat(text).timestamp() * 1e6) + ROTATION_DAYS * DAY_US if text else NEVER_US
     except ValueError:
-        return 0
+        return NEVER_US
 
 
-def _network(text: str) -> object | None:
+def _network(text: str) -> IPv4Network | IPv6Network | None:
     try:
         return ip_network(text, strict=False)
     except ValueError:
         return None
+
+
+@lru_cache(maxsize=1 << 14)
+def _inside(networks: tuple[IPv4Network | IPv6Network, ...], address: str) -> bool:
+    """What is no address is nowhere, and breaks nothing."""
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return True
+    return any(ip in network for network in networks)

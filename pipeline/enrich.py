@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final, Generic, TypeVar
+from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -31,12 +32,15 @@ from detectors.detector import (
     ERROR_NONE,
     ERROR_OTHER_4XX,
     EVENT,
+    OPERATION_UNKNOWN,
 )
 from pipeline.batch import Fields, Kind, fields_of
 from pipeline.clients import family
 from pipeline.column import Coded
+from pipeline.declared import Declarations
 from pipeline.geo.provider import Geo, Place
 from pipeline.hours import Hours, utc_hour
+from pipeline.operations import COMBINED, of_method, of_route
 from pipeline.routes import template, with_fewer_ids
 from schemas.event import AUTHENTICATED, ENVIRONMENTS, METHODS, OUTCOMES, Event
 from schemas.key import Key
@@ -53,10 +57,11 @@ PLACE: Final = np.dtype(
      ("country", "u2"), ("net_flags", "u1")]
 )  # fmt: skip
 CLIENT: Final = np.dtype([("client", "u4")])
-ROUTE: Final = np.dtype([("route", "u4")])
+ROUTE: Final = np.dtype([("route", "u4"), ("names", "u1"), ("verb", "u1")])
 KIND: Final = np.dtype(
-    [("method", "u1"), ("outcome", "u1"), ("authenticated", "u1"), ("live", "u1"), ("sees", "u1"), ("salt", "u4")]
-)
+    [("method", "u1"), ("outcome", "u1"), ("authenticated", "u1"), ("live", "u1"), ("sees", "u1"), ("does", "u1"),
+     ("salt", "u4")]
+)  # fmt: skip
 """What follows from method, outcome, environment and source, each of few values."""
 
 _METHOD_INDEX: Final = {name: index for index, name in enumerate(METHODS)}
@@ -159,6 +164,7 @@ class Enricher:
         self.geo = geo
         self._sees_of = sees_of
         self._hours = Hours()
+        self._declarations = Declarations()
         self._places: Table[str, Place] = Table(PLACE, self._place, table_rows, ("text", "country"))
         self._clients: Table[str, str] = Table(CLIENT, _client, table_rows)
         self._routes: Table[str, str] = Table(ROUTE, _route, table_rows)
@@ -182,7 +188,10 @@ class Enricher:
             list(zip(told.method, told.outcome, told.environment, told.source, told.scope, strict=True))
         )
         _spread(out, said)
-        routes = self._operations(out, told, said["salt"])
+        routes, does = self._operations(out, told, said)
+        out["declared"] = self._declarations.bits(
+            declared, said["live"], does, out["ts_us"], told.scope, told.client_ip, places
+        )
         self._times(out, declared)
         words = self._kinds.words(kinds.codes) | self._places.words(places.codes)
         words["client_ip"] = words.pop("text")
@@ -217,17 +226,23 @@ class Enricher:
         return (
             _METHOD_INDEX.get(kind.method, 0), _OUTCOME_INDEX.get(kind.outcome, 0),
             1 if kind.outcome in AUTHENTICATED else 0, _LIVE_INDEX.get(kind.environment, 0),
-            self._sees_of(kind.source), hash32(kind.method.encode()),
+            self._sees_of(kind.source), of_method(kind.method), hash32(kind.method.encode()),
         ), kind  # fmt: skip
 
-    def _operations(self, out: Array, told: Fields, salts: Array) -> Coded[str]:
-        """Route, and as `route` its number with the method's; a line feed marks what is a path, not a route."""
+    def _operations(self, out: Array, told: Fields, said: Array) -> tuple[Coded[str], Array]:
+        """Routes, and what method or verb does; a line feed marks what is a path, not a route.
+
+        In `out` are the route's number with the method's, the operation's class, and the object's number.
+        """
         paths = with_fewer_ids(told.path)
         keys = [route or "\n" + path for route, path in zip(told.route, paths, strict=True)]
         known, routes = self._routes.find(keys)
-        mixed = _finalise(known["route"].astype("u8") << np.uint64(32) | salts) >> np.uint64(32)
+        mixed = _finalise(known["route"].astype("u8") << np.uint64(32) | said["salt"]) >> np.uint64(32)
         out["route"] = np.where(known["route"] == 0, 0, np.maximum(mixed, 1))
-        return routes
+        out["object"] = np.fromiter(map(crc32, map(str.encode, told.path)), "u4", len(told.path))
+        does = np.where(said["does"] == OPERATION_UNKNOWN, known["verb"], said["does"])
+        out["operation"] = COMBINED[known["names"], does]
+        return routes, does
 
 
 def _spread(out: Array, rows: Array) -> None:
@@ -238,7 +253,7 @@ def _spread(out: Array, rows: Array) -> None:
 
 def _route(key: str) -> tuple[tuple[Any, ...], str]:
     given = template(key[1:]) if key.startswith("\n") else key
-    return (_route_hash(given),), given
+    return (_route_hash(given), *of_route(given)), given
 
 
 def _client(user_agent: str) -> tuple[tuple[Any, ...], str]:

@@ -11,6 +11,8 @@ import re
 from itertools import pairwise
 from typing import Final
 
+import numpy as np
+
 from detectors.detector import (
     OPERATION_ADMIN,
     OPERATION_CREDENTIAL,
@@ -19,6 +21,7 @@ from detectors.detector import (
     OPERATION_READ,
     OPERATION_UNKNOWN,
     OPERATION_WRITE,
+    OPERATIONS,
 )
 
 _LAST: Final = re.compile(r"[/:]")
@@ -128,19 +131,47 @@ _BY_METHOD: Final = {
 }  # fmt: skip
 
 
-def operation(method: str, route: str) -> int:
-    """One of OPERATION_*; unknown where neither says anything. `route` is a template, without the method."""
+NAMES_NOTHING: Final = 0
+NAMES_CREDENTIAL: Final = 1
+NAMES_ADMIN: Final = 2
+NAMES_IDENTITY: Final = 3
+
+
+def of_route(route: str) -> tuple[int, int]:
+    """(what the route names: NAMES_*, what its verb does: OPERATION_*); `route` is a template, without the method."""
     words = _words(route)
     joined = {a + b for a, b in pairwise(words)} | set(words)
-    base = _BY_METHOD.get(method) or _by_verb(_words(_LAST.split(route)[-1]))
-    changes = base in (OPERATION_WRITE, OPERATION_DELETE)
-    if words and (words[-1] in _IDENTITY or joined & {"calleridentity"}):
-        return OPERATION_IDENTITY if not changes else base
+    verb = _by_verb(_words(_LAST.split(route)[-1]))
+    if words and (words[-1] in _IDENTITY or "calleridentity" in joined):
+        return NAMES_IDENTITY, verb
     if joined & _CREDENTIAL:
+        return NAMES_CREDENTIAL, verb
+    return (NAMES_ADMIN if joined & _ADMIN else NAMES_NOTHING), verb
+
+
+def of_method(method: str) -> int:
+    """What the method does: OPERATION_*; unknown for none and for methods of one's own."""
+    return _BY_METHOD.get(method, OPERATION_UNKNOWN)
+
+
+def _combined(names: int, does: int) -> int:
+    changes = does in CHANGING
+    if names == NAMES_IDENTITY:
+        return does if changes else OPERATION_IDENTITY
+    if names == NAMES_CREDENTIAL:
         return OPERATION_CREDENTIAL
-    if base == OPERATION_DELETE:
-        return OPERATION_DELETE
-    return OPERATION_ADMIN if changes and joined & _ADMIN else base
+    return OPERATION_ADMIN if names == NAMES_ADMIN and does == OPERATION_WRITE else does
+
+
+CHANGING: Final = (OPERATION_WRITE, OPERATION_DELETE)
+COMBINED: Final = np.array([[_combined(names, does) for does in range(OPERATIONS)] for names in range(4)], "u1")
+"""[what the route names, what method or verb does] -> OPERATION_*."""
+
+
+def operation(method: str, route: str) -> int:
+    """One of OPERATION_*; unknown where neither says anything."""
+    names, verb = of_route(route)
+    return int(COMBINED[names, of_method(method) or verb])
 
 
 def _words(route: str) -> list[str]:

@@ -1,0 +1,113 @@
+"""What the catalogue declares of a key is held against each of its requests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detectors.detector import (
+    DECLARED_COUNTRY,
+    DECLARED_DECOY,
+    DECLARED_ENDED,
+    DECLARED_LIVE_TEST,
+    DECLARED_NETWORK,
+    DECLARED_OVERAGE,
+    DECLARED_READ_ONLY,
+    DECLARED_SCOPE,
+    DECLARED_SUSPENDED,
+    DECLARED_TEST_LIVE,
+    OPERATION_DELETE,
+    OPERATION_READ,
+    OPERATION_WRITE,
+)
+from pipeline.column import coded
+from pipeline.declared import LIVE, TEST, Declarations
+from pipeline.geo.provider import Place
+from schemas.key import Key
+
+NOW_US = 1_790_000_000_000_000
+
+
+def bits(key: Key | None, **event: Any) -> int:
+    asked = {"live": LIVE, "does": OPERATION_READ, "ts_us": NOW_US, "scope": "", "address": "", "country": ""} | event
+    found = Declarations().bits(
+        [key], np.array([asked["live"]]), np.array([asked["does"]]), np.array([asked["ts_us"]]), [asked["scope"]],
+        [asked["address"]], coded([place(asked["country"])]),
+    )  # fmt: skip
+    return int(found[0])
+
+
+def place(country: str) -> Place:
+    return Place(country=country)
+
+
+@pytest.mark.parametrize(
+    ("declared", "event", "broken"),
+    [
+        ({"decoy": True}, {}, DECLARED_DECOY),
+        ({"status": "revoked"}, {}, DECLARED_ENDED),
+        ({"status": "expired"}, {}, DECLARED_ENDED),
+        ({"status": "suspended"}, {}, DECLARED_SUSPENDED),
+        ({"environment": "test"}, {"live": LIVE}, DECLARED_TEST_LIVE),
+        ({"environment": "test"}, {"live": TEST}, 0),
+        ({"environment": "live"}, {"live": TEST}, DECLARED_LIVE_TEST),
+        ({"environment": "live"}, {"live": 0}, 0),
+        ({"role": "read_only"}, {"does": OPERATION_WRITE}, DECLARED_READ_ONLY),
+        ({"role": "read_only"}, {"does": OPERATION_DELETE}, DECLARED_READ_ONLY),
+        ({"role": "read_only"}, {}, 0),
+        ({"role": "full"}, {"does": OPERATION_DELETE}, 0),
+        ({"scopes": ("a", "b")}, {"scope": "c"}, DECLARED_SCOPE),
+        ({"scopes": ("a", "b")}, {"scope": "b"}, 0),
+        ({"scopes": ("a",)}, {"scope": ""}, 0),
+        ({}, {"scope": "c"}, 0),
+        ({"allowed_networks": ("192.0.2.0/24",)}, {"address": "198.51.100.1"}, DECLARED_NETWORK),
+        ({"allowed_networks": ("192.0.2.0/24", "2001:db8::/32")}, {"address": "2001:db8::1"}, 0),
+        ({"allowed_networks": ("192.0.2.0/24",)}, {"address": "192.0.2.9"}, 0),
+        ({"allowed_networks": ("192.0.2.0/24",)}, {"address": ""}, 0),
+        ({"allowed_networks": ("no network",)}, {"address": "192.0.2.9"}, 0),
+        ({"allowed_countries": ("DE",)}, {"country": "RO"}, DECLARED_COUNTRY),
+        ({"allowed_countries": ("DE",)}, {"country": "DE"}, 0),
+        ({"allowed_countries": ("DE",)}, {"country": ""}, 0),
+        ({"created_at": "2024-01-01T00:00:00Z"}, {}, DECLARED_OVERAGE),
+        ({"created_at": "2024-01-01T00:00:00Z", "last_rotated_at": "2026-09-01T00:00:00Z"}, {}, 0),
+        ({"created_at": "once"}, {}, 0),
+    ],
+)
+def test_each_declaration_is_held_against_the_request(
+    declared: dict[str, Any], event: dict[str, Any], broken: int
+) -> None:
+    assert bits(Key(key_id="k", **declared), **event) == broken
+
+
+def test_an_undeclared_key_breaks_nothing() -> None:
+    assert bits(None, live=TEST, does=OPERATION_DELETE, scope="x", address="192.0.2.1", country="RO") == 0
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c", None]), max_size=30))
+def test_keys_of_a_slice_do_not_disturb_each_other(names: list[str | None]) -> None:
+    declared = {
+        "a": Key(key_id="a", decoy=True),
+        "b": Key(key_id="b", role="read_only"),
+        "c": Key(key_id="c", allowed_countries=("DE",)),
+    }
+    keys = [declared[name] if name else None for name in names]
+    n = len(names)
+    found = Declarations().bits(
+        keys, np.zeros(n), np.full(n, OPERATION_WRITE), np.full(n, NOW_US), [""] * n, ["192.0.2.1"] * n,
+        coded([place("RO")] * n),
+    )  # fmt: skip
+    expected = {"a": DECLARED_DECOY, "b": DECLARED_READ_ONLY, "c": DECLARED_COUNTRY, None: 0}
+    assert found.tolist() == [expected[name] for name in names]
+
+
+def test_a_key_that_is_declared_anew_is_judged_anew() -> None:
+    declarations = Declarations()
+    answers = []
+    for key in (Key(key_id="k"), Key(key_id="k", decoy=True), Key(key_id="k")):
+        found = declarations.bits([key], np.zeros(1), np.zeros(1), np.zeros(1), [""], [""], coded([place("")]))
+        answers.append(int(found[0]))
+    assert answers == [0, DECLARED_DECOY, 0]
