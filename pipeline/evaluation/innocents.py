@@ -194,11 +194,12 @@ def load_test(stage: Stage) -> Plan:
 
 
 def geo_update(stage: Stage) -> Plan:
-    """The database calls a home's network another name from then on; some events are late, repeated or out of order."""
+    """The database places a tenth of all addresses elsewhere from then on; some events are late, repeated, out of order."""
     calls = stage.base.copy()
-    place = new_place(stage.key, stage.world, stage.rng)
-    renamed = (calls["ts_us"] >= stage.start_us + DAY_US) & (stage.rng.random() < 0.1)
-    calls["place"] = np.where(renamed, place, calls["place"])
+    words = stage.world.words
+    changed = stage.rng.random(len(words.addresses)) < 0.1
+    renamed = (calls["ts_us"] >= stage.start_us + DAY_US) & changed[calls["place"] % words.siblings]
+    calls["place"] = np.where(renamed, calls["place"] % words.siblings + 2 * words.siblings, calls["place"])
     repeated = calls[stage.rng.random(len(calls)) < 0.02]
     jitter = stage.rng.random(len(calls)) < 0.05
     calls["ts_us"] += np.where(jitter, (stage.rng.uniform(-60, 60, len(calls)) * US).astype(np.int64), 0)

@@ -63,7 +63,7 @@ class Vocabulary:
     agents: list[str]
     operations: list[tuple[str, str]]
     empty: Array  # EVENT, one record
-    places: Array  # EVENT, one per address; then one per sibling
+    places: Array  # EVENT, one per address; then one per sibling; then one per address under another network's name
     clients: Array
     routes: Array
     owner_of: dict[str, tuple[str, ...]]  # which fields come from places, clients, operations
@@ -119,6 +119,7 @@ def vocabulary(sources: Sources) -> Vocabulary:
     clients = _enrich(enricher, [{"user_agent": agent} for agent in agents])
     routes = _enrich(enricher, [{"method": method, "route": route} for method, route in sources.operations])
     empty = _enrich(enricher, [{}])
+    places = np.concatenate([places, _renamed(places[: len(addresses)])])
     tables = (("places", places), ("clients", clients), ("routes", routes))
     owner = {name: _own_fields(table, empty) for name, table in tables}
     words = (addresses, agents, sources.operations)
@@ -128,6 +129,13 @@ def vocabulary(sources: Sources) -> Vocabulary:
 def _sibling(address: str) -> str:
     head, _, last = address.rpartition(".")
     return f"{head}.{(int(last) + 101) % 254 + 1}"
+
+
+def _renamed(places: Array) -> Array:
+    """The same addresses as another database might place them: each where another one of the list is."""
+    other = np.roll(places, len(places) // 2)
+    other["address"] = places["address"]
+    return other
 
 
 def _enrich(enricher: Enricher, fields: list[dict[str, str]]) -> Array:
