@@ -184,7 +184,9 @@ def residential_swarm(stage: Stage) -> Plan:
     crowd = stage.rng.choice(people, min(len(people), int(np.exp(stage.rng.uniform(np.log(20), np.log(500))))), False)
     at = np.sort(stage.active_time() + (stage.rng.uniform(0, 6 * 3600, MOST_CALLS) * US).astype(np.int64))
     clients = stage.rng.choice([fresh_client(stage) for _ in range(4)], MOST_CALLS)
-    return Plan(stage.base, planted(stage, at, stage.rng.choice(crowd, MOST_CALLS), clients, own_lines(stage, MOST_CALLS)))
+    return Plan(
+        stage.base, planted(stage, at, stage.rng.choice(crowd, MOST_CALLS), clients, own_lines(stage, MOST_CALLS))
+    )
 
 
 def _own_burst(stage: Stage, start_us: int, count: int, mean_s: float, lines: Array) -> Plan:
@@ -291,7 +293,9 @@ def poison_then_burst(stage: Stage) -> Plan:
     days = int(stage.days) - 2
     per_day = np.maximum(1, stage.known.calls_a_day * 0.1 * 1.25 ** np.arange(days)).astype(int)
     per_day = np.minimum(per_day, 3 * MOST_CALLS)
-    parts = [stage.start_us + d * DAY_US + (stage.rng.random(n) * DAY_US).astype(np.int64) for d, n in enumerate(per_day)]
+    parts = [
+        stage.start_us + d * DAY_US + (stage.rng.random(n) * DAY_US).astype(np.int64) for d, n in enumerate(per_day)
+    ]
     at = np.sort(np.concatenate(parts))
     home, client = int(stage.key.homes[0]), int(stage.key.clients[0])
     ramp = planted(stage, at, home, client, own_lines(stage, len(at)))

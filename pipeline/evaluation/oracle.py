@@ -93,7 +93,9 @@ def _calls(known: Habits, world: World, planted: Array) -> Floats:
         gains[i] = min(10.0, max(0.0, np.log2(0.02 / max(own, new))))
     sizes = np.log(planted["bytes_out"].astype(np.float64) + 100.0)
     shift = max(0.0, float(sizes.mean()) - known.log_bytes)
-    bytes_bits = shift * (sizes - known.log_bytes - shift / 2) / known.spread**2 / np.log(2) if shift > 0.5 else 0.0 * sizes
+    bytes_bits = (
+        shift * (sizes - known.log_bytes - shift / 2) / known.spread**2 / np.log(2) if shift > 0.5 else 0.0 * sizes
+    )
     return np.asarray(np.cumsum(gains + np.minimum(bytes_bits, 3.0)))
 
 
@@ -108,7 +110,9 @@ def _volume(known: Habits, planted: Array) -> Floats:
     return np.asarray(np.maximum.accumulate(np.maximum(0.0, volume)))
 
 
-def cut(key: Key, known: Habits, world: World, planted: Array, owner_us: npt.NDArray[np.int64], wanted: float) -> tuple[Array, float]:
+def cut(
+    key: Key, known: Habits, world: World, planted: Array, owner_us: npt.NDArray[np.int64], wanted: float
+) -> tuple[Array, float]:
     """The first calls that together have `wanted` bits (or all there are), and the bits they have."""
     after = bits(key, known, world, planted, owner_us)
     enough = np.flatnonzero(after >= wanted)

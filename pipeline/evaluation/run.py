@@ -63,6 +63,7 @@ class Placement:
     first_us: int = 0
     calls: int = 0
     opened: list[Opened] = field(default_factory=list)
+    loudest: float = 0.0  # bits of any detector at a planted call
     scores: dict[str, float] = field(default_factory=dict)  # of the baselines
     fields: dict[str, float] = field(default_factory=dict)  # of the leak audit
 
@@ -109,7 +110,9 @@ class Partition:
         return np.concatenate([empty[0], *finds]), np.concatenate([empty[1], *changes])
 
 
-def incidents(partition: Partition, found: Array, changed: Array, calls: Array, first_planted: Ints | None) -> list[Opened]:
+def incidents(
+    partition: Partition, found: Array, changed: Array, calls: Array, first_planted: Ints | None
+) -> list[Opened]:
     """The openings among `changed`, each with the rarest return period until it closed."""
     names = [detector.name for detector in partition.setting.detectors]
     families = [detector.family for detector in partition.setting.detectors]
@@ -156,13 +159,13 @@ class Job:
 class Outcome:
     """What one process found on untouched traffic and in its placements."""
 
+    keys: int = 0
     key_days: float = 0.0
     events: int = 0
     untouched: list[Opened] = field(default_factory=list)
     placements: list[Placement] = field(default_factory=list)
-    calibration: list[float] = field(default_factory=list)  # return periods of all untouched incidents
+    loudest: list[float] = field(default_factory=list)  # bits, per untouched key-day with a finding
     baselines: dict[str, list[float]] = field(default_factory=dict)  # scores of untouched key-days
-    audit: dict[str, list[float]] = field(default_factory=dict)
 
 
 def plan(job: Job, world: World, keys: Sequence[int]) -> list[Placement]:
@@ -241,6 +244,24 @@ def branch_out(
     branch = partition.branch(slots, fresh=chosen[0].scenario in FRESH)
     found, changed = branch.judge(events_of(calls, world.words, owner))
     opened: list[list[Opened]] = [[] for _ in parts]
+    told = found[calls["planted"][found["event"]] > 0]
+    for number, most in enumerate(_largest(owner[told["event"]], told["bits"], len(parts))):
+        chosen[number].loudest = float(most)
     for incident in incidents(branch, found, changed, calls, slots):
         opened[incident.placement].append(incident)
     return parts, opened
+
+
+def _largest(group: Ints, bits: Array, groups: int) -> Array:
+    """The largest of each group, 0 where there is none."""
+    most = np.zeros(groups)
+    np.maximum.at(most, group, bits)
+    return most
+
+
+def loudest_by_key_day(found: Array, calls: Array, slots: Ints) -> list[float]:
+    """Largest bits of any detector per key and day after the burn-in, where there was a finding."""
+    day = (calls["ts_us"][found["event"]] - START_US) // DAY_US
+    kept = day >= BURN_IN_DAYS
+    _, which = np.unique(slots[found["event"][kept]] * 100_000 + day[kept], return_inverse=True)
+    return [float(bits) for bits in _largest(which, found["bits"][kept], int(which.max(initial=-1)) + 1)]

@@ -106,7 +106,9 @@ def load(data: Path, which: str) -> Sources:
     lines = _lines(data)
     operations, numbers, popularity, sensitivity = _operations(lines)
     donors = [
-        _donor(address, rows, numbers) for address, rows in _by_address(lines).items() if half("address", address) == which
+        _donor(address, rows, numbers)
+        for address, rows in _by_address(lines).items()
+        if half("address", address) == which
     ]
     return Sources(
         donors=donors, operations=operations, sensitivity=sensitivity, popularity=popularity,
@@ -170,12 +172,24 @@ def _kind(rank: int, route: str) -> int:
     if rank < POPULAR:
         return READ
     draw = hashlib.blake2b(route.encode()).digest()[0] / 256
-    return READ if draw < 0.75 else WRITE if draw < 0.87 else DELETE if draw < 0.93 else ADMIN if draw < 0.97 else CREDENTIAL
+    return (
+        READ
+        if draw < 0.75
+        else WRITE
+        if draw < 0.87
+        else DELETE
+        if draw < 0.93
+        else ADMIN
+        if draw < 0.97
+        else CREDENTIAL
+    )
 
 
 def _donor(address: str, rows: list[Line], numbers: dict[str, int]) -> Donor:
     operations = np.array([numbers[row[1]] for row in rows])
-    return Donor(address, rows[0][4], operations, np.array([row[2] for row in rows]), np.array([row[3] for row in rows]))
+    return Donor(
+        address, rows[0][4], operations, np.array([row[2] for row in rows]), np.array([row[3] for row in rows])
+    )
 
 
 def rhythms(data: Path) -> list[Rhythm]:

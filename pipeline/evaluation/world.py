@@ -4,11 +4,13 @@ A *key* has a rhythm (a person's real weeks, or a real service's series thinned 
 (addresses of the log), clients and donors of routes. A *visit* (half an hour of a key) takes one place, one client
 and a block of consecutive lines of one donor, so that routes, outcomes and sizes belong together as they did.
 What innocent keys bring anew comes by hazards per key-day, which differ between keys (log-normal, sigma 1):
- - a place, once in 60 days in the middle; a new client with it for one in four (reference/evidence.md, section 0); in
-   seven of ten cases in a country the key knows; half of these places stay, half are trips of some days;
- - a client alone, once in 90 days; a route of the whole vocabulary, by its popularity, once in 20 days.
-Days are resampled in blocks of a week (people) or a day of the same type (services), and a service's level drifts
-by 10 % a week: nothing loops. `Places` and the others are vocabularies as the real enrichment sees them.
+ - a place, once in 460 days on average (people: .27 visits a day, .008 of them somewhere new; reference/evidence.md,
+   sections 0 and 1); a new client with it for one in four; in seven of ten cases in a country the key knows; half of
+   these places stay, half are trips of some days;
+ - a client alone, once in 120 days; a route of the whole vocabulary, by its popularity, once in 20 days.
+A person's weeks are consecutive ones from a random week on (from another where they end; empty months are passed
+over), and records of one minute are one visit's: an import of a thousand commits is no thousand visits. A service's
+days are resampled by type of day, and its level drifts by 10 % a week: nothing loops. `Places` and the others are vocabularies as the real enrichment sees them.
 """
 
 from __future__ import annotations
@@ -139,7 +141,9 @@ def _renamed(places: Array) -> Array:
 
 
 def _enrich(enricher: Enricher, fields: list[dict[str, str]]) -> Array:
-    events = [Event(key_id="k", ts_us=START_US, status=200, outcome="success", request_id="r", **each) for each in fields]  # type: ignore[arg-type]
+    events = [
+        Event(key_id="k", ts_us=START_US, status=200, outcome="success", request_id="r", **each) for each in fields
+    ]  # type: ignore[arg-type]
     return enricher.columns(events, [0] * len(events), [None] * len(events)).columns
 
 
@@ -177,7 +181,7 @@ def _key(
         homes=homes, home_share=share / share.sum(),
         clients=rng.choice(len(words.agents), int(rng.geometric(0.7)), replace=False),
         donors=rng.choice(donors, min(6, int(rng.geometric(0.35)) + 1), p=weight, replace=False),
-        place_hazard=float(np.exp(rng.normal())) / 60, client_hazard=float(np.exp(rng.normal())) / 90,
+        place_hazard=float(np.exp(rng.normal())) / 760, client_hazard=float(np.exp(rng.normal())) / 120,
         route_hazard=float(np.exp(rng.normal())) / 20,
     )  # fmt: skip
 
@@ -199,12 +203,15 @@ def starts(key: Key, world: World, rng: np.random.Generator) -> Floats:
 
 
 def _person_hours(key: Key, world: World, rng: np.random.Generator) -> Floats:
-    """Blocks of a week of one person's real life; each record becomes a visit of some calls, paced as Azure's."""
+    """Consecutive weeks of one person's real life; a minute with records becomes some calls, paced as Azure's."""
     hours = next(rhythm.hours for rhythm in world.sources.rhythms if rhythm.author == key.source)
-    weeks = np.unique(hours // 168)
-    parts = []
+    hours = np.unique(np.floor(hours * 60)) / 60
+    used = np.unique(hours // 168)
+    weeks = np.unique(np.concatenate([used, used + 1, used + 2, used + 3]))  # with pauses of up to three weeks
+    at_week, parts = int(rng.integers(len(weeks))), []
     for week in range(-(-world.days // 7)):
-        chosen = weeks[int(rng.integers(len(weeks)))]
+        chosen = weeks[at_week]
+        at_week = at_week + 1 if at_week + 1 < len(weeks) else int(rng.integers(len(weeks)))
         inside = hours[(hours >= chosen * 168) & (hours < chosen * 168 + 168)]
         parts.append(inside - chosen * 168 + week * 168 - key.zone_h)
     at = np.sort(np.concatenate(parts))
