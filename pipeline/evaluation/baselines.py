@@ -144,7 +144,7 @@ class HalfSpace:
 
 
 def threshold(untouched: Floats, key_days: float, per_100k: float) -> tuple[float, float]:
-    """(score, share): alert above the score always, at it with this share of chance. `untouched`: largest per key-day."""
+    """(score, share): alert above the score, and at it with this share of chance. `untouched`: largest per key-day."""
     allowed = per_100k * key_days / 100_000
     ordered = np.sort(untouched)[::-1]
     if allowed >= len(ordered):

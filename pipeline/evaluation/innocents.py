@@ -194,7 +194,7 @@ def load_test(stage: Stage) -> Plan:
 
 
 def geo_update(stage: Stage) -> Plan:
-    """The database places a tenth of all addresses elsewhere from then on; some events are late, repeated, out of order."""
+    """A tenth of all addresses are placed elsewhere from then on; some events are late, repeated or out of order."""
     calls = stage.base.copy()
     words = stage.world.words
     changed = stage.rng.random(len(words.addresses)) < 0.1

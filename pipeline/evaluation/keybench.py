@@ -29,10 +29,14 @@ from pipeline.evaluation.measures import LISTED
 from pipeline.evaluation.run import Job, Outcome, Placement, Setting
 from pipeline.evaluation.sources import split_table
 from pipeline.evaluation.work import make_world, work
+from pipeline.evaluation.world import CLASSES
 
 CHECKOUT: Final = Path(__file__).parents[2]
 SCENARIOS: Final = CHECKOUT / "tests" / "evaluation" / "scenarios.json"
 SPLIT: Final = CHECKOUT / "tests" / "evaluation" / "split.json"
+
+Group = dict[str, list[Placement]]
+"""scenario -> its placements."""
 
 
 @dataclass(frozen=True)
@@ -142,48 +146,89 @@ def _process(task: tuple[Path, Size, Job]) -> Outcome:
 
 def figures(outcomes: Sequence[Outcome], declared: dict[str, Any]) -> dict[str, Any]:
     """What the issue asks for, from the run with the shipped setting."""
-    headline = float(declared["headline_bits"])
     placements = [each for outcome in outcomes for each in outcome.placements]
-    at_headline = measures.by_scenario(placements, headline)
+    at_headline = measures.by_scenario(placements, float(declared["headline_bits"]))
     attacks = {name: mine for name, mine in at_headline.items() if name in declared["attacks"]}
     innocents = {name: mine for name, mine in at_headline.items() if name in declared["innocents"]}
+    return {
+        **_headline(outcomes, attacks, innocents, declared),
+        **_of_attacks(outcomes, attacks, placements, declared),
+        "acted_on_innocent": {n: sum(o.acted and o.planted for p in m for o in p.opened) for n, m in innocents.items()},
+        "untouched_reasons": _tally([o.first_reason or "fusion only" for each in outcomes for o in each.untouched]),
+        "calibration": measures.calibration(outcomes),
+        "twins": {f"{a} / {b}": _twin(at_headline, a, b) for a, b in declared["twins"]},
+        **_comparisons(outcomes, attacks),
+    }
+
+
+def _headline(
+    outcomes: Sequence[Outcome], attacks: Group, innocents: Group, declared: dict[str, Any]
+) -> dict[str, Any]:
+    """The keys that the issue names, and their intervals."""
     accepted = {name: each["reasons"] for name, each in declared["attacks"].items()}
     recall = {name: measures.recall_of(mine, LISTED) for name, mine in attacks.items()}
+    listed = {name: measures.recall_of(mine, LISTED) for name, mine in innocents.items()}
+    untouched, control = measures.untouched_rate(outcomes, LISTED), measures.placebo(outcomes, LISTED)
     joined = [each for mine in attacks.values() for each in mine]
     seconds, _ = measures.delays(joined)
-    control = measures.placebo(outcomes, LISTED)
     return {
         "macro_recall": float(np.mean([each["mean"] for each in recall.values()])) if recall else 0.0,
         "recall": {name: each["mean"] for name, each in recall.items()},
-        "innocent_rate": {name: measures.recall_of(mine, LISTED)["mean"] for name, mine in innocents.items()},
-        "incidents_per_100k_key_days": measures.untouched_rate(outcomes, LISTED)["mean"],
+        "innocent_rate": {name: each["mean"] for name, each in listed.items()},
+        "incidents_per_100k_key_days": untouched["mean"],
         "placebo_ratio": control["ratio"],
         "delay_p50_s": float(np.percentile(seconds, 50)) if seconds else None,
         "delay_p95_s": float(np.percentile(seconds, 95)) if seconds else None,
         "reason_hit_rate": measures.reason_hit(joined, accepted)["mean"],
-        "intervals": {
-            "recall": recall, "innocent_rate": {n: measures.recall_of(mine, LISTED) for n, mine in innocents.items()},
-            "incidents_per_100k_key_days": measures.untouched_rate(outcomes, LISTED),
-        },
-        "recall_at": {str(budget): {n: measures.recall_of(m, budget)["mean"] for n, m in attacks.items()} for budget in (10, LISTED)},
+        "intervals": {"recall": recall, "innocent_rate": listed, "incidents_per_100k_key_days": untouched},
+        "placebo": control,
+        "precision": precision(recall, outcomes),
+    }
+
+
+def _of_attacks(
+    outcomes: Sequence[Outcome], attacks: Group, placements: Sequence[Placement], declared: dict[str, Any]
+) -> dict[str, Any]:
+    """By budget, strength and volume; delays, reasons, leaks."""
+    accepted = {name: each["reasons"] for name, each in declared["attacks"].items()}
+    names = {name: each["names"] for name, each in declared["attacks"].items()}
+    return {
+        "recall_at": {str(b): _means({n: measures.recall_of(m, b) for n, m in attacks.items()}) for b in (10, LISTED)},
         "untouched_at": {str(budget): measures.untouched_rate(outcomes, budget) for budget in (10, LISTED)},
         "recall_by_strength": _by_strength(placements, declared),
         "recall_by_volume": _by_volume(attacks),
         "oracle_bits": {n: float(np.median([each.bits for each in m])) for n, m in attacks.items()},
-        "acted_on_innocent": {n: sum(o.acted and o.planted for each in m for o in each.opened) for n, m in innocents.items()},
         "delay": {n: _delay(m) for n, m in attacks.items()},
         "reasons": {n: measures.reason_hit(m, accepted) for n, m in attacks.items()},
         "first_reasons": {n: _first_reasons(m) for n, m in attacks.items()},
-        "untouched_reasons": _tally([each.first_reason or "fusion only" for outcome in outcomes for each in outcome.untouched]),
-        "placebo": control,
-        "calibration": measures.calibration(outcomes),
-        "twins": {f"{a} / {b}": _twin(at_headline, a, b) for a, b in declared["twins"]},
-        "leak_audit": measures.leak_audit(placements, {n: each["names"] for n, each in declared["attacks"].items()}),
-        "baselines": measures.compare(outcomes, attacks, LISTED) if attacks else {},
-        "baselines_at_our_rate": measures.compare(outcomes, attacks, max(LISTED, measures.untouched_rate(outcomes, LISTED)["mean"])) if attacks else {},
-        "precision": precision(recall, outcomes),
+        "leak_audit": measures.leak_audit(placements, names),
+    }
+
+
+def _comparisons(outcomes: Sequence[Outcome], attacks: Group) -> dict[str, Any]:
+    """Baselines at the listed budget, and at the rate that ours really has; the fusion against its loudest part."""
+    ours = max(float(LISTED), measures.untouched_rate(outcomes, LISTED)["mean"])
+    return {
+        "baselines": measures.compare(outcomes, attacks, LISTED),
+        "baselines_at_our_rate": measures.compare(outcomes, attacks, ours),
+        "ours_at_budget": at_budget(outcomes, attacks),
         "ablation": {"fusion: loudest detector alone": _loudest(outcomes, attacks)},
-    }  # fmt: skip
+    }
+
+
+def at_budget(outcomes: Sequence[Outcome], attacks: Group) -> dict[str, Any]:
+    """Our recall with the threshold raised until untouched keys have 100 per 100,000 key-days, as the baselines'."""
+    days = sum(outcome.key_days for outcome in outcomes)
+    periods = np.sort([each.return_days for outcome in outcomes for each in outcome.untouched])[::-1]
+    allowed = int(LISTED * days / 1e5)
+    above = float(periods[allowed]) if allowed < len(periods) else 1_000.0
+    budget = min(float(LISTED), 1e5 / (above * (1.0 + 1e-9)))
+    recall = _means({name: measures.recall_of(mine, budget) for name, mine in attacks.items()})
+    return {"return_days": above, "macro": float(np.mean(list(recall.values()))) if recall else 0.0, "recall": recall}
+
+
+def _means(found: dict[str, dict[str, float]]) -> dict[str, float]:
+    return {name: each["mean"] for name, each in found.items()}
 
 
 def add_wide(found: dict[str, Any], outcomes: Sequence[Outcome], declared: dict[str, Any]) -> None:
@@ -199,19 +244,21 @@ def _by_strength(placements: Sequence[Placement], declared: dict[str, Any]) -> d
     found: dict[str, dict[str, Any]] = {}
     for bits in declared["strengths_bits"]:
         mine = measures.by_scenario(placements, float(bits))
-        found[str(bits)] = {
-            name: {**measures.recall_of(mine[name], LISTED), "bits": float(np.median([each.bits for each in mine[name]])),
-                   "calls": float(np.median([each.calls for each in mine[name]]))}
-            for name in declared["attacks"] if name in mine
-        }  # fmt: skip
+        found[str(bits)] = {name: _strength(mine[name]) for name in declared["attacks"] if name in mine}
     return found
 
 
-def _by_volume(attacks: dict[str, list[Placement]]) -> dict[str, dict[str, float]]:
-    return {
-        str(volume): {n: measures.recall_of([each for each in m if each.volume == volume], LISTED)["mean"] for n, m in attacks.items()}
-        for volume in range(3)
-    }  # fmt: skip
+def _strength(placements: Sequence[Placement]) -> dict[str, float]:
+    reached = {name: float(np.median([getattr(each, name) for each in placements])) for name in ("bits", "calls")}
+    return measures.recall_of(placements, LISTED) | reached
+
+
+def _by_volume(attacks: Group) -> dict[str, dict[str, float]]:
+    found = {}
+    for number, name in enumerate(CLASSES):
+        mine = {n: [each for each in m if each.volume == number] for n, m in attacks.items()}
+        found[name] = _means({n: measures.recall_of(m, LISTED) for n, m in mine.items()})
+    return found
 
 
 def _delay(placements: Sequence[Placement]) -> dict[str, Any]:
@@ -238,8 +285,8 @@ def _twin(mine: dict[str, list[Placement]], attack: str, innocent: str) -> float
     )
 
 
-def _loudest(outcomes: Sequence[Outcome], attacks: dict[str, list[Placement]]) -> dict[str, float]:
-    """Instead of the fusion: the largest bits of any detector in a visit, at the budget that untouched traffic gives."""
+def _loudest(outcomes: Sequence[Outcome], attacks: Group) -> dict[str, float]:
+    """Instead of the fusion: the largest bits of any detector on a key-day, at the budget on untouched traffic."""
     untouched = np.concatenate([np.asarray(outcome.loudest) for outcome in outcomes])
     days = sum(outcome.key_days for outcome in outcomes)
     at = np.sort(untouched)[::-1][min(len(untouched) - 1, int(LISTED * days / 1e5))] if len(untouched) else math.inf

@@ -193,9 +193,13 @@ def calibration(outcomes: Sequence[Outcome]) -> list[dict[str, float]]:
     for nominal in (1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0):
         count = int((periods >= nominal).sum())
         low, high = _poisson_interval(count)
-        observed = days / count if count else float("inf")
-        rows.append({"nominal_days": nominal, "observed_days": observed, "ratio": count * nominal / days,
-                     "low": low * nominal / days, "high": high * nominal / days, "incidents": float(count)})  # fmt: skip
+        rows.append(
+            {
+                "nominal_days": nominal, "observed_days": days / count if count else float("inf"),
+                "ratio": count * nominal / days, "low": low * nominal / days, "high": high * nominal / days,
+                "incidents": float(count),
+            }
+        )  # fmt: skip
     return rows
 
 

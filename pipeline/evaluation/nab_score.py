@@ -164,7 +164,7 @@ def leave_one_folder_out(series: Sequence[Series], scores: Sequence[Floats], pro
 
 
 def write_results(folder: Path, detector: str, series: Sequence[Series], scores: Sequence[Floats]) -> None:
-    """Result files in NAB's own format: `<folder>/<detector>_<file>.csv` with timestamp, value, anomaly_score, label."""
+    """Result files in NAB's format: `<folder>/<detector>_<file>.csv` with timestamp, value, anomaly_score, label."""
     for each, score in zip(series, scores, strict=True):
         place, name = each.name.split("/")
         (folder / place).mkdir(parents=True, exist_ok=True)

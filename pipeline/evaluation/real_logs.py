@@ -18,7 +18,7 @@ ATTACKER: Final = "stratus-red-team_"
 def apache(data: Path) -> dict[str, float]:
     """Key = address; whatever opens is counted as a false alarm."""
     outcome = run(
-        ReplayOptions(paths=(data / "weblog-elastic-apache" / "apache_logs",), format="combined", key_from="ip")
+        ReplayOptions(paths=(data / "weblog-elastic-apache" / "apache_logs",), format="combined", key_from="address")
     )
     days = outcome.keys * (outcome.last_us - outcome.first_us) / 86_400_000_000
     count = len(outcome.incidents)

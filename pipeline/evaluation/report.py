@@ -14,7 +14,8 @@ td:first-child,th:first-child{text-align:left}th{color:#5b6b7f;font-weight:600}
 .figures{display:flex;flex-wrap:wrap;gap:.8rem;margin:1rem 0}
 .figure{border:1px solid #d8dee6;border-radius:8px;padding:.6rem 1rem;min-width:9rem}
 .figure b{display:block;font-size:1.5rem}.figure span{color:#5b6b7f;font-size:13px}
-.bad{color:#b3261e}.good{color:#1a7f4b}p.note{color:#5b6b7f;max-width:75ch}svg{display:block;margin:.6rem 0}svg text{font:12px system-ui,sans-serif}
+.bad{color:#b3261e}.good{color:#1a7f4b}p.note{color:#5b6b7f;max-width:75ch}
+svg{display:block;margin:.6rem 0}svg text{font:12px system-ui,sans-serif}
 """
 BLUE: Final = "#2f6fb2"
 GREY: Final = "#9aa7b6"
@@ -26,7 +27,8 @@ def summary(found: dict[str, Any]) -> str:
     rate = found["intervals"]["incidents_per_100k_key_days"]
     lines = [
         f"macro recall {found['macro_recall']:.3f} at the listed threshold (aim .85)",
-        f"untouched: {rate['mean']:.0f} [{rate['low']:.0f}-{rate['high']:.0f}] incidents per 100,000 key-days (budget 100)",
+        f"untouched: {rate['mean']:.0f} [{rate['low']:.0f}-{rate['high']:.0f}] per 100,000 key-days (budget 100); "
+        f"macro recall with the threshold raised to the budget {found['ours_at_budget']['macro']:.3f}",
         f"placebo ratio {_number(found['placebo_ratio'])}, first reason right {found['reason_hit_rate']:.2f}, "
         f"delay p50 {_number(found['delay_p50_s'])} s, p95 {_number(found['delay_p95_s'])} s",
         "recall: " + ", ".join(f"{n} {v:.2f}" for n, v in found["recall"].items()),
@@ -65,8 +67,8 @@ def _head(found: dict[str, Any]) -> str:
     boxes = "".join(f"<div class=figure><span>{a}</span><b>{b}</b><span>{c}</span></div>" for a, b, c in figures)
     return (
         f"<h1>keybench</h1><p class=note>Detectors: {', '.join(run['detectors'])}. {run['half'].capitalize()} sources, "
-        f"seeds {run['seeds']}, {run['keys']:,} keys, {run['days']} days ({run['events_untouched']:,} untouched events, "
-        f"{run['key_days']:,.0f} key-days counted), {run['placements']} placements per scenario, one setting. "
+        f"seeds {run['seeds']}, {run['keys']:,} keys, {run['days']} days ({run['events_untouched']:,} untouched "
+        f"events, {run['key_days']:,.0f} key-days counted), {run['placements']} placements per scenario, one setting. "
         f"Strength 40 oracle bits unless another is named; intervals are 95 %, by bootstrap over keys.</p>"
         f"<div class=figures>{boxes}</div>"
     )
@@ -108,8 +110,9 @@ def _attacks(found: dict[str, Any], declared: dict[str, Any]) -> str:
     )  # fmt: skip
     return (
         "<h2>Attacks caught at the listed threshold</h2>" + bars(rows, {"aim .85": 0.85})
-        + "<p class=note>Red: the union of the baselines at a budget of 100. Below: by strength in bits of an oracle that"
-        f" knows both generators; a scenario may not reach the wanted bits.</p><table><tr><th>attack</th>{head}</tr>{body}</table>"
+        + "<p class=note>Red: the union of the baselines at a budget of 100. Below: by strength in bits of an oracle"
+        " that knows both generators; a scenario may not reach the wanted bits.</p>"
+        f"<table><tr><th>attack</th>{head}</tr>{body}</table>"
     )  # fmt: skip
 
 
@@ -125,7 +128,8 @@ def _innocents(found: dict[str, Any], declared: dict[str, Any]) -> str:
     said = "; ".join(f"<b>{escape(n)}</b>: {escape(t)}" for n, t in declared["innocents"].items())
     return (
         "<h2>Innocent but tricky: share of placements listed</h2>" + bars(rows, {"aim .02": 0.02})
-        + f"<p class=note>Would have been acted on (two strong families): {escape(str(acted)) if acted else 'none'}. {said}.</p>"
+        + "<p class=note>Would have been acted on (two strong families): "
+        + f"{escape(str(acted)) if acted else 'none'}. {said}.</p>"
     )  # fmt: skip
 
 
@@ -149,21 +153,23 @@ def _budgets(found: dict[str, Any]) -> str:
 
 
 def _baselines(found: dict[str, Any]) -> str:
-    ours = {"keywatch": found["macro_recall"]}
-    rows = []
-    for name, by in ({**{k: {"macro": v} for k, v in ours.items()}, **found["baselines"]}).items():
-        there = found["baselines_at_our_rate"].get(name, by)
-        rows.append(f"<tr><td>{escape(name)}</td><td>{by['macro']:.3f}</td><td>{there['macro']:.3f}</td></tr>")
+    row = "<tr><td>{}</td><td>{:.3f}</td><td>{:.3f}</td></tr>"
+    rows = row.format("keywatch", found["ours_at_budget"]["macro"], found["macro_recall"]) + "".join(
+        row.format(escape(name), by["macro"], found["baselines_at_our_rate"][name]["macro"])
+        for name, by in found["baselines"].items()
+    )
     ablation = "".join(
-        f"<tr><td>{escape(n)}</td><td>{v['macro_recall']:.3f}</td><td>{_number(v.get('incidents_per_100k_key_days'))}</td></tr>"
+        f"<tr><td>{escape(n)}</td><td>{v['macro_recall']:.3f}</td>"
+        f"<td>{_number(v.get('incidents_per_100k_key_days'))}</td></tr>"
         for n, v in found["ablation"].items()
     )
     return (
-        "<h2>Against what others do, and without each part</h2><table><tr><th>rule</th><th>macro recall, budget 100</th>"
-        "<th>at the rate Keywatch really has</th></tr>" + "".join(rows) + "</table><p class=note>Baselines' thresholds see the"
-        " traffic they are judged on.</p><table><tr><th>ablation</th><th>macro recall</th><th>incidents per 100,000</th></tr>"
-        + ablation + "</table>"
-    )  # fmt: skip
+        "<h2>Against what others do, and without each part</h2><table><tr><th>rule</th><th>macro recall at 100 on these"
+        f" keys</th><th>at the rate Keywatch's shipped threshold has</th></tr>{rows}</table><p class=note>All thresholds of"
+        " the first column see the traffic they are judged on; Keywatch's second column is the shipped threshold.</p>"
+        "<table><tr><th>ablation</th><th>macro recall</th><th>incidents per 100,000</th></tr>"
+        f"{ablation}</table>"
+    )
 
 
 def _calibration(found: dict[str, Any]) -> str:
@@ -174,7 +180,8 @@ def _calibration(found: dict[str, Any]) -> str:
     )  # fmt: skip
     return (
         "<h2>Calibration: how often what is called that rare happens</h2>" + _scatter(rows)
-        + "<table><tr><th>said: once in key-days</th><th>seen</th><th>times as often as said</th><th>incidents</th></tr>"
+        + "<table><tr><th>said: once in key-days</th><th>seen</th><th>times as often as said</th>"
+        "<th>incidents</th></tr>"
         + body + "</table>"
     )  # fmt: skip
 
@@ -214,7 +221,8 @@ def _reasons(found: dict[str, Any]) -> str:
         for n, v in found["reasons"].items()
     )
     return (
-        "<h2>Reasons and delays of what was caught</h2><table><tr><th>attack</th><th>right first</th><th>named first</th>"
+        "<h2>Reasons and delays of what was caught</h2>"
+        "<table><tr><th>attack</th><th>right first</th><th>named first</th>"
         f"<th>median s</th><th>median calls</th><th>within 5 calls or 10 s</th></tr>{rows}</table>"
         f"<p class=note>Named first on untouched keys: {escape(str(found['untouched_reasons']))}.</p>"
     )
@@ -223,7 +231,10 @@ def _reasons(found: dict[str, Any]) -> str:
 def _audit(found: dict[str, Any]) -> str:
     worst = sorted(((v, n, f) for n, by in found["leak_audit"].items() for f, v in by.items()), reverse=True)[:8]
     said = ", ".join(f"{escape(n)}.{f} {v:.2f}" for v, n, f in worst)
-    return f"<h2>Leak audit</h2><p class=note>AUC of a single field that the scenario is not about, limit 0.60; the largest: {said}.</p>"
+    return (
+        "<h2>Leak audit</h2><p class=note>AUC of a single field that the scenario is not about, limit 0.60; the largest: "
+        f"{said}.</p>"
+    )
 
 
 def _precision(found: dict[str, Any]) -> str:

@@ -152,7 +152,7 @@ class Job:
     headline: float
     scenarios: tuple[str, ...]
     placebos: int
-    setting: Setting = Setting()  # noqa: RUF009  # frozen
+    setting: Setting = Setting()
 
 
 @dataclass

@@ -228,7 +228,7 @@ def _gaps(data: Path) -> Floats:
     for path in sorted((data / "azure-llm").glob("*.csv")):
         with path.open() as lines:
             stamps = [row[0] for row in csv.reader(lines)][1:]
-        at = np.array([datetime.fromisoformat(stamp[:26]).timestamp() for stamp in stamps])  # noqa: DTZ007  # differences only
+        at = np.array([datetime.fromisoformat(stamp[:26]).timestamp() for stamp in stamps])
         gaps = np.diff(at)
         parts.append(gaps / gaps.mean())
     return np.concatenate(parts)
@@ -236,16 +236,13 @@ def _gaps(data: Path) -> Floats:
 
 def payloads(data: Path) -> list[Payload]:
     """All recorded techniques, and invictus's attack by the hand of its tool, cut at pauses of a minute."""
-    found = []
-    for path in sorted((data / "cloudtrail-stratus").glob("*.json")):
-        found.append(_payload(path.stem, json.loads(path.read_bytes())))
+    files = sorted((data / "cloudtrail-stratus").glob("*.json"))
+    found = [_payload(path.stem, json.loads(path.read_bytes())) for path in files]
     records: list[dict[str, Any]] = []
     for path in sorted((data / "cloudtrail-invictus").glob("*.json")):
         records += json.loads(path.read_bytes())["Records"]
     mine = [record for record in records if str(record.get("userAgent", "")).startswith("stratus-red-team_")]
-    for number, part in enumerate(_bursts(mine)):
-        found.append(_payload(f"invictus.{number:02d}", part))
-    return found
+    return found + [_payload(f"invictus.{number:02d}", part) for number, part in enumerate(_bursts(mine))]
 
 
 def seconds(record: dict[str, Any]) -> float:

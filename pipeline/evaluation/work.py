@@ -1,4 +1,4 @@
-"""One process of keybench: untouched keys through all days, placements branched off, baselines and leak audit beside."""
+"""One process of keybench: untouched keys through all days, placements branched off, baselines and audit beside."""
 
 from __future__ import annotations
 

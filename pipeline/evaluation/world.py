@@ -10,7 +10,8 @@ What innocent keys bring anew comes by hazards per key-day, which differ between
  - a client alone, once in 120 days; a route of the whole vocabulary, by its popularity, once in 20 days.
 A person's weeks are consecutive ones from a random week on (from another where they end; empty months are passed
 over), and records of one minute are one visit's: an import of a thousand commits is no thousand visits. A service's
-days are resampled by type of day, and its level drifts by 10 % a week: nothing loops. `Places` and the others are vocabularies as the real enrichment sees them.
+days are resampled by type of day, and its level drifts by 10 % a week: nothing loops. `Vocabulary` holds every place,
+client and operation as the real enrichment sees it.
 """
 
 from __future__ import annotations
@@ -53,13 +54,13 @@ CALL: Final = np.dtype(
         ("status", "u2"), ("outcome", "u1"), ("planted", "u1"), ("zone_h", "i1"), ("late", "u1"),
     ]
 )  # fmt: skip
-"""One call; place, client and operation index the vocabularies. `zone_h`: local minus UTC, 127 where none is declared."""
+"""One call; place, client and operation index the vocabularies. `zone_h`: local minus UTC, 127: none declared."""
 NO_ZONE: Final = 127
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Every value there is, as EVENT records of the real enrichment. `siblings`: another address of the same network."""
+    """Every value there is, as EVENT records of the real enrichment; `siblings`: others of the same networks."""
 
     addresses: list[str]
     agents: list[str]
@@ -224,7 +225,7 @@ def _person_hours(key: Key, world: World, rng: np.random.Generator) -> Floats:
 
 
 def hourly_rate(key: Key, world: World, rng: np.random.Generator) -> Floats:
-    """Expected calls per hour of a service: days of its series of the same type, a drifting level, its class's volume."""
+    """Expected calls per hour of a service: days of its series by type, a drifting level, its class's volume."""
     counts = world.sources.series[key.source]
     whole = len(counts) // 288
     by_day = counts[: whole * 288].reshape(whole, 24, 12).sum(axis=2)
@@ -286,7 +287,7 @@ def _stay(visits: Ints, rng: np.random.Generator) -> tuple[int, int]:
 
 
 def new_place(key: Key, world: World, rng: np.random.Generator, *, abroad: bool | None = None) -> int:
-    """A place with another network than the key's homes; in three of ten cases (or as `abroad` says) another country."""
+    """A place in another network than the key's; in three of ten cases (or as `abroad` says) in another country."""
     words = world.words
     every = np.arange(words.siblings)
     other = ~np.isin(words.network(every), words.network(key.homes))
