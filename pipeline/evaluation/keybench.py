@@ -62,6 +62,7 @@ def main(data: Path, size: Size, json_file: Path, page: Path | None) -> int:
     found = bench(data, size, declared)
     found["real_logs"] = {"apache": real_logs.apache(data), "invictus": real_logs.invictus(data)}
     found["run"]["seconds"] = round(time.perf_counter() - began, 1)
+    json_file.parent.mkdir(parents=True, exist_ok=True)
     json_file.write_text(json.dumps(_plain(found), indent=2, sort_keys=True) + "\n")
     if page is not None:
         page.write_text(report.page(_plain(found), declared))

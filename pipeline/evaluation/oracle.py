@@ -1,11 +1,14 @@
 """How strong a planted attack is: log2 of its likelihood under its own generator over the innocent one's.
 
 The oracle knows both generators (`world`, `attacks`): the key's habits and hazards, the hour's rate, what its routes
-and sizes are. Per planted visit in which the owner came between: the place and the client; per call the operation
-with its outcome, and the size where the attack changes sizes; over all calls so far the volume, as a Poisson count
-against the key's rate in those hours. `cut` keeps the first calls that reach the wanted bits, so that a strength
-means the same in every scenario; what a scenario cannot reach is reported as it is. Identities of places are not
-counted twice: which foreign place it is, both sides draw from the same list.
+and sizes are. Per planted visit in which the owner came between: the place and the client; per distinct operation with
+its outcome, and per size where the attack changes sizes. The volume of a planted visit is judged by the tail of a
+negative binomial law of the key's own mean in those hours and own dispersion at that span (innocent calls come in
+clumps: by a Poisson law six reads in three seconds had 40 bits, in a key that does so every day), less two bits for
+not knowing how many there would be; visits add up, or all days together where that says more.
+`cut` keeps the first calls that reach the wanted bits, so that a strength means the same in every scenario; what a
+scenario cannot reach is reported as it is. Identities of places are not counted twice: which foreign place it is, both
+sides draw from the same list.
 """
 
 from __future__ import annotations
@@ -16,11 +19,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from detectors.surprise import bits_of, negative_binomial_tail
 from pipeline.evaluation.world import DAY_US, HOUR_US, NO_ZONE, VISIT_US, Key, World
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
+SPANS_S: Final = (10, 60, 600, 3_600, 86_400)
 LEAST_RATE: Final = 0.02
 """Calls an hour: what an owner may always do, ten times a month at odd hours."""
 REFUSED: Final = 0.0005
@@ -37,6 +42,7 @@ class Habits:
     shares: dict[tuple[int, int], float]  # (operation, status) -> share of its calls
     log_bytes: float
     spread: float
+    clumps: Floats  # variance over mean of its calls in windows of SPANS_S
 
 
 def habits(calls: Array, days: float) -> Habits:
@@ -49,6 +55,7 @@ def habits(calls: Array, days: float) -> Habits:
     return Habits(
         max(0.05, visits / days), max(0.1, len(calls) / days), np.maximum(hours, LEAST_RATE), shares,
         float(sizes.mean()) if len(sizes) else 8.0, max(0.7, float(sizes.std())) if len(sizes) else 1.0,
+        _clumps(calls, days),
     )  # fmt: skip
 
 
@@ -99,15 +106,43 @@ def _calls(known: Habits, world: World, planted: Array) -> Floats:
     return np.asarray(np.cumsum(gains + np.minimum(bytes_bits, 3.0)))
 
 
+def _clumps(calls: Array, days: float) -> Floats:
+    """Variance over mean of the key's calls per window, at least 1.05, by span."""
+    found = []
+    for span_s in SPANS_S:
+        counts = np.unique(calls["ts_us"] // (span_s * 1_000_000), return_counts=True)[1].astype(np.float64)
+        windows = days * 86_400 / span_s
+        mean = counts.sum() / windows
+        found.append(max(1.05, (counts**2).sum() / windows / mean - mean) if mean > 0 else 2.0)
+    return np.array(found)
+
+
 def _volume(known: Habits, planted: Array) -> Floats:
-    """n log2((m + n) / m) - n / ln 2 for n calls where m were due in the hours that they took; never below 0."""
+    """Bits of the counts: visits add up, or all together by the day; never falling."""
     at = planted["ts_us"]
+    begins = np.concatenate([[0], np.flatnonzero(np.diff(at) > VISIT_US) + 1])
+    which = np.searchsorted(begins, np.arange(len(at)), side="right") - 1
+    first = begins[which]
+    n = np.arange(len(at)) - first + 1
+    span_h = np.maximum((at - at[first]) / HOUR_US, SPANS_S[0] / 3600)
     rate = known.hourly[(at // HOUR_US % 24).astype(np.int64)]
-    span_h = np.maximum((at - at[0]) / HOUR_US, 1 / 60)
-    due = np.where(span_h > 24, known.calls_a_day / 24, np.cumsum(rate) / np.arange(1, len(at) + 1)) * span_h
-    n = np.arange(1, len(at) + 1)
-    volume = n * np.log2((due + n) / due) - n / np.log(2)
-    return np.asarray(np.maximum.accumulate(np.maximum(0.0, volume)))
+    visit = np.array(
+        [_tail_bits(known, int(k), float(r * s), float(s)) for k, r, s in zip(n, rate, span_h, strict=True)]
+    )
+    ended = np.concatenate([[0.0], np.cumsum(np.maximum.reduceat(visit, begins))])
+    visits = ended[which] + visit
+    days = np.maximum(1.0, (at - at[0]) / DAY_US)
+    every = np.linspace(1, len(at), min(len(at), 40)).astype(int)
+    whole = [_tail_bits(known, int(k), known.calls_a_day * float(days[k - 1]), 24.0) for k in every]
+    together = np.interp(np.arange(1, len(at) + 1), every, whole)
+    return np.asarray(np.maximum.accumulate(np.maximum(visits, together)))
+
+
+def _tail_bits(known: Habits, count: int, due: float, span_h: float) -> float:
+    """-log2 of the chance of `count` more than are due, by the key's own dispersion at that span; less two."""
+    clump = float(np.interp(np.log(span_h * 3600), np.log(SPANS_S), known.clumps))
+    total = count + int(due)
+    return max(0.0, bits_of(negative_binomial_tail(total, due, max(1e-6, due / (clump - 1.0)))) - 2.0)
 
 
 def cut(

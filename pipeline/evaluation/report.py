@@ -164,9 +164,9 @@ def _baselines(found: dict[str, Any]) -> str:
         for n, v in found["ablation"].items()
     )
     return (
-        "<h2>Against what others do, and without each part</h2><table><tr><th>rule</th><th>macro recall at 100 on these"
-        f" keys</th><th>at the rate Keywatch's shipped threshold has</th></tr>{rows}</table><p class=note>All thresholds of"
-        " the first column see the traffic they are judged on; Keywatch's second column is the shipped threshold.</p>"
+        "<h2>Against what others do, and without each part</h2><table><tr><th>rule</th><th>macro recall at 100 on"
+        f" these keys</th><th>at the rate Keywatch's shipped threshold has</th></tr>{rows}</table><p class=note>All"
+        " thresholds of the first column see the traffic they are judged on; Keywatch's second one is as shipped.</p>"
         "<table><tr><th>ablation</th><th>macro recall</th><th>incidents per 100,000</th></tr>"
         f"{ablation}</table>"
     )
@@ -232,8 +232,8 @@ def _audit(found: dict[str, Any]) -> str:
     worst = sorted(((v, n, f) for n, by in found["leak_audit"].items() for f, v in by.items()), reverse=True)[:8]
     said = ", ".join(f"{escape(n)}.{f} {v:.2f}" for v, n, f in worst)
     return (
-        "<h2>Leak audit</h2><p class=note>AUC of a single field that the scenario is not about, limit 0.60; the largest: "
-        f"{said}.</p>"
+        "<h2>Leak audit</h2><p class=note>AUC of a single field that the scenario is not about, limit 0.60; the"
+        f" largest: {said}.</p>"
     )
 
 

@@ -22,7 +22,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -137,6 +137,7 @@ def split_table(data: Path) -> dict[str, Any]:
 Line = tuple[str, str, int, int, str]
 
 
+@cache
 def _lines(data: Path) -> list[Line]:
     """(address, route, status, bytes, agent)."""
     found = []
@@ -192,6 +193,7 @@ def _donor(address: str, rows: list[Line], numbers: dict[str, int]) -> Donor:
     )
 
 
+@cache
 def rhythms(data: Path) -> list[Rhythm]:
     """People with enough events, sorted by id."""
     times: dict[str, list[float]] = defaultdict(list)
@@ -208,6 +210,7 @@ def rhythms(data: Path) -> list[Rhythm]:
     ]  # fmt: skip
 
 
+@cache
 def series(data: Path) -> dict[str, Floats]:
     """NAB's counts per 5 min, cut to whole weeks' days from a Monday on."""
     found = {}
@@ -223,6 +226,7 @@ def series(data: Path) -> dict[str, Floats]:
     return found
 
 
+@cache
 def _gaps(data: Path) -> Floats:
     parts = []
     for path in sorted((data / "azure-llm").glob("*.csv")):
@@ -234,6 +238,7 @@ def _gaps(data: Path) -> Floats:
     return np.concatenate(parts)
 
 
+@cache
 def payloads(data: Path) -> list[Payload]:
     """All recorded techniques, and invictus's attack by the hand of its tool, cut at pauses of a minute."""
     files = sorted((data / "cloudtrail-stratus").glob("*.json"))

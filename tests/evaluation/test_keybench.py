@@ -15,6 +15,7 @@ from detectors import fusion
 from pipeline.catalogue import Catalogue
 from pipeline.config import Config
 from pipeline.core import Sides, Slice
+from pipeline.decide import rfc3339
 from pipeline.evaluation import baselines, commands, keybench, measures, oracle, report, run, sources, work
 from pipeline.evaluation.attacks import ATTACKS, Plan, Stage
 from pipeline.evaluation.innocents import INNOCENTS
@@ -139,7 +140,7 @@ def test_the_bulk_way_opens_the_same_incidents_as_the_worker_s_core() -> None:
     partition = Partition(Setting(), int(slots.max()) + 1)
     _, changed = partition.judge(events_of(joined, world().words, slots))
     opened = changed[changed["kind"] == fusion.OPENED]
-    bulk = sorted(int(at) for at in opened["at_us"])
+    bulk = sorted(rfc3339(int(at)) for at in opened["at_us"])
 
     core = open_core(0, Config(), Sides(Catalogue.empty(), open_geo(Config().geo), "test"), "test")
     events = [event_of(call, number) for number, call in enumerate(joined)]
@@ -153,8 +154,8 @@ def test_the_bulk_way_opens_the_same_incidents_as_the_worker_s_core() -> None:
         )  # fmt: skip
         for incident in core.process(batch).incidents:
             core_opened.setdefault(incident.incident_id, incident.opened_at)
-    assert len(bulk) >= 3
-    assert len(core_opened) == len(bulk)
+    assert len(bulk) >= 2
+    assert sorted(core_opened.values()) == bulk
 
 
 def test_a_placebo_branch_opens_just_what_the_untouched_key_opens() -> None:
