@@ -127,13 +127,13 @@ def rarest(placement: Placement) -> float:
     return max((float(np.log(each.return_days)) for each in placement.opened if each.planted), default=0.0)
 
 
-def leak_audit(placements: Sequence[Placement], names: dict[str, list[str]]) -> dict[str, dict[str, float]]:
-    """scenario -> field -> AUC of a classifier that sees this field alone: planted against innocent calls.
+def leak_audit(placements: Sequence[Placement], names: dict[str, list[str]]) -> dict[str, dict[str, dict[str, float]]]:
+    """scenario -> field -> AUC and its lower 95 % bound of a classifier that sees this field alone: planted against innocent calls.
 
     The classifier learns smoothed log odds per value on half of the keys and is judged on the other half; sizes and
     times are cut into 20 equal parts first. Fields that the scenario is about are left out.
     """
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, dict[str, float]]] = {}
     for scenario, mine in by_scenario(placements).items():
         if scenario not in names:
             continue
@@ -143,7 +143,7 @@ def leak_audit(placements: Sequence[Placement], names: dict[str, list[str]]) -> 
     return found
 
 
-def _field_auc(placements: Sequence[Placement], field: str) -> float:
+def _field_auc(placements: Sequence[Placement], field: str) -> dict[str, float]:
     planted = np.array([each.fields[f"planted.{field}"] for each in placements])
     innocent = np.array([each.fields[f"innocent.{field}"] for each in placements])
     if field in ("bytes_out", "microsecond", "second"):
@@ -155,7 +155,10 @@ def _field_auc(placements: Sequence[Placement], field: str) -> float:
         here = (planted[learns] == value).sum(), (innocent[learns] == value).sum()
         odds[float(value)] = float(np.log((here[0] + 2.0) / (here[1] + 2.0)))
     judged = [[odds.get(float(value), 0.0) for value in side[~learns]] for side in (planted, innocent)]
-    return auc(judged[0], judged[1])
+    area, n = auc(judged[0], judged[1]), max(1, len(judged[0]))
+    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)  # Hanley and McNeil's variance
+    variance = (area * (1 - area) + (n - 1) * (q1 - area**2) + (n - 1) * (q2 - area**2)) / n**2
+    return {"auc": area, "low": area - 1.96 * float(np.sqrt(max(0.0, variance))), "n": n}
 
 
 def compare(

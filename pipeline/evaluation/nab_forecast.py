@@ -66,73 +66,88 @@ def upper_tail(t: float) -> float:
 @compiled
 def forecast_bits(values: Floats, hours: npt.NDArray[np.int64], levels: Floats) -> Floats:
     """Two-sided bits of each value by the mixture over `levels` (memories), day, week and the heavy law."""
-    n_levels = len(levels)
-    laws = n_levels + 3
-    day, week, heavy = n_levels, n_levels + 1, n_levels + 2
-    level = np.zeros(n_levels)
-    square = np.zeros(laws)
-    weight = np.zeros(laws)
-    slot_mean = np.zeros(192)
-    slot_seen = np.zeros(192)
-    centre = np.zeros(laws)
-    scale = np.zeros(laws)
-    fit = np.zeros(laws)
+    laws = len(levels) + 3
+    level = np.zeros(len(levels))
+    square, weight, centre = np.zeros(laws), np.zeros(laws), np.zeros(laws)
+    scale, fit = np.zeros(laws), np.zeros(laws)
+    slots = np.zeros((2, 192))  # mean and count; 24 hours of the day, then 168 of the week
     bits = np.zeros(len(values))
-    low = values[0]
-    high = values[0]
+    low, high = values[0], values[0]
     for i in range(len(values)):
         value = values[i]
-        slot_day = hours[i] % 24
-        slot_week = 24 + (hours[i] + 72) % 168
-        for k in range(n_levels):
-            centre[k] = level[k]
-        seen = slot_seen[slot_day]
-        centre[day] = (slot_mean[slot_day] * seen + 2.0 * level[0]) / (seen + 2.0)
-        seen = slot_seen[slot_week]
-        centre[week] = (slot_mean[slot_week] * seen + 2.0 * centre[day]) / (seen + 2.0)
-        centre[heavy] = level[0]
-        grain = max(1e-9, SCALE_FLOOR * (high - low))
-        up, down, total, best = 0.0, 0.0, 0.0, -1e300
-        for k in range(laws):
-            scale[k] = math.sqrt(max(square[k] * (1.0 + 2.0 / max(1.0, i)), grain * grain))
-            if k == heavy:
-                scale[k] = HEAVY * scale[0]
-            t = (value - centre[k]) / scale[k]
-            share = math.exp(weight[k])
-            tail = upper_tail(abs(t))
-            total += share
-            up += share * (tail if t > 0.0 else 1.0 - tail)
-            down += share * (1.0 - tail if t > 0.0 else tail)
-            fit[k] = -2.5 * math.log(1.0 + 0.25 * t * t) - math.log(scale[k])
-            best = max(best, fit[k])
+        day, week = hours[i] % 24, 24 + (hours[i] + 72) % 168
+        set_centres(centre, level, slots, day, week)
+        set_scales(scale, square, i, max(1e-9, SCALE_FLOOR * (high - low)))
+        chance = tail_of(value, centre, scale, weight, fit)
         if i > 3:
-            bits[i] = -math.log(min(1.0, max(1e-60, 2.0 * min(up, down) / total))) / math.log(2.0)
-        learn_weights(weight, fit, best)
-        gain = max(1.0 / LONG, 1.0 / (i + 1.0))
-        for k in range(heavy):
-            error = value - centre[k]
-            if i >= 20:
-                error = min(max(error, -CLIP * scale[k]), CLIP * scale[k])
-            square[k] += gain * (error * error - square[k])
-        for k in range(n_levels):
+            bits[i] = -math.log(min(1.0, max(1e-60, chance))) / math.log(2.0)
+        learn_weights(weight, fit)
+        learn_scales(square, value, centre, scale, i)
+        for k in range(len(levels)):
             level[k] += max(1.0 / levels[k], 1.0 / (i + 1.0)) * (value - level[k])
-        for slot in (slot_day, slot_week):
-            slot_seen[slot] = min(slot_seen[slot] + 1.0, SLOT_MEMORY)
-            slot_mean[slot] += (value - slot_mean[slot]) / slot_seen[slot]
-        low = min(low, value)
-        high = max(high, value)
+        for slot in (day, week):
+            slots[1, slot] = min(slots[1, slot] + 1.0, SLOT_MEMORY)
+            slots[0, slot] += (value - slots[0, slot]) / slots[1, slot]
+        low, high = min(low, value), max(high, value)
     return bits
 
 
 @compiled
-def learn_weights(weight: Floats, fit: Floats, best: float) -> None:
+def set_centres(centre: Floats, level: Floats, slots: Floats, day: int, week: int) -> None:
+    """Where each law expects the next value: levels, the hour of the day and of the week (shrunk), the heavy law."""
+    n = len(level)
+    for k in range(n):
+        centre[k] = level[k]
+    centre[n] = (slots[0, day] * slots[1, day] + 2.0 * level[0]) / (slots[1, day] + 2.0)
+    centre[n + 1] = (slots[0, week] * slots[1, week] + 2.0 * centre[n]) / (slots[1, week] + 2.0)
+    centre[n + 2] = level[0]
+
+
+@compiled
+def set_scales(scale: Floats, square: Floats, seen: int, grain: float) -> None:
+    """Each law's own scale after `seen` values, the heavy one's four times the long level's."""
+    heavy = len(scale) - 1
+    for k in range(heavy):
+        scale[k] = math.sqrt(max(square[k] * (1.0 + 2.0 / max(1.0, seen)), grain * grain))
+    scale[heavy] = HEAVY * scale[0]
+
+
+@compiled
+def tail_of(value: float, centre: Floats, scale: Floats, weight: Floats, fit: Floats) -> float:
+    """Twice the smaller tail of the mixture at `value`; `fit` gets the log density by each law."""
+    up, down, total = 0.0, 0.0, 0.0
+    for k in range(len(scale)):
+        t = (value - centre[k]) / scale[k]
+        share = math.exp(weight[k])
+        tail = upper_tail(abs(t))
+        total += share
+        up += share * (tail if t > 0.0 else 1.0 - tail)
+        down += share * (1.0 - tail if t > 0.0 else tail)
+        fit[k] = -2.5 * math.log(1.0 + 0.25 * t * t) - math.log(scale[k])
+    return 2.0 * min(up, down) / total
+
+
+@compiled
+def learn_weights(weight: Floats, fit: Floats) -> None:
     """Log weights after a value: forgetting, a bounded step, the best at 0, a floor."""
+    best = fit.max()
     top = -1e300
     for k in range(len(weight)):
         weight[k] = FORGET * weight[k] + max(STEP_DOWN, fit[k] - best)
         top = max(top, weight[k])
     for k in range(len(weight)):
         weight[k] = max(FLOOR, weight[k] - top)
+
+
+@compiled
+def learn_scales(square: Floats, value: float, centre: Floats, scale: Floats, seen: int) -> None:
+    """Squared errors of all but the heavy law, clipped once twenty values were seen."""
+    gain = max(1.0 / LONG, 1.0 / (seen + 1.0))
+    for k in range(len(square) - 1):
+        error = value - centre[k]
+        if seen >= 20:
+            error = min(max(error, -CLIP * scale[k]), CLIP * scale[k])
+        square[k] += gain * (error * error - square[k])
 
 
 @compiled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any, Final
 
@@ -74,7 +75,7 @@ def _head(found: dict[str, Any]) -> str:
     )
 
 
-def bars(rows: list[tuple[str, float, float, float, float | None]], marks: dict[str, float]) -> str:
+def bars(rows: Sequence[tuple[str, float, float, float, float | None]], marks: dict[str, float]) -> str:
     """Horizontal bars 0 .. 1 with an interval and, per row, a second value as a tick; `marks` are vertical lines."""
     left, width, height = 190, 640, 24
     out = [f"<svg width={left + width + 120} height={height * len(rows) + 30} role=img>"]
@@ -229,8 +230,8 @@ def _reasons(found: dict[str, Any]) -> str:
 
 
 def _audit(found: dict[str, Any]) -> str:
-    worst = sorted(((v, n, f) for n, by in found["leak_audit"].items() for f, v in by.items()), reverse=True)[:8]
-    said = ", ".join(f"{escape(n)}.{f} {v:.2f}" for v, n, f in worst)
+    every = [(v["auc"], v["low"], f"{n}.{f}") for n, by in found["leak_audit"].items() for f, v in by.items()]
+    said = ", ".join(f"{escape(name)} {area:.2f} (at least {low:.2f})" for area, low, name in sorted(every)[::-1][:8])
     return (
         "<h2>Leak audit</h2><p class=note>AUC of a single field that the scenario is not about, limit 0.60; the"
         f" largest: {said}.</p>"

@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -142,9 +143,8 @@ def _renamed(places: Array) -> Array:
 
 
 def _enrich(enricher: Enricher, fields: list[dict[str, str]]) -> Array:
-    events = [
-        Event(key_id="k", ts_us=START_US, status=200, outcome="success", request_id="r", **each) for each in fields
-    ]  # type: ignore[arg-type]
+    plain = {"key_id": "k", "ts_us": START_US, "status": 200, "outcome": "success", "request_id": "r"}
+    events = [msgspec.convert(plain | each, Event) for each in fields]
     return enricher.columns(events, [0] * len(events), [None] * len(events)).columns
 
 
@@ -200,7 +200,7 @@ def starts(key: Key, world: World, rng: np.random.Generator) -> Floats:
     before = np.concatenate([[0.0], running])[begin]
     span = np.concatenate([[0.0], running])[begin + counts] - before
     within: Floats = (running - before[hour]) / np.maximum(span[hour], 1e-9) * rng.uniform(0.9, 1.0, len(counts))[hour]
-    return hour + np.clip(within, 0.0, 0.9999)
+    return np.asarray(hour + np.clip(within, 0.0, 0.9999), np.float64)
 
 
 def _person_hours(key: Key, world: World, rng: np.random.Generator) -> Floats:
