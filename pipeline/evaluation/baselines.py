@@ -16,6 +16,7 @@ the very traffic that they are judged on, which favours the baselines.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -121,7 +122,7 @@ class HalfSpace:
     def __init__(self, seed: int) -> None:
         from river.anomaly import HalfSpaceTrees
 
-        limits = {str(i): (-4.0, 4.0) for i in range(FEATURES)}
+        limits: dict[Hashable, tuple[float, float]] = {str(i): (-4.0, 4.0) for i in range(FEATURES)}
         self._trees = HalfSpaceTrees(n_trees=15, height=8, window_size=500, limits=limits, seed=seed)
         self._n, self._mean, self._square = 0, np.zeros(FEATURES), np.ones(FEATURES)
 

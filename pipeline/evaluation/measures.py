@@ -128,7 +128,7 @@ def rarest(placement: Placement) -> float:
 
 
 def leak_audit(placements: Sequence[Placement], names: dict[str, list[str]]) -> dict[str, dict[str, dict[str, float]]]:
-    """scenario -> field -> AUC and its lower 95 % bound of a classifier that sees this field alone: planted against innocent calls.
+    """scenario -> field -> AUC and lower 95 % bound of a classifier of planted against innocent calls by this field.
 
     The classifier learns smoothed log odds per value on half of the keys and is judged on the other half; sizes and
     times are cut into 20 equal parts first. Fields that the scenario is about are left out.

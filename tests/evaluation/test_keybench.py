@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -62,17 +63,17 @@ def test_the_committed_split_and_scenarios_are_those_of_data_and_code() -> None:
 
 
 def test_the_halves_share_no_address_no_person_no_series_and_no_technique() -> None:
-    both = [sources.load(real("rhythms").parent, which) for which in ("development", "held-out")]
-    for names in (
+    first, second = (sources.load(real("rhythms").parent, which) for which in ("development", "held-out"))
+    names: tuple[Callable[[sources.Sources], set[str]], ...] = (
         lambda s: {donor.address for donor in s.donors},
         lambda s: {rhythm.author for rhythm in s.rhythms},
         lambda s: set(s.series),
         lambda s: {payload.name for payload in s.payloads},
-    ):
-        first, second = (names(each) for each in both)
-        assert first
-        assert second
-        assert not first & second
+    )
+    for of in names:
+        assert len(of(first)) > 2
+        assert len(of(second)) > 2
+        assert not of(first) & of(second)
 
 
 def test_of_an_attack_record_only_order_time_sensitivity_and_outcome_are_read() -> None:
