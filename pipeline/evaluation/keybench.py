@@ -158,7 +158,7 @@ def figures(outcomes: Sequence[Outcome], declared: dict[str, Any]) -> dict[str, 
         "untouched_reasons": _tally([o.first_reason or "fusion only" for each in outcomes for o in each.untouched]),
         "calibration": measures.calibration(outcomes),
         "twins": {f"{a} / {b}": _twin(at_headline, a, b) for a, b in declared["twins"]},
-        **_comparisons(outcomes, attacks),
+        **_comparisons(outcomes, attacks, innocents),
     }
 
 
@@ -206,19 +206,21 @@ def _of_attacks(
     }
 
 
-def _comparisons(outcomes: Sequence[Outcome], attacks: Group) -> dict[str, Any]:
+def _comparisons(outcomes: Sequence[Outcome], attacks: Group, innocents: Group) -> dict[str, Any]:
     """Baselines at the listed budget, and at the rate that ours really has; the fusion against its loudest part."""
     ours = max(float(LISTED), measures.untouched_rate(outcomes, LISTED)["mean"])
     return {
         "baselines": measures.compare(outcomes, attacks, LISTED),
         "baselines_at_our_rate": measures.compare(outcomes, attacks, ours),
+        "baselines_innocent": measures.compare(outcomes, innocents, LISTED),
         "ours_at_budget": at_budget(outcomes, attacks),
+        "ours_at_budget_innocent": at_budget(outcomes, innocents),
         "ablation": {"fusion: loudest detector alone": _loudest(outcomes, attacks)},
     }
 
 
 def at_budget(outcomes: Sequence[Outcome], attacks: Group) -> dict[str, Any]:
-    """Our recall with the threshold raised until untouched keys have 100 per 100,000 key-days, as the baselines'."""
+    """Our share caught with the threshold raised until untouched keys have 100 per 100,000 key-days, as baselines."""
     days = sum(outcome.key_days for outcome in outcomes)
     periods = np.sort([each.return_days for outcome in outcomes for each in outcome.untouched])[::-1]
     allowed = int(LISTED * days / 1e5)
