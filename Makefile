@@ -14,7 +14,7 @@ PYTEST_ARGS ?=
 SEEDED := $(if $(KEYWATCH_SEED),--hypothesis-seed=$(KEYWATCH_SEED))
 export KEYWATCH_SEED
 
-.PHONY: help install test test-cluster test-faults fuzz bench-rejects sbom coverage demo bench bench-scale profile lint format typecheck imports check clean
+.PHONY: help install test test-cluster test-faults fuzz bench-rejects sbom coverage demo bench bench-scale profile evaluate lint format typecheck imports check clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -79,6 +79,10 @@ bench-scale: $(WARM) ## a million keys: cost per event, checkpoints, recovery, m
 	for each in cost_per_event checkpoints recovery distinct_ids hot_key clickhouse_bytes; do \
 		$(BIN)/python -m tests.bench.$$each || exit 1; done
 	$(BIN)/python -m tests.evaluation.outage_partitions
+
+evaluate: $(WARM) ## how good the detection is: NAB, and keybench with its page (many minutes; needs KEYWATCH_DATA)
+	$(BIN)/keywatch evaluate nab --out evaluation/nab
+	$(BIN)/keywatch evaluate keybench --json evaluation/keybench.json --html evaluation/keybench.html $(EVALUATE_ARGS)
 
 lint: $(READY) ## style
 	$(BIN)/ruff check .

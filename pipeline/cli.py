@@ -6,20 +6,15 @@ configuration; 130 interrupted. What a user can run into is one line on stderr, 
 
 from __future__ import annotations
 
-import errno
-import functools
 import logging
-import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated, Any
 
 import typer
 
-from pipeline.errors import ConfigError, Fatal, Retry
-
-P = ParamSpec("P")
+from pipeline.cli_guard import guarded
+from pipeline.errors import ConfigError
+from pipeline.evaluation import commands as evaluation
 
 app = typer.Typer(
     name="keywatch", help="Sees a leaked API key in use within seconds, says why, takes it out of use.",
@@ -31,47 +26,13 @@ app.add_typer(config_app, name="config")
 app.add_typer(geo_app, name="geo")
 state_app = typer.Typer(help="Backup, restore and repartition of what the workers know.", no_args_is_help=True)
 app.add_typer(state_app, name="state")
+app.add_typer(evaluation.app, name="evaluate")
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", envvar="KEYWATCH_CONFIG", help="TOML file; KEYWATCH_* variables override it.")
 ]
 Output = Annotated[str, typer.Option("--output", "-o", help="table, json or csv.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of words.")]
-
-
-def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
-    """A command whose expected trouble is one line and an exit code."""
-
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        raise typer.Exit(exit_code(functools.partial(command, *args, **kwargs)))
-
-    return run
-
-
-def exit_code(run: Callable[[], int | None]) -> int:
-    """Run, and say in one line what went wrong."""
-    try:
-        return run() or 0
-    except ConfigError as error:
-        return _say(str(error), 2)
-    except (Fatal, Retry) as error:
-        return _say(str(error), 1)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader went away, as `| head` does
-        return 0
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        where = f" {error.filename}" if error.filename else ""
-        return _say(f"the disk is full{where and f':{where}'}" if full else f"{error.strerror or error}{where}", 1)
-    except KeyboardInterrupt:
-        return 130
-
-
-def _say(text: str, code: int) -> int:
-    line = " ".join(text.split())
-    sys.stderr.write(f"keywatch: {line}\n")
-    return code
 
 
 def _load(path: Path | None) -> Any:

@@ -73,6 +73,11 @@ def assigned(topic: str, before: Mapping[int, object], now: Mapping[int, object]
             gauge.remove(str(gone))
 
 
+def committed(taken: bool) -> None:
+    """The group was asked to take an offset again, before a checkpoint."""
+    METRICS.commits.labels("ok" if taken else "failed").inc()
+
+
 def checkpoint_done(seconds: float, size_bytes: int) -> None:
     """A manifest is acknowledged."""
     METRICS.checkpoints.labels("ok").inc()

@@ -190,7 +190,9 @@ class Shell:
 
         async def still_ours(offset: int) -> bool:  # these arrays', not only this process'
             current = self.owned.get(number, owned) is owned and owned.generation == self.generation()
-            return current and await self.still_ours(number, offset)
+            taken = current and await self.still_ours(number, offset)
+            measure.committed(taken)
+            return taken
 
         emitter = Emitter(
             core,

@@ -282,10 +282,12 @@ class SliceConsumer(driver.Consumer):
     async def still_ours(self, tp: TP, offset: int) -> bool:
         """Commit again what is covered, to hear whether the group still knows us.
 
-        A member that was thrown out has no generation, and an empty group would take an offset from it.
+        A member that was thrown out has no generation, and an empty group would take an offset from it; one that has
+        joined again has another, in which somebody else may have owned the partition, before Faust is told.
         """
-        member = self._thread._ensure_consumer()._coordinator
-        return tp in self.assignment() and member.generation >= 0 and await self._commit({tp: offset})
+        joined = self._thread._ensure_consumer()._coordinator.generation
+        known = joined >= 0 and joined == self.app.consumer_generation_id
+        return known and tp in self.assignment() and await self._commit({tp: offset})
 
     def _new_offset(self, tp: TP) -> int | None:
         return self.cover(tp.partition) if tp.topic == self.config.topics.requests else None

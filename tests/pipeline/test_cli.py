@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import app, exit_code
+from pipeline.cli import app
+from pipeline.cli_guard import exit_code
 from pipeline.errors import ConfigError, Fatal, Retry
 
 RUNNER = CliRunner()

@@ -1,0 +1,212 @@
+"""keybench's figures from what the processes found: recall, false alarms, delay, reasons, calibration, comparisons.
+
+Intervals are 95 %, by bootstrap over keys (whole keys are drawn, since incidents cluster on keys). A placement is
+*caught* at a budget if an incident opened at a planted call and became at least that rare: 100 and 10 per 100,000
+key-days are the shipped thresholds; 1,000 comes from a second run with `listed_days` 100.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.evaluation import baselines
+from pipeline.evaluation.run import Opened, Outcome, Placement
+
+Floats = npt.NDArray[np.float64]
+Array = npt.NDArray[Any]
+
+BUDGETS: Final = (10, 100, 1000)
+LISTED: Final = 100
+DRAWS: Final = 400
+DAY_US: Final = 86_400_000_000
+AUDITED: Final = {
+    "client": {"client"}, "place": {"network", "country", "travel"}, "operation": {"route", "method"},
+    "status": {"error", "outcome", "route"}, "bytes_out": {"bytes", "route"}, "hour": {"hour"},
+    "second": set(), "microsecond": set(),
+}  # fmt: skip
+"""Field -> names in a scenario's list that make it what the scenario is about; the leak audit then leaves it out."""
+
+
+def caught(placement: Placement, budget: float) -> bool:
+    """Whether an incident opened at a planted call and reached the budget's return period."""
+    return any(each.planted and each.return_days >= 1e5 / budget for each in placement.opened)
+
+
+def by_scenario(placements: Sequence[Placement], bits: float | None = None) -> dict[str, list[Placement]]:
+    """Placements of each scenario at one strength (all that have none)."""
+    found: dict[str, list[Placement]] = defaultdict(list)
+    for each in placements:
+        if each.calls and (bits is None or each.wanted_bits in (0.0, bits)):
+            found[each.scenario].append(each)
+    return dict(sorted(found.items()))
+
+
+def share(keys: Sequence[int], hits: Floats, seed: int = 0) -> dict[str, float]:
+    """Mean with its interval over keys."""
+    if not len(hits):
+        return {"mean": 0.0, "low": 0.0, "high": 1.0, "n": 0}
+    names, which = np.unique(np.asarray(keys), return_inverse=True)
+    total, count = np.bincount(which, hits), np.bincount(which).astype(np.float64)
+    picks = np.random.default_rng(seed).integers(0, len(names), (DRAWS, len(names)))
+    means = total[picks].sum(axis=1) / count[picks].sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    if hits.min() == hits.max():  # a bootstrap of equals knows no doubt: the rule of three
+        rest = 3.0 / len(names)
+        low, high = (max(0.0, low - rest), high) if hits.min() > 0 else (low, min(1.0, high + rest))
+    return {"mean": float(np.mean(hits)), "low": float(low), "high": float(high), "n": len(hits)}
+
+
+def recall_of(placements: Sequence[Placement], budget: float) -> dict[str, float]:
+    """Recall of one scenario's placements."""
+    hits = np.array([caught(each, budget) for each in placements], np.float64)
+    return share([each.key for each in placements], hits)
+
+
+def untouched_rate(outcomes: Sequence[Outcome], budget: float) -> dict[str, float]:
+    """Incidents per 100,000 key-days on untouched keys, with its interval over keys."""
+    kept = [each.key for outcome in outcomes for each in outcome.untouched if each.return_days >= 1e5 / budget]
+    days = sum(outcome.key_days for outcome in outcomes)
+    keys = max(1, sum(outcome.keys for outcome in outcomes))
+    counts = np.bincount(kept, minlength=keys).astype(np.float64) if kept else np.zeros(keys)
+    draws = np.random.default_rng(1).choice(counts, (DRAWS, len(counts))).sum(axis=1)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return {"mean": 1e5 * len(kept) / days, "low": 1e5 * float(low) / days, "high": 1e5 * float(high) / days}
+
+
+def placebo(outcomes: Sequence[Outcome], budget: float) -> dict[str, float]:
+    """Incidents per 100,000 key-days in the placebo arm, and the ratio to untouched keys."""
+    arm = [each for outcome in outcomes for each in outcome.placements if each.scenario == "placebo"]
+    days = sum(each.days for each in arm)
+    opened = sum(sum(one.return_days >= 1e5 / budget for one in each.opened) for each in arm)
+    rate = 1e5 * opened / days if days else 0.0
+    base = untouched_rate(outcomes, budget)["mean"]
+    return {"rate": rate, "ratio": rate / base if base else float("nan"), "key_days": days, "incidents": opened}
+
+
+def first_hit(placement: Placement) -> Opened | None:
+    """The first incident that opened at a planted call."""
+    hits = [each for each in placement.opened if each.planted and each.return_days >= 1e5 / LISTED]
+    return min(hits, key=lambda each: each.at_us) if hits else None
+
+
+def delays(placements: Sequence[Placement]) -> tuple[list[float], list[int]]:
+    """Seconds and planted calls from the first planted call to the first incident, of what was caught."""
+    seconds, events = [], []
+    for each in placements:
+        if hit := first_hit(each):
+            seconds.append(max(0.0, (hit.at_us - each.first_us) / 1e6))
+            events.append(hit.events)
+    return seconds, events
+
+
+def reason_hit(placements: Sequence[Placement], accepted: dict[str, list[str]]) -> dict[str, float]:
+    """How often the first-named reason is one of those accepted, of what was caught."""
+    pairs = [(each, hit) for each in placements if (hit := first_hit(each))]
+    right = np.array([hit.first_reason in accepted[each.scenario] for each, hit in pairs], np.float64)
+    return share([each.key for each, _ in pairs], right)
+
+
+def auc(positive: Sequence[float], negative: Sequence[float]) -> float:
+    """Area under the curve by ranks, ties by half; 0.5 where a side is empty."""
+    if not len(positive) or not len(negative):
+        return 0.5
+    both = np.concatenate([positive, negative])
+    _, inverse, counts = np.unique(both, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2.0)[inverse]
+    n = len(positive)
+    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * len(negative)))
+
+
+def rarest(placement: Placement) -> float:
+    """Largest log return period at a planted call; 0 where nothing opened."""
+    return max((float(np.log(each.return_days)) for each in placement.opened if each.planted), default=0.0)
+
+
+def leak_audit(placements: Sequence[Placement], names: dict[str, list[str]]) -> dict[str, dict[str, dict[str, float]]]:
+    """scenario -> field -> AUC and lower 95 % bound of a classifier of planted against innocent calls by this field.
+
+    The classifier learns smoothed log odds per value on half of the keys and is judged on the other half; sizes and
+    times are cut into 20 equal parts first. Fields that the scenario is about are left out.
+    """
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for scenario, mine in by_scenario(placements).items():
+        if scenario not in names:
+            continue
+        usable = [each for each in mine if each.fields]
+        fields = [field for field, about in AUDITED.items() if not about & set(names[scenario])]
+        found[scenario] = {field: _field_auc(usable, field) for field in fields if len(usable) >= 20}
+    return found
+
+
+def _field_auc(placements: Sequence[Placement], field: str) -> dict[str, float]:
+    planted = np.array([each.fields[f"planted.{field}"] for each in placements])
+    innocent = np.array([each.fields[f"innocent.{field}"] for each in placements])
+    if field in ("bytes_out", "microsecond", "second"):
+        edges = np.quantile(np.concatenate([planted, innocent]), np.linspace(0, 1, 21)[1:-1])
+        planted, innocent = np.searchsorted(edges, planted), np.searchsorted(edges, innocent)
+    learns = np.array([each.key % 2 == 0 for each in placements])
+    odds: dict[float, float] = {}
+    for value in np.unique(np.concatenate([planted[learns], innocent[learns]])):
+        here = (planted[learns] == value).sum(), (innocent[learns] == value).sum()
+        odds[float(value)] = float(np.log((here[0] + 2.0) / (here[1] + 2.0)))
+    judged = [[odds.get(float(value), 0.0) for value in side[~learns]] for side in (planted, innocent)]
+    area, n = auc(judged[0], judged[1]), max(1, len(judged[0]))
+    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)  # Hanley and McNeil's variance
+    variance = (area * (1 - area) + (n - 1) * (q1 - area**2) + (n - 1) * (q2 - area**2)) / n**2
+    return {"auc": area, "low": area - 1.96 * float(np.sqrt(max(0.0, variance))), "n": n}
+
+
+def compare(
+    outcomes: Sequence[Outcome], attacks: dict[str, list[Placement]], budget: float
+) -> dict[str, dict[str, float]]:
+    """rule -> macro recall and recall by scenario of the baselines at this budget; `union` shares it out equally."""
+    samples = {name: np.concatenate([each.baselines[name] for each in outcomes]) for name in baselines.RULES}
+    found: dict[str, dict[str, float]] = {}
+    for part, names in ((1, baselines.RULES), (len(baselines.RULES), ("union",))):
+        limits = {
+            name: baselines.threshold(samples[name], len(samples[name]), budget / part) for name in baselines.RULES
+        }
+        for name in names:
+            rules = baselines.RULES if name == "union" else (name,)
+            by = {scenario: _baseline_recall(mine, rules, limits) for scenario, mine in attacks.items()}
+            found[name] = {"macro": float(np.mean(list(by.values()))) if by else 0.0, **by}
+    return found
+
+
+def _baseline_recall(
+    placements: Sequence[Placement], rules: Sequence[str], limits: dict[str, tuple[float, float]]
+) -> float:
+    missed = np.ones(len(placements))
+    for rule in rules:
+        scores = np.array([each.scores.get(rule, -1.0) for each in placements])
+        missed *= 1.0 - baselines.chance(scores, limits[rule])
+    return float(1.0 - missed.mean())
+
+
+def calibration(outcomes: Sequence[Outcome]) -> list[dict[str, float]]:
+    """Nominal against observed return period on untouched keys, from the listed threshold on."""
+    days = sum(outcome.key_days for outcome in outcomes)
+    periods = np.array([each.return_days for outcome in outcomes for each in outcome.untouched])
+    rows = []
+    for nominal in (1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0):
+        count = int((periods >= nominal).sum())
+        low, high = _poisson_interval(count)
+        rows.append(
+            {
+                "nominal_days": nominal, "observed_days": days / count if count else float("inf"),
+                "ratio": count * nominal / days, "low": low * nominal / days, "high": high * nominal / days,
+                "incidents": float(count),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _poisson_interval(count: int) -> tuple[float, float]:
+    """About 95 %, by the square root's normal law."""
+    root = np.sqrt(count + 0.375)
+    return float(max(0.0, root - 0.98) ** 2 if count else 0.0), float((root + 0.98) ** 2)

@@ -1,0 +1,257 @@
+"""keybench's page: one HTML file with inline plots, no dependency, and the summary for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any, Final
+
+STYLE: Final = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;padding:0 1rem;color:#1d2733;background:#fff}
+h1{font-size:1.7rem;margin-bottom:.2rem}h2{font-size:1.2rem;margin-top:2.2rem;border-bottom:1px solid #d8dee6}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:14px}
+td,th{padding:.22rem .7rem;text-align:right;border-bottom:1px solid #edf0f4}
+td:first-child,th:first-child{text-align:left}th{color:#5b6b7f;font-weight:600}
+.figures{display:flex;flex-wrap:wrap;gap:.8rem;margin:1rem 0}
+.figure{border:1px solid #d8dee6;border-radius:8px;padding:.6rem 1rem;min-width:9rem}
+.figure b{display:block;font-size:1.5rem}.figure span{color:#5b6b7f;font-size:13px}
+.bad{color:#b3261e}.good{color:#1a7f4b}p.note{color:#5b6b7f;max-width:75ch}
+svg{display:block;margin:.6rem 0}svg text{font:12px system-ui,sans-serif}
+"""
+BLUE: Final = "#2f6fb2"
+GREY: Final = "#9aa7b6"
+RED: Final = "#c4553b"
+
+
+def summary(found: dict[str, Any]) -> str:
+    """Ten lines for the terminal."""
+    rate = found["intervals"]["incidents_per_100k_key_days"]
+    lines = [
+        f"macro recall {found['macro_recall']:.3f} at the listed threshold (aim .85)",
+        f"untouched: {rate['mean']:.0f} [{rate['low']:.0f}-{rate['high']:.0f}] per 100,000 key-days (budget 100); "
+        f"macro recall with the threshold raised to the budget {found['ours_at_budget']['macro']:.3f}",
+        f"placebo ratio {_number(found['placebo_ratio'])}, first reason right {found['reason_hit_rate']:.2f}, "
+        f"delay p50 {_number(found['delay_p50_s'])} s, p95 {_number(found['delay_p95_s'])} s",
+        "recall: " + ", ".join(f"{n} {v:.2f}" for n, v in found["recall"].items()),
+        "innocent, listed: " + ", ".join(f"{n} {v:.2f}" for n, v in found["innocent_rate"].items()),
+        "baselines at the same budget, macro recall: "
+        + ", ".join(f"{n} {v['macro']:.2f}" for n, v in found["baselines"].items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: Any) -> str:
+    return "n.a." if value is None or value != value else f"{value:.3g}"
+
+
+def page(found: dict[str, Any], declared: dict[str, Any]) -> str:
+    """The whole page."""
+    parts = [
+        _head(found), _attacks(found, declared), _innocents(found, declared), _budgets(found), _baselines(found),
+        _calibration(found), _twins(found), _reasons(found), _audit(found), _precision(found), _real(found),
+    ]  # fmt: skip
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>Keywatch: keybench</title>"
+        f"<meta name=viewport content='width=device-width'><style>{STYLE}</style><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _head(found: dict[str, Any]) -> str:
+    run, rate = found["run"], found["intervals"]["incidents_per_100k_key_days"]
+    figures = (
+        ("macro recall", f"{found['macro_recall']:.2f}", "aim 0.85"),
+        ("incidents / 100,000 key-days", f"{rate['mean']:.0f}", f"{rate['low']:.0f} to {rate['high']:.0f}; budget 100"),
+        ("placebo / untouched", _number(found["placebo_ratio"]), "should be 1"),
+        ("first reason right", f"{100 * found['reason_hit_rate']:.0f} %", "aim 90 %"),
+        ("delay, median", f"{_number(found['delay_p50_s'])} s", f"95 %: {_number(found['delay_p95_s'])} s"),
+    )
+    boxes = "".join(f"<div class=figure><span>{a}</span><b>{b}</b><span>{c}</span></div>" for a, b, c in figures)
+    return (
+        f"<h1>keybench</h1><p class=note>Detectors: {', '.join(run['detectors'])}. {run['half'].capitalize()} sources, "
+        f"seeds {run['seeds']}, {run['keys']:,} keys, {run['days']} days ({run['events_untouched']:,} untouched "
+        f"events, {run['key_days']:,.0f} key-days counted), {run['placements']} placements per scenario, one setting. "
+        f"Strength 40 oracle bits unless another is named; intervals are 95 %, by bootstrap over keys.</p>"
+        f"<div class=figures>{boxes}</div>"
+    )
+
+
+def bars(rows: Sequence[tuple[str, float, float, float, float | None]], marks: dict[str, float]) -> str:
+    """Horizontal bars 0 .. 1 with an interval and, per row, a second value as a tick; `marks` are vertical lines."""
+    left, width, height = 190, 640, 24
+    out = [f"<svg width={left + width + 120} height={height * len(rows) + 30} role=img>"]
+    for text, value in marks.items():
+        x = left + width * value
+        out.append(f"<line x1={x:.0f} x2={x:.0f} y1=0 y2={height * len(rows)} stroke={GREY} stroke-dasharray='3 3'/>")
+        out.append(
+            f"<text x={x:.0f} y={height * len(rows) + 18} text-anchor=middle fill='{GREY}'>{escape(text)}</text>"
+        )
+    for i, (name, value, low, high, tick) in enumerate(rows):
+        y = i * height
+        out.append(f"<text x={left - 8} y={y + 16} text-anchor=end>{escape(name)}</text>")
+        out.append(f"<rect x={left} y={y + 4} width={width * value:.1f} height={height - 9} fill={BLUE} opacity=.85 />")
+        out.append(
+            f"<line x1={left + width * low:.1f} x2={left + width * high:.1f} y1={y + 12} y2={y + 12} stroke=#12314f />"
+        )
+        if tick is not None:
+            x = left + width * tick
+            out.append(f"<line x1={x:.1f} x2={x:.1f} y1={y + 2} y2={y + height - 3} stroke={RED} stroke-width=2 />")
+        out.append(f"<text x={left + width + 8} y={y + 16}>{value:.2f} [{low:.2f}, {high:.2f}]</text>")
+    return "".join(out) + "</svg>"
+
+
+def _attacks(found: dict[str, Any], declared: dict[str, Any]) -> str:
+    recall, union = found["intervals"]["recall"], found["baselines"].get("union", {})
+    rows = [(n, v["mean"], v["low"], v["high"], union.get(n)) for n, v in recall.items()]
+    strengths = found["recall_by_strength"]
+    head = "".join(f"<th>{b} bits</th><th>bits had</th><th>calls</th>" for b in strengths)
+    body = "".join(
+        f"<tr><td>{escape(n)}{' (easy)' if n in declared['easy'] else ' (hard)' if n in declared['hard'] else ''}</td>"
+        + "".join(_strength(strengths[b].get(n)) for b in strengths) + "</tr>"
+        for n in recall
+    )  # fmt: skip
+    return (
+        "<h2>Attacks caught at the listed threshold</h2>" + bars(rows, {"aim .85": 0.85})
+        + "<p class=note>Red: the union of the baselines at a budget of 100. Below: by strength in bits of an oracle"
+        " that knows both generators; a scenario may not reach the wanted bits.</p>"
+        f"<table><tr><th>attack</th>{head}</tr>{body}</table>"
+    )  # fmt: skip
+
+
+def _strength(cell: dict[str, float] | None) -> str:
+    if cell is None:
+        return "<td></td><td></td><td></td>"
+    return f"<td>{cell['mean']:.2f}</td><td>{cell['bits']:.0f}</td><td>{cell['calls']:.0f}</td>"
+
+
+def _innocents(found: dict[str, Any], declared: dict[str, Any]) -> str:
+    rows = [(n, v["mean"], v["low"], v["high"], None) for n, v in found["intervals"]["innocent_rate"].items()]
+    acted = {n: c for n, c in found["acted_on_innocent"].items() if c}
+    said = "; ".join(f"<b>{escape(n)}</b>: {escape(t)}" for n, t in declared["innocents"].items())
+    return (
+        "<h2>Innocent but tricky: share of placements listed</h2>" + bars(rows, {"aim .02": 0.02})
+        + "<p class=note>Would have been acted on (two strong families): "
+        + f"{escape(str(acted)) if acted else 'none'}. {said}.</p>"
+    )  # fmt: skip
+
+
+def _budgets(found: dict[str, Any]) -> str:
+    budgets = sorted(found["recall_at"], key=int)
+    head = "".join(f"<th>{b}</th>" for b in budgets)
+    rows = "".join(
+        f"<tr><td>{escape(n)}</td>"
+        + "".join(f"<td>{found['recall_at'][b].get(n, 0):.2f}</td>" for b in budgets)
+        + "</tr>"
+        for n in found["recall"]
+    )
+    rates = "".join(
+        f"<td>{v['mean']:.0f} [{v['low']:.0f}-{v['high']:.0f}]</td>"
+        for v in (found["untouched_at"][b] for b in budgets)
+    )
+    return (
+        f"<h2>Budgets</h2><table><tr><th>nominal incidents per 100,000 key-days</th>{head}</tr>"
+        f"<tr><td>on untouched keys</td>{rates}</tr>{rows}</table>"
+    )
+
+
+def _baselines(found: dict[str, Any]) -> str:
+    row = "<tr><td>{}</td><td>{:.3f}</td><td>{:.3f}</td><td>{:.3f}</td></tr>"
+    innocent = found["baselines_innocent"]
+    ours = (found["ours_at_budget"]["macro"], found["ours_at_budget_innocent"]["macro"], found["macro_recall"])
+    rows = row.format("keywatch", *ours) + "".join(
+        row.format(escape(n), by["macro"], innocent[n]["macro"], found["baselines_at_our_rate"][n]["macro"])
+        for n, by in found["baselines"].items()
+    )
+    ablation = "".join(
+        f"<tr><td>{escape(n)}</td><td>{v['macro_recall']:.3f}</td>"
+        f"<td>{_number(v.get('incidents_per_100k_key_days'))}</td></tr>"
+        for n, v in found["ablation"].items()
+    )
+    return (
+        "<h2>Against what others do, and without each part</h2>"
+        "<table><tr><th>rule</th><th>macro recall at 100 on these keys</th><th>innocent scenarios listed there</th>"
+        f"<th>macro recall at the rate Keywatch's shipped threshold has</th></tr>{rows}</table><p class=note>All"
+        " thresholds of the first two columns see the traffic they are judged on; the third is as shipped.</p>"
+        "<table><tr><th>ablation</th><th>macro recall</th><th>incidents per 100,000</th></tr>"
+        f"{ablation}</table>"
+    )
+
+
+def _calibration(found: dict[str, Any]) -> str:
+    rows = found["calibration"]
+    body = "".join(
+        f"<tr><td>{r['nominal_days']:,.0f}</td><td>{_number(r['observed_days'])}</td><td>{r['ratio']:.2f}"
+        f" [{r['low']:.2f}-{r['high']:.2f}]</td><td>{r['incidents']:.0f}</td></tr>" for r in rows
+    )  # fmt: skip
+    return (
+        "<h2>Calibration: how often what is called that rare happens</h2>" + _scatter(rows)
+        + "<table><tr><th>said: once in key-days</th><th>seen</th><th>times as often as said</th>"
+        "<th>incidents</th></tr>"
+        + body + "</table>"
+    )  # fmt: skip
+
+
+def _scatter(rows: list[dict[str, Any]]) -> str:
+    """Times as often as said (log scale .1 .. 100) by return period."""
+    from math import log10
+
+    width, height, left = 560, 200, 50
+    out = [f"<svg width={left + width + 20} height={height + 30} role=img>"]
+
+    def y(value: float) -> float:
+        return height - (log10(min(100.0, max(0.1, value))) + 1) / 3 * height
+
+    out.append(f"<rect x={left} y={y(2):.0f} width={width} height={y(0.5) - y(2):.0f} fill='#e6f2ea'/>")
+    for value in (0.1, 1.0, 10.0, 100.0):
+        out.append(f"<text x={left - 8} y={y(value) + 4:.0f} text-anchor=end>{value:g}</text>")
+        out.append(f"<line x1={left} x2={left + width} y1={y(value):.0f} y2={y(value):.0f} stroke='#e3e8ee'/>")
+    for i, row in enumerate(rows):
+        x = left + (i + 0.5) * width / len(rows)
+        out.append(f"<line x1={x} x2={x} y1={y(row['low']):.0f} y2={y(row['high']):.0f} stroke={BLUE} />")
+        out.append(f"<circle cx={x} cy={y(row['ratio']):.0f} r=5 fill={BLUE} />")
+        out.append(f"<text x={x} y={height + 20} text-anchor=middle>{row['nominal_days']:,.0f}</text>")
+    return "".join(out) + "</svg>"
+
+
+def _twins(found: dict[str, Any]) -> str:
+    rows = "".join(f"<tr><td>{escape(n)}</td><td>{v:.2f}</td></tr>" for n, v in found["twins"].items())
+    return f"<h2>Twins: attack against its innocent look-alike, pair AUC</h2><table>{rows}</table>"
+
+
+def _reasons(found: dict[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(n)}</td><td>{v['mean']:.2f}</td><td>{escape(str(found['first_reasons'][n]))}</td>"
+        f"<td>{_number(found['delay'][n].get('p50_s'))}</td><td>{_number(found['delay'][n].get('p50_events'))}</td>"
+        f"<td>{_number(found['delay'][n].get('within_5_events_or_10_s'))}</td></tr>"
+        for n, v in found["reasons"].items()
+    )
+    return (
+        "<h2>Reasons and delays of what was caught</h2>"
+        "<table><tr><th>attack</th><th>right first</th><th>named first</th>"
+        f"<th>median s</th><th>median calls</th><th>within 5 calls or 10 s</th></tr>{rows}</table>"
+        f"<p class=note>Named first on untouched keys: {escape(str(found['untouched_reasons']))}.</p>"
+    )
+
+
+def _audit(found: dict[str, Any]) -> str:
+    every = [(v["auc"], v["low"], f"{n}.{f}") for n, by in found["leak_audit"].items() for f, v in by.items()]
+    said = ", ".join(f"{escape(name)} {area:.2f} (at least {low:.2f})" for area, low, name in sorted(every)[::-1][:8])
+    return (
+        "<h2>Leak audit</h2><p class=note>AUC of a single field that the scenario is not about, limit 0.60; the"
+        f" largest: {said}.</p>"
+    )
+
+
+def _precision(found: dict[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td>{r['keys']:,}</td><td>{r['attacked_a_year']:g}</td><td>{r['incidents_a_day']:.1f}</td>"
+        f"<td>{r['precision']:.4f} [{r['low']:.4f}-{r['high']:.4f}]</td></tr>" for r in found["precision"]
+    )  # fmt: skip
+    head = "<tr><th>keys</th><th>attacked a year</th><th>incidents a day</th><th>precision</th></tr>"
+    return f"<h2>What a team would see</h2><table>{head}{rows}</table>"
+
+
+def _real(found: dict[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(n)}</td><td>{escape(str(v))}</td></tr>" for n, v in found.get("real_logs", {}).items()
+    )
+    return f"<h2>Unmodified real logs</h2><table>{rows}</table>"

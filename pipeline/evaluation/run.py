@@ -1,0 +1,267 @@
+"""keybench's run: the compiled pass over all keys of one partition, with placements branched off day by day.
+
+The very pass of the worker (`fuse.compile_pass`, the same dtypes, configuration and settings); only decoding and
+enriching are done in bulk (`world.events_of`; tests/evaluation/test_keybench.py holds it against `KeyCore`). Untouched
+keys run through from the first day to the last. Before a day on which placements start, their keys' records and what
+the partition shares are copied; each scenario's placements of that day run on in the copy, with the owner's calls as
+the scenario makes them. So every placement meets a key that has learned since the first day, and changes nothing
+for anybody else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from detectors import DETECTORS, fuse, fusion
+from detectors.detector import Detector, config_record
+from pipeline.evaluation import attacks, innocents, oracle
+from pipeline.evaluation.attacks import Stage
+from pipeline.evaluation.sources import Ints
+from pipeline.evaluation.world import DAY_US, START_US, World, events_of, history
+
+Array = npt.NDArray[Any]
+
+BURN_IN_DAYS: Final = 14
+"""Nothing is counted before."""
+DEFAULT_DAYS: Final = 3.0
+FRESH: Final = ("new_keys", "ci_runners")
+"""Scenarios whose keys begin anew."""
+STRONG_BITS: Final = 10.0  # as in pipeline.decide
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """One incident: when, how rare at most, what it named first, and whether a key would have been acted on."""
+
+    placement: int  # index; -1 on untouched traffic
+    key: int
+    at_us: int
+    return_days: float
+    planted: bool
+    first_reason: str
+    acted: bool
+    events: int  # planted calls up to the opening one
+
+
+@dataclass(slots=True)
+class Placement:
+    """One scenario in one key; what it looked like and what came of it."""
+
+    scenario: str
+    wanted_bits: float
+    key: int
+    volume: int
+    start_us: int
+    days: float
+    bits: float = 0.0
+    first_us: int = 0
+    calls: int = 0
+    opened: list[Opened] = field(default_factory=list)
+    loudest: float = 0.0  # bits of any detector at a planted call
+    scores: dict[str, float] = field(default_factory=dict)  # of the baselines
+    fields: dict[str, float] = field(default_factory=dict)  # of the leak audit
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The one setting of a run. `detectors` is the whole tuple but for ablations."""
+
+    detectors: tuple[Detector, ...] = DETECTORS
+    listed_days: float = 1_000.0
+    page_days: float = 10_000.0
+
+
+class Partition:
+    """The pass and the state of some keys."""
+
+    def __init__(self, setting: Setting, keys: int) -> None:
+        self.setting = setting
+        self.run = fuse.compile_pass(setting.detectors)
+        self.configs = fuse.configs(setting.detectors)
+        self.settings = config_record(fusion.Settings(listed_days=setting.listed_days, page_days=setting.page_days))
+        self.keys = np.zeros(keys, fuse.key_dtype(setting.detectors))
+        self.shared = np.zeros(1, fuse.shared_dtype(setting.detectors))
+
+    def branch(self, slots: Ints, *, fresh: bool) -> Partition:
+        """A copy of these keys and of what is shared, to go on with by itself."""
+        other = object.__new__(Partition)
+        other.__dict__.update(self.__dict__)
+        other.keys = np.zeros(len(slots), self.keys.dtype) if fresh else self.keys[slots].copy()
+        other.shared = self.shared.copy()
+        return other
+
+    def judge(self, events: Array) -> tuple[Array, Array]:
+        """All FOUND and CHANGED records of these events, in order."""
+        found, changed = np.zeros(8192, fuse.FOUND), np.zeros(2048, fuse.CHANGED)
+        finds, changes, start = [], [], 0
+        while start < len(events):
+            start, n_found, n_changed = self.run(
+                self.keys, self.shared, events, start, self.configs, self.settings, found, changed
+            )
+            finds.append(found[:n_found].copy())
+            changes.append(changed[:n_changed].copy())
+        empty = (np.zeros(0, fuse.FOUND), np.zeros(0, fuse.CHANGED))
+        return np.concatenate([empty[0], *finds]), np.concatenate([empty[1], *changes])
+
+
+def incidents(
+    partition: Partition, found: Array, changed: Array, calls: Array, first_planted: Ints | None
+) -> list[Opened]:
+    """The openings among `changed`, each with the rarest return period until it closed."""
+    names = [detector.name for detector in partition.setting.detectors]
+    families = [detector.family for detector in partition.setting.detectors]
+    open_now: dict[int, Opened] = {}
+    done: list[Opened] = []
+    for row in changed:
+        slot = int(row["slot"])
+        if row["kind"] == fusion.OPENED:
+            i = int(row["event"])
+            mine = found[(found["event"] == i) & (found["bits"] > 0)]
+            first = names[int(mine["detector"][np.argmax(mine["bits"])])] if len(mine) else ""
+            strong = {families[int(f["detector"])] for f in mine if f["bits"] > STRONG_BITS}
+            placement = slot if first_planted is not None else -1
+            before = int(calls["planted"][: i + 1][calls["key"][: i + 1] == calls["key"][i]].astype(bool).sum())
+            open_now[slot] = Opened(
+                placement, slot, int(row["at_us"]), float(row["return_days"]), bool(calls["planted"][i]), first,
+                len(strong) >= 2, before,
+            )  # fmt: skip
+        elif slot in open_now:
+            known = open_now[slot]
+            longest = max(known.return_days, float(row["return_days"]))
+            open_now[slot] = dataclasses.replace(known, return_days=longest)
+            if row["kind"] == fusion.CLOSED:
+                done.append(open_now.pop(slot))
+    return done + list(open_now.values())
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process does: its keys (numbers in the world) and how many placements of what strengths."""
+
+    seed: int
+    part: int
+    parts: int
+    placements: int
+    strengths: tuple[float, ...]
+    headline: float
+    scenarios: tuple[str, ...]
+    placebos: int
+    setting: Setting = Setting()
+
+
+@dataclass
+class Outcome:
+    """What one process found on untouched traffic and in its placements."""
+
+    keys: int = 0
+    key_days: float = 0.0
+    events: int = 0
+    untouched: list[Opened] = field(default_factory=list)
+    placements: list[Placement] = field(default_factory=list)
+    loudest: list[float] = field(default_factory=list)  # bits, per untouched key-day with a finding
+    baselines: dict[str, list[float]] = field(default_factory=dict)  # scores of untouched key-days
+
+
+def plan(job: Job, world: World, keys: Sequence[int]) -> list[Placement]:
+    """All placements of this process: scenario, key, start; equal shares of the volume classes."""
+    rng = np.random.default_rng([job.seed, 77, job.part])
+    found = []
+    for name in job.scenarios:
+        attack = name in attacks.ATTACKS
+        for bits in job.strengths if attack else (0.0,):
+            count = job.placements if not attack or bits == job.headline else max(1, job.placements // 3)
+            found += [_place(name, bits, world, keys, rng) for _ in range(-(-count // job.parts))]
+    found += [_place("placebo", 0.0, world, keys, rng) for _ in range(-(-job.placebos // job.parts))]
+    return found
+
+
+def days_of(name: str) -> float:
+    """How long a placement of this scenario lasts."""
+    return attacks.DAYS.get(name, innocents.DAYS.get(name, DEFAULT_DAYS))
+
+
+def _place(name: str, bits: float, world: World, keys: Sequence[int], rng: np.random.Generator) -> Placement:
+    key = int(keys[int(rng.integers(len(keys)))])
+    days = days_of(name)
+    last = max(1, world.days - int(days))
+    day = int(rng.integers(min(BURN_IN_DAYS + 4, last - 1), last))
+    if name in ("retry_storm", "region_failover"):  # many keys meet it together
+        day = min(last - 1, BURN_IN_DAYS + 4 + day % 4)
+    return Placement(name, bits, key, world.keys[key].volume, START_US + day * DAY_US, days)
+
+
+def stage_of(placement: Placement, world: World, calls: Array, known: oracle.Habits, seed: list[int]) -> Stage:
+    """The placement's key with its calls from then on."""
+    end_us = placement.start_us + int(placement.days * DAY_US)
+    first, last = np.searchsorted(calls["ts_us"], [placement.start_us, end_us])
+    rng = np.random.default_rng(seed)
+    return Stage(world.keys[placement.key], world, known, calls[first:last], placement.start_us, placement.days, rng)
+
+
+def stage_calls(placement: Placement, stage: Stage) -> Array:
+    """The placement's traffic in order, `planted` where the scenario is; fills in strength and first time."""
+    name = placement.scenario
+    if name in attacks.ATTACKS:
+        made = attacks.ATTACKS[name](stage)
+        strong = made.planted[made.planted["planted"] == 1]
+        before = made.planted[made.planted["planted"] == 2]
+        owner_us = made.owner["ts_us"]
+        kept, placement.bits = oracle.cut(stage.key, stage.known, stage.world, strong, owner_us, placement.wanted_bits)
+        planted = np.concatenate([before, kept])
+    else:
+        made = innocents.placebo(stage) if name == "placebo" else innocents.INNOCENTS[name](stage)
+        planted = made.planted
+    calls = np.concatenate([made.owner, planted])
+    marked = calls["planted"] > 0
+    placement.calls = int(marked.sum())
+    counted = calls["ts_us"][calls["planted"] == 1]
+    placement.first_us = int(counted.min()) if len(counted) else 0
+    return calls
+
+
+def histories(job: Job, world: World, keys: Sequence[int]) -> list[Array]:
+    """Every key's untouched calls; each key has its own random stream."""
+    return [history(world.keys[k], world, np.random.default_rng([job.seed, 5, k])) for k in keys]
+
+
+def branch_out(
+    partition: Partition, chosen: list[Placement], stages: list[Stage], slots: Ints, world: World
+) -> tuple[list[Array], list[list[Opened]]]:
+    """Run one scenario's placements of one day together; returns their calls and their incidents."""
+    parts = [stage_calls(placement, stage) for placement, stage in zip(chosen, stages, strict=True)]
+    owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    calls = np.concatenate(parts)
+    jittered = calls["ts_us"].copy()
+    order = np.argsort(jittered, kind="stable")
+    calls, owner = calls[order], owner[order]
+    calls["key"] = owner
+    branch = partition.branch(slots, fresh=chosen[0].scenario in FRESH)
+    found, changed = branch.judge(events_of(calls, world.words, owner))
+    opened: list[list[Opened]] = [[] for _ in parts]
+    told = found[calls["planted"][found["event"]] > 0]
+    for number, most in enumerate(_largest(owner[told["event"]], told["bits"], len(parts))):
+        chosen[number].loudest = float(most)
+    for incident in incidents(branch, found, changed, calls, slots):
+        opened[incident.placement].append(incident)
+    return parts, opened
+
+
+def _largest(group: Ints, bits: Array, groups: int) -> Array:
+    """The largest of each group, 0 where there is none."""
+    most = np.zeros(groups)
+    np.maximum.at(most, group, bits)
+    return most
+
+
+def loudest_by_key_day(found: Array, calls: Array, slots: Ints) -> list[float]:
+    """Largest bits of any detector per key and day after the burn-in, where there was a finding."""
+    day = (calls["ts_us"][found["event"]] - START_US) // DAY_US
+    kept = day >= BURN_IN_DAYS
+    _, which = np.unique(slots[found["event"][kept]] * 100_000 + day[kept], return_inverse=True)
+    return [float(bits) for bits in _largest(which, found["bits"][kept], int(which.max(initial=-1)) + 1)]

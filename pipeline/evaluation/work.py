@@ -1,0 +1,146 @@
+"""One process of keybench: untouched keys through all days, placements branched off, baselines and audit beside."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.evaluation import baselines, oracle, run
+from pipeline.evaluation.baselines import HalfSpace, Memory
+from pipeline.evaluation.run import BURN_IN_DAYS, Job, Outcome, Partition, Placement
+from pipeline.evaluation.sources import load
+from pipeline.evaluation.world import DAY_US, START_US, World, events_of, keys_of, vocabulary
+
+Array = npt.NDArray[Any]
+
+SAMPLED_DAYS: Final = 4
+"""Days of each key whose hours the baselines are measured on and half-space trees learn; the rest would cost hours."""
+AUDIT_FIELDS: Final = ("client", "place", "operation", "status", "bytes_out", "second", "microsecond", "hour")
+
+
+def make_world(data: Path, half: str, keys: int, days: int, seed: int) -> World:
+    """Sources, vocabularies and keys: the same in every process."""
+    sources = load(data, half)
+    words = vocabulary(sources)
+    return World(sources, words, keys_of(sources, words, keys, np.random.default_rng([seed, 3])), days)
+
+
+def work(job: Job, world: World) -> Outcome:
+    """Everything of this process's keys."""
+    mine = list(range(job.part, len(world.keys), job.parts))
+    calls = run.histories(job, world, mine)
+    slot_of = {key: slot for slot, key in enumerate(mine)}
+    known = [oracle.habits(each, float(world.days)) for each in calls]
+    placements = run.plan(job, world, mine)
+    outcome = Outcome(placements=placements, events=sum(map(len, calls)))
+    outcome.keys = len(mine)
+    outcome.key_days = float(len(mine) * (world.days - BURN_IN_DAYS))
+    trees = _train(job, world, calls, outcome)
+    by_day: dict[int, dict[tuple[str, float], list[int]]] = defaultdict(lambda: defaultdict(list))
+    for i, placement in enumerate(placements):
+        by_day[(placement.start_us - START_US) // DAY_US][placement.scenario, placement.wanted_bits].append(i)
+    whole = np.concatenate(calls)
+    owner = np.repeat(np.arange(len(calls)), [len(each) for each in calls])
+    order = np.argsort(whole["ts_us"], kind="stable")
+    whole, owner = whole[order], owner[order]
+    partition = Partition(job.setting, len(mine))
+    found_all, changed_all, base = [], [], 0
+    for day in range(world.days):
+        for (_, _), chosen in sorted(by_day[day].items()):
+            _branch(job, world, partition, [placements[i] for i in chosen], chosen, calls, slot_of, known, trees)
+        first, last = np.searchsorted(whole["ts_us"], [START_US + day * DAY_US, START_US + (day + 1) * DAY_US])
+        events = events_of(whole[first:last], world.words, owner[first:last])
+        events["request"] += np.uint64(base)
+        found, changed = partition.judge(events)
+        found["event"] += first
+        changed["event"] += np.where(changed["event"] >= 0, first, 0)
+        base += len(events)
+        found_all.append(found)
+        changed_all.append(changed)
+    found_by_all = np.concatenate(found_all)
+    opened = run.incidents(partition, found_by_all, np.concatenate(changed_all), whole, None)
+    counted = [each for each in opened if each.at_us >= START_US + BURN_IN_DAYS * DAY_US]
+    outcome.untouched = [dataclasses.replace(each, key=mine[each.key]) for each in counted]
+    outcome.loudest = run.loudest_by_key_day(found_by_all, whole, owner)
+    return outcome
+
+
+def _train(job: Job, world: World, calls: list[Array], outcome: Outcome) -> HalfSpace | None:
+    """Baselines' scores of sampled untouched key-days, largest per rule; the trees learn the earlier half of them."""
+    try:
+        trees: HalfSpace | None = HalfSpace(job.seed)
+    except ImportError:
+        trees = None  # river is a development dependency
+    rng = np.random.default_rng([job.seed, 9, job.part])
+    rows, scores = [], []
+    for each in calls:
+        for day in rng.integers(BURN_IN_DAYS, world.days, SAMPLED_DAYS):
+            begin, end = np.searchsorted(each["ts_us"], [START_US + day * DAY_US, START_US + (day + 1) * DAY_US])
+            memory = baselines.memory_of(each[:begin], world.words)
+            by_rule, features, _ = baselines.hourly(each[begin:end], world.words, memory)
+            rows.append(features)
+            scores.append(by_rule)
+    if trees:
+        half = len(rows) // 2
+        order = rng.permutation(len(rows))
+        for i in order[:half]:
+            trees.learn(rows[i])
+        for i in order[half:]:
+            scores[i][2] = trees.scores(rows[i])
+    for rule, name in enumerate(baselines.RULES):
+        kept = scores if name != "half_space" or not trees else [scores[i] for i in order[half:]]
+        outcome.baselines[name] = [float(each[rule].max(initial=0.0)) for each in kept]
+    return trees
+
+
+def _branch(
+    job: Job, world: World, partition: Partition, chosen: list[Placement], numbers: list[int], calls: list[Array],
+    slot_of: dict[int, int], known: list[oracle.Habits], trees: HalfSpace | None,
+) -> None:  # fmt: skip
+    slots = np.array([slot_of[placement.key] for placement in chosen])
+    stages = [
+        run.stage_of(placement, world, calls[slot], known[slot], [job.seed, 11, job.part, number])
+        for placement, slot, number in zip(chosen, slots, numbers, strict=True)
+    ]
+    parts, opened = run.branch_out(partition, chosen, stages, slots, world)
+    for placement, slot, part, incidents in zip(chosen, slots, parts, opened, strict=True):
+        placement.opened = incidents
+        if placement.scenario == "placebo":
+            continue
+        before = calls[slot][: np.searchsorted(calls[slot]["ts_us"], placement.start_us)]
+        if placement.wanted_bits in (0.0, job.headline):
+            _compare(placement, part, world, baselines.memory_of(before, world.words), trees)
+            _audit(placement, part, before, world)
+
+
+def _compare(placement: Placement, part: Array, world: World, memory: Memory, trees: HalfSpace | None) -> None:
+    """The baselines' largest scores in hours with planted calls."""
+    scores, features, planted = baselines.hourly(part, world.words, memory)
+    hit = planted > 0
+    if not hit.any():
+        return
+    if trees:
+        scores[2, hit] = trees.scores(features[hit])
+    placement.scores = {name: float(scores[i, hit].max()) for i, name in enumerate(baselines.RULES)}
+
+
+def _audit(placement: Placement, part: Array, before: Array, world: World) -> None:
+    """Single fields of one planted call and of one innocent call of the same key, for the leak audit."""
+    marked = part[part["planted"] == 1]
+    if not len(marked) or not len(before):
+        return
+    rng = np.random.default_rng(placement.start_us % 2**32 + placement.key)
+    for prefix, calls in (("planted", marked), ("innocent", before)):
+        call = calls[int(rng.integers(len(calls)))]
+        at = int(call["ts_us"])
+        values = {
+            "client": int(call["client"]), "place": int(call["place"]) % world.words.siblings,
+            "operation": int(call["operation"]), "status": int(call["status"]), "bytes_out": int(call["bytes_out"]),
+            "second": at // 1_000_000 % 60, "microsecond": at % 1_000_000, "hour": at // 3_600_000_000 % 24,
+        }  # fmt: skip
+        placement.fields |= {f"{prefix}.{name}": float(value) for name, value in values.items()}

@@ -1,0 +1,298 @@
+"""keybench: its honesty rules, its machinery against the worker's core, and a small run of the whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from detectors import fusion
+from pipeline.catalogue import Catalogue
+from pipeline.config import Config
+from pipeline.core import Sides, Slice
+from pipeline.decide import rfc3339
+from pipeline.evaluation import baselines, commands, keybench, measures, oracle, report, run, sources, work
+from pipeline.evaluation.attacks import ATTACKS, Plan, Stage
+from pipeline.evaluation.innocents import INNOCENTS
+from pipeline.evaluation.run import Opened, Outcome, Partition, Placement, Setting
+from pipeline.evaluation.world import DAY_US, NO_ZONE, START_US, World, events_of, history
+from pipeline.flow import open_core
+from pipeline.geo.provider import open_geo
+from schemas.event import OUTCOMES, Event
+from tests.real_data import FOLDER, real
+
+Array = np.ndarray[Any, Any]
+DAYS = 36
+
+
+@cache
+def world() -> World:
+    """Twelve keys of the development half."""
+    real("weblog-elastic-apache")
+    return work.make_world(FOLDER, "development", 12, DAYS, 5)
+
+
+@cache
+def calls_of(key: int) -> Array:
+    return history(world().keys[key], world(), np.random.default_rng([5, 5, key]))
+
+
+def stage(key: int, seed: int, days: float = 3.0, day: int = 20) -> Stage:
+    placement = Placement("any", 40.0, key, key % 3, START_US + day * DAY_US, days)
+    known = oracle.habits(calls_of(key), DAYS)
+    return run.stage_of(placement, world(), calls_of(key), known, [seed])
+
+
+# -- honesty
+
+
+def test_the_committed_split_and_scenarios_are_those_of_data_and_code() -> None:
+    real("rhythms")
+    declared = keybench.declarations(FOLDER)
+    assert len(declared["attacks"]) == len(declared["innocents"]) == 16
+    split = json.loads(keybench.SPLIT.read_bytes())
+    for kind, halves in split.items():
+        sizes = [halves[which]["count"] for which in ("development", "held-out")]
+        assert min(sizes) >= 5, kind
+
+
+def test_the_halves_share_no_address_no_person_no_series_and_no_technique() -> None:
+    first, second = (sources.load(real("rhythms").parent, which) for which in ("development", "held-out"))
+    names: tuple[Callable[[sources.Sources], set[str]], ...] = (
+        lambda s: {donor.address for donor in s.donors},
+        lambda s: {rhythm.author for rhythm in s.rhythms},
+        lambda s: set(s.series),
+        lambda s: {payload.name for payload in s.payloads},
+    )
+    for of in names:
+        assert len(of(first)) > 2
+        assert len(of(second)) > 2
+        assert not of(first) & of(second)
+
+
+def test_of_an_attack_record_only_order_time_sensitivity_and_outcome_are_read() -> None:
+    payload = sources.payloads(real("cloudtrail-stratus").parent)[0]
+    assert set(payload.__slots__) == {"name", "gaps_s", "sensitivity", "refused"}
+    assert (payload.gaps_s >= 0).all()
+
+
+@pytest.mark.parametrize("name", sorted(ATTACKS))
+def test_an_attack_plants_calls_in_order_from_the_common_vocabulary(name: str) -> None:
+    made = ATTACKS[name](stage(1, 3, run.days_of(name), 5))
+    words = world().words
+    assert len(made.planted)
+    assert (made.planted["planted"] > 0).all()
+    counted = made.planted[made.planted["planted"] == 1]["ts_us"]
+    assert (np.diff(counted) >= 0).all()
+    assert made.planted["place"].max() < 2 * words.siblings
+    assert made.planted["client"].max() < len(words.agents)
+    assert made.planted["operation"].max() < len(words.operations)
+
+
+@pytest.mark.parametrize("name", sorted(INNOCENTS))
+def test_an_innocent_scenario_marks_what_it_changes(name: str) -> None:
+    made = INNOCENTS[name](stage(2, 4, run.days_of(name), 15))
+    assert len(made.planted)
+    assert not (made.owner["planted"] > 0).any()
+
+
+def test_more_wanted_bits_keep_more_calls_and_never_fewer_bits() -> None:
+    scene = stage(1, 7)
+    made: Plan = ATTACKS["leaked_abroad"](scene)
+    kept = [
+        oracle.cut(scene.key, scene.known, scene.world, made.planted, made.owner["ts_us"], wanted)
+        for wanted in (20.0, 40.0, 80.0)
+    ]
+    counts, bits = [len(calls) for calls, _ in kept], [after for _, after in kept]
+    assert counts == sorted(counts)
+    assert counts[0] < counts[2]
+    assert all(after >= wanted for after, wanted in zip(bits, (20.0, 40.0, 80.0), strict=True))
+
+
+# -- machinery
+
+
+def event_of(call: Any, number: int) -> Event:
+    words = world().words
+    method, route = words.operations[call["operation"]]
+    return Event(
+        key_id=f"key-{call['key']}", ts_us=int(call["ts_us"]), client_ip=words.addresses[call["place"]],
+        method=method, route=route, status=int(call["status"]), outcome=OUTCOMES[call["outcome"]],
+        bytes_out=int(call["bytes_out"]), user_agent=words.agents[call["client"]], request_id=f"r{number}",
+    )  # fmt: skip
+
+
+def test_the_bulk_way_opens_the_same_incidents_as_the_worker_s_core() -> None:
+    calls = []
+    for key in (0, 1, 3):
+        scene = stage(key, 8)
+        stolen = ATTACKS["leaked_abroad"](scene).planted[:60]
+        calls += [calls_of(key), stolen]
+    joined = np.concatenate(calls)
+    joined["zone_h"] = NO_ZONE
+    joined = joined[np.argsort(joined["ts_us"], kind="stable")]
+    _, slots = np.unique(joined["key"], return_inverse=True)
+    partition = Partition(Setting(), int(slots.max()) + 1)
+    _, changed = partition.judge(events_of(joined, world().words, slots))
+    opened = changed[changed["kind"] == fusion.OPENED]
+    bulk = sorted(rfc3339(int(at)) for at in opened["at_us"])
+
+    core = open_core(0, Config(), Sides(Catalogue.empty(), open_geo(Config().geo), "test"), "test")
+    events = [event_of(call, number) for number, call in enumerate(joined)]
+    core_opened: dict[str, str] = {}
+    for start in range(0, len(events), 1000):
+        part = events[start : start + 1000]
+        values = [msgspec.json.encode(event) for event in part]
+        batch = Slice(
+            "t", 0, range(start, start + len(part)), [event.key_id.encode() for event in part], values,
+            [event.ts_us // 1000 for event in part],
+        )  # fmt: skip
+        for incident in core.process(batch).incidents:
+            core_opened.setdefault(incident.incident_id, incident.opened_at)
+    assert len(bulk) >= 2
+    assert sorted(core_opened.values()) == bulk
+
+
+def test_a_placebo_branch_opens_just_what_the_untouched_key_opens() -> None:
+    keys = [0, 1, 2, 4, 5]
+    calls = [calls_of(key) for key in keys]
+    start_us, end_us = START_US + 10 * DAY_US, START_US + 24 * DAY_US
+    before = [each[each["ts_us"] < start_us] for each in calls]
+    partition = Partition(Setting(listed_days=30.0), len(keys))
+    joined = np.concatenate(before)
+    owner = np.repeat(np.arange(len(keys)), [len(each) for each in before])
+    order = np.argsort(joined["ts_us"], kind="stable")
+    partition.judge(events_of(joined[order], world().words, owner[order]))
+    placements = [Placement("placebo", 0.0, key, key % 3, start_us, 14.0) for key in keys]
+    stages = [run.stage_of(p, world(), c, oracle.habits(c, DAYS), [1]) for p, c in zip(placements, calls, strict=True)]
+    _, opened = run.branch_out(partition, placements, stages, np.arange(len(keys)), world())
+    rest = [each[(each["ts_us"] >= start_us) & (each["ts_us"] < end_us)] for each in calls]
+    joined = np.concatenate(rest)
+    owner = np.repeat(np.arange(len(keys)), [len(each) for each in rest])
+    order = np.argsort(joined["ts_us"], kind="stable")
+    found, changed = partition.judge(events_of(joined[order], world().words, owner[order]))
+    straight = run.incidents(partition, found, changed, joined[order], None)
+    assert sorted(o.at_us for each in opened for o in each) == sorted(o.at_us for o in straight)
+    assert straight
+
+
+def test_a_branch_changes_nothing_for_the_untouched() -> None:
+    partition = Partition(Setting(), 1)
+    calls = calls_of(2)
+    partition.judge(events_of(calls[:500], world().words, np.zeros(500, np.int64)))
+    keys, shared = partition.keys.tobytes(), partition.shared.tobytes()
+    partition.branch(np.array([0]), fresh=False).judge(
+        events_of(calls[500:900], world().words, np.zeros(400, np.int64))
+    )
+    assert (partition.keys.tobytes(), partition.shared.tobytes()) == (keys, shared)
+
+
+# -- measures
+
+
+def test_auc_is_1_for_apart_0_for_reversed_and_a_half_for_equal() -> None:
+    assert measures.auc([3, 4], [1, 2]) == 1.0
+    assert measures.auc([1, 2], [3, 4]) == 0.0
+    assert measures.auc([1, 1], [1, 1]) == 0.5
+
+
+def test_a_baseline_s_threshold_alerts_just_as_often_as_the_budget_allows() -> None:
+    scores = np.concatenate([np.zeros(9_000), np.ones(1_000)])
+    limit = baselines.threshold(scores, 10_000.0, 100.0)
+    assert baselines.chance(scores, limit).sum() == pytest.approx(10.0)
+
+
+def test_recall_counts_an_incident_at_a_planted_call_and_no_other() -> None:
+    hit = Opened(0, 1, 5, 2_000.0, True, "geography", False, 1)
+    beside = Opened(0, 1, 5, 2_000.0, False, "geography", False, 0)
+    placement = Placement("leaked_abroad", 40.0, 1, 0, 0, 3.0, calls=3, opened=[beside])
+    assert not measures.caught(placement, 100)
+    placement.opened = [beside, hit]
+    assert measures.caught(placement, 100)
+    assert not measures.caught(placement, 10)
+
+
+def test_a_leak_in_a_field_is_found_by_the_audit_and_chance_is_not() -> None:
+    rng = np.random.default_rng(1)
+    leaking = [Placement("client_swap", 40.0, k, 0, 0, 3.0, calls=1) for k in range(200)]
+    for each in leaking:
+        values = {name: float(rng.integers(5)) for name in measures.AUDITED}
+        each.fields = {f"planted.{n}": v for n, v in values.items()}
+        each.fields |= {f"innocent.{n}": float(rng.integers(5)) for n in measures.AUDITED}
+        each.fields["planted.status"] = 418.0
+    audit = measures.leak_audit(leaking, {"client_swap": ["client"]})["client_swap"]
+    assert "client" not in audit
+    assert audit["status"]["low"] > 0.9
+    assert audit["operation"]["low"] < 0.6
+
+
+# -- the whole, small
+
+
+@cache
+def small() -> tuple[dict[str, Any], dict[str, Any]]:
+    real("weblog-elastic-apache")
+    declared = keybench.declarations(FOLDER)
+    size = keybench.Size(keys=12, days=DAYS, placements=2, placebos=4, processes=1, half="development", wide=False)
+    return keybench.bench(FOLDER, size, declared), declared
+
+
+def test_a_small_run_gives_every_key_of_the_output() -> None:
+    found, _ = small()
+    for key in (
+        "macro_recall", "recall", "innocent_rate", "incidents_per_100k_key_days", "placebo_ratio", "delay_p50_s",
+        "delay_p95_s", "reason_hit_rate",
+    ):  # fmt: skip
+        assert key in found
+    assert set(found["recall"]) == set(ATTACKS)
+    assert set(found["innocent_rate"]) <= set(INNOCENTS)
+    assert set(found["baselines"]) == {*baselines.RULES, "union"}
+    assert all(0.0 <= value <= 1.0 for value in found["recall"].values())
+    assert 0.0 < found["macro_recall"] < 1.0
+
+
+def test_the_page_shows_every_scenario_and_needs_nothing_from_elsewhere() -> None:
+    found, declared = small()
+    page = report.page(keybench._plain(found | {"real_logs": {}}), declared)
+    assert all(name in page for name in (*ATTACKS, *found["innocent_rate"]))
+    assert "http" not in page
+    assert page.count("<svg") >= 3
+
+
+def test_the_same_seed_gives_the_same_placements() -> None:
+    first, again = (ATTACKS["residential_swarm"](stage(4, 9)).planted for _ in range(2))
+    assert first.tobytes() == again.tobytes()
+
+
+@pytest.mark.parametrize(("text", "seeds"), [("1-3", (1, 2, 3)), ("7", (7,))])
+def test_seeds_are_a_range_or_one(text: str, seeds: tuple[int, ...]) -> None:
+    assert commands._seeds(text) == seeds
+
+
+def test_an_outcome_without_incidents_has_rate_0_and_an_interval() -> None:
+    rate = measures.untouched_rate([Outcome(keys=10, key_days=1000.0)], 100)
+    assert rate["mean"] == 0.0
+
+
+def test_real_logs_are_judged_unmodified() -> None:
+    from pipeline.evaluation import real_logs
+
+    found = real_logs.apache(real("weblog-elastic-apache").parent)
+    assert found["events"] == 9_999 or found["events"] == 10_000
+    assert found["incidents"] <= 10
+    windows = real_logs.invictus(real("cloudtrail-invictus").parent)
+    assert windows["attacked_windows"] > 0
+    assert windows["alarmed_of_them"] + windows["alarmed_innocent"] <= windows["incidents"]
+
+
+def test_a_folder_without_data_is_said(tmp_path: Path) -> None:
+    from pipeline.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="not at"):
+        keybench.declarations(tmp_path / "nowhere")
