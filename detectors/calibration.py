@@ -6,8 +6,9 @@ is measured (`tests/evaluation/calibrate.py`, table `SHIPPED`); a partition's ow
 rails: the shipped rate and mean excess weigh as much as `SHRINK` own exceedances, and the result stays within a
 factor of `RAIL` of what ships, so that noise or an attacker's patience cannot switch the alarm off. A visit counts
 once, at its end; a visit that began under an open incident, or in which nobody authenticated, is left out; a key
-gives at most one exceedance per rule and month (one key ringing daily moved the level by 4.8 bits, with the cap by
-0.2: reference/forecasting.md, section 7).
+gives at most one exceedance per rule and month to the tail's shape (one key ringing daily moved the level by 4.8
+bits, with the cap by 0.2: reference/forecasting.md, section 7). How often visits exceed is counted without that cap:
+capped exceedances over all visits made the share 4 to 60 times too small (113,188 innocent visits of keybench).
 """
 
 from __future__ import annotations
@@ -30,19 +31,18 @@ VISITS_KEPT: Final = 1_000_000.0  # beyond it all counts are halved: old visits 
 TABLE: Final = np.array(
     [
         # share of visits with a fused score >= 0, 1, ... 6 bits; row 0 the visit rule, row 1 the slow rule
-        [0.177, 0.103, 0.070, 0.0485, 0.0306, 0.0200, 0.0098],
-        [0.86, 0.066, 0.038, 0.025, 0.016, 0.0086, 0.0031],
+        [0.103, 0.068, 0.0487, 0.0357, 0.0254, 0.0170, 0.0125],
+        [0.94, 0.27, 0.19, 0.152, 0.129, 0.112, 0.0032],
     ]
 )
-"""Measured 2026-11-24 by tests/evaluation/calibrate.py (even keys): geometric mean of two innocent populations.
-visit: people (21,193 visits, 500 exceedances) .351 .184 .116 .0805 .0558 .0380 .0236, mean excess 2.84 bits;
-       simulated services (33,942; 138) .0895 .0577 .0423 .0292 .0168 .0105 .0041, 2.15 bits.
-slow:  people (194) .892 .373 .179 .102 .0586 .0291 .0092, 1.77 bits; services (36) .826 .0118 .0080 .0063 .0044
-       .0025 .0011, 6.31 bits, of which four servers moved for good make 5: they are left out of the shipped mean.
-Held-out people, with an earlier guess of this table (.006 and .008 at 6 bits): 211 incidents at 1,000 days (109 per
-100,000 key-days, aim 100) and 6 at 10,000 (3, aim 10) in 193,773 key-days. Held-out services: 247
-incidents in 3,196 key-days, where about 230 hours of four times the load and 50 moves for good are planted."""
-MEAN_EXCESS_BITS: Final = np.array([2.5, 2.5])
+"""Measured 2026-11-26 by tests/evaluation/calibrate.py (even keys, all twelve detectors): geometric mean of two innocent
+populations. visit: people (21,193 visits) .189 .116 .0839 .0613 .0423 .0306 .0227, mean excess 3.43 bits; simulated
+services (35,494) .0563 .0400 .0283 .0208 .0153 .0094 .0069, 4.16 bits. slow: people .888 .502 .297 .190 .139 .108
+.00925, 1.12 bits; services 1 .147 .125 .122 .120 .117 .0011, 1.87 bits; a sum that stays above 6 bits counts there
+once, below it stands for its visits. Held-out people, with the table before: 186 incidents at 1,000 days (96 per 100,000
+key-days, aim 100) and 3 at 10,000 (1.5, aim 10) in 193,773 key-days. Services' hours of four times the load and moves
+for good are planted, about 280."""
+MEAN_EXCESS_BITS: Final = np.array([3.8, 1.5])
 SHAPE: Final = 0.1
 """xi of the tail; 1 / SHAPE is the whole number 10, so that the power below needs no `pow`."""
 
@@ -83,12 +83,15 @@ def shipped(rule: int, score_bits: float) -> float:
 def survival(known: Any, rule: int, score_bits: float) -> float:
     """The share of innocent visits with this score or more: shipped and own, within the rails; 0 < share <= 1."""
     prior = shipped(rule, score_bits)
-    seen = 0.0
-    for j in range(BINS):
-        seen += known.counts[rule, j]
+    above = known.visits[rule]
+    for j in range(TAIL_BITS + 1):
+        above -= known.body[rule, j]
     start = TABLE[rule, TAIL_BITS]
-    rate = (SHRINK + seen) / (SHRINK / start + known.visits[rule])
+    rate = (SHRINK + max(0.0, above)) / (SHRINK / start + known.visits[rule])
     if score_bits >= TAIL_BITS:
+        seen = 0.0
+        for j in range(BINS):
+            seen += known.counts[rule, j]
         mean = (SHRINK * MEAN_EXCESS_BITS[rule] + known.excess_bits[rule]) / (SHRINK + seen)
         share = rate * pareto(score_bits - TAIL_BITS, max(mean, 0.5))
     else:

@@ -15,7 +15,8 @@
 Order per event: close the incident whose time has passed -> settle the visit that ended -> score every detector ->
 fuse -> open, extend or escalate -> learn. All that time brings about happens at the key's own next event, so slice
 boundaries change nothing; `close_due` is the sweep for keys that stay silent and does what that next event would do.
-From the opening event on nothing is learned (weight 0) and the visit is tainted, so its pending part is dropped.
+From the opening event on nothing is learned (weight 0) and the visit is tainted, so its pending part is dropped;
+until it is adopted (`fusion.adopts`).
 
 A visit record at score and learn: `start_us` of this visit (this event, if it began it), `last_us` and `events` of
 the events before this one (`last_us` 0: the key's first). At settle: the visit that ended, as it was.
@@ -177,7 +178,7 @@ def turn_visit(key: Any, shared: Any, event: Any, ended: bool) -> None:
     visit.events = 0
     visit.new_place = 0
     visit.confirmed = 0
-    visit.tainted = key.fusion.open
+    visit.tainted = 0 if fusion.adopts(key.fusion, event.ts_us) else key.fusion.open
     fusion.begin_visit(key.fusion)
 
 
@@ -193,7 +194,7 @@ def judge(key: Any, known: Any, ts_us: int, families: int, evidence: bool, setti
     if state.open == 0:
         rule = fusion.rule_that_opens(state, ts_us, days_visit, days_slow, settings)
         if rule == 0:
-            if max(days_visit, days_slow) >= settings.listed_days:
+            if max(days_visit, days_slow) >= settings.listed_days and not fusion.adopts(state, ts_us):
                 visit.tainted = 1  # told already today: no message, but nothing to learn from either
             return 0
         days = days_visit if rule == fusion.RULE_VISIT else days_slow
@@ -265,7 +266,7 @@ def conclude(
         state.reported = state.score
         state.reported_events = state.events
         n_changed += 1
-    if state.open == 1:
+    if state.open == 1 and not fusion.adopts(state, event.ts_us):
         key.visit.tainted = 1
     return n_found, n_changed
 

@@ -44,6 +44,9 @@ NOTHING_BITS: Final = -99.0
 EVIDENCE_BITS: Final = 3.0
 """Log likelihood ratio of one event that keeps an incident open where no single detector has a finding."""
 CRITICAL_FAMILIES: Final = 3
+SERIES_US: Final = 7 * DAY_US
+EXCURSION: Final = 64.0
+"""2^TAIL_BITS: from here on a slow sum is in the calibration's tail."""
 LN2: Final = 0.6931471805599453
 
 
@@ -88,6 +91,7 @@ def fusion_dtype(detectors: int) -> np.dtype[Any]:
             ("visit_opened_us", "i8"),  # last opening by the visit rule, for the cool-down
             ("slow_opened_us", "i8"),
             ("slow_us", "i8"),  # of the last visit in `slow`
+            ("series_us", "i8"),  # first opening of incidents that follow one another; 0: none yet
             ("slow", "f8"),  # R
             ("best", "f8"),  # largest V of this visit
             ("best_slow", "f8"),  # largest V7 of this visit
@@ -103,6 +107,7 @@ def fusion_dtype(detectors: int) -> np.dtype[Any]:
             ("rule", "u1"),
             ("severity", "u1"),
             ("under", "u1"),  # this visit began under an open incident
+            ("series_severity", "u1"),  # the gravest of the series
             ("found", "i2", (detectors,)),  # largest bits of this visit per detector, in 1/64
         ],
         align=True,
@@ -194,6 +199,8 @@ def end_visit(fusion: Any, visit: Any, known: Any) -> None:
     if fusion.best > NOTHING_BITS and fusion.under == 0:
         month = visit.start_us // MONTH_US % 65_535 + 1
         slow_bits = rounded(log2(after))
+        if fusion.slow >= EXCURSION:  # a sum stays high for weeks: only its rise is news, and an incident ends it
+            slow_bits = min(slow_bits, calibration.TAIL_BITS - 0.5)
         if calibration.count(known, 0, fusion.best, fusion.months[0] != month):
             fusion.months[0] = month
         if calibration.count(known, 1, slow_bits, fusion.months[1] != month):
@@ -231,6 +238,10 @@ def rule_that_opens(fusion: Any, ts_us: int, days_visit: float, days_slow: float
 @compiled
 def open_incident(fusion: Any, ts_us: int, rule: int, days: float, score: float, families: int, settings: Any) -> None:
     """Start the incident in the key's record."""
+    last_us = max(fusion.visit_opened_us, fusion.slow_opened_us)
+    if last_us == 0 or ts_us - last_us >= SERIES_US:
+        fusion.series_us = ts_us
+        fusion.series_severity = 0
     fusion.open = 1
     fusion.rule = rule
     fusion.opened_us = ts_us
@@ -244,6 +255,7 @@ def open_incident(fusion: Any, ts_us: int, rule: int, days: float, score: float,
     fusion.reported = score
     fusion.families = families
     fusion.severity = severity_of(days, families, settings)
+    fusion.series_severity = max(fusion.series_severity, fusion.severity)
     fusion.events = 1
     fusion.reported_events = 1
 
@@ -255,13 +267,25 @@ def prove(fusion: Any, ts_us: int, families: int, settings: Any) -> int:
         open_incident(fusion, ts_us, RULE_PROOF, 0.0, 0.0, families, settings)
         fusion.seen = 0.0
         fusion.severity = 2
+        fusion.series_severity = 2
         return OPENED
     together = fusion.families | families
     if fusion.severity < 2 or together != fusion.families:
         fusion.families = together
         fusion.severity = 2
+        fusion.series_severity = 2
         return ESCALATED
     return EXTENDED if fusion.events >= max(settings.extend_events, 2.0 * fusion.reported_events) else 0
+
+
+@compiled
+def adopts(fusion: Any, ts_us: int) -> bool:
+    """Whether what goes on under the key's incidents is learned all the same.
+
+    Nobody labels everything: after 7 days of incidents without one of page grade the new way is taken for the key's
+    own; else a key that has moved would ring every day for ever (keybench: 161 incidents on 42 keys).
+    """
+    return bool(fusion.series_us != 0 and fusion.series_severity == 0 and ts_us - fusion.series_us >= SERIES_US)
 
 
 @compiled
@@ -274,6 +298,7 @@ def grow_incident(fusion: Any, days: float, score: float, families: int, setting
     if together != fusion.families or severity > fusion.severity:
         fusion.families = together
         fusion.severity = severity
+        fusion.series_severity = max(fusion.series_severity, severity)
         return ESCALATED
     if fusion.score >= fusion.reported + settings.extend_bits:
         return EXTENDED

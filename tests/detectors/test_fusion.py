@@ -159,3 +159,37 @@ def test_a_blind_detector_does_not_weigh() -> None:
     blind["sees"] = 16  # only the outcome is known
     judge.feed(blind)
     assert not judge.changed
+
+
+def test_a_key_that_has_moved_rings_for_a_week_and_then_lives_at_its_new_place() -> None:
+    life = daily_visits(60, per_day=1)
+    moved = daily_visits(40, per_day=1)
+    moved["ts_us"] += 60 * DAY_US
+    moved["request"] += 1_000_000
+    place(moved, 2)
+    moved["address"] = 99
+    moved["client"] = 77
+    judge = Judge(1, listed_days=20.0, page_days=1e15)
+    judge.feed(life)
+    quiet = len(judge.changed)
+    judge.feed(moved)
+    opened = [row["at_us"] for row in judge.changed[quiet:] if fusion.KINDS[row["kind"]] == "opened"]
+    days = [(at - int(moved["ts_us"][0])) / DAY_US for at in opened]
+    assert days and days[0] < 1
+    assert max(days) < 9, "adopted after seven days"
+
+
+def test_what_once_was_of_page_grade_is_never_adopted() -> None:
+    life = daily_visits(60, per_day=1)
+    moved = daily_visits(40, per_day=1)
+    moved["ts_us"] += 60 * DAY_US
+    moved["request"] += 1_000_000
+    place(moved, 2)
+    moved["address"] = 99
+    moved["client"] = 77
+    judge = Judge(1, listed_days=20.0, page_days=20.0)
+    judge.feed(life)
+    quiet = len(judge.changed)
+    judge.feed(moved)
+    opened = [row["at_us"] for row in judge.changed[quiet:] if fusion.KINDS[row["kind"]] == "opened"]
+    assert (max(opened) - int(moved["ts_us"][0])) / DAY_US > 30

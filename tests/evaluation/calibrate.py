@@ -151,7 +151,7 @@ def tell(shared: Array) -> None:
     for rule, name in enumerate(calibration.RULES):
         tail = known["counts"][rule].sum()
         body = known["body"][rule]
-        above = [(body[j + 1 :].sum() + tail) / known["visits"][rule] for j in range(calibration.TAIL_BITS + 1)]
+        above = [1.0 - body[: j + 1].sum() / known["visits"][rule] for j in range(calibration.TAIL_BITS + 1)]
         mean = known["excess_bits"][rule] / max(1.0, tail)
         shares = ", ".join(f"{share:.3g}" for share in above)
         say(f"  {name}: visits {known['visits'][rule]:,.0f}, exceedances {tail:.0f}, mean excess {mean:.2f} bits")
