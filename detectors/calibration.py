@@ -32,17 +32,18 @@ TABLE: Final = np.array(
     [
         # share of visits with a fused score >= 0, 1, ... 6 bits; row 0 the visit rule, row 1 the slow rule
         [0.103, 0.068, 0.0487, 0.0357, 0.0254, 0.0170, 0.0125],
-        [0.94, 0.27, 0.19, 0.152, 0.129, 0.112, 0.0032],
+        [0.86, 0.066, 0.038, 0.025, 0.016, 0.0086, 0.0031],
     ]
 )
-"""Measured 2026-11-26 by tests/evaluation/calibrate.py (even keys, all twelve detectors): geometric mean of two
-innocent populations. visit: people (21,193 visits) .189 .116 .0839 .0613 .0423 .0306 .0227, mean excess 3.43 bits;
-simulated services (35,494) .0563 .0400 .0283 .0208 .0153 .0094 .0069, 4.16 bits. slow: people .888 .502 .297 .190 .139
-.108 .00925, 1.12 bits; services 1 .147 .125 .122 .120 .117 .0011, 1.87 bits; a sum that stays above 6 bits counts there
-once, below it stands for its visits. Held-out people, with the table before: 186 incidents at 1,000 days (96 per
-100,000 key-days, aim 100) and 3 at 10,000 (1.5, aim 10) in 193,773 key-days. Services' hours of four times the load
-and moves for good are planted, about 280."""
-MEAN_EXCESS_BITS: Final = np.array([3.8, 1.5])
+"""Measured by tests/evaluation/calibrate.py on even keys: geometric mean of two innocent populations.
+
+visit, 2026-11-26 with twelve detectors: people (21,193 visits) .189 .116 .0839 .0613 .0423 .0306 .0227, mean excess
+3.43 bits; simulated services (35,494) .0563 .0400 .0283 .0208 .0153 .0094 .0069, 4.16 bits.
+slow, 2026-11-24 with four detectors and once per key and month: people .892 .373 .179 .102 .0586 .0291 .0092, 1.77
+bits; services .826 .0118 .0080 .0063 .0044 .0025 .0011, 6.31 bits, of which servers moved for good make most.
+Held-out people: 186 incidents at 1,000 days (96 per 100,000 key-days, aim 100) and 3 at 10,000 (1.5, aim 10) in
+193,773 key-days. keybench's untouched keys (seed 2, 27,600 key-days): 804 at the budget of 100, see README."""
+MEAN_EXCESS_BITS: Final = np.array([3.8, 2.5])
 SHAPE: Final = 0.1
 """xi of the tail; 1 / SHAPE is the whole number 10, so that the power below needs no `pow`."""
 
@@ -83,15 +84,17 @@ def shipped(rule: int, score_bits: float) -> float:
 def survival(known: Any, rule: int, score_bits: float) -> float:
     """The share of innocent visits with this score or more: shipped and own, within the rails; 0 < share <= 1."""
     prior = shipped(rule, score_bits)
-    above = known.visits[rule]
-    for j in range(TAIL_BITS + 1):
-        above -= known.body[rule, j]
+    seen = 0.0
+    for j in range(BINS):
+        seen += known.counts[rule, j]
+    above = seen  # of the slow rule: its sum stays high for weeks, so only once per key and month
+    if rule == 0:
+        above = known.visits[rule]
+        for j in range(TAIL_BITS + 1):
+            above -= known.body[rule, j]
     start = TABLE[rule, TAIL_BITS]
     rate = (SHRINK + max(0.0, above)) / (SHRINK / start + known.visits[rule])
     if score_bits >= TAIL_BITS:
-        seen = 0.0
-        for j in range(BINS):
-            seen += known.counts[rule, j]
         mean = (SHRINK * MEAN_EXCESS_BITS[rule] + known.excess_bits[rule]) / (SHRINK + seen)
         share = rate * pareto(score_bits - TAIL_BITS, max(mean, 0.5))
     else:
