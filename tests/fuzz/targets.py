@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from pipeline import catalogue, config, key_import, secrets
+from pipeline.column import plain
 from pipeline.config import Config, Worker
 from pipeline.core import Slice
 from pipeline.decode import decode
@@ -83,7 +84,7 @@ def worker(raw: bytes) -> None:
     for rows in (effects.rows, judge.due_rows()):
         for table, columns in rows.items():
             checked(table, columns)
-            msgspec.json.encode(columns)
+            msgspec.json.encode({name: plain(column) for name, column in columns.items()})
 
 
 def _key_of(raw: bytes) -> bytes:

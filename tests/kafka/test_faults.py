@@ -18,7 +18,7 @@ import pytest
 from tests.kafka import cluster
 from tests.kafka.conftest import available
 from tests.kafka.deployment import Deployment
-from tests.kafka.orchestrator import under_load
+from tests.kafka.orchestrator import Orchestrator, under_load
 from tests.kafka.test_kills import finish_and_compare
 from tests.seeds import SEED, kept
 
@@ -65,6 +65,12 @@ def test_kills_at_random_moments_lose_and_double_nothing(
     finish_and_compare(deployment)
 
 
+def all_ready(deployment: Deployment, fleet: Orchestrator) -> None:
+    """Before that a worker may be stopped by a signal that it does not handle yet."""
+    for worker in fleet.running():
+        deployment.wait_ready(worker)
+
+
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_a_rolling_restart_of_three_workers_changes_nothing(deploy: Callable[..., Deployment], runner: str) -> None:
     deployment = deploy(runner, "rolling")
@@ -73,6 +79,7 @@ def test_a_rolling_restart_of_three_workers_changes_nothing(deploy: Callable[...
         for _ in range(3):
             fleet.replace_one()
             deployment.wait(lambda: len(fleet.running()) == 3, "replaced")
+            all_ready(deployment, fleet)
             time.sleep(3.0)
     finish_and_compare(deployment)
 
@@ -84,7 +91,8 @@ def test_scaling_out_and_in_changes_nothing(deploy: Callable[..., Deployment], r
         deployment.wait(lambda: bool(deployment.committed()), "first commit")
         fleet.scale(3)
         deployment.wait(lambda: len(fleet.running()) == 3, "scaled out")
-        time.sleep(8.0)
+        all_ready(deployment, fleet)
+        time.sleep(3.0)
         fleet.scale(1)
         time.sleep(3.0)
     finish_and_compare(deployment)

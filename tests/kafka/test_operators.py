@@ -70,7 +70,7 @@ def test_a_changelog_that_refuses_pages_stops_the_worker_and_nothing_is_lost(
     asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact", max_message_bytes="300"))
     worker = deployment.start()
     assert worker.wait(DRAIN_S) == EXIT_FATAL, deployment.log_of(worker)
-    assert f"a page was not written to {pages}: MessageSizeTooLarge" in last_words(deployment, worker)
+    assert f"pages were not written to {pages}: MessageSizeTooLarge" in last_words(deployment, worker)
     assert deployment.committed() == {}
     asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact"))
     finish_and_compare(deployment)

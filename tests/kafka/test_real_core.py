@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 import pytest
 
+from pipeline.column import plain
 from pipeline.config import Config, Worker
 from pipeline.core import Rows, Sides
 from pipeline.faults import KILLED
@@ -91,7 +92,7 @@ def clean_pass(deployment: Deployment) -> tuple[set[bytes], Newest]:
     flat = [
         (table, json.loads(json.dumps(dict(zip(columns_, values, strict=True)))))
         for table, columns_ in rows.items()
-        for values in zip(*columns_.values(), strict=True)
+        for values in zip(*map(plain, columns_.values()), strict=True)
     ]
     return incidents, newest(flat)
 

@@ -49,13 +49,13 @@ def test_what_was_counted_is_rendered() -> None:
 
 def test_what_a_responder_alerts_on_is_there_before_it_happens_first() -> None:
     """Prometheus' increase() doesn't see a counter's first value, nor `== 0` a series that isn't there."""
-    responder_started("revoke", ["key-service"])
+    responder_started("a-rung", ["an-endpoint"])  # of no other test
     text = render().decode()
-    assert 'keywatch_acts_total{outcome="failed",rung="revoke"} 0.0' in text
-    assert 'keywatch_acts_total{outcome="expired",rung="revoke"} 0.0' in text
-    assert 'keywatch_webhook_deliveries_total{endpoint="key-service",outcome="ok"} 0.0' in text
-    assert 'keywatch_webhook_deliveries_total{endpoint="key-service",outcome="failed"} 0.0' in text
-    assert 'keywatch_webhook_disabled{endpoint="key-service"} 0.0' in text
+    assert 'keywatch_acts_total{outcome="failed",rung="a-rung"} 0.0' in text
+    assert 'keywatch_acts_total{outcome="expired",rung="a-rung"} 0.0' in text
+    assert 'keywatch_webhook_deliveries_total{endpoint="an-endpoint",outcome="ok"} 0.0' in text
+    assert 'keywatch_webhook_deliveries_total{endpoint="an-endpoint",outcome="failed"} 0.0' in text
+    assert 'keywatch_webhook_disabled{endpoint="an-endpoint"} 0.0' in text
 
 
 def test_an_undeclared_metric_is_an_error() -> None:

@@ -44,6 +44,7 @@ class StepLoop(BaseEventLoop):
         super().__init__()
         self._clock = clock
         self._selector = NoSelector()
+        self._default_executor = Inline()  # asyncio.to_thread's
 
     def time(self) -> float:
         """The shared clock."""

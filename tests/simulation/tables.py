@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
+from pipeline.column import Column, plain
 from pipeline.errors import Fatal
 from pipeline.ports import Columns
 from pipeline.sinks.clickhouse import checked
@@ -58,7 +61,7 @@ class Tables:
             raise Fatal(f"no table {table!r} in schemas/rows.py")
         key, version = LAYOUTS[table]
         held = self.rows.setdefault(table, {})
-        for values in zip(*columns, strict=True):
+        for values in zip(*map(_values, columns), strict=True):
             row = dict(zip(names, values, strict=True))
             identity = tuple(row[name] for name in key)
             old = held.get(identity)
@@ -72,3 +75,8 @@ class Tables:
     def column(self, table: str, name: str) -> list[Any]:
         """One column as FINAL gives it, in its own order."""
         return sorted(row[name] for row in self.rows.get(table, {}).values())
+
+
+def _values(column: Column) -> list[Any]:
+    """The values as Python's own, so that rows can be compared."""
+    return [value.tolist() if isinstance(value, np.ndarray) else value for value in plain(column)]
