@@ -16,13 +16,15 @@ from typing import Any, Final
 
 import numpy as np
 
+from detectors import DETECTORS, detector
+
 Array = np.ndarray[Any, Any]
 
 SUMMED: Final = frozenset(
     {
         "calibration.visits", "calibration.excess_bits", "calibration.body", "calibration.counts",
         "geography.keys", "geography.networks", "geography.new_networks", "geography.both_new",
-        "spike.keys", "errors.units", "errors.wrong",
+        "novel_client.new_places", "novel_client.both_new", "spike.keys", "errors.units", "errors.wrong",
     }
 )  # fmt: skip
 """Counts: each key's part of them goes with it."""
@@ -30,7 +32,7 @@ MEANS: Final = {"spike.log_rate": ("spike.keys", "spike.spread")}
 """Mean -> (its weight, its variance)."""
 OF_KEYS: Final = frozenset({"errors.routes"})
 """Tables that name keys."""
-NOTHING: Final = frozenset({"off_hours.unused"})
+NOTHING: Final = frozenset(f"{each.name}.unused" for each in DETECTORS if each.shared == detector.NOTHING)
 
 Find = Callable[[int, int], int]
 """(source partition, key's number in its file) -> the key's slot in this target, -1 if it is elsewhere."""

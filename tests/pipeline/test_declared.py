@@ -33,7 +33,14 @@ NOW_US = 1_790_000_000_000_000
 
 
 def bits(key: Key | None, **event: Any) -> int:
-    asked = {"live": LIVE, "does": OPERATION_READ, "ts_us": NOW_US, "scope": "", "address": "", "country": ""} | event
+    asked: dict[str, Any] = {
+        "live": LIVE,
+        "does": OPERATION_READ,
+        "ts_us": NOW_US,
+        "scope": "",
+        "address": "",
+        "country": "",
+    } | event
     found = Declarations().bits(
         [key], np.array([asked["live"]]), np.array([asked["does"]]), np.array([asked["ts_us"]]), [asked["scope"]],
         [asked["address"]], coded([place(asked["country"])]),
