@@ -57,7 +57,7 @@ SERVER_BITS: Final = 8.0
 """5xx and 429 are the API's own words: on fewer than 3 routes of a visit they are no evidence against the caller, and
 too weak a finding to count towards an act. The demo's outage listed 0 to 2 of 50 innocent keys without this: the first
 keys that meet an outage come before the median of the others can know of it."""
-SETS_BITS: Final = 384
+SETS_BITS: Final = 256
 DISCOUNT: Final = 0.2
 """From this median share on a route's 5xx and 429 say nothing of a key."""
 

@@ -35,7 +35,7 @@ from detectors.known_values import (
 )
 from detectors.surprise import log2_of, quantise
 
-CLIENTS: Final = 5
+CLIENTS: Final = 4
 PENDING: Final = 2
 STAY: Final = 0.3  # share of strangers whose client the key knows
 

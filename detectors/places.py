@@ -9,7 +9,7 @@ import numpy as np
 from detectors.compile import compiled
 from detectors.known_values import HOUR_US, clear, find, hours
 
-NETWORKS: Final = 12
+NETWORKS: Final = 10
 PENDING: Final = 4  # distinct values of one visit that are tested and learned; more are not
 TOGETHER_US: Final = 12 * HOUR_US  # networks used within this time of each other occur together
 

@@ -24,7 +24,7 @@ Array = np.ndarray[Any, Any]
 KEY: Final = key_dtype(DETECTORS)
 SHARED: Final = shared_dtype(DETECTORS)
 
-REPEATS: Final = 40
+REPEATS: Final = 36
 """Requests of a key within which the same one counts once: what intake or a gateway sends again after a failure."""
 
 BOOK: Final = np.dtype(

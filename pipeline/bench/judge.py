@@ -19,7 +19,8 @@ from pipeline.config import Geo as GeoConfig
 from pipeline.enrich import ERROR_CLASS, hash32, hash64
 from pipeline.formats import sees_of
 from pipeline.geo.provider import open_geo
-from pipeline.routes import template
+from pipeline.operations import operation
+from pipeline.routes import template as template_of
 from schemas.event import AUTHENTICATED, METHODS, OUTCOMES
 
 KEY: Final = fuse.key_dtype(DETECTORS)
@@ -41,8 +42,9 @@ class Judge:
         self._changed = np.zeros(64, fuse.CHANGED)
         self._geo = open_geo(GeoConfig())
         self.place = lru_cache(CACHED)(self._place)
-        self.route = lru_cache(CACHED)(template)
+        self.route = lru_cache(CACHED)(template_of)
         self.client = lru_cache(CACHED)(lambda agent: hash32(family(agent).encode()))
+        self.operation = lru_cache(CACHED)(operation)
         self.number = lru_cache(CACHED)(lambda text: hash32(text.encode()))
 
     def _place(self, address: str) -> tuple[int, int, float, float, float, int, int]:
@@ -62,13 +64,15 @@ class Judge:
 
     def _numbers(self, request: Any, offset: int) -> tuple[Any, ...]:
         address, asn, lat, lon, accuracy_km, country, flags = self.place(request.client_ip)
-        route = self.number(f"{request.method} {request.route or self.route(request.path)}")
+        template = request.route or self.route(request.path)
+        route = self.number(f"{request.method} {template}")
         return (
             request.ts_us, offset, request.bytes_in, request.bytes_out, address, hash64(request.request_id.encode()),
-            0, asn, self.client(request.user_agent), route, request.latency_ms, lat, lon, accuracy_km, country,
-            request.status, (request.ts_us // 3_600_000_000 + 72) % 168, -1, OUTCOMES.index(request.outcome),
+            0, asn, self.client(request.user_agent), route, crc32(request.path.encode()), request.latency_ms, lat, lon,
+            accuracy_km, country, request.status, (request.ts_us // 3_600_000_000 + 72) % 168, -1, 0,
+            OUTCOMES.index(request.outcome),
             request.outcome in AUTHENTICATED, METHODS.index(request.method), ERROR_CLASS[request.status], flags,
-            sees_of(request.source), -1, 0, 1, (0, 0, 0),
+            sees_of(request.source), -1, 0, 1, self.operation(request.method, template), (0, 0, 0, 0),
         )  # fmt: skip
 
 

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from river import anomaly, sketch, stats
+from river import anomaly, stats
 
-from detectors import distinct, log_sizes
+from detectors import log_sizes
 from detectors.records import records
 
 pytestmark = pytest.mark.timeout(900)
@@ -44,15 +44,3 @@ def test_its_bits_are_those_of_rivers_gaussian_scorer_but_for_the_heavier_tail()
         theirs = -math.log2(two_sided / 2.0)
         ours = log_sizes.size_bits(law[0], size)
         assert theirs - 2.5 < ours <= theirs + 0.5, deviations
-
-
-def test_distinct_values_are_counted_as_rivers_sketch_counts_them() -> None:
-    for values in (5, 40, 120):
-        bitmap, theirs = np.zeros(16, np.uint8), sketch.NUnique(error_rate=0.03, seed=1)
-        hashes = np.random.default_rng(values).integers(1, 1 << 32, values, np.uint32)
-        for value in hashes.tolist() * 2:
-            distinct.add(bitmap, value)
-            theirs.update(str(value))
-        ours = distinct.estimate(int(np.bitwise_count(bitmap).sum()), 128)
-        assert ours == pytest.approx(theirs.get(), rel=0.35, abs=2)
-        assert ours == pytest.approx(values, rel=0.25, abs=1)
