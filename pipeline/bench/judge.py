@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import Any, Final
+from zlib import crc32
 
 import numpy as np
 

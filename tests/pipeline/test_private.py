@@ -83,7 +83,7 @@ OTHERS = {
     "geo/centroids.py": "makes a file of the package, run by developers",
     **dict.fromkeys(
         ("evaluation/nab.py", "evaluation/nab_score.py", "evaluation/keybench.py"),
-        "figures of a benchmark: nobody's keys",
+        "a benchmark's figures",
     ),
 }
 """Modules that write without `pipeline.private`, and why they may."""
