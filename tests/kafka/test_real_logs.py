@@ -80,6 +80,9 @@ ticks = false
 format = "{format}"
 key_field = "{key_from}"
 metrics_port = 0
+
+[budget]
+listed = 3000.0  # so that there are incidents to compare
 """
 
 
@@ -146,8 +149,9 @@ def test_the_topic_gives_what_replay_gives(product: Product, logs: str, runner: 
     assert watched.committed() == watched.ends() == watched.manifests()
     config = product.config
     options = ReplayOptions(
-        paths=(files,), format=config.intake.format, key_from=config.intake.key_field, partitions=PARTITIONS
-    )
+        paths=(files,), format=config.intake.format, key_from=config.intake.key_field, partitions=PARTITIONS,
+        config=product.config_file,
+    )  # fmt: skip
     truth = run(options)
     wanted = sorted(incident_line(incident) for incident in truth.incidents.values())
     bodies = [body for (body,) in rows(product, "SELECT body FROM incidents FINAL")]

@@ -101,11 +101,16 @@ def test_a_wrong_use_says_what_to_do(options: ReplayOptions, said: str) -> None:
         run(options)
 
 
-def test_the_attacks_of_invictus_open_an_incident_on_the_key_that_made_them() -> None:
-    outcome = run(ReplayOptions(paths=(real("cloudtrail-invictus"),), format="cloudtrail"))
-    assert outcome.events == 2815
-    assert outcome.rejected == {"no_key": 85}
-    assert "AKIATFQR7NSC8Q4X20BJ" in {x.key_id for x in outcome.incidents.values()}
+def test_the_attacks_of_invictus_are_a_finding_and_at_ten_times_the_budget_an_incident(tmp_path: Path) -> None:
+    """On a key that is 14 min old they are volume alone, 15 bits of it: once in 207 days of such a key's use."""
+    wide = tmp_path / "keywatch.toml"
+    wide.write_text("[budget]\nlisted = 1000.0\n")
+    for config, incidents in ((None, set[str]()), (wide, {"AKIATFQR7NSC8Q4X20BJ"})):
+        outcome = run(ReplayOptions(paths=(real("cloudtrail-invictus"),), format="cloudtrail", config=config))
+        assert outcome.events == 2815
+        assert outcome.rejected == {"no_key": 85}
+        assert outcome.findings["spike"] >= 1
+        assert {x.key_id for x in outcome.incidents.values()} == incidents
 
 
 def test_the_apache_log_brings_few_incidents() -> None:
