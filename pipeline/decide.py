@@ -17,6 +17,7 @@ import numpy as np
 from detectors import DETECTORS, calibration
 from detectors.detector import Context
 from detectors.fuse import FOUND
+from detectors.fusion import Settings
 from pipeline.batch import Batch
 from pipeline.state import Identity, State
 from schemas.event import OUTCOMES
@@ -32,6 +33,7 @@ _ATTRIBUTES: Final = np.dtype((np.record, FOUND))  # np.void has no attributes, 
 PROOF_WORDS: Final = "a proof, no matter of chance"
 COUNTED: Final = frozenset({"volume", "outcome"})
 """Families whose `observed` is a count that can be compared with its band."""
+FINDING_BITS: Final = Settings().finding_bits
 STRONG_BITS: Final = 10.0  # a finding that counts towards an automatic act (DESIGN.md, issue 6)
 
 
@@ -262,12 +264,13 @@ def strongest(findings: tuple[Finding, ...]) -> list[Finding]:
 def rung(findings: tuple[Finding, ...]) -> Rung:
     """What the evidence carries: revocation needs a proof or two families of strong, attested evidence.
 
-    Volume and errors together are none: every deploy brings both.
+    Volume and errors alone are none, since every deploy brings both: a finding of another kind must be beside them.
     """
     if any(f.proof for f in findings):
         return "revoke"
     strong = {f.family for f in findings if f.bits > STRONG_BITS and f.authenticated}
-    if len(strong) >= 2 and strong - COUNTED:
+    beside = {f.family for f in findings if f.bits >= FINDING_BITS and f.authenticated} - COUNTED
+    if len(strong) >= 2 and beside:
         return "revoke"
     return "throttle" if strong - {"volume"} else "flag" if strong else "observe"
 

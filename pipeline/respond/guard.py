@@ -24,6 +24,7 @@ from schemas.response import GuardResult
 OF_CHANGE: Final = frozenset({"volume", "outcome"})
 """What every deploy and every retry storm brings together: the demo's innocent deploy had 32.5 and 9.8 bits of them."""
 PROOF: Final = "proof"
+FINDING_BITS: Final = 6.0  # as the fusion's: what is told by itself
 MAX_AHEAD_S: Final = 120.0  # evidence from the future by more than the lateness is a broken clock, not fresh
 
 
@@ -109,7 +110,10 @@ def authenticated(question: Question) -> GuardResult:
 
 
 def evidence(question: Question) -> GuardResult:
-    """A proof, or two strong findings of different families: never volume and errors alone, however much of them."""
+    """A proof, or two strong findings of different families: never volume and errors alone, however much of them.
+
+    Where these are the strong ones, there must be a finding of another kind beside them, if a weaker one.
+    """
     if question.incident.rule == PROOF:
         return result("evidence", bool(question.evidence), "the incident is a proof")
     needs = question.policy.min_family_bits
@@ -118,8 +122,9 @@ def evidence(question: Question) -> GuardResult:
         if finding.family and finding.bits >= needs:  # NaN compares false
             best[finding.family] = max(best.get(finding.family, 0.0), finding.bits)
     words = _list(f"{family} {bits:.1f} bits" for family, bits in best.items())
-    passed = len(best) >= 2 and bool(set(best) - OF_CHANGE)
-    asked = "two are needed, one of them not volume or outcome"
+    beside = sorted({f.family for f in question.evidence if f.bits >= FINDING_BITS} - OF_CHANGE - {""})
+    passed = len(best) >= 2 and bool(beside)
+    asked = f"two are needed, and a finding that is not volume or outcome: {_list(beside)}"
     return result("evidence", passed, f"families with {needs:g} bits or more: {words}; {asked}")
 
 

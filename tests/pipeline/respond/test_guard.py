@@ -72,6 +72,10 @@ def test_each_guard_refuses_what_it_is_there_for(changes: dict[str, Any], guard:
 def test_volume_and_errors_together_never_act_since_a_deploy_brings_both() -> None:
     both = (finding("volume", bits=500.0), finding("outcome", bits=500.0))
     assert "evidence" in refused_by(question(incident=incident(findings=both)))
+    weak = (*both, finding("network", bits=5.9))
+    assert "evidence" in refused_by(question(incident=incident(findings=weak)))
+    beside = (*both, finding("network", bits=7.0))
+    assert "evidence" not in refused_by(question(incident=incident(findings=beside)))
 
 
 def test_volume_alone_never_acts_however_much_of_it_there_is() -> None:
@@ -144,7 +148,8 @@ def test_what_passes_rests_on_two_strong_authenticated_families(
         assert declared
         assert severity in ("high", "critical")
         assert len(strong) >= 2
-        assert strong - {"volume", "outcome"}
+        told = {each.family for each in findings if each.authenticated and each.bits >= 6.0}
+        assert told - {"volume", "outcome", ""}
 
 
 @given(findings=_findings)
