@@ -12,7 +12,7 @@ STAGES: Final = {
     "checkpoint": "keywatch_checkpoint_seconds",
 }
 """Its name here, and its histogram. A slice holds up what is behind it, a checkpoint only while it copies."""
-_BUCKET: Final = re.compile(r'^(keywatch_\w+)_bucket\{[^}]*le="([^"]+)"[^}]*\} (\S+)$', re.MULTILINE)
+_BUCKET: Final = re.compile(r'^(keywatch_\w+)_bucket\{(?:[^}]*,)?le="([^"]+)"[^}]*\} (\S+)$', re.MULTILINE)
 Buckets = Mapping[str, Mapping[float, float]]
 
 
