@@ -161,35 +161,27 @@ def test_a_blind_detector_does_not_weigh() -> None:
     assert not judge.changed
 
 
-def test_a_key_that_has_moved_rings_for_a_week_and_then_lives_at_its_new_place() -> None:
-    life = daily_visits(60, per_day=1)
+def days_of_openings_after_a_move(**settings: float) -> list[float]:
+    """Days since a key moved to another place and client for good, at which incidents opened."""
     moved = daily_visits(40, per_day=1)
     moved["ts_us"] += 60 * DAY_US
     moved["request"] += 1_000_000
     place(moved, 2)
     moved["address"] = 99
     moved["client"] = 77
-    judge = Judge(1, listed_days=20.0, page_days=1e15)
-    judge.feed(life)
+    judge = Judge(1, listed_days=20.0, **settings)
+    judge.feed(daily_visits(60, per_day=1))
     quiet = len(judge.changed)
     judge.feed(moved)
     opened = [row["at_us"] for row in judge.changed[quiet:] if fusion.KINDS[row["kind"]] == "opened"]
-    days = [(at - int(moved["ts_us"][0])) / DAY_US for at in opened]
+    return [(at - int(moved["ts_us"][0])) / DAY_US for at in opened]
+
+
+def test_a_key_that_has_moved_rings_for_a_week_and_then_lives_at_its_new_place() -> None:
+    days = days_of_openings_after_a_move(page_days=1e15)
     assert days and days[0] < 1
     assert max(days) < 16, "adopted after seven days, and its values are young for seven more"
 
 
 def test_what_once_was_of_page_grade_is_never_adopted() -> None:
-    life = daily_visits(60, per_day=1)
-    moved = daily_visits(40, per_day=1)
-    moved["ts_us"] += 60 * DAY_US
-    moved["request"] += 1_000_000
-    place(moved, 2)
-    moved["address"] = 99
-    moved["client"] = 77
-    judge = Judge(1, listed_days=20.0, page_days=20.0)
-    judge.feed(life)
-    quiet = len(judge.changed)
-    judge.feed(moved)
-    opened = [row["at_us"] for row in judge.changed[quiet:] if fusion.KINDS[row["kind"]] == "opened"]
-    assert (max(opened) - int(moved["ts_us"][0])) / DAY_US > 30
+    assert max(days_of_openings_after_a_move(page_days=20.0)) > 30
