@@ -69,3 +69,15 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """Compile on first call, nopython, without fastmath, releasing the GIL when called from Python."""
     decorated: Callable[P, R] = numba.njit(cache=CACHED, nogil=True, fastmath=False, no_cfunc_wrapper=True)(function)
     return decorated
+
+
+def brief(function: Callable[P, R]) -> Callable[P, R]:
+    """As `compiled`, but the GIL is kept: for calls of some microseconds, behind which another thread might have it."""
+    decorated: Callable[P, R] = numba.njit(cache=CACHED, fastmath=False, no_cfunc_wrapper=True)(function)
+    return decorated
+
+
+def inlined(function: Callable[P, R]) -> Callable[P, R]:
+    """As `compiled`, and put into its callers: for what runs per byte, where a call costs more than its work."""
+    decorated: Callable[P, R] = numba.njit(cache=CACHED, nogil=True, fastmath=False, inline="always")(function)
+    return decorated

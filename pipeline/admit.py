@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from detectors.compile import compiled
-from pipeline.batch import Fields
+from detectors.compile import brief
 from pipeline.core import Slice
+from pipeline.fields import Fields
 from pipeline.state import State
 from schemas.event import AUTHENTICATED
 from schemas.key import Key
@@ -36,22 +36,19 @@ def watermarks(batch: Slice, at: Array, ts_us: Array, start_us: int, lateness_us
     return reached[at], int(reached[-1])
 
 
-def slots(state: State, told: Fields, declared: Callable[[str], Key | None], limit: int, *, full: bool) -> list[int]:
+def slots(state: State, told: Fields, declared: Callable[[str], Key | None], limit: int, *, full: bool) -> Array:
     """Slots of the first events, -1 for a key without state; gives new keys their state.
 
     Stops before the first event that needs state where `limit` keys have it: then the caller judges what came so far,
     evicts, and calls again. With `full` nobody could be evicted and such a key stays without.
     """
-    found = [state.slots.get(key_id, -1) for key_id in told.key_id]
-    if -1 not in found:
-        return found
-    for i, slot in enumerate(found):
-        if slot >= 0:
-            continue
-        key_id = told.key_id[i]
+    keys, outcomes = told.coded("key_id"), told.coded("outcome")
+    found: Array = np.array([state.slots.get(key_id, -1) for key_id in keys.values], np.int64).take(keys.codes)
+    for i in np.flatnonzero(found < 0).tolist():
+        key_id = keys[i]
         if key_id in state.slots:
             found[i] = state.slots[key_id]
-        elif (key := declared(key_id)) is not None or told.outcome[i] in AUTHENTICATED:
+        elif (key := declared(key_id)) is not None or outcomes[i] in AUTHENTICATED:
             if len(state.slots) < limit:
                 found[i] = state.add_key(key_id, key)
             elif not full:
@@ -59,7 +56,7 @@ def slots(state: State, told: Fields, declared: Callable[[str], Key | None], lim
     return found
 
 
-@compiled
+@brief
 def first_time(events: Array, book: Array, keep: Array, first_us: Array) -> int:
     """keep[i] = 0, and the slot -1, where the same request of the same key came within the key's last `REPEATS`.
 

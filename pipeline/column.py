@@ -1,7 +1,8 @@
 """Columns between the steps of the core and on their way to a sink, without an object per value where that can be.
 
 Numbers are numpy arrays. Texts of few distinct values are `Coded`: one number per event, and a table of the texts.
-Everything else is a list or tuple. `plain` makes a list of any of them, for those who read values one by one.
+Texts that are new in every row are `Texts`. Everything else is a list or tuple. `plain` makes a list of any of them,
+for those who read values one by one.
 """
 
 from __future__ import annotations
@@ -58,7 +59,31 @@ class Coded(Generic[T]):
         return Coded(self.codes, [function(value) for value in self.values])
 
 
-Column: TypeAlias = "Sequence[Any] | Array | Coded[Any]"
+class Texts:
+    """Texts that differ from row to row, as ClickHouse takes them: each behind its length as LEB128."""
+
+    __slots__ = ("count", "raw")
+
+    def __init__(self, raw: Array, count: int) -> None:
+        self.raw = raw
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[str]:
+        raw, at = self.raw.tobytes(), 0
+        for _ in range(self.count):
+            size = shift = 0
+            while raw[at] > 127:
+                size |= (raw[at] & 127) << shift
+                shift, at = shift + 7, at + 1
+            begin = at + 1
+            at = begin + (size | raw[at] << shift)
+            yield raw[begin:at].decode()
+
+
+Column: TypeAlias = "Sequence[Any] | Array | Coded[Any] | Texts"
 Columns: TypeAlias = Mapping[str, Column]
 """One table's rows by column, all of equal length."""
 
@@ -70,6 +95,16 @@ def coded(values: Collection[T]) -> Coded[T]:
     table = dict.fromkeys(values)
     index = dict(zip(table, range(len(table)), strict=True))
     return Coded(np.fromiter(map(index.__getitem__, values), np.intp, len(values)), list(table))
+
+
+def joint(columns: Sequence[Coded[Any]]) -> Coded[tuple[Any, ...]]:
+    """Columns of equal length as one of tuples, only of those that occur."""
+    codes = columns[0].codes
+    for column in columns[1:]:
+        if len(column.values) > 1:
+            _, codes = np.unique(codes * len(column.values) + column.codes, return_inverse=True)
+    _, firsts, codes = np.unique(codes, return_index=True, return_inverse=True)
+    return Coded(codes, list(zip(*(column.take(firsts) for column in columns), strict=True)))
 
 
 def constant(value: T, n: int) -> Coded[T]:
@@ -84,9 +119,12 @@ def joined(parts: Sequence[Column]) -> Column:
     arrays = [part for part in parts if isinstance(part, np.ndarray)]
     if len(arrays) == len(parts):
         return np.concatenate(arrays)
-    texts = [part for part in parts if isinstance(part, Coded)]
+    few = [part for part in parts if isinstance(part, Coded)]
+    if len(few) == len(parts):
+        return _join_coded(few)
+    texts = [part for part in parts if isinstance(part, Texts)]
     if len(texts) == len(parts):
-        return _join_coded(texts)
+        return Texts(np.concatenate([part.raw for part in texts]), sum(map(len, texts)))
     return list(chain.from_iterable(plain(part) for part in parts))
 
 

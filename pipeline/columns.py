@@ -1,7 +1,7 @@
 """Columns for ClickHouse from what the core holds. Times: DateTime64 as int us, DateTime as int seconds.
 
 Numbers stay numpy arrays, texts that the core has as codes stay codes (`pipeline/column.py`): a row costs no Python
-object but for what is new in every row (request id, path, a window's part).
+object.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import numpy as np
 from detectors import DETECTORS
 from pipeline import aggregate
 from pipeline.batch import Batch
-from pipeline.column import Coded, Column, Columns, coded, constant, count, join_rows
+from pipeline.column import Coded, Column, Columns, Texts, coded, constant, count, join_rows
 from pipeline.core import Rows
 from pipeline.decide import Decisions
+from pipeline.fields import numbered
 from pipeline.geo.provider import Place
 from pipeline.state import State
 from schemas.event import OUTCOMES
@@ -30,20 +31,18 @@ _ERRORS = ("errors_401", "errors_403", "errors_404", "errors_429", "errors_4xx",
 
 def requests(batch: Batch, chosen: Array, epoch: str, partition: int, one_in: int) -> Columns:
     """`requests` of the chosen events (ascending indices), each without its query string."""
-    n, told, every = len(chosen), batch.fields, len(chosen) == len(batch.events)
+    n, told, every = len(chosen), batch.told, len(chosen) == len(batch.events)
     number = batch.events if every else batch.events[chosen]
     words = batch.words if every else {name: column.take(chosen) for name, column in batch.words.items()}
-
-    def texts(column: Sequence[str]) -> Sequence[str]:
-        return column if every else [column[i] for i in chosen.tolist()]
+    some = None if every else chosen
 
     return {
-        "key_id": texts(told.key_id),
+        "key_id": told.coded("key_id") if every else told.coded("key_id").take(chosen),
         "ts": number["ts_us"],
-        "request_id": texts(told.request_id),
+        "request_id": told.texts("request_id", some),
         "method": words["method"],
         "route": words["route"],
-        "path": texts(told.path),
+        "path": told.texts("path", some),
         "status": number["status"],
         "outcome": Coded(number["outcome"], OUTCOMES),
         "client_ip": words["client_ip"],
@@ -64,8 +63,8 @@ def requests(batch: Batch, chosen: Array, epoch: str, partition: int, one_in: in
     }
 
 
-def _part(rows: Array, epoch: str, partition: int) -> list[str]:
-    return [f"{epoch}/{partition}/{offset}" for offset in rows["first_offset"].tolist()]
+def _part(rows: Array, epoch: str, partition: int) -> Texts:
+    return numbered(f"{epoch}/{partition}/", rows["first_offset"])
 
 
 def _key_ids(state: State, slots: Array) -> Coded[str]:

@@ -85,7 +85,7 @@ class ClickHouse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    slice_events: Count = 1000
+    slice_events: Count = 4000
     slice_bytes: Count = 1 << 20
     checkpoint_s: Seconds = 5.0
     stop_s: Seconds = 20.0

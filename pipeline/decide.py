@@ -79,7 +79,7 @@ class Decider:
             if i in by_event or i in changes:
                 self._step(batch, i, by_event.get(i, []), changes.get(i, []), out)
             else:
-                self._pass_by(batch, i, slots[i], out)
+                self._pass_by(int(batch.events["ts_us"][i]), i, slots[i], out)
         for slot in list(self._passed):
             self._settle(slot)
         for slot in self._touched & self.state.open.keys():
@@ -126,12 +126,11 @@ class Decider:
         for finding in fresh:
             self._log(batch, i, finding, incident.incident_id if incident else "", out)
 
-    def _pass_by(self, batch: Batch, i: int, slot: int, out: Decisions) -> None:
+    def _pass_by(self, ts_us: int, i: int, slot: int, out: Decisions) -> None:
         """One more event of a key whose incident is open, and nothing else: most events under a flood."""
         incident = self.state.open.get(slot)
         if incident is None:
             return
-        ts_us = batch.source[i].ts_us
         more, last_us = self._passed.get(slot, (0, 0))
         if incident.events + more < EVIDENCE_EVENTS:
             out.evidence.append((incident.incident_id, i))
@@ -238,7 +237,7 @@ class Decider:
 
 def _seen_days(batch: Batch, i: int) -> float:
     first = int(batch.first_us[i])
-    return max(0.0, (batch.source[i].ts_us - first) / 86_400e6) if first else 0.0
+    return max(0.0, (int(batch.events["ts_us"][i]) - first) / 86_400e6) if first else 0.0
 
 
 def merge(known: tuple[Finding, ...], fresh: list[Finding]) -> tuple[Finding, ...]:

@@ -80,11 +80,11 @@ class Declarations:
         self._rows[0]["due_us"] = NEVER_US
 
     def bits(
-        self, declared: Sequence[Key | None], live: Array, does: Array, ts_us: Array, scopes: Sequence[str],
-        addresses: Sequence[str], places: Coded[Place],
+        self, declared: Coded[Key | None], live: Array, does: Array, ts_us: Array, scopes: Coded[str],
+        addresses: Coded[str], places: Coded[Place],
     ) -> Array:  # fmt: skip
         """DECLARED_* per event; `live`: index into ENVIRONMENTS that the event names; `does`: OPERATION_*."""
-        codes = self._codes(declared)
+        codes = self._codes(declared.values).take(declared.codes)
         rows = self._rows[codes]
         out = rows["always"].copy()
         out[(rows["environment"] == TEST) & (live == LIVE)] |= DECLARED_TEST_LIVE

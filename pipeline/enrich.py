@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final, Generic, TypeVar
-from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -34,15 +33,17 @@ from detectors.detector import (
     EVENT,
     OPERATION_UNKNOWN,
 )
-from pipeline.batch import Fields, Kind, fields_of
+from pipeline import spans
+from pipeline.batch import Kind
 from pipeline.clients import family
-from pipeline.column import Coded
+from pipeline.column import Coded, joint
 from pipeline.declared import Declarations
+from pipeline.fields import Fields
 from pipeline.geo.provider import Geo, Place
 from pipeline.hours import Hours, utc_hour
 from pipeline.operations import COMBINED, of_method, of_route
 from pipeline.routes import template, with_fewer_ids
-from schemas.event import AUTHENTICATED, ENVIRONMENTS, METHODS, OUTCOMES, Event
+from schemas.event import AUTHENTICATED, ENVIRONMENTS, METHODS, OUTCOMES
 from schemas.key import Key
 
 K = TypeVar("K", bound=Hashable)
@@ -104,9 +105,9 @@ class Table(Generic[K, V]):
     def __len__(self) -> int:
         return len(self._index)
 
-    def find(self, keys: Sequence[K]) -> tuple[Array, Coded[V]]:
+    def find(self, keys: Coded[K]) -> tuple[Array, Coded[V]]:
         """The rows and the objects of these keys, in their order."""
-        found = self._find(keys)
+        found = self._find(keys.values).take(keys.codes)
         return self._rows.take(found), Coded(found, self._objects)
 
     def _find(self, keys: Sequence[K]) -> Array:
@@ -172,25 +173,19 @@ class Enricher:
             KIND, self._kind, table_rows, ("method", "environment", "scope")
         )
 
-    def columns(
-        self, events: Sequence[Event], offsets: Sequence[int] | Array, declared: Sequence[Key | None],
-        fields: Fields | None = None,
-    ) -> EnrichedBatch:  # fmt: skip
-        """All of equal length; `declared[i]`: the catalogue's word on the key of `events[i]`; `fields`: of `events`."""
-        told = fields or fields_of(events)
-        out = np.zeros(len(events), EVENT)
-        self._measures(out, events, told, offsets)
-        known, places = self._places.find(told.client_ip)
+    def columns(self, told: Fields, offsets: Sequence[int] | Array, declared: Coded[Key | None]) -> EnrichedBatch:
+        """All of equal length; `declared[i]`: the catalogue's word on the key of event i."""
+        out = np.zeros(len(told), EVENT)
+        self._measures(out, told, offsets)
+        known, places = self._places.find(told.coded("client_ip"))
         _spread(out, known)
-        numbers, clients = self._clients.find(told.user_agent)
+        numbers, clients = self._clients.find(told.coded("user_agent"))
         _spread(out, numbers)
-        said, kinds = self._kinds.find(
-            list(zip(told.method, told.outcome, told.environment, told.source, told.scope, strict=True))
-        )
+        said, kinds = self._kinds.find(joint([told.coded(name) for name in Kind._fields]))
         _spread(out, said)
         routes, does = self._operations(out, told, said)
         out["declared"] = self._declarations.bits(
-            declared, said["live"], does, out["ts_us"], told.scope, told.client_ip, places
+            declared, said["live"], does, out["ts_us"], told.coded("scope"), told.coded("client_ip"), places
         )
         self._times(out, declared)
         words = self._kinds.words(kinds.codes) | self._places.words(places.codes)
@@ -198,15 +193,17 @@ class Enricher:
         words |= {"client": clients, "user_agent": Coded(clients.codes, self._clients.keys), "route": routes}
         return EnrichedBatch(out, places, known["prefix"], clients, routes, words)
 
-    def _measures(self, out: Array, events: Sequence[Event], told: Fields, offsets: Sequence[int] | Array) -> None:
+    def _measures(self, out: Array, told: Fields, offsets: Sequence[int] | Array) -> None:
         out["offset"] = offsets
-        for name in ("ts_us", "bytes_in", "bytes_out", "latency_ms", "status"):
-            out[name] = getattr(told, name)
+        for name in ("ts_us", "bytes_in", "bytes_out", "status"):
+            out[name] = told.number(name)
+        out["latency_ms"] = told.latency_ms
         out["error"] = ERROR_CLASS[out["status"]]
-        out["request"] = _hashes(events, told.request_id)
+        out["request"] = request_hashes(told)
+        out["object"] = _hashes(told, "path") >> np.uint64(32)
         out["slot"] = -1
 
-    def _times(self, out: Array, declared: Sequence[Key | None]) -> None:
+    def _times(self, out: Array, declared: Coded[Key | None]) -> None:
         seconds = out["ts_us"] // 1_000_000
         clock = self._hours.clock(seconds, declared)
         out["utc_hour"] = utc_hour(seconds)
@@ -230,19 +227,27 @@ class Enricher:
         ), kind  # fmt: skip
 
     def _operations(self, out: Array, told: Fields, said: Array) -> tuple[Coded[str], Array]:
-        """Routes, and what method or verb does; a line feed marks what is a path, not a route.
+        """Routes, and what method or verb does.
 
-        In `out` are the route's number with the method's, the operation's class, and the object's number.
+        In `out` are the route's number with the method's, and the operation's class.
         """
-        paths = with_fewer_ids(told.path)
-        keys = [route or "\n" + path for route, path in zip(told.route, paths, strict=True)]
-        known, routes = self._routes.find(keys)
+        known, routes = self._routes.find(_given_or_path(told))
         mixed = _finalise(known["route"].astype("u8") << np.uint64(32) | said["salt"]) >> np.uint64(32)
         out["route"] = np.where(known["route"] == 0, 0, np.maximum(mixed, 1))
-        out["object"] = np.fromiter(map(crc32, map(str.encode, told.path)), "u4", len(told.path))
         does = np.where(said["does"] == OPERATION_UNKNOWN, known["verb"], said["does"])
         out["operation"] = COMBINED[known["names"], does]
         return routes, does
+
+
+def _given_or_path(told: Fields) -> Coded[str]:
+    """The gateway's route, else the path with fewer ids behind a line feed, which marks it as a path."""
+    given = told.coded("route")
+    if "" not in given.values:
+        return given
+    short = with_fewer_ids(*told.span("path"))
+    paths = ["\n" + text for text in short.values]
+    none = given.values.index("")
+    return Coded(np.where(given.codes == none, short.codes, len(paths) + given.codes), [*paths, *given.values])
 
 
 def _spread(out: Array, rows: Array) -> None:
@@ -277,34 +282,34 @@ def hash32(raw: bytes) -> int:
 
 
 _canonical = msgspec.msgpack.Encoder()
-_WORD_SEEDS: Final = np.random.default_rng(0x6B657977).integers(1, 1 << 63, 64, np.uint64)
+_WORD_SEEDS: Final = np.random.default_rng(0x6B657977).integers(1, 1 << 63, 512, np.uint64)  # 1,024 characters of UTF-8
 
 
-def request_hashes(events: Sequence[Event]) -> Array:
+def request_hashes(told: Fields) -> Array:
     """Identity of each event, never 0: of its request id, or where it has none, of all that it says."""
-    return _hashes(events, [event.request_id for event in events])
-
-
-def _hashes(events: Sequence[Event], request_ids: Sequence[str]) -> Array:
-    if not request_ids:
-        return np.zeros(0, "u8")
-    ids = [text.encode() for text in request_ids]
-    if b"" in ids:
-        for at, event in enumerate(events):
-            ids[at] = ids[at] or hashlib.blake2b(_canonical.encode(event), digest_size=16).digest()
-    hashes = mix64(ids)
+    hashes = _hashes(told, "request_id")
+    _, _, lengths = told.span("request_id")
+    nameless = np.flatnonzero(lengths == 0).tolist()
+    if nameless:
+        whole = [hashlib.blake2b(_canonical.encode(told.event(i)), digest_size=16).digest() for i in nameless]
+        hashes[nameless] = mix64(whole)
     hashes[hashes == 0] = 1
     return hashes
 
 
-def mix64(texts: list[bytes]) -> Array:
-    """64 bits of each text (at most 512 bytes), all at once: splitmix64's finaliser on every word, added up."""
-    width = -(-max(map(len, texts)) // 8) * 8 or 8
-    words = np.array(texts, f"S{width}").view("<u8").reshape(len(texts), width // 8)
-    mixed = _finalise(words ^ _WORD_SEEDS[: width // 8])
-    live = words != 0  # padding must not count, or a longer neighbour would change the hash
-    lengths = np.fromiter(map(len, texts), "u8", len(texts))
-    return _finalise((mixed * live).sum(axis=1, dtype="u8") + lengths)
+def _hashes(told: Fields, name: str) -> Array:
+    """64 bits of each text; 0 where there is none."""
+    data, starts, lengths = told.span(name)
+    hashes = np.empty(len(told), "u8")
+    spans.mix64(data, starts, lengths, _WORD_SEEDS, hashes)
+    return hashes * (lengths > 0)
+
+
+def mix64(texts: Sequence[bytes]) -> Array:
+    """`spans.mix64` of texts that are there already."""
+    lengths, hashes = np.array([len(text) for text in texts], np.int64), np.empty(len(texts), "u8")
+    spans.mix64(spans.buffer(texts), np.cumsum(lengths) - lengths, lengths, _WORD_SEEDS, hashes)
+    return hashes
 
 
 def _finalise(words: Array) -> Array:

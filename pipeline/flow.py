@@ -6,7 +6,6 @@ same incidents and rows wherever slices end (tests/pipeline/test_flow.py holds i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,18 +14,18 @@ from detectors import DETECTORS, fuse
 from detectors.detector import config_record
 from detectors.fusion import Settings
 from pipeline import admit, aggregate, columns
-from pipeline.batch import Batch, Fields
+from pipeline.batch import Batch
 from pipeline.config import Config
 from pipeline.core import Effects, Rows, Sides, Slice
 from pipeline.decide import Decider, Decisions
 from pipeline.decode import Decoded, decode, reject
 from pipeline.enrich import Enricher
+from pipeline.fields import Events, Fields
 from pipeline.formats import sees_of
 from pipeline.geo.provider import Place
 from pipeline.partitioner import PARTITIONERS
 from pipeline.reject_limits import check
 from pipeline.state import Identity, Pool, State
-from schemas.event import Event
 
 Array = np.ndarray[Any, Any]
 NEVER_US = np.iinfo(np.int64).max
@@ -122,12 +121,11 @@ class KeyCore:
         check(self._state.meta, self._config.worker, self.partition, len(batch.offsets), decoded.rejects)
         effects.rejects = decoded.rejects
         effects.rows, self._first_adoption = self._first_adoption, {}
-        told, at = decoded.fields(), np.asarray(decoded.at, np.int64)
+        told, at = decoded.told, decoded.at
         before, after = admit.watermarks(
-            batch, at, np.asarray(told.ts_us, np.int64), self._state.meta.watermark_us,
-            _us(self._config.worker.lateness_s),
-        )  # fmt: skip
-        self._judge_all(decoded.events, told, np.asarray(batch.offsets, np.int64)[at], before, effects)
+            batch, at, told.ts_us, self._state.meta.watermark_us, _us(self._config.worker.lateness_s)
+        )
+        self._judge_all(told, np.asarray(batch.offsets, np.int64)[at], before, effects)
         self._state.meta.watermark_us = after
         self._state.meta.next_offset = batch.next
         self._finish(after, effects)
@@ -148,36 +146,31 @@ class KeyCore:
 
     # -- the way of an event --------------------------------------------------------------------------------------
 
-    def _judge_all(
-        self, events: Sequence[Event], told: Fields, offsets: Array, before: Array, effects: Effects
-    ) -> None:
+    def _judge_all(self, told: Fields, offsets: Array, before: Array, effects: Effects) -> None:
         at, full = 0, False
-        while at < len(events):
+        while at < len(told):
             limit = self._config.worker.max_keys_per_partition
-            end = at + 1 if full else len(events)  # the next one may find a key that can be evicted
+            end = at + 1 if full else len(told)  # the next one may find a key that can be evicted
             some = told.part(at, end)
             slots = admit.slots(self._state, some, self._sides.catalogue.get, limit, full=full)
             found = at + len(slots)
-            if slots:
-                judged = some.part(0, len(slots))
-                self._judge(events[at:found], judged, np.array(slots), offsets[at:found], before[at:found], effects)
+            if len(slots):
+                self._judge(some.part(0, len(slots)), slots, offsets[at:found], before[at:found], effects)
             full = found < end and not self._evict(int(before[found]), effects)
             at = found
 
-    def _judge(
-        self, events: Sequence[Event], told: Fields, slots: Array, offsets: Array, before: Array, effects: Effects
-    ) -> None:
+    def _judge(self, told: Fields, slots: Array, offsets: Array, before: Array, effects: Effects) -> None:
         state = self._state
         declared = state.declared_of(slots)
-        rich = self._enricher.columns(events, offsets, declared, told)
-        first_us = np.zeros(len(events), np.int64)
+        rich = self._enricher.columns(told, offsets, declared)
+        first_us = np.zeros(len(told), np.int64)
         batch = Batch(
-            events, told, declared, rich.columns, rich.places, rich.clients, rich.routes, rich.words, first_us,
+            Events(told), told, declared, rich.columns, rich.places, rich.clients, rich.routes, rich.words, first_us,
         )  # fmt: skip
         numbers = batch.events
         numbers["slot"] = slots
         numbers["late"] = numbers["ts_us"] < before
-        keep = np.ones(len(events), np.uint8)
+        keep = np.ones(len(told), np.uint8)
         repeats = admit.first_time(numbers, state.book.data, keep, first_us)
         touched = numbers["slot"][numbers["slot"] >= 0]
         state.keys.touch(touched)
@@ -188,7 +181,7 @@ class KeyCore:
         self._mark_top(found, minute, hour)
         decided = self._decider.decide(batch, keep, found, changed)
         self._emit(batch, keep, decided, effects)
-        _count(effects, events=len(events), duplicates=repeats, late=int((numbers["late"] * keep).sum()))
+        _count(effects, events=len(told), duplicates=repeats, late=int((numbers["late"] * keep).sum()))
         for finding in decided.findings:
             _count(effects, **{f"findings.{finding.detector}": 1})
 
@@ -262,9 +255,10 @@ class KeyCore:
         """The newest event of each key, for `keys_last_used`."""
         slots = batch.events["slot"]
         last_us = self._state.book.data["last_us"][slots]  # a late event is not the newest
-        at = np.flatnonzero((slots >= 0) & (batch.events["ts_us"] == last_us))  # of one key's several the last counts
-        seen = zip(batch.places.take(at), batch.words["environment"].take(at), strict=True)
-        self._last_seen.update(zip(slots[at].tolist(), seen, strict=True))
+        at = np.flatnonzero((slots >= 0) & (batch.events["ts_us"] == last_us))[::-1]
+        used, last = np.unique(slots[at], return_index=True)  # of one key's several the last counts
+        seen = zip(batch.places.take(at[last]), batch.words["environment"].take(at[last]), strict=True)
+        self._last_seen.update(zip(used.tolist(), seen, strict=True))
 
     def _finish(self, watermark_us: int, effects: Effects) -> None:
         """What the watermark has passed: incidents that end, windows that are final."""
@@ -340,13 +334,17 @@ class KeyCore:
         if not self._partitions:
             return decoded
         home, known = PARTITIONERS[self._config.worker.partitioner], self._state.slots
-        new = set(decoded.fields().key_id) - known.keys()
-        away = {key_id for key_id in new if home(key_id.encode(), self._partitions) != self.partition}
-        strays = [i for i, event in enumerate(decoded.events) if event.key_id in away] if away else []
-        for i in reversed(strays):
-            decoded.rejects.append(reject(batch, decoded.at[i], "wrong_partition", STRAY, decoded.events[i]))
-            del decoded.events[i], decoded.at[i]
-        return decoded
+        keys = decoded.told.coded("key_id")
+        new = [(code, key_id) for code, key_id in enumerate(keys.values) if key_id not in known]
+        away = [code for code, key_id in new if home(key_id.encode(), self._partitions) != self.partition]
+        if not away:
+            return decoded
+        stray = np.isin(keys.codes, away)
+        for i in np.flatnonzero(stray)[::-1].tolist():
+            at = int(decoded.at[i])
+            decoded.rejects.append(reject(batch, at, "wrong_partition", STRAY, decoded.told.event(i)))
+        kept = np.flatnonzero(~stray)
+        return Decoded(decoded.told.take(kept), decoded.at[kept], decoded.rejects)
 
     def _declare_anew(self) -> None:
         for key_id, slot in self._state.slots.items():

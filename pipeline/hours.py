@@ -16,6 +16,7 @@ import holidays
 import msgspec
 import numpy as np
 
+from pipeline.column import Coded
 from schemas.event import ENVIRONMENTS
 from schemas.key import BusinessHours, Key
 
@@ -61,16 +62,16 @@ class Hours:
         self._offsets_s: dict[tuple[int, int], int] = {}
         self._free_days: dict[tuple[int, int], bool] = {}
 
-    def clock(self, seconds: Ints, declared: Sequence[Key | None]) -> Clock:
+    def clock(self, seconds: Ints, declared: Coded[Key | None]) -> Clock:
         """`seconds` since 1970 UTC per event; `declared` what the catalogue says of each event's key."""
-        if not any(declared):
+        if not any(declared.values):
             none = np.full(len(seconds), -1, np.int64)
             return Clock(none, none, np.zeros(len(seconds), np.int64))
         if len(self._keys) > MOST_CACHED:
             self._index.clear()
             self._keys.clear()
-        indices = self._indices(declared)
-        rows = self._rows.take(np.array(indices, np.intp))
+        indices = self._indices(declared.values)
+        rows = self._rows.take(np.array(indices, np.intp).take(declared.codes))
         local_s = seconds + self._pairs(rows["zone"], seconds // QUARTER_S, self._offset_s)
         weekday = (local_s // DAY_S + EPOCH_WEEKDAY) % 7
         hour = weekday * 24 + local_s % DAY_S // 3600

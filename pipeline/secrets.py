@@ -20,12 +20,17 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import msgspec
+import numpy as np
 
+from pipeline import spans
+from pipeline.fields import Fields
 from schemas.event import Event
+
+Array = np.ndarray[Any, Any]
 
 PLACEHOLDER: Final = "{secret}"
 
@@ -70,20 +75,13 @@ _AUTHORIZATION: Final = re.compile(r"(?i:bearer|basic|apikey|token)(?:\s|%20|\+|
 SHORT_CHARS: Final = 16
 _LONG: Final = re.compile(rf"[0-9A-Za-z_+=~.-]{{{SHORT_CHARS}}}")
 
-_RUN: Final = b"a" * SHORT_CHARS
-_MARK: Final = b"?"
+
+def _shape(char: str) -> int:
+    return 1 if re.fullmatch(r"[0-9A-Za-z_+=~.-]", char) else 2 if char in "?#;%:" else 0
 
 
-def _shape(char: str) -> bytes:
-    if char == "\n":
-        return b"\n"
-    if re.fullmatch(r"[0-9A-Za-z_+=~.-]", char):
-        return _RUN[:1]
-    return _MARK if char in "?#;%:" else b"/"
-
-
-_SHAPE: Final = b"".join(map(_shape, map(chr, range(128)))) + b"/" * 128
-"""byte -> what it means to `_LONG` (part of a run) and `strip_query` (it may cut there); any other is "/"."""
+_SHAPE: Final = np.array([_shape(chr(byte)) if byte < 128 else 0 for byte in range(256)], np.uint8)
+"""byte -> what it means: 1 to `_LONG` (part of a run), 2 to `strip_query` (it may cut there), else 0."""
 
 MIXED_CHARS: Final = 28
 """Shortest random text of upper, lower and digits that counts: KSUIDs (27) and Stripe's object ids (24) are ids."""
@@ -193,9 +191,7 @@ _STARTS: Final = tuple(
     )
 )
 _START_SET: Final = frozenset(_STARTS)
-_LINE_START: Final = re.compile(
-    f"\n(?=[{''.join({start[0] for start in _STARTS})}])(?:{'|'.join(map(re.escape, _STARTS))})"
-)
+_HEADS: Final = np.array([int.from_bytes(start.encode(), "little") for start in _STARTS], np.uint64)
 
 
 def _clean_request_id(text: str) -> bool:
@@ -209,8 +205,15 @@ def _clean_address(text: str) -> bool:
     return len(text) < SHORT_CHARS or _ADDRESS.fullmatch(text) is not None
 
 
+_FEW: Final = {
+    "route": _clean_path, "user_agent": _clean_text, "scope": _clean_text, "source": _clean_text,
+    "method": _clean_text, "outcome": _clean_text, "environment": _clean_text,
+}  # fmt: skip
+"""What has few different values in a slice, and the rule for it."""
+
+
 def is_clean(item: Event | bytes) -> bool:
-    """Whether `scrub` would return this very event; 0.7 us where texts recur (`all_clean` for a slice: 0.4).
+    """Whether `scrub` would return this very event; 0.7 us where texts recur (`unclean` for a slice: 0.3).
 
     Give the event where there is one: raw bytes are decoded first, and what is no event is not clean.
     """
@@ -227,77 +230,49 @@ def is_clean(item: Event | bytes) -> bool:
         and (event.route in _paths or _clean_path(event.route))
         and (event.scope in _texts or _clean_text(event.scope))
         and (event.source in _texts or _clean_text(event.source))
+        and (event.method in _texts or _clean_text(event.method))
+        and (event.outcome in _texts or _clean_text(event.outcome))
+        and (event.environment in _texts or _clean_text(event.environment))
         and _clean_request_id(event.request_id)
         and _clean_address(event.client_ip)
     )
 
 
-def all_clean(
-    key_ids: Collection[str],
-    paths: Collection[str],  # routes, too: they follow the same rule
-    texts: Iterable[str],  # user agents, scopes and sources
-    request_ids: Iterable[str],
-    addresses: Collection[str],
-) -> bool:
-    """Whether a whole slice, given by its columns, is clean: the worker's quick test, `scrub` only where it is not."""
-    return (
-        all(map(_clean_key, _suspects(key_ids) - _keys))
-        and all(map(_clean_path, _suspects(paths) - _paths))
-        and all(map(_clean_text, set(texts) - _texts))
-        and (max(map(len, addresses), default=0) < SHORT_CHARS or all(map(_clean_address, set(addresses))))
-        and _clean_request_ids("\n".join(("", *request_ids)))
-    )
+def unclean(told: Fields) -> Array:
+    """Indices of the events that are not clean, of many at once: 0.3 us each where `is_clean` takes 0.7 or more."""
+    foul = np.zeros(len(told), np.bool_)
+    for name, clean in (("key_id", _clean_key), ("path", _clean_path)):
+        _mark(told, name, clean, _suspects(told, name), foul)
+    for name, clean in _FEW.items():
+        texts = told.coded(name)
+        bad = [code for code, text in enumerate(texts.values) if not clean(text)]
+        foul |= np.isin(texts.codes, bad) if bad else False
+    _, _, lengths = told.span("client_ip")
+    _mark(told, "client_ip", _clean_address, lengths >= SHORT_CHARS, foul)
+    ids = np.empty(len(told), np.uint8)
+    if spans.holds(*told.span("request_id"), ord("_"), _HEADS, ids):
+        _mark(told, "request_id", _clean_request_id, ids, foul)
+    return np.flatnonzero(foul)
 
 
-def unclean(events: Sequence[Event]) -> list[int]:
-    """Indices of the events that are not clean; as `all_clean`, for slices that are known to hold some."""
-    paths = [event.path for event in events]
-    routes = {event.route for event in events}
-    keys = _fouls(_suspects([event.key_id for event in events]) - _keys, _clean_key)
-    fouls = _fouls(_suspects([*paths, *routes]) - _paths, _clean_path)
-    texts = _fouls(
-        {*[e.user_agent for e in events], *[e.scope for e in events], *{e.source for e in events}} - _texts,
-        _clean_text,
-    )
-    requests = [event.request_id for event in events]
-    ids = set() if _clean_request_ids("\n".join(("", *requests))) else _fouls(set(requests), _clean_request_id)
-    addresses = _fouls({event.client_ip for event in events}, _clean_address)
-    return [
-        i for i, e in enumerate(events)
-        if e.path in fouls or e.request_id in ids or e.user_agent in texts or e.key_id in keys or e.route in fouls
-        or e.scope in texts or e.source in texts or e.client_ip in addresses
-    ]  # fmt: skip
+def _mark(told: Fields, name: str, clean: Callable[[str], bool], suspects: Array, foul: Array) -> None:
+    for i in np.flatnonzero(suspects).tolist():
+        if not clean(told.text(name, i)):
+            foul[i] = True
 
 
-def _fouls(texts: set[str], clean: Callable[[str], bool]) -> set[str]:
-    return {text for text in texts if not clean(text)}
-
-
-def _suspects(texts: Collection[str]) -> set[str]:
-    """The texts that `clean_path` may change: with a mark of `strip_query`, or as long a run as `_LONG` asks for.
-
-    One look at all of them together, since ids make most paths new: 0.1 us each where `clean_path` takes 2.
-    """
-    shapes = "\n".join(texts).encode().translate(_SHAPE)
-    if _RUN not in shapes and _MARK not in shapes:
-        return set()
-    lines = shapes.split(b"\n")
-    if len(lines) != len(texts):  # one of them holds a line feed
-        return set(texts)
-    return {text for text, shape in zip(texts, lines, strict=True) if _RUN in shape or _MARK in shape}
-
-
-def _clean_request_ids(lines: str) -> bool:
-    if "_" not in lines and _LINE_START.search(lines) is None:
-        return True
-    return all(map(_clean_request_id, lines.split("\n")))
+def _suspects(told: Fields, name: str) -> Array:
+    """The texts that `clean_path` may change: with a mark of `strip_query`, or as long a run as `_LONG` asks for."""
+    found = np.empty(len(told), np.uint8)
+    spans.shaped(*told.span(name), _SHAPE, SHORT_CHARS, found)
+    return found
 
 
 def scrub(event: Event) -> Event | str:
     """The event without any secret, or the reject reason "secret" where the key id is one.
 
-    Queries go always; a secret in path or route becomes `{secret}`; user agent, scope, source and request id that hold
-    one are blanked. A clean event comes back as the same object.
+    Queries go always; a secret in path or route becomes `{secret}`; any other field that holds one
+    is blanked. A clean event comes back as the same object.
     """
     if is_clean(event):
         return event
@@ -310,6 +285,9 @@ def scrub(event: Event) -> Event | str:
         user_agent=_or_blank(event.user_agent, _clean_text),
         scope=_or_blank(event.scope, _clean_text),
         source=_or_blank(event.source, _clean_text),
+        method=_or_blank(event.method, _clean_text),
+        outcome=event.outcome if _clean_text(event.outcome) else "unknown",
+        environment=_or_blank(event.environment, _clean_text),
         request_id=_or_blank(event.request_id, _clean_request_id),
         client_ip=_or_blank(event.client_ip, _clean_address),
     )

@@ -15,6 +15,7 @@ import numpy as np
 from detectors import DETECTORS
 from detectors.fuse import key_dtype, shared_dtype
 from pipeline import aggregate
+from pipeline.column import Coded, constant
 from pipeline.pages import Blobs, PagedArray
 from schemas.incident import Incident
 from schemas.key import Key
@@ -200,10 +201,12 @@ class State:
         self.identities.put(slot, identity)
         return slot
 
-    def declared_of(self, slots: Array) -> list[Key | None]:
+    def declared_of(self, slots: Array) -> Coded[Key | None]:
         """What the catalogue said of the keys in these slots; None of -1."""
         identity = self.identity
-        return [identity[slot].declared if slot >= 0 else None for slot in slots.tolist()]
+        used, codes = np.unique(slots, return_inverse=True)
+        declared = [identity[slot].declared if slot >= 0 else None for slot in used.tolist()]
+        return Coded(codes, declared) if any(declared) else constant(None, len(slots))
 
     def declare(self, slot: int, identity: Identity) -> None:
         """Copy what the catalogue says of a key into its record."""

@@ -31,7 +31,7 @@ from pipeline.core import Sides, Slice
 from pipeline.geo.provider import open_geo
 from pipeline.partitioner import PARTITIONERS
 from pipeline.rows import RowBuffer
-from pipeline.runners.start import spare_collections
+from pipeline.runners.start import settle_interpreter
 from pipeline.sinks.clickhouse import ClickHouseSink
 
 SLICE: Final = 1_000
@@ -120,7 +120,7 @@ async def _measure(parts: list[Slice], settings: load.Load, clickhouse: ClickHou
         steps.wrap(core)
     sink, done = ClickHouseSink(clickhouse), 0
     rows = RowBuffer(sink, 1.0, 1 << 40)
-    spare_collections()  # as the worker does
+    settle_interpreter()  # as the worker does
     with steps.functions():
         for part in parts:
             rows.add(cores[part.partition].process(part).rows)

@@ -24,9 +24,11 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.detector import EVENT
+from pipeline.column import constant
 from pipeline.config import Config
 from pipeline.enrich import Enricher
 from pipeline.evaluation.sources import Donor, Ints, Sources
+from pipeline.fields import fields_of
 from pipeline.formats import sees_of
 from pipeline.geo.provider import open_geo
 from schemas.event import OUTCOMES, Event
@@ -145,7 +147,7 @@ def _renamed(places: Array) -> Array:
 def _enrich(enricher: Enricher, fields: list[dict[str, str]]) -> Array:
     plain = {"key_id": "k", "ts_us": START_US, "status": 200, "outcome": "success", "request_id": "r"}
     events = [msgspec.convert(plain | each, Event) for each in fields]
-    return enricher.columns(events, [0] * len(events), [None] * len(events)).columns
+    return enricher.columns(fields_of(events), [0] * len(events), constant(None, len(events))).columns
 
 
 def _own_fields(table: Array, empty: Array) -> tuple[str, ...]:

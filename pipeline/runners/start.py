@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -73,7 +74,7 @@ async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
         sides = await parts.read_sides(config)
         measure.sides_read(sides)
         await compiling
-        spare_collections()
+        settle_interpreter()
         count = partitions_now(config)
         yield Ready(config, parts, producer, edges_of(config, epoch), rows, sides, epoch, partitions, health, count)
     finally:
@@ -88,8 +89,14 @@ YOUNG_OBJECTS: Final = 50_000
 makes some 10,000 that live as long as it does. Looks took 9 % of the worker's time, hardly 1 % with this."""
 
 
-def spare_collections() -> None:
-    """What is loaded now, compiler and libraries, is never garbage: no collection looks at it again."""
+SWITCH_S: Final = 0.000_5
+"""After how long a thread that computes lets another have the GIL. With Python's 5 ms a slice, which gives it up for
+every longer compiled function, waited so long for it each time while rows were encoded or a fetch was taken apart."""
+
+
+def settle_interpreter() -> None:
+    """Threads take turns sooner; what is loaded now, compiler and libraries, is never looked at by a collection."""
+    sys.setswitchinterval(SWITCH_S)
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, 20, 20)

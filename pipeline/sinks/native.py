@@ -22,7 +22,7 @@ import numpy as np
 from clickhouse_connect.datatypes.registry import get_from_name
 from clickhouse_connect.driver.insert import InsertContext
 
-from pipeline.column import Array, Coded, Column, coded, plain
+from pipeline.column import Array, Coded, Column, Texts, coded, plain
 
 MAPPED: Final = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96
 ADDRESS: Final = "FixedString(16)"
@@ -75,6 +75,8 @@ def _cast(numbers: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def _string(kind: str, column: Column) -> bytes:
+    if isinstance(column, Texts):
+        return bytes(column.raw.tobytes())
     if isinstance(column, Coded):
         few = column.distinct()
         return b"".join(map([_text(value) for value in few.values].__getitem__, few.codes.tolist()))

@@ -24,7 +24,7 @@ from detectors.detector import (
     OPERATION_READ,
     OPERATION_WRITE,
 )
-from pipeline.column import coded
+from pipeline.column import coded, constant
 from pipeline.declared import LIVE, TEST, Declarations
 from pipeline.geo.provider import Place
 from schemas.key import Key
@@ -42,8 +42,8 @@ def bits(key: Key | None, **event: Any) -> int:
         "country": "",
     } | event
     found = Declarations().bits(
-        [key], np.array([asked["live"]]), np.array([asked["does"]]), np.array([asked["ts_us"]]), [asked["scope"]],
-        [asked["address"]], coded([place(asked["country"])]),
+        coded([key]), np.array([asked["live"]]), np.array([asked["does"]]), np.array([asked["ts_us"]]),
+        coded([asked["scope"]]), coded([asked["address"]]), coded([place(asked["country"])]),
     )  # fmt: skip
     return int(found[0])
 
@@ -104,7 +104,8 @@ def test_keys_of_a_slice_do_not_disturb_each_other(names: list[str | None]) -> N
     keys = [declared[name] if name else None for name in names]
     n = len(names)
     found = Declarations().bits(
-        keys, np.zeros(n), np.full(n, OPERATION_WRITE), np.full(n, NOW_US), [""] * n, ["192.0.2.1"] * n,
+        coded(keys), np.zeros(n), np.full(n, OPERATION_WRITE), np.full(n, NOW_US), constant("", n),
+        constant("192.0.2.1", n),
         coded([place("RO")] * n),
     )  # fmt: skip
     expected = {"a": DECLARED_DECOY, "b": DECLARED_READ_ONLY, "c": DECLARED_COUNTRY, None: 0}
@@ -115,6 +116,8 @@ def test_a_key_that_is_declared_anew_is_judged_anew() -> None:
     declarations = Declarations()
     answers = []
     for key in (Key(key_id="k"), Key(key_id="k", decoy=True), Key(key_id="k")):
-        found = declarations.bits([key], np.zeros(1), np.zeros(1), np.zeros(1), [""], [""], coded([place("")]))
+        found = declarations.bits(
+            coded([key]), np.zeros(1), np.zeros(1), np.zeros(1), coded([""]), coded([""]), coded([place("")])
+        )
         answers.append(int(found[0]))
     assert answers == [0, DECLARED_DECOY, 0]

@@ -26,7 +26,9 @@ from detectors.detector import (
     NET_PRIVATE,
 )
 from pipeline import config
+from pipeline.column import coded
 from pipeline.enrich import Enricher, Table, mix64, request_hashes
+from pipeline.fields import fields_of
 from pipeline.geo.provider import DEMO_DB, open_geo
 from schemas.event import Event
 from schemas.key import BusinessHours, Key
@@ -45,7 +47,7 @@ def event(**changes: Any) -> Event:
 
 def enrich(*events: Event, declared: Sequence[Key | None] | None = None) -> Any:
     enricher = Enricher(GEO, sees_of)
-    return enricher.columns(events, range(len(events)), declared or [None] * len(events))
+    return enricher.columns(fields_of(events), range(len(events)), coded(declared or [None] * len(events)))
 
 
 def test_an_address_becomes_place_numbers_and_text() -> None:
@@ -159,10 +161,11 @@ ZONED = Key(key_id="z", time_zone="Asia/Kolkata", business_hours=BusinessHours()
 @given(st.lists(EVENTS, min_size=1, max_size=30), st.integers(0, 30), st.integers(1, 4))
 def test_neither_slices_nor_the_size_of_caches_change_a_record(events: list[Event], cut: int, rows: int) -> None:
     declared = [ZONED if at % 2 else None for at in range(len(events))]
-    whole = Enricher(GEO, sees_of).columns(events, range(len(events)), declared)
+    whole = Enricher(GEO, sees_of).columns(fields_of(events), range(len(events)), coded(declared))
     small = Enricher(GEO, sees_of, table_rows=rows)
     parts = [
-        small.columns(events[a:b], range(len(events))[a:b], declared[a:b]) for a, b in ((0, cut), (cut, len(events)))
+        small.columns(fields_of(events[a:b]), range(len(events))[a:b], coded(declared[a:b]))
+        for a, b in ((0, cut), (cut, len(events)))
     ]
     assert b"".join(part.columns.tobytes() for part in parts) == whole.columns.tobytes()
     assert [place for part in parts for place in part.places] == list(whole.places)
@@ -172,16 +175,17 @@ def test_neither_slices_nor_the_size_of_caches_change_a_record(events: list[Even
 @given(st.lists(st.text(max_size=128), min_size=1, max_size=20))
 def test_a_request_hash_does_not_depend_on_its_neighbours(ids: list[str]) -> None:
     events = [event(request_id=text) for text in ids]
-    together = request_hashes(events).tolist()
-    assert together == [request_hashes([each])[0] for each in events]
+    together = request_hashes(fields_of(events)).tolist()
+    assert together == [request_hashes(fields_of([each]))[0] for each in events]
     assert len(set(together)) == len(set(ids))
     assert 0 not in together
 
 
 def test_events_without_request_id_differ_by_all_that_they_say() -> None:
     events = [event(request_id="", position="a:1"), event(request_id="", position="a:2"), event(request_id="")]
-    assert len(set(request_hashes(events).tolist())) == 3
-    assert request_hashes(events[:1])[0] == request_hashes([event(request_id="", position="a:1")])[0]
+    assert len(set(request_hashes(fields_of(events)).tolist())) == 3
+    again = [event(request_id="", position="a:1")]
+    assert request_hashes(fields_of(events[:1]))[0] == request_hashes(fields_of(again))[0]
 
 
 def test_many_request_ids_do_not_collide_and_spread_over_all_bits() -> None:
@@ -214,7 +218,7 @@ def test_a_table_takes_over_what_is_asked_for_again_and_stays_bounded() -> None:
 
     table: Table[str, str] = Table(np.dtype([("n", "u4")]), work_out, 4)
     for keys in (["a", "bb", "ccc"], ["a", "dddd", "eeeee"], ["a", "bb"]):
-        rows, objects = table.find(keys)
+        rows, objects = table.find(coded(keys))
         assert rows["n"].tolist() == [len(key) for key in keys]
         assert list(objects) == [key.upper() for key in keys]
     assert asked == ["a", "bb", "ccc", "dddd", "eeeee"]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.column import coded
 from pipeline.hours import Hours, local_text, utc_hour
 from schemas.key import BusinessHours, Key
 
@@ -21,7 +22,7 @@ def seconds(text: str) -> int:
 
 
 def inside(key: Key, *times: str) -> list[int]:
-    clock = Hours().clock(np.array([seconds(time) for time in times]), [key] * len(times))
+    clock = Hours().clock(np.array([seconds(time) for time in times]), coded([key] * len(times)))
     return [int(each) for each in clock.in_hours]
 
 
@@ -62,7 +63,7 @@ def test_hours_over_midnight() -> None:
 
 @pytest.mark.parametrize("key", [office(time_zone=""), office(time_zone="No/Where"), office(business_hours=None), None])
 def test_what_is_not_declared_or_no_zone_is_minus_one(key: Key | None) -> None:
-    clock = Hours().clock(np.array([seconds("2026-01-05T12:00:00+00:00")] * 2), [key, office()])
+    clock = Hours().clock(np.array([seconds("2026-01-05T12:00:00+00:00")] * 2), coded([key, office()]))
     assert clock.in_hours.tolist() == [-1, 1]
 
 
@@ -73,7 +74,7 @@ def test_an_unknown_country_has_no_holidays() -> None:
 @given(st.sampled_from(ZONES), st.integers(946_684_800, 4_102_444_799))
 def test_the_local_hour_is_what_zoneinfo_says(zone: str, at_s: int) -> None:
     local = datetime.fromtimestamp(at_s, ZoneInfo(zone))
-    clock = Hours().clock(np.array([at_s]), [Key(key_id="k", time_zone=zone)])
+    clock = Hours().clock(np.array([at_s]), coded([Key(key_id="k", time_zone=zone)]))
     assert clock.local_hour.tolist() == [local.weekday() * 24 + local.hour]
 
 
@@ -88,7 +89,7 @@ def test_many_keys_come_and_go_and_each_keeps_its_own_zone() -> None:
     at = np.full(3000, seconds("2026-01-05T12:00:00+00:00"))
     for _ in range(3):
         keys = [Key(key_id=str(number), time_zone=ZONES[number % 2]) for number in range(3000)]
-        assert hours.clock(at, keys).local_hour.tolist() == [13, 7] * 1500
+        assert hours.clock(at, coded(keys)).local_hour.tolist() == [13, 7] * 1500
 
 
 def test_words_for_a_finding() -> None:

@@ -1,0 +1,242 @@
+"""Event v1 as it is usually written, read without a Python object per value: JSON to numbers and spans of text.
+
+Strict and partial: what is taken here is what msgspec makes of the same bytes (tests/pipeline/test_scan.py holds it to
+that). Whatever is less usual is left to msgspec, record by record: escapes, characters beyond ASCII, exponents, a
+member twice, nested values, a number or text out of its bounds, a key id that is not its record's key.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from detectors.compile import compiled, inlined
+from pipeline.spans import word
+from schemas.event import Event
+
+Array = np.ndarray[Any, Any]
+
+TEXTS: Final = (
+    "key_id", "client_ip", "method", "route", "path", "outcome", "user_agent", "environment", "scope", "request_id",
+    "source", "position",
+)  # fmt: skip
+"""The event's texts; position = the row of the spans."""
+WHOLE: Final = ("ts_us", "status", "bytes_in", "bytes_out", "v")
+"""The event's integers; position = the row of the numbers."""
+_NAMES: Final = (*TEXTS, *WHOLE, "latency_ms")
+assert set(_NAMES) == set(Event.__struct_fields__)
+
+_TYPES: Final = {each.name: each.type for each in msgspec.inspect.type_info(Event).fields}  # type: ignore[attr-defined]
+_LONGEST: Final = np.array([_TYPES[name].max_length for name in TEXTS], np.int64)
+_LEAST: Final = np.array([_TYPES[name].ge for name in WHOLE], np.int64)
+_MOST: Final = np.array([_TYPES[n].lt - 1 if _TYPES[n].lt is not None else _TYPES[n].le for n in WHOLE], np.int64)
+_MOST_LATENCY: Final = float(_TYPES["latency_ms"].le)
+_N_TEXTS: Final = len(TEXTS)
+_N_NAMES: Final = len(_NAMES)
+_LATENCY: Final = _NAMES.index("latency_ms")
+_KEY_ID: Final = TEXTS.index("key_id")
+_NEEDED: Final = 1 << _KEY_ID | 1 << _NAMES.index("ts_us")
+_UNKNOWN_NAME: Final = -2
+_TENS: Final = np.array([10.0**k for k in range(16)])
+_MOST_DIGITS: Final = 15
+"""Of a decimal number: so many are exact in 64 bits, and so is the power of ten that they are divided by."""
+_MOST_MEMBERS: Final = 64
+
+
+def _heads(names: tuple[str, ...], last: bool) -> Array:
+    """The first or last eight bytes of each name; of a shorter one all, zeros behind."""
+    raw = [name.encode() for name in names]
+    cut = [text[-8:] if last else text[:8] for text in raw]
+    return np.array([int.from_bytes(text.ljust(8, b"\0"), "little") for text in cut], np.uint64)
+
+
+assert max(map(len, _NAMES)) <= 16  # first and last eight bytes are all of it
+_NAME_HEADS: Final = _heads(_NAMES, last=False)
+_NAME_TAILS: Final = _heads(_NAMES, last=True)
+_NAME_LENGTHS: Final = np.array([len(name) for name in _NAMES], np.int64)
+
+_ONES: Final = np.uint64(0x0101010101010101)
+_HIGHS: Final = np.uint64(0x8080808080808080)
+_BLANKS: Final = np.uint64(0x2020202020202020)
+_QUOTES: Final = np.uint64(0x2222222222222222)
+_ESCAPES: Final = np.uint64(0x5C5C5C5C5C5C5C5C)
+_PLACES: Final = np.uint64(0x0001020304050607)
+
+
+@inlined
+def _skip(data: Array, at: int, end: int) -> int:
+    while at < end and (data[at] == 32 or data[at] == 10 or data[at] == 13 or data[at] == 9):
+        at += 1
+    return at
+
+
+@inlined
+def _text_end(data: Array, at: Any, end: int) -> int:
+    """Where the quote behind a plain text is; -1 where there is none, or the text is not plain.
+
+    Eight bytes at once: `odd` has the high bit of the first byte that is a quote, an escape, a control or beyond ASCII;
+    behind that it may have others. The product puts that byte's number into the highest eight bits.
+    """
+    while at < end:
+        part = word(data, at)
+        quote, escape = part ^ _QUOTES, part ^ _ESCAPES
+        odd = ((part - _BLANKS) & ~part | (quote - _ONES) & ~quote | (escape - _ONES) & ~escape | part) & _HIGHS
+        if odd != 0:
+            lowest = (odd & (~odd + np.uint64(1))) >> np.uint64(7)
+            at += np.int64((lowest * _PLACES) >> np.uint64(56))
+            return at if at < end and data[at] == 34 else -1
+        at += 8
+    return -1
+
+
+@inlined
+def _name(data: Array, at: int, length: int, guess: int) -> int:
+    """The member's index in `_NAMES`, or `_UNKNOWN_NAME`. `guess`: what it was in the record before."""
+    if length > 16 or length == 0:
+        return _UNKNOWN_NAME
+    head = word(data, at)
+    if length < 8:
+        head &= (np.uint64(1) << np.uint64(8 * length)) - np.uint64(1)
+    tail = word(data, at + length - 8) if length > 8 else head
+    for k in range(-1, _N_NAMES):
+        name = guess if k < 0 else k
+        if _NAME_LENGTHS[name] == length and _NAME_HEADS[name] == head and _NAME_TAILS[name] == tail:
+            return name
+    return _UNKNOWN_NAME
+
+
+@inlined
+def _whole(data: Array, at: Any, end: int) -> tuple[Any, int]:
+    """(number >= 0, where it ends or -1)"""
+    begin, value = at, np.int64(0)
+    while at < end and at - begin < 19 and 48 <= data[at] <= 57:
+        value = value * 10 + (np.int64(data[at]) - 48)
+        at += 1
+    digits = at - begin
+    if digits == 0 or digits > 18 or (digits > 1 and data[begin] == 48):
+        return 0, -1
+    if at < end and (data[at] == 46 or data[at] == 69 or data[at] == 101):  # . E e
+        return 0, -1
+    return value, at
+
+
+@inlined
+def _decimal(data: Array, at: int, end: int) -> tuple[float, int]:
+    """(number >= 0 of at most 15 digits, where it ends or -1); exact, since only one division rounds."""
+    begin, value, point = at, np.int64(0), -1
+    while at < end and at - begin <= 17 and (48 <= data[at] <= 57 or data[at] == 46):
+        if data[at] == 46:
+            if point >= 0 or at == begin:
+                return 0.0, -1
+            point = at
+        else:
+            value = value * 10 + (np.int64(data[at]) - 48)
+        at += 1
+    after = at - point - 1 if point >= 0 else 0
+    before = (point if point >= 0 else at) - begin
+    if before == 0 or before + after > _MOST_DIGITS or (point >= 0 and after == 0):
+        return 0.0, -1
+    if (before > 1 and data[begin] == 48) or (at < end and (data[at] == 69 or data[at] == 101)):
+        return 0.0, -1
+    return value / _TENS[after], at
+
+
+@inlined
+def _member(
+    data: Array, at: int, end: int, name: int, i: int, starts: Array, lengths: Array, whole: Array, latency: Array
+) -> int:
+    """Read the value of a member of record i; returns where it ends or -1."""
+    if at >= end:
+        return -1
+    if name < _N_TEXTS:
+        if data[at] != 34:
+            if name != _UNKNOWN_NAME:
+                return -1
+            _, stop = _whole(data, at, end)
+            return stop
+        stop = _text_end(data, at + 1, end)
+        if stop < 0:
+            return -1
+        if name != _UNKNOWN_NAME:
+            starts[name, i], lengths[name, i] = at + 1, stop - at - 1
+            if lengths[name, i] > _LONGEST[name]:
+                return -1
+        return stop + 1
+    if name == _LATENCY:
+        value, stop = _decimal(data, at, end)
+        latency[i] = value
+        return stop if value <= _MOST_LATENCY else -1
+    number, stop = _whole(data, at, end)
+    whole[name - _N_TEXTS, i] = number
+    return stop if _LEAST[name - _N_TEXTS] <= number <= _MOST[name - _N_TEXTS] else -1
+
+
+@compiled
+def _record(
+    data: Array, at: int, end: int, order: Array, i: int, starts: Array, lengths: Array, whole: Array, latency: Array
+) -> bool:
+    """Whether it is an event of the usual kind; order[k]: the member that came k-th before, as a guess."""
+    seen = 0
+    at = _skip(data, at, end)
+    if at >= end or data[at] != 123:
+        return False
+    for k in range(_MOST_MEMBERS):
+        at = _skip(data, at + 1, end)
+        if at >= end or data[at] != 34:
+            return False
+        stop = _text_end(data, at + 1, end)
+        if stop < 0:
+            return False
+        name = _name(data, at + 1, stop - at - 1, order[k])
+        if name >= 0:
+            if seen >> name & 1:
+                return False
+            seen |= 1 << name
+            order[k] = name
+        at = _skip(data, stop + 1, end)
+        if at >= end or data[at] != 58:
+            return False
+        at = _member(data, _skip(data, at + 1, end), end, name, i, starts, lengths, whole, latency)
+        if at < 0:
+            return False
+        at = _skip(data, at, end)
+        if at >= end or data[at] != 44:
+            break
+    if at >= end or data[at] != 125 or _skip(data, at + 1, end) != end:
+        return False
+    return seen & _NEEDED == _NEEDED
+
+
+@compiled
+def _is_key(data: Array, start: int, length: int, keys: Array, key_start: int, key_end: int) -> bool:
+    """Printable, without blanks, and the record's key."""
+    if length != key_end - key_start or length == 0:
+        return False
+    for k in range(length):
+        byte = data[start + k]
+        if byte != keys[key_start + k] or byte < 33 or byte > 126:
+            return False
+    return True
+
+
+@compiled
+def scan(
+    data: Array, ends: Array, keys: Array, key_ends: Array, latest_us: Array, origin: int,
+    starts: Array, lengths: Array, whole: Array, latency: Array, good: Array,
+) -> None:  # fmt: skip
+    """Records that lie one behind the other from `origin` on, as their keys do from 0 on.
+
+    starts, lengths: TEXTS x records, whole: WHOLE x records, filled with what a missing member means; latency: zeros.
+    latest_us: what an event's time may be at most. good[i] = 1 where record i was read; else its row means nothing.
+    """
+    order = np.zeros(_MOST_MEMBERS, np.int64)
+    for i in range(len(ends)):
+        begin = ends[i - 1] if i else origin
+        key_begin = key_ends[i - 1] if i else 0
+        good[i] = (
+            _record(data, begin, ends[i], order, i, starts, lengths, whole, latency)
+            and whole[0, i] <= latest_us[i]
+            and _is_key(data, starts[_KEY_ID, i], lengths[_KEY_ID, i], keys, key_begin, key_ends[i])
+        )

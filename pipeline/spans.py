@@ -1,0 +1,248 @@
+"""Texts as spans of one buffer: told apart, hashed, searched and packed without a Python object for each.
+
+A text is `data[start : start + length]`, UTF-8. `data` ends with `PADDING` bytes of nothing, so that words of eight
+bytes can be read at any place. numba's cache does not see a change of `word` in other files that call it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import numpy as np
+
+from detectors.compile import brief
+
+Array = np.ndarray[Any, Any]
+
+PADDING: Final = 16
+
+
+def buffer(texts: Iterable[bytes]) -> Array:
+    """These bytes one behind the other, and the padding."""
+    return np.frombuffer(bytearray().join((*texts, bytes(PADDING))), np.uint8)
+
+
+_MULTIPLY: Final = np.uint64(0x9E3779B97F4A7C15)
+_FIRST: Final = np.uint64(0xBF58476D1CE4E5B9)
+_SECOND: Final = np.uint64(0x94D049BB133111EB)
+_SLASH: Final = 47
+
+
+@brief
+def word(data: Array, at: int) -> Any:
+    """Eight bytes from `at` on, little-endian; LLVM makes one load of it."""
+    low = np.uint64(data[at]) | np.uint64(data[at + 1]) << np.uint64(8)
+    low |= np.uint64(data[at + 2]) << np.uint64(16) | np.uint64(data[at + 3]) << np.uint64(24)
+    low |= np.uint64(data[at + 4]) << np.uint64(32) | np.uint64(data[at + 5]) << np.uint64(40)
+    return low | np.uint64(data[at + 6]) << np.uint64(48) | np.uint64(data[at + 7]) << np.uint64(56)
+
+
+@brief
+def _head(data: Array, at: int, length: int) -> Any:
+    """The same where only `length` bytes are left: zeros behind them."""
+    if length >= 8:
+        return word(data, at)
+    return word(data, at) & ((np.uint64(1) << np.uint64(8 * length)) - np.uint64(1))
+
+
+@brief
+def _finalise(mixed: Any) -> Any:
+    """splitmix64's last steps."""
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * _FIRST
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * _SECOND
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+@brief
+def mix64(data: Array, starts: Array, lengths: Array, seeds: Array, hashes: Array) -> None:
+    """64 bits of each text (at most 8 x `seeds` bytes): splitmix64's finaliser on every word that is not 0, added up.
+
+    The same in every process: rows and state hold it. No cryptography: who can choose a text can repeat it as well.
+    """
+    for i in range(len(starts)):
+        start, length = starts[i], lengths[i]
+        mixed = np.uint64(0)
+        for k in range((length + 7) >> 3):
+            part = _head(data, start + 8 * k, length - 8 * k)
+            if part != 0:
+                mixed += _finalise(part ^ seeds[k])
+        hashes[i] = _finalise(mixed + np.uint64(length))
+
+
+@brief
+def _hash(data: Array, start: int, length: int, seed: Any) -> Any:
+    mixed = seed ^ np.uint64(length)
+    for k in range((length + 7) >> 3):
+        mixed = (mixed ^ _head(data, start + 8 * k, length - 8 * k)) * _MULTIPLY
+        mixed ^= mixed >> np.uint64(29)
+    return _finalise(mixed)
+
+
+@brief
+def _same(data: Array, one: int, other: int, length: int) -> bool:
+    for k in range((length + 7) >> 3):
+        if _head(data, one + 8 * k, length - 8 * k) != _head(data, other + 8 * k, length - 8 * k):
+            return False
+    return True
+
+
+@brief
+def distinct(data: Array, starts: Array, lengths: Array, seed: Any, index: Array, codes: Array, firsts: Array) -> int:
+    """Number the different texts in the order of their first places; returns how many there are.
+
+    index: zeroed int32, a power of two, at least twice as long as `starts`. codes: of each text. firsts: by code.
+    seed: what nobody outside knows, or texts could be chosen that make this slow; codes do not depend on it.
+    """
+    mask = np.uint64(len(index) - 1)
+    n = 0
+    for i in range(len(starts)):
+        start, length = starts[i], lengths[i]
+        spot = _hash(data, start, length, seed) & mask
+        while index[spot] != 0:
+            first = firsts[index[spot] - 1]
+            if lengths[first] == length and _same(data, start, starts[first], length):
+                break
+            spot = (spot + np.uint64(1)) & mask
+        if index[spot] == 0:
+            firsts[n] = i
+            n += 1
+            index[spot] = n
+        codes[i] = index[spot] - 1
+    return n
+
+
+@brief
+def shaped(data: Array, starts: Array, lengths: Array, shapes: Array, run: int, found: Array) -> bool:
+    """found[i] = 1: text i holds a byte of shape 2, or `run` of shape 1 in a row. Returns whether any does."""
+    some = False
+    for i in range(len(starts)):
+        found[i] = 0
+        so_far = 0
+        for at in range(starts[i], starts[i] + lengths[i]):
+            shape = shapes[data[at]]
+            so_far = so_far + 1 if shape == 1 else 0
+            if shape == 2 or so_far == run:
+                found[i] = 1
+                some = True
+                break
+    return some
+
+
+@brief
+def holds(data: Array, starts: Array, lengths: Array, sought: int, heads: Array, found: Array) -> bool:
+    """found[i] = 1: text i holds the byte, or begins with one of `heads` (three bytes each). Returns whether any."""
+    some = False
+    for i in range(len(starts)):
+        found[i] = 0
+        for at in range(starts[i], starts[i] + lengths[i]):
+            if data[at] == sought:
+                found[i] = 1
+        if lengths[i] >= 3:
+            head = word(data, starts[i]) & np.uint64(0xFFFFFF)
+            for known in heads:
+                if known == head:
+                    found[i] = 1
+        some = some or found[i] == 1
+    return some
+
+
+@brief
+def gather(data: Array, starts: Array, lengths: Array, out: Array) -> None:
+    """The texts one behind the other."""
+    to = 0
+    for i in range(len(starts)):
+        for k in range(lengths[i]):
+            out[to + k] = data[starts[i] + k]
+        to += lengths[i]
+
+
+@brief
+def pack(data: Array, starts: Array, lengths: Array, out: Array) -> int:
+    """Each text behind its length as LEB128, one after the other; returns the bytes. `out`: lengths + 5 each."""
+    at = 0
+    for i in range(len(starts)):
+        left = lengths[i]
+        while left > 127:
+            out[at] = left & 127 | 128
+            left >>= 7
+            at += 1
+        out[at] = left
+        at += 1
+        for k in range(starts[i], starts[i] + lengths[i]):
+            out[at] = data[k]
+            at += 1
+    return at
+
+
+@brief
+def number(prefix: Array, numbers: Array, out: Array) -> int:
+    """As `pack`, of texts that are a prefix and a number >= 0; the whole has at most 127 bytes. Returns the bytes."""
+    at = 0
+    for value in numbers:
+        digits = 1
+        left = value
+        while left > 9:
+            left //= 10
+            digits += 1
+        out[at] = len(prefix) + digits
+        at += 1
+        for byte in prefix:
+            out[at] = byte
+            at += 1
+        for k in range(digits):
+            out[at + digits - 1 - k] = 48 + value % 10
+            value //= 10
+        at += digits
+    return at
+
+
+@brief
+def _digits_end(data: Array, at: int, end: int) -> int:
+    while at < end and 48 <= data[at] <= 57:
+        at += 1
+    return at
+
+
+@brief
+def _is_uuid(data: Array, at: int) -> bool:
+    for k in range(36):
+        byte = data[at + k]
+        if k == 8 or k == 13 or k == 18 or k == 23:
+            if byte != 45:
+                return False
+        elif not (48 <= byte <= 57 or 65 <= byte <= 70 or 97 <= byte <= 102):
+            return False
+    return True
+
+
+@brief
+def shorten(data: Array, starts: Array, lengths: Array, out: Array, begins: Array, sizes: Array) -> int:
+    """Paths with `{id}` for a segment of digits and `{uuid}` for a UUID; returns the bytes written.
+
+    Such segments are new with nearly every event; what else a template leaves out, `routes.template` finds.
+    out: three times the bytes, six for each text, and the padding.
+    """
+    to = 0
+    for i in range(len(starts)):
+        begins[i] = to
+        at, end = starts[i], starts[i] + lengths[i]
+        while at < end:
+            byte = data[at]
+            out[to] = byte
+            to += 1
+            at += 1
+            if byte != _SLASH:
+                continue
+            stop = _digits_end(data, at, end)
+            if stop > at and (stop == end or data[stop] == _SLASH):
+                out[to], out[to + 1], out[to + 2], out[to + 3] = 123, 105, 100, 125
+                to += 4
+                at = stop
+            elif at + 36 <= end and (at + 36 == end or data[at + 36] == _SLASH) and _is_uuid(data, at):
+                out[to], out[to + 1], out[to + 2] = 123, 117, 117
+                out[to + 3], out[to + 4], out[to + 5] = 105, 100, 125
+                to += 6
+                at += 36
+        sizes[i] = to - begins[i]
+    return to
