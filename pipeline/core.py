@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from pipeline.column import Columns
 from pipeline.pages import Blobs, PagedArray
 from schemas.incident import Incident
+
+TICK_HEADER: Final = "keywatch-tick"
 
 
 @dataclass(frozen=True, slots=True)

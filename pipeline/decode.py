@@ -8,16 +8,17 @@ flood slows them little (tests/bench/rejects.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 
-from pipeline import fields, secrets, spans
+from pipeline import fields, secrets
 from pipeline.core import Reject, Slice
 from pipeline.fields import Events, Fields
+from pipeline.records import flat
 from pipeline.scan import scan
 from schemas.event import MAX_EVENT_BYTES, Event
 
@@ -59,31 +60,22 @@ def decode(batch: Slice) -> Decoded:
 
 
 def _scanned(batch: Slice) -> tuple[Fields, Array]:
-    """(all records, which of them `scan` could read); the rows of the others say nothing."""
-    values, keys = _in_bounds(batch), batch.keys
-    if None in keys:
-        keys = [key or b"" for key in keys]
-    told = fields.empty(spans.buffer((fields.ORIGIN, *values)), len(values))
+    """(all records, which of them `scan` could read); the rows of the others say nothing.
+
+    Ticks and what is too large to be parsed are not even looked at.
+    """
+    values, keys = flat(batch.values), flat(batch.keys)
+    told = fields.empty(values.data, len(values))
+    sizes = np.where(values.lengths <= MAX_EVENT_BYTES, np.maximum(values.lengths, 0), 0)
+    sizes[list(batch.ticks)] = 0
     records_us = np.asarray(batch.timestamps_ms, np.int64) * 1000
     latest_us = np.where(records_us < 0, np.iinfo(np.int64).max, records_us + CLOCK_SKEW_US)
     good = np.zeros(len(values), np.bool_)
     scan(
-        told.data, _ends(values) + len(fields.ORIGIN), spans.buffer(keys),  # type: ignore[arg-type]
-        _ends(keys), latest_us, len(fields.ORIGIN), told.starts, told.lengths, told.whole, told.latency_ms, good,
+        values.data, values.starts, values.starts + sizes, keys.data, keys.starts, keys.lengths, latest_us,
+        told.starts, told.lengths, told.whole, told.latency_ms, good,
     )  # fmt: skip
     return told, good
-
-
-def _ends(texts: Sequence[bytes | None]) -> Array:
-    return np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))  # type: ignore[arg-type]
-
-
-def _in_bounds(batch: Slice) -> Sequence[bytes]:
-    """The values; nothing for ticks and for what is too large to be parsed."""
-    values, ticks = batch.values, batch.ticks
-    if ticks or None in values or max(map(len, values)) > MAX_EVENT_BYTES:  # type: ignore[arg-type]
-        return [b"" if v is None or i in ticks or len(v) > MAX_EVENT_BYTES else v for i, v in enumerate(values)]
-    return values  # type: ignore[return-value]
 
 
 def _judged(batch: Slice, told: Fields, good: Array) -> Decoded:

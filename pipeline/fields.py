@@ -21,7 +21,7 @@ Array = np.ndarray[Any, Any]
 
 DEFAULTS: Final = {name: getattr(Event(key_id="-", ts_us=0), name) for name in (*TEXTS, *WHOLE)}
 ORIGIN: Final = b"".join(DEFAULTS[name].encode() for name in TEXTS if name != "key_id")
-"""What stands at the beginning of every buffer: the texts that a missing member means."""
+"""What stands at the end of a buffer of records: the texts that a missing member means."""
 AT: Final = {name: column for column, name in enumerate(TEXTS)}
 """Row of each text in the spans."""
 _SEED: Final = np.uint64(int.from_bytes(os.urandom(8), "little"))
@@ -141,10 +141,15 @@ def fields_of(events: Sequence[Event]) -> Fields:
     return Fields(spans.buffer(raw), starts, lengths.reshape(starts.shape), whole, latency)
 
 
+def buffer(texts: Sequence[bytes]) -> Array:
+    """These bytes one behind the other, and ORIGIN."""
+    return spans.buffer((*texts, ORIGIN))
+
+
 def empty(data: Array, n: int) -> Fields:
-    """n events that say nothing, of a buffer that begins with ORIGIN: to be filled."""
+    """n events that say nothing, of what `buffer` made: to be filled."""
     starts, lengths = np.zeros((len(TEXTS), n), np.int64), np.zeros((len(TEXTS), n), np.int64)
-    begin = 0
+    begin = len(data) - spans.PADDING - len(ORIGIN)
     for name in TEXTS[1:]:
         starts[AT[name]], lengths[AT[name]] = begin, len(DEFAULTS[name])
         begin += len(DEFAULTS[name])

@@ -115,7 +115,7 @@ class KeyCore:
         """Judge one slice that starts at or after `next_offset`."""
         effects = Effects()
         batch = batch.since(self.next_offset)
-        if not batch.offsets:
+        if not len(batch.offsets):
             return effects
         decoded = self._ours(batch, decode(batch))
         check(self._state.meta, self._config.worker, self.partition, len(batch.offsets), decoded.rejects)

@@ -210,9 +210,9 @@ def _record(
 
 
 @compiled
-def _is_key(data: Array, start: int, length: int, keys: Array, key_start: int, key_end: int) -> bool:
+def _is_key(data: Array, start: int, length: int, keys: Array, key_start: int, key_length: int) -> bool:
     """Printable, without blanks, and the record's key."""
-    if length != key_end - key_start or length == 0:
+    if length != key_length or length == 0:
         return False
     for k in range(length):
         byte = data[start + k]
@@ -223,20 +223,18 @@ def _is_key(data: Array, start: int, length: int, keys: Array, key_start: int, k
 
 @compiled
 def scan(
-    data: Array, ends: Array, keys: Array, key_ends: Array, latest_us: Array, origin: int,
+    data: Array, begins: Array, ends: Array, keys: Array, key_begins: Array, key_lengths: Array, latest_us: Array,
     starts: Array, lengths: Array, whole: Array, latency: Array, good: Array,
 ) -> None:  # fmt: skip
-    """Records that lie one behind the other from `origin` on, as their keys do from 0 on.
+    """Record i is `data[begins[i] : ends[i]]`, its key `keys[key_begins[i] :]` with that length.
 
     starts, lengths: TEXTS x records, whole: WHOLE x records, filled with what a missing member means; latency: zeros.
     latest_us: what an event's time may be at most. good[i] = 1 where record i was read; else its row means nothing.
     """
     order = np.zeros(_MOST_MEMBERS, np.int64)
     for i in range(len(ends)):
-        begin = ends[i - 1] if i else origin
-        key_begin = key_ends[i - 1] if i else 0
         good[i] = (
-            _record(data, begin, ends[i], order, i, starts, lengths, whole, latency)
+            _record(data, begins[i], ends[i], order, i, starts, lengths, whole, latency)
             and whole[0, i] <= latest_us[i]
-            and _is_key(data, starts[_KEY_ID, i], lengths[_KEY_ID, i], keys, key_begin, key_ends[i])
+            and _is_key(data, starts[_KEY_ID, i], lengths[_KEY_ID, i], keys, key_begins[i], key_lengths[i])
         )

@@ -71,6 +71,91 @@ def mix64(data: Array, starts: Array, lengths: Array, seeds: Array, hashes: Arra
 
 
 @brief
+def _varint(data: Array, at: int, end: int) -> tuple[Any, int]:
+    """(zigzag number of at most 64 bits, where it ends or -1)"""
+    raw = np.uint64(0)
+    for k in range(10):
+        if at >= end:
+            return np.int64(0), -1
+        byte = np.uint64(data[at])
+        at += 1
+        raw |= (byte & np.uint64(127)) << np.uint64(7 * k)
+        if byte < 128:
+            return np.int64(raw >> np.uint64(1)) ^ -np.int64(raw & np.uint64(1)), at
+    return np.int64(0), -1
+
+
+@brief
+def _nullable(data: Array, at: int, end: int) -> tuple[Any, int, int]:
+    """(length, -1 for null, where it begins, where it ends or -1)"""
+    length, at = _varint(data, at, end)
+    stop = at + max(length, 0)
+    if at < 0 or length < -1 or stop > end:
+        return np.int64(-1), at, -1
+    return length, at, stop
+
+
+@brief
+def _is_tick(data: Array, start: int, length: int, tick: Array) -> bool:
+    if length != len(tick):
+        return False
+    same = True
+    for k in range(length):
+        same = same and data[start + k] == tick[k]
+    return same
+
+
+@brief
+def _headers(data: Array, at: int, end: int, tick: Array, ticks: Array, i: int) -> int:
+    """Read over the headers of a record; ticks[i] = 1 where one is named `tick`. Returns where they end or -1."""
+    count, at = _varint(data, at, end)
+    if at < 0 or count < 0:
+        return -1
+    for _ in range(count):
+        length, start, at = _nullable(data, at, end)
+        if at < 0 or length < 0:
+            return -1
+        if _is_tick(data, start, length, tick):
+            ticks[i] = 1
+        _, _, at = _nullable(data, at, end)
+        if at < 0:
+            return -1
+    return at
+
+
+@brief
+def unpack(
+    data: Array, at: int, base_offset: int, first_ms: int, appended_ms: int, tick: Array, offsets: Array,
+    times_ms: Array, key_starts: Array, key_lengths: Array, value_starts: Array, value_lengths: Array, ticks: Array,
+) -> bool:  # fmt: skip
+    """The records of one of Kafka's batches (v2) from `at` to the end of `data`; False where they don't fill it.
+
+    Source: Kafka, clients/.../record/DefaultRecord.java. appended_ms: time of all of them, -1: each has its own.
+    """
+    for i in range(len(offsets)):
+        length, at = _varint(data, at, len(data))
+        end = at + length
+        if at < 0 or length < 1 or end > len(data):
+            return False
+        delta_ms, at = _varint(data, at + 1, end)  # behind the attributes
+        if at < 0:
+            return False
+        delta, at = _varint(data, at, end)
+        if at < 0:
+            return False
+        times_ms[i] = appended_ms if appended_ms >= 0 else first_ms + delta_ms
+        offsets[i] = base_offset + delta
+        key_lengths[i], key_starts[i], at = _nullable(data, at, end)
+        if at < 0:
+            return False
+        value_lengths[i], value_starts[i], at = _nullable(data, at, end)
+        if at < 0 or _headers(data, at, end, tick, ticks, i) != end:
+            return False
+        at = end
+    return at == len(data)
+
+
+@brief
 def _hash(data: Array, start: int, length: int, seed: Any) -> Any:
     mixed = seed ^ np.uint64(length)
     for k in range((length + 7) >> 3):

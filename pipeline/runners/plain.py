@@ -21,6 +21,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from pipeline.config import Config
 from pipeline.errors import Fatal
 from pipeline.faults import reach
+from pipeline.records import of_records
 from pipeline.runners.parts import Parts, production_parts
 from pipeline.runners.shell import Shell, end_process, guarded
 from pipeline.runners.slices import FETCH_WAIT_MS, Positions, cut
@@ -123,7 +124,7 @@ class PlainWorker:
         """Whatever assignment these records were fetched in: whether they go on from the state is told by offsets."""
         start = self._positions.after(before, number, records[-1].offset + 1)
         breaks = before.get(number, 0)
-        for fetched in cut(self.config.topics.requests, number, records, start, self.config, breaks):
+        for fetched in cut(self.config.topics.requests, number, of_records(records), start, self.config, breaks):
             if number not in self.shell.owned:
                 return  # not loaded yet: `load` sets the position after this
             seek = await self.shell.handle(fetched, breaks == self._positions.breaks(number))

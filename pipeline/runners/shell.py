@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
-from pipeline.core import Core, Effects, Sides, Slice
+from pipeline.core import TICK_HEADER, Core, Effects, Sides, Slice
 from pipeline.emit import Emitter
 from pipeline.errors import Fatal, Retry
 from pipeline.faults import reach
@@ -349,7 +349,6 @@ class Shell:
 
 
 TICK_S: Final = 60.0
-TICK_HEADER: Final = "keywatch-tick"
 SIDES_S: Final = 10.0
 
 

@@ -1,7 +1,7 @@
 """The transport: Faust's aiokafka consumer, made to yield one message for all records of a fetch (a slice).
 
 What is overridden, and why (reference/mechanisms.md, section 2; every name is pinned in tests/contracts):
- - `getmany` cuts what one fetch brought of the request topic into slices; other topics stay per message.
+ - `getmany` cuts what one fetch brought of the request topic into slices (`batches.py`); others stay per message.
  - offsets: nothing is acked. `_new_offset` is what the last acknowledged manifest covers, `_add_gap` does nothing.
  - Faust loses slices at the end of a recovery and drops by its own read offset. So every slice says from where on the
    log before it is known to be empty; `Shell.handle` asks for a seek if that does not reach back to the state.
@@ -15,22 +15,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, zip_longest
-from typing import Any, Final, Protocol
+from itertools import zip_longest
+from typing import Any, Final
 
 import faust
+import numpy as np
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from pipeline.config import Config
-from pipeline.core import Slice
 from pipeline.faults import reach
-from pipeline.runners.shell import TICK_HEADER, Fetched
+from pipeline.records import Records
+from pipeline.runners.batches import install, joined
+from pipeline.runners.shell import Fetched
 from pipeline.sinks.kafka import fetched_highwaters
 
 log = logging.getLogger(__name__)
@@ -45,46 +46,23 @@ partition that is at its end (the pages topic's always are) therefore holds up a
 """
 
 
-class Record(Protocol):
-    """What of aiokafka's ConsumerRecord is used."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
-
-
 def cut(
-    topic: str, partition: int, records: Sequence[Record], start: int | None, config: Config, breaks: int = 0
+    topic: str, partition: int, records: Records, start: int | None, config: Config, breaks: int = 0
 ) -> Iterator[Fetched]:
     """Slices of at most slice_events records and about slice_bytes bytes; one record alone may be larger.
 
     `start`: the log holds nothing in [start, first record); None if that isn't known.
     """
     most, most_bytes = config.worker.slice_events, config.worker.slice_bytes
-    after = records[0].offset if start is None else start
-    bytes_to = list(accumulate([len(r.value or b"") + len(r.key or b"") for r in records], initial=0))
+    after = int(records.offsets[0]) if start is None else start
+    bytes_to = np.concatenate([[0], np.cumsum(records.sizes())])
     begin = 0
     while begin < len(records):
-        end = min(begin + most, bisect_right(bytes_to, bytes_to[begin] + most_bytes) - 1)
-        some = records[begin : max(end, begin + 1)]
-        yield Fetched(to_slice(topic, partition, some), after, breaks)
-        after, begin = some[-1].offset + 1, begin + len(some)
-
-
-def to_slice(topic: str, partition: int, records: Sequence[Record]) -> Slice:
-    """Records by column."""
-    ticks = [i for i, r in enumerate(records) if r.headers and any(name == TICK_HEADER for name, _ in r.headers)]
-    return Slice(
-        topic,
-        partition,
-        [r.offset for r in records],
-        [r.key for r in records],
-        [r.value for r in records],
-        [r.timestamp for r in records],
-        frozenset(ticks),
-    )
+        fits = int(np.searchsorted(bytes_to, bytes_to[begin] + most_bytes, side="right")) - 1
+        end = max(min(begin + most, fits), begin + 1)
+        some = records.part(topic, partition, begin, end)
+        yield Fetched(some, after, breaks)
+        after, begin = some.next, end
 
 
 def in_turns(lines: Sequence[Iterator[ConsumerMessage]]) -> Iterator[ConsumerMessage]:
@@ -227,7 +205,7 @@ class SliceConsumer(driver.Consumer):
             yield from (self._to_message(tp, record) for record in batch)
             return
         start = self.positions.after(before, tp.partition, batch[-1].offset + 1)
-        for fetched in cut(tp.topic, tp.partition, batch, start, self.config, before.get(tp.partition, 0)):
+        for fetched in cut(tp.topic, tp.partition, joined(batch), start, self.config, before.get(tp.partition, 0)):
             yield self._slice_message(tp, fetched)
 
     def _slice_message(self, tp: TP, fetched: Fetched) -> ConsumerMessage:
@@ -316,6 +294,7 @@ def transport_of(
     class Transport(driver.Transport):
         pass
 
+    install(config.topics.requests)
     Consumer.config, Consumer.cover, Consumer.polled = config, staticmethod(cover), staticmethod(polled)
     Transport.Consumer = Consumer
     return Transport(app.conf.broker, app)

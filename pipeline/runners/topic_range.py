@@ -16,8 +16,8 @@ from aiokafka import TopicPartition
 
 from pipeline.catalogue import Catalogue, read_catalogue
 from pipeline.config import Config, Kafka
+from pipeline.core import TICK_HEADER
 from pipeline.errors import ConfigError
-from pipeline.runners.shell import TICK_HEADER
 from pipeline.sinks.kafka import fetched_highwaters, side_consumer
 from pipeline.sinks.topics import partitions_of, topic_id
 

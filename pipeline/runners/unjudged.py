@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from aiokafka import TopicPartition
 
 from pipeline.config import Kafka
-from pipeline.runners.shell import TICK_HEADER
+from pipeline.core import TICK_HEADER
 from pipeline.sinks.kafka import fetched_highwaters, side_consumer
 
 POLL_MS: Final = 200

@@ -13,6 +13,7 @@ import inspect
 from importlib.metadata import version
 from typing import Any, Final
 
+import faust
 import pytest
 
 RELIED_ON: Final = {
@@ -45,7 +46,12 @@ RELIED_ON: Final = {
     "mode.utils.queues:FlowControlEvent": "resume suspend clear acquire is_active",
     "mode.services:Service": "crash _crash stop",
     "aiokafka.consumer.consumer:AIOKafkaConsumer": "seek getmany position highwater commit",
-    "aiokafka.consumer.fetcher:Fetcher": "fetched_records seek_to",
+    "aiokafka.consumer.fetcher:Fetcher": "fetched_records seek_to _proc_fetch_request",
+    "aiokafka.consumer.fetcher:PartitionRecords": (
+        "__init__ __next__ _unpack_records _consume_aborted_up_to _contains_abort_marker"
+    ),
+    "aiokafka.record.memory_records:_MemoryRecordsPy": "_cache_next next_batch",
+    "aiokafka.record.default_records:_DefaultRecordBatchPy": "__init__ _maybe_uncompress validate_crc",
     "aiokafka.consumer.fetcher:FetchResult": "check_assignment getall",
     "aiokafka.consumer.group_coordinator:GroupCoordinator": "_on_join_prepare _on_join_complete",
     "aiokafka.producer.producer:AIOKafkaProducer": "send send_and_wait create_batch send_batch",
@@ -136,6 +142,17 @@ SOURCES: Final[dict[str, str]] = {
     "aiokafka.consumer.fetcher:Fetcher.seek_to": "2913583d0b",
     "aiokafka.consumer.fetcher:FetchResult.check_assignment": "8793eb3cc5",
     "aiokafka.consumer.fetcher:FetchResult.getall": "6c870fc159",
+    "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request": "a0d0a01970",
+    "aiokafka.consumer.fetcher:PartitionRecords.__init__": "8f8e834af0",
+    "aiokafka.consumer.fetcher:PartitionRecords.__next__": "225c53d29b",
+    "aiokafka.consumer.fetcher:PartitionRecords._unpack_records": "f0889f4c0a",
+    "aiokafka.consumer.fetcher:PartitionRecords._consume_aborted_up_to": "f87d85eb38",
+    "aiokafka.consumer.fetcher:PartitionRecords._contains_abort_marker": "5c3bf8d774",
+    "aiokafka.record.memory_records:_MemoryRecordsPy._cache_next": "192353276f",
+    "aiokafka.record.memory_records:_MemoryRecordsPy.next_batch": "52e9472595",
+    "aiokafka.record.default_records:_DefaultRecordBatchPy.__init__": "487743fab0",
+    "aiokafka.record.default_records:_DefaultRecordBatchPy._maybe_uncompress": "b9281d8b72",
+    "aiokafka.record.default_records:_DefaultRecordBatchPy.validate_crc": "61d85942a4",
     "aiokafka.consumer.group_coordinator:GroupCoordinator._on_join_prepare": "ab2550e5b4",
     "aiokafka.consumer.group_coordinator:GroupCoordinator._on_join_complete": "03f43373ac",
     "aiokafka.producer.producer:AIOKafkaProducer.send": "2fc113eed1",
@@ -249,3 +266,8 @@ if __name__ == "__main__":
 
     for relied, digest in all_hashes().items():
         sys.stdout.write(f'    "{relied}": "{digest}",\n')
+
+
+def test_faust_takes_all_that_a_fetch_brought_at_once() -> None:
+    """`Batches` counts a batch as one record: with a bound per poll aiokafka would bound batches instead."""
+    assert faust.App("x").conf.broker_max_poll_records is None

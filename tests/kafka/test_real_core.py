@@ -11,12 +11,11 @@ import msgspec
 import pytest
 
 from pipeline.column import plain
-from pipeline.config import Config, Worker
 from pipeline.core import Rows, Sides
 from pipeline.faults import KILLED
 from pipeline.flow import open_core
+from pipeline.records import of_records
 from pipeline.rows import append_rows
-from pipeline.runners.slices import cut
 from pipeline.sinks.kafka import Producer
 from pipeline.sinks.topics import topic_id
 from tests.kafka.deployment import DRAIN_S, PARTITIONS, Deployment, read_topic
@@ -78,8 +77,7 @@ def clean_rows(deployment: Deployment) -> tuple[set[bytes], Rows]:
         mine = [r for r in records if r.partition == number]
         if mine:
             core = open_core(number, deployment.config, Sides(catalogue(), GEO, "test"), epoch, PARTITIONS)
-            (whole,) = cut("", number, mine, None, Config(worker=Worker(slice_events=len(mine), slice_bytes=1 << 30)))
-            effects = core.process(whole.records)
+            effects = core.process(of_records(mine).part("", number, 0, len(mine)))
             incidents |= {msgspec.json.encode(incident) for incident in effects.incidents}
             append_rows(rows, effects.rows)
             append_rows(rows, core.due_rows())

@@ -18,10 +18,10 @@ from aiokafka import TopicPartition
 from aiokafka.errors import TopicAuthorizationFailedError
 
 from pipeline.config import ClickHouse, Config, Kafka, Secret
+from pipeline.core import TICK_HEADER
 from pipeline.doctor import check_kafka
 from pipeline.errors import Fatal
 from pipeline.manifest import Key, key_bytes
-from pipeline.runners.shell import TICK_HEADER
 from pipeline.sinks.kafka import Producer, committed_offsets, fetched_highwaters, side_consumer
 from pipeline.sinks.topics import ensure_topics
 from tests.clickhouse_front import clickhouse, front  # noqa: F401

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from pipeline.config import Config
+from pipeline.core import TICK_HEADER
 from pipeline.ports import Headers
 from pipeline.recover import load
-from pipeline.runners.shell import TICK_HEADER
 from pipeline.sinks.kafka import stage
 from schemas.incident import Incident
 from tests.simulation.loop import Clock

@@ -18,8 +18,8 @@ from pipeline.core import Core, Effects, Sides, Slice
 from pipeline.flow import KeyCore
 from pipeline.geo.provider import Place
 from pipeline.partitioner import PARTITIONERS
+from pipeline.records import of_records
 from pipeline.recover import fill
-from pipeline.runners.slices import to_slice
 from schemas.key import Key
 from tests.pipeline.counting_core import CountingCore
 from tests.pipeline.log_of_requests import GEO, Declared, log
@@ -150,7 +150,8 @@ def clean_pass(load_: Load, broker: Broker, judged: Judged) -> Truth:
         core = load_.open_core(number, load_.config, load_.sides_of(int((versions or ["v0"])[0][1:])), TOPIC_EPOCH, 2)
         for version, run in groupby(zip(versions, records, strict=True), key=lambda pair: pair[0]):
             _take(truth, core.adopt(load_.sides_of(int(version[1:]))))
-            effects = core.process(to_slice("api.requests", number, [record for _, record in run]))
+            some = of_records([record for _, record in run])
+            effects = core.process(some.part("api.requests", number, 0, len(some)))
             truth.incidents |= {(i.incident_id, i.revision): msgspec.json.encode(i) for i in effects.incidents}
             truth.rejects.setdefault(number, []).extend(reject.offset for reject in effects.rejects)
             _take(truth, effects.rows)

@@ -18,10 +18,11 @@ from pipeline.core import Sides
 from pipeline.errors import Fatal, Retry
 from pipeline.health import Health
 from pipeline.ports import Columns, Headers
+from pipeline.records import of_records
 from pipeline.runners.lanes import Lanes
 from pipeline.runners.parts import OpenCore, Parts
 from pipeline.runners.shell import Fetched, Shell
-from pipeline.runners.slices import Positions, to_slice
+from pipeline.runners.slices import Positions
 from pipeline.runners.start import Edges, Ready
 from tests.simulation.broker import Broker
 from tests.simulation.loop import Inline, StepLoop
@@ -282,9 +283,8 @@ class Process:
         self.position[partition] = records[-1].offset + 1
         known = self.positions.after(before, partition, self.position[partition])
         after = records[0].offset if known is None else known
-        fetched = Fetched(
-            to_slice(self.config.topics.requests, partition, records), after, self.positions.breaks(partition)
-        )
+        whole = of_records(records).part(self.config.topics.requests, partition, 0, len(records))
+        fetched = Fetched(whole, after, self.positions.breaks(partition))
         for _ in range(0 if lost else 2 if twice else 1):
             self.in_flight[partition] = self.in_flight.get(partition, 0) + 1
             self.spawn(self.lanes.put(partition, (self.generation, fetched)))

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import Config, Worker
-from pipeline.runners.shell import TICK_HEADER
+from pipeline.core import TICK_HEADER
+from pipeline.records import of_records
 from pipeline.runners.slices import NoReadOffsets, PassThrough, Positions, SliceConsumer, cut, in_turns
 
 
@@ -46,7 +47,7 @@ def test_slices_hold_every_record_once_in_order_within_the_bounds(
         records.append(Record(offset, value))
     start = None if before is None else max(0, records[0].offset - before)
     config = Config(worker=Worker(slice_events=most, slice_bytes=most_bytes))
-    slices = list(cut("t", 0, records, start, config))
+    slices = list(cut("t", 0, of_records(records), start, config))
     assert [o for fetched in slices for o in fetched.records.offsets] == [r.offset for r in records]
     assert [v for fetched in slices for v in fetched.records.values] == [r.value for r in records]
     assert slices[0].start == (records[0].offset if start is None else start)
@@ -67,7 +68,7 @@ def test_partitions_take_turns_and_each_keeps_its_order(lines: list[list[int]]) 
 
 def test_tick_records_are_told_by_their_header() -> None:
     records = [Record(0, b"a"), Record(1, b"", headers=((TICK_HEADER, b"1"),)), Record(2, b"b", headers=(("x", b""),))]
-    (fetched,) = cut("t", 0, records, None, Config())
+    (fetched,) = cut("t", 0, of_records(records), None, Config())
     assert fetched.records.ticks == frozenset({1})
 
 

@@ -1,0 +1,98 @@
+"""Records by column: a slice of the log without a Python object per record.
+
+Keys and values are spans of one buffer (`pipeline/spans.py`), made to `bytes` for those who ask for one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Protocol
+
+import numpy as np
+
+from pipeline.core import TICK_HEADER, Slice
+from pipeline.fields import buffer
+
+Array = np.ndarray[Any, Any]
+
+
+class Record(Protocol):
+    """What of aiokafka's ConsumerRecord is used."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+class Bytes(Sequence[bytes | None]):
+    """Text i is `data[starts[i] : starts[i] + lengths[i]]`, None where its length is -1."""
+
+    __slots__ = ("data", "lengths", "starts")
+
+    def __init__(self, data: Array, starts: Array, lengths: Array) -> None:
+        self.data = data
+        self.starts = starts
+        self.lengths = lengths
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return Bytes(self.data, self.starts[i], self.lengths[i])
+        start, length = int(self.starts[i]), int(self.lengths[i])
+        return None if length < 0 else self.data[start : start + length].tobytes()
+
+    def __iter__(self) -> Iterator[bytes | None]:
+        return map(self.__getitem__, range(len(self)))
+
+
+def flat(texts: Sequence[bytes | None]) -> Bytes:
+    """The same as spans of one buffer."""
+    if isinstance(texts, Bytes):
+        return texts
+    lengths = np.array([-1 if text is None else len(text) for text in texts], np.int64)
+    sizes = np.maximum(lengths, 0)
+    return Bytes(buffer([text or b"" for text in texts]), np.cumsum(sizes) - sizes, lengths)
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """All of equal length; ticks: 1 where a record carries the header of one."""
+
+    offsets: Array
+    timestamps_ms: Array
+    keys: Bytes
+    values: Bytes
+    ticks: Array
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def sizes(self) -> Array:
+        """Bytes of each: key and value."""
+        sizes: Array = np.maximum(self.keys.lengths, 0) + np.maximum(self.values.lengths, 0)
+        return sizes
+
+    def part(self, topic: str, partition: int, begin: int, end: int) -> Slice:
+        """Records begin to end as a slice."""
+        few = slice(begin, end)
+        return Slice(
+            topic, partition, self.offsets[few].tolist(), self.keys[few], self.values[few],
+            self.timestamps_ms[few].tolist(), frozenset(np.flatnonzero(self.ticks[few]).tolist()),
+        )  # fmt: skip
+
+
+def of_records(records: Sequence[Record]) -> Records:
+    """Of aiokafka's records."""
+    ticks = [bool(r.headers) and any(name == TICK_HEADER for name, _ in r.headers) for r in records]
+    both = flat(list(chain([r.key for r in records], [r.value for r in records])))
+    n = len(records)
+    return Records(
+        np.array([r.offset for r in records], np.int64), np.array([r.timestamp for r in records], np.int64),
+        both[:n], both[n:], np.array(ticks, np.uint8),
+    )  # fmt: skip
