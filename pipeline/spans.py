@@ -183,6 +183,10 @@ def distinct(data: Array, starts: Array, lengths: Array, seed: Any, index: Array
     n = 0
     for i in range(len(starts)):
         start, length = starts[i], lengths[i]
+        before = firsts[codes[i - 1]] if i else 0
+        if i and lengths[before] == length and _same(data, start, starts[before], length):  # most columns vary little
+            codes[i] = codes[i - 1]
+            continue
         spot = _hash(data, start, length, seed) & mask
         while index[spot] != 0:
             first = firsts[index[spot] - 1]

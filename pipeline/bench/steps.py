@@ -30,11 +30,12 @@ from pipeline.config import ClickHouse, Config
 from pipeline.core import Sides, Slice
 from pipeline.geo.provider import open_geo
 from pipeline.partitioner import PARTITIONERS
+from pipeline.records import flat
 from pipeline.rows import RowBuffer
 from pipeline.runners.start import settle_interpreter
 from pipeline.sinks.clickhouse import ClickHouseSink
 
-SLICE: Final = 1_000
+SLICE: Final = Config().worker.slice_events
 DUE_EVERY: Final = 100_000
 """Events between two checkpoints: what a worker at full speed does in its 5 s."""
 INSERT_EVERY: Final = 20_000
@@ -103,7 +104,8 @@ def slices(settings: load.Load, start_us: int) -> list[Slice]:
         waiting[part].append((key, msgspec.json.encode(event), event.ts_us // 1000))
         if len(waiting[part]) == SLICE:
             keys, values, times = zip(*waiting[part], strict=True)
-            out.append(Slice("", part, range(first[part], first[part] + SLICE), keys, values, times))
+            offsets = range(first[part], first[part] + SLICE)
+            out.append(Slice("", part, offsets, flat(keys), flat(values), times))  # as `batches.py` cuts them
             first[part], waiting[part] = first[part] + SLICE, []
     return out
 
