@@ -59,9 +59,13 @@ class Ready:
 
 @asynccontextmanager
 async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
-    """Compile, connect, check topics, read the side inputs to their end. Raises ConfigError or Fatal."""
-    compiling = asyncio.create_task(asyncio.to_thread(parts.warm_up))
+    """Connect, check topics, compile, read the side inputs to their end. Raises ConfigError or Fatal.
+
+    Brokers first: compiling takes a minute where no code is cached, a thread can't be stopped, and whoever has
+    mistyped an address would be told only then.
+    """
     partitions = await ensure_topics(config)
+    compiling = asyncio.create_task(asyncio.to_thread(parts.warm_up))
     epoch = await topic_epoch(config)
     health = Health()
     process_started()
