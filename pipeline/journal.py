@@ -55,7 +55,7 @@ def choose(array: PagedArray, since: Array, fold_to: int) -> tuple[Array, Array]
 def _oldest(since: Array) -> Array:
     """The share of a checkpoint: so a table's pages take turns instead of coming due together."""
     waiting = np.flatnonzero(since)
-    share = -(-len(since) // FOLD_AFTER)
+    share = -(-(int(waiting.max(initial=-1)) + 1) // FOLD_AFTER)  # an array that has grown is half empty
     return waiting[np.argsort(since[waiting], kind="stable")[:share]]
 
 

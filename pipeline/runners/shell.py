@@ -172,6 +172,8 @@ class Shell:
         for owned in self.owned.values():
             owned.generation = generation
         starts, ends = await self._edges(fresh)
+        if fresh:
+            log.info("state of %d partitions is read, %d are kept", len(fresh), len(self.owned))
         async with aclosing(read(fresh)) as reading:
             async for number, pages in reading:
                 reach("in_recovery")

@@ -64,6 +64,7 @@ async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
     Brokers first: compiling takes a minute where no code is cached, a thread can't be stopped, and whoever has
     mistyped an address would be told only then.
     """
+    log.info("topics are asked for at %s", config.kafka.brokers)
     partitions = await ensure_topics(config)
     compiling = asyncio.create_task(asyncio.to_thread(parts.warm_up))
     epoch = await topic_epoch(config)
@@ -77,6 +78,7 @@ async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
         sides = await parts.read_sides(config)
         measure.sides_read(sides)
         await compiling
+        log.info("compiled code, side inputs and topics are there: joining group %s", config.kafka.group)
         spare_collections()
         count = partitions_now(config)
         yield Ready(config, parts, producer, edges_of(config, epoch), rows, sides, epoch, partitions, health, count)
