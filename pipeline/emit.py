@@ -62,7 +62,6 @@ class Emitter:
         self.core = core
         self.writer = checkpoint
         self.cover: int | None = None  # offset to commit: next_offset of the last acknowledged manifest
-        self.log_offset = -1  # of the last page written
         self._topics = topics
         self._publisher = publisher
         self._rows = rows
@@ -187,7 +186,7 @@ class Emitter:
         partition = self.writer.partition
         self.writer.pages_written += len(records)
         self.writer.bytes_written += sum(len(value) for _, value in records)
-        self.log_offset = max(self.log_offset, await self._pages.send_all(partition, records))
+        await self._pages.send_all(partition, records)
 
     async def _tombstone(self, keys: Iterable[bytes]) -> None:
         await self._pages.send_all(self.writer.partition, [(key, None) for key in keys])

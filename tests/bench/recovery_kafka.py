@@ -82,10 +82,13 @@ async def send(
     config = deployment.config
     producer = Producer(config.kafka).pages_to(config.topics.pages)
     await producer.start()
+    began = time.process_time()
     for number, each in enumerate(pages):
         records = list(each.items())
-        for start in range(0, len(records), 256):
-            await producer.send_all(number, records[start : start + 256])
+        for start in range(0, len(records), 64):
+            await producer.send_all(number, records[start : start + 64])
+    us = (time.process_time() - began) * 1e6 / sum(map(len, pages))
+    print_json("sent", {"cpu_us_per_record": round(us)})
     log = producer.pages_to(config.topics.requests)
     for number, count in enumerate(first):
         await log.send_all(number, [(b"", b"")] * count)

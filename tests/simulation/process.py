@@ -220,7 +220,7 @@ class Process:
     def assign(self, generation: int, partitions: tuple[int, ...]) -> None:
         """The rebalance is over."""
         self.generation, self.assigned, self.loading = generation, partitions, True
-        for number in partitions:  # decided once, as FaustWorker._persisted does
+        for number in partitions:  # decided once, as FaustWorker._assigned does
             if not self.keeps or not self.shell.kept(number):
                 self.shell.drop(number)
         self._load_task = self.spawn(self._load())
