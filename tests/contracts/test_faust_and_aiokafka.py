@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import importlib
 import inspect
+import sys
 from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any, Final
@@ -210,14 +211,21 @@ def test_the_fetcher_is_made_with_the_wait_that_is_set() -> None:
     assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in inspect.getsource(AIOKafkaConsumer.start)
 
 
-def test_loading_the_client_loads_what_its_first_insert_would() -> None:
+def test_the_worker_inserts_without_loading_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+    from clickhouse_connect.datatypes.registry import get_from_name
     from clickhouse_connect.driver import insert, options
 
-    from pipeline.sinks.connect import load_client
+    from pipeline.sinks.connect import without_pandas
 
-    load_client()
-    assert "pd" in vars(options)
-    assert "options.pd" in inspect.getsource(insert)
+    for name in ("pd", "pd_time_test"):
+        monkeypatch.setitem(vars(options), name, None)  # put back afterwards: other tests read DataFrames
+    monkeypatch.delitem(vars(options), "pd")
+    without_pandas()
+    monkeypatch.setitem(sys.modules, "pandas", None)  # an import of it would raise
+    kinds = [get_from_name("UInt32"), get_from_name("String")]
+    context = insert.InsertContext("t", ["n", "s"], kinds, [[1, 2], ["a", "b"]], column_oriented=True)
+    assert context.row_count == 2
+    assert "options.pd" in inspect.getsource(insert), "it asks for it"
 
 
 def test_faust_still_keeps_its_read_offsets_in_the_attribute_that_is_replaced() -> None:
@@ -269,7 +277,5 @@ def test_a_fetch_result_from_before_a_seek_is_dropped_by_aiokafka() -> None:
 
 
 if __name__ == "__main__":
-    import sys
-
     for relied, digest in all_hashes().items():
         sys.stdout.write(f'    "{relied}": "{digest}",\n')
