@@ -114,7 +114,10 @@ def edges_of(config: Config, epoch: str) -> Callable[[list[int]], Awaitable[Edge
         kafka, topic = config.kafka, config.topics.requests
         if await topic_epoch(config) != epoch:
             raise Fatal(f"topic {topic} was made anew while the worker ran: its offsets mean something else")
-        return await log_starts(kafka, topic, partitions), await fetched_highwaters(kafka, topic, partitions)
+        starts, ends = await asyncio.gather(
+            log_starts(kafka, topic, partitions), fetched_highwaters(kafka, topic, partitions)
+        )
+        return starts, ends
 
     return edges
 

@@ -299,7 +299,7 @@ async def pages_in_turn(
     waiting = list(partitions)
     if not waiting:
         return
-    settings = {"max_partition_fetch_bytes": PAGES_FETCH_BYTES, "fetch_max_wait_ms": 50}
+    settings = {"max_partition_fetch_bytes": PAGES_FETCH_BYTES, "fetch_max_wait_ms": 10}  # only an empty one waits
     async with side_consumer(kafka, **settings) as consumer:
         reading = asyncio.create_task(_read_partition(consumer, topic, waiting[0]))
         try:
@@ -320,7 +320,7 @@ async def _read_partition(consumer: Any, topic: str, partition: int) -> dict[byt
     # The position passes records that compaction removed, so it is what tells the end; that is the first fetch's: what
     # another member writes meanwhile is nothing that the group lets it go on from.
     while end is None or await consumer.position(tp) < end:
-        for records in (await consumer.getmany(timeout_ms=200)).values():
+        for records in (await consumer.getmany(timeout_ms=20)).values():
             for record in records:
                 stage(pages, record.key, record.value)
         end = consumer.highwater(tp) if end is None else end
