@@ -92,7 +92,8 @@ class PlainWorker:
             self.shell.drop(number)
         kafka, topics = self.config.kafka, self.config.topics
         read = partial(pages_in_turn, kafka, topics.pages)
-        await self.shell.take(numbers, read, await committed_offsets(kafka, topics.requests))
+        if not await self.shell.take(numbers, read, await committed_offsets(kafka, topics.requests)):
+            return
         for number in numbers:
             self._seek(number, self.shell.owned[number].expected)
 

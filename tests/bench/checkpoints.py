@@ -19,6 +19,7 @@ from typing import Any
 from pipeline.checkpoint import Checkpoint, Directory
 from pipeline.config import Config
 from pipeline.core import Slice
+from pipeline.manifest import read_key
 from tests.bench.grown import DAY_US, START_US, Grown, cut, print_json
 
 ACTIVE_PER_MINUTE: float = 0.05
@@ -56,7 +57,9 @@ class Writers:
 
 def _count(cost: Counter[str], records: list[tuple[bytes, bytes]]) -> None:
     cost["records"] += len(records)
-    cost["bytes"] += sum(len(key) + len(value) for key, value in records)
+    for key, value in records:
+        cost["bytes"] += len(key) + len(value)
+        cost[f"bytes_{read_key(key).kind}"] += len(key) + len(value)
 
 
 def judge(grown: Grown, log: list[Slice]) -> float:
