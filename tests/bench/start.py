@@ -56,7 +56,7 @@ def free_port() -> int:
 def settings(brokers: str, prefix: str) -> tuple[Config, str]:
     """Topics of their own, as code and as the file that the worker reads."""
     names = {field.name: f"{prefix}.{field.name}" for field in msgspec.structs.fields(Topics)}
-    kafka = {"brokers": brokers, "group": prefix, "partitions": 4, "replication": 1}
+    kafka: dict[str, str | int] = {"brokers": brokers, "group": prefix, "partitions": 4, "replication": 1}
     sections: dict[str, Mapping[str, str | int]] = {"kafka": kafka, "topics": names}
     lines = [f"[{name}]\n" + "".join(f"{k} = {v!r}\n" for k, v in each.items()) for name, each in sections.items()]
     away = f'[clickhouse]\nurl = "http://127.0.0.1:{free_port()}"\n'
