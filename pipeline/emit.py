@@ -2,7 +2,7 @@
 
  1. incidents and rejects to Kafka, at once after the slice, acknowledged;
  2. rows to the row sink, every `insert_s`, coalesced, acknowledged;
- 3. pages, then directory pages, then the manifest, only when 1 and 2 cover its offset;
+ 3. pages and rows, then directory pages, then the manifest, only when 1 and 2 cover its offset;
  4. commit of what the manifest covers (the runner's part: `Emitter.cover`).
 
 A crash anywhere replays from the last manifest and repeats effects under the same ids; it never loses one. The row sink
@@ -36,8 +36,8 @@ from schemas.incident import Incident
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-PAGES_AT_ONCE: Final = 64
-"""Blocks that are compressed and in flight together: at most 4 MB."""
+ADOPT_WAIT_S: Final = 1.0
+"""How long slices may wait for the row sink while side inputs are adopted; tried again with the next poll of them."""
 
 _json = msgspec.json.Encoder()
 
@@ -62,7 +62,6 @@ class Emitter:
         self.core = core
         self.writer = checkpoint
         self.cover: int | None = None  # offset to commit: next_offset of the last acknowledged manifest
-        self.log_offset = -1  # of the last page written
         self._topics = topics
         self._publisher = publisher
         self._rows = rows
@@ -102,9 +101,10 @@ class Emitter:
     ) -> bool:
         """Side inputs change: here, and no event is judged before the manifest that names them stands.
 
-        While ClickHouse is away a running partition stays with the old ones, else no slice would be judged. One that
-        is `loading` has nothing to be written but the adoption's own row, so it waits for nobody. False: not adopted,
-        the partition may be somebody else's by now.
+        While ClickHouse is away a running partition stays with the old ones, else no slice would be judged: what came
+        due since the flush is given ADOPT_WAIT_S under the lock. Then only the adoption's own row isn't written; if a
+        crash takes it, the core tells it again (`KeyCore.adopt`), as it does of one that is `loading`, which so waits
+        for nobody. False: not adopted, and the partition may be somebody else's by now.
         """
         async with self._busy:
             if not loading:
@@ -112,9 +112,22 @@ class Emitter:
             if not await self._may_write():
                 return False
             async with lock:
+                if not loading and not await self._written_soon():
+                    return False
                 if rows := self.core.adopt(sides):
                     self._rows.add(rows)
-                    await self._write(await self._plan(generation()), flush=not loading)
+                    await self._write(await self._plan(generation()), flush=False)
+        return True
+
+    async def _written_soon(self) -> bool:
+        """Whether the row sink takes all that is due now without making slices wait; what it doesn't take stays due."""
+        self._rows.add(await _in_thread(self._core_thread, self.core.due_rows))
+        try:
+            async with asyncio.timeout(ADOPT_WAIT_S):
+                await self._rows.flush()
+        except TimeoutError:
+            log.info("partition %d: rows wait, new side inputs are adopted later", self.writer.partition)
+            return False
         return True
 
     async def _may_write(self) -> bool:
@@ -158,10 +171,9 @@ class Emitter:
             await self._rows.flush()
         draft = self.writer.draft(plan)
         await self._tombstone(self.writer.due)
-        for start in range(0, len(plan.raw), PAGES_AT_ONCE):
-            await self._send(await _in_thread(self._compressor, draft.pages, start, start + PAGES_AT_ONCE))
+        for pack in draft.batches():
+            await self._send(await _in_thread(self._compressor, pack))
             reach("between_pages")
-        await self._send(await _in_thread(self._compressor, draft.directories))
         reach("before_manifest")
         await self._send([draft.manifest()])  # alone and last: end of log and manifest are the same record
         self.writer.accept(draft)
@@ -174,7 +186,7 @@ class Emitter:
         partition = self.writer.partition
         self.writer.pages_written += len(records)
         self.writer.bytes_written += sum(len(value) for _, value in records)
-        self.log_offset = max(self.log_offset, await self._pages.send_all(partition, records))
+        await self._pages.send_all(partition, records)
 
     async def _tombstone(self, keys: Iterable[bytes]) -> None:
         await self._pages.send_all(self.writer.partition, [(key, None) for key in keys])

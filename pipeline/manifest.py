@@ -1,11 +1,15 @@
 """What a checkpoint writes, as bytes: keys of pages, directory pages, manifests and the layout of state.
 
-Three kinds of records lie in the pages topic, all under keys that name their writer:
+Four kinds of records lie in the pages topic, all under keys that name their writer:
  - a *page* is one block of one table, compressed and cut into chunks of at most CHUNK_BYTES;
- - a *directory page* says of ENTRIES_PER_PAGE blocks of a table who wrote the valid page, which version, what crc;
- - the *manifest* names the directory pages in the same way, the offset that the state includes and everything else.
-So a checkpoint of a few changed blocks of a table of a million keys writes these blocks, one or two directory pages
-and a manifest of some hundred bytes.
+ - a *piece* of the journal is rows that are newer than their pages (`journal.py`), compressed and cut in the same way;
+ - a *directory page* says of ENTRIES_PER_PAGE blocks of a table who wrote the valid page, which version, what crc, and
+   in which checkpoint;
+ - the *manifest* names directory pages and pieces, the offset that the state includes and everything else.
+So a checkpoint of a few changed rows of a table of a million keys writes a piece and a manifest of some KB.
+
+Format 1 had no journal. It is read, and the first checkpoint then writes all of the state anew; a program that knows
+format 1 only refuses a manifest of format 2.
 """
 
 from __future__ import annotations
@@ -18,18 +22,26 @@ import numpy as np
 
 from pipeline.errors import Fatal
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 CHUNK_BYTES: Final = 65_536
 """A record's value is at most this long, far below every broker's default limit of 1 MB."""
 ENTRIES_PER_PAGE: Final = 2_048
-ENTRY: Final = np.dtype([("writer", "<u2"), ("version", "u1"), ("chunks", "<u2"), ("crc", "<u4")])
-"""One block: chunks = 0 is "never written" (zeros); writer is a number that the manifest's `writers` explains."""
+ENTRY: Final = np.dtype([("writer", "<u2"), ("version", "u1"), ("chunks", "<u2"), ("crc", "<u4"), ("number", "<u4")])
+"""One block: chunks = 0 is "never written" (zeros); writer is a number that the manifest's `writers` explains; number
+is that of the checkpoint."""
+ENTRY_OF_FORMAT: Final = {
+    1: np.dtype([(name, ENTRY[name]) for name in ("writer", "version", "chunks", "crc")]),
+    2: ENTRY,
+}
 
-Kind = Literal["page", "directory", "manifest"]
+Kind = Literal["page", "piece", "directory", "manifest"]
 
 
 class Key(NamedTuple):
-    """Identity of one record. `version` is 0 or 1; of a manifest the generation, and table and block are empty."""
+    """Identity of one record. `version` is 0 or 1; of a manifest the generation, and table and block are empty.
+
+    Of a piece of the journal block is the number of the checkpoint, version counts its pieces; such a key is used once.
+    """
 
     kind: Kind
     partition: int
@@ -48,6 +60,17 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
     version: int
     chunks: int
     crc: int
+
+
+class Piece(msgspec.Struct, frozen=True, array_like=True):
+    """One piece of the journal, in a manifest. `number` is that of the checkpoint that wrote it."""
+
+    number: int
+    part: int
+    writer: int
+    chunks: int
+    crc: int
+    rows: int
 
 
 class TableState(msgspec.Struct, frozen=True):
@@ -74,6 +97,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     tables: dict[str, TableState]
     layout: str  # fingerprint of all tables' dtypes and block sizes
     partitions: int = 0  # of the requests topic when it was written; 0: by a version that did not say
+    number: int = 0  # of this checkpoint in the life of the partition's state, over all writers
+    pieces: tuple[Piece, ...] = ()  # rows newer than their pages, oldest first
 
 
 _key_out = msgspec.msgpack.Encoder()
@@ -110,8 +135,8 @@ def read_manifest(key: Key, raw: bytes) -> Manifest:
         manifest = _manifest_in.decode(raw[4:])
     except msgspec.MsgspecError as error:
         raise Fatal(f"{where}: {error}") from error
-    if manifest.format != FORMAT:
-        raise Fatal(f"{where}: format {manifest.format}, this program reads {FORMAT}")
+    if manifest.format not in ENTRY_OF_FORMAT:
+        raise Fatal(f"{where}: format {manifest.format}, this program reads up to {FORMAT}: it is older than the state")
     if manifest_key(manifest) != key:
         raise Fatal(f"{where}: stands under another checkpoint's key")
     return manifest

@@ -1,5 +1,7 @@
 """Reads a partition's state back: the newest manifest, verified to the last byte, or the process ends.
 
+Pages are put into the arrays first, then the rows of the journal that are newer than their page, oldest first.
+
 Falling back to an older checkpoint is refused: what lies between the two was committed or may have been, so it would
 be lost. Newest is the highest (epoch, generation).
 """
@@ -9,26 +11,34 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import numpy as np
 from backports import zstd
 
-from pipeline.checkpoint import Checkpoint, Directory, place_keys
+from pipeline import journal
+from pipeline.checkpoint import Checkpoint, Directory, piece_keys, place_keys
 from pipeline.core import Core
 from pipeline.errors import Fatal
 from pipeline.manifest import (
     ENTRIES_PER_PAGE,
     ENTRY,
+    ENTRY_OF_FORMAT,
+    FORMAT,
     Key,
     Manifest,
+    Piece,
     Place,
+    TableState,
     describe,
     read_key,
     read_manifest,
     restore_dtype,
 )
 from pipeline.pages import Blobs, PagedArray, migrate
+
+Array = np.ndarray[Any, Any]
 
 _blob_in = msgspec.msgpack.Decoder(dict[int, bytes])
 
@@ -41,6 +51,7 @@ class LoadedState:
     manifest: Manifest | None = None
     directory: Directory = field(default_factory=Directory)
     pages: dict[str, dict[int, bytes]] = field(default_factory=dict)  # table -> block -> compressed bytes
+    pieces: list[tuple[int, bytes]] = field(default_factory=list)  # checkpoint and compressed rows, oldest first
     garbage: list[bytes] = field(default_factory=list)  # keys in the log that the manifest does not name
 
     @property
@@ -75,10 +86,12 @@ def load(partition: int, pages: Mapping[bytes, bytes], committed: int | None) ->
             f"partition {partition}: the group has committed {committed}, the newest state includes only what lies "
             f"before {manifest.next_offset}: events between them would be lost. Is the pages topic complete?"
         )
-    state = LoadedState(partition, manifest, Directory(writers=dict(manifest.writers)))
+    directory = Directory(writers=dict(manifest.writers), number=manifest.number, pieces=list(manifest.pieces))
+    state = LoadedState(partition, manifest, directory)
     named = {newest}
     for table in manifest.tables:
         _load_table(state, table, pages, named)
+    state.pieces = [(piece.number, _piece(state, piece, pages, named)) for piece in manifest.pieces]
     state.garbage = [raw for raw in pages if raw not in named]
     return state
 
@@ -107,14 +120,15 @@ def _load_table(state: LoadedState, table: str, pages: Mapping[bytes, bytes], na
     entries = np.zeros(count, ENTRY)
     for number, place in places.items():
         raw = _inflate(_value(state, "directory", table, number, place, pages, named), state.partition, table)
-        part = np.frombuffer(raw, ENTRY)
-        entries[number * ENTRIES_PER_PAGE : number * ENTRIES_PER_PAGE + len(part)] = part
+        part = np.frombuffer(raw, ENTRY_OF_FORMAT[state.manifest.format])
+        for name in part.dtype.names or ():
+            entries[name][number * ENTRIES_PER_PAGE : number * ENTRIES_PER_PAGE + len(part)] = part[name]
     state.directory.blocks[table] = entries
     state.directory.pages[table] = dict(places)
     state.pages[table] = {}
     written = np.flatnonzero(entries["chunks"])
     for block, entry in zip(written.tolist(), entries[written].tolist(), strict=True):
-        state.pages[table][block] = _value(state, "page", table, block, Place(*entry), pages, named)
+        state.pages[table][block] = _value(state, "page", table, block, Place(*entry[:4]), pages, named)
 
 
 def _value(
@@ -122,13 +136,29 @@ def _value(
 ) -> bytes:
     """The bytes of one page, verified."""
     where = f"partition {state.partition}: {kind} {block} of table {table}"
-    if place.writer not in state.directory.writers:
-        raise Fatal(f"{where} was written by somebody the manifest does not name")
+    _known_writer(state, place.writer, where)
     keys = place_keys(kind, state.partition, table, block, place, state.directory.writers)
+    return _verified(keys, place.crc, pages, named, where)
+
+
+def _piece(state: LoadedState, piece: Piece, pages: Mapping[bytes, bytes], named: set[bytes]) -> bytes:
+    """The same of rows in the journal."""
+    where = f"partition {state.partition}: piece {piece.part} of checkpoint {piece.number} in the journal"
+    _known_writer(state, piece.writer, where)
+    keys = piece_keys(state.partition, piece, state.directory.writers)
+    return _verified(keys, piece.crc, pages, named, where)
+
+
+def _known_writer(state: LoadedState, writer: int, where: str) -> None:
+    if writer not in state.directory.writers:
+        raise Fatal(f"{where} was written by somebody the manifest does not name")
+
+
+def _verified(keys: list[bytes], crc: int, pages: Mapping[bytes, bytes], named: set[bytes], where: str) -> bytes:
     if any(key not in pages for key in keys):
         raise Fatal(f"{where} is named by the manifest but missing from the pages topic")
-    value = b"".join(pages[key] for key in keys)
-    if zlib.crc32(value) != place.crc:
+    value = pages[keys[0]] if len(keys) == 1 else b"".join(pages[key] for key in keys)
+    if zlib.crc32(value) != crc:
         raise Fatal(f"{where}: bad checksum")
     named.update(keys)
     return value
@@ -145,37 +175,87 @@ def fill(core: Core, state: LoadedState) -> None:
     """Put a checkpoint's tables into an empty core and let it take its `meta`; tables it no longer has are left."""
     if state.manifest is None:
         return
-    for array in core.arrays:
-        if array.name in state.manifest.tables:
-            _fill_array(array, state)
+    fillings = {a.name: _Filling.of(a, state) for a in core.arrays if a.name in state.manifest.tables}
+    for filling in fillings.values():
+        filling.pages()
+    for number, value in state.pieces:
+        for table, rows, raw in _rows(state, value):
+            if table in fillings:
+                fillings[table].rows(number, rows, raw)
+    for filling in fillings.values():
+        filling.finish()
     for blobs in core.blobs:
         if blobs.name in state.manifest.tables:
             _fill_blobs(blobs, state)
     core.restore(state.manifest.meta)
 
 
-def _fill_array(array: PagedArray, state: LoadedState) -> None:
-    assert state.manifest is not None
-    table = state.manifest.tables[array.name]
-    same = table.block_rows == array.block_rows and table.dtype == describe(array.dtype)
-    dtype = array.dtype if same else restore_dtype(table.dtype)
-    array.reserve(table.used)
-    rows_written = table.used  # of a pool it is 0
-    for block, value in state.pages[array.name].items():
-        rows = np.frombuffer(_inflate(value, state.partition, array.name), dtype)
-        start = block * table.block_rows
-        array.reserve(start + len(rows))
-        rows_written = max(rows_written, start + len(rows))
-        target = array.data[start : start + len(rows)]
-        if same:
-            target.view(np.uint8)[:] = rows.view(np.uint8)  # numpy copies records field by field
-        else:
-            migrate(rows, target)
-    array.used = table.used
-    array.clean()
-    if not same:
-        _write_anew(state, array.name)
-        array.dirty[: -(-max(rows_written, 1) // array.block_rows)] = True
+def _rows(state: LoadedState, value: bytes) -> list[tuple[str, Array, bytes]]:
+    try:
+        return journal.decode(_inflate(value, state.partition, "the journal"))
+    except msgspec.MsgspecError as error:
+        raise Fatal(f"partition {state.partition}: rows of the journal cannot be decoded: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Filling:
+    """One array of a core on its way out of a checkpoint."""
+
+    array: PagedArray
+    state: LoadedState
+    table: TableState
+    dtype: np.dtype[Any]  # of the rows as they were written
+    same: bool  # as the program has them
+    old_format: bool
+
+    @classmethod
+    def of(cls, array: PagedArray, state: LoadedState) -> _Filling:
+        """What the manifest says of the array's table."""
+        assert state.manifest is not None
+        table = state.manifest.tables[array.name]
+        same = bool(table.block_rows == array.block_rows and table.dtype == describe(array.dtype))
+        dtype = array.dtype if same else restore_dtype(table.dtype)
+        return cls(array, state, table, dtype, same, state.manifest.format != FORMAT)
+
+    def pages(self) -> None:
+        """Pages first, each where it belongs."""
+        array, block_rows = self.array, self.table.block_rows
+        pages = self.state.pages[array.name]
+        array.reserve(max(self.table.used, (max(pages, default=-1) + 1) * block_rows))
+        for block, value in pages.items():
+            raw = _inflate(value, self.state.partition, array.name)
+            self._put(slice(block * block_rows, (block + 1) * block_rows), np.frombuffer(raw, np.uint8))
+
+    def rows(self, number: int, rows: Array, raw: bytes) -> None:
+        """Rows of checkpoint `number` whose page is older. One that is void may have a layout of before."""
+        name, block_rows, directory = self.array.name, self.table.block_rows, self.state.directory
+        chosen = journal.newer(rows, number, directory.blocks[name]["number"], block_rows)
+        if not len(chosen):
+            return
+        records, rows = np.frombuffer(raw, np.uint8).reshape(len(rows), -1)[chosen], rows[chosen]
+        self.array.reserve(int(rows.max()) + 1)
+        self._put(rows, records)
+        directory.since[name] = journal.noted(directory.since.get(name), rows // block_rows, number)
+
+    def _put(self, rows: Any, raw: Array) -> None:
+        records = raw.reshape(-1, self.dtype.itemsize)
+        if self.same:
+            self.array.row_bytes()[rows] = records  # numpy copies records field by field
+            return
+        new = np.zeros(len(records), self.array.dtype)
+        migrate(np.ascontiguousarray(records).view(self.dtype)[:, 0], new)
+        self.array.data[rows] = new
+
+    def finish(self) -> None:
+        """All is clean, or, of another layout or format, to be written anew up to the last row there is."""
+        array, state = self.array, self.state
+        since = state.directory.since.get(array.name, np.zeros(0, np.int64))
+        last = max(max(state.pages[array.name], default=-1), int(np.flatnonzero(since).max(initial=-1)))
+        array.used = self.table.used
+        array.clean()
+        if self.old_format or not self.same:
+            _write_anew(state, array.name)
+            array.dirty[: -(-max(array.used, (last + 1) * self.table.block_rows, 1) // array.block_rows)] = True
 
 
 def _fill_blobs(blobs: Blobs, state: LoadedState) -> None:
@@ -184,21 +264,21 @@ def _fill_blobs(blobs: Blobs, state: LoadedState) -> None:
     for value in state.pages[blobs.name].values():
         blobs.rows.update(_blob_in.decode(_inflate(value, state.partition, blobs.name)))
     blobs.dirty.clear()
-    if state.manifest.tables[blobs.name].block_rows != blobs.block_rows:
+    if state.manifest.format != FORMAT or state.manifest.tables[blobs.name].block_rows != blobs.block_rows:
         _write_anew(state, blobs.name)
         blobs.dirty.update(row // blobs.block_rows for row in blobs.rows)
 
 
 def _write_anew(state: LoadedState, table: str) -> None:
-    """A table of another layout: none of its pages stays valid; they go once two good checkpoints stand."""
+    """None of this table's pages and rows stays valid; they go once two good checkpoints stand."""
     directory = state.directory
     for block in np.flatnonzero(directory.blocks[table]["chunks"]):
-        entry = directory.blocks[table][block]
-        place = Place(int(entry["writer"]), int(entry["version"]), int(entry["chunks"]), int(entry["crc"]))
+        place = Place(*directory.blocks[table][block].item()[:4])
         state.garbage += place_keys("page", state.partition, table, int(block), place, directory.writers)
     for number, place in directory.pages[table].items():
         state.garbage += place_keys("directory", state.partition, table, number, place, directory.writers)
     del directory.blocks[table], directory.pages[table]
+    directory.since.pop(table, None)
 
 
 def writer_of(state: LoadedState, topic_epoch: str, member: str, partitions: int = 0) -> Checkpoint:

@@ -43,8 +43,8 @@ BOOK: Final = np.dtype(
 """What every key has beside its detectors' records."""
 
 
-KEYS_PER_PAGE: Final = 8
-BOOKS_PER_PAGE: Final = 32
+KEYS_PER_PAGE: Final = 32
+BOOKS_PER_PAGE: Final = 256
 """Rows of a block. Active keys lie scattered, so a checkpoint writes about one block for each: large ones are mostly
 rows that did not change. Small ones are more records to read at recovery. Measured by tests/bench/checkpoints.py with a
 million keys, 5 % active a minute, every 5 s: with 16 and 256 rows 302 MB were packed into 111 MB."""

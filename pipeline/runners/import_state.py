@@ -21,9 +21,8 @@ from typing import Any, Final
 import typer
 
 from pipeline import keyfile
-from pipeline.checkpoint import Checkpoint, Directory, Record
+from pipeline.checkpoint import PAGES_AT_ONCE, Checkpoint, Directory, Record
 from pipeline.config import Config
-from pipeline.emit import PAGES_AT_ONCE
 from pipeline.errors import ConfigError, Fatal
 from pipeline.keyfile import Batch, Head, Header
 from pipeline.manifest import Key, Manifest, read_key, read_manifest
@@ -254,9 +253,8 @@ async def write_state(config: Config, writer: Checkpoint, holder: Any) -> int:
     try:
         draft = writer.draft(writer.plan(holder, 0))
         sent = 0
-        for start in range(0, len(draft.plan.raw), PAGES_AT_ONCE):
-            sent += await _send(producer, writer.partition, draft.pages(start, start + PAGES_AT_ONCE))
-        sent += await _send(producer, writer.partition, draft.directories())
+        for pack in draft.batches():
+            sent += await _send(producer, writer.partition, pack())
         return sent + await _send(producer, writer.partition, [draft.manifest()])
     finally:
         await producer.close()

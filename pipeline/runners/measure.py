@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from pipeline.core import Core, Effects, Sides, Slice
@@ -63,11 +63,11 @@ def fetched(topic: str, lags: Mapping[int, int], rows: RowBuffer) -> None:
     METRICS.paused.set(float(rows.full))
 
 
-def assigned(topic: str, before: Mapping[int, object], now: Mapping[int, object]) -> None:
+def assigned(topic: str, before: Mapping[int, object], now: Collection[int]) -> None:
     """An assignment was taken; what is gone leaves no stale gauge."""
     METRICS.rebalances.inc()
     METRICS.assigned_partitions.set(len(now))
-    for gone in before.keys() - now.keys():
+    for gone in before.keys() - set(now):
         METRICS.lag_records.labels(topic, str(gone)).set(0)
         for gauge in (METRICS.tracked_keys, METRICS.watermark_timestamp):
             gauge.remove(str(gone))

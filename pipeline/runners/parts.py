@@ -53,10 +53,10 @@ def production_parts() -> Parts:
 
 
 def _warm_up() -> None:
-    from pipeline.sinks.connect import load_client
+    from pipeline.sinks.connect import without_pandas
     from pipeline.warm import warm_up
 
-    load_client()
+    without_pandas()
     warm_up()
 
 

@@ -13,6 +13,7 @@ import logging
 import signal
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -26,7 +27,7 @@ from pipeline.runners.parts import Parts, production_parts
 from pipeline.runners.shell import Shell, end_process, guarded
 from pipeline.runners.slices import FETCH_WAIT_MS, Positions, cut
 from pipeline.runners.start import Ready, exit_code, prepare, tasks_of
-from pipeline.sinks.kafka import client_settings, committed_offsets, read_pages
+from pipeline.sinks.kafka import client_settings, committed_offsets, pages_in_turn
 
 log = logging.getLogger(__name__)
 
@@ -88,11 +89,12 @@ class PlainWorker:
         """After an assignment: the pages of all of it, then positions at the state's offsets."""
         generation = self.consumer._coordinator.generation  # no public name; pinned in tests/contracts
         self._assignments = generation
+        for number in list(self.shell.owned):
+            self.shell.drop(number)
         kafka, topics = self.config.kafka, self.config.topics
-        pages = await read_pages(kafka, topics.pages, numbers)
-        for _ in pages:
-            reach("in_recovery")
-        await self.shell.take(pages, await committed_offsets(kafka, topics.requests))
+        read = partial(pages_in_turn, kafka, topics.pages)
+        if not await self.shell.take(numbers, read, await committed_offsets(kafka, topics.requests)):
+            return
         for number in numbers:
             self._seek(number, self.shell.owned[number].expected)
 

@@ -11,8 +11,9 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
@@ -32,6 +33,12 @@ log = logging.getLogger(__name__)
 EXIT_FATAL: Final = 70
 MOST_SEEKS: Final = 20
 """Seeks to one offset without getting there: the log has ended before it, or something is broken."""
+
+
+Pages = Mapping[bytes, bytes]
+"""The last value of every key of one partition of the pages topic."""
+ReadPages = Callable[[list[int]], AsyncGenerator[tuple[int, Pages], None]]
+"""Reads these partitions, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,30 +157,40 @@ class Shell:
         """Forget the arrays."""
         self.owned.pop(partition, None)
 
-    async def take(
-        self, partitions: Mapping[int, Mapping[bytes, bytes] | None], committed: Mapping[int, int | None]
-    ) -> None:
-        """The assignment of this generation, whole: pages of what is new, None for what is kept. Raises Fatal."""
-        measure.assigned(self.config.topics.requests, self.owned, partitions)
-        if any(number >= self._partitions for number in partitions):
+    async def take(self, partitions: Iterable[int], read: ReadPages, committed: Mapping[int, int | None]) -> bool:
+        """The assignment of this generation, whole: what isn't loaded is read and loaded, one after the other.
+
+        False if a rebalance came meanwhile: what is assigned then is taken as a whole. Raises Fatal.
+        """
+        numbers, generation = sorted(partitions), self.generation()
+        measure.assigned(self.config.topics.requests, self.owned, numbers)
+        if any(number >= self._partitions for number in numbers):
             await self._check_partitions()
-        for gone in self.owned.keys() - partitions.keys():
+        for gone in self.owned.keys() - set(numbers):
             self.drop(gone)
-        fresh = [number for number, pages in partitions.items() if pages is not None]
+        fresh = [number for number in numbers if number not in self.owned]
+        for owned in self.owned.values():
+            owned.generation = generation
         starts, ends = await self._edges(fresh)
-        for number, pages in partitions.items():
-            if pages is None:
-                self.owned[number].generation = self.generation()
-            else:
-                await self._load(number, pages, committed.get(number), starts[number], ends[number])
+        if fresh:
+            log.info("state of %d partitions is read, %d are kept", len(fresh), len(self.owned))
+        async with aclosing(read(fresh)) as reading:
+            async for number, pages in reading:
+                reach("in_recovery")
+                await self._load(number, pages, committed.get(number), starts[number], ends[number], generation)
+                if self.generation() != generation:
+                    log.info("partition %d: a rebalance came while state was loaded", number)
+                    return False
+                self.progress_at = time.monotonic()
         self.health.recovered(True)
         self.settled, self.progress_at = True, time.monotonic()
-        if self._first and partitions:
+        if self._first and numbers:
             self._first = False
             reach("after_recovery")
+        return True
 
     async def _load(
-        self, number: int, pages: Mapping[bytes, bytes], committed: int | None, start: int, end: int
+        self, number: int, pages: Pages, committed: int | None, start: int, end: int, generation: int
     ) -> None:
         began = time.monotonic()
         loop = asyncio.get_running_loop()
@@ -181,6 +198,8 @@ class Shell:
         core, state, writer = await loop.run_in_executor(
             self.core_thread, self._restore, number, pages, committed, sides
         )
+        if self.generation() != generation:
+            return  # somebody else may have owned it since it was read
         expected = state.next_offset if state.next_offset >= 0 else max(start, committed or 0)
         if expected > end:
             raise Fatal(
@@ -206,7 +225,7 @@ class Shell:
             core_thread=self.core_thread,
             compressor=self.page_thread,
         )
-        owned = Owned(core, emitter, expected, self.generation(), sides)
+        owned = Owned(core, emitter, expected, generation, sides)
         known = state.manifest is not None
         if known and not await emitter.adopt(sides, self.generation, owned.lock, loading=True):
             raise Fatal(f"partition {number}: the group has given it away while its state was loaded")
@@ -216,9 +235,7 @@ class Shell:
             number, writer.epoch, expected, end, len(pages), time.monotonic() - began,
         )  # fmt: skip
 
-    def _restore(
-        self, number: int, pages: Mapping[bytes, bytes], committed: int | None, sides: Sides
-    ) -> tuple[Core, Any, Any]:
+    def _restore(self, number: int, pages: Pages, committed: int | None, sides: Sides) -> tuple[Core, Any, Any]:
         state = load(number, pages, committed)
         if state.manifest is not None and state.manifest.topic_epoch != self._topic_epoch:
             topics = self.config.topics

@@ -6,7 +6,7 @@ What is overridden, and why (reference/mechanisms.md, section 2; every name is p
  - Faust loses slices at the end of a recovery and drops by its own read offset. So every slice says from where on the
    log before it is known to be empty; `Shell.handle` asks for a seek if that does not reach back to the state.
  - `on_buffer_full` does nothing, since the partition might never be fetched again.
- - `highwaters` come out of fetch responses, since some brokers answer ListOffsets wrongly.
+ - `highwaters` tell Faust that there is no page to recover: pages are read in bulk by a consumer of their own.
  - a fetch that finds nothing is answered after FETCH_WAIT_MS; Faust's own wait cannot be set.
 """
 
@@ -32,7 +32,6 @@ from pipeline.faults import reach
 from pipeline.records import Records
 from pipeline.runners.batches import install, joined
 from pipeline.runners.shell import Fetched
-from pipeline.sinks.kafka import fetched_highwaters
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +40,8 @@ FETCH_WAIT_MS: Final = 100
 """How long a broker may hold a fetch that finds nothing.
 
 aiokafka has one fetch at a time on its way to a broker, and leaves out partitions whose records still wait here. A
-partition that is at its end (the pages topic's always are) therefore holds up all others for so long: with Faust's
-1,500 ms a worker with a backlog stood still for a quarter of its time.
+partition that is at its end therefore holds up all others for so long: with Faust's 1,500 ms a worker with a backlog
+stood still for a quarter of its time.
 """
 
 
@@ -121,17 +120,22 @@ class PassThrough(faust.Schema[Any, Any]):
 
 
 class PageTable(faust.Table[Any, Any]):
-    """The changelog of pages as Faust's table, which keeps no copy of it."""
+    """The topic of pages as Faust's table: what Faust assigns, but neither keeps nor reads.
 
-    persisted: Callable[[TP], int] = staticmethod(lambda tp: -1)
+    Its recovery costs 100 us a page and more, so the table always says that it has what `SliceConsumer.highwaters` says
+    there is, and Faust goes straight to `on_recover`. The changelog's partitions stay paused.
+    """
+
+    assigned: Callable[[TP], None] = staticmethod(lambda tp: None)
     topic_name: str = ""
 
     def apply_changelog_batch(self, batch: Iterable[Any]) -> None:
-        """Nothing: pages are staged by `on_changelog_event`."""
+        """Nothing: Faust reads none."""
 
     def persisted_offset(self, tp: TP) -> int:
-        """What a partition whose arrays are kept has of the changelog; -1 reads it from the start."""
-        return self.persisted(tp)
+        """All that Faust is told there is. Faust asks once for each partition of an assignment."""
+        self.assigned(tp)
+        return 0
 
     def _changelog_topic_name(self) -> str:
         return self.topic_name
@@ -224,13 +228,6 @@ class SliceConsumer(driver.Consumer):
                     await self.seek_wait({tp: offset})
                     self.positions.broken(tp.partition, offset)
 
-    async def seek_pages(self, tp: TP, offset: int) -> None:
-        """Set the position of a partition of the pages topic."""
-        async with self._seeking:
-            if tp in self.assignment():
-                with unless_revoked():
-                    await self.seek_wait({tp: offset})
-
     async def perform_seek(self) -> None:
         """Faust's seek to the committed offsets."""
         async with self._seeking:
@@ -242,13 +239,8 @@ class SliceConsumer(driver.Consumer):
                 self.positions.broken(tp.partition)
 
     async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
-        """End offsets out of fetch responses."""
-        ends: dict[TP, int] = {}
-        for topic in {tp.topic for tp in partitions}:
-            numbers = [tp.partition for tp in partitions if tp.topic == topic]
-            found = await fetched_highwaters(self.config.kafka, topic, numbers)
-            ends |= {TP(topic, number): end for number, end in found.items()}
-        return ends
+        """Asked only of the pages topic, before a recovery: one record, which `PageTable` says it has."""
+        return dict.fromkeys(partitions, 1)
 
     async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         """Faust's, with the moment after it named."""

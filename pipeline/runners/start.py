@@ -60,9 +60,14 @@ class Ready:
 
 @asynccontextmanager
 async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
-    """Compile, connect, check topics, read the side inputs to their end. Raises ConfigError or Fatal."""
-    compiling = asyncio.create_task(asyncio.to_thread(parts.warm_up))
+    """Connect, check topics, compile, read the side inputs to their end. Raises ConfigError or Fatal.
+
+    Brokers first: compiling takes a minute where no code is cached, a thread can't be stopped, and whoever has
+    mistyped an address would be told only then.
+    """
+    log.info("topics are asked for at %s", config.kafka.brokers)
     partitions = await ensure_topics(config)
+    compiling = asyncio.create_task(asyncio.to_thread(parts.warm_up))
     epoch = await topic_epoch(config)
     health = Health()
     process_started()
@@ -74,6 +79,7 @@ async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
         sides = await parts.read_sides(config)
         measure.sides_read(sides)
         await compiling
+        log.info("compiled code, side inputs and topics are there: joining group %s", config.kafka.group)
         settle_interpreter()
         count = partitions_now(config)
         yield Ready(config, parts, producer, edges_of(config, epoch), rows, sides, epoch, partitions, health, count)
@@ -115,7 +121,10 @@ def edges_of(config: Config, epoch: str) -> Callable[[list[int]], Awaitable[Edge
         kafka, topic = config.kafka, config.topics.requests
         if await topic_epoch(config) != epoch:
             raise Fatal(f"topic {topic} was made anew while the worker ran: its offsets mean something else")
-        return await log_starts(kafka, topic, partitions), await fetched_highwaters(kafka, topic, partitions)
+        starts, ends = await asyncio.gather(
+            log_starts(kafka, topic, partitions), fetched_highwaters(kafka, topic, partitions)
+        )
+        return starts, ends
 
     return edges
 

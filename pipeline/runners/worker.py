@@ -1,6 +1,6 @@
-"""The worker on Faust. Faust owns group membership, assignment, the pages table and its recovery; slices, order of
-effects, offsets and state are ours (`slices.py`, `shell.py`). Exit codes: 0 stopped, 1 cannot start, 2 configuration,
-70 fatal: the orchestrator starts it again and the log is replayed from the last checkpoint.
+"""The worker on Faust. Faust owns group membership, assignment and the moment of recovery; slices, order of effects,
+offsets, state and the reading of it are ours (`slices.py`, `shell.py`). Exit codes: 0 stopped, 1 cannot start,
+2 configuration, 70 fatal: the orchestrator starts it again and the log is replayed from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ from pipeline.runners.parts import Parts, production_parts
 from pipeline.runners.shell import EXIT_FATAL, Owned, Shell, end_process, guarded
 from pipeline.runners.slices import PageTable, PassThrough, transport_of, unless_revoked
 from pipeline.runners.start import Ready, exit_code, prepare, tasks_of
-from pipeline.sinks.kafka import committed_offsets, ssl_context, stage
+from pipeline.sinks.kafka import committed_offsets, pages_in_turn, ssl_context
 
 log = logging.getLogger(__name__)
 
@@ -119,9 +120,6 @@ class FaustWorker:
         self.app.after_rebalance = self._after_rebalance
         self.lanes: Lanes[Any] = Lanes(self._slice)
         self._seeks: set[asyncio.Task[None]] = set()
-        self._recovering: dict[TP, int] = {}
-        self._still = 0
-        self._staged: dict[int, dict[bytes, bytes]] = {}
         self._make_table(ready.partitions)
         topic = self.app.topic(self.config.topics.requests, schema=PassThrough(), partitions=ready.partitions)
         self.app.agent(topic, concurrency=1, name="slices")(self._slices)
@@ -137,52 +135,31 @@ class FaustWorker:
     def _make_table(self, partitions: int) -> None:
         PageTable.topic_name = self.config.topics.pages
         table: Any = self.app.Table(
-            "pages",
-            partitions=partitions,
-            key_type=bytes,
-            value_type=bytes,
-            on_changelog_event=self._on_page,
-            on_recover=self._on_recover,
-            recovery_buffer_size=16,
+            "pages", partitions=partitions, key_type=bytes, value_type=bytes, on_recover=self._on_recover
         )
-        table.persisted = self._persisted
+        table.assigned = self._assigned
         self.table = table
 
-    # --- recovery: Faust swallows every exception in these two, so they end the process themselves
+    # --- recovery: Faust reads nothing (`PageTable`), tells what is assigned, and when to load it
 
-    def _persisted(self, tp: TP) -> int:
+    def _assigned(self, tp: TP) -> None:
         """Called at each assignment: the rule of generations decides here, once, which arrays are kept.
 
         What is kept is not read, so nothing may change that later: not a checkpoint that is on its way meanwhile.
         """
-        if self.shell.kept(tp.partition):
-            return self.shell.owned[tp.partition].emitter.log_offset
-        self.shell.drop(tp.partition)
-        self._staged.pop(tp.partition, None)
-        self.shell.unsettle()
-        return -1
-
-    async def _on_page(self, event: Any) -> None:
-        try:
-            partition = event.message.partition
-            if partition not in self.shell.owned:
-                stage(self._staged.setdefault(partition, {}), event.key, event.value)
-                reach("in_recovery")
-        except Exception as error:  # noqa: BLE001
-            end_process(error)
+        if not self.shell.kept(tp.partition):
+            self.shell.drop(tp.partition)
+            self.shell.unsettle()
 
     async def _on_recover(self) -> None:
-        try:
-            await self._load_assigned()
-        except Exception as error:  # noqa: BLE001
-            end_process(error)
+        """Faust swallows what is raised in here, so this ends the process itself."""
+        await guarded(self._load_assigned())
 
     async def _load_assigned(self) -> None:
-        requests = self.config.topics.requests
-        numbers = sorted(tp.partition for tp in self.app.consumer.assignment() if tp.topic == requests)
-        pages = {n: None if n in self.shell.owned else self._staged.pop(n, {}) for n in numbers}
-        self._staged.clear()
-        await self.shell.take(pages, await committed_offsets(self.config.kafka, requests))
+        kafka, topics = self.config.kafka, self.config.topics
+        numbers = [tp.partition for tp in self.app.consumer.assignment() if tp.topic == topics.requests]
+        read = partial(pages_in_turn, kafka, topics.pages)
+        await self.shell.take(numbers, read, await committed_offsets(kafka, topics.requests))
 
     # --- slices
 
@@ -218,28 +195,9 @@ class FaustWorker:
         """A slice that Faust lost at the log's end has none behind it that would tell: look for lag without work."""
         while True:
             await asyncio.sleep(NUDGE_S / 3)
-            await self._nudge_recovery()
             for number in self.shell.waiting(NUDGE_S):
                 with unless_revoked():
                     await self._nudge(number, self.shell.owned[number])
-
-    async def _nudge_recovery(self) -> None:
-        """The same in a recovery: pages that were fetched while a rebalance began are dropped, Faust waits for ever.
-
-        Reading pages twice is harmless: Faust passes on only what lies beyond the last one it has seen.
-        """
-        recovery = self.app.tables.recovery
-        left = recovery.active_remaining()
-        waiting = [tp for tp, count in left.items() if count > 0 and tp in recovery.active_tps]
-        offsets = {tp: recovery.active_offsets[tp] for tp in waiting} if recovery.in_recovery else {}
-        self._still = self._still + 1 if offsets and offsets == self._recovering else 0
-        self._recovering = offsets
-        if self._still < 2:
-            return
-        self._still = 0
-        log.info("recovery stands still, pages are read again from %s", offsets)
-        for tp, offset in offsets.items():
-            await self.app.consumer.seek_pages(tp, max(0, offset + 1))
 
     async def _nudge(self, number: int, owned: Owned) -> None:
         position = await self.app.consumer.position(TP(self.config.topics.requests, number))

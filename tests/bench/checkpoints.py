@@ -1,7 +1,8 @@
 """What checkpoints cost under a stated activity: `python -m tests.bench.checkpoints`.
 
 Model: 1 million keys in 8 partitions, about 5 % of them active in a minute (unequal as by Zipf, see `grown`), a
-checkpoint of each partition every `worker.checkpoint_s` of event time. `plan_ms` is the copy between two slices (the
+checkpoint of each partition every `worker.checkpoint_s` of event time; after as many as `--intervals` says its journal
+is as long as it gets (`journal.FOLD_AFTER`). `plan_ms` is the copy between two slices (the
 core waits), `pack_ms` the compression (a thread of its own), both processor time; sending is not in it: it is
 measured with the real worker (tests/kafka/test_million_keys.py). `share` is plan and pack over the time between two
 checkpoints. Replay after a crash is at most the events of one interval, plus those of the one being written.
@@ -18,7 +19,7 @@ from typing import Any
 from pipeline.checkpoint import Checkpoint, Directory
 from pipeline.config import Config
 from pipeline.core import Slice
-from pipeline.emit import PAGES_AT_ONCE
+from pipeline.manifest import read_key
 from tests.bench.grown import DAY_US, START_US, Grown, cut, print_json
 
 ACTIVE_PER_MINUTE: float = 0.05
@@ -39,12 +40,16 @@ class Writers:
             plan = writer.plan(core, 1)
             planned = time.thread_time()
             draft = writer.draft(plan)
-            for start in range(0, len(plan.raw), PAGES_AT_ONCE):
-                _count(cost, draft.pages(start, start + PAGES_AT_ONCE))
-            _count(cost, [*draft.directories(), draft.manifest()])
+            for pack in draft.batches():
+                _count(cost, pack())
+            _count(cost, [draft.manifest()])
+            cost["tombstones"] += len(writer.due)
             writer.accept(draft)
-            cost["raw_bytes"] += sum(len(raw) for _, _, raw in plan.raw)
+            parts = [part for piece in plan.rows for part in piece]
+            cost["raw_bytes"] += sum(len(raw) for _, _, raw in plan.raw) + sum(len(raw) for _, _, raw in parts)
             cost.update(f"blocks_{table}" for table, _, _ in plan.raw)
+            for table, numbers, _ in parts:
+                cost[f"rows_{table}"] += len(numbers) // 4
             cost["plan_us"] += round((planned - began) * 1e6)
             cost["pack_us"] += round((time.thread_time() - planned) * 1e6)
         return dict(cost)
@@ -52,7 +57,9 @@ class Writers:
 
 def _count(cost: Counter[str], records: list[tuple[bytes, bytes]]) -> None:
     cost["records"] += len(records)
-    cost["bytes"] += sum(len(key) + len(value) for key, value in records)
+    for key, value in records:
+        cost["bytes"] += len(key) + len(value)
+        cost[f"bytes_{read_key(key).kind}"] += len(key) + len(value)
 
 
 def judge(grown: Grown, log: list[Slice]) -> float:
@@ -86,6 +93,11 @@ def main() -> None:
         core_s += judge(grown, list(cut(iter(events), chosen.partitions, first)))
         each.append(writers.checkpoint())
     print_json("checkpoint", summary(chosen, each, core_s, len(seen), count))
+    print_json("journal", {
+        "rows": sum(piece.rows for writer in writers.writers for piece in writer.directory.pieces),
+        "pieces": sum(len(writer.directory.pieces) for writer in writers.writers),
+        "manifest_bytes": len(writers.writers[0].draft(writers.writers[0].plan(grown.cores[0], 1)).manifest()[1]),
+    })  # fmt: skip
 
 
 def summary(chosen: Any, each: list[dict[str, Any]], core_s: float, seen: int, events: int) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Recovery and memory of a million keys: `python -m tests.bench.recovery`.
 
-One process grows the state and writes its checkpoint into a file; another one, as fresh as a worker after a crash,
-reads it back through `pipeline.recover` (verify, decompress, fill, index) and then goes on judging. `load_s` is for
+One process grows the state and writes checkpoints into a file, one of everything and then one after each of
+`--intervals` of the model of `tests.bench.checkpoints` (120: the journal is as long as it gets); another one, as fresh
+as a worker after a crash, reads it back through `pipeline.recover` (verify, decompress, fill, index) and then goes on
+judging. `load_s` is for
 all partitions one after the other on one core, as a worker does it when all of them are its own; `rss_mib` is the
 whole process: Python, numba's code, the geo database, the state.
 """
@@ -33,19 +35,37 @@ MIB: Final = 1 << 20
 POOLS: Final = ("minutes", "hours", "sources")
 
 
-def write(folder: Path, keys: int, partitions: int, catalogued: bool, events: int) -> None:
-    """The state's checkpoint and a piece of the log after it, a file per partition each."""
+def write(folder: Path, keys: int, partitions: int, catalogued: bool, events: int, intervals: int) -> None:
+    """What the pages topic holds of each partition, and a piece of the log after the last checkpoint."""
     grown = Grown(keys, partitions, catalogued=catalogued)
+    records, last_us, first = checkpoints(grown, intervals)
     for core in grown.cores:
-        writer = Checkpoint(core.partition, EPOCH, 1, "me", Directory())
-        draft = writer.draft(writer.plan(core, 1))
-        (folder / f"pages.{core.partition}").write_bytes(msgspec.msgpack.encode(draft.records()))
-    first = [0] * partitions
-    log = list(cut(grown.traffic(events, grown.natural_per_s(), START_US + DAY_US), partitions, first))
+        (folder / f"pages.{core.partition}").write_bytes(msgspec.msgpack.encode(list(records[core.partition].items())))
+    log = list(cut(grown.traffic(events, grown.natural_per_s(), last_us), partitions, first))
     (folder / "log").write_bytes(msgspec.msgpack.encode([
         (part.partition, part.first, part.keys, part.values, part.timestamps_ms)
         for part in log
     ]))  # fmt: skip
+
+
+def checkpoints(grown: Grown, intervals: int, epoch: str = EPOCH) -> tuple[list[dict[bytes, bytes]], int, list[int]]:
+    """The compacted log of each partition after so many, the time then, and the next offsets."""
+    seconds, per_s, first = Config().worker.checkpoint_s, grown.natural_per_s(), [0] * grown.partitions
+    writers = [Checkpoint(core.partition, epoch, 1, "me", Directory()) for core in grown.cores]
+    records: list[dict[bytes, bytes]] = [{} for _ in grown.cores]
+    for n in range(intervals + 1):
+        start_us = START_US + DAY_US + int(n * seconds * 1e6)
+        if n:
+            for part in cut(grown.traffic(int(per_s * seconds), per_s, start_us, seed=n), grown.partitions, first):
+                grown.cores[part.partition].process(part)
+        for core, writer in zip(grown.cores, writers, strict=True):
+            core.due_rows()
+            for key in writer.due:
+                del records[core.partition][key]
+            draft = writer.draft(writer.plan(core, 1))
+            records[core.partition].update(draft.records())
+            writer.accept(draft)
+    return records, START_US + DAY_US + int((intervals + 1) * seconds * 1e6), first
 
 
 def read(folder: Path, keys: int, partitions: int, catalogued: bool) -> dict[str, Any]:
@@ -101,6 +121,7 @@ def main() -> None:
     options.add_argument("--keys", type=int, default=1_000_000)
     options.add_argument("--partitions", type=int, default=8)
     options.add_argument("--events", type=int, default=100_000, help="of the log after the checkpoint")
+    options.add_argument("--intervals", type=int, default=120, help="checkpoints whose rows lie in the journal")
     options.add_argument("--catalogued", action="store_true", help="every key is declared")
     options.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     chosen = options.parse_args()
@@ -108,7 +129,7 @@ def main() -> None:
         print_json("recovery", read(chosen.folder, chosen.keys, chosen.partitions, chosen.catalogued))
         return
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder), chosen.keys, chosen.partitions, chosen.catalogued, chosen.events)
+        write(Path(folder), chosen.keys, chosen.partitions, chosen.catalogued, chosen.events, chosen.intervals)
         command = [sys.executable, "-m", "tests.bench.recovery", *sys.argv[1:], "--folder", folder]
         sys.exit(subprocess.run(command, check=False).returncode)
 

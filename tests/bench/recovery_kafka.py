@@ -1,8 +1,10 @@
 """Recovery of very many keys by a real worker from a real broker: `python -m tests.bench.recovery_kafka`.
 
-One node of Apache Kafka (tests/kafka, needs Java and Maven) gets the pages of the grown state, then a worker on Faust
-starts. Told are seconds from the start of the process until the last partition is loaded, of which start-up (imports,
-compiled code, joining the group) is what an empty group takes too; the processor time of the worker, and its memory.
+One node of Apache Kafka (tests/kafka, needs Java and Maven) gets the pages and the journal of the grown state as
+`tests.bench.recovery` makes them, and the log: 10,000 events lie behind the state, as many as come in two intervals of
+checkpoints with a million keys. Then a worker starts. Told are seconds from the start of the process until the last
+partition is loaded (of which imports, compiled code and joining the group are what an empty group takes too), how long
+it then takes until the events are judged and committed; the processor time of the worker, and its memory.
 """
 
 from __future__ import annotations
@@ -12,60 +14,106 @@ import asyncio
 import os
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from pipeline.checkpoint import Checkpoint, Directory
-from pipeline.runners.import_state import write_state
+import msgspec
+
+from pipeline.sinks.kafka import Producer
 from pipeline.sinks.topics import topic_id
+from schemas.event import Event
 from tests.bench.grown import Grown, print_json
+from tests.bench.recovery import checkpoints
 from tests.kafka import cluster
 from tests.kafka.deployment import PARTITIONS, Deployment, pid_of
 
-MOST_S = 600.0
+MOST_S: Final = 600.0
+REPLAYED: Final = 10_000
 
 
 def started(deployment: Deployment) -> dict[str, Any]:
-    """Start a worker, wait until all partitions are loaded, stop it."""
+    """Start a worker, wait until all partitions are loaded and the log is judged, stop it."""
     began = time.monotonic()
     worker = deployment.start()
     while deployment.log_of(worker).count("next offset") < PARTITIONS:
         assert worker.poll() is None and time.monotonic() < began + MOST_S, deployment.log_of(worker)
         time.sleep(0.2)
-    took, pid = time.monotonic() - began, pid_of(worker)
+    loaded = time.monotonic()
+    figures = {"loaded_s": round(loaded - began, 1), "loading_s": round(loading_s(deployment.log_of(worker)), 1)}
+    deployment.wait_drained()
+    pid = pid_of(worker)
+    figures["replayed_s"] = round(time.monotonic() - loaded, 1)
     times = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    figures["cpu_s"] = round((int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK"), 1)
     status = Path(f"/proc/{pid}/status").read_text()
     peak_kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
     deployment.stop(worker)
-    cpu_s = (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
-    return {"seconds": round(took, 1), "cpu_s": round(cpu_s, 1), "peak_rss_mib": peak_kib // 1024}
+    return figures | {"peak_rss_mib": peak_kib // 1024}
 
 
-def write(deployment: Deployment, keys: int) -> None:
-    """The pages of the grown state, a partition at a time."""
-    grown, records, began = Grown(keys, PARTITIONS), 0, time.process_time()
-    epoch = asyncio.run(topic_id(deployment.config.kafka, deployment.config.topics.requests))
-    for core in grown.cores:
-        writer = Checkpoint(core.partition, epoch, 1, "bench", Directory(), PARTITIONS)
-        records += asyncio.run(write_state(deployment.config, writer, core))
-    us = (time.process_time() - began) / records * 1e6
-    print_json("write_pages", {"keys": keys, "records": records, "us_per_record": round(us)})
+def loading_s(log: str) -> float:
+    """From the assignment to the last partition's arrays, by the worker's own log."""
+    lines = log.splitlines()
+    begin = max(i for i, line in enumerate(lines) if "state of" in line and "is read" in line)
+    end = max(i for i, line in enumerate(lines) if "next offset" in line)
+    return (at(lines[end]) - at(lines[begin])).total_seconds()
+
+
+def at(line: str) -> datetime:
+    """The time of a line of the log."""
+    return datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f").replace(tzinfo=UTC)
+
+
+def write(deployment: Deployment, keys: int, intervals: int) -> None:
+    """The pages of the grown state, a partition at a time, and the log that goes with them."""
+    grown = Grown(keys, PARTITIONS)
+    config = deployment.config
+    records, then_us, first = checkpoints(grown, intervals, asyncio.run(topic_id(config.kafka, config.topics.requests)))
+    size = sum(len(key) + len(value) for each in records for key, value in each.items())
+    print_json("written", {"keys": keys, "records": sum(map(len, records)), "mib": size >> 20, "log": sum(first)})
+    asyncio.run(send(deployment, records, first, list(grown.traffic(REPLAYED, grown.natural_per_s(), then_us))))
+
+
+async def send(
+    deployment: Deployment, pages: list[dict[bytes, bytes]], first: list[int], events: list[tuple[int, Event]]
+) -> None:
+    """Pages in batches of ours; of the log before the state's offset only its length."""
+    config = deployment.config
+    producer = Producer(config.kafka).pages_to(config.topics.pages)
+    await producer.start()
+    began = time.process_time()
+    for number, each in enumerate(pages):
+        records = list(each.items())
+        for start in range(0, len(records), 64):
+            await producer.send_all(number, records[start : start + 64])
+    us = (time.process_time() - began) * 1e6 / sum(map(len, pages))
+    print_json("sent", {"cpu_us_per_record": round(us)})
+    log = producer.pages_to(config.topics.requests)
+    for number, count in enumerate(first):
+        await log.send_all(number, [(b"", b"")] * count)
+        mine = [event for home, event in events if home == number]
+        await log.send_all(number, [(event.key_id.encode(), msgspec.json.encode(event)) for event in mine])
+    await producer.close()
 
 
 def main() -> None:
     """An empty group, then the keys."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--keys", type=int, default=1_000_000)
+    options.add_argument("--intervals", type=int, default=120, help="checkpoints whose rows lie in the journal")
+    options.add_argument("--runner", choices=("faust", "plain"), default="faust")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         node = cluster.start(Path(folder))
         deployments = []
         try:
             for name, keys in (("empty", 0), ("full", chosen.keys)):
-                room = {"max_keys_per_partition": max(1, chosen.keys)}
-                deployments.append(Deployment(node.brokers, name, Path(folder) / name, "faust", room, core="real"))
+                room = {"max_keys_per_partition": max(1, chosen.keys), "checkpoint_s": 5.0, "slice_events": 1_000}
+                place = Path(folder) / name
+                deployments.append(Deployment(node.brokers, name, place, chosen.runner, room, core="real"))
                 if keys:
-                    write(deployments[-1], keys)
+                    write(deployments[-1], keys, chosen.intervals)
                 print_json("recovery_kafka", {"keys": keys} | started(deployments[-1]))
         finally:
             for deployment in deployments:

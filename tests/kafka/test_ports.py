@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
+
 import pytest
 
 from pipeline.config import Kafka
-from pipeline.sinks.kafka import Producer, read_pages
+from pipeline.sinks.kafka import Producer, pages_in_turn, read_pages
 from pipeline.sinks.topics import PAGES_CONFIG, TopicSpec, create_topics
 from tests.contracts import ports_contract
 from tests.kafka.cluster import Cluster
@@ -24,4 +26,21 @@ async def test_kafka_holds_the_contracts_of_publisher_and_page_log(node: Cluster
 
     await ports_contract.publisher_holds(producer, "ports.any")
     await ports_contract.page_log_holds(producer, read)
+    await producer.close()
+
+
+async def test_partitions_are_read_one_after_the_other_to_their_ends_empty_ones_too(node: Cluster) -> None:
+    kafka = Kafka(brokers=node.brokers)
+    await create_topics(kafka, [TopicSpec("turns.pages", 4, PAGES_CONFIG)])
+    producer = Producer(kafka).pages_to("turns.pages")
+    await producer.start()
+    wide = {b"k%d" % n: bytes([n % 251]) * 60_000 for n in range(400)}  # three fetches
+    for partition in (0, 2):
+        await producer.send_all(partition, [(b"old", b"x"), *wide.items(), (b"old", None)])
+    turns = [(number, pages) async for number, pages in pages_in_turn(kafka, "turns.pages", [2, 1, 0, 3])]
+    assert [number for number, _ in turns] == [2, 1, 0, 3]
+    assert [pages for _, pages in turns] == [wide, {}, wide, {}]
+    async with aclosing(pages_in_turn(kafka, "turns.pages", [0, 2])) as left_early:
+        assert (await anext(left_early))[0] == 0
+    assert [each async for each in pages_in_turn(kafka, "turns.pages", [])] == []
     await producer.close()

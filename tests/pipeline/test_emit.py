@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from pipeline import emit
 from pipeline.checkpoint import Checkpoint, Directory
 from pipeline.config import Config, Topics
-from pipeline.core import Sides, Slice
+from pipeline.core import Rows, Sides, Slice
 from pipeline.emit import Emitter
 from pipeline.errors import Fatal, Retry
 from pipeline.manifest import read_key
@@ -59,8 +60,8 @@ class Outside:
         return [kind for kind, _ in self.seen if kind != "try"]
 
 
-def emitter_of(outside: Outside, rows: RowBuffer) -> Emitter:
-    core = CountingCore(0, Config(), SIDES, "id")
+def emitter_of(outside: Outside, rows: RowBuffer, kind: type[CountingCore] = CountingCore) -> Emitter:
+    core = kind(0, Config(), SIDES, "id")
     checkpoint = Checkpoint(0, "id", 1, "m", Directory())
     return Emitter(core, checkpoint, topics=Topics(), publisher=outside, rows=rows, pages=outside)
 
@@ -77,7 +78,7 @@ async def test_incidents_come_first_then_rows_then_pages_then_the_manifest() -> 
     await emitter.emit(emitter.core.process(some_slice(emitter.core, EVERY)))
     assert outside.kinds() == ["publish"]
     assert await emitter.checkpoint(lambda: 1, asyncio.Lock()) == EVERY
-    assert outside.kinds() == ["publish", "rows", "page", "page", "directory", "directory", "manifest"]
+    assert outside.kinds() == ["publish", "rows", "page", "piece", "directory", "manifest"]
 
 
 async def test_incidents_go_out_while_the_row_sink_is_away_and_nothing_is_covered() -> None:
@@ -104,6 +105,31 @@ async def test_slices_are_judged_while_an_adoption_waits_for_the_row_sink() -> N
     outside.gate.set()
     await adopting
     assert emitter.cover == 3
+
+
+class OwingCore(CountingCore):
+    """Whenever it is asked, a row is due."""
+
+    def due_rows(self) -> Rows:
+        return {"counts": {"key_id": ["k"], "count": [1], "version": [0]}}
+
+
+async def test_an_adoption_does_not_hold_slices_up_when_the_row_sink_goes_away_in_the_middle_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(emit, "ADOPT_WAIT_S", 0.01)
+    outside, lock = Outside(), asyncio.Lock()
+    emitter = emitter_of(outside, RowBuffer(outside, 1.0, 100), OwingCore)
+    emitter.core.process(some_slice(emitter.core, 3))
+    outside.gate.clear()  # nothing waits before the lock is taken
+    assert not await emitter.adopt(NEWER, lambda: 1, lock), "it would have waited under the lock until the sink is back"
+    assert not lock.locked()
+    assert emitter.sound
+    assert emitter.core.adopt(SIDES) == {}, "the old ones are still the valid ones"
+    outside.gate.set()
+    assert await emitter.adopt(NEWER, lambda: 1, lock)
+    assert emitter.cover == 3
+    assert outside.kinds().index("rows") < outside.kinds().index("manifest"), "what was due is written first"
 
 
 async def test_a_partition_that_is_being_loaded_adopts_without_the_row_sink() -> None:

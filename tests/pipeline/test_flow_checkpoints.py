@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 
 from pipeline.checkpoint import Checkpoint, Directory
 from pipeline.core import Sides
@@ -19,7 +20,16 @@ MINUTE_US = 60_000_000
 def checkpoint(judge: KeyCore, writer: Checkpoint, pages: Pages) -> None:
     """Steps 2 and 3 of the order of effects, without their sending."""
     judge.due_rows()
-    pages.update({(table, block): raw for table, block, raw in writer.plan(judge, 1).raw})
+    plan = writer.plan(judge, 1)
+    pages.update({(table, block): raw for table, block, raw in plan.raw})
+    arrays = {array.name: array for array in judge.arrays}
+    for table, numbers, raw in (part for piece in plan.rows for part in piece):
+        block_rows, size = arrays[table].block_rows, arrays[table].dtype.itemsize
+        for n, row in enumerate(np.frombuffer(numbers, "<i4").tolist()):
+            block, at = row // block_rows, row % block_rows * size
+            page = bytearray(pages.get((table, block), bytes(block_rows * size)))
+            page[at : at + size] = raw[n * size : (n + 1) * size]
+            pages[table, block] = bytes(page)
 
 
 def assert_pages_hold_the_arrays(judge: KeyCore, pages: Pages) -> None:

@@ -8,7 +8,7 @@ it happened, or the process dies; then it may still happen later, as a packet th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol
@@ -221,24 +221,22 @@ class Process:
     def assign(self, generation: int, partitions: tuple[int, ...]) -> None:
         """The rebalance is over."""
         self.generation, self.assigned, self.loading = generation, partitions, True
-        for number in partitions:  # decided once, as FaustWorker._persisted does
+        for number in partitions:  # decided once, as FaustWorker._assigned does
             if not self.keeps or not self.shell.kept(number):
                 self.shell.drop(number)
         self._load_task = self.spawn(self._load())
 
     async def _load(self) -> None:
-        shell, pages = self.shell, dict[int, Any]()
-        for number in self.assigned:
-            if number not in shell.owned:
-                read = partial(self.broker.pages.__getitem__, number)
-                pages[number] = dict(await self._gate(("read", number), read))
-            else:
-                pages[number] = None
         committed = dict(await self._gate(("read", -1), lambda: self.broker.committed))
-        await shell.take(pages, committed)
-        for number in self.assigned:
-            self.seek(number, shell.owned[number].expected)
-        self.loading = False
+        if await self.shell.take(self.assigned, self._read_pages, committed):
+            for number in self.assigned:
+                self.seek(number, self.shell.owned[number].expected)
+            self.loading = False
+
+    async def _read_pages(self, numbers: list[int]) -> AsyncGenerator[tuple[int, dict[bytes, bytes]], None]:
+        for number in numbers:
+            read = partial(self.broker.pages.__getitem__, number)
+            yield number, dict(await self._gate(("read", number), read))
 
     def seek(self, partition: int, offset: int) -> None:
         """Set the position."""
