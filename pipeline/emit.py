@@ -103,8 +103,9 @@ class Emitter:
         """Side inputs change: here, and no event is judged before the manifest that names them stands.
 
         While ClickHouse is away a running partition stays with the old ones, else no slice would be judged. One that
-        is `loading` has nothing to be written but the adoption's own row, so it waits for nobody. False: not adopted,
-        the partition may be somebody else's by now.
+        is `loading` has nothing to be written but the adoption's own row, so it waits for nobody. That row follows
+        the manifest: one before it would stay if we died in between, and tell of an adoption that never was; one that
+        is lost is told again by the next start. False: not adopted, the partition may be somebody else's by now.
         """
         async with self._busy:
             if not loading:
@@ -112,9 +113,10 @@ class Emitter:
             if not await self._may_write():
                 return False
             async with lock:
-                if rows := self.core.adopt(sides):
+                rows = self.core.adopt(sides)
+                if rows and (plan := await self._plan(generation())) is not None:
+                    await self._write(plan, flush=not loading)
                     self._rows.add(rows)
-                    await self._write(await self._plan(generation()), flush=not loading)
         return True
 
     async def _may_write(self) -> bool:

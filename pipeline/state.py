@@ -29,13 +29,13 @@ REPEATS: Final = 36
 
 BOOK: Final = np.dtype(
     [
-        ("first_us", "i8"),  # of the key's first and last event
-        ("last_us", "i8"),
+        ("first_us", "i8"),  # time of the key's first event in the log
+        ("last_us", "i8"),  # latest time of its events
         ("recent", "u4", (REPEATS,)),  # ring of the last requests' hashes: a repeat within it counts once
         ("recent_at", "u4"),
         ("head_1m", "i4"),  # row + 1 of the key's newest open window
         ("head_1h", "i4"),
-        ("pad", "u4"),
+        ("ties", "u4"),  # events at last_us beside its first: logs in whole seconds have many
     ],
     align=True,
 )
