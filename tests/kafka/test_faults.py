@@ -16,10 +16,10 @@ from typing import Any, Final
 import pytest
 
 from tests.kafka import cluster
+from tests.kafka.comparison import finish_counts
 from tests.kafka.conftest import available
 from tests.kafka.deployment import Deployment
 from tests.kafka.orchestrator import Orchestrator, under_load
-from tests.kafka.test_kills import finish_and_compare
 from tests.seeds import SEED, kept
 
 pytestmark = pytest.mark.kafka
@@ -62,7 +62,7 @@ def test_kills_at_random_moments_lose_and_double_nothing(
             fleet.kill_one(rng)
         assert fleet.restarts >= KILLS - 1
     deployment.wait_session_over()
-    finish_and_compare(deployment)
+    finish_counts(deployment)
 
 
 def all_ready(deployment: Deployment, fleet: Orchestrator) -> None:
@@ -81,7 +81,7 @@ def test_a_rolling_restart_of_three_workers_changes_nothing(deploy: Callable[...
             deployment.wait(lambda: len(fleet.running()) == 3, "replaced")
             all_ready(deployment, fleet)
             time.sleep(3.0)
-    finish_and_compare(deployment)
+    finish_counts(deployment)
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
@@ -95,7 +95,7 @@ def test_scaling_out_and_in_changes_nothing(deploy: Callable[..., Deployment], r
         time.sleep(3.0)
         fleet.scale(1)
         time.sleep(3.0)
-    finish_and_compare(deployment)
+    finish_counts(deployment)
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
@@ -114,4 +114,4 @@ def test_each_broker_dies_and_comes_back_and_nothing_is_lost(
             time.sleep(4.0)
         assert fleet.running()
     deployment.wait_session_over()
-    finish_and_compare(deployment)
+    finish_counts(deployment)

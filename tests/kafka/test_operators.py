@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -17,20 +18,14 @@ import pytest
 from pipeline.errors import Fatal, Retry
 from pipeline.runners.shell import EXIT_FATAL
 from tests.kafka import cluster, topics
+from tests.kafka.comparison import compare_counts, compare_tables, finish_counts
 from tests.kafka.conftest import available, long
-from tests.kafka.deployment import DRAIN_S, PARTITIONS, Deployment, pid_of
-from tests.kafka.test_kills import finish_and_compare
+from tests.kafka.deployment import DRAIN_S, PARTITIONS, Deployment, last_words, pid_of, produce, read_topic
+from tests.kafka.outside import Outside
+from tests.pipeline.log_of_requests import log
+from tests.seeds import SEED
 
 pytestmark = pytest.mark.kafka
-
-
-def last_words(deployment: Deployment, worker: subprocess.Popen[bytes]) -> str:
-    """The critical line; there must be one, and no traceback beside it."""
-    text = deployment.log_of(worker)
-    lines = [line for line in text.splitlines() if " CRITICAL " in line]
-    assert len(lines) == 1, text[-3000:]
-    assert "Traceback" not in text.split(lines[0])[1], text[-3000:]
-    return lines[0]
 
 
 @pytest.mark.parametrize("runner", ["faust", "plain"])
@@ -53,7 +48,7 @@ def test_a_worker_frozen_in_the_middle_of_a_checkpoint_does_no_harm(
     for worker in (other, frozen):
         if worker.poll() is None:
             deployment.stop(worker)
-    finish_and_compare(deployment)
+    finish_counts(deployment)
 
 
 def state_of(pid: int) -> str:
@@ -73,7 +68,71 @@ def test_a_changelog_that_refuses_pages_stops_the_worker_and_nothing_is_lost(
     assert f"pages were not written to {pages}: MessageSizeTooLarge" in last_words(deployment, worker)
     assert deployment.committed() == {}
     asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact"))
-    finish_and_compare(deployment)
+    finish_counts(deployment)
+
+
+@pytest.mark.parametrize("runner", ["faust", "plain"])
+def test_a_changelog_that_takes_nothing_for_some_seconds_holds_up_checkpoints_and_nothing_else(
+    deploy: Callable[..., Deployment], runner: str
+) -> None:
+    """Replicas are missing, as while brokers restart: pages wait, the worker lives, nothing is committed meanwhile."""
+    deployment = deploy(runner)
+    kafka, pages = deployment.config.kafka, deployment.config.topics.pages
+    deployment.produce(1_000)
+    worker = deployment.start()
+    deployment.wait_drained()
+    before, published = deployment.committed(), len(deployment.run(read_topic(deployment.config, pages)))
+    asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact", min_insync_replicas="2"))
+    deployment.produce(1_000)
+    deployment.wait(lambda: len(deployment.seen_incidents()) == len(deployment.truth().incidents), "judged")
+    time.sleep(3.0)
+    assert deployment.committed() == before
+    assert len(deployment.run(read_topic(deployment.config, pages))) == published
+    asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact"))
+    deployment.wait_drained()
+    compare_counts(deployment, worker)
+
+
+@long
+def test_a_changelog_that_takes_nothing_for_long_ends_the_worker_and_nothing_is_lost(
+    deploy: Callable[..., Deployment],
+) -> None:
+    deployment = deploy()
+    kafka, pages = deployment.config.kafka, deployment.config.topics.pages
+    deployment.produce(1_000)
+    worker = deployment.start()
+    deployment.wait_drained()
+    before = deployment.committed()
+    asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact", min_insync_replicas="2"))
+    deployment.produce(1_000)
+    assert worker.wait(DRAIN_S) == EXIT_FATAL, deployment.log_of(worker)
+    assert f"pages were not written to {pages}" in last_words(deployment, worker)
+    assert deployment.committed() == before
+    asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact"))
+    finish_counts(deployment)
+
+
+def test_a_worker_whose_own_disk_is_full_goes_on_and_starts_again(
+    deploy_real: Callable[..., Deployment], outside: Outside, small_disk: Path
+) -> None:
+    """Its log and its folder for temporary files: what it must not lose is in Kafka."""
+    deployment = deploy_real()
+    deployment.folder = small_disk
+    deployment.environment["TMPDIR"] = str(small_disk)
+    records = log(SEED + 6, events=1_500)
+    produce(deployment, records[:500])
+    worker = deployment.start()
+    deployment.wait_drained()
+    fill_up(small_disk)
+    produce(deployment, records[500:1_000])
+    deployment.wait_drained()
+    os.kill(pid_of(worker), signal.SIGKILL)
+    worker.wait(20)
+    again = deployment.start()
+    produce(deployment, records[1_000:])
+    deployment.wait_drained()
+    assert shutil.disk_usage(small_disk).free < 65_536
+    compare_tables(deployment, outside, again)
 
 
 def test_a_topic_made_anew_is_refused_with_words_that_help(deploy: Callable[..., Deployment]) -> None:
@@ -125,9 +184,7 @@ def test_a_broker_whose_disk_is_full_loses_nothing_once_there_is_room(small_disk
         deployment.produce(1_000)
         worker = deployment.start()
         deployment.wait_drained()
-        filler = small_disk / "filler"
-        with filler.open("wb", buffering=0) as file:
-            fill_up(file)
+        filler = fill_up(small_disk)
         (node,) = running.nodes
         produce_until_it_ends(deployment, node)
         node.kill()
@@ -138,7 +195,7 @@ def test_a_broker_whose_disk_is_full_loses_nothing_once_there_is_room(small_disk
         deployment.kill_all()
         deployment.wait_session_over()
         assert worker.returncode is not None
-        finish_and_compare(deployment)
+        finish_counts(deployment)
     finally:
         deployment.kill_all()
         running.stop()
@@ -153,11 +210,10 @@ def produce_until_it_ends(deployment: Deployment, node: cluster.Node) -> None:
             deployment.run(asyncio.wait_for(deployment._produce(range(500)), 5.0))
 
 
-def fill_up(file: object) -> None:
-    """Until there is no room."""
-    write = getattr(file, "write")  # noqa: B009
-    try:
-        while True:
-            write(bytes(65_536))
-    except OSError:
-        time.sleep(0)
+def fill_up(folder: Path) -> Path:
+    """A file that leaves no room beside it."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4_096)):
+            pass
+    return filler
