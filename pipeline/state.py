@@ -69,6 +69,7 @@ class Meta(msgspec.Struct, kw_only=True):
     geo: str = ""
     config: str = ""
     adopted: dict[str, int] = {}  # side input -> first offset that was judged with its version
+    spent: dict[str, tuple[int, int]] = {}  # incident -> revision, offset that other side inputs have published
     reject_run: int = 0  # records since one was good
     reject_recent: int = 0  # rejects among the last `record_recent`
     record_recent: int = 0

@@ -24,6 +24,7 @@ from pipeline.partitioner import moved
 from pipeline.recover import fill, load, writer_of
 from pipeline.rows import RowBuffer
 from pipeline.runners import measure
+from pipeline.runners.published import Published, once
 from pipeline.runners.start import Ready
 from pipeline.runners.turns import Turns
 
@@ -104,6 +105,7 @@ class Shell:
         self._topic_epoch = ready.topic_epoch
         self._partitions = ready.partitions
         self._count_partitions = ready.count_partitions
+        self._published = ready.published
         self._first = True
         self.settled = False  # what is assigned is loaded, be it nothing
 
@@ -161,11 +163,12 @@ class Shell:
             self.drop(gone)
         fresh = [number for number, pages in partitions.items() if pages is not None]
         starts, ends = await self._edges(fresh)
+        published = None if self._published is None else once(self._published)
         for number, pages in partitions.items():
             if pages is None:
                 self.owned[number].generation = self.generation()
             else:
-                await self._load(number, pages, committed.get(number), starts[number], ends[number])
+                await self._load(number, pages, committed.get(number), starts[number], ends[number], published)
         self.health.recovered(True)
         self.settled, self.progress_at = True, time.monotonic()
         if self._first and partitions:
@@ -173,8 +176,9 @@ class Shell:
             reach("after_recovery")
 
     async def _load(
-        self, number: int, pages: Mapping[bytes, bytes], committed: int | None, start: int, end: int
-    ) -> None:
+        self, number: int, pages: Mapping[bytes, bytes], committed: int | None, start: int, end: int,
+        published: Published | None,
+    ) -> None:  # fmt: skip
         began = time.monotonic()
         loop = asyncio.get_running_loop()
         sides = self.sides  # newer ones may come while it loads: `keep_adopting` sees to it
@@ -208,7 +212,9 @@ class Shell:
         )
         owned = Owned(core, emitter, expected, self.generation(), sides)
         known = state.manifest is not None
-        if known and not await emitter.adopt(sides, self.generation, owned.lock, loading=True):
+        changed = known and published is not None and not core.adopted(sides)
+        undone = core.disown(await published()) if changed and published is not None else None
+        if known and not await emitter.adopt(sides, self.generation, owned.lock, loading=True, undone=undone):
             raise Fatal(f"partition {number}: the group has given it away while its state was loaded")
         self.owned[number] = owned
         log.info(

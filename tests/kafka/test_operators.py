@@ -18,9 +18,9 @@ import pytest
 from pipeline.errors import Fatal, Retry
 from pipeline.runners.shell import EXIT_FATAL
 from tests.kafka import cluster, topics
-from tests.kafka.comparison import compare_counts, compare_tables, finish_counts
+from tests.kafka.comparison import compare_tables, finish_counts
 from tests.kafka.conftest import available, long
-from tests.kafka.deployment import DRAIN_S, PARTITIONS, Deployment, last_words, pid_of, produce, read_topic
+from tests.kafka.deployment import DRAIN_S, PARTITIONS, Deployment, last_words, pid_of, produce
 from tests.kafka.outside import Outside
 from tests.pipeline.log_of_requests import log
 from tests.seeds import SEED
@@ -67,47 +67,6 @@ def test_a_changelog_that_refuses_pages_stops_the_worker_and_nothing_is_lost(
     assert worker.wait(DRAIN_S) == EXIT_FATAL, deployment.log_of(worker)
     assert f"pages were not written to {pages}: MessageSizeTooLarge" in last_words(deployment, worker)
     assert deployment.committed() == {}
-    asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact"))
-    finish_counts(deployment)
-
-
-@pytest.mark.parametrize("runner", ["faust", "plain"])
-def test_a_changelog_that_takes_nothing_for_some_seconds_holds_up_checkpoints_and_nothing_else(
-    deploy: Callable[..., Deployment], runner: str
-) -> None:
-    """Replicas are missing, as while brokers restart: pages wait, the worker lives, nothing is committed meanwhile."""
-    deployment = deploy(runner)
-    kafka, pages = deployment.config.kafka, deployment.config.topics.pages
-    deployment.produce(1_000)
-    worker = deployment.start()
-    deployment.wait_drained()
-    before, published = deployment.committed(), len(deployment.run(read_topic(deployment.config, pages)))
-    asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact", min_insync_replicas="2"))
-    deployment.produce(1_000)
-    deployment.wait(lambda: len(deployment.seen_incidents()) == len(deployment.truth().incidents), "judged")
-    time.sleep(3.0)
-    assert deployment.committed() == before
-    assert len(deployment.run(read_topic(deployment.config, pages))) == published
-    asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact"))
-    deployment.wait_drained()
-    compare_counts(deployment, worker)
-
-
-@long
-def test_a_changelog_that_takes_nothing_for_long_ends_the_worker_and_nothing_is_lost(
-    deploy: Callable[..., Deployment],
-) -> None:
-    deployment = deploy()
-    kafka, pages = deployment.config.kafka, deployment.config.topics.pages
-    deployment.produce(1_000)
-    worker = deployment.start()
-    deployment.wait_drained()
-    before = deployment.committed()
-    asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact", min_insync_replicas="2"))
-    deployment.produce(1_000)
-    assert worker.wait(DRAIN_S) == EXIT_FATAL, deployment.log_of(worker)
-    assert f"pages were not written to {pages}" in last_words(deployment, worker)
-    assert deployment.committed() == before
     asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact"))
     finish_counts(deployment)
 
