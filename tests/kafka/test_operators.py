@@ -9,14 +9,15 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
 
-from pipeline.errors import Fatal, Retry
 from pipeline.runners.shell import EXIT_FATAL
+from pipeline.sinks.kafka import client_settings
 from tests.kafka import cluster, topics
 from tests.kafka.comparison import compare_tables, finish_counts
 from tests.kafka.conftest import available, long
@@ -162,11 +163,20 @@ def test_a_broker_whose_disk_is_full_loses_nothing_once_there_is_room(small_disk
 
 def produce_until_it_ends(deployment: Deployment, node: cluster.Node) -> None:
     """A broker whose only disk is full ends itself; what it acknowledged before stands in its log."""
-    until = time.monotonic() + DRAIN_S
-    while node.process is not None and node.process.poll() is None:
-        assert time.monotonic() < until, "the broker goes on without a disk"
-        with contextlib.suppress(TimeoutError, Fatal, Retry):
-            deployment.run(asyncio.wait_for(deployment._produce(range(500)), 5.0))
+    config = deployment.config
+
+    async def produce_on() -> None:
+        producer = AIOKafkaProducer(**client_settings(config.kafka), acks="all", request_timeout_ms=2_000)
+        await producer.start()
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                while node.process is not None and node.process.poll() is None:
+                    with contextlib.suppress(KafkaError):
+                        await producer.send_and_wait(config.topics.requests, b"k1 1" + bytes(2_000), partition=0)
+        finally:
+            await producer.stop()
+
+    deployment.run(produce_on())
 
 
 def fill_up(folder: Path) -> Path:
