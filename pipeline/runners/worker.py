@@ -119,6 +119,7 @@ class FaustWorker:
         self.app.after_rebalance = self._after_rebalance
         self.lanes: Lanes[Any] = Lanes(self._slice)
         self._seeks: set[asyncio.Task[None]] = set()
+        self._joining = False
         self._recovering: dict[TP, int] = {}
         self._still = 0
         self._staged: dict[int, dict[bytes, bytes]] = {}
@@ -132,7 +133,12 @@ class FaustWorker:
         return int(self.app.consumer_generation_id)
 
     async def _still_ours(self, number: int, offset: int) -> bool:
-        return bool(await self.app.consumer.still_ours(TP(self.config.topics.requests, number), offset))
+        """Not while the group is joined anew: a commit that names the former generation makes aiokafka forget the new
+        one and join once more, which moves all others; two workers whose checkpoints fell into it never came to rest.
+        """
+        return not self._joining and bool(
+            await self.app.consumer.still_ours(TP(self.config.topics.requests, number), offset)
+        )
 
     def _make_table(self, partitions: int) -> None:
         PageTable.topic_name = self.config.topics.pages
@@ -178,6 +184,7 @@ class FaustWorker:
             end_process(error)
 
     async def _load_assigned(self) -> None:
+        self._joining = False
         requests = self.config.topics.requests
         numbers = sorted(tp.partition for tp in self.app.consumer.assignment() if tp.topic == requests)
         pages = {n: None if n in self.shell.owned else self._staged.pop(n, {}) for n in numbers}
@@ -220,8 +227,10 @@ class FaustWorker:
             await asyncio.sleep(NUDGE_S / 3)
             await self._nudge_recovery()
             for number in self.shell.waiting(NUDGE_S):
-                with unless_revoked():
-                    await self._nudge(number, self.shell.owned[number])
+                owned = self.shell.owned.get(number)  # a rebalance may come while another one is nudged
+                if owned is not None:
+                    with unless_revoked():
+                        await self._nudge(number, owned)
 
     async def _nudge_recovery(self) -> None:
         """The same in a recovery: pages that were fetched while a rebalance began are dropped, Faust waits for ever.
@@ -260,6 +269,7 @@ class FaustWorker:
         reach("in_revoke")
         self.shell.unsettle()
         await self._save(self.config.kafka.session_timeout_s / 2, "partitions are revoked")
+        self._joining = True
 
     async def _before_stop(self) -> None:
         self.shell.stopping = True

@@ -69,7 +69,10 @@ class Whole(Deployment):
         outside: ClickHouse | None = getattr(getattr(self, "outside", None), "config", None)
         geo = Geo(country_db=str(self.folder / "geo.mmdb"))
         respond = Respond(group=f"{self.prefix}.respond", revocation=POLICY, metrics_port=0)
-        return msgspec.structs.replace(super().config, clickhouse=outside or ClickHouse(), geo=geo, respond=respond)
+        kafka = msgspec.structs.replace(super().config.kafka, session_timeout_s=6.0, heartbeat_s=0.5)
+        return msgspec.structs.replace(
+            super().config, kafka=kafka, clickhouse=outside or ClickHouse(), geo=geo, respond=respond
+        )
 
     # --- what comes in
 
