@@ -136,9 +136,8 @@ class FaustWorker:
         """Not while the group is joined anew: a commit that names the former generation makes aiokafka forget the new
         one and join once more, which moves all others; two workers whose checkpoints fell into it never came to rest.
         """
-        return not self._joining and bool(
-            await self.app.consumer.still_ours(TP(self.config.topics.requests, number), offset)
-        )
+        tp = TP(self.config.topics.requests, number)
+        return not self._joining and bool(await self.app.consumer.still_ours(tp, offset))
 
     def _make_table(self, partitions: int) -> None:
         PageTable.topic_name = self.config.topics.pages
