@@ -102,11 +102,7 @@ class KeyCore:
         return disown.disown(self._state, mine)
 
     def adopt(self, sides: Sides) -> Rows:
-        """Judge what follows with these side inputs; the rows say from which offset on.
-
-        A partition that is being loaded adopts without waiting for the row sink, so a crash may lose that row though
-        the manifest stands: the first slice after a restore tells all adoptions again, which are the same rows.
-        """
+        """Judge what follows with these; the rows say from when on, and come again with the first slice after a crash."""
         meta, changed = self._state.meta, list[str]()
         for name, now in adoptions.versions(sides).items():
             if getattr(meta, name) != now:

@@ -28,7 +28,7 @@ from pipeline.sinks.topics import ensure_topics
 from tests.clickhouse_front import clickhouse, front  # noqa: F401
 from tests.kafka import cluster
 from tests.kafka.comparison import finish_counts
-from tests.kafka.conftest import available
+from tests.kafka.conftest import available, long
 from tests.kafka.deployment import DRAIN_S, Deployment, last_words, pid_of
 
 pytestmark = pytest.mark.kafka
@@ -47,7 +47,7 @@ MAY_WRITE: Final = {
     "stranger": set(),
 }
 MAY_READ: Final = {
-    "keywatch-worker": {"api.requests", "api.keys", "keywatch.pages"},
+    "keywatch-worker": {"api.requests", "api.keys", "api.incidents", "keywatch.pages"},
     "keywatch-intake": {"gateway.raw"},
     "keywatch-respond": {"api.incidents", "api.keys", "api.decisions", "api.responses"},
     "stranger": set(),
@@ -266,7 +266,11 @@ def deployed(secured: cluster.Cluster, tmp_path: Path, request: pytest.FixtureRe
 
 @pytest.mark.parametrize(
     ("deployed", "right"),
-    [((runner, right), right) for runner in ("faust", "plain") for right in RIGHTS],
+    [
+        pytest.param((runner, right), right, marks=() if (runner, right) == ("faust", "incidents") else long)
+        for runner in ("faust", "plain")
+        for right in RIGHTS
+    ],
     indirect=["deployed"],
     ids=lambda each: each if isinstance(each, str) else each[0],
 )
