@@ -102,7 +102,7 @@ class KeyCore:
         return disown.disown(self._state, mine)
 
     def adopt(self, sides: Sides) -> Rows:
-        """Judge what follows with these; the rows say from when on, and come again with the first slice after a crash."""
+        """Judge what follows with these; the rows say from when on, and are told again with the first slice."""
         meta, changed = self._state.meta, list[str]()
         for name, now in adoptions.versions(sides).items():
             if getattr(meta, name) != now:
@@ -110,7 +110,7 @@ class KeyCore:
                 meta.adopted[name] = max(self.next_offset, 0)
                 changed.append(name)
         self._sides = sides
-        if self.next_offset < 0:  # told with the first slice, if these are still the ones
+        if self.next_offset < 0 or self._first_adoption:  # told with the first slice, as they are by then
             self._first_adoption = self._adoptions(list(meta.adopted))
         if "geo" in changed:
             self._enricher = Enricher(sides.geo, sees_of)

@@ -29,7 +29,7 @@ from pipeline.runners.parts import Parts, production_parts
 from pipeline.runners.shell import EXIT_FATAL, Owned, Shell, end_process, guarded
 from pipeline.runners.slices import PageTable, PassThrough, transport_of, unless_revoked
 from pipeline.runners.start import Ready, exit_code, prepare, tasks_of
-from pipeline.sinks.kafka import committed_offsets, ssl_context, stage
+from pipeline.sinks.kafka import committed_offsets, fetched_highwaters, read_pages, ssl_context, stage
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class FaustWorker:
         self.app.after_rebalance = self._after_rebalance
         self.lanes: Lanes[Any] = Lanes(self._slice)
         self._seeks: set[asyncio.Task[None]] = set()
-        self._joining = False
+        self._read_to: dict[int, int] = {}  # offset after the last page of each partition that Faust has brought
         self._recovering: dict[TP, int] = {}
         self._still = 0
         self._staged: dict[int, dict[bytes, bytes]] = {}
@@ -133,11 +133,7 @@ class FaustWorker:
         return int(self.app.consumer_generation_id)
 
     async def _still_ours(self, number: int, offset: int) -> bool:
-        """Not while the group is joined anew: a commit that names the former generation makes aiokafka forget the new
-        one and join once more, which moves all others; two workers whose checkpoints fell into it never came to rest.
-        """
-        tp = TP(self.config.topics.requests, number)
-        return not self._joining and bool(await self.app.consumer.still_ours(tp, offset))
+        return bool(await self.app.consumer.still_ours(TP(self.config.topics.requests, number), offset))
 
     def _make_table(self, partitions: int) -> None:
         PageTable.topic_name = self.config.topics.pages
@@ -164,6 +160,7 @@ class FaustWorker:
             return self.shell.owned[tp.partition].emitter.log_offset
         self.shell.drop(tp.partition)
         self._staged.pop(tp.partition, None)
+        self._read_to.pop(tp.partition, None)
         self.shell.unsettle()
         return -1
 
@@ -172,6 +169,7 @@ class FaustWorker:
             partition = event.message.partition
             if partition not in self.shell.owned:
                 stage(self._staged.setdefault(partition, {}), event.key, event.value)
+                self._read_to[partition] = event.message.offset + 1
                 reach("in_recovery")
         except Exception as error:  # noqa: BLE001
             end_process(error)
@@ -183,12 +181,24 @@ class FaustWorker:
             end_process(error)
 
     async def _load_assigned(self) -> None:
-        self._joining = False
+        self.app.consumer.joining(False)
         requests = self.config.topics.requests
         numbers = sorted(tp.partition for tp in self.app.consumer.assignment() if tp.topic == requests)
-        pages = {n: None if n in self.shell.owned else self._staged.pop(n, {}) for n in numbers}
+        pages: dict[int, Any] = {n: None if n in self.shell.owned else self._staged.pop(n, {}) for n in numbers}
         self._staged.clear()
+        pages |= await self._unread([n for n in numbers if pages[n] is not None])
         await self.shell.take(pages, await committed_offsets(self.config.kafka, requests))
+
+    async def _unread(self, fresh: list[int]) -> dict[int, dict[bytes, bytes]]:
+        """Pages of partitions whose recovery is said to be complete and is not: Faust says it right after an
+        assignment that came while the one before was still being recovered. They are read here.
+        """
+        kafka, topic = self.config.kafka, self.config.topics.pages
+        ends = await fetched_highwaters(kafka, topic, fresh)
+        unread = [n for n in fresh if self._read_to.get(n, 0) < ends[n]]
+        if unread:
+            log.info("pages of partitions %s were not read to their end, they are read again", unread)
+        return await read_pages(kafka, topic, unread)
 
     # --- slices
 
@@ -263,12 +273,13 @@ class FaustWorker:
     # --- letting go
 
     async def _on_revoked(self, app: Any, revoked: Iterable[TP], **_: Any) -> None:
-        if not revoked or not self.shell.owned or self.shell.stopping:
+        if self.shell.stopping:
             return
-        reach("in_revoke")
-        self.shell.unsettle()
-        await self._save(self.config.kafka.session_timeout_s / 2, "partitions are revoked")
-        self._joining = True
+        if revoked and self.shell.owned:
+            reach("in_revoke")
+            self.shell.unsettle()
+            await self._save(self.config.kafka.session_timeout_s / 2, "partitions are revoked")
+        self.app.consumer.joining(True)
 
     async def _before_stop(self) -> None:
         self.shell.stopping = True

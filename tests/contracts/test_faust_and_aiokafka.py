@@ -183,7 +183,7 @@ def test_what_the_consumer_overrides_exists_upstream() -> None:
 
     from pipeline.runners.slices import SliceConsumer
 
-    own = {"config", "cover", "polled", "positions", "seek_back", "seek_pages", "still_ours"}
+    own = {"config", "cover", "polled", "positions", "seek_back", "seek_pages", "still_ours", "joining"}
     own |= {"_ends", "_messages", "_slice_message", "_seeking"}
     overridden = {name for name in vars(SliceConsumer) if not name.startswith("__")} - own
     # mode adds bookkeeping of its own to every subclass of Service; it isn't ours
@@ -249,3 +249,13 @@ if __name__ == "__main__":
 
     for relied, digest in all_hashes().items():
         sys.stdout.write(f'    "{relied}": "{digest}",\n')
+
+
+def test_every_commit_goes_through_the_threads_own_method() -> None:
+    """`FetchThread._commit` holds commits back while the group is joined."""
+    import inspect
+
+    from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
+
+    assert "self.call_thread(self._commit, offsets)" in inspect.getsource(AIOKafkaConsumerThread.commit)
+    assert list(inspect.signature(AIOKafkaConsumerThread._commit).parameters) == ["self", "offsets"]

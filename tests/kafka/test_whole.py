@@ -108,9 +108,13 @@ class Breaker:
         self.all_ready()
 
     def all_ready(self) -> None:
-        """Before that a worker may be stopped by a signal that it does not handle yet."""
-        for worker in self.fleet.running():
-            self.whole.wait_ready(worker)
+        """Before that a worker may be stopped by a signal that it does not handle yet; one that ends is replaced."""
+        self.whole.wait(self._all_loaded, "all loaded")
+
+    def _all_loaded(self) -> bool:
+        running = self.fleet.running()
+        loaded = ["next offset" in self.whole.log_of(worker) for worker in running]
+        return len(running) == self.fleet.wanted and all(loaded)
 
 
 FEW: Final = ("worker_dies", "catalogue_changes", "responder_dies", "geo_database_is_swapped")

@@ -103,3 +103,16 @@ def test_an_adoption_whose_row_was_lost_in_a_crash_is_told_again() -> None:
         ("0", "catalogue", "test-1"), ("0", "geo", GEO.build), ("0", "config", "c1"), ("1", "config", "c2"),
     }  # fmt: skip
     assert rows["adoptions"]["offset"] == [1]
+
+
+def test_of_two_adoptions_at_one_offset_the_later_one_is_told_last() -> None:
+    before, outcome = core(), Outcome()
+    outcome.take(before.process(slices([use(0, 0.5)], [])[0]))
+    dying = restored(before)
+    dying.adopt(Sides(Declared(), GEO, "c2"))
+    after = restored(dying)
+    outcome.finish(after.adopt(Sides(Declared(), GEO, "c3")))
+    outcome.take(after.process(slices([use(0, 1.5)], [], 1)[0]))
+    told = {(row[3], row[4], row[5]) for row in outcome.rows["adoptions"].values()}
+    assert ("1", "config", "c3") in told
+    assert ("1", "config", "c2") not in told

@@ -155,7 +155,8 @@ def clean_pass(load_: Load, broker: Broker, judged: Judged) -> Truth:
             truth.rejects.setdefault(number, []).extend(reject.offset for reject in effects.rejects)
             _take(truth, effects.rows)
         _take(truth, core.due_rows())
-        core.adopt(load_.sides_of(int(version_of(restored(load_, broker, number))[1:])))  # after the last record
+        last = version_of(restored(load_, broker, number))
+        _take(truth, core.adopt(load_.sides_of(int(last[1:]))))  # after the last record
         truth.cores[number] = core
     return truth
 

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from faust.types import TP
 
 from pipeline.config import Config
 from pipeline.core import Sides
 from pipeline.health import Health
 from pipeline.runners.parts import Parts
+from pipeline.runners.slices import FetchThread
 from pipeline.runners.start import Ready
 from pipeline.runners.worker import FaustWorker
 from tests.pipeline.counting_core import SIDES, open_core
@@ -20,17 +22,18 @@ class Consumer:
     """Faust's consumer as far as a rebalance needs it."""
 
     def __init__(self) -> None:
-        self.asked: list[int] = []
-
-    async def still_ours(self, tp: Any, offset: int) -> bool:
-        self.asked.append(offset)
-        return True
+        self.done: list[Any] = []
+        self.assigned: set[TP] = set()
 
     async def commit(self) -> bool:
+        self.done.append("commit")
         return True
 
-    def assignment(self) -> set[Any]:
-        return set()
+    def joining(self, joining: bool) -> None:
+        self.done.append(joining)
+
+    def assignment(self) -> set[TP]:
+        return self.assigned
 
 
 class Nothing:
@@ -58,7 +61,15 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> FaustWorker:
     async def committed(*_: Any) -> dict[int, int | None]:
         return {}
 
+    async def ends(kafka: Any, topic: str, partitions: list[int]) -> dict[int, int]:
+        return dict.fromkeys(partitions, 7)
+
+    async def pages(kafka: Any, topic: str, partitions: list[int]) -> dict[int, dict[bytes, bytes]]:
+        return {number: {b"read": b"by us"} for number in partitions}
+
     monkeypatch.setattr("pipeline.runners.worker.committed_offsets", committed)
+    monkeypatch.setattr("pipeline.runners.worker.fetched_highwaters", ends)
+    monkeypatch.setattr("pipeline.runners.worker.read_pages", pages)
     return made
 
 
@@ -72,15 +83,36 @@ def arrays() -> Any:
     return SimpleNamespace(emitter=emitter, generation=0, lock=None)
 
 
-async def test_the_group_is_asked_nothing_while_it_is_joined_anew(worker: FaustWorker) -> None:
-    """A commit then throws the member out that has just joined, and everybody joins once more, maybe for ever."""
+async def test_nothing_is_committed_between_the_last_checkpoint_and_the_next_assignment(worker: FaustWorker) -> None:
     worker.shell.owned[0] = arrays()
-    assert await worker._still_ours(0, 5)
-    await worker._on_revoked(worker.app, [("api.requests", 0)])
-    assert not await worker._still_ours(0, 5)
+    await worker._on_revoked(worker.app, [TP("api.requests", 0)])
     await worker._load_assigned()
-    assert await worker._still_ours(0, 5)
-    assert worker.app.consumer.asked == [5, 5]
+    assert worker.app.consumer.done == ["commit", True, False]
+
+
+async def test_a_thread_that_joins_the_group_sends_no_commit() -> None:
+    """It would throw the member out that has just joined, and everybody would join once more, maybe for ever."""
+    thread = FetchThread.__new__(FetchThread)
+    thread.joining = True
+    assert not await thread._commit({TP("api.requests", 0): 5})
+
+
+async def test_pages_that_faust_says_it_has_read_and_has_not_are_read(
+    worker: FaustWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Any] = []
+
+    async def take(pages: Any, committed: Any) -> None:
+        taken.append(pages)
+
+    monkeypatch.setattr(worker.shell, "take", take)
+    worker.app.consumer.assigned = {TP("api.requests", n) for n in range(3)}
+    worker.shell.owned[2] = arrays()
+    for offset in range(7):
+        message = SimpleNamespace(partition=0, offset=offset)
+        await worker._on_page(SimpleNamespace(message=message, key=b"k%d" % offset, value=b"v"))
+    await worker._load_assigned()
+    assert taken == [{0: {b"k%d" % n: b"v" for n in range(7)}, 1: {b"read": b"by us"}, 2: None}]
 
 
 async def test_a_partition_that_goes_while_another_is_nudged_is_passed_over(
