@@ -60,8 +60,9 @@ def slots(state: State, told: Fields, declared: Callable[[str], Key | None], lim
 def first_time(events: Array, book: Array, keep: Array, first_us: Array) -> int:
     """keep[i] = 0, and the slot -1, where the same request of the same key came within the key's last `REPEATS`.
 
-    Returns how many did. Also keeps the book: first and last event time; first_us[i] is the key's first as of event
-    i, since the book tells of later events as well. Events without state are kept: nothing remembers them.
+    Returns how many did. Also keeps the book: when the first event of the log was, and the latest one; first_us[i] is
+    the key's first, 0 where it has no state. A late event moves neither, so that the row of a key's last use says the
+    same wherever checkpoints lie. Events without state are kept: nothing remembers them.
     """
     repeats = 0
     for i in range(len(events)):
@@ -80,8 +81,11 @@ def first_time(events: Array, book: Array, keep: Array, first_us: Array) -> int:
             continue
         row.recent[row.recent_at % len(row.recent)] = request
         row.recent_at += 1
-        row.last_us = max(row.last_us, event.ts_us)
-        if row.first_us == 0 or event.ts_us < row.first_us:
+        if event.ts_us == row.last_us:
+            row.ties += 1
+        elif event.ts_us > row.last_us:
+            row.last_us, row.ties = event.ts_us, 0
+        if row.first_us == 0:
             row.first_us = event.ts_us
         first_us[i] = row.first_us
     return repeats

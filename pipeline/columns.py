@@ -7,7 +7,7 @@ object.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -185,8 +185,14 @@ def incidents(revisions: Sequence[Incident]) -> Columns:
     }
 
 
+MOST_TIES: Final = 4_095
+
+
 def last_used(state: State, slots: Array, seen: dict[int, tuple[Place, str]]) -> Columns:
-    """`keys_last_used` of these slots; seen: slot -> (place, environment) of its newest event."""
+    """`keys_last_used` of these slots; seen: slot -> (place, environment) of its newest event.
+
+    The version is last_us and, in 12 more bits, which of the events at that time it is: times end below 2^52 us.
+    """
     book = state.book.data[slots]
     last = [seen[slot] for slot in slots.tolist()]
     return {
@@ -197,7 +203,7 @@ def last_used(state: State, slots: Array, seen: dict[int, tuple[Place, str]]) ->
         "country": [place.country for place, _ in last],
         "asn": [place.asn for place, _ in last],
         "environment": [environment for _, environment in last],
-        "version": book["last_us"],
+        "version": (book["last_us"].astype(np.uint64) << np.uint64(12)) | np.minimum(book["ties"], MOST_TIES),
     }
 
 

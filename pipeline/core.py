@@ -104,6 +104,15 @@ class Core(Protocol):
     def restore(self, meta: bytes) -> None:
         """After arrays and blobs are filled: take `meta` and rebuild the indices."""
 
+    def adopted(self, sides: Sides) -> bool:
+        """Whether it judges with these versions already."""
+
+    def disown(self, published: Sequence[Incident]) -> Effects:
+        """Other side inputs are about to be adopted after a crash: close what only the former ones have brought about.
+
+        `published`: the newest revision of each incident on the topic, of all partitions.
+        """
+
     def adopt(self, sides: Sides) -> Rows:
         """Take new side inputs; only at a checkpoint (the caller writes the manifest before the next event)."""
 

@@ -205,9 +205,10 @@ class Decider:
         rule = RULES[int(record["rule"])]
         declared = identity.declared
         at = rfc3339(event.ts_us)
+        ident = incident_id(event.key_id, rule, event.ts_us, f"{int(batch.events['request'][i]):x}")
         return Incident(
-            incident_id=incident_id(event.key_id, rule, event.ts_us, f"{int(batch.events['request'][i]):x}"),
-            key_id=event.key_id, rule=rule, revision=0, change="opened", state="open", severity="medium",
+            incident_id=ident, key_id=event.key_id, rule=rule,
+            revision=self.state.meta.spent.get(ident, (0, 0))[0], change="opened", state="open", severity="medium",
             rung="observe", opened_at=at, last_at=at, seen_days=round(_seen_days(batch, i), 2),
             environment=(declared.environment if declared else "") or event.environment,
             owner=declared.owner if declared else "", role=declared.role if declared else "",

@@ -97,26 +97,33 @@ class Emitter:
             return await self._write(plan)
 
     async def adopt(
-        self, sides: Sides, generation: Callable[[], int], lock: asyncio.Lock, *, loading: bool = False
-    ) -> bool:
+        self, sides: Sides, generation: Callable[[], int], lock: asyncio.Lock, *, loading: bool = False,
+        undone: Effects | None = None,
+    ) -> bool:  # fmt: skip
         """Side inputs change: here, and no event is judged before the manifest that names them stands.
 
         While ClickHouse is away a running partition stays with the old ones, else no slice would be judged: what came
-        due since the flush is given ADOPT_WAIT_S under the lock. Then only the adoption's own row isn't written; if a
-        crash takes it, the core tells it again (`KeyCore.adopt`), as it does of one that is `loading`, which so waits
-        for nobody. False: not adopted, and the partition may be somebody else's by now.
+        due since the flush is given ADOPT_WAIT_S under the lock. One that is `loading` has nothing to be written but
+        the adoption's own row, so it waits for nobody. That row follows the manifest: one before it would stay if we
+        died in between, and tell of an adoption that never was; one that is lost is told again by the next start.
+        `undone` closes what the former ones have published, and its rows are written before that manifest. False: not
+        adopted, the partition may be somebody else's by now.
         """
         async with self._busy:
             if not loading:
                 await self._rows.flush()
             if not await self._may_write():
                 return False
+            if undone is not None and undone.incidents:
+                await self.emit(undone)
+                await self._rows.flush()
             async with lock:
                 if not loading and not await self._written_soon():
                     return False
-                if rows := self.core.adopt(sides):
+                rows = self.core.adopt(sides)
+                if rows and (plan := await self._plan(generation())) is not None:
+                    await self._write(plan, flush=False)
                     self._rows.add(rows)
-                    await self._write(await self._plan(generation()), flush=False)
         return True
 
     async def _written_soon(self) -> bool:

@@ -6,6 +6,7 @@ same incidents and rows wherever slices end (tests/pipeline/test_flow.py holds i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from detectors import DETECTORS, fuse
 from detectors.detector import config_record
 from detectors.fusion import Settings
-from pipeline import admit, aggregate, columns
+from pipeline import admit, adoptions, aggregate, columns, disown
 from pipeline.batch import Batch
 from pipeline.config import Config
 from pipeline.core import Effects, Rows, Sides, Slice
@@ -26,6 +27,7 @@ from pipeline.geo.provider import Place
 from pipeline.partitioner import PARTITIONERS
 from pipeline.reject_limits import check
 from pipeline.state import Identity, Pool, State
+from schemas.incident import Incident
 
 Array = np.ndarray[Any, Any]
 NEVER_US = np.iinfo(np.int64).max
@@ -89,21 +91,26 @@ class KeyCore:
         for name in self._next_final_us:
             self._next_final_us[name] = _earliest(getattr(self._state, name))
 
-    def adopt(self, sides: Sides) -> Rows:
-        """Judge what follows with these side inputs; the rows say from which offset on.
+    def adopted(self, sides: Sides) -> bool:
+        """Whether it judges with these versions already."""
+        return all(getattr(self._state.meta, name) == now for name, now in adoptions.versions(sides).items())
 
-        A partition that is being loaded adopts without waiting for the row sink, so a crash may lose that row though
-        the manifest stands: the first slice after a restore tells all adoptions again, which are the same rows.
-        """
+    def disown(self, published: Sequence[Incident]) -> Effects:
+        """Close what a crash has undone and other side inputs may not bring again; see `pipeline/disown.py`."""
+        home, count = PARTITIONERS[self._config.worker.partitioner], self._partitions
+        mine = [x for x in published if (home(x.key_id.encode(), count) if count else x.partition) == self.partition]
+        return disown.disown(self._state, mine)
+
+    def adopt(self, sides: Sides) -> Rows:
+        """Judge what follows with these; the rows say from when on, and are told again with the first slice."""
         meta, changed = self._state.meta, list[str]()
-        versions = {"catalogue": sides.catalogue.version, "geo": sides.geo.build, "config": sides.config_version}
-        for name, now in versions.items():
+        for name, now in adoptions.versions(sides).items():
             if getattr(meta, name) != now:
                 setattr(meta, name, now)
                 meta.adopted[name] = max(self.next_offset, 0)
                 changed.append(name)
         self._sides = sides
-        if self.next_offset < 0:  # told with the first slice, if these are still the ones
+        if self.next_offset < 0 or self._first_adoption:  # told with the first slice, as they are by then
             self._first_adoption = self._adoptions(list(meta.adopted))
         if "geo" in changed:
             self._enricher = Enricher(sides.geo, sees_of)
@@ -128,6 +135,8 @@ class KeyCore:
         self._judge_all(told, np.asarray(batch.offsets, np.int64)[at], before, effects)
         self._state.meta.watermark_us = after
         self._state.meta.next_offset = batch.next
+        if self._state.meta.spent:
+            disown.forget(self._state.meta)
         self._finish(after, effects)
         effects.counts["records"] = len(batch.offsets)
         effects.counts["rejects"] = len(decoded.rejects)
@@ -354,15 +363,7 @@ class KeyCore:
                 self._state.declare(slot, Identity(key_id, key))
 
     def _adoptions(self, names: list[str]) -> Rows:
-        meta, n = self._state.meta, len(names)
-        if not n:
-            return {}
-        first = [meta.adopted[name] for name in names]
-        return {"adoptions": {
-            "topic": [self._config.topics.requests] * n, "epoch": [self._epoch] * n, "partition": [self.partition] * n,
-            "offset": first, "input": names, "version_id": [getattr(meta, name) for name in names],
-            "version": list(first),
-        }}  # fmt: skip
+        return adoptions.rows(self._state.meta, names, self._config.topics.requests, self._epoch, self.partition)
 
 
 WINDOWS = (("minutes", "head_1m", aggregate.MINUTE_US), ("hours", "head_1h", aggregate.HOUR_US))

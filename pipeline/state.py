@@ -30,13 +30,13 @@ REPEATS: Final = 36
 
 BOOK: Final = np.dtype(
     [
-        ("first_us", "i8"),  # of the key's first and last event
-        ("last_us", "i8"),
+        ("first_us", "i8"),  # time of the key's first event in the log
+        ("last_us", "i8"),  # latest time of its events
         ("recent", "u4", (REPEATS,)),  # ring of the last requests' hashes: a repeat within it counts once
         ("recent_at", "u4"),
         ("head_1m", "i4"),  # row + 1 of the key's newest open window
         ("head_1h", "i4"),
-        ("pad", "u4"),
+        ("ties", "u4"),  # events at last_us beside its first: logs in whole seconds have many
     ],
     align=True,
 )
@@ -70,6 +70,7 @@ class Meta(msgspec.Struct, kw_only=True):
     geo: str = ""
     config: str = ""
     adopted: dict[str, int] = {}  # side input -> first offset that was judged with its version
+    spent: dict[str, tuple[int, int]] = {}  # incident -> revision, offset that other side inputs have published
     reject_run: int = 0  # records since one was good
     reject_recent: int = 0  # rejects among the last `record_recent`
     record_recent: int = 0

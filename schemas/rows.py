@@ -98,7 +98,7 @@ KEYS_LAST_USED: Final[Table] = (
     ("country", _LC),
     ("asn", "UInt32"),
     ("environment", _LC),
-    ("version", "UInt64"),  # last_used in us: the newest wins
+    ("version", "UInt64"),  # last_used in us, times 4,096, and which of the events at that time it is: the newest wins
 )
 
 FINDINGS: Final[Table] = (

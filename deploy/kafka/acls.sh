@@ -26,7 +26,8 @@ allow "$WORKER $INTAKE $RESPONDER $OPERATOR" Describe \
 allow "$INTAKE" Read gateway.raw keywatch-intake
 allow "$INTAKE" Write "api.requests api.requests.rejected"
 # The worker: events, catalogue and its own state in; incidents and state out; ticks into idle partitions of the events.
-allow "$WORKER" Read "api.requests api.keys keywatch.pages" keywatch
+# It reads its incidents back when the configuration or a side input has changed behind a crash, to close what was undone.
+allow "$WORKER" Read "api.requests api.keys api.incidents keywatch.pages" keywatch
 allow "$WORKER" Write "api.requests api.requests.rejected api.incidents keywatch.pages"
 # The responder: incidents and catalogue in; decisions and what was done, in and out.
 allow "$RESPONDER" Read "api.incidents api.keys api.decisions api.responses" \

@@ -25,6 +25,7 @@ from pipeline.partitioner import moved
 from pipeline.recover import fill, load, writer_of
 from pipeline.rows import RowBuffer
 from pipeline.runners import measure
+from pipeline.runners.published import Published, once
 from pipeline.runners.start import Ready
 from pipeline.runners.turns import Turns
 
@@ -111,6 +112,7 @@ class Shell:
         self._topic_epoch = ready.topic_epoch
         self._partitions = ready.partitions
         self._count_partitions = ready.count_partitions
+        self._published = ready.published
         self._first = True
         self.settled = False  # what is assigned is loaded, be it nothing
 
@@ -174,10 +176,12 @@ class Shell:
         starts, ends = await self._edges(fresh)
         if fresh:
             log.info("state of %d partitions is read, %d are kept", len(fresh), len(self.owned))
+        published = None if self._published is None else once(self._published)
         async with aclosing(read(fresh)) as reading:
             async for number, pages in reading:
                 reach("in_recovery")
-                await self._load(number, pages, committed.get(number), starts[number], ends[number], generation)
+                edges = starts[number], ends[number]
+                await self._load(number, pages, committed.get(number), *edges, generation, published)
                 if self.generation() != generation:
                     log.info("partition %d: a rebalance came while state was loaded", number)
                     return False
@@ -190,8 +194,9 @@ class Shell:
         return True
 
     async def _load(
-        self, number: int, pages: Pages, committed: int | None, start: int, end: int, generation: int
-    ) -> None:
+        self, number: int, pages: Pages, committed: int | None, start: int, end: int, generation: int,
+        published: Published | None,
+    ) -> None:  # fmt: skip
         began = time.monotonic()
         loop = asyncio.get_running_loop()
         sides = self.sides  # newer ones may come while it loads: `keep_adopting` sees to it
@@ -227,7 +232,9 @@ class Shell:
         )
         owned = Owned(core, emitter, expected, generation, sides)
         known = state.manifest is not None
-        if known and not await emitter.adopt(sides, self.generation, owned.lock, loading=True):
+        changed = known and published is not None and not core.adopted(sides)
+        undone = core.disown(await published()) if changed and published is not None else None
+        if known and not await emitter.adopt(sides, self.generation, owned.lock, loading=True, undone=undone):
             raise Fatal(f"partition {number}: the group has given it away while its state was loaded")
         self.owned[number] = owned
         log.info(

@@ -20,6 +20,7 @@ from pipeline.metrics import REGISTRY, process_started
 from pipeline.ports import PageLog, Publisher, RowSink
 from pipeline.runners import measure
 from pipeline.runners.parts import Parts
+from pipeline.runners.published import Published, newest_incidents
 from pipeline.sinks.kafka import Producer, fetched_highwaters, log_starts
 from pipeline.sinks.topics import ensure_topics, partitions_of, topic_id
 
@@ -56,6 +57,8 @@ class Ready:
     health: Health
     count_partitions: Callable[[], Awaitable[int]] | None = None
     """Asks how many the requests topic has now; None where they cannot change."""
+    published: Published | None = None
+    """Reads what stands on the topic of incidents; None where that cannot be."""
 
 
 @asynccontextmanager
@@ -82,7 +85,10 @@ async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
         log.info("compiled code, side inputs and topics are there: joining group %s", config.kafka.group)
         settle_interpreter()
         count = partitions_now(config)
-        yield Ready(config, parts, producer, edges_of(config, epoch), rows, sides, epoch, partitions, health, count)
+        yield Ready(
+            config, parts, producer, edges_of(config, epoch), rows, sides, epoch, partitions, health, count,
+            newest_incidents(config),
+        )  # fmt: skip
     finally:
         await rows.close()
         await parts.close()

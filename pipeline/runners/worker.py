@@ -156,6 +156,7 @@ class FaustWorker:
         await guarded(self._load_assigned())
 
     async def _load_assigned(self) -> None:
+        self.app.consumer.joining(False)
         kafka, topics = self.config.kafka, self.config.topics
         numbers = [tp.partition for tp in self.app.consumer.assignment() if tp.topic == topics.requests]
         read = partial(pages_in_turn, kafka, topics.pages)
@@ -196,8 +197,10 @@ class FaustWorker:
         while True:
             await asyncio.sleep(NUDGE_S / 3)
             for number in self.shell.waiting(NUDGE_S):
-                with unless_revoked():
-                    await self._nudge(number, self.shell.owned[number])
+                owned = self.shell.owned.get(number)  # a rebalance may come while another one is nudged
+                if owned is not None:
+                    with unless_revoked():
+                        await self._nudge(number, owned)
 
     async def _nudge(self, number: int, owned: Owned) -> None:
         position = await self.app.consumer.position(TP(self.config.topics.requests, number))
@@ -213,11 +216,13 @@ class FaustWorker:
     # --- letting go
 
     async def _on_revoked(self, app: Any, revoked: Iterable[TP], **_: Any) -> None:
-        if not revoked or not self.shell.owned or self.shell.stopping:
+        if self.shell.stopping:
             return
-        reach("in_revoke")
-        self.shell.unsettle()
-        await self._save(self.config.kafka.session_timeout_s / 2, "partitions are revoked")
+        if revoked and self.shell.owned:
+            reach("in_revoke")
+            self.shell.unsettle()
+            await self._save(self.config.kafka.session_timeout_s / 2, "partitions are revoked")
+        self.app.consumer.joining(True)
 
     async def _before_stop(self) -> None:
         self.shell.stopping = True

@@ -204,7 +204,7 @@ def test_what_the_consumer_overrides_exists_upstream() -> None:
 
     from pipeline.runners.slices import SliceConsumer
 
-    own = {"config", "cover", "polled", "positions", "seek_back", "still_ours"}
+    own = {"config", "cover", "polled", "positions", "seek_back", "still_ours", "joining"}
     own |= {"_ends", "_messages", "_slice_message", "_seeking"}
     overridden = {name for name in vars(SliceConsumer) if not name.startswith("__")} - own
     # mode adds bookkeeping of its own to every subclass of Service; it isn't ours
@@ -291,6 +291,14 @@ def test_a_fetch_result_from_before_a_seek_is_dropped_by_aiokafka() -> None:
     from aiokafka.consumer.fetcher import FetchResult
 
     assert "position" in inspect.getsource(FetchResult.check_assignment)
+
+
+def test_every_commit_goes_through_the_threads_own_method() -> None:
+    """`FetchThread._commit` holds commits back while the group is joined."""
+    from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
+
+    assert "self.call_thread(self._commit, offsets)" in inspect.getsource(AIOKafkaConsumerThread.commit)
+    assert list(inspect.signature(AIOKafkaConsumerThread._commit).parameters) == ["self", "offsets"]
 
 
 if __name__ == "__main__":

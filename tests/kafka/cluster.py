@@ -21,7 +21,7 @@ JARS: Final = HERE / "target" / "dependency"
 PATIENCE: Final = float(os.environ.get("KEYWATCH_PATIENCE", "1"))
 """Times as long for everything, on a machine that does other work."""
 START_S: Final = 90.0 * PATIENCE
-LIFE_S: Final = 1_500
+LIFE_S: Final = round(1_500 * PATIENCE)
 """A node ends by itself after this time, should the tests be killed."""
 JAVA: Final = ("java", "-cp", f"{JARS}/*", "-Xmx320m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from tests.kafka import cluster
 from tests.kafka.deployment import Deployment
+from tests.kafka.outside import Outside
 
 _numbers = itertools.count()
 
@@ -54,3 +56,32 @@ def deploy(node: cluster.Cluster, tmp_path: Path) -> Iterator[Callable[..., Depl
     yield make
     for deployment in made:
         deployment.kill_all()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    """A ClickHouse for all tests that break it."""
+    outside = Outside(tmp_path_factory.mktemp("outside"))
+    yield outside
+    outside.stop()
+
+
+@pytest.fixture
+def outside(server: Outside) -> Outside:
+    """With empty tables."""
+    server.empty()
+    return server
+
+
+@pytest.fixture
+def deploy_real(deploy: Callable[..., Deployment], outside: Outside) -> Callable[..., Deployment]:
+    """Makes deployments with the real core and this ClickHouse."""
+
+    def make(*arguments: Any, **settings: Any) -> Deployment:
+        deployment = deploy(*arguments, **settings)
+        deployment.core = "real"
+        found = {name: getattr(outside.config, name) for name in ("url", "database", "timeout_s")}
+        deployment.environment["KW_CLICKHOUSE"] = json.dumps(found)
+        return deployment
+
+    return make

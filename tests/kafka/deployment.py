@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -29,6 +29,7 @@ from schemas.incident import Incident
 from tests.kafka.cluster import PATIENCE
 from tests.kafka.run_worker import config_of
 from tests.pipeline.counting_core import SIDES, CountingCore
+from tests.pipeline.log_of_requests import Record
 
 T = TypeVar("T")
 ROOT: Final = Path(__file__).parents[2]
@@ -117,6 +118,12 @@ class Deployment:
         self.workers.append(worker)
         return worker
 
+    def step_clock(self, worker: subprocess.Popen[bytes], seconds: float) -> None:
+        """A running worker's wall clock is set forth or back by so much, from where it is."""
+        (self.folder / "clock").write_text(str(seconds))
+        os.kill(pid_of(worker), signal.SIGUSR2)
+        self.wait(lambda: not (self.folder / "clock").exists(), "the clock steps")
+
     def log_of(self, worker: subprocess.Popen[bytes]) -> str:
         """What a worker wrote."""
         return (self.folder / f"worker{self.workers.index(worker)}.log").read_text()
@@ -185,9 +192,10 @@ class Deployment:
             core = CountingCore(number, self.config, SIDES, "")
             fill(core, load(number, each, None))
             counts |= core.counts()
-        return Outcome(counts, self._incidents(), self._rows())
+        return Outcome(counts, self.seen_incidents(), self._rows())
 
-    def _incidents(self) -> dict[tuple[str, int], tuple[int, int]]:
+    def seen_incidents(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """(id, revision) -> (partition, offset) as published."""
         values = self.run(read_topic(self.config, self.config.topics.incidents))
         incidents = [msgspec.json.decode(record.value, type=Incident) for record in values]
         return {(i.incident_id, i.revision): (i.partition, i.offset) for i in incidents}
@@ -218,6 +226,20 @@ class Deployment:
         return Outcome(counts, incidents, dict(counts))
 
 
+def produce(deployment: Deployment, records: Iterable[Record]) -> None:
+    """Keyed as producers do it, with the event's time as timestamp."""
+
+    async def send() -> None:
+        producer = Producer(deployment.config.kafka)
+        await producer.start()
+        topic = deployment.config.topics.requests
+        for key, value, timestamp_ms in records:
+            await producer._producer.send(topic, value, key=key, timestamp_ms=timestamp_ms)
+        await producer.close()
+
+    asyncio.run(send())
+
+
 def _value(number: int) -> bytes:
     return b"poison" if number % 301 == 300 else b"k%d %d" % (number % 40, number)
 
@@ -226,6 +248,15 @@ def pid_of(worker: subprocess.Popen[bytes]) -> int:
     """The worker itself, under the guard that bounds its life."""
     children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
     return int(children[0]) if children else worker.pid
+
+
+def last_words(deployment: Deployment, worker: subprocess.Popen[bytes]) -> str:
+    """The critical line; there must be one, and no traceback beside it."""
+    text = deployment.log_of(worker)
+    lines = [line for line in text.splitlines() if " CRITICAL " in line]
+    assert len(lines) == 1, text[-3000:]
+    assert "Traceback" not in text.split(lines[0])[1], text[-3000:]
+    return lines[0]
 
 
 async def read_topic(config: Config, topic: str) -> list[Any]:

@@ -2,7 +2,9 @@
 
 KW_BROKERS, KW_FOLDER (rows.jsonl is written there), KW_RUNNER faust|plain, KW_PREFIX (of topics and group),
 KW_CORE counting|real, KW_SETTINGS (JSON of further worker settings), KW_CLICKHOUSE (JSON of `ClickHouse`: rows go there
-instead), KW_CLOCK_S (so many seconds are added to the process' wall clock).
+instead), KW_CLOCK_S (so many seconds are added to the process' wall clock), KW_USER (JSON of what a secured listener
+asks for). KW_CONFIG is a whole configuration, in place of these: then the product's own parts run, with KW_SIDES_S
+between two looks at the catalogue.
 """
 
 from __future__ import annotations
@@ -21,10 +23,12 @@ from typing import Any
 import msgspec
 
 from pipeline.column import Columns, plain
-from pipeline.config import ClickHouse, Config, Kafka, Topics, Worker
+from pipeline.config import ClickHouse, Config, Kafka, Secret, Topics, Worker
 from pipeline.core import Sides
-from pipeline.runners.parts import Parts
+from pipeline.runners import shell
+from pipeline.runners.parts import Parts, production_parts
 from pipeline.warm import warm_up
+from tests.kafka.run_responder import config_from
 from tests.pipeline.counting_core import SIDES, open_core
 
 
@@ -92,11 +96,18 @@ def config_of(brokers: str, prefix: str, settings: dict[str, Any]) -> Config:
     names = {field.name: f"{prefix}.{field.name}" for field in msgspec.structs.fields(Topics)}
     worker: dict[str, Any] = {"metrics_port": 0, "checkpoint_s": 0.3, "slice_events": 50, "stop_s": 10.0}
     kafka = Kafka(
-        brokers=brokers, group=prefix, session_timeout_s=4.0, heartbeat_s=0.4, rebalance_timeout_s=6.0, partitions=4,
-        replication=len(brokers.split(",")),
+        brokers=brokers, group=f"{prefix}.group", session_timeout_s=4.0, heartbeat_s=0.4, rebalance_timeout_s=6.0,
+        partitions=4, replication=len(brokers.split(",")),
     )  # fmt: skip
     clickhouse = ClickHouse(insert_s=0.1)
     return Config(kafka=kafka, topics=Topics(**names), clickhouse=clickhouse, worker=Worker(**(worker | settings)))
+
+
+def as_user(config: Config, given: dict[str, Any]) -> Config:
+    """The same with what a secured listener asks for: brokers, security, username, password, ca_file."""
+    secret = Secret(given["password"])
+    kafka = msgspec.structs.replace(config.kafka, **(given | {"password": secret, "declare_topics": False}))
+    return msgspec.structs.replace(config, kafka=kafka)
 
 
 def main() -> int:
@@ -106,12 +117,25 @@ def main() -> int:
         level=logging.INFO, stream=sys.__stderr__, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
     shift_clock(float(os.environ.get("KW_CLOCK_S") or 0))
+    signal.signal(signal.SIGUSR2, _step)
     if os.environ["KW_RUNNER"] == "plain":
         from pipeline.runners.plain import main as run
     else:
         from pipeline.runners.worker import main as run
+    if whole := os.environ.get("KW_CONFIG"):
+        shell.SIDES_S = float(os.environ["KW_SIDES_S"])  # type: ignore[misc]  # Final: a test has no ten seconds
+        return run(config_from(whole), production_parts())
     config = config_of(os.environ["KW_BROKERS"], os.environ["KW_PREFIX"], json.loads(os.environ["KW_SETTINGS"]))
+    if user := os.environ.get("KW_USER"):
+        config = as_user(config, json.loads(user))
     return run(config, parts(Path(os.environ["KW_FOLDER"]), os.environ["KW_CORE"]))
+
+
+def _step(*_: object) -> None:
+    """SIGUSR2: the clock steps by what the file `clock` says."""
+    told = Path(os.environ["KW_FOLDER"]) / "clock"
+    shift_clock(float(told.read_text()))
+    told.unlink()
 
 
 def _dump(*_: object) -> None:

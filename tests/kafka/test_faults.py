@@ -6,6 +6,7 @@ are (`make test-faults` asks for 100).
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import time
@@ -15,11 +16,12 @@ from typing import Any, Final
 
 import pytest
 
-from tests.kafka import cluster
-from tests.kafka.conftest import available
-from tests.kafka.deployment import Deployment
+from pipeline.runners.shell import EXIT_FATAL
+from tests.kafka import cluster, topics
+from tests.kafka.comparison import compare_counts, finish_counts
+from tests.kafka.conftest import available, long
+from tests.kafka.deployment import DRAIN_S, Deployment, last_words
 from tests.kafka.orchestrator import Orchestrator, under_load
-from tests.kafka.test_kills import finish_and_compare
 from tests.seeds import SEED, kept
 
 pytestmark = pytest.mark.kafka
@@ -62,7 +64,7 @@ def test_kills_at_random_moments_lose_and_double_nothing(
             fleet.kill_one(rng)
         assert fleet.restarts >= KILLS - 1
     deployment.wait_session_over()
-    finish_and_compare(deployment)
+    finish_counts(deployment)
 
 
 def all_ready(deployment: Deployment, fleet: Orchestrator) -> None:
@@ -81,7 +83,7 @@ def test_a_rolling_restart_of_three_workers_changes_nothing(deploy: Callable[...
             deployment.wait(lambda: len(fleet.running()) == 3, "replaced")
             all_ready(deployment, fleet)
             time.sleep(3.0)
-    finish_and_compare(deployment)
+    finish_counts(deployment)
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
@@ -95,7 +97,7 @@ def test_scaling_out_and_in_changes_nothing(deploy: Callable[..., Deployment], r
         time.sleep(3.0)
         fleet.scale(1)
         time.sleep(3.0)
-    finish_and_compare(deployment)
+    finish_counts(deployment)
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
@@ -114,4 +116,56 @@ def test_each_broker_dies_and_comes_back_and_nothing_is_lost(
             time.sleep(4.0)
         assert fleet.running()
     deployment.wait_session_over()
-    finish_and_compare(deployment)
+    finish_counts(deployment)
+
+
+def without_a_replica(three: cluster.Cluster, deployment: Deployment) -> cluster.Node:
+    """The changelog asks for three replicas from now on, and there are two: all other topics are content with that."""
+    kafka, pages = deployment.config.kafka, deployment.config.topics.pages
+    asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact", min_insync_replicas="3"))
+    node = three.nodes[0]
+    node.kill()
+    return node
+
+
+def whole_again(three: cluster.Cluster, deployment: Deployment, node: cluster.Node) -> None:
+    node.start()
+    three.wait()
+    kafka, pages = deployment.config.kafka, deployment.config.topics.pages
+    asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact"))
+
+
+@pytest.mark.parametrize("runner", ["faust", pytest.param("plain", marks=long)])
+def test_a_changelog_without_its_replicas_holds_up_checkpoints_and_nothing_else(
+    three: cluster.Cluster, deploy: Callable[..., Deployment], runner: str
+) -> None:
+    deployment = deploy(runner, "replicas")
+    deployment.produce(1_000)
+    worker = deployment.start()
+    deployment.wait_drained()
+    before = deployment.manifests()
+    node = without_a_replica(three, deployment)
+    deployment.produce(1_000)
+    deployment.wait(lambda: deployment.seen_incidents() == deployment.truth().incidents, "judged meanwhile")
+    assert deployment.manifests() == before
+    whole_again(three, deployment, node)
+    deployment.wait_drained()
+    compare_counts(deployment, worker)
+
+
+@long
+def test_a_changelog_without_its_replicas_for_long_ends_the_worker_and_nothing_is_lost(
+    three: cluster.Cluster, deploy: Callable[..., Deployment]
+) -> None:
+    deployment = deploy("faust", "replicas-long")
+    deployment.produce(1_000)
+    worker = deployment.start()
+    deployment.wait_drained()
+    before = deployment.committed()
+    node = without_a_replica(three, deployment)
+    deployment.produce(1_000)
+    assert worker.wait(DRAIN_S) == EXIT_FATAL, deployment.log_of(worker)
+    assert f"pages were not written to {deployment.config.topics.pages}" in last_words(deployment, worker)
+    assert deployment.committed() == before
+    whole_again(three, deployment, node)
+    finish_counts(deployment)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.faults import KILLED
+from tests.kafka.comparison import compare_counts, finish_counts
 from tests.kafka.deployment import Deployment
 
 pytestmark = pytest.mark.kafka
@@ -25,16 +26,6 @@ def kill_at(deployment: Deployment, fault: str) -> None:
     assert killed.returncode == KILLED, deployment.log_of(killed)
 
 
-def finish_and_compare(deployment: Deployment) -> None:
-    """A worker without a fault ends the work; everything then equals the truth, to the end of the log."""
-    worker = deployment.start()
-    deployment.wait_ready(worker)
-    deployment.wait_drained()
-    assert deployment.stop(worker) == 0, deployment.log_of(worker)
-    assert deployment.committed() == deployment.manifests() == deployment.ends()
-    assert deployment.seen() == deployment.truth()
-
-
 @pytest.mark.parametrize("faults", KILLS, ids=" ".join)
 def test_kills_at_named_moments_change_nothing(deploy: Callable[..., Deployment], faults: tuple[str, ...]) -> None:
     deployment = deploy()
@@ -42,7 +33,7 @@ def test_kills_at_named_moments_change_nothing(deploy: Callable[..., Deployment]
     for fault in faults:
         kill_at(deployment, fault)
     deployment.produce(500)
-    finish_and_compare(deployment)
+    finish_counts(deployment)
 
 
 def test_a_kill_while_partitions_are_revoked_changes_nothing(deploy: Callable[..., Deployment]) -> None:
@@ -54,5 +45,4 @@ def test_a_kill_while_partitions_are_revoked_changes_nothing(deploy: Callable[..
     assert killed.wait(40) == KILLED, deployment.log_of(killed)
     deployment.produce(1_000)
     deployment.wait_drained()
-    assert deployment.stop(other) == 0
-    assert deployment.seen() == deployment.truth()
+    compare_counts(deployment, other)

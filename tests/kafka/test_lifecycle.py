@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.kafka.comparison import compare_counts, finish_counts
 from tests.kafka.deployment import Deployment, pid_of
-from tests.kafka.test_kills import finish_and_compare, kill_at
+from tests.kafka.test_kills import kill_at
 
 pytestmark = pytest.mark.kafka
 
@@ -23,9 +24,7 @@ def test_a_clean_stop_commits_to_the_end_of_the_log(deploy: Callable[..., Deploy
     worker = deployment.start()
     deployment.wait(lambda: bool(deployment.committed()), "first commit")
     deployment.produce(3_000)
-    assert deployment.stop(worker) == 0, deployment.log_of(worker)
-    assert deployment.committed() == deployment.manifests() == deployment.ends()
-    assert deployment.seen() == deployment.truth()
+    compare_counts(deployment, worker)
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
@@ -41,8 +40,7 @@ def test_a_second_worker_that_joins_and_leaves_changes_nothing(deploy: Callable[
     assert deployment.stop(second) == 0, deployment.log_of(second)
     deployment.produce(1_000)
     deployment.wait_drained()
-    assert deployment.stop(first) == 0, deployment.log_of(first)
-    assert deployment.seen() == deployment.truth()
+    compare_counts(deployment, first)
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
@@ -62,7 +60,7 @@ def test_a_worker_frozen_past_its_session_does_no_harm(deploy: Callable[..., Dep
     for worker in (second, first):
         if worker.poll() is None:
             deployment.stop(worker)
-    finish_and_compare(deployment)
+    finish_counts(deployment)
 
 
 def test_the_plain_runner_goes_on_from_what_faust_left(deploy: Callable[..., Deployment]) -> None:
@@ -72,7 +70,7 @@ def test_the_plain_runner_goes_on_from_what_faust_left(deploy: Callable[..., Dep
     deployment.wait_session_over()
     deployment.runner = "plain"
     deployment.produce(1_000)
-    finish_and_compare(deployment)
+    finish_counts(deployment)
 
 
 def test_a_killed_plain_worker_changes_nothing(deploy: Callable[..., Deployment]) -> None:
@@ -82,4 +80,4 @@ def test_a_killed_plain_worker_changes_nothing(deploy: Callable[..., Deployment]
     kill_at(deployment, "in_recovery:1")
     deployment.wait_session_over()
     deployment.runner = "faust"
-    finish_and_compare(deployment)
+    finish_counts(deployment)

@@ -6,31 +6,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
 
-from pipeline.errors import Fatal, Retry
 from pipeline.runners.shell import EXIT_FATAL
+from pipeline.sinks.kafka import client_settings
 from tests.kafka import cluster, topics
+from tests.kafka.comparison import compare_tables, finish_counts
 from tests.kafka.conftest import available, long
-from tests.kafka.deployment import DRAIN_S, PARTITIONS, Deployment, pid_of
-from tests.kafka.test_kills import finish_and_compare
+from tests.kafka.deployment import DRAIN_S, PARTITIONS, Deployment, last_words, pid_of, produce
+from tests.kafka.outside import Outside
+from tests.pipeline.log_of_requests import log
+from tests.seeds import SEED
 
 pytestmark = pytest.mark.kafka
-
-
-def last_words(deployment: Deployment, worker: subprocess.Popen[bytes]) -> str:
-    """The critical line; there must be one, and no traceback beside it."""
-    text = deployment.log_of(worker)
-    lines = [line for line in text.splitlines() if " CRITICAL " in line]
-    assert len(lines) == 1, text[-3000:]
-    assert "Traceback" not in text.split(lines[0])[1], text[-3000:]
-    return lines[0]
 
 
 @pytest.mark.parametrize("runner", ["faust", "plain"])
@@ -53,7 +49,7 @@ def test_a_worker_frozen_in_the_middle_of_a_checkpoint_does_no_harm(
     for worker in (other, frozen):
         if worker.poll() is None:
             deployment.stop(worker)
-    finish_and_compare(deployment)
+    finish_counts(deployment)
 
 
 def state_of(pid: int) -> str:
@@ -73,7 +69,30 @@ def test_a_changelog_that_refuses_pages_stops_the_worker_and_nothing_is_lost(
     assert f"pages were not written to {pages}: MessageSizeTooLarge" in last_words(deployment, worker)
     assert deployment.committed() == {}
     asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact"))
-    finish_and_compare(deployment)
+    finish_counts(deployment)
+
+
+def test_a_worker_whose_own_disk_is_full_goes_on_and_starts_again(
+    deploy_real: Callable[..., Deployment], outside: Outside, small_disk: Path
+) -> None:
+    """Its log and its folder for temporary files: what it must not lose is in Kafka."""
+    deployment = deploy_real()
+    deployment.folder = small_disk
+    deployment.environment["TMPDIR"] = str(small_disk)
+    records = log(SEED + 6, events=1_500)
+    produce(deployment, records[:500])
+    worker = deployment.start()
+    deployment.wait_drained()
+    fill_up(small_disk)
+    produce(deployment, records[500:1_000])
+    deployment.wait_drained()
+    os.kill(pid_of(worker), signal.SIGKILL)
+    worker.wait(20)
+    again = deployment.start()
+    produce(deployment, records[1_000:])
+    deployment.wait_drained()
+    assert shutil.disk_usage(small_disk).free < 65_536
+    compare_tables(deployment, outside, again)
 
 
 def test_a_topic_made_anew_is_refused_with_words_that_help(deploy: Callable[..., Deployment]) -> None:
@@ -125,9 +144,7 @@ def test_a_broker_whose_disk_is_full_loses_nothing_once_there_is_room(small_disk
         deployment.produce(1_000)
         worker = deployment.start()
         deployment.wait_drained()
-        filler = small_disk / "filler"
-        with filler.open("wb", buffering=0) as file:
-            fill_up(file)
+        filler = fill_up(small_disk)
         (node,) = running.nodes
         produce_until_it_ends(deployment, node)
         node.kill()
@@ -138,7 +155,7 @@ def test_a_broker_whose_disk_is_full_loses_nothing_once_there_is_room(small_disk
         deployment.kill_all()
         deployment.wait_session_over()
         assert worker.returncode is not None
-        finish_and_compare(deployment)
+        finish_counts(deployment)
     finally:
         deployment.kill_all()
         running.stop()
@@ -146,18 +163,26 @@ def test_a_broker_whose_disk_is_full_loses_nothing_once_there_is_room(small_disk
 
 def produce_until_it_ends(deployment: Deployment, node: cluster.Node) -> None:
     """A broker whose only disk is full ends itself; what it acknowledged before stands in its log."""
-    until = time.monotonic() + DRAIN_S
-    while node.process is not None and node.process.poll() is None:
-        assert time.monotonic() < until, "the broker goes on without a disk"
-        with contextlib.suppress(TimeoutError, Fatal, Retry):
-            deployment.run(asyncio.wait_for(deployment._produce(range(500)), 5.0))
+    config = deployment.config
+
+    async def produce_on() -> None:
+        producer = AIOKafkaProducer(**client_settings(config.kafka), acks="all", request_timeout_ms=2_000)
+        await producer.start()
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                while node.process is not None and node.process.poll() is None:
+                    with contextlib.suppress(KafkaError):
+                        await producer.send_and_wait(config.topics.requests, b"k1 1" + bytes(2_000), partition=0)
+        finally:
+            await producer.stop()
+
+    deployment.run(produce_on())
 
 
-def fill_up(file: object) -> None:
-    """Until there is no room."""
-    write = getattr(file, "write")  # noqa: B009
-    try:
-        while True:
-            write(bytes(65_536))
-    except OSError:
-        time.sleep(0)
+def fill_up(folder: Path) -> Path:
+    """A file that leaves no room beside it."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4_096)):
+            pass
+    return filler

@@ -3,32 +3,22 @@ and ClickHouse the tables (FINAL) and incidents are those of one clean pass over
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import random
-import signal
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 import msgspec
 import pytest
 
-from pipeline.config import ClickHouse
-from pipeline.migrate import migrate
 from pipeline.runners.shell import EXIT_FATAL
-from pipeline.sinks.clickhouse import ClickHouseSink
-from pipeline.sinks.connect import connect
 from schemas.event import Event
-from schemas.rows import TABLES
-from tests.clickhouse_front import FrontProcess
-from tests.kafka.cluster import free_port
+from tests.kafka.comparison import compare_tables, finish_tables
 from tests.kafka.conftest import long
-from tests.kafka.deployment import DRAIN_S, Deployment, read_topic
-from tests.kafka.test_real_core import clean_rows, produce
+from tests.kafka.deployment import DRAIN_S, Deployment, produce, read_topic
+from tests.kafka.outside import Outside
 from tests.pipeline.log_of_requests import START_US, Record, log, record
 from tests.seeds import SEED
 
@@ -36,111 +26,20 @@ pytestmark = pytest.mark.kafka
 
 AWAY_S: Final = float(os.environ.get("KEYWATCH_AWAY_S", "8"))
 BACKLOG: Final = int(os.environ.get("KEYWATCH_BACKLOG", "12000"))
-MOST_MEMORY_MB: Final = 900.0
-"""Of a worker with the real core, compiled; measured 360 to 480 on an idle machine."""
-COMPARED: Final = sorted(TABLES.keys() - {"responses", "adoptions"})
-
-
-class Outside:
-    """A ClickHouse of our own that can be stopped, frozen and spoiled; it comes back at the same address."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._port = folder, free_port()
-        self.start()
-        self.config = ClickHouse(url=self.process.url, database="found", expire=False, timeout_s=2.0)
-        self.clean = msgspec.structs.replace(self.config, database="clean", timeout_s=30.0)
-        migrate(self.config)
-        migrate(self.clean)
-
-    def start(self) -> None:
-        """Start it again."""
-        self.process = FrontProcess(self._folder, "--faults", "--port", str(self._port))
-
-    def spoil(self, faults: list[str]) -> None:
-        """The next inserts fail so."""
-        request = urllib.request.Request(f"{self.process.url}/faults", data=json.dumps(faults).encode())
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            assert answer.status == 200
-
-    def tables(self, config: ClickHouse) -> dict[str, Any]:
-        """Every table FINAL."""
-        client = connect(config, config.database)
-        try:
-            return {name: client.query(f"SELECT * FROM {name} FINAL ORDER BY ALL").result_rows for name in COMPARED}
-        finally:
-            client.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
-    outside = Outside(tmp_path_factory.mktemp("outside"))
-    yield outside
-    outside.process.stop(signal.SIGKILL)
-
-
-@pytest.fixture
-def outside(server: Outside) -> Iterator[Outside]:
-    """With empty tables."""
-    yield server
-    if server.process.process.poll() is not None:
-        server.start()
-    client = connect(server.config, None)
-    for database in ("found", "clean"):
-        for name in COMPARED:
-            client.command(f"TRUNCATE TABLE {database}.{name}")
-    client.close()
-
-
-def real(deploy: Callable[..., Deployment], outside: Outside, **settings: Any) -> Deployment:
-    """A deployment with the real core and this ClickHouse."""
-    deployment = deploy(**settings)
-    deployment.core = "real"
-    found = {name: getattr(outside.config, name) for name in ("url", "database", "timeout_s")}
-    deployment.environment["KW_CLICKHOUSE"] = json.dumps(found)
-    return deployment
-
-
-def assert_clean(deployment: Deployment, outside: Outside) -> None:
-    """Offsets at the end; incidents and tables as of one pass."""
-    assert deployment.committed() == deployment.manifests() == deployment.ends()
-    incidents, rows = clean_rows(deployment)
-
-    async def write() -> None:
-        sink = ClickHouseSink(outside.clean)
-        for table, columns in rows.items():
-            await sink.write(table, columns)
-        await sink.close()
-
-    asyncio.run(write())
-    published = deployment.run(read_topic(deployment.config, deployment.config.topics.incidents))
-    assert {record.value for record in published} == incidents
-    found, clean = outside.tables(outside.config), outside.tables(outside.clean)
-    assert len(clean["requests"]) > 100
-    for name in COMPARED:
-        assert found[name] == clean[name], name
-
-
-def finish(deployment: Deployment, outside: Outside) -> None:
-    """A worker ends the work, within its memory."""
-    worker = deployment.start()
-    deployment.wait_ready(worker)
-    deployment.wait_drained()
-    assert deployment.most_memory_mb(worker) < MOST_MEMORY_MB
-    assert deployment.stop(worker) == 0, deployment.log_of(worker)
-    assert_clean(deployment, outside)
+DAY_S: Final = 86_400
 
 
 def test_clickhouse_away_slow_and_failing_after_it_applied_changes_nothing(
-    deploy: Callable[..., Deployment], outside: Outside
+    deploy_real: Callable[..., Deployment], outside: Outside
 ) -> None:
     """Detection goes on meanwhile: incidents come out while no row can be written."""
-    deployment = real(deploy, outside)
+    deployment = deploy_real()
     records = log(SEED, events=2_000)
     first, second = 2 * len(records) // 5, 9 * len(records) // 10  # the attack lies between them
     produce(deployment, records[:first])
     worker = deployment.start()
     deployment.wait_drained()
-    outside.process.stop(signal.SIGKILL)
+    outside.stop()
     before = incidents_of(deployment)
     produce(deployment, records[first:second])
     time.sleep(AWAY_S)
@@ -149,34 +48,75 @@ def test_clickhouse_away_slow_and_failing_after_it_applied_changes_nothing(
     deployment.wait_drained()
     outside.spoil(["503", "500-after-apply", "timeout", "500-after-apply", "503"])
     produce(deployment, records[second:])
-    os.kill(outside.process.process.pid, signal.SIGSTOP)
+    outside.freeze(True)
     time.sleep(4.0)
-    os.kill(outside.process.process.pid, signal.SIGCONT)
+    outside.freeze(False)
     deployment.wait_drained()
-    assert deployment.most_memory_mb(worker) < MOST_MEMORY_MB
-    assert deployment.stop(worker) == 0, deployment.log_of(worker)
-    assert_clean(deployment, outside)
+    compare_tables(deployment, outside, worker)
 
 
 def incidents_of(deployment: Deployment) -> int:
     return len(deployment.run(read_topic(deployment.config, deployment.config.topics.incidents)))
 
 
-def test_clock_steps_of_a_day_forth_and_back_change_nothing(
-    deploy: Callable[..., Deployment], outside: Outside
+def test_workers_whose_clocks_are_wrong_by_a_day_change_nothing(
+    deploy_real: Callable[..., Deployment], outside: Outside
 ) -> None:
-    """Of the workers; what producers' clocks do is in the records' timestamps, and so in the log."""
-    deployment = real(deploy, outside)
+    deployment = deploy_real()
     records = log(SEED + 1, events=1_000)
     half = len(records) // 2
-    for part, shift_s in ((records[:half], 86_400), (records[half:], -2 * 86_400)):
+    for part, shift_s in ((records[:half], DAY_S), (records[half:], -2 * DAY_S)):
         produce(deployment, part)
         deployment.environment["KW_CLOCK_S"] = str(shift_s)
         worker = deployment.start()
         deployment.wait_ready(worker)
         deployment.wait_drained()
         assert deployment.stop(worker) == 0, deployment.log_of(worker)
-    assert_clean(deployment, outside)
+    finish_tables(deployment, outside)
+
+
+@pytest.mark.parametrize("runner", ["faust", pytest.param("plain", marks=long)])
+def test_a_running_workers_clock_that_steps_forth_and_back_changes_nothing(
+    deploy_real: Callable[..., Deployment], outside: Outside, runner: str
+) -> None:
+    """Timers and sessions run on: nothing of ours, Faust's or aiokafka's waits for the wall clock."""
+    deployment = deploy_real(runner)
+    records = log(SEED + 4, events=1_500)
+    worker = deployment.start()
+    deployment.wait_ready(worker)
+    for part, step_s in enumerate((DAY_S, -2 * DAY_S, DAY_S + 3_600, 0)):
+        produce(deployment, records[part * len(records) // 4 : (part + 1) * len(records) // 4])
+        deployment.step_clock(worker, step_s)
+        deployment.wait_drained()
+    compare_tables(deployment, outside, worker)
+
+
+def test_a_gateways_clock_that_steps_forth_and_back_changes_nothing(
+    deploy_real: Callable[..., Deployment], outside: Outside
+) -> None:
+    """Two hours ahead, then right again: what comes then is late until time has caught up, and stays accounted for."""
+    deployment = deploy_real()
+    records = log(SEED + 5, events=1_500)
+    third = len(records) // 3
+    stepped = [ahead(each, 7_200) for each in records[third : 2 * third]]
+    worker = deployment.start()
+    for part in (records[:third], stepped, records[2 * third :]):
+        produce(deployment, part)
+        deployment.wait_drained()
+    compare_tables(deployment, outside, worker)
+    late = sum(row[0] for row in outside.query("SELECT late FROM requests FINAL"))
+    assert late > 10
+
+
+def ahead(sent: Record, by_s: int) -> Record:
+    """The same record from a gateway whose clock is ahead, as its producer's is, which is on the same machine."""
+    key, value, timestamp_ms = sent
+    try:
+        event = msgspec.json.decode(value or b"", type=Event)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return sent
+    later = msgspec.structs.replace(event, ts_us=event.ts_us + by_s * 1_000_000)
+    return key, msgspec.json.encode(later), timestamp_ms + by_s * 1_000
 
 
 def poison(rng: random.Random, number: int) -> Record:
@@ -190,22 +130,22 @@ def poison(rng: random.Random, number: int) -> Record:
 
 
 def test_poison_in_every_field_loses_nothing_of_the_good_events(
-    deploy: Callable[..., Deployment], outside: Outside
+    deploy_real: Callable[..., Deployment], outside: Outside
 ) -> None:
-    deployment = real(deploy, outside)
+    deployment = deploy_real()
     rng, records = random.Random(SEED), log(SEED + 2, events=1_000)
     for number in range(300):
         records.insert(rng.randrange(len(records)), poison(rng, number))
     produce(deployment, records)
-    finish(deployment, outside)
+    finish_tables(deployment, outside)
     told = deployment.run(read_topic(deployment.config, deployment.config.topics.rejected))
     assert len({each.key for each in told}) > 50
 
 
 def test_a_flood_of_poison_stops_the_worker_before_it_commits_it(
-    deploy: Callable[..., Deployment], outside: Outside
+    deploy_real: Callable[..., Deployment],
 ) -> None:
-    deployment = real(deploy, outside, max_reject_run=500)
+    deployment = deploy_real(max_reject_run=500)
     produce(deployment, [(b"pk_0", b"not json %d" % n, START_US // 1000) for n in range(2_000)])
     worker = deployment.start()
     assert worker.wait(DRAIN_S) == EXIT_FATAL, deployment.log_of(worker)
@@ -215,9 +155,9 @@ def test_a_flood_of_poison_stops_the_worker_before_it_commits_it(
 
 @long
 def test_a_backlog_is_worked_off_within_bounded_memory(
-    deploy: Callable[..., Deployment], outside: Outside, capsys: pytest.CaptureFixture[str]
+    deploy_real: Callable[..., Deployment], outside: Outside, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    deployment = real(deploy, outside, slice_events=1000)
+    deployment = deploy_real(slice_events=1000)
     records = log(SEED + 3, events=BACKLOG, keys=40)
     produce(deployment, records)
     began = time.monotonic()
@@ -226,6 +166,4 @@ def test_a_backlog_is_worked_off_within_bounded_memory(
     took_s, memory_mb = time.monotonic() - began, deployment.most_memory_mb(worker)
     with capsys.disabled():
         print(f"\nbacklog of {len(records)}: start to its end {took_s:.1f} s, {memory_mb:.0f} MB at most")  # noqa: T201
-    assert memory_mb < MOST_MEMORY_MB
-    assert deployment.stop(worker) == 0, deployment.log_of(worker)
-    assert_clean(deployment, outside)
+    compare_tables(deployment, outside, worker)

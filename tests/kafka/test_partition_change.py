@@ -19,8 +19,7 @@ from pipeline.sinks.group import group_members
 from pipeline.sinks.kafka import client_settings
 from pipeline.sinks.topics import add_partitions, ensure_topics, partitions_of
 from schemas.incident import Incident
-from tests.kafka.deployment import DRAIN_S, Deployment, read_topic
-from tests.kafka.test_real_core import produce
+from tests.kafka.deployment import DRAIN_S, Deployment, produce, read_topic
 from tests.pipeline.log_of_requests import START_US, Record, log
 
 pytestmark = pytest.mark.kafka

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -22,12 +23,15 @@ from pipeline.core import TICK_HEADER
 from pipeline.doctor import check_kafka
 from pipeline.errors import Fatal
 from pipeline.manifest import Key, key_bytes
+from pipeline.runners.published import newest_incidents
+from pipeline.runners.shell import EXIT_FATAL
 from pipeline.sinks.kafka import Producer, committed_offsets, fetched_highwaters, side_consumer
 from pipeline.sinks.topics import ensure_topics
 from tests.clickhouse_front import clickhouse, front  # noqa: F401
 from tests.kafka import cluster
-from tests.kafka.conftest import available
-from tests.kafka.deployment import pid_of
+from tests.kafka.comparison import finish_counts
+from tests.kafka.conftest import available, long
+from tests.kafka.deployment import DRAIN_S, Deployment, last_words, pid_of
 
 pytestmark = pytest.mark.kafka
 
@@ -45,7 +49,7 @@ MAY_WRITE: Final = {
     "stranger": set(),
 }
 MAY_READ: Final = {
-    "keywatch-worker": {"api.requests", "api.keys", "keywatch.pages"},
+    "keywatch-worker": {"api.requests", "api.keys", "api.incidents", "keywatch.pages"},
     "keywatch-intake": {"gateway.raw"},
     "keywatch-respond": {"api.incidents", "api.keys", "api.decisions", "api.responses"},
     "stranger": set(),
@@ -125,6 +129,17 @@ async def can_read(kafka: Kafka, topic: str) -> bool:
 async def test_doctor_is_content_with_what_the_script_allows(secured: cluster.Cluster) -> None:
     findings = await check_kafka(Config(kafka=kafka_as(secured, "keywatch-worker")))
     assert {finding.state for finding in findings} == {"ok"}, findings
+
+
+async def test_a_user_who_may_not_read_the_incidents_is_told_what_that_costs(
+    secured: cluster.Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await newest_incidents(Config(kafka=kafka_as(secured, "keywatch-worker")))() == []
+    assert not caplog.records
+    assert await newest_incidents(Config(kafka=kafka_as(secured, "keywatch-intake")))() == []
+    assert [record.levelname for record in caplog.records if "api.incidents may not be read" in record.message] == [
+        "WARNING"
+    ]
 
 
 CONFIG: Final = """\
@@ -226,3 +241,66 @@ def test_wrong_credentials_are_one_clear_line_and_no_start(
     last = done.stderr.decode().strip().splitlines()[-1]
     assert words in last and password not in done.stderr.decode()
     assert "Traceback" not in done.stderr.decode()
+
+
+RIGHTS: Final = {
+    "requests": ("Read", "--topic", "requests"),
+    "group": ("Read", "--group", "group"),
+    "pages": ("Write", "--topic", "pages"),
+    "incidents": ("Write", "--topic", "incidents"),
+}
+
+
+def acl(secured: cluster.Cluster, *arguments: str) -> None:
+    """Kafka's own command."""
+    tool = secured.folder / "kafka-acls.sh"
+    command = ["bash", str(tool), "--bootstrap-server", secured.brokers, *arguments]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+
+
+@pytest.fixture
+def deployed(secured: cluster.Cluster, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Deployment]:
+    """A deployment whose workers have a user of their own; everything else is done as the super user."""
+    runner, right = request.param
+    prefix = f"rights-{runner}-{right}"
+    deployment = Deployment(secured.brokers, prefix, tmp_path / prefix, runner, {"stuck_s": 10.0})
+    user = "keywatch-worker"
+    named = {
+        "brokers": secured.secured_brokers, "security": "SASL_SSL", "username": user, "password": USERS[user],
+        "ca_file": str(secured.ca_file),
+    }  # fmt: skip
+    deployment.environment["KW_USER"] = json.dumps(named)
+    mine = ("--resource-pattern-type", "prefixed", "--topic", f"{prefix}.", "--group", f"{prefix}.")
+    acl(secured, "--add", "--allow-principal", f"User:{user}", "--operation", "All", *mine)
+    yield deployment
+    deployment.kill_all()
+
+
+@pytest.mark.parametrize(
+    ("deployed", "right"),
+    [
+        pytest.param((runner, right), right, marks=() if (runner, right) == ("faust", "incidents") else long)
+        for runner in ("faust", "plain")
+        for right in RIGHTS
+    ],
+    indirect=["deployed"],
+    ids=lambda each: each if isinstance(each, str) else each[0],
+)
+def test_a_right_that_is_taken_away_ends_the_worker_with_clear_words_and_loses_nothing(
+    secured: cluster.Cluster, deployed: Deployment, right: str
+) -> None:
+    operation, kind, name = RIGHTS[right]
+    forbidden = ("--operation", operation, kind, f"{deployed.prefix}.{name}")
+    deployed.produce(1_000)
+    worker = deployed.start()
+    deployed.wait_drained()
+    acl(secured, "--add", "--deny-principal", "User:keywatch-worker", *forbidden)
+    deployed.produce(1_000)
+    assert worker.wait(DRAIN_S) == EXIT_FATAL, deployed.log_of(worker)[-3000:]
+    assert f"{deployed.prefix}.{name}" in last_words(deployed, worker)
+    again = deployed.start()
+    assert again.wait(DRAIN_S) in (1, EXIT_FATAL), deployed.log_of(again)[-3000:]
+    acl(secured, "--remove", "--force", "--deny-principal", "User:keywatch-worker", *forbidden)
+    deployed.wait_session_over()
+    finish_counts(deployed)

@@ -15,8 +15,7 @@ from pipeline.errors import ConfigError
 from pipeline.runners import topic_range
 from pipeline.runners.replay import ReplayOptions, run
 from schemas.incident import Incident
-from tests.kafka.deployment import PARTITIONS, Deployment, read_topic
-from tests.kafka.test_real_core import produce
+from tests.kafka.deployment import PARTITIONS, Deployment, produce, read_topic
 from tests.pipeline.log_of_requests import catalogue, log
 
 pytestmark = pytest.mark.kafka

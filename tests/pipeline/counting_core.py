@@ -6,6 +6,7 @@ opens a revision of an incident; each slice writes full counts of the keys it to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -119,6 +120,14 @@ class CountingCore:
         """Take it back and index the names."""
         self._meta = msgspec.msgpack.decode(meta, type=Meta)
         self._slots = {name.decode(): slot for slot, name in self._names.rows.items()}
+
+    def adopted(self, sides: Sides) -> bool:
+        """Whether the catalogue is this version."""
+        return bool(sides.catalogue.version == self._meta.catalogue)
+
+    def disown(self, published: Sequence[Incident]) -> Effects:
+        """Nothing: what it counts depends on no side input."""
+        return Effects()
 
     def adopt(self, sides: Sides) -> Rows:
         """A new catalogue is a row."""

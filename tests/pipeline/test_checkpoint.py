@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from pipeline.errors import Fatal
 from pipeline.manifest import CHUNK_BYTES, describe, read_key, restore_dtype
 from pipeline.pages import Blobs, PagedArray
 from pipeline.recover import fill, load, writer_of
+from schemas.incident import Incident
 from tests.pipeline.counting_core import COUNTS, SIDES, CountingCore, NewerCatalogue
 
 Log = list[tuple[bytes, bytes | None]]
@@ -241,6 +243,12 @@ class OneTable:
 
     def due_rows(self) -> Rows:
         return {}
+
+    def adopted(self, sides: Sides) -> bool:
+        return True
+
+    def disown(self, published: Sequence[Incident]) -> Effects:
+        return Effects()
 
     def adopt(self, sides: Sides) -> Rows:
         return {}

@@ -141,6 +141,18 @@ async def test_a_partition_that_is_being_loaded_adopts_without_the_row_sink() ->
     assert emitter.cover == 3
 
 
+async def test_an_adoption_is_told_only_once_the_manifest_that_names_it_stands() -> None:
+    """A row of one that a crash undid would say that events were judged with what they were not judged with."""
+    outside = Outside()
+    rows = RowBuffer(outside, 1.0, 100)
+    emitter = emitter_of(outside, rows)
+    emitter.core.process(some_slice(emitter.core, 3))
+    await emitter.adopt(NEWER, lambda: 1, asyncio.Lock())
+    await rows.flush()
+    assert outside.seen[-1] == ("rows", "adoptions")
+    assert outside.kinds().index("manifest") == len(outside.kinds()) - 2
+
+
 async def test_a_checkpoint_that_is_cut_off_makes_the_arrays_unsound() -> None:
     outside = Outside()
     emitter = emitter_of(outside, RowBuffer(outside, 1.0, 100))

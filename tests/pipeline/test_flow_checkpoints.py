@@ -77,6 +77,29 @@ def test_the_books_first_use_is_that_of_the_log_not_of_the_slice() -> None:
     assert one.incidents == many.incidents
 
 
+def test_a_keys_last_use_is_the_same_row_wherever_checkpoints_lie() -> None:
+    """Several events at one time, and one that comes late: one version never has two contents."""
+
+    def seen(address: str, ts_us: int) -> Record:
+        return record(Event(key_id="pk_0", ts_us=ts_us, client_ip=address, outcome="success", request_id=address))
+
+    records = [seen("8.8.8.8", START_US), seen("9.9.9.9", START_US), seen("8.8.4.4", START_US - 60 * MINUTE_US)]
+    contents: dict[int, set[tuple[str, ...]]] = {}
+    newest = set()
+    for cuts in ([], [1], [2], [1, 2]):
+        judge = core()
+        last: tuple[int, tuple[str, ...]] = (0, ())
+        for part in slices(records, cuts):
+            judge.process(part)
+            for row in zip(*judge.due_rows().get("keys_last_used", {}).values(), strict=True):
+                last = max(last, (int(row[-1]), tuple(map(str, row))))
+                contents.setdefault(int(row[-1]), set()).add(tuple(map(str, row)))
+        newest.add(last)
+    assert len(newest) == 1
+    assert max(map(len, contents.values())) == 1
+    assert len(contents) == 2
+
+
 def test_an_adoption_whose_row_was_lost_in_a_crash_is_told_again() -> None:
     """A partition that is loaded adopts without waiting for ClickHouse: the manifest stands, the row may be gone."""
     before, outcome = core(), Outcome()
@@ -91,3 +114,16 @@ def test_an_adoption_whose_row_was_lost_in_a_crash_is_told_again() -> None:
         ("0", "catalogue", "test-1"), ("0", "geo", GEO.build), ("0", "config", "c1"), ("1", "config", "c2"),
     }  # fmt: skip
     assert rows["adoptions"]["offset"] == [1]
+
+
+def test_of_two_adoptions_at_one_offset_the_later_one_is_told_last() -> None:
+    before, outcome = core(), Outcome()
+    outcome.take(before.process(slices([use(0, 0.5)], [])[0]))
+    dying = restored(before)
+    dying.adopt(Sides(Declared(), GEO, "c2"))
+    after = restored(dying)
+    outcome.finish(after.adopt(Sides(Declared(), GEO, "c3")))
+    outcome.take(after.process(slices([use(0, 1.5)], [], 1)[0]))
+    told = {(row[3], row[4], row[5]) for row in outcome.rows["adoptions"].values()}
+    assert ("1", "config", "c3") in told
+    assert ("1", "config", "c2") not in told

@@ -84,6 +84,14 @@ class Broker:
         same = self.incidents.setdefault(mark, value) == value
         assert same or self.repeated_with_other_words, f"{mark} was published twice, with other content"
 
+    def newest_incidents(self) -> list[Incident]:
+        """The highest revision of each."""
+        newest: dict[str, Incident] = {}
+        for (ident, revision), value in self.incidents.items():
+            if ident not in newest or newest[ident].revision < revision:
+                newest[ident] = msgspec.json.decode(value, type=Incident)
+        return list(newest.values())
+
     def send(self, partition: int, key: bytes, value: bytes | None) -> int:
         """A page is appended."""
         stage(self.pages[partition], key, value)

@@ -156,7 +156,8 @@ def clean_pass(load_: Load, broker: Broker, judged: Judged) -> Truth:
             truth.rejects.setdefault(number, []).extend(reject.offset for reject in effects.rejects)
             _take(truth, effects.rows)
         _take(truth, core.due_rows())
-        core.adopt(load_.sides_of(int(version_of(restored(load_, broker, number))[1:])))  # after the last record
+        last = version_of(restored(load_, broker, number))
+        _take(truth, core.adopt(load_.sides_of(int(last[1:]))))  # after the last record
         truth.cores[number] = core
     return truth
 
@@ -168,7 +169,7 @@ def _take(truth: Truth, rows: dict[str, Any]) -> None:
 
 def assert_equal(load_: Load, broker: Broker, judged: Judged) -> None:
     """The world after a schedule is the clean pass's; where events were judged twice with other side inputs, only in
-    what does not depend on them (README, "What it does not promise")."""
+    what does not depend on them. What must hold of incidents then: test_side_inputs.py."""
     truth = clean_pass(load_, broker, judged)
     assert {n: len(records) for n, records in broker.requests.items() if records} == {
         n: offset for n, offset in broker.committed.items() if offset

@@ -24,6 +24,7 @@ from pipeline.runners.parts import OpenCore, Parts
 from pipeline.runners.shell import Fetched, Shell
 from pipeline.runners.slices import Positions
 from pipeline.runners.start import Edges, Ready
+from schemas.incident import Incident
 from tests.simulation.broker import Broker
 from tests.simulation.loop import Inline, StepLoop
 
@@ -93,7 +94,7 @@ class Process:
         parts = Parts(self.open_core, lambda config: self, self._sides, lambda: None)
         ready = Ready(
             self.config, parts, self, self._edges, self, self.read_sides(), TOPIC_EPOCH, self.broker.partitions,
-            Health(self.broker.clock.monotonic),
+            Health(self.broker.clock.monotonic), published=self._published,
         )  # fmt: skip
         self.shell = Shell(ready, lambda: self.generation, self._still_ours)
         self.shell.core_thread = self.shell.page_thread = Inline()  # type: ignore[assignment]
@@ -185,6 +186,10 @@ class Process:
 
     async def _sides(self, config: Config) -> Sides:
         return self.read_sides()
+
+    async def _published(self) -> list[Incident]:
+        newest: list[Incident] = await self._gate(("read", -2), self.broker.newest_incidents)
+        return newest
 
     async def _edges(self, partitions: list[int]) -> Edges:
         edges: Edges = await self._gate(("edges", 0), lambda: self.broker.edges(partitions))

@@ -1,7 +1,7 @@
 """ClickHouse in memory: ReplacingMergeTree as FINAL reads it, with the keys and versions of the migrations themselves.
 
-Two writes of one row with the same version must be equal: ClickHouse would keep either. Not so adoptions: what was
-adopted right before a crash may be adopted again, at the same offset, with what is declared by then.
+Two writes of one row with the same version must be equal: ClickHouse would keep either. Not so adoptions: at one offset
+another version may be adopted than right before a crash, with what is declared by then.
 """
 
 from __future__ import annotations

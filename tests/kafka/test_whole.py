@@ -1,0 +1,190 @@
+"""Everything at once: under continuous load each fault there is, in random order, while catalogue and geo database
+change; afterwards tables (FINAL), incidents, decisions and audit equal a clean run's, offsets are at the log's end and
+no worker took more memory than it may.
+
+KEYWATCH_SEED chooses order and moments, KEYWATCH_FAULTS how many faults there are (`make test-faults`: all, twice).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.kafka import cluster, topics
+from tests.kafka.conftest import available, long
+from tests.kafka.deployment import pid_of
+from tests.kafka.orchestrator import Orchestrator, under_load
+from tests.kafka.outside import Outside
+from tests.kafka.whole import HISTORY, Whole
+from tests.seeds import SEED, kept
+
+pytestmark = pytest.mark.kafka
+
+FAULTS: Final = int(os.environ.get("KEYWATCH_FAULTS", "0"))
+
+
+class Breaker:
+    """The faults, each a method."""
+
+    def __init__(self, whole: Whole, fleet: Orchestrator, nodes: cluster.Cluster) -> None:
+        self.whole, self.fleet, self.nodes, self.rng = whole, fleet, nodes, whole.rng
+        self.swaps = 0
+
+    def worker_dies(self) -> None:
+        self.fleet.kill_one(self.rng)
+
+    def worker_freezes(self) -> None:
+        """Past its session: it comes back as a zombie."""
+        frozen = pid_of(self.rng.choice(self.fleet.running()))
+        os.kill(frozen, signal.SIGSTOP)
+        time.sleep(self.whole.config.kafka.session_timeout_s + 2.0)
+        os.kill(frozen, signal.SIGCONT)
+
+    def worker_is_replaced(self) -> None:
+        self.all_ready()
+        self.fleet.replace_one()
+
+    def fleet_grows_and_shrinks(self) -> None:
+        self.fleet.scale(3)
+        self.whole.wait(lambda: len(self.fleet.running()) == 3, "scaled out")
+        self.all_ready()
+        self.fleet.scale(1)
+
+    def clock_steps(self) -> None:
+        """A worker's, by an hour."""
+        self.all_ready()
+        self.whole.step_clock(self.fleet.running()[-1], self.rng.choice((-3_600, 3_600)))
+
+    def responder_dies(self) -> None:
+        os.kill(pid_of(self.whole.responders[-1]), signal.SIGKILL)
+        self.whole.responders[-1].wait(10)
+        self.whole.start_responder()
+
+    def broker_dies(self) -> None:
+        node = self.rng.choice(self.nodes.nodes)
+        node.kill()
+        time.sleep(6.0)
+        node.start()
+        self.nodes.wait()
+
+    def clickhouse_is_away(self) -> None:
+        self.whole.outside.stop()
+        time.sleep(6.0)
+        self.whole.outside.start()
+
+    def clickhouse_is_slow_and_fails_after_it_applied(self) -> None:
+        self.whole.outside.spoil(["503", "500-after-apply", "timeout"])
+        self.whole.outside.freeze(True)
+        time.sleep(3.0)
+        self.whole.outside.freeze(False)
+
+    def changelog_takes_nothing(self) -> None:
+        """One of the replicas that it asks for is missing; the other topics are content with two."""
+        kafka, pages = self.whole.config.kafka, self.whole.config.topics.pages
+        asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact", min_insync_replicas="3"))
+        self.broker_dies()
+        asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact"))
+
+    def catalogue_changes(self) -> None:
+        self.all_ready()
+        self.whole.declare_anew()
+
+    def geo_database_is_swapped(self) -> None:
+        """With a clean stop, as the runbook says."""
+        self.all_ready()
+        wanted, self.swaps = self.fleet.wanted, self.swaps + 1
+        self.fleet.scale(0)
+        self.whole.swap_geo(self.swaps)
+        self.fleet.wanted = wanted
+        self.whole.wait(lambda: len(self.fleet.running()) == wanted, "started")
+        self.all_ready()
+
+    def all_ready(self) -> None:
+        """Before that a worker may be stopped by a signal that it does not handle yet; one that ends is replaced."""
+        self.whole.wait(self._all_loaded, "all loaded")
+
+    def _all_loaded(self) -> bool:
+        running = self.fleet.running()
+        loaded = ["next offset" in self.whole.log_of(worker) for worker in running]
+        return len(running) == self.fleet.wanted and all(loaded)
+
+
+FEW: Final = ("worker_dies", "catalogue_changes", "responder_dies", "geo_database_is_swapped")
+ALL: Final = tuple(name for name in vars(Breaker) if not name.startswith("_") and name != "all_ready")
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Cluster]:
+    """Three nodes: everything three times, acknowledged by two."""
+    available()
+    running = cluster.start(tmp_path_factory.mktemp("three"), 3)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def whole(three: cluster.Cluster, outside: Outside, tmp_path: Path) -> Iterator[Callable[[str, int], Whole]]:
+    made: list[Whole] = []
+
+    def make(runner: str, seed: int) -> Whole:
+        made.append(Whole(three.brokers, f"whole-{runner}-{seed}", tmp_path / "whole", runner))
+        made[-1].prepare(outside, random.Random(seed))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.kill_all()
+
+
+def run(whole: Whole, nodes: cluster.Cluster, faults: tuple[str, ...]) -> None:
+    """These faults in random order under load, then the end of it."""
+    order = list(faults)
+    whole.rng.shuffle(order)
+    whole.produce(HISTORY)
+    whole.start_responder()
+    with under_load(whole, 2) as fleet:
+        breaker = Breaker(whole, fleet, nodes)
+        whole.wait(lambda: bool(whole.committed()), "first commit")
+        for name in order:
+            time.sleep(whole.rng.uniform(0.0, 4.0))
+            getattr(breaker, name)()
+            whole.note_memory()
+        breaker.all_ready()
+        whole.wait(lambda: whole.produced > HISTORY + 400, "some decoys are touched")
+    end(whole)
+
+
+def end(whole: Whole) -> None:
+    whole.wait_session_over()
+    last = whole.start()
+    whole.wait_ready(last)
+    whole.wait_drained()
+    whole.note_memory()
+    assert whole.stop(last) == 0, whole.log_of(last)
+    whole.wait_responder()
+    assert whole.stop(whole.responders[-1]) == 0
+    whole.assert_all_as_if_nothing_had_happened()
+
+
+def test_after_a_few_faults_all_of_the_product_is_as_if_nothing_had_happened(
+    three: cluster.Cluster, whole: Callable[[str, int], Whole]
+) -> None:
+    run(whole("faust", SEED), three, FEW)
+
+
+@long
+@pytest.mark.parametrize("seed", [SEED, *kept("whole")])
+@pytest.mark.parametrize("runner", ["faust", "plain"])
+def test_after_every_fault_all_of_the_product_is_as_if_nothing_had_happened(
+    three: cluster.Cluster, whole: Callable[[str, int], Whole], runner: str, seed: int
+) -> None:
+    faults = ALL * 2 if not FAULTS else (ALL * (1 + FAULTS // len(ALL)))[:FAULTS]
+    run(whole(runner, seed), three, faults)

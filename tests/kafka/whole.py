@@ -1,0 +1,303 @@
+"""The whole product on a cluster, as it runs: workers and a responder as processes, the catalogue on its topic, a geo
+database in a file, ClickHouse. What came out must be what a clean pass gives, judged with the side inputs that the
+table `adoptions` names and in its offsets, and what a clean responder decides on the clean pass's incidents.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from bisect import bisect_right
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from pipeline.catalogue import Catalogue, publish_keys
+from pipeline.config import ClickHouse, Config, Geo, Respond, Revocation, Secret
+from pipeline.core import Sides
+from pipeline.geo.provider import open_geo
+from pipeline.recover import load
+from pipeline.respond.audit import Positioned, rows
+from pipeline.runners.parts import config_version
+from pipeline.sinks.kafka import Producer, committed_offsets, fetched_highwaters, read_pages
+from pipeline.sinks.topics import create_topics, partitions_of, topic_specs
+from pipeline.state import Meta
+from schemas.event import Event
+from schemas.incident import Incident
+from schemas.key import Key
+from schemas.response import Response
+from tests.kafka.comparison import MOST_MB, Clean, assert_clean, clean_pass
+from tests.kafka.deployment import ROOT, Deployment, pid_of, produce, read_topic
+from tests.kafka.outside import Outside
+from tests.pipeline.log_of_requests import START_US, Record, log, record
+
+DAYS: Final = 4
+HISTORY: Final = 1_600
+"""Records of `traffic` that are of these days, but for some."""
+DECOYS: Final = 6
+SIDES_S: Final = 0.5
+"""How often the workers look for another catalogue here."""
+POLICY: Final = Revocation(mode="simulate", max_per_hour=1_000, max_per_day=1_000, max_share_of_active=1.0)
+
+
+class Whole(Deployment):
+    """See the module. Made by `whole`."""
+
+    outside: Outside
+    rng: random.Random
+
+    def prepare(self, outside: Outside, rng: random.Random) -> None:
+        """Everything but the processes."""
+        self.outside, self.rng, self.core = outside, rng, "real"
+        self.responders: list[subprocess.Popen[bytes]] = []
+        self.highest_mb = 0.0
+        self.swap_geo(0)
+        self.run(create_topics(self.config.kafka, list(topic_specs(self.config))))
+        self.keys: dict[str, Key] = {}
+        self.catalogues: dict[str, Catalogue] = {Catalogue.empty().version: Catalogue.empty()}
+        decoys = [_declared(f"decoy_{n}", decoy=True) for n in range(DECOYS)]
+        self.declare(decoys + [_declared(f"pk_{n}") for n in range(6)])
+        self._records = traffic(rng.randrange(100), rng)
+
+    @property
+    def config(self) -> Config:
+        """As workers and responders have it."""
+        outside: ClickHouse | None = getattr(getattr(self, "outside", None), "config", None)
+        geo = Geo(country_db=str(self.folder / "geo.mmdb"))
+        respond = Respond(group=f"{self.prefix}.respond", revocation=POLICY, metrics_port=0)
+        kafka = msgspec.structs.replace(super().config.kafka, session_timeout_s=6.0, heartbeat_s=0.5)
+        return msgspec.structs.replace(
+            super().config, kafka=kafka, clickhouse=outside or ClickHouse(), geo=geo, respond=respond
+        )
+
+    # --- what comes in
+
+    def produce(self, count: int) -> None:
+        """The next records: first days of history, then what happens now."""
+        produce(self, [next(self._records) for _ in range(count)])
+        self.produced += count
+
+    def declare(self, keys: list[Key]) -> str:
+        """Publish these keys; returns the catalogue's version with them."""
+        self.keys |= {key.key_id: key for key in keys}
+        self.run(publish_keys(self.config, keys))
+        catalogue = Catalogue.of(self.keys.values())
+        self.catalogues[catalogue.version] = catalogue
+        return catalogue.version
+
+    def declare_anew(self) -> None:
+        """Other owners of some keys; returns when every partition is judged with it.
+
+        What the guards ask of a key stays as it is, since a decision rests on the catalogue of its own moment.
+        """
+        number = len(self.catalogues)
+        keys = [_declared("pk_0", owner=f"owner {number}"), _declared(f"pk_{number % 6}", owner=f"owner {number}")]
+        version = self.declare(keys)
+        self.wait(lambda: self.versions("catalogue") == {version}, "adopted")
+        time.sleep(3 * SIDES_S)  # also a worker without partitions has looked
+
+    def swap_geo(self, number: int) -> None:
+        """Put another geo database into the workers' place; they read it when they start."""
+        places = self.folder / f"geo{number % 2}.mmdb"
+        if not places.exists():
+            write_places(places, ("DE", "BR")[number % 2])
+        shutil.copyfile(places, self.folder / "geo.new")
+        (self.folder / "geo.new").replace(self.folder / "geo.mmdb")
+
+    # --- processes
+
+    def start(self, fault: str = "") -> subprocess.Popen[bytes]:
+        """A worker."""
+        self.environment |= {"KW_CONFIG": _as_json(self.config), "KW_SIDES_S": str(SIDES_S)}
+        return super().start(fault)
+
+    def start_responder(self, config: Config | None = None) -> subprocess.Popen[bytes]:
+        """A responder; with `config` one on other topics."""
+        environment = os.environ | {"KW_CONFIG": _as_json(config or self.config)}
+        command = ["timeout", "-s", "KILL", "1500", sys.executable, "-m", "tests.kafka.run_responder"]
+        with (self.folder / f"responder{len(self.responders)}.log").open("wb") as out:
+            process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=out, stderr=out)
+        self.responders.append(process)
+        return process
+
+    def kill_all(self) -> None:
+        """Whatever still runs."""
+        super().kill_all()
+        for process in self.responders:
+            if process.poll() is None:
+                os.kill(pid_of(process), 9)
+                process.wait(10)
+
+    def note_memory(self) -> None:
+        """Of all workers that run."""
+        for worker in self.workers:
+            if worker.poll() is None:
+                self.highest_mb = max(self.highest_mb, _memory_mb(pid_of(worker)))
+
+    def versions(self, name: str) -> set[str]:
+        """Of a side input, over all partitions that have state."""
+        pages = self.run(read_pages(self.config.kafka, self.config.topics.pages, range(self.partitions)))
+        manifests = [load(number, each, None).manifest for number, each in pages.items()]
+        return {getattr(msgspec.msgpack.decode(m.meta, type=Meta), name) for m in manifests if m is not None}
+
+    def wait_responder(self) -> None:
+        """Until every incident is handled and the audit is in ClickHouse."""
+        self.wait(lambda: self._handled(self.config.topics.incidents, ".respond"), "all incidents handled")
+        self.wait(lambda: self._handled(self.config.topics.responses, ".respond-audit"), "the audit is loaded")
+
+    def _handled(self, topic: str, group: str) -> bool:
+        kafka = msgspec.structs.replace(self.config.kafka, group=self.prefix + group)
+        count = self.run(partitions_of(kafka, [topic]))[topic]
+        done = {n: at for n, at in self.run(committed_offsets(kafka, topic)).items() if at}
+        return done == {n: end for n, end in self.run(fetched_highwaters(kafka, topic, range(count))).items() if end}
+
+    # --- what came out
+
+    def responses(self, config: Config) -> list[Any]:
+        """The audit, in order."""
+        return self.run(read_topic(config, config.topics.responses))
+
+    def assert_all_as_if_nothing_had_happened(self) -> None:
+        """Workers and responders have ended."""
+        assert 0 < self.highest_mb < MOST_MB["real"]
+        adopted = Adopted(self)
+        clean = clean_pass(self, adopted.sides_at)
+        assert_clean(self, self.outside, clean)
+        assert {each.rule for each in clean.incidents} >= {"proof"}
+        self._assert_decided_as_on(clean)
+        told = [Positioned(r.partition, r.offset, 0, r.key, r.value) for r in self.responses(self.config)]
+        self.outside.write_clean({"responses": rows(told)})
+        found, truth = (self.outside.table(each, "responses") for each in (self.outside.config, self.outside.clean))
+        assert found == truth, "the audit in ClickHouse is not the topic's"
+
+    def _assert_decided_as_on(self, clean: Clean) -> None:
+        names = {name: f"{self.prefix}.clean.{name}" for name in ("incidents", "decisions", "responses")}
+        config = msgspec.structs.replace(
+            self.config,
+            topics=msgspec.structs.replace(self.config.topics, **names),
+            respond=msgspec.structs.replace(self.config.respond, group=f"{self.prefix}.clean"),
+            clickhouse=self.outside.clean,
+        )
+        self.run(create_topics(config.kafka, list(topic_specs(config))))
+        self.run(_publish(config, clean.incidents))
+        responder = self.start_responder(config)
+        wanted = {(each.incident_id, each.revision) for each in clean.incidents if each.change != "closed"}
+        self.wait(lambda: {mark[:2] for mark in decided(self.responses(config))} == wanted, "decided")
+        assert self.stop(responder) == 0
+        self.outside.query("TRUNCATE TABLE responses", self.outside.clean)
+        truth = decided(self.responses(config))
+        made = decided(self.responses(self.config))
+        assert made == truth, (
+            f"{len(made - truth)} too many: {list(made - truth)[:3]}; missing: {list(truth - made)[:3]}"
+        )
+        assert {mark[3] for mark in truth} == {"simulated", "refused"}
+
+
+class Adopted:
+    """By which side inputs each offset was judged, as the table `adoptions` tells."""
+
+    def __init__(self, whole: Whole) -> None:
+        self._geo = {geo.build: geo for geo in map(_open, sorted(whole.folder.glob("geo[01].mmdb")))}
+        self._catalogues, self._config = whole.catalogues, config_version(whole.config)
+        self._at: dict[tuple[int, str], list[tuple[int, str]]] = {}
+        self._known: dict[tuple[str, str], Sides] = {}
+        sql = "SELECT partition, input, offset, version_id FROM adoptions FINAL ORDER BY offset"
+        for partition, name, offset, version in whole.outside.query(sql):
+            self._at.setdefault((partition, name), []).append((offset, version))
+        assert {version for (_, name), all_ in self._at.items() for _, version in all_ if name == "config"} == {
+            self._config
+        }
+
+    def sides_at(self, partition: int, offset: int) -> Sides:
+        """The very same object for the same versions."""
+        versions = (self._version(partition, "catalogue", offset), self._version(partition, "geo", offset))
+        if versions not in self._known:
+            catalogue, geo = self._catalogues[versions[0]], self._geo[versions[1]]
+            self._known[versions] = Sides(catalogue, geo, self._config)
+        return self._known[versions]
+
+    def _version(self, partition: int, name: str, offset: int) -> str:
+        all_ = self._at[partition, name]
+        return all_[bisect_right(all_, offset, key=lambda pair: pair[0]) - 1][1]
+
+
+def traffic(seed: int, rng: random.Random) -> Iterator[Record]:
+    """Days of history up to now, with an attack in it; then decoys are touched and keys are used, for ever."""
+    shift_us = time.time_ns() // 1_000 - DAYS * 86_400_000_000 - START_US
+    yield from (_moved(each, shift_us) for each in log(seed, events=1_500, days=DAYS))
+    number = 0
+    while True:
+        number += 1
+        key_id = f"decoy_{rng.randrange(DECOYS)}" if number % 97 == 0 else f"pk_{rng.randrange(12)}"
+        yield record(
+            Event(
+                key_id=key_id, ts_us=time.time_ns() // 1_000, client_ip=rng.choice(("8.8.8.8", "185.220.101.4")),
+                method="GET", path=f"/v1/things/{rng.randrange(30)}", status=rng.choice((200, 200, 200, 404)),
+                outcome="success", user_agent="curl/8.1", request_id=f"now{number}",
+            )
+        )  # fmt: skip
+
+
+def _moved(sent: Record, by_us: int) -> Record:
+    key, value, timestamp_ms = sent
+    try:
+        event = msgspec.json.decode(value or b"", type=Event)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return key, value, timestamp_ms + by_us // 1_000
+    return record(msgspec.structs.replace(event, ts_us=event.ts_us + by_us))
+
+
+def decided(audit: list[Any]) -> set[tuple[str, int, str, str, str, tuple[str, ...]]]:
+    """What of each decision must not depend on when it was made: ages are in the words, so who refused is taken."""
+    lines = [msgspec.json.decode(each.value, type=Response) for each in audit]
+    against = [tuple(guard.guard for guard in x.guards if not guard.passed) for x in lines]
+    return {
+        (x.incident_id, x.revision, x.stage, x.verdict, x.evidence_hash, no)
+        for x, no in zip(lines, against, strict=True)
+    }
+
+
+def _declared(key_id: str, **more: Any) -> Key:
+    return Key(key_id=key_id, environment="live", version=1, **more)
+
+
+def write_places(path: Path, country: str) -> None:
+    """A geo database that knows two networks."""
+    from mmdb_writer import MMDBWriter
+    from netaddr import IPSet
+
+    writer = MMDBWriter(6, f"Test-{country}-Country", ["en"], "test", ipv4_compatible=True)
+    writer.insert_network(IPSet(["8.8.8.0/24"]), {"country": {"iso_code": "US"}})
+    writer.insert_network(IPSet(["185.220.101.0/24"]), {"country": {"iso_code": country}})
+    writer.to_db_file(str(path))
+
+
+def _open(path: Path) -> Any:
+    return open_geo(Geo(country_db=str(path)))
+
+
+def _memory_mb(pid: int) -> float:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 1_024
+    except (OSError, IndexError):  # it ends just now
+        return 0.0
+
+
+async def _publish(config: Config, incidents: list[Incident]) -> None:
+    producer = Producer(config.kafka)
+    await producer.start()
+    for each in incidents:
+        await producer.publish(config.topics.incidents, each.key_id.encode(), msgspec.json.encode(each))
+    await producer.close()
+
+
+def _as_json(config: Config) -> str:
+    return json.dumps(msgspec.to_builtins(config, enc_hook=lambda secret: Secret.reveal(secret)))

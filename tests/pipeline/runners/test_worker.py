@@ -1,0 +1,141 @@
+"""What the Faust worker does between two assignments, without a broker."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faust.types import TP
+
+from pipeline.config import Config
+from pipeline.core import Sides
+from pipeline.health import Health
+from pipeline.runners.parts import Parts
+from pipeline.runners.slices import FetchThread
+from pipeline.runners.start import Ready
+from pipeline.runners.worker import FaustWorker
+from tests.pipeline.counting_core import SIDES, open_core
+
+
+class Consumer:
+    """Faust's consumer as far as a rebalance needs it."""
+
+    def __init__(self) -> None:
+        self.done: list[Any] = []
+        self.assigned: set[TP] = set()
+
+    async def commit(self) -> bool:
+        self.done.append("commit")
+        return True
+
+    def joining(self, joining: bool) -> None:
+        self.done.append(joining)
+
+    def assignment(self) -> set[TP]:
+        return self.assigned
+
+
+class Nothing:
+    """Stands where nothing is sent or written."""
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+
+async def _edges(partitions: list[int]) -> tuple[dict[int, int], dict[int, int]]:
+    return {}, {}
+
+
+async def _sides(config: Config) -> Sides:
+    return SIDES
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> FaustWorker:
+    nothing: Any = Nothing()
+    parts = Parts(open_core, lambda config: nothing, _sides, lambda: None)
+    made = FaustWorker(Ready(Config(), parts, nothing, _edges, nothing, SIDES, "epoch", 2, Health()))
+    made.app.consumer = Consumer()
+
+    async def committed(*_: Any) -> dict[int, int | None]:
+        return {}
+
+    async def ends(kafka: Any, topic: str, partitions: list[int]) -> dict[int, int]:
+        return dict.fromkeys(partitions, 7)
+
+    async def pages(kafka: Any, topic: str, partitions: list[int]) -> dict[int, dict[bytes, bytes]]:
+        return {number: {b"read": b"by us"} for number in partitions}
+
+    monkeypatch.setattr("pipeline.runners.worker.committed_offsets", committed)
+    monkeypatch.setattr("pipeline.runners.worker.fetched_highwaters", ends)
+    monkeypatch.setattr("pipeline.runners.worker.read_pages", pages)
+    return made
+
+
+def arrays() -> Any:
+    """A partition's arrays whose checkpoint has nothing to write."""
+
+    async def checkpoint(*_: Any) -> None:
+        return None
+
+    emitter = SimpleNamespace(sound=True, writer=SimpleNamespace(bytes_written=0), checkpoint=checkpoint)
+    return SimpleNamespace(emitter=emitter, generation=0, lock=None)
+
+
+async def test_nothing_is_committed_between_the_last_checkpoint_and_the_next_assignment(worker: FaustWorker) -> None:
+    worker.shell.owned[0] = arrays()
+    await worker._on_revoked(worker.app, [TP("api.requests", 0)])
+    await worker._load_assigned()
+    assert worker.app.consumer.done == ["commit", True, False]
+
+
+async def test_a_thread_that_joins_the_group_sends_no_commit() -> None:
+    """It would throw the member out that has just joined, and everybody would join once more, maybe for ever."""
+    thread = FetchThread.__new__(FetchThread)
+    thread.joining = True
+    assert not await thread._commit({TP("api.requests", 0): 5})
+
+
+async def test_pages_that_faust_says_it_has_read_and_has_not_are_read(
+    worker: FaustWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Any] = []
+
+    async def take(pages: Any, committed: Any) -> None:
+        taken.append(pages)
+
+    monkeypatch.setattr(worker.shell, "take", take)
+    worker.app.consumer.assigned = {TP("api.requests", n) for n in range(3)}
+    worker.shell.owned[2] = arrays()
+    for offset in range(7):
+        message = SimpleNamespace(partition=0, offset=offset)
+        await worker._on_page(SimpleNamespace(message=message, key=b"k%d" % offset, value=b"v"))
+    await worker._load_assigned()
+    assert taken == [{0: {b"k%d" % n: b"v" for n in range(7)}, 1: {b"read": b"by us"}, 2: None}]
+
+
+async def test_a_partition_that_goes_while_another_is_nudged_is_passed_over(
+    worker: FaustWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nudged: list[int] = []
+
+    class Enough(Exception):
+        """Ends the loop."""
+
+    async def nudge(number: int, owned: Any) -> None:
+        nudged.append(number)
+        worker.shell.owned.clear()  # a rebalance
+
+    async def recovery() -> None:
+        if nudged:
+            raise Enough
+
+    worker.shell.owned |= {0: arrays(), 1: arrays()}
+    monkeypatch.setattr(worker, "_nudge", nudge)
+    monkeypatch.setattr(worker, "_nudge_recovery", recovery)
+    monkeypatch.setattr(worker.shell, "waiting", lambda since_s: [0, 1])
+    monkeypatch.setattr("pipeline.runners.worker.NUDGE_S", 0.0)
+    with pytest.raises(Enough):
+        await worker.keep_nudging()
+    assert nudged == [0]
