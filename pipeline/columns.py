@@ -202,6 +202,18 @@ def last_used(state: State, slots: Array, seen: dict[int, tuple[Place, str]]) ->
     }
 
 
+def evictions(state: State, slots: Array, watermark_us: int, partition: int) -> Columns:
+    """`evictions` of these keys, before their state goes."""
+    last_us, n = state.book.data["last_us"][slots], len(slots)
+    return {
+        "key_id": _key_ids(state, slots),
+        "at": [watermark_us] * n,
+        "last_used": last_us,
+        "partition": [partition] * n,
+        "version": last_us,
+    }
+
+
 def extend(rows: Rows, table: str, columns: Columns) -> None:
     """Add columns to the table's rows; nothing where there are none."""
     if count(columns):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pipeline.column import Columns
+from pipeline.controls import NO_CONTROLS, Controls
 from pipeline.pages import Blobs, PagedArray
 from schemas.incident import Incident
 
@@ -113,3 +114,4 @@ class Sides:
     catalogue: Any  # pipeline.catalogue.Catalogue: .version: str, .get(key_id) -> schemas.key.Key | None
     geo: Any  # pipeline.geo.provider.Geo: .build: str, .look_up(address: str) -> Place
     config_version: str
+    controls: Controls = NO_CONTROLS

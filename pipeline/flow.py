@@ -14,7 +14,7 @@ import numpy as np
 from detectors import DETECTORS, fuse
 from detectors.detector import config_record
 from detectors.fusion import Settings
-from pipeline import admit, aggregate, columns
+from pipeline import admit, aggregate, columns, detector_tables, feedback, withhold
 from pipeline.batch import Batch, Fields
 from pipeline.config import Config
 from pipeline.core import Effects, Rows, Sides, Slice
@@ -43,9 +43,10 @@ class KeyCore:
         self._epoch = topic_epoch
         self._partitions = partitions  # 0: whose key it is isn't checked
         self._state = State()
-        self._decider = Decider(self._state, partition)
-        self._pass = fuse.compile_pass(DETECTORS)
-        self._configs = fuse.configs(DETECTORS, config.detectors)
+        simulated = detector_tables.simulated(config.detectors)
+        self._decider = Decider(self._state, partition, simulated)
+        self._pass = fuse.compile_pass(DETECTORS, simulated)
+        self._configs = fuse.configs(DETECTORS, detector_tables.knobs(config.detectors))
         budget = config.budget
         self._settings = config_record(Settings(listed_days=1e5 / budget.listed, page_days=1e5 / budget.page))
         self._found = np.zeros(4096, fuse.FOUND)
@@ -87,6 +88,7 @@ class KeyCore:
         """Arrays and blobs are filled."""
         self._state.restore(meta)
         self._first_adoption = self._adoptions(list(self._state.meta.adopted))  # told again: see `adopt`
+        columns.extend(self._first_adoption, "controls", withhold.control_rows(self._sides.controls.said))
         for name in self._next_final_us:
             self._next_final_us[name] = _earliest(getattr(self._state, name))
 
@@ -98,19 +100,24 @@ class KeyCore:
         """
         meta, changed = self._state.meta, list[str]()
         versions = {"catalogue": sides.catalogue.version, "geo": sides.geo.build, "config": sides.config_version}
+        versions["controls"] = sides.controls.version
         for name, now in versions.items():
             if getattr(meta, name) != now:
                 setattr(meta, name, now)
                 meta.adopted[name] = max(self.next_offset, 0)
                 changed.append(name)
-        self._sides = sides
+        self._sides, self._decider.controls = sides, sides.controls
         if self.next_offset < 0:  # told with the first slice, if these are still the ones
             self._first_adoption = self._adoptions(list(meta.adopted))
         if "geo" in changed:
             self._enricher = Enricher(sides.geo, sees_of)
         if "catalogue" in changed:
             self._declare_anew()
-        return self._adoptions(changed)
+        rows = self._adoptions(changed)
+        if "controls" in changed:
+            new = [each for each in sides.controls.said if each.seq >= meta.heard_of(sides.controls.epoch)]
+            columns.extend(rows, "controls", withhold.control_rows(new))
+        return rows
 
     def process(self, batch: Slice) -> Effects:
         """Judge one slice that starts at or after `next_offset`."""
@@ -122,6 +129,7 @@ class KeyCore:
         check(self._state.meta, self._config.worker, self.partition, len(batch.offsets), decoded.rejects)
         effects.rejects = decoded.rejects
         effects.rows, self._first_adoption = self._first_adoption, {}
+        self._hear(effects)
         told, at = decoded.fields(), np.asarray(decoded.at, np.int64)
         before, after = admit.watermarks(
             batch, at, np.asarray(told.ts_us, np.int64), self._state.meta.watermark_us,
@@ -145,6 +153,15 @@ class KeyCore:
             columns.extend(out, "keys_last_used", columns.last_used(self._state, slots, self._last_seen))
             self._last_seen = {}
         return out
+
+    def _hear(self, effects: Effects) -> None:
+        """Feedback that was adopted since the last slice takes effect, before the slice's first event."""
+        controls, meta = self._sides.controls, self._state.meta
+        if meta.heard_of(controls.epoch) < controls.end:
+            told = feedback.apply(self._state, controls, self._enricher, self._configs, self.partition)
+            columns.extend(effects.rows, "applied", told.rows.get("applied", {}))
+            columns.extend(effects.rows, "incidents", columns.incidents(told.incidents))
+            effects.incidents += told.incidents
 
     # -- the way of an event --------------------------------------------------------------------------------------
 
@@ -252,6 +269,7 @@ class KeyCore:
         columns.extend(out, "requests", columns.requests(batch, chosen, self._epoch, self.partition, one_in))
         columns.extend(out, "findings", columns.findings(decided, self._epoch, self.partition))
         columns.extend(out, "incidents", columns.incidents(decided.incidents))
+        columns.extend(out, "withheld", withhold.rows(decided.withheld, self.partition))
         if decided.evidence:
             events = np.array([i for _, i in decided.evidence])
             copies = columns.requests(batch, events, self._epoch, self.partition, 1)
@@ -329,6 +347,8 @@ class KeyCore:
         seen = np.array([slot for slot in gone if slot in self._last_seen], np.int64)
         if len(seen):
             columns.extend(effects.rows, "keys_last_used", columns.last_used(self._state, seen, self._last_seen))
+        at = np.array(gone, np.int64)
+        columns.extend(effects.rows, "evictions", columns.evictions(self._state, at, watermark_us, self.partition))
         for slot in gone:
             self._last_seen.pop(slot, None)
             self._state.drop_key(slot)

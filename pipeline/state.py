@@ -68,10 +68,21 @@ class Meta(msgspec.Struct, kw_only=True):
     catalogue: str = ""
     geo: str = ""
     config: str = ""
+    controls: str = ""
+    heard: int = 0  # feedback before this place on the control topic is in the state
+    heard_epoch: str = ""
     adopted: dict[str, int] = {}  # side input -> first offset that was judged with its version
     reject_run: int = 0  # records since one was good
     reject_recent: int = 0  # rejects among the last `record_recent`
     record_recent: int = 0
+
+    def heard_of(self, epoch: str) -> int:
+        """First place on the control topic whose feedback is not in the state; of a topic made anew all of it."""
+        return self.heard if epoch == self.heard_epoch else 0
+
+    def hear(self, epoch: str, end: int) -> None:
+        """All feedback before this place is in the state now; it never goes back."""
+        self.heard, self.heard_epoch = max(self.heard_of(epoch), end), epoch
 
 
 class Pool:
