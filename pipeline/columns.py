@@ -19,7 +19,7 @@ from pipeline.column import Coded, Column, Columns, coded, constant, count, join
 from pipeline.core import Rows
 from pipeline.decide import Decisions
 from pipeline.geo.provider import Place
-from pipeline.state import State
+from pipeline.state import Meta, State
 from schemas.event import OUTCOMES
 from schemas.incident import Incident
 
@@ -199,6 +199,20 @@ def last_used(state: State, slots: Array, seen: dict[int, tuple[Place, str]]) ->
         "asn": [place.asn for place, _ in last],
         "environment": [environment for _, environment in last],
         "version": book["last_us"],
+    }
+
+
+def adoptions(meta: Meta, names: list[str], topic: str, epoch: str, partition: int) -> Columns:
+    """`adoptions` of these side inputs: from which offset on which version judged."""
+    n, first = len(names), [meta.adopted[name] for name in names]
+    return {
+        "topic": [topic] * n,
+        "epoch": [epoch] * n,
+        "partition": [partition] * n,
+        "offset": first,
+        "input": names,
+        "version_id": [getattr(meta, name) for name in names],
+        "version": list(first),
     }
 
 

@@ -83,12 +83,6 @@ class Controls:
         """As far as the topic's places below `end`; exact where nothing older was compacted away."""
         return Controls.of(self.epoch, [each for each in self.said if each.seq < end], end)
 
-    def feedback_since(self, seq: int) -> list[tuple[int, Feedback]]:
-        """What was said from this place on, in order."""
-        return [
-            (each.seq, each.control) for each in self.said if each.seq >= seq and isinstance(each.control, Feedback)
-        ]
-
     @cached_property
     def _exceptions(self) -> dict[str, list[Feedback]]:
         found: dict[str, list[Feedback]] = {}

@@ -115,3 +115,10 @@ class Sides:
     geo: Any  # pipeline.geo.provider.Geo: .build: str, .look_up(address: str) -> Place
     config_version: str
     controls: Controls = NO_CONTROLS
+
+    def versions(self) -> dict[str, str]:
+        """Each input's, as adoptions name them."""
+        return {
+            "catalogue": self.catalogue.version, "geo": self.geo.build, "config": self.config_version,
+            "controls": self.controls.version,
+        }  # fmt: skip

@@ -8,15 +8,15 @@ calibration; the incident stays open. A word on an incident of long ago changes 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from detectors import DETECTORS, feedback
+from pipeline import columns
 from pipeline.controls import Controls, micros
-from pipeline.core import Rows
+from pipeline.core import Effects
 from pipeline.decide import rfc3339
 from pipeline.enrich import Enricher, hash32
 from pipeline.state import State
@@ -26,30 +26,26 @@ from schemas.incident import Incident
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(slots=True)
-class Told:
-    """What the feedback of one adoption brought about: messages, and a row for each."""
-
-    incidents: list[Incident] = field(default_factory=list)
-    rows: Rows = field(default_factory=dict)
-
-
-def apply(state: State, controls: Controls, enricher: Enricher, configs: tuple[Array, ...], partition: int) -> Told:
-    """All feedback that the state does not include yet, in order, on keys that have state here."""
-    told, lines = Told(), list[tuple[int, Feedback, str]]()
-    for seq, said in controls.feedback_since(state.meta.heard_of(controls.epoch)):
-        slot = state.slots.get(said.key_id, -1)
-        if slot >= 0:
+def hear(
+    state: State, controls: Controls, enricher: Enricher, configs: tuple[Array, ...], partition: int, effects: Effects
+) -> None:
+    """All feedback that the state does not include yet, in order, on keys that have state here; fills `effects`."""
+    if state.meta.heard_of(controls.epoch) >= controls.end:
+        return
+    told, lines = list[Incident](), list[tuple[int, Feedback, str]]()
+    for seq, said in state.meta.unheard(controls):
+        slot = state.slots.get(getattr(said, "key_id", ""), -1)
+        if isinstance(said, Feedback) and slot >= 0:
             words = _expected if said.verdict == "expected" else _malicious
             lines.append((seq, said, words(state, slot, said, enricher, configs, told)))
     state.meta.hear(controls.epoch, controls.end)
-    if lines:
-        told.rows["applied"] = _rows(state, lines, partition)
-    return told
+    columns.extend(effects.rows, "applied", _rows(state, lines, partition))
+    columns.extend(effects.rows, "incidents", columns.incidents(told))
+    effects.incidents += told
 
 
 def _expected(
-    state: State, slot: int, said: Feedback, enricher: Enricher, configs: tuple[Array, ...], told: Told
+    state: State, slot: int, said: Feedback, enricher: Enricher, configs: tuple[Array, ...], told: list[Incident]
 ) -> str:
     words, rows = list[str](), np.array([slot])
     key, shared = state.keys.data[slot : slot + 1], state.shared.data[:1]
@@ -60,7 +56,7 @@ def _expected(
         words.append(f"admitted {_values(said)}")
     if (incident := state.open.get(slot)) is not None and incident.incident_id == said.incident_id:
         feedback.close(key)
-        told.incidents.append(_closed(state, slot, incident))
+        told.append(_closed(state, slot, incident))
         words.append("closed the incident")
     if feedback.confirm(key, micros(said.opened_at), state.meta.watermark_us):
         words.append("what goes on is learned from now on")
@@ -71,7 +67,7 @@ def _expected(
 
 
 def _malicious(
-    state: State, slot: int, said: Feedback, enricher: Enricher, configs: tuple[Array, ...], told: Told
+    state: State, slot: int, said: Feedback, enricher: Enricher, configs: tuple[Array, ...], told: list[Incident]
 ) -> str:
     words, opened_us = list[str](), micros(said.opened_at)
     key, shared = state.keys.data[slot : slot + 1], state.shared.data[:1]
@@ -84,7 +80,7 @@ def _malicious(
     if feedback.uncount(key, shared, said.rule, said.bits, opened_us):
         words.append("taken out of the calibration")
     if (incident := state.open.get(slot)) is not None and incident.incident_id == said.incident_id:
-        told.incidents.append(_labelled(state, slot, incident))
+        told.append(_labelled(state, slot, incident))
         words.append("the incident stays open")
     _touch(state, np.array([slot]))
     return ", ".join(words) or "the incident is long over: nothing of it was left to change"

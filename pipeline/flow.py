@@ -99,9 +99,7 @@ class KeyCore:
         the manifest stands: the first slice after a restore tells all adoptions again, which are the same rows.
         """
         meta, changed = self._state.meta, list[str]()
-        versions = {"catalogue": sides.catalogue.version, "geo": sides.geo.build, "config": sides.config_version}
-        versions["controls"] = sides.controls.version
-        for name, now in versions.items():
+        for name, now in sides.versions().items():
             if getattr(meta, name) != now:
                 setattr(meta, name, now)
                 meta.adopted[name] = max(self.next_offset, 0)
@@ -115,8 +113,7 @@ class KeyCore:
             self._declare_anew()
         rows = self._adoptions(changed)
         if "controls" in changed:
-            new = [each for each in sides.controls.said if each.seq >= meta.heard_of(sides.controls.epoch)]
-            columns.extend(rows, "controls", withhold.control_rows(new))
+            columns.extend(rows, "controls", withhold.control_rows(meta.unheard(sides.controls)))
         return rows
 
     def process(self, batch: Slice) -> Effects:
@@ -129,7 +126,7 @@ class KeyCore:
         check(self._state.meta, self._config.worker, self.partition, len(batch.offsets), decoded.rejects)
         effects.rejects = decoded.rejects
         effects.rows, self._first_adoption = self._first_adoption, {}
-        self._hear(effects)
+        feedback.hear(self._state, self._sides.controls, self._enricher, self._configs, self.partition, effects)
         told, at = decoded.fields(), np.asarray(decoded.at, np.int64)
         before, after = admit.watermarks(
             batch, at, np.asarray(told.ts_us, np.int64), self._state.meta.watermark_us,
@@ -153,15 +150,6 @@ class KeyCore:
             columns.extend(out, "keys_last_used", columns.last_used(self._state, slots, self._last_seen))
             self._last_seen = {}
         return out
-
-    def _hear(self, effects: Effects) -> None:
-        """Feedback that was adopted since the last slice takes effect, before the slice's first event."""
-        controls, meta = self._sides.controls, self._state.meta
-        if meta.heard_of(controls.epoch) < controls.end:
-            told = feedback.apply(self._state, controls, self._enricher, self._configs, self.partition)
-            columns.extend(effects.rows, "applied", told.rows.get("applied", {}))
-            columns.extend(effects.rows, "incidents", columns.incidents(told.incidents))
-            effects.incidents += told.incidents
 
     # -- the way of an event --------------------------------------------------------------------------------------
 
@@ -376,15 +364,9 @@ class KeyCore:
                 self._state.declare(slot, Identity(key_id, key))
 
     def _adoptions(self, names: list[str]) -> Rows:
-        meta, n = self._state.meta, len(names)
-        if not n:
-            return {}
-        first = [meta.adopted[name] for name in names]
-        return {"adoptions": {
-            "topic": [self._config.topics.requests] * n, "epoch": [self._epoch] * n, "partition": [self.partition] * n,
-            "offset": first, "input": names, "version_id": [getattr(meta, name) for name in names],
-            "version": list(first),
-        }}  # fmt: skip
+        topic = self._config.topics.requests
+        rows = columns.adoptions(self._state.meta, names, topic, self._epoch, self.partition)
+        return {"adoptions": rows} if names else {}
 
 
 WINDOWS = (("minutes", "head_1m", aggregate.MINUTE_US), ("hours", "head_1h", aggregate.HOUR_US))

@@ -15,6 +15,7 @@ import numpy as np
 from detectors import DETECTORS
 from detectors.fuse import key_dtype, shared_dtype
 from pipeline import aggregate
+from pipeline.controls import Controls, Said
 from pipeline.pages import Blobs, PagedArray
 from schemas.incident import Incident
 from schemas.key import Key
@@ -79,6 +80,10 @@ class Meta(msgspec.Struct, kw_only=True):
     def heard_of(self, epoch: str) -> int:
         """First place on the control topic whose feedback is not in the state; of a topic made anew all of it."""
         return self.heard if epoch == self.heard_epoch else 0
+
+    def unheard(self, controls: Controls) -> list[Said]:
+        """What was said that the state does not include."""
+        return [each for each in controls.said if each.seq >= self.heard_of(controls.epoch)]
 
     def hear(self, epoch: str, end: int) -> None:
         """All feedback before this place is in the state now; it never goes back."""

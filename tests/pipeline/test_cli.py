@@ -31,6 +31,14 @@ COMMANDS = [
     "incidents",
     "explain",
     "doctor",
+    "feedback",
+    "mute",
+    "unmute",
+    "mutes",
+    "plan",
+    "coverage",
+    "report",
+    "learn",
 ]
 
 
