@@ -22,7 +22,7 @@ from rich.table import Table
 from pipeline import queries
 from pipeline.config import ClickHouse, Config
 from pipeline.sinks.connect import connect
-from schemas.incident import Band, Finding
+from schemas.incident import Band, Finding, Incident
 
 FLEET_LIMIT: Final = 50
 FLEET_DAYS: Final = 1.0
@@ -144,6 +144,7 @@ def explanation_lines(found: queries.Explanation, width: int) -> list[str]:
         incident.text,
         f"{incident.severity}, {incident.state}, advice: {incident.rung}; {span}; key known for "
         f"{_count(round(incident.seen_days), 'day')}; rule {incident.rule}; id {incident.incident_id}",
+        *_learned_words(incident),
         "", "found", *(_finding_words(finding) for finding in incident.findings),
         "", *_normal_words(found.normal),
         *(["", "requests in the hour before", *map(_evidence_words, found.before)] if found.before else []),
@@ -153,6 +154,15 @@ def explanation_lines(found: queries.Explanation, width: int) -> list[str]:
     if found.responses:
         lines += ["", "responses", *(_response_words(row) for row in found.responses)]
     return [folded for line in lines for folded in _folded(line, width)]
+
+
+def _learned_words(incident: Incident) -> list[str]:
+    """What people said of it, or that nobody did and it is learned all the same."""
+    if incident.label:
+        return [f"people said: {incident.label}"]
+    if incident.adopted:
+        return ["adopted unreviewed: what goes on is learned since nobody objected for 7 days; say keywatch feedback"]
+    return []
 
 
 def _folded(line: str, width: int) -> list[str]:

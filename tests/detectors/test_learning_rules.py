@@ -1,7 +1,7 @@
 """What an attacker who is patient can teach: the rules of learning that hold, whatever comes.
 
 Held by the detectors: nothing is learned before its visit has ended, nothing of a visit under an incident, a level
-never counts for more than four times a slow anchor, and the anchor grows by at most .4 % in a day of use.
+never counts for more than four times a slow anchor, and the anchor of a grown key rises by half a percent in a day.
 """
 
 from __future__ import annotations
@@ -75,14 +75,14 @@ def test_no_traffic_lifts_the_anchor_faster_than_its_gain_nor_the_level_above_fo
         assert request_level.level_of(state, PEER, 4.0) <= max(1e-4, 4.0 * anchor) * (1 + 1e-6)
 
 
-def test_a_year_of_the_steepest_ramp_lifts_the_anchor_by_four_tenths_of_a_percent_a_day() -> None:
+def test_the_steepest_ramp_lifts_the_anchor_by_half_a_percent_a_day() -> None:
     state = spike_of(100.0)
     state["awake_h"] = 90 * DAY_H  # the gain of a grown key
     start = float(state["anchor"])
     for _ in range(28):
         learn(state, [100.0 * 1_000.0] * DAY_H)
     grown = float(state["anchor"]) / start
-    assert 1.05 < grown < 1.12, "28 days: the design's cap is 2"
+    assert 1.05 < grown < 1.005**28 * 1.02, "28 days: the design's cap is 2"
 
 
 def attack(at_us: int, calls: int, which: int, spacing_us: int) -> Array:

@@ -27,7 +27,7 @@ from schemas.incident import Band, Finding, Incident, Sample
 from schemas.key import Key
 from tests.clickhouse_front import clickhouse, front  # noqa: F401
 from tests.pipeline import said
-from tests.pipeline.log_of_requests import core, log, slices
+from tests.pipeline.log_of_requests import ABROAD, core, log, slices
 from tests.row_examples import rows_of
 
 DAY_US = 86_400_000_000
@@ -106,9 +106,9 @@ def test_feedback_carries_the_values_of_the_evidence_and_shows_what_it_changed(
     (message,) = topic.said
     assert isinstance(message, Feedback)
     assert (message.key_id, message.owner, message.reason) == ("pk_1", "alice", "moved")
-    assert {event.client_ip for event in message.events} <= {"185.220.101.4", "185.220.101.9", "45.155.205.7"}
+    assert {event.client_ip for event in message.events} & set(ABROAD)
     assert message.events and message.networks and message.detectors
-    assert moments.stamp(message.until) - moments.stamp(message.at) == 14 * 86_400
+    assert moments.stamp(message.until) - moments.stamp(message.at) == pytest.approx(14 * 86_400, abs=60)
     judge = core()
     judge.adopt(said.sides(message))  # a worker can read it
     row = rows_of("applied", 1, control_id=[f"feedback/{judged.incident_id}"], seq=[1], effect=["closed the incident"])

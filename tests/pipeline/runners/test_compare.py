@@ -10,6 +10,7 @@ import pytest
 from pipeline.catalogue import Catalogue
 from pipeline.config import Budget, Config
 from pipeline.controls import micros
+from pipeline.decide import rfc3339
 from pipeline.errors import ConfigError
 from pipeline.runners.adopting import due_of
 from pipeline.runners.compare import acted_on, compare, only
@@ -126,8 +127,8 @@ def test_what_was_said_holds_in_a_replay_from_the_time_it_was_said(native: Path,
 
 
 def test_a_replay_with_controls_is_the_same_wherever_slices_end(native: Path, tmp_path: Path) -> None:
-    (opened,) = run(ReplayOptions(paths=(native,))).incidents.values()
-    word = msgspec.structs.replace(said.feedback(opened, "malicious"), at=opened.opened_at[:19] + "Z")
+    (opened,) = run(ReplayOptions(paths=(native,), partitions=3)).incidents.values()
+    word = msgspec.structs.replace(said.feedback(opened, "malicious"), at=rfc3339(micros(opened.opened_at) + 1_000_000))
     path = controls_file(tmp_path, word, said.mute(key_id="pk_2", at="2026-05-30T00:00:00Z"))
     whole = run(ReplayOptions(paths=(native,), controls=path, partitions=3))
     assert {x.label for x in whole.incidents.values()} == {"malicious"}
