@@ -15,7 +15,7 @@ incident is not told, and nothing of it is learned, but for an exception, whose 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from typing import Final, NamedTuple
@@ -50,20 +50,28 @@ class Rising(NamedTuple):
 
 @dataclass(frozen=True)
 class Controls:
-    """The newest of every control id, by place on the topic; `end`: the first place that was not read."""
+    """All that was read of the topic, by place; `end`: the first place that was not read. Of each id the newest holds.
+
+    What was replaced stays, so that a replay knows what held before (`until`).
+    """
 
     epoch: str = ""
     end: int = 0
     said: tuple[Said, ...] = ()
-    _by_id: dict[str, Said] = field(default_factory=dict, compare=False, repr=False)
 
     @staticmethod
     def of(epoch: str, said: Iterable[Said], end: int) -> Controls:
-        """Whatever order they come in, the newest of each id counts."""
+        """Whatever order they come in."""
+        return Controls(epoch, end, tuple(sorted(said, key=lambda one: one.seq)))
+
+    @cached_property
+    def holding(self) -> dict[str, Said]:
+        """By control id, in the order of their places."""
         newest: dict[str, Said] = {}
-        for each in sorted(said, key=lambda one: one.seq):
-            newest[control_id(each.control)] = each
-        return Controls(epoch, end, tuple(sorted(newest.values(), key=lambda one: one.seq)), newest)
+        for each in self.said:
+            newest.pop(ident := control_id(each.control), None)
+            newest[ident] = each
+        return newest
 
     @property
     def version(self) -> str:
@@ -72,7 +80,7 @@ class Controls:
 
     def get(self, ident: str) -> Control | None:
         """By its control id."""
-        found = self._by_id.get(ident)
+        found = self.holding.get(ident)
         return None if found is None else found.control
 
     def more(self, said: Iterable[Said], end: int) -> Controls:
@@ -86,18 +94,18 @@ class Controls:
     @cached_property
     def _exceptions(self) -> dict[str, list[Feedback]]:
         found: dict[str, list[Feedback]] = {}
-        for _, control in self.said:
+        for _, control in self.holding.values():
             if isinstance(control, Feedback) and control.verdict == "expected" and control.until:
                 found.setdefault(control.key_id, []).append(control)
         return found
 
     @cached_property
     def _mutes(self) -> list[Mute]:
-        return [control for _, control in self.said if isinstance(control, Mute)]
+        return [control for _, control in self.holding.values() if isinstance(control, Mute)]
 
     @cached_property
     def _planned(self) -> list[Planned]:
-        return [control for _, control in self.said if isinstance(control, Planned)]
+        return [control for _, control in self.holding.values() if isinstance(control, Planned)]
 
     def withholds(self, rising: Rising) -> Control | None:
         """What keeps this incident from being told; None where nothing does."""

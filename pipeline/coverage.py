@@ -85,7 +85,7 @@ def unwatched(client: Client, controls: Controls, catalogue: Catalogue) -> list[
 
 def muted(controls: Controls, catalogue: Catalogue, as_of_us: int) -> Iterable[Unwatched]:
     """Keys under a mute that holds at the newest use; a mute of a detector alone leaves the others."""
-    for _, control in controls.said:
+    for _, control in controls.holding.values():
         if not isinstance(control, Mute) or control.detector or micros(control.until) <= as_of_us:
             continue
         detail = f"until {control.until} by {control.owner_of_mute}: {control.reason}"

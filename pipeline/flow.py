@@ -17,6 +17,7 @@ from detectors.fusion import Settings
 from pipeline import admit, aggregate, columns, detector_tables, feedback, withhold
 from pipeline.batch import Batch, Fields
 from pipeline.config import Config
+from pipeline.controls import Said
 from pipeline.core import Effects, Rows, Sides, Slice
 from pipeline.decide import Decider, Decisions
 from pipeline.decode import Decoded, decode, reject
@@ -87,8 +88,7 @@ class KeyCore:
     def restore(self, meta: bytes) -> None:
         """Arrays and blobs are filled."""
         self._state.restore(meta)
-        self._first_adoption = self._adoptions(list(self._state.meta.adopted))  # told again: see `adopt`
-        columns.extend(self._first_adoption, "controls", withhold.control_rows(self._sides.controls.said))
+        self._first_adoption = self._adoptions(list(self._state.meta.adopted), self._sides.controls.said)  # see `adopt`
         for name in self._next_final_us:
             self._next_final_us[name] = _earliest(getattr(self._state, name))
 
@@ -98,23 +98,16 @@ class KeyCore:
         A partition that is being loaded adopts without waiting for the row sink, so a crash may lose that row though
         the manifest stands: the first slice after a restore tells all adoptions again, which are the same rows.
         """
-        meta, changed = self._state.meta, list[str]()
-        for name, now in sides.versions().items():
-            if getattr(meta, name) != now:
-                setattr(meta, name, now)
-                meta.adopted[name] = max(self.next_offset, 0)
-                changed.append(name)
+        meta = self._state.meta
+        changed = meta.adopt(sides.versions())
         self._sides, self._decider.controls = sides, sides.controls
         if self.next_offset < 0:  # told with the first slice, if these are still the ones
-            self._first_adoption = self._adoptions(list(meta.adopted))
+            self._first_adoption = self._adoptions(list(meta.adopted), sides.controls.said)
         if "geo" in changed:
             self._enricher = Enricher(sides.geo, sees_of)
         if "catalogue" in changed:
             self._declare_anew()
-        rows = self._adoptions(changed)
-        if "controls" in changed:
-            columns.extend(rows, "controls", withhold.control_rows(meta.unheard(sides.controls)))
-        return rows
+        return self._adoptions(changed, meta.unheard(sides.controls) if "controls" in changed else [])
 
     def process(self, batch: Slice) -> Effects:
         """Judge one slice that starts at or after `next_offset`."""
@@ -363,10 +356,12 @@ class KeyCore:
             if identity is not None and identity.declared != key:
                 self._state.declare(slot, Identity(key_id, key))
 
-    def _adoptions(self, names: list[str]) -> Rows:
-        topic = self._config.topics.requests
-        rows = columns.adoptions(self._state.meta, names, topic, self._epoch, self.partition)
-        return {"adoptions": rows} if names else {}
+    def _adoptions(self, names: list[str], said: Sequence[Said]) -> Rows:
+        rows: Rows = {}
+        place = (self._config.topics.requests, self._epoch, self.partition)
+        columns.extend(rows, "adoptions", columns.adoptions(self._state.meta, names, *place))
+        columns.extend(rows, "controls", withhold.control_rows(said))
+        return rows
 
 
 WINDOWS = (("minutes", "head_1m", aggregate.MINUTE_US), ("hours", "head_1h", aggregate.HOUR_US))

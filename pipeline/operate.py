@@ -199,7 +199,7 @@ def print_mutes(config: Config, everything: bool, output: str) -> int:
 
 def holding(controls: Controls, now_s: float | None) -> list[dict[str, Any]]:
     """One row each, by their end."""
-    rows = [row for _, control in controls.said if (row := _row(control)) is not None]
+    rows = [row for _, control in controls.holding.values() if (row := _row(control)) is not None]
     kept = [row for row in rows if now_s is None or micros(row["until"]) > now_s * 1e6]
     return sorted(kept, key=lambda row: micros(row["until"]))
 

@@ -77,13 +77,21 @@ class Meta(msgspec.Struct, kw_only=True):
     reject_recent: int = 0  # rejects among the last `record_recent`
     record_recent: int = 0
 
+    def adopt(self, versions: dict[str, str]) -> list[str]:
+        """Take these versions of side inputs from the next offset on; returns the names of those that are new."""
+        changed = [name for name, now in versions.items() if getattr(self, name) != now]
+        for name in changed:
+            setattr(self, name, versions[name])
+            self.adopted[name] = max(self.next_offset, 0)
+        return changed
+
     def heard_of(self, epoch: str) -> int:
         """First place on the control topic whose feedback is not in the state; of a topic made anew all of it."""
         return self.heard if epoch == self.heard_epoch else 0
 
     def unheard(self, controls: Controls) -> list[Said]:
-        """What was said that the state does not include."""
-        return [each for each in controls.said if each.seq >= self.heard_of(controls.epoch)]
+        """What was said that the state does not include; of each id the newest."""
+        return [each for each in controls.holding.values() if each.seq >= self.heard_of(controls.epoch)]
 
     def hear(self, epoch: str, end: int) -> None:
         """All feedback before this place is in the state now; it never goes back."""

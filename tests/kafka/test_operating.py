@@ -53,7 +53,8 @@ def watched(deploy: Callable[..., Deployment], clickhouse: ClickHouse) -> Iterat
     """A deployment with the real core whose rows are in ClickHouse, and the configuration of its operators."""
     deployment = deploy()
     deployment.core = "real"
-    deployment.environment = {"KW_CLICKHOUSE": msgspec.json.encode(clickhouse).decode()}
+    address = {"url": clickhouse.url, "database": clickhouse.database, "insert_s": 0.2}
+    deployment.environment = {"KW_CLICKHOUSE": msgspec.json.encode(address).decode()}
     yield deployment, msgspec.structs.replace(deployment.config, clickhouse=clickhouse)
 
 
@@ -106,7 +107,8 @@ def test_feedback_takes_effect_in_a_running_worker_survives_its_kill_and_replays
     published = newest(incidents_of(deployment))
     assert published[told.incident_id].label == "expected" and published[told.incident_id].state == "closed"
     capsys.readouterr()
-    assert give_feedback(config, msgspec.structs.replace(word, wait_s=30.0)) == 0  # nobody listens any more
+    again_said = msgspec.structs.replace(word, reason="again")  # replaces what was said; nobody listens any more
+    assert give_feedback(config, again_said) == 0
     assert "not yet in effect" in capsys.readouterr().out
     (applied,) = _rows(config, "SELECT effect FROM v_applied")
     assert "closed the incident" in applied[0]

@@ -14,6 +14,7 @@ from pipeline.config import Config
 from pipeline.control_topic import ControlsReader
 from pipeline.controls import NO_CONTROLS, Controls, Rising, Said, micros
 from pipeline.errors import ConfigError
+from pipeline.flow import open_core
 from schemas.control import Control, Mute, control_id, decode, encode
 from schemas.incident import Band, Finding, Incident, Sample
 from schemas.key import Key
@@ -123,6 +124,7 @@ def test_the_newest_word_of_one_id_counts_and_what_was_said_later_is_not_known_b
     whole = said.controls(first, said.mute(key_id="pk_9"), lifted)
     assert whole.withholds(rising()) is None
     assert Controls.of("topic", [Said(0, first)], 3).until(1).withholds(rising()) is not None
+    assert whole.until(2).withholds(rising()) is not None, "what was replaced later held until then"
     assert whole.version == "topic/3"
     assert NO_CONTROLS.version == ""
 
@@ -243,3 +245,10 @@ def test_a_topic_of_two_partitions_has_no_one_order_and_is_refused() -> None:
 
 def test_a_missing_topic_says_nothing() -> None:
     assert asyncio.run(ControlsReader(Config(), Log(None), epoch="topic").open()) is NO_CONTROLS
+
+
+def test_what_was_said_before_a_partition_began_is_written_down_with_its_first_slice() -> None:
+    judge = open_core(0, Config(), said.sides(said.mute(key_id="pk_9")), "epoch")
+    rows = judge.process(slices(log(1)[:5], [])[0]).rows
+    assert rows["controls"]["kind"] == ["mute"]
+    assert "controls" in rows["adoptions"]["input"]
