@@ -240,11 +240,11 @@ def _export(rows: Sequence[Row], columns: Sequence[Column], output: str) -> int:
     return 0
 
 
-def show_table(title: str, rows: Sequence[Row], columns: Sequence[Shown]) -> int:
-    """A table on the terminal."""
+def show_table(title: str, rows: Sequence[Row], columns: Sequence[Shown], folds: int = 0) -> int:
+    """A table on the terminal; where it is too narrow, the column number `folds` folds."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for name, _, justify in columns:
-        table.add_column(name, overflow="fold", justify=justify, no_wrap=name != columns[0][0])
+    for number, (name, _, justify) in enumerate(columns):
+        table.add_column(name, overflow="fold", justify=justify, no_wrap=number != folds)
     for row in rows:
         table.add_row(*(escape(shown(row)) for _, shown, _ in columns))
     Console(highlight=False).print(table)

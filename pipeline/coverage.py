@@ -52,7 +52,7 @@ def print_coverage(config: Config, output: str) -> int:
     say_line(f"{used:,} keys used in the last {DAYS} days, {len(catalogue):,} declared; not really watched: {keys:,}")
     if len(rows) > MOST_ROWS:
         say_line(f"the first {MOST_ROWS} of {len(rows):,} reasons; all: keywatch coverage -o json")
-    return show_table("not really watched", rows[:MOST_ROWS], _COLUMNS) if rows else 0
+    return show_table("not really watched", rows[:MOST_ROWS], _COLUMNS, len(_COLUMNS) - 1) if rows else 0
 
 
 async def _said(config: Config) -> tuple[Catalogue, Controls]:

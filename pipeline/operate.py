@@ -194,7 +194,7 @@ def print_mutes(config: Config, everything: bool, output: str) -> int:
         return print_json(rows)
     if not rows:
         return say_line("nothing is muted, excepted or planned")
-    return show_table("not told", rows, _HOLDS)
+    return show_table("not told", rows, HOLDS, WORDS)
 
 
 def holding(controls: Controls, now_s: float | None) -> list[dict[str, Any]]:
@@ -221,11 +221,11 @@ def _row(control: Control) -> dict[str, Any] | None:
     return {"kind": kind, "about": about, "from": from_, "until": until, "by": who(control), "reason": control.reason}
 
 
-_HOLDS: Final[tuple[Shown, ...]] = (
-    ("about", lambda row: str(row["about"]), "left"),
+HOLDS: Final[tuple[Shown, ...]] = (
     ("kind", lambda row: str(row["kind"]), "left"),
-    ("from", lambda row: str(row["from"]), "left"),
-    ("until", lambda row: str(row["until"]), "left"),
+    ("until", lambda row: moments.of_us(micros(row["until"])), "left"),
     ("by", lambda row: str(row["by"]), "left"),
-    ("reason", lambda row: str(row["reason"]), "left"),
+    ("what, and why", lambda row: f"{row['about']}: {row['reason']}", "left"),
 )
+WORDS: Final = 3
+"""The column of `HOLDS` that folds."""

@@ -19,7 +19,7 @@ from pipeline import moments
 from pipeline.asking import Shown, connected, print_json, say_line, show_table
 from pipeline.config import Budget, Config
 from pipeline.control_topic import read_controls
-from pipeline.operate import holding
+from pipeline.operate import HOLDS, WORDS, holding
 from pipeline.queries import ask
 
 NEAR_MISSES: Final = 10
@@ -161,13 +161,13 @@ def _show(report: Report) -> int:
     for title, rows, shown in (
         ("precision by detector, from feedback", report.precision, _PRECISE),
         ("adopted unreviewed: keywatch feedback ID expected|malicious", _plain(report.adoptions), _ADOPTED),
-        ("ending within 7 days", report.expiring, _ENDING),
+        ("ending within 7 days", report.expiring, HOLDS),
         ("withheld", _plain(report.withheld), _KEPT),
         ("near misses: the loudest that are part of no incident", _plain(report.near_misses), _MISSES),
     ):
         say_line("")
         if rows:
-            show_table(title, rows, shown)
+            show_table(title, rows, shown, WORDS if shown is HOLDS else 0)
         else:
             say_line(f"{title.partition(':')[0]}: none")
     return 0
@@ -231,12 +231,6 @@ _ADOPTED: Final[tuple[Shown, ...]] = (
     ("key", lambda row: str(row["key_id"]), "left"),
     ("owner", lambda row: str(row["owner"]), "left"),
     ("last seen", lambda row: _when(row["at_us"]), "left"),
-)
-_ENDING: Final[tuple[Shown, ...]] = (
-    ("what", lambda row: str(row["about"]), "left"),
-    ("kind", lambda row: str(row["kind"]), "left"),
-    ("until", lambda row: str(row["until"]), "left"),
-    ("by", lambda row: str(row["by"]), "left"),
 )
 _KEPT: Final[tuple[Shown, ...]] = (
     ("why", lambda row: str(row["reason"]), "left"),

@@ -35,7 +35,7 @@ def forecasts(key: Array) -> dict[str, bytes]:
     names = {d.name for d in DETECTORS}
     return {
         f"{name}.{each}": key[name][each].tobytes()
-        for name, fields in LEARNED.items() if name in names for each in fields if each in key[name].dtype.names
+        for name, fields in LEARNED.items() if name in names for each in fields if each in (key[name].dtype.names or ())
     }  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def finding(detector: str = "spike", family: str = "volume", **more: Any) -> Fin
 
 
 def rising(*fresh: Finding, **more: Any) -> Rising:
-    usual = {
+    usual: dict[str, Any] = {
         "key_id": "pk_1", "ts_us": NOW_US, "route": "/v1/a", "environment": "live",
         "declared": Key(key_id="pk_1", owner="acme", role="full"), "severity": 0, "proof": False, "opening": True,
     }  # fmt: skip
