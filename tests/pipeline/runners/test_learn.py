@@ -1,4 +1,4 @@
-"""History becomes state and nothing else: nothing open, no window, no side input's version; live events go on from it."""
+"""History becomes state and nothing else: nothing open, no window, no versions; live events go on from it."""
 
 from __future__ import annotations
 
