@@ -24,7 +24,7 @@ the events before this one (`last_us` 0: the key's first). At settle: the visit 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -214,7 +214,7 @@ def weigh(key: Any, known: Any, event: Any, families: Any, readings: Any, settin
     state = key.fusion
     stranger, insider, slow, proof = 0.0, 0.0, 0.0, False
     for k in range(len(readings)):
-        if readings[k].covered == 1:
+        if readings[k].covered == 1 and families[k] != 0:  # 0: simulated, it only tells
             proof = proof or readings[k].proof == 1
             stranger += readings[k].lr_stranger
             insider += readings[k].lr_insider
@@ -304,10 +304,14 @@ def close_due(keys: Array, used: int, watermark_us: int, settings: Array, change
     return int(sweep(records(keys), used, watermark_us, records(settings), records(changed)))
 
 
-def compile_pass(detectors: Sequence[Detector]) -> Run:
-    """The pass over these detectors; compiled at its first call, from the disk cache where there is one."""
+def compile_pass(detectors: Sequence[Detector], simulated: Collection[str] = ()) -> Run:
+    """The pass over these detectors; compiled at its first call, from the disk cache where there is one.
+
+    simulated: names of detectors whose findings are told, but weigh nothing.
+    """
     module = load_pass(detectors)
-    families = np.array([1 << FAMILIES.index(detector.family) for detector in detectors], np.int64)
+    weighing = [0 if detector.name in simulated else 1 << FAMILIES.index(detector.family) for detector in detectors]
+    families = np.array(weighing, np.int64)
 
     def run(
         keys: Array, shared: Array, events: Array, start: int, configs: tuple[Array, ...], settings: Array,

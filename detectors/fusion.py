@@ -70,6 +70,7 @@ CHANGED: Final = np.dtype(
         ("kind", "u1"),
         ("rule", "u1"),
         ("severity", "u1"),  # index into schemas.incident.SEVERITIES
+        ("adopted", "u1"),  # what goes on is learned (`adopts`)
         ("score", "f8"),  # bits of the rule
         ("return_days", "f8"),
         ("seen", "f8"),  # visits of this partition with that score or more, fading
@@ -161,6 +162,7 @@ def put_change(row: Any, event: int, slot: int, kind: int, fusion: Any, at_us: i
     row.kind = kind
     row.rule = fusion.rule
     row.severity = fusion.severity
+    row.adopted = 1 if adopts(fusion, at_us) else 0
     row.score = fusion.score
     row.return_days = fusion.days
     row.seen = fusion.seen

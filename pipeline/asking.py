@@ -22,7 +22,7 @@ from rich.table import Table
 from pipeline import queries
 from pipeline.config import ClickHouse, Config
 from pipeline.sinks.connect import connect
-from schemas.incident import Band, Finding
+from schemas.incident import Band, Finding, Incident
 
 FLEET_LIMIT: Final = 50
 FLEET_DAYS: Final = 1.0
@@ -42,7 +42,7 @@ Shown = tuple[str, Callable[[Row], str], Literal["left", "right"]]
 def print_keys(config: Config, key: str = "", as_json: bool = False, output: str = "table") -> int:
     """All keys' last day, or one key's last 30 days with its places. `output` is table, json or csv."""
     output = "json" if as_json else output
-    with _connected(config.clickhouse) as client:
+    with connected(config.clickhouse) as client:
         return _one_key(client, key, output) if key else _fleet(client, output)
 
 
@@ -60,9 +60,9 @@ def _fleet(client: Client, output: str) -> int:
     if output != "table":
         return _export(rows, _KEY_COLUMNS, output)
     if not rows:
-        return _say("no key was used yet, or none in the last day of use")
-    _table("keys, their last day of use", rows, _FLEET)
-    return _say("more about one: keywatch keys KEY")
+        return say_line("no key was used yet, or none in the last day of use")
+    show_table("keys, their last day of use", rows, _FLEET)
+    return say_line("more about one: keywatch keys KEY")
 
 
 def _one_key(client: Client, key: str, output: str) -> int:
@@ -75,15 +75,15 @@ def _one_key(client: Client, key: str, output: str) -> int:
     places = queries.places(client, [key], KEY_DAYS)
     if output == "json":
         answer = {"key_id": key, "days": KEY_DAYS, "last_used": last[0], "requests": used, "errors": errors}
-        return _write_json({**answer, "places": places})
+        return print_json({**answer, "places": places})
     row = {name: value for part in (used, errors, last) for item in part for name, value in _plain(item).items()}
     if output == "csv":
         _export([row], _KEY_COLUMNS, output)
-        _say("")
+        say_line("")
         return _export([_plain(place) for place in places], _PLACE_COLUMNS, output)
-    _say(_key_words(key, row))
-    _table("used from", [_plain(place) for place in places], _PLACES)
-    return _say(f"its incidents: keywatch incidents --key {key}")
+    say_line(_key_words(key, row))
+    show_table("used from", [_plain(place) for place in places], _PLACES)
+    return say_line(f"its incidents: keywatch incidents --key {key}")
 
 
 def _key_words(key: str, row: Row) -> str:
@@ -105,22 +105,24 @@ def print_incidents(
     config: Config, key: str = "", limit: int = 50, as_json: bool = False, output: str = "table"
 ) -> int:
     """The newest incidents, of one key or of all."""
-    with _connected(config.clickhouse) as client:
+    with connected(config.clickhouse) as client:
         rows = queries.newest_incidents(client, key, limit)
     output = "json" if as_json else output
     if output != "table":
         return _export([_plain(row) for row in rows], _INCIDENT_COLUMNS, output)
     if not rows:
-        return _say(f"no incidents of {key}" if key else "no incidents")
+        return say_line(f"no incidents of {key}" if key else "no incidents")
     for row in rows:
-        _say(f"{row.incident_id[:SHORT_ID]}  {_when(row.opened_us)}  {row.severity}, {row.state}, advice: {row.rung}")
-        _say("\n".join(_folded(f"  {row.text}", _width())))
-    return _say("why: keywatch explain ID")
+        say_line(
+            f"{row.incident_id[:SHORT_ID]}  {_when(row.opened_us)}  {row.severity}, {row.state}, advice: {row.rung}"
+        )
+        say_line("\n".join(_folded(f"  {row.text}", _width())))
+    return say_line("why: keywatch explain ID")
 
 
 def print_explanation(config: Config, incident_id: str, as_json: bool = False) -> int:
     """One incident: the evidence in words and numbers, sample requests, what is normal for the key."""
-    with _connected(config.clickhouse) as client:
+    with connected(config.clickhouse) as client:
         found = queries.explain_incident(client, incident_id)
     if found is None:
         sys.stderr.write(
@@ -129,8 +131,8 @@ def print_explanation(config: Config, incident_id: str, as_json: bool = False) -
         )
         return MISSING
     if as_json:
-        return _write_json(found)
-    _say("\n".join(explanation_lines(found, _width())))
+        return print_json(found)
+    say_line("\n".join(explanation_lines(found, _width())))
     return 0
 
 
@@ -142,6 +144,7 @@ def explanation_lines(found: queries.Explanation, width: int) -> list[str]:
         incident.text,
         f"{incident.severity}, {incident.state}, advice: {incident.rung}; {span}; key known for "
         f"{_count(round(incident.seen_days), 'day')}; rule {incident.rule}; id {incident.incident_id}",
+        *_learned_words(incident),
         "", "found", *(_finding_words(finding) for finding in incident.findings),
         "", *_normal_words(found.normal),
         *(["", "requests in the hour before", *map(_evidence_words, found.before)] if found.before else []),
@@ -151,6 +154,15 @@ def explanation_lines(found: queries.Explanation, width: int) -> list[str]:
     if found.responses:
         lines += ["", "responses", *(_response_words(row) for row in found.responses)]
     return [folded for line in lines for folded in _folded(line, width)]
+
+
+def _learned_words(incident: Incident) -> list[str]:
+    """What people said of it, or that nobody did and it is learned all the same."""
+    if incident.label:
+        return [f"people said: {incident.label}"]
+    if incident.adopted:
+        return ["adopted unreviewed: what goes on is learned since nobody objected for 7 days; say keywatch feedback"]
+    return []
 
 
 def _folded(line: str, width: int) -> list[str]:
@@ -205,7 +217,8 @@ def _normal_words(normal: queries.Normal) -> list[str]:
 
 
 @contextmanager
-def _connected(config: ClickHouse) -> Iterator[Client]:
+def connected(config: ClickHouse) -> Iterator[Client]:
+    """ClickHouse, for as long as it takes."""
     client = connect(config, config.database)
     try:
         yield client
@@ -220,23 +233,25 @@ def _plain(row: msgspec.Struct | None) -> Row:
 def _export(rows: Sequence[Row], columns: Sequence[Column], output: str) -> int:
     """JSON as the queries give it; CSV with plain numbers, shares from 0 to 1 and RFC 3339 times."""
     if output == "json":
-        return _write_json(rows)
+        return print_json(rows)
     writer = csv.DictWriter(sys.stdout, [name for name, _ in columns], extrasaction="ignore")
     writer.writeheader()
     writer.writerows({name: shown(row.get(name, "")) for name, shown in columns} for row in rows)
     return 0
 
 
-def _table(title: str, rows: Sequence[Row], columns: Sequence[Shown]) -> None:
+def show_table(title: str, rows: Sequence[Row], columns: Sequence[Shown], folds: int = 0) -> int:
+    """A table on the terminal; where it is too narrow, the column number `folds` folds."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for name, _, justify in columns:
-        table.add_column(name, overflow="fold", justify=justify, no_wrap=name != columns[0][0])
+    for number, (name, _, justify) in enumerate(columns):
+        table.add_column(name, overflow="fold", justify=justify, no_wrap=number != folds)
     for row in rows:
         table.add_row(*(escape(shown(row)) for _, shown, _ in columns))
     Console(highlight=False).print(table)
+    return 0
 
 
-def _say(text: str) -> int:
+def say_line(text: str) -> int:
     """A line or more; what a caller of the API chose can't steer the terminal."""
     sys.stdout.write("".join(c if c.isprintable() or c == "\n" else "?" for c in text) + "\n")
     return 0
@@ -246,7 +261,8 @@ def _width() -> int:
     return max(40, Console().width)
 
 
-def _write_json(value: Any) -> int:
+def print_json(value: Any) -> int:
+    """As programs read it."""
     sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
     sys.stdout.flush()
     return 0

@@ -8,61 +8,27 @@ logged and leaves its key undeclared, which is the safe side: protected and only
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 import msgspec
-from aiokafka import TopicPartition
 
 from pipeline.config import Config
-from pipeline.errors import ConfigError, Fatal
+from pipeline.errors import ConfigError
+from pipeline.side_topic import Brokers, Source, Tail
 from schemas.key import Key
 
 logger = logging.getLogger(__name__)
 
-READ_TIMEOUT_S: Final = 60.0
-POLL_MS: Final = 200
 _BITS: Final = 1 << 128
 _decoder = msgspec.json.Decoder(Key)
 _encoder = msgspec.json.Encoder()
 _NO_KEY: Final = (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError)
 """What msgspec raises for bytes that are no key."""
-
-
-class KeysTopic(Protocol):
-    """Where the keys are read from."""
-
-    async def partitions(self) -> int:
-        """How many the topic has; 0 where there is no such topic."""
-
-    def open(self) -> AbstractAsyncContextManager[Any]:
-        """A consumer without a group, as `pipeline.sinks.kafka.side_consumer`."""
-
-
-@dataclass(frozen=True)
-class BrokersTopic:
-    """The topic on the configured broker. An unassigned consumer has no metadata of it, hence the admin's answer."""
-
-    config: Config
-
-    async def partitions(self) -> int:
-        """Asked anew each time. Raises Fatal."""
-        from pipeline.sinks.topics import partitions_of
-
-        return (await partitions_of(self.config.kafka, [self.config.topics.keys])).get(self.config.topics.keys, 0)
-
-    def open(self) -> AbstractAsyncContextManager[Any]:
-        """Raises Fatal on entering where no broker answers."""
-        from pipeline.sinks.kafka import side_consumer
-
-        return side_consumer(self.config.kafka)
 
 
 class Catalogue:
@@ -118,64 +84,30 @@ def _weight(key: Key) -> int:
 class CatalogueReader:
     """Keeps a consumer at the end of the keys topic. `open`, then `refresh` as often as you like, then `close`."""
 
-    def __init__(self, config: Config, source: KeysTopic | None = None) -> None:
-        self._topic = config.topics.keys
-        self._source: KeysTopic = source or BrokersTopic(config)
-        self._stack = AsyncExitStack()
-        self._consumer: Any = None
-        self._partitions: list[TopicPartition] = []
+    def __init__(self, config: Config, source: Source | None = None) -> None:
+        self._tail = Tail(config.topics.keys, source or Brokers(config.kafka, config.topics.keys))
         self.catalogue = Catalogue.empty()
 
     async def open(self) -> Catalogue:
         """Connect and read to the end. A missing topic is an empty catalogue. Raises Fatal."""
-        self._consumer = await self._stack.enter_async_context(self._source.open())
-        await self._assign()
+        await self._tail.open()
         return await self.refresh()
 
     async def close(self) -> None:
         """Disconnect."""
-        await self._stack.aclose()
+        await self._tail.close()
 
     async def refresh(self) -> Catalogue:
         """The newest snapshot; the very same object where nothing has changed. Raises Fatal."""
-        if not self._partitions:
-            await self._assign()
         changes: dict[str, Key | None] = {}
-        try:
-            async with asyncio.timeout(READ_TIMEOUT_S):
-                await self._read(changes)
-        except TimeoutError as error:
-            raise Fatal(f"topic {self._topic} could not be read to its end in {READ_TIMEOUT_S:.0f} s") from error
+        for record in await self._tail.news():
+            _take(record, changes)
+        if not self._tail.partitions:
+            logger.warning("topic %s does not exist: no key is declared, every key is only observed", self._tail.topic)
         changes = {key_id: key for key_id, key in changes.items() if self.catalogue.get(key_id) != key}
         if changes:
             self.catalogue = self.catalogue.changed(changes)
         return self.catalogue
-
-    async def _assign(self) -> None:
-        count = await self._source.partitions()
-        if not count:
-            logger.warning("topic %s does not exist: no key is declared, every key is only observed", self._topic)
-            return
-        self._partitions = [TopicPartition(self._topic, number) for number in range(count)]
-        self._consumer.assign(self._partitions)
-        await self._consumer.seek_to_beginning(*self._partitions)
-
-    async def _read(self, changes: dict[str, Key | None]) -> None:
-        """To the end as the fetch responses tell it; positions pass records that compaction took away."""
-        behind = bool(self._partitions)
-        while behind:
-            batches = await self._consumer.getmany(timeout_ms=POLL_MS)
-            for records in batches.values():
-                for record in records:
-                    _take(record, changes)
-            behind = bool(batches) or not await self._at_end()
-
-    async def _at_end(self) -> bool:
-        for partition in self._partitions:
-            end = self._consumer.highwater(partition)
-            if end is None or await self._consumer.position(partition) < end:
-                return False
-        return True
 
 
 def _take(record: Any, changes: dict[str, Key | None]) -> None:
@@ -203,7 +135,7 @@ def _words(error: Exception) -> str:
     return "not JSON in UTF-8"
 
 
-async def read_catalogue(config: Config, source: KeysTopic | None = None) -> Catalogue:
+async def read_catalogue(config: Config, source: Source | None = None) -> Catalogue:
     """One snapshot of the keys topic, read to its end. Raises Fatal where the broker does not answer."""
     reader = CatalogueReader(config, source)
     try:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline import cli_operate
 from pipeline.cli_guard import guarded
 from pipeline.errors import ConfigError
 from pipeline.evaluation import commands as evaluation
@@ -27,6 +28,7 @@ app.add_typer(geo_app, name="geo")
 state_app = typer.Typer(help="Backup, restore and repartition of what the workers know.", no_args_is_help=True)
 app.add_typer(state_app, name="state")
 app.add_typer(evaluation.app, name="evaluate")
+cli_operate.register(app)
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", envvar="KEYWATCH_CONFIG", help="TOML file; KEYWATCH_* variables override it.")
@@ -39,6 +41,12 @@ def _load(path: Path | None) -> Any:
     from pipeline import config
 
     return config.load(path)
+
+
+def _shadowed(settings: Any, name: str) -> Any:
+    from pipeline.shadow import shadowed
+
+    return shadowed(settings, name)
 
 
 def _output(name: str) -> str:
@@ -72,12 +80,14 @@ def options(
 @app.command()
 @guarded
 def worker(
-    config: ConfigFile = None, runner: Annotated[str, typer.Option(help="faust, or plain (aiokafka alone).")] = "faust"
+    config: ConfigFile = None,
+    runner: Annotated[str, typer.Option(help="faust, or plain (aiokafka alone).")] = "faust",
+    shadow: Annotated[str, typer.Option(help="Beside production, under this name: nothing it finds is acted on.")] = "",
 ) -> int:
     """Judge every event of the requests topic, until stopped."""
     if runner not in ("faust", "plain"):
         raise ConfigError(f"unknown runner '{runner}'; there are faust and plain")
-    settings = _load(config)
+    settings = _shadowed(_load(config), shadow)
     if runner == "faust":
         from pipeline.runners import worker as faust_worker
 
@@ -133,6 +143,13 @@ def replay(
     topic: Annotated[str, typer.Option(help="Replay a range of this topic instead of files.")] = "",
     from_: Annotated[str, typer.Option("--from", help="RFC 3339, with --topic.")] = "",
     to: Annotated[str, typer.Option("--to", help="RFC 3339, with --topic.")] = "",
+    against: Annotated[
+        Path | None, typer.Option(help="Another configuration: what comes, what goes, who is hit.")
+    ] = None,
+    controls: Annotated[
+        str,
+        typer.Option(help="A file of what people said (JSON lines); with --topic also: adopted, as the worker did."),
+    ] = "",
 ) -> int:
     """Run the very same judgement over old logs, with all effects off."""
     from pipeline.runners.replay import ReplayOptions, main
@@ -141,6 +158,7 @@ def replay(
         ReplayOptions(
             paths=tuple(paths or ()), format=format, keys=keys, config=config, out=out, json=as_json, key_from=key_from,
             partitions=partitions, partitioner=partitioner, topic=topic, from_=from_, to=to,
+            against=against, controls=controls,
         )
     )  # fmt: skip
 
@@ -182,11 +200,12 @@ def bench(
 def migrate(
     config: ConfigFile = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be applied.")] = False,
+    shadow: Annotated[str, typer.Option(help="The tables of the shadow of this name.")] = "",
 ) -> None:
     """Bring ClickHouse's tables up to date."""
     from pipeline.migrate import migrate as apply
 
-    names = apply(_load(config).clickhouse, dry_run)
+    names = apply(_shadowed(_load(config), shadow).clickhouse, dry_run)
     for name in names:
         typer.echo(f"{'would apply' if dry_run else 'applied'} {name}")
     if not names:
@@ -222,6 +241,7 @@ def keys(
 def incidents(
     config: ConfigFile = None,
     key: Annotated[str, typer.Option(help="Of this key only.")] = "",
+    shadow: Annotated[str, typer.Option(help="Those of the shadow of this name.")] = "",
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
     as_json: AsJson = False,
     output: Output = "table",
@@ -229,7 +249,7 @@ def incidents(
     """The newest incidents."""
     from pipeline.asking import print_incidents
 
-    return print_incidents(_load(config), key, limit, as_json, _output(output))
+    return print_incidents(_shadowed(_load(config), shadow), key, limit, as_json, _output(output))
 
 
 @app.command()

@@ -20,7 +20,7 @@ from pipeline.core import Rows
 from pipeline.decide import Decisions
 from pipeline.fields import numbered
 from pipeline.geo.provider import Place
-from pipeline.state import State
+from pipeline.state import Meta, State
 from schemas.event import OUTCOMES
 from schemas.incident import Incident
 
@@ -204,6 +204,32 @@ def last_used(state: State, slots: Array, seen: dict[int, tuple[Place, str]]) ->
         "asn": [place.asn for place, _ in last],
         "environment": [environment for _, environment in last],
         "version": (book["last_us"].astype(np.uint64) << np.uint64(12)) | np.minimum(book["ties"], MOST_TIES),
+    }
+
+
+def adoptions(meta: Meta, names: list[str], topic: str, epoch: str, partition: int) -> Columns:
+    """`adoptions` of these side inputs: from which offset on which version judged."""
+    n, first = len(names), [meta.adopted[name] for name in names]
+    return {
+        "topic": [topic] * n,
+        "epoch": [epoch] * n,
+        "partition": [partition] * n,
+        "offset": first,
+        "input": names,
+        "version_id": [getattr(meta, name) for name in names],
+        "version": list(first),
+    }
+
+
+def evictions(state: State, slots: Array, watermark_us: int, partition: int) -> Columns:
+    """`evictions` of these keys, before their state goes."""
+    last_us, n = state.book.data["last_us"][slots], len(slots)
+    return {
+        "key_id": _key_ids(state, slots),
+        "at": [watermark_us] * n,
+        "last_used": last_us,
+        "partition": [partition] * n,
+        "version": last_us,
     }
 
 

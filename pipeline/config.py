@@ -66,6 +66,7 @@ class Topics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     requests: Name = "api.requests"
     rejected: Name = "api.requests.rejected"
     keys: Name = "api.keys"
+    control: Name = "api.control"  # what people tell: feedback, mutes, planned events
     incidents: Name = "api.incidents"
     decisions: Name = "api.decisions"
     responses: Name = "api.responses"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from pipeline.column import Columns
+from pipeline.controls import NO_CONTROLS, Controls
 from pipeline.pages import Blobs, PagedArray
 from schemas.incident import Incident
 
@@ -124,3 +125,11 @@ class Sides:
     catalogue: Any  # pipeline.catalogue.Catalogue: .version: str, .get(key_id) -> schemas.key.Key | None
     geo: Any  # pipeline.geo.provider.Geo: .build: str, .look_up(address: str) -> Place
     config_version: str
+    controls: Controls = NO_CONTROLS
+
+    def versions(self) -> dict[str, str]:
+        """Each input's, as adoptions name them."""
+        return {
+            "catalogue": self.catalogue.version, "geo": self.geo.build, "config": self.config_version,
+            "controls": self.controls.version,
+        }  # fmt: skip

@@ -19,7 +19,9 @@ from detectors.detector import Context
 from detectors.fuse import FOUND
 from detectors.fusion import Settings
 from pipeline.batch import Batch
+from pipeline.controls import NO_CONTROLS, Controls, Rising
 from pipeline.state import Identity, State
+from pipeline.withhold import Withheld, rests_on
 from schemas.event import OUTCOMES
 from schemas.incident import SEVERITIES, Band, Change, Finding, Incident, Rung, Sample, incident_id
 
@@ -48,6 +50,7 @@ class Decisions:
     linked: list[str] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     evidence: list[tuple[str, int]] = field(default_factory=list)  # (incident id, index of the event)
+    withheld: list[Withheld] = field(default_factory=list)  # what a mute, an exception or a plan kept from being told
 
 
 def rfc3339(ts_us: int) -> str:
@@ -58,9 +61,12 @@ def rfc3339(ts_us: int) -> str:
 class Decider:
     """Turns one slice's found and changed records into incidents; between slices all it knows is in the state."""
 
-    def __init__(self, state: State, partition: int) -> None:
+    def __init__(self, state: State, partition: int, simulated: frozenset[str] = frozenset()) -> None:
+        """`simulated`: detectors whose findings are kept as rows, but are no part of any incident."""
         self.state = state
         self.partition = partition
+        self.controls: Controls = NO_CONTROLS
+        self._simulated = simulated
         self._touched: set[int] = set()  # slots whose open incident changed in this slice
         self._passed: dict[int, tuple[int, int]] = {}  # slot -> events that only count, latest time of them
 
@@ -115,16 +121,39 @@ class Decider:
             if CHANGES[int(record["kind"])] == "closed":  # the old episode ends before the event is judged
                 self._close(record, out)
         fresh = [self._finding(batch, i, record) for record in found]
+        telling = [finding for finding in fresh if finding.detector not in self._simulated]
         grown = [record for record in changed if CHANGES[int(record["kind"])] != "closed"]
+        grown = [record for record in grown if not self._withholds(batch, i, record, telling, out)]
         for record in grown:
             if slot not in self.state.open:
                 self.state.open[slot] = self._new(record, batch, i)
         if (incident := self.state.open.get(slot)) is not None:
-            self._extend(slot, incident, batch, i, fresh, out)
+            self._extend(slot, incident, batch, i, telling, out)
         for record in grown:
             self._change(slot, record, batch, i, out)
         for finding in fresh:
-            self._log(batch, i, finding, incident.incident_id if incident else "", out)
+            told = incident is not None and finding.detector not in self._simulated
+            self._log(batch, i, finding, incident.incident_id if incident and told else "", out)
+
+    def _withholds(self, batch: Batch, i: int, record: Any, telling: list[Finding], out: Decisions) -> bool:
+        """Whether people have said that this is not to be told; then a row says so."""
+        event, declared, carrying = batch.source[i], batch.declared[i], rests_on(telling)
+        rule, change = RULES[int(record["rule"])], CHANGES[int(record["kind"])]
+        rising = Rising(
+            event.key_id, event.ts_us, batch.routes[i], (declared.environment if declared else "") or event.environment,
+            declared, int(record["severity"]), rule == "proof" or any(f.proof for f in telling), carrying,
+            change == "opened",
+        )  # fmt: skip
+        control = self.controls.withholds(rising)
+        if control is None:
+            return False
+        out.withheld.append(Withheld(
+            control=control, key_id=event.key_id, ts_us=event.ts_us, rule=rule, change=change,
+            severity=SEVERITIES[rising.severity], bits=float(record["score"]),
+            return_period_days=float(record["return_days"]), detectors=tuple(f.detector for f in carrying),
+            text=", ".join(f.text for f in carrying), offset=int(batch.events["offset"][i]),
+        ))  # fmt: skip
+        return True
 
     def _pass_by(self, ts_us: int, i: int, slot: int, out: Decisions) -> None:
         """One more event of a key whose incident is open, and nothing else: most events under a flood."""
@@ -190,7 +219,8 @@ class Decider:
         base = self.state.open[slot]
         severity = SEVERITIES[max(int(record["severity"]), SEVERITIES.index(base.severity))]
         incident = msgspec.structs.replace(
-            base, revision=base.revision + 1, change=CHANGES[int(record["kind"])], severity=severity,
+            base, revision=base.revision + 1, severity=severity, adopted=base.adopted or bool(record["adopted"]),
+            change=CHANGES[int(record["kind"])] if base.revision else "opened",  # it may have been withheld until now
             rung=rung(base.findings), bits=max(base.bits, float(record["score"])),
             return_period_days=max(base.return_period_days, float(record["return_days"])),
             offset=int(batch.events["offset"][i]),
@@ -223,7 +253,7 @@ class Decider:
             return
         closed = msgspec.structs.replace(
             incident, revision=incident.revision + 1, change="closed", state="closed",
-            closed_at=rfc3339(int(record["at_us"])),
+            closed_at=rfc3339(int(record["at_us"])), adopted=incident.adopted or bool(record["adopted"]),
         )  # fmt: skip
         self.state.set_incident(slot, None)
         out.incidents.append(closed)

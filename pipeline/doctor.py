@@ -102,9 +102,11 @@ async def _bounded(about: str, run: Awaitable[list[Finding]]) -> list[Finding]:
 def check_detectors(config: Config) -> None:
     """Raises ConfigError for a detector's table or setting that does not exist, or a value out of place."""
     from detectors import DETECTORS
+    from pipeline import detector_tables
 
     known = {detector.name: detector for detector in DETECTORS}
-    for name, table in config.detectors.items():
+    detector_tables.simulated(config.detectors)
+    for name, table in detector_tables.knobs(config.detectors).items():
         if name not in known:
             raise ConfigError(f"detectors.{name}: there is no such detector; there are {', '.join(known)}")
         try:

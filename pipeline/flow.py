@@ -14,9 +14,10 @@ import numpy as np
 from detectors import DETECTORS, fuse
 from detectors.detector import config_record
 from detectors.fusion import Settings
-from pipeline import admit, adoptions, aggregate, columns, disown
+from pipeline import admit, aggregate, columns, detector_tables, disown, feedback, withhold
 from pipeline.batch import Batch
 from pipeline.config import Config
+from pipeline.controls import Said
 from pipeline.core import Effects, Rows, Sides, Slice
 from pipeline.decide import Decider, Decisions
 from pipeline.decode import Decoded, decode, reject
@@ -44,9 +45,10 @@ class KeyCore:
         self._epoch = topic_epoch
         self._partitions = partitions  # 0: whose key it is isn't checked
         self._state = State()
-        self._decider = Decider(self._state, partition)
-        self._pass = fuse.compile_pass(DETECTORS)
-        self._configs = fuse.configs(DETECTORS, config.detectors)
+        simulated = detector_tables.simulated(config.detectors)
+        self._decider = Decider(self._state, partition, simulated)
+        self._pass = fuse.compile_pass(DETECTORS, simulated)
+        self._configs = fuse.configs(DETECTORS, detector_tables.knobs(config.detectors))
         budget = config.budget
         self._settings = config_record(Settings(listed_days=1e5 / budget.listed, page_days=1e5 / budget.page))
         self._found = np.zeros(4096, fuse.FOUND)
@@ -87,13 +89,13 @@ class KeyCore:
     def restore(self, meta: bytes) -> None:
         """Arrays and blobs are filled."""
         self._state.restore(meta)
-        self._first_adoption = self._adoptions(list(self._state.meta.adopted))  # told again: see `adopt`
+        self._first_adoption = self._adoptions(list(self._state.meta.adopted), self._sides.controls.said)  # see `adopt`
         for name in self._next_final_us:
             self._next_final_us[name] = _earliest(getattr(self._state, name))
 
     def adopted(self, sides: Sides) -> bool:
         """Whether it judges with these versions already."""
-        return all(getattr(self._state.meta, name) == now for name, now in adoptions.versions(sides).items())
+        return all(getattr(self._state.meta, name) == now for name, now in sides.versions().items())
 
     def disown(self, published: Sequence[Incident]) -> Effects:
         """Close what a crash has undone and other side inputs may not bring again; see `pipeline/disown.py`."""
@@ -103,20 +105,16 @@ class KeyCore:
 
     def adopt(self, sides: Sides) -> Rows:
         """Judge what follows with these; the rows say from when on, and are told again with the first slice."""
-        meta, changed = self._state.meta, list[str]()
-        for name, now in adoptions.versions(sides).items():
-            if getattr(meta, name) != now:
-                setattr(meta, name, now)
-                meta.adopted[name] = max(self.next_offset, 0)
-                changed.append(name)
-        self._sides = sides
+        meta = self._state.meta
+        changed = meta.adopt(sides.versions())
+        self._sides, self._decider.controls = sides, sides.controls
         if self.next_offset < 0 or self._first_adoption:  # told with the first slice, as they are by then
-            self._first_adoption = self._adoptions(list(meta.adopted))
+            self._first_adoption = self._adoptions(list(meta.adopted), sides.controls.said)
         if "geo" in changed:
             self._enricher = Enricher(sides.geo, sees_of)
         if "catalogue" in changed:
             self._declare_anew()
-        return self._adoptions(changed)
+        return self._adoptions(changed, meta.unheard(sides.controls) if "controls" in changed else [])
 
     def process(self, batch: Slice) -> Effects:
         """Judge one slice that starts at or after `next_offset`."""
@@ -128,6 +126,7 @@ class KeyCore:
         check(self._state.meta, self._config.worker, self.partition, len(batch.offsets), decoded.rejects)
         effects.rejects = decoded.rejects
         effects.rows, self._first_adoption = self._first_adoption, {}
+        feedback.hear(self._state, self._sides.controls, self._enricher, self._configs, self.partition, effects)
         told, at = decoded.told, decoded.at
         before, after = admit.watermarks(
             batch, at, told.ts_us, self._state.meta.watermark_us, _us(self._config.worker.lateness_s)
@@ -254,6 +253,7 @@ class KeyCore:
         columns.extend(out, "requests", columns.requests(batch, chosen, self._epoch, self.partition, one_in))
         columns.extend(out, "findings", columns.findings(decided, self._epoch, self.partition))
         columns.extend(out, "incidents", columns.incidents(decided.incidents))
+        columns.extend(out, "withheld", withhold.rows(decided.withheld, self.partition))
         if decided.evidence:
             events = np.array([i for _, i in decided.evidence])
             copies = columns.requests(batch, events, self._epoch, self.partition, 1)
@@ -332,6 +332,8 @@ class KeyCore:
         seen = np.array([slot for slot in gone if slot in self._last_seen], np.int64)
         if len(seen):
             columns.extend(effects.rows, "keys_last_used", columns.last_used(self._state, seen, self._last_seen))
+        at = np.array(gone, np.int64)
+        columns.extend(effects.rows, "evictions", columns.evictions(self._state, at, watermark_us, self.partition))
         for slot in gone:
             self._last_seen.pop(slot, None)
             self._state.drop_key(slot)
@@ -362,8 +364,12 @@ class KeyCore:
             if identity is not None and identity.declared != key:
                 self._state.declare(slot, Identity(key_id, key))
 
-    def _adoptions(self, names: list[str]) -> Rows:
-        return adoptions.rows(self._state.meta, names, self._config.topics.requests, self._epoch, self.partition)
+    def _adoptions(self, names: list[str], said: Sequence[Said]) -> Rows:
+        rows: Rows = {}
+        place = (self._config.topics.requests, self._epoch, self.partition)
+        columns.extend(rows, "adoptions", columns.adoptions(self._state.meta, names, *place))
+        columns.extend(rows, "controls", withhold.control_rows(said))
+        return rows
 
 
 WINDOWS = (("minutes", "head_1m", aggregate.MINUTE_US), ("hours", "head_1h", aggregate.HOUR_US))

@@ -15,6 +15,8 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from pipeline.sinks.connect import by_consequence
+from schemas.control import MOST_EVENTS
+from schemas.event import Event
 from schemas.incident import Incident
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -164,7 +166,7 @@ def requests_per_key(client: Client, keys: Sequence[str] = (), days: float = 1, 
             FROM requests_1h AS r FINAL WHERE {_KEYS} AND {_SINCE} GROUP BY key_id, window_start
         )
         GROUP BY key_id ORDER BY requests DESC, key_id LIMIT {{limit:UInt32}}"""  # noqa: S608 (constants)
-    return _ask(client, KeyRequests, sql, _period(keys, days, limit))
+    return ask(client, KeyRequests, sql, _period(keys, days, limit))
 
 
 def error_rates(client: Client, keys: Sequence[str] = (), days: float = 1.0, limit: int = 50) -> list[KeyErrors]:
@@ -177,7 +179,7 @@ def error_rates(client: Client, keys: Sequence[str] = (), days: float = 1.0, lim
             sum(r.errors_4xx) / requests AS rate_4xx, sum(r.errors_5xx) / requests AS rate_5xx
         FROM requests_1h AS r FINAL WHERE {_KEYS} AND {_SINCE}
         GROUP BY key_id ORDER BY requests DESC, key_id LIMIT {{limit:UInt32}}"""  # noqa: S608
-    return _ask(client, KeyErrors, sql, _period(keys, days, limit))
+    return ask(client, KeyErrors, sql, _period(keys, days, limit))
 
 
 def last_used(client: Client, keys: Sequence[str] = (), limit: int = 50) -> list[LastUse]:
@@ -189,7 +191,7 @@ def last_used(client: Client, keys: Sequence[str] = (), limit: int = 50) -> list
             country, asn, environment
         FROM keys_last_used AS u FINAL WHERE {_KEYS}
         ORDER BY u.last_used DESC, key_id LIMIT {{limit:UInt32}}"""  # noqa: S608
-    return _ask(client, LastUse, sql, {"keys": list(keys), "limit": limit})
+    return ask(client, LastUse, sql, {"keys": list(keys), "limit": limit})
 
 
 def places(client: Client, keys: Sequence[str] = (), days: float = 30.0, limit: int = 50) -> list[Place]:
@@ -201,7 +203,7 @@ def places(client: Client, keys: Sequence[str] = (), days: float = 30.0, limit: 
         FROM key_source_1h AS s FINAL WHERE {_KEYS} AND {_SINCE}
         GROUP BY key_id, country, asn ORDER BY requests DESC, key_id, country, asn
         LIMIT {{limit:UInt32}}"""  # noqa: S608
-    return _ask(client, Place, sql, _period(keys, days, limit))
+    return ask(client, Place, sql, _period(keys, days, limit))
 
 
 # An incident's row is as of its last revision: what came since, under an attack that goes on, is in `evidence`.
@@ -223,7 +225,7 @@ def newest_incidents(client: Client, key: str = "", limit: int = 50) -> list[Inc
             ORDER BY opened_at DESC, incident_id LIMIT {{limit:UInt32}}
         )
         {_INCIDENT} ORDER BY opened_us DESC, incident_id"""  # noqa: S608
-    return _ask(client, IncidentLine, sql, {"key": key, "limit": limit})
+    return ask(client, IncidentLine, sql, {"key": key, "limit": limit})
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -232,11 +234,9 @@ class _Body(msgspec.Struct, frozen=True):
 
 def explain_incident(client: Client, incident_id: str, evidence: int = 20) -> Explanation | None:
     """One incident by its id or by a beginning that only it has; None where there is none or more than one."""
-    sql = "SELECT body FROM incidents FINAL WHERE startsWith(incident_id, {id:String}) LIMIT 2"
-    found = _ask(client, _Body, sql, {"id": incident_id}) if incident_id else []
-    if len(found) != 1:
+    incident = find_incident(client, incident_id)
+    if incident is None:
         return None
-    incident = msgspec.json.decode(found[0].body, type=Incident)
     return Explanation(
         incident=_brought_up_to_date(client, incident),
         before=tuple(_before(client, incident.key_id, incident.opened_at, evidence)),
@@ -244,6 +244,13 @@ def explain_incident(client: Client, incident_id: str, evidence: int = 20) -> Ex
         responses=tuple(_responses(client, incident.incident_id)),
         normal=normal(client, incident.key_id, incident.opened_at),
     )
+
+
+def find_incident(client: Client, incident_id: str) -> Incident | None:
+    """One incident at its newest revision; None where none or more than one begins like this."""
+    sql = "SELECT body FROM incidents FINAL WHERE startsWith(incident_id, {id:String}) LIMIT 2"
+    found = ask(client, _Body, sql, {"id": incident_id}) if incident_id else []
+    return msgspec.json.decode(found[0].body, type=Incident) if len(found) == 1 else None
 
 
 class _Since(msgspec.Struct, frozen=True):
@@ -256,7 +263,7 @@ def _brought_up_to_date(client: Client, incident: Incident) -> Incident:
     sql = """
         SELECT count() AS events, formatDateTime(max(ts), '%Y-%m-%dT%H:%i:%S.%fZ', 'UTC') AS last_at
         FROM evidence FINAL WHERE incident_id = {id:String}"""
-    [since] = _ask(client, _Since, sql, {"id": incident.incident_id})
+    [since] = ask(client, _Since, sql, {"id": incident.incident_id})
     if not since.events:
         return incident
     last_at = max(incident.last_at, since.last_at)
@@ -271,7 +278,39 @@ _REQUEST: Final = """
 def _evidence(client: Client, incident_id: str, limit: int) -> list[EvidenceLine]:
     sql = f"""{_REQUEST} FROM evidence AS r FINAL WHERE incident_id = {{id:String}}
         ORDER BY ts, epoch, partition, offset LIMIT {{limit:UInt32}}"""
-    return _ask(client, EvidenceLine, sql, {"id": incident_id, "limit": limit})
+    return ask(client, EvidenceLine, sql, {"id": incident_id, "limit": limit})
+
+
+def evidence_events(client: Client, incident_id: str, limit: int = MOST_EVENTS) -> list[Event]:
+    """One request of the evidence for each network, client and operation, the first ones: what `expected` admits."""
+    sql = r"""
+        SELECT key_id, toUnixTimestamp64Micro(ts) AS ts_us,
+            replaceRegexpOne(toString(r.client_ip), '^::(ffff:)?([0-9.]*)$', '\2') AS client_ip,
+            method, route, path, status, outcome, user_agent, environment, scope, request_id
+        FROM evidence AS r FINAL WHERE incident_id = {id:String}
+        ORDER BY ts, epoch, partition, offset LIMIT 1 BY asn, country, client, method, route LIMIT {limit:UInt32}"""
+    return ask(client, Event, sql, {"id": incident_id, "limit": limit})
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """What a feedback has changed, and from which offset on."""
+
+    control_id: str
+    seq: int
+    key_id: str
+    verdict: str
+    at_us: int
+    effect: str
+    partition: int
+    offset: int
+
+
+def applied(client: Client, control_id: str, seq: int) -> list[Applied]:
+    """Of one feedback, by its place on the control topic."""
+    sql = """
+        SELECT control_id, seq, key_id, verdict, toUnixTimestamp64Micro(at) AS at_us, effect, partition, offset
+        FROM applied FINAL WHERE control_id = {id:String} AND seq = {seq:UInt64} ORDER BY partition"""
+    return ask(client, Applied, sql, {"id": control_id, "seq": seq})
 
 
 def _before(client: Client, key: str, opened_at: str, limit: int) -> list[EvidenceLine]:
@@ -280,14 +319,14 @@ def _before(client: Client, key: str, opened_at: str, limit: int) -> list[Eviden
     sql = f"""{_REQUEST} FROM requests AS r FINAL
         WHERE key_id = {{key:String}} AND ts < {moment} AND ts >= {moment} - toIntervalHour(1)
         ORDER BY ts DESC, epoch DESC, partition DESC, offset DESC LIMIT {{limit:UInt32}}"""
-    return _ask(client, EvidenceLine, sql, {"key": key, "opened": opened_at, "limit": limit})[::-1]
+    return ask(client, EvidenceLine, sql, {"key": key, "opened": opened_at, "limit": limit})[::-1]
 
 
 def _responses(client: Client, incident_id: str) -> list[ResponseLine]:
     sql = """
         SELECT toUnixTimestamp64Micro(at) AS at_us, stage, verdict, rung, reason
         FROM responses FINAL WHERE incident_id = {id:String} ORDER BY at, partition, offset LIMIT 1000"""
-    return _ask(client, ResponseLine, sql, {"id": incident_id})
+    return ask(client, ResponseLine, sql, {"id": incident_id})
 
 
 class _Band(msgspec.Struct, frozen=True):
@@ -317,15 +356,15 @@ def normal(client: Client, key: str, before: str, days: int = 30) -> Normal:
             FROM key_source_1h FINAL WHERE {when}
         )
         GROUP BY dimension, value ORDER BY dimension, share DESC, value LIMIT {{each:UInt8}} BY dimension"""  # noqa: S608
-    found = _ask(client, _Band, band, values)[0]
-    return Normal(days=days, usual=tuple(_ask(client, Usual, usual, values)), **msgspec.structs.asdict(found))
+    found = ask(client, _Band, band, values)[0]
+    return Normal(days=days, usual=tuple(ask(client, Usual, usual, values)), **msgspec.structs.asdict(found))
 
 
 def _period(keys: Sequence[str], days: float, limit: int) -> dict[str, Any]:
     return {"keys": list(keys), "seconds": round(days * 86_400), "limit": limit}
 
 
-def _ask(client: Client, kind: type[T], sql: str, values: dict[str, Any]) -> list[T]:
+def ask(client: Client, kind: type[T], sql: str, values: dict[str, Any]) -> list[T]:
     """Rows as structs of `kind`, matched by column name."""
     try:
         found = client.query(sql, parameters=values, settings=_SETTINGS)

@@ -193,7 +193,12 @@ def meta_of(heads: list[Head], next_offset: int) -> Meta:
     Counts of rejects begin anew.
     """
     metas = [msgspec.msgpack.decode(head.meta, type=Meta) for head in heads]
-    return Meta(next_offset=next_offset, watermark_us=max((meta.watermark_us for meta in metas), default=0))
+    watermark_us = max((meta.watermark_us for meta in metas), default=0)
+    epochs = {meta.heard_epoch for meta in metas}
+    if len(epochs) != 1:  # feedback is heard again, which changes only what is still open
+        return Meta(next_offset=next_offset, watermark_us=watermark_us)
+    heard = min(meta.heard for meta in metas)
+    return Meta(next_offset=next_offset, watermark_us=watermark_us, heard=heard, heard_epoch=epochs.pop())
 
 
 def same_meta(head: Head) -> Meta:

@@ -16,6 +16,7 @@ from detectors import DETECTORS
 from detectors.fuse import key_dtype, shared_dtype
 from pipeline import aggregate
 from pipeline.column import Coded, constant
+from pipeline.controls import Controls, Said
 from pipeline.pages import Blobs, PagedArray
 from schemas.incident import Incident
 from schemas.key import Key
@@ -69,11 +70,34 @@ class Meta(msgspec.Struct, kw_only=True):
     catalogue: str = ""
     geo: str = ""
     config: str = ""
+    controls: str = ""
+    heard: int = 0  # feedback before this place on the control topic is in the state
+    heard_epoch: str = ""
     adopted: dict[str, int] = {}  # side input -> first offset that was judged with its version
     spent: dict[str, tuple[int, int]] = {}  # incident -> revision, offset that other side inputs have published
     reject_run: int = 0  # records since one was good
     reject_recent: int = 0  # rejects among the last `record_recent`
     record_recent: int = 0
+
+    def adopt(self, versions: dict[str, str]) -> list[str]:
+        """Take these versions of side inputs from the next offset on; returns the names of those that are new."""
+        changed = [name for name, now in versions.items() if getattr(self, name) != now]
+        for name in changed:
+            setattr(self, name, versions[name])
+            self.adopted[name] = max(self.next_offset, 0)
+        return changed
+
+    def heard_of(self, epoch: str) -> int:
+        """First place on the control topic whose feedback is not in the state; of a topic made anew all of it."""
+        return self.heard if epoch == self.heard_epoch else 0
+
+    def unheard(self, controls: Controls) -> list[Said]:
+        """What was said that the state does not include; of each id the newest."""
+        return [each for each in controls.holding.values() if each.seq >= self.heard_of(controls.epoch)]
+
+    def hear(self, epoch: str, end: int) -> None:
+        """All feedback before this place is in the state now; it never goes back."""
+        self.heard, self.heard_epoch = max(self.heard_of(epoch), end), epoch
 
 
 class Pool:

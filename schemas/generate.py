@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from schemas.control import Feedback, Mute, Planned
 from schemas.event import Event
 from schemas.incident import Incident
 from schemas.key import Key
@@ -19,6 +20,9 @@ TYPES: Final[dict[str, Any]] = {
     "incident": Incident,
     "response": Response,
     "rejected": Rejected,
+    "feedback": Feedback,
+    "mute": Mute,
+    "planned": Planned,
 }
 """Name of a message -> its type: what goes over a topic, and nothing else."""
 

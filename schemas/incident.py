@@ -87,6 +87,8 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     key_version: int = 0
     geo_build: str = ""
     config_version: str = ""
+    adopted: bool = False  # after 7 days without page grade what goes on is learned, though nobody has reviewed it
+    label: str = ""  # expected | malicious: what people said of it while it was open
     partition: int = -1
     offset: int = -1  # of the event that made this revision: evidence, no part of any id
     v: int = VERSION

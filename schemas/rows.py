@@ -166,9 +166,64 @@ ADOPTIONS: Final[Table] = (
     ("epoch", _LC),
     ("partition", "UInt16"),
     ("offset", "Int64"),  # first offset judged with these versions
-    ("input", _LC),  # catalogue | config | geo
+    ("input", _LC),  # catalogue | config | controls | geo
     ("version_id", "String"),
     ("version", "UInt64"),
+)
+
+CONTROLS: Final[Table] = (
+    ("control_id", "String"),
+    ("seq", "UInt64"),  # place on the control topic
+    ("kind", _LC),  # feedback | mute | planned
+    ("key_id", "String"),
+    ("incident_id", "String"),
+    ("verdict", _LC),
+    ("detectors", "Array(LowCardinality(String))"),
+    ("by", _LC),
+    ("reason", "String"),
+    ("at", _TS),
+    ("until", "Nullable(DateTime64(6, 'UTC'))"),
+    ("body", "String"),  # JSON of the whole schemas.control.Control
+    ("version", "UInt64"),
+)
+
+APPLIED: Final[Table] = (
+    ("control_id", "String"),
+    ("seq", "UInt64"),
+    ("key_id", "String"),
+    ("incident_id", "String"),
+    ("verdict", _LC),
+    ("at", _TS),  # the partition's watermark
+    ("effect", "String"),  # in words
+    ("partition", "UInt16"),
+    ("offset", "UInt64"),  # first offset judged with it
+    ("version", "UInt64"),
+)
+
+WITHHELD: Final[Table] = (
+    ("withheld_id", "String"),
+    ("control_id", "String"),
+    ("key_id", _LC),
+    ("at", _TS),
+    ("rule", _LC),
+    ("change", _LC),
+    ("severity", _LC),
+    ("bits", "Float64"),
+    ("return_period_days", "Float64"),
+    ("detectors", "Array(LowCardinality(String))"),
+    ("text", "String"),
+    ("reason", "String"),
+    ("by", _LC),
+    ("partition", "UInt16"),
+    ("version", "UInt64"),
+)
+
+EVICTIONS: Final[Table] = (
+    ("key_id", "String"),
+    ("at", _TS),  # the partition's watermark
+    ("last_used", _TS),
+    ("partition", "UInt16"),
+    ("version", "UInt64"),  # last_used in us
 )
 
 TABLES: Final[dict[str, Table]] = {
@@ -182,4 +237,8 @@ TABLES: Final[dict[str, Table]] = {
     "evidence": EVIDENCE,
     "responses": RESPONSES,
     "adoptions": ADOPTIONS,
+    "controls": CONTROLS,
+    "applied": APPLIED,
+    "withheld": WITHHELD,
+    "evictions": EVICTIONS,
 }

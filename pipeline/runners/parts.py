@@ -15,6 +15,7 @@ from pipeline.ports import RowSink
 
 if TYPE_CHECKING:
     from pipeline.catalogue import CatalogueReader
+    from pipeline.control_topic import ControlsReader
     from pipeline.geo.provider import Geo
 
 OpenCore = Callable[[int, Config, Sides, str, int], Core]
@@ -61,26 +62,30 @@ def _warm_up() -> None:
 
 
 class SideReader:
-    """The side inputs of a running worker: the geo database once, the catalogue by a consumer that stays."""
+    """The side inputs of a running worker: the geo database once, catalogue and controls by consumers that stay."""
 
     def __init__(self) -> None:
         self._reader: CatalogueReader | None = None
+        self._controls: ControlsReader | None = None
         self._geo: Geo | None = None
 
     async def read(self, config: Config) -> Sides:
         """Everything to its end as of now. Raises Fatal."""
         from pipeline.catalogue import CatalogueReader
+        from pipeline.control_topic import ControlsReader
         from pipeline.geo.provider import open_geo
 
-        if self._reader is None or self._geo is None:
+        if self._reader is None or self._controls is None or self._geo is None:
             self._geo = open_geo(config.geo)
-            self._reader = CatalogueReader(config)
-            catalogue = await self._reader.open()
+            self._reader, self._controls = CatalogueReader(config), ControlsReader(config)
+            catalogue, controls = await self._reader.open(), await self._controls.open()
         else:
-            catalogue = await self._reader.refresh()
-        return Sides(catalogue, self._geo, config_version(config))
+            catalogue, controls = await self._reader.refresh(), await self._controls.refresh()
+        return Sides(catalogue, self._geo, config_version(config), controls)
 
     async def close(self) -> None:
         """Disconnect."""
         if self._reader is not None:
             await self._reader.close()
+        if self._controls is not None:
+            await self._controls.close()

@@ -30,6 +30,10 @@ from pipeline.geo.provider import open_geo
 from pipeline.history import ordered
 from pipeline.partitioner import PARTITIONERS
 from pipeline.runners import topic_range
+from pipeline.runners.adopting import ADOPTED, NOTHING_DUE, Due, adopted, due_of
+from pipeline.runners.compare import Comparison, compare
+from pipeline.runners.compare import show as show_comparison
+from pipeline.runners.compare import summary as comparison_summary
 from pipeline.runners.parts import config_version
 from pipeline.runners.topic_range import Raw
 from pipeline.warm import warm_up
@@ -56,6 +60,8 @@ class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
     topic: str = ""
     from_: str = ""
     to: str = ""
+    against: Path | None = None
+    controls: str = ""  # a file of controls, or `adopted`: as the worker took them up, with a topic
     slice_events: int = SLICE_EVENTS
 
 
@@ -70,10 +76,13 @@ class Outcome:
     incidents: dict[str, Incident] = field(default_factory=dict)
     finding_lines: list[tuple[Any, ...]] = field(default_factory=list)
     window_lines: list[tuple[Any, ...]] = field(default_factory=list)
+    comparison: Comparison | None = None
     keys: int = 0
     first_us: int = 0
     last_us: int = 0
     seconds: float = 0.0
+    key_days: float = 0.0  # from each key's first event to its last
+    withheld: int = 0
 
     def take(self, effects: Effects) -> None:
         """Add one slice's effects."""
@@ -86,6 +95,7 @@ class Outcome:
             self.first_us = min(self.first_us or times[0], min(times))
             self.last_us = max(self.last_us, max(times))
         self.findings.update(plain(findings.get("detector", [])))
+        self.withheld += plain(effects.rows.get("withheld", {}).get("change", [])).count("opened")
         self.finding_lines += _lines(findings, FINDING_ORDER)
         self.window_lines += _lines(effects.rows.get("requests_1m", {}), WINDOW_ORDER)
 
@@ -99,6 +109,7 @@ class Outcome:
             "keys": self.keys,
             "findings": dict(sorted(self.findings.items())),
             "incidents": len(self.incidents),
+            "withheld": self.withheld,
             "span_s": round((self.last_us - self.first_us) / 1e6, 3),
             "seconds": round(self.seconds, 3),
             "events_per_s": round(self.events / self.seconds) if self.seconds else 0,
@@ -163,13 +174,16 @@ class Replay:
     """The cores of all partitions and the slices that are filling up."""
 
     def __init__(
-        self, config: Config, sides: Sides, partitions: int, partitioner: str, slice_events: int, epoch: str = EPOCH
-    ) -> None:
+        self, config: Config, sides: Sides, partitions: int, partitioner: str, slice_events: int, epoch: str = EPOCH,
+        due: Due = NOTHING_DUE,
+    ) -> None:  # fmt: skip
+        """`due`: when which side inputs are adopted; `sides` are those before that."""
+        self._due = due.begin(sides)
         self.outcome = Outcome()
         self._home = PARTITIONERS[partitioner]
         self._epoch = epoch
         known = 0 if epoch == EPOCH else partitions  # files: every event is put where it belongs
-        self._cores: list[KeyCore] = [open_core(p, config, sides, epoch, known) for p in range(partitions)]
+        self.cores: list[KeyCore] = [open_core(p, config, sides, epoch, known) for p in range(partitions)]
         self._slice_events = slice_events
         self._waiting: list[list[Raw]] = [[] for _ in range(partitions)]
         self._sent = [0] * partitions
@@ -181,12 +195,27 @@ class Replay:
         does.
         """
         key = event.key_id.encode()
-        partition = self._home(key, len(self._cores))
+        partition = self._home(key, len(self.cores))
         offset, self._sent[partition] = self._sent[partition], self._sent[partition] + 1
         self.feed_record(Raw(partition, offset, key, msgspec.json.encode(event), -(-event.ts_us // 1000)))
 
+    def feed_keyed(self, record: Raw) -> None:
+        """A record of another topic, which may have had another number of partitions: it goes where its key belongs."""
+        if not record.tick and record.key is not None:
+            partition = self._home(record.key, len(self.cores))
+            offset, self._sent[partition] = self._sent[partition], self._sent[partition] + 1
+            self.feed_record(Raw(partition, offset, record.key, record.value, record.timestamp_ms))
+
+    def adopt(self, partition: int, sides: Sides) -> None:
+        """Judge what follows in this partition with these side inputs, as a worker does at a checkpoint."""
+        if self._waiting[partition]:
+            self._run(partition)
+        self.cores[partition].adopt(sides)
+
     def feed_record(self, record: Raw) -> None:
         """The next record of its partition's log."""
+        for sides in self._due.due(record):
+            self.adopt(record.partition, sides)
         waiting = self._waiting[record.partition]
         waiting.append(record)
         if len(waiting) >= self._slice_events:
@@ -199,17 +228,18 @@ class Replay:
             self._epoch, partition, [r.offset for r in waiting], [r.key for r in waiting], [r.value for r in waiting],
             [r.timestamp_ms for r in waiting], ticks,
         )  # fmt: skip
-        effects = self._cores[partition].process(batch)
+        effects = self.cores[partition].process(batch)
         self.outcome.events += len(waiting) - len(ticks) - len(effects.rejects)
         self.outcome.take(effects)
 
     def finish(self) -> Outcome:
         """Judge what waits, write out what is still open."""
-        for partition, core in enumerate(self._cores):
+        for partition, core in enumerate(self.cores):
             if self._waiting[partition]:
                 self._run(partition)
             self.outcome.take(Effects(rows=core.due_rows()))
             self.outcome.keys += len(core.state.slots)
+            self.outcome.key_days += key_days(core)
         return self.outcome
 
 
@@ -223,16 +253,17 @@ def run(options: ReplayOptions) -> Outcome:
 
 def _run_files(options: ReplayOptions, config: Config) -> Outcome:
     catalogue = load_file(options.keys) if options.keys else Catalogue.empty()
-    sides = Sides(catalogue, open_geo(config.geo), "replay")
-    replay = Replay(config, sides, options.partitions, options.partitioner, options.slice_events)
+    due = due_of(options.controls) if options.controls else NOTHING_DUE
+    pair = _pair(options, config, catalogue, options.partitions, EPOCH, due)
     began = time.perf_counter()
     lateness_us = round(config.worker.lateness_s * 1e6)
     for record in ordered(options.paths, options.format, Options(key_field=options.key_from), lateness_us):
-        if isinstance(record, Refused):
-            replay.outcome.rejected[record.reason] += 1
-        else:
-            replay.feed(record)
-    return _ended(replay, began)
+        for replay in pair.replays:
+            if isinstance(record, Refused):
+                replay.outcome.rejected[record.reason] += 1
+            else:
+                replay.feed(record)
+    return pair.ended(began)
 
 
 def _run_topic(options: ReplayOptions, config: Config) -> Outcome:
@@ -241,23 +272,55 @@ def _run_topic(options: ReplayOptions, config: Config) -> Outcome:
         topic_range.time_ms(text, option)
     topic = topic_range.describe(config, options.topic)
     catalogue = load_file(options.keys) if options.keys else topic_range.declared_keys(config)
-    sides = Sides(catalogue, open_geo(config.geo), config_version(config))
-    replay = Replay(config, sides, topic.partitions, options.partitioner, options.slice_events, topic.epoch)
+    due = adopted(config, topic) if options.controls == ADOPTED else NOTHING_DUE
+    due = due_of(options.controls) if options.controls not in ("", ADOPTED) else due
+    pair = _pair(options, config, catalogue, topic.partitions, topic.epoch, due)
     began = time.perf_counter()
 
     async def feed() -> None:
         async for batch in topic_range.read_range(config, topic, options.from_, options.to):
             for record in batch:
-                replay.feed_record(record)
+                for replay in pair.replays:
+                    replay.feed_record(record)
 
     asyncio.run(feed())
-    return _ended(replay, began)
+    return pair.ended(began)
 
 
-def _ended(replay: Replay, began: float) -> Outcome:
-    outcome = replay.finish()
-    outcome.seconds = time.perf_counter() - began
-    return outcome
+@dataclass
+class Pair:
+    """The replay, and beside it the one of another configuration, if one was named; both are fed every record."""
+
+    replays: list[Replay]
+    configs: list[Config]
+    catalogue: Catalogue
+
+    def ended(self, began: float) -> Outcome:
+        """The first one's outcome, with the comparison."""
+        outcomes = [replay.finish() for replay in self.replays]
+        outcomes[0].seconds = time.perf_counter() - began
+        if len(outcomes) == 2:
+            outcomes[0].comparison = compare(
+                outcomes[0].incidents, outcomes[1].incidents, (self.configs[0], self.configs[1]), self.catalogue,
+                outcomes[0].key_days,
+            )  # fmt: skip
+        return outcomes[0]
+
+
+def _pair(options: ReplayOptions, config: Config, catalogue: Catalogue, partitions: int, epoch: str, due: Due) -> Pair:
+    configs = [config] if options.against is None else [config, load(options.against)]
+    replays = []
+    for each in configs:
+        version = "replay" if epoch == EPOCH else config_version(each)
+        sides = Sides(catalogue, open_geo(each.geo), version)
+        replays.append(Replay(each, sides, partitions, options.partitioner, options.slice_events, epoch, due))
+    return Pair(replays, configs, catalogue)
+
+
+def key_days(core: KeyCore) -> float:
+    """Days between first and last use, over all keys that have state."""
+    book = core.state.book.data[list(core.state.slots.values())]
+    return float((book["last_us"] - book["first_us"]).sum()) / 86_400e6
 
 
 def _check(options: ReplayOptions) -> None:
@@ -271,6 +334,8 @@ def _check(options: ReplayOptions) -> None:
         raise ConfigError(f"unknown --key-from '{options.key_from}'; there are user and address, for combined logs")
     if options.partitions < 1:
         raise ConfigError("--partitions must be at least 1")
+    if options.controls == ADOPTED and not options.topic:
+        raise ConfigError("--controls adopted goes with --topic: files have no offsets; name a file of controls")
 
 
 def show(outcome: Outcome, console: Console) -> None:
@@ -289,10 +354,14 @@ def main(options: ReplayOptions) -> int:
     outcome = run(options)
     if options.out is not None:
         write(outcome, options.out)
+    compared = outcome.comparison
     if options.json:
-        sys.stdout.write(msgspec.json.encode(outcome.summary()).decode() + "\n")
+        told = outcome.summary() | ({"against": comparison_summary(compared)} if compared else {})
+        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
     else:
         show(outcome, Console())
+        if compared is not None:
+            show_comparison(compared, str(options.against), Console())
     if outcome.rejected and not outcome.events:
         raise Fatal(_nothing_read(outcome, options))
     return 0

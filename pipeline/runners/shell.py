@@ -347,7 +347,7 @@ class Shell:
         while True:
             await asyncio.sleep(SIDES_S)
             sides = await self._parts.read_sides(self.config)
-            if sides.catalogue.version != self.sides.catalogue.version:
+            if _versions(sides) != _versions(self.sides):
                 self.sides = sides
             for owned in list(self.owned.values()):
                 if owned.sides is not self.sides:  # also one that was loaded while they changed
@@ -374,6 +374,11 @@ class Shell:
 
 TICK_S: Final = 60.0
 SIDES_S: Final = 10.0
+
+
+def _versions(sides: Sides) -> tuple[str, str]:
+    """Of what may change while a worker runs."""
+    return sides.catalogue.version, sides.controls.version
 
 
 def _timed(core: Core, batch: Slice) -> tuple[Effects, float]:

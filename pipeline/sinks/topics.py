@@ -49,6 +49,9 @@ DECISIONS_CONFIG: Final = {
     "message.timestamp.type": "LogAppendTime",
 }
 
+# Whatever was said in the last 400 days stays as it was said, so that a replay judges by it from when it held.
+CONTROL_CONFIG: Final = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(400 * 86_400_000)}
+
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
@@ -67,6 +70,7 @@ def topic_specs(config: Config) -> tuple[TopicSpec, ...]:
         TopicSpec(topics.requests, partitions),
         TopicSpec(topics.rejected, partitions, {"retention.ms": str(7 * 86_400_000)}),
         TopicSpec(topics.keys, 1, {"cleanup.policy": "compact"}),
+        TopicSpec(topics.control, 1, CONTROL_CONFIG),
         TopicSpec(topics.incidents, partitions),
         TopicSpec(topics.decisions, 1, DECISIONS_CONFIG),
         TopicSpec(topics.responses, 1, {"retention.ms": "-1"}),
@@ -213,6 +217,19 @@ async def ensure_topics(config: Config) -> int:
     if pages != count:
         raise ConfigError(moved(topics.requests, pages, count))
     return count
+
+
+async def ensure_control(config: Config) -> None:
+    """Make the control topic where it is missing and may be made: people may speak before any worker has started.
+
+    Raises ConfigError where it is missing and may not be made, Fatal.
+    """
+    name = config.topics.control
+    if await partitions_of(config.kafka, [name]):
+        return
+    if not config.kafka.declare_topics:
+        raise ConfigError(f"there is no topic {name}: create it (deploy/kafka/topics.sh) or set kafka.declare_topics")
+    await create_topics(config.kafka, [spec for spec in topic_specs(config) if spec.name == name])
 
 
 async def create_topics(kafka: Kafka, specs: list[TopicSpec]) -> None:

@@ -24,6 +24,7 @@ import msgspec
 
 from pipeline.column import Columns, plain
 from pipeline.config import ClickHouse, Config, Kafka, Secret, Topics, Worker
+from pipeline.control_topic import ControlsReader
 from pipeline.core import Sides
 from pipeline.runners import shell
 from pipeline.runners.parts import Parts, production_parts
@@ -65,24 +66,42 @@ def parts(folder: Path, core: str) -> Parts:
         return Parts(open_core, lambda config: JsonLinesSink(folder / "rows.jsonl"), _sides, lambda: None)
     from pipeline import flow
     from pipeline.sinks.clickhouse import FileSink
-    from tests.pipeline.log_of_requests import GEO, catalogue
 
-    async def real_sides(config: Config) -> Sides:
-        return Sides(catalogue(), GEO, "test")
-
-    return Parts(flow.open_core, lambda config: FileSink(folder / "rows"), real_sides, warm_up)
+    sides = SaidSides()
+    return Parts(flow.open_core, lambda config: FileSink(folder / "rows"), sides.read, warm_up, sides.close)
 
 
 def clickhouse_parts(settings: dict[str, Any]) -> Parts:
     """The real core and ClickHouse."""
     from pipeline import flow
     from pipeline.sinks.clickhouse import ClickHouseSink
-    from tests.pipeline.log_of_requests import GEO, catalogue
 
-    async def sides(config: Config) -> Sides:
-        return Sides(catalogue(), GEO, "test")
+    sides = SaidSides()
+    sink = ClickHouse(**settings)
+    return Parts(flow.open_core, lambda config: ClickHouseSink(sink), sides.read, warm_up, sides.close)
 
-    return Parts(flow.open_core, lambda config: ClickHouseSink(ClickHouse(**settings)), sides, warm_up)
+
+class SaidSides:
+    """The catalogue of one key, and what was said on the control topic."""
+
+    def __init__(self) -> None:
+        self._reader: ControlsReader | None = None
+
+    async def read(self, config: Config) -> Sides:
+        """As of now."""
+        from tests.pipeline.log_of_requests import GEO, catalogue
+
+        if self._reader is None:
+            self._reader = ControlsReader(config)
+            controls = await self._reader.open()
+        else:
+            controls = await self._reader.refresh()
+        return Sides(catalogue(), GEO, "test", controls)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._reader is not None:
+            await self._reader.close()
 
 
 def shift_clock(seconds: float) -> None:

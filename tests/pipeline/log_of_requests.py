@@ -116,6 +116,10 @@ IDENTITY = {
     "incidents": ("incident_id",),
     "evidence": ("incident_id", "epoch", "partition", "offset"),
     "adoptions": ("epoch", "partition", "offset", "input"),
+    "controls": ("control_id", "seq"),
+    "applied": ("control_id", "seq", "partition"),
+    "withheld": ("withheld_id",),
+    "evictions": ("key_id",),
 }  # fmt: skip
 
 

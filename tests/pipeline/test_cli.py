@@ -31,6 +31,14 @@ COMMANDS = [
     "incidents",
     "explain",
     "doctor",
+    "feedback",
+    "mute",
+    "unmute",
+    "mutes",
+    "plan",
+    "coverage",
+    "report",
+    "learn",
 ]
 
 
@@ -171,3 +179,24 @@ def test_keys_import_needs_its_file() -> None:
     code, _, err = run("keys", "import")
     assert code == 2
     assert "needs the FILE" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("mute", "--until", "1d", "--reason", "x"), "name a KEY, --detector or --owner"),
+        (("mute", "pk_1", "--until", "soon", "--reason", "x"), "give RFC 3339"),
+        (("feedback", "ab", "fine", "--reason", "x"), "there are expected and malicious"),
+        (("plan",), "name what is planned"),
+        (("plan", "sale", "--to", "1d"), "--to and --reason are needed"),
+        (("report", "--last", "week"), "give a span"),
+        (("coverage", "-o", "xml"), "there are table and json"),
+        (("learn", "--at", "middle", "x"), "there are start and end"),
+        (("worker", "--shadow", "No"), "small letters"),
+        (("replay", "x", "--controls", "adopted"), "goes with --topic"),
+    ],
+)
+def test_an_operators_wrong_use_is_one_line_that_says_what_to_do(arguments: tuple[str, ...], words: str) -> None:
+    code, _, error = run(*arguments)
+    assert code == 2
+    assert words in " ".join(error.split()) and "Traceback" not in error

@@ -25,6 +25,8 @@ RETENTION_DAYS = {
     "findings": 400,
     "incidents": 400,
     "evidence": 400,
+    "withheld": 400,
+    "evictions": 400,
 }
 
 

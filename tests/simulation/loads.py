@@ -14,13 +14,17 @@ from typing import Any, Final
 import msgspec
 
 from pipeline.config import ClickHouse, Config, Kafka, Worker
+from pipeline.controls import Controls, Said
 from pipeline.core import Core, Effects, Sides, Slice
 from pipeline.flow import KeyCore
 from pipeline.geo.provider import Place
 from pipeline.partitioner import PARTITIONERS
 from pipeline.records import of_records
 from pipeline.recover import fill
+from schemas.control import Control, Verdict
+from schemas.incident import Incident
 from schemas.key import Key
+from tests.pipeline import said
 from tests.pipeline.counting_core import CountingCore
 from tests.pipeline.log_of_requests import GEO, Declared, log
 from tests.simulation.broker import Broker, Mark
@@ -71,13 +75,42 @@ class Moved:
         return GEO.look_up("9.9.9.9" if address.startswith("185.") else address)
 
 
-def sides_of(version: int) -> Sides:
-    """The catalogue's versions: owners and environments come and go; odd ones come with another geo database."""
+def sides_of(version: int, told: tuple[Incident, ...] = ()) -> Sides:
+    """The catalogue's versions: owners and environments come and go; odd ones come with another geo database.
+
+    With each version people have said one thing more about the incidents `told`, and about keys.
+    """
     keys = [Key(key_id=f"pk_{n}", environment="live", owner=f"o{version}", version=version) for n in range(version % 4)]
     declared = Declared(keys)
     declared.version = f"v{version}"
     geo: Any = GEO if version % 2 == 0 else Moved()
-    return Sides(declared, geo, "c1")
+    return Sides(declared, geo, "c1", said_by(version, told))
+
+
+def said_by(version: int, told: tuple[Incident, ...]) -> Controls:
+    """Feedback on each incident in turn, this way and that, and mutes that come and end."""
+    words: list[Control] = []
+    for number in range(version if told else 0):
+        incident = told[number // 2 % len(told)]
+        muted = said.mute(key_id=f"pk_{number % 3}", until=said.AT if number % 4 == 3 else said.LATER)
+        verdict: Verdict = "malicious" if number % 6 == 2 else "expected"
+        words.append(muted if number % 2 else said.feedback(incident, verdict))
+    return Controls.of("said", [Said(seq, word) for seq, word in enumerate(words)], len(words))
+
+
+@functools.lru_cache(8)
+def incidents_of(seed: int) -> tuple[Incident, ...]:
+    """What a pass that nobody says anything to would tell."""
+    found: dict[str, Incident] = {}
+    for number in range(PARTITIONS):
+        core = KeyCore(number, REAL, sides_of(0), TOPIC_EPOCH, PARTITIONS)
+        records = [record for record in _requests(seed) if record[0] == number]
+        if records:
+            offsets = range(len(records))
+            _, keys, values, times = zip(*records, strict=True)
+            effects = core.process(Slice("api.requests", number, offsets, keys, values, times))
+            found |= {incident.incident_id: incident for incident in effects.incidents}
+    return tuple(found[name] for name in sorted(found))
 
 
 @functools.lru_cache(8)
@@ -88,7 +121,9 @@ def _requests(seed: int) -> list[tuple[int, bytes | None, bytes | None, int]]:
 
 def real_load(rng: random.Random) -> Load:
     """A log with an attack, late and double events and junk; the product's own core."""
-    return Load(REAL, PARTITIONS, _requests(rng.randrange(6)), KeyCore, sides_of)
+    seed = rng.randrange(6)
+    told = incidents_of(seed)
+    return Load(REAL, PARTITIONS, _requests(seed), KeyCore, lambda version: sides_of(version, told))
 
 
 @dataclass
@@ -179,7 +214,7 @@ def assert_equal(load_: Load, broker: Broker, judged: Judged) -> None:
     if judged.ambiguous and load_.open_core is KeyCore:
         return
     assert broker.incidents == truth.incidents
-    for table in (truth.tables.rows.keys() | broker.tables.rows.keys()) - {"adoptions"}:
+    for table in (truth.tables.rows.keys() | broker.tables.rows.keys()) - {"adoptions", "controls"}:
         assert broker.tables.rows.get(table, {}) == truth.tables.rows.get(table, {}), table
     for number, core in truth.cores.items():
         assert_same_state(load_, broker, number, core)

@@ -1,0 +1,129 @@
+"""What a person's word on an incident does to a key's record: admit its values, adopt its way, forget, never count.
+
+Not compiled: it happens a few times a day. The detectors' own `learn` and `settle` admit values, as one visit of weight
+1, so that what is admitted is what an untainted visit would have taught. Only kinds of values are admitted (networks,
+clients, operations); level and rhythm follow from the visits to come, which `confirm` lets be learned at once instead
+of after the seven days of `fusion.adopts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from detectors import calibration, fusion
+from detectors.detector import VISIT, Detector
+from detectors.generate import load_pass
+from detectors.known_values import SLOT, hours
+from detectors.records import records
+
+Array = np.ndarray[Any, Any]
+
+OF_VALUES: Final = frozenset({"network", "client", "operation"})
+"""Families that know values, not amounts."""
+AT_ONCE: Final = 2
+"""Values of one visit: what every such detector keeps of a visit."""
+HOURS: Final = 65_536
+"""`known_values.hours` counts modulo this."""
+FIELD_OF: Final = {"networks": "asn", "countries": "country", "clients": "client"}
+"""Table of known values (a field of SLOT) -> the event's field that it knows."""
+
+
+def admit(detectors: Sequence[Detector], configs: tuple[Array, ...], key: Any, shared: Any, events: Array) -> None:
+    """Teach the values of these EVENT records, in log order, to the key's record; `key`, `shared`: one-row arrays."""
+    module, one, common = load_pass(detectors), records(key)[0], records(shared)[0]
+    for k, detector in enumerate(detectors):
+        if detector.family not in OF_VALUES:
+            continue
+        state, known = one[detector.name], common[detector.name]
+        for first in range(0, len(events), AT_ONCE):
+            visit, some = records(_visit_of(events[first : first + AT_ONCE])), records(events[first : first + AT_ONCE])
+            for event in some:
+                getattr(module, f"learn_{k}")(state, known, visit[0], event, 1.0, records(configs[k])[0])
+            getattr(module, f"settle_{k}")(state, known, visit[0], 1.0, records(configs[k])[0])
+
+
+def _visit_of(events: Array) -> Array:
+    visit = np.zeros(1, VISIT)
+    visit["start_us"] = visit["first_seen_us"] = events["ts_us"][0]
+    visit["last_us"] = events["ts_us"][-1]
+    visit["confirmed"] = 1
+    return visit
+
+
+def in_series(key: Array, opened_us: int) -> bool:
+    """Whether the incident is one of those that follow one another until now (`fusion.adopts`)."""
+    series_us = int(key["fusion"]["series_us"][0])
+    return series_us != 0 and opened_us >= series_us
+
+
+def confirm(key: Array, opened_us: int, now_us: int) -> bool:
+    """`expected`: what goes on under the key's incidents is learned from now on. False: they are long over."""
+    if not in_series(key, opened_us):
+        return False
+    key["fusion"]["series_us"] = np.minimum(key["fusion"]["series_us"], max(1, now_us - fusion.SERIES_US))
+    key["fusion"]["series_severity"] = 0
+    key["visit"]["tainted"] = 0
+    return True
+
+
+def condemn(key: Array, opened_us: int) -> bool:
+    """`malicious`: what goes on is never adopted; the running visit, if it is the incident's, will not be counted."""
+    if int(key["visit"]["start_us"][0]) <= opened_us:
+        key["fusion"]["under"] = 1
+        key["visit"]["tainted"] = 1
+    if not in_series(key, opened_us):
+        return False
+    key["fusion"]["series_severity"] = 2
+    return True
+
+
+def close(key: Array) -> None:
+    """The open incident is over."""
+    key["fusion"]["open"] = 0
+
+
+def forget(detectors: Sequence[Detector], key: Array, values: dict[str, set[int]], since_us: int) -> int:
+    """Take values out of the key's tables that came in after `since_us`; returns how many.
+
+    values: field of EVENT -> numbers. What is kept in a filter of bits (operations) can't be taken out again.
+    """
+    gone = 0
+    for detector in detectors:
+        for table in detector.state.names or ():
+            base = detector.state[table].base
+            if base == SLOT and table in FIELD_OF:
+                slots = key[detector.name][table][0]
+                gone += sum(_drop(slots, j) for j in _after(slots, values.get(FIELD_OF[table], set()), since_us))
+    return gone
+
+
+def _after(slots: Array, values: set[int], since_us: int) -> list[int]:
+    age_h = (slots["first_h"].astype(np.int64) - hours(since_us)) % HOURS
+    return [j for j, slot in enumerate(slots) if int(slot["value"]) in values and age_h[j] < HOURS // 2]
+
+
+def _drop(slots: Array, j: int) -> int:
+    slots[j] = np.zeros((), slots.dtype)
+    slots["with_"] &= np.uint16(65_535 - (1 << j))
+    return 1
+
+
+def uncount(key: Array, shared: Array, rule: str, bits: float, opened_us: int) -> bool:
+    """Take a visit that has ended out of the calibration again. False: it never was in it, or has not ended."""
+    if rule not in calibration.RULES or int(key["visit"]["start_us"][0]) <= opened_us:
+        return False
+    known, number = shared["calibration"], calibration.RULES.index(rule)
+    known["visits"][0, number] = max(0.0, known["visits"][0, number] - 1.0)
+    if bits < calibration.TAIL_BITS:
+        low = 0 if bits < 0.0 else int(bits) + 1
+        known["body"][0, number, low] = max(0.0, known["body"][0, number, low] - 1.0)
+        return True
+    cell = min(calibration.BINS - 1, int(bits - calibration.TAIL_BITS))
+    if known["counts"][0, number, cell] >= 1.0:  # a key gives one exceedance a month: it may have been another visit's
+        known["counts"][0, number, cell] -= 1.0
+        excess = min(bits - calibration.TAIL_BITS, float(calibration.BINS))
+        known["excess_bits"][0, number] = max(0.0, known["excess_bits"][0, number] - excess)
+    return True

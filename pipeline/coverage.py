@@ -1,0 +1,140 @@
+"""`keywatch coverage`: keys that are not really watched, each with why, the critical ones first.
+
+Why a key isn't: its state was evicted and it has not been used since (it would begin anew); somebody muted it; it is
+too young, so that it is judged by its peers and first uses test nothing; its incident has been open for over a day,
+and what is under it isn't learned; its requests don't tell the address, client or route that detectors need.
+Undeclared keys are watched, but protected; keys that were declared and never used have nothing to watch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+from clickhouse_connect.driver.client import Client
+
+from pipeline.asking import Shown, connected, print_json, say_line, show_table
+from pipeline.catalogue import Catalogue, read_catalogue
+from pipeline.config import Config
+from pipeline.control_topic import read_controls
+from pipeline.controls import Controls, micros
+from pipeline.queries import ask
+from schemas.control import Mute
+from schemas.key import CRITICALITIES
+
+YOUNG_H: Final = 24  # `detectors.request_level.YOUNG_H` awake hours: at least as long by the clock
+OPEN_H: Final = 24
+DAYS: Final = 7
+MOST_ROWS: Final = 200
+WHY: Final = ("evicted", "muted", "young", "open", "blind")
+_AS_OF: Final = "(SELECT max(last_used) FROM keys_last_used)"
+
+
+class Unwatched(msgspec.Struct, frozen=True, kw_only=True):
+    """One key and one reason."""
+
+    key_id: str
+    why: str
+    detail: str
+
+
+def print_coverage(config: Config, output: str) -> int:
+    """All of them; as a table the first 200. Raises Fatal, Retry, ConfigError."""
+    catalogue, controls = asyncio.run(_said(config))
+    with connected(config.clickhouse) as client:
+        used, found = keys_used(client), unwatched(client, controls, catalogue)
+    rows = ranked(found, catalogue)
+    if output == "json":
+        return print_json({"keys_used": used, "declared": len(catalogue), "unwatched": rows})
+    keys = len({row["key_id"] for row in rows})
+    say_line(f"{used:,} keys used in the last {DAYS} days, {len(catalogue):,} declared; not really watched: {keys:,}")
+    if len(rows) > MOST_ROWS:
+        say_line(f"the first {MOST_ROWS} of {len(rows):,} reasons; all: keywatch coverage -o json")
+    return show_table("not really watched", rows[:MOST_ROWS], _COLUMNS, len(_COLUMNS) - 1) if rows else 0
+
+
+async def _said(config: Config) -> tuple[Catalogue, Controls]:
+    return await read_catalogue(config), await read_controls(config)
+
+
+class _Count(msgspec.Struct, frozen=True):
+    keys: int
+    as_of_us: int
+
+
+def keys_used(client: Client) -> int:
+    """In the last `DAYS` days of use."""
+    sql = f"SELECT count() AS keys, 0 AS as_of_us FROM keys_last_used FINAL WHERE last_used > {_AS_OF} - INTERVAL {DAYS} DAY"  # noqa: S608, E501
+    return ask(client, _Count, sql, {})[0].keys
+
+
+def unwatched(client: Client, controls: Controls, catalogue: Catalogue) -> list[Unwatched]:
+    """Every key and reason, by what ClickHouse, the control topic and the catalogue know."""
+    sql = "SELECT 0 AS keys, toUnixTimestamp64Micro(max(last_used)) AS as_of_us FROM keys_last_used"
+    as_of_us = ask(client, _Count, sql, {})[0].as_of_us
+    return [
+        *ask(client, Unwatched, _EVICTED, {}),
+        *muted(controls, catalogue, as_of_us),
+        *ask(client, Unwatched, _YOUNG, {"hours": YOUNG_H}),
+        *ask(client, Unwatched, _OPEN, {"hours": OPEN_H}),
+        *ask(client, Unwatched, _BLIND, {}),
+    ]
+
+
+def muted(controls: Controls, catalogue: Catalogue, as_of_us: int) -> Iterable[Unwatched]:
+    """Keys under a mute that holds at the newest use; a mute of a detector alone leaves the others."""
+    for _, control in controls.holding.values():
+        if not isinstance(control, Mute) or control.detector or micros(control.until) <= as_of_us:
+            continue
+        detail = f"until {control.until} by {control.owner_of_mute}: {control.reason}"
+        if control.key_id:
+            yield Unwatched(key_id=control.key_id, why="muted", detail=detail)
+            continue
+        for key_id, key in catalogue.items():
+            if key.owner == control.owner:
+                yield Unwatched(key_id=key_id, why="muted", detail=detail)
+
+
+def ranked(found: list[Unwatched], catalogue: Catalogue) -> list[dict[str, Any]]:
+    """Critical keys first, then by reason."""
+    rows = []
+    for each in found:
+        key = catalogue.get(each.key_id)
+        criticality, owner = (key.criticality, key.owner) if key else ("undeclared", "")
+        rows.append({"criticality": criticality, "owner": owner, **msgspec.structs.asdict(each)})
+    rank = {name: -i for i, name in enumerate(("undeclared", *CRITICALITIES))}
+    return sorted(rows, key=lambda row: (rank[row["criticality"]], WHY.index(row["why"]), row["key_id"]))
+
+
+_EVICTED: Final = """
+    SELECT e.key_id AS key_id, 'evicted' AS why,
+        concat('its state made room at ', formatDateTime(e.at, '%Y-%m-%d %H:%i', 'UTC'),
+            '; not used since: raise worker.max_keys_per_partition') AS detail
+    FROM evictions AS e FINAL LEFT JOIN (SELECT key_id, last_used FROM keys_last_used FINAL) AS u USING key_id
+    WHERE u.last_used <= e.last_used ORDER BY key_id"""
+_YOUNG: Final = f"""
+    SELECT key_id, 'young' AS why,
+        concat('first used ', formatDateTime(first_used, '%Y-%m-%d %H:%i', 'UTC'), ': judged by its peers') AS detail
+    FROM keys_last_used FINAL
+    WHERE first_used > {_AS_OF} - toIntervalHour({{hours:UInt16}}) ORDER BY key_id"""  # noqa: S608
+_OPEN: Final = f"""
+    SELECT key_id, 'open' AS why,
+        concat('incident ', substring(incident_id, 1, 12), ' is open since ',
+            formatDateTime(opened_at, '%Y-%m-%d %H:%i', 'UTC'), ': nothing is learned; keywatch feedback') AS detail
+    FROM incidents FINAL
+    WHERE state = 'open' AND opened_at < {_AS_OF} - toIntervalHour({{hours:UInt16}}) ORDER BY key_id"""  # noqa: S608
+_BLIND: Final = f"""
+    SELECT key_id, 'blind' AS why, concat('its requests tell no ', arrayStringConcat(arrayFilter(x -> x != '', [
+            if(max(prefix) = '', 'address', ''), if(max(client) = '', 'client', ''),
+            if(max(route) = '', 'route', '')]), ', no ')) AS detail
+    FROM key_source_1h AS s FINAL WHERE s.window_start > {_AS_OF} - INTERVAL {DAYS} DAY
+    GROUP BY key_id HAVING max(prefix) = '' OR max(client) = '' OR max(route) = '' ORDER BY key_id"""  # noqa: S608
+_COLUMNS: Final[tuple[Shown, ...]] = (
+    ("key", lambda row: str(row["key_id"]), "left"),
+    ("criticality", lambda row: str(row["criticality"]), "left"),
+    ("owner", lambda row: str(row["owner"]), "left"),
+    ("why", lambda row: str(row["why"]), "left"),
+    ("", lambda row: str(row["detail"]), "left"),
+)

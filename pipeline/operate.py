@@ -1,0 +1,231 @@
+"""`keywatch feedback`, `mute`, `unmute`, `mutes`, `plan`: what people tell Keywatch, and what came of it.
+
+All of it goes to the control topic and nowhere else; every worker takes it up at a checkpoint. A feedback is looked up
+in ClickHouse first, since it carries what it is about: the values of the incident's evidence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from clickhouse_connect.driver.client import Client
+
+from pipeline import moments, plans, queries
+from pipeline.asking import Shown, connected, print_json, say_line, show_table
+from pipeline.config import Config
+from pipeline.control_topic import read_controls, say
+from pipeline.controls import Controls, micros
+from pipeline.errors import ConfigError
+from pipeline.people import user
+from pipeline.withhold import who
+from schemas.control import Control, Feedback, Mute, Planned, Verdict, control_id
+from schemas.incident import Incident
+
+POLL_S: Final = 1.0
+MISSING: Final = 1
+
+
+class Word(msgspec.Struct, frozen=True, kw_only=True):
+    """The command line of `keywatch feedback`."""
+
+    incident: str
+    verdict: str
+    reason: str
+    until: str = ""
+    owner: str = ""
+    wait_s: float = 20.0
+    as_json: bool = False
+
+
+def give_feedback(config: Config, word: Word) -> int:
+    """Say it, and show what it changes. Exit code 1 where there is no such incident. Raises ConfigError and others."""
+    verdict = _verdict(word)
+    until = moments.future(word.until, "--until", moments.now()) if word.until else ""
+    with connected(config.clickhouse) as client:
+        incident = queries.find_incident(client, word.incident)
+        if incident is None:
+            sys.stderr.write(
+                f"keywatch: {word.incident!r} is not the beginning of exactly one incident's id: "
+                "`keywatch incidents` lists them\n"
+            )
+            return MISSING
+        events = queries.evidence_events(client, incident.incident_id)
+        said = feedback_on(incident, verdict, word.reason, word.owner or user(), until, events)
+        (seq,) = asyncio.run(say(config, [said]))
+        effect = _wait(client, said, seq, word.wait_s)
+    if word.as_json:
+        return print_json({"feedback": said, "seq": seq, "applied": effect})
+    say_line(f"{incident.incident_id[:12]} of {incident.key_id} is {verdict}: {incident.text}")
+    say_line(f"  {effect.effect} (offset {effect.offset} of partition {effect.partition})" if effect else NOT_YET)
+    return 0
+
+
+NOT_YET: Final = (
+    "  said, not yet in effect: workers take it up within 10 s, with the next events of the key's partition (an idle "
+    "one has a tick each minute); `keywatch report` shows what it changed"
+)
+
+
+def _verdict(word: Word) -> Verdict:
+    if word.verdict not in ("expected", "malicious"):
+        raise ConfigError(f"unknown verdict '{word.verdict}'; there are expected and malicious")
+    if not word.reason.strip():
+        raise ConfigError("--reason is needed: the next one on call will ask why")
+    if word.verdict == "malicious" and word.until:
+        raise ConfigError("--until goes with expected only: what is malicious is never learned")
+    return "expected" if word.verdict == "expected" else "malicious"
+
+
+def feedback_on(
+    incident: Incident, verdict: Verdict, reason: str, owner: str, until: str, events: Sequence[Any]
+) -> Feedback:
+    """The whole message: who says what, and the values of the evidence."""
+    samples = [finding.sample for finding in incident.findings]
+    return Feedback(
+        incident_id=incident.incident_id, key_id=incident.key_id, verdict=verdict, reason=reason, owner=owner,
+        at=moments.text(moments.now()), opened_at=incident.opened_at, until=until, rule=incident.rule,
+        bits=incident.bits, detectors=tuple(sorted({finding.detector for finding in incident.findings})),
+        networks=tuple(sorted({sample.asn for sample in samples if sample.asn})),
+        countries=tuple(sorted({sample.country for sample in samples if sample.country})),
+        clients=tuple(sorted({sample.client for sample in samples if sample.client})),
+        operations=tuple(sorted({f"{each.method} {each.route}".strip() for each in samples if each.route})),
+        events=tuple(events),
+    )  # fmt: skip
+
+
+def _wait(client: Client, said: Feedback, seq: int, wait_s: float) -> queries.Applied | None:
+    until = time.monotonic() + wait_s
+    while True:
+        if found := queries.applied(client, control_id(said), seq):
+            return found[0]
+        if time.monotonic() >= until:
+            return None
+        time.sleep(POLL_S)
+
+
+# -- mutes ---------------------------------------------------------------------------------------------------------
+
+
+def mute(config: Config, scope: tuple[str, str, str], until: str, reason: str) -> int:
+    """Say that incidents of this (key, detector, owner) are not to be told. Raises ConfigError and others."""
+    said = mute_of(scope, moments.future(until, "--until", moments.now()), reason)
+    asyncio.run(say(config, [said]))
+    say_line(
+        f"muted {scope_words(said)} until {said.until}: in effect within 10 s and with the partition's next events"
+    )
+    return say_line("  what is withheld is judged and kept all the same: keywatch mutes, keywatch report")
+
+
+def mute_of(scope: tuple[str, str, str], until: str, reason: str) -> Mute:
+    """Raises ConfigError for a scope of everything, or of a detector that is none."""
+    key, detector, owner = scope
+    if not any(scope):
+        raise ConfigError("name a KEY, --detector or --owner to mute: everything at once is never muted")
+    if not reason.strip():
+        raise ConfigError("--reason is needed: whoever finds the mute will ask why")
+    _known_detector(detector)
+    return Mute(
+        key_id=key, detector=detector, owner=owner, until=until, reason=reason, owner_of_mute=user(),
+        at=moments.text(moments.now()),
+    )  # fmt: skip
+
+
+def _known_detector(name: str) -> None:
+    from detectors import DETECTORS
+
+    names = [detector.name for detector in DETECTORS]
+    if name and name not in names:
+        raise ConfigError(f"there is no detector '{name}'; there are {', '.join(names)}")
+
+
+def unmute(config: Config, scope: tuple[str, str, str]) -> int:
+    """Let a mute end now. Exit code 1 where there is none of this very scope."""
+    wanted = mute_of(scope, moments.text(moments.now()), "lifted")
+    known = asyncio.run(read_controls(config)).get(control_id(wanted))
+    now = moments.now()
+    if not isinstance(known, Mute) or micros(known.until) <= now.timestamp() * 1e6:
+        sys.stderr.write(f"keywatch: {scope_words(wanted)} is not muted: `keywatch mutes` lists what is\n")
+        return MISSING
+    asyncio.run(say(config, [msgspec.structs.replace(known, until=moments.text(now), at=moments.text(now))]))
+    return say_line(f"unmuted {scope_words(wanted)}: in effect within 10 s")
+
+
+def scope_words(said: Mute) -> str:
+    """In words: "key pk_1, what rests on spike alone"."""
+    parts = [f"key {said.key_id}" if said.key_id else "", f"keys of {said.owner}" if said.owner else ""]
+    parts.append(f"what rests on {said.detector} alone" if said.detector else "")
+    return ", ".join(part for part in parts if part)
+
+
+# -- planned events ------------------------------------------------------------------------------------------------
+
+
+def plan(config: Config, planned: Sequence[Planned]) -> int:
+    """Say what is planned, checked by `plans`. Raises Fatal and others."""
+    asyncio.run(say(config, list(planned)))
+    for each in planned:
+        say_line(f"planned {each.name}: {each.from_} to {each.to}, {plans.scope_words(each)}")
+    return say_line("  listed incidents of volume alone are withheld meanwhile; all else is told")
+
+
+def cancel(config: Config, name: str) -> int:
+    """Let a planned event end now. Exit code 1 where none of this name is to come or going on."""
+    known = asyncio.run(read_controls(config)).get(f"planned/{name}")
+    now = moments.now()
+    if not isinstance(known, Planned) or micros(known.to) <= now.timestamp() * 1e6:
+        sys.stderr.write(f"keywatch: nothing of the name {name!r} is planned: `keywatch mutes` lists what is\n")
+        return MISSING
+    asyncio.run(say(config, [msgspec.structs.replace(known, to=moments.text(now), at=moments.text(now))]))
+    return say_line(f"cancelled {name}")
+
+
+# -- what holds ----------------------------------------------------------------------------------------------------
+
+
+def print_mutes(config: Config, everything: bool, output: str) -> int:
+    """Mutes, exceptions and planned events that hold or are to come; `everything`: those that are over, too."""
+    rows = holding(asyncio.run(read_controls(config)), None if everything else moments.now().timestamp())
+    if output == "json":
+        return print_json(rows)
+    if not rows:
+        return say_line("nothing is muted, excepted or planned")
+    return show_table("not told", rows, HOLDS, WORDS)
+
+
+def holding(controls: Controls, now_s: float | None) -> list[dict[str, Any]]:
+    """One row each, by their end."""
+    rows = [row for _, control in controls.holding.values() if (row := _row(control)) is not None]
+    kept = [row for row in rows if now_s is None or micros(row["until"]) > now_s * 1e6]
+    return sorted(kept, key=lambda row: micros(row["until"]))
+
+
+def _row(control: Control) -> dict[str, Any] | None:
+    match control:
+        case Mute():
+            about, from_, until = scope_words(control), control.at, control.until
+        case Planned():
+            about, from_, until = f"{control.name}: {plans.scope_words(control)}", control.from_, control.to
+        case Feedback() if control.until and control.verdict == "expected":
+            about = (
+                f"key {control.key_id}, what rests on {', '.join(control.detectors)} as in {control.incident_id[:12]}"
+            )
+            from_, until = control.at, control.until
+        case _:
+            return None
+    kind = "exception" if isinstance(control, Feedback) else type(control).__name__.lower()
+    return {"kind": kind, "about": about, "from": from_, "until": until, "by": who(control), "reason": control.reason}
+
+
+HOLDS: Final[tuple[Shown, ...]] = (
+    ("kind", lambda row: str(row["kind"]), "left"),
+    ("until", lambda row: moments.of_us(micros(row["until"])), "left"),
+    ("by", lambda row: str(row["by"]), "left"),
+    ("what, and why", lambda row: f"{row['about']}: {row['reason']}", "left"),
+)
+WORDS: Final = 3
+"""The column of `HOLDS` that folds."""

@@ -1,0 +1,156 @@
+"""`keywatch learn`: what keys did before Keywatch came, from old logs or a range of a topic, into the workers' state.
+
+The history is judged by the very core of the worker, so that what an incident was under isn't learned; nothing of it is
+told: no incident, no row, no webhook. What is still open at its end is closed in silence, windows end there. The state
+goes to the pages topic as a worker's first checkpoint would, and workers go on in the requests topic at its start or
+end; events there that are older than the history's end are stored and counted, but not judged again.
+Only before the workers' first start: where state is already, nothing is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+import typer
+
+from pipeline.catalogue import load_file, read_catalogue
+from pipeline.checkpoint import Checkpoint, Directory
+from pipeline.config import Config
+from pipeline.control_topic import read_controls
+from pipeline.core import Sides
+from pipeline.errors import ConfigError, Fatal
+from pipeline.formats import FORMATS, Options, Refused
+from pipeline.geo.provider import open_geo
+from pipeline.history import ordered
+from pipeline.repartition import Holder
+from pipeline.runners import topic_range
+from pipeline.runners.import_state import write_state
+from pipeline.runners.parts import config_version
+from pipeline.runners.replay import SLICE_EVENTS, Replay
+from pipeline.sinks.group import refuse_members, set_offsets
+from pipeline.sinks.kafka import fetched_highwaters, log_starts, read_pages
+from pipeline.sinks.topics import ensure_topics
+from pipeline.state import Meta, Pool, State
+from pipeline.warm import warm_up
+
+AT: Final = ("start", "end")
+
+
+class LearnOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The command line. Paths or a topic, never both."""
+
+    paths: tuple[Path, ...] = ()
+    format: str = "native"
+    key_from: str = ""
+    keys: Path | None = None
+    topic: str = ""
+    from_: str = ""
+    to: str = ""
+    at: str = "start"
+
+
+def main(config: Config, options: LearnOptions) -> int:
+    """Judge the history, write the state; returns the exit code. Raises ConfigError, Fatal, Retry."""
+    _check(options)
+    asyncio.run(refuse_members(config.kafka, "learn"))
+    partitions = asyncio.run(ensure_topics(config))
+    asyncio.run(_refuse_state(config, partitions))
+    topic = topic_range.describe(config, config.topics.requests)
+    warm_up()
+    replay = _judged(config, options, partitions, topic.epoch)
+    offsets = asyncio.run(_edges(config, partitions, options.at))
+    keys = 0
+    for number, core in enumerate(replay.cores):
+        keys += len(core.state.slots)
+        holder = settled(core.state, offsets[number])
+        writer = Checkpoint(number, topic.epoch, 1, os.urandom(6).hex(), Directory(), partitions)
+        asyncio.run(write_state(config, writer, holder))
+    asyncio.run(set_offsets(config.kafka, config.topics.requests, offsets))
+    outcome = replay.outcome
+    typer.echo(
+        f"{outcome.events:,} events of {keys:,} keys learned, {sum(outcome.rejected.values()):,} rejected; "
+        f"{len(outcome.incidents):,} incidents of the past were left out of what is normal, and told nobody"
+    )
+    return 0
+
+
+def _check(options: LearnOptions) -> None:
+    if bool(options.paths) == bool(options.topic):
+        raise ConfigError("name files or folders to learn from, or a --topic: one of the two")
+    if options.format not in FORMATS:
+        raise ConfigError(f"unknown format '{options.format}'; known are {', '.join(sorted(FORMATS))}")
+    if options.at not in AT:
+        raise ConfigError(f"unknown --at '{options.at}'; there are start and end")
+
+
+async def _refuse_state(config: Config, partitions: int) -> None:
+    """Raises ConfigError where a worker has been: its state knows more than the history."""
+    pages = await read_pages(config.kafka, config.topics.pages, range(partitions))
+    if any(pages.values()):
+        raise ConfigError(
+            f"{config.topics.pages} holds state already: history is learned before the workers' first start. To begin "
+            "anew, stop them, delete that topic and learn again"
+        )
+
+
+def _judged(config: Config, options: LearnOptions, partitions: int, epoch: str) -> Replay:
+    catalogue = load_file(options.keys) if options.keys else asyncio.run(read_catalogue(config))
+    controls = asyncio.run(read_controls(config))
+    sides = Sides(catalogue, open_geo(config.geo), config_version(config), controls)
+    replay = Replay(config, sides, partitions, config.worker.partitioner, SLICE_EVENTS, epoch)
+    if options.topic:
+        topic = topic_range.describe(config, options.topic)
+        asyncio.run(_feed_topic(config, options, topic, replay))
+    else:
+        _feed_files(config, options, replay)
+    replay.finish()
+    if not replay.outcome.events:
+        raise Fatal("no record was an event: nothing was learned; `keywatch doctor --sample FILE` names a log's format")
+    return replay
+
+
+def _feed_files(config: Config, options: LearnOptions, replay: Replay) -> None:
+    lateness_us = round(config.worker.lateness_s * 1e6)
+    for record in ordered(options.paths, options.format, Options(key_field=options.key_from), lateness_us):
+        if isinstance(record, Refused):
+            replay.outcome.rejected[record.reason] += 1
+        else:
+            replay.feed(record)
+
+
+async def _feed_topic(config: Config, options: LearnOptions, topic: topic_range.Topic, replay: Replay) -> None:
+    async for batch in topic_range.read_range(config, topic, options.from_, options.to):
+        for record in batch:
+            replay.feed_keyed(record)
+
+
+async def _edges(config: Config, partitions: int, at: str) -> dict[int, int]:
+    topic, numbers = config.topics.requests, range(partitions)
+    if at == "start":
+        return await log_starts(config.kafka, topic, numbers)
+    return await fetched_highwaters(config.kafka, topic, numbers)
+
+
+def settled(state: State, next_offset: int) -> Holder:
+    """The state as a worker takes it over: nothing open, no window, and the live log's next offset.
+
+    Versions of side inputs are left empty: the worker adopts them, and writes that down, when it loads.
+    """
+    state.keys.data["fusion"]["open"] = 0
+    for slot in list(state.open):
+        state.set_incident(slot, None)
+    for name, head in (("minutes", "head_1m"), ("hours", "head_1h"), ("sources", "")):
+        pool: Pool = getattr(state, name)
+        pool.array.data[:] = np.zeros((), pool.array.dtype)
+        if head:
+            state.book.data[head] = 0
+    old = state.meta
+    state.meta = Meta(
+        next_offset=next_offset, watermark_us=old.watermark_us, heard=old.heard, heard_epoch=old.heard_epoch
+    )
+    return Holder(state)

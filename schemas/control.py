@@ -1,0 +1,109 @@
+"""Control v1: what people tell Keywatch, on the topic `api.control` (one partition, compacted, kept for 400 days).
+
+Three kinds in one topic, told apart by `type`: what an incident was (`feedback`), what shall not be told for a while
+(`mute`), what is planned (`planned`). The record's key is `control_id`: the newest of one id counts. Nothing is ever
+taken back by a tombstone: a mute that is lifted is the same mute with its end now, so that a replay of the topic
+knows from when to when it held. Times RFC 3339 with an offset; `until` "" is without end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from schemas.event import Event, KeyId
+
+VERSION: Final = 1
+MOST_EVENTS: Final = 32
+
+Text = Annotated[str, Meta(max_length=500)]
+Reason = Annotated[str, Meta(min_length=1, max_length=500)]
+Who = Annotated[str, Meta(max_length=128)]
+Time = Annotated[str, Meta(max_length=40, pattern=r"^(\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d))?$")]
+Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
+Verdict = Literal["expected", "malicious"]
+
+
+class Feedback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="feedback"):
+    """What an incident was. `events`: one request for each value of its evidence, which `expected` admits.
+
+    With `until`, what rests on these detectors alone, and on these values, is withheld until then: an exception.
+    """
+
+    incident_id: Hex32
+    key_id: KeyId
+    verdict: Verdict
+    reason: Reason
+    owner: Who  # of the exception; who gave the feedback where there is none
+    at: Time
+    opened_at: Time
+    until: Time = ""
+    rule: Text = ""
+    bits: float = 0.0
+    detectors: tuple[str, ...] = ()
+    networks: tuple[int, ...] = ()  # ASNs
+    countries: tuple[str, ...] = ()
+    clients: tuple[str, ...] = ()  # families of user agents
+    operations: tuple[str, ...] = ()  # "GET /v1/users/{id}"
+    events: Annotated[tuple[Event, ...], Meta(max_length=MOST_EVENTS)] = ()
+    v: Annotated[int, Meta(ge=1, le=1)] = VERSION
+
+
+class Mute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="mute"):
+    """Incidents of this key, and this owner, and resting on this detector alone are not told; "" is any."""
+
+    reason: Reason
+    owner_of_mute: Who
+    at: Time
+    until: Time
+    key_id: Annotated[str, Meta(max_length=128)] = ""
+    detector: Annotated[str, Meta(max_length=64)] = ""
+    owner: Who = ""
+    v: Annotated[int, Meta(ge=1, le=1)] = VERSION
+
+
+class Planned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="planned"):
+    """An event that is planned: while it lasts, listed incidents of volume alone are not told. () is any."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=128)]
+    from_: Time = msgspec.field(name="from")
+    to: Time
+    reason: Reason
+    at: Time
+    by: Who = ""
+    roles: tuple[str, ...] = ()
+    owners: tuple[str, ...] = ()
+    environments: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()  # of the request that opened the incident; a trailing * stands for anything
+    v: Annotated[int, Meta(ge=1, le=1)] = VERSION
+
+
+Control = Feedback | Mute | Planned
+
+
+def control_id(control: Control) -> str:
+    """The record's key: the same thing said again replaces what was said before."""
+    match control:
+        case Feedback():
+            return f"feedback/{control.incident_id}"
+        case Mute():
+            scope = "\0".join((control.key_id, control.detector, control.owner))
+            return f"mute/{hashlib.blake2b(scope.encode(), digest_size=8).hexdigest()}"
+        case Planned():
+            return f"planned/{control.name}"
+
+
+_decoder: Final[msgspec.json.Decoder[Control]] = msgspec.json.Decoder(Control)
+
+
+def decode(value: bytes) -> Control:
+    """Raises msgspec.MsgspecError for what is none."""
+    return _decoder.decode(value)
+
+
+def encode(control: Control) -> bytes:
+    """As it stands on the topic."""
+    return msgspec.json.encode(control)

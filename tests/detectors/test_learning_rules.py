@@ -1,0 +1,179 @@
+"""What an attacker who is patient can teach: the rules of learning that hold, whatever comes.
+
+Held by the detectors: nothing is learned before its visit has ended, nothing of a visit under an incident, a level
+never counts for more than four times a slow anchor, and the anchor of a grown key rises by half a percent in a day.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detectors import DETECTORS, fusion, request_level
+from detectors.detector import NET_HOSTING, NET_KNOWN
+from detectors.records import records
+from detectors.spike import STATE, Spike
+from tests.detectors.streams import DAY_US, HOUR_US, MINUTE_US, Array, Judge, blank, daily_visits, place
+
+PEER = 10.0
+DAY_H = 24
+LEARNED = {
+    "geography": ("network", "country", "networks", "countries"),
+    "novel_client": ("mixture", "clients"),
+    "novel_operation": ("mixture", "known"),
+    "spike": ("seen", "exposed", "profile", "anchor", "awake_h"),
+    "errors": (),
+}
+"""What of each detector's state is its forecast; the rest is pending, rings and the running visit."""
+
+
+def forecasts(key: Array) -> dict[str, bytes]:
+    """The learned part of a key's record."""
+    names = {d.name for d in DETECTORS}
+    return {
+        f"{name}.{each}": key[name][each].tobytes()
+        for name, fields in LEARNED.items() if name in names for each in fields if each in (key[name].dtype.names or ())
+    }  # fmt: skip
+
+
+def spike_of(level_h: float) -> Any:
+    """A key that has made so many requests in every hour of the last 30 days."""
+    state = records(np.zeros(1, STATE))[0]
+    learn(state, [level_h] * (30 * DAY_H))
+    return state
+
+
+def learn(state: Any, hours: list[float]) -> None:
+    """Hours of requests, each closed with the level that held then."""
+    config = Spike()
+    for n in hours:
+        hour = int(state["awake_h"])
+        level = request_level.level_of(state, PEER, config.anchor_cap)
+        factor = request_level.profile_factor(state, hour)
+        request_level.learn_hour(state, hour, float(n), level, factor, PEER, config.clip)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    level=st.sampled_from([0.5, 20.0, 3_000.0]),
+    days=st.lists(st.floats(0.0, 1e5), min_size=1, max_size=28),
+    data=st.data(),
+)
+def test_no_traffic_lifts_the_anchor_faster_than_its_gain_nor_the_level_above_four_anchors(
+    level: float, days: list[float], data: st.DataObject
+) -> None:
+    state = spike_of(level)
+    start, hour = float(state["anchor"]), int(state["awake_h"])
+    for multiple in days:
+        learn(state, [level * multiple * data.draw(st.sampled_from([0.0, 1.0, 3.0])) for _ in range(DAY_H)])
+        gains = np.maximum(1.0 - request_level.ANCHOR_KEEP, 1.0 / (1.0 + np.arange(hour, int(state["awake_h"])) + 1))
+        assert float(state["anchor"]) <= start * float(np.prod(1.0 + 0.5 * gains)) * (1 + 1e-4)
+        anchor = float(state["anchor"])
+        assert request_level.level_of(state, PEER, 4.0) <= max(1e-4, 4.0 * anchor) * (1 + 1e-6)
+
+
+def test_the_steepest_ramp_lifts_the_anchor_by_half_a_percent_a_day() -> None:
+    state = spike_of(100.0)
+    state["awake_h"] = 90 * DAY_H  # the gain of a grown key
+    start = float(state["anchor"])
+    for _ in range(28):
+        learn(state, [100.0 * 1_000.0] * DAY_H)
+    grown = float(state["anchor"]) / start
+    assert 1.05 < grown < 1.005**28 * 1.02, "28 days: the design's cap is 2"
+
+
+def attack(at_us: int, calls: int, which: int, spacing_us: int) -> Array:
+    events = blank(calls)
+    events["ts_us"] = at_us + np.arange(calls) * spacing_us
+    place(events, which)
+    events["net_flags"] = NET_KNOWN | NET_HOSTING
+    events["address"] = (90 + which) << 40
+    events["client"] = 60 + which
+    events["route"] = 500 + np.arange(calls) % 20
+    events["request"] = 1_000_000 + at_us % 1_000_003 * 1_000 + np.arange(calls)
+    return events
+
+
+@settings(max_examples=12, deadline=None)
+@given(calls=st.integers(1, 60), which=st.integers(1, 3), spacing_s=st.sampled_from([0, 1, 30]), cut=st.integers(0, 60))
+def test_nothing_is_learned_while_its_visit_goes_on(calls: int, which: int, spacing_s: int, cut: int) -> None:
+    """So what came just before an incident opens is withheld with it, as far as the visit reaches back."""
+    judge = Judge(1)
+    life = daily_visits(20)
+    judge.feed(life)
+    stolen = attack(int(life["ts_us"][-1]) + 6 * HOUR_US, calls, which, spacing_s * 1_000_000)
+    judge.feed(stolen[:1])  # ends the owner's visit, which is learned now
+    before = forecasts(judge.keys[0])
+    judge.feed(stolen[1 : 1 + cut])
+    judge.feed(stolen[1 + cut :])
+    assert forecasts(judge.keys[0]) == before
+
+
+@settings(max_examples=12, deadline=None)
+@given(visits=st.integers(1, 6), which=st.integers(1, 3), gap_min=st.sampled_from([31, 45, 59]))
+def test_nothing_of_a_visit_under_an_incident_is_ever_learned(visits: int, which: int, gap_min: int) -> None:
+    judge = Judge(1, listed_days=1.0)
+    life = daily_visits(30)
+    judge.feed(life)
+    start = int(life["ts_us"][-1]) + 6 * HOUR_US
+    first = attack(start, 40, which, 1_000_000)
+    judge.feed(first[:1])
+    before = forecasts(judge.keys[0])
+    judge.feed(first[1:])
+    if judge.keys["fusion"]["open"][0] == 0:
+        return  # it opened nothing: its visit may be learned
+    for visit in range(1, visits):
+        judge.feed(attack(start + visit * gap_min * MINUTE_US, 20, which, 1_000_000))
+        if judge.keys["fusion"]["open"][0] == 0:
+            return
+    owner = daily_visits(1, per_day=1)
+    owner["ts_us"] += start - int(owner["ts_us"][0]) + (visits - 1) * gap_min * MINUTE_US + 40 * MINUTE_US
+    judge.feed(owner[:1])  # ends the last visit
+    assert forecasts(judge.keys[0]) == before
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    series_days=st.floats(0.1, 30.0), severity=st.integers(0, 2), started=st.booleans(),
+)  # fmt: skip
+def test_adoption_waits_for_seven_days_and_never_takes_page_grade(
+    series_days: float, severity: int, started: bool
+) -> None:
+    state = records(np.zeros(1, fusion.fusion_dtype(1)))[0]
+    now = 400 * DAY_US
+    state["series_us"] = int(now - series_days * DAY_US) if started else 0
+    state["series_severity"] = severity
+    assert fusion.adopts(state, now) == (started and severity == 0 and now - int(state["series_us"]) >= 7 * DAY_US)
+
+
+def test_an_adoption_is_marked_on_the_incidents_that_follow_it() -> None:
+    moved = daily_visits(12, per_day=1)
+    moved["ts_us"] += 60 * DAY_US
+    moved["request"] += 1_000_000
+    place(moved, 2)
+    moved["address"], moved["client"] = 99, 77
+    judge = Judge(1, listed_days=20.0, page_days=1e15)
+    judge.feed(daily_visits(60, per_day=1))
+    judge.feed(moved)
+    days = [(row["at_us"] - int(moved["ts_us"][0])) / DAY_US for row in judge.changed]
+    marks = [row["adopted"] for row in judge.changed]
+    assert 0 in marks and 1 in marks
+    assert all(day >= 7 for day, mark in zip(days, marks, strict=True) if mark)
+    assert all(day < 7 for day, mark in zip(days, marks, strict=True) if not mark)
+
+
+def test_a_simulated_detector_weighs_nothing_but_tells() -> None:
+    from detectors import fuse
+
+    quiet = fuse.compile_pass(DETECTORS, {detector.name for detector in DETECTORS})
+    judge = Judge(1)
+    life = daily_visits(30)
+    stolen = attack(int(life["ts_us"][-1]) + 6 * HOUR_US, 40, 2, 1_000_000)
+    events = np.concatenate([life, stolen])
+    found, changed = np.zeros(4096, fuse.FOUND), np.zeros(4096, fuse.CHANGED)
+    end, n_found, n_changed = quiet(judge.keys, judge.shared, events, 0, judge.configs, judge.settings, found, changed)
+    assert (end, n_changed) == (len(events), 0)
+    assert n_found > 0

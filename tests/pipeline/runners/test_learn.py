@@ -1,0 +1,61 @@
+"""History becomes state and nothing else: nothing open, no window, no versions; live events go on from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.config import Config
+from pipeline.core import Sides
+from pipeline.errors import ConfigError
+from pipeline.runners.learn import LearnOptions, main, settled
+from tests.pipeline.log_of_requests import GEO, Outcome, catalogue, core, log, slices
+from tests.pipeline.test_flow import restored, run
+
+RECORDS = log(1)
+
+
+def test_what_is_open_at_the_end_of_history_is_closed_in_silence() -> None:
+    judge = core()
+    whole, _ = run(slices(RECORDS, []))
+    at = next(x.offset for x in whole.incidents.values() if x.change == "opened") + 1
+    judge.process(slices(RECORDS[:at], [])[0])
+    assert judge.state.open and (judge.state.minutes.rows["live"] == 1).any()
+    settled(judge.state, 7)
+    state = judge.state
+    assert not state.open and not state.incidents.rows
+    assert not state.keys.data["fusion"]["open"].any()
+    assert not any((getattr(state, name).rows["live"] == 1).any() for name in ("minutes", "hours", "sources"))
+    assert not np.any(state.book.data["head_1m"]) and not np.any(state.book.data["head_1h"])
+    assert (state.meta.next_offset, state.meta.catalogue, state.meta.adopted) == (7, "", {})
+    assert state.meta.watermark_us > 0
+
+
+def test_a_worker_that_loads_learned_state_adopts_its_side_inputs_at_the_live_logs_first_offset() -> None:
+    judge = core()
+    judge.process(slices(RECORDS[:900], [])[0])
+    settled(judge.state, 40)
+    live = restored(judge)
+    rows = live.adopt(Sides(catalogue(), GEO, "c1"))
+    assert set(rows["adoptions"]["input"]) == {"catalogue", "geo", "config"}
+    assert set(rows["adoptions"]["offset"]) == {40}
+    outcome = Outcome()
+    outcome.take(live.process(slices(RECORDS[900:], [], 40)[0]))
+    known = {x.key_id: x.seen_days for x in outcome.incidents.values()}
+    assert known["pk_1"] > 1, "known since its first use in history"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (LearnOptions(), "name files or folders to learn from, or a --topic"),
+        (LearnOptions(paths=(Path("x"),), topic="t"), "one of the two"),
+        (LearnOptions(paths=(Path("x"),), format="xml"), "known are"),
+        (LearnOptions(paths=(Path("x"),), at="middle"), "there are start and end"),
+    ],
+)
+def test_a_wrong_use_says_what_to_do(options: LearnOptions, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        main(Config(), options)
