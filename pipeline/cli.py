@@ -72,19 +72,27 @@ def options(
 @app.command()
 @guarded
 def worker(
-    config: ConfigFile = None, runner: Annotated[str, typer.Option(help="faust, or plain (aiokafka alone).")] = "faust"
+    config: ConfigFile = None,
+    runner: Annotated[str, typer.Option(help="faust, or plain (aiokafka alone).")] = "faust",
+    topology: Annotated[
+        str,
+        typer.Option(help="keys (the requests), sources (one source, many keys), lifecycle (what is done to keys)."),
+    ] = "keys",
 ) -> int:
-    """Judge every event of the requests topic, until stopped."""
+    """Judge every event of the requests topic, until stopped; or what another topology reads."""
+    from pipeline.runners import topology as topologies
+
     if runner not in ("faust", "plain"):
         raise ConfigError(f"unknown runner '{runner}'; there are faust and plain")
-    settings = _load(config)
+    topologies.check(topology)
+    settings, parts = topologies.settings_of(_load(config), topology), topologies.parts_of(topology)
     if runner == "faust":
         from pipeline.runners import worker as faust_worker
 
-        return faust_worker.main(settings)
+        return faust_worker.main(settings, parts)
     from pipeline.runners import plain
 
-    return plain.main(settings)
+    return plain.main(settings, parts)
 
 
 @app.command()

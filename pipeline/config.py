@@ -70,6 +70,10 @@ class Topics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     decisions: Name = "api.decisions"
     responses: Name = "api.responses"
     pages: Name = "keywatch.pages"  # the changelog of state; same partition count as `requests`
+    sightings: Name = "api.sightings"  # by network: what the workers of `requests` tell `--topology sources`
+    key_events: Name = "api.key_events"  # by key: what is done to keys, for `--topology lifecycle`
+    sources_pages: Name = "keywatch.sources"  # state of these two, as `pages`
+    lifecycle_pages: Name = "keywatch.lifecycle"
 
 
 class ClickHouse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,6 +100,9 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         "murmur2"  # murmur2 (Java, librdkafka *_random) | crc32 (librdkafka's default)
     )
     ticks: bool = True
+    tell: bool = True  # write to topics.sightings and topics.key_events what the other topologies need
+    sources_metrics_port: Port = 9467
+    lifecycle_metrics_port: Port = 9468
     max_reject_ratio: Annotated[float, Meta(gt=0, le=1)] = (
         0.5  # of the last 10,000 records of a partition: above it the worker stops
     )

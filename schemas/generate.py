@@ -10,8 +10,10 @@ import msgspec
 from schemas.event import Event
 from schemas.incident import Incident
 from schemas.key import Key
+from schemas.key_event import KeyEvent
 from schemas.reasons import Rejected
 from schemas.response import Response
+from schemas.sighting import Beats, Break, Sighting
 
 TYPES: Final[dict[str, Any]] = {
     "event": Event,
@@ -19,6 +21,10 @@ TYPES: Final[dict[str, Any]] = {
     "incident": Incident,
     "response": Response,
     "rejected": Rejected,
+    "key_event": KeyEvent,
+    "sighting": Sighting,
+    "beats": Beats,
+    "break": Break,
 }
 """Name of a message -> its type: what goes over a topic, and nothing else."""
 
