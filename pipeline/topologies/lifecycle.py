@@ -53,9 +53,9 @@ SIGNS: Final[dict[str, tuple[float, str]]] = {
     "used_hidden": (0.15, "through a network that hosts or hides"),
     "shown_then_new": (0.05, "used from a network new to it within the hour after it was shown"),
     "widened_then_bulk": (0.03, "read in bulk within a day after it was given more scopes"),
-    "departed_then_new": (0.03, "used from a network new to it after its owner had departed"),
+    "departed_then_new": (0.01, "used from a network new to it after its owner had departed"),
 }
-"""Name -> how many of a hundred occasions show it before anything is learned, and its words."""
+"""Name -> the share of occasions that show it, before anything is learned; and its words."""
 
 
 class Life(msgspec.Struct):
@@ -192,6 +192,7 @@ class LifecycleJudge:
             if life.shown_us:
                 by = f"({life.shown_by}; {_where(place)})" if life.shown_by else f"({_where(place)})"
                 self._sign(life, seen, "shown_then_new", 0 <= now - life.shown_us <= HOUR_US, by)
+                self._sign(life, seen, "used_hidden", place.flags & ELSEWHERE != 0, "")
                 life.shown_us = 0
             if life.departed_us:
                 self._sign(life, seen, "departed_then_new", now > life.departed_us, f"({_where(place)})")
