@@ -47,8 +47,8 @@ Array = np.ndarray[Any, Any]
 REFUSALS_AN_HOUR: Final = 64
 HOUR_US: Final = 3_600_000_000
 DAY_US: Final = 24 * HOUR_US
-YOUNG_US: Final = HOUR_US
-"""Of a key's first hour nothing is new, since nothing is known."""
+YOUNG_US: Final = DAY_US
+"""Of a key's first day nothing is new, since nothing is known."""
 ELSEWHERE: Final = NET_HOSTING | NET_PROXY | NET_ANYCAST
 BULK_BITS: Final = 8.0
 USED: Final = 1
@@ -182,16 +182,17 @@ def tell(batch: Batch, marks: Marks, keys: Any, keep: Array, first_us: Array, pr
            for k in range(0, len(beats), 1000)]  # fmt: skip
     for i, kind in pairs:
         if kind in KINDS:
-            out += _sighted(batch, i, kind)
+            out += _sighted(batch, i, kind, int(first_us[i]))
     return out
 
 
-def _sighted(batch: Batch, i: int, kind: int) -> list[Message]:
+def _sighted(batch: Batch, i: int, kind: int, first_us: int) -> list[Message]:
     place, declared, told = batch.places[i], batch.declared[i], batch.fields
     seen = Sighting(
         key_id=told.key_id[i], ts_us=told.ts_us[i], kind=KINDS[kind], prefix=place.prefix, client_ip=place.text,
         asn=place.asn, network=place.network[:256], country=place.country, elsewhere=place.flags & ELSEWHERE != 0,
         owner=declared.owner if declared else "", client=batch.clients[i][:128],
+        known_days=max(0, told.ts_us[i] - first_us) // DAY_US if first_us else 0,
     )  # fmt: skip
     out = [Message("sightings", source_of(place.asn, place.prefix).encode(), _json.encode(seen))]
     if kind != REFUSED:

@@ -19,7 +19,7 @@ FLEET: Final = "fleet"
 """Key of what concerns all keys."""
 
 Kind = Literal["used", "first", "refused"]
-"""used: the caller held the key; first: as well, in the key's first hour; refused: it named the key and was refused."""
+"""used: the caller held the key; first: as well, in the key's first day; refused: it named the key and was refused."""
 
 
 class Sighting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="what", tag="sighting"):
@@ -36,6 +36,7 @@ class Sighting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     elsewhere: bool = False  # the network hosts servers or hides its users
     owner: Annotated[str, Meta(max_length=128)] = ""  # as declared; "" is not known
     client: Annotated[str, Meta(max_length=128)] = ""  # family of the user agent
+    known_days: Annotated[int, Meta(ge=0)] = 0  # since the key's first request
     v: Annotated[int, Meta(ge=1, le=1)] = VERSION
 
 

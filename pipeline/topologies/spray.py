@@ -41,9 +41,8 @@ SHIPPED_WHOLE: Final = (0.3, 0.8)  # of a network
 SHIPPED_REFUSED: Final = 0.3
 STRAGGLERS_US: Final = 600_000_000
 """Partitions tell at their own pace: what is older than a window by less belongs to it if it is not known."""
-WARM_UP_US: Final = 24 * HOUR_US
-"""At first every network is new to every key: nothing is told of prefixes for a day, of whole networks for a week."""
-WARM_UP_WHOLE_US: Final = 7 * 24 * HOUR_US
+KNOWN_DAYS: Final = 7
+"""At first every network is new to every key: a key counts a day after its first request, of a whole network a week."""
 ADOPTED_US: Final = 7 * 24 * HOUR_US
 LISTED_BITS: Final = 13.0
 PAGED_BITS: Final = 18.0
@@ -69,13 +68,21 @@ class Window(msgspec.Struct):
     prefixes: dict[str, int] = {}  # prefix -> keys that came by it
     carried: dict[str, int] = {}  # keys of the last minutes of the window before
     times: dict[str, int] = {}  # key id -> when it was used
+    young: dict[str, int] = {}  # keys of `used` that are not known for long enough
     first_id: str = ""
     accused: bool = False
 
     def owners(self) -> int:
         """Unrelated owners; of keys that nobody declared two count as one."""
-        named = {owner for owner in self.used.values() if owner}
-        return len(named) + sum(1 for owner in self.used.values() if not owner) // 2
+        return _owners(list(self.used.values()))
+
+    def accused_of(self) -> list[str]:
+        """The keys that say something: young ones only teach what is usual."""
+        return [key for key in self.used if key not in self.young]
+
+    def strange_owners(self) -> int:
+        """Owners of those."""
+        return _owners([self.used[key] for key in self.accused_of()])
 
 
 class Scope(msgspec.Struct):
@@ -103,7 +110,6 @@ class Shared(msgspec.Struct):
 
     prefixes: list[Law] = msgspec.field(default_factory=lambda: [Law(), Law()])
     whole: list[Law] = msgspec.field(default_factory=lambda: [Law(), Law()])
-    first_us: int = 0
 
 
 class Spray:
@@ -118,9 +124,8 @@ class Spray:
     def see(self, seen: Sighting, offset: int, out: list[Incident]) -> None:
         """One sighting, whether or not it was seen before."""
         name = source_of(seen.asn, seen.prefix)
-        if not name or seen.kind == "first":
+        if not name:
             return
-        self.shared.first_us = self.shared.first_us or seen.ts_us
         network = self.register.get(name) or self.register.add(name, Network(Scope(), first_us=seen.ts_us))
         network.last_us = max(network.last_us, seen.ts_us)
         self.register.touch(name)
@@ -128,8 +133,8 @@ class Spray:
         for span in range(len(SPANS_US)):
             means = self._means(network, prefix, span)
             self._turn(network, prefix, seen, span, means)
-            fresh = _enter(prefix.windows[span], seen)
-            if _enter(network.whole.windows[span], seen) or fresh:
+            fresh = _enter(prefix.windows[span], seen, young=seen.kind == "first")
+            if _enter(network.whole.windows[span], seen, young=seen.known_days < KNOWN_DAYS) or fresh:
                 self._judge(name, network, prefix, seen, span, means, offset, out)
 
     def _prefix(self, network: Network, seen: Sighting) -> Scope:
@@ -179,16 +184,14 @@ class Spray:
     ) -> None:  # fmt: skip
         window, whole = prefix.windows[span], network.whole.windows[span]
         assert window is not None and whole is not None
-        bonus, known_us = ELSEWHERE_BITS if seen.elsewhere else 0.0, seen.ts_us - self.shared.first_us
-        if known_us < WARM_UP_US:
-            return None
-        if (bits := surprise_bits(window.owners() - 1, means[0])) and bits + bonus >= LISTED_BITS:
+        bonus = ELSEWHERE_BITS if seen.elsewhere else 0.0
+        if (bits := surprise_bits(window.strange_owners() - 1, means[0])) and bits + bonus >= LISTED_BITS:
             prefix.accused_us = prefix.accused_us or seen.ts_us
             return self._accuse(f"source:{seen.prefix}", window, seen, span, bits + bonus, means[0], offset, out)
         if span == 0 and len(window.refused) >= GUESSED_KEYS:
             self._guessed(window, prefix, seen, offset, out)
         spread = 2 * max(whole.prefixes.values(), default=0) < len(whole.used)  # else it is that prefix's business
-        bits = surprise_bits(whole.owners() - 1, means[1]) if spread and known_us >= WARM_UP_WHOLE_US else 0.0
+        bits = surprise_bits(whole.strange_owners() - 1, means[1]) if spread else 0.0
         if bits + bonus >= LISTED_BITS:
             network.whole.accused_us = network.whole.accused_us or seen.ts_us
             if len(whole.prefixes) < OWN_ADDRESSES * len(whole.used) or seen.elsewhere:
@@ -201,19 +204,19 @@ class Spray:
         offset: int, out: list[Incident],
     ) -> None:  # fmt: skip
         window.accused = True
-        owners, keys = window.owners(), len(window.used)
+        owners, keys = window.strange_owners(), window.accused_of()
         certain = bits >= CERTAIN_BITS and owners >= CERTAIN_OWNERS and seen.elsewhere
         severity: Severity = "critical" if certain else "high" if bits >= PAGED_BITS else "medium"
         rung: Rung = "deny" if certain else "flag"
         tried = f" It was refused for {_count(window.refused)} others." if window.refused else ""
         place = f" over {len(window.prefixes)} prefixes" if subject == f"source:{source_of(seen.asn, '')}" else ""
         text = (
-            f"{_place(subject, seen)}: {keys} valid keys of {owners} unrelated owners came from there{place} in "
+            f"{_place(subject, seen)}: {len(keys)} valid keys of {owners} unrelated owners came from there{place} in "
             f"{SPAN_WORDS[span]}, none of them ever before, where 1 [1-{upper(mean):.0f}] is usual: "
-            f"{_named(list(window.used))}.{tried}"
+            f"{_named(keys)}.{tried}"
         )
         finding = _finding("spray", bits, seen, owners, mean, "owners", text, authenticated=True)
-        self._tell(subject, "spray", window, seen, severity, rung, text, finding, list(window.used), offset, out)
+        self._tell(subject, "spray", window, seen, severity, rung, text, finding, keys, offset, out)
 
     def _guessed(self, window: Window, prefix: Scope, seen: Sighting, offset: int, out: list[Incident]) -> None:
         mean = prefix.refused.mean(SHIPPED_REFUSED, OWN_WEIGHT)
@@ -221,7 +224,7 @@ class Spray:
         if bits < LISTED_BITS:
             return
         window.accused = True
-        held = [key for key in window.used if key in window.refused] or list(window.used)
+        held = window.accused_of()
         then = f", and used {len(held)} that it holds: {_named(held)}" if held else ""
         text = (
             f"{_place(f'source:{seen.prefix}', seen)}: named {_count(window.refused)} keys in an hour and was refused, "
@@ -238,14 +241,15 @@ class Spray:
         offset: int, out: list[Incident],
     ) -> None:  # fmt: skip
         window.accused = True
+        keys = window.accused_of()
         text = (
-            f"{_place(f'fleet:{name}', seen)}: {len(window.used)} keys of {window.owners()} owners came from this "
+            f"{_place(f'fleet:{name}', seen)}: {len(keys)} keys of {window.strange_owners()} owners came from this "
             f"network for the first time in {SPAN_WORDS[span]}, each from an address of its own: a carrier's new "
-            f"network, or a geo database with other names; not a theft by one source. {_named(list(window.used))}."
+            f"network, or a geo database with other names; not a theft by one source. {_named(keys)}."
         )
-        finding = _finding("spray", bits, seen, window.owners(), mean, "owners", text, authenticated=True)
+        finding = _finding("spray", bits, seen, window.strange_owners(), mean, "owners", text, authenticated=True)
         self._tell(
-            f"fleet:{name}", "outbreak", window, seen, "medium", "observe", text, finding, list(window.used),
+            f"fleet:{name}", "outbreak", window, seen, "medium", "observe", text, finding, keys,
             offset, out,
         )  # fmt: skip
 
@@ -267,7 +271,12 @@ def _is_learned(scope: Scope, window: Window, now_us: int) -> bool:
     return not window.accused or now_us - scope.accused_us >= ADOPTED_US
 
 
-def _enter(window: Window | None, seen: Sighting) -> bool:
+def _owners(owners: list[str]) -> int:
+    named = {owner for owner in owners if owner}
+    return len(named) + sum(1 for owner in owners if not owner) // 2
+
+
+def _enter(window: Window | None, seen: Sighting, *, young: bool) -> bool:
     """Take a sighting into a window; False where that changes nothing."""
     if window is None or seen.ts_us < window.start_us - STRAGGLERS_US:
         return False
@@ -282,6 +291,8 @@ def _enter(window: Window | None, seen: Sighting) -> bool:
         return False
     window.used[seen.key_id] = seen.owner
     window.times[seen.key_id] = seen.ts_us
+    if young:
+        window.young[seen.key_id] = seen.ts_us
     window.prefixes[seen.prefix] = window.prefixes.get(seen.prefix, 0) + 1
     return True
 
@@ -292,7 +303,7 @@ def _begun(before: Window | None, seen: Sighting) -> Window:
     if before is not None:
         times = {**before.refused, **before.times}
         carried = {key: at for key, at in times.items() if at >= seen.ts_us - 2 * STRAGGLERS_US}
-    return Window(seen.ts_us, {}, {}, {}, carried, {}, f"{seen.key_id}\0{seen.kind}")
+    return Window(seen.ts_us, carried=carried, first_id=f"{seen.key_id}\0{seen.kind}")
 
 
 def _finding(

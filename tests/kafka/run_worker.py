@@ -1,8 +1,8 @@
 """A worker process for the tests: the counting core (or the real one), rows into a file. Settings by environment.
 
 KW_BROKERS, KW_FOLDER (rows.jsonl is written there), KW_RUNNER faust|plain, KW_PREFIX (of topics and group),
-KW_CORE counting|real, KW_SETTINGS (JSON of further worker settings), KW_CLICKHOUSE (JSON of `ClickHouse`: rows go there
-instead), KW_CLOCK_S (so many seconds are added to the process' wall clock).
+KW_CORE counting|real|sources|lifecycle, KW_SETTINGS (JSON of further worker settings), KW_CLICKHOUSE (JSON of
+`ClickHouse`: rows go there instead), KW_CLOCK_S (so many seconds are added to the process' wall clock).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pipeline.column import Columns, plain
 from pipeline.config import ClickHouse, Config, Kafka, Topics, Worker
 from pipeline.core import Sides
 from pipeline.runners.parts import Parts
+from pipeline.runners.topology import TOPOLOGIES, open_core_of, settings_of
 from pipeline.warm import warm_up
 from tests.pipeline.counting_core import SIDES, open_core
 
@@ -57,6 +58,8 @@ def parts(folder: Path, core: str) -> Parts:
     """The counting core and one file, or the real core, its catalogue of one key, and a file per table."""
     if os.environ.get("KW_CLICKHOUSE"):
         return clickhouse_parts(msgspec.json.decode(os.environ["KW_CLICKHOUSE"]))
+    if core in TOPOLOGIES:
+        return topology_parts(folder, core)
     if core == "counting":
         return Parts(open_core, lambda config: JsonLinesSink(folder / "rows.jsonl"), _sides, lambda: None)
     from pipeline import flow
@@ -67,6 +70,17 @@ def parts(folder: Path, core: str) -> Parts:
         return Sides(catalogue(), GEO, "test")
 
     return Parts(flow.open_core, lambda config: FileSink(folder / "rows"), real_sides, warm_up)
+
+
+def topology_parts(folder: Path, topology: str) -> Parts:
+    """Another topology's core, and a file per table."""
+    from pipeline.sinks.clickhouse import FileSink
+    from tests.pipeline.log_of_requests import GEO, Declared
+
+    async def sides(config: Config) -> Sides:
+        return Sides(Declared(), GEO, "")
+
+    return Parts(open_core_of(topology), lambda config: FileSink(folder / "rows"), sides, lambda: None)
 
 
 def clickhouse_parts(settings: dict[str, Any]) -> Parts:
@@ -90,7 +104,8 @@ def shift_clock(seconds: float) -> None:
 def config_of(brokers: str, prefix: str, settings: dict[str, Any]) -> Config:
     """Short timeouts, any metrics port, topics and group with the test's prefix, as many replicas as brokers."""
     names = {field.name: f"{prefix}.{field.name}" for field in msgspec.structs.fields(Topics)}
-    worker: dict[str, Any] = {"metrics_port": 0, "checkpoint_s": 0.3, "slice_events": 50, "stop_s": 10.0}
+    ports = {"metrics_port": 0, "sources_metrics_port": 0, "lifecycle_metrics_port": 0}
+    worker: dict[str, Any] = {**ports, "checkpoint_s": 0.3, "slice_events": 50, "stop_s": 10.0}
     kafka = Kafka(
         brokers=brokers, group=prefix, session_timeout_s=4.0, heartbeat_s=0.4, rebalance_timeout_s=6.0, partitions=4,
         replication=len(brokers.split(",")),
@@ -111,7 +126,9 @@ def main() -> int:
     else:
         from pipeline.runners.worker import main as run
     config = config_of(os.environ["KW_BROKERS"], os.environ["KW_PREFIX"], json.loads(os.environ["KW_SETTINGS"]))
-    return run(config, parts(Path(os.environ["KW_FOLDER"]), os.environ["KW_CORE"]))
+    core = os.environ["KW_CORE"]
+    config = settings_of(config, core if core in TOPOLOGIES else "keys")
+    return run(config, parts(Path(os.environ["KW_FOLDER"]), core))
 
 
 def _dump(*_: object) -> None:

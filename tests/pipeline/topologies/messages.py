@@ -89,7 +89,8 @@ def sighting(key: str, ts_us: int, kind: str = "used", address: int = 7, asn: in
     return msgspec.convert(
         {
             "what": "sighting", "key_id": key, "ts_us": ts_us, "kind": kind, "asn": asn,
-            "prefix": f"198.51.{address}.0/24", "client_ip": f"198.51.{address}.9", "country": "RO", **more,
+            "prefix": f"198.51.{address}.0/24", "client_ip": f"198.51.{address}.9", "country": "RO",
+            "known_days": 30, **more,
         },
         Sighting,
     )  # fmt: skip
