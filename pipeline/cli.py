@@ -47,7 +47,7 @@ def _output(name: str) -> str:
     return name
 
 
-SERVICES = frozenset({"worker", "respond", "intake"})
+SERVICES = frozenset({"worker", "respond", "intake", "plugin"})
 """Commands that run on and log what they do; the others say on stdout what they found, and log errors only."""
 
 
@@ -124,6 +124,15 @@ def intake(
         settings = msgspec.structs.replace(settings, intake=msgspec.structs.replace(settings.intake, format=format))
     chosen = source or ("files" if paths else "topic")
     asyncio.run(run(settings, {"topic": "kafka"}.get(chosen, chosen), tuple(paths or ())))
+
+
+@app.command()
+@guarded
+def plugin(config: ConfigFile = None) -> int:
+    """A River anomaly model over each key's minutes in ClickHouse, until stopped: findings, no incidents by default."""
+    from pipeline.plugin import follow
+
+    return follow.main(_load(config))
 
 
 @app.command()

@@ -173,6 +173,17 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     page: Annotated[float, Meta(gt=0, le=100_000)] = 10.0
 
 
+class Plugin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`keywatch plugin`: a River anomaly model over each key's minutes, off the hot path."""
+
+    model: str = ""  # a class of River; "" is river.anomaly.HalfSpaceTrees
+    options: dict[str, float | int | bool | str] = {}  # its arguments
+    finding_bits: Annotated[float, Meta(gt=0, le=64)] = 12.0
+    incidents: bool = False  # may it open incidents by itself?
+    learn_days: Annotated[float, Meta(ge=0, le=90)] = 7.0
+    poll_s: Seconds = 15.0
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kafka: Kafka = Kafka()
     topics: Topics = Topics()
@@ -182,6 +193,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     respond: Respond = Respond()
     intake: Intake = Intake()
     budget: Budget = Budget()
+    plugin: Plugin = Plugin()
     detectors: dict[str, dict[str, float | int | bool]] = {}
 
 

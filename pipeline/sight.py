@@ -38,7 +38,7 @@ from pipeline.columns import micros
 from pipeline.core import Message
 from pipeline.decide import Decisions
 from pipeline.marks import COUNTERS, MARKS, Marks
-from schemas.incident import Incident
+from schemas.incident import Finding, Incident
 from schemas.key_event import KeyEvent
 from schemas.sighting import FLEET, Beat, Beats, Break, Kind, Sighting, source_of
 
@@ -205,16 +205,27 @@ def _key_event(event: KeyEvent) -> Message:
 
 
 def tell_decisions(decided: Decisions) -> list[Message]:
-    """What the fleet should know of a slice's incidents, and a key's life of its bulk reads."""
+    """What the fleet should know of a slice's incidents and errors, and a key's life of its bulk reads."""
     opened = [incident for incident in decided.incidents if incident.change == "opened"]
     out = [Message("sightings", FLEET.encode(), _json.encode(_break(incident))) for incident in opened]
     for key_id, finding in zip(decided.keys, decided.findings, strict=True):
+        if finding.family == "outcome":
+            out.append(Message("sightings", FLEET.encode(), _json.encode(_odd(key_id, finding))))
         if finding.family == "volume" and finding.bits >= BULK_BITS:
             out.append(_key_event(KeyEvent(
                 key_id=key_id, ts_us=micros(finding.at), kind="bulk", client_ip=finding.sample.client_ip,
                 bits=finding.bits,
             )))  # fmt: skip
     return out
+
+
+def _odd(key_id: str, finding: Finding) -> Break:
+    """Errors alone open few incidents, and in an outage many keys have them."""
+    best = finding.sample
+    return Break(
+        key_id=key_id, ts_us=micros(finding.at), incident_id="", detectors=(finding.detector,),
+        route=f"{best.method} {best.route}".strip()[:300], status=best.status, asn=best.asn,
+    )  # fmt: skip
 
 
 def _break(incident: Incident) -> Break:

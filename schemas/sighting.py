@@ -55,11 +55,11 @@ class Beats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_f
 
 
 class Break(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="what", tag="break"):
-    """An incident was opened for a key: how it came about, for the question whether many have the same cause."""
+    """A key has an incident, or errors that are odd: how it came about, to see whether many have the same cause."""
 
     key_id: KeyId
     ts_us: TimeUs
-    incident_id: Annotated[str, Meta(max_length=64)]
+    incident_id: Annotated[str, Meta(max_length=64)]  # "" of a finding
     detectors: tuple[str, ...]  # the one with the most bits first
     route: Annotated[str, Meta(max_length=300)] = ""  # method and route of the request that opened it
     status: Annotated[int, Meta(ge=0, le=599)] = 0

@@ -1,10 +1,10 @@
-"""Outbreak: incidents of many keys at once that have one cause.
+"""Outbreak: incidents, or odd errors, of many keys at once that have one cause.
 
-Detects: within a quarter of an hour the incidents of five keys and more share what brought them about (the same
-detector on the same route and status, in the same network, or just the same detector), where one is usual. They are
-told once as an incident of the fleet that names the cause and the keys; the keys' own incidents stay as they are, since
-what else may be in them the common cause does not explain.
-Misses: keys that the cause made odd but not enough for an incident of their own.
+Detects: within a quarter of an hour the incidents or errors of five keys and more share what brought them about (the
+same detector on the same route and status, in the same network, or just the same detector), where one is usual. They
+are told once as an incident of the fleet that names the cause and the keys; the keys' own incidents stay as they are,
+since what else may be in them the common cause does not explain.
+Misses: keys that the cause made odd but not enough for a finding of errors or an incident of their own.
 False alarms: a campaign against many keys by the same means looks the same; its incident says what they share, and
 `spray` says so where it comes from one source.
 Independent of the number of partitions: breaks of all of them come to one place.
@@ -68,7 +68,7 @@ class Outbreak:
             self._tell(name, odd[name], told, offset, out)
 
     def _cause(self, name: str, told: Break) -> Cause:
-        return self.causes.get(name) or self.causes.add(name, Cause(told.ts_us, first_id=told.incident_id))
+        return self.causes.get(name) or self.causes.add(name, Cause(told.ts_us, first_id=told.key_id))
 
     def _enter(self, name: str, told: Break) -> bool:
         cause = self._cause(name, told)
@@ -77,7 +77,7 @@ class Outbreak:
             if cause.keys and not cause.told:
                 cause.law.learn(float(len(cause.keys) - 1), _mean(cause), told.ts_us)
             cause.before, cause.start_us, cause.keys = sorted(cause.keys), told.ts_us, {}
-            cause.first_id, cause.told = told.incident_id, False
+            cause.first_id, cause.told = told.key_id, False
         again = told.ts_us < cause.start_us and told.key_id in cause.before
         if again or told.key_id in cause.keys or len(cause.keys) >= MOST_RECENT:
             return False
@@ -89,8 +89,8 @@ class Outbreak:
         keys, owners = list(cause.keys), len({owner for owner in cause.keys.values() if owner})
         mean = _mean(cause)
         text = (
-            f"fleet: {len(keys)} keys{f' of {owners} owners' if owners > 1 else ''} have an incident since "
-            f"{rfc3339(cause.start_us)[:16]}Z that was brought about by {name}, where 1 [1-{upper(mean):.0f}] is "
+            f"fleet: {len(keys)} keys{f' of {owners} owners' if owners > 1 else ''} are odd since "
+            f"{rfc3339(cause.start_us)[:16]}Z by {name}, where 1 [1-{upper(mean):.0f}] is "
             f"usual: "
             f"one cause; look there before you look at the keys. {', '.join(keys[:5])}"
             f"{f' and {len(keys) - 5} more' if len(keys) > 5 else ''}."
