@@ -12,7 +12,6 @@ told twice, which who reads it doesn't mind.
 from __future__ import annotations
 
 from typing import Any, Final
-from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -165,7 +164,7 @@ def sight(
 def tell(batch: Batch, marks: Marks, keys: Any, keep: Array, first_us: Array, prefixes: Array) -> list[Message]:
     """The sightings and beats of a slice, before it is judged. `keys`: the records of `State.keys`."""
     n = len(batch.events)
-    names = np.fromiter(map(crc32, map(str.encode, batch.fields.key_id)), "u4", n)
+    names = np.fromiter(map(marks.names.__getitem__, batch.fields.key_id), "u4", n)
     at, kinds = np.empty(2 * n, np.int64), np.empty(2 * n, np.int64)
     touched, counted = np.zeros(MARKS, np.bool_), np.zeros(COUNTERS, np.bool_)
     found = sight(

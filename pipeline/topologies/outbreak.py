@@ -62,6 +62,7 @@ class Outbreak:
         odd = {name: cause for name in grown if _is_odd(cause := self._cause(name, told))}
         if odd:
             most = max(len(cause.keys) for cause in odd.values())
+            # the narrowest one that explains nearly as much
             name = next(name for name, cause in odd.items() if len(cause.keys) >= TELLING * most)
             for each in names:
                 self._cause(each, told).told = True
@@ -73,7 +74,8 @@ class Outbreak:
     def _enter(self, name: str, told: Break) -> bool:
         cause = self._cause(name, told)
         self.causes.touch(name)
-        if told.ts_us >= cause.start_us + SPAN_US:
+        goes_on = cause.told and told.ts_us < cause.last_us + SPAN_US
+        if told.ts_us >= cause.start_us + SPAN_US and not goes_on:
             if cause.keys and not cause.told:
                 cause.law.learn(float(len(cause.keys) - 1), _mean(cause), told.ts_us)
             cause.before, cause.start_us, cause.keys = sorted(cause.keys), told.ts_us, {}
@@ -91,8 +93,7 @@ class Outbreak:
         text = (
             f"fleet: {len(keys)} keys{f' of {owners} owners' if owners > 1 else ''} are odd since "
             f"{rfc3339(cause.start_us)[:16]}Z by {name}, where 1 [1-{upper(mean):.0f}] is "
-            f"usual: "
-            f"one cause; look there before you look at the keys. {', '.join(keys[:5])}"
+            f"usual: one cause; look there before you look at the keys. {', '.join(keys[:5])}"
             f"{f' and {len(keys) - 5} more' if len(keys) > 5 else ''}."
         )
         at = rfc3339(told.ts_us)
@@ -103,7 +104,7 @@ class Outbreak:
         )  # fmt: skip
         self._episodes.tell(
             Evidence(
-                subject=f"fleet:{name}", rule="outbreak", first_us=cause.start_us, first_id=cause.first_id,
+                subject=f"fleet:{_causes(told)[-1]}", rule="outbreak", first_us=cause.start_us, first_id=cause.first_id,
                 ts_us=told.ts_us, severity="medium", rung="observe", text=text, findings=(finding,), keys=tuple(keys),
                 keys_total=len(keys),
             ), offset, self._partition, out,
@@ -123,9 +124,12 @@ def _is_odd(cause: Cause) -> bool:
 
 
 def _causes(told: Break) -> tuple[str, ...]:
-    """What an incident may share with others, the narrowest first."""
+    """What it may share with others, the narrowest first; the last is the kind, of which there is one incident."""
     main = told.detectors[0] if told.detectors else "unknown"
-    status = f"{told.status // 100}xx" if told.status >= 400 else ""
-    narrow = f"{main} on {told.route}" + (f" answered {status}" if status else "")
-    network = (f"{main} from AS{told.asn}",) if told.asn and not status else ()
-    return (*((narrow,) if told.route else ()), *network, *((f"{main} with {status}",) if status else ()), main)
+    if told.status >= 400:
+        status = f"{told.status // 100}xx"
+        narrow = (f"{main} on {told.route} answered {status}",) if told.route else ()
+        return (*narrow, f"{main} with {status}")
+    network = (f"{main} from AS{told.asn}",) if told.asn else ()
+    route = (f"{main} on {told.route}",) if told.route else ()
+    return (*network, *route, main)

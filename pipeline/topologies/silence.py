@@ -32,7 +32,8 @@ MOST_KEYS: Final = 1_000_000
 TOGETHER_US: Final = HOUR_US
 TOGETHER_KEYS: Final = 5
 TOGETHER_SHARE: Final = 0.02
-HEARD_US: Final = 7 * 24 * HOUR_US
+DAY_US: Final = 24 * HOUR_US
+HEARD_US: Final = 7 * DAY_US
 NAMED: Final = 50
 
 
@@ -147,6 +148,8 @@ class Silence:
         self, last_us: int, count: int, steady: int, found: Any, watermark_us: int, offset: int, out: list[Incident]
     ) -> None:
         keys = sorted(self._key_ids[row] for row in found.tolist())
+        if self.extra.stop is not None and last_us - self.extra.stop.at_us > DAY_US:
+            self._episodes.close(FLEET, "silence", watermark_us, out)  # who never came back must not hide the next
         self.extra.stop = Stop(last_us, count, 0, keys[0])
         text = (
             f"fleet: {count} of {steady} steady keys were last used about {rfc3339(last_us)[:16]}Z and not since: an "

@@ -25,7 +25,8 @@ def outage(keys: int, at_us: int = START_US) -> list[Break]:
 def test_an_outage_is_one_incident_of_the_fleet_that_names_route_and_keys() -> None:
     found = judge("sources", outage(30))
     assert len({incident.incident_id for incident in found}) == 1
-    assert found[0].key_id == "fleet:errors on GET /v1/orders answered 5xx"
+    assert found[0].key_id == "fleet:errors with 5xx"
+    assert "by errors on GET /v1/orders answered 5xx" in found[-1].text
     assert found[-1].keys_total == 16  # told anew when they have doubled
     assert "one cause" in found[-1].text
 
@@ -51,9 +52,7 @@ def test_the_number_of_key_partitions_changes_nothing(partitions: int) -> None:
     """Breaks come to one place, by whichever partition; only their order differs."""
     log = sorted(outage(30), key=lambda told: (int(told.key_id[4:]) % partitions, told.ts_us))
     found = judge("sources", log)
-    assert {(incident.key_id, incident.rule) for incident in found} == {
-        ("fleet:errors on GET /v1/orders answered 5xx", "outbreak")
-    }
+    assert {(incident.key_id, incident.rule) for incident in found} == {("fleet:errors with 5xx", "outbreak")}
 
 
 def test_what_happens_every_day_becomes_usual() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+from datetime import datetime
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.columns import micros
 from schemas.incident import Incident
 from schemas.sighting import Beat, Beats
 from tests.pipeline.topologies.messages import (
@@ -131,6 +136,50 @@ def test_real_services_that_never_stop_are_never_told_of() -> None:
         log += [as_days(f"{file.stem}_{n}", mine.tolist()) for n, mine in enumerate(keys)]
     assert len(log) >= 8
     assert judge("sources", together(*log, until_hour=12 * 60 - 60)) == []
+
+
+def test_in_real_series_nothing_stops_but_at_their_end() -> None:
+    """54 keys out of NAB's tweets, load balancer and road sensors, each whole and thinned to a tenth and a fiftieth."""
+    keys = [key for file in series() for key in thinned(file)]
+    assert len(keys) >= 50
+    ends = {key[0].beats[0].key_id: key[-1].beats[0].ts_us for key in keys}
+    first_us = min(key[0].beats[0].ts_us for key in keys)
+    ticks = range(first_us, max(ends.values()), HOUR_US)
+    found = judge("sources", sorted([*(each for key in keys for each in key), *ticks], key=_time_us))
+    opened = [incident for incident in found if incident.change == "opened"]
+    assert {incident.key_id.partition(".")[0] for incident in opened} == {"elb_request_count_8c0756", "fleet"}
+    for incident in opened:
+        at_us = micros(incident.opened_at)
+        assert all(ends[key] < at_us for key in incident.keys if not key.startswith(GAPPY)), incident.text
+
+
+GAPPY = ("TravelTime", "occupancy", "speed")
+"""Road sensors that were all silent for hours, and came back."""
+
+
+def series() -> list[Path]:
+    folder = real("nab")
+    return sorted(
+        file
+        for pattern in ("realTweets/*.csv", "realAWSCloudwatch/elb*.csv", "realTraffic/*.csv")
+        for file in folder.rglob(pattern)
+        if "results" not in file.parts
+    )
+
+
+def thinned(file: Path) -> list[list[Beats]]:
+    """Its hours with at least one request, of a key with all, a tenth or a fiftieth of them."""
+    with file.open() as lines:
+        rows = [(row["timestamp"], float(row["value"])) for row in csv.DictReader(lines)]
+    hours = np.array([int(datetime.fromisoformat(f"{at}+00:00").timestamp()) // 3600 for at, _ in rows])
+    counts = np.array([value for _, value in rows])
+    keys = []
+    for share in (1.0, 0.1, 0.02):
+        live = np.unique(hours[seeded(1).poisson(counts * share) > 0]) if "Traffic" not in str(file) else hours
+        name = f"{file.stem}.{share}"
+        if len(live) >= 72:
+            keys.append([Beats(beats=(Beat(name, int(hour) * HOUR_US),)) for hour in np.unique(live)])
+    return keys
 
 
 @settings(max_examples=10, deadline=None)
