@@ -101,8 +101,6 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     )
     ticks: bool = True
     tell: bool = True  # write to topics.sightings and topics.key_events what the other topologies need
-    sources_metrics_port: Port = 9467
-    lifecycle_metrics_port: Port = 9468
     max_reject_ratio: Annotated[float, Meta(gt=0, le=1)] = (
         0.5  # of the last 10,000 records of a partition: above it the worker stops
     )
@@ -110,6 +108,20 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 9464
     topic_epoch: str = ""  # "" is the broker's topic id
+
+
+class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `keywatch worker --topology sources` has of its own; all else is [worker]'s."""
+
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Port = 9467
+
+
+class Lifecycle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """As `Sources`, of `--topology lifecycle`."""
+
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Port = 9468
 
 
 class Geo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -189,6 +201,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     topics: Topics = Topics()
     clickhouse: ClickHouse = ClickHouse()
     worker: Worker = Worker()
+    sources: Sources = Sources()
+    lifecycle: Lifecycle = Lifecycle()
     geo: Geo = Geo()
     respond: Respond = Respond()
     intake: Intake = Intake()

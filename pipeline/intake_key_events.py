@@ -48,10 +48,9 @@ def of_files(paths: Sequence[Path], format: str) -> Iterator[Outgoing]:
     files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
     events: list[tuple[int, Outgoing]] = []
     for file in files:
-        if file.is_file():
-            for each in stream(_read(file), format, f"{file}"):
-                when_us = msgspec.json.decode(each.value, type=KeyEvent).ts_us if each.lane == "key_events" else 0
-                events.append((when_us, each))
+        for each in stream(_read(file), format, f"{file}") if not file.is_dir() else ():
+            when_us = msgspec.json.decode(each.value, type=KeyEvent).ts_us if each.lane == "key_events" else 0
+            events.append((when_us, each))
     events.sort(key=lambda event: event[0])
     return iter([each for _, each in events])
 

@@ -28,11 +28,10 @@ allow "$INTAKE" Read gateway.raw keywatch-intake
 allow "$INTAKE" Write "api.requests api.requests.rejected api.key_events"
 # The worker: events, catalogue and its own state in; incidents and state out; ticks into idle partitions of the events.
 # Its topologies have groups, topics and state of their own; they are told by api.sightings and api.key_events.
-allow "$WORKER" Read "api.requests api.keys keywatch.pages" keywatch
-allow "$WORKER" Read "api.sightings api.key_events keywatch.sources keywatch.lifecycle" \
-    "keywatch-sources keywatch-lifecycle"
-allow "$WORKER" Write "api.requests api.requests.rejected api.incidents keywatch.pages"
-allow "$WORKER" Write "api.sightings api.key_events keywatch.sources keywatch.lifecycle"
+allow "$WORKER" Read "api.requests api.sightings api.key_events api.keys keywatch.pages keywatch.sources
+    keywatch.lifecycle" "keywatch keywatch-sources keywatch-lifecycle"
+allow "$WORKER" Write "api.requests api.sightings api.key_events api.requests.rejected api.incidents keywatch.pages
+    keywatch.sources keywatch.lifecycle"
 # The responder: incidents and catalogue in; decisions and what was done, in and out.
 allow "$RESPONDER" Read "api.incidents api.keys api.decisions api.responses" \
     "keywatch-respond keywatch-respond-audit"

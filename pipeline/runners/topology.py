@@ -34,14 +34,16 @@ def settings_of(config: Config, topology: str) -> Config:
     topics, worker = config.topics, config.worker
     read = {"sources": topics.sightings, "lifecycle": topics.key_events}[topology]
     pages = {"sources": topics.sources_pages, "lifecycle": topics.lifecycle_pages}[topology]
-    port = {"sources": worker.sources_metrics_port, "lifecycle": worker.lifecycle_metrics_port}[topology]
+    own = {"sources": config.sources, "lifecycle": config.lifecycle}[topology]
     return msgspec.structs.replace(
         config,
         kafka=msgspec.structs.replace(
             config.kafka, group=f"{config.kafka.group}-{topology}", client_id=f"{config.kafka.client_id}-{topology}"
         ),
         topics=msgspec.structs.replace(topics, requests=read, pages=pages),
-        worker=msgspec.structs.replace(worker, metrics_port=port, topic_epoch=""),
+        worker=msgspec.structs.replace(
+            worker, metrics_host=own.metrics_host, metrics_port=own.metrics_port, topic_epoch=""
+        ),
     )
 
 

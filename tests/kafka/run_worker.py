@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from pipeline.column import Columns, plain
-from pipeline.config import ClickHouse, Config, Kafka, Topics, Worker
+from pipeline.config import ClickHouse, Config, Kafka, Lifecycle, Sources, Topics, Worker
 from pipeline.core import Sides
 from pipeline.runners.parts import Parts
 from pipeline.runners.topology import TOPOLOGIES, open_core_of, settings_of
@@ -104,14 +104,16 @@ def shift_clock(seconds: float) -> None:
 def config_of(brokers: str, prefix: str, settings: dict[str, Any]) -> Config:
     """Short timeouts, any metrics port, topics and group with the test's prefix, as many replicas as brokers."""
     names = {field.name: f"{prefix}.{field.name}" for field in msgspec.structs.fields(Topics)}
-    ports = {"metrics_port": 0, "sources_metrics_port": 0, "lifecycle_metrics_port": 0}
-    worker: dict[str, Any] = {**ports, "checkpoint_s": 0.3, "slice_events": 50, "stop_s": 10.0}
+    worker: dict[str, Any] = {"metrics_port": 0, "checkpoint_s": 0.3, "slice_events": 50, "stop_s": 10.0}
     kafka = Kafka(
         brokers=brokers, group=prefix, session_timeout_s=4.0, heartbeat_s=0.4, rebalance_timeout_s=6.0, partitions=4,
         replication=len(brokers.split(",")),
     )  # fmt: skip
     clickhouse = ClickHouse(insert_s=0.1)
-    return Config(kafka=kafka, topics=Topics(**names), clickhouse=clickhouse, worker=Worker(**(worker | settings)))
+    return Config(
+        kafka=kafka, topics=Topics(**names), clickhouse=clickhouse, worker=Worker(**(worker | settings)),
+        sources=Sources(metrics_port=0), lifecycle=Lifecycle(metrics_port=0),
+    )  # fmt: skip
 
 
 def main() -> int:
