@@ -22,6 +22,8 @@ Change = Literal["opened", "extended", "escalated", "closed"]
 
 
 KEYS_NAMED: Final = 50
+KEY_RULES: Final = frozenset({"visit", "slow", "proof"})
+"""Rules of the keys' own topology; incidents of other rules are another worker's, whatever their key id."""
 
 
 class Band(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -7,6 +7,7 @@ What is no message of this topic is rejected, without payload.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -16,6 +17,7 @@ from pipeline.config import Config
 from pipeline.core import Effects, Reject, Rows, Sides, Slice
 from pipeline.pages import Blobs, PagedArray
 from pipeline.secrets import keyed_hash
+from pipeline.topologies.episodes import Episodes
 from schemas.incident import Incident
 
 MAX_MESSAGE_BYTES: Final = 262_144
@@ -25,6 +27,8 @@ _NO_MESSAGE: Final = (msgspec.MsgspecError, UnicodeDecodeError, ValueError, Recu
 class Judge(Protocol):
     """What a topology knows and how it judges."""
 
+    rules: frozenset[str]  # of its incidents
+    episodes: Episodes
     arrays: tuple[PagedArray, ...]
     blobs: tuple[Blobs, ...]
 
@@ -138,6 +142,22 @@ class TopologyCore:
         for array in self.arrays:
             array.used = self._meta.used.get(array.name, 0)
         self.judge.restore(self._meta.extra)
+
+    def adopted(self, sides: Sides) -> bool:
+        """Whether it judges with these already."""
+        return bool(getattr(sides.geo, "build", "") == self._meta.geo)
+
+    def disown(self, published: Sequence[Incident]) -> Effects:
+        """Other side inputs follow a crash: incidents of this partition that they may not bring again are closed.
+
+        `published`: the newest revision of each incident on the topic, of all topologies and partitions.
+        """
+        effects = Effects()
+        mine = [each for each in published if each.partition == self.partition and each.rule in self.judge.rules]
+        effects.incidents = self.judge.episodes.disown(mine, self._meta.watermark_us)
+        self._meta.extra = self.judge.save()
+        columns.extend(effects.rows, "incidents", columns.incidents(effects.incidents))
+        return effects
 
     def adopt(self, sides: Sides) -> Rows:
         """Judge what follows with these; a new geo database is told as a row."""

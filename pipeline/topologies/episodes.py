@@ -7,6 +7,7 @@ second one. It grows when the keys concerned have doubled or it became graver, a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -97,6 +98,20 @@ class Episodes:
         episode = self.register.get(f"{rule}\0{subject}")
         return episode is not None and episode.incident.state == "open"
 
+    def disown(self, published: Iterable[Incident], ts_us: int) -> list[Incident]:
+        """After a crash: go on above what is on the topic, and close what is open there but not here."""
+        closed = []
+        for newest in published:
+            name = f"{newest.rule}\0{newest.key_id}"
+            episode = self.register.get(name)
+            if episode is not None and episode.incident.incident_id == newest.incident_id:
+                revision = max(episode.incident.revision, newest.revision)
+                episode.incident = msgspec.structs.replace(episode.incident, revision=revision)
+                self.register.touch(name)
+            elif newest.state == "open":
+                closed.append(_closed(newest, ts_us))
+        return closed
+
     def pass_time(self, watermark_us: int, out: list[Incident]) -> None:
         """Close what was quiet for long enough, forget what was closed and is a day old."""
         if watermark_us < self._due_us:
@@ -112,10 +127,7 @@ class Episodes:
         self.restored()
 
     def _close(self, name: str, episode: Episode, ts_us: int, out: list[Incident]) -> None:
-        base = episode.incident
-        episode.incident = msgspec.structs.replace(
-            base, revision=base.revision + 1, change="closed", state="closed", closed_at=rfc3339(ts_us)
-        )
+        episode.incident = _closed(episode.incident, ts_us)
         self.register.touch(name)
         out.append(episode.incident)
 
@@ -130,6 +142,12 @@ class Episodes:
             self._due_us = min(
                 self._due_us, episode.last_us + self._quiet_us if is_open else episode.opened_us + DAY_US
             )
+
+
+def _closed(base: Incident, ts_us: int) -> Incident:
+    return msgspec.structs.replace(
+        base, revision=base.revision + 1, change="closed", state="closed", closed_at=rfc3339(ts_us)
+    )
 
 
 def _lasts(rule: str) -> bool:

@@ -98,6 +98,8 @@ class Seen(NamedTuple):
 class LifecycleJudge:
     """Implements `pipeline.topologies.core.Judge`."""
 
+    rules = frozenset({"lifecycle"})
+
     def __init__(self, partition: int) -> None:
         self.episodes = Episodes(DAY_US)
         self.lives: Register[Life] = Register("lives", Life, MOST_KEYS)

@@ -30,6 +30,8 @@ class Extra(msgspec.Struct):
 class SourcesJudge:
     """Implements `pipeline.topologies.core.Judge`."""
 
+    rules = frozenset({"spray", "guessing", "outbreak", "silence"})
+
     def __init__(self, partition: int) -> None:
         self.episodes = Episodes()
         self.spray = Spray(self.episodes, partition)
