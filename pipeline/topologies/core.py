@@ -68,6 +68,7 @@ class TopologyCore:
         self._topic = config.topics.requests
         self._epoch = topic_epoch
         self._meta = Meta()
+        self._saved = True  # nothing to be
         self.adopt(sides)
 
     @property
@@ -100,7 +101,7 @@ class TopologyCore:
             self.judge.pass_time(self._meta.watermark_us, batch.offsets[i], effects.incidents)
         if batch.offsets:
             self._meta.next_offset = batch.next
-            self._meta.extra = self.judge.save()
+            self._saved = False
         effects.counts = {"records": len(batch.offsets), "rejects": len(effects.rejects)}
         self._write(effects)
         return effects
@@ -128,11 +129,13 @@ class TopologyCore:
                 effects.counts[name] = effects.counts.get(name, 0) + 1
 
     def due_rows(self) -> Rows:
-        """Nothing waits."""
+        """No rows wait; but a checkpoint comes, so what the judge knows goes into its arrays and blobs."""
+        self._meta.extra, self._saved = self.judge.save(), True
         return {}
 
     def meta(self) -> bytes:
-        """Offset, watermark, and what the judge has in no array."""
+        """Offset, watermark, and what the judge has in no array; after `due_rows`, as `Emitter` calls them."""
+        assert self._saved, "a checkpoint without what the judge has learned since the last one"
         self._meta.used = {array.name: array.used for array in self.arrays}
         return msgspec.msgpack.encode(self._meta)
 
@@ -155,7 +158,7 @@ class TopologyCore:
         effects = Effects()
         mine = [each for each in published if each.partition == self.partition and each.rule in self.judge.rules]
         effects.incidents = self.judge.episodes.disown(mine, self._meta.watermark_us)
-        self._meta.extra = self.judge.save()
+        self._saved = False
         columns.extend(effects.rows, "incidents", columns.incidents(effects.incidents))
         return effects
 

@@ -19,6 +19,9 @@ from schemas.incident import KEYS_NAMED, SEVERITIES, Change, Finding, Incident, 
 QUIET_US: Final = 3_600_000_000
 DAY_US: Final = 24 * 3_600_000_000
 MOST: Final = 5_000
+LASTING: Final = "silence"
+GIVEN_UP_US: Final = 30 * DAY_US
+"""A silence ends when the key is used again; one that never is stays open for a month."""
 NEVER_US: Final = 1 << 62
 
 
@@ -119,10 +122,10 @@ class Episodes:
         for name in sorted(self.register):
             episode = self.register.get(name)
             assert episode is not None
-            end_us = episode.last_us + self._quiet_us
-            if episode.incident.state == "open" and end_us <= watermark_us and not _lasts(episode.incident.rule):
+            end_us = self._ends_us(episode)
+            if episode.incident.state == "open" and end_us <= watermark_us:
                 self._close(name, episode, end_us, out)
-            elif episode.incident.state == "closed" and episode.opened_us + DAY_US <= watermark_us:
+            elif episode.incident.state == "closed" and end_us <= watermark_us:
                 self.register.drop(name)
         self.restored()
 
@@ -136,23 +139,20 @@ class Episodes:
         self._due_us = NEVER_US
         for name in self.register:
             episode = self.register.get(name)
-            if episode is None or (episode.incident.state == "open" and _lasts(episode.incident.rule)):
-                continue
-            is_open = episode.incident.state == "open"
-            self._due_us = min(
-                self._due_us, episode.last_us + self._quiet_us if is_open else episode.opened_us + DAY_US
-            )
+            assert episode is not None
+            self._due_us = min(self._due_us, self._ends_us(episode))
+
+    def _ends_us(self, episode: Episode) -> int:
+        """When an open one is closed, when a closed one is forgotten."""
+        if episode.incident.state == "closed":
+            return episode.opened_us + DAY_US
+        return episode.last_us + (GIVEN_UP_US if episode.incident.rule == LASTING else self._quiet_us)
 
 
 def _closed(base: Incident, ts_us: int) -> Incident:
     return msgspec.structs.replace(
         base, revision=base.revision + 1, change="closed", state="closed", closed_at=rfc3339(ts_us)
     )
-
-
-def _lasts(rule: str) -> bool:
-    """A silence ends when the key is used again."""
-    return rule == "silence"
 
 
 def _opens_again(episode: Episode, evidence: Evidence) -> bool:

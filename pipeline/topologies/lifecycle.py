@@ -74,6 +74,8 @@ class Life(msgspec.Struct):
     owner: str = ""
     environment: str = ""
     was_used: bool = False
+    first_used_us: int = 0  # since it was made, or before that was told
+    first_ip: str = ""
     networks: list[str] = []
     signs: dict[str, tuple[float, int, str]] = {}  # name -> bits, time, words
     told: list[str] = []  # ids of events that were taken
@@ -116,11 +118,15 @@ class LifecycleJudge:
         event = self._decode(value)
         if key != event.key_id.encode():
             raise ValueError("the record's key is not the event's key_id")
-        place: Place = self._sides.geo.look_up(event.client_ip) if self._sides and event.client_ip else NOWHERE
+        place = self._place(event.client_ip)
         life = self.lives.get(event.key_id) or self.lives.add(event.key_id, Life(event.ts_us))
         if _is_new(life, event):
             self._live(life, Seen(event, place, offset), out)
         return event.ts_us
+
+    def _place(self, address: str) -> Place:
+        found: Place = self._sides.geo.look_up(address) if self._sides and address else NOWHERE
+        return found
 
     def _live(self, life: Life, seen: Seen, out: list[Incident]) -> None:
         event = seen.event
@@ -142,7 +148,9 @@ class LifecycleJudge:
     def _created(self, life: Life, seen: Seen) -> None:
         event, place = seen.event, seen.place
         life.made_us, life.made_asn, life.made_prefix = event.ts_us, place.asn, place.prefix
-        life.made_country, life.was_used, life.networks = place.country, False, []
+        life.made_country, life.networks = place.country, []
+        early_us = life.first_used_us if life.was_used and life.first_used_us >= event.ts_us else 0
+        life.was_used = early_us != 0
         if event.environment == "test":
             return
         if event.actor_role:
@@ -153,6 +161,8 @@ class LifecycleJudge:
             self._sign(life, seen, "made_for_other", for_other, f"({event.owner})")
         if event.actor:
             self._from_where(life, seen)
+        if 0 < early_us <= event.ts_us + HOUR_US:  # the key service tells later than the worker does
+            self._first_use(life, Seen(event, self._place(life.first_ip), seen.offset))
 
     def _from_where(self, life: Life, seen: Seen) -> None:
         network = _network(seen.place)
@@ -198,7 +208,8 @@ class LifecycleJudge:
                 life.shown_us = 0
             if life.departed_us:
                 self._sign(life, seen, "departed_then_new", now > life.departed_us, f"({_where(place)})")
-        life.was_used = True
+        if not life.was_used:
+            life.first_used_us, life.first_ip, life.was_used = now, seen.event.client_ip, True
         _remember(life.networks, network)
 
     def _first_use(self, life: Life, seen: Seen) -> None:

@@ -15,6 +15,7 @@ Auth0 for guessing). Described incidents: the tokens stolen from CI providers in
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Final
 
 import msgspec
@@ -51,9 +52,9 @@ CERTAIN_OWNERS: Final = 8
 ELSEWHERE_BITS: Final = 2.0
 """60 % of strangers come from hosting or proxy networks against some 15 % of owners (detectors/geography.py)."""
 GUESSED_KEYS: Final = 20
-MOST_USED: Final = 256
-MOST_REFUSED: Final = 512
-MOST_PREFIXES: Final = 64
+MOST_USED: Final = 128
+MOST_REFUSED: Final = 256
+MOST_PREFIXES: Final = 32
 MOST_NETWORKS: Final = 20_000
 OWN_ADDRESSES: Final = 0.6
 """Above this share of prefixes to keys each key has an address of its own: a carrier, not a thief."""
@@ -208,11 +209,11 @@ class Spray:
         certain = bits >= CERTAIN_BITS and owners >= CERTAIN_OWNERS and seen.elsewhere
         severity: Severity = "critical" if certain else "high" if bits >= PAGED_BITS else "medium"
         rung: Rung = "deny" if certain else "flag"
-        tried = f" It was refused for {_count(window.refused)} others." if window.refused else ""
+        tried = f" It was refused for {_count(window.refused, MOST_REFUSED)} others." if window.refused else ""
         place = f" over {len(window.prefixes)} prefixes" if subject == f"source:{source_of(seen.asn, '')}" else ""
         text = (
-            f"{_place(subject, seen)}: {len(keys)} valid keys of {owners} unrelated owners came from there{place} in "
-            f"{SPAN_WORDS[span]}, none of them ever before, where 1 [1-{upper(mean):.0f}] is usual: "
+            f"{_place(subject, seen)}: {_count(keys, MOST_USED)} valid keys of {owners} unrelated owners came from "
+            f"there{place} in {SPAN_WORDS[span]}, none of them ever before, where 1 [1-{upper(mean):.0f}] is usual: "
             f"{_named(keys)}.{tried}"
         )
         finding = _finding("spray", bits, seen, owners, mean, "owners", text, authenticated=True)
@@ -227,7 +228,8 @@ class Spray:
         held = window.accused_of()
         then = f", and used {len(held)} that it holds: {_named(held)}" if held else ""
         text = (
-            f"{_place(f'source:{seen.prefix}', seen)}: named {_count(window.refused)} keys in an hour and was refused, "
+            f"{_place(f'source:{seen.prefix}', seen)}: named {_count(window.refused, MOST_REFUSED)} keys in an hour "
+            f"and was refused, "
             f"where 1 [1-{upper(mean):.0f}] is usual{then}. Of the keys: {_named(list(window.refused))}."
         )
         finding = _finding("spray", bits, seen, len(window.refused), mean, "keys", text, authenticated=bool(held))
@@ -331,5 +333,5 @@ def _named(keys: list[str]) -> str:
     return ", ".join(keys[:5]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _count(keys: dict[str, int]) -> str:
-    return f"{len(keys)} or more" if len(keys) >= MOST_REFUSED else f"{len(keys)}"
+def _count(keys: Sized, most: int) -> str:
+    return f"{len(keys)} or more" if len(keys) >= most else f"{len(keys)}"

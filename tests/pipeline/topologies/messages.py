@@ -74,6 +74,7 @@ def judge(topology: str, told: Sequence[Told], cuts: Iterable[int] = ()) -> list
 
 def restored(old: TopologyCore, topology: str) -> TopologyCore:
     """As after a crash: only what a checkpoint would hold goes over."""
+    old.due_rows()
     new = core(topology)
     for source, target in zip(old.arrays, new.arrays, strict=True):
         for block in range(len(source.dirty)):

@@ -41,6 +41,13 @@ def test_a_live_key_made_by_no_admin_and_used_within_the_hour_from_a_rented_serv
     assert "made in DE" in found.text
 
 
+def test_a_key_service_that_tells_later_than_the_worker_changes_nothing() -> None:
+    log = [used(START_US + 10 * MINUTE_US, RENTED_ABROAD), made(START_US, role="member")]
+    (found,) = judge("lifecycle", log)
+    assert "used within the hour from another network" in found.text
+    assert judge("lifecycle", [used(START_US - MINUTE_US, RENTED_ABROAD), made(START_US, role="member")]) == []
+
+
 def test_a_developer_who_makes_a_key_in_the_office_and_deploys_it_is_no_incident() -> None:
     deploys = [told for n in range(40) for told in _deployed(n)]
     assert judge("lifecycle", deploys) == []

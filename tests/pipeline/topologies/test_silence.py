@@ -80,6 +80,12 @@ def test_a_region_that_fails_is_one_message_about_its_keys() -> None:
     assert all(key.startswith("key_") for key in found[0].keys)
 
 
+def test_a_key_that_never_comes_back_is_given_up_after_a_month() -> None:
+    found = judge("sources", together(*fleet(10, 50 * 24), steady("stops", 240, 99), until_hour=50 * 24))
+    assert [(incident.key_id, incident.change) for incident in found] == [("stops", "opened"), ("stops", "closed")]
+    assert micros(found[1].closed_at) - micros(found[0].opened_at) == 30 * DAY_US
+
+
 def test_the_fleet_comes_back_and_the_message_is_closed() -> None:
     before, after = fleet(30, 240), [steady(f"key_{n}", 50, seed=n, from_hour=260) for n in range(30)]
     found = judge("sources", together(*before, *after, until_hour=310))
