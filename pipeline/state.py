@@ -141,8 +141,8 @@ class State:
         self.marks = Marks()
         self.identities = Blobs("identities", block_rows=128)
         self.incidents = Blobs("incidents", block_rows=16)
-        self.arrays = (self.keys, self.book, self.minutes.array, self.hours.array, self.sources.array, self.shared)
-        self.arrays += self.marks.arrays
+        own = (self.keys, self.book, self.minutes.array, self.hours.array, self.sources.array, self.shared)
+        self.arrays: tuple[PagedArray, ...] = (*own, *self.marks.arrays)
         self.blobs = (self.identities, self.incidents)
         self.meta = Meta()
         self._derive()
