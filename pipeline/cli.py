@@ -55,7 +55,7 @@ def _output(name: str) -> str:
     return name
 
 
-SERVICES = frozenset({"worker", "respond", "intake"})
+SERVICES = frozenset({"worker", "respond", "intake", "plugin"})
 """Commands that run on and log what they do; the others say on stdout what they found, and log errors only."""
 
 
@@ -83,18 +83,28 @@ def worker(
     config: ConfigFile = None,
     runner: Annotated[str, typer.Option(help="faust, or plain (aiokafka alone).")] = "faust",
     shadow: Annotated[str, typer.Option(help="Beside production, under this name: nothing it finds is acted on.")] = "",
+    topology: Annotated[
+        str,
+        typer.Option(help="keys (the requests), sources (one source, many keys), lifecycle (what is done to keys)."),
+    ] = "keys",
 ) -> int:
-    """Judge every event of the requests topic, until stopped."""
+    """Judge every event of the requests topic, until stopped; or what another topology reads."""
+    from pipeline.runners import topology as topologies
+
     if runner not in ("faust", "plain"):
         raise ConfigError(f"unknown runner '{runner}'; there are faust and plain")
-    settings = _shadowed(_load(config), shadow)
+    topologies.check(topology)
+    if shadow and topology != "keys":
+        raise ConfigError("--shadow goes with the topology keys: only its detectors can be tried beside production")
+    settings = topologies.settings_of(_shadowed(_load(config), shadow), topology)
+    parts = topologies.parts_of(topology)
     if runner == "faust":
         from pipeline.runners import worker as faust_worker
 
-        return faust_worker.main(settings)
+        return faust_worker.main(settings, parts)
     from pipeline.runners import plain
 
-    return plain.main(settings)
+    return plain.main(settings, parts)
 
 
 @app.command()
@@ -126,6 +136,15 @@ def intake(
         settings = msgspec.structs.replace(settings, intake=msgspec.structs.replace(settings.intake, format=format))
     chosen = source or ("files" if paths else "topic")
     asyncio.run(run(settings, {"topic": "kafka"}.get(chosen, chosen), tuple(paths or ())))
+
+
+@app.command()
+@guarded
+def plugin(config: ConfigFile = None) -> int:
+    """A River anomaly model over each key's minutes in ClickHouse, until stopped: findings, no incidents by default."""
+    from pipeline.plugin import follow
+
+    return follow.main(_load(config))
 
 
 @app.command()

@@ -159,6 +159,19 @@ def findings(decided: Decisions, epoch: str, partition: int) -> Columns:
     }
 
 
+def findings_of(incidents: Sequence[Incident], epoch: str, partition: int) -> Columns:
+    """`findings` of incidents that no single event of a key brought: each is named by its incident."""
+    decided = Decisions()
+    for incident in incidents:
+        for number, finding in enumerate(incident.findings):
+            decided.findings.append(finding)
+            decided.keys.append(incident.key_id)
+            decided.ids.append(f"{incident.incident_id}-{finding.detector}-{number}")
+            decided.linked.append(incident.incident_id)
+            decided.offsets.append(incident.offset)
+    return findings(decided, epoch, partition)
+
+
 def incidents(revisions: Sequence[Incident]) -> Columns:
     """`incidents`: every revision is written, the highest stays."""
     return {

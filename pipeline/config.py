@@ -71,6 +71,10 @@ class Topics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     decisions: Name = "api.decisions"
     responses: Name = "api.responses"
     pages: Name = "keywatch.pages"  # the changelog of state; same partition count as `requests`
+    sightings: Name = "api.sightings"  # by network: what the workers of `requests` tell `--topology sources`
+    key_events: Name = "api.key_events"  # by key: what is done to keys, for `--topology lifecycle`
+    sources_pages: Name = "keywatch.sources"  # state of these two, as `pages`
+    lifecycle_pages: Name = "keywatch.lifecycle"
 
 
 class ClickHouse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,6 +101,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         "murmur2"  # murmur2 (Java, librdkafka *_random) | crc32 (librdkafka's default)
     )
     ticks: bool = True
+    tell: bool = True  # write to topics.sightings and topics.key_events what the other topologies need
     max_reject_ratio: Annotated[float, Meta(gt=0, le=1)] = (
         0.5  # of the last 10,000 records of a partition: above it the worker stops
     )
@@ -104,6 +109,20 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 9464
     topic_epoch: str = ""  # "" is the broker's topic id
+
+
+class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `keywatch worker --topology sources` has of its own; all else is [worker]'s."""
+
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Port = 9467
+
+
+class Lifecycle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """As `Sources`, of `--topology lifecycle`."""
+
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Port = 9468
 
 
 class Geo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -167,15 +186,29 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     page: Annotated[float, Meta(gt=0, le=100_000)] = 10.0
 
 
+class Plugin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`keywatch plugin`: a River anomaly model over each key's minutes, off the hot path."""
+
+    model: str = ""  # a class of River; "" is river.anomaly.HalfSpaceTrees
+    options: dict[str, float | int | bool | str] = {}  # its arguments
+    finding_bits: Annotated[float, Meta(gt=0, le=64)] = 12.0
+    incidents: bool = False  # may it open incidents by itself?
+    learn_days: Annotated[float, Meta(ge=0, le=90)] = 7.0
+    poll_s: Seconds = 15.0
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kafka: Kafka = Kafka()
     topics: Topics = Topics()
     clickhouse: ClickHouse = ClickHouse()
     worker: Worker = Worker()
+    sources: Sources = Sources()
+    lifecycle: Lifecycle = Lifecycle()
     geo: Geo = Geo()
     respond: Respond = Respond()
     intake: Intake = Intake()
     budget: Budget = Budget()
+    plugin: Plugin = Plugin()
     detectors: dict[str, dict[str, float | int | bool]] = {}
 
 

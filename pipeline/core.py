@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from pipeline.column import Columns
 from pipeline.controls import NO_CONTROLS, Controls
@@ -68,12 +68,22 @@ Rows = dict[str, Columns]
 """table -> column -> values; tables and columns as in schemas/rows.py, kinds of columns as in pipeline/column.py."""
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a core tells another topology. To read it twice changes nothing."""
+
+    lane: Literal["sightings", "key_events"]
+    key: bytes
+    value: bytes
+
+
 @dataclass(slots=True)
 class Effects:
     """What one slice brought about."""
 
     incidents: list[Incident] = field(default_factory=list)  # in order; published one by one, key = key_id
     rejects: list[Reject] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)  # in order
     rows: Rows = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)  # events, late, duplicates, findings.<detector>, ...
 

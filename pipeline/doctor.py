@@ -121,9 +121,10 @@ def check_detectors(config: Config) -> None:
 def check_format(config: Config) -> None:
     """Raises ConfigError for an intake.format that does not exist."""
     from pipeline.formats import FORMATS
+    from pipeline.intake import KEY_EVENTS
 
-    if config.intake.format not in FORMATS:
-        known = ", ".join(sorted(FORMATS))
+    if config.intake.format not in (*FORMATS, *KEY_EVENTS):
+        known = ", ".join(sorted([*FORMATS, *KEY_EVENTS]))
         raise ConfigError(f"intake.format '{config.intake.format}' is unknown; known are {known}")
 
 

@@ -1,6 +1,6 @@
 """The order of effects. Everything that leaves a partition goes through here, in this order:
 
- 1. incidents and rejects to Kafka, at once after the slice, acknowledged;
+ 1. incidents, rejects and what other topologies are told to Kafka, at once after the slice, acknowledged;
  2. rows to the row sink, every `insert_s`, coalesced, acknowledged;
  3. pages and rows, then directory pages, then the manifest, only when 1 and 2 cover its offset;
  4. commit of what the manifest covers (the runner's part: `Emitter.cover`).
@@ -76,7 +76,7 @@ class Emitter:
 
     async def emit(self, effects: Effects) -> None:
         """Step 1, acknowledged; step 2 is only begun."""
-        if effects.incidents or effects.rejects:
+        if effects.incidents or effects.rejects or effects.messages:
             await self._publish_all(effects)
             reach("after_publish")
         if effects.rows:
@@ -204,6 +204,7 @@ class Emitter:
             by_key.setdefault(incident.key_id, []).append(incident)
         work = [self._publish_in_order(incidents) for incidents in by_key.values()]
         work += [self._publish_reject(reject) for reject in effects.rejects]
+        work += [self._publish(getattr(self._topics, each.lane), each.key, each.value, ()) for each in effects.messages]
         await _all(work)
 
     async def _publish_in_order(self, incidents: Iterable[Incident]) -> None:

@@ -15,10 +15,12 @@ import numpy as np
 
 from detectors import DETECTORS, feedback
 from pipeline import columns
+from pipeline.column import constant
 from pipeline.controls import Controls, micros
 from pipeline.core import Effects
 from pipeline.decide import rfc3339
 from pipeline.enrich import Enricher, hash32
+from pipeline.fields import fields_of
 from pipeline.state import State
 from schemas.control import Feedback, control_id
 from schemas.incident import Incident
@@ -51,7 +53,8 @@ def _expected(
     key, shared = state.keys.data[slot : slot + 1], state.shared.data[:1]
     if said.events:
         count = len(said.events)
-        events = enricher.columns(said.events, [0] * count, state.declared_of(rows) * count).columns
+        declared = constant(state.declared_of(rows)[0], count)
+        events = enricher.columns(fields_of(said.events), [0] * count, declared).columns
         feedback.admit(DETECTORS, configs, key, shared, events)
         words.append(f"admitted {_values(said)}")
     if (incident := state.open.get(slot)) is not None and incident.incident_id == said.incident_id:

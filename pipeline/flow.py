@@ -14,7 +14,7 @@ import numpy as np
 from detectors import DETECTORS, fuse
 from detectors.detector import config_record
 from detectors.fusion import Settings
-from pipeline import admit, aggregate, columns, detector_tables, disown, feedback, withhold
+from pipeline import admit, aggregate, columns, detector_tables, disown, feedback, sight, withhold
 from pipeline.batch import Batch
 from pipeline.config import Config
 from pipeline.controls import Said
@@ -184,10 +184,14 @@ class KeyCore:
         state.keys.touch(touched)
         state.book.touch(touched)
         state.shared.dirty[0] = True
+        if self._config.worker.tell:
+            effects.messages += sight.tell(batch, state.marks, state.keys.data, keep, first_us, rich.prefixes)
         found, changed = self._detect(numbers)
         minute, hour = self._aggregate(batch, rich.prefixes, before)
         self._mark_top(found, minute, hour)
         decided = self._decider.decide(batch, keep, found, changed)
+        if self._config.worker.tell:
+            effects.messages += sight.tell_decisions(decided)
         self._emit(batch, keep, decided, effects)
         _count(effects, events=len(told), duplicates=repeats, late=int((numbers["late"] * keep).sum()))
         for finding in decided.findings:

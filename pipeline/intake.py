@@ -45,7 +45,9 @@ MAX_PAYLOAD_BYTES: Final = 16_384  # of a rejected record (reference/delivery.md
 _SHOWABLE: Final = frozenset({"native", "cloudtrail"})
 """Formats without headers or query strings: a rejected record of another format goes without its payload."""
 
-Lane = Literal["requests", "rejected", "no_key"]
+Lane = Literal["requests", "rejected", "no_key", "key_events"]
+KEY_EVENTS: Final = ("key_events", "cloudtrail_keys")
+"""Formats of what is done to keys: `pipeline/intake_key_events.py`."""
 
 _log = logging.getLogger(__name__)
 _json = msgspec.json.Encoder()
@@ -76,6 +78,11 @@ def route(raw: bytes, format: str, options: Options, position: str) -> list[Outg
 
 def stream(raw: bytes, format: str, options: Options, position: str) -> Iterator[Outgoing]:
     """`route`, one by one: a message of a megabyte may hold a million records."""
+    if format in KEY_EVENTS:
+        from pipeline.intake_key_events import stream as key_events  # it builds on this module
+
+        yield from key_events(raw, format, position)
+        return
     placed = (place(record, f"{position}/{index}") for index, record in enumerate(decode(raw, format, options)))
     head, second = next(placed, None), next(placed, None)
     payload = raw if second is None else b""
@@ -195,6 +202,8 @@ class Pump:
         if message.lane == "requests":
             partition = None if self.partition_of is None else self.partition_of(message.key)
             return await self.publisher.publish(topics.requests, message.key, message.value, partition=partition)
+        if message.lane == "key_events":
+            return await self.publisher.publish(topics.key_events, message.key, message.value)
         headers = [("reason", message.reason.encode())]
         return await self.publisher.publish(topics.rejected, message.key, message.value, headers)
 
@@ -213,15 +222,23 @@ def batches(messages: Iterable[Outgoing], size: int = BATCH_EVENTS) -> Iterator[
 
 async def from_files(config: Config, paths: Sequence[Path], pump: Pump, stop: asyncio.Event) -> None:
     """All records of the files in the order of their times, as `replay` reads them; ends with the last one."""
-    lateness_us = round(config.worker.lateness_s * 1e6)
-    records = ordered(paths, config.intake.format, options_of(config), lateness_us)
-    for batch in batches(outgoing(record, config.intake.format) for record in records):
+    for batch in batches(_file_messages(config, paths)):
         if stop.is_set():
             raise Fatal(
                 "stopped before the end of the files; run it again from the start into an empty topic: a repeat counts "
                 "once only within 48 requests of its key"
             )
         await pump.persist(batch)
+
+
+def _file_messages(config: Config, paths: Sequence[Path]) -> Iterator[Outgoing]:
+    format = config.intake.format
+    if format in KEY_EVENTS:
+        from pipeline.intake_key_events import of_files
+
+        return of_files(paths, format)
+    lateness_us = round(config.worker.lateness_s * 1e6)
+    return (outgoing(record, format) for record in ordered(paths, format, options_of(config), lateness_us))
 
 
 async def run(config: Config, source: str, paths: Sequence[Path] = (), stop: asyncio.Event | None = None) -> None:
@@ -245,14 +262,15 @@ async def run(config: Config, source: str, paths: Sequence[Path] = (), stop: asy
 async def _topics(config: Config) -> int:
     """Create what intake itself needs, where allowed; returns the partitions of the requests topic."""
     topics = config.topics
-    needed = {spec.name: spec for spec in topic_specs(config) if spec.name in (topics.requests, topics.rejected)}
+    wanted = {topics.key_events if config.intake.format in KEY_EVENTS else topics.requests, topics.rejected}
+    needed = {spec.name: spec for spec in topic_specs(config) if spec.name in wanted}
     existing = await partitions_of(config.kafka, list(needed))
     missing = [spec for name, spec in needed.items() if name not in existing]
     if missing and not config.kafka.declare_topics:
         names = ", ".join(spec.name for spec in missing)
         raise ConfigError(f"topics are missing: {names}; create them or set kafka.declare_topics")
     await create_topics(config.kafka, missing)
-    return existing.get(topics.requests, needed[topics.requests].partitions)
+    return existing.get(topics.requests, config.kafka.partitions)
 
 
 def _partitioner(config: Config, partitions: int) -> Callable[[bytes], int] | None:
@@ -285,8 +303,9 @@ def check(config: Config, source: str, paths: Sequence[Path]) -> None:
     """Raises ConfigError, with what to do, for a combination that can't work."""
     if source not in SOURCES:
         raise ConfigError(f"unknown source {source!r}; known are {', '.join(SOURCES)}")
-    if config.intake.format not in FORMATS:
-        raise ConfigError(f"intake.format {config.intake.format!r} is unknown; known are {', '.join(FORMATS)}")
+    if config.intake.format not in (*FORMATS, *KEY_EVENTS):
+        known = ", ".join((*FORMATS, *KEY_EVENTS))
+        raise ConfigError(f"intake.format {config.intake.format!r} is unknown; known are {known}")
     if (source == "files") != bool(paths):
         raise ConfigError("give paths with the source `files`, and with no other")
     if source == "kafka" and config.topics.raw in (config.topics.requests, config.topics.rejected):

@@ -17,6 +17,7 @@ from detectors.fuse import key_dtype, shared_dtype
 from pipeline import aggregate
 from pipeline.column import Coded, constant
 from pipeline.controls import Controls, Said
+from pipeline.marks import Marks
 from pipeline.pages import Blobs, PagedArray
 from schemas.incident import Incident
 from schemas.key import Key
@@ -163,9 +164,11 @@ class State:
         self.hours = Pool(PagedArray("hours", aggregate.WINDOW, block_rows=128))
         self.sources = Pool(PagedArray("sources", aggregate.SOURCE, block_rows=128))
         self.shared = PagedArray("shared", SHARED, block_rows=1)
+        self.marks = Marks()
         self.identities = Blobs("identities", block_rows=128)
         self.incidents = Blobs("incidents", block_rows=16)
-        self.arrays = (self.keys, self.book, self.minutes.array, self.hours.array, self.sources.array, self.shared)
+        own = (self.keys, self.book, self.minutes.array, self.hours.array, self.sources.array, self.shared)
+        self.arrays: tuple[PagedArray, ...] = (*own, *self.marks.arrays)
         self.blobs = (self.identities, self.incidents)
         self.meta = Meta()
         self._derive()

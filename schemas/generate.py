@@ -11,8 +11,10 @@ from schemas.control import Feedback, Mute, Planned
 from schemas.event import Event
 from schemas.incident import Incident
 from schemas.key import Key
+from schemas.key_event import KeyEvent
 from schemas.reasons import Rejected
 from schemas.response import Response
+from schemas.sighting import Beats, Break, Sighting
 
 TYPES: Final[dict[str, Any]] = {
     "event": Event,
@@ -23,6 +25,10 @@ TYPES: Final[dict[str, Any]] = {
     "feedback": Feedback,
     "mute": Mute,
     "planned": Planned,
+    "key_event": KeyEvent,
+    "sighting": Sighting,
+    "beats": Beats,
+    "break": Break,
 }
 """Name of a message -> its type: what goes over a topic, and nothing else."""
 

@@ -21,6 +21,11 @@ Rung = Literal["observe", "flag", "throttle", "fence", "deny", "suspend", "rotat
 Change = Literal["opened", "extended", "escalated", "closed"]
 
 
+KEYS_NAMED: Final = 50
+KEY_RULES: Final = frozenset({"visit", "slow", "proof"})
+"""Rules of the keys' own topology; incidents of other rules are another worker's, whatever their key id."""
+
+
 class Band(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What is usual: median and the middle 90 % of the forecast, in the finding's unit."""
 
@@ -66,7 +71,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
 
     incident_id: str
     key_id: str
-    rule: str  # visit | slow | proof
+    rule: str  # visit | slow | proof; of other topologies: spray | guessing | silence | outbreak | lifecycle
     revision: int
     change: Change
     state: State
@@ -81,6 +86,8 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
     findings: tuple[Finding, ...] = ()
     events: int = 0  # events of the key while open
+    keys: tuple[str, ...] = ()  # of an incident of a source or of the fleet: the first `KEYS_NAMED` keys concerned
+    keys_total: int = 0  # how many keys these are of
     environment: str = ""
     owner: str = ""
     role: str = ""

@@ -21,18 +21,23 @@ allow() { # "user ..." "operation ..." "topic ..." ["group ..."]
 
 # Everybody may see that the topics exist: `doctor` compares their partitions.
 allow "$WORKER $INTAKE $RESPONDER $OPERATOR" Describe \
-    "gateway.raw api.requests api.requests.rejected api.keys api.control api.incidents api.decisions api.responses keywatch.pages"
-# Intake: gateway logs in, keyed events out.
+    "gateway.raw api.requests api.requests.rejected api.keys api.control api.incidents api.decisions api.responses
+    keywatch.pages api.sightings api.key_events keywatch.sources keywatch.lifecycle"
+# Intake: gateway logs in, keyed events out; what is done to keys as well.
 allow "$INTAKE" Read gateway.raw keywatch-intake
-allow "$INTAKE" Write "api.requests api.requests.rejected"
+allow "$INTAKE" Write "api.requests api.requests.rejected api.key_events"
 # The worker: events, catalogue, what people told and its own state in; incidents and state out; ticks into idle partitions.
 # It reads its incidents back when the configuration or a side input has changed behind a crash, to close what was undone.
-allow "$WORKER" Read "api.requests api.keys api.control api.incidents keywatch.pages" keywatch
-allow "$WORKER" Write "api.requests api.requests.rejected api.incidents keywatch.pages"
+# Its topologies have groups, topics and state of their own; they are told by api.sightings and api.key_events.
+allow "$WORKER" Read "api.requests api.sightings api.key_events api.keys api.control api.incidents keywatch.pages
+    keywatch.sources keywatch.lifecycle" "keywatch keywatch-sources keywatch-lifecycle"
+allow "$WORKER" Write "api.requests api.sightings api.key_events api.requests.rejected api.incidents keywatch.pages
+    keywatch.sources keywatch.lifecycle"
 # The responder: incidents and catalogue in; decisions and what was done, in and out.
 allow "$RESPONDER" Read "api.incidents api.keys api.decisions api.responses" \
     "keywatch-respond keywatch-respond-audit"
 allow "$RESPONDER" Write "api.decisions api.responses"
 # People: the catalogue (keywatch keys import), feedback, mutes and plans, and reading anything (keywatch replay --topic).
-allow "$OPERATOR" Read "gateway.raw api.requests api.requests.rejected api.keys api.control api.incidents api.decisions api.responses"
+allow "$OPERATOR" Read "gateway.raw api.requests api.requests.rejected api.keys api.control api.incidents api.decisions
+    api.responses api.sightings api.key_events"
 allow "$OPERATOR" Write "api.keys api.control"

@@ -28,6 +28,11 @@ topic api.control 1 cleanup.policy=compact min.compaction.lag.ms=34560000000
 topic api.incidents "$PARTITIONS"
 topic api.decisions 1 cleanup.policy=delete retention.ms=604800000 message.timestamp.type=LogAppendTime
 topic api.responses 1 retention.ms=-1
-# State: co-partitioned with api.requests. Small segments and early compaction keep recovery short.
-topic keywatch.pages "$PARTITIONS" cleanup.policy=compact segment.bytes=67108864 min.cleanable.dirty.ratio=0.1 \
-    max.compaction.lag.ms=600000
+topic api.sightings "$PARTITIONS"
+topic api.key_events "$PARTITIONS"
+# State: co-partitioned with api.requests, api.sightings and api.key_events. Small segments and early compaction keep
+# recovery short.
+for pages in keywatch.pages keywatch.sources keywatch.lifecycle; do
+    topic "$pages" "$PARTITIONS" cleanup.policy=compact segment.bytes=67108864 min.cleanable.dirty.ratio=0.1 \
+        max.compaction.lag.ms=600000
+done

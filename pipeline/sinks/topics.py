@@ -63,9 +63,9 @@ class TopicSpec:
 
 
 def topic_specs(config: Config) -> tuple[TopicSpec, ...]:
-    """All topics of a deployment."""
+    """All topics of a deployment but for the pages."""
     topics, partitions = config.topics, config.kafka.partitions
-    return (
+    all_of_them = (
         TopicSpec(topics.raw, partitions),
         TopicSpec(topics.requests, partitions),
         TopicSpec(topics.rejected, partitions, {"retention.ms": str(7 * 86_400_000)}),
@@ -74,7 +74,10 @@ def topic_specs(config: Config) -> tuple[TopicSpec, ...]:
         TopicSpec(topics.incidents, partitions),
         TopicSpec(topics.decisions, 1, DECISIONS_CONFIG),
         TopicSpec(topics.responses, 1, {"retention.ms": "-1"}),
+        TopicSpec(topics.sightings, partitions),
+        TopicSpec(topics.key_events, partitions),
     )
+    return tuple({spec.name: spec for spec in all_of_them}.values())  # another topology's `requests` is one of them
 
 
 class _Uuid(AbstractType[uuid.UUID]):

@@ -74,7 +74,7 @@ def test_our_containers_run_commands_that_exist_without_rights() -> None:
 
     commands = set(typer.main.get_command(app).list_commands(None))  # type: ignore[attr-defined]
     ours = {name: service for name, service in COMPOSE["services"].items() if service.get("image") == "keywatch:local"}
-    assert set(ours) == {"migrate", "worker", "responder", "intake"}
+    assert set(ours) == {"migrate", "worker", "sources", "lifecycle", "responder", "intake"}
     for service in ours.values():
         assert service["command"][0] in commands
         assert service["read_only"] is True
@@ -145,7 +145,8 @@ def _topics(tmp_path: Path) -> dict[str, tuple[int, dict[str, str]]]:
 def test_the_topics_script_says_what_the_code_says(tmp_path: Path) -> None:
     specs = topic_specs(Config(kafka=Kafka(partitions=8)))
     expected = {spec.name: (spec.partitions, spec.config) for spec in specs}
-    expected.setdefault("keywatch.pages", (8, PAGES_CONFIG))
+    for pages in ("keywatch.pages", "keywatch.sources", "keywatch.lifecycle"):
+        expected.setdefault(pages, (8, PAGES_CONFIG))
     found = _topics(tmp_path)
     for _, settings in found.values():
         assert settings.pop("min.insync.replicas") == "2"

@@ -8,7 +8,8 @@ used a route in the last five minutes, and below three it abstains, so the disco
  - 20 keys whose own client breaks: 503 on six routes that work for all others (*broken*);
  - 20 keys that probe thirty routes, 403 and 404, half of them during the outage (*probes*).
 Told are the shares of innocent keys with a finding of errors and with an incident in the outage (false), and of the
-others with a finding (hits).
+others with a finding (hits). What the keys' partitions tell is judged by the topology of the fleet as well, in one
+place: how many incidents of the fleet come of it, and how many keys the largest names.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ import numpy as np
 
 from pipeline.catalogue import Catalogue
 from pipeline.config import Config
-from pipeline.core import Sides
+from pipeline.core import Message, Sides, Slice
 from pipeline.flow import open_core
 from pipeline.geo.provider import open_geo
 from pipeline.partitioner import PARTITIONERS
+from pipeline.topologies import sources
 from schemas.event import Event
+from schemas.incident import Incident
+from schemas.sighting import FLEET
 from tests.bench.grown import EPOCH, START_US, cut, print_json
 
 SIZES: Final = (1, 8, 64)
@@ -101,6 +105,7 @@ def rates(partitions: int, failing: float, seed: int = 1) -> dict[str, Any]:
     sides, home = Sides(Catalogue.empty(), open_geo(Config().geo), ""), PARTITIONERS["murmur2"]
     cores = [open_core(p, Config(), sides, EPOCH, partitions) for p in range(partitions)]
     found, opened = set[str](), set[str]()
+    told: list[Message] = []
     start_us = START_US + int(BROKEN_AT_S * SECOND_US)
     log = ((home(event.key_id.encode(), partitions), event) for event in traffic(seed, failing))
     for part in cut(log, partitions, [0] * partitions):
@@ -109,14 +114,29 @@ def rates(partitions: int, failing: float, seed: int = 1) -> dict[str, Any]:
         for key, detector, at in zip(rows.get("key_id", ()), rows.get("detector", ()), rows.get("at", ()), strict=True):
             if detector == "errors" and at >= start_us:
                 found.add(key)
+        told += [message for message in effects.messages if message.key == FLEET.encode()]
         opened |= {incident.key_id for incident in effects.incidents}
+    fleet = outbreaks(told)
     share = {name: sum(key.startswith(name) for key in found) / n for name, n in GROUPS.items()}
     return {
         "partitions": partitions, "keys_per_partition": round((INNOCENT + 2 * OTHERS) / partitions, 1),
         "false_findings": round(share["good_"], 4),
         "false_incidents": round(sum(key.startswith("good_") for key in opened) / INNOCENT, 4),
+        "fleet_incidents": len({incident.incident_id for incident in fleet}),
+        "fleet_keys": max((incident.keys_total for incident in fleet), default=0),
+        "fleet_causes": sorted({incident.key_id for incident in fleet}),
         "broken_found": round(share["broken_"], 3), "probes_found": round(share["probe_"], 3),
     }  # fmt: skip
+
+
+def outbreaks(told: list[Message]) -> list[Incident]:
+    """The fleet's incidents, by the one partition that all of it comes to."""
+    judge = sources.open_core(0, Config(), Sides(Catalogue.empty(), None, ""), EPOCH)
+    batch = Slice(
+        "api.sightings", 0, range(len(told)), [each.key for each in told], [each.value for each in told],
+        [0] * len(told),
+    )  # fmt: skip
+    return [each for each in judge.process(batch).incidents if each.rule == "outbreak"] if told else []
 
 
 def main() -> None:

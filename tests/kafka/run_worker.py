@@ -1,10 +1,10 @@
 """A worker process for the tests: the counting core (or the real one), rows into a file. Settings by environment.
 
 KW_BROKERS, KW_FOLDER (rows.jsonl is written there), KW_RUNNER faust|plain, KW_PREFIX (of topics and group),
-KW_CORE counting|real, KW_SETTINGS (JSON of further worker settings), KW_CLICKHOUSE (JSON of `ClickHouse`: rows go there
-instead), KW_CLOCK_S (so many seconds are added to the process' wall clock), KW_USER (JSON of what a secured listener
-asks for). KW_CONFIG is a whole configuration, in place of these: then the product's own parts run, with KW_SIDES_S
-between two looks at the catalogue.
+KW_CORE counting|real|sources|lifecycle, KW_SETTINGS (JSON of further worker settings), KW_CLICKHOUSE (JSON of
+`ClickHouse`: rows go there instead), KW_CLOCK_S (so many seconds are added to the process' wall clock), KW_USER (JSON
+of what a secured listener asks for). KW_CONFIG is a whole configuration, in place of these: then the product's own
+parts run, with KW_SIDES_S between two looks at the catalogue.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from typing import Any
 import msgspec
 
 from pipeline.column import Columns, plain
-from pipeline.config import ClickHouse, Config, Kafka, Secret, Topics, Worker
+from pipeline.config import ClickHouse, Config, Kafka, Lifecycle, Secret, Sources, Topics, Worker
 from pipeline.control_topic import ControlsReader
 from pipeline.core import Sides
 from pipeline.runners import shell
 from pipeline.runners.parts import Parts, production_parts
+from pipeline.runners.topology import TOPOLOGIES, open_core_of, settings_of
 from pipeline.warm import warm_up
 from tests.kafka.run_responder import config_from
 from tests.pipeline.counting_core import SIDES, open_core
@@ -62,6 +63,8 @@ def parts(folder: Path, core: str) -> Parts:
     """The counting core and one file, or the real core, its catalogue of one key, and a file per table."""
     if os.environ.get("KW_CLICKHOUSE"):
         return clickhouse_parts(msgspec.json.decode(os.environ["KW_CLICKHOUSE"]))
+    if core in TOPOLOGIES:
+        return topology_parts(folder, core)
     if core == "counting":
         return Parts(open_core, lambda config: JsonLinesSink(folder / "rows.jsonl"), _sides, lambda: None)
     from pipeline import flow
@@ -69,6 +72,17 @@ def parts(folder: Path, core: str) -> Parts:
 
     sides = SaidSides()
     return Parts(flow.open_core, lambda config: FileSink(folder / "rows"), sides.read, warm_up, sides.close)
+
+
+def topology_parts(folder: Path, topology: str) -> Parts:
+    """Another topology's core, and a file per table."""
+    from pipeline.sinks.clickhouse import FileSink
+    from tests.pipeline.log_of_requests import GEO, Declared
+
+    async def sides(config: Config) -> Sides:
+        return Sides(Declared(), GEO, "")
+
+    return Parts(open_core_of(topology), lambda config: FileSink(folder / "rows"), sides, lambda: None)
 
 
 def clickhouse_parts(settings: dict[str, Any]) -> Parts:
@@ -119,7 +133,10 @@ def config_of(brokers: str, prefix: str, settings: dict[str, Any]) -> Config:
         partitions=4, replication=len(brokers.split(",")),
     )  # fmt: skip
     clickhouse = ClickHouse(insert_s=0.1)
-    return Config(kafka=kafka, topics=Topics(**names), clickhouse=clickhouse, worker=Worker(**(worker | settings)))
+    return Config(
+        kafka=kafka, topics=Topics(**names), clickhouse=clickhouse, worker=Worker(**(worker | settings)),
+        sources=Sources(metrics_port=0), lifecycle=Lifecycle(metrics_port=0),
+    )  # fmt: skip
 
 
 def as_user(config: Config, given: dict[str, Any]) -> Config:
@@ -147,7 +164,9 @@ def main() -> int:
     config = config_of(os.environ["KW_BROKERS"], os.environ["KW_PREFIX"], json.loads(os.environ["KW_SETTINGS"]))
     if user := os.environ.get("KW_USER"):
         config = as_user(config, json.loads(user))
-    return run(config, parts(Path(os.environ["KW_FOLDER"]), os.environ["KW_CORE"]))
+    core = os.environ["KW_CORE"]
+    config = settings_of(config, core if core in TOPOLOGIES else "keys")
+    return run(config, parts(Path(os.environ["KW_FOLDER"]), core))
 
 
 def _step(*_: object) -> None:

@@ -25,6 +25,7 @@ from pipeline.errors import Fatal
 from pipeline.manifest import Key, key_bytes
 from pipeline.runners.published import newest_incidents
 from pipeline.runners.shell import EXIT_FATAL
+from pipeline.runners.topology import TOPOLOGIES, settings_of
 from pipeline.sinks.kafka import Producer, committed_offsets, fetched_highwaters, side_consumer
 from pipeline.sinks.topics import ensure_topics
 from tests.clickhouse_front import clickhouse, front  # noqa: F401
@@ -42,21 +43,22 @@ WAIT_S: Final = 90.0
 PAGE: Final = key_bytes(Key("page", 0, "none", 0, 0, "none", 0, 0))
 NOTHING: Final = cast("bytes", None)
 
+TOLD: Final = {"api.sightings", "api.key_events", "keywatch.sources", "keywatch.lifecycle"}
 MAY_WRITE: Final = {
-    "keywatch-worker": {"api.requests", "api.requests.rejected", "api.incidents", "keywatch.pages"},
-    "keywatch-intake": {"api.requests", "api.requests.rejected"},
+    "keywatch-worker": {"api.requests", "api.requests.rejected", "api.incidents", "keywatch.pages", *TOLD},
+    "keywatch-intake": {"api.requests", "api.requests.rejected", "api.key_events"},
     "keywatch-respond": {"api.decisions", "api.responses"},
     "stranger": set(),
 }
 MAY_READ: Final = {
-    "keywatch-worker": {"api.requests", "api.keys", "api.incidents", "keywatch.pages"},
+    "keywatch-worker": {"api.requests", "api.keys", "api.incidents", "keywatch.pages", *TOLD},
     "keywatch-intake": {"gateway.raw"},
     "keywatch-respond": {"api.incidents", "api.keys", "api.decisions", "api.responses"},
     "stranger": set(),
 }
 TOPICS: Final = (
     "gateway.raw", "api.requests", "api.requests.rejected", "api.keys", "api.incidents", "api.decisions",
-    "api.responses", "keywatch.pages",
+    "api.responses", "keywatch.pages", *sorted(TOLD),
 )  # fmt: skip
 
 
@@ -68,7 +70,9 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Cluste
     running = cluster.start(folder, users=USERS | STRANGER)
     try:
         allow(running, folder)
-        asyncio.run(ensure_topics(Config(kafka=Kafka(brokers=running.brokers, partitions=2))))
+        settings = Config(kafka=Kafka(brokers=running.brokers, partitions=2))
+        for topology in TOPOLOGIES:
+            asyncio.run(ensure_topics(settings_of(settings, topology)))
         yield running
     finally:
         running.stop()

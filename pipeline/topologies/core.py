@@ -1,0 +1,185 @@
+"""The core of another topology: the same contract as the keys' core, with a judge of its own in it.
+
+Records are taken one by one, and time passes after each, so where slices end can change nothing. The watermark is the
+greatest min(what the record says, when it was written) less the lateness, as in `admit.py`; ticks move it as well.
+What is no message of this topic is rejected, without payload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from pipeline import columns
+from pipeline.config import Config
+from pipeline.core import Effects, Reject, Rows, Sides, Slice
+from pipeline.pages import Blobs, PagedArray
+from pipeline.secrets import keyed_hash
+from pipeline.topologies.episodes import Episodes
+from schemas.incident import Incident
+
+MAX_MESSAGE_BYTES: Final = 262_144
+_NO_MESSAGE: Final = (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError)
+
+
+class Judge(Protocol):
+    """What a topology knows and how it judges."""
+
+    rules: frozenset[str]  # of its incidents
+    episodes: Episodes
+    arrays: tuple[PagedArray, ...]
+    blobs: tuple[Blobs, ...]
+
+    def take(self, value: bytes, key: bytes, offset: int, out: list[Incident]) -> int:
+        """One record; returns its time in us. Raises msgspec's errors or ValueError for what is no message of it."""
+
+    def pass_time(self, watermark_us: int, offset: int, out: list[Incident]) -> None:
+        """What time brings about; `offset` of the record that moved it."""
+
+    def adopt(self, sides: Sides) -> None:
+        """Judge what follows with these."""
+
+    def save(self) -> bytes:
+        """Write what changed into arrays and blobs; what is in none of them."""
+
+    def restore(self, extra: bytes) -> None:
+        """Arrays and blobs are filled."""
+
+
+class Meta(msgspec.Struct, kw_only=True):
+    """What is in no array."""
+
+    next_offset: int = -1
+    watermark_us: int = 0
+    used: dict[str, int] = {}
+    geo: str = ""
+    extra: bytes = b""
+
+
+class TopologyCore:
+    """One partition: implements `pipeline.core.Core`."""
+
+    def __init__(self, partition: int, config: Config, sides: Sides, topic_epoch: str, judge: Judge) -> None:
+        self.partition = partition
+        self.judge = judge
+        self._lateness_us = round(config.worker.lateness_s * 1e6)
+        self._topic = config.topics.requests
+        self._epoch = topic_epoch
+        self._meta = Meta()
+        self._saved = True  # nothing to be
+        self.adopt(sides)
+
+    @property
+    def arrays(self) -> tuple[PagedArray, ...]:
+        """Of the judge."""
+        return self.judge.arrays
+
+    @property
+    def blobs(self) -> tuple[Blobs, ...]:
+        """Of the judge."""
+        return self.judge.blobs
+
+    @property
+    def next_offset(self) -> int:
+        """First offset that the state does not include; -1 before any."""
+        return self._meta.next_offset
+
+    @property
+    def watermark_us(self) -> int:
+        """The partition's time."""
+        return self._meta.watermark_us
+
+    def process(self, batch: Slice) -> Effects:
+        """Judge one slice that starts at or after `next_offset`."""
+        effects = Effects()
+        batch = batch.since(self.next_offset)
+        for i in range(len(batch.offsets)):
+            ts_us = batch.timestamps_ms[i] * 1000 if i in batch.ticks else self._take(batch, i, effects)
+            self._meta.watermark_us = max(self._meta.watermark_us, ts_us - self._lateness_us)
+            self.judge.pass_time(self._meta.watermark_us, batch.offsets[i], effects.incidents)
+        if batch.offsets:
+            self._meta.next_offset = batch.next
+            self._saved = False
+        effects.counts = {"records": len(batch.offsets), "rejects": len(effects.rejects)}
+        self._write(effects)
+        return effects
+
+    def _take(self, batch: Slice, i: int, effects: Effects) -> int:
+        """One record's time, as far as it may move the watermark; 0 where it is refused."""
+        value, key, written_us = batch.values[i] or b"", batch.keys[i], batch.timestamps_ms[i] * 1000
+        try:
+            if len(value) > MAX_MESSAGE_BYTES or key is None:
+                raise ValueError("no message")
+            ts_us = self.judge.take(value, key, batch.offsets[i], effects.incidents)
+        except _NO_MESSAGE:
+            effects.rejects.append(_refused(batch, i, value, key))
+            return 0
+        return min(ts_us, written_us) if written_us > 0 else ts_us
+
+    def _write(self, effects: Effects) -> None:
+        """Rows of incidents, and of the findings that they rest on."""
+        columns.extend(effects.rows, "incidents", columns.incidents(effects.incidents))
+        told = [incident for incident in effects.incidents if incident.change != "closed"]
+        columns.extend(effects.rows, "findings", columns.findings_of(told, self._epoch, self.partition))
+        for incident in told:
+            for finding in incident.findings:
+                name = f"findings.{finding.detector}"
+                effects.counts[name] = effects.counts.get(name, 0) + 1
+
+    def due_rows(self) -> Rows:
+        """No rows wait; but a checkpoint comes, so what the judge knows goes into its arrays and blobs."""
+        self._meta.extra, self._saved = self.judge.save(), True
+        return {}
+
+    def meta(self) -> bytes:
+        """Offset, watermark, and what the judge has in no array; after `due_rows`, as `Emitter` calls them."""
+        assert self._saved, "a checkpoint without what the judge has learned since the last one"
+        self._meta.used = {array.name: array.used for array in self.arrays}
+        return msgspec.msgpack.encode(self._meta)
+
+    def restore(self, meta: bytes) -> None:
+        """Arrays and blobs are filled."""
+        self._meta = msgspec.msgpack.decode(meta, type=Meta)
+        for array in self.arrays:
+            array.used = self._meta.used.get(array.name, 0)
+        self.judge.restore(self._meta.extra)
+
+    def adopted(self, sides: Sides) -> bool:
+        """Whether it judges with these already."""
+        return bool(getattr(sides.geo, "build", "") == self._meta.geo)
+
+    def disown(self, published: Sequence[Incident]) -> Effects:
+        """Other side inputs follow a crash: incidents of this partition that they may not bring again are closed.
+
+        `published`: the newest revision of each incident on the topic, of all topologies and partitions.
+        """
+        effects = Effects()
+        mine = [each for each in published if each.partition == self.partition and each.rule in self.judge.rules]
+        effects.incidents = self.judge.episodes.disown(mine, self._meta.watermark_us)
+        self._saved = False
+        columns.extend(effects.rows, "incidents", columns.incidents(effects.incidents))
+        return effects
+
+    def adopt(self, sides: Sides) -> Rows:
+        """Judge what follows with these; a new geo database is told as a row."""
+        self.judge.adopt(sides)
+        build = getattr(sides.geo, "build", "")
+        if build == self._meta.geo:
+            return {}
+        self._meta.geo = build
+        offset = max(self.next_offset, 0)
+        row: dict[str, Any] = {
+            "topic": [self._topic], "epoch": [self._epoch], "partition": [self.partition], "offset": [offset],
+            "input": ["geo"], "version_id": [build], "version": [offset],
+        }  # fmt: skip
+        return {"adoptions": row}
+
+
+def _refused(batch: Slice, i: int, value: bytes, key: bytes | None) -> Reject:
+    reason = "unkeyed" if key is None else "too_large" if len(value) > MAX_MESSAGE_BYTES else "invalid"
+    return Reject(
+        reason=reason, partition=batch.partition, offset=batch.offsets[i], detail=f"no message of {batch.topic}",
+        size_bytes=len(value), payload_hash=keyed_hash(value), payload=None,
+    )  # fmt: skip
