@@ -139,16 +139,23 @@ def test_the_mixture_of_two_alternatives_is_right_and_never_above_the_larger(fir
     assert max(first, second) - 1 <= mixed <= max(first, second) + 1e-9
 
 
-def test_the_slow_rule_adds_quiet_visits_and_forgets_in_weeks() -> None:
+def test_the_slow_rule_adds_small_facts_within_days_and_forgets_in_weeks() -> None:
     state = records(np.zeros(1, fusion.fusion_dtype(1)))[0]
     scores = []
     for day in range(10):
-        state["slow"] = fusion.slow_step(state, day * DAY_US, 6.0)
+        state["slow"] = fusion.slow_step(state, day * DAY_US, 4.0)
         state["slow_us"] = day * DAY_US
         scores.append(float(state["slow"]))
     assert scores == sorted(scores)
     assert scores[-1] > 1e6
-    assert fusion.slow_step(state, 200 * DAY_US, -20.0) < scores[-1] / 500
+    assert fusion.slow_bits(fusion.slow_step(state, 60 * DAY_US, 0.0)) == 0.0
+
+
+def test_visits_without_a_new_fact_add_nothing_to_the_slow_rule() -> None:
+    state = records(np.zeros(1, fusion.fusion_dtype(1)))[0]
+    state["slow"] = 16.0
+    assert fusion.slow_step(state, 0, 0.0) == 16.0
+    assert fusion.slow_step(state, 0, -5.0) == 16.0
 
 
 def test_a_blind_detector_does_not_weigh() -> None:
