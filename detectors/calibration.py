@@ -24,8 +24,8 @@ RULES: Final = ("visit", "slow")
 STRATA: Final = 3
 VISITS_A_DAY: Final = (1.5, 6.0)
 """Where the strata of visits a day part."""
-RUN_H: Final = (24, 168)
-"""Hours of a run, by rule: fusion's cool-downs."""
+RUN_H: Final = (168, 168)
+"""Hours of a run, by rule: a week, as fusion tells the same once."""
 
 CALIBRATION: Final = np.dtype(
     [("visits", "f8", (2, STRATA)), ("counts", "f8", (2, STRATA, BINS))],  # runs, by their largest score

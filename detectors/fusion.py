@@ -9,8 +9,8 @@ Evidence adds as log likelihood ratios of named alternatives (reference/evidence
              with V7 = "new for 7 days" over all visits a moved server had 100 bits, and two of three false alarms of
              keybench came from there.
 A score is shown and judged as a return period in days of this key's use (`calibration`), each rule half the budget.
-One incident per key at a time; one opening by the visit rule in 24 h, and by the slow rule, whose sum lives for weeks,
-in 7 days (keybench's untouched keys: 2,391 incidents per 100,000 key-days became 804, macro recall .35 and .34). An
+One incident per key at a time; one opening in 7 days, but by the visit rule after 24 h where it is `AGAIN` times rarer
+than the last one: a key that has moved, of which nothing is learned meanwhile, told the same fact on seven days. An
 incident that has seen no evidence for an hour, or is a week old, closes at that very moment of the log, whenever the
 key's next event (or the watermark) shows it.
 Only an event whose caller the gateway attests may open, escalate or extend: key ids are public, so anybody could
@@ -44,11 +44,14 @@ RULES: Final = ("", "visit", "slow", "proof")
 DAY_US: Final = 86_400_000_000
 HOUR_US: Final = 3_600_000_000
 SLOW_HALF_LIFE_US: Final = 1.0 * DAY_US  # 2 and 3 days find fewer (keybench, development half: .05, .03, .02 of macro)
+SLOW_MOST: Final = 1e9
+"""30 bits: more would only last for weeks."""
 NOTHING_BITS: Final = -99.0
 EVIDENCE_BITS: Final = 3.0
 """Log likelihood ratio of one event that keeps an incident open where no single detector has a finding."""
 CRITICAL_FAMILIES: Final = 3
 SERIES_US: Final = 7 * DAY_US
+AGAIN: Final = 4.0
 LN2: Final = 0.6931471805599453
 
 
@@ -140,7 +143,7 @@ def mixed(first: float, second: float) -> float:
 def slow_step(fusion: Any, start_us: int, bits: float) -> float:
     """R after a visit that began at `start_us` with V7 = `bits`."""
     kept = fusion.slow * math.exp(-LN2 * max(0, start_us - fusion.slow_us) / SLOW_HALF_LIFE_US)
-    return kept if bits <= 0.0 else min(1e30, (1.0 + kept) * math.exp(min(bits, 40.0) * LN2))
+    return kept if bits <= 0.0 else min(SLOW_MOST, (1.0 + kept) * math.exp(min(bits, 30.0) * LN2))
 
 
 @compiled
@@ -239,10 +242,24 @@ def severity_of(days: float, families: int, settings: Any) -> int:
 
 
 @compiled
+def adopts(fusion: Any, ts_us: int) -> bool:
+    """Whether what goes on under the key's incidents is learned all the same.
+
+    Nobody labels everything: after 7 days of incidents without one of page grade the new way is taken for the key's
+    own; else a key that has moved would ring every day for ever (keybench: 161 incidents on 42 keys).
+    """
+    return bool(fusion.series_us != 0 and fusion.series_severity == 0 and ts_us - fusion.series_us >= SERIES_US)
+
+
+@compiled
 def rule_that_opens(fusion: Any, ts_us: int, days_visit: float, days_slow: float, settings: Any) -> int:
     """The rule over its threshold and out of its cool-down, the rarer first; 0 is none."""
+    since_us = ts_us - fusion.visit_opened_us
     ready_visit = days_visit >= settings.listed_days and (
-        fusion.visit_opened_us == 0 or ts_us - fusion.visit_opened_us >= settings.cooldown_us
+        fusion.visit_opened_us == 0
+        or since_us >= 2 * SERIES_US
+        or (since_us >= SERIES_US and not adopts(fusion, ts_us))  # what is adopted now needs no telling
+        or (since_us >= settings.cooldown_us and days_visit >= AGAIN * fusion.days)
     )
     ready_slow = days_slow >= settings.listed_days and (
         fusion.slow_opened_us == 0 or ts_us - fusion.slow_opened_us >= SERIES_US  # its sum lives for weeks
@@ -256,7 +273,7 @@ def rule_that_opens(fusion: Any, ts_us: int, days_visit: float, days_slow: float
 def open_incident(fusion: Any, ts_us: int, rule: int, days: float, score: float, families: int, settings: Any) -> None:
     """Start the incident in the key's record."""
     last_us = max(fusion.visit_opened_us, fusion.slow_opened_us)
-    if last_us == 0 or ts_us - last_us >= SERIES_US:
+    if last_us == 0 or ts_us - last_us >= 2 * SERIES_US:
         fusion.series_us = ts_us
         fusion.series_severity = 0
     fusion.open = 1
@@ -293,16 +310,6 @@ def prove(fusion: Any, ts_us: int, families: int, settings: Any) -> int:
         fusion.series_severity = 2
         return ESCALATED
     return EXTENDED if fusion.events >= max(settings.extend_events, 2.0 * fusion.reported_events) else 0
-
-
-@compiled
-def adopts(fusion: Any, ts_us: int) -> bool:
-    """Whether what goes on under the key's incidents is learned all the same.
-
-    Nobody labels everything: after 7 days of incidents without one of page grade the new way is taken for the key's
-    own; else a key that has moved would ring every day for ever (keybench: 161 incidents on 42 keys).
-    """
-    return bool(fusion.series_us != 0 and fusion.series_severity == 0 and ts_us - fusion.series_us >= SERIES_US)
 
 
 @compiled

@@ -24,11 +24,13 @@ from detectors.compile import compiled
 from detectors.detector import SEES_CLIENT, Context, Detector, known_words
 from detectors.known_values import (
     COUNT_UNIT,
+    HOUR_US,
     SLOT,
     WAITING,
     any_new,
     clear,
     find,
+    hours,
     is_young,
     keep,
     p_value,
@@ -78,12 +80,16 @@ def among_peers(shared: Any, config: Any) -> float:
 
 
 @compiled
-def returns(state: Any, event: Any, config: Any) -> bool:
+def returns(state: Any, visit: Any, event: Any, config: Any) -> bool:
     """Whether a client of the last days comes back after one known for longer: in this visit or in the one before.
 
-    In a key's first week every client is young, and none returns.
+    What a key brought in its first week is its own and never returns.
     """
     if not is_young(state.clients, event.client, event.ts_us, config):
+        return False
+    slot = state.clients[find(state.clients, event.client)]
+    young_h = (hours(event.ts_us) - int(slot.first_h)) % 65_536
+    if (event.ts_us - visit.first_seen_us) / HOUR_US - young_h < float(config.slow_days) * 24.0:
         return False
     if (int(state.last) >> find(state.clients, event.client)) & 1 == 0:
         for j in range(CLIENTS):
@@ -113,7 +119,7 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     reading.lr_stranger = quantise(log2_of(ratio_of(p)))
     if p < 1.0:
         reading.lr_stranger_slow = min(float(config.return_bits), max(0.0, reading.lr_stranger))
-    elif returns(state, event, config):
+    elif returns(state, visit, event, config):
         reading.lr_stranger_slow = float(config.return_bits)
     j = find(state.clients, event.client)
     reading.observed = int(state.clients[j].count) / COUNT_UNIT if j >= 0 else 0.0

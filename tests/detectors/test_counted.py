@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detectors.counted import BINS, bin_of, log_share
+from detectors.counted import BINS, RAIL, bin_of, log_share, shipped
 from detectors.shipped_counts import PEAKS, RETURNS
 from detectors.spike import SHARED, STATE
 from detectors.surprise import evidence_of
@@ -27,21 +27,28 @@ def test_every_score_has_a_bin_and_the_ends_are_open() -> None:
 
 def test_what_is_counted_replaces_what_ships() -> None:
     counts = np.zeros(BINS)
-    counts[bin_of(20.0)] = 1_000.0
-    share = log_share(NODES, counts, 100_000.0, 20.0)
-    assert share == pytest.approx(np.log2(0.01), abs=0.1)
+    counts[bin_of(8.0)] = 2_000.0
+    share = log_share(NODES, counts, 100_000.0, 8.0)
+    assert share == pytest.approx(np.log2(0.02), abs=0.1)
+    assert log_share(NODES, counts, 100_000.0, 20.0) < shipped(NODES, 20.0), "what never came is rarer than shipped"
+
+
+def test_no_count_leaves_the_rails() -> None:
+    counts = np.full(BINS, 1e6)
+    assert log_share(NODES, counts, 1e6, 30.0) == pytest.approx(shipped(NODES, 30.0) + np.log2(RAIL))
+    assert log_share(NODES, np.zeros(BINS), 1e12, 30.0) == pytest.approx(shipped(NODES, 30.0) - np.log2(RAIL))
 
 
 def test_a_window_that_visits_often_reach_says_little() -> None:
     state, shared, visit = record(STATE), record(SHARED), record(np.dtype([(n, "i8") for n in VISIT_FIELDS]))
     visit.start_us, visit.last_us, visit.first_seen_us, visit.ordinal = 40 * DAY_US, 40 * DAY_US, DAY_US, 40
-    before = counted_bits(state, shared, visit, 1, 30.0)
+    before = counted_bits(state, shared, visit, 1, 40.0)
     for number in range(2_000):
         if number % 4 == 0:
-            note_peak(state, 1, 31.0)
+            note_peak(state, 1, 45.0)
         count_visit(state, shared, visit, 1.0)
     assert shared.visits[1, SPARSE] == 2_000
-    assert counted_bits(state, shared, visit, 1, 30.0) < min(before, 2.5)
+    assert counted_bits(state, shared, visit, 1, 40.0) < before - 3.0, "as far as the rails let it"
     note_peak(state, 1, 31.0)
     count_visit(state, shared, visit, 0.0)
     assert shared.visits[1, SPARSE] == 2_000, "what is not to be learned is not counted"

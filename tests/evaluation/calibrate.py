@@ -160,14 +160,14 @@ def keybench(keys: int, days: int, seed: int) -> Array:
 
 
 def nodes(counts: Array, visits: float) -> Array:
-    """log2 of the share of visits at 0, 4, .. 64 bits; past the last node with four exceedances a straight line.
+    """log2 of the share of visits at 0, 4, .. 64 bits; past the last node with two exceedances a straight line.
 
     The line falls by the mean excess there, by a bit of share for one to eight bits of score.
     """
     above = counts[::-1].cumsum()[::-1][1:]  # [j]: at the edge of 2 j bits
     at = np.minimum(np.arange(NODES) * 2, BINS - 2)
     found = np.log2((above[at] + 0.5) / (visits + 1.0))
-    last = int(np.flatnonzero(above[at[:-1]] >= 4)[-1]) if (above[at[:-1]] >= 4).any() else 0
+    last = int(np.flatnonzero(above[at[:-1]] >= 2)[-1]) if (above[at[:-1]] >= 2).any() else 0
     beyond = counts[2 * last + 1 :]
     excess = float((beyond * (2.0 * np.arange(len(beyond)) + 1.0)).sum() / max(1.0, beyond.sum()))
     slope = min(1.0, max(0.12, 1.4427 / max(1.0, excess)))
