@@ -131,7 +131,7 @@ READING: Final = np.dtype(
         ("bits", "f8"),  # rounded to 1/64; 0 is nothing odd
         ("lr_stranger", "f8"),  # log2 likelihood ratio under "somebody else uses the key"; 0 says nothing
         ("lr_insider", "f8"),  # log2 likelihood ratio under "the holder abuses it"
-        ("lr_stranger_slow", "f8"),  # as lr_stranger, with values new for 7 days after their first use
+        ("lr_stranger_slow", "f8"),  # what adds up over days in the slow rule, a fact once; 0 adds nothing
         ("observed", "f8"),
         ("low", "f8"),  # middle 90 % of the forecast
         ("median", "f8"),

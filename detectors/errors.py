@@ -9,7 +9,11 @@ False alarms: a deploy that breaks one client on many routes; a revoked scope. T
 5xx and 429 of a route on which the median of the other keys fails too (`outage`), and nothing else.
 Source: reference/evidence.md, section 3: per request one innocent client gave 435 alarms, per distinct (route, class)
 and visit none. Unit: distinct (route, class), decay .97 a visit, prior 2 pseudo-units at the peers' rate, a + b <= 20,
-mid-p; a retried route gives at most 10.6 bits. Likelihood ratio: CUSUM over distinct units, q = max(.5, 5 p), bounded.
+mid-p; a retried route gives at most 10.6 bits. Evidence is what that tail is worth (`surprise.evidence_of`) over the
+units whose caller held the key. A product over units (CUSUM, q = max(.5, 5 p)) took errors for independent of each
+other within a visit, which they are least of all: 13 to 16 bits of evidence where the tail has 4 (keybench). An error
+that an earlier visit had on the same route is this key's habit and counts as a success (`usual`, a filter of 192 bits).
+The API's own failures (5xx) are worth 3 bits of evidence at most, however many: they say little of the caller.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ from detectors.detector import (
     Detector,
     usual_words,
 )
-from detectors.surprise import beta_binomial_tail, log2_of, quantise
+from detectors.surprise import beta_binomial_tail, evidence_of, log2_of, quantise
 
 CLASSES: Final = 4
 DENIED: Final = 0
@@ -58,6 +62,8 @@ SERVER_BITS: Final = 8.0
 too weak a finding to count towards an act. The demo's outage listed 0 to 2 of 50 innocent keys without this: the first
 keys that meet an outage come before the median of the others can know of it."""
 SETS_BITS: Final = 256
+USUAL_BITS: Final = 192
+USUAL_MOST: Final = 112  # of them set: above, half of what is new would pass for usual, and it begins anew
 DISCOUNT: Final = 0.2
 """From this median share on a route's 5xx and 429 say nothing of a key."""
 
@@ -66,7 +72,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """[detectors.errors]"""
 
     cap_bits: float = 40.0
-    cap_ratio: float = 16.0  # log2, of a visit
+    cap_ratio: float = 24.0  # log2, of a visit
     outage_share: float = DISCOUNT
 
 
@@ -75,13 +81,18 @@ STATE: Final = np.dtype(
         ("units", "f4"),  # decayed distinct (route, class) of learned visits, right ones included
         ("wrong", "f4", (CLASSES,)),  # of these errors, by class
         ("seen", "u1", (SETS_BITS // 8,)),  # this visit's distinct (route, class), one hash
+        ("wrong_now", "u1", (USUAL_BITS // 8,)),  # of these the errors
+        ("usual", "u1", (USUAL_BITS // 8,)),  # errors of earlier visits: this key's own habit
         ("visit_wrong", "u2", (CLASSES,)),
         ("visit_units", "u2"),
         ("repeats", "u2"),  # this visit's errors that were no new unit
-        ("ratio", "f4", (CLASSES,)),  # this visit's CUSUM, log2
         ("peak", "f4"),  # this visit's largest bits
+        ("held_peak", "f4"),  # the same of events whose caller held the key
+        ("held_wrong", "u1", (CLASSES,)),  # of `visit_wrong`, those; at most TRIALS_MAX
+        ("held_units", "u1"),
         ("peak_class", "u1"),
-        ("pad", "u1", (3,)),
+        ("usual_set", "u1"),  # bits set in `usual`
+        ("pad", "u1", (1,)),
     ],
     align=True,
 )
@@ -113,6 +124,36 @@ def bit_of(route: int, kind: int) -> int:
     """Where (route, class) lies in the visit's set."""
     mixed = (int(route) ^ ((kind + 2) * 0x9E3779B1)) & 0xFFFFFFFF
     return ((mixed * 0x85EBCA6B & 0xFFFFFFFF) >> 16) % SETS_BITS
+
+
+@compiled
+def usual_bit(route: int, kind: int) -> int:
+    """Where (route, class) lies among the usual errors."""
+    mixed = (int(route) ^ ((kind + 2) * 0x9E3779B1)) & 0xFFFFFFFF
+    return ((mixed * 0xC2B2AE35 & 0xFFFFFFFF) >> 12) % USUAL_BITS
+
+
+@compiled
+def is_usual(state: Any, route: int, kind: int) -> bool:
+    """Whether an earlier visit had this error on this route: such a unit counts like a success."""
+    bit = usual_bit(route, kind)
+    return (int(state.usual[bit >> 3]) >> (bit & 7)) & 1 == 1
+
+
+@compiled
+def keep_usual(state: Any, weight: float) -> None:
+    """The visit's errors become usual ones, unless they are not to be learned."""
+    if int(state.usual_set) > USUAL_MOST:
+        state.usual_set = 0
+        for j in range(USUAL_BITS // 8):
+            state.usual[j] = 0
+    for j in range(USUAL_BITS // 8):
+        fresh = int(state.wrong_now[j]) & (255 - int(state.usual[j]))
+        if weight > 0.0 and fresh != 0:
+            state.usual[j] = int(state.usual[j]) | fresh
+            for k in range(8):
+                state.usual_set += (fresh >> k) & 1
+        state.wrong_now[j] = 0
 
 
 @compiled
@@ -150,16 +191,6 @@ def tail_bits(wrong: int, units: int, a: float, b: float) -> float:
 
 
 @compiled
-def step(p: float, is_wrong: bool) -> float:
-    """One unit's log2 likelihood ratio, share q = max(.5, 5 p) of a prober against p."""
-    q = min(0.95, max(0.5, 5.0 * p))
-    p = min(p, 0.9)
-    if q <= p:
-        return 0.0
-    return log2_of(q / p) if is_wrong else log2_of((1.0 - q) / (1.0 - p))
-
-
-@compiled
 def is_outage(shared: Any, event: Any, kind: int, config: Any) -> bool:
     """Whether this 5xx or 429 is what most other keys get on this route now."""
     if kind != FAILED and kind != THROTTLED:
@@ -172,6 +203,8 @@ def new_error(state: Any, shared: Any, event: Any, config: Any) -> int:
     """The class of an error that is a new unit of this visit and no outage; -1 otherwise."""
     kind = class_of(event.error)
     if kind < 0 or event.route == 0 or not is_seen(event.sees, kind) or not is_new_unit(state, event.route, kind):
+        return -1
+    if is_usual(state, event.route, kind):
         return -1
     return -1 if is_outage(shared, event, kind, config) else kind
 
@@ -201,14 +234,14 @@ def retry_bits(state: Any) -> float:
 
 
 @compiled
-def best_ratio(state: Any, kind: int, gain: float, config: Any) -> float:
-    """The visit's largest CUSUM with this event in, of four classes: less their number, bounded."""
-    best = 0.0
-    for k in range(CLASSES):
-        fresh = 1 if k == kind else 0
-        if speaks(k, int(state.visit_wrong[k]) + fresh):
-            best = max(best, float(state.ratio[k]) + gain * fresh)
-    return min(config.cap_ratio, max(0.0, best - CLASS_BITS))
+def held_bits(state: Any, shared: Any, kind: int) -> float:
+    """As `unit_bits`, of the units alone whose caller held the key; 0 where these say nothing of the caller."""
+    wrong = int(state.held_wrong[kind]) + 1
+    if not speaks(kind, wrong):
+        return 0.0
+    a, b = beliefs(state, shared, kind)
+    bits = max(0.0, tail_bits(wrong, int(state.held_units) + 1, a, b) - CLASS_BITS)
+    return min(SERVER_BITS, bits) if kind == FAILED else bits
 
 
 @compiled
@@ -224,19 +257,16 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     reading.covered = 1
     kind = new_error(state, shared, event, config)
     bits, which = float(state.peak), int(state.peak_class)
-    gain = 0.0
+    evidence = float(state.held_peak)
     if kind >= 0:
         fresh = unit_bits(state, shared, kind, config)
         if fresh > bits:
             bits, which = fresh, kind
         if held(event):
-            a, b = beliefs(state, shared, kind)
-            gain = step(a / (a + b), True)
-    ratio = best_ratio(state, kind, gain, config)
+            evidence = max(evidence, np.float64(np.float32(held_bits(state, shared, kind))))
     reading.bits = quantise(max(bits, retry_bits(state)))
-    reading.lr_stranger = quantise(ratio)
+    reading.lr_stranger = quantise(min(config.cap_ratio, max(0.0, evidence_of(evidence))))
     reading.lr_insider = reading.lr_stranger
-    reading.lr_stranger_slow = reading.lr_stranger
     units = int(state.visit_units) + (1 if kind >= 0 else 0)
     a, b = beliefs(state, shared, which)
     mean = units * a / (a + b)
@@ -258,15 +288,28 @@ def add_unit(state: Any, shared: Any, event: Any, kind: int, config: Any) -> Non
         if fresh > float(state.peak):
             state.peak = quantise(fresh)
             state.peak_class = kind
-    if held(event):
-        for k in range(CLASSES):
-            if is_seen(event.sees, k):
-                a, b = beliefs(state, shared, k)
-                state.ratio[k] = max(0.0, float(state.ratio[k]) + step(a / (a + b), k == kind))
+    if held(event) and int(state.held_units) < TRIALS_MAX:
+        if kind >= 0:
+            state.held_peak = max(float(state.held_peak), held_bits(state, shared, kind))
+            state.held_wrong[kind] += 1
+        state.held_units += 1
     if state.visit_units < 60_000:
         state.visit_units += 1
         if kind >= 0:
             state.visit_wrong[kind] += 1
+
+
+@compiled
+def learn_error(state: Any, shared: Any, event: Any, kind: int, config: Any) -> None:
+    """An error that is no outage: a new unit, a usual one, or a retry."""
+    usual = is_usual(state, event.route, kind)
+    unit = -1 if usual else kind
+    if is_new_unit(state, event.route, unit):
+        add_unit(state, shared, event, unit, config)
+        bit = usual_bit(event.route, kind)
+        state.wrong_now[bit >> 3] = int(state.wrong_now[bit >> 3]) | (1 << (bit & 7))
+    elif state.repeats < 60_000:
+        state.repeats += 1
 
 
 def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config: Any) -> None:
@@ -276,10 +319,7 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
     kind = class_of(event.error)
     if kind >= 0 and is_seen(event.sees, kind):
         if not is_outage(shared, event, kind, config):
-            if is_new_unit(state, event.route, kind):
-                add_unit(state, shared, event, kind, config)
-            elif state.repeats < 60_000:
-                state.repeats += 1
+            learn_error(state, shared, event, kind, config)
     elif kind < 0 and is_new_unit(state, event.route, -1):
         add_unit(state, shared, event, -1, config)
     if weight > 0.0:
@@ -300,14 +340,17 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
             shared.units *= 0.5
             for k in range(CLASSES):
                 shared.wrong[k] *= 0.5
+    keep_usual(state, weight)
     for j in range(SETS_BITS // 8):
         state.seen[j] = 0
     for k in range(CLASSES):
         state.visit_wrong[k] = 0
-        state.ratio[k] = 0.0
+        state.held_wrong[k] = 0
     state.visit_units = 0
     state.repeats = 0
     state.peak = 0.0
+    state.held_peak = 0.0
+    state.held_units = 0
     state.peak_class = 0
 
 

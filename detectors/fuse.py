@@ -188,7 +188,7 @@ def judge(key: Any, known: Any, ts_us: int, families: int, evidence: bool, setti
     state = key.fusion
     visit = key.visit
     per_day = fusion.visits_per_day(visit, ts_us)
-    slow_bits = fusion.rounded(fusion.log2(fusion.slow_step(state, visit.start_us, state.best_slow)))
+    slow_bits = fusion.slow_bits(fusion.slow_step(state, visit.start_us, state.best_slow))
     days_visit = return_days(known, 0, state.best, per_day)
     days_slow = return_days(known, 1, slow_bits, per_day)
     if state.open == 0:

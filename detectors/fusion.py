@@ -2,13 +2,15 @@
 
 Evidence adds as log likelihood ratios of named alternatives (reference/evidence.md, section 4), never as bits:
  visit rule  V = log2(1/2 * 2^(sum of lr_stranger) + 1/2 * 2^(sum of lr_insider)), the largest of the visit;
- slow rule   R <- (1 + R * 2^(-dt / 14 d)) * (1/2 + 1/2 * 2^min(V7, 40)), score log2 R (Shiryaev-Roberts over visits),
-             V7 the stranger's ratio from network and client alone, values being new for 7 days. Loud evidence is the
-             visit rule's: the largest ratio of a visit is no e-value, and summed over visits it drowned the slow rule
-             (innocent people's mean excess 20 bits with it; see `calibration.TABLE` for what is left without).
+ slow rule   R <- (1 + R * 2^(-dt / 1 d)) * 2^V7 where V7 > 0, score log2 R: facts that are each too small for an
+             incident and add up within days. V7 is `lr_stranger_slow` of clients and operations: a young client that
+             comes back after an older one (a few bits each time), first deletions, administration, credentials.
+             What an owner who moved brings for days (the same new network and client, visit after visit) is ONE fact:
+             with V7 = "new for 7 days" over all visits a moved server had 100 bits, and two of three false alarms of
+             keybench came from there.
 A score is shown and judged as a return period in days of this key's use (`calibration`), each rule half the budget.
-One incident per key at a time; one opening by the visit rule in 24 h, and by the slow rule, whose sum lives for weeks,
-in 7 days (keybench's untouched keys: 2,391 incidents per 100,000 key-days became 804, macro recall .35 and .34). An
+One incident per key at a time; one opening in 7 days, but by the visit rule after 24 h where it is `AGAIN` times rarer
+than the last one: a key that has moved, of which nothing is learned meanwhile, told the same fact on seven days. An
 incident that has seen no evidence for an hour, or is a week old, closes at that very moment of the log, whenever the
 key's next event (or the watermark) shows it.
 Only an event whose caller the gateway attests may open, escalate or extend: key ids are public, so anybody could
@@ -28,7 +30,7 @@ from detectors.compile import compiled
 
 FAMILIES: Final = ("network", "client", "operation", "volume", "outcome", "time", "declared")
 """Position = bit in `families`."""
-SLOW_FAMILIES: Final = 0b0000011  # network, client
+SLOW_FAMILIES: Final = 0b0000110  # client, operation
 OPENED: Final = 1
 EXTENDED: Final = 2
 ESCALATED: Final = 3
@@ -40,13 +42,16 @@ KINDS: Final = ("", "opened", "extended", "escalated", "closed")
 RULES: Final = ("", "visit", "slow", "proof")
 
 DAY_US: Final = 86_400_000_000
-MONTH_US: Final = 30 * DAY_US
-SLOW_HALF_LIFE_US: Final = 14.0 * DAY_US
+HOUR_US: Final = 3_600_000_000
+SLOW_HALF_LIFE_US: Final = 1.0 * DAY_US  # 2 and 3 days find fewer (keybench, development half: .05, .03, .02 of macro)
+SLOW_MOST: Final = 1e9
+"""30 bits: more would only last for weeks."""
 NOTHING_BITS: Final = -99.0
 EVIDENCE_BITS: Final = 3.0
 """Log likelihood ratio of one event that keeps an incident open where no single detector has a finding."""
 CRITICAL_FAMILIES: Final = 3
 SERIES_US: Final = 7 * DAY_US
+AGAIN: Final = 4.0
 LN2: Final = 0.6931471805599453
 
 
@@ -102,13 +107,14 @@ def fusion_dtype(detectors: int) -> np.dtype[Any]:
             ("seen", "f4"),
             ("events", "u4"),
             ("reported_events", "u4"),
-            ("months", "u2", (2,)),  # last month + 1 with an exceedance, per rule
+            ("run_h", "u2", (2,)),  # hour at which the running run began, per rule; 0: none yet
             ("families", "u2"),  # bit mask
             ("open", "u1"),
             ("rule", "u1"),
             ("severity", "u1"),
             ("under", "u1"),  # this visit began under an open incident
             ("series_severity", "u1"),  # the gravest of the series
+            ("run_bin", "u1", (2,)),  # bin of the run's largest score, per rule
             ("found", "i2", (detectors,)),  # largest bits of this visit per detector, in 1/64
         ],
         align=True,
@@ -138,7 +144,13 @@ def mixed(first: float, second: float) -> float:
 def slow_step(fusion: Any, start_us: int, bits: float) -> float:
     """R after a visit that began at `start_us` with V7 = `bits`."""
     kept = fusion.slow * math.exp(-LN2 * max(0, start_us - fusion.slow_us) / SLOW_HALF_LIFE_US)
-    return min(1e30, (1.0 + kept) * (0.5 + 0.5 * math.exp(min(bits, 40.0) * LN2)))
+    return kept if bits <= 0.0 else min(SLOW_MOST, (1.0 + kept) * math.exp(min(bits, 30.0) * LN2))
+
+
+@compiled
+def slow_bits(after: float) -> float:
+    """The slow rule's score: log2 R, 0 where nothing has added up."""
+    return rounded(log2(max(1.0, after)))
 
 
 @compiled
@@ -195,16 +207,25 @@ def begin_visit(fusion: Any) -> None:
 
 
 @compiled
+def count_run(fusion: Any, visit: Any, known: Any, rule: int, bits: float) -> None:
+    """Count the visit's score in the key's run of this rule; a run ends when its rule might open again."""
+    hour = visit.start_us // HOUR_US % 65_535 + 1
+    begun = int(fusion.run_h[rule])
+    fresh = begun == 0 or (hour - begun) % 65_535 >= calibration.RUN_H[rule]
+    stratum = calibration.stratum_of(visits_per_day(visit, visit.last_us))
+    bin_before = -1 if fresh else int(fusion.run_bin[rule])
+    fusion.run_bin[rule] = calibration.count(known, rule, stratum, bits, bin_before)
+    if fresh:
+        fusion.run_h[rule] = hour
+
+
+@compiled
 def end_visit(fusion: Any, visit: Any, known: Any) -> None:
     """The visit ended: count it for the calibration and take it into the slow rule's sum."""
     after = slow_step(fusion, visit.start_us, fusion.best_slow)
     if fusion.best > NOTHING_BITS and fusion.under == 0:
-        month = visit.start_us // MONTH_US % 65_535 + 1
-        slow_bits = rounded(log2(after))
-        if calibration.count(known, 0, fusion.best, fusion.months[0] != month):
-            fusion.months[0] = month
-        if calibration.count(known, 1, slow_bits, fusion.months[1] != month):
-            fusion.months[1] = month
+        count_run(fusion, visit, known, 0, fusion.best)
+        count_run(fusion, visit, known, 1, slow_bits(after))
     if fusion.best > NOTHING_BITS:
         told = visit.tainted == 1 or fusion.slow_opened_us >= visit.start_us
         fusion.slow = 0.0 if told else after  # what an incident has told is used up
@@ -223,10 +244,24 @@ def severity_of(days: float, families: int, settings: Any) -> int:
 
 
 @compiled
+def adopts(fusion: Any, ts_us: int) -> bool:
+    """Whether what goes on under the key's incidents is learned all the same.
+
+    Nobody labels everything: after 7 days of incidents without one of page grade the new way is taken for the key's
+    own; else a key that has moved would ring every day for ever (keybench: 161 incidents on 42 keys).
+    """
+    return bool(fusion.series_us != 0 and fusion.series_severity == 0 and ts_us - fusion.series_us >= SERIES_US)
+
+
+@compiled
 def rule_that_opens(fusion: Any, ts_us: int, days_visit: float, days_slow: float, settings: Any) -> int:
     """The rule over its threshold and out of its cool-down, the rarer first; 0 is none."""
+    since_us = ts_us - fusion.visit_opened_us
     ready_visit = days_visit >= settings.listed_days and (
-        fusion.visit_opened_us == 0 or ts_us - fusion.visit_opened_us >= settings.cooldown_us
+        fusion.visit_opened_us == 0
+        or since_us >= 2 * SERIES_US
+        or (since_us >= SERIES_US and not adopts(fusion, ts_us))  # what is adopted now needs no telling
+        or (since_us >= settings.cooldown_us and days_visit >= AGAIN * fusion.days)
     )
     ready_slow = days_slow >= settings.listed_days and (
         fusion.slow_opened_us == 0 or ts_us - fusion.slow_opened_us >= SERIES_US  # its sum lives for weeks
@@ -240,7 +275,7 @@ def rule_that_opens(fusion: Any, ts_us: int, days_visit: float, days_slow: float
 def open_incident(fusion: Any, ts_us: int, rule: int, days: float, score: float, families: int, settings: Any) -> None:
     """Start the incident in the key's record."""
     last_us = max(fusion.visit_opened_us, fusion.slow_opened_us)
-    if last_us == 0 or ts_us - last_us >= SERIES_US:
+    if last_us == 0 or ts_us - last_us >= 2 * SERIES_US:
         fusion.series_us = ts_us
         fusion.series_severity = 0
     fusion.open = 1
@@ -277,16 +312,6 @@ def prove(fusion: Any, ts_us: int, families: int, settings: Any) -> int:
         fusion.series_severity = 2
         return ESCALATED
     return EXTENDED if fusion.events >= max(settings.extend_events, 2.0 * fusion.reported_events) else 0
-
-
-@compiled
-def adopts(fusion: Any, ts_us: int) -> bool:
-    """Whether what goes on under the key's incidents is learned all the same.
-
-    Nobody labels everything: after 7 days of incidents without one of page grade the new way is taken for the key's
-    own; else a key that has moved would ring every day for ever (keybench: 161 incidents on 42 keys).
-    """
-    return bool(fusion.series_us != 0 and fusion.series_severity == 0 and ts_us - fusion.series_us >= SERIES_US)
 
 
 @compiled

@@ -3,7 +3,7 @@
 Detects: a visit from a new network (ASN) or country, tested once per visit against how often this key brings new
 ones (`novelty`); a new network that hosts servers or hides its users, for a key that never comes from such; two
 successes too far apart to travel between (over 1,000 km/h and 500 km or both accuracies), from networks that do not
-usually occur together for this key. In the slow rule a network counts as new for 7 days.
+usually occur together for this key. How rare a new network is, the fleet has a say in (`novelty.fleet_p`).
 Misses: a thief in one of the owner's own networks (same cloud region, same mobile carrier); whatever comes through
 a network that the database does not know; the very first visit of a key.
 False alarms: trips, a second site, a moved server, a carrier's new address block: novelties come in runs, so fusion
@@ -15,6 +15,8 @@ Likelihood ratios: place = .3 + .7 / p_new * country * company * peers, where
  country: a new network in a new country .7 against the peers' rate of that (prior .3), in a known one .3 against .7;
  company: 60 % of strangers come from hosting, proxy or anycast networks [our judgement], against this key's own share,
           within a quarter bit .. 2 bits;
+ journey: a sixteenth where a key of six visits a day and more was silent for 4 to 24 hours before, and the way is
+          possible in that time;
  peers:   a network common among peers halves, one unseen among 50 or more of them doubles; below 50 it says nothing.
 """
 
@@ -38,7 +40,8 @@ from detectors.detector import (
     Context,
     Detector,
 )
-from detectors.known_values import COUNT_UNIT, SLOT, WAITING, any_new, find, is_young, keep, p_value, wait
+from detectors.fusion import visits_per_day
+from detectors.known_values import COUNT_UNIT, HOUR_US, SLOT, WAITING, any_new, find, keep, p_value, wait
 from detectors.places import NETWORKS, PENDING, forget_visit, join, recent, short, wait_address
 from detectors.travel import TRAVEL_KM_PER_H, has_place, p_travel, travels
 
@@ -51,6 +54,10 @@ STAY: Final = 0.3  # share of strangers who come from a place the key knows
 HOSTING_STRANGERS: Final = 0.6
 NET_ELSEWHERE: Final = NET_HOSTING | NET_PROXY | NET_ANYCAST
 TRAVEL_LR: Final = 32.0
+REST_VISITS: Final = 6.0  # a day
+REST_US: Final = 4 * HOUR_US
+REST_MOST_US: Final = 24 * HOUR_US
+REST_LR: Final = 1.0 / 16.0  # [judged]
 NEW_NETWORK: Final = 1
 NEW_COUNTRY: Final = 2
 TRAVEL: Final = 4
@@ -59,7 +66,6 @@ TRAVEL: Final = 4
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """[detectors.geography]"""
 
-    slow_days: float = 7.0  # a network counts as new for the slow rule this long
     travel_km_per_h: float = TRAVEL_KM_PER_H
 
 
@@ -67,7 +73,6 @@ STATE: Final = np.dtype(
     [
         ("network", novelty.MIXTURE),
         ("country", novelty.SMALL_MIXTURE),
-        ("slow", novelty.SMALL_MIXTURE),
         ("place_us", "i8"),  # of the last success with a place
         ("networks", SLOT, (NETWORKS,)),
         ("countries", SLOT, (COUNTRIES,)),
@@ -84,6 +89,7 @@ STATE: Final = np.dtype(
         ("travels", "u2"),
         ("address_next", "u1"),
         ("was_elsewhere", "u1"),  # this visit
+        ("rested", "u1"),  # this visit began after a journey's silence
     ],
     align=True,
 )
@@ -93,6 +99,7 @@ SHARED: Final = np.dtype(
         ("networks", "f4", (PEER_CELLS,)),  # keys by hashed network, each key counted once per network
         ("new_networks", "f8"),  # visits of known keys with a new network
         ("both_new", "f8"),  # of these with a new country too
+        *novelty.FLEET_FIELDS,
     ],
     align=True,
 )
@@ -149,6 +156,18 @@ def log2(value: float) -> float:
 
 
 @compiled
+def has_rested(state: Any, visit: Any, event: Any) -> bool:
+    """Whether a key of many visits a day was silent for hours before this visit: as its owner on a journey is.
+
+    A thief of such a key comes between its owner's calls. A silence of more than a day is another matter (`dormant`).
+    """
+    if int(visit.events) > 0:
+        return int(state.rested) == 1
+    silent_us = event.ts_us - visit.last_us
+    return visits_per_day(visit, event.ts_us) >= REST_VISITS and REST_US <= silent_us <= REST_MOST_US
+
+
+@compiled
 def describe(state: Any, event: Any, reading: Any) -> None:
     """Observed: this key's visits from this network (decayed); the band: from its networks."""
     j = find(state.networks, event.asn)
@@ -178,6 +197,7 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
         return
     known = recent(state.addresses, short(event.address))
     p_network = p_of(state.waiting, state.networks, state.network, event.asn, known, event.ts_us)
+    p_network = novelty.fleet_p(shared, p_network)
     p_country = 1.0
     if event.country != 0:
         p_country = p_of(state.waiting_countries, state.countries, state.country, event.country, known, event.ts_us)
@@ -185,20 +205,16 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     context = company_factor(state, event) * peers_factor(shared, event.asn)
     country = country_factor(shared, p_country < 1.0)
     ratio = place_ratio(p_network, p_country, context, country)
-    p_slow = p_network
-    if p_network == 1.0 and is_young(state.networks, event.asn, event.ts_us, config):
-        p_slow = novelty.p_new(state.slow, event.ts_us)
-    slow = place_ratio(p_slow, p_country, context, country if p_network < 1.0 else 1.0)
     p = min(p_network, p_country)
+    if p < 1.0 and not moved and has_rested(state, visit, event):
+        ratio *= REST_LR
     if moved:
         # with a new network travel says little more: a new one is not known to occur with any
         factor = 2.0 if p_network < 1.0 else min(TRAVEL_LR, STAY + (1.0 - STAY) / p_travel(state))
         ratio *= factor
-        slow *= factor
         p = min(p, p_travel(state))
     reading.bits = log2(1.0 / p)  # mid-p gives 1 bit, the larger of two tests takes it back
     reading.lr_stranger = log2(ratio)
-    reading.lr_stranger_slow = log2(slow)
     describe(state, event, reading)
     kind = (NEW_NETWORK if p_network < 1.0 else 0) + (NEW_COUNTRY if p_country < 1.0 else 0)
     reading.a = event.asn
@@ -207,6 +223,8 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
 
 def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config: Any) -> None:
     """Take the event's values into the visit; its place becomes the last one."""
+    if int(visit.events) == 0:
+        state.rested = 1 if has_rested(state, visit, event) else 0
     if weight <= 0.0 or event.sees & SEES_ADDRESS == 0 or event.net_flags & NET_KNOWN == 0:
         return
     if event.net_flags & NET_PRIVATE != 0 or event.asn == 0:
@@ -257,14 +275,11 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
         return
     ts_us = visit.last_us
     first = float(state.network.visits) <= 0.0
-    young = False
-    for j in range(PENDING):
-        if state.waiting[j].value != 0:
-            young = young or is_young(state.networks, state.waiting[j].value, ts_us, config)
     count_peers(state, shared, first)
     new = any_new(state.waiting)
+    if not first:
+        novelty.tell_fleet(shared, novelty.p_new(state.network, ts_us), new)
     novelty.learn_visit(state.network, ts_us, new)
-    novelty.learn_visit(state.slow, ts_us, new or young)
     if state.waiting_countries[0].value != 0:
         novelty.learn_visit(state.country, ts_us, any_new(state.waiting_countries))
     for j in range(PENDING):

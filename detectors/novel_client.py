@@ -2,7 +2,8 @@
 
 Detects: a thief's tool where the owner's program was: curl, a scanner, another SDK. Tested once per visit against how
 often this key brings new clients (`novelty`), so that a key of many browsers says little and a server's key much. The
-slow rule takes a client for new during 7 days.
+slow rule counts a client of the last 7 days again each time that it comes back after an older one: an update
+replaces the old client, a second user alternates with it.
 Misses: a thief who sends the owner's user agent, which costs nothing; a client swap within one family; the first visit
 of a key; requests without a user agent.
 False alarms: a new SDK, a person's curl, a monitor. Clients and places change together when owners move house: beside
@@ -23,11 +24,13 @@ from detectors.compile import compiled
 from detectors.detector import SEES_CLIENT, Context, Detector, known_words
 from detectors.known_values import (
     COUNT_UNIT,
+    HOUR_US,
     SLOT,
     WAITING,
     any_new,
     clear,
     find,
+    hours,
     is_young,
     keep,
     p_value,
@@ -43,7 +46,8 @@ STAY: Final = 0.3  # share of strangers whose client the key knows
 class NovelClient(msgspec.Struct, frozen=True, kw_only=True):
     """[detectors.novel_client]"""
 
-    slow_days: float = 7.0  # a client counts as new for the slow rule this long
+    slow_days: float = 7.0  # a client counts as young for the slow rule this long
+    return_bits: float = 4.0  # what a return of a young client adds to the slow rule, and a new one at most [judged]
     peers_new: float = 0.25  # of visits from a new place, those with a new client: until the partition has counted
     peers_weight: float = 20.0  # visits that this guess weighs
 
@@ -51,13 +55,14 @@ class NovelClient(msgspec.Struct, frozen=True, kw_only=True):
 STATE: Final = np.dtype(
     [
         ("mixture", novelty.SMALL_MIXTURE),
-        ("slow", novelty.SMALL_MIXTURE),
         ("clients", SLOT, (CLIENTS,)),
         ("waiting", WAITING, (PENDING,)),
+        ("last", "u1"),  # bit mask of the last visit's clients
+        ("pad", "u1", (7,)),
     ],
     align=True,
 )
-SHARED: Final = np.dtype([("new_places", "f8"), ("both_new", "f8")])
+SHARED: Final = np.dtype([("new_places", "f8"), ("both_new", "f8"), *novelty.FLEET_FIELDS])
 """Visits of known keys from a new place, and of these with a new client too."""
 
 
@@ -75,6 +80,31 @@ def among_peers(shared: Any, config: Any) -> float:
 
 
 @compiled
+def returns(state: Any, visit: Any, event: Any, config: Any) -> bool:
+    """Whether a client of the last days comes back after one known for longer: in this visit or in the one before.
+
+    What a key brought in its first week is its own and never returns.
+    """
+    if not is_young(state.clients, event.client, event.ts_us, config):
+        return False
+    slot = state.clients[find(state.clients, event.client)]
+    young_h = (hours(event.ts_us) - int(slot.first_h)) % 65_536
+    if (event.ts_us - visit.first_seen_us) / HOUR_US - young_h < float(config.slow_days) * 24.0:
+        return False
+    if (int(state.last) >> find(state.clients, event.client)) & 1 == 0:
+        for j in range(CLIENTS):
+            before = (int(state.last) >> j) & 1 == 1
+            if before and not is_young(state.clients, state.clients[j].value, event.ts_us, config):
+                return True
+    for j in range(PENDING):
+        value = int(state.waiting[j].value)
+        known = value != 0 and find(state.clients, value) >= 0
+        if known and not is_young(state.clients, value, event.ts_us, config):
+            return True
+    return False
+
+
+@compiled
 def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
     """Fill `reading`; a = 1 where the client is new, b = distinct clients known."""
     if int(event.sees) & SEES_CLIENT == 0 or int(event.client) == 0:
@@ -82,17 +112,15 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     reading.covered = 1
     if float(state.mixture.visits) <= 0.0:  # the first visit tests nothing
         return
-    p = p_value(state.waiting, state.clients, state.mixture, event.client, event.ts_us)
-    p_slow = p
-    if p == 1.0 and is_young(state.clients, event.client, event.ts_us, config):
-        p_slow = novelty.p_new(state.slow, event.ts_us)
+    p = novelty.fleet_p(shared, p_value(state.waiting, state.clients, state.mixture, event.client, event.ts_us))
     reading.bits = quantise(log2_of(1.0 / p))  # mid-p of the only value that could be rarer
     if int(visit.new_place) == 1:
-        floor = among_peers(shared, config)
-        p = max(p, floor)
-        p_slow = max(p_slow, floor)
+        p = max(p, among_peers(shared, config))
     reading.lr_stranger = quantise(log2_of(ratio_of(p)))
-    reading.lr_stranger_slow = quantise(log2_of(ratio_of(p_slow)))
+    if p < 1.0:
+        reading.lr_stranger_slow = min(float(config.return_bits), max(0.0, reading.lr_stranger))
+    elif returns(state, visit, event, config):
+        reading.lr_stranger_slow = float(config.return_bits)
     j = find(state.clients, event.client)
     reading.observed = int(state.clients[j].count) / COUNT_UNIT if j >= 0 else 0.0
     describe(state, reading)
@@ -132,15 +160,14 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
         ts_us = visit.last_us
         first = float(state.mixture.visits) <= 0.0
         new = any_new(state.waiting)
-        young = False
-        for j in range(PENDING):
-            if int(state.waiting[j].value) != 0:
-                young = young or is_young(state.clients, state.waiting[j].value, ts_us, config)
+        if not first:
+            novelty.tell_fleet(shared, novelty.p_new(state.mixture, ts_us), new)
         novelty.learn_visit(state.mixture, ts_us, new)
-        novelty.learn_visit(state.slow, ts_us, new or young)
+        mask = 0
         for j in range(PENDING):
             if int(state.waiting[j].value) != 0:
-                keep(state.clients, state.waiting[j].value, ts_us, first)
+                mask |= 1 << keep(state.clients, state.waiting[j].value, ts_us, first)
+        state.last = mask
         if int(visit.new_place) == 1 and not first:
             shared.new_places += 1.0
             shared.both_new += 1.0 if new else 0.0

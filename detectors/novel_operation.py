@@ -50,6 +50,9 @@ HARM_BITS: Final = np.array([0.0, -1.0, 1.0, 2.0, 2.5, 3.0, 0.0])
 Attackers (Stratus' 18 techniques and the invictus attack, first operations): read .35, write .2, delete .15, admin
 .1, credential .15, identity .05; owners' new operations read .7, write .1, delete .04, admin .02, credential .02
 [judged]."""
+SLOW_HARM: Final = 2.0  # deletion, administration, credentials: these add up over a day or two in the slow rule,
+SLOW_LESS: Final = 4.0  # less what a key brings of them that does something new every day,
+SLOW_MOST: Final = 6.0  # and none alone is enough (keybench, development half: 4 and 6 of 2 .. 6)
 WHOAMI_BITS: Final = 2.0  # in a visit from a new place [judged; a program that starts anew asks it, too]
 
 STATE: Final = np.dtype(
@@ -148,7 +151,8 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     evidence = min(cap, max(evidence, 0.0) + WHOAMI_BITS) if whoami else evidence
     reading.lr_stranger = quantise(evidence)
     reading.lr_insider = quantise(evidence if not whoami else quiet)
-    reading.lr_stranger_slow = reading.lr_stranger
+    if p > 0.0 and harm >= SLOW_HARM:
+        reading.lr_stranger_slow = quantise(min(SLOW_MOST, max(0.0, evidence - SLOW_LESS)))
     reading.a = int(event.operation) + 16.0 * ((1 if new else 0) + (2 if whoami else 0))
 
 

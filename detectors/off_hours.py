@@ -151,7 +151,6 @@ def tell(
     evidence = evidence_bits(kind, density, w, config)
     reading.lr_stranger = evidence
     reading.lr_insider = evidence
-    reading.lr_stranger_slow = evidence
     reading.observed = float(hour % 24)
     reading.low = float(low)
     reading.median = float(median)

@@ -4,10 +4,8 @@ Detects: bulk use of a key: a dump, a scan, a resold key; a steady key's lasting
 Misses: +30 % for days; one more minute at a person's pace; a ramp that stays under the caps (four times a slow level);
   anything in fewer than five requests; most bursts of keys that burst anyway. Volume alone proves nothing.
 False alarms: a customer's launch, a backfill, a deploy that empties caches; the first day of a key unlike its peers
-  (so there 100 requests in the window are the least). Strongly autocorrelated load is the weak spot: bursty keys like
-  an LLM's (sigma 1.2) reach 8 bits 6 times and 13 bits 50 times as often as 2^-bits says; Poisson, daily and growing
-  keys (20 to 3,000 an hour, 1,150 to 2,700 visits each) do so at most as often, with autocorrelated load 1.3 and 3
-  times as often. A threefold step shows up to 29 bits while it is new.
+  (so there 100 requests in the window are the least). Strongly autocorrelated load is the weak spot: counting what
+  visits reach (`window_peaks`) keeps it from ringing, and blinds the detector by as much for such keys.
 Source: reference/forecasting.md (model and figures), evidence.md sections 4 and 5 (floors, caps, anchor).
 
 How it works. Each window length has a ring of six sub-bins; an event is tested against the EARLIER events of the
@@ -16,8 +14,8 @@ sliding window that ends with it (including the event itself makes tails up to 3
  - Learning lags: bins and hours of the running visit are pending until it has settled (an hour at most). A visit
    under an incident is dropped, and so are all bins and hours that began before it ended.
  - Per window the bits are lowered by log2(4 windows x windows of that length in an hour-long visit): 2.0, 4.6, 7.9
-   and 10.5 bits for 1 h .. 10 s. It is Bonferroni's correction to "one visit of this key", the unit that fused scores
-   are calibrated in; the largest of the four is the score. At 0 or below nothing is reported.
+   and 10.5 bits for 1 h .. 10 s, Bonferroni's correction to "one visit of this key". At 0 or below nothing is reported.
+   Above, `window_peaks` counts how many visits of such keys reach them, and that share, in bits, is the score.
  - Counted are events whose caller held the key, or all where the format cannot tell. Others are not judged here.
  - An event out of order (up to the lateness) is judged at the key's newest time; it enters the sub-bin of its own time
    if the ring still has it, and the hour of its own time within the visit. Bins that are closed stay as they are.
@@ -62,7 +60,8 @@ from detectors.request_level import (
     renew_rate,
     youth,
 )
-from detectors.surprise import quantise
+from detectors.surprise import evidence_of, quantise
+from detectors.window_peaks import PEAKS_FIELDS, count_visit, counted_bits, note_peak
 
 WINDOWS: Final = 4
 SUB_BINS: Final = 6
@@ -104,13 +103,14 @@ STATE: Final = np.dtype(
         ("pending_hour", "i4"),  # 0: nothing pending
         ("awake_h", "u4"),  # hours learned, ever
         ("zone_shift", "u1"),  # hours from UTC to the key's own time, of the week
-        ("pad", "u1", (3,)),
+        ("peak", "u1", (WINDOWS,)),  # whole bits + 1 of this visit; 0: none
+        ("pad", "u1", (7,)),
     ],
     align=True,
 )
 
-SHARED: Final = np.dtype([("keys", "f8"), ("log_rate", "f8"), ("spread", "f8")])
-"""Peers: awake key-days counted, mean and variance of ln(requests an awake hour)."""
+SHARED: Final = np.dtype([("keys", "f8"), ("log_rate", "f8"), ("spread", "f8"), *PEAKS_FIELDS])
+"""Peers: awake key-days counted, mean and variance of ln(requests an awake hour); what windows reach in visits."""
 
 
 class Spike(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,8 +122,8 @@ class Spike(msgspec.Struct, frozen=True, kw_only=True):
     clip: float = 10.0  # times the hour's mean: the most that an hour may teach; 4 hurts, none equals 10
     peer_rate_h: float = 10.0  # requests an hour of a usual key, until the partition knows its own
     peer_spread: float = 2.0  # standard deviation of its natural logarithm
-    blatant: float = 8.0  # times the mean: as a dump, a scan or a resold key, but no launch or growth
-    blatant_least: int = 100  # requests: a dozen at once is a deploy's restart (14 of 14 keys of the demo's opened)
+    few: float = 100.0  # requests; a dozen at once is a deploy's restart (11 of 14 keys of the demo's opened)
+    few_bits: float = 4.0  # of evidence, the most that fewer are worth
     floor_bits: float = 1.0  # a quiet visit speaks against a burst by this much
     cap_bits: float = 32.0
 
@@ -170,14 +170,22 @@ def least_count(state: Any, config: Any) -> float:
 
 
 @compiled
-def evidence_of(bits: float, blatant: bool, floor: float, cap: float) -> float:
-    """log2 likelihood ratio by calibrators of a p-value: p^-1/2 / 2, and p^-1 / 128 within the cap where `blatant`.
-
-    Together they integrate to less than 1.2 over p in 0 .. 1. A threefold step of a steady key gets half of its bits,
-    a dump all but 7: that is what lists it on a key of many visits a day, with no other evidence.
-    """
-    evidence = max(-floor, 0.5 * bits - 1.0)
-    return min(cap, max(evidence, bits - 7.0) if blatant else evidence)
+def bits_now(state: Any, shared: Any, config: Any, w: int, t_us: int, least: float) -> tuple[float, int, float, float]:
+    """(bits, requests before this moment, rate, reach) of a window; no bits where there is nothing odd."""
+    known = t_us // HOUR_US == int(state.rate_hour)
+    rate, reach, n = float(state.rate), float(state.reach), int(state.total[w])
+    if n < least or (known and int(state.since[w]) == 0 and n <= int(state.until[w])):
+        return 0.0, n, rate, reach  # time only takes requests out of a window
+    n = earlier(state, w, int(state.last_us) * SUB_BINS // 10_000_000, t_us * SUB_BINS // 10_000_000)
+    if n < least:
+        return 0.0, n, rate, reach
+    if known and int(state.since[w]) <= n <= int(state.until[w]):
+        return float(state.bits[w]), n, rate, reach
+    if not known:
+        peer = peer_rate(shared, config)
+        rate = level_of(state, peer, float(config.anchor_cap)) * profile_factor(state, t_us // HOUR_US)
+        reach = youth(state) * peer_reach(shared, config, peer)
+    return window_bits(state, w, n, rate, reach, local_factor(state, w)), n, rate, reach
 
 
 @compiled
@@ -189,41 +197,24 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     last_us = int(state.last_us)
     if last_us == 0:
         return
-    t_us = max(int(event.ts_us), last_us)
-    known = t_us // HOUR_US == int(state.rate_hour)
-    rate = float(state.rate) if known else -1.0
-    reach = float(state.reach)
-    least = least_count(state, config)
-    best = 0.0
-    window = -1
+    t_us, least = max(int(event.ts_us), last_us), least_count(state, config)
+    best, evidence, window = 0.0, -float(config.floor_bits), -1
+    rate_then, reach_then = 0.0, 0.0
     for w in range(WINDOWS):
-        n = int(state.total[w])
-        if n < least or (known and int(state.since[w]) == 0 and n <= int(state.until[w])):
-            continue  # time only takes requests out of a window
-        n = earlier(state, w, last_us * SUB_BINS // 10_000_000, t_us * SUB_BINS // 10_000_000)
-        if n < least:
+        bits, n, rate, reach = bits_now(state, shared, config, w, t_us, least)
+        if bits <= 0.0:
             continue
-        if known and int(state.since[w]) <= n <= int(state.until[w]):
-            bits = float(state.bits[w])
-        else:
-            if rate < 0.0:
-                peer = peer_rate(shared, config)
-                rate = level_of(state, peer, float(config.anchor_cap)) * profile_factor(state, t_us // HOUR_US)
-                reach = youth(state) * peer_reach(shared, config, peer)
-            bits = window_bits(state, w, n, rate, reach, local_factor(state, w))
+        bits = quantise(counted_bits(state, shared, visit, w, bits))
+        most = float(config.few_bits) if n < config.few else float(config.cap_bits)
+        evidence = max(evidence, min(most, evidence_of(bits)))
         if bits > best:
-            best = bits
-            window = w
+            best, window, rate_then, reach_then = bits, w, rate, reach
             reading.observed = float(n)
-    usual = (rate + reach) * LENGTH_H[window] + 1.0
-    blatant = window >= 0 and reading.observed >= max(float(config.blatant) * usual, float(config.blatant_least))
-    evidence = evidence_of(best, blatant, float(config.floor_bits), float(config.cap_bits))
-    reading.lr_stranger = evidence
-    reading.lr_insider = evidence
-    reading.lr_stranger_slow = evidence
+    reading.lr_stranger = quantise(evidence)
+    reading.lr_insider = reading.lr_stranger
     if window >= 0:
         reading.bits = best
-        describe(state, reading, window, rate, reach)
+        describe(state, reading, window, rate_then, reach_then)
 
 
 @compiled
@@ -251,6 +242,7 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
         state.tainted_us = max(int(state.tainted_us), ts_us)
     if int(event.local_hour) >= 0:
         state.zone_shift = (int(event.local_hour) - int(event.utc_hour)) % 168
+    note_peaks(state, shared, config, ts_us)
     tick = ts_us * SUB_BINS // 10_000_000
     last_tick = last_us * SUB_BINS // 10_000_000
     if tick > last_tick or (int(state.pending_hour) == 0 and ts_us >= last_us):
@@ -259,6 +251,16 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
     state.last_us = max(last_us, ts_us)
     count(state, last_tick, tick, ts_us // HOUR_US)
     look_ahead(state, least_count(state, config))
+
+
+@compiled
+def note_peaks(state: Any, shared: Any, config: Any, ts_us: int) -> None:
+    """What `score` found in each window, for the count of visits."""
+    if int(state.last_us) > 0:
+        t_us = max(ts_us, int(state.last_us))
+        least = least_count(state, config)
+        for w in range(WINDOWS):
+            note_peak(state, w, bits_now(state, shared, config, w, t_us, least)[0])
 
 
 @compiled
@@ -354,6 +356,7 @@ def look_ahead(state: Any, least: float) -> None:
 @compiled
 def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:
     """The visit ended: what it taught holds from now on, or is dropped with every bin and hour it touched."""
+    count_visit(state, shared, visit, weight if int(state.pending_hour) != 0 else 0.0)
     if int(state.pending_hour) == 0:
         return
     if weight > 0.0:

@@ -22,9 +22,10 @@ Array = np.ndarray[Any, Any]
 
 SUMMED: Final = frozenset(
     {
-        "calibration.visits", "calibration.excess_bits", "calibration.body", "calibration.counts",
-        "geography.keys", "geography.networks", "geography.new_networks", "geography.both_new",
-        "novel_client.new_places", "novel_client.both_new", "spike.keys", "errors.units", "errors.wrong",
+        "calibration.visits", "calibration.counts", "geography.keys", "geography.networks", "geography.new_networks",
+        "geography.both_new", "geography.due", "geography.seen", "novel_client.new_places", "novel_client.both_new",
+        "novel_client.due", "novel_client.seen", "spike.keys", "spike.visits", "spike.peaks", "errors.units",
+        "errors.wrong",
     }
 )  # fmt: skip
 """Counts: each key's part of them goes with it."""

@@ -69,23 +69,44 @@ def recall_of(placements: Sequence[Placement], budget: float) -> dict[str, float
 
 def untouched_rate(outcomes: Sequence[Outcome], budget: float) -> dict[str, float]:
     """Incidents per 100,000 key-days on untouched keys, with its interval over keys."""
-    kept = [each.key for outcome in outcomes for each in outcome.untouched if each.return_days >= 1e5 / budget]
+    kept = sum(each.return_days >= 1e5 / budget for outcome in outcomes for each in outcome.untouched)
     days = sum(outcome.key_days for outcome in outcomes)
+    low, high = np.percentile(_untouched_draws(outcomes, budget), [2.5, 97.5])
+    return {"mean": 1e5 * kept / days, "low": float(low), "high": float(high)}
+
+
+def _untouched_draws(outcomes: Sequence[Outcome], budget: float) -> Floats:
+    """Incidents per 100,000 key-days of DRAWS sets of as many keys, drawn whole."""
+    kept = [each.key for outcome in outcomes for each in outcome.untouched if each.return_days >= 1e5 / budget]
     keys = max(1, sum(outcome.keys for outcome in outcomes))
     counts = np.bincount(kept, minlength=keys).astype(np.float64) if kept else np.zeros(keys)
-    draws = np.random.default_rng(1).choice(counts, (DRAWS, len(counts))).sum(axis=1)
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return {"mean": 1e5 * len(kept) / days, "low": 1e5 * float(low) / days, "high": 1e5 * float(high) / days}
+    days = sum(outcome.key_days for outcome in outcomes)
+    draws: Floats = np.random.default_rng(1).choice(counts, (DRAWS, len(counts))).sum(axis=1)
+    return 1e5 * draws / days
 
 
 def placebo(outcomes: Sequence[Outcome], budget: float) -> dict[str, float]:
-    """Incidents per 100,000 key-days in the placebo arm, and the ratio to untouched keys."""
+    """Incidents per 100,000 key-days in the placebo arm, and the ratio to untouched keys with its interval.
+
+    The interval draws placements and, for the other side, whole untouched keys.
+    """
     arm = [each for outcome in outcomes for each in outcome.placements if each.scenario == "placebo"]
-    days = sum(each.days for each in arm)
-    opened = sum(sum(one.return_days >= 1e5 / budget for one in each.opened) for each in arm)
+    spent = np.array([each.days for each in arm], np.float64)
+    hits = np.array([sum(one.return_days >= 1e5 / budget for one in each.opened) for each in arm], np.float64)
+    days, opened = float(spent.sum()), int(hits.sum())
     rate = 1e5 * opened / days if days else 0.0
-    base = untouched_rate(outcomes, budget)["mean"]
-    return {"rate": rate, "ratio": rate / base if base else float("nan"), "key_days": days, "incidents": opened}
+    base = untouched_rate(outcomes, budget)
+    ratio = rate / base["mean"] if base["mean"] else float("nan")
+    low, high = _ratio_interval(hits, spent, _untouched_draws(outcomes, budget)) if opened else (0.0, float("nan"))
+    return {"rate": rate, "ratio": ratio, "low": low, "high": high, "key_days": days, "incidents": opened}
+
+
+def _ratio_interval(hits: Floats, days: Floats, base: Floats) -> tuple[float, float]:
+    """95 % of the placebo arm's rate over the untouched one's, per 100,000 key-days."""
+    picks = np.random.default_rng(2).integers(0, len(hits), (DRAWS, len(hits)))
+    drawn = 1e5 * hits[picks].sum(axis=1) / days[picks].sum(axis=1)
+    low, high = np.percentile(drawn / np.maximum(base, 1e-9), [2.5, 97.5])
+    return float(low), float(high)
 
 
 def first_hit(placement: Placement) -> Opened | None:
@@ -128,7 +149,7 @@ def rarest(placement: Placement) -> float:
 
 
 def leak_audit(placements: Sequence[Placement], names: dict[str, list[str]]) -> dict[str, dict[str, dict[str, float]]]:
-    """scenario -> field -> AUC and lower 95 % bound of a classifier of planted against innocent calls by this field.
+    """scenario -> field -> AUC and 95 % bounds of a classifier of planted against innocent calls by this field.
 
     The classifier learns smoothed log odds per value on half of the keys and is judged on the other half; sizes and
     times are cut into 20 equal parts first. Fields that the scenario is about are left out.
@@ -158,7 +179,8 @@ def _field_auc(placements: Sequence[Placement], field: str) -> dict[str, float]:
     area, n = auc(judged[0], judged[1]), max(1, len(judged[0]))
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)  # Hanley and McNeil's variance
     variance = (area * (1 - area) + (n - 1) * (q1 - area**2) + (n - 1) * (q2 - area**2)) / n**2
-    return {"auc": area, "low": area - 1.96 * float(np.sqrt(max(0.0, variance))), "n": n}
+    off = 1.96 * float(np.sqrt(max(0.0, variance)))
+    return {"auc": area, "low": area - off, "high": area + off, "n": n}
 
 
 def compare(

@@ -21,6 +21,7 @@ svg{display:block;margin:.6rem 0}svg text{font:12px system-ui,sans-serif}
 BLUE: Final = "#2f6fb2"
 GREY: Final = "#9aa7b6"
 RED: Final = "#c4553b"
+AUC_LIMIT: Final = 0.6  # of the leak audit: the issue
 
 
 def summary(found: dict[str, Any]) -> str:
@@ -61,7 +62,7 @@ def _head(found: dict[str, Any]) -> str:
     figures = (
         ("macro recall", f"{found['macro_recall']:.2f}", "aim 0.85"),
         ("incidents / 100,000 key-days", f"{rate['mean']:.0f}", f"{rate['low']:.0f} to {rate['high']:.0f}; budget 100"),
-        ("placebo / untouched", _number(found["placebo_ratio"]), "should be 1"),
+        ("placebo / untouched", _number(found["placebo_ratio"]), _placebo(found["placebo"])),
         ("first reason right", f"{100 * found['reason_hit_rate']:.0f} %", "aim 90 %"),
         ("delay, median", f"{_number(found['delay_p50_s'])} s", f"95 %: {_number(found['delay_p95_s'])} s"),
     )
@@ -73,6 +74,10 @@ def _head(found: dict[str, Any]) -> str:
         f"Strength 40 oracle bits unless another is named; intervals are 95 %, by bootstrap over keys.</p>"
         f"<div class=figures>{boxes}</div>"
     )
+
+
+def _placebo(control: dict[str, Any]) -> str:
+    return f"{_number(control['low'])} to {_number(control['high'])}; should be 1"
 
 
 def bars(rows: Sequence[tuple[str, float, float, float, float | None]], marks: dict[str, float]) -> str:
@@ -233,11 +238,15 @@ def _reasons(found: dict[str, Any]) -> str:
 
 
 def _audit(found: dict[str, Any]) -> str:
-    every = [(v["auc"], v["low"], f"{n}.{f}") for n, by in found["leak_audit"].items() for f, v in by.items()]
-    said = ", ".join(f"{escape(name)} {area:.2f} (at least {low:.2f})" for area, low, name in sorted(every)[::-1][:8])
+    every = [
+        (v["auc"], v["low"], v["high"], f"{n}.{f}") for n, by in found["leak_audit"].items() for f, v in by.items()
+    ]
+    said = ", ".join(f"{escape(n)} {area:.2f} [{low:.2f}-{high:.2f}]" for area, low, high, n in sorted(every)[::-1][:8])
+    clear, over = sum(high < AUC_LIMIT for _, _, high, _ in every), sum(low > AUC_LIMIT for _, low, _, _ in every)
     return (
-        "<h2>Leak audit</h2><p class=note>AUC of a single field that the scenario is not about, limit 0.60; the"
-        f" largest: {said}.</p>"
+        "<h2>Leak audit</h2><p class=note>AUC of a single field that the scenario is not about, limit 0.60: of"
+        f" {len(every)} pairs {clear} are below it with all of their interval, {over} above it with all of it, of the"
+        f" others these placements are too few to say; the largest: {said}.</p>"
     )
 
 

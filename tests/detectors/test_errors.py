@@ -192,3 +192,36 @@ def test_what_counts_as_evidence_lies_outside_of_what_is_said_to_be_usual() -> N
 def test_one_route_is_said_in_the_singular(routes: float, said: str) -> None:
     reading = {"a": 1.0, "observed": 1.0, "b": routes, "median": 0.0, "low": 0.0, "high": 1.0}
     assert ERRORS.explain(reading, CONTEXT).startswith(said)
+
+
+def evidence(judge: Judge) -> float:
+    """Largest evidence of errors among what was found."""
+    index = [detector.name for detector in DETECTORS].index("errors")
+    return max((row["lr_insider"] for row in judge.found if row["detector"] == index), default=0.0)
+
+
+def test_an_error_that_the_key_had_before_on_that_route_is_its_habit() -> None:
+    judge, at_us = clean_key()
+    judge.settings["listed_days"] = 1e12
+    judge.feed(burst(at_us, 6, 6, ERROR_404))
+    assert evidence(judge) > 5
+    judge.found.clear()
+    judge.feed(burst(at_us + 4 * HOUR_US, 6, 6, ERROR_404))
+    assert best(judge) == 0
+    other = burst(at_us + 8 * HOUR_US, 6, 6, ERROR_404)
+    other["route"] += 500
+    judge.feed(other)
+    assert best(judge) > 6
+
+
+def test_errors_that_come_together_are_worth_their_tail_and_no_product() -> None:
+    judge, at_us = clean_key()
+    judge.feed(burst(at_us, 6, 6, ERROR_404))
+    assert 4 < evidence(judge) < best(judge)
+
+
+def test_the_apis_own_failures_are_weak_evidence_however_many() -> None:
+    judge, at_us = clean_key()
+    judge.feed(burst(at_us, 40, 40, ERROR_5XX))
+    assert best(judge) > 15
+    assert evidence(judge) < 4

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors import fuse, fusion
-from detectors.detector import ERROR_403, NET_HOSTING, NET_KNOWN, READING
+from detectors.detector import ERROR_403, NET_HOSTING, NET_KNOWN, READING, config_record
 from detectors.records import records
 from tests.detectors.streams import DAY_US, HOUR_US, MINUTE_US, Array, Judge, blank, daily_visits, place, random_stream
 
@@ -80,15 +80,26 @@ def test_the_key_owner_cannot_be_framed_by_requests_that_never_authenticated() -
     assert not judge.changed
 
 
-def test_one_opening_a_day_and_rule() -> None:
+def test_one_opening_a_week_and_rule() -> None:
     judge, at_us = watched()
     for hour in (0, 3, 6, 9):
         judge.feed(theft(at_us + hour * HOUR_US))
     opened = [row for row in judge.changed if row["kind"] == fusion.OPENED]
     assert len(opened) == len({row["rule"] for row in opened})
     judge.feed(theft(at_us + 26 * HOUR_US))
+    assert len([row for row in judge.changed if row["kind"] == fusion.OPENED]) == len(opened), "told yesterday"
+    judge.feed(theft(at_us + 8 * DAY_US))
     later = [row for row in judge.changed if row["kind"] == fusion.OPENED]
-    assert len(later) == len(opened) + 1
+    assert len(later) > len(opened), "of page grade: never adopted"
+
+
+def test_what_is_four_times_rarer_is_told_again_after_a_day() -> None:
+    state = records(np.zeros(1, fusion.fusion_dtype(1)))[0]
+    settings = records(config_record(fusion.Settings()))[0]
+    fusion.open_incident(state, DAY_US, fusion.RULE_VISIT, 2_000.0, 15.0, 1, settings)
+    assert fusion.rule_that_opens(state, 3 * DAY_US, 5_000.0, 0.0, settings) == 0
+    assert fusion.rule_that_opens(state, 3 * DAY_US, 9_000.0, 0.0, settings) == fusion.RULE_VISIT
+    assert fusion.rule_that_opens(state, DAY_US + HOUR_US, 9_000.0, 0.0, settings) == 0
 
 
 def test_an_incident_closes_after_a_week_even_if_evidence_goes_on() -> None:
@@ -139,16 +150,23 @@ def test_the_mixture_of_two_alternatives_is_right_and_never_above_the_larger(fir
     assert max(first, second) - 1 <= mixed <= max(first, second) + 1e-9
 
 
-def test_the_slow_rule_adds_quiet_visits_and_forgets_in_weeks() -> None:
+def test_the_slow_rule_adds_small_facts_within_days_and_forgets_in_weeks() -> None:
     state = records(np.zeros(1, fusion.fusion_dtype(1)))[0]
     scores = []
     for day in range(10):
-        state["slow"] = fusion.slow_step(state, day * DAY_US, 6.0)
+        state["slow"] = fusion.slow_step(state, day * DAY_US, 4.0)
         state["slow_us"] = day * DAY_US
         scores.append(float(state["slow"]))
     assert scores == sorted(scores)
     assert scores[-1] > 1e6
-    assert fusion.slow_step(state, 200 * DAY_US, -20.0) < scores[-1] / 500
+    assert fusion.slow_bits(fusion.slow_step(state, 60 * DAY_US, 0.0)) == 0.0
+
+
+def test_visits_without_a_new_fact_add_nothing_to_the_slow_rule() -> None:
+    state = records(np.zeros(1, fusion.fusion_dtype(1)))[0]
+    state["slow"] = 16.0
+    assert fusion.slow_step(state, 0, 0.0) == 16.0
+    assert fusion.slow_step(state, 0, -5.0) == 16.0
 
 
 def test_a_blind_detector_does_not_weigh() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors import DETECTORS
+from detectors import DETECTORS, novelty
 from detectors.detector import NET_HOSTING, NET_KNOWN, NET_PRIVATE, READING, config_record
 from detectors.generate import load_pass
 from detectors.geography import GEOGRAPHY
@@ -115,6 +115,7 @@ def test_an_address_without_a_place_is_not_covered(flags: int) -> None:
 
 def test_a_value_is_tested_once_a_visit_and_keeps_its_reading() -> None:
     judge, after = known_key()
+    judge.settings["listed_days"] = 1e12  # an opening tells all there is
     stranger = after[1:].copy()
     place(stranger, 2)
     stranger["address"] = 77 << 40
@@ -187,6 +188,7 @@ def test_networks_that_occur_together_do_not_travel() -> None:
 
 def test_a_swap_of_the_database_is_neither_travel_nor_novelty() -> None:
     judge, after = known_key()
+    judge.settings["listed_days"] = 1e12
     after["address"] = after["address"][0]
     place(after[1:], 2)  # the same address, which the new database puts elsewhere
     assert read(judge, after[1]).bits == 0
@@ -233,3 +235,34 @@ def test_distances_on_earth_are_right_or_too_short() -> None:
     assert distance_km(52.5, 13.4, 48.1, 11.6) == pytest.approx(504, rel=0.02)
     assert distance_km(40.6, -73.8, 51.5, -0.5) == pytest.approx(5540, rel=0.02)
     assert 15_000 < distance_km(0, 0, 0, 180) <= 20_015
+
+
+def moved_after(hours: float, per_day: int) -> float:
+    """Evidence of a new network abroad that many hours after the last visit of a key of so many visits a day."""
+    judge = Judge(1)
+    life = daily_visits(30, per_day=per_day, calls=2)
+    judge.feed(life)
+    far = blank(1)
+    far["ts_us"] = int(life["ts_us"][-1]) + int(hours * HOUR_US)
+    place(far, 2)
+    far["address"] = 99 << 40
+    judge.keys["visit"]["events"] = 0  # as the pass turns the visit before it scores
+    return float(read(judge, far[0]).lr_stranger)
+
+
+def test_a_busy_keys_silence_before_a_new_place_speaks_of_a_journey() -> None:
+    assert moved_after(12, per_day=8) < moved_after(2, per_day=8) - 3
+    assert moved_after(12, per_day=2) == pytest.approx(moved_after(2, per_day=2), abs=1)
+
+
+def test_what_forecasts_promise_too_often_the_fleet_corrects() -> None:
+    shared = records(np.zeros(1, GEOGRAPHY.shared))[0]
+    assert novelty.fleet_p(shared, 0.001) == pytest.approx(0.001)
+    for _ in range(20_000):
+        novelty.tell_fleet(shared, 0.001, False)
+    assert novelty.fleet_p(shared, 0.001) < 0.0002
+    assert novelty.fleet_p(shared, 0.1) == pytest.approx(0.1)
+    assert novelty.fleet_p(shared, 1.0) == 1.0
+    for _ in range(1_000):
+        novelty.tell_fleet(shared, 0.1, True)
+    assert novelty.fleet_p(shared, 0.1) == pytest.approx(0.1), "downwards only"

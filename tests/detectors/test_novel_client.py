@@ -79,3 +79,31 @@ def test_a_format_without_user_agents_is_not_covered() -> None:
     visit["sees"] = 127 & ~SEES_CLIENT
     judge.feed(visit)
     assert judge.bits("novel_client") == []
+
+
+def slow_evidence(clients: list[int], first_days: int = 60) -> list[float]:
+    """Of one visit by each of these clients in turn, three hours apart, after the key's life with its own."""
+    judge = Judge(1, finding_bits=0.0, listed_days=1e12)
+    life = daily_visits(first_days)
+    judge.feed(life)
+    told = []
+    for number, client in enumerate(clients):
+        visit = one_more(life, client=client)
+        visit["ts_us"] += number * 3 * HOUR_US
+        visit["request"] += 100 * (number + 1)
+        slow = judge.keys["fusion"]["best_slow"]
+        judge.feed(visit)
+        told.append(float(slow[0]))
+    return told
+
+
+def test_a_client_that_stays_is_one_fact_and_one_that_alternates_with_the_owners_is_told_again() -> None:
+    stayed = slow_evidence([OTHER, OTHER, OTHER, OTHER])
+    assert stayed[0] > 2
+    assert stayed[1:] == [0.0, 0.0, 0.0]
+    alternating = slow_evidence([OTHER, OWN, OTHER, OWN, OTHER])
+    assert [told > 2 for told in alternating] == [True, False, True, False, True]
+
+
+def test_in_a_keys_first_week_no_client_returns() -> None:
+    assert slow_evidence([OTHER, OWN, OTHER, OWN, OTHER], first_days=2)[2:] == [0.0, 0.0, 0.0]

@@ -213,7 +213,7 @@ def test_what_is_kept_of_a_window_never_adds_bits_and_hardly_takes_any() -> None
         return bits
 
     pairs = list(zip(readings(kept=True), readings(kept=False), strict=True))
-    assert max(exact for _, exact in pairs) > ALARM_BITS
+    assert max(exact for _, exact in pairs) > 10.0
     assert all(exact - 6.0 <= kept <= exact for kept, exact in pairs)
     assert max(kept for kept, _ in pairs) > max(exact for _, exact in pairs) - 1.0
 
@@ -223,8 +223,8 @@ def test_a_blatant_attack_from_the_owners_own_network_is_evidence_enough_for_an_
     key.run(at_random(540, MONDAY_US, 27))
     start = MONDAY_US + 27 * HOUR_US
     readings = [key.feed(event_at(t)) for t in every(60 / 412, start, 60)]
-    assert max(float(r.bits) for r in readings) > 32.0
-    assert max(float(r.lr_insider) for r in readings) > 25.0
+    assert max(float(r.bits) for r in readings) > 18.0
+    assert max(float(r.lr_insider) for r in readings) > 14.0
 
 
 def test_a_threefold_step_of_a_steady_key_is_no_incident_by_itself() -> None:
@@ -241,7 +241,8 @@ def test_evidence_stays_within_its_floor_and_cap() -> None:
     readings = [key.feed(event_at(t)) for t in every(0.05, MONDAY_US + SECOND_US, 100)]
     for reading in readings:
         assert -1.0 <= float(reading.lr_insider) <= 32.0
-        assert reading.lr_stranger == reading.lr_insider == reading.lr_stranger_slow
+        assert reading.lr_stranger == reading.lr_insider
+        assert reading.lr_stranger_slow == 0.0
     assert float(readings[1].lr_insider) == -1.0
     assert float(readings[-1].lr_insider) > -1.0
 

@@ -1,6 +1,9 @@
-"""Measures the shipped calibration: the real pass over innocent keys, what their visits score, what would alert.
+"""Measures what ships of counted shares (detectors/shipped_counts.py): the real pass over innocent keys.
 
-Run: `python -m tests.evaluation.calibrate` (about five minutes). Half of the keys fit, the other half judges.
+Run: `python -m tests.evaluation.calibrate` (about five minutes). It prints, for each population, the rows of `PEAKS`
+and `RETURNS` and what would alert with those that ship. What ships is the row of keybench's development half; the
+others show how that transfers. Change a detector: run it, put in PEAKS, run it again, put in RETURNS.
+keybench: 300 untouched keys over 60 days of the development half (pipeline/evaluation/world.py).
 People: when they worked is real (`../shared/data/rhythms`, a quarter of 5,000 people; each record is drawn out into
 1 to 8 calls); a changed UTC offset is a new country and network, since the data have nothing nearer to
 one; another new network comes with 1/60 a visit. Clients are simulated as in reference/evidence.md, section 0: new with
@@ -21,8 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from detectors import DETECTORS, calibration, fuse, fusion
+from detectors import DETECTORS, fuse, fusion
+from detectors.counted import BINS, NODES
 from detectors.detector import ERROR_NONE, NET_HOSTING, NET_KNOWN, config_record
+from pipeline.evaluation import work
+from pipeline.evaluation.world import events_of, history
 from tests.detectors.streams import DAY_US, HOUR_US, START_US, blank, set_hours
 
 Array = np.ndarray[Any, Any]
@@ -145,18 +151,39 @@ def key_days(events: Array) -> float:
     return float(((high - low) / DAY_US).sum())
 
 
+def keybench(keys: int, days: int, seed: int) -> Array:
+    """Untouched keys of keybench's development half."""
+    made = work.make_world(DATA.parents[1], "development", keys, days, seed)
+    calls = [history(key, made, np.random.default_rng([seed, 5, key.number])) for key in made.keys]
+    whole = np.concatenate(calls)
+    return events_of(whole, made.words, np.repeat(np.arange(keys), [len(each) for each in calls]))
+
+
+def nodes(counts: Array, visits: float) -> Array:
+    """log2 of the share of visits at 0, 4, .. 64 bits; past the last node with two exceedances a straight line.
+
+    The line falls by the mean excess there, by a bit of share for one to eight bits of score.
+    """
+    above = counts[::-1].cumsum()[::-1][1:]  # [j]: at the edge of 2 j bits
+    at = np.minimum(np.arange(NODES) * 2, BINS - 2)
+    found = np.log2((above[at] + 0.5) / (visits + 1.0))
+    last = int(np.flatnonzero(above[at[:-1]] >= 2)[-1]) if (above[at[:-1]] >= 2).any() else 0
+    beyond = counts[2 * last + 1 :]
+    excess = float((beyond * (2.0 * np.arange(len(beyond)) + 1.0)).sum() / max(1.0, beyond.sum()))
+    slope = min(1.0, max(0.12, 1.4427 / max(1.0, excess)))
+    found[last + 1 :] = found[last] - slope * 4.0 * np.arange(1, NODES - last)
+    return np.minimum.accumulate(np.minimum(0.0, found))
+
+
 def tell(shared: Array) -> None:
-    """The table to ship: share of visits at or above 0 .. TAIL_BITS bits, and the mean excess."""
-    known = shared["calibration"][0]
-    for rule, name in enumerate(calibration.RULES):
-        tail = known["counts"][rule].sum()
-        body = known["body"][rule]
-        above = [1.0 - body[: j + 1].sum() / known["visits"][rule] for j in range(calibration.TAIL_BITS + 1)]
-        mean = known["excess_bits"][rule] / max(1.0, tail)
-        shares = ", ".join(f"{share:.3g}" for share in above)
-        say(f"  {name}: visits {known['visits'][rule]:,.0f}, exceedances {tail:.0f}, mean excess {mean:.2f} bits")
-        say(f"    [{shares}]")
-        say(f"    counts by bit above {calibration.TAIL_BITS}: {known['counts'][rule][:24].astype(int).tolist()}")
+    """The rows of PEAKS and RETURNS that this population gives."""
+    peaks, returns = shared["spike"][0], shared["calibration"][0]
+    for title, visits, counts in (
+        ("PEAKS", peaks["visits"], peaks["peaks"]), ("RETURNS", returns["visits"], returns["counts"])
+    ):  # fmt: skip
+        for i, j in np.ndindex(*visits.shape):
+            row = ", ".join(f"{value:.1f}" for value in nodes(counts[i, j], float(visits[i, j])))
+            say(f"  {title}[{i}, {j}]: [{row}],  # {visits[i, j]:,.0f} visits")
 
 
 def say(text: str) -> None:
@@ -166,19 +193,19 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    """Print the table from one half of the keys and the alarms of the other half."""
+    """Print the rows of each population, and the alarms with what ships."""
     rng = np.random.default_rng(20_261_124)
-    for name, events in (("people", people(rng)), ("services", services(rng, 160, 40))):
+    populations = (("keybench", keybench(300, 60, 11)), ("people", people(rng)), ("services", services(rng, 160, 40)))
+    for name, events in populations:
         say(name)
-        even = events["slot"] % 2 == 0
-        shared, _ = judge(events[even], listed_days=1e12)  # nothing alerts: every visit counts
+        shared, _ = judge(events, listed_days=1e15, page_days=1e16)  # nothing alerts: every visit counts
         tell(shared)
-        days = key_days(events[~even])
-        _, changed = judge(events[~even])
+        days = key_days(events)
+        _, changed = judge(events)
         opened = changed[changed["kind"] == fusion.OPENED]
         for days_wanted in (1_000.0, 10_000.0):
             count = int((opened["return_days"] >= days_wanted).sum())
-            say(f"  held out: {count} incidents at {days_wanted:,.0f} days in {days:,.0f} key-days")
+            say(f"  as shipped: {count} incidents at {days_wanted:,.0f} days in {days:,.0f} key-days")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,69 @@
+"""How rare the bits of a window are among visits: counted over the partition's keys, by window and kind of key.
+
+For spike. A window's bits come from the mixture of one key (`count_laws`), whose far tail is too thin: 20 bits came in
+7 % of the visits of keys that are used twice a week, and 35 bits in the hour's window of busy ones as often as 26 in
+the minute's (keybench, development half). So each window is judged by what visits of such keys reach in it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from detectors.compile import compiled
+from detectors.count_laws import HEAVY, leading_law
+from detectors.counted import BINS, VISITS_KEPT, bin_of, fade, log_share
+from detectors.fusion import visits_per_day
+from detectors.shipped_counts import PEAKS
+
+WINDOWS: Final = 4
+KINDS: Final = 4
+SPARSE: Final = 0  # fewer than three visits a day
+STEADY: Final = 1  # by the window's leading law: up to 30 % off its level and rhythm
+UNEVEN: Final = 2
+BURSTY: Final = 3
+SPARSE_VISITS: Final = 3.0
+SEVERAL_BITS: Final = 1.0
+"""The largest of four windows, which mostly ring together."""
+
+PEAKS_FIELDS: Final = [("visits", "f8", (WINDOWS, KINDS)), ("peaks", "f8", (WINDOWS, KINDS, BINS))]
+"""Of spike's SHARED: visits, and of these the ones with bits in a window, by their largest."""
+
+
+@compiled
+def kind_of(state: Any, visit: Any, w: int) -> int:
+    """The kind of key, in this window."""
+    if visits_per_day(visit, int(visit.start_us)) < SPARSE_VISITS:
+        return SPARSE
+    law = leading_law(state, w)
+    if law <= 1:
+        return STEADY
+    return BURSTY if law in (3, HEAVY) else UNEVEN
+
+
+@compiled
+def counted_bits(state: Any, shared: Any, visit: Any, w: int, bits: float) -> float:
+    """-log2 of the share of visits of such keys that reach these bits in this window."""
+    kind = kind_of(state, visit, w)
+    return -log_share(PEAKS[w, kind], shared.peaks[w, kind], shared.visits[w, kind], bits) - SEVERAL_BITS
+
+
+@compiled
+def note_peak(state: Any, w: int, bits: float) -> None:
+    """Remember the visit's largest bits in the window: whole ones, rounded down, plus one."""
+    if bits > 0.0:
+        state.peak[w] = max(int(state.peak[w]), min(255, int(bits) + 1))
+
+
+@compiled
+def count_visit(state: Any, shared: Any, visit: Any, weight: float) -> None:
+    """The visit ended: count what it reached, unless it is not to be learned."""
+    for w in range(WINDOWS):
+        if weight > 0.0:
+            kind = kind_of(state, visit, w)
+            shared.visits[w, kind] += 1.0
+            if shared.visits[w, kind] > VISITS_KEPT:
+                shared.visits[w, kind] *= 0.5
+                fade(shared.peaks[w, kind])
+            if int(state.peak[w]) > 0:
+                shared.peaks[w, kind, bin_of(float(int(state.peak[w]) - 1))] += 1.0
+        state.peak[w] = 0
