@@ -111,19 +111,21 @@ def _drop(slots: Array, j: int) -> int:
     return 1
 
 
-def uncount(key: Array, shared: Array, rule: str, bits: float, opened_us: int) -> bool:
-    """Take a visit that has ended out of the calibration again. False: it never was in it, or has not ended."""
-    if rule not in calibration.RULES or int(key["visit"]["start_us"][0]) <= opened_us:
+def uncount(key: Array, shared: Array, rule: str, opened_us: int) -> bool:
+    """Take the run of an incident's visit out of the calibration again; False: it isn't in it, or goes on.
+
+    Only the key's newest run is known. Visits that follow begin another one.
+    """
+    row = records(key)[0]
+    if rule not in calibration.RULES or int(row.visit.start_us) <= opened_us:
         return False
-    known, number = shared["calibration"], calibration.RULES.index(rule)
-    known["visits"][0, number] = max(0.0, known["visits"][0, number] - 1.0)
-    if bits < calibration.TAIL_BITS:
-        low = 0 if bits < 0.0 else int(bits) + 1
-        known["body"][0, number, low] = max(0.0, known["body"][0, number, low] - 1.0)
-        return True
-    cell = min(calibration.BINS - 1, int(bits - calibration.TAIL_BITS))
-    if known["counts"][0, number, cell] >= 1.0:  # a key gives one exceedance a month: it may have been another visit's
-        known["counts"][0, number, cell] -= 1.0
-        excess = min(bits - calibration.TAIL_BITS, float(calibration.BINS))
-        known["excess_bits"][0, number] = max(0.0, known["excess_bits"][0, number] - excess)
+    number = calibration.RULES.index(rule)
+    began, hour = int(row.fusion.run_h[number]), opened_us // fusion.HOUR_US % 65_535 + 1
+    if began == 0 or (hour - began) % 65_535 >= calibration.RUN_H[number]:
+        return False
+    stratum = calibration.stratum_of(fusion.visits_per_day(row.visit, int(row.visit.last_us)))
+    known = shared["calibration"]
+    for counts in (known["visits"][0, number], known["counts"][0, number, :, int(row.fusion.run_bin[number])]):
+        counts[stratum] = max(0.0, counts[stratum] - 1.0)
+    key["fusion"]["run_h"][0, number] = 0
     return True

@@ -80,7 +80,7 @@ def _malicious(
     values["client"] = {hash32(each.encode()) for each in said.clients}
     if gone := feedback.forget(DETECTORS, key, values, opened_us):
         words.append(f"forgot {gone} value{'s' if gone > 1 else ''} that had been adopted")
-    if feedback.uncount(key, shared, said.rule, said.bits, opened_us):
+    if feedback.uncount(key, shared, said.rule, opened_us):
         words.append("taken out of the calibration")
     if (incident := state.open.get(slot)) is not None and incident.incident_id == said.incident_id:
         told.append(_labelled(state, slot, incident))

@@ -35,7 +35,7 @@ WITH_HEADERS_MAGIC = 2
 class Whole:
     """One batch: what its records are, and the bytes that their spans mean."""
 
-    payload: bytearray
+    payload: bytes | bytearray
     records: Records
 
     @property
@@ -50,7 +50,7 @@ class Kept(_MemoryRecordsPy):
     def magic(self) -> int:
         """Of the next batch."""
         assert self._next_slice is not None
-        return self._next_slice[self.MAGIC_OFFSET]
+        return int(self._next_slice[self.MAGIC_OFFSET])
 
     def next_whole(self) -> Batch:
         """The next batch."""
@@ -60,10 +60,11 @@ class Kept(_MemoryRecordsPy):
         return _DefaultRecordBatchPy(found)
 
 
-class Batches(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka has no types here
+class Batches(fetcher.PartitionRecords):
     """Yields a `Whole` for each batch of the topics named, else records."""
 
     topics: ClassVar[set[str]] = set()
+    next_fetch_offset: int
 
     def _unpack_records(self) -> Iterator[Any]:
         records = self._records
@@ -114,7 +115,7 @@ def joined(found: Sequence[Any]) -> Records:
     wholes = [one for one in found if isinstance(one, Whole)]
     if len(wholes) < len(found):  # of the old formats: all one by one
         return of_records([one for each in found for one in _records(each)])
-    data, ends = buffer([whole.payload for whole in wholes]), np.cumsum([len(whole.payload) for whole in wholes])
+    data, ends = buffer([bytes(whole.payload) for whole in wholes]), np.cumsum([len(whole.payload) for whole in wholes])
     parts = [whole.records for whole in wholes]
     shift = np.repeat(ends - [len(whole.payload) for whole in wholes], [len(part) for part in parts])
     return Records(

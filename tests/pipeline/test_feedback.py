@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors import DETECTORS, calibration, feedback
+from detectors import DETECTORS, calibration, feedback, fusion
 from detectors.fuse import key_dtype, shared_dtype
 from detectors.known_values import find
 from detectors.records import records
+from pipeline.column import constant
 from pipeline.core import Sides
+from pipeline.fields import fields_of
 from pipeline.flow import KeyCore
 from schemas.control import Control
 from schemas.event import Event
@@ -180,7 +182,7 @@ def test_the_values_of_an_expected_incident_are_known_from_then_on() -> None:
     )  # fmt: skip
     judge.adopt(said.sides(said.feedback(incident, "expected", events=(abroad(now_us - HOUR_US),))))
     assert not first_use_bits(judge, now_us)
-    event = judge._enricher.columns([abroad(now_us)], [0], [None]).columns[0]
+    event = judge._enricher.columns(fields_of([abroad(now_us)]), [0], constant(None, 1)).columns[0]
     assert find(table_of(judge, "geography", "networks"), event["asn"]) >= 0
     assert find(table_of(judge, "novel_client", "clients"), event["client"]) >= 0
 
@@ -189,8 +191,10 @@ def test_what_was_adopted_of_a_malicious_one_is_forgotten_and_what_was_known_bef
     judge, now_us = one_key()
     for day in range(3):  # learned: no incident was open
         judge.process(slices([record(abroad(now_us + day * DAY_US))], [], judge.next_offset)[0])
-    event = judge._enricher.columns([abroad(now_us)], [0], [None]).columns[0]
-    home = judge._enricher.columns([Event(key_id="pk_7", ts_us=now_us, client_ip="8.8.8.8")], [0], [None]).columns[0]
+    event = judge._enricher.columns(fields_of([abroad(now_us)]), [0], constant(None, 1)).columns[0]
+    home = judge._enricher.columns(
+        fields_of([Event(key_id="pk_7", ts_us=now_us, client_ip="8.8.8.8")]), [0], constant(None, 1)
+    ).columns[0]
     slot = judge.state.slots["pk_7"]
     key = judge.state.keys.data[slot : slot + 1]
     values = {"asn": {int(event["asn"]), int(home["asn"])}, "client": {int(event["client"])}}
@@ -202,25 +206,28 @@ def test_what_was_adopted_of_a_malicious_one_is_forgotten_and_what_was_known_bef
 
 
 @settings(deadline=None)
-@given(bits=st.lists(st.floats(-3, 60), max_size=30), one=st.floats(-3, 60), rule=st.sampled_from(["visit", "slow"]))
-def test_taking_a_visit_out_of_the_calibration_undoes_its_counting(bits: list[float], one: float, rule: str) -> None:
+@given(bits=st.lists(st.floats(-3, 60), max_size=30), own=st.lists(st.floats(-3, 60), min_size=1, max_size=4))
+def test_taking_a_run_out_of_the_calibration_undoes_its_counting(bits: list[float], own: list[float]) -> None:
     shared, key = np.zeros(1, shared_dtype(DETECTORS)), np.zeros(1, key_dtype(DETECTORS))
-    known, number = records(shared)[0]["calibration"], calibration.RULES.index(rule)
+    known, row = records(shared)[0]["calibration"], records(key)[0]
     for each in bits:
-        calibration.count(known, number, each, True)
-    before = shared.copy()
-    calibration.count(known, number, one, True)
-    key["visit"]["start_us"] = 10
-    assert feedback.uncount(key, shared, rule, one, 5)
-    for name in ("visits", "body", "counts"):
-        assert np.array_equal(shared["calibration"][name], before["calibration"][name]), name
-    assert shared["calibration"]["excess_bits"] == pytest.approx(before["calibration"]["excess_bits"])
+        calibration.count(known, 0, calibration.stratum_of(2.0), each, -1)
+    before = shared["calibration"]["counts"].copy()
+    for hour, each in enumerate(own):
+        row.visit.start_us = row.visit.last_us = row.visit.first_seen_us = (500 + hour) * HOUR_US
+        fusion.count_run(row.fusion, row.visit, known, 0, each)
+    assert not feedback.uncount(key, shared, "visit", (500 + len(own)) * HOUR_US)  # its visit goes on
+    row.visit.start_us = 600 * HOUR_US
+    assert not feedback.uncount(key, shared, "visit", 400 * HOUR_US)  # of no run that is known
+    assert feedback.uncount(key, shared, "visit", 500 * HOUR_US)
+    assert np.array_equal(shared["calibration"]["counts"], before)
+    assert not feedback.uncount(key, shared, "visit", 500 * HOUR_US)  # once
 
 
 def test_a_visit_that_goes_on_is_not_taken_out_but_will_not_be_counted() -> None:
     shared, key = np.zeros(1, shared_dtype(DETECTORS)), np.zeros(1, key_dtype(DETECTORS))
     key["visit"]["start_us"], key["fusion"]["series_us"] = 5, 3
-    assert not feedback.uncount(key, shared, "visit", 20.0, 7)
+    assert not feedback.uncount(key, shared, "visit", 7)
     assert feedback.condemn(key, 7)
     assert key["fusion"]["under"][0] == 1
     assert key["fusion"]["series_severity"][0] == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pipeline.errors import Fatal
 from pipeline.manifest import FORMAT, Manifest, key_bytes, manifest_bytes, manifest_key, read_key, read_manifest
 from pipeline.pages import Blobs, PagedArray
 from pipeline.recover import fill, load, writer_of
+from schemas.incident import Incident
 from tests.pipeline.test_checkpoint import Log, checkpoint, count, first_writer, new_core, recovered, staged
 
 STATES = Path(__file__).parent / "states"
@@ -44,6 +46,14 @@ class Tables:
             array.data["value"][numbers] = value
             array.touch(np.array(numbers))
         self.next_offset += len(rows)
+
+    def adopted(self, sides: Sides) -> bool:
+        """There are none."""
+        return True
+
+    def disown(self, published: Sequence[Incident]) -> Effects:
+        """There are none."""
+        return Effects()
 
     def values(self) -> tuple[list[int], list[int]]:
         """Of both tables, as far as they are used."""
