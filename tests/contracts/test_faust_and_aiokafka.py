@@ -244,18 +244,16 @@ def test_a_fetch_result_from_before_a_seek_is_dropped_by_aiokafka() -> None:
     assert "position" in inspect.getsource(FetchResult.check_assignment)
 
 
+def test_every_commit_goes_through_the_threads_own_method() -> None:
+    """`FetchThread._commit` holds commits back while the group is joined."""
+    from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
+
+    assert "self.call_thread(self._commit, offsets)" in inspect.getsource(AIOKafkaConsumerThread.commit)
+    assert list(inspect.signature(AIOKafkaConsumerThread._commit).parameters) == ["self", "offsets"]
+
+
 if __name__ == "__main__":
     import sys
 
     for relied, digest in all_hashes().items():
         sys.stdout.write(f'    "{relied}": "{digest}",\n')
-
-
-def test_every_commit_goes_through_the_threads_own_method() -> None:
-    """`FetchThread._commit` holds commits back while the group is joined."""
-    import inspect
-
-    from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
-
-    assert "self.call_thread(self._commit, offsets)" in inspect.getsource(AIOKafkaConsumerThread.commit)
-    assert list(inspect.signature(AIOKafkaConsumerThread._commit).parameters) == ["self", "offsets"]
