@@ -22,6 +22,7 @@ from pipeline.config import ClickHouse, Config, Kafka, Secret
 from pipeline.doctor import check_kafka
 from pipeline.errors import Fatal
 from pipeline.manifest import Key, key_bytes
+from pipeline.runners.published import newest_incidents
 from pipeline.runners.shell import EXIT_FATAL, TICK_HEADER
 from pipeline.sinks.kafka import Producer, committed_offsets, fetched_highwaters, side_consumer
 from pipeline.sinks.topics import ensure_topics
@@ -127,6 +128,17 @@ async def can_read(kafka: Kafka, topic: str) -> bool:
 async def test_doctor_is_content_with_what_the_script_allows(secured: cluster.Cluster) -> None:
     findings = await check_kafka(Config(kafka=kafka_as(secured, "keywatch-worker")))
     assert {finding.state for finding in findings} == {"ok"}, findings
+
+
+async def test_a_user_who_may_not_read_the_incidents_is_told_what_that_costs(
+    secured: cluster.Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await newest_incidents(Config(kafka=kafka_as(secured, "keywatch-worker")))() == []
+    assert not caplog.records
+    assert await newest_incidents(Config(kafka=kafka_as(secured, "keywatch-intake")))() == []
+    assert [record.levelname for record in caplog.records if "api.incidents may not be read" in record.message] == [
+        "WARNING"
+    ]
 
 
 CONFIG: Final = """\

@@ -23,7 +23,7 @@ from tests.kafka.conftest import available, long
 from tests.kafka.deployment import pid_of
 from tests.kafka.orchestrator import Orchestrator, under_load
 from tests.kafka.outside import Outside
-from tests.kafka.whole import Whole
+from tests.kafka.whole import HISTORY, Whole
 from tests.seeds import SEED, kept
 
 pytestmark = pytest.mark.kafka
@@ -148,6 +148,7 @@ def run(whole: Whole, nodes: cluster.Cluster, faults: tuple[str, ...]) -> None:
     """These faults in random order under load, then the end of it."""
     order = list(faults)
     whole.rng.shuffle(order)
+    whole.produce(HISTORY)
     whole.start_responder()
     with under_load(whole, 2) as fleet:
         breaker = Breaker(whole, fleet, nodes)
@@ -157,7 +158,7 @@ def run(whole: Whole, nodes: cluster.Cluster, faults: tuple[str, ...]) -> None:
             getattr(breaker, name)()
             whole.note_memory()
         breaker.all_ready()
-        whole.wait(lambda: whole.produced > 2_000, "the attack and some decoys are past")
+        whole.wait(lambda: whole.produced > HISTORY + 400, "some decoys are touched")
     end(whole)
 
 

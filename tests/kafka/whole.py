@@ -39,6 +39,8 @@ from tests.kafka.outside import Outside
 from tests.pipeline.log_of_requests import START_US, Record, log, record
 
 DAYS: Final = 4
+HISTORY: Final = 1_600
+"""Records of `traffic` that are of these days, but for some."""
 DECOYS: Final = 6
 SIDES_S: Final = 0.5
 """How often the workers look for another catalogue here."""

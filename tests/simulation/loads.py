@@ -168,7 +168,7 @@ def _take(truth: Truth, rows: dict[str, Any]) -> None:
 
 def assert_equal(load_: Load, broker: Broker, judged: Judged) -> None:
     """The world after a schedule is the clean pass's; where events were judged twice with other side inputs, only in
-    what does not depend on them (README, "What it does not promise")."""
+    what does not depend on them. What must hold of incidents then: test_side_inputs.py."""
     truth = clean_pass(load_, broker, judged)
     assert {n: len(records) for n, records in broker.requests.items() if records} == {
         n: offset for n, offset in broker.committed.items() if offset
