@@ -77,7 +77,8 @@ def test_a_keys_last_use_is_the_same_row_wherever_checkpoints_lie() -> None:
     contents: dict[int, set[tuple[str, ...]]] = {}
     newest = set()
     for cuts in ([], [1], [2], [1, 2]):
-        judge, last = core(), (0, ("",))
+        judge = core()
+        last: tuple[int, tuple[str, ...]] = (0, ())
         for part in slices(records, cuts):
             judge.process(part)
             for row in zip(*judge.due_rows().get("keys_last_used", {}).values(), strict=True):
