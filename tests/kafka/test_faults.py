@@ -135,7 +135,7 @@ def whole_again(three: cluster.Cluster, deployment: Deployment, node: cluster.No
     asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact"))
 
 
-@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize("runner", ["faust", pytest.param("plain", marks=long)])
 def test_a_changelog_without_its_replicas_holds_up_checkpoints_and_nothing_else(
     three: cluster.Cluster, deploy: Callable[..., Deployment], runner: str
 ) -> None:

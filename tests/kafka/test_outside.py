@@ -75,7 +75,7 @@ def test_workers_whose_clocks_are_wrong_by_a_day_change_nothing(
     finish_tables(deployment, outside)
 
 
-@pytest.mark.parametrize("runner", ["faust", "plain"])
+@pytest.mark.parametrize("runner", ["faust", pytest.param("plain", marks=long)])
 def test_a_running_workers_clock_that_steps_forth_and_back_changes_nothing(
     deploy_real: Callable[..., Deployment], outside: Outside, runner: str
 ) -> None:
