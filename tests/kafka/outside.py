@@ -75,6 +75,10 @@ class Outside:
 
         asyncio.run(write())
 
+    def digest(self, config: ClickHouse, name: str) -> list[Any]:
+        """How many rows a table has FINAL, and a sum over all that stands in them: also of many rows."""
+        return self.query(f"SELECT count(), sum(cityHash64(toString(tuple(*)))) FROM {name} FINAL", config)
+
     def table(self, config: ClickHouse, name: str) -> list[Any]:
         """One table FINAL."""
         return self.query(f"SELECT * FROM {name} FINAL ORDER BY ALL", config)
