@@ -307,11 +307,13 @@ def test_every_commit_goes_through_the_threads_own_method() -> None:
     assert list(inspect.signature(AIOKafkaConsumerThread._commit).parameters) == ["self", "offsets"]
 
 
-if __name__ == "__main__":
-    for relied, digest in all_hashes().items():
-        sys.stdout.write(f'    "{relied}": "{digest}",\n')
-
-
 def test_faust_takes_all_that_a_fetch_brought_at_once() -> None:
     """`Batches` counts a batch as one record: with a bound per poll aiokafka would bound batches instead."""
     assert faust.App("x").conf.broker_max_poll_records is None
+
+
+if __name__ == "__main__":
+    import sys
+
+    for relied, digest in all_hashes().items():
+        sys.stdout.write(f'    "{relied}": "{digest}",\n')

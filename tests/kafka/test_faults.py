@@ -16,11 +16,10 @@ from typing import Any, Final
 
 import pytest
 
-from pipeline.runners.shell import EXIT_FATAL
 from tests.kafka import cluster, topics
 from tests.kafka.comparison import compare_counts, finish_counts
 from tests.kafka.conftest import available, long
-from tests.kafka.deployment import DRAIN_S, Deployment, last_words
+from tests.kafka.deployment import Deployment
 from tests.kafka.orchestrator import Orchestrator, under_load
 from tests.seeds import SEED, kept
 
@@ -139,6 +138,7 @@ def whole_again(three: cluster.Cluster, deployment: Deployment, node: cluster.No
 def test_a_changelog_without_its_replicas_holds_up_checkpoints_and_nothing_else(
     three: cluster.Cluster, deploy: Callable[..., Deployment], runner: str
 ) -> None:
+    """However long it takes: an idempotent producer sends its pages again until they are taken."""
     deployment = deploy(runner, "replicas")
     deployment.produce(1_000)
     worker = deployment.start()
@@ -151,21 +151,3 @@ def test_a_changelog_without_its_replicas_holds_up_checkpoints_and_nothing_else(
     whole_again(three, deployment, node)
     deployment.wait_drained()
     compare_counts(deployment, worker)
-
-
-@long
-def test_a_changelog_without_its_replicas_for_long_ends_the_worker_and_nothing_is_lost(
-    three: cluster.Cluster, deploy: Callable[..., Deployment]
-) -> None:
-    deployment = deploy("faust", "replicas-long")
-    deployment.produce(1_000)
-    worker = deployment.start()
-    deployment.wait_drained()
-    before = deployment.committed()
-    node = without_a_replica(three, deployment)
-    deployment.produce(1_000)
-    assert worker.wait(DRAIN_S) == EXIT_FATAL, deployment.log_of(worker)
-    assert f"pages were not written to {deployment.config.topics.pages}" in last_words(deployment, worker)
-    assert deployment.committed() == before
-    whole_again(three, deployment, node)
-    finish_counts(deployment)
