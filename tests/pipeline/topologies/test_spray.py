@@ -165,7 +165,8 @@ def test_it_closes_when_the_source_is_quiet_for_an_hour() -> None:
 )
 def test_cuts_crashes_and_what_is_told_twice_change_nothing(cuts: list[int], twice: list[int], at: int) -> None:
     told: list[Sighting | int] = [*stolen(30, elsewhere=True), *office(1, 20), NOW_US + 4 * HOUR_US]
-    log: list[Told] = list(sorted(told, key=_time_us))
+    told.sort(key=_time_us)
+    log: list[Told] = [*told]
     clean = judge("sources", log)
     assert clean
     assert judge("sources", log, cuts) == clean
