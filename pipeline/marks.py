@@ -22,7 +22,7 @@ MOST_NAMES: Final = 1 << 18
 
 
 class Names(dict[str, int]):
-    """Key id -> 32 bits of it, worked out once: a third of what telling cost."""
+    """Key id -> 32 bits of it, worked out once; bounded."""
 
     def __missing__(self, key_id: str) -> int:
         if len(self) >= MOST_NAMES:

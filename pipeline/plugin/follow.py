@@ -11,6 +11,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -59,7 +60,7 @@ class Table:
     def minutes(self, first_s: int, end_s: int) -> list[Minute]:
         """In the order of time and key."""
         rows = self._ask(_MINUTES, {"first": first_s, "end": end_s})
-        return [Minute(key, *(int(n) for n in numbers[:-1]), float(numbers[-1])) for key, *numbers in rows]
+        return [msgspec.convert(row, Minute) for row in rows]
 
     def _ask(self, query: str, parameters: dict[str, Any]) -> Any:
         try:
@@ -140,11 +141,11 @@ async def run(config: Config, stop: asyncio.Event) -> None:
         await producer.start()
     try:
         while not stop.is_set():
-            said = await _again(lambda: asyncio.to_thread(follower.step), stop, poll_s)
+            said = await _again(partial(asyncio.to_thread, follower.step), stop, poll_s)
             if said is None:
                 await _pause(stop, poll_s)
                 continue
-            await _again(lambda said=said: write(said, rows, producer, config.topics.incidents), stop, poll_s)
+            await _again(partial(write, said, rows, producer, config.topics.incidents), stop, poll_s)
     finally:
         await rows.close()
         if producer is not None:

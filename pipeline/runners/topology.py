@@ -34,7 +34,7 @@ def settings_of(config: Config, topology: str) -> Config:
     topics, worker = config.topics, config.worker
     read = {"sources": topics.sightings, "lifecycle": topics.key_events}[topology]
     pages = {"sources": topics.sources_pages, "lifecycle": topics.lifecycle_pages}[topology]
-    own = {"sources": config.sources, "lifecycle": config.lifecycle}[topology]
+    own = config.sources if topology == "sources" else config.lifecycle
     return msgspec.structs.replace(
         config,
         kafka=msgspec.structs.replace(

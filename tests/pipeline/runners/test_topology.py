@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from typer.testing import CliRunner
 
@@ -53,9 +51,9 @@ def test_an_unknown_one_is_a_clear_line() -> None:
 
 
 @pytest.mark.parametrize("topology", ["sources", "lifecycle"])
-def test_its_core_opens_with_its_side_inputs(topology: str) -> None:
+async def test_its_core_opens_with_its_side_inputs(topology: str) -> None:
     config, parts = _settings(topology), parts_of(topology)
-    sides = asyncio.run(parts.read_sides(config))
+    sides = await parts.read_sides(config)
     core = parts.open_core(0, config, sides, "epoch", 4)
     assert core.next_offset == -1
-    assert asyncio.run(parts.read_sides(config)) is sides
+    assert await parts.read_sides(config) is sides

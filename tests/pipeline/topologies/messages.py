@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -85,7 +86,7 @@ def restored(old: TopologyCore, topology: str) -> TopologyCore:
     return new
 
 
-def sighting(key: str, ts_us: int, kind: str = "used", address: int = 7, asn: int = 64500, **more: object) -> Sighting:
+def sighting(key: str, ts_us: int, kind: str = "used", address: int = 7, asn: int = 64500, **more: Any) -> Sighting:
     """A key at an address of a network."""
     return msgspec.convert(
         {

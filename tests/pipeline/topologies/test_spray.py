@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +13,7 @@ from tests.pipeline.topologies.messages import (
     HOUR_US,
     MINUTE_US,
     START_US,
+    Told,
     core,
     judge,
     restored,
@@ -21,7 +24,7 @@ from tests.pipeline.topologies.messages import (
 NOW_US = START_US + 8 * DAY_US
 
 
-def stolen(keys: int, step_us: int = MINUTE_US, at_us: int = NOW_US, **more: object) -> list[Sighting]:
+def stolen(keys: int, step_us: int = MINUTE_US, at_us: int = NOW_US, **more: Any) -> list[Sighting]:
     """A batch of keys of unrelated owners, one after the other, from one address."""
     return [sighting(f"key_{n}", at_us + n * step_us, owner=f"owner_{n}", **more) for n in range(keys)]
 
@@ -161,10 +164,9 @@ def test_it_closes_when_the_source_is_quiet_for_an_hour() -> None:
     at=st.integers(1, 59),
 )
 def test_cuts_crashes_and_what_is_told_twice_change_nothing(cuts: list[int], twice: list[int], at: int) -> None:
-    log = sorted(
-        [*stolen(30, elsewhere=True), *office(1, 20), NOW_US + 4 * HOUR_US],
-        key=lambda told: told if isinstance(told, int) else told.ts_us,
-    )
+    told: list[Sighting | int] = [*stolen(30, elsewhere=True), *office(1, 20), NOW_US + 4 * HOUR_US]
+    told.sort(key=_time_us)
+    log: list[Told] = [*told]
     clean = judge("sources", log)
     assert clean
     assert judge("sources", log, cuts) == clean
@@ -180,6 +182,10 @@ def test_cuts_crashes_and_what_is_told_twice_change_nothing(cuts: list[int], twi
         doubled.insert(n + 1, doubled[n])
     again = judge("sources", doubled)
     assert [_without_offset(each) for each in again] == [_without_offset(each) for each in clean]
+
+
+def _time_us(told: Sighting | int) -> int:
+    return told if isinstance(told, int) else told.ts_us
 
 
 def _without_offset(incident: object) -> dict[str, object]:
