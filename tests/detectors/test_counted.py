@@ -16,7 +16,7 @@ NODES = RETURNS[0, 0]
 
 
 @pytest.mark.parametrize("rows", [PEAKS, RETURNS])
-def test_what_ships_falls_with_the_bits_and_is_a_share(rows: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_what_ships_falls_with_the_bits_and_is_a_share(rows: np.ndarray) -> None:
     assert (np.diff(rows, axis=-1) <= 0).all()
     assert (rows <= 0).all()
 
