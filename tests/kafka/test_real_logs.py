@@ -82,7 +82,7 @@ key_field = "{key_from}"
 metrics_port = 0
 
 [budget]
-listed = 3000.0  # so that there are incidents to compare
+listed = 100000.0  # so that there are incidents to compare
 """
 
 

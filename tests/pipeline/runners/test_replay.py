@@ -101,16 +101,16 @@ def test_a_wrong_use_says_what_to_do(options: ReplayOptions, said: str) -> None:
         run(options)
 
 
-def test_the_attacks_of_invictus_are_a_finding_and_at_ten_times_the_budget_an_incident(tmp_path: Path) -> None:
-    """On a key that is 14 min old they are volume alone, 15 bits of it: once in 207 days of such a key's use."""
+def test_invictus_brings_no_false_alarm_and_its_attack_on_a_key_of_14_min_is_missed(tmp_path: Path) -> None:
+    """There it is volume alone: no rarer than what visits of keys with few visits reach. At a day it is listed."""
     wide = tmp_path / "keywatch.toml"
-    wide.write_text("[budget]\nlisted = 1000.0\n")
-    for config, incidents in ((None, set[str]()), (wide, {"AKIATFQR7NSC8Q4X20BJ"})):
+    wide.write_text("[budget]\nlisted = 100000.0\n")
+    for config, listed in ((None, False), (wide, True)):
         outcome = run(ReplayOptions(paths=(real("cloudtrail-invictus"),), format="cloudtrail", config=config))
         assert outcome.events == 2815
         assert outcome.rejected == {"no_key": 85}
-        assert outcome.findings["spike"] >= 1
-        assert {x.key_id for x in outcome.incidents.values()} == incidents
+        assert bool(outcome.incidents) == listed
+        assert ("AKIATFQR7NSC8Q4X20BJ" in {x.key_id for x in outcome.incidents.values()}) == listed
 
 
 def test_the_apache_log_brings_few_incidents() -> None:
