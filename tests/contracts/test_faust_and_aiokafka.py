@@ -313,7 +313,5 @@ def test_faust_takes_all_that_a_fetch_brought_at_once() -> None:
 
 
 if __name__ == "__main__":
-    import sys
-
     for relied, digest in all_hashes().items():
         sys.stdout.write(f'    "{relied}": "{digest}",\n')
