@@ -41,9 +41,11 @@ class Orchestrator:
             return [worker for worker in self.deployment.workers if worker.poll() is None]
 
     def kill_one(self, rng: random.Random) -> None:
-        """kill -9 of one of them, wherever it is in its work."""
+        """kill -9 of one of them, wherever it is in its work; it is no longer among the running ones then."""
         if running := self.running():
-            os.kill(pid_of(rng.choice(running)), signal.SIGKILL)
+            killed = rng.choice(running)
+            os.kill(pid_of(killed), signal.SIGKILL)
+            killed.wait(20)
 
     def replace_one(self) -> None:
         """SIGTERM to the oldest and wait until it has ended: a rolling restart's step. It must end well."""
