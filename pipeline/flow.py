@@ -28,7 +28,7 @@ from pipeline.geo.provider import Place
 from pipeline.partitioner import PARTITIONERS
 from pipeline.reject_limits import check
 from pipeline.state import Identity, Pool, State
-from schemas.incident import Incident
+from schemas.incident import KEY_RULES, Incident
 
 Array = np.ndarray[Any, Any]
 NEVER_US = np.iinfo(np.int64).max
@@ -100,7 +100,8 @@ class KeyCore:
     def disown(self, published: Sequence[Incident]) -> Effects:
         """Close what a crash has undone and other side inputs may not bring again; see `pipeline/disown.py`."""
         home, count = PARTITIONERS[self._config.worker.partitioner], self._partitions
-        mine = [x for x in published if (home(x.key_id.encode(), count) if count else x.partition) == self.partition]
+        ours = [x for x in published if x.rule in KEY_RULES]
+        mine = [x for x in ours if (home(x.key_id.encode(), count) if count else x.partition) == self.partition]
         return disown.disown(self._state, mine)
 
     def adopt(self, sides: Sides) -> Rows:

@@ -80,8 +80,8 @@ class _Sides:
 
 
 def _warm_up() -> None:
-    from pipeline.sinks.connect import load_client
+    from pipeline.sinks.connect import without_pandas
     from pipeline.topologies.warm import warm_up
 
-    load_client()
+    without_pandas()
     warm_up()
