@@ -116,16 +116,16 @@ def uncount(key: Array, shared: Array, rule: str, opened_us: int) -> bool:
 
     Only the key's newest run is known. Visits that follow begin another one.
     """
-    row = records(key)[0]
-    if rule not in calibration.RULES or int(row.visit.start_us) <= opened_us:
+    visit, kept = key["visit"][0], key["fusion"][0]
+    if rule not in calibration.RULES or int(visit["start_us"]) <= opened_us:
         return False
     number = calibration.RULES.index(rule)
-    began, hour = int(row.fusion.run_h[number]), opened_us // fusion.HOUR_US % 65_535 + 1
+    began, hour = int(kept["run_h"][number]), opened_us // fusion.HOUR_US % 65_535 + 1
     if began == 0 or (hour - began) % 65_535 >= calibration.RUN_H[number]:
         return False
-    stratum = calibration.stratum_of(fusion.visits_per_day(row.visit, int(row.visit.last_us)))
+    stratum = calibration.stratum_of(fusion.visits_per_day(records(key)[0]["visit"], int(visit["last_us"])))
     known = shared["calibration"]
-    for counts in (known["visits"][0, number], known["counts"][0, number, :, int(row.fusion.run_bin[number])]):
+    for counts in (known["visits"][0, number], known["counts"][0, number, :, int(kept["run_bin"][number])]):
         counts[stratum] = max(0.0, counts[stratum] - 1.0)
     key["fusion"]["run_h"][0, number] = 0
     return True

@@ -150,7 +150,7 @@ def test_adoption_waits_for_seven_days_and_never_takes_page_grade(
 
 
 def test_an_adoption_is_marked_on_the_incidents_that_follow_it() -> None:
-    moved = daily_visits(12, per_day=1)
+    moved = daily_visits(9, per_day=1)
     moved["ts_us"] += 60 * DAY_US
     moved["request"] += 1_000_000
     place(moved, 2)
@@ -158,6 +158,7 @@ def test_an_adoption_is_marked_on_the_incidents_that_follow_it() -> None:
     judge = Judge(1, listed_days=20.0, page_days=1e15)
     judge.feed(daily_visits(60, per_day=1))
     judge.feed(moved)
+    judge.feed(attack(int(moved["ts_us"][-1]) + 6 * HOUR_US, 40, 1, 2_000_000))
     days = [(row["at_us"] - int(moved["ts_us"][0])) / DAY_US for row in judge.changed]
     marks = [row["adopted"] for row in judge.changed]
     assert 0 in marks and 1 in marks

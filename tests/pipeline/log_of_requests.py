@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from pipeline import config as settings
+from pipeline.column import plain
 from pipeline.config import Config
 from pipeline.core import Effects, Rows, Sides, Slice
 from pipeline.flow import KeyCore, open_core
@@ -98,7 +99,7 @@ def keep_rows(kept: dict[str, dict[tuple[Any, ...], tuple[Any, ...]]], rows: Row
     """What ClickHouse would hold after FINAL: the newest full value of every row."""
     for table, columns in rows.items():
         names = [name for name, _ in TABLES[table]]
-        for row in zip(*(columns[name] for name in names), strict=True):
+        for row in zip(*(plain(columns[name]) for name in names), strict=True):
             values = dict(zip(names, row, strict=True))
             identity = tuple(str(values[name]) for name in IDENTITY[table])
             kept.setdefault(table, {})[identity] = tuple(map(str, row))

@@ -107,7 +107,8 @@ def test_every_host_that_something_listens_on_is_loopback_by_default() -> None:
         for name in getattr(getattr(Config(), section), "__struct_fields__", ())
         if name.endswith("_host")
     }
-    assert set(hosts) == {"worker.metrics_host", "respond.metrics_host", "intake.metrics_host", "intake.http_host"}
+    processes = ("worker", "respond", "intake", "sources", "lifecycle")
+    assert set(hosts) == {*(f"{name}.metrics_host" for name in processes), "intake.http_host"}
     assert set(hosts.values()) == {"127.0.0.1"}
 
 

@@ -90,7 +90,7 @@ def toml(folder: Path, text: str) -> Path:
 def test_replay_against_another_configuration_says_what_goes(
     native: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = toml(tmp_path, "[budget]\nlisted = 0.001\npage = 0.001\n")
+    other = toml(tmp_path, "[budget]\nlisted = 1e-30\npage = 1e-30\n")
     assert main(ReplayOptions(paths=(native,), against=other, json=True)) == 0
     told = msgspec.json.decode(capsys.readouterr().out)
     assert told["incidents"] == told["against"]["ours"]["incidents"] > 0

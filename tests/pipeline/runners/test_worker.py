@@ -61,15 +61,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> FaustWorker:
     async def committed(*_: Any) -> dict[int, int | None]:
         return {}
 
-    async def ends(kafka: Any, topic: str, partitions: list[int]) -> dict[int, int]:
-        return dict.fromkeys(partitions, 7)
-
-    async def pages(kafka: Any, topic: str, partitions: list[int]) -> dict[int, dict[bytes, bytes]]:
-        return {number: {b"read": b"by us"} for number in partitions}
-
     monkeypatch.setattr("pipeline.runners.worker.committed_offsets", committed)
-    monkeypatch.setattr("pipeline.runners.worker.fetched_highwaters", ends)
-    monkeypatch.setattr("pipeline.runners.worker.read_pages", pages)
     return made
 
 
@@ -97,24 +89,6 @@ async def test_a_thread_that_joins_the_group_sends_no_commit() -> None:
     assert not await thread._commit({TP("api.requests", 0): 5})
 
 
-async def test_pages_that_faust_says_it_has_read_and_has_not_are_read(
-    worker: FaustWorker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taken: list[Any] = []
-
-    async def take(pages: Any, committed: Any) -> None:
-        taken.append(pages)
-
-    monkeypatch.setattr(worker.shell, "take", take)
-    worker.app.consumer.assigned = {TP("api.requests", n) for n in range(3)}
-    worker.shell.owned[2] = arrays()
-    for offset in range(7):
-        message = SimpleNamespace(partition=0, offset=offset)
-        await worker._on_page(SimpleNamespace(message=message, key=b"k%d" % offset, value=b"v"))
-    await worker._load_assigned()
-    assert taken == [{0: {b"k%d" % n: b"v" for n in range(7)}, 1: {b"read": b"by us"}, 2: None}]
-
-
 async def test_a_partition_that_goes_while_another_is_nudged_is_passed_over(
     worker: FaustWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,14 +101,14 @@ async def test_a_partition_that_goes_while_another_is_nudged_is_passed_over(
         nudged.append(number)
         worker.shell.owned.clear()  # a rebalance
 
-    async def recovery() -> None:
+    def waiting(since_s: float) -> list[int]:
         if nudged:
             raise Enough
+        return [0, 1]
 
     worker.shell.owned |= {0: arrays(), 1: arrays()}
     monkeypatch.setattr(worker, "_nudge", nudge)
-    monkeypatch.setattr(worker, "_nudge_recovery", recovery)
-    monkeypatch.setattr(worker.shell, "waiting", lambda since_s: [0, 1])
+    monkeypatch.setattr(worker.shell, "waiting", waiting)
     monkeypatch.setattr("pipeline.runners.worker.NUDGE_S", 0.0)
     with pytest.raises(Enough):
         await worker.keep_nudging()
