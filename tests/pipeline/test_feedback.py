@@ -214,10 +214,11 @@ def test_taking_a_run_out_of_the_calibration_undoes_its_counting(bits: list[floa
         calibration.count(known, 0, calibration.stratum_of(2.0), each, -1)
     before = shared["calibration"]["counts"].copy()
     for hour, each in enumerate(own):
-        row.visit.start_us = row.visit.last_us = row.visit.first_seen_us = (500 + hour) * HOUR_US
-        fusion.count_run(row.fusion, row.visit, known, 0, each)
+        for name in ("start_us", "last_us", "first_seen_us"):
+            row["visit"][name] = (500 + hour) * HOUR_US
+        fusion.count_run(row["fusion"], row["visit"], known, 0, each)
     assert not feedback.uncount(key, shared, "visit", (500 + len(own)) * HOUR_US)  # its visit goes on
-    row.visit.start_us = 600 * HOUR_US
+    row["visit"]["start_us"] = 600 * HOUR_US
     assert not feedback.uncount(key, shared, "visit", 400 * HOUR_US)  # of no run that is known
     assert feedback.uncount(key, shared, "visit", 500 * HOUR_US)
     assert np.array_equal(shared["calibration"]["counts"], before)
