@@ -25,8 +25,7 @@ from pipeline.sinks.connect import connect
 from schemas.control import Feedback
 from schemas.incident import Incident
 from tests.clickhouse_front import clickhouse, front  # noqa: F401
-from tests.kafka.deployment import Deployment, pid_of, read_topic
-from tests.kafka.test_real_core import produce
+from tests.kafka.deployment import Deployment, pid_of, produce, read_topic
 from tests.kafka.test_topic_range import keys_file
 from tests.pipeline.log_of_requests import Record, log
 

@@ -12,14 +12,14 @@ import pytest
 from pipeline.config import Config
 from pipeline.core import Sides
 from pipeline.faults import KILLED
+from pipeline.records import of_records
 from pipeline.runners.slices import cut
 from pipeline.runners.topology import open_core_of, settings_of
 from pipeline.sinks.kafka import Producer
 from schemas.event import Event
 from schemas.incident import Incident
 from schemas.key_event import KeyEvent
-from tests.kafka.deployment import PARTITIONS, Deployment, read_topic
-from tests.kafka.test_real_core import produce
+from tests.kafka.deployment import PARTITIONS, Deployment, produce, read_topic
 from tests.pipeline.log_of_requests import GEO, HOME, HOUR_US, START_US, Declared, Record, record
 
 pytestmark = pytest.mark.kafka
@@ -73,7 +73,7 @@ def clean(deployment: Deployment, topology: str) -> list[Incident]:
     for number in range(PARTITIONS):
         mine: list[Any] = [each for each in records if each.partition == number]
         core = open_core_of(topology)(number, deployment.config, Sides(Declared(), GEO, ""), "", PARTITIONS)
-        for part in cut("", number, mine, None, deployment.config) if mine else ():
+        for part in cut("", number, of_records(mine), None, deployment.config) if mine else ():
             found += core.process(part.records).incidents
     return sorted(found, key=lambda each: (each.incident_id, each.revision))
 
