@@ -4,8 +4,8 @@ Model: 1 million keys in 8 partitions, about 5 % of them active in a minute (une
 checkpoint of each partition every `worker.checkpoint_s` of event time; after as many as `--intervals` says its journal
 is as long as it gets (`journal.FOLD_AFTER`). `plan_ms` is the copy between two slices (the
 core waits), `pack_ms` the compression (a thread of its own), both processor time; sending is not in it: it is
-measured with the real worker (tests/kafka/test_million_keys.py). `share` is plan and pack over the time between two
-checkpoints. Replay after a crash is at most the events of one interval, plus those of the one being written.
+measured with the real worker (`python -m tests.bench.recovery_kafka`). `share` is plan and pack over the time between
+two checkpoints. Replay after a crash is at most the events of one interval, plus those of the one being written.
 """
 
 from __future__ import annotations
