@@ -192,7 +192,7 @@ def judge(key: Any, known: Any, ts_us: int, families: int, evidence: bool, setti
     days_visit = return_days(known, 0, state.best, per_day)
     days_slow = return_days(known, 1, slow_bits, per_day)
     if state.open == 0:
-        rule = fusion.rule_that_opens(state, ts_us, days_visit, days_slow, settings)
+        rule = fusion.rule_that_opens(state, ts_us, days_visit, days_slow, families, settings)
         if rule == 0:
             if max(days_visit, days_slow) >= settings.listed_days and not fusion.adopts(state, ts_us):
                 visit.tainted = 1  # told already today: no message, but nothing to learn from either

@@ -254,14 +254,19 @@ def adopts(fusion: Any, ts_us: int) -> bool:
 
 
 @compiled
-def rule_that_opens(fusion: Any, ts_us: int, days_visit: float, days_slow: float, settings: Any) -> int:
-    """The rule over its threshold and out of its cool-down, the rarer first; 0 is none."""
+def rule_that_opens(fusion: Any, ts_us: int, days_visit: float, days_slow: float, families: int, settings: Any) -> int:
+    """The rule over its threshold and out of its cool-down, the rarer first; 0 is none.
+
+    `families`: bits of what speaks now. A kind of evidence that the last incident had not is another fact, whether
+    that one was told, muted or judged.
+    """
+    another = families & ~int(fusion.families) != 0
     since_us = ts_us - fusion.visit_opened_us
     ready_visit = days_visit >= settings.listed_days and (
         fusion.visit_opened_us == 0
         or since_us >= 2 * SERIES_US
         or (since_us >= SERIES_US and not adopts(fusion, ts_us))  # what is adopted now needs no telling
-        or (since_us >= settings.cooldown_us and days_visit >= AGAIN * fusion.days)
+        or (since_us >= settings.cooldown_us and (another or days_visit >= AGAIN * fusion.days))
     )
     ready_slow = days_slow >= settings.listed_days and (
         fusion.slow_opened_us == 0 or ts_us - fusion.slow_opened_us >= SERIES_US  # its sum lives for weeks

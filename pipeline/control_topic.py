@@ -107,6 +107,11 @@ async def say(config: Config, controls: list[Control]) -> list[int]:
     from pipeline.sinks.kafka import Producer
     from pipeline.sinks.topics import ensure_control
 
+    for each in controls:
+        try:
+            decode(encode(each))
+        except (msgspec.ValidationError, ValueError) as error:
+            raise ConfigError(f"not said: {error}") from None
     await ensure_control(config)
     producer = Producer(config.kafka)
     await producer.start()

@@ -124,7 +124,8 @@ _OPEN: Final = f"""
         concat('incident ', substring(incident_id, 1, 12), ' is open since ',
             formatDateTime(opened_at, '%Y-%m-%d %H:%i', 'UTC'), ': nothing is learned; keywatch feedback') AS detail
     FROM incidents FINAL
-    WHERE state = 'open' AND opened_at < {_AS_OF} - toIntervalHour({{hours:UInt16}}) ORDER BY key_id"""  # noqa: S608
+    WHERE state = 'open' AND rule IN ('visit', 'slow', 'proof')
+        AND opened_at < {_AS_OF} - toIntervalHour({{hours:UInt16}}) ORDER BY key_id"""  # noqa: S608
 _BLIND: Final = f"""
     SELECT key_id, 'blind' AS why, concat('its requests tell no ', arrayStringConcat(arrayFilter(x -> x != '', [
             if(max(prefix) = '', 'address', ''), if(max(client) = '', 'client', ''),

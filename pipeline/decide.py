@@ -142,7 +142,7 @@ class Decider:
         rising = Rising(
             event.key_id, event.ts_us, batch.routes[i], (declared.environment if declared else "") or event.environment,
             declared, int(record["severity"]), rule == "proof" or any(f.proof for f in telling), carrying,
-            change == "opened",
+            change == "opened" or int(batch.events["slot"][i]) in self.state.open,
         )  # fmt: skip
         control = self.controls.withholds(rising)
         if control is None:

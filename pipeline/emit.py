@@ -117,6 +117,8 @@ class Emitter:
             if undone is not None and undone.incidents:
                 await self.emit(undone)
                 await self._rows.flush()
+                if not await self._may_write():  # ClickHouse may have taken longer than a rebalance
+                    return False
             async with lock:
                 if not loading and not await self._written_soon():
                     return False

@@ -23,7 +23,7 @@ from pipeline.enrich import Enricher, hash32
 from pipeline.fields import fields_of
 from pipeline.state import State
 from schemas.control import Feedback, control_id
-from schemas.incident import Incident
+from schemas.incident import KEY_RULES, Incident
 
 Array = np.ndarray[Any, Any]
 
@@ -37,7 +37,7 @@ def hear(
     told, lines = list[Incident](), list[tuple[int, Feedback, str]]()
     for seq, said in state.meta.unheard(controls):
         slot = state.slots.get(getattr(said, "key_id", ""), -1)
-        if isinstance(said, Feedback) and slot >= 0:
+        if isinstance(said, Feedback) and slot >= 0 and said.rule in KEY_RULES:
             words = _expected if said.verdict == "expected" else _malicious
             lines.append((seq, said, words(state, slot, said, enricher, configs, told)))
     state.meta.hear(controls.epoch, controls.end)
@@ -61,7 +61,8 @@ def _expected(
         feedback.close(key)
         told.append(_closed(state, slot, incident))
         words.append("closed the incident")
-    if feedback.confirm(key, micros(said.opened_at), state.meta.watermark_us):
+    mine = incident is None or incident.incident_id == said.incident_id  # a word on one lets no other be learned
+    if mine and feedback.confirm(key, micros(said.opened_at), state.meta.watermark_us):
         words.append("what goes on is learned from now on")
     _touch(state, rows)
     if said.until:

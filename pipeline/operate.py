@@ -24,10 +24,11 @@ from pipeline.errors import ConfigError
 from pipeline.people import user
 from pipeline.withhold import who
 from schemas.control import Control, Feedback, Mute, Planned, Verdict, control_id
-from schemas.incident import Incident
+from schemas.incident import KEY_RULES, Incident
 
 POLL_S: Final = 1.0
 MISSING: Final = 1
+PROVES: Final = ("decoy", "misuse")
 
 
 class Word(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +55,10 @@ def give_feedback(config: Config, word: Word) -> int:
                 "`keywatch incidents` lists them\n"
             )
             return MISSING
+        if incident.rule not in KEY_RULES:
+            raise ConfigError(
+                f"{incident.rule} incidents are another topology's: feedback and mutes don't reach it; mend the cause"
+            )
         events = queries.evidence_events(client, incident.incident_id)
         said = feedback_on(incident, verdict, word.reason, word.owner or user(), until, events)
         (seq,) = asyncio.run(say(config, [said]))
@@ -128,6 +133,10 @@ def mute_of(scope: tuple[str, str, str], until: str, reason: str) -> Mute:
         raise ConfigError("name a KEY, --detector or --owner to mute: everything at once is never muted")
     if not reason.strip():
         raise ConfigError("--reason is needed: whoever finds the mute will ask why")
+    if key == "fleet" or key.startswith(("source:", "fleet:")):
+        raise ConfigError(f"{key} is another topology's: mutes are for keys, their owners and the keys' detectors")
+    if detector in PROVES and not (key or owner):
+        raise ConfigError(f"what {detector} finds may be a proof: mute it for a KEY or --owner only")
     _known_detector(detector)
     return Mute(
         key_id=key, detector=detector, owner=owner, until=until, reason=reason, owner_of_mute=user(),

@@ -17,6 +17,7 @@ from pipeline.errors import ConfigError
 from pipeline.people import user
 from schemas.control import Planned
 
+LONGEST_DAYS: Final = 400
 LISTS: Final = ("owners", "roles", "environments", "routes")
 
 
@@ -43,6 +44,8 @@ def check(planned: Planned) -> None:
         raise ConfigError(f"{planned.name}: from and to are needed, as RFC 3339 times") from None
     if not micros(planned.from_) < micros(planned.to):
         raise ConfigError(f"{planned.name}: it ends ({planned.to}) before it begins ({planned.from_})")
+    if micros(planned.to) - micros(planned.from_) > LONGEST_DAYS * 86_400_000_000:
+        raise ConfigError(f"{planned.name}: longer than {LONGEST_DAYS} days is no event: is it a new normal?")
     if not any(getattr(planned, name) for name in LISTS):
         raise ConfigError(f"{planned.name}: give it a scope ({', '.join(LISTS)}); the route * is all of them")
 

@@ -81,10 +81,19 @@ class Records:
     def part(self, topic: str, partition: int, begin: int, end: int) -> Slice:
         """Records begin to end as a slice."""
         few = slice(begin, end)
+        keys, values = _alone(self.keys[few], self.values[few])
         return Slice(
-            topic, partition, self.offsets[few].tolist(), self.keys[few], self.values[few],
+            topic, partition, self.offsets[few].tolist(), keys, values,
             self.timestamps_ms[few].tolist(), frozenset(np.flatnonzero(self.ticks[few]).tolist()),
         )  # fmt: skip
+
+
+def _alone(*texts: Bytes) -> list[Bytes]:
+    """The same with a buffer of their own: a slice that waits keeps no fetch, nor does an odd record copy one."""
+    low = min(int(each.starts.min()) for each in texts)
+    high = max(int((each.starts + np.maximum(each.lengths, 0)).max()) for each in texts)
+    data = buffer([texts[0].data[low:high].tobytes()])
+    return [Bytes(data, each.starts - low, each.lengths) for each in texts]
 
 
 def of_records(records: Sequence[Record]) -> Records:

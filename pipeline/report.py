@@ -180,7 +180,8 @@ def _plain(rows: list[Any]) -> list[dict[str, Any]]:
 _SINCE: Final = f"{_AS_OF} - toIntervalSecond({{seconds:UInt64}})"
 _COUNTS: Final = f"""
     SELECT (SELECT uniqExact(key_id, toDate(window_start)) FROM requests_1h WHERE window_start > {_SINCE}) AS key_days,
-        countIf(rule != 'proof') AS listed, countIf(rule != 'proof' AND severity != 'medium') AS paged,
+        countIf(rule IN ('visit', 'slow')) AS listed,
+        countIf(rule IN ('visit', 'slow') AND severity != 'medium') AS paged,
         countIf(rule = 'proof') AS proofs
     FROM incidents FINAL WHERE opened_at > {_SINCE}"""  # noqa: S608
 _JUDGED: Final = (

@@ -124,12 +124,16 @@ def is_refusal(event: Any) -> bool:
     return denied and event.authenticated == 0 and int(event.sees) & SEES_DENIED != 0 and event.address != 0
 
 
+MOST: Final = 3
+"""Of one event: a use from where the key is new, a beat, a refusal."""
+
+
 @compiled
 def sight(
     events: Any, keep: Any, first_us: Any, names: Any, prefixes: Any, keys: Any, last_us: Any, marks: Any,
     counters: Any, touched: Any, counted: Any, at: Any, kinds: Any,
 ) -> int:  # fmt: skip
-    """Fill `at` and `kinds` (two records per event at most); returns how many.
+    """Fill `at` and `kinds` (`MOST` records per event); returns how many.
 
     names[i]: 32 bits of the key's id; prefixes[i]: 64 bits of its address' prefix. last_us[slot]: zeros, filled here
     with the key's last event as of event i.
@@ -166,16 +170,16 @@ def tell(batch: Batch, marks: Marks, keys: Any, keep: Array, first_us: Array, pr
     n = len(batch.events)
     key_ids = batch.told.coded("key_id")
     names = np.array([marks.names[key_id] for key_id in key_ids.values], "u4").take(key_ids.codes)
-    at, kinds = np.empty(2 * n, np.int64), np.empty(2 * n, np.int64)
+    at, kinds = np.empty(MOST * n, np.int64), np.empty(MOST * n, np.int64)
     touched, counted = np.zeros(MARKS, np.bool_), np.zeros(COUNTERS, np.bool_)
     found = sight(
         records(batch.events), keep, first_us, names, prefixes, records(keys), np.zeros(len(keys), np.int64),
         records(marks.marks.data), records(marks.counters.data), touched, counted, at, kinds,
     )  # fmt: skip
-    if not found:
-        return []
     marks.marks.touch(np.flatnonzero(touched))
     marks.counters.touch(np.flatnonzero(counted))
+    if not found:
+        return []
     pairs = list(zip(at[:found].tolist(), kinds[:found].tolist(), strict=True))
     beats = tuple(Beat(key_ids[i], int(batch.events["ts_us"][i])) for i, kind in pairs if kind == BEAT)
     out = [Message("sightings", FLEET.encode(), _json.encode(Beats(beats=beats[k : k + 1000])))

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from pipeline.config import Revocation
-from schemas.incident import SEVERITIES, Finding, Incident
+from schemas.incident import KEY_RULES, SEVERITIES, Finding, Incident
 from schemas.key import Key
 from schemas.response import GuardResult
 
@@ -76,6 +76,12 @@ def state(question: Question) -> GuardResult:
     """The incident is open."""
     now = question.incident.state
     return result("state", now == "open", f"the incident is {now}")
+
+
+def rule(question: Question) -> GuardResult:
+    """It is the keys' own topology's; those of sources, lifecycle and plug-ins are for people."""
+    now = question.incident.rule
+    return result("rule", now in KEY_RULES, f"the incident's rule is {now}")
 
 
 def severity(question: Question) -> GuardResult:
@@ -169,7 +175,7 @@ def key_version(question: Question) -> GuardResult:
 
 
 GUARDS: Final[tuple[Callable[[Question], GuardResult], ...]] = (
-    mode, kill_switch, state, severity, environment, detectors, authenticated, evidence, freshness, catalogued,
+    mode, kill_switch, state, rule, severity, environment, detectors, authenticated, evidence, freshness, catalogued,
     protected, status, key_version,
 )  # fmt: skip
 

@@ -234,8 +234,15 @@ class Shell:
         known = state.manifest is not None
         changed = known and published is not None and not core.adopted(sides)
         undone = core.disown(await published()) if changed and published is not None else None
-        if known and not await emitter.adopt(sides, self.generation, owned.lock, loading=True, undone=undone):
-            raise Fatal(f"partition {number}: the group has given it away while its state was loaded")
+        until = time.monotonic() + self.config.kafka.rebalance_timeout_s
+        while known and not await emitter.adopt(sides, lambda: generation, owned.lock, loading=True, undone=undone):
+            if time.monotonic() > until:
+                raise Fatal(f"partition {number}: the group has given it away while its state was loaded")
+            if self.generation() != generation:
+                break
+            await asyncio.sleep(ASK_AGAIN_S)  # nothing is committed while the group is joined anew
+        if self.generation() != generation:
+            return  # the assignment that came meanwhile loads what it needs
         self.owned[number] = owned
         log.info(
             "partition %d: epoch %d, next offset %d of %d, %d records of state, %.2f s",
@@ -373,6 +380,7 @@ class Shell:
 
 
 TICK_S: Final = 60.0
+ASK_AGAIN_S: Final = 0.1
 SIDES_S: Final = 10.0
 
 

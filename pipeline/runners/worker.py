@@ -156,11 +156,13 @@ class FaustWorker:
         await guarded(self._load_assigned())
 
     async def _load_assigned(self) -> None:
-        self.app.consumer.joining(False)
-        kafka, topics = self.config.kafka, self.config.topics
+        kafka, topics, generation = self.config.kafka, self.config.topics, self._generation()
         numbers = [tp.partition for tp in self.app.consumer.assignment() if tp.topic == topics.requests]
-        read = partial(pages_in_turn, kafka, topics.pages)
-        await self.shell.take(numbers, read, await committed_offsets(kafka, topics.requests))
+        committed = await committed_offsets(kafka, topics.requests)
+        if self._generation() != generation:
+            return  # what is assigned now has a load of its own
+        self.app.consumer.joining(False)
+        await self.shell.take(numbers, partial(pages_in_turn, kafka, topics.pages), committed)
 
     # --- slices
 

@@ -97,9 +97,19 @@ def test_what_is_four_times_rarer_is_told_again_after_a_day() -> None:
     state = records(np.zeros(1, fusion.fusion_dtype(1)))[0]
     settings = records(config_record(fusion.Settings()))[0]
     fusion.open_incident(state, DAY_US, fusion.RULE_VISIT, 2_000.0, 15.0, 1, settings)
-    assert fusion.rule_that_opens(state, 3 * DAY_US, 5_000.0, 0.0, settings) == 0
-    assert fusion.rule_that_opens(state, 3 * DAY_US, 9_000.0, 0.0, settings) == fusion.RULE_VISIT
-    assert fusion.rule_that_opens(state, DAY_US + HOUR_US, 9_000.0, 0.0, settings) == 0
+    assert fusion.rule_that_opens(state, 3 * DAY_US, 5_000.0, 0.0, 1, settings) == 0
+    assert fusion.rule_that_opens(state, 3 * DAY_US, 9_000.0, 0.0, 1, settings) == fusion.RULE_VISIT
+    assert fusion.rule_that_opens(state, DAY_US + HOUR_US, 9_000.0, 0.0, 1, settings) == 0
+
+
+def test_another_kind_of_evidence_is_told_after_a_day_however_rare_the_last_was() -> None:
+    """A load test that was muted or expected must not hide the theft that comes two days later."""
+    state = records(np.zeros(1, fusion.fusion_dtype(1)))[0]
+    settings = records(config_record(fusion.Settings()))[0]
+    fusion.open_incident(state, DAY_US, fusion.RULE_VISIT, 1e9, 40.0, 0b01, settings)
+    assert fusion.rule_that_opens(state, 3 * DAY_US, 5_000.0, 0.0, 0b01, settings) == 0
+    assert fusion.rule_that_opens(state, 3 * DAY_US, 5_000.0, 0.0, 0b10, settings) == fusion.RULE_VISIT
+    assert fusion.rule_that_opens(state, DAY_US + HOUR_US, 5_000.0, 0.0, 0b10, settings) == 0
 
 
 def test_an_incident_closes_after_a_week_even_if_evidence_goes_on() -> None:

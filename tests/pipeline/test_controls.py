@@ -160,6 +160,12 @@ def test_a_mute_of_another_key_changes_nothing() -> None:
     assert "withheld" not in muted.rows
 
 
+def test_a_mute_of_a_detector_that_found_nothing_withholds_no_later_message() -> None:
+    told, muted = judged(), judged(said.mute(detector="decoy"))
+    assert told.incidents == muted.incidents
+    assert "withheld" not in muted.rows
+
+
 @settings(max_examples=8, deadline=None)
 @given(cuts=st.lists(st.integers(1, 1690), max_size=30))
 def test_what_is_withheld_does_not_depend_on_where_slices_end(cuts: list[int]) -> None:

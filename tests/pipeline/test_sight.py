@@ -137,3 +137,16 @@ def test_a_request_that_proves_nothing_is_no_use(outcome: str) -> None:
     event = msgspec.structs.replace(used("pk_0", START_US, HOME[0]), outcome=outcome)
     told = tell([record(event)], [])
     assert not sighted(told, "first") or outcome == "unknown"
+
+
+def test_what_may_be_a_use_a_beat_and_a_refusal_at_once_is_told_as_all_three() -> None:
+    """A format that says no outcome: its 401 may be of a key's holder. All keys at once, each after a day's pause."""
+    keys = [f"pk_{n}" for n in range(12)]
+    began = [used(key, START_US + n, HOME[0]) for n, key in enumerate(keys)]
+    refused = [
+        msgspec.structs.replace(used(key, START_US + 30 * HOUR_US + n, ABROAD[0], 401), source="combined", outcome="")
+        for n, key in enumerate(keys)
+    ]
+    told = tell([record(event) for event in (*began, *refused)], [len(began)])
+    assert len(sighted(told, "refused")) == min(len(keys), REFUSALS_AN_HOUR)
+    assert {each.key_id for each in told if isinstance(each, Beat)} == set(keys)

@@ -48,6 +48,7 @@ def test_nothing_acts_by_default() -> None:
         ({"policy": policy(mode="Enforce")}, "mode"),
         ({"killed": "the file exists"}, "kill_switch"),
         ({"incident": incident(state="closed")}, "state"),
+        ({"incident": incident(rule="lifecycle")}, "rule"),
         ({"incident": incident(severity="medium")}, "severity"),
         ({"policy": policy(min_severity="nonsense")}, "severity"),
         ({"policy": policy(environments=("test",))}, "environment"),
