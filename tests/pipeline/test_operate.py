@@ -274,7 +274,7 @@ def test_coverage_names_every_key_that_is_not_really_watched(clickhouse: ClickHo
         ),
         incidents=rows_of(
             "incidents", 2, incident_id=["a" * 32, "b" * 32], key_id=["open", "newest"], state=["open", "open"],
-            opened_at=[NOON_US - 2 * DAY_US, NOON_US - hour_us],
+            opened_at=[NOON_US - 2 * DAY_US, NOON_US - hour_us], rule=["visit", "slow"],
         ),
         key_source_1h=rows_of(
             "key_source_1h", 2, key_id=["blind", "newest"], prefix=["", "192.0.2.0/24"], client=["", "curl"],
