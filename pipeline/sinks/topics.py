@@ -207,7 +207,8 @@ async def ensure_topics(config: Config) -> int:
     Raises ConfigError where a topic is missing and may not be created, or where pages and requests differ.
     """
     kafka, topics = config.kafka, config.topics
-    specs = list(topic_specs(config))
+    told = set() if config.worker.tell else {topics.sightings, topics.key_events} - {topics.requests}
+    specs = [spec for spec in topic_specs(config) if spec.name not in told]
     existing = await partitions_of(kafka, [spec.name for spec in specs] + [topics.pages])
     count = existing.get(topics.requests, kafka.partitions)
     specs.append(TopicSpec(topics.pages, count, PAGES_CONFIG))
