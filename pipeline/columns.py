@@ -220,6 +220,10 @@ def last_used(state: State, slots: Array, seen: dict[int, tuple[Place, str]]) ->
     }
 
 
+MOST_AGAIN: Final = 1024
+"""Adoptions of an input at one offset: the later one must win though the earlier one's row may come later."""
+
+
 def adoptions(meta: Meta, names: list[str], topic: str, epoch: str, partition: int) -> Columns:
     """`adoptions` of these side inputs: from which offset on which version judged."""
     n, first = len(names), [meta.adopted[name] for name in names]
@@ -230,7 +234,10 @@ def adoptions(meta: Meta, names: list[str], topic: str, epoch: str, partition: i
         "offset": first,
         "input": names,
         "version_id": [getattr(meta, name) for name in names],
-        "version": list(first),
+        "version": [
+            at * MOST_AGAIN + min(meta.again.get(name, 0), MOST_AGAIN - 1)
+            for at, name in zip(first, names, strict=True)
+        ],
     }
 
 

@@ -75,6 +75,7 @@ class Meta(msgspec.Struct, kw_only=True):
     heard: int = 0  # feedback before this place on the control topic is in the state
     heard_epoch: str = ""
     adopted: dict[str, int] = {}  # side input -> first offset that was judged with its version
+    again: dict[str, int] = {}  # side input -> how many of its versions were adopted at that offset before
     spent: dict[str, tuple[int, int]] = {}  # incident -> revision, offset that other side inputs have published
     reject_run: int = 0  # records since one was good
     reject_recent: int = 0  # rejects among the last `record_recent`
@@ -85,7 +86,9 @@ class Meta(msgspec.Struct, kw_only=True):
         changed = [name for name, now in versions.items() if getattr(self, name) != now]
         for name in changed:
             setattr(self, name, versions[name])
-            self.adopted[name] = max(self.next_offset, 0)
+            at = max(self.next_offset, 0)
+            self.again[name] = self.again.get(name, 0) + 1 if self.adopted.get(name) == at else 0
+            self.adopted[name] = at
         return changed
 
     def heard_of(self, epoch: str) -> int:
