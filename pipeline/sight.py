@@ -130,13 +130,13 @@ MOST: Final = 3
 
 @compiled
 def sight(
-    events: Any, keep: Any, first_us: Any, names: Any, prefixes: Any, keys: Any, last_us: Any, marks: Any,
+    events: Any, keep: Any, first_us: Any, names: Any, prefixes: Any, keys: Any, places: Any, last_us: Any, marks: Any,
     counters: Any, touched: Any, counted: Any, at: Any, kinds: Any,
 ) -> int:  # fmt: skip
     """Fill `at` and `kinds` (`MOST` records per event); returns how many.
 
-    names[i]: 32 bits of the key's id; prefixes[i]: 64 bits of its address' prefix. last_us[slot]: zeros, filled here
-    with the key's last event as of event i.
+    names[i]: 32 bits of the key's id; prefixes[i]: 64 bits of its address' prefix. places[i]: of its slot
+    among the slice's; last_us: zeros, one for each of these, filled here with the key's last event as of event i.
     """
     n = 0
     for i in range(len(events)):
@@ -149,8 +149,8 @@ def sight(
             if kind != 0 and not is_told(marks, touched, mixed(name, whole(event.asn), USED)):
                 at[n], kinds[n] = i, kind
                 n += 1
-            before_us = max(int(keys[slot].visit.last_us), last_us[slot])
-            last_us[slot] = max(before_us, event.ts_us)
+            before_us = max(int(keys[slot].visit.last_us), last_us[places[i]])
+            last_us[places[i]] = max(before_us, event.ts_us)
             phase_us = name % 3600 * 1_000_000
             if (event.ts_us + phase_us) // HOUR_US > (before_us + phase_us) // HOUR_US:
                 at[n], kinds[n] = i, BEAT
@@ -172,8 +172,9 @@ def tell(batch: Batch, marks: Marks, keys: Any, keep: Array, first_us: Array, pr
     names = np.array([marks.names[key_id] for key_id in key_ids.values], "u4").take(key_ids.codes)
     at, kinds = np.empty(MOST * n, np.int64), np.empty(MOST * n, np.int64)
     touched, counted = np.zeros(MARKS, np.bool_), np.zeros(COUNTERS, np.bool_)
+    used, places = np.unique(batch.events["slot"], return_inverse=True)
     found = sight(
-        records(batch.events), keep, first_us, names, prefixes, records(keys), np.zeros(len(keys), np.int64),
+        records(batch.events), keep, first_us, names, prefixes, records(keys), places, np.zeros(len(used), np.int64),
         records(marks.marks.data), records(marks.counters.data), touched, counted, at, kinds,
     )  # fmt: skip
     marks.marks.touch(np.flatnonzero(touched))
@@ -186,17 +187,17 @@ def tell(batch: Batch, marks: Marks, keys: Any, keep: Array, first_us: Array, pr
            for k in range(0, len(beats), 1000)]  # fmt: skip
     for i, kind in pairs:
         if kind in KINDS:
-            out += _sighted(batch, i, kind, int(first_us[i]))
+            out += _sighted(batch, i, key_ids[i], kind, int(first_us[i]))
     return out
 
 
-def _sighted(batch: Batch, i: int, kind: int, first_us: int) -> list[Message]:
-    place, declared, told = batch.places[i], batch.declared[i], batch.source[i]
+def _sighted(batch: Batch, i: int, key_id: str, kind: int, first_us: int) -> list[Message]:
+    place, declared, ts_us = batch.places[i], batch.declared[i], int(batch.events["ts_us"][i])
     seen = Sighting(
-        key_id=told.key_id, ts_us=told.ts_us, kind=KINDS[kind], prefix=place.prefix, client_ip=place.text,
+        key_id=key_id, ts_us=ts_us, kind=KINDS[kind], prefix=place.prefix, client_ip=place.text,
         asn=place.asn, network=place.network[:256], country=place.country, elsewhere=place.flags & ELSEWHERE != 0,
         owner=declared.owner if declared else "", client=batch.clients[i][:128],
-        known_days=max(0, told.ts_us - first_us) // DAY_US if first_us else 0,
+        known_days=max(0, ts_us - first_us) // DAY_US if first_us else 0,
     )  # fmt: skip
     out = [Message("sightings", source_of(place.asn, place.prefix).encode(), _json.encode(seen))]
     if kind != REFUSED:
