@@ -6,7 +6,7 @@ What an event says is in here once; an `Event` is made of it only for those who 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -141,8 +141,8 @@ def fields_of(events: Sequence[Event]) -> Fields:
     return Fields(spans.buffer(raw), starts, lengths.reshape(starts.shape), whole, latency)
 
 
-def buffer(texts: Sequence[bytes]) -> Array:
-    """These bytes one behind the other, and ORIGIN."""
+def buffer(texts: Iterable[Any]) -> Array:
+    """These one behind the other (bytes, or arrays of them), and ORIGIN."""
     return spans.buffer((*texts, ORIGIN))
 
 

@@ -92,7 +92,7 @@ def _alone(*texts: Bytes) -> list[Bytes]:
     """The same with a buffer of their own: a slice that waits keeps no fetch, nor does an odd record copy one."""
     low = min(int(each.starts.min()) for each in texts)
     high = max(int((each.starts + np.maximum(each.lengths, 0)).max()) for each in texts)
-    data = buffer([texts[0].data[low:high].tobytes()])
+    data = buffer([texts[0].data[low:high]])
     return [Bytes(data, each.starts - low, each.lengths) for each in texts]
 
 

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from detectors.compile import compiled, inlined
-from pipeline.spans import word
+from pipeline.spans import head, word
 from schemas.event import Event
 
 Array = np.ndarray[Any, Any]
@@ -96,13 +96,11 @@ def _name(data: Array, at: int, length: int, guess: int) -> int:
     """The member's index in `_NAMES`, or `_UNKNOWN_NAME`. `guess`: what it was in the record before."""
     if length > 16 or length == 0:
         return _UNKNOWN_NAME
-    head = word(data, at)
-    if length < 8:
-        head &= (np.uint64(1) << np.uint64(8 * length)) - np.uint64(1)
-    tail = word(data, at + length - 8) if length > 8 else head
+    first = head(data, at, length)
+    last = word(data, at + length - 8) if length > 8 else first
     for k in range(-1, _N_NAMES):
         name = guess if k < 0 else k
-        if _NAME_LENGTHS[name] == length and _NAME_HEADS[name] == head and _NAME_TAILS[name] == tail:
+        if _NAME_LENGTHS[name] == length and _NAME_HEADS[name] == first and _NAME_TAILS[name] == last:
             return name
     return _UNKNOWN_NAME
 

@@ -18,8 +18,8 @@ Array = np.ndarray[Any, Any]
 PADDING: Final = 16
 
 
-def buffer(texts: Iterable[bytes]) -> Array:
-    """These bytes one behind the other, and the padding."""
+def buffer(texts: Iterable[Any]) -> Array:
+    """These one behind the other (bytes, or arrays of them), and the padding."""
     return np.frombuffer(bytearray().join((*texts, bytes(PADDING))), np.uint8)
 
 
@@ -39,7 +39,7 @@ def word(data: Array, at: int) -> Any:
 
 
 @brief
-def _head(data: Array, at: int, length: int) -> Any:
+def head(data: Array, at: int, length: int) -> Any:
     """The same where only `length` bytes are left: zeros behind them."""
     if length >= 8:
         return word(data, at)
@@ -64,7 +64,7 @@ def mix64(data: Array, starts: Array, lengths: Array, seeds: Array, hashes: Arra
         start, length = starts[i], lengths[i]
         mixed = np.uint64(0)
         for k in range((length + 7) >> 3):
-            part = _head(data, start + 8 * k, length - 8 * k)
+            part = head(data, start + 8 * k, length - 8 * k)
             if part != 0:
                 mixed += _finalise(part ^ seeds[k])
         hashes[i] = _finalise(mixed + np.uint64(length))
@@ -159,7 +159,7 @@ def unpack(
 def _hash(data: Array, start: int, length: int, seed: Any) -> Any:
     mixed = seed ^ np.uint64(length)
     for k in range((length + 7) >> 3):
-        mixed = (mixed ^ _head(data, start + 8 * k, length - 8 * k)) * _MULTIPLY
+        mixed = (mixed ^ head(data, start + 8 * k, length - 8 * k)) * _MULTIPLY
         mixed ^= mixed >> np.uint64(29)
     return _finalise(mixed)
 
@@ -167,7 +167,7 @@ def _hash(data: Array, start: int, length: int, seed: Any) -> Any:
 @brief
 def _same(data: Array, one: int, other: int, length: int) -> bool:
     for k in range((length + 7) >> 3):
-        if _head(data, one + 8 * k, length - 8 * k) != _head(data, other + 8 * k, length - 8 * k):
+        if head(data, one + 8 * k, length - 8 * k) != head(data, other + 8 * k, length - 8 * k):
             return False
     return True
 
@@ -228,9 +228,9 @@ def holds(data: Array, starts: Array, lengths: Array, sought: int, heads: Array,
             if data[at] == sought:
                 found[i] = 1
         if lengths[i] >= 3:
-            head = word(data, starts[i]) & np.uint64(0xFFFFFF)
+            first = head(data, starts[i], 3)
             for known in heads:
-                if known == head:
+                if known == first:
                     found[i] = 1
         some = some or found[i] == 1
     return some

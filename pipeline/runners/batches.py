@@ -21,9 +21,10 @@ from aiokafka.record.memory_records import _MemoryRecordsPy
 from pipeline import spans
 from pipeline.core import TICK_HEADER
 from pipeline.fields import buffer
-from pipeline.records import Bytes, Records, of_records
+from pipeline.records import Bytes, Record, Records, of_records
 
 Array = np.ndarray[Any, Any]
+
 Batch = Any  # aiokafka's, in Python: its bytes can be asked for
 
 _TICK: Array = np.frombuffer(bytearray(TICK_HEADER.encode()), np.uint8)
@@ -35,7 +36,7 @@ WITH_HEADERS_MAGIC = 2
 class Whole:
     """One batch: what its records are, and the bytes that their spans mean."""
 
-    payload: bytes | bytearray
+    payload: bytearray | Array
     records: Records
 
     @property
@@ -112,10 +113,8 @@ def unpacked(batch: Batch, first: int) -> Whole:
 
 def joined(found: Sequence[Any]) -> Records:
     """All of a fetch as one, with one buffer."""
-    wholes = [one for one in found if isinstance(one, Whole)]
-    if len(wholes) < len(found):  # of the old formats: all one by one
-        return of_records([one for each in found for one in _records(each)])
-    data, ends = buffer([bytes(whole.payload) for whole in wholes]), np.cumsum([len(whole.payload) for whole in wholes])
+    wholes = [one if isinstance(one, Whole) else _alone(one) for one in found]
+    data, ends = buffer([whole.payload for whole in wholes]), np.cumsum([len(whole.payload) for whole in wholes])
     parts = [whole.records for whole in wholes]
     shift = np.repeat(ends - [len(whole.payload) for whole in wholes], [len(part) for part in parts])
     return Records(
@@ -127,29 +126,15 @@ def joined(found: Sequence[Any]) -> Records:
     )
 
 
+def _alone(record: Record) -> Whole:
+    """A record of the old formats as a batch of its own."""
+    records = of_records([record])
+    return Whole(records.keys.data, records)
+
+
 def _spans(data: Array, parts: Sequence[Bytes], shift: Array) -> Bytes:
     starts = np.concatenate([part.starts for part in parts]) + shift
     return Bytes(data, starts, np.concatenate([part.lengths for part in parts]))
-
-
-@dataclass(frozen=True, slots=True)
-class _Single:
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
-
-
-def _records(one: Any) -> list[Any]:
-    if not isinstance(one, Whole):
-        return [one]
-    records = one.records
-    columns = records.offsets.tolist(), records.timestamps_ms.tolist(), records.keys, records.values, records.ticks
-    return [
-        _Single(offset, ms, key, value, [(TICK_HEADER, b"")] if tick else [])
-        for offset, ms, key, value, tick in zip(*columns, strict=True)
-    ]
 
 
 def install(topic: str) -> None:
