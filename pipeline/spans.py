@@ -228,7 +228,7 @@ def holds(data: Array, starts: Array, lengths: Array, sought: int, heads: Array,
             if data[at] == sought:
                 found[i] = 1
         if lengths[i] >= 3:
-            first = head(data, starts[i], 3)
+            first = word(data, starts[i]) & np.uint64(0xFFFFFF)
             for known in heads:
                 if known == first:
                     found[i] = 1
