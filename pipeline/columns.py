@@ -20,7 +20,7 @@ from pipeline.core import Rows
 from pipeline.decide import Decisions
 from pipeline.fields import numbered
 from pipeline.geo.provider import Place
-from pipeline.state import Meta, State
+from pipeline.state import CoreMeta, State
 from schemas.event import OUTCOMES
 from schemas.incident import Incident
 
@@ -224,7 +224,7 @@ MOST_AGAIN: Final = 1024
 """Adoptions of an input at one offset: the later one must win though the earlier one's row may come later."""
 
 
-def adoptions(meta: Meta, names: list[str], topic: str, epoch: str, partition: int) -> Columns:
+def adoptions(meta: CoreMeta, names: list[str], topic: str, epoch: str, partition: int) -> Columns:
     """`adoptions` of these side inputs: from which offset on which version judged."""
     n, first = len(names), [meta.adopted[name] for name in names]
     return {

@@ -95,7 +95,7 @@ class KeyCore:
 
     def adopted(self, sides: Sides) -> bool:
         """Whether it judges with these versions already."""
-        return all(getattr(self._state.meta, name) == now for name, now in sides.versions().items())
+        return self._state.meta.holds(sides.versions())
 
     def disown(self, published: Sequence[Incident]) -> Effects:
         """Close what a crash has undone and other side inputs may not bring again; see `pipeline/disown.py`."""

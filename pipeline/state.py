@@ -6,6 +6,7 @@ Everything is in paged arrays and blobs, so that a checkpoint can write what cha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from heapq import heappop, heappush
 from typing import Any, Final
 
@@ -62,26 +63,21 @@ class Identity(msgspec.Struct, frozen=True, array_like=True, gc=False):
     declared: Key | None
 
 
-class Meta(msgspec.Struct, kw_only=True):
-    """What is in no array; part of the manifest."""
+class CoreMeta(msgspec.Struct, kw_only=True):
+    """What is in no array; part of the manifest. A side input's version is in the field of its name."""
 
     next_offset: int = -1
     watermark_us: int = 0
     used: dict[str, int] = {}
-    catalogue: str = ""
     geo: str = ""
-    config: str = ""
-    controls: str = ""
-    heard: int = 0  # feedback before this place on the control topic is in the state
-    heard_epoch: str = ""
     adopted: dict[str, int] = {}  # side input -> first offset that was judged with its version
     again: dict[str, int] = {}  # side input -> how many of its versions were adopted at that offset before
-    spent: dict[str, tuple[int, int]] = {}  # incident -> revision, offset that other side inputs have published
-    reject_run: int = 0  # records since one was good
-    reject_recent: int = 0  # rejects among the last `record_recent`
-    record_recent: int = 0
 
-    def adopt(self, versions: dict[str, str]) -> list[str]:
+    def holds(self, versions: Mapping[str, str]) -> bool:
+        """Whether these are the versions that are judged with."""
+        return all(getattr(self, name) == now for name, now in versions.items())
+
+    def adopt(self, versions: Mapping[str, str]) -> list[str]:
         """Take these versions of side inputs from the next offset on; returns the names of those that are new."""
         changed = [name for name, now in versions.items() if getattr(self, name) != now]
         for name in changed:
@@ -90,6 +86,20 @@ class Meta(msgspec.Struct, kw_only=True):
             self.again[name] = self.again.get(name, 0) + 1 if self.adopted.get(name) == at else 0
             self.adopted[name] = at
         return changed
+
+
+class Meta(CoreMeta, kw_only=True):
+    """Of the keys' own topology."""
+
+    catalogue: str = ""
+    config: str = ""
+    controls: str = ""
+    heard: int = 0  # feedback before this place on the control topic is in the state
+    heard_epoch: str = ""
+    spent: dict[str, tuple[int, int]] = {}  # incident -> revision, offset that other side inputs have published
+    reject_run: int = 0  # records since one was good
+    reject_recent: int = 0  # rejects among the last `record_recent`
+    record_recent: int = 0
 
     def heard_of(self, epoch: str) -> int:
         """First place on the control topic whose feedback is not in the state; of a topic made anew all of it."""

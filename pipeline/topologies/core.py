@@ -8,7 +8,7 @@ What is no message of this topic is rejected, without payload.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -17,6 +17,7 @@ from pipeline.config import Config
 from pipeline.core import Effects, Reject, Rows, Sides, Slice
 from pipeline.pages import Blobs, PagedArray
 from pipeline.secrets import keyed_hash
+from pipeline.state import CoreMeta
 from pipeline.topologies.episodes import Episodes
 from schemas.incident import Incident
 
@@ -48,13 +49,9 @@ class Judge(Protocol):
         """Arrays and blobs are filled."""
 
 
-class Meta(msgspec.Struct, kw_only=True):
-    """What is in no array."""
+class Meta(CoreMeta, kw_only=True):
+    """What is in no array; `extra` is the judge's."""
 
-    next_offset: int = -1
-    watermark_us: int = 0
-    used: dict[str, int] = {}
-    geo: str = ""
     extra: bytes = b""
 
 
@@ -148,7 +145,7 @@ class TopologyCore:
 
     def adopted(self, sides: Sides) -> bool:
         """Whether it judges with these already."""
-        return bool(getattr(sides.geo, "build", "") == self._meta.geo)
+        return self._meta.holds(_versions(sides))
 
     def disown(self, published: Sequence[Incident]) -> Effects:
         """Other side inputs follow a crash: incidents of this partition that they may not bring again are closed.
@@ -165,16 +162,15 @@ class TopologyCore:
     def adopt(self, sides: Sides) -> Rows:
         """Judge what follows with these; a new geo database is told as a row."""
         self.judge.adopt(sides)
-        build = getattr(sides.geo, "build", "")
-        if build == self._meta.geo:
-            return {}
-        self._meta.geo = build
-        offset = max(self.next_offset, 0)
-        row: dict[str, Any] = {
-            "topic": [self._topic], "epoch": [self._epoch], "partition": [self.partition], "offset": [offset],
-            "input": ["geo"], "version_id": [build], "version": [offset],
-        }  # fmt: skip
-        return {"adoptions": row}
+        rows: Rows = {}
+        changed = self._meta.adopt(_versions(sides))
+        told = columns.adoptions(self._meta, changed, self._topic, self._epoch, self.partition)
+        columns.extend(rows, "adoptions", told)
+        return rows
+
+
+def _versions(sides: Sides) -> dict[str, str]:
+    return {"geo": getattr(sides.geo, "build", "")}
 
 
 def _refused(batch: Slice, i: int, value: bytes, key: bytes | None) -> Reject:
