@@ -21,6 +21,7 @@ from pipeline.decide import Decisions
 from pipeline.fields import numbered
 from pipeline.geo.provider import Place
 from pipeline.state import CoreMeta, State
+from pipeline.times import micros
 from schemas.event import OUTCOMES
 from schemas.incident import Incident
 
@@ -128,11 +129,6 @@ def sources(state: State, rows: Array, epoch: str, partition: int) -> Columns:
         "first_ts": rows["first_us"],
         "last_ts": rows["last_us"],
     }
-
-
-def micros(text: str) -> int:
-    """RFC 3339 as this project writes it (six digits, Z) to microseconds."""
-    return int(np.datetime64(text[:-1], "us").astype(np.int64))
 
 
 def findings(decided: Decisions, epoch: str, partition: int) -> Columns:

@@ -12,9 +12,10 @@ from typing import Any
 import msgspec
 
 from pipeline.config import Config
-from pipeline.controls import NO_CONTROLS, Controls, Said, micros
+from pipeline.controls import NO_CONTROLS, Controls, Said
 from pipeline.errors import ConfigError
 from pipeline.side_topic import Brokers, Source, Tail
+from pipeline.times import micros
 from schemas.control import Control, Feedback, Mute, control_id, decode, encode
 
 logger = logging.getLogger(__name__)

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Final, NamedTuple
 
+from pipeline.times import micros
 from schemas.control import Control, Feedback, Mute, Planned, control_id
 from schemas.incident import Finding
 from schemas.key import Key
@@ -171,17 +171,6 @@ def _route(pattern: str, route: str) -> bool:
 def _all(rising: Rising, holds: Callable[[Finding], bool]) -> bool:
     """Of what it rests on. An opening rests on something; a later message without a finding changes nothing."""
     return all(map(holds, rising.fresh)) if rising.fresh else not rising.opening
-
-
-@lru_cache(4096)
-def micros(text: str, missing: int = 0) -> int:
-    """RFC 3339 to microseconds; `missing` for "". Raises ValueError."""
-    if not text:
-        return missing
-    at = datetime.fromisoformat(text)
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    whole = int(at.replace(microsecond=0).timestamp())
-    return whole * 1_000_000 + at.microsecond
 
 
 NO_CONTROLS: Final = Controls()

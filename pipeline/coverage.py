@@ -19,8 +19,9 @@ from pipeline.asking import Shown, connected, print_json, say_line, show_table
 from pipeline.catalogue import Catalogue, read_catalogue
 from pipeline.config import Config
 from pipeline.control_topic import read_controls
-from pipeline.controls import Controls, micros
+from pipeline.controls import Controls
 from pipeline.queries import ask
+from pipeline.times import micros
 from schemas.control import Mute
 from schemas.key import CRITICALITIES
 

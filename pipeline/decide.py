@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +20,7 @@ from detectors.fusion import Settings
 from pipeline.batch import Batch
 from pipeline.controls import NO_CONTROLS, Controls, Rising
 from pipeline.state import Identity, State
+from pipeline.times import rfc3339
 from pipeline.withhold import Withheld, rests_on
 from schemas.event import OUTCOMES
 from schemas.incident import SEVERITIES, Band, Change, Finding, Incident, Rung, Sample, incident_id
@@ -51,11 +51,6 @@ class Decisions:
     offsets: list[int] = field(default_factory=list)
     evidence: list[tuple[str, int]] = field(default_factory=list)  # (incident id, index of the event)
     withheld: list[Withheld] = field(default_factory=list)  # what a mute, an exception or a plan kept from being told
-
-
-def rfc3339(ts_us: int) -> str:
-    """Microseconds UTC as text with six digits, so that texts sort as times do."""
-    return datetime.fromtimestamp(ts_us / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ts_us % 1_000_000:06d}Z"
 
 
 class Decider:

@@ -16,12 +16,12 @@ import numpy as np
 from detectors import DETECTORS, feedback
 from pipeline import columns
 from pipeline.column import constant
-from pipeline.controls import Controls, micros
+from pipeline.controls import Controls
 from pipeline.core import Effects
-from pipeline.decide import rfc3339
 from pipeline.enrich import Enricher, hash32
 from pipeline.fields import fields_of
 from pipeline.state import State
+from pipeline.times import micros, rfc3339
 from schemas.control import Feedback, control_id
 from schemas.incident import KEY_RULES, Incident
 

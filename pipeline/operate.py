@@ -19,9 +19,10 @@ from pipeline import moments, plans, queries
 from pipeline.asking import Shown, connected, print_json, say_line, show_table
 from pipeline.config import Config
 from pipeline.control_topic import read_controls, say
-from pipeline.controls import Controls, micros
+from pipeline.controls import Controls
 from pipeline.errors import ConfigError
 from pipeline.people import user
+from pipeline.times import micros
 from pipeline.withhold import who
 from schemas.control import Control, Feedback, Mute, Planned, Verdict, control_id
 from schemas.incident import KEY_RULES, Incident

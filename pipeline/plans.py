@@ -12,9 +12,9 @@ import msgspec
 
 from pipeline import moments
 from pipeline.control_topic import check_times
-from pipeline.controls import micros
 from pipeline.errors import ConfigError
 from pipeline.people import user
+from pipeline.times import micros
 from schemas.control import Planned
 
 LONGEST_DAYS: Final = 400

@@ -33,10 +33,10 @@ from detectors.known_values import find
 from detectors.places import recent, short
 from detectors.records import records
 from pipeline.batch import Batch
-from pipeline.columns import micros
 from pipeline.core import Message
 from pipeline.decide import Decisions
 from pipeline.marks import COUNTERS, MARKS, Marks
+from pipeline.times import micros
 from schemas.incident import Finding, Incident
 from schemas.key_event import KeyEvent
 from schemas.sighting import FLEET, Beat, Beats, Break, Kind, Sighting, source_of

@@ -10,7 +10,8 @@ import msgspec
 
 from detectors.fusion import Settings
 from pipeline.column import Columns
-from pipeline.controls import Said, micros
+from pipeline.controls import Said
+from pipeline.times import micros
 from schemas.control import Control, Feedback, Mute, control_id
 from schemas.incident import Finding
 

@@ -10,9 +10,9 @@ import hashlib
 from dataclasses import dataclass, field
 
 from pipeline.config import Plugin
-from pipeline.decide import rfc3339
 from pipeline.plugin.features import NAMES, Minute, Standards
 from pipeline.plugin.model import SHIPPED, Ranks, build
+from pipeline.times import rfc3339
 from pipeline.topologies.episodes import Episodes, Evidence
 from schemas.incident import Band, Finding, Incident, Sample
 

@@ -21,11 +21,12 @@ from clickhouse_connect.driver.client import Client
 from pipeline.asking import connected
 from pipeline.config import Config
 from pipeline.control_topic import check_times, read_controls
-from pipeline.controls import NO_CONTROLS, Controls, Said, micros
+from pipeline.controls import NO_CONTROLS, Controls, Said
 from pipeline.core import Sides
 from pipeline.errors import ConfigError, Fatal
 from pipeline.queries import ask
 from pipeline.runners.topic_range import Raw, Topic
+from pipeline.times import micros
 from schemas.control import decode
 
 ADOPTED: Final = "adopted"

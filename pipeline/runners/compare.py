@@ -16,8 +16,8 @@ from rich.console import Console
 
 from pipeline.catalogue import Catalogue
 from pipeline.config import Config
-from pipeline.controls import micros
 from pipeline.respond import guard
+from pipeline.times import micros
 from schemas.incident import Incident
 
 NEAR_US: Final = 3_600_000_000

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from pipeline.decide import rfc3339
+from pipeline.times import rfc3339
 from pipeline.topologies.register import Register
 from schemas.incident import KEYS_NAMED, SEVERITIES, Change, Finding, Incident, Rung, Severity, incident_id
 

@@ -21,9 +21,9 @@ import msgspec
 from detectors.detector import NET_ANYCAST, NET_HOSTING, NET_PROXY
 from pipeline.config import Config
 from pipeline.core import Sides
-from pipeline.decide import rfc3339
 from pipeline.geo.provider import NOWHERE, Place
 from pipeline.pages import Blobs, PagedArray
+from pipeline.times import rfc3339
 from pipeline.topologies.core import TopologyCore
 from pipeline.topologies.episodes import Episodes, Evidence
 from pipeline.topologies.rates import Rate

@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from pipeline.decide import rfc3339
+from pipeline.times import rfc3339
 from pipeline.topologies.episodes import Episodes, Evidence
 from pipeline.topologies.gatherings import Law, surprise_bits, upper
 from pipeline.topologies.register import Register

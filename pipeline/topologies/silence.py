@@ -20,8 +20,8 @@ import msgspec
 import numpy as np
 
 from detectors.records import records
-from pipeline.decide import rfc3339
 from pipeline.pages import Blobs, PagedArray
+from pipeline.times import rfc3339
 from pipeline.topologies import pulse
 from pipeline.topologies.episodes import NEVER_US, Episodes, Evidence
 from pipeline.topologies.pulse import HOUR_US, PULSE

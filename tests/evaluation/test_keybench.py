@@ -16,7 +16,6 @@ from detectors import fusion
 from pipeline.catalogue import Catalogue
 from pipeline.config import Config
 from pipeline.core import Sides, Slice
-from pipeline.decide import rfc3339
 from pipeline.evaluation import baselines, commands, keybench, measures, oracle, report, run, sources, work
 from pipeline.evaluation.attacks import ATTACKS, Plan, Stage
 from pipeline.evaluation.innocents import INNOCENTS
@@ -24,6 +23,7 @@ from pipeline.evaluation.run import Opened, Outcome, Partition, Placement, Setti
 from pipeline.evaluation.world import DAY_US, NO_ZONE, START_US, World, events_of, history
 from pipeline.flow import open_core
 from pipeline.geo.provider import open_geo
+from pipeline.times import rfc3339
 from schemas.event import OUTCOMES, Event
 from tests.real_data import FOLDER, real
 

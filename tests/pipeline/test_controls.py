@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from pipeline.config import Config
 from pipeline.control_topic import ControlsReader
-from pipeline.controls import NO_CONTROLS, Controls, Rising, Said, micros
+from pipeline.controls import NO_CONTROLS, Controls, Rising, Said
 from pipeline.errors import ConfigError
 from pipeline.flow import open_core
+from pipeline.times import micros
 from schemas.control import Control, Mute, control_id, decode, encode
 from schemas.incident import Band, Finding, Incident, Sample
 from schemas.key import Key

@@ -7,8 +7,8 @@ import numpy as np
 
 from pipeline.checkpoint import Checkpoint, Directory
 from pipeline.core import Sides
-from pipeline.decide import rfc3339
 from pipeline.flow import KeyCore
+from pipeline.times import rfc3339
 from schemas.event import Event
 from tests.pipeline.log_of_requests import GEO, START_US, Declared, Outcome, Record, core, log, record, slices
 from tests.pipeline.test_flow import restored, run

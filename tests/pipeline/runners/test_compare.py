@@ -9,12 +9,11 @@ import pytest
 
 from pipeline.catalogue import Catalogue
 from pipeline.config import Budget, Config
-from pipeline.controls import micros
-from pipeline.decide import rfc3339
 from pipeline.errors import ConfigError
 from pipeline.runners.adopting import due_of
 from pipeline.runners.compare import acted_on, compare, only
 from pipeline.runners.replay import ReplayOptions, main, run
+from pipeline.times import micros, rfc3339
 from schemas.control import encode
 from schemas.incident import Band, Finding, Incident, Sample
 from schemas.key import Key

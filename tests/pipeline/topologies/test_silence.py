@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.columns import micros
+from pipeline.times import micros
 from schemas.incident import Incident
 from schemas.sighting import Beat, Beats
 from tests.pipeline.topologies.messages import (
