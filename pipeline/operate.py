@@ -120,6 +120,7 @@ def _wait(client: Client, said: Feedback, seq: int, wait_s: float) -> queries.Ap
 def mute(config: Config, scope: tuple[str, str, str], until: str, reason: str) -> int:
     """Say that incidents of this (key, detector, owner) are not to be told. Raises ConfigError and others."""
     said = mute_of(scope, moments.future(until, "--until", moments.now()), reason)
+    _refuse_too_wide(said)
     asyncio.run(say(config, [said]))
     say_line(
         f"muted {scope_words(said)} until {said.until}: in effect within 10 s and with the partition's next events"
@@ -134,15 +135,20 @@ def mute_of(scope: tuple[str, str, str], until: str, reason: str) -> Mute:
         raise ConfigError("name a KEY, --detector or --owner to mute: everything at once is never muted")
     if not reason.strip():
         raise ConfigError("--reason is needed: whoever finds the mute will ask why")
-    if key == "fleet" or key.startswith(("source:", "fleet:")):
-        raise ConfigError(f"{key} is another topology's: mutes are for keys, their owners and the keys' detectors")
-    if detector in PROVES and not (key or owner):
-        raise ConfigError(f"what {detector} finds may be a proof: mute it for a KEY or --owner only")
     _known_detector(detector)
     return Mute(
         key_id=key, detector=detector, owner=owner, until=until, reason=reason, owner_of_mute=user(),
         at=moments.text(moments.now()),
     )  # fmt: skip
+
+
+def _refuse_too_wide(said: Mute) -> None:
+    """What may not begin, though it may be lifted. Raises ConfigError."""
+    key, detector = said.key_id, said.detector
+    if key == "fleet" or key.startswith(("source:", "fleet:")):
+        raise ConfigError(f"{key} is another topology's: mutes are for keys, their owners and the keys' detectors")
+    if detector in PROVES and not (key or said.owner):
+        raise ConfigError(f"what {detector} finds may be a proof: mute it for a KEY or --owner only")
 
 
 def _known_detector(name: str) -> None:
@@ -156,13 +162,20 @@ def _known_detector(name: str) -> None:
 def unmute(config: Config, scope: tuple[str, str, str]) -> int:
     """Let a mute end now. Exit code 1 where there is none of this very scope."""
     wanted = mute_of(scope, moments.text(moments.now()), "lifted")
-    known = asyncio.run(read_controls(config)).get(control_id(wanted))
-    now = moments.now()
-    if not isinstance(known, Mute) or micros(known.until) <= now.timestamp() * 1e6:
+    if not _end(config, control_id(wanted), "until"):
         sys.stderr.write(f"keywatch: {scope_words(wanted)} is not muted: `keywatch mutes` lists what is\n")
         return MISSING
-    asyncio.run(say(config, [msgspec.structs.replace(known, until=moments.text(now), at=moments.text(now))]))
     return say_line(f"unmuted {scope_words(wanted)}: in effect within 10 s")
+
+
+def _end(config: Config, ident: str, field: str) -> bool:
+    """Say the control of this id again with its end (`field`) now; False where there is none that has not ended."""
+    known, now = asyncio.run(read_controls(config)).get(ident), moments.now()
+    if known is None or micros(getattr(known, field)) <= now.timestamp() * 1e6:
+        return False
+    ended = {field: moments.text(now), "at": moments.text(now)}
+    asyncio.run(say(config, [msgspec.structs.replace(known, **ended)]))
+    return True
 
 
 def scope_words(said: Mute) -> str:
@@ -185,12 +198,9 @@ def plan(config: Config, planned: Sequence[Planned]) -> int:
 
 def cancel(config: Config, name: str) -> int:
     """Let a planned event end now. Exit code 1 where none of this name is to come or going on."""
-    known = asyncio.run(read_controls(config)).get(f"planned/{name}")
-    now = moments.now()
-    if not isinstance(known, Planned) or micros(known.to) <= now.timestamp() * 1e6:
+    if not _end(config, f"planned/{name}", "to"):
         sys.stderr.write(f"keywatch: nothing of the name {name!r} is planned: `keywatch mutes` lists what is\n")
         return MISSING
-    asyncio.run(say(config, [msgspec.structs.replace(known, to=moments.text(now), at=moments.text(now))]))
     return say_line(f"cancelled {name}")
 
 

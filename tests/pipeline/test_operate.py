@@ -296,6 +296,25 @@ def test_critical_keys_come_first() -> None:
     assert [row["key_id"] for row in ranked(found, CATALOGUE)] == ["mine", "other", "unknown"]
 
 
+@pytest.mark.parametrize(
+    ("scope", "words"),
+    [
+        (("", "decoy", ""), "may be a proof"),
+        (("source:192.0.2.0/24", "", ""), "another topology's"),
+        (("fleet", "", ""), "another topology's"),
+    ],
+)
+def test_a_mute_that_is_too_wide_is_refused_but_one_that_stands_can_be_lifted(
+    topic: Topic, scope: tuple[str, str, str], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        operate.mute(Config(), scope, "12h", "quiet")
+    assert not topic.said
+    until = moments.future("12h", "--until", moments.now())
+    topic.said.append(operate.mute_of(scope, until, "said by an older version"))
+    assert operate.unmute(Config(), scope) == 0
+
+
 def test_a_mute_that_is_over_leaves_its_keys_watched() -> None:
     over = said.controls(said.mute(key_id="mine", until="2026-01-01T00:00:00Z"))
     assert not list(muted(over, CATALOGUE, NOON_US))
