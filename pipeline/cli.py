@@ -14,6 +14,7 @@ import typer
 
 from pipeline import cli_operate
 from pipeline.cli_guard import guarded
+from pipeline.cli_options import AsJson, ConfigFile, load
 from pipeline.errors import ConfigError
 from pipeline.evaluation import commands as evaluation
 
@@ -30,17 +31,7 @@ app.add_typer(state_app, name="state")
 app.add_typer(evaluation.app, name="evaluate")
 cli_operate.register(app)
 
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", envvar="KEYWATCH_CONFIG", help="TOML file; KEYWATCH_* variables override it.")
-]
 Output = Annotated[str, typer.Option("--output", "-o", help="table, json or csv.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of words.")]
-
-
-def _load(path: Path | None) -> Any:
-    from pipeline import config
-
-    return config.load(path)
 
 
 def _shadowed(settings: Any, name: str) -> Any:
@@ -96,7 +87,7 @@ def worker(
     topologies.check(topology)
     if shadow and topology != "keys":
         raise ConfigError("--shadow goes with the topology keys: only its detectors can be tried beside production")
-    settings = topologies.settings_of(_shadowed(_load(config), shadow), topology)
+    settings = topologies.settings_of(_shadowed(load(config), shadow), topology)
     parts = topologies.parts_of(topology)
     if runner == "faust":
         from pipeline.runners import worker as faust_worker
@@ -113,7 +104,7 @@ def respond(config: ConfigFile = None) -> int:
     """Carry incidents out: guard, act, record, until stopped."""
     from pipeline.respond import responder
 
-    return responder.main(_load(config))
+    return responder.main(load(config))
 
 
 @app.command()
@@ -131,7 +122,7 @@ def intake(
 
     from pipeline.intake import run
 
-    settings = _load(config)
+    settings = load(config)
     if format:
         settings = msgspec.structs.replace(settings, intake=msgspec.structs.replace(settings.intake, format=format))
     chosen = source or ("files" if paths else "topic")
@@ -144,7 +135,7 @@ def plugin(config: ConfigFile = None) -> int:
     """A River anomaly model over each key's minutes in ClickHouse, until stopped: findings, no incidents by default."""
     from pipeline.plugin import follow
 
-    return follow.main(_load(config))
+    return follow.main(load(config))
 
 
 @app.command()
@@ -224,7 +215,7 @@ def migrate(
     """Bring ClickHouse's tables up to date."""
     from pipeline.migrate import migrate as apply
 
-    names = apply(_shadowed(_load(config), shadow).clickhouse, dry_run)
+    names = apply(_shadowed(load(config), shadow).clickhouse, dry_run)
     for name in names:
         typer.echo(f"{'would apply' if dry_run else 'applied'} {name}")
     if not names:
@@ -243,7 +234,7 @@ def keys(
     output: Output = "table",
 ) -> int | None:
     """Requests, errors, last use and places of keys (the 50 busiest); or `keys import --from csv|kong|aws FILE`."""
-    settings = _load(config)
+    settings = load(config)
     if key == "import":
         from pipeline.declare import import_keys
 
@@ -268,7 +259,7 @@ def incidents(
     """The newest incidents."""
     from pipeline.asking import print_incidents
 
-    return print_incidents(_shadowed(_load(config), shadow), key, limit, as_json, _output(output))
+    return print_incidents(_shadowed(load(config), shadow), key, limit, as_json, _output(output))
 
 
 @app.command()
@@ -277,7 +268,7 @@ def explain(incident_id: str, config: ConfigFile = None, as_json: AsJson = False
     """One incident: the evidence in words and numbers, sample requests, what is normal for the key."""
     from pipeline.asking import print_explanation
 
-    return print_explanation(_load(config), incident_id, as_json)
+    return print_explanation(load(config), incident_id, as_json)
 
 
 @app.command()
@@ -305,9 +296,9 @@ def warm_up() -> None:
 @guarded
 def config_show(config: ConfigFile = None) -> None:
     """The whole configuration as it counts, defaults included; secrets as stars."""
-    from pipeline.config import show
+    from pipeline.config_file import show
 
-    typer.echo(show(_load(config)), nl=False)
+    typer.echo(show(load(config)), nl=False)
 
 
 @config_app.command("check")
@@ -316,7 +307,7 @@ def config_check(config: ConfigFile = None) -> None:
     """Whether the configuration is right, the detectors' tables too."""
     from pipeline.doctor import check_detectors, check_format
 
-    settings = _load(config)
+    settings = load(config)
     check_detectors(settings)
     check_format(settings)
     typer.echo("the configuration is right")
@@ -328,7 +319,7 @@ def config_schema() -> None:
     """JSON Schema of the configuration file."""
     import json
 
-    from pipeline.config import schema
+    from pipeline.config_file import schema
 
     typer.echo(json.dumps(schema(), indent=2))
 
@@ -343,7 +334,7 @@ def state_export(
     """Write all that the stopped workers know, key by key, into one file."""
     from pipeline.runners.export_state import main
 
-    return main(_load(config), path, undrained)
+    return main(load(config), path, undrained)
 
 
 @state_app.command("import")
@@ -361,7 +352,7 @@ def state_import(
 
     if at not in ("", "start", "end"):
         raise ConfigError(f"unknown --at '{at}'; there are start and end")
-    return main(_load(config), path, Choices(partitions, at, older, strays))
+    return main(load(config), path, Choices(partitions, at, older, strays))
 
 
 @geo_app.command("info")
@@ -372,7 +363,7 @@ def geo_info(
     """The databases in use, their dates and licences."""
     from pipeline.geo.provider import open_geo
 
-    geo = open_geo(_load(config).geo)
+    geo = open_geo(load(config).geo)
     for base in geo.databases():
         typer.echo(f"{base.name}  {base.built_at:%Y-%m-%d}  {base.description}  {base.path}")
     if address:

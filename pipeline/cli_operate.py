@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from pipeline.cli_guard import guarded
+from pipeline.cli_options import AsJson, ConfigFile, load
 from pipeline.errors import ConfigError
 
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", envvar="KEYWATCH_CONFIG", help="TOML file; KEYWATCH_* variables override it.")
-]
 Output = Annotated[str, typer.Option("--output", "-o", help="table or json.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of words.")]
 Key = Annotated[str, typer.Argument(help="A key id.")]
 Detector = Annotated[str, typer.Option(help="What rests on this detector alone.")]
 Owner = Annotated[str, typer.Option(help="Of all keys of this owner.")]
 Reason = Annotated[str, typer.Option(help="Why: the next one on call will ask.")]
-
-
-def _load(path: Path | None) -> Any:
-    from pipeline import config
-
-    return config.load(path)
 
 
 def _output(name: str) -> str:
@@ -50,7 +41,7 @@ def feedback(
     word = Word(
         incident=incident, verdict=verdict, reason=reason, until=until, owner=owner, wait_s=wait, as_json=as_json
     )
-    return give_feedback(_load(config), word)
+    return give_feedback(load(config), word)
 
 
 @guarded
@@ -65,7 +56,7 @@ def mute(
     """Don't tell incidents of a key, an owner, or what rests on one detector alone, for a while."""
     from pipeline.operate import mute as say_mute
 
-    return say_mute(_load(config), (key, detector, owner), until, reason)
+    return say_mute(load(config), (key, detector, owner), until, reason)
 
 
 @guarded
@@ -73,7 +64,7 @@ def unmute(key: Key = "", detector: Detector = "", owner: Owner = "", config: Co
     """Let a mute of this very scope end now."""
     from pipeline.operate import unmute as say_unmute
 
-    return say_unmute(_load(config), (key, detector, owner))
+    return say_unmute(load(config), (key, detector, owner))
 
 
 @guarded
@@ -85,7 +76,7 @@ def mutes(
     """Mutes, exceptions and planned events that hold or are to come."""
     from pipeline.operate import print_mutes
 
-    return print_mutes(_load(config), everything, _output(output))
+    return print_mutes(load(config), everything, _output(output))
 
 
 @guarded
@@ -107,7 +98,7 @@ def plan(
     """Planned events: listed incidents of volume alone are withheld while one lasts."""
     from pipeline import operate, plans
 
-    settings = _load(config)
+    settings = load(config)
     if file is not None:
         return operate.plan(settings, plans.read_calendar(file))
     if not name:
@@ -125,7 +116,7 @@ def coverage(config: ConfigFile = None, output: Output = "table") -> int:
     """Keys that are not really watched, and why, the critical ones first."""
     from pipeline.coverage import print_coverage
 
-    return print_coverage(_load(config), _output(output))
+    return print_coverage(load(config), _output(output))
 
 
 @guarded
@@ -137,7 +128,7 @@ def report(
     """Incidents against budget, precision by detector, unreviewed adoptions, expiring exceptions, near misses."""
     from pipeline.report import print_report
 
-    return print_report(_load(config), last, _output(output))
+    return print_report(load(config), last, _output(output))
 
 
 @guarded
@@ -156,7 +147,7 @@ def learn(
     from pipeline.runners.learn import LearnOptions, main
 
     return main(
-        _load(config),
+        load(config),
         LearnOptions(
             paths=tuple(paths or ()),
             format=format,

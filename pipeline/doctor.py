@@ -24,7 +24,8 @@ from detectors.detector import (
     SEES_ROUTE,
     SEES_STATUS,
 )
-from pipeline.config import Config, Endpoint, load
+from pipeline.config import Config, Endpoint
+from pipeline.config_file import load
 from pipeline.errors import ConfigError, Fatal, Retry
 
 State = Literal["ok", "warn", "fail"]

@@ -21,7 +21,8 @@ from rich.table import Table
 from pipeline import private
 from pipeline.catalogue import Catalogue, load_file
 from pipeline.column import Columns, plain
-from pipeline.config import Config, load
+from pipeline.config import Config
+from pipeline.config_file import load
 from pipeline.core import Effects, Sides, Slice
 from pipeline.errors import ConfigError, Fatal
 from pipeline.flow import KeyCore, open_core

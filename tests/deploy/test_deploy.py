@@ -14,8 +14,8 @@ import pytest
 import yaml
 from clickhouse_connect.driver.client import Client
 
-from pipeline import config as configuration
-from pipeline.config import Config, Kafka
+from pipeline import config_file
+from pipeline.config import ClickHouse, Config, Kafka
 from pipeline.metrics import REGISTRY
 from pipeline.sinks.connect import connect
 from pipeline.sinks.topics import PAGES_CONFIG, topic_specs
@@ -95,7 +95,7 @@ def test_the_configuration_loads_with_the_secrets_that_compose_mounts(
             secret = tmp_path / Path(value).name
             secret.write_text("s3cret-of-the-test\n")
             monkeypatch.setenv(name, str(secret))
-    loaded = configuration.load(DEPLOY / "keywatch.toml")
+    loaded = config_file.load(DEPLOY / "keywatch.toml")
     assert loaded.clickhouse.password.reveal() == "s3cret-of-the-test"
     assert loaded.kafka.partitions == int(COMPOSE["services"]["topics"]["environment"]["PARTITIONS"])
 
@@ -199,7 +199,7 @@ def test_every_alert_has_its_section_in_the_runbook_and_none_is_left_over() -> N
 
 @pytest.fixture
 def client(front: str) -> Iterator[Client]:  # noqa: F811
-    client = connect(configuration.ClickHouse(url=front), None)
+    client = connect(ClickHouse(url=front), None)
     yield client
     client.close()
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from pipeline import catalogue, config, key_import, secrets
+from pipeline import catalogue, config, config_file, key_import, secrets
 from pipeline.column import plain
 from pipeline.config import Config, Worker
 from pipeline.core import Slice
@@ -133,7 +133,7 @@ def settings(raw: bytes) -> None:
         file.write(raw)
         file.flush()
         try:
-            config.show(config.load(Path(file.name), {"KEYWATCH_KAFKA__BROKERS": "a:1"}))
+            config_file.show(config_file.load(Path(file.name), {"KEYWATCH_KAFKA__BROKERS": "a:1"}))
         except ConfigError as error:
             ensure(SECRET not in str(error), "a secret in a message")
 

@@ -15,7 +15,8 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from pipeline.config import ClickHouse, Config, load
+from pipeline.config import ClickHouse, Config
+from pipeline.config_file import load
 from pipeline.runners.replay import ReplayOptions, incident_line, run
 from pipeline.sinks.connect import connect
 from pipeline.sinks.topics import ensure_topics

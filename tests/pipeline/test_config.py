@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline.config import ClickHouse, Config, Endpoint, Respond, Secret, build, load, schema, show
+from pipeline.config import ClickHouse, Config, Endpoint, Respond, Secret
+from pipeline.config_file import build, load, schema, show
 from pipeline.errors import ConfigError
 
 FULL = """

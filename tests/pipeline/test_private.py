@@ -126,7 +126,7 @@ def test_no_code_names_an_address_that_means_all_of_them() -> None:
 
 
 def test_the_configuration_of_the_demo_listens_on_loopback_only(tmp_path: Path) -> None:
-    from pipeline.config import load
+    from pipeline.config_file import load
 
     places = settings.Places("a:1", "http://a", "http://a", settings.new_webhook_secret(), 1, 2, tmp_path)
     config = load(settings.write(tmp_path, places), {})
