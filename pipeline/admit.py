@@ -7,19 +7,21 @@ event, since anybody can send junk under a made-up id. Until then its events are
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Container
+from typing import Any, Final
 
 import numpy as np
 
 from detectors.compile import brief
 from pipeline.core import Slice
+from pipeline.decode import Decoded, reject
 from pipeline.fields import Fields
 from pipeline.state import State
 from schemas.event import AUTHENTICATED
 from schemas.key import Key
 
 Array = np.ndarray[Any, Any]
+STRAY: Final = "the key belongs to another partition: is the producers' partitioner the one in worker.partitioner?"
 
 
 def watermarks(batch: Slice, at: Array, ts_us: Array, start_us: int, lateness_us: int) -> tuple[Array, int]:
@@ -34,6 +36,23 @@ def watermarks(batch: Slice, at: Array, ts_us: Array, start_us: int, lateness_us
     moves[at + 1] = stamped - lateness_us
     reached = np.maximum.accumulate(moves)
     return reached[at], int(reached[-1])
+
+
+def without_strays(batch: Slice, decoded: Decoded, known: Container[str], is_home: Callable[[str], bool]) -> Decoded:
+    """Without the events whose key belongs to another partition: their state would be split in two.
+
+    known: keys that have state, which are at home.
+    """
+    keys = decoded.told.coded("key_id")
+    away = [code for code, key_id in enumerate(keys.values) if key_id not in known and not is_home(key_id)]
+    if not away:
+        return decoded
+    stray = np.isin(keys.codes, away)
+    for i in np.flatnonzero(stray)[::-1].tolist():
+        at = int(decoded.at[i])
+        decoded.rejects.append(reject(batch, at, "wrong_partition", STRAY, decoded.told.event(i)))
+    kept = np.flatnonzero(~stray)
+    return Decoded(decoded.told.take(kept), decoded.at[kept], decoded.rejects)
 
 
 def slots(state: State, told: Fields, declared: Callable[[str], Key | None], limit: int, *, full: bool) -> Array:

@@ -20,7 +20,7 @@ from pipeline.config import Config
 from pipeline.controls import Said
 from pipeline.core import Effects, Rows, Sides, Slice
 from pipeline.decide import Decider, Decisions
-from pipeline.decode import Decoded, decode, reject
+from pipeline.decode import Decoded, decode
 from pipeline.enrich import Enricher
 from pipeline.fields import Events, Fields
 from pipeline.formats import sees_of
@@ -32,7 +32,6 @@ from schemas.incident import KEY_RULES, Incident
 
 Array = np.ndarray[Any, Any]
 NEVER_US = np.iinfo(np.int64).max
-STRAY = "the key belongs to another partition: is the producers' partitioner the one in worker.partitioner?"
 
 
 class KeyCore:
@@ -99,9 +98,8 @@ class KeyCore:
 
     def disown(self, published: Sequence[Incident]) -> Effects:
         """Close what a crash has undone and other side inputs may not bring again; see `pipeline/disown.py`."""
-        home, count = PARTITIONERS[self._config.worker.partitioner], self._partitions
         ours = [x for x in published if x.rule in KEY_RULES]
-        mine = [x for x in ours if (home(x.key_id.encode(), count) if count else x.partition) == self.partition]
+        mine = [x for x in ours if (self._is_home(x.key_id) if self._partitions else x.partition == self.partition)]
         return disown.disown(self._state, mine)
 
     def adopt(self, sides: Sides) -> Rows:
@@ -346,21 +344,13 @@ class KeyCore:
         return True
 
     def _ours(self, batch: Slice, decoded: Decoded) -> Decoded:
-        """Without the events whose key belongs to another partition: their state would be split in two."""
         if not self._partitions:
             return decoded
-        home, known = PARTITIONERS[self._config.worker.partitioner], self._state.slots
-        keys = decoded.told.coded("key_id")
-        new = [(code, key_id) for code, key_id in enumerate(keys.values) if key_id not in known]
-        away = [code for code, key_id in new if home(key_id.encode(), self._partitions) != self.partition]
-        if not away:
-            return decoded
-        stray = np.isin(keys.codes, away)
-        for i in np.flatnonzero(stray)[::-1].tolist():
-            at = int(decoded.at[i])
-            decoded.rejects.append(reject(batch, at, "wrong_partition", STRAY, decoded.told.event(i)))
-        kept = np.flatnonzero(~stray)
-        return Decoded(decoded.told.take(kept), decoded.at[kept], decoded.rejects)
+        return admit.without_strays(batch, decoded, self._state.slots, self._is_home)
+
+    def _is_home(self, key_id: str) -> bool:
+        home = PARTITIONERS[self._config.worker.partitioner]
+        return home(key_id.encode(), self._partitions) == self.partition
 
     def _declare_anew(self) -> None:
         for key_id, slot in self._state.slots.items():

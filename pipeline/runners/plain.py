@@ -23,8 +23,9 @@ from pipeline.config import Config
 from pipeline.errors import Fatal
 from pipeline.faults import reach
 from pipeline.records import of_records
+from pipeline.runners.ending import end_process, guarded
 from pipeline.runners.parts import Parts, production_parts
-from pipeline.runners.shell import Shell, end_process, guarded
+from pipeline.runners.shell import Shell
 from pipeline.runners.slices import FETCH_WAIT_MS, Positions, cut
 from pipeline.runners.start import Ready, exit_code, prepare, tasks_of
 from pipeline.sinks.kafka import client_settings, committed_offsets, pages_in_turn

@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from pipeline.core import TICK_HEADER, Core, Effects, Sides, Slice
 from pipeline.emit import Emitter
@@ -31,7 +31,6 @@ from pipeline.runners.turns import Turns
 
 log = logging.getLogger(__name__)
 
-EXIT_FATAL: Final = 70
 MOST_SEEKS: Final = 20
 """Seeks to one offset without getting there: the log has ended before it, or something is broken."""
 
@@ -66,23 +65,6 @@ class Owned:
     empty_to: int = -1  # nothing lies in [expected, empty_to): a transaction's marker, or what compaction took
     holes: int = 0
     active_at: float = field(default_factory=time.monotonic)
-
-
-def end_process(error: BaseException) -> NoReturn:
-    """End at once, without a commit: what was not checkpointed is replayed. Fatal is one line, a bug a traceback."""
-    log.critical("stopped: %s", error, exc_info=None if isinstance(error, Fatal) else error)
-    logging.shutdown()
-    os._exit(EXIT_FATAL)
-
-
-async def guarded(work: Awaitable[Any]) -> None:
-    """A background task, or a callback whose caller swallows exceptions: a failure ends the process."""
-    try:
-        await work
-    except asyncio.CancelledError:
-        raise
-    except Exception as error:  # noqa: BLE001
-        end_process(error)
 
 
 class Shell:

@@ -25,9 +25,10 @@ from pipeline import private
 from pipeline.config import Config, Kafka
 from pipeline.errors import Fatal
 from pipeline.faults import reach
+from pipeline.runners.ending import EXIT_FATAL, end_process, guarded
 from pipeline.runners.lanes import Lanes
 from pipeline.runners.parts import Parts, production_parts
-from pipeline.runners.shell import EXIT_FATAL, Owned, Shell, end_process, guarded
+from pipeline.runners.shell import Owned, Shell
 from pipeline.runners.slices import PageTable, PassThrough, transport_of, unless_revoked
 from pipeline.runners.start import Ready, exit_code, prepare, tasks_of
 from pipeline.sinks.kafka import committed_offsets, pages_in_turn, ssl_context

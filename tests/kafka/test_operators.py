@@ -16,7 +16,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from pipeline.runners.shell import EXIT_FATAL
+from pipeline.runners.ending import EXIT_FATAL
 from pipeline.sinks.kafka import client_settings
 from tests.kafka import cluster, topics
 from tests.kafka.comparison import compare_tables, finish_counts

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 import pytest
 
-from pipeline.runners.shell import EXIT_FATAL
+from pipeline.runners.ending import EXIT_FATAL
 from schemas.event import Event
 from tests.kafka.comparison import compare_tables, finish_tables
 from tests.kafka.conftest import long

@@ -23,8 +23,8 @@ from pipeline.core import TICK_HEADER
 from pipeline.doctor import check_kafka
 from pipeline.errors import Fatal
 from pipeline.manifest import Key, key_bytes
+from pipeline.runners.ending import EXIT_FATAL
 from pipeline.runners.published import newest_incidents
-from pipeline.runners.shell import EXIT_FATAL
 from pipeline.runners.topology import TOPOLOGIES, settings_of
 from pipeline.sinks.kafka import Producer, committed_offsets, fetched_highwaters, side_consumer
 from pipeline.sinks.topics import ensure_topics
