@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,10 +94,16 @@ def test_one_opening_a_week_and_rule() -> None:
     assert len(later) > len(opened), "of page grade: never adopted"
 
 
-def test_what_is_four_times_rarer_is_told_again_after_a_day() -> None:
+def told_on_the_first_day(days: float, score: float, families: int) -> tuple[Any, Any]:
+    """(a key's record with an incident since the first day, settings)"""
     state = records(np.zeros(1, fusion.fusion_dtype(1)))[0]
     settings = records(config_record(fusion.Settings()))[0]
-    fusion.open_incident(state, DAY_US, fusion.RULE_VISIT, 2_000.0, 15.0, 1, settings)
+    fusion.open_incident(state, DAY_US, fusion.RULE_VISIT, days, score, families, settings)
+    return state, settings
+
+
+def test_what_is_four_times_rarer_is_told_again_after_a_day() -> None:
+    state, settings = told_on_the_first_day(2_000.0, 15.0, 1)
     assert fusion.rule_that_opens(state, 3 * DAY_US, 5_000.0, 0.0, 1, settings) == 0
     assert fusion.rule_that_opens(state, 3 * DAY_US, 9_000.0, 0.0, 1, settings) == fusion.RULE_VISIT
     assert fusion.rule_that_opens(state, DAY_US + HOUR_US, 9_000.0, 0.0, 1, settings) == 0
@@ -104,9 +111,7 @@ def test_what_is_four_times_rarer_is_told_again_after_a_day() -> None:
 
 def test_another_kind_of_evidence_is_told_after_a_day_however_rare_the_last_was() -> None:
     """A load test that was muted or expected must not hide the theft that comes two days later."""
-    state = records(np.zeros(1, fusion.fusion_dtype(1)))[0]
-    settings = records(config_record(fusion.Settings()))[0]
-    fusion.open_incident(state, DAY_US, fusion.RULE_VISIT, 1e9, 40.0, 0b01, settings)
+    state, settings = told_on_the_first_day(1e9, 40.0, 0b01)
     assert fusion.rule_that_opens(state, 3 * DAY_US, 5_000.0, 0.0, 0b01, settings) == 0
     assert fusion.rule_that_opens(state, 3 * DAY_US, 5_000.0, 0.0, 0b10, settings) == fusion.RULE_VISIT
     assert fusion.rule_that_opens(state, DAY_US + HOUR_US, 5_000.0, 0.0, 0b10, settings) == 0

@@ -43,6 +43,15 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Cluster]:
     running.stop()
 
 
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Cluster]:
+    """Three nodes: everything three times, acknowledged by two."""
+    available()
+    running = cluster.start(tmp_path_factory.mktemp("three"), 3)
+    yield running
+    running.stop()
+
+
 @pytest.fixture
 def deploy(node: cluster.Cluster, tmp_path: Path) -> Iterator[Callable[..., Deployment]]:
     """Makes deployments; their workers are killed at the end."""

@@ -18,7 +18,7 @@ import pytest
 
 from tests.kafka import cluster, topics
 from tests.kafka.comparison import compare_counts, finish_counts
-from tests.kafka.conftest import available, long
+from tests.kafka.conftest import long
 from tests.kafka.deployment import Deployment
 from tests.kafka.orchestrator import Orchestrator, under_load
 from tests.seeds import SEED, kept
@@ -27,15 +27,6 @@ pytestmark = pytest.mark.kafka
 
 KILLS: Final = int(os.environ.get("KEYWATCH_KILLS", "8"))
 RUNNERS: Final = ("faust", "plain")
-
-
-@pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Cluster]:
-    """Three nodes: everything three times, acknowledged by two."""
-    available()
-    running = cluster.start(tmp_path_factory.mktemp("three"), 3)
-    yield running
-    running.stop()
 
 
 @pytest.fixture

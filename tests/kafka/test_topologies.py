@@ -93,19 +93,25 @@ def run_through(topology: Topology) -> None:
     assert topology.stop(worker) == 0, topology.log_of(worker)
 
 
-def test_a_stolen_batch_becomes_one_incident_of_its_source(deploy: Callable[..., Deployment]) -> None:
-    keys = deploy()
-    keys.core = "real"
-    produce(keys, requests())
+def run_both(keys: Deployment, topology: str) -> Topology:
+    """The keys' worker over what was produced, then the topology's over what that has told."""
     worker = keys.start()
     keys.wait_ready(worker)
     keys.wait_drained()
     assert keys.stop(worker) == 0, keys.log_of(worker)
-    topology = Topology(keys.brokers, keys.prefix, keys.folder / "sources", core="sources")
+    told = Topology(keys.brokers, keys.prefix, keys.folder / topology, core=topology)
     try:
-        run_through(topology)
+        run_through(told)
     finally:
-        topology.kill_all()
+        told.kill_all()
+    return told
+
+
+def test_a_stolen_batch_becomes_one_incident_of_its_source(deploy: Callable[..., Deployment]) -> None:
+    keys = deploy()
+    keys.core = "real"
+    produce(keys, requests())
+    topology = run_both(keys, "sources")
     found = incidents_of(topology, "spray", "guessing", "outbreak", "silence")
     assert found == clean(topology, "sources")
     sprayed = [incident for incident in found if incident.rule == "spray"]
@@ -127,15 +133,7 @@ def test_a_key_that_is_made_and_used_abroad_becomes_an_incident(deploy: Callable
     asyncio.run(_tell(keys.config, made))
     keys.core = "real"
     produce(keys, [record(_request(n, START_US + n * HOUR_US + 60_000_000, RENTED_ABROAD)) for n in range(6)])
-    worker = keys.start()
-    keys.wait_ready(worker)
-    keys.wait_drained()
-    assert keys.stop(worker) == 0, keys.log_of(worker)
-    topology = Topology(keys.brokers, keys.prefix, keys.folder / "lifecycle", core="lifecycle")
-    try:
-        run_through(topology)
-    finally:
-        topology.kill_all()
+    topology = run_both(keys, "lifecycle")
     found = incidents_of(topology, "lifecycle")
     assert found == clean(topology, "lifecycle")
     assert "made by somebody who is no admin" in found[0].text

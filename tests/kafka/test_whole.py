@@ -19,7 +19,7 @@ from typing import Final
 import pytest
 
 from tests.kafka import cluster, topics
-from tests.kafka.conftest import available, long
+from tests.kafka.conftest import long
 from tests.kafka.deployment import pid_of
 from tests.kafka.orchestrator import Orchestrator, under_load
 from tests.kafka.outside import Outside
@@ -119,15 +119,6 @@ class Breaker:
 
 FEW: Final = ("worker_dies", "catalogue_changes", "responder_dies", "geo_database_is_swapped")
 ALL: Final = tuple(name for name in vars(Breaker) if not name.startswith("_") and name != "all_ready")
-
-
-@pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Cluster]:
-    """Three nodes: everything three times, acknowledged by two."""
-    available()
-    running = cluster.start(tmp_path_factory.mktemp("three"), 3)
-    yield running
-    running.stop()
 
 
 @pytest.fixture

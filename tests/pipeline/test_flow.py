@@ -14,6 +14,7 @@ from pipeline.errors import Fatal
 from pipeline.flow import KeyCore
 from schemas.event import Event
 from tests.pipeline.log_of_requests import GEO, HOUR_US, START_US, Outcome, core, log, record, slices
+from tests.pipeline.restoring import carried
 
 
 def run(parts: list[Slice], judge: KeyCore | None = None) -> tuple[Outcome, KeyCore]:
@@ -27,14 +28,7 @@ def run(parts: list[Slice], judge: KeyCore | None = None) -> tuple[Outcome, KeyC
 
 def restored(old: KeyCore, config: Config | None = None) -> KeyCore:
     """As after a crash: only what a checkpoint would hold goes over, block by block."""
-    new = core(config)
-    for source, target in zip(old.arrays, new.arrays, strict=True):
-        for block in range(len(source.dirty)):
-            target.load_block(block, source.block_bytes(block))
-    for blobs, target_blobs in zip(old.blobs, new.blobs, strict=True):
-        target_blobs.rows = dict(blobs.rows)
-    new.restore(old.meta())
-    return new
+    return carried(old, core(config), old.meta())
 
 
 def assert_same(one: Outcome, other: Outcome) -> None:

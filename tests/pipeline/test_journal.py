@@ -184,11 +184,17 @@ def test_rows_are_cut_into_pieces_of_a_bounded_size() -> None:
     assert b"".join(raw for _, _, raw in back) == array.data[0:2_000:2].tobytes()
 
 
-def test_void_rows_of_a_layout_of_before_do_no_harm_while_another_tables_rows_still_count() -> None:
+def begun() -> tuple[Log, Tables, Checkpoint]:
+    """200 rows and the checkpoint that has them."""
     log: Log = []
     core, writer = Tables(), first_writer()
     core.put(list(range(200)), 1)
     checkpoint(writer, core, log)
+    return log, core, writer
+
+
+def test_void_rows_of_a_layout_of_before_do_no_harm_while_another_tables_rows_still_count() -> None:
+    log, core, writer = begun()
     core.put([5, 77], 2)
     checkpoint(writer, core, log)
     wide, writer = reloaded(log, Tables(WIDER, block_rows=8))
@@ -202,10 +208,7 @@ def test_void_rows_of_a_layout_of_before_do_no_harm_while_another_tables_rows_st
 
 
 def test_a_piece_that_is_missing_or_damaged_is_fatal() -> None:
-    log: Log = []
-    core, writer = Tables(), first_writer()
-    core.put(list(range(200)), 1)
-    checkpoint(writer, core, log)
+    log, core, writer = begun()
     core.put([5], 2)
     checkpoint(writer, core, log)
     pages = staged(log)
@@ -217,10 +220,7 @@ def test_a_piece_that_is_missing_or_damaged_is_fatal() -> None:
 
 
 def test_a_zombies_piece_has_a_key_of_its_own() -> None:
-    log: Log = []
-    core, zombie = Tables(), first_writer()
-    core.put(list(range(200)), 1)
-    checkpoint(zombie, core, log)
+    log, core, zombie = begun()
     owner_core, owner = reloaded(log)
     owner_core.put([9], 2)
     checkpoint(owner, owner_core, log, generation=2)
@@ -230,10 +230,7 @@ def test_a_zombies_piece_has_a_key_of_its_own() -> None:
 
 
 def test_an_idle_partition_writes_nothing_though_rows_wait_in_its_journal() -> None:
-    log: Log = []
-    core, writer = Tables(), first_writer()
-    core.put(list(range(200)), 1)
-    checkpoint(writer, core, log)
+    log, core, writer = begun()
     core.put([5], 2)
     checkpoint(writer, core, log)
     assert writer.nothing_new(writer.plan(core, 1))
@@ -272,10 +269,7 @@ def test_what_a_piece_says_of_a_page_that_is_newer_is_passed_over() -> None:
 
 
 def test_a_new_owner_lets_the_pieces_of_the_one_before_it_go() -> None:
-    log: Log = []
-    core, writer = Tables(), first_writer()
-    core.put(list(range(200)), 1)
-    checkpoint(writer, core, log)
+    log, core, writer = begun()
     core.put([5], 2)
     checkpoint(writer, core, log)
     core, writer = reloaded(log)

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from pipeline.state import State
+from tests.pipeline.restoring import carried
 
 
 def restored(old: State) -> State:
-    new = State()
-    for source, target in zip(old.arrays, new.arrays, strict=True):
-        for block in range(len(source.dirty)):
-            target.load_block(block, source.block_bytes(block))
-    new.identities.rows = dict(old.identities.rows)
-    new.restore(old.meta_bytes())
-    return new
+    return carried(old, State(), old.meta_bytes())
 
 
 def test_a_restart_between_eviction_and_new_keys_changes_no_slot() -> None:

@@ -17,6 +17,7 @@ from schemas.incident import Incident
 from schemas.key_event import KeyEvent
 from schemas.sighting import FLEET, Beats, Break, Sighting, source_of
 from tests.pipeline.log_of_requests import GEO, Declared
+from tests.pipeline.restoring import carried
 
 START_US = 1_780_000_000_000_000
 MINUTE_US = 60_000_000
@@ -76,14 +77,7 @@ def judge(topology: str, told: Sequence[Told], cuts: Iterable[int] = ()) -> list
 def restored(old: TopologyCore, topology: str) -> TopologyCore:
     """As after a crash: only what a checkpoint would hold goes over."""
     old.due_rows()
-    new = core(topology)
-    for source, target in zip(old.arrays, new.arrays, strict=True):
-        for block in range(len(source.dirty)):
-            target.load_block(block, source.block_bytes(block))
-    for blobs, target_blobs in zip(old.blobs, new.blobs, strict=True):
-        target_blobs.rows = dict(blobs.rows)
-    new.restore(old.meta())
-    return new
+    return carried(old, core(topology), old.meta())
 
 
 def sighting(key: str, ts_us: int, kind: str = "used", address: int = 7, asn: int = 64500, **more: Any) -> Sighting:
