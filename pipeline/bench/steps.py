@@ -8,8 +8,8 @@ trees side by side on a busy machine): columns 3,355 -> 738, since rows are arra
 Python values; a slice as a whole 25,600 -> 20,600. Joining and encoding 20,000 events' rows with 20,000 due rows:
 8,300 -> 6,100. Then half of decode and of `rest` was memory, 16 new texts per event made and freed: the compiled
 scanner (`pipeline/scan.py`, 0.9 us where msgspec takes 2.6) makes none. What is left: half of enrich is addresses that
-are new (one event in fifteen in this load, 12 us each), and most of `rest` is what is told to the other topologies of
-keys and networks that are new (`pipeline/sight.py`), which in a short log most are.
+are new (one event in fifteen in this load, 12 us each), and a third of `rest` is what is told to the other topologies
+of keys and networks that are new (`pipeline/sight.py`), which in a short log most are.
 """
 
 from __future__ import annotations

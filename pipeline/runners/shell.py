@@ -213,23 +213,27 @@ class Shell:
             compressor=self.page_thread,
         )
         owned = Owned(core, emitter, expected, generation, sides)
-        known = state.manifest is not None
-        changed = known and published is not None and not core.adopted(sides)
-        undone = core.disown(await published()) if changed and published is not None else None
-        until = time.monotonic() + self.config.kafka.rebalance_timeout_s
-        while known and not await emitter.adopt(sides, lambda: generation, owned.lock, loading=True, undone=undone):
-            if time.monotonic() > until:
-                raise Fatal(f"partition {number}: the group has given it away while its state was loaded")
-            if self.generation() != generation:
-                break
-            await asyncio.sleep(ASK_AGAIN_S)  # nothing is committed while the group is joined anew
-        if self.generation() != generation:
+        if state.manifest is not None and not await self._adopt_loaded(number, owned, published):
             return  # the assignment that came meanwhile loads what it needs
         self.owned[number] = owned
         log.info(
             "partition %d: epoch %d, next offset %d of %d, %d records of state, %.2f s",
             number, writer.epoch, expected, end, len(pages), time.monotonic() - began,
         )  # fmt: skip
+
+    async def _adopt_loaded(self, number: int, owned: Owned, published: Published | None) -> bool:
+        """The state goes on with today's side inputs; False where a rebalance came. Raises Fatal."""
+        emitter, sides, undone = owned.emitter, owned.sides, None
+        if published is not None and not owned.core.adopted(sides):
+            undone = owned.core.disown(await published())
+        until = time.monotonic() + self.config.kafka.rebalance_timeout_s
+        while not await emitter.adopt(sides, lambda: owned.generation, owned.lock, loading=True, undone=undone):
+            if time.monotonic() > until:
+                raise Fatal(f"partition {number}: the group has given it away while its state was loaded")
+            if self.generation() != owned.generation:
+                break
+            await asyncio.sleep(ASK_AGAIN_S)  # nothing is committed while the group is joined anew
+        return self.generation() == owned.generation
 
     def _restore(self, number: int, pages: Pages, committed: int | None, sides: Sides) -> tuple[Core, Any, Any]:
         state = load(number, pages, committed)
