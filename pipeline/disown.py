@@ -24,6 +24,7 @@ from schemas.incident import Incident
 def disown(state: State, published: Iterable[Incident]) -> Effects:
     """Closing messages and rows; `published`: the newest revision of each incident of this partition's keys."""
     effects, at = Effects(), state.meta.next_offset
+    told: list[Incident] = []
     for newest in published:
         slot = state.slots.get(newest.key_id, -1)
         known = state.open.get(slot)
@@ -36,9 +37,12 @@ def disown(state: State, published: Iterable[Incident]) -> Effects:
                 newest, revision=newest.revision + 1, change="closed", state="closed", closed_at=newest.last_at
             )
             effects.incidents.append(newest)
+            told.append(newest)
+        elif newest.offset >= at:  # who closed it may have died before its row was written
+            told.append(newest)
         if newest.offset >= at:
             state.meta.spent[newest.incident_id] = (newest.revision, newest.offset)
-    columns.extend(effects.rows, "incidents", columns.incidents(effects.incidents))
+    columns.extend(effects.rows, "incidents", columns.incidents(told))
     return effects
 
 

@@ -98,7 +98,7 @@ class Emitter:
 
     async def adopt(
         self, sides: Sides, generation: Callable[[], int], lock: asyncio.Lock, *, loading: bool = False,
-        undone: Effects | None = None,
+        published: Sequence[Incident] = (),
     ) -> bool:  # fmt: skip
         """Side inputs change: here, and no event is judged before the manifest that names them stands.
 
@@ -106,19 +106,16 @@ class Emitter:
         due since the flush is given ADOPT_WAIT_S under the lock. One that is `loading` has nothing to be written but
         the adoption's own row, so it waits for nobody. That row follows the manifest: one before it would stay if we
         died in between, and tell of an adoption that never was; one that is lost is told again by the next start.
-        `undone` closes what the former ones have published, and its rows are written before that manifest. False: not
-        adopted, the partition may be somebody else's by now.
+        `published`: incidents of a crashed life that the new ones may not bring again; they are closed, and the rows of
+        that are written before that manifest. False: not adopted, the partition may be somebody else's by now.
         """
         async with self._busy:
             if not loading:
                 await self._rows.flush()
             if not await self._may_write():
                 return False
-            if undone is not None and undone.incidents:
-                await self.emit(undone)
-                await self._rows.flush()
-                if not await self._may_write():  # ClickHouse may have taken longer than a rebalance
-                    return False
+            if published and not await self._disown(published, lock):
+                return False
             async with lock:
                 if not loading and not await self._written_soon():
                     return False
@@ -127,6 +124,16 @@ class Emitter:
                     await self._write(plan, flush=False)
                     self._rows.add(rows)
         return True
+
+    async def _disown(self, published: Sequence[Incident], lock: asyncio.Lock) -> bool:
+        """Close what a crashed life has published; False if the partition may be somebody else's now."""
+        async with lock:
+            undone = await _in_thread(self._core_thread, self.core.disown, published)
+        if not undone.rows:
+            return True
+        await self.emit(undone)
+        await self._rows.flush()
+        return await self._may_write()  # ClickHouse may have taken longer than a rebalance
 
     async def _written_soon(self) -> bool:
         """Whether the row sink takes all that is due now without making slices wait; what it doesn't take stays due."""

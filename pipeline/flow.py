@@ -57,6 +57,7 @@ class KeyCore:
         self._enricher = Enricher(sides.geo, sees_of)
         self._state.shared.used = 1
         self._first_adoption: Rows = {}
+        self._loaded = False  # and nothing adopted since
         self.adopt(sides)
 
     # -- the core's face to a runner ------------------------------------------------------------------------------
@@ -88,7 +89,7 @@ class KeyCore:
     def restore(self, meta: bytes) -> None:
         """Arrays and blobs are filled."""
         self._state.restore(meta)
-        self._first_adoption = self._adoptions(list(self._state.meta.adopted), self._sides.controls.said)  # see `adopt`
+        self._first_adoption, self._loaded = {}, True
         for name in self._next_final_us:
             self._next_final_us[name] = _earliest(getattr(self._state, name))
 
@@ -103,16 +104,19 @@ class KeyCore:
         return disown.disown(self._state, mine)
 
     def adopt(self, sides: Sides) -> Rows:
-        """Judge what follows with these; the rows say from when on, and are told again with the first slice."""
+        """Judge what follows with these; the rows say from when on: before the first slice, and after a load, all."""
         meta = self._state.meta
         changed = meta.adopt(sides.versions())
         self._sides, self._decider.controls = sides, sides.controls
-        if self.next_offset < 0 or self._first_adoption:  # told with the first slice, as they are by then
-            self._first_adoption = self._adoptions(list(meta.adopted), sides.controls.said)
         if "geo" in changed:
             self._enricher = Enricher(sides.geo, sees_of)
         if "catalogue" in changed:
             self._declare_anew()
+        if self.next_offset < 0:  # told with the first slice, as they are by then
+            self._first_adoption = self._adoptions(list(meta.adopted), sides.controls.said)
+        elif self._loaded:  # also what was adopted before: its row may have been lost
+            self._loaded = False
+            return self._adoptions(list(meta.adopted), sides.controls.said)
         return self._adoptions(changed, meta.unheard(sides.controls) if "controls" in changed else [])
 
     def process(self, batch: Slice) -> Effects:

@@ -14,40 +14,17 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 import msgspec
 
+from pipeline.respond.adapters.adapter import Intent, Outcome
 from pipeline.respond.webhook import GONE, SLOW_DOWN, Answer, Poster
 
 INTENT_LIVES_S: Final = 900.0  # never carried out later than 15 min after it was granted (reference/delivery.md, 7)
 RETRY_DELAYS_S: Final = (0.25, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # then every minute: a leaked key is in use meanwhile
 _TRY_AGAIN: Final = frozenset({0, 408, 425, 500}) | SLOW_DOWN
 _ALREADY: Final = {404: "the target knows no such key", 409: "it was revoked already"}
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """What is to be done; all of it comes from the granted proposal, so that a resumed act is the same act."""
-
-    act_id: str  # = Idempotency-Key
-    response_id: str
-    incident_id: str
-    key_id: str
-    key_version: int
-    granted_at: str  # RFC 3339, the broker's time
-    granted_at_s: float
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How it ended. `done`: it is so now, or will be (`scheduled`); else `failed`, or `expired` before it was sent."""
-
-    result: Literal["done", "failed", "expired"]
-    words: str
-    label: str  # of the metric: revoked | scheduled | refused | failed | expired
 
 
 class Actor(Protocol):

@@ -28,7 +28,8 @@ from pipeline.errors import Retry
 from pipeline.metrics import METRICS
 from pipeline.ports import Publisher
 from pipeline.respond import guard
-from pipeline.respond.act import Actor, Intent, Outcome, act_id, response_id
+from pipeline.respond.act import Actor, act_id, response_id
+from pipeline.respond.adapters.adapter import Intent, Outcome
 from pipeline.respond.audit import Positioned, rfc3339
 from pipeline.respond.decisions import RETRY_S, Decisions
 from pipeline.respond.deliver import Deliveries

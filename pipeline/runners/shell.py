@@ -59,6 +59,7 @@ class Owned:
     expected: int  # offset of the next record to judge
     generation: int
     sides: Sides  # what it has adopted
+    judged_to: int = 0  # a crashed life may have judged, and published, up to here: the log's end when it was loaded
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     seeks: int = 0
     nudges: int = 0  # seeks to `expected` because nothing came, without anything coming
@@ -212,7 +213,7 @@ class Shell:
             core_thread=self.core_thread,
             compressor=self.page_thread,
         )
-        owned = Owned(core, emitter, expected, generation, sides)
+        owned = Owned(core, emitter, expected, generation, sides, judged_to=end)
         if state.manifest is not None and not await self._adopt_loaded(number, owned, published):
             return  # the assignment that came meanwhile loads what it needs
         self.owned[number] = owned
@@ -223,11 +224,10 @@ class Shell:
 
     async def _adopt_loaded(self, number: int, owned: Owned, published: Published | None) -> bool:
         """The state goes on with today's side inputs; False where a rebalance came. Raises Fatal."""
-        emitter, sides, undone = owned.emitter, owned.sides, None
-        if published is not None and not owned.core.adopted(sides):
-            undone = owned.core.disown(await published())
+        emitter, sides = owned.emitter, owned.sides
+        told = () if published is None or owned.core.adopted(sides) else await published()
         until = time.monotonic() + self.config.kafka.rebalance_timeout_s
-        while not await emitter.adopt(sides, lambda: owned.generation, owned.lock, loading=True, undone=undone):
+        while not await emitter.adopt(sides, lambda: owned.generation, owned.lock, loading=True, published=told):
             if time.monotonic() > until:
                 raise Fatal(f"partition {number}: the group has given it away while its state was loaded")
             if self.generation() != owned.generation:
@@ -347,8 +347,10 @@ class Shell:
                     await self._adopt(owned)
 
     async def _adopt(self, owned: Owned) -> None:
-        sides = self.sides
-        if await owned.emitter.adopt(sides, lambda: owned.generation, owned.lock):
+        sides, told = self.sides, []
+        if self._published is not None and owned.expected < owned.judged_to:  # published, and not judged again yet
+            told = [each for each in await self._published() if each.offset >= owned.expected]
+        if await owned.emitter.adopt(sides, lambda: owned.generation, owned.lock, published=told):
             owned.sides = sides
 
     async def drain(self) -> None:

@@ -150,13 +150,15 @@ class TopologyCore:
     def disown(self, published: Sequence[Incident]) -> Effects:
         """Other side inputs follow a crash: incidents of this partition that they may not bring again are closed.
 
-        `published`: the newest revision of each incident on the topic, of all topologies and partitions.
+        `published`: the newest revision of each incident on the topic, of all topologies and partitions. Who closed one
+        since the state's offset may have died before its row was written: it is written again.
         """
         effects = Effects()
         mine = [each for each in published if each.partition == self.partition and each.rule in self.judge.rules]
         effects.incidents = self.judge.episodes.disown(mine, self._meta.watermark_us)
+        unsure = [each for each in mine if each.state == "closed" and each.offset >= self.next_offset]
         self._saved = False
-        columns.extend(effects.rows, "incidents", columns.incidents(effects.incidents))
+        columns.extend(effects.rows, "incidents", columns.incidents([*unsure, *effects.incidents]))
         return effects
 
     def adopt(self, sides: Sides) -> Rows:

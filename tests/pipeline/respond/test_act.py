@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from aiohttp import web
 
-from pipeline.respond.act import INTENT_LIVES_S, Intent, NullActor, Outcome, WebhookActor, act_id, response_id
+from pipeline.respond.act import INTENT_LIVES_S, NullActor, WebhookActor, act_id, response_id
+from pipeline.respond.adapters.adapter import Intent, Outcome
 from pipeline.respond.audit import rfc3339
 from pipeline.respond.webhook import Poster
 from tests.pipeline.respond.incidents import NOW_S, endpoint

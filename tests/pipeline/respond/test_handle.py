@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from pipeline.config import Revocation
-from pipeline.respond.act import Actor, Intent, NullActor, Outcome
+from pipeline.respond.act import Actor, NullActor
+from pipeline.respond.adapters.adapter import Intent, Outcome
 from pipeline.respond.audit import Positioned
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.deliver import Deliveries
