@@ -246,18 +246,19 @@ def show_table(title: str, rows: Sequence[Row], columns: Sequence[Shown], folds:
     for number, (name, _, justify) in enumerate(columns):
         table.add_column(name, overflow="fold", justify=justify, no_wrap=number != folds)
     for row in rows:
-        table.add_row(*(escape(_printable(shown(row))) for _, shown, _ in columns))
+        table.add_row(*(escape(printable(shown(row))) for _, shown, _ in columns))
     Console(highlight=False).print(table)
     return 0
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """What a caller of the API chose can't steer the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
 def say_line(text: str) -> int:
-    """A line or more; what a caller of the API chose can't steer the terminal."""
-    sys.stdout.write(_printable(text) + "\n")
+    """A line or more, printable."""
+    sys.stdout.write(printable(text) + "\n")
     return 0
 
 

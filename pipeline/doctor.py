@@ -143,18 +143,25 @@ async def check_kafka(config: Config) -> list[Finding]:
 
     topics = config.topics
     names = [spec.name for spec in topic_specs(config)] + [topics.pages]
-    existing = await partitions_of(config.kafka, names)
+    states = {
+        topics.pages: topics.requests,
+        topics.sources_pages: topics.sightings,
+        topics.lifecycle_pages: topics.key_events,
+    }
+    existing = await partitions_of(config.kafka, [*names, *states])
     findings = [Finding("ok", "kafka", f"{config.kafka.brokers} answers ({config.kafka.security})")]
     findings += [_missing(config, name) for name in names if name not in existing]
     findings += [Finding("ok", "topic", f"{name}: {count} partitions") for name, count in sorted(existing.items())]
-    requests, pages = existing.get(topics.requests), existing.get(topics.pages)
-    if requests and pages and requests != pages:
-        text = f"{topics.pages} has {pages} partitions, {topics.requests} has {requests}"
-        advice = f"make {topics.pages} anew with {requests} partitions; state is then learned again"
-        findings.append(Finding("fail", "topic", text, advice))
-    if existing.get(topics.decisions, 1) != 1:
-        advice = "one partition is what makes the caps on acts one count; make it anew"
-        findings.append(Finding("fail", "topic", f"{topics.decisions} has more than one partition", advice))
+    for pages, read in states.items():
+        has, needs = existing.get(pages), existing.get(read)
+        if has and needs and has != needs:
+            advice = f"make {pages} anew with {needs} partitions; state is then learned again"
+            findings.append(Finding("fail", "topic", f"{pages} has {has} partitions, {read} has {needs}", advice))
+    orders = (topics.decisions, "the caps on acts one count"), (topics.control, "what was said one order")
+    for name, what in orders:
+        if existing.get(name, 1) != 1:
+            advice = f"one partition is what makes {what}; make it anew"
+            findings.append(Finding("fail", "topic", f"{name} has more than one partition", advice))
     return findings
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 from rich.console import Console
 
+from pipeline.asking import printable
 from pipeline.catalogue import Catalogue
 from pipeline.config import Config
 from pipeline.respond import guard
@@ -129,6 +130,6 @@ def show(found: Comparison, other: str, console: Console) -> None:
     for title, incidents in (("come", found.come), ("go", found.go)):
         console.print(f"  {title}: {len(incidents) or 'none'}", highlight=False)
         for x in incidents:
-            console.print(f"    {x.severity} {x.opened_at} ", x.text, highlight=False, markup=False)
+            console.print(f"    {x.severity} {x.opened_at} ", printable(x.text), highlight=False, markup=False)
     for title, keys in (("newly", told["newly_acted_on"]), ("no longer", told["no_longer_acted_on"])):
         console.print(f"  {title} acted on: {', '.join(keys) or 'none'}", highlight=False, markup=False)

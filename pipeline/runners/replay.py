@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import private
+from pipeline.asking import printable
 from pipeline.catalogue import Catalogue, load_file
 from pipeline.column import Columns, plain
 from pipeline.config import Config
@@ -347,7 +348,8 @@ def show(outcome: Outcome, console: Console) -> None:
         table.add_row(name, text)
     console.print(table)
     for incident in sorted(outcome.incidents.values(), key=lambda x: (x.opened_at, x.incident_id)):
-        console.print(f"[bold]{incident.severity}[/] {incident.opened_at} ", incident.text, highlight=False)
+        console.print(f"[bold]{incident.severity}[/] {incident.opened_at} ", end=" ", highlight=False)
+        console.print(printable(incident.text), highlight=False, markup=False)
 
 
 def main(options: ReplayOptions) -> int:

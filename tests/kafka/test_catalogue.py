@@ -51,12 +51,14 @@ async def test_doctor_tells_missing_and_wrong_topics(node: Cluster) -> None:
     config = config_for(node)
     assert {finding.state for finding in await check_kafka(config)} == {"ok", "warn"}
     await create_topics(config.kafka, [TopicSpec(config.topics.requests, 3), TopicSpec(config.topics.decisions, 2)])
-    await create_topics(config.kafka, [TopicSpec(config.topics.pages, 2)])
-    made = [config.topics.requests, config.topics.decisions, config.topics.pages]
+    await create_topics(config.kafka, [TopicSpec(config.topics.pages, 2), TopicSpec(config.topics.control, 2)])
+    made = [config.topics.requests, config.topics.decisions, config.topics.pages, config.topics.control]
     while len(await partitions_of(config.kafka, made)) < len(made):  # metadata follows creation with a delay
         pass
     failed = [finding for finding in await check_kafka(config) if finding.state == "fail"]
-    assert [finding.text.split()[0] for finding in failed] == [config.topics.pages, config.topics.decisions]
+    assert [finding.text.split()[0] for finding in failed] == [
+        config.topics.pages, config.topics.decisions, config.topics.control,
+    ]  # fmt: skip
     assert all(finding.advice for finding in failed)
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from pipeline.catalogue import Catalogue
 from pipeline.config import Config
 from pipeline.core import Sides
 from pipeline.errors import ConfigError, Fatal
-from pipeline.runners.replay import Outcome, Replay, ReplayOptions, main, run, write
+from pipeline.runners.replay import Outcome, Replay, ReplayOptions, main, run, show, write
 from schemas.event import Event
+from schemas.incident import Incident
 from tests.pipeline.log_of_requests import GEO, START_US, log
 from tests.real_data import real
 
@@ -73,6 +76,17 @@ def test_an_ordinary_access_log_says_that_the_address_can_be_the_key(tmp_path: P
     with pytest.raises(Fatal, match="--key-from address"):
         main(ReplayOptions(paths=(log_file,), format="combined", json=True))
     assert main(ReplayOptions(paths=(log_file,), format="combined", key_from="address", json=True)) == 0
+
+
+def test_what_a_caller_of_the_api_chose_can_not_steer_the_terminal() -> None:
+    golden = Path(__file__).parents[3] / "schemas/examples/incident/v1/opened.json"
+    incident = msgspec.json.decode(golden.read_bytes(), type=Incident)
+    outcome, console = Outcome(), Console(file=io.StringIO(), force_terminal=True, color_system=None)
+    text = "by \x1b]0;owned\x07agent[/bold][red]"
+    outcome.incidents["x"] = msgspec.structs.replace(incident, text=text)
+    show(outcome, console)
+    assert isinstance(console.file, io.StringIO)
+    assert "by ?]0;owned?agent[/bold][red]" in console.file.getvalue()
 
 
 def test_a_folder_that_can_not_be_made_is_named(native: Path) -> None:
