@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from pipeline import cli_operate
 from pipeline.cli_guard import guarded
-from pipeline.cli_options import AsJson, ConfigFile, load
+from pipeline.cli_options import AsJson, ConfigFile, Shadow, load
 from pipeline.errors import ConfigError
 from pipeline.evaluation import commands as evaluation
 
@@ -32,12 +32,6 @@ app.add_typer(evaluation.app, name="evaluate")
 cli_operate.register(app)
 
 Output = Annotated[str, typer.Option("--output", "-o", help="table, json or csv.")]
-
-
-def _shadowed(settings: Any, name: str) -> Any:
-    from pipeline.shadow import shadowed
-
-    return shadowed(settings, name)
 
 
 def _output(name: str) -> str:
@@ -87,7 +81,7 @@ def worker(
     topologies.check(topology)
     if shadow and topology != "keys":
         raise ConfigError("--shadow goes with the topology keys: only its detectors can be tried beside production")
-    settings = topologies.settings_of(_shadowed(load(config), shadow), topology)
+    settings = topologies.settings_of(load(config, shadow), topology)
     parts = topologies.parts_of(topology)
     if runner == "faust":
         from pipeline.runners import worker as faust_worker
@@ -210,12 +204,12 @@ def bench(
 def migrate(
     config: ConfigFile = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be applied.")] = False,
-    shadow: Annotated[str, typer.Option(help="The tables of the shadow of this name.")] = "",
+    shadow: Shadow = "",
 ) -> None:
     """Bring ClickHouse's tables up to date."""
     from pipeline.migrate import migrate as apply
 
-    names = apply(_shadowed(load(config), shadow).clickhouse, dry_run)
+    names = apply(load(config, shadow).clickhouse, dry_run)
     for name in names:
         typer.echo(f"{'would apply' if dry_run else 'applied'} {name}")
     if not names:
@@ -251,7 +245,7 @@ def keys(
 def incidents(
     config: ConfigFile = None,
     key: Annotated[str, typer.Option(help="Of this key only.")] = "",
-    shadow: Annotated[str, typer.Option(help="Those of the shadow of this name.")] = "",
+    shadow: Shadow = "",
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
     as_json: AsJson = False,
     output: Output = "table",
@@ -259,16 +253,16 @@ def incidents(
     """The newest incidents."""
     from pipeline.asking import print_incidents
 
-    return print_incidents(_shadowed(load(config), shadow), key, limit, as_json, _output(output))
+    return print_incidents(load(config, shadow), key, limit, as_json, _output(output))
 
 
 @app.command()
 @guarded
-def explain(incident_id: str, config: ConfigFile = None, as_json: AsJson = False) -> int | None:
+def explain(incident_id: str, config: ConfigFile = None, shadow: Shadow = "", as_json: AsJson = False) -> int | None:
     """One incident: the evidence in words and numbers, sample requests, what is normal for the key."""
     from pipeline.asking import print_explanation
 
-    return print_explanation(load(config), incident_id, as_json)
+    return print_explanation(load(config, shadow), incident_id, as_json)
 
 
 @app.command()

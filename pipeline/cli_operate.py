@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli_guard import guarded
-from pipeline.cli_options import AsJson, ConfigFile, load
+from pipeline.cli_options import AsJson, ConfigFile, Shadow, load
 from pipeline.errors import ConfigError
 
 Output = Annotated[str, typer.Option("--output", "-o", help="table or json.")]
@@ -123,12 +123,13 @@ def coverage(config: ConfigFile = None, output: Output = "table") -> int:
 def report(
     last: Annotated[str, typer.Option(help="The span up to the newest use: 7d, 24h.")] = "7d",
     config: ConfigFile = None,
+    shadow: Shadow = "",
     output: Output = "table",
 ) -> int:
     """Incidents against budget, precision by detector, unreviewed adoptions, expiring exceptions, near misses."""
     from pipeline.report import print_report
 
-    return print_report(load(config), last, _output(output))
+    return print_report(load(config, shadow), last, _output(output))
 
 
 @guarded

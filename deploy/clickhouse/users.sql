@@ -8,11 +8,14 @@ GRANT SELECT, INSERT, CREATE TABLE, CREATE VIEW, ALTER TABLE, OPTIMIZE ON keywat
 GRANT CREATE DATABASE ON keywatch.* TO keywatch_write;
 GRANT SELECT ON system.tables TO keywatch_write;
 GRANT SELECT ON system.columns TO keywatch_write;
+-- `keywatch worker --shadow NAME` has a database of its own, of the same tables; nobody acts on what is in it.
+GRANT CREATE DATABASE, SELECT, INSERT, CREATE TABLE, CREATE VIEW, ALTER TABLE, OPTIMIZE ON keywatch_shadow_*.* TO keywatch_write;
 -- The audit log: rows are added, never changed.
 REVOKE ALTER DELETE, ALTER UPDATE ON keywatch.responses FROM keywatch_write;
 
 CREATE ROLE IF NOT EXISTS keywatch_read;
 GRANT SELECT ON keywatch.* TO keywatch_read;
+GRANT SELECT ON keywatch_shadow_*.* TO keywatch_read;
 
 -- What stays changeable is what clients set with every query: Grafana's data source the one, `keywatch keys` the other.
 CREATE SETTINGS PROFILE IF NOT EXISTS keywatch_reader

@@ -1,10 +1,10 @@
 #!/bin/bash
 # Give each of Keywatch's users what it needs and no more. The worker can never decide or revoke: it may not write
 # api.decisions or api.responses. A test runs this script on a real cluster and tries what must work and what must not.
-#   BROKERS=kafka:9092 [COMMAND_CONFIG=client.properties] ./acls.sh
+#   BROKERS=kafka:9092 [COMMAND_CONFIG=client.properties] [SHADOW=new] ./acls.sh
 # The users (WORKER, INTAKE, RESPONDER, OPERATOR) must exist: with SCRAM by kafka-configs.sh --entity-type users.
 set -euo pipefail
-: "${BROKERS:?host:port of a broker}" "${COMMAND_CONFIG:=}"
+: "${BROKERS:?host:port of a broker}" "${COMMAND_CONFIG:=}" "${SHADOW:=}"
 : "${WORKER:=keywatch-worker}" "${INTAKE:=keywatch-intake}" "${RESPONDER:=keywatch-respond}" "${OPERATOR:=keywatch-operator}"
 BIN=${KAFKA_BIN:-/opt/kafka/bin}
 connect=(--bootstrap-server "$BROKERS")
@@ -41,3 +41,8 @@ allow "$RESPONDER" Write "api.decisions api.responses"
 allow "$OPERATOR" Read "gateway.raw api.requests api.requests.rejected api.keys api.control api.incidents api.decisions
     api.responses api.sightings api.key_events"
 allow "$OPERATOR" Write "api.keys api.control"
+# A shadow (`keywatch worker --shadow NAME`): the worker's user writes what nobody reads but people.
+if [[ -n $SHADOW ]]; then
+    own="api.requests.rejected.shadow-$SHADOW api.incidents.shadow-$SHADOW keywatch.pages.shadow-$SHADOW"
+    allow "$WORKER" "Describe Read Write" "$own" "keywatch.shadow-$SHADOW"
+fi

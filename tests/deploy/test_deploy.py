@@ -212,5 +212,8 @@ def test_the_rights_parse_and_the_reader_may_only_read(client: Client) -> None:
     grants = [
         statement for statement in statements if statement.startswith("GRANT") and "TO keywatch_read" in statement
     ]
-    assert set(grants) == {"GRANT SELECT ON keywatch.* TO keywatch_read", "GRANT keywatch_read TO keywatch_reader"}
+    assert set(grants) == {
+        "GRANT SELECT ON keywatch.* TO keywatch_read", "GRANT SELECT ON keywatch_shadow_*.* TO keywatch_read",
+        "GRANT keywatch_read TO keywatch_reader",
+    }  # fmt: skip
     assert "readonly = 1" in text

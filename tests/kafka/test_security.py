@@ -26,6 +26,7 @@ from pipeline.manifest import Key, key_bytes
 from pipeline.runners.ending import EXIT_FATAL
 from pipeline.runners.published import newest_incidents
 from pipeline.runners.topology import TOPOLOGIES, settings_of
+from pipeline.shadow import shadowed
 from pipeline.sinks.kafka import Producer, committed_offsets, fetched_highwaters, side_consumer
 from pipeline.sinks.topics import ensure_topics
 from tests.clickhouse_front import clickhouse, front  # noqa: F401
@@ -44,21 +45,22 @@ PAGE: Final = key_bytes(Key("page", 0, "none", 0, 0, "none", 0, 0))
 NOTHING: Final = cast("bytes", None)
 
 TOLD: Final = {"api.sightings", "api.key_events", "keywatch.sources", "keywatch.lifecycle"}
+SHADOW: Final = {"api.incidents.shadow-new", "api.requests.rejected.shadow-new", "keywatch.pages.shadow-new"}
 MAY_WRITE: Final = {
-    "keywatch-worker": {"api.requests", "api.requests.rejected", "api.incidents", "keywatch.pages", *TOLD},
+    "keywatch-worker": {"api.requests", "api.requests.rejected", "api.incidents", "keywatch.pages", *TOLD, *SHADOW},
     "keywatch-intake": {"api.requests", "api.requests.rejected", "api.key_events"},
     "keywatch-respond": {"api.decisions", "api.responses"},
     "stranger": set(),
 }
 MAY_READ: Final = {
-    "keywatch-worker": {"api.requests", "api.keys", "api.incidents", "keywatch.pages", *TOLD},
+    "keywatch-worker": {"api.requests", "api.keys", "api.incidents", "keywatch.pages", *TOLD, *SHADOW},
     "keywatch-intake": {"gateway.raw"},
     "keywatch-respond": {"api.incidents", "api.keys", "api.decisions", "api.responses"},
     "stranger": set(),
 }
 TOPICS: Final = (
     "gateway.raw", "api.requests", "api.requests.rejected", "api.keys", "api.incidents", "api.decisions",
-    "api.responses", "keywatch.pages", *sorted(TOLD),
+    "api.responses", "keywatch.pages", *sorted(TOLD | SHADOW),
 )  # fmt: skip
 
 
@@ -73,6 +75,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Cluste
         settings = Config(kafka=Kafka(brokers=running.brokers, partitions=2))
         for topology in TOPOLOGIES:
             asyncio.run(ensure_topics(settings_of(settings, topology)))
+        asyncio.run(ensure_topics(shadowed(settings, "new")))
         yield running
     finally:
         running.stop()
@@ -84,7 +87,7 @@ def allow(running: cluster.Cluster, folder: Path) -> None:
     java = " ".join(f"'{part}'" for part in cluster.JAVA)
     tool.write_text(f'#!/bin/bash\nexec {java} org.apache.kafka.tools.AclCommand "$@"\n')
     tool.chmod(0o755)
-    environment = dict(os.environ) | {"BROKERS": running.brokers, "KAFKA_BIN": str(folder)}
+    environment = dict(os.environ) | {"BROKERS": running.brokers, "KAFKA_BIN": str(folder), "SHADOW": "new"}
     command = ["bash", str(ROOT / "deploy/kafka/acls.sh")]
     done = subprocess.run(command, env=environment, capture_output=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
