@@ -1,4 +1,8 @@
-"""From the bytes of one message to its records: gunzip, arrays, `Records`, CloudWatch, EventBridge, JSON lines."""
+"""From the bytes of one message to its records: gunzip, arrays, JSON lines, and the envelopes that logs come in.
+
+CloudTrail's `Records`, CloudWatch (also to Lambda), EventBridge, Firehose, Kinesis, OTLP, CloudEvents (structured; in
+binary mode the value is the record itself).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from pipeline.formats.format import MAX_LINE_BYTES, MAX_MESSAGE_BYTES, MAX_RECORDS, BadValueError, Refused
+from pipeline.formats.otel import log_records
 
 GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
@@ -193,8 +198,14 @@ def _nested(record: bytes | str, depth: int, room: Room) -> Iterator[Any]:
 
 def _inside(document: dict[str, Any]) -> list[Any] | None:
     """What an envelope carries, or None where the object is a record itself."""
-    if isinstance(document.get("Records"), list):  # CloudTrail file
-        return list(document["Records"])
+    if isinstance(document.get("Records"), list):  # CloudTrail file, or Kinesis to Lambda
+        return [_kinesis(record) for record in document["Records"]]
+    if isinstance(document.get("records"), list) and "requestId" in document:  # Firehose to an HTTP endpoint
+        return [_base64(_text(record, "data")) for record in document["records"]]
+    if isinstance(document.get("resourceLogs"), list):  # OTLP
+        return list(log_records(document))
+    if "specversion" in document and "type" in document:  # CloudEvents, structured
+        return [document["data"]] if "data" in document else [_base64(_text(document, "data_base64"))]
     if isinstance(document.get("logEvents"), list):  # CloudWatch subscription; control messages carry nothing
         events = document["logEvents"] if document.get("messageType") != "CONTROL_MESSAGE" else []
         return [event.get("message", "") if isinstance(event, dict) else event for event in events]
@@ -204,6 +215,17 @@ def _inside(document: dict[str, Any]) -> list[Any] | None:
     if isinstance(document.get("detail"), dict) and "detail-type" in document:  # EventBridge
         return [document["detail"]]
     return None
+
+
+def _kinesis(record: Any) -> Any:
+    inner = record.get("kinesis") if isinstance(record, dict) else None
+    return record if inner is None else _base64(_text(inner, "data"))
+
+
+def _text(holder: Any, name: str) -> str:
+    """A member that must be text; "" where it isn't, which is then no base64 of anything."""
+    value = holder.get(name) if isinstance(holder, dict) else None
+    return value if isinstance(value, str) else ""
 
 
 def _base64(data: str) -> bytes:

@@ -31,13 +31,13 @@ from pipeline.formats.values import (
     event_of,
     first,
     get,
+    key_id_of,
     number,
     outcome_of,
     status_code,
     text,
     whole,
 )
-from pipeline.secrets import key_id_of_secret
 from schemas.event import Event
 
 _KEY_NAMES = ("apikey", "x-api-key", "api-key")
@@ -66,13 +66,9 @@ def event(record: Any, options: Options) -> Event | Refused:
 
 def _key_id(record: Any, status: int, options: Options) -> str:
     field = "consumer.id" if options.key_field == "consumer" else "authenticated_entity.id"
-    named = text(get(record, field))
-    # An invalid key must not make an id of its own: a guesser would create as many keys as he has guesses.
-    if named or not options.pepper or status == 401:
-        return named
     raw = next(filter(None, (text(get(record, f"request.{at}.{name}")) for at in ("headers", "querystring")
                              for name in _KEY_NAMES)), "")  # fmt: skip
-    return key_id_of_secret(raw, options.pepper.reveal()) if raw else ""
+    return key_id_of(text(get(record, field)), raw, status, options)
 
 
 def recognises(record: Any) -> bool:

@@ -6,18 +6,24 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
+from pipeline.formats.apisix import APISIX
 from pipeline.formats.aws_apigateway import AWS_APIGATEWAY
 from pipeline.formats.cloudtrail import CLOUDTRAIL
 from pipeline.formats.combined import COMBINED
 from pipeline.formats.envelope import json_records, line_records, text_line
+from pipeline.formats.envoy import ENVOY
 from pipeline.formats.format import BadValueError, Format, Options, Refused
 from pipeline.formats.kong import KONG
 from pipeline.formats.native import NATIVE
+from pipeline.formats.nginx import NGINX
+from pipeline.formats.ocsf import OCSF
+from pipeline.formats.otel import OTEL
+from pipeline.formats.traefik import TRAEFIK
+from pipeline.formats.tyk import TYK
 from schemas.event import Event
 
-FORMATS: Final[dict[str, Format]] = {
-    format.name: format for format in (NATIVE, CLOUDTRAIL, COMBINED, KONG, AWS_APIGATEWAY)
-}
+_ALL: Final = (NATIVE, CLOUDTRAIL, COMBINED, KONG, AWS_APIGATEWAY, APISIX, TYK, ENVOY, NGINX, TRAEFIK, OTEL, OCSF)
+FORMATS: Final[dict[str, Format]] = {format.name: format for format in _ALL}
 """Name -> format. The name is also `Event.source`, from which the capabilities follow."""
 
 

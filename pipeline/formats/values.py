@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
 
-from pipeline.formats.format import BadValueError, Refused
-from pipeline.secrets import scrub
+from pipeline.formats.format import BadValueError, Options, Refused
+from pipeline.secrets import key_id_of_secret, scrub
 from schemas.event import Event
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
@@ -32,7 +32,7 @@ _MONTHS: Final = {
     for number, name in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)  # noqa: SIM905
 }
 _MAX_INT: Final = 1 << 50
-_US_OF: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
+_US_OF: Final = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0.001}
 
 
 def get(record: Any, path: str) -> Any:
@@ -114,11 +114,13 @@ def network(ip: str) -> str:
 
 
 def epoch_us(value: Any, unit: str) -> int:
-    """Microseconds of an epoch number (or numeric string) in `s`, `ms` or `us`. Raises BadValueError."""
+    """Microseconds of an epoch number (or numeric string) in `s`, `ms`, `us` or `ns`. Raises BadValueError."""
     whole_part, _, _ = text(value).partition(".")
     if unit != "s" and whole_part.isdecimal() and len(whole_part) < 20:
+        if unit == "ns":
+            return int(whole_part) // 1000
         fraction = number(text(value)) % 1 if "." in text(value) else 0.0
-        return int(whole_part) * _US_OF[unit] + round(fraction * _US_OF[unit])
+        return int(whole_part) * int(_US_OF[unit]) + round(fraction * _US_OF[unit])
     result = number(value)
     if result == 0.0:
         raise BadValueError("the time is missing or no number")
@@ -160,6 +162,16 @@ def outcome_of(status: int) -> str:
     """What a status says of the credential where the gateway says nothing itself (schemas.event.OUTCOMES)."""
     named = {0: "unknown", 401: "invalid", 403: "denied", 429: "rate_limited"}
     return named.get(status, "success")
+
+
+def key_id_of(named: str, raw: str, status: int, options: Options) -> str:
+    """The credential's id as named or, with a pepper and for requests that were let in, the raw key's HMAC.
+
+    A key that was refused must not make an id of its own: a guesser would create as many keys as he has guesses.
+    """
+    if named or not raw or not options.pepper or status == 401:
+        return named
+    return key_id_of_secret(raw, options.pepper.reveal())
 
 
 def event_of(fields: Mapping[str, Any], source: str) -> Event | Refused:

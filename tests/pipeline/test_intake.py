@@ -207,7 +207,7 @@ async def test_stopping_before_the_end_of_the_files_is_no_success(tmp_path: Path
     ("config", "source", "paths", "words"),
     [
         (Config(), "ftp", [], "unknown source"),
-        (Config(intake=Intake(format="nginx")), "kafka", [], "intake.format 'nginx' is unknown"),
+        (Config(intake=Intake(format="squid")), "kafka", [], "intake.format 'squid' is unknown"),
         (Config(), "files", [], "give paths"),
         (Config(), "http", [Path("x")], "give paths"),
         (Config(topics=Topics(raw="api.requests")), "kafka", [], "must not be"),

@@ -93,8 +93,8 @@ def test_a_gzip_that_ends_in_the_middle_gives_what_is_there_and_a_refusal(
 def test_a_file_that_is_not_there_or_a_format_that_is_not_known_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         read(tmp_path / "missing")
-    with pytest.raises(ConfigError, match="unknown format 'nginx'; known are native"):
-        read(tmp_path / "missing", "nginx")
+    with pytest.raises(ConfigError, match="unknown format 'squid'; known are native"):
+        read(tmp_path / "missing", "squid")
 
 
 @settings(deadline=None, max_examples=60)

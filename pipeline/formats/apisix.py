@@ -1,0 +1,74 @@
+"""Apache APISIX: the JSON of its loggers (kafka-logger, http-logger, file-logger), an object or an array of them.
+
+APISIX logs no id of the credential, only `consumer.username`: one consumer with two keys is one key here. Better is
+`log_format_extra: {"key_id": "$consumer_name", "request_id": "$request_id"}`, or a header that a plugin sets to the
+credential's id; `key_id` counts before the consumer. The raw key may stand in `request.headers` and in the query of
+`request.uri` and `request.url`: of the headers only the user agent is read, the query never; with a pepper, and only
+for a request that was let in without a consumer's name, the header's HMAC becomes the key id.
+Source: apisix/utils/log-util.lua @f519a0f; reference/gateways.md, section 3. No APISIX was run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectors.detector import (
+    SEES_ADDRESS,
+    SEES_BYTES,
+    SEES_CLIENT,
+    SEES_DENIED,
+    SEES_OUTCOME,
+    SEES_ROUTE,
+    SEES_STATUS,
+)
+from pipeline.formats.format import Format, Options, Refused
+from pipeline.formats.values import (
+    address,
+    environment,
+    epoch_us,
+    event_of,
+    first,
+    get,
+    key_id_of,
+    number,
+    outcome_of,
+    status_code,
+    text,
+    whole,
+)
+from schemas.event import Event
+
+
+def event(record: Any, options: Options) -> Event | Refused:
+    """One object of a logger."""
+    status = status_code(get(record, "response.status"))
+    named = ("consumer.username",) if options.key_field == "consumer" else ("key_id", "consumer.username")
+    fields = {
+        "key_id": key_id_of(text(first(record, *named)), text(get(record, "request.headers.apikey")), status, options),
+        "ts_us": epoch_us(record.get("start_time"), "ms"),
+        "client_ip": address(record.get("client_ip")),
+        "method": text(get(record, "request.method")).upper(),
+        "path": text(get(record, "request.uri")),
+        "status": status,
+        "outcome": outcome_of(status),
+        "latency_ms": min(number(record.get("latency")), 1e9),
+        "bytes_in": whole(get(record, "request.size")),
+        "bytes_out": whole(get(record, "response.size")),
+        "user_agent": text(get(record, "request.headers.user-agent")),
+        "environment": environment(record.get("environment")),
+        "request_id": text(record.get("request_id")),
+    }
+    return event_of(fields, "apisix")
+
+
+def recognises(record: Any) -> bool:
+    """By the two names that only APISIX has together."""
+    return "start_time" in record and not {"apisix_latency", "route_id"}.isdisjoint(record)
+
+
+APISIX = Format(
+    name="apisix",
+    sees=SEES_ADDRESS | SEES_STATUS | SEES_DENIED | SEES_BYTES | SEES_OUTCOME | SEES_CLIENT | SEES_ROUTE,
+    event=event,
+    recognises=recognises,
+)

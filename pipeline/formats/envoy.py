@@ -1,0 +1,64 @@
+"""Envoy and Istio: the JSON access log, Istio's default names.
+
+There is no id of a key by default: log one that the filter which checked the key has set, e.g. `"key_id":
+"%DYNAMIC_METADATA(...)%"` or a request header that Envoy itself overwrites; a header that callers may send is no
+proof of anything. `intake.key_field` names another field. `downstream_remote_address` already minds
+`xff_num_trusted_hops`; `x_forwarded_for` is what callers say, and is not read. The path may have a query, which is
+dropped.
+Source: Envoy's access-log operators, Istio's default format; reference/gateways.md, section 4. No Envoy was run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectors.detector import SEES_ADDRESS, SEES_BYTES, SEES_CLIENT, SEES_OUTCOME, SEES_ROUTE, SEES_STATUS
+from pipeline.formats.format import Format, Options, Refused
+from pipeline.formats.values import (
+    address,
+    environment,
+    event_of,
+    first,
+    iso_us,
+    number,
+    outcome_of,
+    status_code,
+    text,
+    whole,
+)
+from schemas.event import Event
+
+
+def event(record: Any, options: Options) -> Event | Refused:
+    """One line of the log."""
+    status = status_code(record.get("response_code"))
+    limited = "RL" in text(record.get("response_flags")).split(",")
+    fields = {
+        "key_id": text(first(record, options.key_field or "key_id", "api_key_id")),
+        "ts_us": iso_us(record.get("start_time")),
+        "client_ip": address(record.get("downstream_remote_address")),
+        "method": text(record.get("method")).upper(),
+        "path": text(record.get("path")),
+        "status": status,
+        "outcome": "rate_limited" if limited else outcome_of(status),
+        "latency_ms": min(number(record.get("duration")), 1e9),
+        "bytes_in": whole(record.get("bytes_received")),
+        "bytes_out": whole(record.get("bytes_sent")),
+        "user_agent": text(record.get("user_agent")),
+        "environment": environment(record.get("environment")),
+        "request_id": text(record.get("request_id")),
+    }
+    return event_of(fields, "envoy")
+
+
+def recognises(record: Any) -> bool:
+    """By the names of Istio's default format."""
+    return "start_time" in record and "response_flags" in record
+
+
+ENVOY = Format(
+    name="envoy",
+    sees=SEES_ADDRESS | SEES_STATUS | SEES_BYTES | SEES_OUTCOME | SEES_CLIENT | SEES_ROUTE,
+    event=event,
+    recognises=recognises,
+)

@@ -1,0 +1,94 @@
+"""OpenTelemetry: log records of HTTP servers in OTLP JSON, as the collector's kafka exporter writes it (`otlp_json`).
+
+Both generations of names are read: the stable ones and the deprecated ones that most exporters still write. There is
+no convention for a key's id: ours is `api_key.id` (or what `intake.key_field` names); `http.request.header.x-api-key`
+is never read. Whether refusals carry the id is the server's doing, so they are not declared.
+Source: OpenTelemetry semantic conventions @384d661; OTLP's JSON mapping (64-bit integers are strings);
+reference/gateways.md, section 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from detectors.detector import SEES_ADDRESS, SEES_BYTES, SEES_CLIENT, SEES_OUTCOME, SEES_ROUTE, SEES_STATUS
+from pipeline.formats.format import Format, Options, Refused
+from pipeline.formats.values import (
+    address,
+    environment,
+    epoch_us,
+    event_of,
+    first,
+    number,
+    outcome_of,
+    status_code,
+    text,
+    whole,
+)
+from schemas.event import Event
+
+_SCALARS: Final = ("stringValue", "intValue", "doubleValue", "boolValue")
+
+
+def log_records(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The log records of one export, each with its resource's attributes; what is no record is passed over."""
+    for resource in _objects(document.get("resourceLogs")):
+        shared = _attributes(resource.get("resource"))
+        for scope in (*_objects(resource.get("scopeLogs")), *_objects(resource.get("instrumentationLibraryLogs"))):
+            for record in _objects(scope.get("logRecords")):
+                times = {name: record.get(name) for name in ("timeUnixNano", "observedTimeUnixNano")}
+                yield {**times, "attributes": {**shared, **_attributes(record)}}
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _attributes(holder: Any) -> dict[str, Any]:
+    found = {}
+    for each in _objects(holder.get("attributes") if isinstance(holder, dict) else None):
+        value = each.get("value")
+        if isinstance(each.get("key"), str) and isinstance(value, dict):
+            found[each["key"]] = next((value[kind] for kind in _SCALARS if kind in value), None)
+    return found
+
+
+def event(record: Any, options: Options) -> Event | Refused:
+    """One log record."""
+    said = record.get("attributes")
+    said = said if isinstance(said, dict) else {}
+    status = status_code(first(said, "http.response.status_code", "http.status_code"))
+    time = first(record, "timeUnixNano", "observedTimeUnixNano")
+    fields = {
+        "key_id": text(first(said, options.key_field or "api_key.id")),
+        "ts_us": epoch_us(time if text(time) != "0" else record.get("observedTimeUnixNano"), "ns"),
+        "client_ip": address(first(said, "client.address", "http.client_ip", "net.sock.peer.addr")),
+        "method": text(first(said, "http.request.method", "http.method")).upper(),
+        "route": text(said.get("http.route")),
+        "path": text(first(said, "url.path", "http.target")),
+        "status": status,
+        "outcome": outcome_of(status),
+        "latency_ms": min(number(said.get("http.server.request.duration")) * 1000, 1e9),
+        "bytes_in": whole(first(said, "http.request.size", "http.request.body.size", "http.request_content_length")),
+        "bytes_out": whole(
+            first(said, "http.response.size", "http.response.body.size", "http.response_content_length")
+        ),
+        "user_agent": text(first(said, "user_agent.original", "http.user_agent")),
+        "environment": environment(first(said, "deployment.environment.name", "deployment.environment")),
+        "request_id": text(first(said, "http.request.header.x-request-id", "request.id")),
+    }
+    return event_of(fields, "otel")
+
+
+def recognises(record: Any) -> bool:
+    """By OTLP's name of the time, or in a sample that is cut by its envelope's."""
+    return "resourceLogs" in record or ("timeUnixNano" in record and "attributes" in record)
+
+
+OTEL = Format(
+    name="otel",
+    sees=SEES_ADDRESS | SEES_STATUS | SEES_BYTES | SEES_OUTCOME | SEES_CLIENT | SEES_ROUTE,
+    event=event,
+    recognises=recognises,
+)

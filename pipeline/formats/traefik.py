@@ -1,0 +1,63 @@
+"""Traefik: its JSON access log.
+
+`Duration` is in nanoseconds. Traefik logs no id of a key: let the middleware that checks it set a header (one that
+callers can't send through) and keep that (`accessLog.fields.headers.names`), e.g. `request_X-Api-Key-Id`;
+`intake.key_field` names another, or `ClientUsername` for basic auth. Never keep the header with the key itself.
+`RequestPath` may have a query, which is dropped. Refused requests carry an id only if that middleware sets it before
+it refuses, so they are not declared.
+Source: Traefik's access-log fields; reference/gateways.md, section 5. No Traefik was run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectors.detector import SEES_ADDRESS, SEES_BYTES, SEES_CLIENT, SEES_OUTCOME, SEES_ROUTE, SEES_STATUS
+from pipeline.formats.format import Format, Options, Refused
+from pipeline.formats.values import (
+    address,
+    environment,
+    event_of,
+    first,
+    iso_us,
+    number,
+    outcome_of,
+    status_code,
+    text,
+    whole,
+)
+from schemas.event import Event
+
+
+def event(record: Any, options: Options) -> Event | Refused:
+    """One line of the log."""
+    status = status_code(first(record, "DownstreamStatus", "OriginStatus"))
+    fields = {
+        "key_id": text(first(record, options.key_field or "request_X-Api-Key-Id", "key_id")),
+        "ts_us": iso_us(first(record, "StartUTC", "time")),
+        "client_ip": address(first(record, "ClientHost", "ClientAddr")),
+        "method": text(record.get("RequestMethod")).upper(),
+        "path": text(record.get("RequestPath")),
+        "status": status,
+        "outcome": outcome_of(status),
+        "latency_ms": min(number(record.get("Duration")) / 1e6, 1e9),
+        "bytes_in": whole(record.get("RequestContentSize")),
+        "bytes_out": whole(record.get("DownstreamContentSize")),
+        "user_agent": text(record.get("request_User-Agent")),
+        "environment": environment(record.get("environment")),
+        "request_id": text(first(record, "request_X-Request-Id", "request_id")),
+    }
+    return event_of(fields, "traefik")
+
+
+def recognises(record: Any) -> bool:
+    """By Traefik's own names."""
+    return "DownstreamStatus" in record and not {"ClientHost", "ClientAddr"}.isdisjoint(record)
+
+
+TRAEFIK = Format(
+    name="traefik",
+    sees=SEES_ADDRESS | SEES_STATUS | SEES_BYTES | SEES_OUTCOME | SEES_CLIENT | SEES_ROUTE,
+    event=event,
+    recognises=recognises,
+)

@@ -1,0 +1,76 @@
+"""Tyk: the records that Tyk Pump writes to Kafka.
+
+`api_key` is the raw key, or its hash where the gateway has `hash_keys`: nothing in the record says which. So it is an
+id only where the operator says so (`intake.key_field = "hash"`); otherwise its HMAC is, with a pepper, or else the
+`alias`, which names a session. Tyk answers a key that it does not know by 403 and no alias: such a guess makes no id.
+`raw_request` and `raw_response` are never read. No size of the response is sent, so egress is not seen.
+Source: tyk-pump/pumps/kafka.go @95d7b7c; reference/gateways.md, section 3. No Tyk was run.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from detectors.detector import SEES_ADDRESS, SEES_CLIENT, SEES_OUTCOME, SEES_ROUTE, SEES_STATUS
+from pipeline.formats.format import Format, Options, Refused
+from pipeline.formats.values import (
+    address,
+    environment,
+    event_of,
+    first,
+    iso_us,
+    key_id_of,
+    number,
+    outcome_of,
+    status_code,
+    text,
+    whole,
+)
+from schemas.event import Event
+
+_UNKNOWN: Final = frozenset({400, 401, 403})
+"""What Tyk answers where no session belongs to the key."""
+
+
+def event(record: Any, options: Options) -> Event | Refused:
+    """One record of the pump."""
+    status = status_code(record.get("response_code"))
+    tags = record.get("tags")
+    fields = {
+        "key_id": _key_id(record, status, options),
+        "ts_us": iso_us(record.get("timestamp")),
+        "client_ip": address(record.get("ip_address")),
+        "method": text(record.get("method")).upper(),
+        "path": text(first(record, "raw_path", "path")),
+        "status": status,
+        "outcome": outcome_of(status),
+        "latency_ms": min(number(record.get("request_time_ms")), 1e9),
+        "bytes_in": whole(record.get("content_length")),
+        "user_agent": text(record.get("user_agent")),
+        "environment": next(filter(None, map(environment, tags if isinstance(tags, list) else ())), ""),
+    }
+    return event_of(fields, "tyk")
+
+
+def _key_id(record: Any, status: int, options: Options) -> str:
+    key, alias = text(record.get("api_key")), text(record.get("alias"))
+    if status in _UNKNOWN and not alias:
+        return ""
+    if options.key_field == "hash":
+        return key
+    if options.key_field == "alias":
+        return alias
+    return key_id_of("", key, status, options) or alias
+
+
+def recognises(record: Any) -> bool:
+    """By the pump's own names."""
+    return "api_id" in record and "api_key" in record and "raw_path" in record
+
+
+TYK = Format(
+    name="tyk",
+    sees=SEES_ADDRESS | SEES_STATUS | SEES_OUTCOME | SEES_CLIENT | SEES_ROUTE,
+    event=event,
+    recognises=recognises,
+)
