@@ -10,56 +10,31 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 import typer
 
-from detectors.detector import (
-    SEES_ADDRESS,
-    SEES_BYTES,
-    SEES_CLIENT,
-    SEES_DENIED,
-    SEES_OUTCOME,
-    SEES_ROUTE,
-    SEES_STATUS,
-)
 from pipeline.config import Config, Endpoint
 from pipeline.config_file import load
 from pipeline.errors import ConfigError, Fatal, Retry
+from pipeline.finding import Finding, State
 
-State = Literal["ok", "warn", "fail"]
 COLOURS: Final[dict[State, str]] = {"ok": "green", "warn": "yellow", "fail": "red"}
 OLD_DAYS: Final = 365
 """Networks change hands: of a year-old database a few percent of the addresses are wrong."""
 CHECK_TIMEOUT_S: Final = 20.0
 CONNECT_S: Final = 5.0
-SAMPLE_BYTES: Final = 256 * 1024
-
-BLIND: Final = (
-    (SEES_ADDRESS, "client addresses: geography says nothing"),
-    (SEES_STATUS, "statuses: errors says nothing"),
-    (SEES_DENIED, "the key id of refused requests (401, 403, 429): errors misses them"),
-    (SEES_BYTES, "bytes: downloads are seen by their number of requests only"),
-    (SEES_OUTCOME, "whether the key was accepted: it is taken from the status"),
-    (SEES_CLIENT, "user agents: a new client is not seen"),
-    (SEES_ROUTE, "routes: endpoints are not told apart"),
-)
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One line: what was looked at, how it is, and what to do where it is not well."""
-
-    state: State
-    about: str
-    text: str
-    advice: str = ""
 
 
 def main(config_file: Path | None, sample: Path | None = None) -> int:
     """Exit code: 0 where nothing failed (warnings may stand), 1 where something did, 2 for a wrong configuration."""
     if sample is not None:
-        return _print(check_sample(sample))
+        from pipeline.formats import Options
+        from pipeline.intake import options_of
+        from pipeline.sample import check_sample
+
+        return _print(check_sample(sample, options_of(load(config_file)) if config_file else Options()))
     config = load(config_file)
     check_detectors(config)
     check_format(config)
@@ -259,39 +234,3 @@ async def _accepts(address: str, port: int) -> bool:
     with contextlib.suppress(OSError):
         await writer.wait_closed()
     return True
-
-
-def check_sample(path: Path) -> list[Finding]:
-    """The format of a log, how its records read, and what it leaves blind. Raises ConfigError."""
-    from pipeline.formats import FORMATS, detect
-
-    raw = read_sample(path)
-    name = detect(raw)
-    if name is None:
-        advice = f"known are {', '.join(sorted(FORMATS))}; a gateway not among them can write the native form"
-        return [Finding("fail", "format", f"{path}: no known format", advice)]
-    findings = [Finding("ok", "format", f"{path}: {name} (intake.format or --format {name})")]
-    return findings + blind_spots(FORMATS[name].sees)
-
-
-def blind_spots(sees: int) -> list[Finding]:
-    """What a format with these SEES_* bits can't tell."""
-    blind = [Finding("warn", "blind", f"it does not tell {words}") for bit, words in BLIND if not sees & bit]
-    return blind or [Finding("ok", "blind", "it tells all that the detectors use")]
-
-
-def read_sample(path: Path) -> bytes:
-    """The beginning of a log, gunzipped where it is gzip. Raises ConfigError."""
-    import zlib
-
-    try:
-        with path.open("rb") as file:
-            raw = file.read(SAMPLE_BYTES)
-    except OSError as error:
-        raise ConfigError(f"sample {path}: {error.strerror}") from error
-    if raw[:2] != b"\x1f\x8b":
-        return raw
-    try:
-        return zlib.decompressobj(31).decompress(raw, SAMPLE_BYTES)
-    except zlib.error as error:
-        raise ConfigError(f"sample {path} is damaged gzip: {error}") from error

@@ -1,0 +1,111 @@
+"""`keywatch doctor --sample FILE`: which gateway wrote this log, how its records read, and what they leave blind."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from detectors.detector import (
+    SEES_ADDRESS,
+    SEES_BYTES,
+    SEES_CLIENT,
+    SEES_DENIED,
+    SEES_OUTCOME,
+    SEES_ROUTE,
+    SEES_STATUS,
+)
+from pipeline.errors import ConfigError
+from pipeline.finding import Finding
+from pipeline.formats import FORMATS, Options, Refused, decode, detect
+from schemas.event import Event
+
+SAMPLE_BYTES: Final = 256 * 1024
+
+BLIND: Final = (
+    (SEES_ADDRESS, "client addresses: geography says nothing"),
+    (SEES_STATUS, "statuses: errors says nothing"),
+    (SEES_DENIED, "the key id of refused requests (401, 403, 429): errors misses them"),
+    (SEES_BYTES, "bytes: downloads are seen by their number of requests only"),
+    (SEES_OUTCOME, "whether the key was accepted: it is taken from the status"),
+    (SEES_CLIENT, "user agents: a new client is not seen"),
+    (SEES_ROUTE, "routes: endpoints are not told apart"),
+)
+FIELDS: Final = {
+    "client_ip": "geography, travel and spray say nothing",
+    "method": "reads and writes are not told apart",
+    "status": "errors says nothing",
+    "bytes_out": "downloads are seen by their number of requests only",
+    "user_agent": "novel_client says nothing",
+    "environment": "it must be declared (keywatch keys import)",
+    "request_id": "a repeat is known by where intake read it, not by the request",
+}
+"""Field of the event -> what is missing without it. `route` and `path` stand for each other."""
+
+
+_DEFAULTS: Final = Options()
+
+
+def check_sample(path: Path, options: Options = _DEFAULTS) -> list[Finding]:
+    """The format of a log, how its records read, and what it leaves blind. Raises ConfigError."""
+    raw = read_sample(path)
+    name = detect(raw)
+    if name is None:
+        advice = f"known are {', '.join(sorted(FORMATS))}; a gateway not among them can write the native form"
+        return [Finding("fail", "format", f"{path}: no known format", advice)]
+    findings = [Finding("ok", "format", f"{path}: {name} (intake.format or --format {name})")]
+    return findings + read_as(raw, name, options) + blind_spots(FORMATS[name].sees)
+
+
+def read_as(raw: bytes, name: str, options: Options = _DEFAULTS) -> list[Finding]:
+    """How the sample's records map to the event's fields, each with how many have it and one as an example."""
+    records = list(decode(raw, name, options))
+    if records and isinstance(records[-1], Refused) and len(raw) == SAMPLE_BYTES:
+        records.pop()  # cut in the middle
+    events = [each for each in records if isinstance(each, Event)]
+    refused = Counter(f"{each.reason}: {each.detail}" for each in records if isinstance(each, Refused))
+    found = [Finding("ok" if events else "fail", "records", f"{len(events)} events, {refused.total()} refused")]
+    found += [Finding("warn", "refused", f"{count} x {why}") for why, count in refused.most_common(5)]
+    if not events:
+        return found
+    keys = {each.key_id for each in events}
+    span = [datetime.fromtimestamp(at / 1e6, UTC).isoformat(timespec="milliseconds") for at in _span_us(events)]
+    found.append(Finding("ok", "key_id", f"{len(keys)} keys, e.g. {min(keys)}"))
+    found.append(Finding("ok", "ts", f"{span[0]} to {span[1]}: is that when it was?"))
+    found += [_field(events, field, without) for field, without in FIELDS.items()]
+    return [*found, _field(events, "route", "endpoints are not told apart", "path")]
+
+
+def _span_us(events: list[Event]) -> tuple[int, int]:
+    times = [each.ts_us for each in events]
+    return min(times), max(times)
+
+
+def _field(events: list[Event], field: str, without: str, instead: str = "") -> Finding:
+    values = [value for each in events if (value := getattr(each, field) or (instead and getattr(each, instead)))]
+    if not values:
+        return Finding("warn", field, f"in none of them: {without}")
+    return Finding("ok", field, f"in {len(values) / len(events):.0%}, e.g. {str(values[0])[:60]}")
+
+
+def blind_spots(sees: int) -> list[Finding]:
+    """What a format with these SEES_* bits can't tell."""
+    blind = [Finding("warn", "blind", f"it does not tell {words}") for bit, words in BLIND if not sees & bit]
+    return blind or [Finding("ok", "blind", "it tells all that the detectors use")]
+
+
+def read_sample(path: Path) -> bytes:
+    """The beginning of a log, gunzipped where it is gzip. Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(SAMPLE_BYTES)
+    except OSError as error:
+        raise ConfigError(f"sample {path}: {error.strerror}") from error
+    if raw[:2] != b"\x1f\x8b":
+        return raw
+    try:
+        return zlib.decompressobj(31).decompress(raw, SAMPLE_BYTES)
+    except zlib.error as error:
+        raise ConfigError(f"sample {path} is damaged gzip: {error}") from error

@@ -1,0 +1,75 @@
+"""A sample of a log: its format, how its records read, what is missing."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.formats import FORMATS, Options
+from pipeline.sample import SAMPLE_BYTES, blind_spots, check_sample, read_as
+from tests.schemas import examples
+
+COMBINED = b'192.0.2.1 - anna [17/May/2015:10:05:03 +0000] "GET /x HTTP/1.1" 200 203 "-" "curl/7"\n'
+
+
+def test_a_sample_names_its_format_and_what_it_leaves_blind(tmp_path: Path) -> None:
+    plain, packed = tmp_path / "access.log", tmp_path / "access.log.gz"
+    plain.write_bytes(COMBINED * 3)
+    packed.write_bytes(gzip.compress(COMBINED * 3))
+    for path in (plain, packed):
+        first, *blind = check_sample(path)
+        assert (first.state, "combined" in first.text) == ("ok", True)
+        told = {finding.about: finding for finding in blind}
+        assert told["records"].text == "3 events, 0 refused"
+        assert told["key_id"].text == "1 keys, e.g. anna"
+        assert "2015-05-17T10:05:03.000+00:00 to 2015" in told["ts"].text
+        assert "in 100%, e.g. 192.0.2.1" in told["client_ip"].text
+        assert told["environment"].state == told["blind"].state == "warn"
+
+
+def test_an_unknown_sample_names_the_known_formats(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"hello")
+    (finding,) = check_sample(path)
+    assert finding.state == "fail"
+    assert "cloudtrail" in finding.advice
+    with pytest.raises(ConfigError, match="absent"):
+        check_sample(tmp_path / "absent")
+    (tmp_path / "y").write_bytes(b"\x1f\x8bnothing")
+    with pytest.raises(ConfigError, match="damaged gzip"):
+        check_sample(tmp_path / "y")
+
+
+def test_blind_spots_follow_from_the_capabilities() -> None:
+    assert [finding.state for finding in blind_spots(127)] == ["ok"]
+    assert len(blind_spots(0)) == 7
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_shows_how_its_fields_map(name: str) -> None:
+    stems = ("object", "nested", "record", "users")
+    path = next(p for p in examples.inputs(examples.ROOT / "formats" / name) if p.name.partition(".")[0] in stems)
+    told = {finding.about: finding for finding in read_as(path.read_bytes(), name)}
+    assert told["records"].state == "ok"
+    assert told["client_ip"].state == told["method"].state == told["route"].state == "ok"
+
+
+def test_records_without_a_key_say_so_and_another_field_can_be_named(tmp_path: Path) -> None:
+    record = json.loads((examples.ROOT / "formats/nginx/object.json").read_bytes())
+    record["who"] = record.pop("api_key_id")
+    path = tmp_path / "nginx.json"
+    path.write_text(json.dumps(record))
+    assert "no_key: the record carries no key id" in str(check_sample(path))
+    assert "1 keys, e.g. key-7" in str(check_sample(path, Options(key_field="who")))
+
+
+def test_a_record_that_the_sample_cuts_is_not_held_against_it(tmp_path: Path) -> None:
+    path = tmp_path / "access.json"
+    line = json.dumps(json.loads((examples.ROOT / "formats/nginx/object.json").read_bytes())).encode() + b"\n"
+    path.write_bytes(line * (SAMPLE_BYTES // len(line) + 10))
+    told = {finding.about: finding for finding in check_sample(path)}
+    assert told["records"].text.endswith(" events, 0 refused")
