@@ -165,6 +165,9 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     http_port: Port = 8085
     http_token: Secret = Secret("")
     pepper: Secret = Secret("")  # HMAC of raw keys where no public id exists; never logged
+    registry_url: str = ""  # a schema registry (Confluent's API), for raw topics in Avro or Protobuf
+    registry_username: str = ""
+    registry_password: Secret = Secret("")
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 9466
 

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
+from pipeline import schema_registry
 from pipeline.config import Config
 from pipeline.errors import Fatal
-from pipeline.formats import Options
-from pipeline.intake import Outgoing, Pump, batches, options_of, stream
+from pipeline.formats import Options, Refused, place
+from pipeline.intake import Outgoing, Pump, batches, options_of, outgoing, stream
 from pipeline.metrics import METRICS
+from pipeline.schema_registry import SchemaRegistry
 from pipeline.sinks.kafka import by_consequence, client_settings
 
 
@@ -32,30 +34,39 @@ async def from_topic(config: Config, pump: Pump, stop: asyncio.Event) -> None:
     try:
         await consumer.start()
         pump.health.recovered(True)
-        while not stop.is_set():
-            await _one_fetch(consumer, config, pump)
+        async with schema_registry.opened(config.intake) as registry:
+            while not stop.is_set():
+                await _one_fetch(consumer, config, pump, registry)
     except (KafkaError, OSError) as error:
         raise await by_consequence(config.kafka, error) from error
     finally:
         await consumer.stop()
 
 
-async def _one_fetch(consumer: AIOKafkaConsumer, config: Config, pump: Pump) -> None:
+async def _one_fetch(consumer: AIOKafkaConsumer, config: Config, pump: Pump, registry: SchemaRegistry | None) -> None:
     fetched = await consumer.getmany(timeout_ms=500, max_records=1000)
     pump.health.polled()
     options = options_of(config)
     for tp, records in fetched.items():
         METRICS.events_consumed.labels(tp.topic).inc(len(records))
-        outgoing = (out for record in records for out in _routed(record, config.intake.format, options))
-        for batch in batches(outgoing):  # never all at once: records may unpack to a million each
+        if registry is not None:
+            await registry.know(record.value for record in records if record.value is not None)
+        routed = (out for record in records for out in _routed(record, config.intake.format, options, registry))
+        for batch in batches(routed):  # never all at once: records may unpack to a million each
             await pump.persist(batch)
         await _commit(consumer, tp, records[-1].offset + 1)
 
 
-def _routed(record: ConsumerRecord, format: str, options: Options) -> Iterator[Outgoing]:
+def _routed(
+    record: ConsumerRecord, format: str, options: Options, registry: SchemaRegistry | None
+) -> Iterator[Outgoing]:
     if record.value is None:  # a tombstone says nothing
         return iter(())
-    return stream(record.value, format, options, f"{record.topic}/{record.partition}/{record.offset}")
+    position = f"{record.topic}/{record.partition}/{record.offset}"
+    plain = record.value if registry is None else registry.plain(record.value)
+    if isinstance(plain, Refused):
+        return iter([outgoing(place(plain, f"{position}/0"), format, record.value, len(record.value))])
+    return stream(plain, format, options, position)
 
 
 async def _commit(consumer: AIOKafkaConsumer, tp: TopicPartition, offset: int) -> None:

@@ -1,0 +1,153 @@
+"""Records under a schema registry's id (Confluent's wire format) to plain JSON, which the formats read.
+
+A byte 0, the schema's id in four bytes (big-endian), for Protobuf the path to the message type, the body. Avro's
+logical types are left out: a time stays the number it is written as, in the unit that the format's field has.
+Protobuf's own JSON names 64-bit integers as strings, as gateways do. Bytes become base64.
+Source: Confluent's documentation of the wire format; Avro 1.12; Protobuf's `FileDescriptorProto`.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+
+from pipeline.errors import ConfigError
+from pipeline.formats.format import BadValueError
+
+HEADER_BYTES: Final = 5
+MAGIC: Final = 0
+MAX_PATH: Final = 32
+"""Nesting of a Protobuf message type within others; more is no header."""
+
+Kind = Literal["AVRO", "PROTOBUF", "JSON"]
+Reader = Callable[[bytes], bytes]
+"""A body to JSON. Raises BadValueError for what the schema does not fit."""
+
+
+class Schema(msgspec.Struct, frozen=True):
+    """One schema as the registry has it: JSON of Avro, a serialized descriptor in base64 of Protobuf."""
+
+    kind: Kind
+    text: str
+    name: str = ""  # as others import it
+
+
+def schema_id(value: bytes) -> int | None:
+    """The id that a record names; None for plain ones."""
+    if len(value) <= HEADER_BYTES or value[0] != MAGIC:
+        return None
+    return int.from_bytes(value[1:HEADER_BYTES], "big")
+
+
+def reader(schema: Schema, imported: Sequence[Schema] = ()) -> Reader:
+    """What reads bodies of this schema; `imported`: what it refers to, in the order to be read.
+
+    Raises ConfigError for a schema that is none, and where the extra `keywatch[registry]` is not installed.
+    """
+    try:
+        return _MAKERS[schema.kind](schema, imported)
+    except ImportError as error:
+        raise ConfigError(f"{schema.kind} needs {error.name}: install keywatch[registry]") from error
+    except Exception as error:
+        raise ConfigError(f"the registry's schema {schema.name or ''} can't be read: {type(error).__name__}") from error
+
+
+def _json(schema: Schema, imported: Sequence[Schema]) -> Reader:
+    return bytes
+
+
+def _avro(schema: Schema, imported: Sequence[Schema]) -> Reader:
+    import fastavro
+
+    named: dict[str, Any] = {}
+    for each in imported:
+        fastavro.parse_schema(_without_logical_types(msgspec.json.decode(each.text)), named)
+    parsed = fastavro.parse_schema(_without_logical_types(msgspec.json.decode(schema.text)), named)
+
+    def read(body: bytes) -> bytes:
+        try:
+            return msgspec.json.encode(fastavro.schemaless_reader(io.BytesIO(body), parsed, None))
+        except Exception as error:  # noqa: BLE001  fastavro raises whatever struct, UTF-8 or its lists raise
+            raise BadValueError(f"the body is none of its Avro schema: {type(error).__name__}") from None
+
+    return read
+
+
+def _without_logical_types(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_without_logical_types(each) for each in schema]
+    if isinstance(schema, dict):
+        return {name: _without_logical_types(each) for name, each in schema.items() if name != "logicalType"}
+    return schema
+
+
+def _protobuf(schema: Schema, imported: Sequence[Schema]) -> Reader:
+    from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message, message_factory
+
+    pool, known = descriptor_pool.DescriptorPool(), set[str]()
+
+    def add(each: Schema) -> Any:
+        file = descriptor_pb2.FileDescriptorProto.FromString(base64.b64decode(each.text, validate=True))
+        file.name = each.name or file.name
+        for dependency in file.dependency:
+            if dependency not in known and dependency.startswith("google/protobuf/"):
+                known.add(dependency)
+                own = importlib.import_module(f"{dependency.removesuffix('.proto').replace('/', '.')}_pb2")
+                pool.AddSerializedFile(own.DESCRIPTOR.serialized_pb)
+        known.add(file.name)
+        return pool.AddSerializedFile(file.SerializeToString()) or pool.FindFileByName(file.name)
+
+    for each in imported:
+        add(each)
+    types: Mapping[str, Any] = add(schema).message_types_by_name
+    roots = list(types.values())
+
+    def read(body: bytes) -> bytes:
+        path, at = _path(body)
+        try:
+            type_ = roots[path[0]]
+            for index in path[1:]:
+                type_ = type_.nested_types[index]
+            found = message_factory.GetMessageClass(type_).FromString(body[at:])
+            return msgspec.json.encode(json_format.MessageToDict(found, preserving_proto_field_name=True))
+        except (IndexError, message.DecodeError, json_format.SerializeToJsonError, RecursionError) as error:
+            raise BadValueError(f"the body is none of its Protobuf schema: {type(error).__name__}") from None
+
+    return read
+
+
+def _path(body: bytes) -> tuple[list[int], int]:
+    """The path to the message type, and where the message begins; a single 0 is the first type."""
+    count, at = _varint(body, 0)
+    if count == 0:
+        return [0], at
+    if not 0 < count <= MAX_PATH:
+        raise BadValueError("no path to a Protobuf message type")
+    path = []
+    for _ in range(count):
+        index, at = _varint(body, at)
+        if index < 0:
+            raise BadValueError("no path to a Protobuf message type")
+        path.append(index)
+    return path, at
+
+
+def _varint(body: bytes, at: int) -> tuple[int, int]:
+    """A zigzag varint and where it ends."""
+    value = shift = 0
+    while at < len(body) and shift < 35:
+        byte = body[at]
+        value, shift, at = value | (byte & 0x7F) << shift, shift + 7, at + 1
+        if byte < 0x80:
+            return (value >> 1) ^ -(value & 1), at
+    raise BadValueError("no path to a Protobuf message type")
+
+
+_MAKERS: Final[dict[Kind, Callable[[Schema, Sequence[Schema]], Reader]]] = {
+    "AVRO": _avro, "PROTOBUF": _protobuf, "JSON": _json,
+}  # fmt: skip
