@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline import cli_operate
+from pipeline import cli_console, cli_operate
 from pipeline.cli_guard import guarded
 from pipeline.cli_options import AsJson, ConfigFile, Shadow, load
 from pipeline.errors import ConfigError
@@ -30,6 +30,7 @@ state_app = typer.Typer(help="Backup, restore and repartition of what the worker
 app.add_typer(state_app, name="state")
 app.add_typer(evaluation.app, name="evaluate")
 cli_operate.register(app)
+cli_console.register(app)
 
 Output = Annotated[str, typer.Option("--output", "-o", help="table, json or csv.")]
 
@@ -40,7 +41,7 @@ def _output(name: str) -> str:
     return name
 
 
-SERVICES = frozenset({"worker", "respond", "intake", "plugin"})
+SERVICES = frozenset({"worker", "respond", "intake", "plugin", "console"})
 """Commands that run on and log what they do; the others say on stdout what they found, and log errors only."""
 
 

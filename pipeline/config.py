@@ -172,6 +172,27 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     metrics_port: Port = 9466
 
 
+class Person(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One who may use the console, by a token of his own."""
+
+    name: Name
+    role: Annotated[str, Meta(pattern="^(viewer|responder|admin)$")] = "viewer"
+    token: Secret  # at least 20 characters
+
+
+class Console(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`keywatch console`: people sign in by token, or a proxy that has signed them in says who they are."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8090
+    people: tuple[Person, ...] = ()
+    session_s: Seconds = 43_200.0
+    secure_cookie: bool = False  # set where people reach it by https, as they must beyond loopback
+    proxy_secret: Secret = Secret("")  # the proxy's X-Keywatch-Proxy; "" is no proxy
+    proxy_user_header: str = "X-Forwarded-User"
+    proxy_role_header: str = "X-Forwarded-Role"  # viewer, responder or admin
+
+
 class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Incidents per 100,000 key-days that chance alone may open (design, D3)."""
 
@@ -200,6 +221,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     geo: Geo = Geo()
     respond: Respond = Respond()
     intake: Intake = Intake()
+    console: Console = Console()
     budget: Budget = Budget()
     plugin: Plugin = Plugin()
     detectors: dict[str, dict[str, float | int | bool]] = {}

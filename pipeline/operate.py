@@ -120,7 +120,7 @@ def _wait(client: Client, said: Feedback, seq: int, wait_s: float) -> queries.Ap
 def mute(config: Config, scope: tuple[str, str, str], until: str, reason: str) -> int:
     """Say that incidents of this (key, detector, owner) are not to be told. Raises ConfigError and others."""
     said = mute_of(scope, moments.future(until, "--until", moments.now()), reason)
-    _refuse_too_wide(said)
+    refuse_too_wide(said)
     asyncio.run(say(config, [said]))
     say_line(
         f"muted {scope_words(said)} until {said.until}: in effect within 10 s and with the partition's next events"
@@ -142,7 +142,7 @@ def mute_of(scope: tuple[str, str, str], until: str, reason: str) -> Mute:
     )  # fmt: skip
 
 
-def _refuse_too_wide(said: Mute) -> None:
+def refuse_too_wide(said: Mute) -> None:
     """What may not begin, though it may be lifted. Raises ConfigError."""
     key, detector = said.key_id, said.detector
     if key == "fleet" or key.startswith(("source:", "fleet:")):

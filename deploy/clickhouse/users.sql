@@ -1,5 +1,5 @@
 -- Who may do what. Run by an administrator, with the passwords as parameters:
---   clickhouse-client --param_writer=... --param_reader=... --multiquery < users.sql
+--   clickhouse-client --param_writer=... --param_reader=... --param_console=... --multiquery < users.sql
 -- The worker and responder only add rows (and migrate); people and Grafana only read, within limits.
 CREATE DATABASE IF NOT EXISTS keywatch;
 
@@ -17,6 +17,11 @@ CREATE ROLE IF NOT EXISTS keywatch_read;
 GRANT SELECT ON keywatch.* TO keywatch_read;
 GRANT SELECT ON keywatch_shadow_*.* TO keywatch_read;
 
+-- The console reads, and writes down who read what.
+CREATE ROLE IF NOT EXISTS keywatch_watch;
+GRANT SELECT ON keywatch.* TO keywatch_watch;
+GRANT INSERT ON keywatch.console_log TO keywatch_watch;
+
 -- What stays changeable is what clients set with every query: Grafana's data source the one, `keywatch keys` the other.
 CREATE SETTINGS PROFILE IF NOT EXISTS keywatch_reader
 SETTINGS
@@ -31,6 +36,9 @@ CREATE QUOTA IF NOT EXISTS keywatch_reader KEYED BY user_name FOR INTERVAL 1 hou
 
 CREATE USER IF NOT EXISTS keywatch_writer IDENTIFIED BY {writer:String};
 GRANT keywatch_write TO keywatch_writer;
+
+CREATE USER IF NOT EXISTS keywatch_console IDENTIFIED BY {console:String};
+GRANT keywatch_watch TO keywatch_console;
 
 CREATE USER IF NOT EXISTS keywatch_reader IDENTIFIED BY {reader:String};
 GRANT keywatch_read TO keywatch_reader;

@@ -1,4 +1,4 @@
-"""Keywatch itself in the demo: database, worker and responder as processes of their own, as in production."""
+"""Keywatch itself in the demo: database, worker, responder, console as processes of their own, as in production."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def _printed_url(child: Child) -> str:
 
 
 async def start_keywatch(children: Children, config: Path) -> None:
-    """Start worker and responder; they are not ready yet."""
-    for command in ("worker", "respond"):
+    """Start worker, responder and console; they are not ready yet."""
+    for command in ("worker", "respond", "console"):
         await children.start(command, [sys.executable, "-m", "pipeline.cli", command, "--config", str(config)])
 
 

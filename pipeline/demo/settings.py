@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 import os
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,8 @@ class Places:
     worker_port: int
     responder_port: int
     geo_db: Path
+    console_port: int = 0
+    console_token: str = field(default_factory=lambda: secrets.token_urlsafe(18))
     run: str = ""  # set on a broker of the user's: topics and groups of this run alone
 
     @property
@@ -83,6 +86,14 @@ insert_s = 0.5
 [worker]
 checkpoint_s = 2.0
 metrics_port = {places.worker_port}
+
+[console]
+port = {places.console_port}
+
+[[console.people]]
+name = "you"
+role = "admin"
+token = "{places.console_token}"
 
 [geo]
 country_db = "{places.geo_db}"  # invented networks on documentation addresses

@@ -131,6 +131,7 @@ async def _demo(screen: Screen, children: Children, keep: bool, given: str | Non
         places = settings.Places(
             brokers=given or "", clickhouse_url="", webhook_url="", webhook_secret=settings.new_webhook_secret(),
             worker_port=broker.free_port(), responder_port=broker.free_port(), geo_db=DEMO_DB,
+            console_port=broker.free_port(),
             run=os.urandom(3).hex() if given else "",
         )  # fmt: skip
         run = Run(screen, children, fleet.build(SEED), places)
@@ -143,6 +144,7 @@ async def _demo(screen: Screen, children: Children, keep: bool, given: str | Non
         caller = traffic.Caller(session, url, key_service.issue_all(front.service, [c.key for c in run.clients]))
         await log.catalogue(front.service.keys.values())
         await product.start_keywatch(children, config)
+        run.say(f"Console on http://127.0.0.1:{places.console_port}, token {places.console_token}")
         return await _use(run, log, front, caller, config, keep)
 
 
@@ -276,6 +278,7 @@ async def _stay(run: Run, api_url: str, config: Path) -> None:
     command = Path(sys.executable).with_name("keywatch")
     run.screen.addresses(
         {
+            "console": f"http://127.0.0.1:{places.console_port}, token {places.console_token}",
             "API": api_url,
             "ClickHouse (HTTP)": places.clickhouse_url,
             "Kafka": places.brokers,

@@ -24,8 +24,8 @@ def test_the_ports_are_those_of_the_configuration_with_their_defaults() -> None:
     for section in Config.__struct_fields__:
         part = getattr(Config(), section)
         for name in getattr(part, "__struct_fields__", ()):
-            if name.endswith("_port"):
-                host = name.replace("_port", "_host")
+            if name.endswith("port"):
+                host = name.replace("port", "host")
                 expected.add((section, host, name, getattr(part, host), str(getattr(part, name))))
     assert set(told) == expected
 

@@ -128,7 +128,7 @@ def test_config_show_check_and_schema(tmp_path: Path) -> None:
     ("text", "words"),
     [("[kafka]\nx = 1", "unknown setting kafka.x"), ("[detectors.nothing]\nx = 1", "there is no such detector"),
      ("[detectors.spike]\nnothing = 1", "detectors.spike.nothing: unknown setting"),
-     ("[intake]\nformat = 'nginx'", "intake.format 'nginx' is unknown; known are aws_apigateway")],
+     ("[intake]\nformat = 'squid'", "intake.format 'squid' is unknown; known are apisix")],
 )  # fmt: skip
 def test_config_check_says_what_is_wrong(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "k.toml"

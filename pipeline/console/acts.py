@@ -1,0 +1,66 @@
+"""What people do from the console: the same words, on the same topics, as the commands write.
+
+Each returns one line for the page. Raises ConfigError for what can't be said, Retry and Fatal as its topic does.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.concurrency import run_in_threadpool
+
+from pipeline import moments, operate, queries
+from pipeline.config import Config
+from pipeline.console.answers import Answers
+from pipeline.control_topic import say
+from pipeline.errors import ConfigError
+from pipeline.respond import responder
+from schemas.control import Verdict
+from schemas.incident import KEY_RULES
+
+IN_EFFECT: str = "in effect within 10 s and with the next events of the key's partition"
+
+
+async def judge(answers: Answers, incident_id: str, verdict: str, reason: str, until: str, person: str) -> str:
+    """`expected` or `malicious`, as `keywatch feedback`."""
+    word = _verdict(verdict, until)
+    _need(reason)
+    ends = moments.future(until, "until", moments.now()) if until else ""
+    incident = await run_in_threadpool(answers.ask, queries.find_incident, incident_id)
+    if incident is None:
+        raise ConfigError("there is no such incident")
+    if incident.rule not in KEY_RULES:
+        raise ConfigError(f"{incident.rule} incidents are another topology's: mend the cause, words don't reach it")
+    events = await run_in_threadpool(answers.ask, queries.evidence_events, incident.incident_id)
+    await say(answers.config, [operate.feedback_on(incident, word, reason, person, ends, events)])
+    return f"said: {verdict}; {IN_EFFECT}"
+
+
+async def mute(config: Config, key: str, until: str, reason: str, person: str) -> str:
+    """Incidents of this key are not told until then, as `keywatch mute KEY`."""
+    _need(reason)
+    if not until:
+        raise ConfigError("say until when: 12h, 7d or a time")
+    said = operate.mute_of((key, "", ""), moments.future(until, "until", moments.now()), reason)
+    operate.refuse_too_wide(said)
+    await say(config, [msgspec.structs.replace(said, owner_of_mute=person)])
+    return f"muted until {said.until}; {IN_EFFECT}"
+
+
+async def switch(config: Config, stop: bool, reason: str, person: str) -> str:
+    """The kill switch on the topic, as `keywatch respond stop` and `go`."""
+    _need(reason)
+    await responder.switch(config, stop=stop, by=person, reason=reason)
+    return "all automatic acts are stopped" if stop else "automatic acts go on, as the policy says"
+
+
+def _verdict(verdict: str, until: str) -> Verdict:
+    if verdict == "malicious" and not until:
+        return "malicious"
+    if verdict == "expected":
+        return "expected"
+    raise ConfigError("a verdict is expected (perhaps with an end) or malicious (without)")
+
+
+def _need(reason: str) -> None:
+    if not reason.strip():
+        raise ConfigError("say why: the next one on call will ask")

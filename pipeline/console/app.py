@@ -1,0 +1,251 @@
+"""`keywatch console`: the night shift's web page. Server-rendered; it reads without JavaScript.
+
+GET pages need a sign-in, POSTs a role and the form's token. Everything that is shown is escaped, nothing is loaded from
+anywhere else, and each request is in `console_log`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import jinja2
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pipeline.config import Config
+from pipeline.console import acts, pages
+from pipeline.console.answers import Answers
+from pipeline.console.people import COOKIE, Door, Role, Visitor
+from pipeline.errors import ConfigError, Fatal, Retry
+from pipeline.intake_http import is_loopback
+
+log = logging.getLogger(__name__)
+
+HERE: Final = Path(__file__).parent
+MAX_FORM_BYTES: Final = 16_384
+OTHER_SESSION: Final = "this form is of another session: load the page again"
+HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+Page = Callable[[Answers, Request], tuple[str, dict[str, Any]] | None]
+"""The template's name and what it shows; None where what was asked for is not there."""
+Act = Callable[[FormData, Visitor], Awaitable[str]]
+
+
+class Console:
+    """The application's handlers."""
+
+    def __init__(self, config: Config, answers: Answers, door: Door) -> None:
+        self.config, self.answers, self.door = config, answers, door
+        self._templates = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
+            trim_blocks=True, lstrip_blocks=True,
+        )  # fmt: skip
+        self._templates.filters.update(when=pages.when, ago=pages.ago, number=pages.number, span=pages.span)
+
+    def app(self) -> Starlette:
+        """With all routes."""
+        get, post = partial(Route, methods=["GET"]), partial(Route, methods=["POST"])
+        routes: list[Any] = [
+            get("/", self._page(pages.incidents)),
+            get("/incidents/{incident}", self._page(pages.incident)),
+            get("/keys", self._page(pages.keys)),
+            get("/keys/{key:path}", self._page(pages.key)),
+            get("/policy", self._page(pages.policy)),
+            get("/sign-in", self._sign_in_page),
+            post("/sign-in", self._sign_in),
+            post("/sign-out", self._sign_out),
+            post("/incidents/{incident}/judge", self._act("responder", self._judge)),
+            post("/mute", self._act("responder", self._mute)),
+            post("/switch", self._act("admin", self._switch)),
+            get("/livez", lambda _: PlainTextResponse("ok")),
+            Mount("/static", StaticFiles(directory=HERE / "static")),
+        ]
+        app = Starlette(routes=routes)
+        app.add_middleware(_Headers)
+        return app
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def _page(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            visitor = self._visitor(request)
+            if visitor is None:
+                return RedirectResponse("/sign-in", 303)
+            response = await run_in_threadpool(self._rendered, page, request, visitor)
+            response.background = self._noting(request, visitor, response.status_code)
+            return response
+
+        return answer
+
+    def _rendered(self, page: Page, request: Request, visitor: Visitor) -> Response:
+        try:
+            found = page(self.answers, request)
+        except (Retry, Fatal) as error:
+            log.warning("no answer for %s: %s", request.url.path, error)
+            return self._html("missing.html", visitor, 503, words="ClickHouse gives no answer: try again soon")
+        if found is None:
+            return self._html("missing.html", visitor, 404, words="There is nothing of this name")
+        name, shown = found
+        return self._html(name, visitor, said=request.query_params.get("said", "")[:300], **shown)
+
+    def _html(self, name: str, visitor: Visitor | None, status: int = 200, **shown: Any) -> Response:
+        token = self.door.form_token(visitor) if visitor else ""
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        text = self._templates.get_template(name).render(visitor=visitor, form_token=token, now=now, **shown)
+        return HTMLResponse(text, status)
+
+    # -- signing in --------------------------------------------------------------------------------------------------
+
+    def _visitor(self, request: Request) -> Visitor | None:
+        return self.door.recognise(request.cookies.get(COOKIE, ""), request.headers)
+
+    async def _sign_in_page(self, request: Request) -> Response:
+        return self._html("sign_in.html", None, wrong=False)
+
+    async def _sign_in(self, request: Request) -> Response:
+        form = await _form(request)
+        visitor = self.door.sign_in(str(form.get("token", "")).strip())
+        if visitor is None:
+            response = self._html("sign_in.html", None, 403, wrong=True)
+        else:
+            response = RedirectResponse("/", 303)
+            response.set_cookie(
+                COOKIE, self.door.cookie(visitor), max_age=int(self.config.console.session_s), httponly=True,
+                samesite="strict", secure=self.config.console.secure_cookie, path="/",
+            )  # fmt: skip
+        response.background = self._noting(request, visitor, response.status_code, "sign-in")
+        return response
+
+    async def _sign_out(self, request: Request) -> Response:
+        visitor = self._visitor(request)
+        if visitor is not None and not self.door.is_own_form(visitor, _text(await _form(request), "form_token")):
+            return self._refused(request, visitor, OTHER_SESSION)
+        response = RedirectResponse("/sign-in", 303)
+        response.delete_cookie(COOKIE, path="/")
+        return response
+
+    # -- acting ------------------------------------------------------------------------------------------------------
+
+    def _act(self, role: Role, act: Callable[[Request, FormData, Visitor], Awaitable[str]]) -> Any:
+        async def answer(request: Request) -> Response:
+            visitor = self._visitor(request)
+            if visitor is None:
+                return RedirectResponse("/sign-in", 303)
+            form = await _form(request)
+            if not self.door.is_own_form(visitor, str(form.get("form_token", ""))):
+                return self._refused(request, visitor, OTHER_SESSION)
+            if not visitor.may(role):
+                return self._refused(request, visitor, f"this needs the role {role}, yours is {visitor.role}")
+            try:
+                said = await act(request, form, visitor)
+            except ConfigError as error:
+                return self._refused(request, visitor, str(error), 400)
+            except (Retry, Fatal) as error:
+                return self._refused(request, visitor, f"not done: {error}", 503)
+            response = RedirectResponse(_back(_text(form, "back"), said), 303)
+            response.background = self._noting(request, visitor, 303, said)
+            return response
+
+        return answer
+
+    def _refused(self, request: Request, visitor: Visitor, words: str, status: int = 403) -> Response:
+        response = self._html("missing.html", visitor, status, words=words)
+        response.background = self._noting(request, visitor, status, words)
+        return response
+
+    async def _judge(self, request: Request, form: FormData, visitor: Visitor) -> str:
+        incident = request.path_params["incident"]
+        words = [_text(form, name) for name in ("verdict", "reason", "until")]
+        return await acts.judge(self.answers, incident, words[0], words[1], words[2], visitor.name)
+
+    async def _mute(self, request: Request, form: FormData, visitor: Visitor) -> str:
+        key, until, reason = (_text(form, name) for name in ("key", "until", "reason"))
+        return await acts.mute(self.config, key, until, reason, visitor.name)
+
+    async def _switch(self, request: Request, form: FormData, visitor: Visitor) -> str:
+        return await acts.switch(self.config, _text(form, "stop") == "yes", _text(form, "reason"), visitor.name)
+
+    def _noting(self, request: Request, visitor: Visitor | None, status: int, detail: str = "") -> BackgroundTask:
+        address = request.client.host if request.client else ""
+        return BackgroundTask(self.answers.note, visitor, request.method, request.url.path, status, address, detail)
+
+
+async def _form(request: Request) -> FormData:
+    if int(request.headers.get("content-length") or MAX_FORM_BYTES + 1) > MAX_FORM_BYTES:
+        return FormData()
+    return await request.form(max_files=0, max_fields=20, max_part_size=MAX_FORM_BYTES)
+
+
+def _text(form: FormData, name: str) -> str:
+    value = form.get(name, "")
+    return value.strip()[:1000] if isinstance(value, str) else ""
+
+
+def _back(path: str, said: str) -> str:
+    """The page of this console that the form was on, with what came of it; never another site's."""
+    local = path if path.startswith("/") and not path.startswith(("//", "/\\")) else "/"
+    return f"{local}?{urlencode({'said': said})}"
+
+
+class _Headers:
+    """The security headers on every response."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+
+def make_app(config: Config, now_s: Callable[[], float] = time.time) -> Starlette:
+    """The console. Raises ConfigError for people that are none."""
+    return Console(config, Answers(config), Door(config.console, now_s)).app()
+
+
+def main(config: Config) -> int:
+    """Serve until SIGTERM or SIGINT. Raises ConfigError where others could reach it by plain http."""
+    import uvicorn
+
+    settings = config.console
+    if not is_loopback(settings.host) and not settings.secure_cookie:
+        raise ConfigError(
+            f"console.host {settings.host} is reached by others: put TLS before it and set console.secure_cookie"
+        )
+    app = make_app(config)
+    log.info("console on http://%s:%d", settings.host, settings.port)
+    uvicorn.run(
+        app, host=settings.host, port=settings.port, log_config=None, access_log=False, server_header=False,
+        proxy_headers=False, timeout_graceful_shutdown=5, limit_concurrency=200,
+    )  # fmt: skip
+    return 0

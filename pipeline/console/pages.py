@@ -1,0 +1,144 @@
+"""What each page shows: from the request's address to the template and its values."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from starlette.requests import Request
+
+from pipeline import queries
+from pipeline.console import charts, questions
+from pipeline.console.answers import Answers
+from pipeline.console.charts import Band
+from pipeline.console.questions import Filter
+from pipeline.respond import guard
+from pipeline.times import micros
+from schemas.incident import KEY_RULES, SEVERITIES, Finding
+
+Shown = tuple[str, dict[str, Any]]
+CHART_DAYS: Final = 7
+KEY_DAYS: Final = 30
+LATE_S: Final = 900.0
+"""The newest use is older than that: what is shown may not be now. A small API may truly be idle."""
+
+
+def incidents(answers: Answers, request: Request) -> Shown:
+    """The list, newest first."""
+    said = request.query_params
+    wanted = Filter(
+        state=said.get("state", "open") if said.get("state", "open") in ("open", "closed") else "",
+        severity=said.get("severity", "") if said.get("severity", "") in SEVERITIES else "",
+        about=said.get("about", "")[:128], before_us=_whole(said.get("before", "")),
+    )  # fmt: skip
+    lines = answers.ask(questions.incidents, wanted)
+    counts = answers.ask(questions.counts)
+    older = lines[-1].opened_us if len(lines) == questions.PAGE else 0
+    late = bool(counts.newest_use_us) and time.time() - counts.newest_use_us / 1e6 > LATE_S
+    name = "_incident_rows.html" if request.headers.get("x-fragment") else "incidents.html"
+    return name, {"lines": lines, "wanted": wanted, "counts": counts, "older": older, "late": late}
+
+
+def incident(answers: Answers, request: Request) -> Shown | None:
+    """One incident that explains itself."""
+    found = answers.ask(queries.explain_incident, request.path_params["incident"])
+    if found is None:
+        return None
+    told, normal = found.incident, found.normal
+    opened_us, last_us = micros(told.opened_at), micros(told.last_at)
+    opened = datetime.fromtimestamp(opened_us / 1e6, UTC)
+    bars = answers.ask(questions.hours, told.key_id, CHART_DAYS, last_us)
+    places = answers.ask(queries.places, [told.key_id], KEY_DAYS, 12)
+    return "incident.html", {
+        "found": found, "incident": told, "normal": normal, "places": places,
+        "chart": charts.hours(bars, Band(normal.low, normal.median, normal.high), [opened_us]),
+        "week": charts.week(answers.ask(questions.week, told.key_id), (opened.weekday(), opened.hour)),
+        "findings": [(each, _against(each)) for each in told.findings],
+        "usual": _by_dimension(normal), "ours": told.rule in KEY_RULES,
+        "applied": answers.ask(questions.applied_to, told.incident_id),
+    }  # fmt: skip
+
+
+def _against(finding: Finding) -> Any:
+    band = finding.expected
+    if finding.family in ("time", "network") or band.high <= 0:
+        return ""
+    return charts.against(finding.observed, Band(band.low, band.median, band.high))
+
+
+def _by_dimension(normal: queries.Normal) -> dict[str, list[queries.Usual]]:
+    names = ("country", "network", "client", "route")
+    return {name: [each for each in normal.usual if each.dimension == name] for name in names}
+
+
+def keys(answers: Answers, request: Request) -> Shown:
+    """Keys by the beginning of their id."""
+    beginning, after = (request.query_params.get(name, "")[:128] for name in ("q", "after"))
+    lines = answers.ask(questions.keys, beginning, after)
+    more = lines[-1].key_id if len(lines) == questions.PAGE else ""
+    return "keys.html", {"lines": lines, "beginning": beginning, "more": more}
+
+
+def key(answers: Answers, request: Request) -> Shown | None:
+    """One key: what it does, when, from where, and what happened to it."""
+    name = request.path_params["key"]
+    last = answers.ask(queries.last_used, [name])
+    if not last:
+        return None
+    normal = answers.ask(queries.normal, name, _after(last[0].last_used_us))
+    found = answers.ask(questions.incidents, Filter(about=name))
+    theirs = [each for each in found if each.key_id == name]
+    bars = answers.ask(questions.hours, name, KEY_DAYS)
+    band = Band(normal.low, normal.median, normal.high)
+    return "key.html", {
+        "key_id": name, "last": last[0], "normal": normal, "usual": _by_dimension(normal),
+        "requests": next(iter(answers.ask(queries.requests_per_key, [name], KEY_DAYS)), None),
+        "errors": next(iter(answers.ask(queries.error_rates, [name], KEY_DAYS)), None),
+        "places": answers.ask(queries.places, [name], KEY_DAYS, 20), "incidents": theirs,
+        "chart": charts.hours(bars, band, [each.opened_us for each in theirs]),
+        "week": charts.week(answers.ask(questions.week, name)), "days": KEY_DAYS,
+    }  # fmt: skip
+
+
+def _after(at_us: int) -> str:
+    return (datetime.fromtimestamp(at_us / 1e6, UTC) + timedelta(hours=1)).isoformat()
+
+
+def policy(answers: Answers, request: Request) -> Shown:
+    """What may be done automatically, and what was decided of late."""
+    respond = answers.config.respond
+    return "policy.html", {
+        "policy": respond.revocation, "version": guard.policy_version(respond.revocation),
+        "decisions": answers.ask(questions.decisions),
+    }  # fmt: skip
+
+
+# -- filters of the templates ----------------------------------------------------------------------------------------
+
+
+def when(at_us: int) -> str:
+    """`2026-11-26 05:33:28`, UTC."""
+    return datetime.fromtimestamp(at_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S") if at_us else "never"
+
+
+def ago(at_us: int) -> str:
+    """`3 min ago`."""
+    return f"{span(max(0.0, time.time() - at_us / 1e6))} ago" if at_us else "never"
+
+
+def span(seconds: float) -> str:
+    """The largest whole unit: `3 min`."""
+    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size or (unit == "min" and seconds >= size):
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def number(value: float) -> str:
+    """With thousands apart, without a fraction where it is large."""
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:,.3g}"
+
+
+def _whole(text: str) -> int:
+    return int(text) if text.isdecimal() and len(text) < 19 else 0

@@ -1,0 +1,122 @@
+"""Who may come in, as whom: tokens, sessions, roles, the forms' own tokens, and what a proxy in front says.
+
+A session is a signed cookie and nothing on our side; its key lives as long as the process, so a restart signs everybody
+out. Every form carries a token made of the cookie: another site can make a browser send the one, never the other.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import msgspec
+
+from pipeline.config import Console
+from pipeline.errors import ConfigError
+
+Role = Literal["viewer", "responder", "admin"]
+ROLES: Final[tuple[Role, ...]] = ("viewer", "responder", "admin")
+COOKIE: Final = "keywatch"
+PROXY_HEADER: Final = "x-keywatch-proxy"
+LEAST_TOKEN: Final = 20
+MOST_FAILURES: Final = 10
+"""Wrong tokens within a minute, of all callers together; a guesser of 20 random characters needs more."""
+MINUTE_S: Final = 60.0
+
+
+class Visitor(msgspec.Struct, frozen=True):
+    """One who has signed in; `until_s` is Unix time."""
+
+    name: str
+    role: Role
+    until_s: float = 0.0
+    nonce: str = ""
+
+    def may(self, role: Role) -> bool:
+        """Whether this role's acts are open to it."""
+        return ROLES.index(self.role) >= ROLES.index(role)
+
+
+@dataclass
+class Door:
+    """Signs in and recognises. `now_s`: Unix time."""
+
+    settings: Console
+    now_s: Callable[[], float]
+    _key: bytes = field(default_factory=lambda: os.urandom(32))
+    _failed_at_s: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError where nobody could come in, or anybody."""
+        people = self.settings.people
+        if not people and not self.settings.proxy_secret:
+            raise ConfigError(
+                "nobody may use the console: set [[console.people]] (name, role, token), or a proxy_secret"
+            )
+        if len({person.name for person in people}) != len(people):
+            raise ConfigError("console.people: every person needs a name of its own")
+        for person in people:
+            if len(person.token.reveal()) < LEAST_TOKEN:
+                raise ConfigError(f"console.people: the token of {person.name} has fewer than {LEAST_TOKEN} characters")
+
+    def sign_in(self, token: str) -> Visitor | None:
+        """The person of this token. None for a wrong one, and for any after too many wrong ones."""
+        now_s = self.now_s()
+        self._failed_at_s = [at for at in self._failed_at_s if at > now_s - MINUTE_S]
+        found = [
+            person
+            for person in self.settings.people
+            if hmac.compare_digest(person.token.reveal().encode(), token.encode("utf-8", "replace"))
+        ]
+        if not found or len(self._failed_at_s) >= MOST_FAILURES:
+            self._failed_at_s.append(now_s)
+            return None
+        role: Role = next(role for role in ROLES if role == found[0].role)
+        return Visitor(found[0].name, role, now_s + self.settings.session_s, os.urandom(12).hex())
+
+    def cookie(self, visitor: Visitor) -> str:
+        """The session."""
+        body = base64.urlsafe_b64encode(msgspec.json.encode(visitor)).decode()
+        return f"{body}.{self._sign('session', body)}"
+
+    def recognise(self, cookie: str, headers: Mapping[str, str]) -> Visitor | None:
+        """Who this is, by the proxy's word or by the session; None is nobody."""
+        return self._by_proxy(headers) or self._by_cookie(cookie)
+
+    def form_token(self, visitor: Visitor) -> str:
+        """What the forms of this session carry."""
+        return self._sign("form", f"{visitor.name}.{visitor.nonce}")
+
+    def is_own_form(self, visitor: Visitor, token: str) -> bool:
+        """Whether a form came from a page of this session."""
+        return hmac.compare_digest(self.form_token(visitor).encode(), token.encode("utf-8", "replace"))
+
+    def _by_proxy(self, headers: Mapping[str, str]) -> Visitor | None:
+        secret, said = self.settings.proxy_secret.reveal(), headers.get(PROXY_HEADER, "")
+        if not secret or not hmac.compare_digest(secret.encode(), said.encode("utf-8", "replace")):
+            return None
+        name, word = (
+            headers.get(each.lower(), "").strip()
+            for each in (self.settings.proxy_user_header, self.settings.proxy_role_header)
+        )
+        role: Role = next((role for role in ROLES if role == word), "viewer")
+        return Visitor(name[:128], role, nonce=hashlib.sha256(secret.encode()).hexdigest()[:24]) if name else None
+
+    def _by_cookie(self, cookie: str) -> Visitor | None:
+        body, _, signature = cookie.rpartition(".")
+        if not hmac.compare_digest(self._sign("session", body).encode(), signature.encode("utf-8", "replace")):
+            return None
+        try:
+            visitor = msgspec.json.decode(base64.urlsafe_b64decode(body), type=Visitor)
+        except (msgspec.MsgspecError, binascii.Error, ValueError):
+            return None
+        return visitor if visitor.until_s > self.now_s() else None
+
+    def _sign(self, use: str, text: str) -> str:
+        return hmac.new(self._key, f"{use}\x00{text}".encode(), hashlib.sha256).hexdigest()

@@ -1,0 +1,122 @@
+"""A real Chromium, headless, told what to do over its own protocol: no driver, no library of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+WAIT_S = 30.0
+
+
+def chromium() -> str | None:
+    """The program, where Debian's package is installed."""
+    return shutil.which("chromium")
+
+
+@dataclass
+class Page:
+    """One tab. `troubles`: exceptions and violations of the content security policy, as the browser told them."""
+
+    socket: aiohttp.ClientWebSocketResponse
+    troubles: list[str] = field(default_factory=list)
+    loaded: int = 0
+    _number: int = 0
+
+    async def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """One command of the protocol, and its result."""
+        self._number += 1
+        await self.socket.send_json({"id": self._number, "method": method, "params": params})
+        while (said := await self._hear()).get("id") != self._number:
+            pass
+        assert "error" not in said, said
+        return dict(said["result"])
+
+    async def _hear(self) -> dict[str, Any]:
+        said: dict[str, Any] = await asyncio.wait_for(self.socket.receive_json(), WAIT_S)
+        match said.get("method"):
+            case "Page.loadEventFired":
+                self.loaded += 1
+            case "Runtime.exceptionThrown":
+                self.troubles.append(str(said["params"]["exceptionDetails"]))
+            case "Log.entryAdded" if said["params"]["entry"]["level"] == "error":
+                self.troubles.append(said["params"]["entry"]["text"])
+        return said
+
+    async def go(self, url: str) -> None:
+        """Open it, until it is loaded."""
+        before = self.loaded
+        await self.call("Page.navigate", url=url)
+        await self._until_loaded(before)
+
+    async def do(self, script: str) -> Any:
+        """The value of an expression."""
+        found = await self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    async def press(self, selector: str) -> None:
+        """Focus it and press Enter, as somebody without a mouse does; the page that follows is loaded then."""
+        before = self.loaded
+        await self.do(f"document.querySelector({selector!r}).focus()")
+        for kind in ("keyDown", "keyUp"):
+            await self.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", text="\r",
+                            windowsVirtualKeyCode=13)  # fmt: skip
+        await self._until_loaded(before)
+
+    async def write(self, selector: str, text: str) -> None:
+        """Type into a field."""
+        await self.do(f"document.querySelector({selector!r}).focus()")
+        await self.call("Input.insertText", text=text)
+
+    async def look(self, width: int, scheme: str, path: Path) -> None:
+        """As wide as this, light or dark; the picture goes to `path`."""
+        await self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1,
+                        mobile=width < 500)  # fmt: skip
+        await self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        shot = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        await asyncio.to_thread(path.write_bytes, base64.b64decode(shot["data"]))
+
+    async def _until_loaded(self, before: int) -> None:
+        while self.loaded == before:
+            await self._hear()
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[Page]:
+    """A browser with a profile of its own, ended at the end."""
+    program = chromium()
+    assert program is not None
+    process = await asyncio.create_subprocess_exec(
+        program, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--no-first-run",
+        f"--user-data-dir={folder}", "about:blank", stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        place = await asyncio.wait_for(_place(process), WAIT_S)
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"http://{place}/json") as answer:
+                [tab] = [each for each in await answer.json() if each["type"] == "page"]
+            async with session.ws_connect(tab["webSocketDebuggerUrl"], max_msg_size=0) as socket:
+                page = Page(socket)
+                for domain in ("Page", "Runtime", "Log"):
+                    await page.call(f"{domain}.enable")
+                yield page
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def _place(process: asyncio.subprocess.Process) -> str:
+    assert process.stderr is not None
+    while line := await process.stderr.readline():
+        if found := re.search(rb"ws://(127\.0\.0\.1:\d+)/", line):
+            return found.group(1).decode()
+    raise AssertionError("Chromium has ended")

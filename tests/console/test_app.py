@@ -1,0 +1,226 @@
+"""The console over HTTP on a real database: what each role sees and may do, and that nothing gets out as markup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+import pytest
+from starlette.testclient import TestClient
+
+from pipeline.config import Config, Console
+from pipeline.console import acts, app
+from pipeline.errors import ConfigError
+from pipeline.sinks.connect import connect
+from schemas.control import Control, Feedback, Mute
+from tests.clickhouse_front import front  # noqa: F401
+from tests.console.filled import EVIL, FLEET, INCIDENT, KEY, TOKENS, config, fill
+
+PAGES = ["/", "/?state=all&severity=critical&about=key_", f"/incidents/{INCIDENT.incident_id}",
+         f"/incidents/{FLEET.incident_id}", "/keys", "/keys?q=key_0", f"/keys/{KEY}", "/policy"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def settings(front: str) -> Iterator[Config]:  # noqa: F811
+    made = config(front)
+    fill(made.clickhouse)
+    yield made
+    client = connect(made.clickhouse, None)
+    client.command(f"DROP DATABASE {made.clickhouse.database}")
+    client.close()
+
+
+def visitor(settings: Config, name: str) -> TestClient:
+    client = TestClient(app.make_app(settings), base_url="http://127.0.0.1")
+    assert client.post("/sign-in", data={"token": TOKENS[name]}, follow_redirects=False).status_code == 303
+    return client
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[Control]:
+    """What would have gone to the control topic."""
+    heard: list[Control] = []
+
+    async def say(_: Config, controls: list[Control]) -> list[int]:
+        heard.extend(controls)
+        return list(range(len(controls)))
+
+    monkeypatch.setattr(acts, "say", say)
+    return heard
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_is_shown_to_a_viewer_without_markup_of_others_and_without_inline_code(
+    settings: Config, page: str
+) -> None:
+    answer = visitor(settings, "viewer").get(page)
+    assert answer.status_code == 200
+    assert "<script>alert" not in answer.text
+    assert " style=" not in answer.text
+    assert " onclick=" not in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nobody_sees_anything_without_signing_in(settings: Config, page: str) -> None:
+    answer = TestClient(app.make_app(settings)).get(page, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
+
+
+def test_an_incident_explains_itself(settings: Config) -> None:
+    text = visitor(settings, "viewer").get(f"/incidents/{INCIDENT.incident_id}").text
+    told = ("412 requests in 60 s", "revoke allowed", "all guards passed", "AS64500", "observed 412, usual 3 to 21")
+    for words in (*told, "Requests an hour from", "Hours of the week in UTC", "r-1"):
+        assert words in text, words
+    assert "Say what it is" not in text, "a viewer judges nothing"
+
+
+def test_a_key_shows_its_use_and_its_incidents(settings: Config) -> None:
+    text = visitor(settings, "viewer").get(f"/keys/{KEY}").text
+    for words in ("Last used", "in 30 days", "AS3320", "critical", 'class="mark"'):
+        assert words in text, words
+    assert visitor(settings, "viewer").get(f"/keys/{quote(EVIL, safe='')}").status_code == 200
+
+
+def test_keys_come_page_by_page_and_by_their_beginning(settings: Config) -> None:
+    client = visitor(settings, "viewer")
+    first = client.get("/keys").text
+    assert "key_047" in first
+    assert "key_055" not in first
+    assert "key_055" in client.get("/keys?after=key_047").text
+    assert "key_055" in client.get("/keys?q=key_05").text
+    assert "key_011" not in client.get("/keys?q=key_05").text
+
+
+def test_the_live_part_alone_is_a_fragment(settings: Config) -> None:
+    text = visitor(settings, "viewer").get("/", headers={"x-fragment": "1"}).text
+    assert "<html" not in text
+    assert KEY in text
+
+
+@pytest.mark.parametrize("path", ["/incidents/none", "/incidents/'", "/keys/none", "/incidents/%00"])
+def test_what_is_not_there_is_told(settings: Config, path: str) -> None:
+    answer = visitor(settings, "viewer").get(path)
+    assert answer.status_code == 404
+    assert "There is nothing of this name" in answer.text
+
+
+def form_token(client: TestClient) -> str:
+    text = client.get(f"/incidents/{INCIDENT.incident_id}").text
+    return text.split('name="form_token" value="')[1].split('"')[0]
+
+
+def test_a_responder_judges_and_the_word_carries_his_name_and_the_evidence(
+    settings: Config, said: list[Control]
+) -> None:
+    client = visitor(settings, "responder")
+    body = {"form_token": form_token(client), "verdict": "expected", "reason": "our new region", "until": "14d",
+            "back": f"/incidents/{INCIDENT.incident_id}"}  # fmt: skip
+    answer = client.post(f"/incidents/{INCIDENT.incident_id}/judge", data=body)
+    assert "said: expected" in answer.text
+    [word] = said
+    assert isinstance(word, Feedback)
+    assert (word.verdict, word.owner, word.reason, word.key_id) == ("expected", "responder", "our new region", KEY)
+    assert word.until
+    assert len(word.events) == 1
+
+
+def test_a_responder_mutes_a_key(settings: Config, said: list[Control]) -> None:
+    client = visitor(settings, "responder")
+    body = {"form_token": form_token(client), "key": KEY, "until": "12h", "reason": "load test", "back": "/"}
+    assert client.post("/mute", data=body).status_code == 200
+    [word] = said
+    assert isinstance(word, Mute)
+    assert (word.key_id, word.owner_of_mute, word.reason) == (KEY, "responder", "load test")
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "change", "status", "words"),
+    [
+        ("viewer", f"/incidents/{INCIDENT.incident_id}/judge", {}, 403, "needs the role responder"),
+        ("responder", "/switch", {"stop": "yes"}, 403, "needs the role admin"),
+        ("responder", f"/incidents/{INCIDENT.incident_id}/judge", {"form_token": "x"}, 403, "another session"),
+        ("responder", f"/incidents/{INCIDENT.incident_id}/judge", {"reason": " "}, 400, "say why"),
+        ("responder", f"/incidents/{INCIDENT.incident_id}/judge", {"verdict": "maybe"}, 400, "a verdict is"),
+        ("responder", f"/incidents/{INCIDENT.incident_id}/judge", {"until": "soon"}, 400, "until"),
+        ("responder", f"/incidents/{FLEET.incident_id}/judge", {}, 400, "another topology"),
+        ("responder", "/incidents/none/judge", {}, 400, "no such incident"),
+        ("responder", "/mute", {"key": "", "until": "12h"}, 400, "everything at once"),
+        ("responder", "/mute", {"key": KEY, "until": ""}, 400, "until when"),
+    ],
+)  # fmt: skip
+def test_what_may_not_be_is_refused_in_words_and_nothing_is_said(
+    settings: Config, said: list[Control], name: str, path: str, change: dict[str, str], status: int, words: str
+) -> None:
+    client = visitor(settings, name)
+    body = {"form_token": form_token(client), "verdict": "expected", "reason": "r", "until": "", "back": "/"} | change
+    answer = client.post(path, data=body)
+    assert (answer.status_code, said) == (status, [])
+    assert words in answer.text
+
+
+def test_who_signs_out_is_out_and_another_site_can_not_do_it(settings: Config) -> None:
+    client = visitor(settings, "viewer")
+    assert client.post("/sign-out", data={"form_token": "guess"}).status_code == 403
+    assert client.get("/", follow_redirects=False).status_code == 200
+    client.post("/sign-out", data={"form_token": form_token(client)})
+    assert client.get("/", follow_redirects=False).status_code == 303
+
+
+def test_an_admin_stops_all_acts(settings: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[dict[str, Any]] = []
+
+    async def switch(_: Config, **words: Any) -> None:
+        heard.append(words)
+
+    monkeypatch.setattr("pipeline.respond.responder.switch", switch)
+    client = visitor(settings, "admin")
+    body = {"form_token": form_token(client), "stop": "yes", "reason": "wrong keys", "back": "/policy"}
+    assert "all automatic acts are stopped" in client.post("/switch", data=body).text
+    assert heard == [{"stop": True, "by": "admin", "reason": "wrong keys"}]
+
+
+@pytest.mark.parametrize("back", ["https://evil.example/", "//evil.example/", "/\\evil.example", "javascript:1"])
+def test_a_form_leads_back_to_this_console_only(settings: Config, said: list[Control], back: str) -> None:
+    client = visitor(settings, "responder")
+    body = {"form_token": form_token(client), "key": KEY, "until": "1h", "reason": "r", "back": back}
+    answer = client.post("/mute", data=body, follow_redirects=False)
+    assert answer.headers["location"].startswith("/?said=")
+    assert said
+
+
+def test_every_request_is_in_the_log_of_the_console(settings: Config) -> None:
+    client = visitor(settings, "viewer")
+    client.get(f"/keys/{KEY}?unique=1")
+    client.get("/incidents/none")
+    asking = connect(settings.clickhouse, settings.clickhouse.database)
+    rows = asking.query("SELECT person, role, path, status FROM console_log").result_rows
+    asking.close()
+    assert ("viewer", "viewer", f"/keys/{KEY}", 200) in rows
+    assert ("viewer", "viewer", "/incidents/none", 404) in rows
+    assert ("viewer", "viewer", "/sign-in", 303) in rows
+
+
+def test_a_wrong_token_is_told_and_noted(settings: Config) -> None:
+    client = TestClient(app.make_app(settings))
+    answer = client.post("/sign-in", data={"token": "wrong"})
+    assert answer.status_code == 403
+    assert "nobody&#39;s token" in answer.text or "nobody's token" in answer.text
+
+
+def test_a_page_without_clickhouse_says_so_and_asks_again_later(settings: Config) -> None:
+    away = msgspec.structs.replace(
+        settings, clickhouse=msgspec.structs.replace(settings.clickhouse, url="http://127.0.0.1:1")
+    )
+    answer = visitor(away, "viewer").get("/")
+    assert answer.status_code == 503
+    assert "try again soon" in answer.text
+
+
+def test_it_does_not_start_for_others_by_plain_http(settings: Config) -> None:
+    open_ = msgspec.structs.replace(settings, console=Console(host="0.0.0.0", people=settings.console.people))
+    with pytest.raises(ConfigError, match="TLS"):
+        app.main(open_)
