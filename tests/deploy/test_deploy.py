@@ -74,7 +74,7 @@ def test_our_containers_run_commands_that_exist_without_rights() -> None:
 
     commands = set(typer.main.get_command(app).list_commands(None))  # type: ignore[attr-defined]
     ours = {name: service for name, service in COMPOSE["services"].items() if service.get("image") == "keywatch:local"}
-    assert set(ours) == {"migrate", "worker", "sources", "lifecycle", "responder", "intake"}
+    assert set(ours) == {"migrate", "worker", "sources", "lifecycle", "responder", "intake", "console"}
     for service in ours.values():
         assert service["command"][0] in commands
         assert service["read_only"] is True
