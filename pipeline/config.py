@@ -10,6 +10,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from pipeline.respond.policy import Approver, Policy, Rule
+
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]  # 0: any free one
@@ -130,7 +132,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Revocation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The policy of the one automatic act of today. Off by default: `simulate` records what would be done."""
+    """The policy of one automatic act, revoke: short for a policy with one rule (`pipeline/respond/ladder.py`)."""
 
     mode: Annotated[str, Meta(pattern="^(off|simulate|enforce)$")] = "simulate"  # off | simulate | enforce
     endpoint: str = ""  # name of the webhook endpoint that obeys `key.revoke`
@@ -149,7 +151,10 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Respond(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     group: Name = "keywatch-respond"
     endpoints: tuple[Endpoint, ...] = ()
-    revocation: Revocation = Revocation()
+    revocation: Revocation = Revocation()  # the old form: one rule alone; not beside policy and rules
+    policy: Policy = Policy()
+    rules: tuple[Rule, ...] = ()
+    approvers: tuple[Approver, ...] = ()
     kill_switch_file: str = ""  # while this file exists nothing acts
     connect_timeout_s: Seconds = 3.0
     total_timeout_s: Seconds = 15.0
