@@ -131,6 +131,11 @@ class Metrics:
     acts: Counter = _counter(
         "acts_total", "Acts on keys; outcome: done, scheduled, refused, failed, expired.", "rung", "outcome"
     )
+    undos: Counter = _counter("undos_total", "Acts taken back; outcomes as of acts.", "rung", "outcome")
+    in_force: Gauge = _gauge("acts_in_force", "Acts that stand and can be undone.", "rung")
+    waiting: Gauge = _gauge("acts_waiting", "Acts that wait for people's approval.")
+    queued: Gauge = _gauge("acts_queued", "Keys that caps or the breaker held back within the day.")
+    breaker_open: Gauge = _gauge("breaker_open", "1 while automatic acts are stopped since many owners' keys tripped.")
     act_seconds: Histogram = _histogram("act_seconds", "From the decision to the target's answer.", LATENCY_BUCKETS_S)
     cap_used_ratio: Gauge = _gauge("cap_used_ratio", "Acts within the window over the cap.", "window")
     webhook_deliveries: Counter = _counter(
@@ -162,10 +167,13 @@ ACT_OUTCOMES: Final = ("done", "scheduled", "refused", "failed", "expired")
 DELIVERY_OUTCOMES: Final = ("ok", "failed", "redirected", "slowed", "gone", "refused_address", "given_up")
 
 
-def responder_started(rung: str, endpoints: Iterable[str]) -> None:
+def responder_started(rungs: Iterable[str], endpoints: Iterable[str]) -> None:
     """Begins at 0 what alerts ask for: a counter that appears with its first failure has not increased."""
-    for outcome in ACT_OUTCOMES:
-        METRICS.acts.labels(rung, outcome)
+    for rung in rungs:
+        METRICS.in_force.labels(rung)
+        for outcome in ACT_OUTCOMES:
+            METRICS.acts.labels(rung, outcome)
+            METRICS.undos.labels(rung, outcome)
     for endpoint in endpoints:
         METRICS.webhook_disabled.labels(endpoint)
         for outcome in DELIVERY_OUTCOMES:

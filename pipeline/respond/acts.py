@@ -104,7 +104,7 @@ def in_the_way(acts: Iterable[Act], wanted: Proposed) -> Act | None:
 
 
 def _rank(rung: str) -> int:
-    return LADDER.index(rung) if rung in LADDER else len(LADDER)  # type: ignore[arg-type]
+    return LADDER.index(rung) if rung in LADDER else len(LADDER)
 
 
 def is_kept(act: Act, now_us: int) -> bool:

@@ -89,7 +89,9 @@ class Counts:
         keys = {each.key_id for each in recent if each.owner == wanted.owner}
         if not wanted.max_per_owner or wanted.key_id in keys or len(keys) < wanted.max_per_owner:
             return ""
-        return f"{len(keys)} keys of owner {wanted.owner or 'not known'} within the hour, at most {wanted.max_per_owner}"
+        return (
+            f"{len(keys)} keys of owner {wanted.owner or 'not known'} within the hour, at most {wanted.max_per_owner}"
+        )
 
     def _within(self, now_us: int, span_us: int, simulated: bool, cap: str) -> Iterator[Granted]:
         start = now_us - span_us
@@ -102,7 +104,11 @@ def share_of(active_keys: int, share: float) -> int:
 
 
 def _widest(wanted: Proposed, raises: Iterable[Caps]) -> Caps:
-    all_of_them = [wanted, *raises]
+    own = Caps(
+        max_per_hour=wanted.max_per_hour, max_per_day=wanted.max_per_day,
+        max_share_of_active=wanted.max_share_of_active,
+    )  # fmt: skip
+    all_of_them = [own, *raises]
     return Caps(
         max_per_hour=max(each.max_per_hour for each in all_of_them),
         max_per_day=max(each.max_per_day for each in all_of_them),

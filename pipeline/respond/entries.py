@@ -185,8 +185,20 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True, tag="settled"):
 
 
 Record = (
-    Proposed | Finished | Undo | Signed | Bulked | Raised | Switched | Reset | Paged | Build | Kept | Joined
-    | HandedOver | Settled
+    Proposed
+    | Finished
+    | Undo
+    | Signed
+    | Bulked
+    | Raised
+    | Switched
+    | Reset
+    | Paged
+    | Build
+    | Kept
+    | Joined
+    | HandedOver
+    | Settled
 )
 
 

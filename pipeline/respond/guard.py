@@ -145,7 +145,7 @@ def lag(question: Question) -> GuardResult:
 
 
 def settled(question: Question) -> GuardResult:
-    """No other configuration or geo database came just now: one address in twenty lies elsewhere in another database."""
+    """No other configuration or geo database came just now: in another one, one address in twenty lies elsewhere."""
     wait, since = question.policy.settle_s, question.now_s - question.changed_s
     if not wait or not question.changed_s:
         return result("settled", True, "neither configuration nor geo database has changed")
@@ -194,7 +194,7 @@ APPROVABLE: Final = frozenset({"catalogued", "protected"})
 
 def still(wanted: Proposed, key: Key | None, catalogue_error: str, approved: bool) -> tuple[GuardResult, ...]:
     """Asked again of an act that was granted some time ago, right before it is carried out."""
-    if catalogue_error and not approved:
+    if catalogue_error:
         return (result("catalogued", False, f"the catalogue cannot be read: {catalogue_error}"),)
     if key is None:
         return (result("catalogued", approved, "nobody declared this key, so it is protected"),)

@@ -1,4 +1,4 @@
-"""The ladder: what each rung does, what it needs, whether it ends and can be undone; and which one an incident leads to.
+"""The ladder: what each rung does and needs, how it ends; and which one an incident leads to.
 
     observe   nothing is done to the key; the decision is recorded
     flag      a header tells the backend                                      undo
@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from typing import Final
 
 import msgspec
@@ -25,7 +26,7 @@ import msgspec
 from pipeline.config import Respond, Revocation
 from pipeline.respond.adapters.adapter import Support
 from pipeline.respond.policy import Caps, Policy, Rule
-from schemas.incident import SEVERITIES, Incident, Rung
+from schemas.incident import SEVERITIES, Incident, Rung, Severity
 from schemas.key import Key
 from schemas.response import GuardResult
 
@@ -82,17 +83,15 @@ def ladder_of(respond: Respond) -> Ladder:
 
 def revocation(old: Revocation) -> Ladder:
     """The one rule of `[respond.revocation]`: revoke, by a webhook, with its caps for all; what is newer is off."""
-    caps = Caps(
-        max_per_hour=old.max_per_hour, max_per_day=old.max_per_day, max_share_of_active=old.max_share_of_active
-    )
+    caps = Caps(max_per_hour=old.max_per_hour, max_per_day=old.max_per_day, max_share_of_active=old.max_share_of_active)
     policy = Policy(
         mode=old.mode, adapter=old.endpoint, min_family_bits=old.min_family_bits, max_lag_s=0.0, settle_s=0.0,
         max_evidence_age_s=old.max_evidence_age_s, caps=caps, max_per_owner=0, breaker_owners=0, protected_approvals=0,
     )  # fmt: skip
     rule = Rule(
-        name="revocation", rung="revoke", min_severity=old.min_severity, environments=old.environments,
-        detectors=old.detectors,
-    )  # type: ignore[arg-type]  # fmt: skip
+        name="revocation", rung="revoke", min_severity=msgspec.convert(old.min_severity, Severity),
+        environments=old.environments, detectors=old.detectors,
+    )  # fmt: skip
     return Ladder(policy, (rule,), apart=False)
 
 
@@ -130,6 +129,7 @@ class Means:
     matrix: Matrix | None
     networks: tuple[str, ...] = ()
     networks_error: str = ""
+    suspects: tuple[str, ...] = ()  # addresses of the suspicious requests
     owner_keys: int | None = None  # other active keys of the same owner; None is not known
     other_keys: int | None = None  # other active keys at all
 
@@ -184,17 +184,26 @@ def granularity(rung: Rung, rule: Rule, means: Means) -> GuardResult:
         return GuardResult(guard="granularity", passed=True, reason="hits this key alone")
     others = means.owner_keys if support.granularity == "consumer" else means.other_keys
     known = "it is not known how many others it has" if others is None else f"{others} other active keys"
-    return GuardResult(
-        guard="granularity", passed=others == 0, reason=f"hits the whole {support.granularity}: {known}"
-    )
+    return GuardResult(guard="granularity", passed=others == 0, reason=f"hits the whole {support.granularity}: {known}")
 
 
 def parameters(rung: Rung, rule: Rule, means: Means) -> GuardResult:
     """A fence has networks, a throttle its limit, a denial its scopes."""
     if rung == "fence":
-        why = means.networks_error or "no network was used on 7 days before, and none is declared"
-        words = f"goes on from {len(means.networks)} networks" if means.networks else why
-        return GuardResult(guard="parameters", passed=bool(means.networks), reason=words)
+        why = why_no_fence(means)
+        words = why or f"goes on from {len(means.networks)} networks"
+        return GuardResult(guard="parameters", passed=not why, reason=words)
     missing = {"throttle": not rule.limit_per_s, "deny": not rule.scopes}.get(rung, False)
     words = f"rule {rule.name} says {'no limit_per_s' if rung == 'throttle' else 'no scopes'}"
     return GuardResult(guard="parameters", passed=not missing, reason=words if missing else "complete")
+
+
+def why_no_fence(means: Means) -> str:
+    """Why a fence can't be, or would keep nobody out; "" if it would."""
+    if means.networks_error:
+        return means.networks_error
+    if not means.networks:
+        return "no network was used on 7 days before, and none is declared"
+    nets = [ip_network(each) for each in means.networks]
+    outside = [each for each in means.suspects if not any(ip_address(each) in net for net in nets)]
+    return "" if outside or not means.suspects else "the suspicious requests come from networks it was used from before"

@@ -1,4 +1,4 @@
-"""The responder's policy as the configuration holds it: `[respond.policy]`, `[[respond.rules]]`, `[[respond.approvers]]`.
+"""The policy as the configuration holds it: `[respond.policy]`, `[[respond.rules]]`, `[[respond.approvers]]`.
 
 The first rule that matches an incident says which rung of the ladder it leads to, with which parameters, for how long,
 by which adapter and with how many approvals; `otherwise` names, in order, what may be done instead where the adapter
@@ -38,12 +38,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     adapter: str = ""  # of rules that name none: an entry of respond.adapters, or of respond.endpoints
     min_family_bits: Annotated[float, Meta(ge=0, le=1000)] = 10.0  # of each of two families
     max_evidence_age_s: Seconds = 600.0
-    max_lag_s: Seconds = 300.0  # from the evidence to its incident: above it the worker lags, recovers or replays; 0: any
+    max_lag_s: Seconds = 300.0  # from evidence to incident: above it the worker lags, recovers or replays; 0: any
     settle_s: Seconds = 600.0  # nothing acts for so long after another configuration or geo database; 0: at once
     approval_s: Seconds = 1800.0  # an act that waits for people lapses after that
     protected_approvals: People = 1  # of protected, undeclared and unreadable keys, where the rule asks for fewer
     bulk_approvals: People = 1
-    exempt_s: Annotated[float, Meta(ge=0, le=6 * 86_400)] = 86_400.0  # after a person's undo nothing acts on this key by itself
+    exempt_s: Annotated[float, Meta(ge=0, le=6 * 86_400)] = 86_400.0  # after a person's undo nothing acts by itself
     max_per_owner: Number = 2  # different keys of one owner within an hour (start); 0: no cap of its own
     breaker_owners: Number = 5  # so many owners' keys tripping within `breaker_s` open it (start); 0: never
     breaker_s: Annotated[float, Meta(ge=1, le=3600)] = 600.0
@@ -67,7 +67,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     detectors: tuple[str, ...] = ()  # at least one of these among the authenticated findings
     criticalities: tuple[str, ...] = ()
     adapter: str = ""
-    duration_s: Seconds = 3600.0  # of throttle, fence, deny and suspend, and the overlap of rotate; 0: until it is undone
+    duration_s: Seconds = 3600.0  # of throttle, fence, deny, suspend; overlap of rotate; 0: until it is undone
     approvals: People = 0
     scopes: tuple[str, ...] = ()  # deny: what the key may not do any more
     limit_per_s: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0  # throttle
