@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline import cli_operate
+from pipeline import cli_operate, cli_respond
 from pipeline.cli_guard import guarded
 from pipeline.cli_options import AsJson, ConfigFile, Shadow, load
 from pipeline.errors import ConfigError
@@ -30,6 +30,7 @@ state_app = typer.Typer(help="Backup, restore and repartition of what the worker
 app.add_typer(state_app, name="state")
 app.add_typer(evaluation.app, name="evaluate")
 cli_operate.register(app)
+cli_respond.register(app)
 
 Output = Annotated[str, typer.Option("--output", "-o", help="table, json or csv.")]
 
@@ -90,15 +91,6 @@ def worker(
     from pipeline.runners import plain
 
     return plain.main(settings, parts)
-
-
-@app.command()
-@guarded
-def respond(config: ConfigFile = None) -> int:
-    """Carry incidents out: guard, act, record, until stopped."""
-    from pipeline.respond import responder
-
-    return responder.main(load(config))
 
 
 @app.command()

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from pipeline import private
 from pipeline.errors import ConfigError
+from pipeline.policy import Approver
 from pipeline.respond.entries import Signed
-from pipeline.respond.policy import Approver
 
 
 def signed_text(ticket: str, yes: bool, person: str) -> bytes:

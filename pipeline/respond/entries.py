@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from pipeline.respond.policy import Approver
+from pipeline.policy import Approver
 
 
 class Proposed(msgspec.Struct, frozen=True, kw_only=True, tag="proposed"):
@@ -49,6 +49,7 @@ class Proposed(msgspec.Struct, frozen=True, kw_only=True, tag="proposed"):
     networks: tuple[str, ...] = ()
     scopes: tuple[str, ...] = ()
     limit_per_s: float = 0.0
+    first_us: int = 0  # the first suspicious event
     bits: float = 0.0  # ranks what waits
     labels: tuple[str, ...] = ()  # what it has in common with others: asn:64500, client:curl, owner:acme
     group: str = ""  # of a bulk: approved together

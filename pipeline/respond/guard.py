@@ -17,9 +17,9 @@ from typing import Final
 
 import msgspec
 
+from pipeline.policy import Policy
 from pipeline.respond.entries import Proposed
 from pipeline.respond.ladder import PROOF, Ladder
-from pipeline.respond.policy import Policy
 from schemas.incident import KEY_RULES, Finding, Incident
 from schemas.key import Key
 from schemas.response import GuardResult

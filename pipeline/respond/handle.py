@@ -25,6 +25,7 @@ from typing import Final
 import msgspec
 
 from pipeline.metrics import METRICS
+from pipeline.policy import Approver, Rule
 from pipeline.respond import fence, guard, propose
 from pipeline.respond.acts import Act
 from pipeline.respond.audit import Positioned
@@ -37,7 +38,6 @@ from pipeline.respond.guard import Question
 from pipeline.respond.keys import Keys
 from pipeline.respond.ladder import Ladder, Matrix, Means, step_of
 from pipeline.respond.ledger import DAY_US, HOUR_US, Verdict
-from pipeline.respond.policy import Approver, Rule
 from schemas.incident import KEY_RULES, Incident
 from schemas.response import GuardResult
 from schemas.response import Verdict as Word

@@ -24,8 +24,8 @@ from typing import Final
 import msgspec
 
 from pipeline.config import Respond, Revocation
+from pipeline.policy import Caps, Policy, Rule
 from pipeline.respond.adapters.adapter import Support
-from pipeline.respond.policy import Caps, Policy, Rule
 from schemas.incident import SEVERITIES, Incident, Rung, Severity
 from schemas.key import Key
 from schemas.response import GuardResult

@@ -25,6 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from pipeline.policy import Caps
 from pipeline.respond import approval
 from pipeline.respond.acts import TIME, Act, Undoing, in_the_way, is_kept, kept_act
 from pipeline.respond.breaker import Breaker
@@ -51,7 +52,6 @@ from pipeline.respond.entries import (
     ticket_of,
 )
 from pipeline.respond.ladder import UNDOABLE
-from pipeline.respond.policy import Caps
 
 __all__ = [
     "DAY_US", "HOUR_US", "IGNORED", "TIME", "Act", "Finished", "HandedOver", "Joined", "Ledger", "Proposed", "Record",

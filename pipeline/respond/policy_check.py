@@ -8,8 +8,8 @@ from typing import Final, Literal
 
 from pipeline.config import Respond, Revocation
 from pipeline.errors import ConfigError
+from pipeline.policy import Policy, Rule
 from pipeline.respond.ladder import ENDS, UNDOABLE, Ladder, Matrix, ladder_of
-from pipeline.respond.policy import Policy, Rule
 from schemas.incident import SEVERITIES
 from schemas.key import CRITICALITIES, ROLES
 

@@ -9,12 +9,12 @@ from typing import Final
 
 import msgspec
 
-from pipeline.respond import guard
+from pipeline.policy import Approver, Rule
+from pipeline.respond import fence, guard
 from pipeline.respond.act import act_id, response_id
 from pipeline.respond.entries import Proposed
 from pipeline.respond.guard import Question
 from pipeline.respond.ladder import ENDS, PROOF, Means, Step
-from pipeline.respond.policy import Approver, Rule
 from schemas.incident import Incident
 from schemas.response import GuardResult
 
@@ -55,6 +55,7 @@ def _about(question: Question, rung: str, rule: Rule | None, partition: int) -> 
         act_id=act, response_id=response, incident_id=incident.incident_id, revision=incident.revision,
         key_id=incident.key_id, key_version=incident.key_version, responder="", rung=rung, partition=partition,
         simulated=question.policy.mode != "enforce", reason=incident.text[:MAX_REASON], bits=incident.bits,
+        first_us=fence.first_suspicious_us(incident),
         rule=rule.name if rule else "", evidence_hash=guard.evidence_hash(incident),
         policy_version=question.ladder.version,
     )  # fmt: skip

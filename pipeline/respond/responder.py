@@ -34,7 +34,6 @@ from pipeline.respond.carry import Carrier
 from pipeline.respond.consume import AuditLoader, Incidents, TopicReader
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.deliver import Deliveries, Mailbox
-from pipeline.respond.entries import Switched, encode
 from pipeline.respond.fence import ClickHouseNetworks
 from pipeline.respond.handle import Responder
 from pipeline.respond.keys import FreshKeys
@@ -113,23 +112,9 @@ def kill_switch(respond: Respond) -> str:
         return f"{respond.kill_switch_file} cannot be looked at ({error.strerror})"
 
 
-async def switch(config: Config, *, stop: bool, by: str, reason: str = "") -> None:
-    """Stop all automatic acts of all responders, or let them go on: the kill switch on the decisions topic."""
-    producer = Producer(config.kafka)
-    await producer.start()
-    try:
-        await producer.publish(
-            config.topics.decisions, b"", encode(Switched(stop=stop, by=by, reason=reason)), partition=0
-        )
-    finally:
-        await producer.close()
-
-
 async def _responder(config: Config, producer: Producer, stack: AsyncExitStack) -> tuple[Responder, Caretaker]:
     respond, ladder = config.respond, ladder_of(config.respond)
-    decisions = Decisions(producer, await _decision_reader(config, stack), config.topics.decisions, _responder_id())
-    await decisions.start()
-    stack.push_async_callback(decisions.close)
+    decisions = await decisions_of(config, producer, stack, _responder_id())
     deliveries = Deliveries([Mailbox(_poster(respond, each), decisions.write, time.time) for each in respond.endpoints])
     deliveries.start()
     stack.push_async_callback(deliveries.close)
@@ -195,6 +180,14 @@ def _paging(deliveries: Deliveries) -> Callable[[Incident], Awaitable[None]]:
 
 def _poster(respond: Respond, endpoint: Endpoint) -> Poster:
     return Poster(endpoint, respond.connect_timeout_s, respond.total_timeout_s)
+
+
+async def decisions_of(config: Config, producer: Producer, stack: AsyncExitStack, name: str) -> Decisions:
+    """The decisions topic, read up to now and followed from there, until the stack closes."""
+    decisions = Decisions(producer, await _decision_reader(config, stack), config.topics.decisions, name)
+    await decisions.start()
+    stack.push_async_callback(decisions.close)
+    return decisions
 
 
 async def _decision_reader(config: Config, stack: AsyncExitStack) -> TopicReader:

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import Revocation
+from pipeline.policy import Policy, Rule
 from pipeline.respond.entries import Proposed
 from pipeline.respond.guard import GUARDS, Question, evidence_hash, judge, refusals, still
 from pipeline.respond.ladder import Ladder, revocation
-from pipeline.respond.policy import Policy, Rule
 from schemas.incident import Finding, Incident
 from schemas.key import Key, undeclared
 from tests.pipeline.respond.incidents import NOW_S, finding, incident, key, policy

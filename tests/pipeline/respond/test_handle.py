@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from pipeline.config import Revocation
+from pipeline.policy import Approver
 from pipeline.respond.act import Actor, NullActor
 from pipeline.respond.adapters.adapter import Intent, Outcome
 from pipeline.respond.adapters.webhook import MATRIX
@@ -23,7 +24,6 @@ from pipeline.respond.entries import Switched, encode
 from pipeline.respond.fence import Networks, NoNetworks
 from pipeline.respond.handle import Responder
 from pipeline.respond.ladder import Ladder, revocation
-from pipeline.respond.policy import Approver
 from schemas.incident import Incident
 from schemas.key import Key
 from schemas.response import Response
