@@ -23,7 +23,7 @@ class Undoing:
 
     asked: Undo
     at_us: int
-    stage: Literal["open", "failed"] = "open"
+    stage: Literal["open", "failed", "done"] = "open"
     tries: int = 1
 
 
@@ -86,6 +86,7 @@ class Act:
             if self.stage == "expired" and self.undo.tries >= UNCERTAIN_TRIES:
                 self.stage, self.outcome = "failed", record.outcome
             return
+        self.undo.stage = "done"
         self.stage, self.ended_by, self.ended_us = "undone", self.undo.asked.by, now_us
         self.outcome = self.undo.asked.reason
 
