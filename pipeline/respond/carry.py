@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -70,26 +70,31 @@ class Carrier:
     undoers: Mapping[str, Actor] = field(default_factory=dict)
     locks: Locks = field(default_factory=Locks)
 
-    async def carry_out(self, act: Act) -> Outcome:
-        """The act itself, to its end; returns what became of it."""
+    async def carry_out(self, act: Act, again: bool = False) -> Outcome:
+        """The act itself, to its end; returns what became of it. `again`: it may have been sent before."""
         await self.record(act.proposal, "acting", "allowed", "telling the target", act=act)
         actor = self.actors.get(act.proposal.adapter) or NullActor()
         with METRICS.act_seconds.time():
             outcome = await actor.act(intent_of(act))
+        if again and outcome.result == "failed":
+            outcome = replace(outcome, result="expired")
         await self.close(act, outcome)
         return outcome
 
     async def resume(self, act: Act, keys: Keys) -> None:
-        """Go on with an act that was granted some time ago: before a crash, or when people had approved it."""
+        """Go on with an act that was granted some time ago: before a crash, or when people had approved it.
+
+        What was sent before the crash is not known: what doesn't succeed now has expired, and ends in its time.
+        """
         key, _, error = await keys.look_up(act.proposal.key_id)
         guards = guard.still(act.proposal, key, error, approved=bool(act.approved_by))
         why = "granted before an interruption, going on with it"  # its own line may never have been written
         reason = f"approved by {' and '.join(act.approved_by)}" if act.approved_by else why
         await self.record(act.proposal, "decided", "allowed", reason, act=act, guards=guards)
         if no := guard.refusals(guards):
-            await self.close(act, Outcome("failed", no[0].reason, "failed"))
+            await self.close(act, Outcome("expired", no[0].reason, "failed"))
         else:
-            await self.carry_out(act)
+            await self.carry_out(act, again=True)
 
     async def close(self, act: Act, outcome: Outcome) -> None:
         """Record the end and let the ledger know it."""

@@ -30,6 +30,7 @@ T = TypeVar("T")
 KEYS = [f"k{i}" for i in range(8)]
 ENDLESS_S = 10 * 86_400.0
 _kinds = st.sampled_from(["suspend", "fence", "flag", "revoke", "volume"])
+_several = st.lists(st.sampled_from(KEYS), min_size=3, max_size=8, unique=True)
 _fuses = st.one_of(st.none(), st.tuples(st.integers(0, 25), st.booleans()))
 
 
@@ -58,9 +59,25 @@ class Responders(RuleBasedStateMachine):
         assert self.world.catalogue.keys is not None
         self.world.catalogue.keys |= {name: key(name, owner=f"owner-{name}", protected=True) for name in protected}
 
-    @rule(name=st.sampled_from(KEYS), kind=_kinds, old=st.booleans())
+    @initialize(names=_several, kind=_kinds, fuse=_fuses)
+    def incidents_of_the_first_hour(self, names: list[str], kind: str, fuse: tuple[int, bool] | None) -> None:
+        self.incidents(names, kind, False, fuse)
+
+    @rule(names=_several, kind=_kinds, old=st.booleans(), fuse=_fuses)
+    def incidents(self, names: list[str], kind: str, old: bool, fuse: tuple[int, bool] | None) -> None:
+        """Some keys at once, and a responder that may not live through it."""
+        for name in names:
+            self.incident(name, kind, old)
+        self.one_responder(fuse)
+
+    @rule(first=_several, then=_several, kinds=st.tuples(_kinds, _kinds))
+    def one_hour_after_the_other(self, first: list[str], then: list[str], kinds: tuple[str, str]) -> None:
+        for names, kind in zip((first, then), kinds, strict=True):
+            self.incidents(names, kind, False, None)
+            self.time_passes(1700.0)
+
     def incident(self, name: str, kind: str, old: bool) -> None:
-        """A finding more; graver or lighter ones as they come."""
+        """One more revision; graver or lighter ones as they come."""
         self.revisions[name] += 1
         ago_s = 1_795_000_000.0 - self.world.log.now_us / 1e6 + 5
         changes: dict[str, Any] = {"seen_days": 30.0 if old else 1.0}
@@ -104,6 +121,7 @@ class Responders(RuleBasedStateMachine):
         waiting = [act for act in self.read().acts.values() if act.stage == "pending"]
         if waiting:
             self.world.say(person.says(waiting[pick % len(waiting)].ticket, yes or person is not EVE))
+            self.one_responder(None)
 
     @rule(pick=st.integers(0, 20))
     def somebody_undoes(self, pick: int) -> None:
@@ -247,6 +265,6 @@ class Responders(RuleBasedStateMachine):
 
 
 Responders.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=18, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=40, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestResponders = Responders.TestCase
