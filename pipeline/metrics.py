@@ -129,7 +129,7 @@ class Metrics:
     )
     refusals: Counter = _counter("refusals_total", "Guards that said no.", "guard")
     acts: Counter = _counter(
-        "acts_total", "Acts on keys; outcome: revoked, scheduled, refused, failed, expired.", "rung", "outcome"
+        "acts_total", "Acts on keys; outcome: done, scheduled, refused, failed, expired.", "rung", "outcome"
     )
     act_seconds: Histogram = _histogram("act_seconds", "From the decision to the target's answer.", LATENCY_BUCKETS_S)
     cap_used_ratio: Gauge = _gauge("cap_used_ratio", "Acts within the window over the cap.", "window")
@@ -158,7 +158,7 @@ def process_started() -> None:
     METRICS.build.info({"version": version("keywatch"), "python": platform.python_version()})
 
 
-ACT_OUTCOMES: Final = ("revoked", "scheduled", "refused", "failed", "expired")
+ACT_OUTCOMES: Final = ("done", "scheduled", "refused", "failed", "expired")
 DELIVERY_OUTCOMES: Final = ("ok", "failed", "redirected", "slowed", "gone", "refused_address", "given_up")
 
 

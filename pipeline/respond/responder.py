@@ -26,7 +26,8 @@ from pipeline.config import Config, Endpoint, Respond
 from pipeline.errors import ConfigError, Fatal
 from pipeline.health import Health, serve
 from pipeline.metrics import REGISTRY, process_started, responder_started
-from pipeline.respond.act import Actor, NullActor, WebhookActor
+from pipeline.respond.act import Acting, Actor, NullActor
+from pipeline.respond.adapters.webhook import WebhookAdapter
 from pipeline.respond.consume import AuditLoader, Incidents, TopicReader
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.deliver import Deliveries, Mailbox
@@ -162,7 +163,7 @@ def _actor(respond: Respond, ledger: Ledger) -> Actor:
     def killed() -> str:
         return kill_switch(respond) or (f"stopped by {ledger.stopped.by}" if ledger.stopped else "")
 
-    return WebhookActor(_poster(respond, endpoint), killed, time.time)
+    return Acting(WebhookAdapter(_poster(respond, endpoint)), killed, time.time)
 
 
 def _poster(respond: Respond, endpoint: Endpoint) -> Poster:

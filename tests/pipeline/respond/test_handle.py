@@ -49,7 +49,7 @@ class TargetActor:
         self.target.messages.add((intent.response_id, intent.granted_at))
         await asyncio.sleep(0)
         self.fuse.after_effect()
-        return Outcome("done", "revoked", "revoked")
+        return Outcome("done", "revoked", "done")
 
 
 @dataclass

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config import Config, Kafka, Respond, Revocation
 from pipeline.errors import ConfigError
-from pipeline.respond.act import NullActor, WebhookActor
+from pipeline.respond.act import Acting, NullActor
 from pipeline.respond.ledger import Ledger
 from pipeline.respond.responder import STOP_ENV, _actor, check, kill_switch, main
 from tests.pipeline.respond.incidents import endpoint, policy
@@ -37,7 +37,7 @@ def test_what_simulates_has_nothing_that_could_act() -> None:
     for mode in ("off", "simulate"):
         revocation = Revocation(mode=mode, endpoint="keys")
         assert isinstance(_actor(Respond(endpoints=endpoints, revocation=revocation), Ledger()), NullActor)
-    assert isinstance(_actor(Respond(endpoints=endpoints, revocation=policy()), Ledger()), WebhookActor)
+    assert isinstance(_actor(Respond(endpoints=endpoints, revocation=policy()), Ledger()), Acting)
 
 
 def test_the_kill_switch_is_a_file_or_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
