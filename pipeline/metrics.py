@@ -132,6 +132,15 @@ class Metrics:
         "acts_total", "Acts on keys; outcome: done, scheduled, refused, failed, expired.", "rung", "outcome"
     )
     act_seconds: Histogram = _histogram("act_seconds", "From the decision to the target's answer.", LATENCY_BUCKETS_S)
+    adapter_calls: Counter = _counter(
+        "adapter_calls_total",
+        "Requests to a gateway's API; outcome: ok, failed, redirected, slowed, gone, refused_address.",
+        "adapter",
+        "outcome",
+    )
+    adapter_seconds: Histogram = _histogram(
+        "adapter_call_seconds", "One request to a gateway's API.", LATENCY_BUCKETS_S, "adapter"
+    )
     cap_used_ratio: Gauge = _gauge("cap_used_ratio", "Acts within the window over the cap.", "window")
     webhook_deliveries: Counter = _counter(
         "webhook_deliveries_total",
