@@ -170,7 +170,7 @@ class AwsIamAdapter:
         answer = await self._call("GetUserPolicy", UserName=user, PolicyName=name)
         if answer.status == 404:
             return ""
-        return unquote(_text_of(self._good(answer), b"PolicyDocument"))
+        return unquote(_inner(self._good("GetUserPolicy", answer).body, b"PolicyDocument"))
 
     async def _user(self, key_id: str) -> str | None:
         """Whose access key it is; IAM itself says so for keys of the own account alone."""
@@ -179,25 +179,28 @@ class AwsIamAdapter:
         answer = await self._call("GetAccessKeyLastUsed", AccessKeyId=key_id)
         if answer.status == 404:
             return None
-        return _text_of(self._good(answer), b"UserName") or None
+        return _inner(self._good("GetAccessKeyLastUsed", answer).body, b"UserName") or None
 
     async def _statuses(self, user: str) -> dict[str, str]:
-        answer = self._good(await self._call("ListAccessKeys", UserName=user))
+        answer = self._good("ListAccessKeys", await self._call("ListAccessKeys", UserName=user))
         found = _MEMBER.findall(answer.body)
         return {_inner(each, b"AccessKeyId"): _inner(each, b"Status") for each in found}
 
     async def _ask(self, action: str, **parameters: str) -> None:
-        self._good(await self._call(action, **parameters))
+        self._good(action, await self._call(action, **parameters))
 
     async def _call(self, action: str, **parameters: str) -> Answer:
         body = urlencode({"Action": action, "Version": _VERSION, **parameters}, quote_via=quote)
         return await self._peer.call("POST", "/", body.encode(), FORM)
 
-    def _good(self, answer: Answer) -> Answer:
+    def _good(self, action: str, answer: Answer) -> Answer:
+        """The answer, if it is that action's. Raises `Stop`."""
         if not answer.ok:
             if b"<Code>Throttling</Code>" in answer.body:
                 raise Stop(TryAgain("aws_iam asks to slow down", answer.retry_after_s))
             raise self._peer.stopped(answer)
+        if b"<%bResponse" % action.encode() not in answer.body:
+            raise Stop(Outcome("failed", f"aws_iam answered {answer.status} with what is no answer", "failed"))
         return answer
 
 
@@ -217,10 +220,6 @@ def _policy(intent: Intent) -> str:
     if len(text) > MAX_POLICY:
         raise refuse(f"the policy would have {len(text)} characters; IAM takes {MAX_POLICY}")
     return text
-
-
-def _text_of(answer: Answer, element: bytes) -> str:
-    return _inner(answer.body, element)
 
 
 def _inner(xml: bytes, element: bytes) -> str:
