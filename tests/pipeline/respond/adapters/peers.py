@@ -41,7 +41,7 @@ class Fake(Protocol):
 
 @dataclass
 class Running:
-    """A running server. `faults` are used up one by one: a status instead of an answer, or `lost`: done but told as 503."""
+    """A running server. `faults` are used up one by one: a status to answer, or `lost`: done but told as 503."""
 
     url: str = ""
     faults: list[int | str] = field(default_factory=list)

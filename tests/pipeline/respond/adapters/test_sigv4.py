@@ -1,4 +1,4 @@
-"""Signatures equal those of AWS' published suite (aws-sig-v4-test-suite, as botocore 's tests carry it)."""
+"""Signatures equal those of AWS' published suite (aws-sig-v4-test-suite, as botocore's tests carry it)."""
 
 from __future__ import annotations
 
