@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from pipeline.respond.adapters.settings import Adapters
+from pipeline.respond.adapters.settings import Adapters, Enforcement
 from pipeline.setting import Count, Name, Port, Seconds, Secret
 
 __all__ = ["Config", "Count", "Name", "Port", "Seconds", "Secret"]  # types of settings are known from here, too
@@ -133,6 +133,7 @@ class Respond(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     endpoints: tuple[Endpoint, ...] = ()
     revocation: Revocation = Revocation()
     adapters: Adapters = Adapters()
+    enforcement: Enforcement = Enforcement()
     kill_switch_file: str = ""  # while this file exists nothing acts
     connect_timeout_s: Seconds = 3.0
     total_timeout_s: Seconds = 15.0

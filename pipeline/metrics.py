@@ -132,6 +132,16 @@ class Metrics:
         "acts_total", "Acts on keys; outcome: done, scheduled, refused, failed, expired.", "rung", "outcome"
     )
     act_seconds: Histogram = _histogram("act_seconds", "From the decision to the target's answer.", LATENCY_BUCKETS_S)
+    enforcement: Counter = _counter(
+        "enforcement_total", "What the stream shows of acts; word: enforced, broken, unproven.", "rung", "word"
+    )
+    enforcement_watched: Gauge = _gauge("enforcement_watched", "Acts whose keys are watched.")
+    response_seconds: Histogram = _histogram(
+        "response_seconds",
+        "One leg of a response; leg: event_to_incident, incident_to_decision, decision_to_act, act_to_effect.",
+        LATENCY_BUCKETS_S,
+        "leg",
+    )
     adapter_calls: Counter = _counter(
         "adapter_calls_total",
         "Requests to a gateway's API; outcome: ok, failed, redirected, slowed, gone, refused_address.",
@@ -168,6 +178,7 @@ def process_started() -> None:
 
 
 ACT_OUTCOMES: Final = ("done", "scheduled", "refused", "failed", "expired")
+ENFORCEMENT_WORDS: Final = ("enforced", "broken", "unproven")
 DELIVERY_OUTCOMES: Final = ("ok", "failed", "redirected", "slowed", "gone", "refused_address", "given_up")
 
 
@@ -175,6 +186,8 @@ def responder_started(rung: str, endpoints: Iterable[str]) -> None:
     """Begins at 0 what alerts ask for: a counter that appears with its first failure has not increased."""
     for outcome in ACT_OUTCOMES:
         METRICS.acts.labels(rung, outcome)
+    for word in ENFORCEMENT_WORDS:
+        METRICS.enforcement.labels(rung, word)
     for endpoint in endpoints:
         METRICS.webhook_disabled.labels(endpoint)
         for outcome in DELIVERY_OUTCOMES:

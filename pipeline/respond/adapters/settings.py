@@ -74,3 +74,12 @@ class Adapters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     unkey: Unkey = Unkey()
     aws_apigateway: AwsApiGateway = AwsApiGateway()
     aws_iam: AwsIam = AwsIam()
+
+
+class Enforcement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[respond.enforcement]`: after an act its key's requests are watched (`pipeline/respond/enforcement.py`)."""
+
+    watch: bool = True  # needs the right to read topics.requests
+    skew_s: Annotated[float, Meta(ge=0, le=300)] = 5.0  # how far gateways' clocks may be from the broker's
+    watch_s: Annotated[float, Meta(ge=60, le=30 * 86_400)] = 86_400.0
+    unproven_s: Annotated[float, Meta(ge=1, le=86_400)] = 900.0  # silence for so long is told
