@@ -124,7 +124,12 @@ class AwsApiGatewayAdapter:
 
     async def attempt(self, intent: Intent) -> Outcome | TryAgain:
         """Some readings and at most one writing."""
-        return await attempted(self._undo(intent) if intent.direction == "undo" else self._apply(intent))
+        if intent.direction == "apply":
+            return await attempted(self._apply(intent))
+        outcome = await attempted(self._undo(intent))
+        if isinstance(outcome, Outcome) and outcome.result == "done":
+            self._remembered.forget(intent)
+        return outcome
 
     async def check(self) -> list[str]:
         """Whether keys and plans may be read; the right to change one can't be asked for without changing it."""

@@ -100,7 +100,12 @@ class AwsIamAdapter:
 
     async def attempt(self, intent: Intent) -> Outcome | TryAgain:
         """Some readings and at most one writing."""
-        return await attempted(self._undo(intent) if intent.direction == "undo" else self._apply(intent))
+        if intent.direction == "apply":
+            return await attempted(self._apply(intent))
+        outcome = await attempted(self._undo(intent))
+        if isinstance(outcome, Outcome) and outcome.result == "done":
+            self._remembered.forget(intent)
+        return outcome
 
     async def check(self) -> list[str]:
         """Whether our own key may be looked up and its user's keys listed; changes can't be asked for without one."""

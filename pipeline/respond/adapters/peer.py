@@ -149,18 +149,22 @@ class Remembered:
     """
 
     def __init__(self) -> None:
-        self._before: OrderedDict[str, str] = OrderedDict()
+        self._before: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     def first(self, intent: Intent, before: str) -> str:
         """What the first attempt of this act found."""
-        found = self._before.setdefault(intent.act_id, before)
+        found = self._before.setdefault((intent.response_id, intent.rung), before)
         while len(self._before) > MAX_REMEMBERED:
             self._before.popitem(last=False)
         return found
 
     def of(self, intent: Intent) -> str:
         """The same, "" where this process made no attempt before."""
-        return self._before.get(intent.act_id, "")
+        return self._before.get((intent.response_id, intent.rung), "")
+
+    def forget(self, intent: Intent) -> None:
+        """It was undone: if it is done again, it finds what is there then."""
+        self._before.pop((intent.response_id, intent.rung), None)
 
 
 def mark(intent: Intent) -> str:

@@ -1,7 +1,8 @@
 """Tyk: keys of a gateway in hash mode, by its own API (`/tyk/keys/{hash}?hashed=true`, header `x-tyk-authorization`).
 
 A key is known to us by its hash, as Tyk's analytics have it (`intake.key_field = "hash"`); a gateway that does not hash
-its keys is refused, since there the id in our stream would be the key. Tyk keeps one session per key, which is read, changed and written whole:
+its keys is refused, since there the id in our stream would be the key. Tyk keeps one session per key, which is read,
+changed and written whole:
 
 - suspend, revoke: `is_inactive`. A revoked key stays, inactive; delete it by hand after 30 days.
 - throttle: `rate`, `per` and `allowance`. Refused where a policy or a limit per API rules instead of the session's.

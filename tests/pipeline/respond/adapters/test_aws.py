@@ -38,6 +38,17 @@ async def test_limits_per_method_would_go_before_the_plans() -> None:
     assert "per method" in await refused(fake, "throttle")
 
 
+async def test_a_throttle_that_is_set_again_restores_what_was_there_the_second_time() -> None:
+    fake = FakeApiGateway()
+    async with running(fake.routes()) as server:
+        adapter = fake.adapter(server.url)
+        await done(adapter, undo(intent(fake, "throttle"), await done(adapter, intent(fake, "throttle"))))
+        fake.state["plans"]["n371pt"]["throttle"] = {"rateLimit": 50.0, "burstLimit": 60}
+        before = snapshot(fake)
+        await done(adapter, undo(intent(fake, "throttle"), await done(adapter, intent(fake, "throttle"))))
+    assert snapshot(fake) == before
+
+
 async def test_a_plan_without_a_rate_has_none_again_after_the_undo() -> None:
     fake = FakeApiGateway()
     fake.state["plans"]["n371pt"].pop("throttle")
