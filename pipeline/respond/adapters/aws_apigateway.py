@@ -152,12 +152,14 @@ class AwsApiGatewayAdapter:
         return done("disabled", before)
 
     async def _undo(self, intent: Intent) -> Outcome:
-        before = recalled(intent, Before, "restore the key")
         if intent.rung == "throttle":
-            return await self._unthrottle(before)
+            return await self._unthrottle(intent)
         key = await self._key(intent.key_id)
         if key is None:
             raise refuse("api gateway knows no such key any more")
+        if not intent.before and key.enabled:
+            return done("nothing of ours is there")
+        before = recalled(intent.before, Before, "enable the key")
         if key.enabled == before.enabled:
             return done("it was so already")
         await self._switch(key.id, on=before.enabled)
@@ -167,7 +169,7 @@ class AwsApiGatewayAdapter:
         if intent.limit_per_s <= 0:
             raise refuse("a throttle needs a limit above 0")
         plan = await self._sole_plan(intent.key_id)
-        wanted = Rate(intent.limit_per_s, max(1, round(intent.limit_per_s)))
+        wanted = _rate(intent)
         if plan.throttle == wanted:
             return done("it was so already", self._remembered.of(intent))
         if plan.throttle and 0 < plan.throttle.rate_limit <= wanted.rate_limit:
@@ -176,7 +178,10 @@ class AwsApiGatewayAdapter:
         await self._set_rate(plan.id, wanted)
         return done("the usage plan's rate is set", before)
 
-    async def _unthrottle(self, before: Before) -> Outcome:
+    async def _unthrottle(self, intent: Intent) -> Outcome:
+        if not intent.before and (await self._sole_plan(intent.key_id)).throttle != _rate(intent):
+            return done("nothing of ours is there")
+        before = recalled(intent.before, Before, "restore the usage plan")
         plan = await self._peer.find(Plan, f"/usageplans/{before.plan}")
         if plan is None:
             raise refuse("its usage plan was deleted meanwhile")
@@ -223,6 +228,10 @@ class AwsApiGatewayAdapter:
             {"op": op, "path": place, **({"value": value} if op != "remove" else {})} for op, place, value in changes
         ]
         await self._peer.ask(dict[str, Any], "PATCH", path, {"patchOperations": operations})
+
+
+def _rate(intent: Intent) -> Rate:
+    return Rate(intent.limit_per_s, max(1, round(intent.limit_per_s)))
 
 
 def _text(before: Before) -> str:

@@ -136,7 +136,12 @@ class AwsIamAdapter:
         return done("made inactive", before)
 
     async def _undo(self, intent: Intent) -> Outcome:
-        before = recalled(intent, Before, "restore the access key")
+        if not intent.before:
+            user = await self._user(intent.key_id)
+            if user is None:
+                return done("nothing of ours is there")
+            return await self._undo_unknown(intent, user)
+        before = recalled(intent.before, Before, "restore the access key")
         if intent.rung in POLICIES:
             return await self._remove_policy(intent, before)
         statuses = await self._statuses(before.user)
@@ -146,6 +151,14 @@ class AwsIamAdapter:
             return done("it was so already")
         await self._ask("UpdateAccessKey", UserName=before.user, AccessKeyId=intent.key_id, Status=before.status)
         return done("restored as it was")
+
+    async def _undo_unknown(self, intent: Intent, user: str) -> Outcome:
+        """Of an act whose answer never came: a policy is known by its name and text, a status by nothing."""
+        if intent.rung in POLICIES:
+            return await self._remove_policy(intent, Before(user, policy=_policy(intent)))
+        if (await self._statuses(user)).get(intent.key_id) == "Active":
+            return done("nothing of ours is there")
+        raise refuse("what was before is not known: make the access key active by hand")
 
     async def _put_policy(self, intent: Intent, user: str, statuses: dict[str, str]) -> Outcome:
         others = [key for key, status in statuses.items() if status == "Active" and key != intent.key_id]
@@ -165,7 +178,7 @@ class AwsIamAdapter:
         name = POLICIES[intent.rung]
         now = await self._policy_now(before.user, name)
         if not now:
-            return done("it was so already")
+            return done("nothing of ours is there")
         if now != before.policy:
             raise refuse(f"somebody changed the policy {name} meanwhile: remove it by hand")
         await self._ask("DeleteUserPolicy", UserName=before.user, PolicyName=name)

@@ -185,17 +185,27 @@ class KongAdapter:
 
     async def _undo(self, intent: Intent) -> Outcome:
         await self._with_database()
-        before = recalled(intent, Before, "restore the credential")
         if intent.rung == "suspend":
-            return await self._release(intent, before)
+            return await self._release(intent)
         if intent.rung == "rotate":
+            before = recalled(intent.before, Before, "delete the new credential")
             return await self._drop(f"/consumers/{before.consumer}/key-auth/{before.new_key_id}")
-        plugin = await self._peer.find(Plugin, f"/plugins/{before.plugin}")
+        before = recalled(intent.before, Before, "") if intent.before else await self._as_it_would_be(intent)
+        plugin = await self._peer.find(Plugin, f"/plugins/{before.plugin}") if before.plugin else None
         if plugin is None:
-            return done("it was so already")
+            return done("nothing of ours is there")
         if not plugin.enabled or not _holds(plugin.config, before.config):
             raise refuse("somebody changed the plug-in meanwhile: remove it by hand")
         return await self._drop(f"/plugins/{before.plugin}")
+
+    async def _as_it_would_be(self, intent: Intent) -> Before:
+        """What this act has set, if it has: for an undo of one whose answer never came."""
+        credential = await self._credential(intent.key_id)
+        if credential is None:
+            return Before("")
+        name, consumer = PLUGINS[intent.rung], credential.consumer.id
+        rivals = [each.config for each in await self._plugins() if _is_rival(each, name)]
+        return Before(consumer, _plugin_id(consumer, name), _config(intent, rivals))
 
     async def _drop(self, path: str) -> Outcome:
         answer = await self._peer.call("DELETE", path)
@@ -208,7 +218,7 @@ class KongAdapter:
     async def _quarantine(self, intent: Intent, credential: Credential) -> Outcome:
         prison = await self._prison()
         tags = credential.tags or ()
-        owner = next((tag.removeprefix(_FROM) for tag in tags if tag.startswith(_FROM)), "")
+        owner = _owner(tags)
         ours = _TAG + intent.rung + "-" + mark(intent)
         if credential.consumer.id == prison and ours in tags:
             return done("it was so already", _text(Before(owner)) if owner else "")
@@ -220,22 +230,22 @@ class KongAdapter:
         )
         return done("moved to the quarantine consumer", _text(Before(owner)) if owner else "")
 
-    async def _release(self, intent: Intent, before: Before) -> Outcome:
+    async def _release(self, intent: Intent) -> Outcome:
         credential = await self._credential(intent.key_id)
         if credential is None:
             raise refuse("kong knows no such credential any more")
-        prison = await self._prison()
-        if credential.consumer.id == before.consumer:
-            return done("it was so already")
-        if credential.consumer.id != prison:
-            raise refuse("somebody moved the credential to another consumer meanwhile")
         tags = credential.tags or ()
+        owner = recalled(intent.before, Before, "").consumer if intent.before else _owner(tags)
+        if not owner or credential.consumer.id == owner:
+            return done("it was so already" if owner else "nothing of ours is there")
+        if credential.consumer.id != await self._prison():
+            raise refuse("somebody moved the credential to another consumer meanwhile")
         if any(tag.startswith(_TAG + "revoke-") for tag in tags):
             raise refuse("revoke holds it: move it back by hand")
-        if await self._peer.find(Ref, f"/consumers/{before.consumer}") is None:
+        if await self._peer.find(Ref, f"/consumers/{owner}") is None:
             raise refuse("its consumer was deleted meanwhile")
         kept = [tag for tag in tags if not tag.startswith((_FROM, _TAG))]
-        body = {"consumer": {"id": before.consumer}, "tags": kept}
+        body = {"consumer": {"id": owner}, "tags": kept}
         await self._peer.ask(Credential, "PATCH", f"/key-auths/{credential.id}", body)
         return done("moved back to its consumer")
 
@@ -245,7 +255,7 @@ class KongAdapter:
         consumer = await self._peer.find(Ref, f"/consumers/{name}")
         if consumer is None:
             consumer = await self._peer.ask(Ref, "PUT", f"/consumers/{name}", {"tags": ["keywatch"]})
-        plugin_id = str(uuid.uuid5(NAMES, f"{consumer.id}/request-termination"))
+        plugin_id = _plugin_id(consumer.id, "request-termination")
         config = {"status_code": 403, "message": "This API key is taken out of use."}
         plugin = await self._peer.find(Plugin, f"/plugins/{plugin_id}")
         if plugin is None or not plugin.enabled or not _holds(plugin.config, config):
@@ -266,12 +276,12 @@ class KongAdapter:
     async def _put_plugin(self, intent: Intent, consumer: str) -> Outcome:
         name = PLUGINS[intent.rung]
         await self._sole_credential(intent.key_id, consumer)
-        plugin_id, mine = str(uuid.uuid5(NAMES, f"{consumer}/{name}")), _TAG + mark(intent)
+        plugin_id, mine = _plugin_id(consumer, name), _TAG + mark(intent)
         others = [each for each in await self._plugins() if each.name == name and each.enabled]
         for each in others:
             if each.consumer and each.consumer.id == consumer and each.id != plugin_id:
                 raise refuse(f"the consumer has a {name} plug-in of its own: change it by hand")
-        rivals = [each.config for each in others if each.consumer is None]
+        rivals = [each.config for each in others if _is_rival(each, name)]
         config = _config(intent, rivals)
         before = _text(Before(consumer, plugin_id, config))
         ours = next((each for each in others if each.id == plugin_id), None)
@@ -308,6 +318,20 @@ class KongAdapter:
                 return found
             path = page.next
         raise Stop(Outcome("failed", "kong has more plug-ins than can be looked through", "failed"))
+
+
+def _plugin_id(consumer: str, name: str) -> str:
+    return str(uuid.uuid5(NAMES, f"{consumer}/{name}"))
+
+
+def _is_rival(plugin: Plugin, name: str) -> bool:
+    """Whether a plug-in of this name on a consumer would replace it."""
+    return plugin.name == name and plugin.enabled and plugin.consumer is None
+
+
+def _owner(tags: tuple[str, ...]) -> str:
+    """The consumer from which a credential in quarantine came."""
+    return next((tag.removeprefix(_FROM) for tag in tags if tag.startswith(_FROM)), "")
 
 
 def _config(intent: Intent, rivals: list[dict[str, Any]]) -> dict[str, Any]:

@@ -172,9 +172,9 @@ def mark(intent: Intent) -> str:
     return hashlib.sha256(intent.act_id.encode()).hexdigest()[:16]
 
 
-def recalled(intent: Intent, type_: type[T], what: str) -> T:
+def recalled(before: str, type_: type[T], what: str) -> T:
     """The undo's `before` as its adapter's type. Raises `Stop` where there is none."""
     try:
-        return msgspec.json.decode(intent.before, type=type_)
+        return msgspec.json.decode(before, type=type_)
     except msgspec.MsgspecError:
         raise refuse(f"what was before is not known: {what} by hand") from None

@@ -102,21 +102,25 @@ class TykAdapter:
         return done(f"{intent.rung} is set", _text(entry))
 
     async def _undo(self, intent: Intent) -> Outcome:
-        before = recalled(intent, Before, "restore the key")
         session = await self._session(intent.key_id)
         if session is None:
             raise refuse("tyk knows no such key any more")
+        ours = _ours(session)
+        if not intent.before and intent.rung not in ours:
+            return done("nothing of ours is there")
+        text = intent.before or _text(ours[intent.rung])
+        before = recalled(text, Before, "restore the key")
+        rest = {rung: entry for rung, entry in ours.items() if rung != intent.rung}
         now = {name: _plain(session.get(name)) for name in before.set}
-        ours = {rung: entry for rung, entry in _ours(session).items() if rung != intent.rung}
-        if later := [rung for rung, entry in ours.items() if entry["set"].keys() & before.set.keys()]:
-            raise refuse(f"{later[0]} holds it: undo that first")
-        if now == {name: _plain(value) for name, value in before.was.items()} and intent.rung not in _ours(session):
+        if now == {name: _plain(value) for name, value in before.was.items()} and intent.rung not in ours:
             return done("it was so already")
+        if later := [rung for rung, entry in rest.items() if entry["set"].keys() & before.set.keys()]:
+            raise refuse(f"{later[0]} holds it: undo that first")
         if now != {name: _plain(value) for name, value in before.set.items()}:
             raise refuse("somebody changed the key meanwhile: restore it by hand")
         restored = {name: value for name, value in session.items() if name not in before.was}
         restored |= {name: value for name, value in before.was.items() if value is not None}
-        await self._write(intent.key_id, restored, ours)
+        await self._write(intent.key_id, restored, rest)
         return done("restored as it was")
 
     async def _session(self, key_hash: str) -> Session | None:

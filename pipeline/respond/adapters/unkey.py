@@ -195,17 +195,22 @@ class UnkeyAdapter:
         return done(f"new key {new.key_id}, its secret is in handover_dir", _text(before), new.key_id)
 
     async def _undo(self, intent: Intent) -> Outcome:
-        before = recalled(intent, Before, "restore the key")
         key = await self._key(intent.key_id)
         if key is None:
             raise refuse("unkey knows no such key any more")
         ours = _ours(key)
+        if not intent.before and intent.rung not in ours:
+            return done("nothing of ours is there")
+        text = intent.before or msgspec.json.encode(ours[intent.rung]["before"]).decode()
+        before = recalled(text, Before, "restore the key")
         rest = {rung: entry for rung, entry in ours.items() if rung != intent.rung}
         if intent.rung not in ours:
             if not _is_restored(intent.rung, key, before):
                 raise _changed()
             return done("it was so already")
         if intent.rung == "rotate":
+            if not before.new_key_id:
+                raise refuse("a new key may have been made, its id is not known: look for it and delete it by hand")
             await self._delete(before.new_key_id)
             await self._update(key.key_id, {"expires": before.expires or None, "meta": _meta(key, rest)})
         elif intent.rung == "throttle":

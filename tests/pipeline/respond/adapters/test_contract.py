@@ -215,18 +215,32 @@ async def test_an_id_that_is_none_of_the_peers_is_never_sent(name: str, key_id: 
         assert key_id not in paths
 
 
-@pytest.mark.parametrize("name", FAKES)
-async def test_an_undo_without_what_was_before_says_so_and_does_nothing(name: str) -> None:
+@pytest.mark.parametrize(("name", "rung"), UNDONE)
+async def test_an_undo_of_an_act_whose_answer_never_came_restores_or_says_by_hand(name: str, rung: Rung) -> None:
+    """The ledger has no `before` of it: the peer's marks have, or nobody does and nothing is done."""
     fake = FAKES[name]()
     async with running(fake.routes()) as server:
-        applied = await done(fake.adapter(server.url), intent(fake, "suspend"))
+        original = snapshot(fake)
+        await done(fake.adapter(server.url), intent(fake, rung))
         after = snapshot(fake)
-        unknown = dataclasses.replace(undo(intent(fake, "suspend"), applied), before="")
+        unknown = dataclasses.replace(intent(fake, rung), direction="undo", act_id=act_id(fake.key_id, 1, "undo"))
         answer = await fake.adapter(server.url).attempt(unknown)
     assert isinstance(answer, Outcome)
-    assert answer.label == "refused"
-    assert "by hand" in answer.words
-    assert snapshot(fake) == after
+    if ((name, rung) in MARKED and rung != "rotate") or (name, rung) == ("unkey", "rotate"):
+        assert answer.result == "done", answer.words
+        assert snapshot(fake) == original
+    else:
+        assert (answer.label, "by hand" in answer.words) == ("refused", True)
+        assert snapshot(fake) == after
+
+
+@pytest.mark.parametrize(("name", "rung"), [row for row in UNDONE if row != ("kong", "rotate")])
+async def test_an_undo_of_what_never_took_place_is_done_and_does_nothing(name: str, rung: Rung) -> None:
+    fake = FAKES[name]()
+    async with running(fake.routes()) as server:
+        original = snapshot(fake)
+        await done(fake.adapter(server.url), dataclasses.replace(intent(fake, rung), direction="undo"))
+    assert snapshot(fake) == original
 
 
 @pytest.mark.parametrize("name", ["kong", "tyk", "unkey"])
