@@ -68,7 +68,7 @@ class Acting:
 
     def _stopped(self, intent: Intent, last: str) -> Outcome | None:
         if killed := self._killed():
-            return Outcome("failed", f"stopped: {killed}", "failed")
+            return Outcome("expired" if last else "failed", f"stopped: {killed}", "failed")  # it may have been done
         if self._left_s(intent) < 0:
             said = f", the target last {last}" if last else ""
             return Outcome("expired", f"granted more than {INTENT_LIVES_S:.0f} s ago{said}", "expired")

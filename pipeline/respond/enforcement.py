@@ -16,13 +16,15 @@ A request's time is the gateway's, but never later than its record's in the log,
 whose clock is ahead can't make an early request a late one. A request from before the confirmation says nothing.
 
 Pure: no clock, no I/O. One record after another in the log's order; each watch takes each offset once, so that reading
-again (a restart, or a seek back for another key) neither counts twice nor tells twice. After a restart the ledger's
-acts in force are given to `watch` again and the log is read from their confirmation on: `witness.py`.
+again (a seek back for another key) neither counts twice nor tells twice. Nothing is kept for a restart: the ledger's
+acts in force are followed again, the log is read from their confirmation on (`witness.py`), and the same requests give
+the same verdicts under the same ids.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -141,6 +143,15 @@ class Enforcement:
             self._bound()
         return True
 
+    def follow(self, in_force: Iterable[Watch], now_us: int) -> None:
+        """Watch what is in force, as the ledger says, and nothing else; let go of what was watched long enough."""
+        wanted = {each.response_id: each for each in in_force if not self._is_over(each, now_us)}
+        for watch in self.watched():
+            if watch.response_id not in wanted:
+                self.ended(watch.response_id)
+        for watch in wanted.values():
+            self.watch(watch)
+
     def ended(self, response_id: str) -> None:
         """It was undone: what goes through from now on is right."""
         for key_id, of_key in list(self._states.items()):
@@ -171,13 +182,16 @@ class Enforcement:
         verdicts = []
         for state in [state for of_key in self._states.values() for state in of_key.values()]:
             watch, from_us = state.watch, self._from_us(state.watch)
-            if now_us > watch.confirmed_us + self.watch_us or 0 < watch.until_us < now_us - self.unproven_us:
+            if self._is_over(watch, now_us):
                 self.ended(watch.response_id)
             elif state.word is None and now_us > from_us + self.unproven_us:
                 minutes = (now_us - watch.confirmed_us) // MINUTE_US
                 text = f"no request has shown in {minutes} min whether the gateway obeys: make one with this key"
                 verdicts += [verdict] if (verdict := _tell(state, "unproven", from_us + self.unproven_us, text)) else []
         return verdicts
+
+    def _is_over(self, watch: Watch, now_us: int) -> bool:
+        return now_us > watch.confirmed_us + self.watch_us or 0 < watch.until_us < now_us - self.unproven_us
 
     def _from_us(self, watch: Watch) -> int:
         return watch.confirmed_us + watch.allowance_us + self.skew_us

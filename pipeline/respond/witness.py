@@ -62,6 +62,9 @@ class Consumer(Protocol):
         """The next records."""
 
 
+InForce = Callable[[], Iterable[Watch]]
+"""The ledger's acts in force, real ones; asked at every round."""
+
 Ends = Callable[[list[int]], Awaitable[Mapping[int, int]]]
 """Partitions to where the next record of each will be."""
 
@@ -78,9 +81,10 @@ class Witness:
         enforcement: Enforcement,
         tell: Tell,
         now_s: Callable[[], float],
+        in_force: InForce | None = None,
     ) -> None:
         self._consumer, self._topic, self._partition_of, self._ends = consumer, topic, partition_of, ends
-        self._enforcement, self._tell, self._now_s = enforcement, tell, now_s
+        self._enforcement, self._tell, self._now_s, self._in_force = enforcement, tell, now_s, in_force
         self._placed: set[str] = set()  # response ids from whose confirmation on is read
         self._assigned: frozenset[TopicPartition] = frozenset()
         self._due_at_s = 0.0
@@ -96,6 +100,8 @@ class Witness:
 
     async def round(self) -> None:
         """Read what is there, and tell what it says."""
+        if self._in_force is not None:
+            self._enforcement.follow(self._in_force(), int(self._now_s() * 1e6))
         await self._place()
         if self._assigned:
             for records in (await self._consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_RECORDS)).values():
@@ -185,7 +191,9 @@ def telling(publisher: Publisher, topic: str, mailboxes: Iterable[Mailbox]) -> T
 
 
 @asynccontextmanager
-async def witnessing(config: Config, enforcement: Enforcement, tell: Tell) -> AsyncIterator[Callable[[], None]]:
+async def witnessing(
+    config: Config, enforcement: Enforcement, tell: Tell, in_force: InForce | None = None
+) -> AsyncIterator[Callable[[], None]]:
     """A running witness until the block ends; yields what raises its failure. Raises `Fatal` without a broker."""
     kafka, topic = config.kafka, config.topics.requests
     count = (await partitions_of(kafka, [topic])).get(topic)
@@ -195,7 +203,7 @@ async def witnessing(config: Config, enforcement: Enforcement, tell: Tell) -> As
     stop = asyncio.Event()
     async with side_consumer(kafka) as consumer:
         ends = functools.partial(fetched_highwaters, kafka, topic)
-        witness = Witness(consumer, topic, partition_of, ends, enforcement, tell, time.time)
+        witness = Witness(consumer, topic, partition_of, ends, enforcement, tell, time.time, in_force)
         task = asyncio.create_task(witness.run(stop))
         try:
             yield functools.partial(_raise_failure, task)

@@ -139,6 +139,18 @@ def test_what_stops_nothing_is_not_watched(rung: str) -> None:
     assert not Enforcement().watch(watch(rung=rung))
 
 
+def test_what_the_ledger_has_in_force_is_followed_and_an_old_act_is_not_taken_up_again() -> None:
+    enforcement = Enforcement(SKEW_S, watch_s=3600.0)
+    enforcement.follow([watch(), watch(response_id="r2", key_id="k2")], us(1.0))
+    enforcement.seen(request(20.0), 0, us(20.0))
+    enforcement.follow([watch()], us(21.0))
+    assert [each.response_id for each in enforcement.watched()] == ["r1"]
+    assert enforcement.seen(request(22.0), 1, us(22.0)) == []  # told already: it is the same watch
+    enforcement.due(us(3601.0))
+    enforcement.follow([watch()], us(3601.0))
+    assert enforcement.watched() == ()
+
+
 def test_a_gateway_that_obeys_now_and_then_is_told_but_not_for_ever() -> None:
     stream = Stream()
     flapping = [request(AFTER_S + n, 403 if n % 2 else 200) for n in range(500)]

@@ -150,6 +150,24 @@ async def test_a_restarted_responder_sees_all_of_it_again() -> None:
     assert [each.message_id for each in again.told] == [each.message_id for each in world.told]
 
 
+async def test_what_the_ledger_has_in_force_is_watched_without_being_told_and_dropped_with_its_undo() -> None:
+    world, in_force = World(), [watch()]
+
+    async def tell(verdict: Verdict) -> None:
+        world.told.append(verdict)
+
+    log = world.log
+    witness = Witness(
+        log, TOPIC, partition_of, log.ends, world.enforcement, tell, lambda: world.now_s, lambda: in_force
+    )
+    log.append(request(AFTER_S))
+    await witness.round()
+    assert world.words == ["broken"]
+    in_force.clear()
+    await witness.round()
+    assert (world.enforcement.watched(), log.positions) == ((), {})
+
+
 async def test_silence_is_told_when_its_time_has_come() -> None:
     world = World()
     world.enforcement.watch(watch())
