@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline import cli_operate, cli_respond
+from pipeline import cli_adapters, cli_operate, cli_respond
 from pipeline.cli_guard import guarded
 from pipeline.cli_options import AsJson, ConfigFile, Shadow, load
 from pipeline.errors import ConfigError
@@ -25,6 +25,7 @@ app = typer.Typer(
 config_app = typer.Typer(help="Show, check and describe the configuration.", no_args_is_help=True)
 geo_app = typer.Typer(help="The geo databases.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+app.add_typer(cli_adapters.app, name="adapters")
 app.add_typer(geo_app, name="geo")
 state_app = typer.Typer(help="Backup, restore and repartition of what the workers know.", no_args_is_help=True)
 app.add_typer(state_app, name="state")

@@ -137,6 +137,25 @@ class Metrics:
     queued: Gauge = _gauge("acts_queued", "Keys that caps or the breaker held back within the day.")
     breaker_open: Gauge = _gauge("breaker_open", "1 while automatic acts are stopped since many owners' keys tripped.")
     act_seconds: Histogram = _histogram("act_seconds", "From the decision to the target's answer.", LATENCY_BUCKETS_S)
+    enforcement: Counter = _counter(
+        "enforcement_total", "What the stream shows of acts; word: enforced, broken, unproven.", "rung", "word"
+    )
+    enforcement_watched: Gauge = _gauge("enforcement_watched", "Acts whose keys are watched.")
+    response_seconds: Histogram = _histogram(
+        "response_seconds",
+        "One leg of a response; leg: event_to_incident, incident_to_decision, decision_to_act, act_to_effect.",
+        LATENCY_BUCKETS_S,
+        "leg",
+    )
+    adapter_calls: Counter = _counter(
+        "adapter_calls_total",
+        "Requests to a gateway's API; outcome: ok, failed, redirected, slowed, gone, refused_address.",
+        "adapter",
+        "outcome",
+    )
+    adapter_seconds: Histogram = _histogram(
+        "adapter_call_seconds", "One request to a gateway's API.", LATENCY_BUCKETS_S, "adapter"
+    )
     cap_used_ratio: Gauge = _gauge("cap_used_ratio", "Acts within the window over the cap.", "window")
     webhook_deliveries: Counter = _counter(
         "webhook_deliveries_total",
@@ -164,6 +183,7 @@ def process_started() -> None:
 
 
 ACT_OUTCOMES: Final = ("done", "scheduled", "refused", "failed", "expired")
+ENFORCEMENT_WORDS: Final = ("enforced", "broken", "unproven")
 DELIVERY_OUTCOMES: Final = ("ok", "failed", "redirected", "slowed", "gone", "refused_address", "given_up")
 
 
@@ -174,6 +194,8 @@ def responder_started(rungs: Iterable[str], endpoints: Iterable[str]) -> None:
         for outcome in ACT_OUTCOMES:
             METRICS.acts.labels(rung, outcome)
             METRICS.undos.labels(rung, outcome)
+        for word in ENFORCEMENT_WORDS:
+            METRICS.enforcement.labels(rung, word)
     for endpoint in endpoints:
         METRICS.webhook_disabled.labels(endpoint)
         for outcome in DELIVERY_OUTCOMES:

@@ -22,12 +22,12 @@ yours to refuse. 408, 425, 429, 5xx and silence are tried again, 410 disables th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 
 from pipeline.respond.adapters.adapter import Intent, Outcome, Support, TryAgain
+from pipeline.respond.audit import rfc3339
 from pipeline.respond.caller import GONE, Answer
 from pipeline.respond.webhook import Poster
 from schemas.incident import Rung
@@ -126,7 +126,7 @@ def message(intent: Intent) -> bytes:
         "rung": intent.rung,
         "reason": intent.reason,
     }
-    until = datetime.fromtimestamp(intent.until_s, UTC).isoformat() if intent.until_s else ""
+    until = rfc3339(intent.until_s) if intent.until_s else ""
     optional = {
         "until": until, "networks": intent.networks, "scopes": intent.scopes, "limit_per_s": intent.limit_per_s,
         "before": intent.before,
