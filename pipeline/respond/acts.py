@@ -45,6 +45,7 @@ class Act:
     undo: Undoing | None = None
     ended_by: str = ""
     ended_us: int = 0
+    done_us: int = 0  # when the target had confirmed it; 0 where that is no longer known
     kept_us: int = 0
 
     @property

@@ -268,7 +268,7 @@ class Ledger:
             act.end(record, self.now_us)
         elif act.stage == "open":
             act.stage, act.outcome = record.result, record.outcome
-            act.before, act.new_key_id = record.before, record.new_key_id
+            act.before, act.new_key_id, act.done_us = record.before, record.new_key_id, self.now_us
             self._supersede(act)
         elif act.stage == "pending" and self.now_us > act.lapses_us:
             act.stage, act.outcome = "lapsed", record.outcome

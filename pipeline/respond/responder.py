@@ -27,20 +27,23 @@ from pipeline.errors import ConfigError, Fatal
 from pipeline.health import Health, serve
 from pipeline.metrics import REGISTRY, process_started, responder_started
 from pipeline.respond.act import Acting, Actor
+from pipeline.respond.adapters import build
 from pipeline.respond.adapters.adapter import Adapter, Intent, Outcome
-from pipeline.respond.adapters.webhook import WebhookAdapter
 from pipeline.respond.caretaker import Caretaker
 from pipeline.respond.carry import Carrier
 from pipeline.respond.consume import AuditLoader, Incidents, TopicReader
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.deliver import Deliveries, Mailbox
+from pipeline.respond.enforcement import Enforcement
 from pipeline.respond.fence import ClickHouseNetworks
 from pipeline.respond.handle import Responder
 from pipeline.respond.keys import FreshKeys
 from pipeline.respond.ladder import LADDER, ladder_of
 from pipeline.respond.ledger import Ledger
 from pipeline.respond.policy_check import check
+from pipeline.respond.watched import in_force
 from pipeline.respond.webhook import Poster
+from pipeline.respond.witness import telling, witnessing
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.kafka import Producer, client_settings, started
 from pipeline.sinks.topics import create_topics, partitions_of, topic_specs
@@ -74,8 +77,14 @@ async def run(config: Config, *, stop: asyncio.Event | None = None) -> None:
         incident_consumer = await stack.enter_async_context(_consumer(config, config.respond.group))
         incidents = Incidents(incident_consumer, config.topics.incidents, responder, caretaker, health)
         audit.start()
+        seen = await _witness(config, producer, responder, stack)
         log.info("responding: mode %s, policy %s", responder.ladder.policy.mode, responder.ladder.version)
-        await incidents.run(stop, audit.check)
+
+        def check_all() -> None:
+            audit.check()
+            seen()
+
+        await incidents.run(stop, check_all)
         log.info("stopped: what was finished is committed, the rest goes on at the next start")
 
 
@@ -136,9 +145,23 @@ async def _responder(config: Config, producer: Producer, stack: AsyncExitStack) 
     ), caretaker  # fmt: skip
 
 
+async def _witness(
+    config: Config, producer: Producer, responder: Responder, stack: AsyncExitStack
+) -> Callable[[], None]:
+    """Watches whether gateways obey; returns what raises its failure."""
+    settings, ledger = config.respond.enforcement, responder.decisions.ledger
+    if not settings.watch:
+        return lambda: None
+    tell = telling(producer, config.topics.responses, responder.deliveries.mailboxes.values())
+    enforcement = Enforcement(settings.skew_s, settings.watch_s, settings.unproven_s)
+    return await stack.enter_async_context(
+        witnessing(config, enforcement, tell, lambda: in_force(ledger, responder.matrices))
+    )
+
+
 def adapters_of(respond: Respond) -> dict[str, Adapter]:
-    """By the name that the policy calls them: an endpoint's is the signed webhook to it."""
-    return {each.name: WebhookAdapter(_poster(respond, each)) for each in respond.endpoints}
+    """By the name that the policy calls them: an entry of respond.adapters, or an endpoint as the signed webhook."""
+    return build.adapters(respond)
 
 
 def actors_of(respond: Respond, adapters: Mapping[str, Adapter], ledger: Ledger) -> dict[str, Actor]:

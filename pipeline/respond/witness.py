@@ -24,9 +24,9 @@ from pipeline.errors import ConfigError
 from pipeline.metrics import METRICS
 from pipeline.partitioner import PARTITIONERS
 from pipeline.ports import Publisher
+from pipeline.respond.carry import publish
 from pipeline.respond.deliver import Mailbox
 from pipeline.respond.enforcement import Enforcement, Verdict, Watch
-from pipeline.respond.handle import publish
 from pipeline.sinks.kafka import fetched_highwaters, side_consumer
 from pipeline.sinks.topics import partitions_of
 from schemas.event import Event
