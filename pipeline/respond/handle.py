@@ -38,6 +38,7 @@ from pipeline.respond.guard import Question
 from pipeline.respond.keys import Keys
 from pipeline.respond.ladder import Ladder, Matrix, Means, step_of
 from pipeline.respond.ledger import DAY_US, HOUR_US, Verdict
+from pipeline.respond.witness import acted
 from schemas.incident import KEY_RULES, Incident
 from schemas.response import GuardResult
 from schemas.response import Verdict as Word
@@ -102,9 +103,11 @@ class Responder:
         if no := propose.final(guard.refusals(guards), wanted):
             await self._refuse(wanted, guards, no)
         else:
-            await self._decide(wanted, guards, incident)
+            await self._decide(wanted, guards, incident, record)
 
-    async def _decide(self, wanted: Proposed, guards: tuple[GuardResult, ...], incident: Incident) -> None:
+    async def _decide(
+        self, wanted: Proposed, guards: tuple[GuardResult, ...], incident: Incident, record: Positioned
+    ) -> None:
         verdict = await self.decisions.write(wanted)
         act = verdict.act
         mine = act is not None and propose.same(act.proposal, wanted)
@@ -115,17 +118,24 @@ class Responder:
         elif act.stage == "pending":
             await self._say(wanted, "waiting", verdict.reason, guards, act)
         else:
-            await self._go(act, guards, verdict, incident)
+            await self._say_granted(act, guards, verdict)
+            if not act.proposal.simulated:
+                await self._go(act, incident, record.timestamp_us / 1e6)
 
-    async def _go(self, act: Act, guards: tuple[GuardResult, ...], verdict: Verdict, incident: Incident) -> None:
+    async def _say_granted(self, act: Act, guards: tuple[GuardResult, ...], verdict: Verdict) -> None:
         self._show_caps(act.proposal)
         if act.proposal.simulated:
             reason = f"would have been done: {act.proposal.rung}, {verdict.reason} (simulate)"
             await self._say(act.proposal, "simulated", reason, guards, act)
             return
         await self._say(act.proposal, "allowed", "all guards passed", guards, act)
+
+    async def _go(self, act: Act, incident: Incident, incident_s: float) -> None:
         outcome = await self.carrier.carry_out(act)
-        age_s = guard.evidence_age_s(incident, self.carrier.now_s())
+        now_s = self.carrier.now_s()
+        age_s = guard.evidence_age_s(incident, now_s)
+        if outcome.result == "done":
+            acted(None if age_s is None else now_s - age_s, incident_s, act.at_us / 1e6, now_s)
         if outcome.result == "done" and age_s is not None:
             METRICS.end_to_end_seconds.labels("act").observe(age_s)
 
