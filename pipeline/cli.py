@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline import cli_console, cli_operate
+from pipeline import cli_adapters, cli_console, cli_operate, cli_respond
 from pipeline.cli_guard import guarded
 from pipeline.cli_options import AsJson, ConfigFile, Shadow, load
 from pipeline.errors import ConfigError
@@ -25,12 +25,14 @@ app = typer.Typer(
 config_app = typer.Typer(help="Show, check and describe the configuration.", no_args_is_help=True)
 geo_app = typer.Typer(help="The geo databases.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+app.add_typer(cli_adapters.app, name="adapters")
 app.add_typer(geo_app, name="geo")
 state_app = typer.Typer(help="Backup, restore and repartition of what the workers know.", no_args_is_help=True)
 app.add_typer(state_app, name="state")
 app.add_typer(evaluation.app, name="evaluate")
 cli_operate.register(app)
 cli_console.register(app)
+cli_respond.register(app)
 
 Output = Annotated[str, typer.Option("--output", "-o", help="table, json or csv.")]
 
@@ -91,15 +93,6 @@ def worker(
     from pipeline.runners import plain
 
     return plain.main(settings, parts)
-
-
-@app.command()
-@guarded
-def respond(config: ConfigFile = None) -> int:
-    """Carry incidents out: guard, act, record, until stopped."""
-    from pipeline.respond import responder
-
-    return responder.main(load(config))
 
 
 @app.command()

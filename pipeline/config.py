@@ -10,28 +10,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-Seconds = Annotated[float, Meta(gt=0, le=86_400)]
-Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
-Port = Annotated[int, Meta(ge=0, le=65_535)]  # 0: any free one
-Name = Annotated[str, Meta(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")]  # as Kafka allows
+from pipeline.policy import Approver, Policy, Rule
+from pipeline.respond.adapters.settings import Adapters, Enforcement
+from pipeline.setting import Count, Name, Port, Seconds, Secret
 
-
-class Secret(str):
-    """A string that never shows itself; `reveal()` where it has to go out."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'********'"
-
-    __str__ = __repr__
-
-    def __format__(self, spec: str) -> str:
-        return format(repr(self), spec)
-
-    def reveal(self) -> str:
-        """The value itself."""
-        return str.__str__(self)
+__all__ = ["Config", "Count", "Name", "Port", "Seconds", "Secret"]  # types of settings are known from here, too
 
 
 class Kafka(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -130,7 +113,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Revocation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The policy of the one automatic act of today. Off by default: `simulate` records what would be done."""
+    """The policy of one automatic act, revoke: short for a policy with one rule (`pipeline/respond/ladder.py`)."""
 
     mode: Annotated[str, Meta(pattern="^(off|simulate|enforce)$")] = "simulate"  # off | simulate | enforce
     endpoint: str = ""  # name of the webhook endpoint that obeys `key.revoke`
@@ -149,7 +132,12 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Respond(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     group: Name = "keywatch-respond"
     endpoints: tuple[Endpoint, ...] = ()
-    revocation: Revocation = Revocation()
+    revocation: Revocation = Revocation()  # the old form: one rule alone; not beside policy and rules
+    policy: Policy = Policy()
+    rules: tuple[Rule, ...] = ()
+    approvers: tuple[Approver, ...] = ()
+    adapters: Adapters = Adapters()
+    enforcement: Enforcement = Enforcement()
     kill_switch_file: str = ""  # while this file exists nothing acts
     connect_timeout_s: Seconds = 3.0
     total_timeout_s: Seconds = 15.0

@@ -8,6 +8,7 @@ would be right.
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
 import tomllib
@@ -17,8 +18,9 @@ from typing import Any, Final, get_args
 
 import msgspec
 
-from pipeline.config import Config, Secret
+from pipeline.config import Config, Revocation, Secret
 from pipeline.errors import ConfigError
+from pipeline.policy import Policy
 
 PREFIX: Final = "KEYWATCH_"
 Tree = dict[str, Any]
@@ -182,6 +184,8 @@ def _check_together(config: Config) -> None:
     names = [endpoint.name for endpoint in respond.endpoints]
     if len(set(names)) < len(names):
         raise ConfigError("respond.endpoints: every endpoint needs a name of its own")
+    if (respond.rules or respond.policy != Policy()) and respond.revocation != Revocation():
+        raise ConfigError("respond.revocation is the old form of respond.policy and respond.rules: keep one of them")
     if respond.revocation.mode == "enforce" and respond.revocation.endpoint not in names:
         raise ConfigError("respond.revocation.endpoint must name one of respond.endpoints where the mode is enforce")
 
@@ -226,6 +230,7 @@ def schema() -> dict[str, Any]:
     return msgspec.json.schema(_without_secrets(Config))
 
 
+@functools.cache  # one type for one type: two of one name would be taken for each other
 def _without_secrets(kind: Any) -> Any:
     """The same Struct with texts for secrets: msgspec describes no types of others."""
     if kind is Secret:

@@ -57,6 +57,7 @@ async def check(config: Config) -> list[Finding]:
         ("clickhouse", check_clickhouse),
         ("geo", check_geo),
         ("webhooks", check_webhooks),
+        ("adapters", check_adapters),
         ("ports", check_ports),
     )
     found = await asyncio.gather(*(_bounded(name, run(config)) for name, run in checks))
@@ -198,6 +199,19 @@ async def check_webhooks(config: Config) -> list[Finding]:
         advice = "add [[respond.endpoints]] with name, url and secret"
         return [Finding("warn", "webhooks", "no endpoint: incidents reach Kafka and ClickHouse only", advice)]
     return [await _check_endpoint(endpoint) for endpoint in config.respond.endpoints]
+
+
+async def check_adapters(config: Config) -> list[Finding]:
+    """What stands in the way of acting on the gateways of `respond.adapters`. Raises ConfigError."""
+    from pipeline.respond.adapters import report
+
+    findings = []
+    for name, problems in (await report.check(config.respond)).items():
+        about = f"adapter {name}"
+        if not problems:
+            findings.append(Finding("ok", about, "answers, and takes our credential; nothing was changed"))
+        findings += [Finding("fail", about, line, "`keywatch adapters check` asks again") for line in problems]
+    return findings
 
 
 async def _check_endpoint(endpoint: Endpoint) -> Finding:

@@ -129,9 +129,33 @@ class Metrics:
     )
     refusals: Counter = _counter("refusals_total", "Guards that said no.", "guard")
     acts: Counter = _counter(
-        "acts_total", "Acts on keys; outcome: revoked, scheduled, refused, failed, expired.", "rung", "outcome"
+        "acts_total", "Acts on keys; outcome: done, scheduled, refused, failed, expired.", "rung", "outcome"
     )
+    undos: Counter = _counter("undos_total", "Acts taken back; outcomes as of acts.", "rung", "outcome")
+    in_force: Gauge = _gauge("acts_in_force", "Acts that stand and can be undone.", "rung")
+    waiting: Gauge = _gauge("acts_waiting", "Acts that wait for people's approval.")
+    queued: Gauge = _gauge("acts_queued", "Keys that caps or the breaker held back within the day.")
+    breaker_open: Gauge = _gauge("breaker_open", "1 while automatic acts are stopped since many owners' keys tripped.")
     act_seconds: Histogram = _histogram("act_seconds", "From the decision to the target's answer.", LATENCY_BUCKETS_S)
+    enforcement: Counter = _counter(
+        "enforcement_total", "What the stream shows of acts; word: enforced, broken, unproven.", "rung", "word"
+    )
+    enforcement_watched: Gauge = _gauge("enforcement_watched", "Acts whose keys are watched.")
+    response_seconds: Histogram = _histogram(
+        "response_seconds",
+        "One leg of a response; leg: event_to_incident, incident_to_decision, decision_to_act, act_to_effect.",
+        LATENCY_BUCKETS_S,
+        "leg",
+    )
+    adapter_calls: Counter = _counter(
+        "adapter_calls_total",
+        "Requests to a gateway's API; outcome: ok, failed, redirected, slowed, gone, refused_address.",
+        "adapter",
+        "outcome",
+    )
+    adapter_seconds: Histogram = _histogram(
+        "adapter_call_seconds", "One request to a gateway's API.", LATENCY_BUCKETS_S, "adapter"
+    )
     cap_used_ratio: Gauge = _gauge("cap_used_ratio", "Acts within the window over the cap.", "window")
     webhook_deliveries: Counter = _counter(
         "webhook_deliveries_total",
@@ -158,14 +182,20 @@ def process_started() -> None:
     METRICS.build.info({"version": version("keywatch"), "python": platform.python_version()})
 
 
-ACT_OUTCOMES: Final = ("revoked", "scheduled", "refused", "failed", "expired")
+ACT_OUTCOMES: Final = ("done", "scheduled", "refused", "failed", "expired")
+ENFORCEMENT_WORDS: Final = ("enforced", "broken", "unproven")
 DELIVERY_OUTCOMES: Final = ("ok", "failed", "redirected", "slowed", "gone", "refused_address", "given_up")
 
 
-def responder_started(rung: str, endpoints: Iterable[str]) -> None:
+def responder_started(rungs: Iterable[str], endpoints: Iterable[str]) -> None:
     """Begins at 0 what alerts ask for: a counter that appears with its first failure has not increased."""
-    for outcome in ACT_OUTCOMES:
-        METRICS.acts.labels(rung, outcome)
+    for rung in rungs:
+        METRICS.in_force.labels(rung)
+        for outcome in ACT_OUTCOMES:
+            METRICS.acts.labels(rung, outcome)
+            METRICS.undos.labels(rung, outcome)
+        for word in ENFORCEMENT_WORDS:
+            METRICS.enforcement.labels(rung, word)
     for endpoint in endpoints:
         METRICS.webhook_disabled.labels(endpoint)
         for outcome in DELIVERY_OUTCOMES:

@@ -33,8 +33,9 @@ allow "$WORKER" Read "api.requests api.sightings api.key_events api.keys api.con
     keywatch.sources keywatch.lifecycle" "keywatch keywatch-sources keywatch-lifecycle"
 allow "$WORKER" Write "api.requests api.sightings api.key_events api.requests.rejected api.incidents keywatch.pages
     keywatch.sources keywatch.lifecycle"
-# The responder: incidents and catalogue in; decisions and what was done, in and out.
-allow "$RESPONDER" Read "api.incidents api.keys api.decisions api.responses" \
+# The responder: incidents and catalogue in; decisions and what was done, in and out. It reads requests of keys on which
+# it has acted, without a group, to see whether the gateway obeys (respond.enforcement.watch = false does without).
+allow "$RESPONDER" Read "api.incidents api.requests api.keys api.decisions api.responses" \
     "keywatch-respond keywatch-respond-audit"
 allow "$RESPONDER" Write "api.decisions api.responses"
 # People: the catalogue (keywatch keys import), feedback, mutes and plans, and reading anything (keywatch replay --topic).

@@ -55,7 +55,7 @@ class Screen:
             return
         if response.verdict == "refused":
             self.refused.add(response.incident_id)
-        colour = {"allowed": "magenta", "refused": "dim", "simulated": "cyan"}[response.verdict]
+        colour = {"allowed": "magenta", "refused": "dim", "simulated": "cyan", "waiting": "yellow"}[response.verdict]
         word = "REVOKED " if response.stage == "done" else "DECISION"
         what = f"{response.key_id}: {response.rung} {response.verdict}"
         told = response.outcome or response.reason

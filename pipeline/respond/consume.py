@@ -17,6 +17,7 @@ from pipeline.health import Health
 from pipeline.metrics import METRICS
 from pipeline.ports import RowSink
 from pipeline.respond.audit import Positioned, rows
+from pipeline.respond.caretaker import Caretaker
 from pipeline.respond.handle import Responder
 from pipeline.respond.progress import Progress
 
@@ -61,8 +62,11 @@ class TopicReader:
 class Incidents(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka asks for its own base
     """Reads incidents, lets the responder handle many side by side, commits what is finished, in order."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, topic: str, responder: Responder, health: Health) -> None:
+    def __init__(
+        self, consumer: AIOKafkaConsumer, topic: str, responder: Responder, caretaker: Caretaker, health: Health
+    ) -> None:
         self._consumer, self._topic, self._responder, self._health = consumer, topic, responder, health
+        self._caretaker = caretaker
         self._progress = Progress()
         self._tasks: dict[asyncio.Task[None], tuple[int, int]] = {}
         self._generation = 0
@@ -76,7 +80,7 @@ class Incidents(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka as
                 self._raise_failures(check)
                 await self._round()
             self._health.stopping()
-            await self._settle(set(self._tasks), STOP_S)
+            await asyncio.gather(self._settle(set(self._tasks), STOP_S), self._caretaker.give_up(STOP_S))
             await self._commit()
         finally:
             await self._settle(set(self._tasks), 0.0)
@@ -117,6 +121,7 @@ class Incidents(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka as
         check()
         self._responder.decisions.check()  # aiokafka swallows what a rebalance callback raises
         self._responder.deliveries.check()
+        self._caretaker.check()
         for task in [task for task in self._tasks if task.done()]:
             del self._tasks[task]
             if not task.cancelled() and (error := task.exception()):
@@ -169,8 +174,9 @@ class Incidents(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka as
         partitions = {tp.partition for tp in revoked}
         self._generation += 1
         self._health.recovered(False)
-        await self._settle(
-            {task for task, (partition, _) in self._tasks.items() if partition in partitions}, HANDOVER_S
+        await asyncio.gather(
+            self._settle({task for task, (each, _) in self._tasks.items() if each in partitions}, HANDOVER_S),
+            self._caretaker.give_up(HANDOVER_S),
         )
         await self._commit()
         self._progress.forget(partitions)
@@ -184,6 +190,7 @@ class Incidents(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka as
         decisions = self._responder.decisions
         await decisions.catch_up()
         self._responder.deliveries.resume(decisions.outbox.of(partitions))
+        self._caretaker.partitions = frozenset(partitions)
         METRICS.rebalances.inc()
         METRICS.assigned_partitions.set(len(partitions))
         self._health.recovered(True)

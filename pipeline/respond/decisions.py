@@ -18,7 +18,8 @@ from pipeline.errors import Fatal, Retry
 from pipeline.ports import Publisher
 from pipeline.respond import ledger
 from pipeline.respond.audit import Positioned
-from pipeline.respond.ledger import Joined, Ledger, Proposed, Record, Verdict
+from pipeline.respond.entries import Joined, Record, decode, encode
+from pipeline.respond.ledger import Ledger, Verdict
 from pipeline.respond.outbox import Outbox
 
 log = logging.getLogger(__name__)
@@ -68,14 +69,22 @@ class Decisions:
         await self._until(lambda: mark in self._marks)
         self._marks.discard(mark)
 
+    async def moved(self, timeout_s: float) -> None:
+        """Return when something new was read, or after so long. Raises `Fatal` once reading has ended."""
+        async with self._moved:
+            self.check()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._moved.wait()
+
     async def write(self, record: Record) -> Verdict:
-        """Write, read it back, and say what the order says of it (of use for proposals)."""
+        """Write, read it back, and say what the order says of it (IGNORED where there is nothing to judge)."""
         offset = await self._publish(record)
         await self._until(lambda: self.ledger.next_offset > offset)
         return self._verdicts.pop(offset, ledger.IGNORED)
 
     async def _publish(self, record: Record) -> int:
-        value = ledger.encode(record)
+        value = encode(record)
         while True:
             try:
                 return await self.publisher.publish(self.topic, b"", value, partition=0)
@@ -117,14 +126,14 @@ class Decisions:
             await self._wake()
 
     def _apply(self, entry: Positioned) -> None:
-        record = ledger.decode(entry.value)
+        record = decode(entry.value)
         if record is None:
             log.error("offset %d of %s is no record of ours: no act for a day", entry.offset, self.topic)
         verdict = self.ledger.apply(entry.offset, entry.timestamp_us, record)
         self.outbox.apply(record)
         if isinstance(record, Joined) and record.responder == self.responder:
             self._marks.add(record.mark)
-        if isinstance(record, Proposed) and record.responder == self.responder:
+        elif verdict is not ledger.IGNORED and getattr(record, "responder", "") == self.responder:
             self._verdicts[entry.offset] = verdict
 
     async def _wake(self) -> None:

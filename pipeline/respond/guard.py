@@ -1,8 +1,9 @@
-"""May this incident act on this key by itself? Pure predicates, each with a name and a sentence, passed or not.
+"""May this incident lead to an act on its key? Pure predicates, each with a name and a sentence, passed or not.
 
 All of them are asked, always, and all answers go into the audit: the on-call sees every reason at once. What is not
 known counts as no: an unreadable catalogue is a protected key, a time that can't be read is stale. The caps and
-"already acted" are not here but in `ledger.py`, since only the order on the decisions topic can answer them.
+"already acted" are not here but in `ledger.py`, since only the order on the decisions topic can answer them; what the
+adapter can do, and to whom, is in `ladder.py`. A rule that leads to "observe" is not asked for evidence.
 Source: reference/response.md, section 3; DESIGN.md, D3 (never on volume alone).
 """
 
@@ -16,14 +17,15 @@ from typing import Final
 
 import msgspec
 
-from pipeline.config import Revocation
-from schemas.incident import KEY_RULES, SEVERITIES, Finding, Incident
+from pipeline.policy import Policy
+from pipeline.respond.entries import Proposed
+from pipeline.respond.ladder import PROOF, Ladder
+from schemas.incident import KEY_RULES, Finding, Incident
 from schemas.key import Key
 from schemas.response import GuardResult
 
 OF_CHANGE: Final = frozenset({"volume", "outcome"})
 """What every deploy and every retry storm brings together: the demo's innocent deploy had 32.5 and 9.8 bits of them."""
-PROOF: Final = "proof"
 FINDING_BITS: Final = 6.0  # as the fusion's: what is told by itself
 MAX_AHEAD_S: Final = 120.0  # evidence from the future by more than the lateness is a broken clock, not fresh
 
@@ -33,11 +35,18 @@ class Question:
     """One incident against one policy. `key` is None where the catalogue does not know it; `now_s` is Unix time."""
 
     incident: Incident
-    policy: Revocation
+    ladder: Ladder
     key: Key | None
     catalogue_error: str  # "" if it could be read
     killed: str  # why the kill switch is on, "" if it is off
     now_s: float
+    published_s: float = 0.0  # when the worker told of the incident, by the broker's clock; 0 is not asked
+    changed_s: float = 0.0  # when incidents last began to come from another configuration or geo database; 0 is never
+
+    @property
+    def policy(self) -> Policy:
+        """What holds for every rule."""
+        return self.ladder.policy
 
     @property
     def evidence(self) -> tuple[Finding, ...]:
@@ -64,7 +73,7 @@ def mode(question: Question) -> GuardResult:
     """The policy is on: simulate goes all the way but for the act."""
     now = question.policy.mode
     known = now in ("simulate", "enforce")
-    return result("mode", known, f"respond.revocation.mode is {now}" if known else f"automatic revocation is {now}")
+    return result("mode", known, f"the mode is {now}" if known else f"responding is {now}")
 
 
 def kill_switch(question: Question) -> GuardResult:
@@ -84,29 +93,10 @@ def rule(question: Question) -> GuardResult:
     return result("rule", now in KEY_RULES, f"the incident's rule is {now}")
 
 
-def severity(question: Question) -> GuardResult:
-    """At least as grave as the policy asks for."""
-    has, needs = question.incident.severity, question.policy.min_severity
-    order = {name: rank for rank, name in enumerate(SEVERITIES)}
-    passed = needs in order and has in order and order[has] >= order[needs]
-    return result("severity", passed, f"{has}, the policy acts from {needs} on")
-
-
-def environment(question: Question) -> GuardResult:
-    """Declared to be one that the policy acts in."""
-    declared = (question.key.environment if question.key else "") or question.incident.environment
-    allowed = question.policy.environments
-    return result("environment", declared in allowed, f"{declared or 'not known'}, the policy acts in {_list(allowed)}")
-
-
-def detectors(question: Question) -> GuardResult:
-    """One of the detectors that the policy names is among the evidence."""
-    named = set(question.policy.detectors)
-    found = {finding.detector for finding in question.evidence}
-    passed = not named or bool(named & found)
-    return result(
-        "detectors", passed, f"found by {_list(found)}; the policy asks for {_list(named) if named else 'any'}"
-    )
+def policy(question: Question) -> GuardResult:
+    """A rule of the policy leads from this incident, on this key, to a rung."""
+    rule, why = question.ladder.rule_of(question.incident, question.key)
+    return result("policy", rule is not None, why)
 
 
 def authenticated(question: Question) -> GuardResult:
@@ -143,6 +133,26 @@ def freshness(question: Question) -> GuardResult:
     return result("freshness", passed, f"the newest evidence is {youngest:.0f} s old, at most {limit:.0f} s")
 
 
+def lag(question: Question) -> GuardResult:
+    """The worker told of it as it happened: one that lags, recovers or replays knows no more what is going on."""
+    limit, told = question.policy.max_lag_s, question.published_s
+    if not limit or not told:
+        return result("lag", True, "not asked")
+    behind = evidence_age_s(question.incident, told)
+    if behind is None:
+        return result("lag", False, "the evidence has no readable time")
+    return result("lag", behind <= limit, f"told {behind:.0f} s after it happened, at most {limit:.0f} s")
+
+
+def settled(question: Question) -> GuardResult:
+    """No other configuration or geo database came just now: in another one, one address in twenty lies elsewhere."""
+    wait, since = question.policy.settle_s, question.now_s - question.changed_s
+    if not wait or not question.changed_s:
+        return result("settled", True, "neither configuration nor geo database has changed")
+    words = f"configuration or geo database changed {since:.0f} s ago, nothing acts for {wait:.0f} s"
+    return result("settled", since >= wait, words)
+
+
 def catalogued(question: Question) -> GuardResult:
     """Somebody declared the key; not to know it is to protect it."""
     if question.catalogue_error:
@@ -160,9 +170,9 @@ def protected(question: Question) -> GuardResult:
 
 
 def status(question: Question) -> GuardResult:
-    """There is something left to revoke."""
+    """There is something left to act on: the key is in use, or stopped for a time only."""
     now = question.key.status if question.key else "not known"
-    return result("status", now == "active", f"the key is {now}")
+    return result("status", now in ("active", "suspended"), f"the key is {now}")
 
 
 def key_version(question: Question) -> GuardResult:
@@ -175,9 +185,24 @@ def key_version(question: Question) -> GuardResult:
 
 
 GUARDS: Final[tuple[Callable[[Question], GuardResult], ...]] = (
-    mode, kill_switch, state, rule, severity, environment, detectors, authenticated, evidence, freshness, catalogued,
-    protected, status, key_version,
+    mode, kill_switch, state, rule, policy, authenticated, evidence, freshness, lag, settled, catalogued, protected,
+    status, key_version,
 )  # fmt: skip
+APPROVABLE: Final = frozenset({"catalogued", "protected"})
+"""Refusals that people's approval overcomes; all others stand whatever anybody says."""
+
+
+def still(wanted: Proposed, key: Key | None, catalogue_error: str, approved: bool) -> tuple[GuardResult, ...]:
+    """Asked again of an act that was granted some time ago, right before it is carried out."""
+    if catalogue_error:
+        return (result("catalogued", False, f"the catalogue cannot be read: {catalogue_error}"),)
+    if key is None:
+        return (result("catalogued", approved, "nobody declared this key, so it is protected"),)
+    same = key.version == wanted.key_version
+    return (
+        result("protected", approved or not key.protected, "declared protected" if key.protected else "not protected"),
+        result("key_version", same, f"granted for version {wanted.key_version}, now valid: {key.version}"),
+    )
 
 
 def evidence_age_s(incident: Incident, now_s: float) -> float | None:
@@ -189,11 +214,6 @@ def evidence_age_s(incident: Incident, now_s: float) -> float | None:
 def evidence_hash(incident: Incident) -> str:
     """What the decision rests on: 32 hex digits over the findings as they came."""
     return hashlib.blake2b(msgspec.json.encode(incident.findings), digest_size=16).hexdigest()
-
-
-def policy_version(policy: Revocation) -> str:
-    """12 hex digits over the policy's every number, so that an audit row says by which rules it was decided."""
-    return hashlib.blake2b(msgspec.json.encode(policy), digest_size=6).hexdigest()
 
 
 def _authenticated(incident: Incident) -> tuple[Finding, ...]:

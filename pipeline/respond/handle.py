@@ -2,11 +2,13 @@
 
 For one revision of an incident:
  1 its messages are queued for the endpoints (`deliver.py`);
- 2 all guards are asked (`guard.py`); if all say yes, the act is proposed on `api.decisions` and its verdict read back;
+ 2 all guards are asked (`guard.py`), the policy leads to a rung (`ladder.py`); if all say yes, the act is proposed on
+   `api.decisions` and its verdict read back: granted, refused, or waiting for people;
  3 the decision is recorded on `api.responses`, acknowledged: `decided`;
  4 `acting` is recorded, then the target is told (`act.py`), again and again until it has answered or the intent is old;
- 5 `done` or `failed` is recorded, then the act is closed on `api.decisions`;
+ 5 `done` or `failed` is recorded, then the act is closed on `api.decisions` (4 and 5: `carry.py`);
  6 the incident's offset may be committed once all that is done and its messages are delivered or handed over.
+What waits for people, ends by itself or is undone goes on from the ledger alone (`caretaker.py`).
 Killed anywhere, the incident is read again: a granted act that is still open goes on under its own ids, within 15 min
 of its grant; a closed one is left alone. The audit may then hold a stage twice (same response_id, revision, stage),
 never too few. Revisions of one key are handled one after the other, different keys side by side.
@@ -15,63 +17,54 @@ never too few. Revisions of one key are handled one after the other, different k
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
-from pipeline.config import Revocation
-from pipeline.errors import Retry
 from pipeline.metrics import METRICS
-from pipeline.ports import Publisher
-from pipeline.respond import guard
-from pipeline.respond.act import Actor, act_id, response_id
-from pipeline.respond.adapters.adapter import Intent, Outcome
-from pipeline.respond.audit import Positioned, rfc3339
-from pipeline.respond.decisions import RETRY_S, Decisions
+from pipeline.policy import Approver, Rule
+from pipeline.respond import fence, guard, propose
+from pipeline.respond.acts import Act
+from pipeline.respond.audit import Positioned
+from pipeline.respond.carry import Carrier
+from pipeline.respond.decisions import Decisions
 from pipeline.respond.deliver import Deliveries
+from pipeline.respond.entries import Build, Proposed
+from pipeline.respond.fence import Networks
 from pipeline.respond.guard import Question
-from pipeline.respond.ledger import DAY_US, HOUR_US, Act, Finished, Proposed, Verdict
-from schemas.incident import Incident, Rung
-from schemas.key import Key
-from schemas.response import GuardResult, Response, Stage
+from pipeline.respond.keys import Keys
+from pipeline.respond.ladder import Ladder, Matrix, Means, step_of
+from pipeline.respond.ledger import DAY_US, HOUR_US, Verdict
+from pipeline.respond.witness import acted
+from schemas.incident import KEY_RULES, Incident
+from schemas.response import GuardResult
 from schemas.response import Verdict as Word
 
 log = logging.getLogger(__name__)
 
-RUNG: Final[Rung] = "revoke"
-STILL_ASKED: Final = frozenset(
-    {"catalogued", "protected"}
-)  # of an act that was granted; the actor asks the kill switch
-MAX_REASON: Final = 500  # characters of the incident's text that go to the target
 DECIDED_ON: Final = frozenset({"opened", "extended", "escalated"})
-
-
-class Keys(Protocol):
-    """What the catalogue says now."""
-
-    async def look_up(self, key_id: str) -> tuple[Key | None, int, str]:
-        """(the key or None, number of active keys or 0, why the catalogue can't be read or "")."""
 
 
 @dataclass
 class Responder:
     """Handles incidents, one call each. `killed` gives the reason of the kill switch, "" is off."""
 
-    policy: Revocation
-    responses_topic: str
-    publisher: Publisher
-    decisions: Decisions
+    ladder: Ladder
+    approvers: tuple[Approver, ...]
+    matrices: dict[str, Matrix]  # by adapter's name
+    carrier: Carrier
     keys: Keys
-    actor: Actor
+    networks: Networks
     deliveries: Deliveries
     killed: Callable[[], str]
-    now_s: Callable[[], float]
-    endpoint: str = ""  # the name in the audit
-    _locks: dict[str, tuple[asyncio.Lock, int]] = field(default_factory=dict)  # with how many hold or want it
+
+    @property
+    def decisions(self) -> Decisions:
+        """The ledger and its topic."""
+        return self.carrier.decisions
 
     async def receive(self, record: Positioned) -> Awaitable[None]:
         """Queue one incident's messages, in the order of calls; await the result for all the rest of it."""
@@ -79,167 +72,131 @@ class Responder:
         if incident is None:
             return _nothing()
         released = await self.deliveries.send(incident, record.partition)
-        return self._handle(incident, released)
+        return self._handle(incident, record, released)
 
-    async def _handle(self, incident: Incident, released: list[asyncio.Event]) -> None:
+    async def _handle(self, incident: Incident, record: Positioned, released: list[asyncio.Event]) -> None:
         if incident.change in DECIDED_ON:
-            async with self._one_at_a_time(incident.key_id):
-                await self._respond(incident)
+            async with self.carrier.locks.one_at_a_time(incident.key_id):
+                await self._respond(incident, record)
         for event in released:
             await event.wait()
 
-    @contextlib.asynccontextmanager
-    async def _one_at_a_time(self, key_id: str) -> AsyncIterator[None]:
-        lock, waiting = self._locks.get(key_id, (asyncio.Lock(), 0))
-        self._locks[key_id] = (lock, waiting + 1)
-        try:
-            async with lock:  # in the order of asking
-                yield
-        finally:
-            waiting = self._locks[key_id][1] - 1
-            if waiting:
-                self._locks[key_id] = (lock, waiting)
-            else:
-                del self._locks[key_id]
-
-    async def _respond(self, incident: Incident) -> None:
-        case = Case.of(incident)
-        act = self.decisions.ledger.act_of(case.act_id)
-        if act and case.owns(act):
-            if act.stage == "open":
-                await self._resume(case, act)
+    async def _respond(self, incident: Incident, record: Positioned) -> None:
+        if await self._led_to_an_act(incident):
             return
+        await self._note_build(incident, record.partition)
         key, active_keys, error = await self.keys.look_up(incident.key_id)
-        question = Question(incident, self.policy, key, error, self._stopped(), self.now_s())
+        question = Question(
+            incident, self.ladder, key, error, self._stopped(), self.carrier.now_s(), record.timestamp_us / 1e6,
+            self.decisions.ledger.changed_us / 1e6,
+        )  # fmt: skip
         guards = guard.judge(question)
-        if no := guard.refusals(guards):
-            await self._refuse(case, guards, no)
+        rule, _ = self.ladder.rule_of(incident, key)
+        if rule is None or rule.rung == "observe":
+            await self._observe(propose.nothing(question, rule, record.partition), guards, rule)
             return
-        verdict = await self.decisions.write(self._proposal(case, active_keys))
-        guards = (*guards, guard.result(verdict.guard, case.stands(verdict), verdict.reason))
-        if verdict.act and case.stands(verdict):
-            await self._go(case, verdict.act, guards)
+        means = await self._means(question, rule, ask=_may_pass(guards))
+        step = step_of(rule, means)
+        guards = (*guards, *step.guards)
+        wanted = propose.proposal(question, rule, guards, step, means, active_keys, self.approvers, record.partition)
+        wanted = msgspec.structs.replace(wanted, responder=self.decisions.responder)
+        if no := propose.final(guard.refusals(guards), wanted):
+            await self._refuse(wanted, guards, no)
         else:
-            await self._refuse(case, guards, guards[-1:])
+            await self._decide(wanted, guards, incident, record)
 
-    async def _refuse(self, case: Case, guards: tuple[GuardResult, ...], no: tuple[GuardResult, ...]) -> None:
+    async def _decide(
+        self, wanted: Proposed, guards: tuple[GuardResult, ...], incident: Incident, record: Positioned
+    ) -> None:
+        verdict = await self.decisions.write(wanted)
+        act = verdict.act
+        mine = act is not None and propose.same(act.proposal, wanted)
+        answered = act is not None and (verdict.granted or mine)
+        guards = (*guards, guard.result(verdict.guard, answered, verdict.reason))
+        if act is None or not answered:
+            await self._refuse(wanted, guards, guards[-1:])
+        elif act.stage == "pending":
+            await self._say(wanted, "waiting", verdict.reason, guards, act)
+        else:
+            await self._say_granted(act, guards, verdict)
+            if not act.proposal.simulated:
+                await self._go(act, incident, record.timestamp_us / 1e6)
+
+    async def _say_granted(self, act: Act, guards: tuple[GuardResult, ...], verdict: Verdict) -> None:
+        self._show_caps(act.proposal)
+        if act.proposal.simulated:
+            reason = f"would have been done: {act.proposal.rung}, {verdict.reason} (simulate)"
+            await self._say(act.proposal, "simulated", reason, guards, act)
+            return
+        await self._say(act.proposal, "allowed", "all guards passed", guards, act)
+
+    async def _go(self, act: Act, incident: Incident, incident_s: float) -> None:
+        outcome = await self.carrier.carry_out(act)
+        now_s = self.carrier.now_s()
+        age_s = guard.evidence_age_s(incident, now_s)
+        if outcome.result == "done":
+            acted(None if age_s is None else now_s - age_s, incident_s, act.at_us / 1e6, now_s)
+        if outcome.result == "done" and age_s is not None:
+            METRICS.end_to_end_seconds.labels("act").observe(age_s)
+
+    async def _led_to_an_act(self, incident: Incident) -> bool:
+        """This very revision did, before a crash or elsewhere; or an earlier one, and it is still open: it goes on."""
+        acts = self.decisions.ledger.of_incident(incident.incident_id)
+        opened = next((act for act in acts if act.stage == "open"), None)
+        if opened is not None:
+            log.warning("going on with the act %s of incident %s", opened.proposal.response_id, incident.incident_id)
+            await self.carrier.resume(opened, self.keys)
+        return opened is not None or any(act.proposal.revision == incident.revision for act in acts)
+
+    async def _observe(self, of: Proposed, guards: tuple[GuardResult, ...], rule: Rule | None) -> None:
+        if rule is None:
+            await self._refuse(of, guards, guard.refusals(guards))
+        else:
+            await self._say(of, "allowed", f"rule {rule.name}: observe", guards)
+
+    async def _refuse(self, of: Proposed, guards: tuple[GuardResult, ...], no: tuple[GuardResult, ...]) -> None:
         for each in no:
             METRICS.refusals.labels(each.guard).inc()
-        reason = "; ".join(f"{each.guard}: {each.reason}" for each in no)
-        await self._record(case, "decided", "refused", reason, guards=guards)
-        METRICS.decisions.labels(RUNG, "refused").inc()
+        await self._say(of, "refused", "; ".join(f"{each.guard}: {each.reason}" for each in no), guards)
 
-    async def _go(self, case: Case, act: Act, guards: tuple[GuardResult, ...]) -> None:
-        self._show_caps(act.proposal)
-        word: Word = "simulated" if act.proposal.simulated else "allowed"
-        reason = "would have been revoked (simulate)" if act.proposal.simulated else "all guards passed"
-        await self._record(case, "decided", word, reason, guards=guards)
-        METRICS.decisions.labels(RUNG, word).inc()
-        if not act.proposal.simulated:
-            await self._carry_out(case, act)
+    async def _say(
+        self, of: Proposed, word: Word, reason: str, guards: tuple[GuardResult, ...], act: Act | None = None
+    ) -> None:
+        await self.carrier.record(of, "decided", word, reason, guards=guards, act=act)
+        METRICS.decisions.labels(of.rung, word).inc()
 
-    async def _resume(self, case: Case, act: Act) -> None:
-        log.warning("going on with the act %s of incident %s", act.proposal.response_id, case.incident.incident_id)
-        key, _, error = await self.keys.look_up(case.incident.key_id)
-        question = Question(case.incident, self.policy, key, error, self._stopped(), self.now_s())
-        guards = guard.judge(question)
-        reason = "granted before an interruption, going on with it"  # its own line may never have been written
-        await self._record(case, "decided", "allowed", reason, guards=guards)
-        if no := [each for each in guard.refusals(guards) if each.guard in STILL_ASKED]:
-            await self._close(case, Outcome("failed", no[0].reason, "failed"))
-        else:
-            await self._carry_out(case, act)
-
-    async def _carry_out(self, case: Case, act: Act) -> None:
-        await self._record(case, "acting", "allowed", "telling the target", endpoint=self.endpoint)
-        with METRICS.act_seconds.time():
-            outcome = await self.actor.act(case.intent(act))
-        await self._close(case, outcome)
-
-    async def _close(self, case: Case, outcome: Outcome) -> None:
-        METRICS.acts.labels(RUNG, outcome.label).inc()
-        stage: Stage = "done" if outcome.result == "done" else "failed"
-        if stage == "done" and (age_s := guard.evidence_age_s(case.incident, self.now_s())) is not None:
-            METRICS.end_to_end_seconds.labels("act").observe(age_s)
-        await self._record(case, stage, "allowed", outcome.words, endpoint=self.endpoint, outcome=outcome.words)
-        await self.decisions.write(Finished(
-            act_id=case.act_id, response_id=case.response_id, result=outcome.result, outcome=outcome.words
-        ))  # fmt: skip
-
-    async def _record(
-        self, case: Case, stage: Stage, verdict: Word, reason: str, *,
-        guards: tuple[GuardResult, ...] = (), endpoint: str = "", outcome: str = "",
-    ) -> None:  # fmt: skip
-        incident = case.incident
-        line = Response(
-            response_id=case.response_id, incident_id=incident.incident_id, revision=incident.revision,
-            key_id=incident.key_id, key_version=incident.key_version, at=rfc3339(self.now_s()), stage=stage,
-            verdict=verdict, rung=RUNG, reason=reason, guards=guards, evidence_hash=guard.evidence_hash(incident),
-            policy_version=guard.policy_version(self.policy), endpoint=endpoint, outcome=outcome,
+    async def _means(self, question: Question, rule: Rule, ask: bool) -> Means:
+        name = self.ladder.adapter_of(rule)
+        networks: tuple[str, ...] = ()
+        error = ""
+        if ask and "fence" in (rule.rung, *rule.otherwise):
+            first_us = fence.first_suspicious_us(question.incident)
+            networks, error = await self.networks.usual(question.incident.key_id, first_us)
+        of_owner, others = await self.keys.others(question.key) if question.key else (None, None)
+        return Means(
+            adapter=name, matrix=self.matrices.get(name), networks=fence.with_declared(networks, question.key),
+            networks_error="" if question.key and question.key.allowed_networks else error,
+            suspects=fence.suspects(question.incident), owner_keys=of_owner, other_keys=others,
         )  # fmt: skip
-        log.info("%s %s %s: %s", incident.key_id, stage, verdict, reason)
-        await publish(self.publisher, self.responses_topic, incident.key_id.encode(), msgspec.json.encode(line))
+
+    async def _note_build(self, incident: Incident, partition: int) -> None:
+        """Another configuration or geo database is known to everybody before anything it says is judged."""
+        now = (incident.config_version, incident.geo_build)
+        if incident.rule in KEY_RULES and any(now) and self.decisions.ledger.builds.get(partition) != now:
+            await self.decisions.write(Build(partition=partition, config_version=now[0], geo_build=now[1]))
 
     def _stopped(self) -> str:
         switch = self.decisions.ledger.stopped
         return self.killed() or (f"stopped by {switch.by}: {switch.reason}" if switch else "")
 
-    def _proposal(self, case: Case, active_keys: int) -> Proposed:
-        policy, incident = self.policy, case.incident
-        return Proposed(
-            act_id=case.act_id, response_id=case.response_id, incident_id=incident.incident_id,
-            revision=incident.revision, key_id=incident.key_id, key_version=incident.key_version,
-            responder=self.decisions.responder, rung=RUNG, simulated=policy.mode != "enforce",
-            max_per_hour=policy.max_per_hour, max_per_day=policy.max_per_day,
-            max_share_of_active=policy.max_share_of_active, active_keys=active_keys,
-            reason=incident.text[:MAX_REASON],
-        )  # fmt: skip
-
     def _show_caps(self, last: Proposed) -> None:
         ledger = self.decisions.ledger
         for word, span_us, cap in (("hour", HOUR_US, last.max_per_hour), ("day", DAY_US, last.max_per_day)):
-            METRICS.cap_used_ratio.labels(word).set(ledger.used(span_us, last.simulated) / max(cap, 1))
+            METRICS.cap_used_ratio.labels(word).set(ledger.used(span_us, last.simulated, last.cap) / max(cap, 1))
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One revision of an incident and the ids of the act it may lead to, the same in every responder."""
-
-    incident: Incident
-    act_id: str
-    response_id: str
-
-    @staticmethod
-    def of(incident: Incident) -> Case:
-        """Ids from the incident, the key and the key's version alone."""
-        key, version = incident.key_id, incident.key_version
-        return Case(incident, act_id(key, version, RUNG), response_id(incident.incident_id, RUNG, version))
-
-    def owns(self, act: Act) -> bool:
-        """Whether this very revision led to the act: it was handled before a crash, or is being handled elsewhere.
-
-        An open act is carried on by any later revision too.
-        """
-        ours = act.proposal.response_id == self.response_id
-        return ours and (act.stage == "open" or act.proposal.revision == self.incident.revision)
-
-    def stands(self, verdict: Verdict) -> bool:
-        """Granted, now or by an earlier copy of the same proposal (a write whose acknowledgement was lost)."""
-        act = verdict.act
-        return verdict.granted or (act is not None and act.stage == "open" and self._same(act))
-
-    def _same(self, act: Act) -> bool:
-        proposal = act.proposal
-        return (proposal.response_id, proposal.revision) == (self.response_id, self.incident.revision)
-
-    def intent(self, act: Act) -> Intent:
-        """What the target is told."""
-        granted, at_s = act.proposal, act.at_us / 1e6
-        return Intent(
-            act_id=granted.act_id, response_id=granted.response_id, incident_id=granted.incident_id,
-            key_id=granted.key_id, key_version=granted.key_version, granted_at=rfc3339(at_s), granted_at_s=at_s,
-            reason=granted.reason,
-        )  # fmt: skip
+def _may_pass(guards: tuple[GuardResult, ...]) -> bool:
+    return all(no.guard in guard.APPROVABLE for no in guard.refusals(guards))
 
 
 def decode(record: Positioned) -> Incident | None:
@@ -252,18 +209,6 @@ def decode(record: Positioned) -> Incident | None:
 
 
 _decoder: Final = msgspec.json.Decoder(Incident)
-
-
-async def publish(publisher: Publisher, topic: str, key: bytes, value: bytes) -> None:
-    """Publish, for as long as it takes: without its record nothing goes on."""
-    while True:
-        try:
-            await publisher.publish(topic, key, value)
-        except Retry as error:
-            log.warning("cannot write to %s, trying again: %s", topic, error)
-            await asyncio.sleep(RETRY_S)
-        else:
-            return
 
 
 async def _nothing() -> None:

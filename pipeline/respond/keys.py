@@ -37,6 +37,16 @@ class Reader(Protocol):
         """Disconnect."""
 
 
+class Keys(Protocol):
+    """What the catalogue says now."""
+
+    async def look_up(self, key_id: str) -> tuple[Key | None, int, str]:
+        """(the key or None, number of active keys or 0, why the catalogue can't be read or "")."""
+
+    async def others(self, key: Key) -> tuple[int | None, int | None]:
+        """(other active keys of its owner, other active keys at all); None is not known."""
+
+
 @dataclass
 class FreshKeys:
     """Keeps a copy no older than `MAX_AGE_S`; a reader that failed is thrown away and opened anew."""
@@ -71,6 +81,14 @@ class FreshKeys:
         if error or self._held is None:
             return None, 0, error or "it was never read"
         return self._held.get(key_id), self._active, ""
+
+    async def others(self, key: Key) -> tuple[int | None, int | None]:
+        """(other active keys of its owner, other active keys at all), as `look_up` read it; None is not known."""
+        if self._held is None:
+            return None, None
+        active = [each for _, each in self._held.items() if each.status == "active" and each.key_id != key.key_id]
+        of_owner = sum(each.owner == key.owner for each in active) if key.owner else None
+        return of_owner, len(active)
 
     async def _refreshed(self, max_age_s: float) -> str:
         async with self._lock:

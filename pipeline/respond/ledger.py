@@ -2,122 +2,61 @@
 
 A responder that wants to act *proposes* it on the topic, waits for the acknowledgement and reads its own record back
 through this state machine, as all other responders do. Which proposals stand follows from the order on the topic
-alone: within any hour and any day only as many different keys as the cap allows, the later ones are refused. So two
-responders cannot exceed a cap together, and a restart neither repeats an act nor forgets one.
+alone: within any hour and any day only as many different keys as the cap allows, the later ones are refused and
+queued. So two responders cannot exceed a cap together, and a restart neither repeats an act nor forgets one, its end
+or its undo.
+
+    proposed ─┬─> pending ─(signed by enough people)─┐        undo: by a person, or when its time is over
+              └──────────────────────────────────────┴─> open ─> done ─> (undo open) ─> undone
+      pending ─> declined, lapsed               open ─> failed, expired          done ─> superseded (by a revoke)
 
  - Time is the broker's (the record's timestamp), never behind that of an earlier record: a responder's wrong clock
-   cannot make room.
+   cannot make room, nor end a suspension early.
  - A proposal is judged by the numbers it carries (its responder's policy), so that every reader comes to the same
    verdict; whatever was granted to anybody counts.
- - What fails still counts towards the caps: whether the target did it is not known.
+ - What fails still counts towards the caps: whether the target did it is not known. One that expired may have taken
+   place, too: it ends in its time like one that did.
  - A record that cannot be read may be an act that we don't know of: for a day nothing is granted.
 Simulated proposals have counts of their own, so that a simulation shows what enforcement would have done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
-import msgspec
+from pipeline.policy import Caps
+from pipeline.respond import approval
+from pipeline.respond.acts import TIME, Act, Undoing, in_the_way, is_kept, kept_act
+from pipeline.respond.breaker import Breaker
+from pipeline.respond.caps import APPROVED, DAY_US, HOUR_US, Counts, Raise, share_of
+from pipeline.respond.entries import (
+    Build,
+    Bulked,
+    Finished,
+    HandedOver,
+    Joined,
+    Kept,
+    Paged,
+    Proposed,
+    Raised,
+    Record,
+    Reset,
+    Settled,
+    Signed,
+    Switched,
+    Undo,
+    decode,
+    encode,
+    group_of,
+    ticket_of,
+)
+from pipeline.respond.ladder import UNDOABLE
 
-HOUR_US: Final = 3_600_000_000
-DAY_US: Final = 24 * HOUR_US
-
-
-class Proposed(msgspec.Struct, frozen=True, kw_only=True, tag="proposed"):
-    """ "I want to act on this key": `act_id` = what is done to which version of which key (the idempotency key)."""
-
-    act_id: str
-    response_id: str
-    incident_id: str
-    revision: int
-    key_id: str
-    key_version: int
-    responder: str
-    rung: str = "revoke"
-    simulated: bool = False
-    max_per_hour: int = 0
-    max_per_day: int = 0
-    max_share_of_active: float = 0.0
-    active_keys: int = 0  # 0 is unknown: nothing is granted
-    reason: str = ""  # for the target
-
-
-class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
-    """What became of a granted act. After `failed` and `expired` the key may be proposed again."""
-
-    act_id: str
-    response_id: str
-    result: Literal["done", "failed", "expired"]
-    outcome: str = ""
-
-
-class Switched(msgspec.Struct, frozen=True, kw_only=True, tag="switched"):
-    """The kill switch on the topic: while `stop`, nothing is granted and nothing granted is sent."""
-
-    stop: bool
-    by: str
-    reason: str = ""
-
-
-class Joined(msgspec.Struct, frozen=True, kw_only=True, tag="joined"):
-    """A reader's own mark: once it reads this back it has read all that was there before."""
-
-    responder: str
-    mark: str
-
-
-class HandedOver(msgspec.Struct, frozen=True, kw_only=True, tag="handed_over"):
-    """A webhook that could not be delivered yet (`pipeline/respond/outbox.py`); `body` only in its first record."""
-
-    message_id: str
-    endpoint: str
-    partition: int  # of the incident: who owns that retries
-    attempts: int
-    next_at_us: int
-    body: str = ""
-
-
-class Settled(msgspec.Struct, frozen=True, kw_only=True, tag="settled"):
-    """A handed-over webhook is delivered or given up."""
-
-    message_id: str
-    endpoint: str
-    delivered: bool
-
-
-Record = Proposed | Finished | Switched | Joined | HandedOver | Settled
-
-
-def encode(record: Record) -> bytes:
-    """The record as it stands on the topic."""
-    return msgspec.json.encode(record)
-
-
-def decode(value: bytes | None) -> Record | None:
-    """The record, or None for what is none of ours."""
-    try:
-        return _decoder.decode(value or b"")
-    except msgspec.MsgspecError:
-        return None
-
-
-_decoder: Final[msgspec.json.Decoder[Record]] = msgspec.json.Decoder(Record)
-
-Stage = Literal["open", "done", "failed", "expired"]
-
-
-@dataclass(slots=True)
-class Act:
-    """One granted act."""
-
-    proposal: Proposed
-    offset: int
-    at_us: int
-    stage: Stage = "open"
-    outcome: str = ""
+__all__ = [
+    "DAY_US", "HOUR_US", "IGNORED", "TIME", "Act", "Finished", "HandedOver", "Joined", "Ledger", "Proposed", "Record",
+    "Settled", "Switched", "Verdict", "decode", "encode", "share_of",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,19 +69,35 @@ class Verdict:
     act: Act | None = None
 
 
-IGNORED: Final = Verdict(False, "none", "not a proposal")
+IGNORED: Final = Verdict(False, "none", "nothing to judge")
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """One key that would have been acted on but for the caps or the breaker."""
+
+    proposal: Proposed
+    at_us: int
+    guard: str
 
 
 @dataclass(slots=True)
 class Ledger:
-    """The state: equal records in equal order give equal verdicts. Keeps what was granted within a day."""
+    """The state: equal records in equal order give equal verdicts. Keeps a day, and what is in force or waits."""
 
     next_offset: int = 0
     now_us: int = 0
     stopped: Switched | None = None
+    stopped_us: int = 0
     blind_until_us: int = 0
+    changed_us: int = 0  # another configuration or geo database
     acts: dict[tuple[bool, str], Act] = field(default_factory=dict)  # by (simulated, act_id): the latest
-    granted: list[tuple[int, bool, str]] = field(default_factory=list)  # (time, simulated, key_id) of the last day
+    counts: Counts = field(default_factory=Counts)
+    breaker: Breaker = field(default_factory=Breaker)
+    queue: dict[str, Queued] = field(default_factory=dict)  # by key: real ones only
+    raises: dict[str, Raise] = field(default_factory=dict)
+    groups: dict[str, Bulked] = field(default_factory=dict)
+    builds: dict[int, tuple[str, str]] = field(default_factory=dict)
 
     def apply(self, offset: int, at_us: int, record: Record | None) -> Verdict:
         """Take the record at `offset` with the broker's time; offsets ascend, one that was applied does nothing."""
@@ -150,81 +105,213 @@ class Ledger:
             return IGNORED
         self.next_offset, self.now_us = offset + 1, max(self.now_us, at_us)
         self._forget()
-        if isinstance(record, Proposed):
-            return self._judge(offset, record)
-        if isinstance(record, Finished):
-            self._finish(record)
-        elif isinstance(record, Switched):
-            self.stopped = record if record.stop else None
-        elif record is None:
-            self.blind_until_us = self.now_us + DAY_US
+        match record:
+            case Proposed():
+                return self._judge(offset, record)
+            case Finished():
+                self._finish(record)
+            case Undo():
+                return self._undo(record)
+            case Signed():
+                return self._sign(record)
+            case Kept():
+                return self._keep(record)
+            case None:
+                self.blind_until_us = self.now_us + DAY_US
+            case _:
+                self._note(record)
         return IGNORED
 
     def act_of(self, act_id: str, simulated: bool = False) -> Act | None:
-        """The latest granted act with this id, whatever became of it."""
+        """The latest granted or waiting act with this id, whatever became of it."""
         return self.acts.get((simulated, act_id))
 
-    def used(self, span_us: int, simulated: bool = False) -> int:
+    def of_incident(self, incident_id: str) -> list[Act]:
+        """What an incident led to, not simulated."""
+        return [a for (simulated, _), a in self.acts.items() if not simulated and a.proposal.incident_id == incident_id]
+
+    def used(self, span_us: int, simulated: bool = False, cap: str = "usual") -> int:
         """Different keys with a granted act within the last `span_us` as of the newest record."""
-        return len(set(self._keys(span_us, simulated)))
+        return len(self.counts.keys(self.now_us, span_us, simulated, cap))
 
     def _judge(self, offset: int, wanted: Proposed) -> Verdict:
-        verdict = self._refusal(wanted)
-        if verdict is None:
-            act = Act(wanted, offset, self.now_us)
-            self.acts[wanted.simulated, wanted.act_id] = act
-            self.granted.append((self.now_us, wanted.simulated, wanted.key_id))
-            hour, day = self.used(HOUR_US, wanted.simulated), self.used(DAY_US, wanted.simulated)
-            verdict = Verdict(True, "caps", f"key {hour} of this hour and {day} of this day, within the caps", act)
-        return verdict
+        if no := self._refusal(wanted):
+            return no
+        if wanted.approvals:
+            return self._wait(offset, wanted)
+        self.breaker.trip(wanted, self.now_us, offset)
+        no = self._stopped_by("breaker", self.breaker.stops(wanted), wanted) or self._stopped_by(
+            "caps", self.counts.over(wanted, self.now_us, self._raises(wanted)), wanted
+        )
+        if no:
+            return no
+        act = self._open(Act(wanted, offset, self.now_us), wanted.cap)
+        self.acts[wanted.simulated, wanted.act_id] = act
+        hour, day = (self.used(span, wanted.simulated, wanted.cap) for span in (HOUR_US, DAY_US))
+        return Verdict(True, "caps", f"key {hour} of this hour and {day} of this day, within the caps", act)
 
     def _refusal(self, wanted: Proposed) -> Verdict | None:
-        before = self.act_of(wanted.act_id, wanted.simulated)
-        if before and before.stage in ("open", "done"):
-            return Verdict(False, "already_acted", _already(before), before)
+        if before := in_the_way(self.acts.values(), wanted):
+            return Verdict(False, "already_acted", before.words, before)
+        if (no := self._said_no(wanted)) is not None:
+            return no
         if self.stopped and not wanted.simulated:
             return Verdict(False, "kill_switch", f"stopped by {self.stopped.by}: {self.stopped.reason or 'no reason'}")
         if self.now_us < self.blind_until_us:
             return Verdict(False, "caps", "a record on the decisions topic cannot be read, so the counts are not known")
-        return self._over_cap(wanted)
-
-    def _over_cap(self, wanted: Proposed) -> Verdict | None:
-        share = share_of(wanted.active_keys, wanted.max_share_of_active)
-        for span_us, cap, word in ((HOUR_US, wanted.max_per_hour, "hour"), (DAY_US, wanted.max_per_day, "day")):
-            keys = set(self._keys(span_us, wanted.simulated))
-            limit = min(cap, share)
-            if wanted.key_id not in keys and len(keys) >= limit:
-                return Verdict(False, "caps", _cap_reason(len(keys), limit, word, cap, share, wanted.active_keys))
+        if wanted.group and wanted.act_id not in getattr(self.groups.get(wanted.group), "act_ids", ()):
+            return Verdict(False, "group", "the bulk does not name it")
         return None
 
-    def _keys(self, span_us: int, simulated: bool) -> Iterator[str]:
-        start = self.now_us - span_us
-        return (key for at, simulation, key in self.granted if at > start and simulation == simulated)
+    def _said_no(self, wanted: Proposed) -> Verdict | None:
+        """What a person undid is not done again by itself for a while; what was declined, not for this incident."""
+        for act in self.acts.values():
+            if act.proposal.key_id != wanted.key_id or act.proposal.simulated != wanted.simulated or wanted.group:
+                continue
+            if act.stage == "declined" and act.proposal.incident_id == wanted.incident_id:
+                return Verdict(False, "declined", f"{act.ended_by} declined it for this incident")
+            by_person = act.stage == "undone" and act.ended_by != TIME
+            if by_person and not wanted.approvals and self.now_us < act.ended_us + int(wanted.exempt_s * 1e6):
+                return Verdict(False, "undone", f"{act.ended_by} undid an act on this key: {act.outcome}")
+        return None
+
+    def _stopped_by(self, guard: str, why: str, wanted: Proposed) -> Verdict | None:
+        if not why:
+            return None
+        if not wanted.simulated:
+            self.queue[wanted.key_id] = Queued(wanted, self.now_us, guard)
+        return Verdict(False, guard, why)
+
+    def _wait(self, offset: int, wanted: Proposed) -> Verdict:
+        if wanted.simulated:
+            return Verdict(True, "approvals", f"would have waited for {wanted.approvals}", Act(wanted, offset, 0))
+        act = Act(wanted, offset, self.now_us, stage="pending", ticket=ticket_of(wanted, offset))
+        self.acts[False, wanted.act_id] = act
+        return Verdict(False, "approvals", f"waits for {wanted.approvals}, ticket {wanted.group or act.ticket}", act)
+
+    def _open(self, act: Act, cap: str) -> Act:
+        """Granted now; what may still be of an earlier try of the same rung ends with this one."""
+        wanted = act.proposal
+        act.stage, act.at_us = "open", self.now_us
+        act.until_us = self.now_us + int(wanted.duration_s * 1e6) if wanted.duration_s else 0
+        for other in self._same_key(act):
+            if other.stage == "expired" and other.proposal.rung == wanted.rung:
+                other.stage = "superseded"
+            if wanted.rung == "revoke" and other.undo:
+                other.undo.stage = "failed"  # or it would bring a revoked key back
+        self.counts.add(wanted, self.now_us, cap)
+        if not wanted.simulated:
+            self.queue.pop(wanted.key_id, None)
+        return act
+
+    def _same_key(self, act: Act) -> list[Act]:
+        return [each for each in self.acts.values() if each is not act and each.same_key(act.proposal)]
+
+    def _raises(self, wanted: Proposed) -> list[Caps]:
+        allowed = (each.caps(wanted, self.now_us) for each in self.raises.values())
+        return [caps for caps in allowed if caps is not None]
+
+    def _sign(self, word: Signed) -> Verdict:
+        if raise_ := self.raises.get(word.ticket):
+            raise_.words.append(word)
+            return Verdict(True, "approvals", f"{len(raise_.words)} signed; two approvers are needed")
+        waiting = [act for act in self.acts.values() if act.stage == "pending" and act.answers_to(word.ticket)]
+        verdicts = [self._hear(act, word) for act in waiting]
+        return verdicts[0] if verdicts else Verdict(False, "approvals", "nothing waits under this ticket")
+
+    def _hear(self, act: Act, word: Signed) -> Verdict:
+        wanted = act.proposal
+        if self.now_us > act.lapses_us:
+            return Verdict(False, "approvals", f"it lapsed {wanted.approval_s / 60:.0f} min after it was proposed", act)
+        if not approval.is_genuine(word, wanted.approvers):
+            return Verdict(False, "approvals", f"no approver {word.person!r} signed this", act)
+        if not word.yes:
+            act.stage, act.ended_by, act.ended_us = "declined", word.person, self.now_us
+            return Verdict(True, "approvals", f"declined: {word.reason}", act)
+        if self.stopped:
+            return Verdict(False, "kill_switch", f"stopped by {self.stopped.by}", act)
+        if other := in_the_way([each for each in self.acts.values() if each is not act], wanted):
+            return Verdict(False, "already_acted", other.words, act)
+        act.words_said[word.person] = word
+        act.approved_by = approval.people(act.words_said.values(), wanted.approvers)
+        if len(act.approved_by) >= wanted.approvals:
+            self._open(act, APPROVED)
+        return Verdict(True, "approvals", f"{len(act.approved_by)} of {wanted.approvals} approved", act)
+
+    def _undo(self, asked: Undo) -> Verdict:
+        act = self.acts.get((False, asked.act_id))
+        if act is None:
+            return Verdict(False, "undo", "no act of this id is known")
+        if why := self._not_undone(act, asked):
+            return Verdict(False, "undo", why, act)
+        act.undo = Undoing(asked, self.now_us, tries=act.undo.tries + 1 if act.undo else 1)
+        return Verdict(True, "undo", "being undone", act)
+
+    def _not_undone(self, act: Act, asked: Undo) -> str:
+        if act.proposal.rung not in UNDOABLE:
+            return f"{act.proposal.rung} cannot be undone"
+        if not act.stands and act.stage != "failed":
+            return f"it is {act.stage}"
+        if act.undo and act.undo.stage == "open":
+            return "it is being undone"
+        if asked.by == TIME and not (act.stands and 0 < act.until_us <= self.now_us):
+            return "its time is not over"
+        if any(each.proposal.rung == "revoke" and each.stage in ("open", "done") for each in self._same_key(act)):
+            return "the key is revoked"
+        return ""
 
     def _finish(self, record: Finished) -> None:
         act = self.acts.get((False, record.act_id))
-        if act and act.proposal.response_id == record.response_id and act.stage == "open":
+        if act is None or act.proposal.response_id != record.response_id:
+            return
+        if record.direction == "undo":
+            act.end(record, self.now_us)
+        elif act.stage == "open":
             act.stage, act.outcome = record.result, record.outcome
+            act.before, act.new_key_id, act.done_us = record.before, record.new_key_id, self.now_us
+            self._supersede(act)
+        elif act.stage == "pending" and self.now_us > act.lapses_us:
+            act.stage, act.outcome = "lapsed", record.outcome
+        elif act.stage == "declined":
+            act.outcome = record.outcome
+
+    def _supersede(self, act: Act) -> None:
+        """A revoked key has nothing to go back to: what else stood on it neither ends nor is undone."""
+        all_of_them = [act, *self._same_key(act)]
+        if any(each.proposal.rung == "revoke" and each.stage == "done" for each in all_of_them):
+            for each in all_of_them:
+                each.stage = "superseded" if each.stands else each.stage
+
+    def _keep(self, record: Kept) -> Verdict:
+        if record.proposal is None:
+            if False in self.breaker.opened or not self.breaker.trips:
+                self.breaker.keep(record.offset, record.at_us, record.owners, self.now_us)
+            return IGNORED
+        act = self.acts.setdefault((False, record.proposal.act_id), kept_act(record))
+        act.kept_us = self.now_us
+        return Verdict(act.stands, "kept", f"it is {act.stage}", act)
+
+    def _note(self, record: Record) -> None:
+        match record:
+            case Switched():
+                self.stopped, self.stopped_us = (record if record.stop else None), self.now_us
+            case Reset():
+                self.breaker.close()
+            case Paged():
+                self.breaker.paged(record.opened_offset)
+            case Raised():
+                self.raises[record.ticket] = Raise(record, self.now_us)
+            case Bulked() if record.group == group_of(record.act_ids, record.rung, record.nonce):
+                self.groups[record.group] = record
+            case Build():
+                now = (record.config_version, record.geo_build)
+                before = self.builds.get(record.partition)
+                self.builds[record.partition] = now
+                self.changed_us = self.now_us if before not in (None, now) else self.changed_us
 
     def _forget(self) -> None:
+        self.counts.forget(self.now_us)
         start = self.now_us - DAY_US
-        while self.granted and self.granted[0][0] <= start:
-            self.granted.pop(0)
-        old = [name for name, act in self.acts.items() if act.at_us <= start]
-        for name in old:
-            del self.acts[name]
-
-
-def share_of(active_keys: int, share: float) -> int:
-    """Whole keys in a share of the active ones, rounded down; 0 where either is not known or nonsense."""
-    return int(active_keys * share + 1e-9) if active_keys > 0 and 0.0 < share <= 1.0 else 0
-
-
-def _already(act: Act) -> str:
-    what = "is being acted on" if act.stage == "open" else "was acted on"
-    return f"this version of the key {what} for incident {act.proposal.incident_id}"
-
-
-def _cap_reason(used: int, limit: int, word: str, cap: int, share: int, active: int) -> str:
-    known = f"{share} by share of {active} active keys" if active > 0 else "0, as the active keys are not known"
-    return f"{used} keys acted on within the {word}, at most {limit} ({cap} by number, {known})"
+        self.acts = {name: act for name, act in self.acts.items() if act.at_us > start or is_kept(act, self.now_us)}
+        self.queue = {key: each for key, each in self.queue.items() if each.at_us > start}
+        self.raises = {name: each for name, each in self.raises.items() if each.at_us > start}

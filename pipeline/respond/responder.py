@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -26,23 +26,32 @@ from pipeline.config import Config, Endpoint, Respond
 from pipeline.errors import ConfigError, Fatal
 from pipeline.health import Health, serve
 from pipeline.metrics import REGISTRY, process_started, responder_started
-from pipeline.respond.act import Actor, NullActor, WebhookActor
+from pipeline.respond.act import Acting, Actor
+from pipeline.respond.adapters import build
+from pipeline.respond.adapters.adapter import Adapter, Intent, Outcome
+from pipeline.respond.caretaker import Caretaker
+from pipeline.respond.carry import Carrier
 from pipeline.respond.consume import AuditLoader, Incidents, TopicReader
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.deliver import Deliveries, Mailbox
-from pipeline.respond.handle import RUNG, Responder
+from pipeline.respond.enforcement import Enforcement
+from pipeline.respond.fence import ClickHouseNetworks
+from pipeline.respond.handle import Responder
 from pipeline.respond.keys import FreshKeys
-from pipeline.respond.ledger import Ledger, Switched, encode
+from pipeline.respond.ladder import LADDER, ladder_of
+from pipeline.respond.ledger import Ledger
+from pipeline.respond.policy_check import check
+from pipeline.respond.watched import in_force
 from pipeline.respond.webhook import Poster
+from pipeline.respond.witness import telling, witnessing
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.kafka import Producer, client_settings, started
 from pipeline.sinks.topics import create_topics, partitions_of, topic_specs
-from schemas.incident import SEVERITIES
+from schemas.incident import Incident
 
 log = logging.getLogger(__name__)
 
 STOP_ENV: Final = "KEYWATCH_RESPOND_STOP"
-MODES: Final = ("off", "simulate", "enforce")
 
 
 async def run(config: Config, *, stop: asyncio.Event | None = None) -> None:
@@ -51,7 +60,7 @@ async def run(config: Config, *, stop: asyncio.Event | None = None) -> None:
     stop = stop or asyncio.Event()
     await _prepare_topics(config)
     process_started()
-    responder_started(RUNG, [endpoint.name for endpoint in config.respond.endpoints])
+    responder_started(LADDER, [endpoint.name for endpoint in config.respond.endpoints])
     health = Health()
     async with AsyncExitStack() as stack:
         server = await serve(health, REGISTRY, config.respond.metrics_host, config.respond.metrics_port)
@@ -59,17 +68,23 @@ async def run(config: Config, *, stop: asyncio.Event | None = None) -> None:
         producer = Producer(config.kafka)
         await producer.start()
         stack.push_async_callback(producer.close)
-        responder = await _responder(config, producer, stack)
+        responder, caretaker = await _responder(config, producer, stack)
         audit_consumer = await stack.enter_async_context(_consumer(config, f"{config.respond.group}-audit"))
         sink = ClickHouseSink(config.clickhouse)
         stack.push_async_callback(sink.close)
         audit = AuditLoader(audit_consumer, config.topics.responses, sink, health)
         stack.push_async_callback(audit.close)
         incident_consumer = await stack.enter_async_context(_consumer(config, config.respond.group))
-        incidents = Incidents(incident_consumer, config.topics.incidents, responder, health)
+        incidents = Incidents(incident_consumer, config.topics.incidents, responder, caretaker, health)
         audit.start()
-        log.info("responding: mode %s, endpoint %s", config.respond.revocation.mode, responder.endpoint or "none")
-        await incidents.run(stop, audit.check)
+        seen = await _witness(config, producer, responder, stack)
+        log.info("responding: mode %s, policy %s", responder.ladder.policy.mode, responder.ladder.version)
+
+        def check_all() -> None:
+            audit.check()
+            seen()
+
+        await incidents.run(stop, check_all)
         log.info("stopped: what was finished is committed, the rest goes on at the next start")
 
 
@@ -94,23 +109,6 @@ async def _until_signal(config: Config) -> None:
     await run(config, stop=stop)
 
 
-def check(respond: Respond) -> None:
-    """Raise `ConfigError` for a policy that names what does not exist: no start is better than a guard never asked."""
-    policy, names = respond.revocation, [endpoint.name for endpoint in respond.endpoints]
-    if policy.mode not in MODES:
-        raise ConfigError(f"respond.revocation.mode is {policy.mode!r}: one of {', '.join(MODES)}")
-    if policy.min_severity not in SEVERITIES:
-        raise ConfigError(
-            f"respond.revocation.min_severity is {policy.min_severity!r}: not among {', '.join(SEVERITIES)}"
-        )
-    if len(set(names)) != len(names):
-        raise ConfigError("respond.endpoints: two have the same name")
-    if policy.endpoint and policy.endpoint not in names:
-        raise ConfigError(f"respond.revocation.endpoint is {policy.endpoint!r}: no endpoint has that name")
-    if policy.mode == "enforce" and not policy.endpoint:
-        raise ConfigError("respond.revocation.mode is enforce: set respond.revocation.endpoint")
-
-
 def kill_switch(respond: Respond) -> str:
     """Why the kill switch of this machine is on, "" if it is off. A path that can't be looked at counts as on."""
     if os.environ.get(STOP_ENV):
@@ -123,50 +121,96 @@ def kill_switch(respond: Respond) -> str:
         return f"{respond.kill_switch_file} cannot be looked at ({error.strerror})"
 
 
-async def switch(config: Config, *, stop: bool, by: str, reason: str = "") -> None:
-    """Stop all automatic acts of all responders, or let them go on: the kill switch on the decisions topic."""
-    producer = Producer(config.kafka)
-    await producer.start()
-    try:
-        await producer.publish(
-            config.topics.decisions, b"", encode(Switched(stop=stop, by=by, reason=reason)), partition=0
-        )
-    finally:
-        await producer.close()
-
-
-async def _responder(config: Config, producer: Producer, stack: AsyncExitStack) -> Responder:
-    respond = config.respond
-    decisions = Decisions(producer, await _decision_reader(config, stack), config.topics.decisions, _responder_id())
-    await decisions.start()
-    stack.push_async_callback(decisions.close)
+async def _responder(config: Config, producer: Producer, stack: AsyncExitStack) -> tuple[Responder, Caretaker]:
+    respond, ladder = config.respond, ladder_of(config.respond)
+    decisions = await decisions_of(config, producer, stack, _responder_id())
     deliveries = Deliveries([Mailbox(_poster(respond, each), decisions.write, time.time) for each in respond.endpoints])
     deliveries.start()
     stack.push_async_callback(deliveries.close)
     keys = FreshKeys(lambda: CatalogueReader(config), time.monotonic)
     await keys.start()
     stack.push_async_callback(keys.close)
-    return Responder(
-        policy=respond.revocation, responses_topic=config.topics.responses, publisher=producer, decisions=decisions,
-        keys=keys, actor=_actor(respond, decisions.ledger), deliveries=deliveries,
-        killed=lambda: kill_switch(respond), now_s=time.time, endpoint=respond.revocation.endpoint,
+    adapters = adapters_of(respond)
+    carrier = Carrier(
+        config.topics.responses, producer, decisions, time.time,
+        actors=actors_of(respond, adapters, decisions.ledger), undoers=undoers_of(adapters),
     )  # fmt: skip
+    caretaker = Caretaker(carrier, keys, _paging(deliveries))
+    caretaker.start()
+    stack.push_async_callback(caretaker.close)
+    return Responder(
+        ladder=ladder, approvers=respond.approvers, matrices={name: each.matrix for name, each in adapters.items()},
+        carrier=carrier, keys=keys, networks=ClickHouseNetworks(config.clickhouse), deliveries=deliveries,
+        killed=lambda: kill_switch(respond),
+    ), caretaker  # fmt: skip
 
 
-def _actor(respond: Respond, ledger: Ledger) -> Actor:
+async def _witness(
+    config: Config, producer: Producer, responder: Responder, stack: AsyncExitStack
+) -> Callable[[], None]:
+    """Watches whether gateways obey; returns what raises its failure."""
+    settings, ledger = config.respond.enforcement, responder.decisions.ledger
+    if not settings.watch:
+        return lambda: None
+    tell = telling(producer, config.topics.responses, responder.deliveries.mailboxes.values())
+    enforcement = Enforcement(settings.skew_s, settings.watch_s, settings.unproven_s)
+    return await stack.enter_async_context(
+        witnessing(config, enforcement, tell, lambda: in_force(ledger, responder.matrices))
+    )
+
+
+def adapters_of(respond: Respond) -> dict[str, Adapter]:
+    """By the name that the policy calls them: an entry of respond.adapters, or an endpoint as the signed webhook."""
+    return build.adapters(respond)
+
+
+def actors_of(respond: Respond, adapters: Mapping[str, Adapter], ledger: Ledger) -> dict[str, Actor]:
     """Only an enforcing policy gets something that can act."""
-    if respond.revocation.mode != "enforce":
-        return NullActor()
-    endpoint = next(each for each in respond.endpoints if each.name == respond.revocation.endpoint)
+    if ladder_of(respond).policy.mode != "enforce":
+        return {}
 
     def killed() -> str:
         return kill_switch(respond) or (f"stopped by {ledger.stopped.by}" if ledger.stopped else "")
 
-    return WebhookActor(_poster(respond, endpoint), killed, time.time)
+    return {name: Acting(adapter, killed, time.time) for name, adapter in adapters.items()}
+
+
+def undoers_of(adapters: Mapping[str, Adapter]) -> dict[str, Actor]:
+    """What was done is taken back in every mode, and though the kill switch is on: a suspension ends when it said."""
+    return {name: Undoer(Acting(adapter, str, time.time)) for name, adapter in adapters.items()}
+
+
+class Undoer:
+    """Undoes, and can do nothing else."""
+
+    def __init__(self, actor: Actor) -> None:
+        self._actor = actor
+
+    async def act(self, intent: Intent) -> Outcome:
+        """Refuses what is no undo."""
+        if intent.direction != "undo":
+            return Outcome("failed", "not sent: this can only undo", "failed")
+        return await self._actor.act(intent)
+
+
+def _paging(deliveries: Deliveries) -> Callable[[Incident], Awaitable[None]]:
+    async def page(incident: Incident) -> None:
+        for released in await deliveries.send(incident, 0):
+            await released.wait()
+
+    return page
 
 
 def _poster(respond: Respond, endpoint: Endpoint) -> Poster:
     return Poster(endpoint, respond.connect_timeout_s, respond.total_timeout_s)
+
+
+async def decisions_of(config: Config, producer: Producer, stack: AsyncExitStack, name: str) -> Decisions:
+    """The decisions topic, read up to now and followed from there, until the stack closes."""
+    decisions = Decisions(producer, await _decision_reader(config, stack), config.topics.decisions, name)
+    await decisions.start()
+    stack.push_async_callback(decisions.close)
+    return decisions
 
 
 async def _decision_reader(config: Config, stack: AsyncExitStack) -> TopicReader:

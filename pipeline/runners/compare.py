@@ -18,6 +18,7 @@ from pipeline.asking import printable
 from pipeline.catalogue import Catalogue
 from pipeline.config import Config
 from pipeline.respond import guard
+from pipeline.respond.ladder import ladder_of
 from pipeline.times import micros
 from schemas.incident import Incident
 
@@ -51,9 +52,9 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 def acted_on(incidents: Iterable[Incident], config: Config, catalogue: Catalogue) -> tuple[str, ...]:
     """Keys that the policy would have acted on, were it enforced, without its caps."""
-    policy, keys = config.respond.revocation, set()
+    ladder, keys = ladder_of(config.respond), set()
     for incident in incidents:
-        question = guard.Question(incident, policy, catalogue.get(incident.key_id), "", "", 0.0)
+        question = guard.Question(incident, ladder, catalogue.get(incident.key_id), "", "", 0.0)
         if not [no for no in guard.refusals(guard.judge(question)) if no.guard not in NOT_ASKED]:
             keys.add(incident.key_id)
     return tuple(sorted(keys))

@@ -39,6 +39,7 @@ COMMANDS = [
     "coverage",
     "report",
     "learn",
+    "policy",
 ]
 
 

@@ -49,7 +49,7 @@ def test_what_was_counted_is_rendered() -> None:
 
 def test_what_a_responder_alerts_on_is_there_before_it_happens_first() -> None:
     """Prometheus' increase() doesn't see a counter's first value, nor `== 0` a series that isn't there."""
-    responder_started("a-rung", ["an-endpoint"])  # of no other test
+    responder_started(["a-rung"], ["an-endpoint"])  # of no other test
     text = render().decode()
     assert 'keywatch_acts_total{outcome="failed",rung="a-rung"} 0.0' in text
     assert 'keywatch_acts_total{outcome="expired",rung="a-rung"} 0.0' in text

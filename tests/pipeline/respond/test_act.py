@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from aiohttp import web
 
-from pipeline.respond.act import INTENT_LIVES_S, NullActor, WebhookActor, act_id, response_id
+from pipeline.respond.act import INTENT_LIVES_S, Acting, NullActor, act_id, response_id
 from pipeline.respond.adapters.adapter import Intent, Outcome
+from pipeline.respond.adapters.webhook import WebhookAdapter
 from pipeline.respond.audit import rfc3339
 from pipeline.respond.webhook import Poster
 from tests.pipeline.respond.incidents import NOW_S, endpoint
@@ -30,8 +33,9 @@ class Clock:
         self.slept.append(delay_s)
 
 
-def actor(target: Receiver, clock: Clock, killed: str = "") -> WebhookActor:
-    return WebhookActor(Poster(endpoint(target.url), 1, 2), lambda: killed, lambda: clock.now_s, clock.sleep)
+def actor(target: Receiver, clock: Clock, killed: str = "") -> Acting:
+    webhook = WebhookAdapter(Poster(endpoint(target.url), 1, 2))
+    return Acting(webhook, lambda: killed, lambda: clock.now_s, clock.sleep)
 
 
 async def outcome_of(*answers: web.Response) -> Outcome:
@@ -42,7 +46,7 @@ async def outcome_of(*answers: web.Response) -> Outcome:
 async def test_the_target_is_told_what_to_revoke_and_under_which_id() -> None:
     async with receiver() as target:
         outcome = await actor(target, Clock()).act(INTENT)
-    assert outcome == Outcome("done", "revoked", "revoked")
+    assert outcome == Outcome("done", "revoked", "done")
     received = target.received[0]
     assert received.headers["idempotency-key"] == act_id("k1", 1)
     assert received.message_id == f"rsp_{INTENT.response_id}"
@@ -116,10 +120,29 @@ async def test_the_kill_switch_is_asked_before_every_attempt() -> None:
     async with receiver(code(503)) as target:
         clock = Clock()
         reasons = iter(["", "the file exists"])
-        killable = WebhookActor(Poster(endpoint(target.url), 1, 2), lambda: next(reasons), lambda: NOW_S, clock.sleep)
+        webhook = WebhookAdapter(Poster(endpoint(target.url), 1, 2))
+        killable = Acting(webhook, lambda: next(reasons), lambda: NOW_S, clock.sleep)
         outcome = await killable.act(INTENT)
     assert outcome.words == "stopped: the file exists"
     assert len(target.received) == 1
+
+
+async def test_a_pause_that_the_target_asks_for_does_not_outlast_the_intent() -> None:
+    async with receiver(code(429, Retry_After="86400")) as target:
+        clock = Clock()
+        assert (await actor(target, clock).act(INTENT)).result == "expired"
+    assert clock.now_s - NOW_S < INTENT_LIVES_S + 2
+
+
+async def test_what_the_adapter_has_no_row_for_is_never_sent() -> None:
+    async with receiver() as target:
+        webhook = WebhookAdapter(Poster(endpoint(target.url), 1, 2), rungs=("revoke",))
+        acting = Acting(webhook, str, lambda: NOW_S)
+        fence = await acting.act(dataclasses.replace(INTENT, rung="fence"))
+        undo = await acting.act(dataclasses.replace(INTENT, direction="undo"))
+    assert (fence.result, undo.result) == ("failed", "failed")
+    assert (fence.words, undo.words) == ("webhook cannot fence", "webhook cannot undo revoke")
+    assert target.received == []
 
 
 async def test_a_null_actor_sends_nothing() -> None:

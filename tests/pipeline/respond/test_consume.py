@@ -19,6 +19,7 @@ from pipeline.health import Health
 from pipeline.ports import Columns
 from pipeline.respond import consume
 from pipeline.respond.audit import Positioned
+from pipeline.respond.caretaker import Caretaker
 from pipeline.respond.consume import AuditLoader, Incidents
 from pipeline.respond.outbox import Outbox
 from tests.pipeline.respond.test_audit import line
@@ -101,7 +102,9 @@ def consuming(count: int) -> tuple[FakeConsumer, FakeResponder, Any, asyncio.Eve
     consumer, responder = FakeConsumer(count), FakeResponder(count)
     untyped: Any = responder
     fake: Any = consumer
-    return consumer, responder, Incidents(fake, TOPIC, untyped, Health()), asyncio.Event()
+    nothing: Any = None
+    idle = Caretaker(nothing, nothing, nothing)
+    return consumer, responder, Incidents(fake, TOPIC, untyped, idle, Health()), asyncio.Event()
 
 
 @pytest.fixture(autouse=True)

@@ -9,16 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import Revocation
-from pipeline.respond.guard import GUARDS, Question, evidence_hash, judge, policy_version, refusals
+from pipeline.policy import Policy, Rule
+from pipeline.respond.entries import Proposed
+from pipeline.respond.guard import GUARDS, Question, evidence_hash, judge, refusals, still
+from pipeline.respond.ladder import Ladder, revocation
 from schemas.incident import Finding, Incident
 from schemas.key import Key, undeclared
 from tests.pipeline.respond.incidents import NOW_S, finding, incident, key, policy
 
+NEW = Ladder(Policy(mode="enforce", adapter="keys"), (Rule(name="fence", rung="fence"),))
+
 
 def question(**changes: Any) -> Question:
     values: dict[str, Any] = {
-        "incident": incident(), "policy": policy(), "key": key(), "catalogue_error": "", "killed": "", "now_s": NOW_S,
+        "incident": incident(), "ladder": revocation(policy()), "key": key(), "catalogue_error": "", "killed": "",
+        "now_s": NOW_S,
     }  # fmt: skip
+    if "policy" in changes:
+        changes["ladder"] = revocation(changes.pop("policy"))
     return Question(**(values | changes))
 
 
@@ -49,10 +57,13 @@ def test_nothing_acts_by_default() -> None:
         ({"killed": "the file exists"}, "kill_switch"),
         ({"incident": incident(state="closed")}, "state"),
         ({"incident": incident(rule="lifecycle")}, "rule"),
-        ({"incident": incident(severity="medium")}, "severity"),
-        ({"policy": policy(min_severity="nonsense")}, "severity"),
-        ({"policy": policy(environments=("test",))}, "environment"),
-        ({"policy": policy(detectors=("off_hours",))}, "detectors"),
+        ({"incident": incident(severity="medium")}, "policy"),
+        ({"policy": policy(environments=("test",))}, "policy"),
+        ({"policy": policy(detectors=("off_hours",))}, "policy"),
+        ({"ladder": Ladder(Policy(mode="enforce"), ())}, "policy"),
+        ({"ladder": NEW, "published_s": NOW_S + 300}, "lag"),
+        ({"ladder": NEW, "changed_s": NOW_S - 599}, "settled"),
+        ({"ladder": NEW, "changed_s": NOW_S + 5}, "settled"),
         ({"incident": incident(findings=(finding("network", ago_s=601), finding("volume", ago_s=700)))}, "freshness"),
         ({"incident": incident(findings=(finding("network", ago_s=-121), finding("volume", ago_s=-500)))}, "freshness"),
         ({"key": None}, "catalogued"),
@@ -111,8 +122,8 @@ def test_a_proof_needs_one_authenticated_finding_and_no_second_family() -> None:
 
 def test_the_declared_environment_counts_before_the_one_in_the_events() -> None:
     live_only = policy(environments=("live",))
-    assert "environment" in refused_by(question(policy=live_only, key=key(environment="test")))
-    assert "environment" not in refused_by(question(policy=live_only, key=key(environment="")))
+    assert "policy" in refused_by(question(policy=live_only, key=key(environment="test")))
+    assert "policy" not in refused_by(question(policy=live_only, key=key(environment="")))
 
 
 @pytest.mark.parametrize("at", ["", "yesterday", "2026-11-24T02:00:00"])
@@ -167,4 +178,31 @@ def _protected(of: Incident) -> Question:
 def test_hashes_name_the_evidence_and_the_policy() -> None:
     assert evidence_hash(incident()) == evidence_hash(incident(revision=2))
     assert evidence_hash(incident()) != evidence_hash(incident(findings=()))
-    assert policy_version(policy()) != policy_version(policy(max_per_hour=4))
+    assert revocation(policy()).version != revocation(policy(max_per_hour=4)).version
+
+
+def test_a_lag_and_a_change_that_are_long_over_stop_nothing() -> None:
+    asked = question(ladder=NEW, published_s=NOW_S - 4, changed_s=NOW_S - 601)
+    assert refused_by(asked) == set()
+
+
+@pytest.mark.parametrize(
+    ("declared", "error", "approved", "refused"),
+    [
+        (key(), "", False, ""),
+        (None, "", False, "catalogued"),
+        (None, "", True, ""),
+        (None, "no broker", True, "catalogued"),
+        (key(protected=True), "", False, "protected"),
+        (key(protected=True), "", True, ""),
+        (key(version=2), "", True, "key_version"),
+    ],
+)
+def test_before_an_old_grant_is_carried_out_the_key_is_looked_at_again(
+    declared: Key | None, error: str, approved: bool, refused: str
+) -> None:
+    wanted = Proposed(
+        act_id="a", response_id="r", incident_id="i", revision=1, key_id="k1", key_version=1, responder="me"
+    )
+    no = [each.guard for each in refusals(still(wanted, declared, error, approved))]
+    assert no == ([refused] if refused else [])

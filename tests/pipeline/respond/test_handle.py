@@ -12,13 +12,18 @@ import msgspec
 import pytest
 
 from pipeline.config import Revocation
+from pipeline.policy import Approver
 from pipeline.respond.act import Actor, NullActor
 from pipeline.respond.adapters.adapter import Intent, Outcome
+from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.audit import Positioned
+from pipeline.respond.carry import Carrier
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.deliver import Deliveries
+from pipeline.respond.entries import Switched, encode
+from pipeline.respond.fence import Networks, NoNetworks
 from pipeline.respond.handle import Responder
-from pipeline.respond.ledger import Switched, encode
+from pipeline.respond.ladder import Ladder, revocation
 from schemas.incident import Incident
 from schemas.key import Key
 from schemas.response import Response
@@ -49,7 +54,7 @@ class TargetActor:
         self.target.messages.add((intent.response_id, intent.granted_at))
         await asyncio.sleep(0)
         self.fuse.after_effect()
-        return Outcome("done", "revoked", "revoked")
+        return Outcome("done", "revoked", "done")
 
 
 @dataclass
@@ -64,6 +69,9 @@ class Catalogue:
             return None, 0, "no broker"
         return self.keys.get(key_id), self.active, ""
 
+    async def others(self, key: Key) -> tuple[int | None, int | None]:
+        return 0, self.active - 1
+
 
 @dataclass
 class World:
@@ -75,12 +83,20 @@ class World:
     committed: int = 0
     now_s: float = NOW_S
     killed: str = ""
+    networks: Networks = field(default_factory=NoNetworks)
 
     def lines(self) -> list[Response]:
         return [msgspec.json.decode(value, type=Response) for value in self.log.values(RESPONSES)]
 
     def stages(self) -> set[tuple[str, int, str, str]]:
         return {(line.key_id, line.revision, line.stage, line.verdict) for line in self.lines()}
+
+
+def responder_of(world: World, carrier: Carrier, ladder: Ladder, approvers: tuple[Approver, ...] = ()) -> Responder:
+    return Responder(
+        ladder=ladder, approvers=approvers, matrices={"keys": MATRIX}, carrier=carrier, keys=world.catalogue,
+        networks=world.networks, deliveries=Deliveries([]), killed=lambda: world.killed,
+    )  # fmt: skip
 
 
 async def process(
@@ -91,11 +107,9 @@ async def process(
     fuse = fuse or Fuse()
     publisher = MemoryPublisher(world.log, fuse, lost)
     decisions = Decisions(publisher, MemoryReader(world.log, DECISIONS), DECISIONS, name)
-    responder = Responder(
-        policy=rules or policy(), responses_topic=RESPONSES, publisher=publisher, decisions=decisions,
-        keys=world.catalogue, actor=actor or TargetActor(world.target, fuse), deliveries=Deliveries([]),
-        killed=lambda: world.killed, now_s=lambda: world.now_s,
-    )  # fmt: skip
+    acting = actor or TargetActor(world.target, fuse)
+    carrier = Carrier(RESPONSES, publisher, decisions, lambda: world.now_s, {"keys": acting}, {"keys": acting})
+    responder = responder_of(world, carrier, revocation(rules or policy()))
     try:
         await decisions.start()
         for offset in range(world.committed, len(incidents)):
@@ -137,7 +151,7 @@ async def test_a_clean_run_acts_within_the_cap_and_records_every_stage() -> None
     refused = {(line.key_id, line.revision): line.reason for line in world.lines() if line.verdict == "refused"}
     assert set(refused) == {("k1", 2), ("k2", 1), ("k5", 1)}
     assert refused["k1", 2].startswith("already_acted")
-    assert refused["k2", 1].startswith("severity")
+    assert refused["k2", 1].startswith("policy")
     assert refused["k5", 1].startswith("caps")
 
 
@@ -229,7 +243,7 @@ async def test_a_key_that_became_protected_after_the_grant_is_left_alone() -> No
 
 async def test_a_lost_acknowledgement_of_the_proposal_does_not_lose_the_act(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.respond.decisions.RETRY_S", 0.0)
-    monkeypatch.setattr("pipeline.respond.handle.RETRY_S", 0.0)
+    monkeypatch.setattr("pipeline.respond.carry.RETRY_S", 0.0)
     world = World()
     await process(world, [incident("k1")], lost=3)
     assert [len(ids) for ids in world.target.revoked.values()] == [1]
@@ -267,9 +281,7 @@ async def test_a_later_revision_with_better_evidence_acts_where_the_first_was_re
 async def test_what_is_no_incident_is_passed_over() -> None:
     world = World()
     decisions = Decisions(MemoryPublisher(world.log), MemoryReader(world.log, DECISIONS), DECISIONS, "a")
-    responder = Responder(
-        policy=policy(), responses_topic=RESPONSES, publisher=MemoryPublisher(world.log), decisions=decisions,
-        keys=world.catalogue, actor=NullActor(), deliveries=Deliveries([]), killed=str, now_s=lambda: NOW_S,
-    )  # fmt: skip
+    carrier = Carrier(RESPONSES, MemoryPublisher(world.log), decisions, lambda: NOW_S, {})
+    responder = responder_of(world, carrier, revocation(policy()))
     await (await responder.receive(Positioned(0, 0, 0, b"", b"{}")))
     assert world.lines() == []

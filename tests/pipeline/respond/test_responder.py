@@ -9,9 +9,10 @@ import pytest
 
 from pipeline.config import Config, Kafka, Respond, Revocation
 from pipeline.errors import ConfigError
-from pipeline.respond.act import NullActor, WebhookActor
+from pipeline.respond.act import Acting
 from pipeline.respond.ledger import Ledger
-from pipeline.respond.responder import STOP_ENV, _actor, check, kill_switch, main
+from pipeline.respond.policy_check import check
+from pipeline.respond.responder import STOP_ENV, actors_of, adapters_of, kill_switch, main
 from tests.pipeline.respond.incidents import endpoint, policy
 
 
@@ -35,9 +36,10 @@ def test_a_policy_that_cannot_be_meant_is_refused_at_the_start(changes: dict[str
 def test_what_simulates_has_nothing_that_could_act() -> None:
     endpoints = (endpoint("http://127.0.0.1/"),)
     for mode in ("off", "simulate"):
-        revocation = Revocation(mode=mode, endpoint="keys")
-        assert isinstance(_actor(Respond(endpoints=endpoints, revocation=revocation), Ledger()), NullActor)
-    assert isinstance(_actor(Respond(endpoints=endpoints, revocation=policy()), Ledger()), WebhookActor)
+        respond = Respond(endpoints=endpoints, revocation=Revocation(mode=mode, endpoint="keys"))
+        assert actors_of(respond, adapters_of(respond), Ledger()) == {}
+    respond = Respond(endpoints=endpoints, revocation=policy())
+    assert isinstance(actors_of(respond, adapters_of(respond), Ledger())["keys"], Acting)
 
 
 def test_the_kill_switch_is_a_file_or_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.config import Revocation
 from pipeline.respond.guard import Question, judge, refusals
+from pipeline.respond.ladder import revocation
 from schemas.incident import Incident
 from schemas.key import Key
 from tests.pipeline.topologies import messages
@@ -19,7 +20,7 @@ POLICY = Revocation(mode="enforce", min_severity="medium", min_family_bits=0.0, 
 def refused_by(incident: Incident) -> set[str]:
     key = Key(key_id="key_1", environment="live", version=1) if incident.key_id == "key_1" else None
     now_s = (START_US + 9 * DAY_US) / 1e6
-    return {result.guard for result in refusals(judge(Question(incident, POLICY, key, "", "", now_s)))}
+    return {result.guard for result in refusals(judge(Question(incident, revocation(POLICY), key, "", "", now_s)))}
 
 
 def test_a_source_is_no_key_and_its_keys_are_not_touched() -> None:

@@ -1,0 +1,80 @@
+"""The policy as the configuration holds it: `[respond.policy]`, `[[respond.rules]]`, `[[respond.approvers]]`.
+
+The first rule that matches an incident says which rung of the ladder it leads to, with which parameters, for how long,
+by which adapter and with how many approvals; `otherwise` names, in order, what may be done instead where the adapter
+lacks the rung or the key offers nothing to do it with. What no rule matches is not acted on. Numbers marked (start)
+are our starting points, no published figures (reference/response.md, section 3).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from schemas.incident import Rung
+
+Seconds = Annotated[float, Meta(ge=0, le=30 * 86_400)]
+People = Annotated[int, Meta(ge=0, le=5)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Number = Annotated[int, Meta(ge=0, le=1_000_000)]
+Label = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
+Severity = Literal["medium", "high", "critical"]
+
+
+class Caps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """At most the smallest of these many different keys; 0 is none."""
+
+    max_per_hour: Number = 3
+    max_per_day: Number = 10
+    max_share_of_active: Share = 0.001
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What holds for every rule. `simulate` goes all the way but for the act."""
+
+    mode: Annotated[str, Meta(pattern="^(off|simulate|enforce)$")] = "simulate"
+    adapter: str = ""  # of rules that name none: an entry of respond.adapters, or of respond.endpoints
+    min_family_bits: Annotated[float, Meta(ge=0, le=1000)] = 10.0  # of each of two families
+    max_evidence_age_s: Seconds = 600.0
+    max_lag_s: Seconds = 300.0  # from evidence to incident: above it the worker lags, recovers or replays; 0: any
+    settle_s: Seconds = 600.0  # nothing acts for so long after another configuration or geo database; 0: at once
+    approval_s: Seconds = 1800.0  # an act that waits for people lapses after that
+    protected_approvals: People = 1  # of protected, undeclared and unreadable keys, where the rule asks for fewer
+    bulk_approvals: People = 1
+    exempt_s: Annotated[float, Meta(ge=0, le=6 * 86_400)] = 86_400.0  # after a person's undo nothing acts by itself
+    max_per_owner: Number = 2  # different keys of one owner within an hour (start); 0: no cap of its own
+    breaker_owners: Number = 5  # so many owners' keys tripping within `breaker_s` open it (start); 0: never
+    breaker_s: Annotated[float, Meta(ge=1, le=3600)] = 600.0
+    breaker_age_days: Annotated[float, Meta(ge=0, le=400)] = 7.0  # younger keys don't count towards it
+    caps: Caps = Caps()
+    fence_caps: Caps = Caps(max_per_hour=10, max_per_day=50, max_share_of_active=0.005)  # and of flags, counted apart
+    proof_caps: Caps = Caps(max_per_hour=3, max_per_day=10, max_share_of_active=0.001)  # not stopped by the breaker
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Empty lists match everything."""
+
+    name: Label
+    rung: Rung
+    otherwise: tuple[Rung, ...] = ()
+    min_severity: Severity = "high"
+    proof: Literal["any", "only", "never"] = "any"
+    environments: tuple[str, ...] = ("live", "test")
+    roles: tuple[str, ...] = ()
+    owners: tuple[str, ...] = ()
+    detectors: tuple[str, ...] = ()  # at least one of these among the authenticated findings
+    criticalities: tuple[str, ...] = ()
+    adapter: str = ""
+    duration_s: Seconds = 3600.0  # of throttle, fence, deny, suspend; overlap of rotate; 0: until it is undone
+    approvals: People = 0
+    scopes: tuple[str, ...] = ()  # deny: what the key may not do any more
+    limit_per_s: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0  # throttle
+
+
+class Approver(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One who may approve, and the public half of the key he signs with (`keywatch respond approver NAME`)."""
+
+    name: Label
+    public_key: Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{43}=$")]  # Ed25519, base64

@@ -1,0 +1,126 @@
+"""One act as the ledger knows it, and what of a key stands in the way of another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from pipeline.respond.caps import DAY_US
+from pipeline.respond.entries import Finished, Kept, Proposed, Signed, Undo
+from pipeline.respond.ladder import ENDS, LADDER, UNDOABLE
+
+TIME: Final = "time"
+"""Who undoes an act whose time is over."""
+UNCERTAIN_TRIES: Final = 5  # to undo what expired and may never have taken place
+
+Stage = Literal["pending", "open", "done", "failed", "expired", "declined", "lapsed", "undone", "superseded"]
+
+
+@dataclass(slots=True)
+class Undoing:
+    """An undo under way. A failed one is asked for again."""
+
+    asked: Undo
+    at_us: int
+    stage: Literal["open", "failed", "done"] = "open"
+    tries: int = 1
+
+
+@dataclass(slots=True)
+class Act:
+    """One act that was granted, or waits for people; `at_us` is when it was granted (or proposed, while it waits)."""
+
+    proposal: Proposed
+    offset: int
+    at_us: int
+    stage: Stage = "open"
+    outcome: str = ""
+    before: str = ""
+    new_key_id: str = ""
+    until_us: int = 0
+    ticket: str = ""
+    words_said: dict[str, Signed] = field(default_factory=dict)
+    approved_by: tuple[str, ...] = ()
+    undo: Undoing | None = None
+    ended_by: str = ""
+    ended_us: int = 0
+    done_us: int = 0  # when the target had confirmed it; 0 where that is no longer known
+    kept_us: int = 0
+
+    @property
+    def stands(self) -> bool:
+        """In force, as far as is known: an act that expired may have taken place."""
+        return not self.proposal.simulated and self.proposal.rung in UNDOABLE and self.stage in ("done", "expired")
+
+    @property
+    def ends(self) -> bool:
+        """By itself: then it is undone. A rotation's time is its overlap, and the gateway's to end."""
+        return self.stands and self.until_us > 0 and self.proposal.rung in ENDS
+
+    @property
+    def lapses_us(self) -> int:
+        """When it waits no longer for people."""
+        return self.at_us + int(self.proposal.approval_s * 1e6)
+
+    @property
+    def words(self) -> str:
+        """Why it stands in the way of another one."""
+        now = {"pending": "waits for approval", "open": "is being acted on"}.get(self.stage, "was acted on")
+        return f"this version of the key {now} ({self.proposal.rung}) for incident {self.proposal.incident_id}"
+
+    def same_key(self, other: Proposed) -> bool:
+        """Of the same version of the same key, both real or both simulated."""
+        ours = self.proposal
+        return (ours.key_id, ours.key_version, ours.simulated) == (other.key_id, other.key_version, other.simulated)
+
+    def answers_to(self, ticket: str) -> bool:
+        """Its own ticket, or its bulk's."""
+        return ticket in (self.ticket, self.proposal.group) and bool(ticket)
+
+    def end(self, record: Finished, now_us: int) -> None:
+        """What became of its undo."""
+        if self.undo is None or self.undo.stage != "open":
+            return
+        if record.result != "done":
+            self.undo.stage = "failed"
+            if self.stage == "expired" and self.undo.tries >= UNCERTAIN_TRIES:
+                self.stage, self.outcome = "failed", record.outcome
+            return
+        self.undo.stage = "done"
+        self.stage, self.ended_by, self.ended_us = "undone", self.undo.asked.by, now_us
+        self.outcome = self.undo.asked.reason
+
+
+def in_the_way(acts: Iterable[Act], wanted: Proposed) -> Act | None:
+    """The act on this version of this key that makes another one needless: the same rung, or a higher one in force."""
+    for act in acts:
+        if not act.same_key(wanted) or act.stage not in ("pending", "open", "done"):
+            continue
+        ours, theirs = act.proposal.rung, wanted.rung
+        if ours == theirs or act.proposal.act_id == wanted.act_id:
+            return act
+        if act.stage != "pending" and ours != "rotate" and _rank(ours) > _rank(theirs):
+            return act
+    return None
+
+
+def _rank(rung: str) -> int:
+    return LADDER.index(rung) if rung in LADDER else len(LADDER)
+
+
+def is_kept(act: Act, now_us: int) -> bool:
+    """Remembered for more than a day: what is in force, waits or is under way, and a person's undo while it exempts."""
+    if act.proposal.simulated:
+        return False
+    exempt = act.stage == "undone" and now_us < act.ended_us + max(DAY_US, int(act.proposal.exempt_s * 1e6))
+    return act.stage in ("pending", "open") or act.stands or exempt
+
+
+def kept_act(record: Kept) -> Act:
+    """The act that a `Kept` speaks of."""
+    assert record.proposal is not None
+    return Act(
+        record.proposal, record.offset, record.at_us, stage="done", before=record.before, new_key_id=record.new_key_id,
+        until_us=record.until_us, approved_by=record.approved_by,
+    )  # fmt: skip

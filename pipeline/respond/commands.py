@@ -1,0 +1,323 @@
+"""What the commands `keywatch respond ...` and `keywatch policy ...` print. Each returns its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from pipeline import moments
+from pipeline.asking import Row, Shown, print_json, say_line, show_table
+from pipeline.config import Config
+from pipeline.errors import ConfigError
+from pipeline.policy import Caps
+from pipeline.respond import approval, desk
+from pipeline.respond.acts import Act
+from pipeline.respond.desk import Chosen, Desk
+from pipeline.respond.fence import ClickHouseNetworks
+from pipeline.respond.ladder import ladder_of
+from pipeline.respond.ledger import Queued
+from pipeline.respond.policy_check import faults
+from schemas.incident import Rung
+
+KEY_ENV: Final = "KEYWATCH_APPROVER_KEY"
+REFUSED: Final = 1
+
+_ACTS: Final[tuple[Shown, ...]] = (
+    ("response", lambda row: row["response_id"][:12], "left"),
+    ("key", lambda row: row["key_id"], "left"),
+    ("rung", lambda row: row["rung"], "left"),
+    ("since", lambda row: moments.of_us(row["at_us"]), "left"),
+    ("until", lambda row: moments.of_us(row["until_us"]) if row["until_us"] else "undone", "left"),
+    ("approved by", lambda row: ", ".join(row["approved_by"]), "left"),
+    ("incident", lambda row: row["incident_id"][:12], "left"),
+)
+_PENDING: Final[tuple[Shown, ...]] = (
+    ("ticket", lambda row: row["ticket"], "left"),
+    ("key", lambda row: row["key_id"], "left"),
+    ("rung", lambda row: row["rung"], "left"),
+    ("approved", lambda row: f"{len(row['approved_by'])} of {row['approvals']}", "left"),
+    ("lapses", lambda row: moments.of_us(row["lapses_us"]), "left"),
+    ("why", lambda row: row["reason"], "left"),
+)
+_QUEUE: Final[tuple[Shown, ...]] = (
+    ("key", lambda row: row["key_id"], "left"),
+    ("owner", lambda row: row["owner"], "left"),
+    ("rung", lambda row: row["rung"], "left"),
+    ("bits", lambda row: f"{row['bits']:.1f}", "right"),
+    ("held back by", lambda row: row["guard"], "left"),
+    ("since", lambda row: moments.of_us(row["at_us"]), "left"),
+    ("why", lambda row: row["reason"], "left"),
+)
+_BULK: Final[tuple[Shown, ...]] = (
+    ("key", lambda row: row["key_id"], "left"),
+    ("owner", lambda row: row["owner"], "left"),
+    ("bits", lambda row: f"{row['bits']:.1f}", "right"),
+    ("would be", lambda row: row["would"], "left"),
+)
+
+
+def _at_desk(config: Config, person: str, work: Callable[[Desk], Coroutine[Any, Any, int]]) -> int:
+    async def run() -> int:
+        async with desk.opened(config, person) as mine:
+            return await work(mine)
+
+    return asyncio.run(run())
+
+
+def act_row(act: Act) -> Row:
+    """One act, flat."""
+    of = act.proposal
+    return {
+        "response_id": of.response_id, "incident_id": of.incident_id, "key_id": of.key_id,
+        "key_version": of.key_version, "rung": of.rung, "stage": act.stage,
+        "at_us": act.at_us, "until_us": act.until_us, "adapter": of.adapter,
+        "approvals": of.approvals, "approved_by": act.approved_by, "ticket": of.group or act.ticket,
+        "lapses_us": act.lapses_us, "reason": of.reason, "networks": of.networks,
+    }  # fmt: skip
+
+
+def queue_row(queued: Queued) -> Row:
+    """One key that was held back, flat."""
+    of = queued.proposal
+    return {
+        "key_id": of.key_id, "owner": of.owner, "rung": of.rung, "bits": of.bits, "guard": queued.guard,
+        "at_us": queued.at_us, "incident_id": of.incident_id, "reason": of.reason, "labels": of.labels,
+    }  # fmt: skip
+
+
+def _show(title: str, rows: Sequence[Row], columns: Sequence[Shown], none: str, as_json: bool) -> int:
+    if as_json:
+        return print_json(rows)
+    return show_table(title, rows, columns, folds=len(columns) - 1) if rows else say_line(none)
+
+
+def undo(config: Config, person: str, response: str, reason: str, wait_s: float) -> int:
+    """Take one act back."""
+
+    async def work(mine: Desk) -> int:
+        verdict, act = await mine.undo(response, reason, wait_s)
+        if not verdict.granted or act is None:
+            say_line(f"not undone: {verdict.reason}")
+            return REFUSED
+        done = act.stage == "undone"
+        words = "undone" if done else f"asked for; the responder has not answered within {wait_s:.0f} s"
+        say_line(f"{act.proposal.rung} of {act.proposal.key_id}: {words}")
+        return 0 if done or not wait_s else REFUSED
+
+    return _at_desk(config, person, work)
+
+
+def holds(config: Config, person: str, as_json: bool) -> int:
+    """What stands and can be undone."""
+
+    async def work(mine: Desk) -> int:
+        rows = [act_row(act) for act in mine.in_force()]
+        return _show("in force", rows, _ACTS, "nothing is in force", as_json)
+
+    return _at_desk(config, person, work)
+
+
+def pending(config: Config, person: str, as_json: bool) -> int:
+    """What waits for people."""
+
+    async def work(mine: Desk) -> int:
+        rows = [act_row(act) for act in mine.pending()]
+        rows += [
+            {"ticket": ticket, "key_id": "*", "rung": f"raise {each.raised.cap} caps", "reason": each.raised.reason,
+             "approved_by": [word.person for word in each.words], "approvals": 2, "lapses_us": each.raised.until_us}
+            for ticket, each in mine.ledger.raises.items()
+        ]  # fmt: skip
+        return _show("waiting for approval", rows, _PENDING, "nothing waits for approval", as_json)
+
+    return _at_desk(config, person, work)
+
+
+def sign(config: Config, person: str, ticket: str, yes: bool, key_file: Path | None, reason: str) -> int:
+    """Approve or decline."""
+    path = _key_file(config, person, key_file)
+
+    async def work(mine: Desk) -> int:
+        verdict = await mine.sign(ticket, yes, path, reason)
+        say_line(verdict.reason if verdict.granted else f"not taken: {verdict.reason}")
+        return 0 if verdict.granted else REFUSED
+
+    return _at_desk(config, person, work)
+
+
+def _key_file(config: Config, person: str, given: Path | None) -> Path:
+    """The person's own, which must be the private half of what the configuration says of him."""
+    named = os.environ.get(KEY_ENV, "")
+    path = given or (Path(named) if named else None)
+    if path is None:
+        raise ConfigError(f"give the approver's key by --key-file or {KEY_ENV}")
+    public = next((each.public_key for each in config.respond.approvers if each.name == person), None)
+    if public is None:
+        raise ConfigError(f"{person} is no approver: [[respond.approvers]] names who is; --as says who you are")
+    if approval.public_half(path) != public:
+        raise ConfigError(f"{path} is not the key of approver {person}")
+    return path
+
+
+def queue(config: Config, person: str, cluster: str, as_json: bool) -> int:
+    """What caps or the breaker held back, ranked."""
+
+    async def work(mine: Desk) -> int:
+        code = _show("held back", [queue_row(each) for each in mine.queue(cluster)], _QUEUE, "nothing waits", as_json)
+        for label, number in [] if as_json else mine.clusters()[:10]:
+            say_line(f"{number} of them share {label}: keywatch respond bulk '{label}' --rung fence --preview")
+        return code
+
+    return _at_desk(config, person, work)
+
+
+def bulk(config: Config, person: str, cluster: str, rung: Rung, preview: bool, key_file: Path | None) -> int:
+    """Act on all of a cluster, or say what that would be."""
+    from pipeline.respond.responder import adapters_of
+
+    path = None if preview else _key_file(config, person, key_file)
+    matrices = {name: each.matrix for name, each in adapters_of(config.respond).items()}
+
+    async def work(mine: Desk) -> int:
+        nonce = uuid.uuid4().hex[:8]
+        chosen = await desk.choose(
+            mine.queue(cluster), rung, nonce, ladder_of(config.respond), config.respond.approvers, matrices,
+            ClickHouseNetworks(config.clickhouse),
+        )  # fmt: skip
+        _show(f"{rung} {cluster}", [_bulk_row(each, rung) for each in chosen], _BULK, "nothing waits", as_json=False)
+        wanted = [each.proposal for each in chosen if each.proposal]
+        if path is None or not wanted:
+            return 0
+        verdict = await mine.bulk(wanted, wanted[0].group, nonce, path)
+        say_line(f"{len(wanted)} keys, ticket {wanted[0].group}: {verdict.reason}")
+        return 0 if verdict.granted else REFUSED
+
+    return _at_desk(config, person, work)
+
+
+def _bulk_row(each: Chosen, rung: str) -> Row:
+    of = each.proposal
+    would = f"left out: {each.why_not}" if of is None else f"{rung} for {of.duration_s / 3600:g} h"
+    if of is not None and of.networks:
+        would += f", goes on from {len(of.networks)} networks"
+    return {**queue_row(each.queued), "would": would}
+
+
+def raise_caps(
+    config: Config, person: str, cap: str, caps: Caps, until: str, reason: str, key_file: Path | None
+) -> int:
+    """Wider caps for a while, by two people."""
+    path = _key_file(config, person, key_file)
+    until_us = int(moments.stamp(moments.future(until, "--until", moments.now())) * 1e6)
+
+    async def work(mine: Desk) -> int:
+        ticket, verdict = await mine.raise_caps(cap, caps, until_us, reason, path)
+        say_line(f"{verdict.reason}: keywatch respond approve {ticket}")
+        return 0 if verdict.granted else REFUSED
+
+    return _at_desk(config, person, work)
+
+
+def breaker(config: Config, person: str, close: bool, reason: str) -> int:
+    """Whether it is open; or close it."""
+
+    async def work(mine: Desk) -> int:
+        if close:
+            was_open = await mine.close_breaker(reason)
+            return say_line("closed: automatic acts go on" if was_open else "it was not open")
+        opened = mine.ledger.breaker.opened.get(False)
+        words = f"open since {moments.of_us(opened.at_us)}: {', '.join(opened.owners)}" if opened else "closed"
+        return say_line(f"{words}; {len(mine.queue())} keys wait")
+
+    return _at_desk(config, person, work)
+
+
+def switch(config: Config, person: str, stop: bool, reason: str) -> int:
+    """The kill switch on the topic."""
+
+    async def work(mine: Desk) -> int:
+        await mine.switch(stop, reason)
+        return say_line("stopped: nothing is acted on; undos go on" if stop else "acts go on")
+
+    return _at_desk(config, person, work)
+
+
+def make_approver(name: str, key_file: Path) -> int:
+    """A key pair, and the lines for the configuration."""
+    made = approval.make(name, key_file)
+    say_line(f"the private half is in {key_file}: it stays with {name}. For the configuration:")
+    return say_line(f'\n[[respond.approvers]]\nname = "{made.name}"\npublic_key = "{made.public_key}"')
+
+
+def check_policy(config: Config) -> int:
+    """What is wrong, can never match or is unsafe. Exit code 1 where something is wrong or can never match."""
+    from detectors import DETECTORS
+    from pipeline.respond.responder import adapters_of
+
+    adapters = adapters_of(config.respond)
+    names = frozenset(detector.name for detector in DETECTORS)
+    found = list(faults(config.respond, {name: each.matrix for name, each in adapters.items()}, names))
+    for fault in found:
+        say_line(f"{fault.level}: {fault.where}: {fault.words}")
+    ladder = ladder_of(config.respond)
+    say_line(f"policy {ladder.version}, mode {ladder.policy.mode}, {len(ladder.rules)} rules, {len(found)} remarks")
+    return REFUSED if any(fault.level != "unsafe" for fault in found) else 0
+
+
+_TRIED: Final[tuple[Shown, ...]] = (
+    ("at", lambda row: moments.of_us(row["at_us"]), "left"),
+    ("key", lambda row: row["key_id"], "left"),
+    ("severity", lambda row: row["severity"], "left"),
+    ("rule", lambda row: row["rule"], "left"),
+    ("would be", lambda row: f"{row['word']} {row['rung'] if row['word'] != 'refused' else row['guard']}", "left"),
+    ("hour, day", lambda row: f"{row['hour']}, {row['day']}" if row["hour"] else "", "left"),
+    ("why", lambda row: row["reason"], "left"),
+)
+
+
+def try_policy(config: Config, since: str, as_json: bool) -> int:
+    """What the policy would have done with the incidents since then."""
+    from pipeline.asking import connected
+    from pipeline.catalogue import read_catalogue
+    from pipeline.respond import trial
+    from pipeline.respond.fence import usual_networks
+    from pipeline.respond.responder import adapters_of
+
+    from_us = int(moments.moment(since, "--from", moments.now()).timestamp() * 1e6)
+    if from_us > time.time() * 1e6:
+        raise ConfigError(f"--from {since} is in the future")
+    keys = dict(asyncio.run(read_catalogue(config)).items())
+    with connected(config.clickhouse) as client:
+        past = trial.Past(
+            ladder_of(config.respond), config.respond.approvers, keys,
+            {name: each.matrix for name, each in adapters_of(config.respond).items()},
+            lambda key, before_us: usual_networks(client, key, before_us),
+        )  # fmt: skip
+        results = trial.tried(trial.incidents_since(client, from_us), past)
+    rows = [_tried_row(each) for each in results]
+    _show("what would have been done", rows, _TRIED, "no incident since then", as_json)
+    for word, by, number in [] if as_json else trial.summary(results):
+        say_line(f"{number} {word} {by}")
+    return 0
+
+
+def _tried_row(each: Any) -> Row:
+    row = {name: getattr(each, name) for name in ("at_us", "rule", "rung", "word", "guard", "reason", "hour", "day")}
+    about = {name: getattr(each.incident, name) for name in ("incident_id", "key_id", "severity")}
+    return {**about, **row}
+
+
+def caps_of(config: Config, cap: str, per_hour: int | None, per_day: int | None, share: float | None) -> Caps:
+    """What the policy says of this kind of cap, but for what is raised. Raises ConfigError."""
+    policy = ladder_of(config.respond).policy
+    known = {"usual": policy.caps, "fence": policy.fence_caps, "flag": policy.fence_caps, "proof": policy.proof_caps}
+    if cap not in known:
+        raise ConfigError(f"unknown --cap '{cap}'; there are {', '.join(known)}")
+    changes = {"max_per_hour": per_hour, "max_per_day": per_day, "max_share_of_active": share}
+    return msgspec.structs.replace(known[cap], **{name: value for name, value in changes.items() if value is not None})

@@ -1,0 +1,197 @@
+"""What people do with acts: undo, approve, refuse, act on a cluster at once, raise caps, stop and go on.
+
+Every word is a record on `api.decisions`, read back through the ledger like a responder's own; the responder carries it
+out. Only its own person's key signs (`approval.py`); who may write the topic at all is the broker's to say.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from pipeline.config import Config
+from pipeline.errors import ConfigError
+from pipeline.policy import Approver, Caps
+from pipeline.respond import approval, fence
+from pipeline.respond.act import act_id, response_id
+from pipeline.respond.acts import Act
+from pipeline.respond.caps import DAY_US
+from pipeline.respond.decisions import Decisions
+from pipeline.respond.entries import Bulked, Proposed, Raised, Reset, Switched, Undo, group_of
+from pipeline.respond.fence import Networks
+from pipeline.respond.ladder import Ladder, Matrix
+from pipeline.respond.ledger import Ledger, Queued, Verdict
+from schemas.incident import Rung
+
+BULK_RUNGS: Final = ("fence", "suspend")
+ALL: Final = "breaker"
+POLL_S: Final = 1.0
+
+
+@asynccontextmanager
+async def opened(config: Config, person: str) -> AsyncIterator[Desk]:
+    """A desk on the broker's topic, read up to now. Raises `Fatal`."""
+    from pipeline.respond.responder import decisions_of
+    from pipeline.sinks.kafka import Producer
+
+    async with AsyncExitStack() as stack:
+        producer = Producer(config.kafka)
+        await producer.start()
+        stack.push_async_callback(producer.close)
+        yield Desk(await decisions_of(config, producer, stack, f"{person}-{uuid.uuid4().hex[:8]}"), person)
+
+
+@dataclass
+class Desk:
+    """One person's."""
+
+    decisions: Decisions
+    person: str
+
+    @property
+    def ledger(self) -> Ledger:
+        """What the topic says."""
+        return self.decisions.ledger
+
+    def pending(self) -> list[Act]:
+        """What waits for people, the oldest first."""
+        acts = [act for act in self.ledger.acts.values() if act.stage == "pending"]
+        return sorted((act for act in acts if self.ledger.now_us <= act.lapses_us), key=lambda act: act.at_us)
+
+    def in_force(self) -> list[Act]:
+        """What stands and can be undone, the oldest first."""
+        return sorted((act for act in self.ledger.acts.values() if act.stands), key=lambda act: act.at_us)
+
+    def queue(self, cluster: str = ALL) -> list[Queued]:
+        """What caps or the breaker held back, the strongest first; of one label only, unless it is `ALL`."""
+        waiting = [q for q in self.ledger.queue.values() if cluster == ALL or cluster in q.proposal.labels]
+        return sorted(waiting, key=lambda each: (-each.proposal.bits, each.proposal.key_id))
+
+    def clusters(self) -> list[tuple[str, int]]:
+        """Labels that several queued keys share, the widest first."""
+        counted = Counter(label for each in self.ledger.queue.values() for label in each.proposal.labels)
+        return [(label, number) for label, number in counted.most_common() if number > 1]
+
+    async def undo(self, response: str, reason: str, wait_s: float = 0.0) -> tuple[Verdict, Act | None]:
+        """Take back the act whose response id begins so; waits until it is undone, or so long."""
+        found = [act for act in self.ledger.acts.values() if act.proposal.response_id.startswith(response)]
+        known = [act for act in found if not act.proposal.simulated]
+        if len(known) != 1:
+            raise ConfigError(f"{response!r} is not the beginning of exactly one act's response id")
+        asked = Undo(act_id=known[0].proposal.act_id, by=self.person, reason=reason, responder=self.decisions.responder)
+        verdict = await self.decisions.write(asked)
+        act = self.ledger.act_of(known[0].proposal.act_id)
+        if verdict.granted and act is not None:
+            await self._until_undone(act, wait_s)
+        return verdict, act
+
+    async def _until_undone(self, act: Act, wait_s: float) -> None:
+        ends_at_s = time.monotonic() + wait_s
+        while act.undo and act.undo.stage == "open" and act.stage != "undone" and time.monotonic() < ends_at_s:
+            await self.decisions.moved(min(POLL_S, wait_s))
+
+    async def sign(self, ticket: str, yes: bool, key_file: Path, reason: str = "") -> Verdict:
+        """Approve or decline what waits under this ticket (or its beginning)."""
+        known = {each for act in self.pending() for each in (act.ticket, act.proposal.group) if each}
+        matching = [each for each in known | set(self.ledger.raises) if each.startswith(ticket)]
+        if len(matching) != 1:
+            raise ConfigError(f"{ticket!r} is not the beginning of exactly one ticket: `keywatch respond pending`")
+        word = approval.sign(matching[0], yes, self.person, key_file, reason, self.decisions.responder)
+        return await self.decisions.write(word)
+
+    async def bulk(self, wanted: list[Proposed], group: str, nonce: str, key_file: Path) -> Verdict:
+        """Propose all of it, and approve it as the first one."""
+        ids = tuple(each.act_id for each in wanted)
+        await self.decisions.write(Bulked(group=group, rung=wanted[0].rung, nonce=nonce, act_ids=ids, by=self.person))
+        for each in wanted:
+            await self.decisions.write(msgspec.structs.replace(each, responder=self.decisions.responder))
+        return await self.sign(group, True, key_file)
+
+    async def raise_caps(self, cap: str, caps: Caps, until_us: int, reason: str, key_file: Path) -> tuple[str, Verdict]:
+        """Ask for wider caps and sign as the first; (the second one's ticket, what came of it)."""
+        if until_us > self.ledger.now_us + DAY_US:
+            raise ConfigError("caps are raised for at most a day")
+        raised = Raised(
+            cap=cap, max_per_hour=caps.max_per_hour, max_per_day=caps.max_per_day,
+            max_share_of_active=caps.max_share_of_active, until_us=until_us, by=self.person, reason=reason,
+        )  # fmt: skip
+        await self.decisions.write(raised)
+        return raised.ticket, await self.sign(raised.ticket, True, key_file)
+
+    async def close_breaker(self, reason: str) -> bool:
+        """Automatic acts go on; False where it was not open."""
+        was_open = bool(self.ledger.breaker.opened)
+        await self.decisions.write(Reset(by=self.person, reason=reason))
+        return was_open
+
+    async def switch(self, stop: bool, reason: str) -> None:
+        """The kill switch on the topic."""
+        await self.decisions.write(Switched(stop=stop, by=self.person, reason=reason))
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """One key of a bulk: what would be done, or why it is left out."""
+
+    queued: Queued
+    proposal: Proposed | None
+    why_not: str = ""
+
+
+async def choose(
+    queue: Iterable[Queued], rung: Rung, nonce: str, ladder: Ladder, approvers: tuple[Approver, ...],
+    matrices: Mapping[str, Matrix], networks: Networks,
+) -> list[Chosen]:  # fmt: skip
+    """What a bulk would do to each key. A rung that the adapter lacks, or that would hit other keys, is left out."""
+    if rung not in BULK_RUNGS:
+        raise ConfigError(f"a bulk can {' or '.join(BULK_RUNGS)}, not {rung}")
+    chosen = []
+    for each in queue:
+        found, error = await _networks(each.proposal, rung, networks)
+        why = _why_not(each.proposal, rung, matrices, found, error)
+        wanted = None if why else _bulk_proposal(each.proposal, rung, nonce, found, ladder, approvers)
+        chosen.append(Chosen(each, wanted, why))
+    wanted_ids = [each.proposal.act_id for each in chosen if each.proposal]
+    group = group_of(wanted_ids, rung, nonce)
+    return [
+        Chosen(c.queued, msgspec.structs.replace(c.proposal, group=group) if c.proposal else None, c.why_not)
+        for c in chosen
+    ]
+
+
+async def _networks(of: Proposed, rung: Rung, networks: Networks) -> tuple[tuple[str, ...], str]:
+    if rung != "fence" or of.networks:
+        return of.networks, ""
+    return await networks.usual(of.key_id, of.first_us or int(time.time() * 1e6))
+
+
+def _why_not(of: Proposed, rung: Rung, matrices: Mapping[str, Matrix], found: tuple[str, ...], error: str) -> str:
+    support = matrices.get(of.adapter, {}).get(rung)
+    if support is None:
+        return f"{of.adapter or 'no adapter'} cannot {rung}"
+    if support.granularity != "key":
+        return f"would hit the whole {support.granularity}"
+    if rung == "fence" and not [each for each in found if fence.is_network(each)]:
+        return error or "no network was used on 7 days before"
+    return ""
+
+
+def _bulk_proposal(
+    of: Proposed, rung: Rung, nonce: str, networks: tuple[str, ...], ladder: Ladder, approvers: tuple[Approver, ...]
+) -> Proposed:
+    policy, what = ladder.policy, f"{rung}\x00bulk\x00{nonce}\x00{of.incident_id}"
+    rule = next((each for each in ladder.rules if each.name == of.rule), None)
+    return msgspec.structs.replace(
+        of, act_id=act_id(of.key_id, of.key_version, what), rung=rung, networks=networks if rung == "fence" else (),
+        response_id=response_id(of.incident_id, what, of.key_version), approvals=max(1, policy.bulk_approvals),
+        approvers=approvers, approval_s=policy.approval_s, policy_version=ladder.version, scopes=(), limit_per_s=0.0,
+        duration_s=(rule.duration_s if rule else 0.0) or 3600.0,
+    )  # fmt: skip

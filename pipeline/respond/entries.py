@@ -1,0 +1,233 @@
+"""The records on the topic `api.decisions`: what responders and people write, and `ledger.py` reads in order.
+
+Whoever may write this topic may make the responder act (deploy/SECURITY.md). A proposal carries every number it is to
+be judged by, so that all readers come to one verdict whatever their own configuration says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Final, Literal
+
+import msgspec
+
+from pipeline.policy import Approver
+
+
+class Proposed(msgspec.Struct, frozen=True, kw_only=True, tag="proposed"):
+    """ "I want to act on this key": `act_id` = what is done to which version of which key (the idempotency key)."""
+
+    act_id: str
+    response_id: str
+    incident_id: str
+    revision: int
+    key_id: str
+    key_version: int
+    responder: str
+    rung: str = "revoke"
+    simulated: bool = False
+    max_per_hour: int = 0
+    max_per_day: int = 0
+    max_share_of_active: float = 0.0
+    active_keys: int = 0  # 0 is unknown: nothing is granted
+    reason: str = ""  # for the target
+    cap: str = "usual"  # what it is counted as: usual | fence | flag | proof
+    owner: str = ""
+    max_per_owner: int = 0  # different keys of one owner within an hour; 0: no such cap
+    settled: bool = True  # the key is old enough to count towards the breaker
+    breaker_owners: int = 0  # 0: no breaker
+    breaker_s: float = 600.0
+    approvals: int = 0  # by so many different people, before it is granted
+    approval_s: float = 1800.0
+    approvers: tuple[Approver, ...] = ()  # who may; also who may raise its caps
+    exempt_s: float = 0.0  # refused for so long after a person undid an act on this key
+    partition: int = -1  # of the incident: who owns that carries it out
+    adapter: str = ""
+    rule: str = ""  # of the policy
+    duration_s: float = 0.0  # from the grant on; 0 is without end
+    networks: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    limit_per_s: float = 0.0
+    first_us: int = 0  # the first suspicious event
+    bits: float = 0.0  # ranks what waits
+    labels: tuple[str, ...] = ()  # what it has in common with others: asn:64500, client:curl, owner:acme
+    group: str = ""  # of a bulk: approved together
+    evidence_hash: str = ""
+    policy_version: str = ""
+
+
+class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
+    """What became of a granted act, or of its undo. After `failed` and `expired` it may be tried again."""
+
+    act_id: str
+    response_id: str
+    result: Literal["done", "failed", "expired"]
+    outcome: str = ""
+    direction: Literal["apply", "undo"] = "apply"
+    before: str = ""  # what the undo needs to restore
+    new_key_id: str = ""
+
+
+class Undo(msgspec.Struct, frozen=True, kw_only=True, tag="undo"):
+    """ "Take this act back": by a person, or because its time is over (`by` TIME). Each attempt has one of its own."""
+
+    act_id: str
+    by: str
+    reason: str
+    responder: str
+
+
+class Signed(msgspec.Struct, frozen=True, kw_only=True, tag="signed"):
+    """One person's word on what waits: `ticket` of an act, a bulk or a raise; `signature` over `signed_text`."""
+
+    ticket: str
+    yes: bool
+    person: str
+    signature: str  # Ed25519, base64
+    reason: str = ""
+    responder: str = ""
+
+
+class Bulked(msgspec.Struct, frozen=True, kw_only=True, tag="bulked"):
+    """What one bulk consists of: written before its proposals, none of which counts that isn't named here."""
+
+    group: str  # `group_of` the rest
+    rung: str
+    nonce: str
+    act_ids: tuple[str, ...]
+    by: str = ""
+
+
+class Raised(msgspec.Struct, frozen=True, kw_only=True, tag="raised"):
+    """Wider caps for a while: in force once two different approvers of a proposal have signed its ticket."""
+
+    cap: str
+    max_per_hour: int
+    max_per_day: int
+    max_share_of_active: float
+    until_us: int
+    by: str
+    reason: str
+
+    @property
+    def ticket(self) -> str:
+        """Names all of it."""
+        return "raise-" + _digest(msgspec.json.encode(self))
+
+
+class Switched(msgspec.Struct, frozen=True, kw_only=True, tag="switched"):
+    """The kill switch on the topic: while `stop`, nothing is granted and nothing granted is sent; undos are."""
+
+    stop: bool
+    by: str
+    reason: str = ""
+
+
+class Reset(msgspec.Struct, frozen=True, kw_only=True, tag="reset"):
+    """A person closes the breaker: automatic acts go on."""
+
+    by: str
+    reason: str
+
+
+class Paged(msgspec.Struct, frozen=True, kw_only=True, tag="paged"):
+    """The page about the breaker that opened at this offset is delivered or handed over."""
+
+    opened_offset: int
+
+
+class Build(msgspec.Struct, frozen=True, kw_only=True, tag="build"):
+    """Incidents of this partition now come from this configuration and geo database."""
+
+    partition: int
+    config_version: str
+    geo_build: str
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):
+    """What is still in force, said again before the topic's retention forgets it: an act, or the open breaker."""
+
+    proposal: Proposed | None = None
+    offset: int = -1
+    at_us: int = 0
+    until_us: int = 0
+    before: str = ""
+    new_key_id: str = ""
+    approved_by: tuple[str, ...] = ()
+    owners: tuple[str, ...] = ()  # of the breaker
+    simulated: bool = False
+
+
+class Joined(msgspec.Struct, frozen=True, kw_only=True, tag="joined"):
+    """A reader's own mark: once it reads this back it has read all that was there before. Tells the broker's time."""
+
+    responder: str
+    mark: str
+
+
+class HandedOver(msgspec.Struct, frozen=True, kw_only=True, tag="handed_over"):
+    """A webhook that could not be delivered yet (`pipeline/respond/outbox.py`); `body` only in its first record."""
+
+    message_id: str
+    endpoint: str
+    partition: int  # of the incident: who owns that retries
+    attempts: int
+    next_at_us: int
+    body: str = ""
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True, tag="settled"):
+    """A handed-over webhook is delivered or given up."""
+
+    message_id: str
+    endpoint: str
+    delivered: bool
+
+
+Record = (
+    Proposed
+    | Finished
+    | Undo
+    | Signed
+    | Bulked
+    | Raised
+    | Switched
+    | Reset
+    | Paged
+    | Build
+    | Kept
+    | Joined
+    | HandedOver
+    | Settled
+)
+
+
+def encode(record: Record) -> bytes:
+    """The record as it stands on the topic."""
+    return msgspec.json.encode(record)
+
+
+def decode(value: bytes | None) -> Record | None:
+    """The record, or None for what is none of ours."""
+    try:
+        return _decoder.decode(value or b"")
+    except msgspec.MsgspecError:
+        return None
+
+
+_decoder: Final[msgspec.json.Decoder[Record]] = msgspec.json.Decoder(Record)
+
+
+def ticket_of(proposal: Proposed, offset: int) -> str:
+    """Names one act that waits: all that would be done, and where it stands, so that no approval serves twice."""
+    return "act-" + _digest(msgspec.json.encode(proposal) + str(offset).encode())
+
+
+def group_of(act_ids: Iterable[str], rung: str, nonce: str) -> str:
+    """Names a bulk by all that is in it; `nonce` makes it unlike an earlier one over the same keys."""
+    return "bulk-" + _digest("\0".join((rung, nonce, *sorted(act_ids))).encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=12).hexdigest()

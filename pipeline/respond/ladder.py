@@ -1,0 +1,209 @@
+"""The ladder: what each rung does and needs, how it ends; and which one an incident leads to.
+
+    observe   nothing is done to the key; the decision is recorded
+    flag      a header tells the backend                                      undo
+    throttle  so many requests a second                                       undo, ends by itself
+    fence     goes on from the networks it was used from, refused elsewhere   undo, ends by itself
+    deny      without the sensitive scopes                                    undo, ends by itself
+    suspend   refused                                                         undo, ends by itself
+    rotate    a new key is made, the old one is valid for an overlap          undo
+    revoke    refused for ever                                                none
+
+Going up needs an incident; time and people only go down. A fence needs the networks that the key used on at least 7
+days before the first suspicious event, or that its owner declared: without any the policy's `otherwise` comes next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import Final
+
+import msgspec
+
+from pipeline.config import Respond, Revocation
+from pipeline.policy import Caps, Policy, Rule
+from pipeline.respond.adapters.adapter import Support
+from schemas.incident import SEVERITIES, Incident, Rung, Severity
+from schemas.key import Key
+from schemas.response import GuardResult
+
+LADDER: Final[tuple[Rung, ...]] = ("observe", "flag", "throttle", "fence", "deny", "suspend", "rotate", "revoke")
+UNDOABLE: Final = frozenset(LADDER) - {"observe", "revoke"}
+ENDS: Final = frozenset({"throttle", "fence", "deny", "suspend"})
+PROOF: Final = "proof"
+
+Matrix = Mapping[Rung, Support]
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """Policy and rules, in force together."""
+
+    policy: Policy
+    rules: tuple[Rule, ...]
+    apart: bool = True  # proofs, fences and flags have caps of their own
+
+    @property
+    def version(self) -> str:
+        """12 hex digits over every number and rule, so that an audit row says by which rules it was decided."""
+        return hashlib.blake2b(msgspec.json.encode((self.policy, self.rules)), digest_size=6).hexdigest()
+
+    def rule_of(self, incident: Incident, key: Key | None) -> tuple[Rule | None, str]:
+        """(the first rule that matches, why; or None, and why each does not)."""
+        reasons: list[str] = []
+        for rule in self.rules:
+            no = next(_mismatches(rule, incident, key), "")
+            if not no:
+                return rule, f"rule {rule.name}: {rule.rung}"
+            reasons.append(f"{rule.name}: {no}")
+        return None, "no rule matches: " + ("; ".join(reasons) or "there is none")
+
+    def caps_of(self, rung: str, proof: bool) -> tuple[str, Caps]:
+        """(what it is counted as, its caps): proofs, fences and flags are counted by themselves."""
+        if not self.apart:
+            return "usual", self.policy.caps
+        if proof:
+            return "proof", self.policy.proof_caps
+        return (rung, self.policy.fence_caps) if rung in ("fence", "flag") else ("usual", self.policy.caps)
+
+    def adapter_of(self, rule: Rule) -> str:
+        """The name of the adapter that carries the rule out."""
+        return rule.adapter or self.policy.adapter
+
+
+def ladder_of(respond: Respond) -> Ladder:
+    """The policy of `[respond.policy]` and its rules; of `[respond.revocation]` alone where there is none of them."""
+    if respond.rules or respond.policy != Policy():
+        return Ladder(respond.policy, respond.rules)
+    return revocation(respond.revocation)
+
+
+def revocation(old: Revocation) -> Ladder:
+    """The one rule of `[respond.revocation]`: revoke, by a webhook, with its caps for all; what is newer is off."""
+    caps = Caps(max_per_hour=old.max_per_hour, max_per_day=old.max_per_day, max_share_of_active=old.max_share_of_active)
+    policy = Policy(
+        mode=old.mode, adapter=old.endpoint, min_family_bits=old.min_family_bits, max_lag_s=0.0, settle_s=0.0,
+        max_evidence_age_s=old.max_evidence_age_s, caps=caps, max_per_owner=0, breaker_owners=0, protected_approvals=0,
+    )  # fmt: skip
+    rule = Rule(
+        name="revocation", rung="revoke", min_severity=msgspec.convert(old.min_severity, Severity),
+        environments=old.environments, detectors=old.detectors,
+    )  # fmt: skip
+    return Ladder(policy, (rule,), apart=False)
+
+
+def _mismatches(rule: Rule, incident: Incident, key: Key | None) -> Iterator[str]:
+    order = {name: rank for rank, name in enumerate(SEVERITIES)}
+    if order.get(incident.severity, -1) < order.get(rule.min_severity, len(order)):
+        yield f"{incident.severity} is below {rule.min_severity}"
+    proof = incident.rule == PROOF
+    if rule.proof != "any" and proof != (rule.proof == "only"):
+        yield "no proof" if rule.proof == "only" else "a proof"
+    environment = (key.environment if key else "") or incident.environment
+    if environment not in rule.environments:
+        yield f"environment {environment or 'not known'} is not {_any_of(rule.environments)}"
+    found = {finding.detector for finding in incident.findings if finding.authenticated}
+    if rule.detectors and not found & set(rule.detectors):
+        yield f"found by {_any_of(sorted(found))}, not by {_any_of(rule.detectors)}"
+    for word, wanted, has in (
+        ("role", rule.roles, (key.role if key else "") or incident.role),
+        ("owner", rule.owners, (key.owner if key else "") or incident.owner),
+        ("criticality", rule.criticalities, key.criticality if key else ""),
+    ):
+        if wanted and has not in wanted:
+            yield f"{word} {has or 'not known'} is not {_any_of(wanted)}"
+
+
+def _any_of(words: tuple[str, ...] | list[str]) -> str:
+    return " or ".join(words) or "any"
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What there is to act with: the adapter's matrix (None: no such adapter), the key's networks, its siblings."""
+
+    adapter: str
+    matrix: Matrix | None
+    networks: tuple[str, ...] = ()
+    networks_error: str = ""
+    suspects: tuple[str, ...] = ()  # addresses of the suspicious requests
+    owner_keys: int | None = None  # other active keys of the same owner; None is not known
+    other_keys: int | None = None  # other active keys at all
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The rung that the policy leads to with these means; `passed` by all three guards, or the last one tried."""
+
+    rung: Rung
+    guards: tuple[GuardResult, ...]
+
+    @property
+    def possible(self) -> bool:
+        """Whether it can be taken."""
+        return all(guard.passed for guard in self.guards)
+
+
+def step_of(rule: Rule, means: Means) -> Step:
+    """The rule's rung, or the first of its `otherwise` that is possible; else the rule's rung with its refusals."""
+    steps = [Step(rung, judged(rung, rule, means)) for rung in (rule.rung, *rule.otherwise)]
+    chosen = next((step for step in steps if step.possible), None)
+    if chosen is None:
+        return steps[0]
+    fallen = [f"{s.rung}: {g.reason}" for s in steps[: steps.index(chosen)] for g in s.guards if not g.passed]
+    if not fallen:
+        return chosen
+    because = GuardResult(guard="otherwise", passed=True, reason=f"{chosen.rung}, since {'; '.join(fallen)}")
+    return Step(chosen.rung, (because, *chosen.guards))
+
+
+def judged(rung: Rung, rule: Rule, means: Means) -> tuple[GuardResult, ...]:
+    """Can the adapter do it, does it hit nobody else, is there what it needs?"""
+    if rung == "observe":
+        return ()
+    return tuple(guard(rung, rule, means) for guard in (supported, granularity, parameters))
+
+
+def supported(rung: Rung, rule: Rule, means: Means) -> GuardResult:
+    """The adapter's matrix has the rung."""
+    if means.matrix is None:
+        return GuardResult(guard="supported", passed=False, reason=f"there is no adapter {means.adapter!r}")
+    has = rung in means.matrix
+    return GuardResult(
+        guard="supported", passed=has, reason=f"{means.adapter} {'can' if has else 'cannot'} {rung} a key"
+    )
+
+
+def granularity(rung: Rung, rule: Rule, means: Means) -> GuardResult:
+    """Nobody else's key is hit: where the adapter acts on more than the key, the catalogue must know of no other."""
+    support = (means.matrix or {}).get(rung)
+    if support is None or support.granularity == "key":
+        return GuardResult(guard="granularity", passed=True, reason="hits this key alone")
+    others = means.owner_keys if support.granularity == "consumer" else means.other_keys
+    known = "it is not known how many others it has" if others is None else f"{others} other active keys"
+    return GuardResult(guard="granularity", passed=others == 0, reason=f"hits the whole {support.granularity}: {known}")
+
+
+def parameters(rung: Rung, rule: Rule, means: Means) -> GuardResult:
+    """A fence has networks, a throttle its limit, a denial its scopes."""
+    if rung == "fence":
+        why = why_no_fence(means)
+        words = why or f"goes on from {len(means.networks)} networks"
+        return GuardResult(guard="parameters", passed=not why, reason=words)
+    missing = {"throttle": not rule.limit_per_s, "deny": not rule.scopes}.get(rung, False)
+    words = f"rule {rule.name} says {'no limit_per_s' if rung == 'throttle' else 'no scopes'}"
+    return GuardResult(guard="parameters", passed=not missing, reason=words if missing else "complete")
+
+
+def why_no_fence(means: Means) -> str:
+    """Why a fence can't be, or would keep nobody out; "" if it would."""
+    if means.networks_error:
+        return means.networks_error
+    if not means.networks:
+        return "no network was used on 7 days before, and none is declared"
+    nets = [ip_network(each) for each in means.networks]
+    outside = [each for each in means.suspects if not any(ip_address(each) in net for net in nets)]
+    return "" if outside or not means.suspects else "the suspicious requests come from networks it was used from before"

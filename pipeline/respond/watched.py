@@ -1,0 +1,28 @@
+"""Which acts' keys are watched: what the ledger has in force for real, with the adapter's time until all nodes obey."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.respond.act import INTENT_LIVES_S
+from pipeline.respond.adapters.adapter import Support
+from pipeline.respond.carry import intent_of
+from pipeline.respond.enforcement import Watch
+from pipeline.respond.ledger import Ledger
+from schemas.incident import Rung
+
+Matrices = Mapping[str, Mapping[Rung, Support]]
+
+
+def in_force(ledger: Ledger, matrices: Matrices) -> list[Watch]:
+    """Acts that were confirmed and not undone since; of unknown moments the latest possible."""
+    found = []
+    for act in ledger.acts.values():
+        of = act.proposal
+        if of.simulated or act.stage != "done":
+            continue
+        intent = intent_of(act)
+        support = matrices.get(of.adapter, {}).get(intent.rung)
+        confirmed_s = act.done_us / 1e6 if act.done_us else act.at_us / 1e6 + INTENT_LIVES_S
+        found.append(Watch.of(intent, confirmed_s, support.delay_s if support else 0.0, of.revision))
+    return found

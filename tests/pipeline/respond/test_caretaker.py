@@ -1,0 +1,339 @@
+"""What goes on without an incident: approvals, timed ends and undos, whoever was killed in between."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.policy import Rule
+from pipeline.respond import approval, desk
+from pipeline.respond.adapters.webhook import MATRIX
+from pipeline.respond.entries import Joined, Reset, Switched, encode
+from pipeline.respond.ladder import Ladder
+from schemas.response import Response
+from tests.pipeline.respond.incidents import key
+from tests.pipeline.respond.lives import NETWORKS, POLICY, RULES, SUSPEND_S, Lives, Usual, at_desk, live, standing
+from tests.pipeline.respond.memory_log import Fuse
+from tests.pipeline.respond.people import ANN, BOB
+from tests.pipeline.respond.test_handle import DECISIONS, Catalogue
+
+
+@pytest.fixture
+def world() -> Lives:
+    return Lives(catalogue=Catalogue({f"k{i}": key(f"k{i}", owner=f"owner-k{i}") for i in range(9)}))
+
+
+def words(world: Lives, key_id: str) -> list[tuple[str, str, str, str]]:
+    return [(x.rung, x.direction, x.stage, x.verdict) for x in world.lines() if x.key_id == key_id]
+
+
+def last(world: Lives) -> Response:
+    return world.lines()[-1]
+
+
+async def test_a_suspension_ends_by_itself_and_restores_what_was(world: Lives) -> None:
+    world.open("k1")
+    assert await live(world)
+    assert world.gateway.set_on.keys() == {("k1", "suspend")}
+    world.advance(SUSPEND_S - 5)
+    await live(world)
+    assert ("k1", "suspend") in world.gateway.set_on
+    world.advance(6)
+    await live(world)
+    assert world.gateway.set_on == {}
+    undo = world.gateway.effects[-1].intent
+    assert (undo.direction, undo.before) == ("undo", "was open")
+    assert (last(world).direction, last(world).stage, last(world).by) == ("undo", "done", "time")
+    assert last(world).before_hash
+    assert last(world).until
+
+
+async def test_a_fence_goes_on_from_the_networks_it_was_used_from(world: Lives) -> None:
+    world.open("k1", severity="high")
+    await live(world)
+    (effect,) = world.gateway.effects
+    assert (effect.intent.rung, effect.intent.networks) == ("fence", NETWORKS)
+
+
+async def test_an_incident_that_becomes_graver_climbs_the_ladder_and_the_fence_still_ends(world: Lives) -> None:
+    world.open("k1", severity="high")
+    await live(world)
+    world.open("k1", revision=2, change="escalated")
+    await live(world)
+    assert set(world.gateway.set_on) == {("k1", "fence"), ("k1", "suspend")}
+    world.advance(7200)
+    await live(world)
+    assert world.gateway.set_on == {}
+
+
+async def effects_until_the_end() -> tuple[Lives, int]:
+    """A suspension and its end, in two lives; how many effects the second one has."""
+    world = Lives()
+    world.open("k1")
+    await live(world)
+    world.advance(SUSPEND_S + 1)
+    fuse = Fuse()
+    await live(world, fuse=fuse)
+    return world, fuse.count
+
+
+async def test_killed_at_any_effect_the_end_is_neither_forgotten_nor_told_under_another_id() -> None:
+    oracle, effects = await effects_until_the_end()
+    assert 5 < effects < 20
+    killed = 0
+    for at in range(effects):
+        for after in (False, True):
+            world = Lives()
+            world.open("k1")
+            await live(world)
+            world.advance(SUSPEND_S + 1)
+            killed += not await live(world, fuse=Fuse(at, after))
+            assert await live(world, name="b")
+            assert world.gateway.set_on == {}
+            assert world.stages() == oracle.stages(), (at, after)
+            ids = {each.intent.act_id for each in world.gateway.effects}
+            assert ids == {each.intent.act_id for each in oracle.gateway.effects}
+    assert killed > effects
+
+
+async def test_a_responders_wrong_clock_neither_ends_it_early_nor_keeps_it(world: Lives) -> None:
+    world.open("k1")
+    await live(world)
+    await live(world, skew_s=10 * SUSPEND_S)
+    assert ("k1", "suspend") in world.gateway.set_on
+    world.advance(SUSPEND_S + 1)
+    await live(world, skew_s=-5 * SUSPEND_S)
+    assert world.gateway.set_on == {}
+
+
+async def test_what_the_gateway_did_without_answering_ends_in_time_too(world: Lives) -> None:
+    world.gateway.mood = "deaf"
+    world.open("k1")
+    await live(world)
+    assert (last(world).stage, last(world).outcome.split(",")[0]) == ("failed", "granted more than 900 s ago")
+    assert ("k1", "suspend") in world.gateway.set_on
+    world.gateway.mood = "ok"
+    world.advance(SUSPEND_S + 1)
+    await live(world)
+    assert world.gateway.set_on == {}
+
+
+async def test_a_failed_undo_is_tried_again_until_it_works(world: Lives) -> None:
+    world.open("k1")
+    await live(world)
+    world.advance(SUSPEND_S + 1)
+    world.gateway.mood = "fails"
+    for _ in range(6):
+        await live(world)
+        world.advance(3601)
+    world.gateway.mood = "ok"
+    await live(world)
+    assert world.gateway.set_on == {}
+
+
+async def test_a_person_undoes_it_and_it_is_not_done_again_by_itself(world: Lives) -> None:
+    world.open("k1", severity="high")
+    await live(world)
+    mine = await at_desk(world)
+    (act,) = mine.in_force()
+    verdict, _ = await mine.undo(act.proposal.response_id[:10], "our own deploy")
+    assert verdict.granted
+    await mine.decisions.close()
+    await live(world)
+    world.open("k1", revision=2, change="extended", severity="high")
+    await live(world)
+    assert world.gateway.set_on == {}
+    assert ("fence", "undo", "done", "allowed") in words(world, "k1")
+    assert {x.by for x in world.lines() if x.direction == "undo"} == {"ann"}
+    refused = [x.reason for x in world.lines() if x.verdict == "refused"]
+    assert [reason for reason in refused if reason.startswith("undone: ann undid")]
+
+
+async def test_the_kill_switch_stops_acts_and_no_undo(world: Lives) -> None:
+    world.open("k1")
+    await live(world)
+    world.say(Switched(stop=True, by="ann", reason="drill"))
+    world.open("k2")
+    world.advance(SUSPEND_S + 1)
+    await live(world)
+    assert world.gateway.set_on == {}
+    assert {each.intent.key_id for each in world.gateway.effects} == {"k1"}
+
+
+def protect(world: Lives, *names: str) -> None:
+    assert world.catalogue.keys is not None
+    world.catalogue.keys |= {name: key(name, protected=True) for name in names}
+
+
+async def test_a_protected_key_is_acted_on_only_after_people_approved(world: Lives) -> None:
+    protect(world, "k1")
+    world.open("k1")
+    await live(world)
+    assert world.gateway.effects == []
+    waiting = last(world)
+    assert (waiting.verdict, waiting.stage) == ("waiting", "decided")
+    assert [no.guard for no in waiting.guards if not no.passed] == ["protected"]
+    world.say(ANN.says(waiting.ticket))
+    await live(world)
+    assert ("k1", "suspend") in world.gateway.set_on
+    assert last(world).approvals == ("ann",)
+
+
+async def test_without_approvers_a_protected_key_is_refused(world: Lives) -> None:
+    protect(world, "k1")
+    world.approvers = ()
+    world.open("k1")
+    await live(world)
+    assert (last(world).verdict, last(world).reason) == ("refused", "protected: declared protected")
+
+
+async def test_a_rule_that_asks_for_two_waits_for_two_and_lapses_after_half_an_hour(world: Lives) -> None:
+    for name in ("k1", "k2"):
+        world.open(name, severity="medium")
+    await live(world)
+    tickets = {x.key_id: x.ticket for x in world.lines() if x.verdict == "waiting"}
+    for person in (ANN, BOB):
+        world.say(person.says(tickets["k1"]))
+    world.say(ANN.says(tickets["k2"]))
+    await live(world)
+    assert set(world.gateway.set_on) == {("k1", "flag")}
+    world.advance(1801)
+    await live(world)
+    world.say(BOB.says(tickets["k2"]))
+    await live(world)
+    assert set(world.gateway.set_on) == {("k1", "flag")}
+    assert [x.reason for x in world.lines() if x.key_id == "k2"][-1] == "approvals: nobody approved within 30 min"
+
+
+async def test_what_one_person_declines_is_recorded_and_never_done(world: Lives) -> None:
+    world.open("k1", severity="medium")
+    await live(world)
+    ticket = last(world).ticket
+    world.say(BOB.says(ticket, yes=False))
+    world.say(ANN.says(ticket))
+    await live(world)
+    await live(world)
+    assert world.gateway.effects == []
+    assert [x.reason for x in world.lines()][-1] == "approvals: declined by bob"
+    assert sum(x.reason == "approvals: declined by bob" for x in world.lines()) == 1
+
+
+async def test_an_approved_act_on_a_key_that_was_replaced_since_is_not_carried_out(world: Lives) -> None:
+    world.open("k1", severity="medium")
+    await live(world)
+    assert world.catalogue.keys is not None
+    world.catalogue.keys["k1"] = key("k1", version=2)
+    for person in (ANN, BOB):
+        world.say(person.says(last(world).ticket))
+    await live(world)
+    assert world.gateway.effects == []
+    assert "granted for version 1, now valid: 2" in last(world).reason
+
+
+async def outbreak(world: Lives) -> None:
+    for number in range(1, 8):
+        world.open(f"k{number}", seen_days=30.0, bits=float(number))
+    await live(world)
+
+
+async def test_an_outbreak_opens_the_breaker_pages_once_and_leaves_a_ranked_queue(world: Lives) -> None:
+    await outbreak(world)
+    assert len({each.intent.key_id for each in world.gateway.effects}) == 3
+    (page,) = world.pages
+    assert (page.severity, page.rule, page.keys_total) == ("critical", "breaker", 4)
+    await live(world)
+    assert len(world.pages) == 1
+    mine = await at_desk(world)
+    ranked = [each.proposal.bits for each in mine.queue()]
+    assert ranked == sorted(ranked, reverse=True)
+    await mine.decisions.close()
+
+
+async def test_killed_while_it_pages_the_next_one_pages(world: Lives) -> None:
+    oracle, fuse = Lives(catalogue=world.catalogue), Fuse()
+    for number in range(1, 8):
+        oracle.open(f"k{number}", seen_days=30.0)
+    await live(oracle, fuse=fuse)
+    for at in range(fuse.count - 3, fuse.count):
+        again = Lives(catalogue=world.catalogue)
+        for number in range(1, 8):
+            again.open(f"k{number}", seen_days=30.0)
+        await live(again, fuse=Fuse(at, False))
+        await live(again)
+        assert len({message.incident_id for message in again.pages}) == 1
+
+
+async def test_one_approval_acts_on_the_whole_queue_and_its_preview_on_nothing(world: Lives, tmp_path: Path) -> None:
+    carl = approval.make("carl", tmp_path / "carl")
+    world.approvers = (*world.approvers, carl)
+    await outbreak(world)
+    mine = await at_desk(world, "carl")
+    chosen = await desk.choose(mine.queue(), "suspend", "n", world.ladder, world.approvers, {"keys": MATRIX}, Usual())
+    assert len([each for each in chosen if each.proposal]) == 4
+    before = len(world.gateway.effects)
+    wanted = [each.proposal for each in chosen if each.proposal]
+    verdict = await mine.bulk(wanted, wanted[0].group, "n", tmp_path / "carl")
+    assert verdict.granted
+    await mine.decisions.close()
+    await live(world)
+    assert len(world.gateway.effects) == before + 4
+    assert {key_id for key_id, _ in world.gateway.set_on} == {f"k{n}" for n in range(1, 8)}
+    names = {each.key_id for each in wanted}
+    assert {x.approvals for x in world.lines() if x.key_id in names and x.stage == "done"} == {("carl",)}
+
+
+async def test_a_bulk_leaves_out_what_the_adapter_cannot_do(world: Lives) -> None:
+    await outbreak(world)
+    mine = await at_desk(world)
+    chosen = await desk.choose(mine.queue(), "fence", "n", world.ladder, world.approvers, {}, Usual())
+    await mine.decisions.close()
+    assert {each.why_not for each in chosen} == {"keys cannot fence"}
+    with pytest.raises(ConfigError, match="a bulk can fence or suspend"):
+        await desk.choose([], "revoke", "n", world.ladder, world.approvers, {}, Usual())
+
+
+async def test_closing_the_breaker_lets_acts_go_on(world: Lives) -> None:
+    await outbreak(world)
+    world.advance(3601)
+    world.say(Reset(by="ann", reason="an attack, dealt with"))
+    world.open("k1", revision=2, change="escalated", seen_days=30.0)
+    world.open("k8", seen_days=30.0)
+    await live(world)
+    assert ("k8", "suspend") in world.gateway.set_on
+
+
+async def test_a_rule_of_observe_records_and_does_nothing(world: Lives) -> None:
+    world.ladder = Ladder(POLICY, (Rule(name="watch", rung="observe", min_severity="medium"),))
+    world.open("k1")
+    await live(world)
+    assert words(world, "k1") == [("observe", "apply", "decided", "allowed")]
+
+
+async def test_long_holds_are_said_again_so_that_retention_does_not_forget_them(world: Lives) -> None:
+    long = msgspec.structs.replace(RULES[1], duration_s=20 * 86_400.0)
+    world.ladder = Ladder(POLICY, (long,))
+    world.open("k1")
+    await live(world)
+    for _ in range(6):
+        world.advance(3 * 86_400 + 60)
+        await live(world)
+        await live(world)
+        forget(world, days=7)
+    assert [act.proposal.key_id for act in await standing(world)] == ["k1"]
+    world.advance(3 * 86_400)
+    await live(world)
+    await live(world)
+    assert world.gateway.set_on == {}
+
+
+def forget(world: Lives, days: float) -> None:
+    """What the topic's retention does; offsets stay."""
+    start_us = world.log.now_us - int(days * 86_400e6)
+    records = world.log.topics[DECISIONS]
+    for index, record in enumerate(records):
+        if record.timestamp_us < start_us and record.value:
+            records[index] = replace(record, value=encode(Joined(responder="", mark="")))

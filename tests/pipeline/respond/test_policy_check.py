@@ -1,0 +1,102 @@
+"""A policy's faults: what stops the responder, what can never match, what is unsafe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.config import Respond, Revocation
+from pipeline.config_file import build
+from pipeline.errors import ConfigError
+from pipeline.policy import Caps, Policy, Rule
+from pipeline.respond.adapters.webhook import MATRIX
+from pipeline.respond.ladder import Matrix
+from pipeline.respond.policy_check import check, faults
+from tests.pipeline.respond.people import ANN, BOB
+
+GOOD = Rule(name="good", rung="fence", otherwise=("suspend",))
+MATRICES: dict[str, Matrix] = {"keys": MATRIX, "flags": {"flag": MATRIX["flag"]}}
+DETECTORS = frozenset({"geography", "spike"})
+
+
+def respond(*rules: Rule, **changes: Any) -> Respond:
+    values: dict[str, Any] = {"policy": Policy(adapter="keys"), "approvers": (ANN.approver, BOB.approver)}
+    return Respond(rules=rules or (GOOD,), **(values | changes))
+
+
+def said(of: Respond) -> list[tuple[str, str]]:
+    return [(fault.level, fault.words) for fault in faults(of, MATRICES, DETECTORS)]
+
+
+def test_a_good_policy_has_no_faults() -> None:
+    assert said(respond()) == []
+    check(respond())
+
+
+def rule(**changes: Any) -> Rule:
+    values: dict[str, Any] = {"name": "it", "rung": "suspend"}
+    return Rule(**(values | changes))
+
+
+@pytest.mark.parametrize(
+    ("of", "level", "words"),
+    [
+        (respond(rule(), rule()), "wrong", "two rules have this name"),
+        (respond(policy=Policy(max_per_owner=1)), "wrong", "no adapter: name one"),
+        (respond(rule(adapter="nobody")), "wrong", "there is no adapter 'nobody'"),
+        (respond(rule(approvals=3)), "wrong", "3 approvals, and there are 2 approvers"),
+        (respond(approvers=(ANN.approver, ANN.approver)), "wrong", "two have the same name or the same key"),
+        (respond(revocation=Revocation(max_per_hour=4)), "wrong", "is the old form"),
+        (respond(rule(adapter="flags")), "never", "flags can do none of suspend"),
+        (respond(rule(detectors=("geografy",))), "never", "detectors: none of geografy exists"),
+        (respond(rule(roles=("full", "boss"))), "never", "roles: boss does not exist"),
+        (respond(rule(environments=())), "never", "environments is empty"),
+        (respond(rule(min_severity="medium", approvals=1), rule(name="later")), "never", "rule it before it takes all"),
+        (respond(rule(rung="throttle")), "never", "throttle needs limit_per_s"),
+        (respond(rule(rung="deny")), "never", "deny needs scopes"),
+        (respond(policy=Policy(adapter="keys", caps=Caps(max_per_hour=20))), "never", "is above max_per_day"),
+        (respond(rule(rung="revoke")), "unsafe", "revoke cannot be undone"),
+        (respond(rule(duration_s=0.0)), "unsafe", "nothing ends it but a person"),
+        (respond(rule(duration_s=10 * 86_400.0)), "unsafe", "suspends for 10 days"),
+        (respond(rule(min_severity="medium")), "unsafe", "acts on medium incidents by itself"),
+        (respond(rule(criticalities=("critical",))), "unsafe", "acts on critical keys by itself"),
+        (respond(approvers=()), "unsafe", "protected keys are never acted on"),
+        (respond(policy=Policy(adapter="keys", breaker_owners=0)), "unsafe", "there is no breaker"),
+        (respond(policy=Policy(adapter="keys", settle_s=0.0)), "unsafe", "acts during recovery"),
+        (respond(policy=Policy(adapter="keys", fence_caps=Caps(max_share_of_active=0.2))), "unsafe", "20% of all keys"),
+    ],
+)  # fmt: skip
+def test_each_fault_is_named(of: Respond, level: str, words: str) -> None:
+    assert [each for each in said(of) if each[0] == level and words in each[1]]
+    if level != "wrong" or "adapter 'nobody'" in words:
+        check(of)
+    else:
+        with pytest.raises(ConfigError):
+            check(of)
+
+
+def test_a_rule_after_a_narrower_one_can_match() -> None:
+    narrow = rule(name="narrow", owners=("acme",), min_severity="high")
+    assert not [words for level, words in said(respond(narrow, rule())) if level == "never"]
+
+
+def test_the_configuration_file_holds_it_and_its_mistakes_are_named() -> None:
+    tree: dict[str, Any] = {
+        "respond": {
+            "policy": {"mode": "simulate", "adapter": "keys", "fence_caps": {"max_per_hour": 4}},
+            "rules": [{"name": "leak", "rung": "fence", "otherwise": ["suspend"], "detectors": ["geography"]}],
+            "approvers": [{"name": "ann", "public_key": ANN.approver.public_key}],
+        }
+    }
+    config = build(tree)
+    assert config.respond.policy.fence_caps.max_per_hour == 4
+    assert config.respond.rules[0].otherwise == ("suspend",)
+    for change, words in (
+        ({"rules": [{"name": "x", "rung": "explode"}]}, "explode"),
+        ({"rules": [{"name": "x", "rung": "fence", "durations": 3}]}, "unknown setting respond.rules.0..durations"),
+        ({"approvers": [{"name": "ann", "public_key": "short"}]}, "respond.approvers"),
+        ({"policy": {"max_per_ower": 3}}, "did you mean max_per_owner"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            build({"respond": {**tree["respond"], **change}})

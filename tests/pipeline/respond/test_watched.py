@@ -1,0 +1,43 @@
+"""Which acts are watched is what the ledger says of them."""
+
+from __future__ import annotations
+
+from pipeline.respond.act import INTENT_LIVES_S
+from pipeline.respond.adapters.webhook import MATRIX
+from pipeline.respond.entries import Finished, Kept, Undo
+from pipeline.respond.ledger import Ledger
+from pipeline.respond.watched import in_force
+from tests.pipeline.respond.test_ledger import finished, proposed, run
+
+MATRICES = {"keys": MATRIX}
+SECOND_US = 1_000_000
+FENCE = proposed(rung="fence", adapter="keys", networks=("192.0.2.0/24",))
+
+
+def watched(ledger: Ledger) -> list[tuple[str, float]]:
+    return [(each.key_id, each.confirmed_us / 1e6) for each in in_force(ledger, MATRICES)]
+
+
+def test_an_act_is_watched_from_its_confirmation_on_with_its_adapters_allowance() -> None:
+    ledger, _ = run((10 * SECOND_US, FENCE), (12 * SECOND_US, finished(FENCE)))
+    (watch,) = in_force(ledger, MATRICES)
+    assert (watch.confirmed_us, watch.allowance_us) == (12 * SECOND_US, 5 * SECOND_US)
+    assert (watch.rung, watch.networks, watch.revision) == ("fence", ("192.0.2.0/24",), 1)
+
+
+def test_what_is_only_granted_simulated_or_failed_is_not_watched() -> None:
+    assert watched(run((1, FENCE))[0]) == []
+    assert watched(run((1, proposed(simulated=True)))[0]) == []
+    assert watched(run((1, FENCE), (2, finished(FENCE, "failed")))[0]) == []
+
+
+def test_what_was_undone_is_watched_no_more() -> None:
+    asked = Undo(act_id=FENCE.act_id, by="ann", reason="a mistake", responder="a")
+    undone = Finished(act_id=FENCE.act_id, response_id=FENCE.response_id, result="done", direction="undo")
+    ledger, _ = run((1, FENCE), (2, finished(FENCE)), (3, asked), (4, undone))
+    assert watched(ledger) == []
+
+
+def test_of_an_act_that_was_kept_the_latest_moment_counts_at_which_it_can_have_been_confirmed() -> None:
+    ledger, _ = run((1, Kept(proposal=FENCE, offset=0, at_us=5 * SECOND_US)))
+    assert watched(ledger) == [("k1", 5.0 + INTENT_LIVES_S)]
