@@ -179,10 +179,10 @@ def queue(config: Config, person: str, cluster: str, as_json: bool) -> int:
 
 def bulk(config: Config, person: str, cluster: str, rung: Rung, preview: bool, key_file: Path | None) -> int:
     """Act on all of a cluster, or say what that would be."""
-    from pipeline.respond.responder import adapters_of
+    from pipeline.respond.responder import adapters_of, matrices_of
 
     path = None if preview else _key_file(config, person, key_file)
-    matrices = {name: each.matrix for name, each in adapters_of(config.respond).items()}
+    matrices = matrices_of(config.respond, adapters_of(config.respond))
 
     async def work(mine: Desk) -> int:
         nonce = uuid.uuid4().hex[:8]
@@ -258,11 +258,11 @@ def make_approver(name: str, key_file: Path) -> int:
 def check_policy(config: Config) -> int:
     """What is wrong, can never match or is unsafe. Exit code 1 where something is wrong or can never match."""
     from detectors import DETECTORS
-    from pipeline.respond.responder import adapters_of
+    from pipeline.respond.responder import adapters_of, matrices_of
 
-    adapters = adapters_of(config.respond)
+    matrices = matrices_of(config.respond, adapters_of(config.respond))
     names = frozenset(detector.name for detector in DETECTORS)
-    found = list(faults(config.respond, {name: each.matrix for name, each in adapters.items()}, names))
+    found = list(faults(config.respond, matrices, names))
     for fault in found:
         say_line(f"{fault.level}: {fault.where}: {fault.words}")
     ladder = ladder_of(config.respond)
@@ -287,7 +287,7 @@ def try_policy(config: Config, since: str, as_json: bool) -> int:
     from pipeline.catalogue import read_catalogue
     from pipeline.respond import trial
     from pipeline.respond.fence import usual_networks
-    from pipeline.respond.responder import adapters_of
+    from pipeline.respond.responder import adapters_of, matrices_of
 
     from_us = int(moments.moment(since, "--from", moments.now()).timestamp() * 1e6)
     if from_us > time.time() * 1e6:
@@ -296,7 +296,7 @@ def try_policy(config: Config, since: str, as_json: bool) -> int:
     with connected(config.clickhouse) as client:
         past = trial.Past(
             ladder_of(config.respond), config.respond.approvers, keys,
-            {name: each.matrix for name, each in adapters_of(config.respond).items()},
+            matrices_of(config.respond, adapters_of(config.respond)),
             lambda key, before_us: usual_networks(client, key, before_us),
         )  # fmt: skip
         results = trial.tried(trial.incidents_since(client, from_us), past)

@@ -28,7 +28,7 @@ from pipeline.health import Health, serve
 from pipeline.metrics import REGISTRY, process_started, responder_started
 from pipeline.respond.act import Acting, Actor
 from pipeline.respond.adapters.adapter import Adapter, Intent, Outcome
-from pipeline.respond.adapters.webhook import WebhookAdapter
+from pipeline.respond.adapters.webhook import MATRIX, WebhookAdapter
 from pipeline.respond.caretaker import Caretaker
 from pipeline.respond.carry import Carrier
 from pipeline.respond.consume import AuditLoader, Incidents, TopicReader
@@ -37,7 +37,7 @@ from pipeline.respond.deliver import Deliveries, Mailbox
 from pipeline.respond.fence import ClickHouseNetworks
 from pipeline.respond.handle import Responder
 from pipeline.respond.keys import FreshKeys
-from pipeline.respond.ladder import LADDER, ladder_of
+from pipeline.respond.ladder import LADDER, Matrix, ladder_of
 from pipeline.respond.ledger import Ledger
 from pipeline.respond.policy_check import check
 from pipeline.respond.webhook import Poster
@@ -129,16 +129,23 @@ async def _responder(config: Config, producer: Producer, stack: AsyncExitStack) 
     caretaker = Caretaker(carrier, keys, _paging(deliveries))
     caretaker.start()
     stack.push_async_callback(caretaker.close)
-    return Responder(
-        ladder=ladder, approvers=respond.approvers, matrices={name: each.matrix for name, each in adapters.items()},
-        carrier=carrier, keys=keys, networks=ClickHouseNetworks(config.clickhouse), deliveries=deliveries,
+    responder = Responder(
+        ladder=ladder, approvers=respond.approvers, matrices=matrices_of(respond, adapters), carrier=carrier,
+        keys=keys, networks=ClickHouseNetworks(config.clickhouse), deliveries=deliveries,
         killed=lambda: kill_switch(respond),
-    ), caretaker  # fmt: skip
+    )  # fmt: skip
+    return responder, caretaker
 
 
 def adapters_of(respond: Respond) -> dict[str, Adapter]:
     """By the name that the policy calls them: an endpoint's is the signed webhook to it."""
     return {each.name: WebhookAdapter(_poster(respond, each)) for each in respond.endpoints}
+
+
+def matrices_of(respond: Respond, adapters: Mapping[str, Adapter]) -> dict[str, Matrix]:
+    """What each can do; where nothing is enforced and no adapter named, as if everything could be done."""
+    anything: dict[str, Matrix] = {} if ladder_of(respond).policy.mode == "enforce" else {"": MATRIX}
+    return anything | {name: each.matrix for name, each in adapters.items()}
 
 
 def actors_of(respond: Respond, adapters: Mapping[str, Adapter], ledger: Ledger) -> dict[str, Actor]:
