@@ -185,9 +185,8 @@ def test_an_approver_is_made_with_the_lines_for_the_configuration(tmp_path: Path
 def test_a_policy_s_faults_are_said_and_the_code_tells_what_can_never_match(
     room: Room, said: Callable[[], str]
 ) -> None:
-    values: Any = {"detectors": ("nothing",)}
-
-    bad = msgspec.structs.replace(room.config.respond, rules=(msgspec.structs.replace(RULES[1], **values),))
+    wrong = msgspec.structs.replace(RULES[1], detectors=("nothing",))
+    bad = msgspec.structs.replace(room.config.respond, rules=(wrong,))
     assert commands.check_policy(Config(respond=bad)) == 1
     assert "never: respond.rules grave: detectors: none of nothing exists" in said()
     assert commands.check_policy(room.config) == 0
