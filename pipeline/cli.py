@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline import cli_operate, cli_respond
+from pipeline import cli_night, cli_operate, cli_respond
 from pipeline.cli_guard import guarded
 from pipeline.cli_options import AsJson, ConfigFile, Shadow, load
 from pipeline.errors import ConfigError
@@ -31,6 +31,7 @@ app.add_typer(state_app, name="state")
 app.add_typer(evaluation.app, name="evaluate")
 cli_operate.register(app)
 cli_respond.register(app)
+cli_night.register(app, cli_respond.respond_app)
 
 Output = Annotated[str, typer.Option("--output", "-o", help="table, json or csv.")]
 

@@ -10,30 +10,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from pipeline.config_night import Cases, Drill, Endpoint, Night
 from pipeline.policy import Approver, Policy, Rule
+from pipeline.setting import Count, Name, Port, Seconds, Secret
 
-Seconds = Annotated[float, Meta(gt=0, le=86_400)]
-Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
-Port = Annotated[int, Meta(ge=0, le=65_535)]  # 0: any free one
-Name = Annotated[str, Meta(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")]  # as Kafka allows
-
-
-class Secret(str):
-    """A string that never shows itself; `reveal()` where it has to go out."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'********'"
-
-    __str__ = __repr__
-
-    def __format__(self, spec: str) -> str:
-        return format(repr(self), spec)
-
-    def reveal(self) -> str:
-        """The value itself."""
-        return str.__str__(self)
+__all__ = ["Config", "Count", "Endpoint", "Name", "Port", "Seconds", "Secret"]  # types of settings, too
 
 
 class Kafka(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,14 +104,6 @@ class Geo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     city_db: str = ""
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    name: str
-    url: str
-    secret: Secret  # whsec_...
-    events: tuple[str, ...] = ("incident.opened", "incident.escalated", "incident.closed")
-    allow_private: bool = False  # demo and tests: loopback targets and plain http
-
-
 class Revocation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The policy of one automatic act, revoke: short for a policy with one rule (`pipeline/respond/ladder.py`)."""
 
@@ -155,6 +128,9 @@ class Respond(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     policy: Policy = Policy()
     rules: tuple[Rule, ...] = ()
     approvers: tuple[Approver, ...] = ()
+    cases: Cases = Cases()
+    drill: Drill = Drill()
+    night: Night = Night()
     kill_switch_file: str = ""  # while this file exists nothing acts
     connect_timeout_s: Seconds = 3.0
     total_timeout_s: Seconds = 15.0

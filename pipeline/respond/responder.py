@@ -32,14 +32,16 @@ from pipeline.respond.adapters.webhook import MATRIX, WebhookAdapter
 from pipeline.respond.caretaker import Caretaker
 from pipeline.respond.carry import Carrier
 from pipeline.respond.consume import AuditLoader, Incidents, TopicReader
-from pipeline.respond.decisions import Decisions
-from pipeline.respond.deliver import Deliveries, Mailbox
+from pipeline.respond.decisions import Decisions, Follower
+from pipeline.respond.deliver import Deliveries
 from pipeline.respond.fence import ClickHouseNetworks
 from pipeline.respond.handle import Responder
 from pipeline.respond.keys import FreshKeys
 from pipeline.respond.ladder import LADDER, Matrix, ladder_of
 from pipeline.respond.ledger import Ledger
+from pipeline.respond.night import Books
 from pipeline.respond.policy_check import check
+from pipeline.respond.telling import telling
 from pipeline.respond.webhook import Poster
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.kafka import Producer, client_settings, started
@@ -114,13 +116,12 @@ def kill_switch(respond: Respond) -> str:
 
 async def _responder(config: Config, producer: Producer, stack: AsyncExitStack) -> tuple[Responder, Caretaker]:
     respond, ladder = config.respond, ladder_of(config.respond)
-    decisions = await decisions_of(config, producer, stack, _responder_id())
-    deliveries = Deliveries([Mailbox(_poster(respond, each), decisions.write, time.time) for each in respond.endpoints])
-    deliveries.start()
-    stack.push_async_callback(deliveries.close)
+    books = Books()
+    decisions = await decisions_of(config, producer, stack, _responder_id(), books.apply)
     keys = FreshKeys(lambda: CatalogueReader(config), time.monotonic)
     await keys.start()
     stack.push_async_callback(keys.close)
+    deliveries = await telling(config, decisions, books, keys, stack)
     adapters = adapters_of(respond)
     carrier = Carrier(
         config.topics.responses, producer, decisions, time.time,
@@ -139,7 +140,7 @@ async def _responder(config: Config, producer: Producer, stack: AsyncExitStack) 
 
 def adapters_of(respond: Respond) -> dict[str, Adapter]:
     """By the name that the policy calls them: an endpoint's is the signed webhook to it."""
-    return {each.name: WebhookAdapter(_poster(respond, each)) for each in respond.endpoints}
+    return {each.name: WebhookAdapter(_poster(respond, each)) for each in respond.endpoints if each.kind == "webhook"}
 
 
 def matrices_of(respond: Respond, adapters: Mapping[str, Adapter]) -> dict[str, Matrix]:
@@ -189,9 +190,12 @@ def _poster(respond: Respond, endpoint: Endpoint) -> Poster:
     return Poster(endpoint, respond.connect_timeout_s, respond.total_timeout_s)
 
 
-async def decisions_of(config: Config, producer: Producer, stack: AsyncExitStack, name: str) -> Decisions:
-    """The decisions topic, read up to now and followed from there, until the stack closes."""
+async def decisions_of(
+    config: Config, producer: Producer, stack: AsyncExitStack, name: str, *followers: Follower
+) -> Decisions:
+    """The decisions topic, read up to now and followed from there, until the stack closes; followers get all of it."""
     decisions = Decisions(producer, await _decision_reader(config, stack), config.topics.decisions, name)
+    decisions.followers.extend(followers)
     await decisions.start()
     stack.push_async_callback(decisions.close)
     return decisions

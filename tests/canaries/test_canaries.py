@@ -21,7 +21,7 @@ from pipeline.formats import Options
 from pipeline.intake import Pump, stream
 from pipeline.metrics import METRICS, render
 from pipeline.ports import Columns, Headers
-from pipeline.respond.webhook import incident_body
+from pipeline.respond.render.standard import incident_body
 from pipeline.rows import RowBuffer
 from pipeline.runners.replay import incident_line
 from pipeline.sinks.clickhouse import ClickHouseSink, FileSink
