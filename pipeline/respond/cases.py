@@ -3,9 +3,9 @@
 An incident joins the oldest open case that it shares something with (its key, its owner, the network or the client in
 a network that was odd about it) if that case's last incident is at most `window_s` old; else it opens one. All of that
 follows from the records on `api.decisions` and the broker's clock, so every responder, and every restart, has the same
-cases. A case takes incidents for three days at most and is forgotten three days after its last one, both within the
-topic's retention of seven: what a restart still reads is always the whole of a case. What goes on for longer is a new
-case every three days, and so is told again.
+cases. A case takes incidents within one span of three days (of a fixed grid, ends at 10:00 UTC) and is forgotten three
+days after its last one, both within the topic's retention of seven: what a restart still reads of a case is always the
+whole of it, and no case depends on one before. What goes on for longer is a new case, and so is told again by day.
 
 What must be told follows from the state as well (`due`): a page when it opens, when it gets graver, when it has grown
 tenfold, when nobody has acknowledged it for N minutes, when a snooze ends; and that it was acknowledged or is over. An
@@ -27,7 +27,8 @@ from schemas.incident import SEVERITIES, Finding, Incident, Severity
 from schemas.key import Key
 
 DAY_US: Final = 86_400_000_000
-MAX_AGE_US: Final = 3 * DAY_US
+SPAN_US: Final = 3 * DAY_US
+SPANS_END_US: Final = 10 * 3_600_000_000  # after midnight UTC: nobody is woken by the grid
 MAX_LINKS: Final = 200  # of one case
 MAX_KEYS: Final = 1000
 GRACE_S: Final = 60.0  # a drill's last events are told so much later
@@ -86,8 +87,8 @@ class CaseBook:
         return self.cases.get(self.of_incident.get(incident_id, ""))
 
     def full(self, case: Case) -> bool:
-        """Whether it is too old to take anything but ends: what goes on is a new case."""
-        return self.now_us - case.opened_us > MAX_AGE_US
+        """Whether its span is over, and it takes nothing but ends: what goes on is a new case."""
+        return span_of(case.opened_us) != span_of(self.now_us)
 
     def _see(self, seen: CaseSeen) -> None:
         case = self.case_of(seen.incident_id)
@@ -112,8 +113,8 @@ class CaseBook:
 
     def _open(self, seen: CaseSeen) -> Case:
         case = Case(
-            case_id_of(seen.incident_id), self.now_us, self.now_us, seen.partition, seen.severity, seen.body, set(),
-            waiting_since_us=self.now_us, drill=self.now_us <= self.drills.get(seen.key_id, -1),
+            case_id_of(seen.incident_id, self.now_us), self.now_us, self.now_us, seen.partition, seen.severity, seen.body,
+            set(), waiting_since_us=self.now_us, drill=self.now_us <= self.drills.get(seen.key_id, -1),
         )  # fmt: skip
         self.cases[case.case_id] = case
         return case
@@ -159,10 +160,11 @@ class CaseBook:
                 case.state = "closed"
 
     def _forget(self) -> None:
-        for case in [each for each in self.cases.values() if self.now_us - each.last_us > MAX_AGE_US]:
+        for case in [each for each in self.cases.values() if self.now_us - each.last_us > SPAN_US]:
             del self.cases[case.case_id]
             for incident_id in case.incidents:
-                self.of_incident.pop(incident_id, None)
+                if self.of_incident.get(incident_id) == case.case_id:
+                    del self.of_incident[incident_id]
         for key_id in [key_id for key_id, until_us in self.drills.items() if self.now_us > until_us + DAY_US]:
             del self.drills[key_id]
 
@@ -219,9 +221,15 @@ def words(step: str) -> str:
     return STEP_WORDS[name].format(detail)
 
 
-def case_id_of(incident_id: str) -> str:
-    """From its first incident: the same in every responder."""
-    return "case_" + hashlib.blake2b(incident_id.encode(), digest_size=8, person=b"kw-case").hexdigest()
+def span_of(at_us: int) -> int:
+    """The number of the span of three days that a time lies in."""
+    return (at_us - SPANS_END_US) // SPAN_US
+
+
+def case_id_of(incident_id: str, opened_us: int) -> str:
+    """From its first incident and span: the same in every responder."""
+    text = f"{incident_id}\0{span_of(opened_us)}"
+    return "case_" + hashlib.blake2b(text.encode(), digest_size=8, person=b"kw-case").hexdigest()
 
 
 def links_of(incident: Incident, key: Key | None) -> tuple[str, ...]:

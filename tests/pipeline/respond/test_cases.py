@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config_night import Cases
-from pipeline.respond.cases import DAY_US, MAX_AGE_US, CaseBook, case_id_of, due, links_of, words
+from pipeline.respond import cases
+from pipeline.respond.cases import DAY_US, SPAN_US, CaseBook, due, links_of, words
 from pipeline.respond.night_records import CaseSaid, CaseSeen, DrillStarted, NightRecord, Verb
 from schemas.incident import SEVERITIES, Severity
 from tests.pipeline.respond.incidents import finding, incident, key
@@ -16,6 +17,10 @@ from tests.pipeline.respond.notices import full
 MINUTE_US, HOUR_US = 60_000_000, 3_600_000_000
 T0 = 1_795_000_000_000_000
 RULES = Cases()
+
+
+def case_id_of(name: str) -> str:
+    return cases.case_id_of(name, T0)
 
 
 def seen(
@@ -203,7 +208,14 @@ def test_a_restart_that_reads_only_what_retention_left_has_the_same_cases(
             restarted.apply(when_us, record)
     assert restarted.cases == followed.cases
     assert restarted.of_incident == followed.of_incident
-    assert all(followed.now_us - case.last_us <= MAX_AGE_US for case in followed.cases.values())
+    assert all(followed.now_us - case.last_us <= SPAN_US for case in followed.cases.values())
+
+
+def test_what_goes_on_for_days_is_a_new_case_of_its_own_every_three_days() -> None:
+    this = book(*[(hour * 60, seen("a", revision=hour + 1)) for hour in range(0, 200, 12)])
+    spans = {cases.span_of(case.opened_us) for case in this.cases.values()}
+    assert len(spans) == len(this.cases) > 1
+    assert all(case.last_us - case.opened_us <= SPAN_US for case in this.cases.values())
 
 
 def test_every_step_has_words() -> None:

@@ -16,7 +16,6 @@ from pipeline.config import Config, Endpoint, Respond, Secret
 from pipeline.config_night import Drill
 from pipeline.errors import ConfigError
 from pipeline.respond import night_desk
-from pipeline.respond.cases import case_id_of
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.entries import HandedOver, Settled
 from pipeline.respond.night import Books
@@ -25,7 +24,7 @@ from pipeline.respond.night_records import CaseSeen, DrillEnded, DrillStarted, E
 from schemas.incident import Incident
 from tests.pipeline.respond.memory_log import MemoryPublisher, MemoryReader
 from tests.pipeline.respond.notices import full
-from tests.pipeline.respond.test_cases import seen
+from tests.pipeline.respond.test_cases import case_id_of, seen
 from tests.pipeline.respond.test_night import TOPIC, World
 
 CONFIG = Config(respond=Respond(endpoints=(
