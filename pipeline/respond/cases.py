@@ -113,8 +113,8 @@ class CaseBook:
 
     def _open(self, seen: CaseSeen) -> Case:
         case = Case(
-            case_id_of(seen.incident_id, self.now_us), self.now_us, self.now_us, seen.partition, seen.severity, seen.body,
-            set(), waiting_since_us=self.now_us, drill=self.now_us <= self.drills.get(seen.key_id, -1),
+            case_id_of(seen.incident_id, self.now_us), self.now_us, self.now_us, seen.partition, seen.severity,
+            seen.body, set(), waiting_since_us=self.now_us, drill=self.now_us <= self.drills.get(seen.key_id, -1),
         )  # fmt: skip
         self.cases[case.case_id] = case
         return case
