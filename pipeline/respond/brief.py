@@ -19,10 +19,10 @@ MOST_TOUCHED: Final = 5
 WHAT_CHARS: Final = 400
 UNKNOWN: Final = "unknown"
 ACT: Final = "keywatch respond act {incident} --rung {rung}"
-UNDO: Final = "keywatch respond undo {incident}"
+UNDO: Final = "keywatch respond undo {incident} --reason TEXT"
 LOOK: Final = "keywatch explain {incident}"
-LADDER: Final[tuple[Rung, ...]] = ("observe", "flag", "throttle", "fence", "deny", "suspend")
-"""What can be undone without a new key; the safest act is always one of these."""
+LADDER: Final[tuple[Rung, ...]] = ("observe", "fence", "suspend")
+"""What one command does and one undoes, without a new key; the safest act is always one of these."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,8 +94,6 @@ def safest(incident: Incident, key: Key | None, usage: Usage) -> tuple[Rung, str
     approval = "; it is protected, so people must approve" if key.protected else ""
     if _from_elsewhere(incident.findings):
         return "fence", f"it goes on working from the networks it has long used, and nowhere else{approval}"
-    if incident.rung in LADDER and incident.rung != "observe":
-        return incident.rung, f"what the rule recommends{approval}"
     return "suspend", f"it ends by itself, and nothing is lost{approval}"
 
 

@@ -43,7 +43,7 @@ def test_nothing_from_the_usual_networks_is_not_the_same_as_unknown() -> None:
     [
         ("revoke", ("network", "volume"), {}, "fence"),
         ("revoke", ("client", "volume"), {}, "suspend"),
-        ("throttle", ("volume",), {}, "throttle"),
+        ("throttle", ("volume",), {}, "suspend"),
         ("rotate", ("client",), {}, "suspend"),
         ("revoke", ("network",), {"decoy": True}, "observe"),
     ],

@@ -63,7 +63,7 @@ def test_every_rendering_shows_the_whole_first_screen(kind: str) -> None:
     for text in ("billing", "31 requests from its usual networks", "GET /v1/users/{id}", "fence:", "220.4"):
         assert text in rendered, text
     assert "keywatch respond act incident-k1 --rung fence" in rendered
-    assert "keywatch respond undo incident-k1" in rendered
+    assert "keywatch respond undo incident-k1 --reason TEXT" in rendered
 
 
 def test_a_webhook_s_data_is_the_incident_with_the_brief_beside_it() -> None:
