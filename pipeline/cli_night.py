@@ -1,4 +1,4 @@
-"""`keywatch cases` and `keywatch drill`; and `keywatch respond endpoints`, `enable`, `dead-letters`."""
+"""`keywatch cases` and `keywatch drill`; and `keywatch respond endpoints`, `enable`, `dead-letters`, `promotion`."""
 
 from __future__ import annotations
 
@@ -137,6 +137,14 @@ def dead_letters(
     return int(_desk().dead_letters(load(config), endpoint, message, resend, person or user(), as_json))
 
 
+@guarded
+def promotion(config: ConfigFile = None, as_json: AsJson = False) -> int:
+    """How far the policy has come from simulate to enforce; exit code 1 while something is missing."""
+    from pipeline.respond import promotion as way
+
+    return way.show(load(config), as_json)
+
+
 def register(app: typer.Typer, respond_app: typer.Typer) -> None:
     """Add them to `keywatch` and to `keywatch respond`."""
     app.add_typer(cases_app, name="cases")
@@ -144,3 +152,4 @@ def register(app: typer.Typer, respond_app: typer.Typer) -> None:
     respond_app.command()(endpoints)
     respond_app.command()(enable)
     respond_app.command("dead-letters")(dead_letters)
+    respond_app.command()(promotion)
