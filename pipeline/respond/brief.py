@@ -59,9 +59,9 @@ class Brief(msgspec.Struct, frozen=True, kw_only=True):
     look: str
 
 
-def brief(incident: Incident, key: Key | None, usage: Usage = NO_NUMBERS) -> Brief:
-    """`key` is None where the catalogue doesn't know it or can't be read."""
-    act, why = safest(incident, key, usage)
+def brief(incident: Incident, key: Key | None, usage: Usage = NO_NUMBERS, unreadable: str = "") -> Brief:
+    """`key` is None where the catalogue doesn't know it; `unreadable`: why the catalogue can't be read."""
+    act, why = safest(incident, key, unreadable)
     working, words = still_working(usage)
     touched = usage.touched if usage.touched is not None else _sampled(incident)
     ident = shlex.quote(incident.incident_id)
@@ -85,8 +85,10 @@ def brief(incident: Incident, key: Key | None, usage: Usage = NO_NUMBERS) -> Bri
     )
 
 
-def safest(incident: Incident, key: Key | None, usage: Usage) -> tuple[Rung, str]:
+def safest(incident: Incident, key: Key | None, unreadable: str = "") -> tuple[Rung, str]:
     """The mildest act that stops what was seen, and why that one."""
+    if unreadable:
+        return "observe", f"the catalogue cannot be read ({unreadable}): whether the key is protected is {UNKNOWN}"
     if key is None:
         return "observe", "nobody declared this key, so nobody can say what it serves: find its owner first"
     if key.decoy:

@@ -41,6 +41,9 @@ log = logging.getLogger(__name__)
 ROUND_S: Final = 1.0
 TOLD_KEPT_US: Final = 7 * 86_400_000_000
 LOOK_WITHIN_S: Final = 60.0
+KEY_WITHIN_S: Final = 2.0
+MAX_ASKING: Final = 50
+SLOW: Final = "it did not answer in time"
 UNSEEN: Final = (Fatal, Retry, ConfigError, KafkaError, OSError)
 
 
@@ -110,6 +113,7 @@ class Night:
     _telling: dict[str, asyncio.Task[None]] = field(default_factory=dict)  # by subject
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _counted: set[str] = field(default_factory=set)
+    _asking: set[asyncio.Task[tuple[Key | None, int, str]]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._sight = Sight(self.settings.night.blind_after_s)
@@ -126,7 +130,7 @@ class Night:
 
     async def close(self) -> None:
         """Stop; what was not told is due again at the next start."""
-        tasks = [*self._tasks, *self._telling.values()]
+        tasks = [*self._tasks, *self._telling.values(), *self._asking]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -141,10 +145,10 @@ class Night:
 
     async def prepare(self, incident: Incident, partition: int) -> Notice:
         """What is told of an incident: its case, and the brief. The case's page follows from the state."""
-        key = await self._key(incident)
+        key, unreadable = await self._key(incident)
         await self.decisions.write(self._seen(incident, key, partition))
         case = self.books.cases.case_of(incident.incident_id)
-        told = brief(incident, key, await self.numbers.read(incident))
+        told = brief(incident, key, await self.numbers.read(incident), unreadable)
         return of_incident(incident, told, case.case_id if case else "", self._link(incident))
 
     def _seen(self, incident: Incident, key: Key | None, partition: int) -> CaseSeen:
@@ -157,9 +161,18 @@ class Night:
             body=lead_of(incident) if news else "",
         )  # fmt: skip
 
-    async def _key(self, incident: Incident) -> Key | None:
-        key, _, _ = await self.keys.look_up(incident.key_id)
-        return key
+    async def _key(self, incident: Incident) -> tuple[Key | None, str]:
+        """What the catalogue says in time, and why it says nothing: no message waits for one that is away."""
+        if len(self._asking) >= MAX_ASKING:
+            return None, SLOW
+        task = asyncio.create_task(self.keys.look_up(incident.key_id))  # goes on when we don't wait: others share it
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+        done, _ = await asyncio.wait([task], timeout=KEY_WITHIN_S)
+        if not done:
+            return None, SLOW
+        key, _, error = task.result()
+        return key, error
 
     def _link(self, incident: Incident) -> str:
         page = self.settings.night.console_url
@@ -220,7 +233,8 @@ class Night:
         return of_case(case, each.step, now_us, incident, await self._brief(incident), self._link(incident))
 
     async def _brief(self, incident: Incident) -> Brief:
-        return brief(incident, await self._key(incident), await self.numbers.read(incident))
+        key, unreadable = await self._key(incident)
+        return brief(incident, key, await self.numbers.read(incident), unreadable)
 
     async def _housekeeping(self, now_us: int) -> None:
         """Of the owner of partition 0: drills end, and what is disabled is said again before it is forgotten."""

@@ -52,12 +52,12 @@ def test_the_safest_act_stops_what_was_seen_and_no_more(
     rung: Rung, findings: tuple[str, ...], changes: dict[str, Any], expected: Rung
 ) -> None:
     about = incident(rung=rung, findings=tuple(finding(name) for name in findings))
-    assert safest(about, key(**changes), NO_NUMBERS)[0] == expected
+    assert safest(about, key(**changes))[0] == expected
 
 
 def test_evidence_that_anybody_could_have_made_fences_nothing() -> None:
     about = incident(findings=(finding("network", authenticated=False), finding("client")))
-    assert safest(about, key(), NO_NUMBERS)[0] == "suspend"
+    assert safest(about, key())[0] == "suspend"
 
 
 def test_of_a_key_nobody_declared_no_act_is_called_safe() -> None:
@@ -67,6 +67,13 @@ def test_of_a_key_nobody_declared_no_act_is_called_safe() -> None:
     assert "nobody declared" in told.act_words
 
 
+def test_an_unreadable_catalogue_is_not_taken_for_an_undeclared_key() -> None:
+    told = brief(full(), None, USAGE, "no broker")
+    assert told.act == "observe"
+    assert "the catalogue cannot be read (no broker)" in told.act_words
+    assert told.owner == "billing"  # as the incident itself says
+
+
 def test_a_protected_key_says_that_people_must_approve() -> None:
     assert "people must approve" in brief(full(), key(protected=True), USAGE).act_words
 
@@ -74,7 +81,7 @@ def test_a_protected_key_says_that_people_must_approve() -> None:
 @given(st.sampled_from(("observe", "flag", "throttle", "fence", "deny", "suspend", "rotate", "revoke")), st.booleans())
 def test_what_has_no_undo_is_never_called_the_safest(rung: Rung, protected: bool) -> None:
     about = incident(rung=rung, findings=(finding("client"),))
-    act, why = safest(about, key(protected=protected), NO_NUMBERS)
+    act, why = safest(about, key(protected=protected))
     assert act in LADDER
     assert why
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,15 +17,18 @@ from aiohttp import web
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from pipeline.config import Endpoint, Secret
+from pipeline.config import Config, Endpoint, Respond, Secret
+from pipeline.config_file import show
 from pipeline.config_night import USUAL, check
 from pipeline.errors import ConfigError
 from pipeline.respond.channel import channel
+from pipeline.respond.entries import encode
+from pipeline.respond.mailbox import Mailbox
 from pipeline.respond.render import RENDERINGS
 from pipeline.respond.webhook import Poster
 from tests.pipeline.respond.channels import respond
 from tests.pipeline.respond.incidents import SECRET, endpoint
-from tests.pipeline.respond.notices import notice
+from tests.pipeline.respond.notices import ALL, notice
 from tests.pipeline.respond.receiver import receiver
 
 OLD = "whsec_" + base64.b64encode(b"an older secret of some 32 bytes").decode()
@@ -134,3 +140,47 @@ def test_a_private_target_is_refused_at_the_start_for_every_kind(kind: str) -> N
     target = endpoint("http://169.254.169.254/latest", kind=kind, allow_private=False, secret=Secret("t"))
     with pytest.raises(ConfigError, match="'keys'"):
         channel(respond(), target)
+
+
+CANARY = "S3CRETCANARY"
+
+
+def with_canaries() -> list[Endpoint]:
+    """One endpoint of each kind whose every secret holds the canary; nobody listens at any."""
+    closed = f"http://127.0.0.1:9/{CANARY}"
+    whsec = "whsec_" + base64.b64encode(f"{CANARY} and more than 24".encode()).decode()
+    mail = {"url": "smtp://127.0.0.1:9", "sender": "k@example.com", "recipients": ("n@example.com",), "username": "kw"}
+    every: list[dict[str, Any]] = [
+        {"kind": "webhook", "url": "http://127.0.0.1:9/", "secret": Secret(whsec)},
+        *({"kind": kind, "url": "http://127.0.0.1:9/", "secret": Secret(CANARY)} for kind in
+          ("cloudevents", "ocsf", "alertmanager", "pagerduty")),
+        {"kind": "slack", "secret_url": Secret(closed)},
+        {"kind": "email", "secret": Secret(CANARY), **mail},
+    ]  # fmt: skip
+    return [Endpoint(name=each["kind"], allow_private=True, events=ALL, **each) for each in every]
+
+
+async def test_no_secret_of_an_endpoint_is_in_anything_that_is_logged_written_or_shown(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    written: list[bytes] = []
+
+    async def journal(record: Any) -> None:
+        written.append(encode(record))
+
+    endpoints = with_canaries()
+    config = Respond(endpoints=tuple(endpoints), connect_timeout_s=1, total_timeout_s=2)
+    boxes = [Mailbox(channel(config, each), journal, time.time, (0.0, 3600.0)) for each in endpoints]
+    for box in boxes:
+        box.start()
+    for released in [await box.take(notice("case.opened"), 0) for box in boxes]:
+        async with asyncio.timeout(20):
+            await released.wait()
+    for box in boxes:
+        await box.close()
+    assert len(written) == len(endpoints)
+    everything = b"\n".join(written).decode() + caplog.text + repr(config) + show(Config(respond=config))
+    encoded = base64.b64encode(f"{CANARY} and more than 24".encode()).decode()
+    assert CANARY not in everything and encoded not in everything
+    assert "could not be reached" in caplog.text

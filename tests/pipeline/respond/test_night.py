@@ -57,6 +57,18 @@ class Catalogue:
 
 
 @dataclass
+class Hanging:
+    """A catalogue that never answers."""
+
+    asked: int = 0
+
+    async def look_up(self, key_id: str) -> tuple[Key | None, int, str]:
+        self.asked += 1
+        await asyncio.Event().wait()
+        return None, 0, ""
+
+
+@dataclass
 class Numbers:
     async def read(self, about: Incident) -> Usage:
         return USAGE
@@ -233,6 +245,21 @@ async def test_what_was_told_before_a_restart_is_not_told_again() -> None:
             await arrive(night, BURST[0])
             await rounds(night)
     assert [action for action, _ in pages(world)] == ["trigger"]
+
+
+async def test_a_catalogue_that_hangs_holds_no_message_up_and_is_not_asked_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipeline.respond.night.KEY_WITHIN_S", 0.05)
+    monkeypatch.setattr("pipeline.respond.night.MAX_ASKING", 2)
+    world = World()
+    async with life(world) as night:
+        night.keys = hanging = Hanging()
+        await arrive(night, *BURST, full(key_id="k4", incident_id="i4"))
+        assert hanging.asked == 2
+    told = [each["data"]["brief"] for each in world.lines[1].came]  # type: ignore[index]
+    assert len(told) == 4
+    assert all("did not answer in time" in each["act_words"] for each in told)
 
 
 async def test_only_the_owner_of_a_case_s_partition_tells_it() -> None:
