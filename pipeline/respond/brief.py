@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from schemas.incident import Finding, Incident, Rung
+from schemas.incident import KEY_RULES, Finding, Incident, Rung
 from schemas.key import Key
 
 MOST_TOUCHED: Final = 5
@@ -21,6 +21,8 @@ UNKNOWN: Final = "unknown"
 ACT: Final = "keywatch respond act {incident} --rung {rung}"
 UNDO: Final = "keywatch respond undo {incident} --reason TEXT"
 LOOK: Final = "keywatch explain {incident}"
+INSTEAD: Final = {"breaker": "keywatch respond queue"}
+"""Of what is of no single key: where to look first, by rule."""
 LADDER: Final[tuple[Rung, ...]] = ("observe", "fence", "suspend")
 """What one command does and one undoes, without a new key; the safest act is always one of these."""
 
@@ -65,7 +67,7 @@ def brief(incident: Incident, key: Key | None, usage: Usage = NO_NUMBERS, unread
     working, words = still_working(usage)
     touched = usage.touched if usage.touched is not None else _sampled(incident)
     ident = shlex.quote(incident.incident_id)
-    stops = act != "observe"
+    stops, look = act != "observe", INSTEAD.get(incident.rule) or LOOK.format(incident=ident)
     return Brief(
         owner=(key.owner if key else "") or incident.owner,
         what=incident.text[:WHAT_CHARS],
@@ -79,14 +81,16 @@ def brief(incident: Incident, key: Key | None, usage: Usage = NO_NUMBERS, unread
         per_minute=usage.per_minute,
         criticality=key.criticality if key else "",
         breaks_words=_breaks_words(key, usage, stops),
-        do=ACT.format(incident=ident, rung=act) if stops else LOOK.format(incident=ident),
+        do=ACT.format(incident=ident, rung=act) if stops else look,
         undo=UNDO.format(incident=ident) if stops else "nothing to undo",
-        look=LOOK.format(incident=ident),
+        look=look,
     )
 
 
 def safest(incident: Incident, key: Key | None, unreadable: str = "") -> tuple[Rung, str]:
     """The mildest act that stops what was seen, and why that one."""
+    if incident.rule not in KEY_RULES:
+        return "observe", "it is of no single key: look at what is shared first"
     if unreadable:
         return "observe", f"the catalogue cannot be read ({unreadable}): whether the key is protected is {UNKNOWN}"
     if key is None:

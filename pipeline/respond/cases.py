@@ -35,6 +35,7 @@ GRACE_S: Final = 60.0  # a drill's last events are told so much later
 GROWN: Final = (10, 100, 1000)  # keys
 ODD: Final = frozenset({"network", "client"})
 State = Literal["open", "acknowledged", "snoozed", "closed"]
+BREAKER: Final = "breaker"
 RANK: Final = {severity: rank for rank, severity in enumerate(SEVERITIES)}
 
 
@@ -233,7 +234,12 @@ def case_id_of(incident_id: str, opened_us: int) -> str:
 
 
 def links_of(incident: Incident, key: Key | None) -> tuple[str, ...]:
-    """What others may share with it: its keys, its owner, and where it came from if that was odd."""
+    """What others may share with it: its keys, its owner, and where it came from if that was odd.
+
+    That automatic acts have stopped is a case of its own: nobody's acknowledgement of another one may cover it.
+    """
+    if incident.rule == BREAKER:
+        return (f"key:{incident.key_id}",)
     owner = (key.owner if key else "") or incident.owner
     found = [f"key:{each}" for each in (incident.key_id, *incident.keys)]
     found += [f"owner:{owner}"] if owner else []

@@ -74,6 +74,13 @@ def test_an_unreadable_catalogue_is_not_taken_for_an_undeclared_key() -> None:
     assert told.owner == "billing"  # as the incident itself says
 
 
+@pytest.mark.parametrize(("rule", "look"), [("spray", "keywatch explain i9"), ("breaker", "keywatch respond queue")])
+def test_what_is_of_no_single_key_asks_to_look_and_not_for_an_owner(rule: str, look: str) -> None:
+    told = brief(incident("source:198.51.100.0/24", rule=rule, incident_id="i9"), None, NO_NUMBERS)
+    assert (told.act, told.do, told.undo) == ("observe", look, "nothing to undo")
+    assert "no single key" in told.act_words
+
+
 def test_a_protected_key_says_that_people_must_approve() -> None:
     assert "people must approve" in brief(full(), key(protected=True), USAGE).act_words
 

@@ -75,6 +75,12 @@ def test_of_a_source_only_what_was_odd_about_it_binds() -> None:
     assert links_of(incident(findings=(finding("network"),), keys=("k2",)), None) == ("key:k1", "key:k2")
 
 
+def test_that_automatic_acts_have_stopped_is_a_case_of_its_own() -> None:
+    """Whoever has acknowledged one of its keys' cases has not acknowledged that."""
+    stopped = incident("*", rule="breaker", keys=("k1", "k2"))
+    assert set(links_of(stopped, None)).isdisjoint(links_of(incident("k1"), None))
+
+
 def test_one_case_is_one_page() -> None:
     this = book((0, seen("a", ("owner:x",))), (1, seen("b", ("owner:x",))), (2, seen("c", ("owner:x",))))
     assert steps(this, "a", 3) == ["page:high"]
