@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline import cli_adapters, cli_console, cli_operate, cli_respond
+from pipeline import cli_adapters, cli_console, cli_night, cli_operate, cli_respond
 from pipeline.cli_guard import guarded
 from pipeline.cli_options import AsJson, ConfigFile, Shadow, load
 from pipeline.errors import ConfigError
@@ -33,6 +33,7 @@ app.add_typer(evaluation.app, name="evaluate")
 cli_operate.register(app)
 cli_console.register(app)
 cli_respond.register(app)
+cli_night.register(app, cli_respond.respond_app)
 
 Output = Annotated[str, typer.Option("--output", "-o", help="table, json or csv.")]
 

@@ -47,8 +47,26 @@ def _serve(config: Path | None) -> int:
 
 @respond_app.command()
 @guarded
+def act(
+    incident: Annotated[str, typer.Argument(help="An incident's id, or a beginning that only one has.")],
+    rung: Annotated[str, typer.Option(help="fence or suspend.")],
+    preview: Annotated[bool, typer.Option("--preview", help="Only say what would be done.")] = False,
+    person: Person = "",
+    key_file: KeyFile = None,
+    config: ConfigFile = None,
+) -> int:
+    """Act on one incident's key by your word: what the message proposes; `undo` with the same id takes it back."""
+    from pipeline.respond import by_hand
+
+    settings, who = load(config), person or user()
+    path = None if preview else _commands().key_file_of(settings, who, key_file)
+    return int(by_hand.act(settings, who, incident, rung, path))  # type: ignore[arg-type]  # it looks itself
+
+
+@respond_app.command()
+@guarded
 def undo(
-    response: Annotated[str, typer.Argument(help="A response's id, or a beginning that only one has.")],
+    response: Annotated[str, typer.Argument(help="A response's id (or its beginning), or an incident's.")],
     reason: Reason,
     person: Person = "",
     wait: Annotated[float, typer.Option(min=0, max=900, help="Seconds to wait for the target's answer.")] = 20.0,

@@ -10,11 +10,12 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from pipeline.config_night import Cases, Drill, Endpoint, Night
 from pipeline.policy import Approver, Policy, Rule
 from pipeline.respond.adapters.settings import Adapters, Enforcement
 from pipeline.setting import Count, Name, Port, Seconds, Secret
 
-__all__ = ["Config", "Count", "Name", "Port", "Seconds", "Secret"]  # types of settings are known from here, too
+__all__ = ["Config", "Count", "Endpoint", "Name", "Port", "Seconds", "Secret"]  # types of settings, too
 
 
 class Kafka(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -104,14 +105,6 @@ class Geo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     city_db: str = ""
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    name: str
-    url: str
-    secret: Secret  # whsec_...
-    events: tuple[str, ...] = ("incident.opened", "incident.escalated", "incident.closed")
-    allow_private: bool = False  # demo and tests: loopback targets and plain http
-
-
 class Revocation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The policy of one automatic act, revoke: short for a policy with one rule (`pipeline/respond/ladder.py`)."""
 
@@ -138,6 +131,9 @@ class Respond(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     approvers: tuple[Approver, ...] = ()
     adapters: Adapters = Adapters()
     enforcement: Enforcement = Enforcement()
+    cases: Cases = Cases()
+    drill: Drill = Drill()
+    night: Night = Night()
     kill_switch_file: str = ""  # while this file exists nothing acts
     connect_timeout_s: Seconds = 3.0
     total_timeout_s: Seconds = 15.0

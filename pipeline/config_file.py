@@ -18,6 +18,7 @@ from typing import Any, Final, get_args
 
 import msgspec
 
+from pipeline import config_night
 from pipeline.config import Config, Revocation, Secret
 from pipeline.errors import ConfigError
 from pipeline.policy import Policy
@@ -186,6 +187,8 @@ def _check_together(config: Config) -> None:
         raise ConfigError("respond.endpoints: every endpoint needs a name of its own")
     if (respond.rules or respond.policy != Policy()) and respond.revocation != Revocation():
         raise ConfigError("respond.revocation is the old form of respond.policy and respond.rules: keep one of them")
+    for endpoint in respond.endpoints:
+        config_night.check(endpoint)
     if respond.revocation.mode == "enforce" and respond.revocation.endpoint not in names:
         raise ConfigError("respond.revocation.endpoint must name one of respond.endpoints where the mode is enforce")
 

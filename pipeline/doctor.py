@@ -215,12 +215,11 @@ async def check_adapters(config: Config) -> list[Finding]:
 
 
 async def _check_endpoint(endpoint: Endpoint) -> Finding:
-    from pipeline.respond.address import AddressError, check_url, is_public, system_look_up
+    from pipeline.respond.address import AddressError, host_of, is_public, system_look_up
 
-    about = f"webhook {endpoint.name}"
+    about = f"{endpoint.kind} {endpoint.name}"
     try:
-        parts = check_url(endpoint.url, endpoint.allow_private)
-        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        host, port = host_of(endpoint.target, endpoint.allow_private)
         addresses = await system_look_up(host, port)
     except AddressError as error:
         return Finding("fail", about, str(error), "set respond.endpoints.url to an https URL")

@@ -166,6 +166,20 @@ class Metrics:
     webhook_seconds: Histogram = _histogram("webhook_delivery_seconds", "One attempt.", LATENCY_BUCKETS_S, "endpoint")
     webhook_pending: Gauge = _gauge("webhook_pending", "Deliveries not yet done.", "endpoint")
     webhook_disabled: Gauge = _gauge("webhook_disabled", "1 once the endpoint answered 410.", "endpoint")
+    open_cases: Gauge = _gauge("open_cases", "Cases that are not closed, of this responder's partitions.")
+    case_waiting_seconds: Gauge = _gauge(
+        "case_waiting_seconds", "How long the oldest paged case has waited for an acknowledgement; 0 is none."
+    )
+    unprotected_since: Gauge = _gauge(
+        "unprotected_since_timestamp_seconds", "Since when nobody judges the requests; 0 is protected."
+    )
+    drills: Counter = _counter("drills_total", "Drills that ended since the start; outcome: passed, failed.", "outcome")
+    drill_seconds: Histogram = _histogram(
+        "drill_seconds", "From a drill's start to the detection (and act) that it asks for.", LATENCY_BUCKETS_S
+    )
+    drill_last_passed: Gauge = _gauge(
+        "drill_last_passed_timestamp_seconds", "When the newest drill that passed began; 0 is none known."
+    )
 
     # What this process is
     geo_build_timestamp: Gauge = _gauge("geoip_database_build_timestamp_seconds", "When the geo database was built.")

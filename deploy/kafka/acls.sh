@@ -38,6 +38,8 @@ allow "$WORKER" Write "api.requests api.sightings api.key_events api.requests.re
 allow "$RESPONDER" Read "api.incidents api.requests api.keys api.decisions api.responses" \
     "keywatch-respond keywatch-respond-audit"
 allow "$RESPONDER" Write "api.decisions api.responses"
+# It watches the workers by offsets alone: that they keep up, not what comes.
+allow "$RESPONDER" Describe api.requests keywatch
 # People: the catalogue (keywatch keys import), feedback, mutes and plans, and reading anything (keywatch replay --topic).
 allow "$OPERATOR" Read "gateway.raw api.requests api.requests.rejected api.keys api.control api.incidents api.decisions
     api.responses api.sightings api.key_events"

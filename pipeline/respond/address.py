@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 MAX_URL_BYTES: Final = 2048
+SMTP_PORTS: Final = frozenset({25, 465, 587, 2525})
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 _NAT64_LOCAL: Final = ipaddress.ip_network("64:ff9b:1::/48")
 
@@ -124,3 +125,35 @@ def _result(host: str, address: str, port: int) -> ResolveResult:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
     return ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=flags)
+
+
+def check_smtp(url: str, allow_private: bool) -> tuple[str, int, bool]:
+    """(host, port, TLS from the first byte) of smtp://host[:587] or smtps://host[:465]. Raises `AddressError`."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("smtp", "smtps") or parts.path.strip("/") or parts.query:
+        raise AddressError("e-mail needs smtp://host:587 (STARTTLS) or smtps://host:465")
+    if parts.username is not None or parts.password is not None:
+        raise AddressError("a URL must not carry a user or password: they end up in logs")
+    try:
+        port = parts.port or (465 if parts.scheme == "smtps" else 587)
+    except ValueError as error:
+        raise AddressError("the URL's port is no number") from error
+    if not parts.hostname or not url.isprintable() or "%" in parts.hostname:
+        raise AddressError("the URL names no host")
+    if not allow_private and (port not in SMTP_PORTS or literal(parts.hostname) is not None):
+        raise AddressError("only names, and ports 25, 465, 587 or 2525 (allow_private = true in your own network)")
+    return parts.hostname, port, parts.scheme == "smtps"
+
+
+def host_of(url: str, allow_private: bool) -> tuple[str, int]:
+    """Host and port of any URL that an endpoint may have. Raises `AddressError`."""
+    if url.startswith("smtp"):
+        return check_smtp(url, allow_private)[:2]
+    parts = check_url(url, allow_private)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
+async def checked(host: str, port: int, allow_private: bool, look_up: LookUp = system_look_up) -> list[str]:
+    """The addresses to connect to, all of them judged. Raises `AddressError`, `OSError`."""
+    found = await CheckedResolver(allow_private, look_up).resolve(host, port)
+    return [each["host"] for each in found]

@@ -63,7 +63,9 @@ _BULK: Final[tuple[Shown, ...]] = (
 )
 
 
-def _at_desk(config: Config, person: str, work: Callable[[Desk], Coroutine[Any, Any, int]]) -> int:
+def at_desk(config: Config, person: str, work: Callable[[Desk], Coroutine[Any, Any, int]]) -> int:
+    """Work at a desk on the broker's topic; the exit code."""
+
     async def run() -> int:
         async with desk.opened(config, person) as mine:
             return await work(mine)
@@ -111,7 +113,7 @@ def undo(config: Config, person: str, response: str, reason: str, wait_s: float)
         say_line(f"{act.proposal.rung} of {act.proposal.key_id}: {words}")
         return 0 if done or not wait_s else REFUSED
 
-    return _at_desk(config, person, work)
+    return at_desk(config, person, work)
 
 
 def holds(config: Config, person: str, as_json: bool) -> int:
@@ -121,7 +123,7 @@ def holds(config: Config, person: str, as_json: bool) -> int:
         rows = [act_row(act) for act in mine.in_force()]
         return _show("in force", rows, _ACTS, "nothing is in force", as_json)
 
-    return _at_desk(config, person, work)
+    return at_desk(config, person, work)
 
 
 def pending(config: Config, person: str, as_json: bool) -> int:
@@ -136,22 +138,22 @@ def pending(config: Config, person: str, as_json: bool) -> int:
         ]  # fmt: skip
         return _show("waiting for approval", rows, _PENDING, "nothing waits for approval", as_json)
 
-    return _at_desk(config, person, work)
+    return at_desk(config, person, work)
 
 
 def sign(config: Config, person: str, ticket: str, yes: bool, key_file: Path | None, reason: str) -> int:
     """Approve or decline."""
-    path = _key_file(config, person, key_file)
+    path = key_file_of(config, person, key_file)
 
     async def work(mine: Desk) -> int:
         verdict = await mine.sign(ticket, yes, path, reason)
         say_line(verdict.reason if verdict.granted else f"not taken: {verdict.reason}")
         return 0 if verdict.granted else REFUSED
 
-    return _at_desk(config, person, work)
+    return at_desk(config, person, work)
 
 
-def _key_file(config: Config, person: str, given: Path | None) -> Path:
+def key_file_of(config: Config, person: str, given: Path | None) -> Path:
     """The person's own, which must be the private half of what the configuration says of him."""
     named = os.environ.get(KEY_ENV, "")
     path = given or (Path(named) if named else None)
@@ -174,15 +176,15 @@ def queue(config: Config, person: str, cluster: str, as_json: bool) -> int:
             say_line(f"{number} of them share {label}: keywatch respond bulk '{label}' --rung fence --preview")
         return code
 
-    return _at_desk(config, person, work)
+    return at_desk(config, person, work)
 
 
 def bulk(config: Config, person: str, cluster: str, rung: Rung, preview: bool, key_file: Path | None) -> int:
     """Act on all of a cluster, or say what that would be."""
-    from pipeline.respond.responder import adapters_of
+    from pipeline.respond.responder import adapters_of, matrices_of
 
-    path = None if preview else _key_file(config, person, key_file)
-    matrices = {name: each.matrix for name, each in adapters_of(config.respond).items()}
+    path = None if preview else key_file_of(config, person, key_file)
+    matrices = matrices_of(config.respond, adapters_of(config.respond))
 
     async def work(mine: Desk) -> int:
         nonce = uuid.uuid4().hex[:8]
@@ -198,7 +200,7 @@ def bulk(config: Config, person: str, cluster: str, rung: Rung, preview: bool, k
         say_line(f"{len(wanted)} keys, ticket {wanted[0].group}: {verdict.reason}")
         return 0 if verdict.granted else REFUSED
 
-    return _at_desk(config, person, work)
+    return at_desk(config, person, work)
 
 
 def _bulk_row(each: Chosen, rung: str) -> Row:
@@ -213,7 +215,7 @@ def raise_caps(
     config: Config, person: str, cap: str, caps: Caps, until: str, reason: str, key_file: Path | None
 ) -> int:
     """Wider caps for a while, by two people."""
-    path = _key_file(config, person, key_file)
+    path = key_file_of(config, person, key_file)
     until_us = int(moments.stamp(moments.future(until, "--until", moments.now())) * 1e6)
 
     async def work(mine: Desk) -> int:
@@ -221,7 +223,7 @@ def raise_caps(
         say_line(f"{verdict.reason}: keywatch respond approve {ticket}")
         return 0 if verdict.granted else REFUSED
 
-    return _at_desk(config, person, work)
+    return at_desk(config, person, work)
 
 
 def breaker(config: Config, person: str, close: bool, reason: str) -> int:
@@ -235,7 +237,7 @@ def breaker(config: Config, person: str, close: bool, reason: str) -> int:
         words = f"open since {moments.of_us(opened.at_us)}: {', '.join(opened.owners)}" if opened else "closed"
         return say_line(f"{words}; {len(mine.queue())} keys wait")
 
-    return _at_desk(config, person, work)
+    return at_desk(config, person, work)
 
 
 def switch(config: Config, person: str, stop: bool, reason: str) -> int:
@@ -245,7 +247,7 @@ def switch(config: Config, person: str, stop: bool, reason: str) -> int:
         await mine.switch(stop, reason)
         return say_line("stopped: nothing is acted on; undos go on" if stop else "acts go on")
 
-    return _at_desk(config, person, work)
+    return at_desk(config, person, work)
 
 
 def make_approver(name: str, key_file: Path) -> int:
@@ -258,11 +260,11 @@ def make_approver(name: str, key_file: Path) -> int:
 def check_policy(config: Config) -> int:
     """What is wrong, can never match or is unsafe. Exit code 1 where something is wrong or can never match."""
     from detectors import DETECTORS
-    from pipeline.respond.responder import adapters_of
+    from pipeline.respond.responder import adapters_of, matrices_of
 
-    adapters = adapters_of(config.respond)
+    matrices = matrices_of(config.respond, adapters_of(config.respond))
     names = frozenset(detector.name for detector in DETECTORS)
-    found = list(faults(config.respond, {name: each.matrix for name, each in adapters.items()}, names))
+    found = list(faults(config.respond, matrices, names))
     for fault in found:
         say_line(f"{fault.level}: {fault.where}: {fault.words}")
     ladder = ladder_of(config.respond)
@@ -287,7 +289,7 @@ def try_policy(config: Config, since: str, as_json: bool) -> int:
     from pipeline.catalogue import read_catalogue
     from pipeline.respond import trial
     from pipeline.respond.fence import usual_networks
-    from pipeline.respond.responder import adapters_of
+    from pipeline.respond.responder import adapters_of, matrices_of
 
     from_us = int(moments.moment(since, "--from", moments.now()).timestamp() * 1e6)
     if from_us > time.time() * 1e6:
@@ -296,7 +298,7 @@ def try_policy(config: Config, since: str, as_json: bool) -> int:
     with connected(config.clickhouse) as client:
         past = trial.Past(
             ladder_of(config.respond), config.respond.approvers, keys,
-            {name: each.matrix for name, each in adapters_of(config.respond).items()},
+            matrices_of(config.respond, adapters_of(config.respond)),
             lambda key, before_us: usual_networks(client, key, before_us),
         )  # fmt: skip
         results = trial.tried(trial.incidents_since(client, from_us), past)

@@ -189,6 +189,7 @@ class Incidents(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka as
         self._generation += 1
         decisions = self._responder.decisions
         await decisions.catch_up()
+        self._responder.deliveries.own(partitions)
         self._responder.deliveries.resume(decisions.outbox.of(partitions))
         self._caretaker.partitions = frozenset(partitions)
         METRICS.rebalances.inc()

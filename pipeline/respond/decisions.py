@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 RETRY_S: Final = 1.0
 
+Follower = Callable[[int, Record | None], None]
+"""Told of every record in order, with the broker's time in us."""
+
 
 class LogReader(Protocol):
     """A topic's only partition from its start on."""
@@ -44,6 +47,7 @@ class Decisions:
     responder: str
     ledger: Ledger = field(default_factory=Ledger)
     outbox: Outbox = field(default_factory=Outbox)
+    followers: list[Follower] = field(default_factory=list)
     _moved: asyncio.Condition = field(default_factory=asyncio.Condition)
     _verdicts: dict[int, Verdict] = field(default_factory=dict)
     _marks: set[str] = field(default_factory=set)
@@ -130,7 +134,9 @@ class Decisions:
         if record is None:
             log.error("offset %d of %s is no record of ours: no act for a day", entry.offset, self.topic)
         verdict = self.ledger.apply(entry.offset, entry.timestamp_us, record)
-        self.outbox.apply(record)
+        self.outbox.apply(record, entry.timestamp_us)
+        for follow in self.followers:
+            follow(self.ledger.now_us, record)
         if isinstance(record, Joined) and record.responder == self.responder:
             self._marks.add(record.mark)
         elif verdict is not ledger.IGNORED and getattr(record, "responder", "") == self.responder:

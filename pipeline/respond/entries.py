@@ -13,6 +13,7 @@ from typing import Final, Literal
 import msgspec
 
 from pipeline.policy import Approver
+from pipeline.respond.night_records import NightRecord
 
 
 class Proposed(msgspec.Struct, frozen=True, kw_only=True, tag="proposed"):
@@ -175,6 +176,7 @@ class HandedOver(msgspec.Struct, frozen=True, kw_only=True, tag="handed_over"):
     attempts: int
     next_at_us: int
     body: str = ""
+    thread: str = ""  # what has one comes in order; "" is alone
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True, tag="settled"):
@@ -183,6 +185,7 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True, tag="settled"):
     message_id: str
     endpoint: str
     delivered: bool
+    why: str = ""  # given up
 
 
 Record = (
@@ -200,6 +203,7 @@ Record = (
     | Joined
     | HandedOver
     | Settled
+    | NightRecord
 )
 
 

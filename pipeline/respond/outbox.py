@@ -1,18 +1,47 @@
-"""Webhooks that could not be delivered yet, as `api.decisions` tells of them: they outlive the process.
+"""Messages that could not be delivered yet, as `api.decisions` tells of them: they outlive the process.
 
 A delivery goes on that topic only once its first attempt has failed (or its endpoint takes none just now), with its
 body; each further attempt adds a small record, the last one settles it. So the incident's own offset can be committed
 as soon as every endpoint has either taken its message or handed it over here, a dead endpoint stalls nothing, and a
 restart goes on with the schedule where it was. Who owns the incident's partition retries its deliveries. The
 schedule's span (75 h) must fit into the topic's retention (7 days, `broker.py`).
+
+What was given up is a dead letter until that retention takes it, and can be sent again; which endpoints are disabled
+stands here, too, and is said again every few days (`restated`), since a restart must know it after a month as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
-from pipeline.respond.ledger import HandedOver, Record, Settled
+import msgspec
+
+from pipeline.respond.entries import HandedOver, Record, Settled
+from pipeline.respond.night_records import EndpointSwitched, Resent
+
+MAX_DEAD: Final = 1000  # the newest; 20 kB each
+RESTATE_US: Final = 3 * 86_400_000_000  # well within the topic's retention
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that was given up, with its body, why, and when (the broker's time)."""
+
+    record: HandedOver
+    why: str
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disabled:
+    """An endpoint that gets nothing: since when, when that was said last, why."""
+
+    since_us: int
+    said_us: int
+    why: str
+    by: str
 
 
 @dataclass(slots=True)
@@ -20,25 +49,52 @@ class Outbox:
     """All pending deliveries of all partitions: (endpoint, message id) -> the newest record, with its body."""
 
     pending: dict[tuple[str, str], HandedOver] = field(default_factory=dict)
+    dead: dict[tuple[str, str], DeadLetter] = field(default_factory=dict)
+    disabled: dict[str, Disabled] = field(default_factory=dict)
 
-    def apply(self, record: Record | None) -> None:
-        """Take the next record of the topic, in order."""
-        if isinstance(record, HandedOver):
-            before = self.pending.get((record.endpoint, record.message_id))
-            body = record.body or (before.body if before else "")
-            if body:  # an update whose first record retention has removed is nothing that could be sent
-                self.pending[record.endpoint, record.message_id] = _with_body(record, body)
-        elif isinstance(record, Settled):
-            self.pending.pop((record.endpoint, record.message_id), None)
+    def apply(self, record: Record | None, at_us: int = 0) -> None:
+        """Take the next record of the topic, in order, with the broker's time."""
+        match record:
+            case HandedOver():
+                name = (record.endpoint, record.message_id)
+                before = self.pending.get(name)
+                body = record.body or (before.body if before else "")
+                if body:  # an update whose first record retention has removed is nothing that could be sent
+                    self.pending[name] = msgspec.structs.replace(record, body=body)
+            case Settled():
+                self._settle(record, at_us)
+            case Resent():
+                if letter := self.dead.pop((record.endpoint, record.message_id), None):
+                    again = msgspec.structs.replace(letter.record, attempts=0, next_at_us=at_us)
+                    self.pending[record.endpoint, record.message_id] = again
+            case EndpointSwitched():
+                self._switch(record, at_us)
+
+    def _settle(self, record: Settled, at_us: int) -> None:
+        name = (record.endpoint, record.message_id)
+        last = self.pending.pop(name, None)
+        if last and not record.delivered:
+            self.dead[name] = DeadLetter(last, record.why, at_us)
+            while len(self.dead) > MAX_DEAD:
+                del self.dead[next(iter(self.dead))]
+
+    def _switch(self, record: EndpointSwitched, at_us: int) -> None:
+        if not record.disabled:
+            self.disabled.pop(record.endpoint, None)
+            return
+        before = self.disabled.get(record.endpoint)
+        since_us = before.since_us if before else at_us
+        self.disabled[record.endpoint] = Disabled(since_us, at_us, record.why, record.by)
 
     def of(self, partitions: Iterable[int]) -> list[HandedOver]:
-        """What is pending for incidents of these partitions, the earliest due first."""
+        """What is pending for incidents of these partitions, in the order in which it was handed over."""
         wanted = set(partitions)
-        return sorted((each for each in self.pending.values() if each.partition in wanted), key=lambda e: e.next_at_us)
+        return [each for each in self.pending.values() if each.partition in wanted]
 
-
-def _with_body(record: HandedOver, body: str) -> HandedOver:
-    return HandedOver(
-        message_id=record.message_id, endpoint=record.endpoint, partition=record.partition,
-        attempts=record.attempts, next_at_us=record.next_at_us, body=body,
-    )  # fmt: skip
+    def restated(self, now_us: int) -> list[EndpointSwitched]:
+        """What must be said again, or retention would forget it."""
+        return [
+            EndpointSwitched(endpoint=name, disabled=True, by=each.by, why=each.why)
+            for name, each in self.disabled.items()
+            if now_us - each.said_us > RESTATE_US
+        ]

@@ -78,7 +78,8 @@ def _adapters(respond: Respond, ladder: Ladder, matrices: Mapping[str, Matrix] |
         if rule.rung == "observe" or (not respond.rules and not name):
             continue
         if not name:
-            yield Fault("wrong", where, "no adapter: name one here or in respond.policy.adapter")
+            level: Level = "wrong" if ladder.policy.mode == "enforce" else "unsafe"
+            yield Fault(level, where, "no adapter: name one here or in respond.policy.adapter")
         elif matrices is not None and name not in matrices:
             yield Fault("wrong", where, f"there is no adapter {name!r}: {', '.join(matrices) or 'none is set up'}")
         elif matrices is not None and not any(rung in matrices[name] for rung in (rule.rung, *rule.otherwise)):

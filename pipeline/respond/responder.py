@@ -22,28 +22,30 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from pipeline.catalogue import CatalogueReader
-from pipeline.config import Config, Endpoint, Respond
+from pipeline.config import Config, Respond
 from pipeline.errors import ConfigError, Fatal
 from pipeline.health import Health, serve
 from pipeline.metrics import REGISTRY, process_started, responder_started
+from pipeline.respond import witness
 from pipeline.respond.act import Acting, Actor
 from pipeline.respond.adapters import build
 from pipeline.respond.adapters.adapter import Adapter, Intent, Outcome
+from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.caretaker import Caretaker
 from pipeline.respond.carry import Carrier
 from pipeline.respond.consume import AuditLoader, Incidents, TopicReader
-from pipeline.respond.decisions import Decisions
-from pipeline.respond.deliver import Deliveries, Mailbox
+from pipeline.respond.decisions import Decisions, Follower
+from pipeline.respond.deliver import Deliveries
 from pipeline.respond.enforcement import Enforcement
 from pipeline.respond.fence import ClickHouseNetworks
 from pipeline.respond.handle import Responder
 from pipeline.respond.keys import FreshKeys
-from pipeline.respond.ladder import LADDER, ladder_of
+from pipeline.respond.ladder import LADDER, Matrix, ladder_of
 from pipeline.respond.ledger import Ledger
+from pipeline.respond.night import Books
 from pipeline.respond.policy_check import check
+from pipeline.respond.telling import telling
 from pipeline.respond.watched import in_force
-from pipeline.respond.webhook import Poster
-from pipeline.respond.witness import telling, witnessing
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.kafka import Producer, client_settings, started
 from pipeline.sinks.topics import create_topics, partitions_of, topic_specs
@@ -123,13 +125,12 @@ def kill_switch(respond: Respond) -> str:
 
 async def _responder(config: Config, producer: Producer, stack: AsyncExitStack) -> tuple[Responder, Caretaker]:
     respond, ladder = config.respond, ladder_of(config.respond)
-    decisions = await decisions_of(config, producer, stack, _responder_id())
-    deliveries = Deliveries([Mailbox(_poster(respond, each), decisions.write, time.time) for each in respond.endpoints])
-    deliveries.start()
-    stack.push_async_callback(deliveries.close)
+    books = Books()
+    decisions = await decisions_of(config, producer, stack, _responder_id(), books.apply)
     keys = FreshKeys(lambda: CatalogueReader(config), time.monotonic)
     await keys.start()
     stack.push_async_callback(keys.close)
+    deliveries = await telling(config, decisions, books, keys, stack)
     adapters = adapters_of(respond)
     carrier = Carrier(
         config.topics.responses, producer, decisions, time.time,
@@ -138,11 +139,12 @@ async def _responder(config: Config, producer: Producer, stack: AsyncExitStack) 
     caretaker = Caretaker(carrier, keys, _paging(deliveries))
     caretaker.start()
     stack.push_async_callback(caretaker.close)
-    return Responder(
-        ladder=ladder, approvers=respond.approvers, matrices={name: each.matrix for name, each in adapters.items()},
-        carrier=carrier, keys=keys, networks=ClickHouseNetworks(config.clickhouse), deliveries=deliveries,
+    responder = Responder(
+        ladder=ladder, approvers=respond.approvers, matrices=matrices_of(respond, adapters), carrier=carrier,
+        keys=keys, networks=ClickHouseNetworks(config.clickhouse), deliveries=deliveries,
         killed=lambda: kill_switch(respond),
-    ), caretaker  # fmt: skip
+    )  # fmt: skip
+    return responder, caretaker
 
 
 async def _witness(
@@ -152,16 +154,22 @@ async def _witness(
     settings, ledger = config.respond.enforcement, responder.decisions.ledger
     if not settings.watch:
         return lambda: None
-    tell = telling(producer, config.topics.responses, responder.deliveries.mailboxes.values())
+    tell = witness.telling(producer, config.topics.responses, responder.deliveries)
     enforcement = Enforcement(settings.skew_s, settings.watch_s, settings.unproven_s)
     return await stack.enter_async_context(
-        witnessing(config, enforcement, tell, lambda: in_force(ledger, responder.matrices))
+        witness.witnessing(config, enforcement, tell, lambda: in_force(ledger, responder.matrices))
     )
 
 
 def adapters_of(respond: Respond) -> dict[str, Adapter]:
     """By the name that the policy calls them: an entry of respond.adapters, or an endpoint as the signed webhook."""
     return build.adapters(respond)
+
+
+def matrices_of(respond: Respond, adapters: Mapping[str, Adapter]) -> dict[str, Matrix]:
+    """What each can do; where nothing is enforced and no adapter named, as if everything could be done."""
+    anything: dict[str, Matrix] = {} if ladder_of(respond).policy.mode == "enforce" else {"": MATRIX}
+    return anything | {name: each.matrix for name, each in adapters.items()}
 
 
 def actors_of(respond: Respond, adapters: Mapping[str, Adapter], ledger: Ledger) -> dict[str, Actor]:
@@ -201,13 +209,12 @@ def _paging(deliveries: Deliveries) -> Callable[[Incident], Awaitable[None]]:
     return page
 
 
-def _poster(respond: Respond, endpoint: Endpoint) -> Poster:
-    return Poster(endpoint, respond.connect_timeout_s, respond.total_timeout_s)
-
-
-async def decisions_of(config: Config, producer: Producer, stack: AsyncExitStack, name: str) -> Decisions:
-    """The decisions topic, read up to now and followed from there, until the stack closes."""
+async def decisions_of(
+    config: Config, producer: Producer, stack: AsyncExitStack, name: str, *followers: Follower
+) -> Decisions:
+    """The decisions topic, read up to now and followed from there, until the stack closes; followers get all of it."""
     decisions = Decisions(producer, await _decision_reader(config, stack), config.topics.decisions, name)
+    decisions.followers.extend(followers)
     await decisions.start()
     stack.push_async_callback(decisions.close)
     return decisions

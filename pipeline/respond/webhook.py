@@ -1,4 +1,4 @@
-"""One signed attempt at one endpoint (Standard Webhooks 1.0.0), and the message that an incident becomes.
+"""One signed attempt at one endpoint (Standard Webhooks 1.0.0).
 
 The body is serialised once; the same bytes are signed and sent at every attempt, under the same `webhook-id`, with
 the timestamp of the attempt. How it gets there: `caller.py`. Source: reference/response.md, section 4.
@@ -11,21 +11,19 @@ import binascii
 import ssl
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from standardwebhooks import Webhook
 
-from pipeline.config import Endpoint
+from pipeline.config import Endpoint, Secret
 from pipeline.errors import ConfigError
 from pipeline.metrics import METRICS
 from pipeline.respond.address import AddressError, LookUp, system_look_up
 from pipeline.respond.caller import GONE, MAX_ANSWER_BYTES, SLOW_DOWN, Answer, Caller, retry_after_s
-from schemas.incident import Incident
+from pipeline.times import micros
 
 __all__ = ["GONE", "MAX_ANSWER_BYTES", "SLOW_DOWN", "Answer", "Poster", "retry_after_s"]  # known from here
 
-MAX_BODY_BYTES: Final = 20_000
 MIN_SECRET_BYTES, MAX_SECRET_BYTES = 24, 64
 _HEADERS: Final = {"Content-Type": "application/json"}
 
@@ -44,9 +42,11 @@ class Poster:
     ) -> None:
         self.endpoint = endpoint
         self._signer, self._clock = Webhook(secret_of(endpoint)), clock
+        self._old_signer = Webhook(_secret(endpoint, endpoint.old_secret)) if endpoint.old_secret else None
+        self._old_until_us = micros(endpoint.old_secret_until)
         try:
             self._caller = Caller(
-                endpoint.url, connect_timeout_s, total_timeout_s, allow_private=endpoint.allow_private, clock=clock,
+                endpoint.target, connect_timeout_s, total_timeout_s, allow_private=endpoint.allow_private, clock=clock,
                 look_up=look_up, tls=tls,
             )  # fmt: skip
         except AddressError as error:
@@ -63,17 +63,23 @@ class Poster:
 
     def _signed(self, message_id: str, body: bytes) -> dict[str, str]:
         now = self._clock().astimezone(UTC)
-        signature = self._signer.sign(message_id, now, body.decode())
+        signers = [self._signer]
+        if self._old_signer and now.timestamp() * 1e6 < self._old_until_us:
+            signers.append(self._old_signer)  # receivers take whichever they know
         return {
             "webhook-id": message_id,
             "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": signature,
+            "webhook-signature": " ".join(signer.sign(message_id, now, body.decode()) for signer in signers),
         }
 
 
 def secret_of(endpoint: Endpoint) -> bytes:
     """The signing key's bytes. Raises `ConfigError` unless it is `whsec_` + base64 of 24 to 64 bytes."""
-    text = endpoint.secret.reveal()
+    return _secret(endpoint, endpoint.secret)
+
+
+def _secret(endpoint: Endpoint, given: Secret) -> bytes:
+    text = given.reveal()
     wrong = f"respond.endpoints {endpoint.name!r}: secret must be whsec_ and the base64 of 24 to 64 random bytes"
     if not text.startswith("whsec_"):
         raise ConfigError(wrong)
@@ -84,31 +90,3 @@ def secret_of(endpoint: Endpoint) -> bytes:
     if not MIN_SECRET_BYTES <= len(secret) <= MAX_SECRET_BYTES:
         raise ConfigError(wrong)
     return secret
-
-
-def incident_event(incident: Incident) -> str:
-    """The message's type: incident.opened, .extended, .escalated, .closed."""
-    return f"incident.{incident.change}"
-
-
-def incident_body(incident: Incident) -> bytes:
-    """The message under 20,000 bytes; if longer, samples go first, then the weakest findings, told in `trimmed`."""
-    data: dict[str, Any] = msgspec.to_builtins(incident)
-    findings = sorted(data["findings"], key=lambda finding: -float(finding["bits"]))
-    body = _envelope(incident, data)
-    for finding in reversed(findings):
-        if len(body) < MAX_BODY_BYTES:
-            return body
-        finding.pop("sample", None)
-        data["trimmed"] = "samples"
-        body = _envelope(incident, data)
-    while len(body) >= MAX_BODY_BYTES and findings:
-        findings.pop()
-        data |= {"findings": findings, "trimmed": f"{len(incident.findings) - len(findings)} findings and all samples"}
-        body = _envelope(incident, data)
-    return body
-
-
-def _envelope(incident: Incident, data: dict[str, Any]) -> bytes:
-    at = incident.closed_at or incident.last_at
-    return msgspec.json.encode({"type": incident_event(incident), "timestamp": at, "data": data})

@@ -25,7 +25,7 @@ from pipeline.metrics import METRICS
 from pipeline.partitioner import PARTITIONERS
 from pipeline.ports import Publisher
 from pipeline.respond.carry import publish
-from pipeline.respond.deliver import Mailbox
+from pipeline.respond.deliver import Deliveries
 from pipeline.respond.enforcement import Enforcement, Verdict, Watch
 from pipeline.sinks.kafka import fetched_highwaters, side_consumer
 from pipeline.sinks.topics import partitions_of
@@ -174,8 +174,8 @@ def _event(value: bytes | None) -> Event | None:
 _decoder: Final = msgspec.json.Decoder(Event)
 
 
-def telling(publisher: Publisher, topic: str, mailboxes: Iterable[Mailbox]) -> Tell:
-    """Into the audit and to the endpoints: a broken act to all of them, the rest to those that ask for response.*.
+def telling(publisher: Publisher, topic: str, deliveries: Deliveries) -> Tell:
+    """Into the audit, and to the endpoints that want it.
 
     A message that waits for its endpoint belongs to no partition of incidents: no rebalance takes it away, and after
     a crash its verdict is found again.
@@ -183,9 +183,7 @@ def telling(publisher: Publisher, topic: str, mailboxes: Iterable[Mailbox]) -> T
 
     async def tell(verdict: Verdict) -> None:
         await publish(publisher, topic, verdict.watch.key_id.encode(), msgspec.json.encode(verdict.response()))
-        for mailbox in mailboxes:
-            if verdict.word == "broken" or f"response.{verdict.word}" in mailbox.wanted:
-                await mailbox.send(verdict.message_id, verdict.message(), NO_PARTITION)
+        await deliveries.tell(verdict.notice(), NO_PARTITION)
 
     return tell
 

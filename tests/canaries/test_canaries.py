@@ -21,7 +21,10 @@ from pipeline.formats import Options
 from pipeline.intake import Pump, stream
 from pipeline.metrics import METRICS, render
 from pipeline.ports import Columns, Headers
-from pipeline.respond.webhook import incident_body
+from pipeline.respond.brief import brief
+from pipeline.respond.notice import of_incident
+from pipeline.respond.render import RENDERINGS
+from pipeline.respond.render.standard import incident_body
 from pipeline.rows import RowBuffer
 from pipeline.runners.replay import incident_line
 from pipeline.sinks.clickhouse import ClickHouseSink, FileSink
@@ -128,6 +131,9 @@ async def test_no_canary_is_in_topics_rows_files_state_webhooks_metrics_or_logs(
     }
     incidents = [msgspec.json.decode(value, type=Incident) for _, value in world.topics[TOPICS.incidents]]
     written["webhooks"] = b"\n".join(map(incident_body, incidents))
+    notices = [of_incident(incident, brief(incident, None)) for incident in incidents]
+    for kind, rendering in RENDERINGS.items():
+        written[f"as {kind}"] = b"\n".join(map(rendering.body, notices))
     written["replay"] = b"\n".join(map(incident_line, incidents))
     written["headers"], written["pages"] = b"\n".join(world.headers), b"\n".join(world.pages)
     written |= texts_of(tmp_path)
@@ -136,7 +142,16 @@ async def test_no_canary_is_in_topics_rows_files_state_webhooks_metrics_or_logs(
     client.close()
     METRICS.events_consumed.labels("http").inc()
     written |= {"metrics": render(), "log": lines.getvalue().encode(), **tables}
-    for what in (TOPICS.requests, TOPICS.rejected, TOPICS.incidents, "webhooks", "pages", "requests", "findings"):
+    for what in (
+        TOPICS.requests,
+        TOPICS.rejected,
+        TOPICS.incidents,
+        "webhooks",
+        "as slack",
+        "pages",
+        "requests",
+        "findings",
+    ):
         assert len(written[what]) > 200, f"{what} is empty: the test proves nothing"
     found = {(what, kind) for what, text in written.items() for kind, key in CANARIES.items() if key.encode() in text}
     assert found == set()

@@ -93,7 +93,7 @@ def test_settings_that_end_in_file_are_no_secret_files() -> None:
         ("[worker]\nlateness_s = -1", "worker.lateness_s: expected float > 0"),
         ("[worker]\npartitioner = 'md5'", r"worker.partitioner: .*murmur2\|crc32"),
         ("[respond]\nkill_switch = 1", "unknown setting respond.kill_switch; did you mean kill_switch_file"),
-        ("[[respond.endpoints]]\nname = 'x'\nurl = 'https://x'", "missing required field secret"),
+        ("[[respond.endpoints]]\nname = 'x'\nurl = 'https://x'", "secret is needed"),
         (
             "[[respond.endpoints]]\nname = 'x'\nurl = 'https://x'\nsecret = 's'\nport = 1",
             r"respond.endpoints\[0\].port",

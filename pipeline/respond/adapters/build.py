@@ -18,7 +18,7 @@ from schemas.incident import Rung
 def adapters(respond: Respond, look_up: LookUp = system_look_up) -> dict[str, Adapter]:
     """All that are in use. Raises `ConfigError` for one that lacks a setting, and for a name that two have."""
     found = {**gateways(respond, look_up)}
-    for endpoint in respond.endpoints:
+    for endpoint in (each for each in respond.endpoints if each.kind == "webhook"):
         if endpoint.name in found:
             raise ConfigError(
                 f"respond.endpoints: {endpoint.name!r} is the name of an adapter, too: rename the endpoint"

@@ -82,7 +82,9 @@ class FakeResponder:
         self.reached = asyncio.Event()
         self.reach_at = count
         self.endpoint = ""
-        self.deliveries = SimpleNamespace(check=lambda: None, forget=self.forgotten.append, resume=lambda records: None)
+        self.deliveries = SimpleNamespace(
+            check=lambda: None, forget=self.forgotten.append, resume=lambda records: None, own=lambda partitions: None
+        )  # fmt: skip
         self.decisions = SimpleNamespace(catch_up=self.nothing, outbox=Outbox(), check=lambda: None)
 
     async def nothing(self) -> None:

@@ -14,6 +14,7 @@ from pipeline.respond.act import act_id
 from pipeline.respond.adapters.adapter import Intent
 from pipeline.respond.audit import rfc3339
 from pipeline.respond.enforcement import MAX_TOLD, Enforcement, Verdict, Watch
+from pipeline.respond.render import standard
 from schemas.event import Event
 from tests.pipeline.respond.incidents import NOW_S
 
@@ -255,7 +256,7 @@ def test_a_verdict_is_a_line_of_the_audit_and_a_message() -> None:
     (verdict,) = one_verdict()
     line = verdict.response()
     assert (line.stage, line.response_id, line.key_id) == ("broken", "r1", "k1")
-    message = msgspec.json.decode(verdict.message())
+    message = msgspec.json.decode(standard.body(verdict.notice()))
     assert (message["type"], message["data"]["severity"]) == ("response.broken", "critical")
     assert verdict.message_id == f"enf_r1_broken_{us(AFTER_S)}"
 

@@ -116,12 +116,12 @@ class Responders(RuleBasedStateMachine):
     def the_brokers_clock_jumps_back(self, seconds: float) -> None:
         self.world.log.now_us -= int(seconds * 1e6)
 
-    @rule(person=st.sampled_from([ANN, BOB, EVE]), yes=st.booleans(), pick=st.integers(0, 20))
-    def somebody_signs(self, person: Any, yes: bool, pick: int) -> None:
-        waiting = [act for act in self.read().acts.values() if act.stage == "pending"]
-        if waiting:
-            self.world.say(person.says(waiting[pick % len(waiting)].ticket, yes or person is not EVE))
-            self.one_responder(None)
+    @rule(person=st.sampled_from([ANN, BOB, EVE]), yes=st.booleans(), names=_several)
+    def somebody_signs_all_that_waits(self, person: Any, yes: bool, names: list[str]) -> None:
+        self.incidents(names, "flag", False, None)
+        for act in [act for act in self.read().acts.values() if act.stage == "pending"]:
+            self.world.say(person.says(act.ticket, yes or person is not BOB))
+        self.one_responder(None)
 
     @rule(pick=st.integers(0, 20))
     def somebody_undoes(self, pick: int) -> None:

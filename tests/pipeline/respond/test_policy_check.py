@@ -43,7 +43,8 @@ def rule(**changes: Any) -> Rule:
     ("of", "level", "words"),
     [
         (respond(rule(), rule()), "wrong", "two rules have this name"),
-        (respond(policy=Policy(max_per_owner=1)), "wrong", "no adapter: name one"),
+        (respond(policy=Policy(mode="enforce")), "wrong", "no adapter: name one"),
+        (respond(policy=Policy(max_per_owner=1)), "unsafe", "no adapter: name one"),
         (respond(rule(adapter="nobody")), "wrong", "there is no adapter 'nobody'"),
         (respond(rule(approvals=3)), "wrong", "3 approvals, and there are 2 approvers"),
         (respond(approvers=(ANN.approver, ANN.approver)), "wrong", "two have the same name or the same key"),

@@ -10,9 +10,11 @@ import pytest
 from pipeline.config import Config, Kafka, Respond, Revocation
 from pipeline.errors import ConfigError
 from pipeline.respond.act import Acting
+from pipeline.respond.adapters.adapter import Intent
+from pipeline.respond.ladder import LADDER
 from pipeline.respond.ledger import Ledger
 from pipeline.respond.policy_check import check
-from pipeline.respond.responder import STOP_ENV, actors_of, adapters_of, kill_switch, main
+from pipeline.respond.responder import STOP_ENV, actors_of, adapters_of, kill_switch, main, matrices_of, undoers_of
 from tests.pipeline.respond.incidents import endpoint, policy
 
 
@@ -63,3 +65,20 @@ def test_bad_configuration_and_a_missing_broker_are_exit_codes_and_one_line(capl
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("pipeline")]
     assert len(ours) == 2
     assert "no Kafka broker answers at 127.0.0.1:9" in ours[1]
+
+
+def test_without_an_adapter_a_simulation_shows_every_rung_and_an_enforcing_policy_does_nothing() -> None:
+    assert set(matrices_of(Respond(), {})[""]) == {*LADDER[1:]}
+    endpoints = (endpoint("http://127.0.0.1/"),)
+    enforcing = Respond(endpoints=endpoints, revocation=policy())
+    assert set(matrices_of(enforcing, adapters_of(enforcing))) == {"keys"}
+
+
+async def test_what_undoes_can_do_nothing_else() -> None:
+    respond = Respond(endpoints=(endpoint("http://127.0.0.1:9/"),), revocation=policy())
+    (undoer,) = undoers_of(adapters_of(respond)).values()
+    intent = Intent(
+        act_id="a", response_id="r", incident_id="i", key_id="k", key_version=1, granted_at="", granted_at_s=0.0,
+        reason="", rung="suspend",
+    )  # fmt: skip
+    assert (await undoer.act(intent)).words == "not sent: this can only undo"

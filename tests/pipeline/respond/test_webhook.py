@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pipeline.config import Secret
 from pipeline.errors import ConfigError
-from pipeline.respond.webhook import MAX_ANSWER_BYTES, MAX_BODY_BYTES, Poster, incident_body, retry_after_s
+from pipeline.respond.render.standard import MAX_BODY_BYTES, incident_body
+from pipeline.respond.webhook import MAX_ANSWER_BYTES, Poster, retry_after_s
 from schemas.incident import Incident, webhook_id
 from tests.pipeline.respond.incidents import endpoint, finding, incident
 from tests.pipeline.respond.receiver import code, receiver, said

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 from aiokafka import TopicPartition
 
-from pipeline.respond.deliver import Mailbox
+from pipeline.respond.deliver import Deliveries
 from pipeline.respond.enforcement import Enforcement, Verdict
+from pipeline.respond.mailbox import Mailbox
 from pipeline.respond.webhook import Poster
 from pipeline.respond.witness import Witness, telling
 from schemas.event import Event
@@ -199,22 +200,22 @@ class Topic:
         return 0
 
 
-async def test_a_broken_act_goes_to_every_endpoint_and_into_the_audit() -> None:
+async def test_a_broken_act_goes_to_whoever_has_not_chosen_otherwise_and_into_the_audit() -> None:
     async def journal(record: Any) -> None:
         return None
 
     topic = Topic()
     async with receiver() as target:
-        mailbox = Mailbox(Poster(endpoint(target.url, events=("incident.closed",)), 1, 2), journal, lambda: NOW_S)
-        mailbox.start()
-        tell = telling(topic, "api.responses", [mailbox])
+        deliveries = Deliveries([Mailbox(Poster(endpoint(target.url), 1, 2), journal, lambda: NOW_S)])
+        deliveries.start()
+        tell = telling(topic, "api.responses", deliveries)
         enforcement = Enforcement(SKEW_S)
         enforcement.watch(watch())
         for n, event in enumerate((request(AFTER_S), request(60.0, 403))):
             for verdict in enforcement.seen(event, n, us(100)):
                 await tell(verdict)
         await target.until(1)
-        await mailbox.close()
+        await deliveries.close()
     stages = [msgspec.json.decode(value, type=Response).stage for value in topic.values]
     assert stages == ["broken", "enforced"]
     assert [each.message["type"] for each in target.received] == ["response.broken"]

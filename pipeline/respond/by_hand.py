@@ -1,0 +1,96 @@
+"""`keywatch respond act INCIDENT --rung fence|suspend`: what a message proposes, done by a person in one command.
+
+It is a bulk of one key: written as a group, approved by the signature of whoever gives the command (and of as many more
+as `respond.policy.bulk_approvals` asks for), carried out by the responder. Guards are not asked, a person answers for
+it; the kill switch, the adapter's matrix and "already acted on" hold all the same.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from pathlib import Path
+from typing import Final
+
+from pipeline import queries
+from pipeline.asking import connected, say_line
+from pipeline.config import Config
+from pipeline.errors import ConfigError
+from pipeline.respond import desk, fence
+from pipeline.respond.desk import Chosen, Desk
+from pipeline.respond.entries import Proposed
+from pipeline.respond.fence import ClickHouseNetworks, Networks
+from pipeline.respond.guard import evidence_hash
+from pipeline.respond.ladder import Ladder, Matrix, ladder_of
+from pipeline.respond.ledger import Queued
+from schemas.incident import Incident, Rung
+
+REFUSED: Final = 1
+MAX_REASON: Final = 500
+
+
+def wanted(incident: Incident, rung: Rung, ladder: Ladder, person: str) -> Queued:
+    """As if it had waited in the queue. Raises `ConfigError` where nothing could carry it out."""
+    rule = next((each for each in ladder.rules if each.rung == rung or rung in each.otherwise), None)
+    adapter = ladder.adapter_of(rule) if rule else ladder.policy.adapter
+    if not adapter:
+        raise ConfigError("respond.policy.adapter names nothing that could act")
+    if ladder.policy.mode != "enforce":
+        raise ConfigError(f"respond.policy.mode is {ladder.policy.mode}: nothing is acted on, by hand or not")
+    proposal = Proposed(
+        act_id="", response_id="", incident_id=incident.incident_id, revision=incident.revision,
+        key_id=incident.key_id, key_version=incident.key_version, responder="", rung=rung, adapter=adapter,
+        partition=incident.partition, reason=f"by {person}: {incident.text}"[:MAX_REASON], bits=incident.bits,
+        first_us=fence.first_suspicious_us(incident), owner=incident.owner, rule=rule.name if rule else "",
+        evidence_hash=evidence_hash(incident),
+    )  # fmt: skip
+    return Queued(proposal, int(time.time() * 1e6), "by hand")
+
+
+async def carried_out(
+    mine: Desk, chosen: Chosen, nonce: str, key_file: Path | None
+) -> int:  # fmt: skip
+    """Say what would be done, and with a key file do it. The exit code."""
+    of = chosen.proposal
+    if of is None:
+        say_line(f"{chosen.queued.proposal.rung} is not possible: {chosen.why_not}")
+        return REFUSED
+    networks = f", goes on from {', '.join(of.networks)}" if of.networks else ""
+    say_line(f"{of.rung} {of.key_id} for {of.duration_s / 3600:g} h by {of.adapter}{networks}")
+    if key_file is None:
+        return 0
+    verdict = await mine.bulk([of], of.group, nonce, key_file)
+    say_line(f"{verdict.reason}; undo: keywatch respond undo {of.incident_id} --reason TEXT")
+    return 0 if verdict.granted else REFUSED
+
+
+async def choose(
+    queued: Queued, nonce: str, ladder: Ladder, config: Config, matrices: dict[str, Matrix], networks: Networks
+) -> Chosen:
+    """What would be done to the key, or why it can't."""
+    rung = queued.proposal.rung
+    if rung not in desk.BULK_RUNGS:
+        raise ConfigError(f"by hand a key can be put to {' or '.join(desk.BULK_RUNGS)}, not {rung}")
+    named: Rung = "fence" if rung == "fence" else "suspend"
+    (chosen,) = await desk.choose([queued], named, nonce, ladder, config.respond.approvers, matrices, networks)
+    return chosen
+
+
+def act(config: Config, person: str, incident_id: str, rung: Rung, key_file: Path | None) -> int:
+    """The command; `key_file` None only shows what would be done."""
+    from pipeline.respond.commands import at_desk
+    from pipeline.respond.responder import adapters_of, matrices_of
+
+    with connected(config.clickhouse) as client:
+        incident = queries.find_incident(client, incident_id)
+    if incident is None:
+        raise ConfigError(f"{incident_id!r} is not the beginning of exactly one incident's id: `keywatch incidents`")
+    ladder, nonce = ladder_of(config.respond), uuid.uuid4().hex[:8]
+    matrices = matrices_of(config.respond, adapters_of(config.respond))
+    queued = wanted(incident, rung, ladder, person)
+
+    async def work(mine: Desk) -> int:
+        networks = ClickHouseNetworks(config.clickhouse)
+        return await carried_out(mine, await choose(queued, nonce, ladder, config, matrices, networks), nonce, key_file)
+
+    return at_desk(config, person, work)

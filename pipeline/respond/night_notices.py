@@ -1,0 +1,113 @@
+"""What is told of a case, of Keywatch's own blindness, of a disabled endpoint, of a failed drill: pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from pipeline.respond.brief import Brief
+from pipeline.respond.cases import Case, words
+from pipeline.respond.drills import Drill
+from pipeline.respond.night_records import Protection
+from pipeline.respond.notice import Action, CaseView, Grade, Notice, one_line
+from pipeline.respond.outbox import Disabled
+from pipeline.times import rfc3339
+from schemas.incident import Incident
+
+SHOWN_KEYS: Final = 20
+MOST_FINDINGS: Final = 5
+PROTECTION: Final = "protection"
+EVENTS: Final[dict[str, tuple[str, Action]]] = {
+    "page": ("case.opened", "trigger"),
+    "grown": ("case.escalated", "trigger"),
+    "late": ("case.escalated", "trigger"),
+    "again": ("case.escalated", "trigger"),
+    "acknowledged": ("case.acknowledged", "acknowledge"),
+    "closed": ("case.closed", "resolve"),
+}
+
+
+def lead_of(incident: Incident) -> str:
+    """As a case keeps it: the strongest findings only, so that it is small on the topic."""
+    strongest = sorted(incident.findings, key=lambda finding: -finding.bits)[:MOST_FINDINGS]
+    return msgspec.json.encode(msgspec.structs.replace(incident, findings=tuple(strongest))).decode()
+
+
+def of_case(case: Case, step: str, now_us: int, incident: Incident, told: Brief, link: str = "") -> Notice:
+    """One step of a case. `incident` is its gravest one, `told` the brief of that."""
+    event, action = EVENTS[step.partition(":")[0]]
+    others = f" (and {len(case.incidents) - 1} more incidents)" if len(case.incidents) > 1 else ""
+    why = words(step) + (f" by {case.by}" if action != "trigger" and case.by else "")
+    return Notice(
+        message_id=message_id(case.case_id, step), event=event, subject=case.case_id, action=action,
+        severity=case.severity, at=rfc3339(now_us), opened_at=rfc3339(case.opened_us),
+        title=one_line(f"{case.severity}, {why}: {incident.text}{others}"), text=incident.text, brief=told,
+        incident=incident, link=link,
+        case=CaseView(
+            case_id=case.case_id, state=case.state, incidents=len(case.incidents), keys=tuple(case.keys[:SHOWN_KEYS]),
+            owners=_named(case, "owner:"), sources=_named(case, "net:"), assignee=case.assignee, step=why,
+        ),
+    )  # fmt: skip
+
+
+def of_protection(last: Protection, now_us: int) -> Notice:
+    """ "UNPROTECTED since hh:mm", and that it is over."""
+    since = datetime.fromtimestamp(last.since_us / 1e6, UTC)
+    clock = f"{since:%H:%M} UTC"
+    if last.lost:
+        title = f"UNPROTECTED since {clock}: {last.why}"
+        text = (
+            f"Requests are not judged: {last.why}. A leaked key would go on being used unseen. Runbook: KeywatchBehind."
+        )
+    else:
+        minutes = (now_us - last.since_us) / 60e6
+        title = f"protected again: nothing was judged from {clock} for {minutes:.0f} min"
+        text = "What came meanwhile is being judged now; its incidents come late, and no act rests on stale evidence."
+    return _system(
+        "protection.lost" if last.lost else "protection.restored", PROTECTION, f"{last.lost}:{last.since_us}", now_us,
+        title, text, severity="critical", action="trigger" if last.lost else "resolve", opened_us=last.since_us,
+    )  # fmt: skip
+
+
+def of_endpoint(name: str, disabled: Disabled, now_us: int) -> Notice:
+    """Told through the others."""
+    title = f"the endpoint {name} gets no messages any more: {disabled.why}"
+    text = (
+        f"{title}. What it misses is kept for 7 days: mend it, then `keywatch respond enable {name}` and "
+        f"`keywatch respond dead-letters --endpoint {name} --resend`."
+    )
+    subject = f"endpoint:{name}"
+    return _system("endpoint.disabled", subject, str(disabled.since_us), now_us, title, text, severity="high")
+
+
+def of_drill(drill: Drill, now_us: int) -> Notice:
+    """A drill that failed."""
+    ended = drill.ended.words if drill.ended else ""
+    title = f"the drill failed: {ended}"
+    text = (
+        f"A decoy key was abused through the gateway on purpose and {ended}. Somewhere between gateway log, broker, "
+        "worker and responder the way is broken: a real leak would go unseen. Runbook: KeywatchDrillFailed."
+    )
+    return _system("drill.failed", drill.started.drill_id, "failed", now_us, title, text, severity="critical")
+
+
+def _system(
+    event: str, subject: str, step: str, now_us: int, title: str, text: str, *, severity: Grade,
+    action: Action = "trigger", opened_us: int = 0,
+) -> Notice:  # fmt: skip
+    return Notice(
+        message_id=message_id(subject, step), event=event, subject=subject, action=action, severity=severity,
+        at=rfc3339(now_us), opened_at=rfc3339(opened_us) if opened_us else "", title=one_line(title), text=text,
+    )  # fmt: skip
+
+
+def message_id(subject: str, step: str) -> str:
+    """The same at every attempt and from every responder; no '.' in it (Standard Webhooks)."""
+    clean = "".join(c if c.isascii() and c.isalnum() else "-" for c in f"{subject}_{step}")
+    return f"msg_{clean}"
+
+
+def _named(case: Case, prefix: str) -> tuple[str, ...]:
+    return tuple(sorted(link.removeprefix(prefix) for link in case.links if link.startswith(prefix)))[:SHOWN_KEYS]

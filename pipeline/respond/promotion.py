@@ -1,0 +1,124 @@
+"""`keywatch respond promotion`: how far a policy has come from simulate to enforce, by what it would have done.
+
+The way (issue 6, section 8): 14 days simulate, then fence only, then suspend. A step needs 14 days of decisions since
+the last one and no wrong would-be act among at least 50 that people have reviewed: an act is reviewed once somebody
+gave feedback on its incident, and wrong if that was `expected`. Decisions are read from the audit's copy in ClickHouse
+(`responses`), feedback from `controls`; each incident counts once for each rung.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from clickhouse_connect.driver.client import Client
+
+from pipeline.asking import connected, print_json, say_line
+from pipeline.config import Config
+from pipeline.queries import ask
+
+DAYS: Final = 14.0
+REVIEWED: Final = 50
+STAGES: Final = (
+    ("simulate", "nothing acts; review what would have been done: keywatch feedback ID expected|malicious"),
+    ("fence", 'mode = "enforce" with rules whose rung is fence (or flag), all else observe'),
+    ("suspend", "rules may suspend; revoke stays for proofs and people"),
+)
+SURE: Final = ("fence", "flag", "throttle")
+"""What the second stage may do: its owner goes on."""
+
+_ACTS: Final = """
+    SELECT stage, rungs, days, acts, reviewed, wrong FROM (
+        SELECT if(verdict = 'simulated', 'simulated', 'real') AS stage,
+            arraySort(groupUniqArray(rung)) AS rungs,
+            dateDiff('second', min(first), now64(6, 'UTC')) / 86400 AS days, count() AS acts,
+            countIf(said != '') AS reviewed, countIf(said = 'expected') AS wrong
+        FROM (
+            SELECT incident_id, rung, verdict, min(at) AS first FROM responses FINAL
+            WHERE stage = 'decided' AND verdict IN ('simulated', 'allowed') AND rung != 'observe'
+            GROUP BY incident_id, rung, verdict
+        ) AS decided
+        LEFT JOIN (
+            SELECT incident_id, argMax(verdict, seq) AS said FROM controls FINAL
+            WHERE kind = 'feedback' GROUP BY incident_id
+        ) AS feedback USING incident_id
+        GROUP BY stage
+    ) ORDER BY stage"""
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
+    """Acts of one kind: `simulated`, or `real` ones. `days` since the first of them."""
+
+    stage: str
+    rungs: tuple[str, ...] = ()
+    days: float = 0.0
+    acts: int = 0
+    reviewed: int = 0
+    wrong: int = 0
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a policy stands, and what is missing for the next stage; `missing` empty: it may go on."""
+
+    stage: str
+    next: str
+    missing: tuple[str, ...]
+    counted: Tally
+
+
+def tallies(client: Client) -> dict[str, Tally]:
+    """By kind; what never happened is not in it."""
+    return {tally.stage: tally for tally in ask(client, Tally, _ACTS, {})}
+
+
+def progress(mode: str, rungs: frozenset[str], counted: dict[str, Tally]) -> Progress:
+    """`rungs`: what the policy's rules may do. Without enforcing it is in the first stage, whatever they say."""
+    if mode != "enforce":
+        return _step(0, counted.get("simulated", Tally(stage="simulated")))
+    real = counted.get("real", Tally(stage="real"))
+    return _step(1 if rungs <= {*SURE, "observe"} else 2, real)
+
+
+def _step(stage: int, counted: Tally) -> Progress:
+    name = STAGES[stage][0]
+    if stage + 1 == len(STAGES):
+        wrong = (f"{counted.wrong} wrong acts: go back a stage",) if counted.wrong else ()
+        return Progress(stage=name, next="", missing=wrong, counted=counted)
+    missing = []
+    if counted.days < DAYS:
+        missing.append(f"{DAYS - counted.days:.1f} more days")
+    if counted.reviewed < REVIEWED:
+        missing.append(f"{REVIEWED - counted.reviewed} more reviewed acts ({counted.acts - counted.reviewed} wait)")
+    if counted.wrong:
+        missing.append(f"{counted.wrong} wrong acts: change the policy, then count anew")
+    return Progress(stage=name, next=STAGES[stage + 1][0], missing=tuple(missing), counted=counted)
+
+
+def show(config: Config, as_json: bool) -> int:
+    """Print it. Exit code 1 while something is missing."""
+    from pipeline.respond.ladder import ladder_of
+
+    ladder = ladder_of(config.respond)
+    rungs = frozenset(rung for rule in ladder.rules for rung in (rule.rung, *rule.otherwise))
+    with connected(config.clickhouse) as client:
+        told = progress(ladder.policy.mode, rungs, tallies(client))
+    if as_json:
+        print_json(told)
+    else:
+        say_line("\n".join(lines(told)))
+    return 1 if told.missing else 0
+
+
+def lines(told: Progress) -> list[str]:
+    """For people."""
+    counted = told.counted
+    words = [
+        f"stage {told.stage}: {dict(STAGES)[told.stage]}",
+        f"  {counted.acts} {'would-be acts' if told.stage == 'simulate' else 'acts'} in {counted.days:.1f} days "
+        f"({', '.join(counted.rungs) or 'none'}), {counted.reviewed} reviewed, {counted.wrong} wrong",
+    ]
+    if told.missing:
+        words.append(f"  {'for ' + told.next if told.next else 'to stay'}: {'; '.join(told.missing)}")
+    elif told.next:
+        words.append(f"  may go on to {told.next}: {dict(STAGES)[told.next]}")
+    return words

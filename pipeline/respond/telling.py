@@ -1,0 +1,36 @@
+"""Wires what is told: endpoints, cases, briefs, the watch. The responder's process calls it once at its start."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AsyncExitStack
+
+from pipeline.config import Config
+from pipeline.respond.channel import channel
+from pipeline.respond.decisions import Decisions
+from pipeline.respond.deliver import Deliveries
+from pipeline.respond.mailbox import Mailbox
+from pipeline.respond.night import Books, Keys, Night
+from pipeline.respond.usage import UsageReader
+from pipeline.respond.watch import KafkaEyes
+
+
+async def telling(
+    config: Config, decisions: Decisions, books: Books, keys: Keys, stack: AsyncExitStack
+) -> Deliveries:  # fmt: skip
+    """Running deliveries; `books` have followed the topic from its start. Raises `ConfigError` for a bad endpoint."""
+    respond = config.respond
+    numbers = UsageReader(config.clickhouse, respond.night.numbers_within_s)
+    stack.push_async_callback(numbers.close)
+    eyes = KafkaEyes(config.kafka, config.topics.requests)
+    night = Night(respond, books, decisions, keys, numbers, time.time, eyes)
+    mailboxes = [Mailbox(channel(respond, each), decisions.write, time.time) for each in respond.endpoints]
+    deliveries = night.deliveries = Deliveries(mailboxes, night.prepare)
+    deliveries.remember(decisions.outbox)
+    deliveries.checks.append(night.check)
+    decisions.followers.append(lambda _, record: deliveries.follow(decisions.outbox, record))
+    deliveries.start()
+    stack.push_async_callback(deliveries.close)
+    night.start()
+    stack.push_async_callback(night.close)
+    return deliveries

@@ -1,0 +1,192 @@
+"""What people type (undo, pending, approve, queue, bulk, raise, ...) on a log in memory, seen in what it prints."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pipeline.config import Config, Respond
+from pipeline.errors import ConfigError
+from pipeline.policy import Caps
+from pipeline.respond import approval, commands, desk
+from tests.pipeline.respond.incidents import endpoint, key
+from tests.pipeline.respond.lives import POLICY, RULES, Lives, at_desk, live
+from tests.pipeline.respond.people import ANN
+from tests.pipeline.respond.test_handle import Catalogue
+
+
+class Room:
+    """A world, one approver whose key is a file, and the configuration that names him."""
+
+    def __init__(self, folder: Path) -> None:
+        names = {f"k{i}": key(f"k{i}", owner=f"owner-k{i}") for i in range(9)}
+        self.world, self.file = Lives(catalogue=Catalogue(names)), folder / "carl"
+        self.carl = approval.make("carl", self.file)
+        self.world.approvers = (ANN.approver, self.carl)
+        self.config = Config(respond=Respond(
+            policy=POLICY, rules=RULES, approvers=self.world.approvers, endpoints=(endpoint("http://127.0.0.1:9/"),)
+        ))  # fmt: skip
+
+    def live(self) -> None:
+        assert asyncio.run(self.fresh())
+
+    async def fresh(self) -> bool:
+        self.world.log.moved = asyncio.Event()
+        return await live(self.world)
+
+
+@pytest.fixture
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
+    made = Room(tmp_path)
+
+    @asynccontextmanager
+    async def opened(config: Config, person: str) -> AsyncIterator[desk.Desk]:
+        made.world.log.moved = asyncio.Event()
+        mine = await at_desk(made.world, person)
+        yield mine
+        await mine.decisions.close()
+
+    monkeypatch.setattr(desk, "opened", opened)
+    monkeypatch.delenv(commands.KEY_ENV, raising=False)
+    yield made
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    return lambda: capsys.readouterr().out
+
+
+def test_what_stands_is_listed_and_undone_by_the_beginning_of_its_id(room: Room, said: Callable[[], str]) -> None:
+    room.world.open("k1")
+    room.live()
+    assert commands.holds(room.config, "carl", as_json=True) == 0
+    (row,) = json.loads(said())
+    assert (row["key_id"], row["rung"], row["stage"]) == ("k1", "suspend", "done")
+    assert commands.undo(room.config, "carl", row["response_id"][:12], "ours", wait_s=0.0) == 0
+    room.live()
+    assert room.world.gateway.set_on == {}
+    assert commands.undo(room.config, "carl", row["response_id"], "again", wait_s=0.0) == 1
+    assert "not undone: it is undone" in said()
+    with pytest.raises(ConfigError, match="exactly one act"):
+        commands.undo(room.config, "carl", "nonsense", "x", wait_s=0.0)
+
+
+def test_what_waits_is_listed_with_its_ticket_and_approved_or_declined(room: Room, said: Callable[[], str]) -> None:
+    for name in ("k1", "k2"):
+        room.world.open(name, severity="medium")
+    room.live()
+    assert commands.pending(room.config, "carl", as_json=True) == 0
+    tickets = {row["key_id"]: row["ticket"] for row in json.loads(said())}
+    assert commands.sign(room.config, "carl", tickets["k1"][:16], True, room.file, "") == 0
+    assert "1 of 2 approved" in said()
+    assert commands.sign(room.config, "carl", tickets["k2"], False, room.file, "known") == 0
+    room.world.say(ANN.says(tickets["k1"]))
+    room.live()
+    assert set(room.world.gateway.set_on) == {("k1", "flag")}
+    assert commands.pending(room.config, "carl", as_json=False) == 0
+    assert "nothing waits" in said()
+
+
+@pytest.mark.parametrize(
+    ("person", "named", "words"),
+    [
+        ("carl", None, "--key-file"),
+        ("eve", "carl", "is no approver"),
+        ("ann", "carl", "is not the key of approver ann"),
+    ],
+)
+def test_nobody_signs_for_another(room: Room, person: str, named: str | None, words: str) -> None:
+    file = room.file if named else None
+    with pytest.raises(ConfigError, match=words):
+        commands.sign(room.config, person, "act-1", True, file, "")
+
+
+def outbreak(room: Room) -> None:
+    for number in range(1, 8):
+        room.world.open(f"k{number}", seen_days=30.0, bits=float(number))
+    room.live()
+
+
+def test_the_queue_is_ranked_and_a_bulk_acts_on_it_once_it_is_no_preview(room: Room, said: Callable[[], str]) -> None:
+    outbreak(room)
+    before = len(room.world.gateway.effects)
+    commands.queue(room.config, "carl", "breaker", as_json=True)
+    bits = [row["bits"] for row in json.loads(said())]
+    assert bits == sorted(bits, reverse=True)
+    assert len(bits) == 4
+    assert commands.bulk(room.config, "carl", "breaker", "suspend", True, None) == 0
+    assert "suspend for 0.5 h" in said()
+    room.live()
+    assert len(room.world.gateway.effects) == before
+    assert commands.bulk(room.config, "carl", "breaker", "suspend", False, room.file) == 0
+    assert "1 of 1 approved" in said()
+    room.live()
+    assert len(room.world.gateway.effects) == before + 4
+
+
+def test_the_breaker_is_shown_and_closed(room: Room, said: Callable[[], str]) -> None:
+    outbreak(room)
+    commands.breaker(room.config, "carl", close=False, reason="")
+    assert "open since" in said()
+    commands.breaker(room.config, "carl", close=True, reason="dealt with")
+    commands.breaker(room.config, "carl", close=False, reason="")
+    assert "closed; 4 keys wait" in said()
+
+
+def test_caps_are_raised_by_a_first_one_who_names_the_ticket_for_the_second(
+    room: Room, said: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datetime import UTC, datetime
+
+    now = datetime.fromtimestamp(room.world.log.now_us // 10**6, UTC)
+    monkeypatch.setattr("pipeline.moments.now", lambda: now)
+    caps = commands.caps_of(room.config, "usual", 9, None, None)
+    assert caps == Caps(max_per_hour=9, max_per_day=10, max_share_of_active=0.5)
+    room.world.open("k1")
+    room.live()
+    assert commands.raise_caps(room.config, "carl", "usual", caps, "2h", "drill", room.file) == 0
+    ticket = said().split("approve ")[1].strip()
+    assert ticket.startswith("raise-")
+    room.world.say(ANN.says(ticket))
+    for number in (2, 3, 4, 5):
+        room.world.open(f"k{number}")
+    room.live()
+    assert len(room.world.gateway.set_on) == 5
+    with pytest.raises(ConfigError, match="unknown --cap"):
+        commands.caps_of(room.config, "all", 9, None, None)
+    with pytest.raises(ConfigError, match="at most a day"):
+        commands.raise_caps(room.config, "carl", "usual", caps, "3d", "drill", room.file)
+
+
+def test_stop_and_go_reach_every_responder(room: Room, said: Callable[[], str]) -> None:
+    commands.switch(room.config, "carl", stop=True, reason="drill")
+    room.world.open("k1")
+    room.live()
+    assert room.world.gateway.effects == []
+    commands.switch(room.config, "carl", stop=False, reason="over")
+    room.world.open("k1", revision=2, change="escalated")
+    room.live()
+    assert len(room.world.gateway.effects) == 1
+    assert "stopped" in said()
+
+
+def test_an_approver_is_made_with_the_lines_for_the_configuration(tmp_path: Path, said: Callable[[], str]) -> None:
+    assert commands.make_approver("dora", tmp_path / "dora") == 0
+    words = said()
+    assert f'public_key = "{approval.public_half(tmp_path / "dora")}"' in words
+
+
+def test_a_policy_s_faults_are_said_and_the_code_tells_what_can_never_match(
+    room: Room, said: Callable[[], str]
+) -> None:
+    wrong = msgspec.structs.replace(RULES[1], detectors=("nothing",))
+    bad = msgspec.structs.replace(room.config.respond, rules=(wrong,))
+    assert commands.check_policy(Config(respond=bad)) == 1
+    assert "never: respond.rules grave: detectors: none of nothing exists" in said()
+    assert commands.check_policy(room.config) == 0

@@ -1,0 +1,79 @@
+"""Promotion: two weeks and fifty reviewed acts without a wrong one, counted from the audit and people's words."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+import pytest
+
+from pipeline.config import ClickHouse
+from pipeline.respond.promotion import Tally, lines, progress, tallies
+from pipeline.sinks.clickhouse import ClickHouseSink
+from pipeline.sinks.connect import connect
+from tests.clickhouse_front import clickhouse, front  # noqa: F401
+from tests.row_examples import rows_of
+
+GOOD = Tally(stage="simulated", rungs=("fence",), days=15.0, acts=60, reviewed=50, wrong=0)
+
+
+def simulated(**changes: object) -> Tally:
+    return msgspec.structs.replace(GOOD, **changes)
+
+
+def test_after_two_weeks_and_fifty_reviewed_without_a_wrong_one_it_may_go_on() -> None:
+    told = progress("simulate", frozenset({"revoke"}), {"simulated": GOOD})
+    assert (told.stage, told.next, told.missing) == ("simulate", "fence", ())
+    assert "may go on to fence" in "\n".join(lines(told))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"days": 13.5}, "0.5 more days"),
+        ({"reviewed": 49}, "1 more reviewed acts (11 wait)"),
+        ({"wrong": 1}, "1 wrong acts"),
+    ],
+)
+def test_what_is_missing_is_said(changes: dict[str, object], says: str) -> None:
+    told = progress("simulate", frozenset(), {"simulated": simulated(**changes)})
+    assert told.missing and says in told.missing[0]
+
+
+def test_a_policy_that_never_decided_anything_has_everything_before_it() -> None:
+    told = progress("simulate", frozenset(), {})
+    assert len(told.missing) == 2
+
+
+def test_simulated_acts_are_no_experience_with_real_ones() -> None:
+    told = progress("enforce", frozenset({"fence", "observe"}), {"simulated": GOOD})
+    assert (told.stage, told.next) == ("fence", "suspend")
+    assert len(told.missing) == 2
+    assert progress("enforce", frozenset({"fence"}), {"real": GOOD}).missing == ()
+
+
+def test_the_last_stage_has_no_next_and_a_wrong_act_sends_back() -> None:
+    told = progress("enforce", frozenset({"suspend"}), {"real": GOOD})
+    assert (told.stage, told.next, told.missing) == ("suspend", "", ())
+    assert progress("enforce", frozenset({"suspend"}), {"real": simulated(wrong=2)}).missing
+
+
+async def test_each_incident_counts_once_by_its_newest_feedback(clickhouse: ClickHouse) -> None:  # noqa: F811
+    sink = ClickHouseSink(clickhouse)
+    now_us = int(time.time() * 1e6)
+    day_us = 86_400_000_000
+    await sink.write("responses", rows_of(
+        "responses", 6, incident_id=["i1", "i1", "i2", "i3", "i4", "i5"], rung=["fence"] * 5 + ["observe"],
+        stage=["decided"] * 4 + ["done", "decided"], verdict=["simulated"] * 3 + ["refused", "simulated", "simulated"],
+        at=[now_us - 20 * day_us] + [now_us - day_us] * 5, offset=range(6),
+    ))  # fmt: skip
+    await sink.write("controls", rows_of(
+        "controls", 3, kind=["feedback"] * 3, incident_id=["i1", "i1", "i9"], control_id=["a", "b", "c"],
+        verdict=["expected", "malicious", "expected"], seq=[1, 2, 3],
+    ))  # fmt: skip
+    await sink.close()
+    client = connect(clickhouse, clickhouse.database)
+    (told,) = tallies(client).values()
+    client.close()
+    assert (told.stage, told.rungs, told.acts, told.reviewed, told.wrong) == ("simulated", ("fence",), 2, 1, 0)
+    assert 19.9 < told.days < 20.1
