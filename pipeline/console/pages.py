@@ -13,7 +13,7 @@ from pipeline.console import charts, questions
 from pipeline.console.answers import Answers
 from pipeline.console.charts import Band
 from pipeline.console.questions import Filter
-from pipeline.respond import guard
+from pipeline.respond.ladder import ladder_of
 from pipeline.times import micros
 from schemas.incident import KEY_RULES, SEVERITIES, Finding
 
@@ -107,9 +107,9 @@ def _after(at_us: int) -> str:
 
 def policy(answers: Answers, request: Request) -> Shown:
     """What may be done automatically, and what was decided of late."""
-    respond = answers.config.respond
+    ladder = ladder_of(answers.config.respond)
     return "policy.html", {
-        "policy": respond.revocation, "version": guard.policy_version(respond.revocation),
+        "policy": ladder.policy, "rules": ladder.rules, "version": ladder.version,
         "decisions": answers.ask(questions.decisions),
     }  # fmt: skip
 
