@@ -155,7 +155,8 @@ async def tell(matches: Sequence[Match], at_us: int, topics: Topics, publisher: 
         await publisher.publish(topics.incidents, incident.key_id.encode(), _json.encode(incident))
     if incidents:
         await rows.write("incidents", columns.incidents(incidents))
-        await rows.write("findings", columns.findings_of(incidents, RULE, 0))
+        found = [msgspec.structs.replace(incident, offset=0) for incident in incidents]  # of no log of requests
+        await rows.write("findings", columns.findings_of(found, RULE, 0))
     for match in fresh.values():
         assert match.key is not None
         leaked = msgspec.structs.replace(match.key, leaked_at=rfc3339(at_us))

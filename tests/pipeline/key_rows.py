@@ -58,7 +58,8 @@ async def _fill(config: ClickHouse, uses: Sequence[Use], tables: dict[str, dict[
     sink = ClickHouseSink(config)
     if uses:
         for table, rows in (("requests", requests(uses)), ("key_source_1h", hours(uses)),
-                            ("requests_1m", minutes(uses)), ("keys_last_used", last_used(uses))):  # fmt: skip
+                            ("requests_1m", windows(uses, MINUTE_US)), ("requests_1h", windows(uses, HOUR_US)),
+                            ("keys_last_used", last_used(uses))):  # fmt: skip
             await sink.write(table, rows)
     for table, rows in tables.items():
         await sink.write(table, rows)
@@ -93,14 +94,14 @@ def hours(uses: Iterable[Use]) -> dict[str, list[Any]]:
     )  # fmt: skip
 
 
-def minutes(uses: Iterable[Use]) -> dict[str, list[Any]]:
+def windows(uses: Iterable[Use], size_us: int) -> dict[str, list[Any]]:
     counts: Counter[tuple[str, int]] = Counter()
     refused: Counter[tuple[str, int]] = Counter()
     for use in uses:
-        counts[use.key, use.at_us // MINUTE_US * 60] += use.times
-        refused[use.key, use.at_us // MINUTE_US * 60] += use.times if use.outcome == "invalid" else 0
+        counts[use.key, use.at_us // size_us * size_us // 1_000_000] += use.times
+        refused[use.key, use.at_us // size_us * size_us // 1_000_000] += use.times if use.outcome == "invalid" else 0
     return rows_of(
-        "requests_1m", len(counts), key_id=[key for key, _ in counts], window_start=[at for _, at in counts],
+        "requests_1m" if size_us == MINUTE_US else "requests_1h", len(counts), key_id=[key for key, _ in counts], window_start=[at for _, at in counts],
         requests=list(counts.values()), errors_401=[refused[each] for each in counts],
     )  # fmt: skip
 

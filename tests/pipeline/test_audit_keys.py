@@ -24,7 +24,12 @@ from tests.clickhouse_front import front  # noqa: F401
 from tests.pipeline.key_rows import DAY_US, NOON_US, Use, daily, fill
 
 YOUNG = "2026-06-01T00:00:00Z"
-FINE: dict[str, Any] = {"created_at": YOUNG, "owner": "acme", "environment": "live", "allowed_networks": ("198.51.100.0/24",)}
+FINE: dict[str, Any] = {
+    "created_at": YOUNG,
+    "owner": "acme",
+    "environment": "live",
+    "allowed_networks": ("198.51.100.0/24",),
+}
 LEFT = KeyEvent(key_id="handed", ts_us=NOON_US - 5 * DAY_US, kind="owner_departed", owner="bob")
 CATALOGUE = Catalogue.of(
     [

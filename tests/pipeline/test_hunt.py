@@ -73,7 +73,9 @@ def test_an_address_is_exact_and_its_network_is_told_apart(client: Client) -> No
 
 
 def test_an_address_of_version_six_is_found_by_itself_and_by_its_forty_eight(client: Client) -> None:
-    assert [(row.key_id, row.by) for row in hunt(client, Quarry(ip="2001:db8:1:2::9", **span()))] == [("six", "address")]
+    assert [(row.key_id, row.by) for row in hunt(client, Quarry(ip="2001:db8:1:2::9", **span()))] == [
+        ("six", "address")
+    ]
     assert [(row.key_id, row.by) for row in hunt(client, Quarry(ip="2001:db8:1:ff::1", **span()))] == [
         ("six", "network")
     ]

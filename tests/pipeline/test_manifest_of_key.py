@@ -124,7 +124,10 @@ def test_the_neutral_policy_says_what_it_rests_on(found: Manifest) -> None:
 
 def test_kongs_file_binds_the_consumer_and_says_who_shares_it(found: Manifest) -> None:
     plugins = kong(found)["plugins"]
-    assert [(each["name"], each["consumer"]) for each in plugins] == [("ip-restriction", "acme"), ("rate-limiting", "acme")]
+    assert [(each["name"], each["consumer"]) for each in plugins] == [
+        ("ip-restriction", "acme"),
+        ("rate-limiting", "acme"),
+    ]
     assert plugins[0]["config"] == {"allow": found.networks}
     assert plugins[1]["config"]["minute"] == 240 and plugins[1]["config"]["minute"] <= plugins[1]["config"]["hour"]
     assert "3 other keys of consumer acme" in " ".join(shortcomings(found, "kong", 3))
