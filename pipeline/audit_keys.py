@@ -12,7 +12,7 @@ newest use of any key: where nothing comes in, nothing grows old.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from clickhouse_connect.driver.client import Client
@@ -137,7 +137,8 @@ def _rank(fault: Fault) -> tuple[int, int, int, str]:
 
 def _fault(key: Key, check: str, grade: str, reason: str, todo: str) -> Fault:
     return Fault(
-        key_id=key.key_id, check=check, grade=grade, owner=key.owner, criticality=key.criticality, reason=reason, todo=todo
+        key_id=key.key_id, check=check, grade=grade, owner=key.owner, criticality=key.criticality, reason=reason,
+        todo=todo,
     )  # fmt: skip
 
 
@@ -149,7 +150,8 @@ def _of_key(key: Key, use: Use | None, seen: Seen, rules: KeyLife) -> Iterator[F
     live = seen.live.get(key.key_id)
     if live is not None:
         where = ", ".join(live.routes[:3])
-        yield _fault(key, "test_on_live", "high", f"a test key with {live.requests:,} live requests in 14 days ({where})",
+        yield _fault(key, "test_on_live", "high",
+                     f"a test key with {live.requests:,} live requests in 14 days ({where})",
                      "find who uses it, give them a live key of their own, revoke this one")  # fmt: skip
     deeds = seen.deeds.get(key.key_id)
     if deeds is not None:
@@ -157,7 +159,8 @@ def _of_key(key: Key, use: Use | None, seen: Seen, rules: KeyLife) -> Iterator[F
     origin = seen.origins.get(key.key_id)
     if origin is not None and not key.allowed_networks and origin.days >= rules.one_network_days:
         grade = "medium" if key.criticality == "critical" else "low"
-        yield _fault(key, "no_allow_list", grade, f"used from {_network(origin)} only, on {origin.days} days, and bound to nothing",
+        yield _fault(key, "no_allow_list", grade,
+                     f"used from {_network(origin)} only, on {origin.days} days, and bound to nothing",
                      f"bind it to its networks: keywatch keys manifest {key.key_id}")  # fmt: skip
 
 
@@ -212,7 +215,8 @@ def _by_deeds(key: Key, deeds: Deeds, words: frozenset[str]) -> Iterator[Fault]:
                      f"never needed in 14 days and {deeds.requests:,} requests: {', '.join(idle)} ({how})",
                      f"take away {', '.join(idle)}")  # fmt: skip
     if key.role == "full" and all(method in scopes.READS for method, _ in deeds.operations):
-        yield _fault(key, "over_privileged", "medium", f"its role is full, and its {deeds.requests:,} requests only read",
+        yield _fault(key, "over_privileged", "medium",
+                     f"its role is full, and its {deeds.requests:,} requests only read",
                      "make its role read_only")  # fmt: skip
 
 

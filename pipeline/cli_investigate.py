@@ -46,7 +46,7 @@ def hunt(
     output: Output = "table",
     config: ConfigFile = None,
 ) -> int:
-    """Every key that an address, network, client or route touched: first, last, requests, outcomes; the last 14 days."""
+    """Every key that an address, network, client or route touched: first, last, outcomes; the last 14 days."""
     from pipeline.asking_keys import print_hunt
 
     words = {"ip": ip, "asn": asn, "client": client, "route": route, "from": from_, "to": to}
@@ -57,7 +57,7 @@ def hunt(
 @guarded
 def leaks_list(
     output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table", config: ConfigFile = None
-) -> int:  # noqa: E501
+) -> int:
     """The newest reports."""
     from pipeline.investigating import print_leaks
 

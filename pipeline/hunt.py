@@ -2,8 +2,8 @@
 
 Networks, clients and routes are asked of `key_source_1h` (400 days, by the hour). An address is asked of `requests`
 (14 days, by the request) and, for what is older, its /24 or /48 of `key_source_1h`: the line says which of the two.
-The sort keys begin with the key: skip indices (`schemas/clickhouse/008_key_life.sql`) leave the granules that can hold what is
-asked for. A stranger stands in few; of what every key does all are read. Measured: `tests/bench/hunt.py`.
+The sort keys begin with the key: skip indices (`schemas/clickhouse/008_key_life.sql`) leave the granules that can hold
+what is asked for. A stranger stands in few; of what every key does all are read. Measured: `tests/bench/hunt.py`.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ def _wanted(quarry: Quarry, address: str) -> str:
 _SUMMED: Final = """
     sum(n) AS requests, sumIf(n, outcome = 'success') AS succeeded,
     CAST(sumMap(map(toString(outcome), n)), 'Map(String, UInt64)') AS outcomes, sum(bytes) AS bytes_out,
-    uniqExact(route) AS routes, toUnixTimestamp64Micro(min(first)) AS first_us, toUnixTimestamp64Micro(max(last)) AS last_us
+    uniqExact(route) AS routes, toUnixTimestamp64Micro(min(first)) AS first_us,
+    toUnixTimestamp64Micro(max(last)) AS last_us
 """
 
 
@@ -113,7 +114,8 @@ def _of_hours(quarry: Quarry) -> str:
             SELECT key_id, route, outcome, sum(w.requests) AS n, sum(w.bytes_out) AS bytes, min(w.first_ts) AS first,
                 max(w.last_ts) AS last
             FROM key_source_1h AS w FINAL
-            WHERE window_start >= toDateTime({{from_s:Int64}}, 'UTC') AND window_start < toDateTime({{to_s:Int64}}, 'UTC')
+            WHERE window_start >= toDateTime({{from_s:Int64}}, 'UTC')
+                AND window_start < toDateTime({{to_s:Int64}}, 'UTC')
                 AND {_wanted(quarry, "prefix = {prefix:String}")}
             GROUP BY key_id, route, outcome
         )
@@ -125,8 +127,8 @@ def _of_requests(quarry: Quarry) -> str:
     return f"""
         SELECT key_id, 'address' AS by, {_SUMMED}
         FROM (
-            SELECT key_id, route, outcome, sum(toUInt64(one_in)) AS n, sum(w.bytes_out * one_in) AS bytes, min(ts) AS first,
-                max(ts) AS last
+            SELECT key_id, route, outcome, sum(toUInt64(one_in)) AS n, sum(w.bytes_out * one_in) AS bytes,
+                min(ts) AS first, max(ts) AS last
             FROM requests AS w FINAL
             WHERE ts >= fromUnixTimestamp64Micro({{from_us:Int64}}, 'UTC')
                 AND ts < fromUnixTimestamp64Micro({{to_us:Int64}}, 'UTC')

@@ -1,12 +1,12 @@
 """`POST /leaks`: what secret scanners and people report as public, beside intake's endpoint for events.
 
 GitHub's partner programme sends `[{token, type, url, source}]`, signed: `Github-Public-Key-Identifier` names the key,
-`Github-Public-Key-Signature` is ECDSA P-256 over the raw body, SHA-256, DER in base64. The keys come from a file or a URL
-(`/meta/public_keys/secret_scanning`), kept for an hour; an unknown identifier asks again, once a minute at most. A person
-sends `{key_id | hash, url, reason}` with `Authorization: Bearer <leaks.token>`. Both are taken whole or not at all, and a
-repeat changes nothing. Nothing of a body is ever logged. 200 with GitHub's feedback; 400 no report; 401 signature or token;
-503 the broker, ClickHouse or GitHub's keys are away: send it again.
-Source: docs.github.com, secret scanning partner program.
+`Github-Public-Key-Signature` is ECDSA P-256 over the raw body, SHA-256, DER in base64. The keys come from a file or a
+URL (`/meta/public_keys/secret_scanning`), kept for an hour; an unknown identifier asks again, once a minute at most. A
+person sends `{key_id | hash, url, reason}` with `Authorization: Bearer <leaks.token>`. Both are taken whole or not at
+all, and a repeat changes nothing. Nothing of a body is ever logged. 200 with GitHub's feedback; 400 no report; 401
+signature or token; 503 the broker, ClickHouse or GitHub's keys are away: send it again. Source: docs.github.com,
+secret scanning partner program.
 """
 
 from __future__ import annotations
@@ -290,7 +290,7 @@ def last_delivery_s(config: ClickHouse) -> float:
 
 
 async def open_leaks(config: Config, publisher: Publisher, app: web.Application) -> None:
-    """Add the endpoint to intake's application; its reader and sink end with the application. Raises ConfigError, Fatal."""
+    """Add the endpoint to intake's application, with which its reader and sink end. Raises ConfigError, Fatal."""
     has_keys = bool(config.leaks.public_keys_file or config.leaks.public_keys_url)
     if not has_keys and not config.leaks.token:
         raise ConfigError("leaks.enabled needs leaks.public_keys_file, leaks.public_keys_url or leaks.token")

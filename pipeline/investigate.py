@@ -1,9 +1,9 @@
 """What an investigation rests on: everything ClickHouse knows of one key in one span, and of the days before it.
 
-A source is a network (by its number, by its /24 or /48 where it has none) and a client. It is strange where the key was
-not used from that network, or by that client, in the 30 days before the span. What strangers touched is the scope;
-where there are none, all of the span is. Objects (paths) and addresses are known for 14 days by `requests`, later by the
-incidents' copied evidence alone.
+A source is a network (by its number, by its /24 or /48 where it has none) and a client. It is strange where the key
+was not used from that network, or by that client, in the 30 days before the span. What strangers touched is the scope;
+where there are none, all of the span is. Objects (paths) and addresses are known for 14 days by `requests`, later by
+the incidents' copied evidence alone.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def _of_table(sql: str, table: str) -> str:
     rows = {
         "requests": "requests AS r FINAL WHERE",
         "evidence": "evidence AS r FINAL WHERE incident_id IN {incidents:Array(String)} AND",
-    }  # noqa: E501
+    }
     return sql.replace("ROWS WHERE", rows[table])
 
 
@@ -225,7 +225,8 @@ _PREFIX: Final = r"""if(startsWith(toString(r.client_ip), '::ffff:'),
     replaceRegexpOne(toString(r.client_ip), '^::ffff:([0-9]+[.][0-9]+[.][0-9]+)[.][0-9]+$', '\\1.0/24'),
     concat(toString(tupleElement(IPv6CIDRToRange(r.client_ip, 48), 1)), '/48'))"""
 _HOURS: Final = """
-    w.window_start >= toDateTime({from_s:Int64}, 'UTC') AND w.window_start < fromUnixTimestamp64Micro({to_us:Int64}, 'UTC')"""
+    w.window_start >= toDateTime({from_s:Int64}, 'UTC')
+    AND w.window_start < fromUnixTimestamp64Micro({to_us:Int64}, 'UTC')"""
 _BEFORE: Final = """key_id = {key:String} AND window_start < toDateTime({from_s:Int64}, 'UTC')
     AND window_start >= toDateTime({before_s:Int64}, 'UTC')"""
 _SOURCES: Final = f"""
@@ -250,7 +251,7 @@ _SINGLE: Final = f"""
         SELECT *, if(asn = 0, {_PREFIX}, concat('AS', toString(asn))) AS network
         FROM ROWS WHERE key_id = {{key:String}} AND ts >= fromUnixTimestamp64Micro({{from_us:Int64}}, 'UTC')
             AND ts < fromUnixTimestamp64Micro({{to_us:Int64}}, 'UTC')
-    ) AS s WHERE {_STRANGE}"""
+    ) AS s WHERE {_STRANGE}"""  # noqa: S608
 _THINGS: Final = f"""
     SELECT method, if(s.path = '', s.route, s.path) AS path, sum(one_in) AS requests,
         sumIf(one_in, outcome = 'success') AS succeeded, sum(s.bytes_out) AS bytes_out
@@ -261,7 +262,8 @@ _ADDRESSES: Final = f"""
         toUnixTimestamp64Micro(min(ts)) AS first_us, toUnixTimestamp64Micro(max(ts)) AS last_us
     {_SINGLE} GROUP BY client_ip ORDER BY requests DESC, client_ip LIMIT {{most:UInt32}}"""
 _OTHERS: Final = f"""
-    SELECT key_id, arraySort(groupUniqArray(5)(network)) AS networks, sum(n) AS requests, sumIf(n, outcome = 'success') AS succeeded,
+    SELECT key_id, arraySort(groupUniqArray(5)(network)) AS networks, sum(n) AS requests,
+        sumIf(n, outcome = 'success') AS succeeded,
         toUnixTimestamp64Micro(min(first)) AS first_us, toUnixTimestamp64Micro(max(last)) AS last_us
     FROM (
         SELECT key_id, outcome, {_NETWORK} AS network, w.requests AS n, w.first_ts AS first, w.last_ts AS last

@@ -1,9 +1,9 @@
 """An investigation in words: timeline, likely cause with what speaks for it, open questions, next steps.
 
-The cause is chosen by evidence, in this order, and each says on what it rests: a report that the key is public; use of a
-key that had ended, or of a decoy; authenticated requests from a network or client that the key never had; things it never
-did, from where it always comes from; more or failing requests of its own software. Nothing is concluded from what is
-not known: that becomes a question.
+The cause is chosen by evidence, in this order, and each says on what it rests: a report that the key is public; use of
+a key that had ended, or of a decoy; authenticated requests from a network or client that the key never had; things it
+never did, from where it always comes from; more or failing requests of its own software. Nothing is concluded from
+what is not known: that becomes a question.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def document(case: Case) -> list[Block]:
         Heading(f"Investigation of {case.key_id}", 1),
         Paragraph(f"{of_us(case.from_us)} to {of_us(case.to_us)}; {_head(case)}"),
         *_cause(case),
-        Heading("What happened, in order"), *_table(("when", "what", ""), [(of_us(at), kind, text) for at, kind, text in timeline(case)]),
+        Heading("What happened, in order"), *_table(("when", "what", ""), _entries(case)),
         Heading("Scope: what was touched"), *_scope(case),
         Heading("Sources"), *_sources(case),
         Heading("What was done"), *_done(case),
@@ -39,10 +39,15 @@ def document(case: Case) -> list[Block]:
     ]  # fmt: skip
 
 
+def _entries(case: Case) -> list[tuple[str, ...]]:
+    return [(of_us(at), kind, text) for at, kind, text in timeline(case)]
+
+
 def _head(case: Case) -> str:
     told = ", ".join(f"{each.incident_id[:12]} ({each.severity}, {each.state})" for each in case.incidents) or "none"
     owner = next((each.owner for each in reversed(case.incidents) if each.owner), "") or "not declared"
-    return f"owner: {owner}; incidents: {told}; {count_words(sum(s.requests for s in case.sources), 'request')} in the span"
+    requests = count_words(sum(source.requests for source in case.sources), "request")
+    return f"owner: {owner}; incidents: {told}; {requests} in the span"
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[Block]:
@@ -89,7 +94,8 @@ def _scope(case: Case) -> Iterator[Block]:
     into = sum(route.bytes_in for route in case.routes)
     yield Paragraph(f"{whose}: {count_words(total, 'request')}, {_bytes(out)} out, {_bytes(into)} in")
     rows = [
-        (row.route or "not known", row.outcome, f"{row.requests:,}", _bytes(row.bytes_out), of_us(row.first_us), of_us(row.last_us))
+        (row.route or "not known", row.outcome, f"{row.requests:,}", _bytes(row.bytes_out), of_us(row.first_us),
+         of_us(row.last_us))
         for row in case.routes
     ]  # fmt: skip
     yield from _table(("route", "outcome", "requests", "bytes out", "first", "last"), rows)
@@ -104,22 +110,24 @@ def _scope(case: Case) -> Iterator[Block]:
 
 def _sources(case: Case) -> Iterator[Block]:
     rows = [
-        (_new(row), row.network or "not known", " ".join(row.prefixes[:3]), row.country, row.client, f"{row.requests:,}",
-         f"{row.succeeded:,}", f"{row.refused:,}", of_us(row.first_us), of_us(row.last_us))
+        (_new(row), row.network or "not known", " ".join(row.prefixes[:3]), row.country, row.client,
+         f"{row.requests:,}", f"{row.succeeded:,}", f"{row.refused:,}", of_us(row.first_us), of_us(row.last_us))
         for row in sorted(case.sources, key=lambda row: (not row.strange, row.first_us))
     ]  # fmt: skip
     head = ("", "network", "addresses in", "country", "client", "requests", "succeeded", "refused", "first", "last")
     yield from _table(head, rows)
     if case.addresses:
         addresses = [
-            (row.client_ip, f"AS{row.asn}" if row.asn else "", row.country, row.user_agent, f"{row.requests:,}", of_us(row.first_us))
+            (row.client_ip, f"AS{row.asn}" if row.asn else "", row.country, row.user_agent, f"{row.requests:,}",
+             of_us(row.first_us))
             for row in case.addresses
         ]  # fmt: skip
         yield Table(("address", "network", "country", "user agent", "requests", "first"), tuple(addresses))
     if case.others:
         yield Paragraph("other keys used from the networks that are new to this one:")
         others = [
-            (row.key_id, " ".join(row.networks), f"{row.requests:,}", f"{row.succeeded:,}", of_us(row.first_us), of_us(row.last_us))
+            (row.key_id, " ".join(row.networks), f"{row.requests:,}", f"{row.succeeded:,}",
+             of_us(row.first_us), of_us(row.last_us))
             for row in case.others
         ]  # fmt: skip
         yield Table(("key", "networks", "requests", "succeeded", "first", "last"), tuple(others))
@@ -147,13 +155,12 @@ def _normal(case: Case) -> Iterator[Block]:
         yield Paragraph(f"no use in the {usual.days} days before: there is nothing to compare with")
         return
     yield Paragraph(
-        f"{usual.median:g} requests in an active hour [{usual.low:g}-{usual.high:g}], {usual.active_hours} active hours "
-        f"in the {usual.days} days before"
+        f"{usual.median:g} requests in an active hour [{usual.low:g}-{usual.high:g}], {usual.active_hours} active "
+        f"hours in the {usual.days} days before"
     )
     names = ("country", "network", "client", "route")
-    yield Bullets(tuple(
-        f"{name}: " + ", ".join(f"{u.value or '-'} {u.share:.0%}" for u in usual.usual if u.dimension == name) for name in names
-    ))  # fmt: skip
+    shares = {name: [f"{u.value or '-'} {u.share:.0%}" for u in usual.usual if u.dimension == name] for name in names}
+    yield Bullets(tuple(f"{name}: {', '.join(values)}" for name, values in shares.items()))
 
 
 def causes(case: Case) -> list[str]:
@@ -170,8 +177,8 @@ def causes(case: Case) -> list[str]:
     if by_strangers and case.normal.active_hours:
         batch = f"; so were {len(case.others)} other keys: perhaps a batch was stolen" if case.others else ""
         found.append(
-            f"somebody else holds the secret: {count_words(by_strangers, 'request')} succeeded from sources that it never had in "
-            f"{BEFORE_DAYS} days{batch}; if its owner moved or deployed, it is that instead: ask"
+            f"somebody else holds the secret: {count_words(by_strangers, 'request')} succeeded from sources that it "
+            f"never had in {BEFORE_DAYS} days{batch}; if its owner moved or deployed, it is that instead: ask"
         )  # fmt: skip
     elif case.strangers and case.normal.active_hours:
         found.append(
@@ -179,7 +186,7 @@ def causes(case: Case) -> list[str]:
         )
     if "operation" in families and not by_strangers:
         found.append(
-            "its own holder does what it never did (an insider, a new feature, a taken-over host): the sources are known"
+            "its own holder does what it never did (an insider, a new feature, a host taken over): no source is new"
         )
     if families & {"volume", "outcome"} and not families - {"volume", "outcome"}:
         found.append(
@@ -228,7 +235,8 @@ def steps(case: Case) -> Iterator[tuple[str, str]]:
     yield "Watch the old key drain before it is deleted", shell("keywatch", "keys", "rotations")
     for source in [each for each in case.strangers if each.asn][:3]:
         yield (f"Look for other keys from {source.network}",
-               shell("keywatch", "hunt", "--asn", str(source.asn), "--from", of_us(case.from_us).replace(" ", "T")))  # fmt: skip
+               shell("keywatch", "hunt", "--asn", str(source.asn), "--from", of_us(case.from_us).replace(" ", "T"))
+               )  # fmt: skip
     yield "Review the logs of what was touched, above, with those who own the data: is a notice to customers due?", ""
     if incident:
         yield (
@@ -244,8 +252,9 @@ def steps(case: Case) -> Iterator[tuple[str, str]]:
 
 
 LEAK_SOURCES: Final = (
-    ("`.env` files and configuration in repositories, images and archives; search the whole history for the key's public "
-     "prefix, never for the secret itself (it would stand in the shell's history)", "git log --all --oneline -S KEY_PREFIX"),
+    (".env files and configuration in repositories, images and archives; search the whole history for the key's public "
+     "prefix, never for the secret itself (it would stand in the shell's history)",
+     "git log --all --oneline -S KEY_PREFIX"),
     ("All branches, forks and tags, also what was force-pushed away", "git grep -n KEY_PREFIX $(git rev-list --all)"),
     ("CI: variables shown by pull requests of forks, logs of builds, caches, artefacts", ""),
     ("Container images: layers and build arguments", "docker history --no-trunc IMAGE"),

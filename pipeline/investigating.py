@@ -114,9 +114,8 @@ def print_leak(config: Config, leak_id: str, output: str) -> int:
         case = investigate.investigate(client, leak.key_id, leak.at_us - DAY_US, end) if leak.key_id else None
     if output == "json":
         return print_json({"leak": leak, "answer": answer(case), "case": case})
-    say_line(
-        f"{leak.leak_id}: {leak.feed}, {moments.of_us(leak.at_us)}, {leak.kind or 'kind not told'}, {leak.url or 'no place'}"
-    )
+    say_line(f"{leak.leak_id}: {leak.feed}, {moments.of_us(leak.at_us)}, {leak.kind or 'kind not told'}")
+    say_line(f"  at: {leak.url or 'no place'}")
     say_line(f"  key: {leak.key_id or 'none of ours'}")
     say_line(f"  {answer(case)}")
     if case is not None and case.strangers:
@@ -140,8 +139,8 @@ def answer(case: Case | None) -> str:
     good = sum(source.succeeded for source in strangers)
     routes = len({route.route for route in case.routes})
     return (
-        f"a stranger HAS used it: {sum(s.requests for s in strangers):,} requests ({good:,} succeeded) from {len(strangers)} new "
-        f"sources, on {routes} routes"
+        f"a stranger HAS used it: {sum(s.requests for s in strangers):,} requests ({good:,} succeeded) from "
+        f"{len(strangers)} new sources, on {routes} routes"
     )
 
 

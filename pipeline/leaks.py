@@ -1,12 +1,13 @@
 """Leaked keys: a report becomes a keyed hash, the hash finds its key, and everybody who must know is told.
 
-The raw secret lives as long as the request that brings it: it is hashed at once (`secrets.key_id_of_secret`, HMAC-SHA256
-with `intake.pepper`) and then forgotten; places are stripped of queries and of the secret itself. A key is found by the
-`secret_hash` that the catalogue declares, or by its id, where the gateway logs raw keys and the id is that hash.
+The raw secret lives as long as the request that brings it: it is hashed at once (`secrets.key_id_of_secret`,
+HMAC-SHA256 with `intake.pepper`) and then forgotten; places are stripped of queries and of the secret itself. A key is
+found by the `secret_hash` that the catalogue declares, or by its id, where the gateway logs raw keys and the id is
+that hash.
 
-Of a match, in this order, each step harmless when done twice: 1 an incident of rule `leak` on the incidents topic, once for
-a key's secret: the proof that webhooks and responder act on; 2 `leaked_at` in the catalogue; 3 the row. What fails makes the
-feed send it again. A second place of a known leak is a row and nothing else.
+Of a match, in this order, each step harmless when done twice: 1 an incident of rule `leak` on the incidents topic,
+once for a key's secret: the proof that webhooks and responder act on; 2 `leaked_at` in the catalogue; 3 the row. What
+fails makes the feed send it again. A second place of a known leak is a row and nothing else.
 """
 
 from __future__ import annotations
@@ -204,7 +205,8 @@ class Leak(msgspec.Struct, frozen=True, kw_only=True):
 def leaks(client: Client, beginning: str = "", limit: int = 100) -> list[Leak]:
     """The newest first; those whose id begins like this. Raises Retry or Fatal."""
     sql = """
-        SELECT leak_id, key_id, toUnixTimestamp64Micro(at) AS at_us, feed, kind, url, source, outcome, incident_id, reason
+        SELECT leak_id, key_id, toUnixTimestamp64Micro(at) AS at_us, feed, kind, url, source, outcome,
+            incident_id, reason
         FROM leaks FINAL WHERE startsWith(leak_id, {id:String}) ORDER BY at DESC, leak_id LIMIT {limit:UInt32}"""
     return ask(client, Leak, sql, {"id": beginning, "limit": limit})
 

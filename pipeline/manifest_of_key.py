@@ -1,8 +1,8 @@
 """`keywatch keys manifest KEY`: what a key really does, as the policy that a gateway could hold it to.
 
-Only what the holder did: outcomes that prove the key was held, outside of the hours of its incidents (but for those that
-people called expected). A network, country, client or route is proposed that was there on two days or more, or in one
-request of a hundred; the rest is listed as left out, since a list that admits every first visit admits the thief.
+Only what the holder did: outcomes that prove the key was held, outside of the hours of its incidents (but for those
+that people called expected). A network, country, client or route is proposed that was there on two days or more, or in
+one request of a hundred; the rest is listed as left out, since a list that admits every first visit admits the thief.
 Rates: the busiest minute and hour, times `key_life.head_room`. What could not be seen is part of the manifest.
 """
 

@@ -1,9 +1,9 @@
 """`keywatch keys rotations`: how far each rotation is: what still uses the old key, from where, and when it is safe.
 
-A rotation is two catalogue entries: the old key says `rotated_to`, or the new one `rotated_from`. It began when the new
-key was made (else when it was first used) and ought to end `key_life.overlap_days` later. The old key has drained once it
-was quiet for twice the longest pause between two of its uses in the 60 days before, and for `key_life.quiet_h` at
-least: a job that runs once a week must have had its turn. Time is the newest use of any key.
+A rotation is two catalogue entries: the old key says `rotated_to`, or the new one `rotated_from`. It began when the
+new key was made (else when it was first used) and ought to end `key_life.overlap_days` later. The old key has drained
+once it was quiet for twice the longest pause between two of its uses in the 60 days before, and for `key_life.quiet_h`
+at least: a job that runs once a week must have had its turn. Time is the newest use of any key.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rotation(msgspec.Struct, frozen=True, kw_only=True):
-    """One rotation. `state`: draining | due (its deadline is within 3 days) | overdue | drained. 0 us is "not known"."""
+    """One rotation. `state`: draining | due (its deadline is within 3 days) | overdue | drained. 0 us: not known."""
 
     old: str
     new: str
@@ -147,8 +147,8 @@ def _rotation(
     deadline = began + rules.overlap_days * DAY_US if began else 0
     old_day, new_day = before.day if before else 0, after.day if after else 0
     return Rotation(
-        old=old.key_id, new=new.key_id if new else old.rotated_to, owner=old.owner, began_us=began, deadline_us=deadline,
-        state=state(drain, deadline, now_us), old_requests_24h=old_day, new_requests_24h=new_day,
+        old=old.key_id, new=new.key_id if new else old.rotated_to, owner=old.owner, began_us=began,
+        deadline_us=deadline, state=state(drain, deadline, now_us), old_requests_24h=old_day, new_requests_24h=new_day,
         old_share=old_day / (old_day + new_day) if old_day + new_day else 0.0, drain=drain, sources=[],
     )  # fmt: skip
 

@@ -33,9 +33,11 @@ SOURCES = """
     SELECT concat('key_', leftPad(toString(key), 5, '0')), toDateTime({start} + day * 86400 + hour * 3600),
         concat('10.', toString(net % 250), '.', toString(key % 200), '.0/24'), 60000 + net,
         ['DE', 'FR', 'US', 'NL'][net % 4 + 1], ['python-requests', 'okhttp', 'axios', 'curl'][key % 4 + 1],
-        concat('/v1/', ['orders', 'users', 'files', 'me'][route + 1]), ['success', 'success', 'success', 'denied'][route + 1],
+        concat('/v1/', ['orders', 'users', 'files', 'me'][route + 1]),
+        ['success', 'success', 'success', 'denied'][route + 1],
         'p', 1, 10, 0, 0, 0, 0, 0, 0, 100, 1000,
-        toDateTime64({start} + day * 86400 + hour * 3600 + 60, 6), toDateTime64({start} + day * 86400 + hour * 3600 + 1800, 6)
+        toDateTime64({start} + day * 86400 + hour * 3600 + 60, 6),
+        toDateTime64({start} + day * 86400 + hour * 3600 + 1800, 6)
     FROM (
         SELECT number % {keys} AS key, intDiv(number, {keys}) % 30 AS slot, intDiv(number, {keys} * 30) AS day,
             intDiv(slot, 3) + 8 AS hour, slot % 3 + (slot % 7 = 0) AS route,
@@ -44,13 +46,15 @@ SOURCES = """
     )"""
 STRANGERS = """
     INSERT INTO key_source_1h
-    SELECT concat('key_', leftPad(toString(number * 7 % {keys}), 5, '0')), toDateTime({start} + 20 * 86400 + 3600 * (number % 3)),
+    SELECT concat('key_', leftPad(toString(number * 7 % {keys}), 5, '0')),
+        toDateTime({start} + 20 * 86400 + 3600 * (number % 3)),
         '203.0.113.0/24', {asn}, 'RO', 'sqlmap', '/v1/admin', 'denied', 'p', 1, 5, 0, 5, 0, 0, 0, 0, 1, 1,
         toDateTime64({start} + 20 * 86400 + 60, 6), toDateTime64({start} + 20 * 86400 + 120, 6)
     FROM numbers(300)"""
 REQUESTS = """
     INSERT INTO requests
-    SELECT concat('key_', leftPad(toString(key), 5, '0')), toDateTime64({start} + ({days} - 14) * 86400 + day * 86400 + slot * 860, 6),
+    SELECT concat('key_', leftPad(toString(key), 5, '0')),
+        toDateTime64({start} + ({days} - 14) * 86400 + day * 86400 + slot * 860, 6),
         toString(number), 'GET', concat('/v1/', ['orders', 'users', 'files'][slot % 3 + 1]), '/v1/x', 200, 'success',
         toIPv6(concat('::ffff:10.', toString(net % 250), '.', toString(key % 200), '.', toString(key % 250))),
         'DE', 60000 + net, 'python-requests', 'python-requests/2.31', 5, 1, 100, 'live', '', 0, 1, 'e', key % 8, number

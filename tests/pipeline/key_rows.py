@@ -101,7 +101,8 @@ def windows(uses: Iterable[Use], size_us: int) -> dict[str, list[Any]]:
         counts[use.key, use.at_us // size_us * size_us // 1_000_000] += use.times
         refused[use.key, use.at_us // size_us * size_us // 1_000_000] += use.times if use.outcome == "invalid" else 0
     return rows_of(
-        "requests_1m" if size_us == MINUTE_US else "requests_1h", len(counts), key_id=[key for key, _ in counts], window_start=[at for _, at in counts],
+        "requests_1m" if size_us == MINUTE_US else "requests_1h", len(counts), key_id=[key for key, _ in counts],
+        window_start=[at for _, at in counts],
         requests=list(counts.values()), errors_401=[refused[each] for each in counts],
     )  # fmt: skip
 

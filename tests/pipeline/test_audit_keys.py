@@ -21,7 +21,7 @@ from pipeline.sinks.connect import connect
 from schemas.key import Key
 from schemas.key_event import KeyEvent
 from tests.clickhouse_front import front  # noqa: F401
-from tests.pipeline.key_rows import DAY_US, NOON_US, Use, daily, fill
+from tests.pipeline.key_rows import DAY_US, NOON_US, daily, fill
 
 YOUNG = "2026-06-01T00:00:00Z"
 FINE: dict[str, Any] = {
@@ -93,7 +93,8 @@ def faults(seen: Seen) -> list[Fault]:
 
 def test_exactly_the_planted_faults_are_found(faults: list[Fault]) -> None:
     assert {(fault.key_id, fault.check) for fault in faults} == {
-        ("leaked", "leaked"), ("never", "never_used"), ("idle", "unused"), ("aged", "over_age"), ("ancient", "over_age"),
+        ("leaked", "leaked"), ("never", "never_used"), ("idle", "unused"), ("aged", "over_age"),
+        ("ancient", "over_age"),
         ("test", "test_on_live"), ("logged", "over_privileged"), ("named", "over_privileged"),
         ("reader", "over_privileged"), ("open", "no_allow_list"), ("orphan", "departed"), ("nobody", "undeclared"),
     }  # fmt: skip

@@ -254,7 +254,7 @@ def test_the_attack_in_the_invictus_log_is_hunted_and_told_as_its_records_say(cl
     for name in named:
         for row in hunt(client, Quarry(client=name, **span)):
             found[row.key_id] += row.requests
-    assert sum(truth.values()) > 1000
+    assert sum(truth.values()) > 200
     assert found == truth
     key, count = truth.most_common(1)[0]
     told = investigate(client, key, span["from_us"], span["to_us"])

@@ -39,7 +39,8 @@ CATALOGUE = Catalogue.of(
 )  # fmt: skip
 USES = [
     *daily("going", range(30), times=10), *daily("going2", range(5), times=30),
-    *daily("late", range(30), hour=-1, times=2), *daily("late", [0], ip="192.0.2.9", asn=64_501, client="curl", times=5),
+    *daily("late", range(30), hour=-1, times=2),
+    *daily("late", [0], ip="192.0.2.9", asn=64_501, client="curl", times=5),
     *daily("late2", range(10)),
     *daily("gone", range(6, 30)), *daily("gone2", range(9)),
     *daily("weekly", range(3, 40, 7)), *daily("weekly2", range(9)),
