@@ -40,6 +40,7 @@ from pipeline.leaks import Match, Matcher, Report
 from pipeline.metrics import METRICS, leaks_started
 from pipeline.ports import Publisher, RowSink
 from pipeline.queries import ask
+from pipeline.secrets import looks_secret
 from pipeline.sinks.clickhouse import ClickHouseSink
 from schemas.event import KeyId
 
@@ -199,7 +200,7 @@ def of_person(body: bytes) -> Reported:
         ) from None
     if bool(said.key_id) == bool(said.hash):
         raise ValueError("give either key_id or hash")
-    if leaks.looks_secret(said.key_id or "") or leaks.looks_secret(said.reason):
+    if looks_secret(said.key_id or "") or looks_secret(said.reason):
         raise ValueError("that looks like a secret: give the public id, or its hash (keywatch leaks hash)")
     url = leaks.place(said.url)
     return Reported((Report(feed="manual", key_id=said.key_id or "", hash=said.hash, url=url, reason=said.reason),), ())

@@ -8,7 +8,7 @@ what is not known: that becomes a question.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from pipeline.asking import count_words
@@ -50,7 +50,7 @@ def _head(case: Case) -> str:
     return f"owner: {owner}; incidents: {told}; {requests} in the span"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[Block]:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[Block]:
     return [Table(head, tuple(rows))] if rows else [Paragraph("nothing is known")]
 
 

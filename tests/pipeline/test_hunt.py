@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from clickhouse_connect.driver.client import Client
@@ -20,7 +21,7 @@ from tests.clickhouse_front import front  # noqa: F401
 from tests.pipeline.key_rows import DAY_US, HOUR_US, NOON_US, Use, daily, fill, hours
 
 EVIL = "203.0.113.9"
-STRANGER = {"ip": EVIL, "asn": 64_666, "country": "RO", "client": "sqlmap"}
+STRANGER: dict[str, Any] = {"ip": EVIL, "asn": 64_666, "country": "RO", "client": "sqlmap"}
 ASKED = {"ip": "", "asn": "", "client": "", "route": "", "from": "", "to": ""}
 USES = [
     *daily("office", range(20)),
@@ -52,7 +53,7 @@ def client(filled: ClickHouse) -> Iterator[Client]:
     client.close()
 
 
-def span(days: float = 100) -> dict[str, int]:
+def span(days: float = 100) -> dict[str, Any]:
     return {"from_us": NOON_US - round(days * DAY_US), "to_us": NOON_US + 1}
 
 

@@ -249,7 +249,7 @@ def test_the_attack_in_the_invictus_log_is_hunted_and_told_as_its_records_say(cl
         if key and family(str(each.get("userAgent", ""))) in named:
             truth[key] += 1
     client = connect(clickhouse, clickhouse.database)
-    span = {"from_us": events[0].ts_us - HOUR_US, "to_us": events[-1].ts_us + HOUR_US}
+    span: dict[str, Any] = {"from_us": events[0].ts_us - HOUR_US, "to_us": events[-1].ts_us + HOUR_US}
     found = Counter[str]()
     for name in named:
         for row in hunt(client, Quarry(client=name, **span)):
