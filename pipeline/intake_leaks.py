@@ -298,9 +298,9 @@ async def open_leaks(config: Config, publisher: Publisher, app: web.Application)
     if not config.intake.pepper:
         raise ConfigError("leaks.enabled needs intake.pepper: reported secrets are matched by their keyed hash")
     keys = FeedKeys(reader_of(config)) if has_keys else None
+    METRICS.leak_feed_timestamp.set(await asyncio.to_thread(last_delivery_s, config.clickhouse))
     reader, rows = CatalogueReader(config), ClickHouseSink(config.clickhouse)
     await reader.open()
-    METRICS.leak_feed_timestamp.set(await asyncio.to_thread(last_delivery_s, config.clickhouse))
 
     async def used(ids: list[str]) -> list[str]:
         return await asyncio.to_thread(_used, config.clickhouse, ids)

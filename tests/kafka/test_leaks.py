@@ -23,6 +23,7 @@ from schemas.incident import Incident
 from tests.clickhouse_front import clickhouse, front  # noqa: F401
 from tests.kafka.cluster import Cluster
 from tests.kafka.deployment import read_topic
+from tests.pipeline.test_intake import Broker
 from tests.pipeline.test_leaks import PAYMENTS, PEPPER, SIGNER, TOKEN, body, document, headers
 
 pytestmark = pytest.mark.kafka
@@ -84,4 +85,4 @@ async def test_what_could_not_work_is_said_before_anything_is_served(settings: L
     pepper = Secret("") if "pepper" in words else Secret(PEPPER)
     config = Config(leaks=settings, intake=Intake(http_port=0, pepper=pepper))
     with pytest.raises(ConfigError, match=words):
-        await from_http(config, Pump(config, Producer(config.kafka)), asyncio.Event())
+        await from_http(config, Pump(config, Broker()), asyncio.Event())
