@@ -60,7 +60,7 @@ def case_of(client: Client, subject: str, from_: str, to: str) -> Case | None:
     """Of an incident: its span, unless one is named; of a key: the last 7 days of its use. None: neither is known."""
     incident = queries.find_incident(client, subject)
     if incident is not None:
-        begin, end = span_of(incident)
+        begin, end = span_of(queries.brought_up_to_date(client, incident))
         key_id, named = incident.key_id, incident.incident_id
     else:
         last = queries.last_used(client, [subject])

@@ -148,13 +148,17 @@ def _blind(found: Sequence[Value], methods: _Methods, minute: int, days: int) ->
     return [*words, "addresses only as /24 or /48; bursts within a minute; requests that never reached the gateway"]
 
 
-# Hours in which an incident of the key went on, unless people called it expected: the thief's requests are in them.
+# Hours in which an incident of the key went on, unless people called it expected: the thief's requests are in them. An
+# incident's row is as of its last revision; how long it went on its evidence tells.
 _CLEAN: Final = """
     toStartOfHour(w.window_start) NOT IN (
-        SELECT arrayJoin(arrayMap(n -> toStartOfHour(opened_at) + toIntervalHour(n),
-            range(least(9600, toUInt32(dateDiff('hour', toStartOfHour(opened_at), toStartOfHour(last_at)) + 1)))))
-        FROM incidents FINAL
-        WHERE key_id = {key:String} AND rule IN ('visit', 'slow', 'proof', 'lifecycle') AND incident_id NOT IN (
+        SELECT arrayJoin(arrayMap(n -> toStartOfHour(i.opened_at) + toIntervalHour(n), range(least(9600, toUInt32(
+            dateDiff('hour', toStartOfHour(i.opened_at), toStartOfHour(greatest(i.last_at, e.last))) + 1)))))
+        FROM incidents AS i FINAL
+        LEFT JOIN (
+            SELECT incident_id, max(ts) AS last FROM evidence WHERE key_id = {key:String} GROUP BY incident_id
+        ) AS e USING incident_id
+        WHERE i.key_id = {key:String} AND i.rule IN ('visit', 'slow', 'proof', 'lifecycle') AND i.incident_id NOT IN (
             SELECT incident_id FROM controls WHERE kind = 'feedback' GROUP BY incident_id
             HAVING argMax(verdict, seq) = 'expected'))"""
 _SINCE: Final = (

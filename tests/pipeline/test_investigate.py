@@ -169,6 +169,18 @@ def test_evidence_stands_in_where_requests_are_gone(clickhouse: ClickHouse) -> N
     assert "older than 14 days" in " ".join(questions(found))
 
 
+def test_an_incident_that_goes_on_is_looked_at_up_to_its_newest_evidence(filled: ClickHouse, client: Client) -> None:
+    going_on = msgspec.structs.replace(INCIDENT, incident_id="cd" * 16, key_id="calm", state="open", closed_at="")
+    row = tables()["incidents"] | {
+        "incident_id": ["cd" * 16], "key_id": ["calm"], "body": [msgspec.json.encode(going_on).decode()],
+    }  # fmt: skip
+    evidence = rows_of("evidence", 1, incident_id=["cd" * 16], key_id=["calm"], ts=[NOON_US])
+    fill(filled, [], incidents=row, evidence=evidence)
+    found = case_of(client, "cdcd", "", "")
+    assert found is not None
+    assert found.to_us == NOON_US + 1
+
+
 def test_any_past_day_can_be_named(client: Client) -> None:
     day = case_of(client, "office", rfc3339(NOON_US - 10 * DAY_US), rfc3339(NOON_US - 9 * DAY_US))
     assert day is not None and sum(source.requests for source in day.sources) == 10 and day.incidents == []

@@ -82,6 +82,18 @@ def test_the_thiefs_hours_and_what_was_refused_are_no_part_of_it(found: Manifest
     assert "203.0.113" not in text and "sqlmap" not in text and "/v1/admin" not in text
 
 
+def test_a_thief_who_goes_on_after_the_incidents_last_message_is_left_out_too(
+    filled: ClickHouse, client: Client
+) -> None:
+    later = THIEF_US + 4 * HOUR_US
+    evidence = rows_of("evidence", 1, incident_id=["ef" * 16], key_id=["robbed"], ts=[later])
+    uses = [*daily("robbed", range(5)), Use("robbed", later, ip="203.0.113.9", times=9)]
+    fill(filled, uses, incidents=incident("robbed", THIEF_US) | {"incident_id": ["ef" * 16]})
+    assert "203.0.113.0/24" in manifest(client, "robbed", None).networks  # nothing says that it was still the thief
+    fill(filled, [], evidence=evidence)
+    assert manifest(client, "robbed", None).networks == ["198.51.100.0/24"]
+
+
 def test_what_was_there_once_is_left_out_and_said(found: Manifest) -> None:
     assert {(row.dimension, row.value) for row in found.left_out} == {
         ("network", "100.64.9.0/24"), ("country", "NL"), ("client", "curl"),
