@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 from clickhouse_connect.driver.client import Client
 
-from pipeline import document, hunt, investigate, leaks, moments, queries
+from pipeline import document, hunt, investigate, leaks, moments, private, queries
 from pipeline.asking import Shown, connected, print_json, say_line, show_table, width
 from pipeline.config import Config
 from pipeline.errors import ConfigError, Fatal, Retry
@@ -45,9 +45,9 @@ def print_investigation(
     blocks = report(case)
     html, markdown = files
     if html:
-        Path(html).write_text(document.page(blocks, f"Investigation of {case.key_id}"), encoding="utf-8")
+        private.write(Path(html), document.page(blocks, f"Investigation of {case.key_id}").encode())
     if markdown:
-        Path(markdown).write_text(document.markdown(blocks), encoding="utf-8")
+        private.write(Path(markdown), document.markdown(blocks).encode())
     if output == "json":
         return print_json(case)
     if html or markdown:

@@ -197,6 +197,7 @@ def test_files_and_terminal_hold_no_markup_of_a_caller(
     html, markdown = tmp_path / "r.html", tmp_path / "r.md"
     assert print_investigation(Config(clickhouse=filled), "abab", ("", ""), (str(html), str(markdown)), "text") == 0
     capsysbinary.readouterr()
+    assert [path.stat().st_mode & 0o077 for path in (html, markdown)] == [0, 0]  # it names addresses: its owner's alone
     assert print_investigation(Config(clickhouse=filled), "abab", ("", ""), ("", ""), "text") == 0
     shown = capsysbinary.readouterr().out.decode()
     for text in (html.read_text(), markdown.read_text(), shown):
