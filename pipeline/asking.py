@@ -58,7 +58,7 @@ def _fleet(client: Client, output: str) -> int:
     if len(rows) == FLEET_LIMIT:  # on stderr, since programs read what is on stdout
         sys.stderr.write(f"keywatch: the {FLEET_LIMIT} busiest keys only; the others by name, or in ClickHouse\n")
     if output != "table":
-        return _export(rows, _KEY_COLUMNS, output)
+        return export_rows(rows, _KEY_COLUMNS, output)
     if not rows:
         return say_line("no key was used yet, or none in the last day of use")
     show_table("keys, their last day of use", rows, _FLEET)
@@ -78,9 +78,9 @@ def _one_key(client: Client, key: str, output: str) -> int:
         return print_json({**answer, "places": places})
     row = {name: value for part in (used, errors, last) for item in part for name, value in _plain(item).items()}
     if output == "csv":
-        _export([row], _KEY_COLUMNS, output)
+        export_rows([row], _KEY_COLUMNS, output)
         say_line("")
-        return _export([_plain(place) for place in places], _PLACE_COLUMNS, output)
+        return export_rows([_plain(place) for place in places], _PLACE_COLUMNS, output)
     say_line(_key_words(key, row))
     show_table("used from", [_plain(place) for place in places], _PLACES)
     return say_line(f"its incidents: keywatch incidents --key {key}")
@@ -98,7 +98,7 @@ def _key_words(key: str, row: Row) -> str:
         ]
     used = f"{_when(row['last_used_us'])} from {row['client_ip']} ({_place(row)})"
     lines += [f"  last used  {used}", f"  first seen {_when(row['first_used_us'])}", ""]
-    return "\n".join(folded for line in lines for folded in _folded(line, _width()))
+    return "\n".join(folded for line in lines for folded in _folded(line, width()))
 
 
 def print_incidents(
@@ -109,14 +109,14 @@ def print_incidents(
         rows = queries.newest_incidents(client, key, limit)
     output = "json" if as_json else output
     if output != "table":
-        return _export([_plain(row) for row in rows], _INCIDENT_COLUMNS, output)
+        return export_rows([_plain(row) for row in rows], _INCIDENT_COLUMNS, output)
     if not rows:
         return say_line(f"no incidents of {key}" if key else "no incidents")
     for row in rows:
         say_line(
             f"{row.incident_id[:SHORT_ID]}  {_when(row.opened_us)}  {row.severity}, {row.state}, advice: {row.rung}"
         )
-        say_line("\n".join(_folded(f"  {row.text}", _width())))
+        say_line("\n".join(_folded(f"  {row.text}", width())))
     return say_line("why: keywatch explain ID")
 
 
@@ -132,18 +132,18 @@ def print_explanation(config: Config, incident_id: str, as_json: bool = False) -
         return MISSING
     if as_json:
         return print_json(found)
-    say_line("\n".join(explanation_lines(found, _width())))
+    say_line("\n".join(explanation_lines(found, width())))
     return 0
 
 
 def explanation_lines(found: queries.Explanation, width: int) -> list[str]:
     """The whole explanation as lines of at most `width` characters, where words allow it."""
     incident = found.incident
-    span = f"{_moment(incident.opened_at)} to {_moment(incident.last_at)}, {_count(incident.events, 'event')}"
+    span = f"{_moment(incident.opened_at)} to {_moment(incident.last_at)}, {count_words(incident.events, 'event')}"
     lines = [
         incident.text,
         f"{incident.severity}, {incident.state}, advice: {incident.rung}; {span}; key known for "
-        f"{_count(round(incident.seen_days), 'day')}; rule {incident.rule}; id {incident.incident_id}",
+        f"{count_words(round(incident.seen_days), 'day')}; rule {incident.rule}; id {incident.incident_id}",
         *_learned_words(incident),
         "", "found", *(_finding_words(finding) for finding in incident.findings),
         "", *_normal_words(found.normal),
@@ -230,7 +230,7 @@ def _plain(row: msgspec.Struct | None) -> Row:
     return {} if row is None else msgspec.structs.asdict(row)
 
 
-def _export(rows: Sequence[Row], columns: Sequence[Column], output: str) -> int:
+def export_rows(rows: Sequence[Row], columns: Sequence[Column], output: str) -> int:
     """JSON as the queries give it; CSV with plain numbers, shares from 0 to 1 and RFC 3339 times."""
     if output == "json":
         return print_json(rows)
@@ -262,7 +262,7 @@ def say_line(text: str) -> int:
     return 0
 
 
-def _width() -> int:
+def width() -> int:
     return max(40, Console().width)
 
 
@@ -301,7 +301,7 @@ def _place(row: Row) -> str:
     return " ".join(part for part in (row.get("country", ""), _network(row.get("asn", 0))) if part) or "no place"
 
 
-def _count(number: int, what: str) -> str:
+def count_words(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 

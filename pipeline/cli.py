@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline import cli_adapters, cli_console, cli_night, cli_operate, cli_respond
+from pipeline import cli_adapters, cli_console, cli_investigate, cli_keys, cli_night, cli_operate, cli_respond
 from pipeline.cli_guard import guarded
 from pipeline.cli_options import AsJson, ConfigFile, Shadow, load
 from pipeline.errors import ConfigError
@@ -34,6 +34,8 @@ cli_operate.register(app)
 cli_console.register(app)
 cli_respond.register(app)
 cli_night.register(app, cli_respond.respond_app)
+cli_keys.register(app)
+cli_investigate.register(app)
 
 Output = Annotated[str, typer.Option("--output", "-o", help="table, json or csv.")]
 
@@ -209,30 +211,6 @@ def migrate(
         typer.echo(f"{'would apply' if dry_run else 'applied'} {name}")
     if not names:
         typer.echo("nothing to do")
-
-
-@app.command()
-@guarded
-def keys(
-    key: Annotated[str, typer.Argument(help="A key id; `import` to declare keys from FILE; nothing for all.")] = "",
-    file: Annotated[Path | None, typer.Argument(help="With import: the export to read.")] = None,
-    config: ConfigFile = None,
-    source: Annotated[str, typer.Option("--from", help="With import: csv, kong or aws.")] = "csv",
-    yes: Annotated[bool, typer.Option("--yes", help="With import: write without asking.")] = False,
-    as_json: AsJson = False,
-    output: Output = "table",
-) -> int | None:
-    """Requests, errors, last use and places of keys (the 50 busiest); or `keys import --from csv|kong|aws FILE`."""
-    settings = load(config)
-    if key == "import":
-        from pipeline.declare import import_keys
-
-        if file is None:
-            raise ConfigError("keywatch keys import needs the FILE to read")
-        return import_keys(settings, file, source, yes)
-    from pipeline.asking import print_keys
-
-    return print_keys(settings, key, as_json, _output(output))
 
 
 @app.command()

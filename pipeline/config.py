@@ -177,6 +177,28 @@ class Console(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     proxy_role_header: str = "X-Forwarded-Role"  # viewer, responder or admin
 
 
+class KeyLife(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `keywatch keys audit`, `manifest` and `rotations` go by."""
+
+    never_used_days: Count = 14  # a key that is older and was never used is listed
+    unused_days: Count = 90
+    rotation_days: Count = 365  # rotation at least yearly
+    one_network_days: Count = 7  # a key used on so many days from one network only could have an allow-list
+    overlap_days: Count = 7  # of a rotation: so long after the new key was made the old one ought to be revoked
+    quiet_h: Count = 24  # the least time without use after which a rotated key counts as drained
+    head_room: Annotated[float, Meta(ge=1, le=100)] = 2.0  # of a proposed rate limit over the busiest minute seen
+
+
+class Leaks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /leaks` beside intake's HTTP endpoint: what leak feeds and people report."""
+
+    enabled: bool = False
+    token: Secret = Secret("")  # of manual reports; without one only signed ones are taken
+    public_keys_file: str = ""  # GitHub's keys as /meta/public_keys/secret_scanning answers them
+    public_keys_url: str = ""  # the same, fetched anew every hour
+    url: str = "http://127.0.0.1:8085/leaks"  # where `keywatch leaks report` goes
+
+
 class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Incidents per 100,000 key-days that chance alone may open (design, D3)."""
 
@@ -206,6 +228,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     respond: Respond = Respond()
     intake: Intake = Intake()
     console: Console = Console()
+    key_life: KeyLife = KeyLife()
+    leaks: Leaks = Leaks()
     budget: Budget = Budget()
     plugin: Plugin = Plugin()
     detectors: dict[str, dict[str, float | int | bool]] = {}

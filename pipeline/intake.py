@@ -263,6 +263,7 @@ async def _topics(config: Config) -> int:
     """Create what intake itself needs, where allowed; returns the partitions of the requests topic."""
     topics = config.topics
     wanted = {topics.key_events if config.intake.format in KEY_EVENTS else topics.requests, topics.rejected}
+    wanted |= {topics.keys, topics.incidents} if config.leaks.enabled else set()
     needed = {spec.name: spec for spec in topic_specs(config) if spec.name in wanted}
     existing = await partitions_of(config.kafka, list(needed))
     missing = [spec for name, spec in needed.items() if name not in existing]

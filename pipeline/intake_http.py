@@ -36,6 +36,10 @@ MAX_LARGE: Final = 2
 async def from_http(config: Config, pump: Pump, stop: asyncio.Event, bound: asyncio.Future[int] | None = None) -> None:
     """Listen on intake.http_host and http_port until `stop`; `bound` is told the port (for port 0)."""
     app = make_app(config, pump)
+    if config.leaks.enabled:
+        from pipeline.intake_leaks import open_leaks  # cryptography is loaded where it is needed
+
+        await open_leaks(config, pump.publisher, app)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=ACK_S)
     await runner.setup()
     try:

@@ -29,6 +29,7 @@ _SECRET_NAME: Final = re.compile(
     r"(?i)^(.*[_-])?(secret|token|password|passwd|private[_-]?key|api[_-]?key|key[_-]?value|credential|hash)s?$"
     r"|^key$|^value$"
 )
+_HASH_COLUMN: Final = "secret_hash"  # a keyed hash, no secret: `schemas.key.Key` takes no other form
 _LISTS: Final = ("scopes", "allowed_networks", "allowed_countries")
 _WHOLE: Final = ("version",)
 _YES_NO: Final = ("protected", "decoy")
@@ -68,7 +69,7 @@ def read_keys(path: Path, kind: Kind) -> list[Key]:
 def diff(current: Iterable[Key], wanted: Iterable[Key]) -> Changes:
     """What to write so that every wanted key is declared as wanted; nothing is removed."""
     have = {key.key_id: key for key in current}
-    want = {key.key_id: key for key in wanted}
+    want = {key.key_id: _with_what_was_learned(key, have.get(key.key_id)) for key in wanted}
     both = [(have[key_id], key) for key_id, key in sorted(want.items()) if key_id in have]
     changed = tuple((before, after) for before, after in both if before != after)
     return Changes(
@@ -77,6 +78,13 @@ def diff(current: Iterable[Key], wanted: Iterable[Key]) -> Changes:
         missing=tuple(key for key_id, key in sorted(have.items()) if key_id not in want),
         unchanged=len(both) - len(changed),
     )
+
+
+def _with_what_was_learned(key: Key, before: Key | None) -> Key:
+    """What an import can't know is not taken back by it: that the secret is public, unless it was made anew since."""
+    if before is None or key.leaked_at or key.version != before.version:
+        return key
+    return msgspec.structs.replace(key, leaked_at=before.leaked_at, secret_hash=key.secret_hash or before.secret_hash)
 
 
 def _differences(before: Key, after: Key) -> Iterator[tuple[str, Any, Any]]:
@@ -105,7 +113,7 @@ def read_csv(path: Path) -> list[Key]:
 
 def _check_columns(names: Sequence[str], path: Path) -> None:
     for name in names:
-        if _SECRET_NAME.search(name.strip()):
+        if _SECRET_NAME.search(name.strip()) and name != _HASH_COLUMN:
             raise ConfigError(f"{path}: the column {name!r} is named like a secret; export it without, ids are enough")
     unknown = sorted(set(names) - set(Key.__struct_fields__))
     if unknown:

@@ -181,6 +181,22 @@ class Metrics:
         "drill_last_passed_timestamp_seconds", "When the newest drill that passed began; 0 is none known."
     )
 
+    # The life of keys
+    rotations: Gauge = _gauge(
+        "rotations",
+        "Rotations that go on; state: draining, due, overdue, drained (`keys rotations --metrics`).",
+        "state",
+    )
+    leak_reports: Counter = _counter(
+        "leak_reports_total", "Tokens reported; outcome: matched, known, unmatched.", "outcome"
+    )
+    leak_deliveries: Counter = _counter(
+        "leak_deliveries_total",
+        "Bodies at /leaks; outcome: ok, refused (signature or token), invalid, failed.",
+        "outcome",
+    )
+    leak_feed_timestamp: Gauge = _gauge("leak_feed_last_delivery_timestamp_seconds", "Last signed delivery of a feed.")
+
     # What this process is
     geo_build_timestamp: Gauge = _gauge("geoip_database_build_timestamp_seconds", "When the geo database was built.")
     build: Info = _info("build", "Version, Python and layout of this process.")
@@ -198,6 +214,19 @@ def process_started() -> None:
 
 ACT_OUTCOMES: Final = ("done", "scheduled", "refused", "failed", "expired")
 ENFORCEMENT_WORDS: Final = ("enforced", "broken", "unproven")
+ROTATION_STATES: Final = ("draining", "due", "overdue", "drained")
+LEAK_OUTCOMES: Final = ("matched", "known", "unmatched")
+LEAK_DELIVERIES: Final = ("ok", "refused", "invalid", "failed")
+
+
+def leaks_started() -> None:
+    """Begins at 0 what alerts ask for."""
+    for outcome in LEAK_OUTCOMES:
+        METRICS.leak_reports.labels(outcome)
+    for outcome in LEAK_DELIVERIES:
+        METRICS.leak_deliveries.labels(outcome)
+
+
 DELIVERY_OUTCOMES: Final = ("ok", "failed", "redirected", "slowed", "gone", "refused_address", "given_up")
 
 

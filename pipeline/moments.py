@@ -56,6 +56,11 @@ def stamp(words: str) -> float:
     return datetime.fromisoformat(words).timestamp()
 
 
+def at_us(time_us: int) -> datetime:
+    """Microseconds UTC as a time."""
+    return datetime.fromtimestamp(time_us / 1e6, UTC)
+
+
 def of_us(time_us: int) -> str:
     """Microseconds UTC as people read it."""
     return datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%MZ")

@@ -238,7 +238,7 @@ def explain_incident(client: Client, incident_id: str, evidence: int = 20) -> Ex
     if incident is None:
         return None
     return Explanation(
-        incident=_brought_up_to_date(client, incident),
+        incident=brought_up_to_date(client, incident),
         before=tuple(_before(client, incident.key_id, incident.opened_at, evidence)),
         evidence=tuple(_evidence(client, incident.incident_id, evidence)),
         responses=tuple(_responses(client, incident.incident_id)),
@@ -258,7 +258,7 @@ class _Since(msgspec.Struct, frozen=True):
     last_at: str
 
 
-def _brought_up_to_date(client: Client, incident: Incident) -> Incident:
+def brought_up_to_date(client: Client, incident: Incident) -> Incident:
     """With the events and the time of the newest evidence: the body is as of the last revision."""
     sql = """
         SELECT count() AS events, formatDateTime(max(ts), '%Y-%m-%dT%H:%i:%S.%fZ', 'UTC') AS last_at

@@ -1,8 +1,8 @@
 """`keywatch report`: how Keywatch did in the last days, and what waits for a person.
 
 Incidents against the budgets, precision by detector from feedback (Wilson's interval, 90 %), what was adopted without
-anybody having reviewed it, exceptions and mutes that end soon, what was withheld, and the loudest findings that were
-told nobody ("near misses"). The span ends at the newest use of any key.
+anybody having reviewed it, rotations whose deadline is near, exceptions and mutes that end soon, what was withheld,
+and the loudest findings that were told nobody ("near misses"). The span ends at the newest use of any key.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from clickhouse_connect.driver.client import Client
 
 from pipeline import moments
 from pipeline.asking import Shown, connected, print_json, say_line, show_table
+from pipeline.catalogue import Catalogue, read_catalogue
 from pipeline.config import Budget, Config
 from pipeline.control_topic import read_controls
+from pipeline.controls import Controls
 from pipeline.operate import HOLDS, WORDS, holding
 from pipeline.queries import ask
+from pipeline.rotations import overdue_words, rotations
 
 NEAR_MISSES: Final = 10
 SOON: Final = timedelta(days=7)
@@ -88,17 +91,24 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     expiring: list[dict[str, Any]]
     withheld: list[WithheldBy]
     near_misses: list[NearMiss]
+    rotations: list[str] = []  # near or past their deadline, the old key still in use
 
 
 def print_report(config: Config, last: str, output: str) -> int:
     """Raises ConfigError, Fatal, Retry."""
     days = moments.span(last, "--last").total_seconds() / 86_400
-    controls = asyncio.run(read_controls(config))
+    controls, catalogue = asyncio.run(_said(config))
     soon = (moments.now() + SOON).timestamp()
     expiring = [row for row in holding(controls, moments.now().timestamp()) if moments.stamp(row["until"]) <= soon]
     with connected(config.clickhouse) as client:
         report = of(client, config.budget, days, expiring)
+        late = overdue_words(rotations(client, catalogue, config.key_life))
+        report = msgspec.structs.replace(report, rotations=late)
     return print_json(report) if output == "json" else _show(report)
+
+
+async def _said(config: Config) -> tuple[Controls, Catalogue]:
+    return await read_controls(config), await read_catalogue(config)
 
 
 def of(client: Client, budget: Budget, days: float, expiring: list[dict[str, Any]]) -> Report:
@@ -170,6 +180,10 @@ def _show(report: Report) -> int:
             show_table(title, rows, shown, WORDS if shown is HOLDS else 0)
         else:
             say_line(f"{title.partition(':')[0]}: none")
+    say_line("")
+    say_line(f"rotations near or past their deadline{'' if report.rotations else ': none'}")
+    for line in report.rotations:
+        say_line(f"  {line}")
     return 0
 
 

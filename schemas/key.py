@@ -53,6 +53,10 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     criticality: Criticality = "normal"
     exposure: Exposure = ""
     decoy: bool = False
+    secret_hash: Annotated[str, Meta(pattern=r"^(hmac_[0-9a-f]{32})?$")] = (
+        ""  # `keywatch leaks hash`: finds a leaked key
+    )
+    leaked_at: str = ""  # since when its secret is known to be public; the leak intake writes it, an import keeps it
     version: Annotated[int, Meta(ge=0)] = 0  # of this key's secret: an act is bound to it
     v: Annotated[int, Meta(ge=1, le=1)] = VERSION
 

@@ -226,6 +226,21 @@ EVICTIONS: Final[Table] = (
     ("version", "UInt64"),  # last_used in us
 )
 
+LEAKS: Final[Table] = (
+    ("leak_id", "String"),  # hash of the secret's keyed hash, or the key id, and the place
+    ("key_id", "String"),  # "": matches no key
+    ("at", _TS),
+    ("feed", _LC),  # github | manual
+    ("kind", _LC),  # the feed's name for such secrets
+    ("url", "String"),
+    ("source", _LC),  # content, commit, pull_request, ...
+    ("hash", "String"),  # keyed, of the secret; "" where a key was named
+    ("outcome", _LC),  # matched | unmatched
+    ("incident_id", "String"),
+    ("reason", "String"),
+    ("version", "UInt64"),  # matched ones above others, the earlier above the later
+)
+
 TABLES: Final[dict[str, Table]] = {
     "requests": REQUESTS,
     "requests_1m": WINDOW,
@@ -241,4 +256,5 @@ TABLES: Final[dict[str, Table]] = {
     "applied": APPLIED,
     "withheld": WITHHELD,
     "evictions": EVICTIONS,
+    "leaks": LEAKS,
 }

@@ -2,10 +2,10 @@
 # Give each of Keywatch's users what it needs and no more. The worker can never decide or revoke: it may not write
 # api.decisions or api.responses. A test runs this script on a real cluster and tries what must work and what must not.
 #   BROKERS=kafka:9092 [COMMAND_CONFIG=client.properties] [SHADOW=new] ./acls.sh
-# The users (WORKER, INTAKE, RESPONDER, OPERATOR) must exist: with SCRAM by kafka-configs.sh --entity-type users.
+# The users (WORKER, INTAKE, LEAKS, RESPONDER, OPERATOR) must exist: with SCRAM by kafka-configs.sh --entity-type users.
 set -euo pipefail
 : "${BROKERS:?host:port of a broker}" "${COMMAND_CONFIG:=}" "${SHADOW:=}"
-: "${WORKER:=keywatch-worker}" "${INTAKE:=keywatch-intake}" "${RESPONDER:=keywatch-respond}" "${OPERATOR:=keywatch-operator}"
+: "${LEAKS:=keywatch-leaks}" "${WORKER:=keywatch-worker}" "${INTAKE:=keywatch-intake}" "${RESPONDER:=keywatch-respond}" "${OPERATOR:=keywatch-operator}"
 BIN=${KAFKA_BIN:-/opt/kafka/bin}
 connect=(--bootstrap-server "$BROKERS")
 if [[ -n $COMMAND_CONFIG ]]; then connect+=(--command-config "$COMMAND_CONFIG"); fi
@@ -20,12 +20,15 @@ allow() { # "user ..." "operation ..." "topic ..." ["group ..."]
 }
 
 # Everybody may see that the topics exist: `doctor` compares their partitions.
-allow "$WORKER $INTAKE $RESPONDER $OPERATOR" Describe \
+allow "$WORKER $INTAKE $LEAKS $RESPONDER $OPERATOR" Describe \
     "gateway.raw api.requests api.requests.rejected api.keys api.control api.incidents api.decisions api.responses
     keywatch.pages api.sightings api.key_events keywatch.sources keywatch.lifecycle"
 # Intake: gateway logs in, keyed events out; what is done to keys as well.
 allow "$INTAKE" Read gateway.raw keywatch-intake
 allow "$INTAKE" Write "api.requests api.requests.rejected api.key_events"
+# The intake of leaks (leaks.enabled), a process of its own: finds the key, tells of it, notes it in the catalogue.
+allow "$LEAKS" Read api.keys
+allow "$LEAKS" Write "api.incidents api.keys"
 # The worker: events, catalogue, what people told and its own state in; incidents and state out; ticks into idle partitions.
 # It reads its incidents back when the configuration or a side input has changed behind a crash, to close what was undone.
 # Its topologies have groups, topics and state of their own; they are told by api.sightings and api.key_events.

@@ -38,7 +38,8 @@ from tests.kafka.deployment import DRAIN_S, Deployment, last_words, pid_of
 pytestmark = pytest.mark.kafka
 
 ROOT: Final = Path(__file__).parents[2]
-USERS: Final = {name: f"secret-of-{name}" for name in ("keywatch-worker", "keywatch-intake", "keywatch-respond")}
+NAMES: Final = ("keywatch-worker", "keywatch-intake", "keywatch-leaks", "keywatch-respond")
+USERS: Final = {name: f"secret-of-{name}" for name in NAMES}
 STRANGER: Final = {"stranger": "secret-of-stranger"}
 WAIT_S: Final = 90.0
 PAGE: Final = key_bytes(Key("page", 0, "none", 0, 0, "none", 0, 0))
@@ -49,12 +50,14 @@ SHADOW: Final = {"api.incidents.shadow-new", "api.requests.rejected.shadow-new",
 MAY_WRITE: Final = {
     "keywatch-worker": {"api.requests", "api.requests.rejected", "api.incidents", "keywatch.pages", *TOLD, *SHADOW},
     "keywatch-intake": {"api.requests", "api.requests.rejected", "api.key_events"},
+    "keywatch-leaks": {"api.incidents", "api.keys"},
     "keywatch-respond": {"api.decisions", "api.responses"},
     "stranger": set(),
 }
 MAY_READ: Final = {
     "keywatch-worker": {"api.requests", "api.keys", "api.incidents", "keywatch.pages", *TOLD, *SHADOW},
     "keywatch-intake": {"gateway.raw"},
+    "keywatch-leaks": {"api.keys"},
     "keywatch-respond": {"api.incidents", "api.keys", "api.decisions", "api.responses"},
     "stranger": set(),
 }

@@ -40,6 +40,9 @@ COMMANDS = [
     "report",
     "learn",
     "policy",
+    "investigate",
+    "hunt",
+    "leaks",
 ]
 
 
@@ -176,6 +179,14 @@ def test_a_broker_without_a_port_is_one_line() -> None:
     assert (code, err) == (2, "keywatch: --broker localhost: give HOST:PORT\n")
 
 
+def test_a_key_is_shown_without_the_word_show_and_one_named_like_a_command_with_it() -> None:
+    for arguments in (("keys", "show", "--help"), ("keys", "pk_1", "--help"), ("keys", "-o", "json", "--help")):
+        assert "Requests, errors, last use and places" in " ".join(run(*arguments)[1].split()), arguments
+    for name in ("show", "import", "audit", "manifest", "rotations"):
+        assert name in run("keys", "--help")[1]
+        assert run("keys", name, "--help")[0] == 0
+
+
 def test_keys_import_needs_its_file() -> None:
     code, _, err = run("keys", "import")
     assert code == 2
@@ -194,6 +205,11 @@ def test_keys_import_needs_its_file() -> None:
         (("coverage", "-o", "xml"), "there are table and json"),
         (("learn", "--at", "middle", "x"), "there are start and end"),
         (("worker", "--shadow", "No"), "small letters"),
+        (("keys", "audit", "-o", "xml"), "there are table, json and csv"),
+        (("keys", "manifest", "pk_1", "--for", "nginx"), "there are json, kong, aws"),
+        (("investigate", "pk_1", "-o", "csv"), "there are text and json"),
+        (("leaks", "report", "--reason", "x"), "give either --key-id or --hash"),
+        (("leaks", "hash"), "intake.pepper is needed"),
         (("replay", "x", "--controls", "adopted"), "goes with --topic"),
     ],
 )
