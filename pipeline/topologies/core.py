@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from pipeline import columns
+from pipeline import columns, disown
 from pipeline.config import Config
 from pipeline.core import Effects, Reject, Rows, Sides, Slice
 from pipeline.pages import Blobs, PagedArray
@@ -65,6 +65,7 @@ class TopologyCore:
         self._topic = config.topics.requests
         self._epoch = topic_epoch
         self._meta = Meta()
+        judge.episodes.spent = self._meta.spent
         self._saved = True  # nothing to be
         self.adopt(sides)
 
@@ -99,6 +100,7 @@ class TopologyCore:
         if batch.offsets:
             self._meta.next_offset = batch.next
             self._saved = False
+            self._forget_spent()
         effects.counts = {"records": len(batch.offsets), "rejects": len(effects.rejects)}
         self._write(effects)
         return effects
@@ -139,6 +141,7 @@ class TopologyCore:
     def restore(self, meta: bytes) -> None:
         """Arrays and blobs are filled."""
         self._meta = msgspec.msgpack.decode(meta, type=Meta)
+        self.judge.episodes.spent = self._meta.spent
         for array in self.arrays:
             array.used = self._meta.used.get(array.name, 0)
         self.judge.restore(self._meta.extra)
@@ -155,11 +158,16 @@ class TopologyCore:
         """
         effects = Effects()
         mine = [each for each in published if each.partition == self.partition and each.rule in self.judge.rules]
-        effects.incidents = self.judge.episodes.disown(mine, self._meta.watermark_us)
+        effects.incidents = self.judge.episodes.disown(mine, self._meta.watermark_us, self.next_offset)
         unsure = [each for each in mine if each.state == "closed" and each.offset >= self.next_offset]
         self._saved = False
         columns.extend(effects.rows, "incidents", columns.incidents([*unsure, *effects.incidents]))
         return effects
+
+    def _forget_spent(self) -> None:
+        if self._meta.spent:
+            disown.forget(self._meta)
+            self.judge.episodes.spent = self._meta.spent
 
     def adopt(self, sides: Sides) -> Rows:
         """Judge what follows with these; a new geo database is told as a row."""
