@@ -58,5 +58,5 @@ async def test_ends_that_are_not_told_in_time_are_one_clear_line(monkeypatch: py
 
     monkeypatch.setattr(kafka, "side_consumer", open_consumer)
     monkeypatch.setattr(kafka, "HIGHWATER_WAIT_S", 0.01)
-    with pytest.raises(Fatal, match="the ends of api.requests were not told within"):
+    with pytest.raises(Fatal, match=r"the ends of api\.requests were not told within"):
         await fetched_highwaters(Kafka(), "api.requests", [0])
