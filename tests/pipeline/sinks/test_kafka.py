@@ -44,9 +44,9 @@ class Silent:
     def highwater(self, partition: Any) -> None:
         """Not told yet."""
 
-    async def getmany(self, timeout_ms: int) -> dict[Any, Any]:
+    async def getmany(self, timeout_ms: int) -> None:
         """Waits for ever."""
-        return await asyncio.get_running_loop().create_future()
+        await asyncio.get_running_loop().create_future()
 
 
 async def test_ends_that_are_not_told_in_time_are_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
