@@ -38,6 +38,8 @@ T = TypeVar("T")
 
 ADOPT_WAIT_S: Final = 1.0
 """How long slices may wait for the row sink while side inputs are adopted; tried again with the next poll of them."""
+ADOPT_MOST_WAIT_S: Final = 32.0
+"""Each such try waits twice as long as the one before: a slow row sink must not put an adoption off for ever."""
 
 _json = msgspec.json.Encoder()
 
@@ -73,6 +75,7 @@ class Emitter:
         self._busy = asyncio.Lock()
         self.cut = False  # set by the runner while a slice runs: state and effects don't agree
         self.torn = False  # a checkpoint was cut off: blocks are marked clean that were not written
+        self._adopt_wait_s = ADOPT_WAIT_S
 
     async def emit(self, effects: Effects) -> None:
         """Step 1, acknowledged; step 2 is only begun."""
@@ -103,7 +106,7 @@ class Emitter:
         """Side inputs change: here, and no event is judged before the manifest that names them stands.
 
         While ClickHouse is away a running partition stays with the old ones, else no slice would be judged: what came
-        due since the flush is given ADOPT_WAIT_S under the lock. One that is `loading` has nothing to be written but
+        due since the flush is given ADOPT_WAIT_S under the lock, longer with each try. One that is `loading` has nothing to be written but
         the adoption's own row, so it waits for nobody. That row follows the manifest: one before it would stay if we
         died in between, and tell of an adoption that never was; one that is lost is told again by the next start.
         `published`: incidents of a crashed life that the new ones may not bring again; they are closed, and the rows of
@@ -145,11 +148,13 @@ class Emitter:
         """Whether the row sink takes all that is due now without making slices wait; what it doesn't take stays due."""
         self._rows.add(await _in_thread(self._core_thread, self.core.due_rows))
         try:
-            async with asyncio.timeout(ADOPT_WAIT_S):
+            async with asyncio.timeout(self._adopt_wait_s):
                 await self._rows.flush()
         except TimeoutError:
             log.info("partition %d: rows wait, new side inputs are adopted later", self.writer.partition)
+            self._adopt_wait_s = min(2 * self._adopt_wait_s, ADOPT_MOST_WAIT_S)
             return False
+        self._adopt_wait_s = ADOPT_WAIT_S
         return True
 
     async def _may_write(self) -> bool:

@@ -44,7 +44,10 @@ HISTORY: Final = 1_600
 DECOYS: Final = 6
 SIDES_S: Final = 0.5
 """How often the workers look for another catalogue here."""
-POLICY: Final = Revocation(mode="simulate", max_per_hour=1_000, max_per_day=1_000, max_share_of_active=1.0)
+POLICY: Final = Revocation(
+    mode="simulate", max_per_hour=1_000, max_per_day=1_000, max_share_of_active=1.0, max_evidence_age_s=30 * 86_400.0
+)
+"""How old evidence is depends on when it is decided on, and the clean responder decides at the end."""
 
 
 class Whole(Deployment):
