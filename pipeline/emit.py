@@ -106,9 +106,10 @@ class Emitter:
         """Side inputs change: here, and no event is judged before the manifest that names them stands.
 
         While ClickHouse is away a running partition stays with the old ones, else no slice would be judged: what came
-        due since the flush is given ADOPT_WAIT_S under the lock, longer with each try. One that is `loading` has nothing to be written but
-        the adoption's own row, so it waits for nobody. That row follows the manifest: one before it would stay if we
-        died in between, and tell of an adoption that never was; one that is lost is told again by the next start.
+        due since the flush is given ADOPT_WAIT_S under the lock, longer with each try. One that is `loading` has
+        nothing to be written but the adoption's own row, so it waits for nobody. That row follows the manifest: one
+        before it would stay if we died in between, and tell of an adoption that never was; one that is lost is told
+        again by the next start.
         `published`: incidents of a crashed life that the new ones may not bring again; they are closed, and the rows of
         that are written before that manifest. False: not adopted, the partition may be somebody else's by now.
         """
