@@ -110,6 +110,25 @@ async def test_a_load_that_a_rebalance_has_overtaken_does_not_open_the_way_for_c
     assert [each[1:] for each in told] == [({TP("api.requests", 0)}, 7)]
 
 
+async def test_a_stop_cuts_off_a_load(worker: FaustWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It went on after everything had been stopped, and made a failure of a clean stop."""
+    begun, loads = asyncio.Event(), 0
+
+    async def take(*_: Any) -> bool:
+        nonlocal loads
+        loads += 1
+        begun.set()
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(worker.shell, "take", take)
+    recovering = asyncio.create_task(worker._on_recover())
+    await begun.wait()
+    await worker._before_stop()
+    await asyncio.wait_for(recovering, 10)
+    await worker._on_recover()
+    assert loads == 1, "none begins after that"
+
+
 async def test_a_partition_that_goes_while_another_is_nudged_is_passed_over(
     worker: FaustWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
