@@ -33,6 +33,7 @@ from schemas.event import Event
 from schemas.incident import Incident
 from schemas.key import Key
 from schemas.response import Response
+from tests.kafka.cluster import LIFE_S
 from tests.kafka.comparison import MOST_MB, Clean, assert_clean, clean_pass
 from tests.kafka.deployment import ROOT, Deployment, pid_of, produce, read_topic
 from tests.kafka.outside import Outside
@@ -124,7 +125,7 @@ class Whole(Deployment):
     def start_responder(self, config: Config | None = None) -> subprocess.Popen[bytes]:
         """A responder; with `config` one on other topics."""
         environment = os.environ | {"KW_CONFIG": _as_json(config or self.config)}
-        command = ["timeout", "-s", "KILL", "1500", sys.executable, "-m", "tests.kafka.run_responder"]
+        command = ["timeout", "-s", "KILL", str(LIFE_S), sys.executable, "-m", "tests.kafka.run_responder"]
         with (self.folder / f"responder{len(self.responders)}.log").open("wb") as out:
             process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=out, stderr=out)
         self.responders.append(process)
