@@ -245,10 +245,16 @@ def restored(load_: Load, broker: Broker, number: int) -> Core:
     return core
 
 
+def told_by(core: Core) -> dict[str, Any]:
+    """What is in no array, but for how often side inputs changed at one offset: none was judged with those between."""
+    meta: dict[str, Any] = msgspec.msgpack.decode(core.meta())
+    return {name: value for name, value in meta.items() if name != "again"}
+
+
 def assert_same_state(load_: Load, broker: Broker, number: int, wanted: Any) -> None:
     """What the last checkpoint holds is what the clean pass's arrays hold."""
     core: Any = restored(load_, broker, number)
-    assert core.meta() == wanted.meta()
+    assert told_by(core) == told_by(wanted)
     for mine, clean in zip(core.arrays, wanted.arrays, strict=True):
         assert contents(mine.data) == contents(clean.data), f"partition {number}: {mine.name}"
     for blobs, clean_blobs in zip(core.blobs, wanted.blobs, strict=True):
