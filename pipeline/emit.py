@@ -118,7 +118,7 @@ class Emitter:
                 await self._rows.flush()
             if not await self._may_write():
                 return False
-            if published and not await self._disown(published, generation, lock):
+            if published and not await self._disown(published, generation, lock, loading):
                 return False
             async with lock:
                 if not loading and not await self._written_soon():
@@ -129,19 +129,23 @@ class Emitter:
                     self._rows.add(rows)
         return True
 
-    async def _disown(self, published: Sequence[Incident], generation: Callable[[], int], lock: asyncio.Lock) -> bool:
-        """Close what a crashed life has published; False if the partition may be somebody else's now.
+    async def _disown(
+        self, published: Sequence[Incident], generation: Callable[[], int], lock: asyncio.Lock, loading: bool
+    ) -> bool:
+        """Close what a crashed life has published; False if that must wait, or the partition may be somebody else's.
 
         First a manifest says which revisions that takes: should we die before the next one, and the former side inputs
         come back, then nothing is adopted anew, and what is judged again must go on above the closings all the same.
+        No slice is judged between: what it opens again would be told before its closing.
         """
         async with lock:
+            if not loading and not await self._written_soon():
+                return False
             undone = await _in_thread(self._core_thread, self.core.disown, published)
-            plan = await self._plan(generation()) if undone.rows else None
-        if not undone.rows:
-            return True
-        await self._write(plan)
-        await self.emit(undone)
+            if not undone.rows:
+                return True
+            await self._write(await self._plan(generation()), flush=False)
+            await self.emit(undone)
         await self._rows.flush()
         return await self._may_write()  # ClickHouse may have taken longer than a rebalance
 

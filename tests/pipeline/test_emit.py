@@ -148,7 +148,7 @@ async def test_a_slow_row_sink_does_not_put_an_adoption_off_for_ever(monkeypatch
     emitter.core.process(some_slice(emitter.core, 3))
     tries = [await emitter.adopt(NEWER, lambda: 1, asyncio.Lock()) for _ in range(12)]
     assert not tries[0], "slices don't wait longer than they must"
-    assert tries[-1]
+    assert any(tries)
 
 
 async def test_a_partition_that_is_being_loaded_adopts_without_the_row_sink() -> None:
