@@ -67,6 +67,8 @@ class TopologyCore:
         self._meta = Meta()
         judge.episodes.spent = self._meta.spent
         self._saved = True  # nothing to be
+        self._first_adoption: Rows = {}
+        self._loaded = False
         self.adopt(sides)
 
     @property
@@ -93,6 +95,8 @@ class TopologyCore:
         """Judge one slice that starts at or after `next_offset`."""
         effects = Effects()
         batch = batch.since(self.next_offset)
+        if batch.offsets:
+            effects.rows, self._first_adoption = self._first_adoption, {}
         for i in range(len(batch.offsets)):
             ts_us = batch.timestamps_ms[i] * 1000 if i in batch.ticks else self._take(batch, i, effects)
             self._meta.watermark_us = max(self._meta.watermark_us, ts_us - self._lateness_us)
@@ -142,6 +146,7 @@ class TopologyCore:
         """Arrays and blobs are filled."""
         self._meta = msgspec.msgpack.decode(meta, type=Meta)
         self.judge.episodes.spent = self._meta.spent
+        self._first_adoption, self._loaded = {}, True
         for array in self.arrays:
             array.used = self._meta.used.get(array.name, 0)
         self.judge.restore(self._meta.extra)
@@ -170,11 +175,18 @@ class TopologyCore:
             self.judge.episodes.spent = self._meta.spent
 
     def adopt(self, sides: Sides) -> Rows:
-        """Judge what follows with these; a new geo database is told as a row."""
+        """Judge what follows with these; rows say so when those of the keys do: before the first slice, after a load."""
         self.judge.adopt(sides)
-        rows: Rows = {}
         changed = self._meta.adopt(_versions(sides))
-        told = columns.adoptions(self._meta, changed, self._topic, self._epoch, self.partition)
+        if self.next_offset < 0:  # told with the first slice, as they are by then
+            self._first_adoption = self._adoptions(list(self._meta.adopted))
+        elif self._loaded:  # also what was adopted before: its row may have been lost
+            self._loaded, changed = False, list(self._meta.adopted)
+        return self._adoptions(changed)
+
+    def _adoptions(self, names: list[str]) -> Rows:
+        rows: Rows = {}
+        told = columns.adoptions(self._meta, names, self._topic, self._epoch, self.partition)
         columns.extend(rows, "adoptions", told)
         return rows
 

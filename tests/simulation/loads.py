@@ -21,6 +21,7 @@ from pipeline.geo.provider import Place
 from pipeline.partitioner import PARTITIONERS
 from pipeline.records import of_records
 from pipeline.recover import fill
+from pipeline.topologies.core import TopologyCore
 from schemas.control import Control, Verdict
 from schemas.incident import Incident
 from schemas.key import Key
@@ -163,7 +164,9 @@ class Judged:
 
 
 def version_of(core: Any) -> str:
-    """Of the catalogue that it judges with."""
+    """Of the catalogue that it judges with; other topologies have only a geo database."""
+    if isinstance(core, TopologyCore):
+        return core._meta.geo
     return core.state.meta.catalogue if isinstance(core, KeyCore) else core._meta.catalogue
 
 
