@@ -175,7 +175,7 @@ class TopologyCore:
             self.judge.episodes.spent = self._meta.spent
 
     def adopt(self, sides: Sides) -> Rows:
-        """Judge what follows with these; rows say so when those of the keys do: before the first slice, after a load."""
+        """Judge what follows with these; rows say so when those of the keys do: with the first slice, after a load."""
         self.judge.adopt(sides)
         changed = self._meta.adopt(_versions(sides))
         if self.next_offset < 0:  # told with the first slice, as they are by then
