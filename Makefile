@@ -52,7 +52,7 @@ LONG := KEYWATCH_LONG=1 KEYWATCH_PATIENCE=5 KEYWATCH_AWAY_S=60 KEYWATCH_BACKLOG=
 test-faults: $(WARM) ## the long way: simulation, 100 kills, ClickHouse away for a minute, full disks, every fault at once, a backlog
 	KEYWATCH_SIMULATE_S=300 KEYWATCH_EXAMPLES=1000 $(BIN)/python -m pytest -n 2 --timeout=1800 tests/simulation $(SEEDED) $(PYTEST_ARGS)
 	KEYWATCH_KILLS=100 $(LONG) $(BIN)/python -m pytest --timeout=1800 $(KAFKA_TESTS)/test_faults.py $(PYTEST_ARGS)
-	$(LONG) $(BIN)/python -m pytest --timeout=1800 $(KAFKA_TESTS)/test_o*.py $(KAFKA_TESTS)/test_whole.py $(KAFKA_TESTS)/test_security.py $(PYTEST_ARGS)
+	$(LONG) $(BIN)/python -m pytest --timeout=3600 $(KAFKA_TESTS)/test_o*.py $(KAFKA_TESTS)/test_whole.py $(KAFKA_TESTS)/test_security.py $(PYTEST_ARGS)
 
 SECONDS ?= 60
 SEED ?= 1

@@ -5,7 +5,8 @@ out, under the same ids and revisions. With others an incident that was publishe
 revisions: it would stay open for ever, and who keeps the highest revision of each would not see the later ones. So
 before other side inputs are adopted, of what stands on the topic:
  - an incident that the state knows as open goes on above the highest published revision;
- - one that it does not know is closed; should an event open it once more, it goes on above its closing.
+ - one that it does not know is closed; should an event open it once more, it goes on above its closing, which is in
+   the state (`spent`) before it is published.
 What a worker that was thrown out of the group publishes after that is not seen.
 """
 
@@ -17,7 +18,7 @@ import msgspec
 
 from pipeline import columns
 from pipeline.core import Effects
-from pipeline.state import Meta, State
+from pipeline.state import CoreMeta, State
 from schemas.incident import Incident
 
 
@@ -46,6 +47,6 @@ def disown(state: State, published: Iterable[Incident]) -> Effects:
     return effects
 
 
-def forget(meta: Meta) -> None:
+def forget(meta: CoreMeta) -> None:
     """An incident whose last event has been judged again is not opened by it any more."""
     meta.spent = {ident: each for ident, each in meta.spent.items() if each[1] >= meta.next_offset}

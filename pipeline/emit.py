@@ -38,6 +38,8 @@ T = TypeVar("T")
 
 ADOPT_WAIT_S: Final = 1.0
 """How long slices may wait for the row sink while side inputs are adopted; tried again with the next poll of them."""
+ADOPT_MOST_WAIT_S: Final = 32.0
+"""Each such try waits twice as long as the one before: a slow row sink must not put an adoption off for ever."""
 
 _json = msgspec.json.Encoder()
 
@@ -73,6 +75,7 @@ class Emitter:
         self._busy = asyncio.Lock()
         self.cut = False  # set by the runner while a slice runs: state and effects don't agree
         self.torn = False  # a checkpoint was cut off: blocks are marked clean that were not written
+        self._adopt_wait_s = ADOPT_WAIT_S
 
     async def emit(self, effects: Effects) -> None:
         """Step 1, acknowledged; step 2 is only begun."""
@@ -103,9 +106,10 @@ class Emitter:
         """Side inputs change: here, and no event is judged before the manifest that names them stands.
 
         While ClickHouse is away a running partition stays with the old ones, else no slice would be judged: what came
-        due since the flush is given ADOPT_WAIT_S under the lock. One that is `loading` has nothing to be written but
-        the adoption's own row, so it waits for nobody. That row follows the manifest: one before it would stay if we
-        died in between, and tell of an adoption that never was; one that is lost is told again by the next start.
+        due since the flush is given ADOPT_WAIT_S under the lock, longer with each try. One that is `loading` has
+        nothing to be written but the adoption's own row, so it waits for nobody. That row follows the manifest: one
+        before it would stay if we died in between, and tell of an adoption that never was; one that is lost is told
+        again by the next start.
         `published`: incidents of a crashed life that the new ones may not bring again; they are closed, and the rows of
         that are written before that manifest. False: not adopted, the partition may be somebody else's by now.
         """
@@ -114,7 +118,7 @@ class Emitter:
                 await self._rows.flush()
             if not await self._may_write():
                 return False
-            if published and not await self._disown(published, lock):
+            if published and not await self._disown(published, generation, lock, loading):
                 return False
             async with lock:
                 if not loading and not await self._written_soon():
@@ -125,13 +129,23 @@ class Emitter:
                     self._rows.add(rows)
         return True
 
-    async def _disown(self, published: Sequence[Incident], lock: asyncio.Lock) -> bool:
-        """Close what a crashed life has published; False if the partition may be somebody else's now."""
+    async def _disown(
+        self, published: Sequence[Incident], generation: Callable[[], int], lock: asyncio.Lock, loading: bool
+    ) -> bool:
+        """Close what a crashed life has published; False if that must wait, or the partition may be somebody else's.
+
+        First a manifest says which revisions that takes: should we die before the next one, and the former side inputs
+        come back, then nothing is adopted anew, and what is judged again must go on above the closings all the same.
+        No slice is judged between: what it opens again would be told before its closing.
+        """
         async with lock:
+            if not loading and not await self._written_soon():
+                return False
             undone = await _in_thread(self._core_thread, self.core.disown, published)
-        if not undone.rows:
-            return True
-        await self.emit(undone)
+            if not undone.rows:
+                return True
+            await self._write(await self._plan(generation()), flush=False)
+            await self.emit(undone)
         await self._rows.flush()
         return await self._may_write()  # ClickHouse may have taken longer than a rebalance
 
@@ -139,11 +153,13 @@ class Emitter:
         """Whether the row sink takes all that is due now without making slices wait; what it doesn't take stays due."""
         self._rows.add(await _in_thread(self._core_thread, self.core.due_rows))
         try:
-            async with asyncio.timeout(ADOPT_WAIT_S):
+            async with asyncio.timeout(self._adopt_wait_s):
                 await self._rows.flush()
         except TimeoutError:
             log.info("partition %d: rows wait, new side inputs are adopted later", self.writer.partition)
+            self._adopt_wait_s = min(2 * self._adopt_wait_s, ADOPT_MOST_WAIT_S)
             return False
+        self._adopt_wait_s = ADOPT_WAIT_S
         return True
 
     async def _may_write(self) -> bool:

@@ -72,6 +72,7 @@ class CoreMeta(msgspec.Struct, kw_only=True):
     geo: str = ""
     adopted: dict[str, int] = {}  # side input -> first offset that was judged with its version
     again: dict[str, int] = {}  # side input -> how many of its versions were adopted at that offset before
+    spent: dict[str, tuple[int, int]] = {}  # incident -> revision, offset that other side inputs have published
 
     def holds(self, versions: Mapping[str, str]) -> bool:
         """Whether these are the versions that are judged with."""
@@ -96,7 +97,6 @@ class Meta(CoreMeta, kw_only=True):
     controls: str = ""
     heard: int = 0  # feedback before this place on the control topic is in the state
     heard_epoch: str = ""
-    spent: dict[str, tuple[int, int]] = {}  # incident -> revision, offset that other side inputs have published
     reject_run: int = 0  # records since one was good
     reject_recent: int = 0  # rejects among the last `record_recent`
     record_recent: int = 0

@@ -27,6 +27,7 @@ import msgspec
 from detectors.detector import NET_HOSTING, NET_KNOWN, NET_PRIVATE
 from pipeline import config
 from pipeline.errors import ConfigError, Fatal
+from pipeline.geo import verify
 from pipeline.geo.records import Facts, mapper
 
 DATA: Final = Path(__file__).parent / "data"
@@ -201,6 +202,7 @@ def open_geo(settings: config.Geo) -> Geo:
 
 def _open(path: Path, *, shipped: bool) -> Source:
     try:
+        verify.check(path)
         reader = maxminddb.open_database(str(path))
         about = reader.metadata()
         built_at, words = datetime.fromtimestamp(about.build_epoch, UTC), dict(about.description).get("en", "")

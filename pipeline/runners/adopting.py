@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -89,7 +89,9 @@ def due_of(path: str) -> Due:
     return Due(Controls.of(f"file {path}", said, len(said)), times)
 
 
-class _Adoption(msgspec.Struct, frozen=True):
+class Adoption(msgspec.Struct, frozen=True):
+    """A row of `adoptions` of the control topic: `version_id` is `epoch/end`."""
+
     partition: int
     offset: int
     version_id: str
@@ -99,21 +101,31 @@ def adopted(config: Config, topic: Topic) -> Due:
     """As the workers took up the control topic, by ClickHouse's rows. Raises Fatal where these are of another topic."""
     controls = asyncio.run(read_controls(config))
     with connected(config.clickhouse) as client:
-        rows = _adoptions(client, topic)
+        return adopted_by(_adoptions(client, topic), controls, config.topics.control)
+
+
+def adopted_by(rows: Iterable[Adoption], controls: Controls, name: str) -> Due:
+    """Of rows in the order of their offsets; `name`: of the control topic. Raises Fatal where they are of another.
+
+    Who owns a partition never goes back on that topic. A row that does is of a worker that was thrown out while it
+    adopted: frozen for a session at least, so that its successor has read no less, and it judged nothing after it.
+    """
     offsets: dict[int, list[tuple[int, int]]] = {}
     for row in rows:
         epoch, _, end = row.version_id.rpartition("/")
         if row.version_id and epoch != controls.epoch:
             raise Fatal(
-                f"{config.topics.control} was made anew: what partition {row.partition} was judged by from offset "
+                f"{name} was made anew: what partition {row.partition} was judged by from offset "
                 f"{row.offset} on is gone. Without --controls it is judged as if nobody had said anything"
             )
-        offsets.setdefault(row.partition, []).append((row.offset, int(end or 0)))
+        steps = offsets.setdefault(row.partition, [])
+        if not steps or int(end or 0) > steps[-1][1]:
+            steps.append((row.offset, int(end or 0)))
     return Due(controls, offsets=offsets) if offsets else NOTHING_DUE
 
 
-def _adoptions(client: Client, topic: Topic) -> list[_Adoption]:
+def _adoptions(client: Client, topic: Topic) -> list[Adoption]:
     sql = """
         SELECT partition, offset, version_id FROM adoptions FINAL
         WHERE topic = {topic:String} AND epoch = {epoch:String} AND input = 'controls' ORDER BY partition, offset"""
-    return ask(client, _Adoption, sql, {"topic": topic.name, "epoch": topic.epoch})
+    return ask(client, Adoption, sql, {"topic": topic.name, "epoch": topic.epoch})

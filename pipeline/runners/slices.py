@@ -154,7 +154,7 @@ def unless_revoked() -> Iterator[None]:
 
 
 class FetchThread(driver.AIOKafkaConsumerThread):
-    """Faust's fetching thread; neither the wait nor the commit has a public name: both are pinned in tests/contracts.
+    """Faust's fetching thread; what is overridden here is pinned in tests/contracts.
 
     A commit on its way while the group is joined anew waits behind that request at the coordinator and then names a
     former generation. aiokafka forgets the new one over it and joins once more, which moves all other members: two
@@ -162,6 +162,20 @@ class FetchThread(driver.AIOKafkaConsumerThread):
     """
 
     joining = False
+    between = False
+
+    def let_go(self) -> None:
+        """Partitions were revoked: until the next ones are known and loaded there is no commit."""
+        self.joining = self.between = True
+
+    def loaded(self) -> None:
+        """An assignment is loaded; where another rebalance has overtaken that, it is the one before."""
+        self.joining = self.between
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """The group is joined."""
+        self.between = False
+        await super().on_partitions_assigned(assigned, generation_id)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         return not self.joining and await super()._commit(offsets)
@@ -262,7 +276,10 @@ class SliceConsumer(driver.Consumer):
     def joining(self, joining: bool) -> None:
         """Whether partitions were let go and those of the next generation are not known yet."""
         thread: Any = self._thread
-        thread.joining = joining
+        if joining:
+            thread.let_go()
+        else:
+            thread.loaded()
 
     async def still_ours(self, tp: TP, offset: int) -> bool:
         """Commit again what is covered, to hear whether the group still knows us.

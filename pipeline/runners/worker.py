@@ -121,6 +121,7 @@ class FaustWorker:
         self.app.after_rebalance = self._after_rebalance
         self.lanes: Lanes[Any] = Lanes(self._slice)
         self._seeks: set[asyncio.Task[None]] = set()
+        self._loads: set[asyncio.Task[None]] = set()
         self._make_table(ready.partitions)
         topic = self.app.topic(self.config.topics.requests, schema=PassThrough(), partitions=ready.partitions)
         self.app.agent(topic, concurrency=1, name="slices")(self._slices)
@@ -153,8 +154,13 @@ class FaustWorker:
             self.shell.unsettle()
 
     async def _on_recover(self) -> None:
-        """Faust swallows what is raised in here, so this ends the process itself."""
-        await guarded(self._load_assigned())
+        """Faust swallows what is raised in here, so this ends the process itself; a stop cuts it off."""
+        if self.shell.stopping:
+            return
+        load = asyncio.create_task(guarded(self._load_assigned()))
+        self._loads.add(load)
+        load.add_done_callback(self._loads.discard)
+        await asyncio.wait([load])
 
     async def _load_assigned(self) -> None:
         kafka, topics, generation = self.config.kafka, self.config.topics, self._generation()
@@ -230,6 +236,8 @@ class FaustWorker:
     async def _before_stop(self) -> None:
         self.shell.stopping = True
         self.shell.health.stopping()
+        for load in list(self._loads):  # nobody waits for it, and what it needs is stopped now
+            load.cancel()
         if not await self._save(self.config.worker.stop_s, "stop"):
             end_process(Fatal(f"no checkpoint within worker.stop_s ({self.config.worker.stop_s} s): replay follows"))
 

@@ -241,16 +241,22 @@ async def started(kafka: Kafka, consumer: AIOKafkaConsumer) -> AsyncIterator[Non
 
 
 async def fetched_highwaters(kafka: Kafka, topic: str, partitions: Iterable[int]) -> dict[int, int]:
-    """End offsets out of fetch responses: right on every broker, also where ListOffsets answers wrongly (Tansu)."""
+    """End offsets out of fetch responses: right on every broker, also where ListOffsets answers wrongly (Tansu).
+
+    Raises Fatal with one clear line where they do not come.
+    """
     wanted = {TopicPartition(topic, partition) for partition in partitions}
     if not wanted:
         return {}
     async with side_consumer(kafka, max_partition_fetch_bytes=1, fetch_max_wait_ms=50) as consumer:
         consumer.assign(list(wanted))
         await consumer.seek_to_beginning()
-        async with asyncio.timeout(HIGHWATER_WAIT_S):
-            while any(consumer.highwater(tp) is None for tp in wanted):
-                await consumer.getmany(timeout_ms=50)
+        try:
+            async with asyncio.timeout(HIGHWATER_WAIT_S):
+                while any(consumer.highwater(tp) is None for tp in wanted):
+                    await consumer.getmany(timeout_ms=50)
+        except TimeoutError as error:
+            raise Fatal(f"the ends of {topic} were not told within {HIGHWATER_WAIT_S:.0f} s") from error
         return {tp.partition: int(consumer.highwater(tp)) for tp in wanted}
 
 

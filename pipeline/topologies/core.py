@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from pipeline import columns
+from pipeline import columns, disown
 from pipeline.config import Config
 from pipeline.core import Effects, Reject, Rows, Sides, Slice
 from pipeline.pages import Blobs, PagedArray
@@ -65,7 +65,10 @@ class TopologyCore:
         self._topic = config.topics.requests
         self._epoch = topic_epoch
         self._meta = Meta()
+        judge.episodes.spent = self._meta.spent
         self._saved = True  # nothing to be
+        self._first_adoption: Rows = {}
+        self._loaded = False
         self.adopt(sides)
 
     @property
@@ -92,6 +95,8 @@ class TopologyCore:
         """Judge one slice that starts at or after `next_offset`."""
         effects = Effects()
         batch = batch.since(self.next_offset)
+        if batch.offsets:
+            effects.rows, self._first_adoption = self._first_adoption, {}
         for i in range(len(batch.offsets)):
             ts_us = batch.timestamps_ms[i] * 1000 if i in batch.ticks else self._take(batch, i, effects)
             self._meta.watermark_us = max(self._meta.watermark_us, ts_us - self._lateness_us)
@@ -99,6 +104,7 @@ class TopologyCore:
         if batch.offsets:
             self._meta.next_offset = batch.next
             self._saved = False
+            self._forget_spent()
         effects.counts = {"records": len(batch.offsets), "rejects": len(effects.rejects)}
         self._write(effects)
         return effects
@@ -139,6 +145,8 @@ class TopologyCore:
     def restore(self, meta: bytes) -> None:
         """Arrays and blobs are filled."""
         self._meta = msgspec.msgpack.decode(meta, type=Meta)
+        self.judge.episodes.spent = self._meta.spent
+        self._first_adoption, self._loaded = {}, True
         for array in self.arrays:
             array.used = self._meta.used.get(array.name, 0)
         self.judge.restore(self._meta.extra)
@@ -155,18 +163,30 @@ class TopologyCore:
         """
         effects = Effects()
         mine = [each for each in published if each.partition == self.partition and each.rule in self.judge.rules]
-        effects.incidents = self.judge.episodes.disown(mine, self._meta.watermark_us)
+        effects.incidents = self.judge.episodes.disown(mine, self._meta.watermark_us, self.next_offset)
         unsure = [each for each in mine if each.state == "closed" and each.offset >= self.next_offset]
         self._saved = False
         columns.extend(effects.rows, "incidents", columns.incidents([*unsure, *effects.incidents]))
         return effects
 
+    def _forget_spent(self) -> None:
+        if self._meta.spent:
+            disown.forget(self._meta)
+            self.judge.episodes.spent = self._meta.spent
+
     def adopt(self, sides: Sides) -> Rows:
-        """Judge what follows with these; a new geo database is told as a row."""
+        """Judge what follows with these; rows say so when those of the keys do: with the first slice, after a load."""
         self.judge.adopt(sides)
-        rows: Rows = {}
         changed = self._meta.adopt(_versions(sides))
-        told = columns.adoptions(self._meta, changed, self._topic, self._epoch, self.partition)
+        if self.next_offset < 0:  # told with the first slice, as they are by then
+            self._first_adoption = self._adoptions(list(self._meta.adopted))
+        elif self._loaded:  # also what was adopted before: its row may have been lost
+            self._loaded, changed = False, list(self._meta.adopted)
+        return self._adoptions(changed)
+
+    def _adoptions(self, names: list[str]) -> Rows:
+        rows: Rows = {}
+        told = columns.adoptions(self._meta, names, self._topic, self._epoch, self.partition)
         columns.extend(rows, "adoptions", told)
         return rows
 

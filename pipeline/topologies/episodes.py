@@ -58,6 +58,7 @@ class Episodes:
 
     def __init__(self, quiet_us: int = QUIET_US) -> None:
         self.register: Register[Episode] = Register("episodes", Episode, MOST)
+        self.spent: dict[str, tuple[int, int]] = {}  # the core's: incident -> revision, offset of a crashed life
         self._quiet_us = quiet_us
         self._due_us = NEVER_US  # nothing ends before
 
@@ -70,10 +71,22 @@ class Episodes:
             return
         if episode is not None:
             self.register.drop(name)
-        incident = _new(evidence, offset, partition)
+        incident = self._new(evidence, offset, partition)
         self.register.add(name, Episode(incident, evidence.ts_us, evidence.ts_us, evidence.keys_total))
         self._due_us = min(self._due_us, evidence.ts_us + self._quiet_us)
         out.append(incident)
+
+    def _new(self, evidence: Evidence, offset: int, partition: int) -> Incident:
+        at = rfc3339(evidence.ts_us)
+        ident = incident_id(evidence.subject, evidence.rule, evidence.first_us, evidence.first_id)
+        return Incident(
+            incident_id=ident, key_id=evidence.subject, rule=evidence.rule,
+            revision=self.spent.get(ident, (0, 0))[0] + 1, change="opened", state="open", severity=evidence.severity,
+            rung=evidence.rung, opened_at=at, last_at=at, bits=_bits(evidence), seen_days=evidence.seen_days,
+            text=evidence.text, findings=evidence.findings, events=evidence.keys_total,
+            environment=evidence.environment, owner=evidence.owner, keys=evidence.keys[:KEYS_NAMED],
+            keys_total=evidence.keys_total, partition=partition, offset=offset,
+        )  # fmt: skip
 
     def _grow(self, name: str, episode: Episode, evidence: Evidence, offset: int, out: list[Incident]) -> None:
         """Tell it again where it has become graver or twice as large."""
@@ -101,8 +114,11 @@ class Episodes:
         episode = self.register.get(f"{rule}\0{subject}")
         return episode is not None and episode.incident.state == "open"
 
-    def disown(self, published: Iterable[Incident], ts_us: int) -> list[Incident]:
-        """After a crash: go on above what is on the topic, and close what is open there but not here."""
+    def disown(self, published: Iterable[Incident], ts_us: int, at: int) -> list[Incident]:
+        """After a crash: go on above what is on the topic, and close what is open there but not here.
+
+        What records from offset `at` on may open again goes on above its closing, too.
+        """
         closed = []
         for newest in published:
             name = f"{newest.rule}\0{newest.key_id}"
@@ -111,8 +127,12 @@ class Episodes:
                 revision = max(episode.incident.revision, newest.revision)
                 episode.incident = msgspec.structs.replace(episode.incident, revision=revision)
                 self.register.touch(name)
-            elif newest.state == "open":
-                closed.append(_closed(newest, ts_us))
+                continue
+            if newest.state == "open":
+                newest = _closed(newest, ts_us)
+                closed.append(newest)
+            if newest.offset >= at:
+                self.spent[newest.incident_id] = (newest.revision, newest.offset)
         return closed
 
     def pass_time(self, watermark_us: int, out: list[Incident]) -> None:
@@ -160,18 +180,6 @@ def _opens_again(episode: Episode, evidence: Evidence) -> bool:
         return False
     graver = SEVERITIES.index(evidence.severity) > SEVERITIES.index(episode.incident.severity)
     return graver or evidence.ts_us >= episode.opened_us + DAY_US
-
-
-def _new(evidence: Evidence, offset: int, partition: int) -> Incident:
-    at = rfc3339(evidence.ts_us)
-    return Incident(
-        incident_id=incident_id(evidence.subject, evidence.rule, evidence.first_us, evidence.first_id),
-        key_id=evidence.subject, rule=evidence.rule, revision=1, change="opened", state="open",
-        severity=evidence.severity, rung=evidence.rung, opened_at=at, last_at=at, bits=_bits(evidence),
-        seen_days=evidence.seen_days, text=evidence.text, findings=evidence.findings, events=evidence.keys_total,
-        environment=evidence.environment, owner=evidence.owner, keys=evidence.keys[:KEYS_NAMED],
-        keys_total=evidence.keys_total, partition=partition, offset=offset,
-    )  # fmt: skip
 
 
 def _grown(base: Incident, evidence: Evidence, change: Change, offset: int) -> Incident:

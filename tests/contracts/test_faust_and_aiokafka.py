@@ -307,6 +307,17 @@ def test_every_commit_goes_through_the_threads_own_method() -> None:
     assert list(inspect.signature(AIOKafkaConsumerThread._commit).parameters) == ["self", "offsets"]
 
 
+def test_an_assignment_goes_through_the_thread_before_anything_is_loaded() -> None:
+    """`FetchThread.on_partitions_assigned` learns so that the group is joined."""
+    from faust.transport.consumer import ConsumerThread
+    from faust.transport.drivers.aiokafka import ConsumerRebalanceListener
+
+    source = inspect.getsource(ConsumerRebalanceListener.on_partitions_assigned)
+    assert "await self._thread.on_partitions_assigned(ensure_TPset(assigned), generation)" in source
+    wanted = ["self", "assigned", "generation_id"]
+    assert list(inspect.signature(ConsumerThread.on_partitions_assigned).parameters) == wanted
+
+
 def test_faust_takes_all_that_a_fetch_brought_at_once() -> None:
     """`Batches` counts a batch as one record: with a bound per poll aiokafka would bound batches instead."""
     assert faust.App("x").conf.broker_max_poll_records is None

@@ -167,7 +167,7 @@ class Deployment:
     def stop(self, worker: subprocess.Popen[bytes]) -> int:
         """SIGTERM; returns the exit code."""
         os.kill(pid_of(worker), signal.SIGTERM)
-        return worker.wait(40)
+        return worker.wait(40 * PATIENCE)
 
     def kill_all(self) -> None:
         """Whatever still runs."""

@@ -30,6 +30,7 @@ from pipeline.runners import shell
 from pipeline.runners.parts import Parts, production_parts
 from pipeline.runners.topology import TOPOLOGIES, open_core_of, settings_of
 from pipeline.warm import warm_up
+from tests.kafka.cluster import PATIENCE
 from tests.kafka.run_responder import config_from
 from tests.pipeline.counting_core import SIDES, open_core
 
@@ -127,7 +128,7 @@ def shift_clock(seconds: float) -> None:
 def config_of(brokers: str, prefix: str, settings: dict[str, Any]) -> Config:
     """Short timeouts, any metrics port, topics and group with the test's prefix, as many replicas as brokers."""
     names = {field.name: f"{prefix}.{field.name}" for field in msgspec.structs.fields(Topics)}
-    worker: dict[str, Any] = {"metrics_port": 0, "checkpoint_s": 0.3, "slice_events": 50, "stop_s": 10.0}
+    worker: dict[str, Any] = {"metrics_port": 0, "checkpoint_s": 0.3, "slice_events": 50, "stop_s": 10.0 * PATIENCE}
     kafka = Kafka(
         brokers=brokers, group=f"{prefix}.group", session_timeout_s=4.0, heartbeat_s=0.4, rebalance_timeout_s=6.0,
         partitions=4, replication=len(brokers.split(",")),

@@ -33,18 +33,25 @@ from schemas.event import Event
 from schemas.incident import Incident
 from schemas.key import Key
 from schemas.response import Response
+from tests.kafka.cluster import LIFE_S
 from tests.kafka.comparison import MOST_MB, Clean, assert_clean, clean_pass
 from tests.kafka.deployment import ROOT, Deployment, pid_of, produce, read_topic
 from tests.kafka.outside import Outside
 from tests.pipeline.log_of_requests import START_US, Record, log, record
 
 DAYS: Final = 4
+PAUSE_DAYS: Final = 2
+"""Between history and now: nothing lies where evidence ceases to be fresh."""
 HISTORY: Final = 1_600
 """Records of `traffic` that are of these days, but for some."""
 DECOYS: Final = 6
 SIDES_S: Final = 0.5
 """How often the workers look for another catalogue here."""
-POLICY: Final = Revocation(mode="simulate", max_per_hour=1_000, max_per_day=1_000, max_share_of_active=1.0)
+POLICY: Final = Revocation(
+    mode="simulate", max_per_hour=1_000, max_per_day=1_000, max_share_of_active=1.0, max_evidence_age_s=86_400.0
+)
+"""How old evidence is depends on when it is decided on, and the clean responder decides at the end: what is of now is
+fresh at both times, and history at neither."""
 
 
 class Whole(Deployment):
@@ -121,7 +128,7 @@ class Whole(Deployment):
     def start_responder(self, config: Config | None = None) -> subprocess.Popen[bytes]:
         """A responder; with `config` one on other topics."""
         environment = os.environ | {"KW_CONFIG": _as_json(config or self.config)}
-        command = ["timeout", "-s", "KILL", "1500", sys.executable, "-m", "tests.kafka.run_responder"]
+        command = ["timeout", "-s", "KILL", str(LIFE_S), sys.executable, "-m", "tests.kafka.run_responder"]
         with (self.folder / f"responder{len(self.responders)}.log").open("wb") as out:
             process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=out, stderr=out)
         self.responders.append(process)
@@ -229,8 +236,8 @@ class Adopted:
 
 
 def traffic(seed: int, rng: random.Random) -> Iterator[Record]:
-    """Days of history up to now, with an attack in it; then decoys are touched and keys are used, for ever."""
-    shift_us = time.time_ns() // 1_000 - DAYS * 86_400_000_000 - START_US
+    """Days of history, with an attack in it; then decoys are touched and keys are used, for ever."""
+    shift_us = time.time_ns() // 1_000 - (DAYS + PAUSE_DAYS) * 86_400_000_000 - START_US
     yield from (_moved(each, shift_us) for each in log(seed, events=1_500, days=DAYS))
     number = 0
     while True:

@@ -132,6 +132,25 @@ async def test_an_adoption_does_not_hold_slices_up_when_the_row_sink_goes_away_i
     assert outside.kinds().index("rows") < outside.kinds().index("manifest"), "what was due is written first"
 
 
+class SlowOutside(Outside):
+    """It takes rows, but never at once."""
+
+    async def write(self, table: str, rows: Columns) -> None:
+        self.gate.clear()
+        asyncio.get_running_loop().call_later(0.03, self.gate.set)
+        await super().write(table, rows)
+
+
+async def test_a_slow_row_sink_does_not_put_an_adoption_off_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emit, "ADOPT_WAIT_S", 0.001)
+    outside = SlowOutside()
+    emitter = emitter_of(outside, RowBuffer(outside, 1.0, 100), OwingCore)
+    emitter.core.process(some_slice(emitter.core, 3))
+    tries = [await emitter.adopt(NEWER, lambda: 1, asyncio.Lock()) for _ in range(12)]
+    assert not tries[0], "slices don't wait longer than they must"
+    assert any(tries)
+
+
 async def test_a_partition_that_is_being_loaded_adopts_without_the_row_sink() -> None:
     outside = Outside()
     emitter = emitter_of(outside, RowBuffer(outside, 1.0, 100))

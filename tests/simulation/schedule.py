@@ -215,6 +215,12 @@ class Schedule:
         self.broker.catalogue += 1
         self._count("catalogues")
 
+    def take_back(self, a: int, b: int) -> None:
+        """The catalogue is as it was before its last change."""
+        if self.broker.catalogue:
+            self.broker.catalogue -= 1
+            self._count("taken back")
+
     def stop(self, a: int, b: int) -> None:
         """SIGTERM to one worker."""
         process = self._some(a)

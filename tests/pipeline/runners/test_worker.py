@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from faust.types import TP
@@ -87,6 +88,45 @@ async def test_a_thread_that_joins_the_group_sends_no_commit() -> None:
     thread = FetchThread.__new__(FetchThread)
     thread.joining = True
     assert not await thread._commit({TP("api.requests", 0): 5})
+
+
+async def test_a_load_that_a_rebalance_has_overtaken_does_not_open_the_way_for_commits() -> None:
+    """Faust calls it some time after the assignment, and the next one may have begun."""
+    thread = FetchThread.__new__(FetchThread)
+    told: list[Any] = []
+
+    async def assigned(*arguments: Any) -> None:
+        told.append(arguments)
+
+    thread.consumer = cast(Any, SimpleNamespace(threadsafe_partitions_assigned=assigned))
+    thread.thread_loop = asyncio.get_running_loop()
+    thread.let_go()
+    thread.loaded()
+    assert thread.joining
+    await thread.on_partitions_assigned({TP("api.requests", 0)}, 7)
+    assert thread.joining, "not before it is loaded"
+    thread.loaded()
+    assert not thread.joining
+    assert [each[1:] for each in told] == [({TP("api.requests", 0)}, 7)]
+
+
+async def test_a_stop_cuts_off_a_load(worker: FaustWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It went on after everything had been stopped, and made a failure of a clean stop."""
+    begun, loads = asyncio.Event(), 0
+
+    async def take(*_: Any) -> bool:
+        nonlocal loads
+        loads += 1
+        begun.set()
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(worker.shell, "take", take)
+    recovering = asyncio.create_task(worker._on_recover())
+    await begun.wait()
+    await worker._before_stop()
+    await asyncio.wait_for(recovering, 10)
+    await worker._on_recover()
+    assert loads == 1, "none begins after that"
 
 
 async def test_a_partition_that_goes_while_another_is_nudged_is_passed_over(

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from pipeline.sinks.kafka import BATCH_BYTES, batches
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from pipeline.config import Kafka
+from pipeline.errors import Fatal
+from pipeline.sinks import kafka
+from pipeline.sinks.kafka import BATCH_BYTES, batches, fetched_highwaters
 
 PAGE = b"packed already " * 1_000
 
@@ -20,3 +30,33 @@ def test_batches_are_cut_at_their_size_and_a_page_larger_than_one_goes_alone() -
     assert all(len(batch._build()) <= BATCH_BYTES for batch, _ in cut)
     large = (b"large", bytes(2 * BATCH_BYTES))
     assert [count for _, count in batches([(b"a", PAGE), large, (b"b", PAGE), large])] == [1, 1, 1, 1]
+
+
+class Silent:
+    """A consumer whose fetches never bring anything."""
+
+    def assign(self, partitions: list[Any]) -> None:
+        """Taken."""
+
+    async def seek_to_beginning(self) -> None:
+        """Done."""
+
+    def highwater(self, partition: Any) -> None:
+        """Not told yet."""
+
+    async def getmany(self, timeout_ms: int) -> None:
+        """Waits for ever."""
+        await asyncio.get_running_loop().create_future()
+
+
+async def test_ends_that_are_not_told_in_time_are_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended a worker with a traceback and "stopped: "."""
+
+    @asynccontextmanager
+    async def open_consumer(settings: Kafka, **more: Any) -> AsyncIterator[Silent]:
+        yield Silent()
+
+    monkeypatch.setattr(kafka, "side_consumer", open_consumer)
+    monkeypatch.setattr(kafka, "HIGHWATER_WAIT_S", 0.01)
+    with pytest.raises(Fatal, match=r"the ends of api\.requests were not told within"):
+        await fetched_highwaters(Kafka(), "api.requests", [0])

@@ -73,6 +73,33 @@ def test_after_a_crash_what_only_the_topic_knows_is_closed_and_the_rest_goes_on_
     assert (ended.incident_id, ended.change, ended.revision) == (opened.incident_id, "closed", 7)
 
 
+def test_what_was_closed_after_a_crash_opens_above_its_closing_when_it_is_judged_again() -> None:
+    """Who keeps the highest revision of each incident would not see it otherwise; also after one more crash."""
+    log = [made(START_US, role="member"), used(START_US + MINUTE_US, RENTED_ABROAD)]
+    first, second = slices(log[:1])[0], slices(log[1:], first=1)[0]
+    judge = core("lifecycle")
+    judge.process(first)
+    (opened,) = restored(judge, "lifecycle").process(second).incidents  # and died before a checkpoint
+    again = restored(judge, "lifecycle")
+    (closed,) = again.disown([opened]).incidents
+    for life in (again, restored(again, "lifecycle")):
+        (reopened,) = life.process(second).incidents
+        assert (reopened.incident_id, reopened.state) == (opened.incident_id, "open")
+        assert reopened.revision == closed.revision + 1
+        life.due_rows()
+        assert b"spent\x80" in life.meta(), "nothing is kept of it once it is judged again"
+
+
+def test_what_was_closed_on_the_topic_is_opened_above_that() -> None:
+    log = [made(START_US, role="member"), used(START_US + MINUTE_US, RENTED_ABROAD)]
+    (opened,) = core("lifecycle").process(slices(log)[0]).incidents
+    ended = msgspec.structs.replace(opened, revision=2, state="closed", change="closed")
+    judge = core("lifecycle")
+    assert judge.disown([ended]).incidents == []
+    (reopened,) = judge.process(slices(log)[0]).incidents
+    assert (reopened.incident_id, reopened.revision) == (opened.incident_id, 3)
+
+
 def test_a_new_geo_database_is_told_as_a_row() -> None:
     judge = core("lifecycle")
     assert judge.adopted(Sides(Declared(), GEO, ""))
