@@ -17,7 +17,7 @@ from pipeline.config import Config
 from pipeline.core import Sides
 from pipeline.errors import Fatal, Retry
 from pipeline.health import Health
-from pipeline.ports import Columns, Headers
+from pipeline.ports import Columns, Headers, Outgoing
 from pipeline.records import of_records
 from pipeline.runners.lanes import Lanes
 from pipeline.runners.parts import OpenCore, Parts
@@ -163,6 +163,19 @@ class Process:
             lane, lambda: self.broker.publish(topic, key, value, headers, partition), failure=Retry
         )
         return offset
+
+    async def publish_all(self, topic: str, records: Sequence[Outgoing]) -> None:
+        """BulkPublisher: one key's in order, keys side by side."""
+        by_key: dict[bytes, list[Outgoing]] = {}
+        for record in records:
+            by_key.setdefault(record[0], []).append(record)
+        done = await asyncio.gather(*[self._in_order(topic, each) for each in by_key.values()], return_exceptions=True)
+        for failure in filter(None, done):
+            raise failure
+
+    async def _in_order(self, topic: str, records: Sequence[Outgoing]) -> None:
+        for record in records:
+            await self.publish(topic, *record)
 
     async def send(self, partition: int, key: bytes, value: bytes | None) -> int:
         """PageLog."""
