@@ -48,6 +48,8 @@ class Fetched:
     records: Slice
     start: int
     breaks: int = 0  # how often the position had been set when this was fetched
+    size_bytes: int = 0  # of keys and values, as far as it was told
+    at_s: float = field(default_factory=time.time)  # when it was, in seconds since 1970
 
 
 @dataclass(slots=True)
@@ -287,11 +289,12 @@ class Shell:
                 )
         batch = records.since(owned.expected)
         owned.emitter.cut = True
-        effects, core_s = await asyncio.get_running_loop().run_in_executor(self.core_thread, _timed, owned.core, batch)
+        effects, *times = await asyncio.get_running_loop().run_in_executor(self.core_thread, _timed, owned.core, batch)
         if any(reject.reason == "wrong_partition" for reject in effects.rejects):
             await self._check_partitions()  # before effects: nothing is rejected because partitions were added
         await owned.emitter.emit(effects)
-        measure.slice_done(self.config.topics.requests, batch, effects, core_s)
+        passed = measure.Passed(fetched.at_s, *times, time.time())
+        measure.slice_done(self.config.topics.requests, batch, effects, passed)
         measure.state_of(batch.partition, owned.core)
         owned.emitter.cut = False
         owned.expected, owned.seeks, owned.nudges = batch.next, 0, 0
@@ -377,10 +380,10 @@ def _versions(sides: Sides) -> tuple[str, str]:
     return sides.catalogue.version, sides.controls.version
 
 
-def _timed(core: Core, batch: Slice) -> tuple[Effects, float]:
-    """Judge a slice; also how many seconds that took, without the wait for the core's thread."""
-    began = time.monotonic()
-    return core.process(batch), time.monotonic() - began
+def _timed(core: Core, batch: Slice) -> tuple[Effects, float, float]:
+    """Judge a slice; also when that began and ended, in seconds since 1970."""
+    began_s = time.time()
+    return core.process(batch), began_s, time.time()
 
 
 def _ask_back(owned: Owned, fetched: Fetched) -> int:

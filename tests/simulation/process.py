@@ -19,7 +19,7 @@ from pipeline.errors import Fatal, Retry
 from pipeline.health import Health
 from pipeline.ports import Columns, Headers, Outgoing
 from pipeline.records import of_records
-from pipeline.runners.lanes import Lanes
+from pipeline.runners.lanes import Lanes, Told, fitting, joined
 from pipeline.runners.parts import OpenCore, Parts
 from pipeline.runners.shell import Fetched, Shell
 from pipeline.runners.slices import Positions
@@ -98,7 +98,7 @@ class Process:
         )  # fmt: skip
         self.shell = Shell(ready, lambda: self.generation, self._still_ours)
         self.shell.core_thread = self.shell.page_thread = Inline()  # type: ignore[assignment]
-        self.lanes: Lanes[tuple[int, Fetched]] = Lanes(self._slice)
+        self.lanes: Lanes[Told] = Lanes(self._slice, fitting(self.config), self._joined)
         self._load_task: asyncio.Task[None] | None = None
         for work in (
             self.shell.rows.run(), self.shell.keep_checkpointing(), self.shell.keep_adopting(),
@@ -311,7 +311,11 @@ class Process:
         if not self.in_flight.get(partition, 0) and owned.expected < len(self.broker.requests[partition]):
             self.seek(partition, owned.expected)
 
-    async def _slice(self, item: tuple[int, Fetched]) -> None:
+    def _joined(self, items: Sequence[Told]) -> Told:
+        self.in_flight[items[0][1].records.partition] -= len(items) - 1
+        return joined(items)
+
+    async def _slice(self, item: Told) -> None:
         generation, fetched = item
         partition = fetched.records.partition
         await self._guarded(self._handle(generation, fetched))
