@@ -35,8 +35,8 @@ MOST_SEEKS: Final = 20
 """Seeks to one offset without getting there: the log has ended before it, or something is broken."""
 
 
-Pages = Mapping[bytes, bytes]
-"""The last value of every key of one partition of the pages topic."""
+Pages = dict[bytes, bytes]
+"""The last value of every key of one partition of the pages topic; emptied as soon as what is valid was taken out."""
 ReadPages = Callable[[list[int]], AsyncGenerator[tuple[int, Pages], None]]
 """Reads these partitions, one after the other."""
 
@@ -185,6 +185,7 @@ class Shell:
         began = time.monotonic()
         loop = asyncio.get_running_loop()
         sides = self.sides  # newer ones may come while it loads: `keep_adopting` sees to it
+        records = len(pages)
         core, state, writer = await loop.run_in_executor(
             self.core_thread, self._restore, number, pages, committed, sides
         )
@@ -221,7 +222,7 @@ class Shell:
         self.owned[number] = owned
         log.info(
             "partition %d: epoch %d, next offset %d of %d, %d records of state, %.2f s",
-            number, writer.epoch, expected, end, len(pages), time.monotonic() - began,
+            number, writer.epoch, expected, end, records, time.monotonic() - began,
         )  # fmt: skip
 
     async def _adopt_loaded(self, number: int, owned: Owned, published: Published | None) -> bool:
@@ -239,6 +240,7 @@ class Shell:
 
     def _restore(self, number: int, pages: Pages, committed: int | None, sides: Sides) -> tuple[Core, Any, Any]:
         state = load(number, pages, committed)
+        pages.clear()  # half of it is older than the state, and a million keys have 1.6 GB
         if state.manifest is not None and state.manifest.topic_epoch != self._topic_epoch:
             topics = self.config.topics
             raise Fatal(
