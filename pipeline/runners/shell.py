@@ -291,11 +291,12 @@ class Shell:
                 )
         batch = records.since(owned.expected)
         owned.emitter.cut = True
-        effects, *times = await asyncio.get_running_loop().run_in_executor(self.core_thread, _timed, owned.core, batch)
+        judging = asyncio.get_running_loop().run_in_executor(self.core_thread, _timed, owned.core, batch)
+        effects, began_s, judged_s = await judging
         if any(reject.reason == "wrong_partition" for reject in effects.rejects):
             await self._check_partitions()  # before effects: nothing is rejected because partitions were added
         await owned.emitter.emit(effects)
-        passed = measure.Passed(fetched.at_s, *times, time.time())
+        passed = measure.Passed(fetched.at_s, began_s, judged_s, time.time())
         measure.slice_done(self.config.topics.requests, batch, effects, passed)
         measure.state_of(batch.partition, owned.core)
         owned.emitter.cut = False

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pytest
 
 from pipeline.config import Config, Worker
 from pipeline.core import Slice
-from pipeline.records import of_records
+from pipeline.records import Record, of_records
 from pipeline.runners.lanes import Lanes, Told, fitting, joined
 from pipeline.runners.shell import Fetched
 
@@ -116,14 +118,22 @@ def test_what_came_while_a_line_was_busy_is_handled_together_up_to_its_room() ->
     assert asyncio.run(_busy_line()).done == ["a1", "a2+a3+a4", "a5"]
 
 
-class Record:
-    def __init__(self, offset: int) -> None:
-        self.offset, self.timestamp, self.key, self.value = offset, 10 * offset, b"k%d" % offset, b"v" * (offset % 5)
-        self.headers = [("keywatch-tick", b"1")] if offset % 4 == 0 else []
+@dataclass
+class One:
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+def one(offset: int) -> Record:
+    tick = [("keywatch-tick", b"1")] if offset % 4 == 0 else []
+    return One(offset, 10 * offset, b"k%d" % offset, b"v" * (offset % 5), tick)
 
 
 def told(first: int, count: int, generation: int = 1, start: int | None = None, breaks: int = 0) -> Told:
-    records = of_records([Record(first + n) for n in range(count)]).part("t", 3, 0, count)
+    records = of_records([one(first + n) for n in range(count)]).part("t", 3, 0, count)
     return generation, Fetched(records, first if start is None else start, breaks, size_bytes=100 * count)
 
 
@@ -137,7 +147,7 @@ def plain(batch: Slice) -> tuple[object, ...]:
 def test_slices_that_follow_each_other_joined_are_the_slice_of_all_their_records() -> None:
     parts = [told(5, 3), told(8, 1), told(11, 6, start=9)]  # between 8 and 11 lies nothing, which is known
     generation, fetched = joined(parts)
-    records = [Record(n) for n in (5, 6, 7, 8, 11, 12, 13, 14, 15, 16)]
+    records = [one(n) for n in (5, 6, 7, 8, 11, 12, 13, 14, 15, 16)]
     assert plain(fetched.records) == plain(of_records(records).part("t", 3, 0, len(records)))
     assert (generation, fetched.start, fetched.breaks, fetched.size_bytes) == (1, 5, 0, 1_000)
     again = joined([(1, fetched), told(17, 2)])[1].records
