@@ -29,7 +29,7 @@ from pipeline.config import Topics
 from pipeline.core import Core, Effects, Reject, Rows, Sides
 from pipeline.errors import Retry
 from pipeline.faults import reach
-from pipeline.ports import PageLog, Publisher
+from pipeline.ports import BulkPublisher, Outgoing, PageLog
 from pipeline.rows import RowBuffer
 from schemas.incident import Incident
 
@@ -53,7 +53,7 @@ class Emitter:
         checkpoint: Checkpoint,
         *,
         topics: Topics,
-        publisher: Publisher,
+        publisher: BulkPublisher,
         rows: RowBuffer,
         pages: PageLog,
         still_ours: Callable[[int], Awaitable[bool]] | None = None,
@@ -224,34 +224,33 @@ class Emitter:
         await self._pages.send_all(self.writer.partition, [(key, None) for key in keys])
 
     async def _publish_all(self, effects: Effects) -> None:
-        by_key: dict[str, list[Incident]] = {}
-        for incident in effects.incidents:
-            by_key.setdefault(incident.key_id, []).append(incident)
-        work = [self._publish_in_order(incidents) for incidents in by_key.values()]
-        work += [self._publish_reject(reject) for reject in effects.rejects]
-        work += [self._publish(getattr(self._topics, each.lane), each.key, each.value, ()) for each in effects.messages]
-        await _all(work)
+        """Side by side by topic, the incidents' first; within a topic the order is kept."""
+        by_topic = {self._topics.incidents: [_incident(incident) for incident in effects.incidents]}
+        by_topic[self._topics.rejected] = [self._reject(reject) for reject in effects.rejects]
+        for message in effects.messages:
+            by_topic.setdefault(getattr(self._topics, message.lane), []).append((message.key, message.value, ()))
+        await _all(self._publish(topic, records) for topic, records in by_topic.items() if records)
 
-    async def _publish_in_order(self, incidents: Iterable[Incident]) -> None:
-        for incident in incidents:
-            headers = [("incident-id", incident.incident_id.encode()), ("revision", str(incident.revision).encode())]
-            await self._publish(self._topics.incidents, incident.key_id.encode(), _json.encode(incident), headers)
-
-    async def _publish_reject(self, reject: Reject) -> None:
+    def _reject(self, reject: Reject) -> Outgoing:
         key = f"{self._topics.requests}/{reject.partition}/{reject.offset}".encode()
-        await self._publish(self._topics.rejected, key, _json.encode(reject), [("reason", reject.reason.encode())])
+        return key, _json.encode(reject), [("reason", reject.reason.encode())]
 
-    async def _publish(self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> None:
+    async def _publish(self, topic: str, records: Sequence[Outgoing]) -> None:
         wait_s = 0.1
         while True:
             try:
-                await self._publisher.publish(topic, key, value, headers)
+                await self._publisher.publish_all(topic, records)
             except Retry as error:
                 log.warning("not published to %s, again in %.1f s: %s", topic, wait_s, error)
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, 5.0)
             else:
                 return
+
+
+def _incident(incident: Incident) -> Outgoing:
+    headers = [("incident-id", incident.incident_id.encode()), ("revision", str(incident.revision).encode())]
+    return incident.key_id.encode(), _json.encode(incident), headers
 
 
 async def _in_thread(thread: Executor | None, function: Callable[..., T], *args: Any) -> T:

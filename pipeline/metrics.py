@@ -32,6 +32,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 # Processing: 0.5 ms to 10 s; from event to alert: 0.1 s to 10 min (reference/outputs.md, section 4).
 STEP_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LATENCY_BUCKETS_S: Final = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+WAIT_BUCKETS_S: Final = (0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 SLICE_BUCKETS: Final = (1, 10, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
 BITS_BUCKETS: Final = (1, 2, 4, 6, 8, 10, 12, 15, 20, 30, 50, 100)
 
@@ -76,7 +77,10 @@ class Metrics:
     slice_events: Histogram = _histogram("slice_events", "Records in one slice.", SLICE_BUCKETS)
     slice_seconds: Histogram = _histogram("slice_processing_seconds", "One slice through the core.", STEP_BUCKETS_S)
     step_seconds: Histogram = _histogram(
-        "step_seconds", "One step of a slice's effects: incidents, rows, pages, commit.", STEP_BUCKETS_S, "step"
+        "step_seconds",
+        "What the record that opened an incident waited for; step: fetch, queue, core, publish.",
+        WAIT_BUCKETS_S,
+        "step",
     )
     event_age_seconds: Histogram = _histogram(
         "event_age_seconds", "Age of a slice's newest event when processed.", LATENCY_BUCKETS_S

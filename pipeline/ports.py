@@ -1,4 +1,4 @@
-"""The four things the core's surroundings need from the outside. Fake and real pass the same contract suite."""
+"""The things the core's surroundings need from the outside. Fake and real pass the same contract suite."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Protocol
 
 from pipeline.column import Columns
 
-__all__ = ["Columns", "Headers", "PageLog", "Publisher", "RowSink"]
+__all__ = ["BulkPublisher", "Columns", "Headers", "Outgoing", "PageLog", "Publisher", "RowSink"]
 
 Headers = Sequence[tuple[str, bytes]]
+Outgoing = tuple[bytes, bytes, Headers]
+"""Key, value and headers of a record; its partition is the key's."""
 
 
 class RowSink(Protocol):
@@ -29,6 +31,16 @@ class Publisher(Protocol):
         self, topic: str, key: bytes, value: bytes, headers: Headers = (), partition: int | None = None
     ) -> int:
         """Send and await the acknowledgement (acks=all); returns the offset. Raises `Retry`."""
+
+
+class BulkPublisher(Publisher, Protocol):
+    """What a slice brings about goes out together."""
+
+    async def publish_all(self, topic: str, records: Sequence[Outgoing]) -> None:
+        """As `publish` for each, in order within a partition, all acknowledged. Raises `Retry`: send all of them again.
+
+        Then some may have come through, and come twice.
+        """
 
 
 class PageLog(Protocol):

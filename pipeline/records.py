@@ -96,6 +96,35 @@ def _alone(*texts: Bytes) -> list[Bytes]:
     return [Bytes(data, each.starts - low, each.lengths) for each in texts]
 
 
+def following(slices: Sequence[Slice]) -> Slice:
+    """Slices of one partition that follow each other as one, with one buffer."""
+    texts = [(flat(each.keys), flat(each.values)) for each in slices]
+    data = buffer([part.data for pair in texts for part in _once(pair)])
+    keys, values, begin = list[Bytes](), list[Bytes](), 0
+    for pair in texts:
+        shifts = [begin, begin if len(_once(pair)) == 1 else begin + len(pair[0].data)]
+        for out, part, shift in zip((keys, values), pair, shifts, strict=True):
+            out.append(Bytes(data, part.starts + shift, part.lengths))
+        begin += sum(len(part.data) for part in _once(pair))
+    firsts = np.cumsum([0, *(len(each.offsets) for each in slices)]).tolist()
+    return Slice(
+        slices[0].topic, slices[0].partition, list(chain.from_iterable(each.offsets for each in slices)),
+        _run(data, keys), _run(data, values), list(chain.from_iterable(each.timestamps_ms for each in slices)),
+        frozenset(first + tick for first, each in zip(firsts, slices, strict=False) for tick in each.ticks),
+    )  # fmt: skip
+
+
+def _once(pair: tuple[Bytes, Bytes]) -> tuple[Bytes, ...]:
+    """Keys and values mostly share one buffer."""
+    return pair[:1] if pair[0].data is pair[1].data else pair
+
+
+def _run(data: Array, parts: Sequence[Bytes]) -> Bytes:
+    return Bytes(
+        data, np.concatenate([each.starts for each in parts]), np.concatenate([each.lengths for each in parts])
+    )
+
+
 def of_records(records: Sequence[Record]) -> Records:
     """Of aiokafka's records."""
     ticks = [bool(r.headers) and any(name == TICK_HEADER for name, _ in r.headers) for r in records]

@@ -1,6 +1,7 @@
 """Reads a partition's state back: the newest manifest, verified to the last byte, or the process ends.
 
-Pages are put into the arrays first, then the rows of the journal that are newer than their page, oldest first.
+Pages are put into the arrays first, then the rows of the journal that are newer than their page, oldest first. What
+was put away is forgotten at once: beside a million keys' arrays there is no room for all that was read.
 
 Falling back to an older checkpoint is refused: what lies between the two was committed or may have been, so it would
 be lost. Newest is the highest (epoch, generation).
@@ -17,7 +18,7 @@ import msgspec
 import numpy as np
 from backports import zstd
 
-from pipeline import journal
+from pipeline import journal, memory
 from pipeline.checkpoint import Checkpoint, Directory, piece_keys, place_keys
 from pipeline.core import Core
 from pipeline.errors import Fatal
@@ -172,21 +173,27 @@ def _inflate(value: bytes, partition: int, table: str) -> bytes:
 
 
 def fill(core: Core, state: LoadedState) -> None:
-    """Put a checkpoint's tables into an empty core and let it take its `meta`; tables it no longer has are left."""
+    """Put a checkpoint's tables into an empty core and let it take its `meta`; tables it no longer has are left.
+
+    Uses the state up: its pages and pieces are gone afterwards.
+    """
     if state.manifest is None:
         return
     fillings = {a.name: _Filling.of(a, state) for a in core.arrays if a.name in state.manifest.tables}
     for filling in fillings.values():
         filling.pages()
-    for number, value in state.pieces:
+    while state.pieces:
+        number, value = state.pieces.pop(0)
         for table, rows, raw in _rows(state, value):
             if table in fillings:
                 fillings[table].rows(number, rows, raw)
+        memory.freed(len(value))
     for filling in fillings.values():
         filling.finish()
     for blobs in core.blobs:
         if blobs.name in state.manifest.tables:
             _fill_blobs(blobs, state)
+    memory.give_back()
     core.restore(state.manifest.meta)
 
 
@@ -222,9 +229,11 @@ class _Filling:
         array, block_rows = self.array, self.table.block_rows
         pages = self.state.pages[array.name]
         array.reserve(max(self.table.used, (max(pages, default=-1) + 1) * block_rows))
-        for block, value in pages.items():
+        while pages:
+            block, value = pages.popitem()
             raw = _inflate(value, self.state.partition, array.name)
             self._put(slice(block * block_rows, (block + 1) * block_rows), np.frombuffer(raw, np.uint8))
+            memory.freed(len(value))
 
     def rows(self, number: int, rows: Array, raw: bytes) -> None:
         """Rows of checkpoint `number` whose page is older. One that is void may have a layout of before."""
@@ -250,7 +259,8 @@ class _Filling:
         """All is clean, or, of another layout or format, to be written anew up to the last row there is."""
         array, state = self.array, self.state
         since = state.directory.since.get(array.name, np.zeros(0, np.int64))
-        last = max(max(state.pages[array.name], default=-1), int(np.flatnonzero(since).max(initial=-1)))
+        written = np.flatnonzero(state.directory.blocks[array.name]["chunks"])
+        last = max(int(written.max(initial=-1)), int(np.flatnonzero(since).max(initial=-1)))
         array.used = self.table.used
         array.clean()
         if self.old_format or not self.same:
@@ -261,7 +271,9 @@ class _Filling:
 def _fill_blobs(blobs: Blobs, state: LoadedState) -> None:
     assert state.manifest is not None
     blobs.rows.clear()
-    for value in state.pages[blobs.name].values():
+    pages = state.pages[blobs.name]
+    while pages:
+        _, value = pages.popitem()
         blobs.rows.update(_blob_in.decode(_inflate(value, state.partition, blobs.name)))
     blobs.dirty.clear()
     if state.manifest.format != FORMAT or state.manifest.tables[blobs.name].block_rows != blobs.block_rows:

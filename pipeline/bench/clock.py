@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,7 @@ class Pace(msgspec.Struct, frozen=True):
 
     per_s: float
     cpu_us: float | None
+    servers_us: dict[str, float] = {}  # of broker and ClickHouse meanwhile, per event, where it was asked for
 
 
 @dataclass(slots=True)
@@ -34,16 +35,18 @@ class Clock:
     first: tuple[float, int] | None = None
     last: tuple[float, int] = field(default=(0.0, 0))
     spent: tuple[float, float] = field(default=(0.0, 0.0))
+    servers: Mapping[str, Callable[[], float]] = field(default_factory=dict)
+    spent_by: tuple[dict[str, float], dict[str, float]] = field(default=({}, {}))
 
     def at(self, done: int) -> bool:
         """`done` events are done now; True once that is all."""
         now = time.perf_counter()
         if self.first is None and done >= SKIP * self.total:
             self.first = (now, done)
-            self.spent = (self.cpu_s(), 0.0)
+            self.spent, self.spent_by = (self.cpu_s(), 0.0), (self._servers_s(), {})
         self.last = (now, done)
         if done >= self.total:
-            self.spent = (self.spent[0], self.cpu_s())
+            self.spent, self.spent_by = (self.spent[0], self.cpu_s()), (self.spent_by[0], self._servers_s())
         return done >= self.total
 
     @property
@@ -57,7 +60,12 @@ class Clock:
         """All of it, once the end was told."""
         counted = self.last[1] - (self.first or self.last)[1]
         cpu_us = 1e6 * (self.spent[1] - self.spent[0]) / max(counted, 1)
-        return Pace(self.per_s, round(cpu_us, 2) if cpu_us > 0 else None)
+        before, after = self.spent_by
+        servers_us = {name: round(1e6 * (s - before.get(name, 0.0)) / max(counted, 1), 2) for name, s in after.items()}
+        return Pace(self.per_s, round(cpu_us, 2) if cpu_us > 0 else None, servers_us)
+
+    def _servers_s(self) -> dict[str, float]:
+        return {name: cpu_s() for name, cpu_s in self.servers.items()}
 
     def told(self) -> str:
         """The last line of a process that was measured."""

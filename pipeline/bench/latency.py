@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
+from itertools import chain
 from typing import Final
 
 import aiohttp
@@ -21,7 +23,9 @@ from aiokafka import TopicPartition
 
 from pipeline.bench import load, stages
 from pipeline.bench.attacks import Attacks, history
-from pipeline.bench.offer import Offer, Offered
+from pipeline.bench.clock import cpu_s_of
+from pipeline.bench.offer import Offer, Offered, Start, usual
+from pipeline.bench.processes import CpuS, now, servers
 from pipeline.bench.trial import ALLOW_S, Trial, ask, metrics_of
 from pipeline.demo.children import Child, last_words
 from pipeline.errors import Fatal
@@ -30,12 +34,15 @@ from schemas.incident import Incident
 
 GRACE_S: Final = 20.0
 """After the last event, for incidents that are still on their way."""
+SAMPLE_S: Final = 0.5
+WAIT_S: Final = 0.2
 
 
 class Latency(msgspec.Struct, frozen=True):
     """Milliseconds over all incidents of one run; `offered_late_ms` is the load's own worst delay, included.
 
-    `stages_p99_ms`: what the worker itself told of the run (`stages.py`).
+    `stages_p99_ms` and `steps_ms`: what the worker itself told of the run (`stages.py`); `cpu`: how many processors
+    worker, load, broker and ClickHouse took meanwhile.
     """
 
     per_s: float
@@ -46,24 +53,68 @@ class Latency(msgspec.Struct, frozen=True):
     missing: int
     offered_late_ms: float
     stages_p99_ms: dict[str, float | None] = {}
+    steps_ms: dict[str, dict[str, float | None]] = {}
+    cpu: dict[str, float] = {}
 
 
 async def measure(trial: Trial, attacks: Attacks, per_s: float, hot: float = 0.0) -> Latency:
-    """One run: the victims' past first, then load and attacks. Raises Fatal where a part ends."""
+    """One run: the keys' past first, then load and attacks. Raises Fatal where a part ends."""
+    offer = _offer(trial, attacks, per_s, hot)
+    async with _with_a_past(trial, offer) as (child, port), aiohttp.ClientSession() as session:
+        cpu_s = {"worker": cpu_s_of(child.process.pid), **servers(trial.kafka.brokers, trial.clickhouse_url)}
+        before = stages.buckets(await metrics_of(session, port))
+        measured = await _run(trial, offer, cpu_s)
+        after = stages.buckets(await metrics_of(session, port))
+        told = {"stages_p99_ms": stages.between(before, after), "steps_ms": stages.steps(before, after)}
+        return msgspec.structs.replace(measured, **told)
+
+
+async def sustained(trial: Trial, attacks: Attacks, per_s: float) -> float:
+    """Events per second that a worker judges while a load of `per_s`, more than it can do, is being produced.
+
+    What it does with a log that was written before is more: then nobody produces. Shares of this are what a load is
+    told by, since only below it no queue grows.
+    """
+    offer = _offer(trial, attacks, per_s, 0.0)
+    async with _with_a_past(trial, offer) as (_, port), aiohttp.ClientSession() as session:
+        child = await _offering(trial, offer)
+        samples = []
+        try:
+            while child.running:
+                samples.append((time.perf_counter(), (await ask(session, port)).consumed))
+                await asyncio.sleep(SAMPLE_S)
+            await _offered(trial, child)
+        finally:
+            await trial.stop(child)
+        trial.children.check()
+    return steepest(samples)
+
+
+def steepest(samples: Sequence[tuple[float, int]]) -> float:
+    """Events per second over the busiest half of the samples that came one after the other."""
+    window = max(2, len(samples) // 2)
+    spans = zip(samples, samples[window - 1 :], strict=False)
+    return max(((b - a) / (after - before) for (before, a), (after, b) in spans), default=0.0)
+
+
+def _offer(trial: Trial, attacks: Attacks, per_s: float, hot: float) -> Offer:
+    return Offer(
+        brokers=trial.kafka.brokers, topic=trial.log, partitions=trial.kafka.partitions, per_s=per_s,
+        attacks=attacks, hot=hot,
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def _with_a_past(trial: Trial, offer: Offer) -> AsyncIterator[tuple[Child, int]]:
+    """A worker that knows the victims and the keys of the load: a day like others, not the first."""
     await trial.create()
-    past = await load.fill(trial.kafka, trial.log, history(attacks, time.time_ns() // 1000))
+    now_us = time.time_ns() // 1000
+    past = chain(history(offer.attacks, now_us), usual(offer, now_us - 300_000_000))
+    count = await load.fill(trial.kafka, trial.log, past)
     child, port = await trial.start()
     try:
-        await _until_done(trial, port, past)
-        offer = Offer(
-            brokers=trial.kafka.brokers, topic=trial.log, partitions=trial.kafka.partitions, per_s=per_s,
-            attacks=attacks, hot=hot,
-        )  # fmt: skip
-        async with aiohttp.ClientSession() as session:
-            before = stages.buckets(await metrics_of(session, port))
-            measured = await _run(trial, offer)
-            after = stages.buckets(await metrics_of(session, port))
-        return msgspec.structs.replace(measured, stages_p99_ms=stages.between(before, after))
+        await _until_done(trial, port, count)
+        yield child, port
     finally:
         await trial.stop(child)
 
@@ -78,21 +129,40 @@ async def _until_done(trial: Trial, port: int, events: int) -> None:
         raise Fatal(f"the worker did not read {events} events of history in {ALLOW_S:.0f} s") from None
 
 
-async def _run(trial: Trial, offer: Offer) -> Latency:
+async def _offering(trial: Trial, offer: Offer) -> Child:
+    command = [sys.executable, "-m", "pipeline.bench.offer", msgspec.json.encode(offer).decode()]
+    return await trial.children.start(f"offer-{offer.topic}", command)
+
+
+async def _run(trial: Trial, offer: Offer, cpu_s: dict[str, CpuS]) -> Latency:
     arrived: list[float] = []
     reading = asyncio.create_task(_read(trial, offer.attacks.count, arrived))
-    command = [sys.executable, "-m", "pipeline.bench.offer", msgspec.json.encode(offer).decode()]
-    child = await trial.children.start("offer", command)
+    child = await _offering(trial, offer)
+    using = asyncio.create_task(_processors(child, offer, cpu_s | {"load": cpu_s_of(child.process.pid)}))
     try:
         offered = await _offered(trial, child)
         await asyncio.wait([reading], timeout=GRACE_S)
         if reading.done():
             reading.result()  # raises what ended it
+        cpu = await using
     finally:
         reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
+        using.cancel()
+        await asyncio.gather(reading, using, return_exceptions=True)
         await trial.stop(child)
-    return summed_up(offer, offered, arrived)
+    return msgspec.structs.replace(summed_up(offer, offered, arrived), cpu=cpu)
+
+
+async def _processors(child: Child, offer: Offer, cpu_s: Mapping[str, CpuS]) -> dict[str, float]:
+    """How many processors each took in the middle of the load."""
+    while not (lines := child.log.read_text().splitlines()):  # noqa: ASYNC110  (another process writes it)
+        await asyncio.sleep(WAIT_S)
+    start_us, quarter_s = msgspec.json.decode(lines[0], type=Start).start_us, offer.attacks.seconds / 4
+    await asyncio.sleep(start_us / 1e6 + quarter_s - time.time())
+    before, began = now(cpu_s), time.perf_counter()
+    await asyncio.sleep(2 * quarter_s)
+    after, took_s = now(cpu_s), time.perf_counter() - began
+    return {name: round((after[name] - before[name]) / took_s, 3) for name in cpu_s}
 
 
 async def _offered(trial: Trial, child: Child) -> Offered:

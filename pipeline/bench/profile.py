@@ -40,7 +40,7 @@ TOLD: Final = 12
 _FRAME: Final = re.compile(r"^(?P<name>.+) \((?P<file>[^()]+?)(?::\d+)?\)$")
 _OURS: Final = re.compile(r"^(?:pipeline|detectors|schemas|aiokafka|faust|mode|clickhouse_connect|aiohttp|msgspec)/")
 _WAITS: Final = re.compile(
-    r"^(?:select|poll|wait|get|_worker|_wait_for_tstate_lock) \(.*(?:selectors|threading|queue|thread)\.py"
+    r"^(?:\w+\.)*(?:select|poll|wait|get|_worker|_wait_for_tstate_lock) \(.*(?:selectors|threading|queue|thread)\.py"
 )
 """The innermost frame of a thread that has nothing to do; the kernel does not say so in every container."""
 _THREAD: Final = re.compile(r"^thread \(?(?:0x)?[0-9a-fA-F]+\)?(?:: )?\"?(?P<name>[^\"]*)\"?$")

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Final
 
 import aiohttp
 import msgspec
 
 from pipeline.bench.clock import Clock, Pace, cpu_s_of
+from pipeline.bench.processes import CpuS
 from pipeline.bench.trial import ALLOW_S, Progress, Trial, ask
 from pipeline.errors import Fatal
 
@@ -31,11 +33,11 @@ class Whole(msgspec.Struct, frozen=True):
     rows_per_event: float
 
 
-async def measure(trial: Trial, total: int) -> Whole:
+async def measure(trial: Trial, total: int, servers: Mapping[str, CpuS]) -> Whole:
     """One worker over the log. Raises Fatal where it ends or does not come to the end of the log."""
     began = time.perf_counter()
     child, port = await trial.start()
-    clock = Clock(total, cpu_s_of(child.process.pid))
+    clock = Clock(total, cpu_s_of(child.process.pid), servers=servers)
     try:
         async with asyncio.timeout(ALLOW_S), aiohttp.ClientSession() as session:
             started, last = await _watch(session, trial, port, clock)

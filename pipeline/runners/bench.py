@@ -23,7 +23,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from rich.console import Console
 
-from pipeline.bench import latency, load, peers, profile, scaling, steps, whole
+from pipeline.bench import latency, load, peers, processes, profile, scaling, steps, whole
 from pipeline.bench.attacks import Attacks
 from pipeline.bench.clock import Pace
 from pipeline.bench.report import Found, report, show
@@ -40,8 +40,12 @@ PEERS_SHARE: Final = 0.02
 PEERS_LEAST: Final = 6_000
 STEPS_SHARE: Final = 0.25
 PARTS: Final = ("rates", "peers", "scaling", "latency", "steps")
-LOADS: Final = (("half", 0.5, 0.0), ("most", 0.9, 0.0), ("hot", 0.5, 0.3))
-"""Name, share of the worker's measured rate, share of one key in its partition's traffic."""
+LOADS: Final = (
+    ("1,000/s", 1_000.0, 0.0), ("5,000/s", 5_000.0, 0.0), ("half", 0.5, 0.0), ("most", 0.9, 0.0), ("hot", 0.5, 0.3),
+)  # fmt: skip
+"""Name, events per second, or, up to 1, the share of what is sustained beside a live producer, share of one key in its
+partition's traffic."""
+SUSTAINED: Final = Attacks(count=1, seconds=12.0)
 EMBEDDED_REBALANCE_S: Final = 3.0
 """The embedded broker waits half of it whenever somebody joins; Apache Kafka does not, and gets its default."""
 ATTACKS: Final = Attacks(count=400, seconds=30.0)
@@ -80,15 +84,18 @@ class Bench:
         trial, rates = await self.filled(), self.found.rates
         ceiling = [self.kafka.brokers, trial.log, str(self.load.partitions), str(self.load.events)]
         self._keep("ceiling_eps", await peers.ask(self.children, "ceiling", ceiling))
-        done = await whole.measure(trial, self.load.events)
+        servers = processes.servers(self.kafka.brokers, self.clickhouse_url)
+        done = await whole.measure(trial, self.load.events, servers)
         self._keep("worker_eps", done.pace)
+        self.found.spent["1"].append({"workers": done.pace.cpu_us or 0.0, **done.pace.servers_us})
         self.found.start_s.append(done.start_s)
         self.found.rows_per_event.append(done.rows_per_event)
         if "scaling" in parts:
             two = self.trial(trial.log)
             await two.create()
-            two_workers = scaling.measure(two, 2, self.load.events)
-            rates["two_workers_eps"].append(await self._part("two_workers_eps", two_workers))
+            both = await self._part("two_workers_eps", scaling.measure(two, 2, self.load.events, servers))
+            rates["two_workers_eps"].append(both.per_s if both else None)
+            self.found.spent["2"].append(both.cpu_us if both else {})
         if "peers" in parts:
             await self._peers(trial)
 
@@ -112,13 +119,17 @@ class Bench:
             return None
 
     async def latencies(self, console: Console) -> None:
-        """At shares of the rate that was measured before."""
-        worker = median_of(self.found.rates["worker_eps"])
-        for name, share, hot in LOADS:
-            console.print(f"event to incident, {name} ...")
-            work = latency.measure(self.trial(), ATTACKS, share * (worker or 0.0), hot)
-            if (found := await self._part(f"latency {name}", work)) is not None:
-                self.found.latency[name] = found
+        """At fixed rates and at shares of what is sustained."""
+        worker = median_of(self.found.rates["worker_eps"]) or 0.0
+        console.print("what is sustained while events are produced ...")
+        sustained = await self._part("sustained", latency.sustained(self.trial(), SUSTAINED, worker))
+        self.found.sustained_eps = sustained
+        for name, load_, hot in LOADS:
+            if (per_s := load_ if load_ > 1 else load_ * (sustained or 0.0)) > 0:
+                console.print(f"event to incident, {name} ...")
+                work = latency.measure(self.trial(), ATTACKS, per_s, hot)
+                if (found := await self._part(f"latency {name}", work)) is not None:
+                    self.found.latency[name] = found
 
     async def steps(self) -> None:
         """The core in this process."""

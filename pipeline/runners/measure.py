@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
+from bisect import bisect_left
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from pipeline.core import Core, Effects, Sides, Slice
@@ -13,16 +14,28 @@ from pipeline.metrics import METRICS
 from pipeline.rows import RowBuffer
 
 FINDINGS = "findings."
+STEPS: Final = ("fetch", "queue", "core", "publish")
+"""Until a record is here, until the core takes its slice up, until that is judged, until all is acknowledged."""
 UNKEYED: Final = frozenset({"unkeyed", "wrong_partition", "key_mismatch"})
 """Reasons that say that a producer doesn't key by key_id: the alert KeywatchUnkeyed rests on them."""
 
 
-def slice_done(topic: str, batch: Slice, effects: Effects, core_s: float) -> None:
-    """A slice's incidents are acknowledged. `core_s`: seconds in the core alone."""
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """When a slice went from one step to the next, in seconds since 1970."""
+
+    fetched_s: float
+    began_s: float  # the core took it up
+    judged_s: float
+    published_s: float  # and acknowledged
+
+
+def slice_done(topic: str, batch: Slice, effects: Effects, passed: Passed) -> None:
+    """A slice's incidents are acknowledged."""
     METRICS.events_consumed.labels(topic).inc(len(batch.offsets))
     METRICS.slice_events.observe(len(batch.offsets))
-    METRICS.slice_seconds.observe(core_s)
-    age_s = max(0.0, time.time() - batch.timestamps_ms[-1] / 1000)
+    METRICS.slice_seconds.observe(max(0.0, passed.judged_s - passed.began_s))
+    age_s = max(0.0, passed.published_s - batch.timestamps_ms[-1] / 1000)
     METRICS.event_age_seconds.observe(age_s)
     METRICS.lag_seconds.labels(topic).set(age_s)
     for reject in effects.rejects:
@@ -31,11 +44,25 @@ def slice_done(topic: str, batch: Slice, effects: Effects, core_s: float) -> Non
     METRICS.rejected_published.inc(len(effects.rejects))
     for incident in effects.incidents:
         METRICS.incidents.labels(incident.severity, incident.change).inc()
+        if incident.change == "opened":
+            _waited(batch, incident.offset, passed)
     METRICS.events_late.inc(effects.counts.get("late", 0))
     METRICS.events_duplicate.inc(effects.counts.get("duplicates", 0))
     for name, count in effects.counts.items():
         if name.startswith(FINDINGS):
             METRICS.findings.labels(name.removeprefix(FINDINGS)).inc(count)
+
+
+def _waited(batch: Slice, offset: int, passed: Passed) -> None:
+    """Where the time of the record went that opened an incident; its own time is its producer's."""
+    at = bisect_left(batch.offsets, offset)
+    if at == len(batch.offsets) or batch.offsets[at] != offset or batch.timestamps_ms[at] <= 0:
+        return  # time alone opened it
+    moments = (
+        batch.timestamps_ms[at] / 1000, passed.fetched_s, passed.began_s, passed.judged_s, passed.published_s,
+    )  # fmt: skip
+    for step, before, after in zip(STEPS, moments, moments[1:], strict=False):
+        METRICS.step_seconds.labels(step).observe(max(0.0, after - before))
 
 
 def state_of(partition: int, core: Core) -> None:

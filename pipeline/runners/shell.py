@@ -35,8 +35,8 @@ MOST_SEEKS: Final = 20
 """Seeks to one offset without getting there: the log has ended before it, or something is broken."""
 
 
-Pages = Mapping[bytes, bytes]
-"""The last value of every key of one partition of the pages topic."""
+Pages = dict[bytes, bytes]
+"""The last value of every key of one partition of the pages topic; emptied as soon as what is valid was taken out."""
 ReadPages = Callable[[list[int]], AsyncGenerator[tuple[int, Pages], None]]
 """Reads these partitions, one after the other."""
 
@@ -48,6 +48,8 @@ class Fetched:
     records: Slice
     start: int
     breaks: int = 0  # how often the position had been set when this was fetched
+    size_bytes: int = 0  # of keys and values, as far as it was told
+    at_s: float = field(default_factory=time.time)  # when it was, in seconds since 1970
 
 
 @dataclass(slots=True)
@@ -183,6 +185,7 @@ class Shell:
         began = time.monotonic()
         loop = asyncio.get_running_loop()
         sides = self.sides  # newer ones may come while it loads: `keep_adopting` sees to it
+        records = len(pages)
         core, state, writer = await loop.run_in_executor(
             self.core_thread, self._restore, number, pages, committed, sides
         )
@@ -219,7 +222,7 @@ class Shell:
         self.owned[number] = owned
         log.info(
             "partition %d: epoch %d, next offset %d of %d, %d records of state, %.2f s",
-            number, writer.epoch, expected, end, len(pages), time.monotonic() - began,
+            number, writer.epoch, expected, end, records, time.monotonic() - began,
         )  # fmt: skip
 
     async def _adopt_loaded(self, number: int, owned: Owned, published: Published | None) -> bool:
@@ -237,6 +240,7 @@ class Shell:
 
     def _restore(self, number: int, pages: Pages, committed: int | None, sides: Sides) -> tuple[Core, Any, Any]:
         state = load(number, pages, committed)
+        pages.clear()  # half of it is older than the state, and a million keys have 1.6 GB
         if state.manifest is not None and state.manifest.topic_epoch != self._topic_epoch:
             topics = self.config.topics
             raise Fatal(
@@ -287,11 +291,13 @@ class Shell:
                 )
         batch = records.since(owned.expected)
         owned.emitter.cut = True
-        effects, core_s = await asyncio.get_running_loop().run_in_executor(self.core_thread, _timed, owned.core, batch)
+        judging = asyncio.get_running_loop().run_in_executor(self.core_thread, _timed, owned.core, batch)
+        effects, began_s, judged_s = await judging
         if any(reject.reason == "wrong_partition" for reject in effects.rejects):
             await self._check_partitions()  # before effects: nothing is rejected because partitions were added
         await owned.emitter.emit(effects)
-        measure.slice_done(self.config.topics.requests, batch, effects, core_s)
+        passed = measure.Passed(fetched.at_s, began_s, judged_s, time.time())
+        measure.slice_done(self.config.topics.requests, batch, effects, passed)
         measure.state_of(batch.partition, owned.core)
         owned.emitter.cut = False
         owned.expected, owned.seeks, owned.nudges = batch.next, 0, 0
@@ -377,10 +383,10 @@ def _versions(sides: Sides) -> tuple[str, str]:
     return sides.catalogue.version, sides.controls.version
 
 
-def _timed(core: Core, batch: Slice) -> tuple[Effects, float]:
-    """Judge a slice; also how many seconds that took, without the wait for the core's thread."""
-    began = time.monotonic()
-    return core.process(batch), time.monotonic() - began
+def _timed(core: Core, batch: Slice) -> tuple[Effects, float, float]:
+    """Judge a slice; also when that began and ended, in seconds since 1970."""
+    began_s = time.time()
+    return core.process(batch), began_s, time.time()
 
 
 def _ask_back(owned: Owned, fetched: Fetched) -> int:

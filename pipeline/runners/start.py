@@ -17,7 +17,7 @@ from pipeline.core import Sides
 from pipeline.errors import ConfigError, Fatal
 from pipeline.health import Health, serve
 from pipeline.metrics import REGISTRY, process_started
-from pipeline.ports import PageLog, Publisher, RowSink
+from pipeline.ports import BulkPublisher, PageLog, RowSink
 from pipeline.runners import measure
 from pipeline.runners.parts import Parts
 from pipeline.runners.published import Published, newest_incidents
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.runners.shell import Shell
 
 
-class Link(Publisher, PageLog, Protocol):
+class Link(BulkPublisher, PageLog, Protocol):
     """Both ways to Kafka in one."""
 
 

@@ -26,7 +26,7 @@ from pipeline.config import Config, Kafka
 from pipeline.errors import Fatal
 from pipeline.faults import reach
 from pipeline.runners.ending import EXIT_FATAL, end_process, guarded
-from pipeline.runners.lanes import Lanes
+from pipeline.runners.lanes import Lanes, Told, fitting, joined
 from pipeline.runners.parts import Parts, production_parts
 from pipeline.runners.shell import Owned, Shell
 from pipeline.runners.slices import PageTable, PassThrough, transport_of, unless_revoked
@@ -36,7 +36,7 @@ from pipeline.sinks.kafka import committed_offsets, pages_in_turn, ssl_context
 log = logging.getLogger(__name__)
 
 SLICES_WAITING: Final = 8
-"""Slices between transport and agent: at most 8 MB; each partition has another one that waits in its lane."""
+"""Slices between transport and agent: at most 8 MB; each partition has as much as another one waiting in its lane."""
 NUDGE_S: Final = 3.0
 MOST_NUDGES: Final = 3
 
@@ -119,7 +119,7 @@ class FaustWorker:
         self.app.transport = transport_of(self.app, self.config, self.shell.cover, self.shell.polled)
         self.app.before_stop = self._before_stop
         self.app.after_rebalance = self._after_rebalance
-        self.lanes: Lanes[Any] = Lanes(self._slice)
+        self.lanes: Lanes[Told] = Lanes(self._slice, fitting(ready.config), joined)
         self._seeks: set[asyncio.Task[None]] = set()
         self._loads: set[asyncio.Task[None]] = set()
         self._make_table(ready.partitions)
@@ -175,17 +175,18 @@ class FaustWorker:
 
     async def _slices(self, stream: Any) -> None:
         async for event in stream.noack().events():
-            await self.lanes.put(event.message.tp.partition, event.message)
+            await self.lanes.put(event.message.tp.partition, (event.message.generation_id, event.message.value))
 
-    async def _slice(self, message: Any) -> None:
-        if message.generation_id != self.app.consumer_generation_id:
+    async def _slice(self, told: Told) -> None:
+        generation, fetched = told
+        if generation != self.app.consumer_generation_id:
             return
         try:
-            positions = self.app.consumer.positions
-            fresh = message.value.breaks == positions.breaks(message.tp.partition)
-            seek = await self.shell.handle(message.value, fresh)
+            number = fetched.records.partition
+            fresh = fetched.breaks == self.app.consumer.positions.breaks(number)
+            seek = await self.shell.handle(fetched, fresh)
             if seek is not None:
-                await self.app.consumer.seek_back(message.tp, seek)
+                await self.app.consumer.seek_back(TP(self.config.topics.requests, number), seek)
         except Exception as error:  # noqa: BLE001
             end_process(error)
 

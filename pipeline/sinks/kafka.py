@@ -1,4 +1,4 @@
-"""Kafka by aiokafka: client settings out of the configuration, a producer that is Publisher and PageLog, end offsets.
+"""Kafka by aiokafka: client settings out of the configuration, a producer that is BulkPublisher and PageLog, offsets.
 
 Both runners use the same producer: acks=all, idempotent (so retries neither double nor reorder), lz4. No transactions.
 """
@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import lru_cache, partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
@@ -38,7 +40,8 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from pipeline.config import Kafka
 from pipeline.errors import ConfigError, Fatal, Retry
-from pipeline.ports import Headers
+from pipeline.partitioner import PARTITIONERS
+from pipeline.ports import Headers, Outgoing
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +133,7 @@ def _producer(kafka: Kafka, *, idempotent: bool) -> AIOKafkaProducer:
 
 
 class Producer:
-    """`Publisher` and `PageLog` in one. Make it inside the event loop, `start` it, `close` it."""
+    """`BulkPublisher` and `PageLog` in one. Make it inside the event loop, `start` it, `close` it."""
 
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
@@ -171,13 +174,28 @@ class Producer:
         self, topic: str, key: bytes, value: bytes, headers: Headers = (), partition: int | None = None
     ) -> int:
         """Send and await the acknowledgement; returns the offset. Raises Retry, Fatal where no retry helps."""
-        try:
+        with _to_topic(topic):
             sent = await self._producer.send_and_wait(topic, value, key=key, partition=partition, headers=list(headers))
-        except (MessageSizeTooLargeError, TopicAuthorizationFailedError) as error:
-            raise Fatal(f"cannot write to topic {topic}: {type(error).__name__}: {error}") from error
-        except KafkaError as error:
-            raise Retry(f"{type(error).__name__}: {error}") from error
         return int(sent.offset)
+
+    async def publish_all(self, topic: str, records: Sequence[Outgoing]) -> None:
+        """The same of many, by their keys' partitions, in batches of ours. Raises Retry, Fatal as `publish`.
+
+        One by one each costs a task, two futures and a batch that is packed by itself: 150 us where this takes 10.
+        """
+        with _to_topic(topic):
+            count = len(await self._producer.partitions_for(topic))
+            lots: defaultdict[int, list[Outgoing]] = defaultdict(list)
+            for record in records:
+                lots[_home(record[0], count)].append(record)
+            sending = [self._publish_batches(topic, number, lot) for number, lot in lots.items()]
+            done = await asyncio.gather(*sending, return_exceptions=True)  # no batch is left on its way
+            for failure in filter(None, done):
+                raise failure
+
+    async def _publish_batches(self, topic: str, partition: int, records: Sequence[Outgoing]) -> None:
+        for batch, _ in batches(records, self._producer.create_batch):
+            await (await self._producer.send_batch(batch, topic, partition=partition))
 
     async def send(self, partition: int, key: bytes, value: bytes | None) -> int:
         """Send one page and await it. Raises Fatal: a later manifest must not assume this page."""
@@ -195,7 +213,7 @@ class Producer:
         """
         last = -1
         try:
-            for batch, count in batches(records):
+            for batch, count in batches([(key, value, ()) for key, value in records], uncompressed):
                 sent = await (await self._producer.send_batch(batch, self._pages_topic, partition=partition))
                 last = int(sent.offset) + count - 1
         except KafkaError as error:
@@ -203,14 +221,36 @@ class Producer:
         return last
 
 
-def batches(records: Sequence[tuple[bytes, bytes | None]]) -> Iterator[tuple[BatchBuilder, int]]:
+@contextmanager
+def _to_topic(topic: str) -> Iterator[None]:
+    """What aiokafka raises inside becomes Retry, or Fatal where no retry helps."""
+    try:
+        yield
+    except (MessageSizeTooLargeError, TopicAuthorizationFailedError) as error:
+        raise Fatal(f"cannot write to topic {topic}: {type(error).__name__}: {error}") from error
+    except KafkaError as error:
+        raise Retry(f"{type(error).__name__}: {error}") from error
+
+
+@lru_cache(maxsize=4_096)  # few keys have most of the messages
+def _home(key: bytes, partitions: int) -> int:
+    """As aiokafka's own partitioner, which is Java's."""
+    return PARTITIONERS["murmur2"](key, partitions)
+
+
+uncompressed: Final = partial(BatchBuilder, BATCH_BYTES, UNCOMPRESSED)
+
+
+def batches(
+    records: Iterable[tuple[bytes, bytes | None, Headers]], make: Callable[[], BatchBuilder]
+) -> Iterator[tuple[BatchBuilder, int]]:
     """Batches of ours and how many records are in each; a record that is longer than one is a batch of its own."""
-    batch, count = BatchBuilder(BATCH_BYTES, UNCOMPRESSED), 0
-    for key, value in records:
-        if batch.append(timestamp=None, key=key, value=value) is None:
+    batch, count = make(), 0
+    for key, value, headers in records:
+        if batch.append(timestamp=None, key=key, value=value, headers=list(headers)) is None:
             yield batch, count
-            batch, count = BatchBuilder(BATCH_BYTES, UNCOMPRESSED), 0
-            batch.append(timestamp=None, key=key, value=value)  # the first is taken whatever its size
+            batch, count = make(), 0
+            batch.append(timestamp=None, key=key, value=value, headers=list(headers))  # whatever its size
         count += 1
     if count:
         yield batch, count
@@ -311,7 +351,9 @@ async def pages_in_turn(
     waiting = list(partitions)
     if not waiting:
         return
-    settings = {"max_partition_fetch_bytes": PAGES_FETCH_BYTES, "fetch_max_wait_ms": 10}  # only an empty one waits
+    settings = {  # only an empty one waits; a page has a checksum of its own in the manifest
+        "max_partition_fetch_bytes": PAGES_FETCH_BYTES, "fetch_max_wait_ms": 10, "check_crcs": False,
+    }  # fmt: skip
     async with side_consumer(kafka, **settings) as consumer:
         reading = asyncio.create_task(_read_partition(consumer, topic, waiting[0]))
         try:

@@ -20,7 +20,7 @@ from pipeline.flow import KeyCore
 from pipeline.formats import Options
 from pipeline.intake import Pump, stream
 from pipeline.metrics import METRICS, render
-from pipeline.ports import Columns, Headers
+from pipeline.ports import Columns, Headers, Outgoing
 from pipeline.respond.brief import brief
 from pipeline.respond.notice import of_incident
 from pipeline.respond.render import RENDERINGS
@@ -54,6 +54,10 @@ class World:
         self.topics.setdefault(topic, []).append((key, value))
         self.headers += [value for _, value in headers]
         return 0
+
+    async def publish_all(self, topic: str, records: Sequence[Outgoing]) -> None:
+        for record in records:
+            await self.publish(topic, *record)
 
     async def send(self, partition: int, key: bytes, value: bytes | None) -> int:
         self.pages.append(key + (value or b""))

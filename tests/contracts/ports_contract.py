@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from pipeline.ports import PageLog, Publisher
+from pipeline.ports import BulkPublisher, PageLog
 
 Pages = dict[bytes, bytes]
 ReadPages = Callable[[], Awaitable[Pages]]
 
 
-async def publisher_holds(publisher: Publisher, topic: str) -> None:
+async def publisher_holds(publisher: BulkPublisher, topic: str) -> None:
     """An acknowledgement is an offset, and offsets of a partition rise in the order in which was sent."""
     offsets = [await publisher.publish(topic, b"k", b"v%d" % n, [("h", b"1")], 0) for n in range(5)]
     assert offsets == sorted(set(offsets))
     together = await asyncio.gather(*[publisher.publish(topic, b"k", b"w%d" % n, (), 0) for n in range(20)])
     assert together == sorted(set(together))
     assert together[0] > offsets[-1]
+    await publisher.publish_all(topic, [(b"k%d" % (n % 3), b"x%d" % n, [("h", b"1")]) for n in range(50)])
+    await publisher.publish_all(topic, [])
+    assert await publisher.publish(topic, b"k", b"last", (), 0) == together[-1] + 51, "all were there when it returned"
 
 
 async def page_log_holds(pages: PageLog, read: ReadPages) -> None:

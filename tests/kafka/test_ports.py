@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from itertools import chain
 
 import pytest
+from aiokafka import ConsumerRecord, TopicPartition
 
 from pipeline.config import Kafka
-from pipeline.sinks.kafka import Producer, pages_in_turn, read_pages
+from pipeline.sinks.kafka import Producer, pages_in_turn, read_pages, side_consumer
 from pipeline.sinks.topics import PAGES_CONFIG, TopicSpec, create_topics
 from tests.contracts import ports_contract
 from tests.kafka.cluster import Cluster
@@ -27,6 +29,31 @@ async def test_kafka_holds_the_contracts_of_publisher_and_page_log(node: Cluster
     await ports_contract.publisher_holds(producer, "ports.any")
     await ports_contract.page_log_holds(producer, read)
     await producer.close()
+
+
+async def test_what_goes_out_together_lies_where_its_keys_belong_in_order_with_its_headers(node: Cluster) -> None:
+    kafka = Kafka(brokers=node.brokers)
+    await create_topics(kafka, [TopicSpec("ports.many", 3)])
+    producer = Producer(kafka)
+    await producer.start()
+    sent = [(b"key%d" % (n % 7), b"%06d" % n * 200, [("number", b"%d" % n)]) for n in range(2_000)]  # many batches
+    await producer.publish_all("ports.many", sent)
+    for n in range(7):
+        await producer.publish("ports.many", b"key%d" % n, b"alone")
+    await producer.close()
+    async with side_consumer(kafka) as consumer:
+        tps = [TopicPartition("ports.many", number) for number in range(3)]
+        consumer.assign(tps)
+        await consumer.seek_to_beginning()
+        read: dict[bytes, list[ConsumerRecord]] = {}
+        while sum(map(len, read.values())) < 2_007:
+            for record in chain.from_iterable((await consumer.getmany(timeout_ms=500)).values()):
+                read.setdefault(record.key, []).append(record)
+    for key, records in read.items():
+        assert len({record.partition for record in records}) == 1, "alone or together, a key has one partition"
+        wanted = [(value, headers) for each, value, headers in sent if each == key]
+        assert [(r.value, list(r.headers)) for r in records[:-1]] == wanted
+        assert records[-1].value == b"alone"
 
 
 async def test_partitions_are_read_one_after_the_other_to_their_ends_empty_ones_too(node: Cluster) -> None:

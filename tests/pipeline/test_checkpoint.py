@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import memory
 from pipeline.checkpoint import Checkpoint, Directory
 from pipeline.config import Config
 from pipeline.core import Core, Effects, Rows, Sides, Slice
@@ -69,6 +70,32 @@ def recovered(log: Log, committed: int | None = None) -> tuple[CountingCore, Che
     state = load(0, staged(log), committed)
     fill(core, state)
     return core, writer_of(state, "id", f"m{next(members)}")
+
+
+def test_what_was_put_into_the_arrays_is_held_no_longer() -> None:
+    core, log = new_core(), list[tuple[bytes, bytes | None]]()
+    count(core, [n % 23 for n in range(60)])
+    checkpoint(first_writer(), core, log)
+    state = load(0, staged(log), None)
+    assert any(state.pages.values())
+    again = new_core()
+    fill(again, state)
+    assert not any(state.pages.values())
+    assert not state.pieces
+    assert again.next_offset == core.next_offset
+    for one, other in zip(again.arrays, core.arrays, strict=True):
+        assert one.data[: one.used].tobytes() == other.data[: other.used].tobytes()
+
+
+def test_memory_is_given_back_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    trims: list[int] = []
+    monkeypatch.setattr(memory, "_trim", trims.append)
+    monkeypatch.setattr(memory, "_freed", 0)
+    for _ in range(5):
+        memory.freed(memory.EVERY_BYTES // 2)
+    assert len(trims) == 2
+    monkeypatch.setattr(memory, "_trim", None)
+    memory.give_back()  # nothing where the C library cannot do it
 
 
 steps = st.lists(

@@ -15,7 +15,7 @@ from pipeline.core import Rows, Sides, Slice
 from pipeline.emit import Emitter
 from pipeline.errors import Fatal, Retry
 from pipeline.manifest import read_key
-from pipeline.ports import Columns, Headers
+from pipeline.ports import Columns, Headers, Outgoing
 from pipeline.rows import RowBuffer
 from tests.pipeline.counting_core import EVERY, SIDES, CountingCore, NewerCatalogue
 
@@ -48,6 +48,10 @@ class Outside:
     ) -> int:
         self.seen.append(("publish", topic))
         return 0
+
+    async def publish_all(self, topic: str, records: Sequence[Outgoing]) -> None:
+        for record in records:
+            await self.publish(topic, *record)
 
     async def send(self, partition: int, key: bytes, value: bytes | None) -> int:
         self.seen.append((read_key(key).kind, value is None))

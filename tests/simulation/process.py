@@ -17,9 +17,9 @@ from pipeline.config import Config
 from pipeline.core import Sides
 from pipeline.errors import Fatal, Retry
 from pipeline.health import Health
-from pipeline.ports import Columns, Headers
+from pipeline.ports import Columns, Headers, Outgoing
 from pipeline.records import of_records
-from pipeline.runners.lanes import Lanes
+from pipeline.runners.lanes import Lanes, Told, fitting, joined
 from pipeline.runners.parts import OpenCore, Parts
 from pipeline.runners.shell import Fetched, Shell
 from pipeline.runners.slices import Positions
@@ -98,7 +98,7 @@ class Process:
         )  # fmt: skip
         self.shell = Shell(ready, lambda: self.generation, self._still_ours)
         self.shell.core_thread = self.shell.page_thread = Inline()  # type: ignore[assignment]
-        self.lanes: Lanes[tuple[int, Fetched]] = Lanes(self._slice)
+        self.lanes: Lanes[Told] = Lanes(self._slice, fitting(self.config), self._joined)
         self._load_task: asyncio.Task[None] | None = None
         for work in (
             self.shell.rows.run(), self.shell.keep_checkpointing(), self.shell.keep_adopting(),
@@ -163,6 +163,19 @@ class Process:
             lane, lambda: self.broker.publish(topic, key, value, headers, partition), failure=Retry
         )
         return offset
+
+    async def publish_all(self, topic: str, records: Sequence[Outgoing]) -> None:
+        """BulkPublisher: one key's in order, keys side by side."""
+        by_key: dict[bytes, list[Outgoing]] = {}
+        for record in records:
+            by_key.setdefault(record[0], []).append(record)
+        done = await asyncio.gather(*[self._in_order(topic, each) for each in by_key.values()], return_exceptions=True)
+        for failure in filter(None, done):
+            raise failure
+
+    async def _in_order(self, topic: str, records: Sequence[Outgoing]) -> None:
+        for record in records:
+            await self.publish(topic, *record)
 
     async def send(self, partition: int, key: bytes, value: bytes | None) -> int:
         """PageLog."""
@@ -298,7 +311,11 @@ class Process:
         if not self.in_flight.get(partition, 0) and owned.expected < len(self.broker.requests[partition]):
             self.seek(partition, owned.expected)
 
-    async def _slice(self, item: tuple[int, Fetched]) -> None:
+    def _joined(self, items: Sequence[Told]) -> Told:
+        self.in_flight[items[0][1].records.partition] -= len(items) - 1
+        return joined(items)
+
+    async def _slice(self, item: Told) -> None:
         generation, fetched = item
         partition = fetched.records.partition
         await self._guarded(self._handle(generation, fetched))

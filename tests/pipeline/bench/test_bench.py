@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from itertools import islice
 
 import msgspec
+import pytest
 
-from pipeline.bench import load, steps
+from pipeline.bench import load, processes, steps
 from pipeline.bench.clock import Clock, cpu_s_of
 from pipeline.bench.judge import Judge
 from pipeline.bench.plain_agent import Request
@@ -44,17 +46,32 @@ def test_the_clock_counts_from_the_first_fifth_on() -> None:
 
 def test_the_clock_counts_processor_time_of_the_same_events() -> None:
     times = iter([1.0, 5.0])
-    clock = Clock(100, lambda: next(times))
+    broker = iter([10.0, 10.4])
+    clock = Clock(100, lambda: next(times), servers={"broker": lambda: next(broker)})
     assert not clock.at(20)
     assert not clock.at(60)
     assert clock.at(100)
     assert clock.pace.cpu_us == 50_000.0  # 4 s for the 80 events after the first 20
+    assert clock.pace.servers_us == {"broker": 5_000.0}
 
 
 def test_processor_time_of_a_process_is_what_it_says_itself() -> None:
     told = cpu_s_of(os.getpid())() or time.process_time()  # 0 where the system does not tell
     assert abs(told - time.process_time()) < 0.5
     assert cpu_s_of(2**22 + 1)() == 0.0
+
+
+def test_a_server_is_found_by_the_port_that_it_listens_on() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+        assert processes.listener(port) is None, "it does not listen yet"
+        server.listen()
+        assert processes.listener(port) == os.getpid()
+        told = processes.servers(f"127.0.0.1:{port}", "http://127.0.0.1:1")
+        assert told["broker"]() == pytest.approx(cpu_s_of(os.getpid())(), abs=0.5)
+        assert told["clickhouse"]() == 0.0
+    assert processes.per_event({"a": 1.0}, {"a": 3.0}, 1_000) == {"a": 2_000.0}
 
 
 def test_slices_hold_the_whole_load_by_partition() -> None:

@@ -115,6 +115,25 @@ def test_a_full_batch_is_followed_by_another_and_none_is_lost() -> None:
         assert sent == [value for number, _, value, _ in records if number == partition]
 
 
+def test_the_load_is_made_before_it_begins_tick_by_tick_and_is_what_is_due(pieces: list[offer.Piece]) -> None:
+    ticks = list(offer.prepared(Builder, OFFER, pieces, NOW_US))
+    assert [at for at, _ in ticks] == list(range(NOW_US + offer.TICK_US, NOW_US + 7_000_000, offer.TICK_US))
+    values = [value for _, batches in ticks for _, builder in batches for value in builder.values]
+    until = ticks[-1][0]
+    wanted = [value for _, _, value, _ in offer.due(OFFER, pieces, NOW_US)(until)]
+    assert sorted(values) == sorted(wanted)
+    for at, batches in ticks:
+        made = [msgspec.json.decode(value, type=Event) for _, builder in batches for value in builder.values]
+        assert all(at - offer.TICK_US <= event.ts_us <= at for event in made)
+
+
+def test_what_is_sustained_is_the_rate_of_the_busiest_half() -> None:
+    samples = [(0.0, 0), (1.0, 0), (2.0, 50), (3.0, 150), (4.0, 250), (5.0, 350), (6.0, 360), (7.0, 360)]
+    assert latency.steepest(samples) == pytest.approx(100.0)
+    assert latency.steepest([(0.0, 0), (2.0, 50)]) == 25.0
+    assert latency.steepest([]) == 0.0
+
+
 def test_a_missing_incident_counts_as_an_endless_one() -> None:
     offered = Offered(NOW_US, 100, 3.21)
     whole = latency.summed_up(OFFER, offered, [float(ms) for ms in range(1, 13)])
@@ -136,6 +155,18 @@ def test_stages_are_told_of_the_run_alone_as_upper_bounds() -> None:
     assert stages.between(before, slowest)["slice"] == 100.0  # more is not known
     assert stages.between(before, before)["slice"] is None
     assert stages.between({}, quick)["checkpoint"] is None
+
+
+def test_steps_are_told_apart_in_the_order_of_an_events_way() -> None:
+    line = 'keywatch_step_seconds_bucket{{le="{1}",step="{0}"}} {2}\n'
+    text = "".join(
+        line.format(step, le, count)
+        for step, counts in (("publish", (0, 100, 100)), ("fetch", (98, 99, 100)))
+        for le, count in zip(("0.01", "0.1", "+Inf"), counts, strict=True)
+    )
+    told = stages.steps({}, stages.buckets(text))
+    assert list(told) == ["fetch", "publish"]
+    assert told == {"fetch": {"p50": 10.0, "p99": 100.0}, "publish": {"p50": 100.0, "p99": 100.0}}
 
 
 def test_progress_is_what_was_judged_and_acknowledged() -> None:

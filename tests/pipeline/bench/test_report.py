@@ -69,6 +69,18 @@ def test_incidents_that_never_came_miss_the_aim_of_latency() -> None:
     assert report(made, {})["aims"]["latency_p99_half_ms"] == "not reached"
 
 
+def test_what_all_processors_could_do_at_the_price_of_an_event_bounds_what_two_workers_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    made = found()
+    made.rates["worker_eps"] = [40_000.0]
+    made.spent["1"] = [{"workers": 20.0, "broker": 4.0, "clickhouse": 9.0}, {"workers": 18.0, "clickhouse": 7.0}]
+    told = report(made, {})
+    assert told["scaling_cpu_us"] == {"1": {"workers": 19.0, "broker": 4.0, "clickhouse": 8.0}, "2": {}}
+    assert told["ratios"]["two_workers_at_most"] == round(2e6 / 31.0 / 40_000, 2)
+
+
 def test_an_aim_that_is_just_met_is_reached() -> None:
     assert Aim("x", "", 5.0).verdict(5.0) == "reached"
     assert Aim("x", "", 5.0).verdict(4.99) == "not reached"
@@ -96,11 +108,12 @@ def test_a_ratio_needs_both_sides() -> None:
 
 
 def test_scaling_counts_only_the_time_in_which_all_work() -> None:
-    samples = [
-        (0.0, (0, 0)), (1.0, (100, 0)), (2.0, (200, 100)), (3.0, (300, 200)), (4.0, (400, 300)), (5.0, (450, 400)),
-        (9.0, (450, 550)),
-    ]  # fmt: skip
-    assert scaling.rate(samples, 1_000) == pytest.approx(200.0)  # from 2 s to 4 s, not the tail of one
+    counts = [(0, 0), (100, 0), (200, 100), (300, 200), (400, 300), (450, 400), (450, 550)]
+    samples = [scaling.Sample(at, each, {"workers": 0.02 * at}) for at, each in enumerate(counts)]
+    told = scaling.rate(samples, 1_000)
+    assert told is not None
+    assert told.per_s == pytest.approx(200.0)  # from 2 s to 4 s, not the tail of one
+    assert told.cpu_us == {"workers": 100.0}  # 0.04 s for the 400 events of that while
     assert scaling.rate(samples[:3], 1_000) is None
 
 

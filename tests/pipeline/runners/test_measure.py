@@ -16,6 +16,8 @@ from pipeline.rows import RowBuffer
 from pipeline.runners import measure
 from pipeline.sinks.clickhouse import MemorySink
 from schemas.event import Event
+from schemas.incident import Incident
+from tests.schemas.examples import ROOT
 
 TOPIC = "measured.requests"
 
@@ -24,12 +26,18 @@ def told(name: str, **labels: str) -> float | None:
     return REGISTRY.get_sample_value(f"keywatch_{name}", labels)
 
 
+def passed(*steps_s: float) -> measure.Passed:
+    """A slice that is published now; how long each step took."""
+    fetched_s = time.time() - sum(steps_s)
+    return measure.Passed(*(fetched_s + sum(steps_s[:n]) for n in range(4)))
+
+
 def one(timestamp_ms: int, partition: int = 0) -> Slice:
     return Slice(TOPIC, partition, [0], [b"k"], [b"{}"], [timestamp_ms])
 
 
 def test_a_backlog_has_an_age_until_nothing_waits() -> None:
-    measure.slice_done(TOPIC, one(int((time.time() - 300) * 1000)), Effects(), 0.001)
+    measure.slice_done(TOPIC, one(int((time.time() - 300) * 1000)), Effects(), passed())
     age_s = told("consumer_lag_seconds", topic=TOPIC)
     assert age_s is not None and 299 < age_s < 400
     measure.fetched(TOPIC, {0: 5}, RowBuffer(MemorySink(), 1.0, 10))
@@ -38,10 +46,41 @@ def test_a_backlog_has_an_age_until_nothing_waits() -> None:
     assert told("consumer_lag_seconds", topic=TOPIC) == 0
 
 
+def test_the_time_of_an_opening_record_is_told_by_step_and_of_no_other() -> None:
+    steps = (0.03, 0.2, 0.004)
+    came_s = passed(*steps)
+    slow, quick = round((came_s.fetched_s - 0.6) * 1000), round(came_s.fetched_s * 1000)
+    batch = Slice(TOPIC, 0, [7, 9], [b"k"] * 2, [b"{}"] * 2, [quick, slow])
+    opened = incident(change="opened", offset=9)
+    others = [incident(change="extended", offset=7), incident(change="opened", offset=8)]  # at 8 lies no record
+    bounds = {
+        "fetch": ("0.5", "1.0"),
+        "queue": ("0.02", "0.035"),
+        "core": ("0.15", "0.25"),
+        "publish": ("0.002", "0.005"),
+    }
+    before = {step: [waited(step, le) for le in pair] for step, pair in bounds.items()}
+    measure.slice_done(TOPIC, batch, Effects(incidents=[opened, *others]), came_s)
+    assert {step: [waited(step, le) for le in pair] for step, pair in bounds.items()} == {
+        step: [below, above + 1] for step, (below, above) in before.items()
+    }
+
+
+def incident(change: str, offset: int) -> Incident:
+    example = ROOT / "incident" / "v1" / "opened.json"
+    return msgspec.structs.replace(
+        msgspec.json.decode(example.read_bytes(), type=Incident), change=change, offset=offset
+    )
+
+
+def waited(step: str, le: str) -> float:
+    return told("step_seconds_bucket", step=step, le=le) or 0.0
+
+
 def test_records_on_a_wrong_partition_count_as_unkeyed_and_bad_json_does_not() -> None:
     before = told("events_unkeyed_total") or 0.0
     rejects = [Reject(reason, 0, 0, "", 2, "", None) for reason in ("wrong_partition", "unkeyed", "undecodable")]
-    measure.slice_done(TOPIC, one(0), Effects(rejects=rejects), 0.001)
+    measure.slice_done(TOPIC, one(0), Effects(rejects=rejects), passed())
     assert told("events_unkeyed_total") == before + 2
 
 

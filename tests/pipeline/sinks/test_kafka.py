@@ -12,24 +12,25 @@ import pytest
 from pipeline.config import Kafka
 from pipeline.errors import Fatal
 from pipeline.sinks import kafka
-from pipeline.sinks.kafka import BATCH_BYTES, batches, fetched_highwaters
+from pipeline.sinks.kafka import BATCH_BYTES, batches, fetched_highwaters, uncompressed
 
 PAGE = b"packed already " * 1_000
 
 
 def test_pages_are_not_compressed_a_second_time() -> None:
     """aiokafka's lz4 took 600 us for each, 40 times what building the batch takes."""
-    ((batch, count),) = batches([(b"a", PAGE), (b"b", None), (b"c", PAGE)])
+    ((batch, count),) = batches([(b"a", PAGE, ()), (b"b", None, ()), (b"c", PAGE, ())], uncompressed)
     assert count == 3
     assert bytes(batch._build()).count(PAGE) == 2
 
 
 def test_batches_are_cut_at_their_size_and_a_page_larger_than_one_goes_alone() -> None:
-    cut = list(batches([(b"%d" % n, PAGE) for n in range(20)]))
+    cut = list(batches([(b"%d" % n, PAGE, ()) for n in range(20)], uncompressed))
     assert [count for _, count in cut] == [8, 8, 4]
     assert all(len(batch._build()) <= BATCH_BYTES for batch, _ in cut)
-    large = (b"large", bytes(2 * BATCH_BYTES))
-    assert [count for _, count in batches([(b"a", PAGE), large, (b"b", PAGE), large])] == [1, 1, 1, 1]
+    large = (b"large", bytes(2 * BATCH_BYTES), ())
+    mixed = [(b"a", PAGE, ()), large, (b"b", PAGE, ()), large]
+    assert [count for _, count in batches(mixed, uncompressed)] == [1, 1, 1, 1]
 
 
 class Silent:
