@@ -56,4 +56,11 @@ RETURNS: Final = np.array(
     ]
 ) / -10.0
 """Of visits, the runs with such a fused score, by rule (visit, slow) and stratum (`calibration`)."""
+EGRESS: Final = np.array(
+    [
+        [10, 50, 80, 110, 140, 170, 200, 230, 260, 290, 320, 350, 380, 410, 440, 470, 500],
+        [10, 50, 80, 110, 140, 170, 200, 230, 260, 290, 320, 350, 380, 410, 440, 470, 500],
+    ]
+) / -10.0
+"""Of visits, those with so many bits of egress, by kind of key (`egress`): few visits, many."""
 # fmt: on
