@@ -44,7 +44,7 @@ LEAST_VARIANCE: Final = 0.04
 MEMORY: Final = 100.0  # visits
 FREEDOM_MAX: Final = 30.0
 STEP_MOST: Final = 3.0  # of t, that one visit adds to the sum
-SUM_MOST: Final = 60.0  # bits
+SUM_MOST: Final = 30.0  # bits; more would only last
 BODIES_MOST: Final = 60_000
 
 STATE: Final = np.dtype(

@@ -17,7 +17,7 @@ from detectors.compile import compiled
 SLOTS: Final = 512
 PLACES: Final = 4
 KNOWN: Final = 8.0  # lessons until a route's law is used
-MEMORY: Final = 500.0
+MEMORY: Final = 200.0  # lessons: a route that has changed is relearned in a day or two
 LEAST_VARIANCE: Final = 0.0225  # 15 %: a static file is no more exact than that
 FIRST_VARIANCE: Final = 1.0
 WORN: Final = 0.25

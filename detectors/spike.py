@@ -2,7 +2,8 @@
 
 Detects: bulk use of a key: a dump, a scan, a resold key; a steady key's lasting change; a new key's rush.
 Misses: +30 % for days; one more minute at a person's pace; a ramp that stays below three times its slow level;
-  anything in fewer than five requests; most bursts of keys that burst anyway. Volume alone proves nothing.
+  fewer than 14 requests in a minute or 100 in an hour; most bursts of keys that burst anyway.
+  Volume alone proves nothing.
 False alarms: a customer's launch, a backfill, a deploy that empties caches; the first day of a key unlike its peers
   (so there 100 requests in the window are the least). Strongly autocorrelated load is the weak spot: counting what
   visits reach (`window_peaks`) keeps it from ringing, and blinds the detector by as much for such keys.
@@ -127,7 +128,7 @@ class Spike(msgspec.Struct, frozen=True, kw_only=True):
     """Knobs of the detector; sources at their names above."""
 
     least: float = 5.0  # requests in 10 min or 1 h before it is judged
-    crowd_least: float = 8.0  # the same in 10 s or 60 s
+    crowd_least: float = 14.0  # requests in 10 s or 60 s; a dozen at once is a restart (make demo: 11 calls of 14 keys)
     first_day_least: float = 100.0  # the same within a key's first 24 awake hours
     anchor_cap: float = 4.0  # 9 innocent episodes in 100,000 key-days of people (evidence, section 5)
     clip: float = 10.0  # times the hour's mean: the most that an hour may teach; 4 hurts, none equals 10
@@ -135,8 +136,6 @@ class Spike(msgspec.Struct, frozen=True, kw_only=True):
     peer_spread: float = 2.0  # standard deviation of its natural logarithm
     few: float = 100.0  # requests in 10 min or 1 h; fewer are what a deploy or a backlog brings
     few_bits: float = 4.0  # of evidence, the most that fewer are worth
-    dozen: float = 12.0  # requests in 10 s or 60 s; so many are a restart (11 of 14 keys of the demo's deploy opened)
-    request_bits: float = 4.0  # of evidence, that each one beyond is worth at most
     drift_found: float = 3.0  # times the anchor, over a week of use: 39 innocent episodes in 100,000 key-days of people
     drift_listed: float = 4.0  # 9 (evidence, section 5)
     floor_bits: float = 1.0  # a quiet visit speaks against a burst by this much
@@ -164,10 +163,7 @@ def crowd_least(state: Any, config: Any) -> float:
 @compiled
 def most_evidence(config: Any, w: int, n: float) -> float:
     """The most that n requests in this window are worth as evidence."""
-    if w < CROWDS:
-        beyond = max(0.0, n - float(config.dozen))
-        return min(float(config.cap_bits), float(config.few_bits) + float(config.request_bits) * beyond)
-    return float(config.few_bits) if n < config.few else float(config.cap_bits)
+    return float(config.few_bits) if w >= CROWDS and n < config.few else float(config.cap_bits)
 
 
 @compiled
