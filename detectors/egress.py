@@ -32,7 +32,8 @@ from detectors.detector import ERROR_NONE, SEES_BYTES, SEES_OUTCOME, Context, De
 from detectors.fusion import visits_per_day
 from detectors.log_sizes import LAW, learn_size, spread, usual
 from detectors.shipped_counts import EGRESS
-from detectors.surprise import LN2, bits_of, evidence_of, quantise, student_tail
+from detectors.surprise import LN2, bits_of, quantise, student_tail
+from detectors.window_peaks import COUNTED_BITS
 
 KINDS: Final = 2
 SPARSE_VISITS: Final = 3.0  # a day: below, the first kind
@@ -46,6 +47,7 @@ FREEDOM_MAX: Final = 30.0
 STEP_MOST: Final = 3.0  # of t, that one visit adds to the sum
 SUM_MOST: Final = 30.0  # bits; more would only last
 BODIES_MOST: Final = 60_000
+DAY_US: Final = 86_400_000_000
 
 STATE: Final = np.dtype(
     [
@@ -72,6 +74,7 @@ class Egress(msgspec.Struct, frozen=True, kw_only=True):
     """[detectors.egress]"""
 
     least_visits: float = 5.0  # of the key, until it is judged
+    least_days: float = 7.0  # of its life; a first week's few sizes promise too much (keybench, development half)
     cap_bits: float = 24.0  # of evidence
 
 
@@ -87,6 +90,13 @@ def judged(event: Any) -> bool:
 def has_body(event: Any) -> bool:
     """Whether the answer's size says something of what was read."""
     return int(event.bytes_out) > 0 and int(event.error) == ERROR_NONE
+
+
+@compiled
+def grown(visit: Any, config: Any) -> bool:
+    """Whether enough is known of the key."""
+    age_us = int(visit.start_us) - int(visit.first_seen_us)
+    return int(visit.ordinal) >= config.least_visits and age_us >= config.least_days * DAY_US
 
 
 @compiled
@@ -138,7 +148,7 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     if not judged(event):
         return
     reading.covered = 1
-    if not has_body(event) or int(visit.ordinal) < config.least_visits:
+    if not has_body(event) or not grown(visit, config):
         return
     log_bytes = math.log(float(event.bytes_out))
     known, off = deviation(state, shared, int(event.route), log_bytes)
@@ -151,7 +161,7 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     kind = kind_of(visit)
     share = log_share(EGRESS[kind], shared.peaks[kind], shared.visits[kind], raw)
     reading.bits = quantise(max(0.0, -share - SEVERAL_BITS))
-    reading.lr_stranger = quantise(min(float(config.cap_bits), max(0.0, evidence_of(reading.bits))))
+    reading.lr_stranger = quantise(min(float(config.cap_bits), max(0.0, reading.bits - COUNTED_BITS)))
     reading.lr_insider = reading.lr_stranger
     reading.observed = (np.float64(state.bytes)) + float(event.bytes_out)
     reading.low = usual(state.whole, -1.65)
@@ -200,7 +210,7 @@ def learn_visit(state: Any, shared: Any, visit: Any, config: Any) -> None:
     """Count what the visit reached, move the sum, learn what is usual."""
     off, count = np.float64(state.off), float(int(state.judged))
     kind = kind_of(visit)
-    if int(visit.ordinal) >= config.least_visits:
+    if grown(visit, config):
         shared.visits[kind] += 1.0
         if shared.visits[kind] > VISITS_KEPT:
             shared.visits[kind] *= 0.5

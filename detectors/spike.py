@@ -74,11 +74,12 @@ from detectors.rings import (
 )
 from detectors.surprise import evidence_of, quantise
 from detectors.window_bits import bits_now, look_ahead
-from detectors.window_peaks import PEAKS_FIELDS, count_visit, counted_bits, note_peak
+from detectors.window_peaks import COUNTED_BITS, PEAKS_FIELDS, count_visit, counted_bits, note_peak
 
 MIXED: Final = WINDOWS - CROWDS
 """The windows from the third on have a mixture of laws, with one row each in the arrays of STATE."""
 HOUR: Final = 3
+NEVER: Final = 1e9
 
 STATE: Final = np.dtype(
     [
@@ -156,8 +157,8 @@ def least_count(state: Any, config: Any) -> float:
 
 @compiled
 def crowd_least(state: Any, config: Any) -> float:
-    """The same for the short windows."""
-    return max(float(config.crowd_least), least_count(state, config))
+    """The same for the short windows, which judge nobody on his first day."""
+    return NEVER if int(state.awake_h) < YOUNG_H else float(config.crowd_least)
 
 
 @compiled
@@ -188,7 +189,8 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
         if bits <= 0.0:
             continue
         bits = quantise(counted_bits(state, shared, visit, w, bits))
-        evidence = max(evidence, min(most_evidence(config, w, float(n)), evidence_of(bits)))
+        worth = bits - COUNTED_BITS if w < CROWDS else evidence_of(bits)
+        evidence = max(evidence, min(most_evidence(config, w, float(n)), worth))
         if bits > best:
             best, window, rate_then, reach_then = bits, w, rate, reach
             reading.observed = float(n)
