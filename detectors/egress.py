@@ -32,8 +32,7 @@ from detectors.detector import ERROR_NONE, SEES_BYTES, SEES_OUTCOME, Context, De
 from detectors.fusion import visits_per_day
 from detectors.log_sizes import LAW, learn_size, spread, usual
 from detectors.shipped_counts import EGRESS
-from detectors.surprise import LN2, bits_of, quantise, student_tail
-from detectors.window_peaks import COUNTED_BITS
+from detectors.surprise import LN2, bits_of, evidence_of, quantise, student_tail
 
 KINDS: Final = 2
 SPARSE_VISITS: Final = 3.0  # a day: below, the first kind
@@ -161,7 +160,7 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     kind = kind_of(visit)
     share = log_share(EGRESS[kind], shared.peaks[kind], shared.visits[kind], raw)
     reading.bits = quantise(max(0.0, -share - SEVERAL_BITS))
-    reading.lr_stranger = quantise(min(float(config.cap_bits), max(0.0, reading.bits - COUNTED_BITS)))
+    reading.lr_stranger = quantise(min(float(config.cap_bits), max(0.0, evidence_of(reading.bits))))
     reading.lr_insider = reading.lr_stranger
     reading.observed = (np.float64(state.bytes)) + float(event.bytes_out)
     reading.low = usual(state.whole, -1.65)
