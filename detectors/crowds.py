@@ -33,6 +33,7 @@ LEAST_VARIANCE: Final = 0.05
 FREEDOM: Final = 4.0
 FREEDOM_MAX: Final = 30.0
 ODD_SPREADS: Final = 2.0  # above the mean: below, nothing is odd and no tail is worked out
+FOURFOLD: Final = 1.3862943611198906  # ln 4: a launch brings three times as much to a steady key, and is no dump
 GROWTH: Final = 0.002
 LOW: Final = -1.65
 HIGH: Final = 1.65
@@ -76,10 +77,11 @@ def crowd_spread(state: Any, w: int) -> float:
 
 @compiled
 def crowd_bits(state: Any, shared: Any, visit: Any, w: int, n: float) -> float:
-    """-log2 P(a visit's fullest span has n requests or more), to 1/64; 0 up to two deviations above the mean."""
+    """-log2 P(a visit's fullest span has n requests or more), to 1/64; 0 up to two deviations or four times above."""
     mean, variance, seen = law_of(state, shared, visit, w)
-    above = (math.log(n) - mean) / deviation(variance, seen)
-    if above < ODD_SPREADS:
+    beyond = math.log(n) - mean
+    above = beyond / deviation(variance, seen)
+    if above < ODD_SPREADS or beyond < FOURFOLD:
         return 0.0
     return quantise(bits_of(student_tail(above, min(FREEDOM_MAX, seen + FREEDOM))))
 
