@@ -8,6 +8,7 @@ from typing import Final
 from detectors.decoy import DECOY
 from detectors.detector import Detector
 from detectors.dormant import DORMANT
+from detectors.egress import DETECTOR as EGRESS
 from detectors.errors import ERRORS
 from detectors.geography import GEOGRAPHY
 from detectors.misuse import MISUSE
@@ -17,6 +18,6 @@ from detectors.off_hours import DETECTOR as OFF_HOURS
 from detectors.spike import DETECTOR as SPIKE
 
 DETECTORS: Final[tuple[Detector, ...]] = (
-    GEOGRAPHY, NOVEL_CLIENT, NOVEL_OPERATION, SPIKE, ERRORS, OFF_HOURS,
+    GEOGRAPHY, NOVEL_CLIENT, NOVEL_OPERATION, SPIKE, EGRESS, ERRORS, OFF_HOURS,
     DORMANT, MISUSE, DECOY,
 )  # fmt: skip

@@ -28,7 +28,7 @@ import numpy as np
 from detectors import calibration
 from detectors.compile import compiled
 
-FAMILIES: Final = ("network", "client", "operation", "volume", "outcome", "time", "declared")
+FAMILIES: Final = ("network", "client", "operation", "volume", "outcome", "time", "declared", "data")
 """Position = bit in `families`."""
 SLOW_FAMILIES: Final = 0b0000110  # client, operation
 OPENED: Final = 1

@@ -2,13 +2,16 @@
 
 Level: requests over profile-weighted awake hours, half-life 7 days of use. Profile: 24 hours x weekday or weekend,
 smoothed over five hours and shrunk. Growth: the level counts for at most four times a 90-day anchor that is itself
-fed at most 1.5 times itself. Source: reference/forecasting.md section 3, evidence.md section 5. Fields are spike's.
+fed at most 1.5 times itself, and grows by 10 % a day and twofold in 28 days of use at most (`hold_growth`).
+Source: reference/forecasting.md section 3, evidence.md section 5. Fields are spike's.
 """
 
 from __future__ import annotations
 
 import math
 from typing import Any, Final
+
+import numpy as np
 
 from detectors.compile import compiled
 
@@ -19,6 +22,10 @@ SLOT_UNIT: Final = 64.0  # of a stored profile weight; one usual hour weighs 1
 LEVEL_KEEP: Final = 0.9958825236200119  # 2^(-1/168): 7 days of awake hours
 ANCHOR_KEEP: Final = 0.9996791457195462  # 2^(-1/2160): 90 days
 HOUR_US: Final = 3_600_000_000
+WEEK_H: Final = 7 * 24
+MONTH_H: Final = 28 * 24
+GROWTH_H: Final = 1.0039791636705225  # 1.1^(1/24)
+ROOT_2: Final = 1.4142135623730951
 YOUNG_H: Final = 24.0  # awake hours until a key is judged by itself alone
 PEERS_LEAST: Final = 20.0  # awake key-days before the peers' rate replaces the shipped one
 PEERS_MEMORY: Final = 2000.0  # key-days
@@ -84,9 +91,15 @@ def youth(state: Any) -> float:
 def level_of(state: Any, peer: float, anchor_cap: float) -> float:
     """Requests in the key's mean awake hour, held below the cap on growth. peer: requests an hour of a usual peer."""
     level = (float(state.seen) + 0.5) / (float(state.exposed) + 0.5 / peer)
-    if int(state.awake_h) < 7 * 24:
+    if int(state.awake_h) < WEEK_H:
         return level
-    return min(level, max(1e-4, anchor_cap * float(state.anchor)))
+    return min(level, np.float64(state.held), max(1e-4, anchor_cap * float(state.anchor)))
+
+
+@compiled
+def free_level(state: Any) -> float:
+    """The same without caps and without peers: requests an awake hour, over a week of use."""
+    return float(state.seen) / max(1.0, float(state.exposed))
 
 
 @compiled
@@ -108,6 +121,7 @@ def learn_hour(state: Any, hour: int, n: float, level: float, factor: float, pee
     if int(state.awake_h) % 168 == 0:
         fade_profile(state)
     move_anchor(state, peer)
+    hold_growth(state, peer)
 
 
 @compiled
@@ -133,6 +147,25 @@ def move_anchor(state: Any, peer: float) -> None:
         return
     gain = max(1.0 - ANCHOR_KEEP, 1.0 / (1.0 + int(state.awake_h)))
     state.anchor = anchor + gain * (min(level, 1.5 * anchor) - anchor)
+
+
+@compiled
+def hold_growth(state: Any, peer: float) -> None:
+    """The level that is believed follows downwards at once, upwards by GROWTH_H an hour and root 2 in 28 days of use.
+
+    So that no 28 days, wherever they begin, see more than twofold. One request an hour more is no growth: what is said
+    of the level holds for level + 1.
+    """
+    level = (float(state.seen) + 0.5) / (float(state.exposed) + 0.5 / peer)
+    if int(state.awake_h) <= WEEK_H:
+        state.held = level
+        state.base = level
+        return
+    daily = (np.float64(state.held) + 1.0) * GROWTH_H - 1.0
+    monthly = (np.float64(state.base) + 1.0) * ROOT_2 - 1.0
+    state.held = min(level, daily, monthly)
+    if int(state.awake_h) % MONTH_H == 0:
+        state.base = np.float64(state.held)
 
 
 @compiled

@@ -1,8 +1,8 @@
 """What ships of counted shares, until a partition has counted its own: log2 of the share at 0, 4, .. 64 bits.
 
 Printed by `python -m tests.evaluation.calibrate`: keybench's development half, 300 untouched keys over 60 days. Past
-the last node with two exceedances a straight line. Ten-second windows of steady keys were too few and are the
-minute's, a bit less.
+the last node with two exceedances a straight line. Rows of crowds that no untouched visit reached (10 s but for uneven
+keys, 60 s of steady ones) fall as the uneven ones' do.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import numpy as np
 PEAKS: Final = np.array(
     [
         [
-            [45, 46, 47, 48, 51, 57, 68, 78, 113, 147, 182, 217, 251, 286, 320, 355, 390],
-            [73, 73, 78, 97, 117, 136, 155, 174, 194, 213, 232, 251, 271, 290, 309, 328, 348],
-            [72, 76, 86, 98, 111, 139, 167, 194, 222, 250, 278, 306, 333, 361, 389, 417, 444],
-            [84, 93, 107, 122, 139, 149, 170, 192, 214, 235, 257, 279, 300, 322, 343, 365, 387],
+            [121, 140, 159, 179, 198, 217, 236, 255, 275, 294, 313, 332, 351, 371, 390, 409, 428],
+            [174, 193, 212, 232, 251, 270, 289, 308, 328, 347, 366, 385, 404, 424, 443, 462, 481],
+            [141, 141, 141, 161, 180, 199, 218, 238, 257, 276, 295, 314, 334, 353, 372, 391, 411],
+            [109, 128, 147, 167, 186, 205, 224, 243, 263, 282, 301, 320, 339, 359, 378, 397, 416],
         ],
         [
-            [23, 27, 29, 32, 38, 45, 55, 68, 84, 124, 164, 204, 244, 284, 324, 364, 404],
-            [53, 53, 56, 58, 93, 128, 162, 197, 232, 266, 301, 335, 370, 405, 439, 474, 509],
-            [54, 64, 74, 84, 93, 102, 110, 118, 130, 159, 199, 239, 279, 319, 359, 399, 439],
-            [49, 64, 73, 84, 91, 97, 102, 116, 135, 155, 174, 193, 212, 232, 251, 270, 289],
+            [74, 74, 106, 139, 171, 204, 237, 269, 302, 335, 367, 400, 432, 465, 498, 530, 563],
+            [168, 192, 216, 240, 264, 288, 312, 336, 360, 384, 408, 432, 456, 480, 504, 528, 552],
+            [86, 86, 88, 104, 134, 150, 189, 227, 266, 304, 343, 381, 419, 458, 496, 535, 573],
+            [52, 52, 64, 122, 162, 202, 242, 282, 322, 362, 402, 442, 482, 522, 562, 602, 642],
         ],
         [
             [16, 35, 61, 77, 101, 125, 149, 173, 197, 221, 245, 269, 293, 317, 341, 365, 389],
@@ -40,7 +40,7 @@ PEAKS: Final = np.array(
         ],
     ]
 ) / -10.0
-"""Of visits, those with so many bits in a window (10 s, 1 min, 10 min, 1 h), by kind of key (`window_peaks`)."""
+"""Of visits, those with so many bits in a window (crowds of 10 s and 60 s, 10 min, 1 h), by kind (`window_peaks`)."""
 RETURNS: Final = np.array(
     [
         [
@@ -56,4 +56,11 @@ RETURNS: Final = np.array(
     ]
 ) / -10.0
 """Of visits, the runs with such a fused score, by rule (visit, slow) and stratum (`calibration`)."""
+EGRESS: Final = np.array(
+    [
+        [33, 79, 105, 131, 157, 183, 209, 235, 261, 287, 313, 339, 365, 391, 417, 443, 469],
+        [38, 90, 118, 140, 166, 192, 218, 244, 270, 296, 322, 348, 374, 400, 426, 452, 478],
+    ]
+) / -10.0
+"""Of visits, those with so many bits of egress, by kind of key (`egress`): few visits, many."""
 # fmt: on

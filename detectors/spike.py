@@ -1,27 +1,32 @@
 """Requests in 10 s, 60 s, 10 min and 1 h against the key's level, rhythm and growth.
 
 Detects: bulk use of a key: a dump, a scan, a resold key; a steady key's lasting change; a new key's rush.
-Misses: +30 % for days; one more minute at a person's pace; a ramp that stays under the caps (four times a slow level);
-  anything in fewer than five requests; most bursts of keys that burst anyway. Volume alone proves nothing.
+Misses: +30 % for days; one more minute at a person's pace; a ramp that stays below three times its slow level;
+  fewer than 14 requests in a minute or 100 in an hour; most bursts of keys that burst anyway.
+  Volume alone proves nothing.
 False alarms: a customer's launch, a backfill, a deploy that empties caches; the first day of a key unlike its peers
   (so there 100 requests in the window are the least). Strongly autocorrelated load is the weak spot: counting what
   visits reach (`window_peaks`) keeps it from ringing, and blinds the detector by as much for such keys.
 Source: reference/forecasting.md (model and figures), evidence.md sections 4 and 5 (floors, caps, anchor).
 
-How it works. Each window length has a ring of six sub-bins; an event is tested against the EARLIER events of the
-sliding window that ends with it (including the event itself makes tails up to 30 times too frequent). The forecast is
-`count_laws`' mixture around mean = level x profile x window; it learns from closed, aligned bins.
+How it works. Each window length has a ring of six sub-bins. For 10 min and 1 h an event is tested against the EARLIER
+events of the sliding window that ends with it (including the event itself makes tails up to 30 times too frequent). The
+forecast is `count_laws`' mixture around mean = level x profile x window; it learns from closed, aligned bins.
+ - 10 s and 60 s, the crowd of a moment, are tested against what this key's visits bring at most in such a span
+   (`crowds`): a mean per 10 s says nothing of keys that come in clumps. Bulk reads of two a second were told from load
+   tests and batches by these spans alone (keybench, development half).
  - Learning lags: bins and hours of the running visit are pending until it has settled (an hour at most). A visit
    under an incident is dropped, and so are all bins and hours that began before it ended.
- - Per window the bits are lowered by log2(4 windows x windows of that length in an hour-long visit): 2.0, 4.6, 7.9
-   and 10.5 bits for 1 h .. 10 s, Bonferroni's correction to "one visit of this key". At 0 or below nothing is reported.
+ - Bits of the long windows are lowered by log2(4 windows x windows of that length in an hour-long visit): 2.0 and 4.6
+   bits, Bonferroni's correction to "one visit of this key". At 0 or below nothing is reported.
    Above, `window_peaks` counts how many visits of such keys reach them, and that share, in bits, is the score.
  - Counted are events whose caller held the key, or all where the format cannot tell. Others are not judged here.
  - An event out of order (up to the lateness) is judged at the key's newest time; it enters the sub-bin of its own time
    if the ring still has it, and the hour of its own time within the visit. Bins that are closed stay as they are.
- - Level: decayed with 7 days of awake hours, clipped per hour, and never above four times a 90-day anchor which is
-   itself fed at most 1.5 times itself (evidence, section 5). More than a day of silence neither decays nor teaches.
- - Empty windows below 1 h are learned for 30 min after the newest event, since tests come with events only.
+ - Level: decayed with 7 days of awake hours, clipped per hour. What is believed of it grows by a tenth a day and two
+   times in 28 days at most, and stays under four times a slow anchor (`request_level`); a free level far above it is
+   told, however slow the way there was (`drift`). More than a day of silence neither decays nor teaches.
+ - Empty windows of 10 min are learned for 30 min after the newest event, since tests come with events only.
  - `since` .. `until`: the counts for which a window's bits are known, so that most events need a comparison. They hold
    for the hour and while the local level is not below the one they were found with. In a steep burst the bits told
    are those of a count up to 3 % lower. A pause of 30 min ends the local level.
@@ -44,35 +49,37 @@ from detectors.count_laws import (
     law_quantile,
     leading_law,
     local_factor,
-    mixture_bits,
     settle_weights,
     teach,
 )
+from detectors.crowds import CROWD_FIELDS, CROWDS, crowd_bits, describe_crowd, learn_crowds
 from detectors.detector import SEES_OUTCOME, VISIT_GAP_US, Context, Detector, known_words, usual_words
+from detectors.drift import WEEK_S, describe_drift, drift_bits
 from detectors.request_level import (
+    HOUR_US,
     SLOTS,
     YOUNG_H,
     close_hours,
-    level_of,
-    peer_rate,
-    peer_reach,
-    profile_factor,
     renew_rate,
-    youth,
+)
+from detectors.rings import (
+    LENGTH_H,
+    LENGTH_S,
+    SUB_BINS,
+    TICKS_H,
+    WINDOWS,
+    count,
+    crowd_now,
+    sub_bin,
 )
 from detectors.surprise import evidence_of, quantise
-from detectors.window_peaks import PEAKS_FIELDS, count_visit, counted_bits, note_peak
+from detectors.window_bits import bits_now, look_ahead
+from detectors.window_peaks import COUNTED_BITS, PEAKS_FIELDS, count_visit, counted_bits, note_peak
 
-WINDOWS: Final = 4
-SUB_BINS: Final = 6
-LENGTH_S: Final = (10, 60, 600, 3600)
-LENGTH_H: Final = (1.0 / 360.0, 1.0 / 60.0, 1.0 / 6.0, 1.0)
-PENALTY: Final = (10.491853096329675, 7.906890595608519, 4.584962500721156, 2.0)
-"""log2(4 windows x windows of this length in an hour)."""
+MIXED: Final = WINDOWS - CROWDS
+"""The windows from the third on have a mixture of laws, with one row each in the arrays of STATE."""
 HOUR: Final = 3
-HOUR_US: Final = 3_600_000_000
-TICKS_H: Final = 2160
-"""Time is counted in sub-bins of 10 s (5/3 s each), `ticks`: sub-bins of the longer windows hold 6, 60 and 360."""
+NEVER: Final = 1e9
 
 STATE: Final = np.dtype(
     [
@@ -84,18 +91,22 @@ STATE: Final = np.dtype(
         ("reach", "f8"),  # the same of a very busy peer, as far as the key is young
         ("ring", "u4", (WINDOWS, SUB_BINS)),
         ("total", "u4", (WINDOWS,)),  # of the ring
-        ("since", "u4", (WINDOWS,)),  # from this count ..
-        ("until", "u4", (WINDOWS,)),  # .. to this one a window has `bits`; 0: nothing known
-        ("bits", "f4", (WINDOWS,)),
-        ("known_factor", "f4", (WINDOWS,)),  # least local factor that they hold for
-        ("local_seen", "f4", (WINDOWS,)),
-        ("local_due", "f4", (WINDOWS,)),
-        ("next_weights", "f4", (WINDOWS, LAWS)),
-        ("weights", "i2", (WINDOWS, LAWS)),
+        ("since", "u4", (MIXED,)),  # from this count ..
+        ("until", "u4", (MIXED,)),  # .. to this one a window has `bits`; 0: nothing known
+        ("bits", "f4", (MIXED,)),
+        ("known_factor", "f4", (MIXED,)),  # least local factor that they hold for
+        ("local_seen", "f4", (MIXED,)),
+        ("local_due", "f4", (MIXED,)),
+        ("next_weights", "f4", (MIXED, LAWS)),
+        ("weights", "i2", (MIXED, LAWS)),
+        ("crowd_mean", "f4", (CROWDS,)),  # of ln(what visits bring at most)
+        ("crowd_variance", "f4", (CROWDS,)),
         ("profile", "u2", (SLOTS,)),
         ("profile_sum", "u4"),
         ("hours_seen", "f4", (2,)),  # decayed hours learned of weekdays and of weekends
         ("anchor", "f4"),  # requests an hour, slow
+        ("held", "f4"),  # requests an hour: the level as far as its growth is believed
+        ("base", "f4"),  # the same at the start of these 28 days of use
         ("rate_hour", "i4"),  # that `rate` and `bits` hold in; 0: none
         ("hour", "i4"),  # the open hour, since the epoch
         ("hour_seen", "u4"),  # requests of settled visits in it
@@ -103,27 +114,31 @@ STATE: Final = np.dtype(
         ("pending_hour", "i4"),  # 0: nothing pending
         ("awake_h", "u4"),  # hours learned, ever
         ("zone_shift", "u1"),  # hours from UTC to the key's own time, of the week
-        ("peak", "u1", (WINDOWS,)),  # whole bits + 1 of this visit; 0: none
-        ("pad", "u1", (7,)),
+        ("peak", "u1", (MIXED,)),  # whole bits + 1 of this visit; 0: none
+        ("crowd_visits", "u1"),  # behind them
+        ("most", "u2", (CROWDS,)),  # requests of this visit's fullest span
     ],
     align=True,
 )
 
-SHARED: Final = np.dtype([("keys", "f8"), ("log_rate", "f8"), ("spread", "f8"), *PEAKS_FIELDS])
+SHARED: Final = np.dtype([("keys", "f8"), ("log_rate", "f8"), ("spread", "f8"), *CROWD_FIELDS, *PEAKS_FIELDS])
 """Peers: awake key-days counted, mean and variance of ln(requests an awake hour); what windows reach in visits."""
 
 
 class Spike(msgspec.Struct, frozen=True, kw_only=True):
     """Knobs of the detector; sources at their names above."""
 
-    least: float = 5.0  # requests in a window before it is judged
+    least: float = 5.0  # requests in 10 min or 1 h before it is judged
+    crowd_least: float = 14.0  # requests in 10 s or 60 s; a dozen at once is a restart (make demo: 11 calls of 14 keys)
     first_day_least: float = 100.0  # the same within a key's first 24 awake hours
     anchor_cap: float = 4.0  # 9 innocent episodes in 100,000 key-days of people (evidence, section 5)
     clip: float = 10.0  # times the hour's mean: the most that an hour may teach; 4 hurts, none equals 10
     peer_rate_h: float = 10.0  # requests an hour of a usual key, until the partition knows its own
     peer_spread: float = 2.0  # standard deviation of its natural logarithm
-    few: float = 100.0  # requests; a dozen at once is a deploy's restart (11 of 14 keys of the demo's opened)
+    few: float = 100.0  # requests in 10 min or 1 h; fewer are what a deploy or a backlog brings
     few_bits: float = 4.0  # of evidence, the most that fewer are worth
+    drift_found: float = 3.0  # times the anchor, over a week of use: 39 innocent episodes in 100,000 key-days of people
+    drift_listed: float = 4.0  # 9 (evidence, section 5)
     floor_bits: float = 1.0  # a quiet visit speaks against a burst by this much
     cap_bits: float = 32.0
 
@@ -135,57 +150,21 @@ def counted(event: Any) -> bool:
 
 
 @compiled
-def sub_bin(w: int, tick: int) -> int:
-    """Number of the window's sub-bin that a tick lies in."""
-    if w < 2:
-        return tick if w == 0 else tick // 6
-    return tick // 60 if w == 2 else tick // 360
-
-
-@compiled
-def earlier(state: Any, w: int, last_tick: int, tick: int) -> int:
-    """Requests in the six sub-bins that end with the one of `tick`, at or after the newest event's."""
-    total = int(state.total[w])
-    newest = sub_bin(w, last_tick)
-    here = sub_bin(w, tick)
-    if here - newest >= SUB_BINS:
-        return 0
-    for i in range(newest + 1, here + 1):
-        total -= int(state.ring[w, i % SUB_BINS])
-    return total
-
-
-@compiled
-def window_bits(state: Any, w: int, n: int, rate: float, reach: float, factor: float) -> float:
-    """Bits of n earlier requests in window w, lowered to one visit's and rounded; not above 0: nothing odd."""
-    window_h = LENGTH_H[w]
-    bits = mixture_bits(state, w, n, rate * window_h, float(state.seen) + 0.5, reach * window_h, factor)
-    return quantise(bits - PENALTY[w])
-
-
-@compiled
 def least_count(state: Any, config: Any) -> float:
     """Fewer requests in a window are never judged."""
     return float(config.first_day_least) if int(state.awake_h) < YOUNG_H else float(config.least)
 
 
 @compiled
-def bits_now(state: Any, shared: Any, config: Any, w: int, t_us: int, least: float) -> tuple[float, int, float, float]:
-    """(bits, requests before this moment, rate, reach) of a window; no bits where there is nothing odd."""
-    known = t_us // HOUR_US == int(state.rate_hour)
-    rate, reach, n = float(state.rate), float(state.reach), int(state.total[w])
-    if n < least or (known and int(state.since[w]) == 0 and n <= int(state.until[w])):
-        return 0.0, n, rate, reach  # time only takes requests out of a window
-    n = earlier(state, w, int(state.last_us) * SUB_BINS // 10_000_000, t_us * SUB_BINS // 10_000_000)
-    if n < least:
-        return 0.0, n, rate, reach
-    if known and int(state.since[w]) <= n <= int(state.until[w]):
-        return float(state.bits[w]), n, rate, reach
-    if not known:
-        peer = peer_rate(shared, config)
-        rate = level_of(state, peer, float(config.anchor_cap)) * profile_factor(state, t_us // HOUR_US)
-        reach = youth(state) * peer_reach(shared, config, peer)
-    return window_bits(state, w, n, rate, reach, local_factor(state, w)), n, rate, reach
+def crowd_least(state: Any, config: Any) -> float:
+    """The same for the short windows, which judge nobody on his first day."""
+    return NEVER if int(state.awake_h) < YOUNG_H else float(config.crowd_least)
+
+
+@compiled
+def most_evidence(config: Any, w: int, n: float) -> float:
+    """The most that n requests in this window are worth as evidence."""
+    return float(config.few_bits) if w >= CROWDS and n < config.few else float(config.cap_bits)
 
 
 @compiled
@@ -201,27 +180,38 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     best, evidence, window = 0.0, -float(config.floor_bits), -1
     rate_then, reach_then = 0.0, 0.0
     for w in range(WINDOWS):
-        bits, n, rate, reach = bits_now(state, shared, config, w, t_us, least)
+        rate, reach = 0.0, 0.0
+        if w < CROWDS:
+            n = crowd_now(state, w, t_us)
+            bits = crowd_bits(state, shared, visit, w, float(n)) if n >= crowd_least(state, config) else 0.0
+        else:
+            bits, n, rate, reach = bits_now(state, shared, config, w, t_us, least)
         if bits <= 0.0:
             continue
         bits = quantise(counted_bits(state, shared, visit, w, bits))
-        most = float(config.few_bits) if n < config.few else float(config.cap_bits)
-        evidence = max(evidence, min(most, evidence_of(bits)))
+        worth = bits - COUNTED_BITS if w < CROWDS else evidence_of(bits)
+        evidence = max(evidence, min(most_evidence(config, w, float(n)), worth))
         if bits > best:
             best, window, rate_then, reach_then = bits, w, rate, reach
             reading.observed = float(n)
-    reading.lr_stranger = quantise(evidence)
+    drift = drift_bits(state, config)
+    reading.lr_stranger = quantise(max(evidence, evidence_of(drift)))
     reading.lr_insider = reading.lr_stranger
-    if window >= 0:
+    if drift > best:
+        describe_drift(state, reading, drift)
+    elif window >= 0:
         reading.bits = best
-        describe(state, reading, window, rate_then, reach_then)
+        if window < CROWDS:
+            describe_crowd(state, shared, visit, reading, window)
+        else:
+            describe(state, reading, window, rate_then, reach_then)
 
 
 @compiled
 def describe(state: Any, reading: Any, w: int, rate: float, reach: float) -> None:
     """Middle 90 % of the leading law, window and leading law of the leading window."""
-    law = leading_law(state, w)
-    mean = rate * LENGTH_H[w] * (local_factor(state, w) if law >= LOCAL else 1.0)
+    law = leading_law(state, w - CROWDS)
+    mean = rate * LENGTH_H[w] * (local_factor(state, w - CROWDS) if law >= LOCAL else 1.0)
     behind = float(state.seen) + 0.5
     stretch = reach * LENGTH_H[w]
     reading.low = law_quantile(law, mean, behind, stretch, 0.05)
@@ -256,11 +246,13 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
 @compiled
 def note_peaks(state: Any, shared: Any, config: Any, ts_us: int) -> None:
     """What `score` found in each window, for the count of visits."""
+    t_us = max(ts_us, int(state.last_us))
+    least = least_count(state, config)
+    for w in range(CROWDS):
+        state.most[w] = max(int(state.most[w]), min(65_535, crowd_now(state, w, t_us)))
     if int(state.last_us) > 0:
-        t_us = max(ts_us, int(state.last_us))
-        least = least_count(state, config)
-        for w in range(WINDOWS):
-            note_peak(state, w, bits_now(state, shared, config, w, t_us, least)[0])
+        for w in range(CROWDS, WINDOWS):
+            note_peak(state, w - CROWDS, bits_now(state, shared, config, w, t_us, least)[0])
 
 
 @compiled
@@ -282,7 +274,7 @@ def advance(state: Any, shared: Any, config: Any, ts_us: int, last_tick: int, ti
     for w in range(WINDOWS):
         newest = sub_bin(w, last_tick)
         here = sub_bin(w, tick)
-        if last_us > 0 and here // SUB_BINS > newest // SUB_BINS:
+        if last_us > 0 and w >= CROWDS and here // SUB_BINS > newest // SUB_BINS:
             k = empty_hours if w == HOUR else sub_bin(w, until_tick) // SUB_BINS - newest // SUB_BINS - 1
             mean = empty_mean if w == HOUR else rate * LENGTH_H[w]
             close_bins(state, w, newest, k, rate * LENGTH_H[w], mean, behind, reach * LENGTH_H[w])
@@ -312,51 +304,18 @@ def close_bins(
     for part in range(2 if apart else 1):
         here = -1 if part == 1 else n
         many = 0 if apart and part == 0 else k
-        teach(state, w, here, many, LENGTH_H[w], mean if many == 0 else empty_mean, behind, reach)
-    if int(state.since[w]) > 0 or local_factor(state, w) < float(state.known_factor[w]):
-        state.until[w] = 0
-
-
-@compiled
-def count(state: Any, last_tick: int, tick: int, hour: int) -> None:
-    """The event into its sub-bins, where the ring still has them, and into its hour."""
-    for w in range(WINDOWS):
-        here = sub_bin(w, tick)
-        if here > sub_bin(w, last_tick) - SUB_BINS:
-            state.ring[w, here % SUB_BINS] = int(state.ring[w, here % SUB_BINS]) + 1
-            state.total[w] = int(state.total[w]) + 1
-    second = 1 if hour > int(state.pending_hour) else 0
-    state.pending[second] = int(state.pending[second]) + 1
-
-
-@compiled
-def look_ahead(state: Any, least: float) -> None:
-    """Where a window's count has left what is known: the largest count of 0 bits, or the bits of this count +- 3 %.
-
-    Zero is looked for at a local level a tenth lower, so that it lasts; bits are those of the least count, so that
-    they are never too many.
-    """
-    for w in range(WINDOWS):
-        n = int(state.total[w])
-        if n < least or int(state.since[w]) <= n <= int(state.until[w]):
-            continue
-        rate = float(state.rate)
-        reach = float(state.reach)
-        factor = 0.9 * local_factor(state, w)
-        state.since[w] = 0
-        state.until[w] = n + n // 4 + 4
-        state.bits[w] = 0.0
-        state.known_factor[w] = factor
-        if window_bits(state, w, int(state.until[w]), rate, reach, factor) > 0.0:
-            state.since[w] = n - n // 32
-            state.until[w] = n + n // 32
-            state.bits[w] = max(0.0, window_bits(state, w, n - n // 32, rate, reach, local_factor(state, w)))
+        teach(state, w - CROWDS, here, many, LENGTH_H[w], mean if many == 0 else empty_mean, behind, reach)
+    m = w - CROWDS
+    if int(state.since[m]) > 0 or local_factor(state, m) < float(state.known_factor[m]):
+        state.until[m] = 0
 
 
 @compiled
 def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:
     """The visit ended: what it taught holds from now on, or is dropped with every bin and hour it touched."""
-    count_visit(state, shared, visit, weight if int(state.pending_hour) != 0 else 0.0)
+    used = weight if int(state.pending_hour) != 0 else 0.0
+    count_visit(state, shared, visit, used, crowd_least(state, config))
+    learn_crowds(state, shared, visit, used)
     if int(state.pending_hour) == 0:
         return
     if weight > 0.0:
@@ -379,6 +338,9 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
 def explain(reading: Any, context: Context) -> str:
     """Such as "412 requests in 60 s where 9 [3-21] are usual"; a young key is said to be one."""
     seconds = int(reading.a)
+    if seconds == WEEK_S:
+        times = f"{reading.observed / max(1e-3, reading.median):.1f} times"
+        return f"{reading.observed:.3g} requests an hour in a week of use, {times} the {reading.median:.3g} of 90 days"
     span = f"{seconds} s" if seconds <= 60 else f"{seconds // 60} min"
     words = f"{reading.observed:.0f} requests in {span} where {usual_words(reading.low, reading.median, reading.high)}"
     if context.seen_days < 1.0:

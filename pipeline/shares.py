@@ -25,13 +25,15 @@ SUMMED: Final = frozenset(
         "calibration.visits", "calibration.counts", "geography.keys", "geography.networks", "geography.new_networks",
         "geography.both_new", "geography.due", "geography.seen", "novel_client.new_places", "novel_client.both_new",
         "novel_client.due", "novel_client.seen", "spike.keys", "spike.visits", "spike.peaks", "errors.units",
-        "errors.wrong",
+        "errors.wrong", "egress.visits", "egress.peaks",
     }
 )  # fmt: skip
 """Counts: each key's part of them goes with it."""
 MEANS: Final = {"spike.log_rate": ("spike.keys", "spike.spread")}
 """Mean -> (its weight, its variance)."""
-OF_KEYS: Final = frozenset({"errors.routes"})
+LAWS: Final = frozenset({"spike.crowds"})
+"""Arrays whose last axis is weight, mean, variance."""
+OF_KEYS: Final = frozenset({"errors.routes", "egress.routes"})
 """Tables that name keys."""
 NOTHING: Final = frozenset(f"{each.name}.unused" for each in DETECTORS if each.shared == detector.NOTHING)
 
@@ -56,7 +58,7 @@ def fields(dtype: np.dtype[Any]) -> list[str]:
 def rules() -> frozenset[str]:
     """All fields that have a rule here."""
     pairs = {name for weight, spread in MEANS.values() for name in (weight, spread)}
-    return SUMMED | OF_KEYS | NOTHING | pairs | set(MEANS)
+    return SUMMED | LAWS | OF_KEYS | NOTHING | pairs | set(MEANS)
 
 
 def combine(parts: Iterable[Part], find: Find, target: Any) -> None:
@@ -67,6 +69,7 @@ def combine(parts: Iterable[Part], find: Find, target: Any) -> None:
     else:
         _combine(given, target)
     _route_keys(given, find, target["errors"]["routes"][0])
+    _route_sizes(given, find, target["egress"]["routes"][0])
 
 
 def _combine(parts: list[Part], target: Any) -> None:
@@ -80,9 +83,22 @@ def _combine(parts: list[Part], target: Any) -> None:
         if weights.sum() > 0.0:
             values = np.array([float(_get(part.record, mean)) for part in parts])
             inside = np.array([float(_get(part.record, spread)) for part in parts])
-            middle = float((weights * values).sum() / weights.sum())
-            target[outer][mean.split(".")[1]][0] = middle
-            target[outer][spread.split(".")[1]][0] = (weights * (inside + (values - middle) ** 2)).sum() / weights.sum()
+            target[outer][mean.split(".")[1]][0], target[outer][spread.split(".")[1]][0] = _joined(
+                weights, values, inside
+            )
+    for name in sorted(LAWS):
+        outer, inner = name.split(".")
+        for place in np.ndindex(target[outer][inner].shape[1:-1]):
+            laws = np.array([np.asarray(_get(part.record, name)[place], "f8") for part in parts])
+            weights = laws[:, 0] * np.array([part.share for part in parts])
+            if weights.sum() > 0.0:
+                target[outer][inner][0][place] = (weights.sum(), *_joined(weights, laws[:, 1], laws[:, 2]))
+
+
+def _joined(weights: Array, means: Array, variances: Array) -> tuple[float, float]:
+    """Mean and variance of several laws together."""
+    middle = float((weights * means).sum() / weights.sum())
+    return middle, float((weights * (variances + (means - middle) ** 2)).sum() / weights.sum())
 
 
 def _get(record: Any, name: str) -> Any:
@@ -118,6 +134,20 @@ def _put_route(table: Any, cell: int, route: int, last_us: int, moved: list[tupl
             table["keys"][cell, place]["slot"] = slot
 
 
+def _route_sizes(parts: Iterable[Part], find: Find, table: Any) -> None:
+    """How large routes' answers are: in each place what is known best; the keys that taught last move along."""
+    for name in table.dtype.names:
+        table[name][:] = 0
+    for part in parts:
+        source = part.record["egress"]["routes"]
+        better = source["seen"] > table["seen"]
+        better |= (source["seen"] == table["seen"]) & (source["route"] != 0) & (table["route"] == 0)
+        for name in table.dtype.names:
+            table[name][better] = source[name][better]
+        for cell in np.flatnonzero(better & (source["teacher"] > 0)).tolist():
+            table["teacher"][cell] = find(part.source, int(source["teacher"][cell]) - 1) + 1
+
+
 def named(record: Any, numbers: Mapping[int, int]) -> Any:
     """A copy of one SHARED record with keys by `numbers` (slot -> number) instead of slots; forgotten keys are out."""
     copy = record.copy()
@@ -128,4 +158,7 @@ def named(record: Any, numbers: Mapping[int, int]) -> Any:
             keys[at] = np.zeros((), keys.dtype)
         else:
             keys["slot"][at] = number
+    teachers = copy["egress"]["routes"]["teacher"]
+    for cell in np.flatnonzero(teachers).tolist():
+        teachers[cell] = numbers.get(int(teachers[cell]) - 1, -1) + 1
     return copy

@@ -50,6 +50,7 @@ YOUNG_US: Final = DAY_US
 """Of a key's first day nothing is new, since nothing is known."""
 ELSEWHERE: Final = NET_HOSTING | NET_PROXY | NET_ANYCAST
 BULK_BITS: Final = 8.0
+BULK: Final = ("volume", "data")
 USED: Final = 1
 FIRST: Final = 2
 REFUSED: Final = 3
@@ -216,7 +217,7 @@ def tell_decisions(decided: Decisions) -> list[Message]:
     for key_id, finding in zip(decided.keys, decided.findings, strict=True):
         if finding.family == "outcome":
             out.append(Message("sightings", FLEET.encode(), _json.encode(_odd(key_id, finding))))
-        if finding.family == "volume" and finding.bits >= BULK_BITS:
+        if finding.family in BULK and finding.bits >= BULK_BITS:
             out.append(_key_event(KeyEvent(
                 key_id=key_id, ts_us=micros(finding.at), kind="bulk", client_ip=finding.sample.client_ip,
                 bits=finding.bits,

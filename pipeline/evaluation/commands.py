@@ -1,7 +1,8 @@
-"""`keywatch evaluate nab` and `keywatch evaluate keybench`."""
+"""`keywatch evaluate nab`, `keywatch evaluate keybench`, `keywatch evaluate ramp`."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +27,20 @@ def nab(
     from pipeline.evaluation.nab import main
 
     return main(data, out)
+
+
+@app.command("ramp")
+@guarded
+def ramp(
+    data: Annotated[Path, typer.Option(help="The folder of real logs.")] = DATA,
+    half: Annotated[str, typer.Option(help="held-out, or development.")] = "held-out",
+    seed: Annotated[int, typer.Option()] = 1,
+) -> int:
+    """How many times the owner's traffic a patient attacker reaches without an incident."""
+    from pipeline.evaluation.ramp import measure
+
+    typer.echo(json.dumps(measure(data, _half(half), seed), indent=2))
+    return 0
 
 
 @app.command("keybench")

@@ -22,7 +22,7 @@ import numpy as np
 
 from detectors import DETECTORS
 from pipeline.errors import ConfigError
-from pipeline.evaluation import measures, real_logs, report
+from pipeline.evaluation import measures, ramp, real_logs, report
 from pipeline.evaluation.attacks import ATTACKS
 from pipeline.evaluation.innocents import INNOCENTS
 from pipeline.evaluation.measures import LISTED
@@ -61,6 +61,7 @@ def main(data: Path, size: Size, json_file: Path, page: Path | None) -> int:
     began = time.perf_counter()
     found = bench(data, size, declared)
     found["real_logs"] = {"apache": real_logs.apache(data), "invictus": real_logs.invictus(data)}
+    found["ramp"] = ramp.measure(data, size.half)
     found["run"]["seconds"] = round(time.perf_counter() - began, 1)
     json_file.parent.mkdir(parents=True, exist_ok=True)
     json_file.write_text(json.dumps(_plain(found), indent=2, sort_keys=True) + "\n")

@@ -33,6 +33,8 @@ def summary(found: dict[str, Any]) -> str:
         f"macro recall with the threshold raised to the budget {found['ours_at_budget']['macro']:.3f}",
         f"placebo ratio {_number(found['placebo_ratio'])}, first reason right {found['reason_hit_rate']:.2f}, "
         f"delay p50 {_number(found['delay_p50_s'])} s, p95 {_number(found['delay_p95_s'])} s",
+        "largest undetected gain of a ramp: "
+        + ", ".join(f"{gain:.1f} x in {days} days" for days, gain in found["ramp"]["gain"].items()),
         "recall: " + ", ".join(f"{n} {v:.2f}" for n, v in found["recall"].items()),
         "innocent, listed: " + ", ".join(f"{n} {v:.2f}" for n, v in found["innocent_rate"].items()),
         "baselines at the same budget, macro recall: "

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from detectors.detector import EVENT, READING, SEES_OUTCOME, VISIT, VISIT_GAP_US, VISIT_MAX_US, Detector, config_record
+from detectors.records import records
 
 SECOND_US = 1_000_000
 MINUTE_US = 60 * SECOND_US
@@ -20,7 +21,13 @@ MONDAY_US = int(datetime(2026, 3, 2, tzinfo=UTC).timestamp()) * SECOND_US
 
 def record(dtype: np.dtype[Any]) -> Any:
     """One zeroed record, fields as attributes; compiled and plain code both write into it."""
-    return np.zeros(1, dtype).view(np.recarray)[0]
+    return first(np.zeros(1, dtype))
+
+
+def first(array: np.ndarray[Any, Any]) -> Any:
+    """The first record, fields as attributes."""
+    plain = records(array)
+    return (array.view(np.recarray) if plain is array else plain)[0]
 
 
 def event_at(ts_us: int, zone: str = "", in_hours: int = -1) -> Any:
@@ -47,7 +54,7 @@ class OneKey:
         self.state = record(detector.state)
         self.shared = record(detector.shared) if shared is None else shared
         self.visit = record(VISIT)
-        self.config = config_record(detector.config).view(np.recarray)[0]
+        self.config = first(config_record(detector.config))
 
     def feed(self, event: Any, weight: float = 1.0) -> Any:
         """Settle, score, learn; weight 0 is an open incident. Returns the reading."""

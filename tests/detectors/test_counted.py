@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from detectors.counted import BINS, RAIL, bin_of, log_share, shipped
-from detectors.shipped_counts import PEAKS, RETURNS
+from detectors.shipped_counts import EGRESS, PEAKS, RETURNS
 from detectors.spike import SHARED, STATE
 from detectors.surprise import evidence_of
 from detectors.window_peaks import SPARSE, count_visit, counted_bits, note_peak
@@ -15,7 +15,7 @@ from tests.detectors.one_key import DAY_US, record
 NODES = RETURNS[0, 0]
 
 
-@pytest.mark.parametrize("rows", [PEAKS, RETURNS])
+@pytest.mark.parametrize("rows", [PEAKS, RETURNS, EGRESS])
 def test_what_ships_falls_with_the_bits_and_is_a_share(rows: np.ndarray) -> None:
     assert (np.diff(rows, axis=-1) <= 0).all()
     assert (rows <= 0).all()
@@ -42,16 +42,16 @@ def test_no_count_leaves_the_rails() -> None:
 def test_a_window_that_visits_often_reach_says_little() -> None:
     state, shared, visit = record(STATE), record(SHARED), record(np.dtype([(n, "i8") for n in VISIT_FIELDS]))
     visit.start_us, visit.last_us, visit.first_seen_us, visit.ordinal = 40 * DAY_US, 40 * DAY_US, DAY_US, 40
-    before = counted_bits(state, shared, visit, 1, 40.0)
+    before = counted_bits(state, shared, visit, 3, 40.0)
     for number in range(2_000):
         if number % 4 == 0:
             note_peak(state, 1, 45.0)
-        count_visit(state, shared, visit, 1.0)
-    assert shared.visits[1, SPARSE] == 2_000
-    assert counted_bits(state, shared, visit, 1, 40.0) < before - 3.0, "as far as the rails let it"
+        count_visit(state, shared, visit, 1.0, 8.0)
+    assert shared.visits[3, SPARSE] == 2_000
+    assert counted_bits(state, shared, visit, 3, 40.0) < before - 3.0, "as far as the rails let it"
     note_peak(state, 1, 31.0)
-    count_visit(state, shared, visit, 0.0)
-    assert shared.visits[1, SPARSE] == 2_000, "what is not to be learned is not counted"
+    count_visit(state, shared, visit, 0.0, 8.0)
+    assert shared.visits[3, SPARSE] == 2_000, "what is not to be learned is not counted"
     assert not state.peak.any()
 
 

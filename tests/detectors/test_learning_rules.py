@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors import DETECTORS, fusion, request_level
-from detectors.detector import NET_HOSTING, NET_KNOWN
+from detectors.detector import NET_HOSTING, NET_KNOWN, config_record
+from detectors.drift import DRIFT_BITS, DRIFT_LISTED_BITS, drift_bits
 from detectors.records import records
 from detectors.spike import STATE, Spike
 from tests.detectors.streams import DAY_US, HOUR_US, MINUTE_US, Array, Judge, blank, daily_visits, place
@@ -24,7 +26,8 @@ LEARNED = {
     "geography": ("network", "country", "networks", "countries"),
     "novel_client": ("mixture", "clients"),
     "novel_operation": ("mixture", "known"),
-    "spike": ("seen", "exposed", "profile", "anchor", "awake_h"),
+    "spike": ("seen", "exposed", "profile", "anchor", "held", "awake_h", "crowd_mean", "crowd_variance"),
+    "egress": ("mean", "variance", "seen", "slow", "sizes", "whole"),
     "errors": (),
 }
 """What of each detector's state is its forecast; the rest is pending, rings and the running visit."""
@@ -83,6 +86,50 @@ def test_the_steepest_ramp_lifts_the_anchor_by_half_a_percent_a_day() -> None:
         learn(state, [100.0 * 1_000.0] * DAY_H)
     grown = float(state["anchor"]) / start
     assert 1.05 < grown < 1.005**28 * 1.02, "28 days: the design's cap is 2"
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    level=st.sampled_from([0.5, 20.0, 3_000.0]),
+    days=st.lists(st.sampled_from([0.0, 0.3, 1.0, 1.5, 2.0, 10.0, 1e5]), min_size=57, max_size=70),
+)
+def test_no_sequence_of_days_raises_what_is_believed_by_more_than_a_tenth_a_day_or_twofold_in_28(
+    level: float, days: list[float]
+) -> None:
+    """Whatever is sent, in whatever order; one request an hour more counts as no growth."""
+    state = spike_of(level)
+    believed = [float(state["held"])]
+    for times in days:
+        learn(state, [level * times] * DAY_H)
+        believed.append(float(state["held"]))
+        assert request_level.level_of(state, PEER, 4.0) <= believed[-1] * (1 + 1e-6)
+    for i, now in enumerate(believed):
+        assert now + 1.0 <= 1.1 * (min(believed[max(0, i - 1) : i + 1]) + 1.0) * (1 + 1e-4)
+        assert now + 1.0 <= 2.0 * (min(believed[max(0, i - 28) : i + 1]) + 1.0) * (1 + 1e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(days=st.lists(st.floats(0.0, 2.5), min_size=1, max_size=60))
+def test_held_growth_alone_never_tells(days: list[float]) -> None:
+    """What is clipped, held or anchored is no finding: only a free level above three anchors is."""
+    state, config = spike_of(20.0), records(config_record(Spike()))[0]
+    for times in days:
+        learn(state, [20.0 * times] * DAY_H)
+        free = request_level.free_level(state)
+        assert (drift_bits(state, config) > 0.0) == (free >= 3.0 * max(1e-3, float(state["anchor"])))
+        if times <= 1.0 and max(days) <= 1.0:
+            assert drift_bits(state, config) == 0.0
+
+
+def test_a_ramp_of_three_percent_a_day_is_told_when_it_has_tripled_and_listed_when_it_has_quadrupled() -> None:
+    state, config = spike_of(20.0), records(config_record(Spike()))[0]
+    told: dict[float, float] = {}
+    for day in range(150):
+        learn(state, [20.0 * 1.03**day] * DAY_H)
+        told.setdefault(drift_bits(state, config), request_level.free_level(state) / float(state["anchor"]))
+    assert sorted(told) == [0.0, DRIFT_BITS, DRIFT_LISTED_BITS]
+    assert told[DRIFT_BITS] == pytest.approx(3.0, rel=0.05)
+    assert told[DRIFT_LISTED_BITS] == pytest.approx(4.0, rel=0.05)
 
 
 def attack(at_us: int, calls: int, which: int, spacing_us: int) -> Array:

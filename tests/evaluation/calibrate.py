@@ -176,14 +176,13 @@ def nodes(counts: Array, visits: float) -> Array:
 
 
 def tell(shared: Array) -> None:
-    """The rows of PEAKS and RETURNS that this population gives."""
-    peaks, returns = shared["spike"][0], shared["calibration"][0]
-    for title, visits, counts in (
-        ("PEAKS", peaks["visits"], peaks["peaks"]), ("RETURNS", returns["visits"], returns["counts"])
-    ):  # fmt: skip
-        for i, j in np.ndindex(*visits.shape):
-            row = ", ".join(f"{value:.1f}" for value in nodes(counts[i, j], float(visits[i, j])))
-            say(f"  {title}[{i}, {j}]: [{row}],  # {visits[i, j]:,.0f} visits")
+    """The rows of PEAKS, RETURNS and EGRESS that this population gives."""
+    tables = (("PEAKS", "spike", "peaks"), ("RETURNS", "calibration", "counts"), ("EGRESS", "egress", "peaks"))
+    for title, part, name in tables:
+        visits, counts = shared[part][0]["visits"], shared[part][0][name]
+        for place in np.ndindex(*visits.shape):
+            row = ", ".join(f"{value:.1f}" for value in nodes(counts[place], float(visits[place])))
+            say(f"  {title}{list(place)}: [{row}],  # {visits[place]:,.0f} visits")
 
 
 def say(text: str) -> None:

@@ -1,0 +1,262 @@
+"""Bytes that leave: responses larger than their routes usually give to this key, in one visit or little by little.
+
+Detects: a key that reads more per request than it did: whole lists instead of pages, exports, other people's larger
+  records; in one visit, or over days by a cumulative sum of visits that are each too small to tell.
+Misses: bulk reads of answers of the usual size, which are requests and spike's; answers of a route that nobody else
+  uses, but for being larger than the key's own others; formats without response sizes (not covered, never quiet).
+False alarms: a route whose answers grew, until other keys' answers have taught it; a customer whose lists grow fast;
+  a first export.
+Source: reference/detections.md no. 7 (Panther's and Sentinel's robust z of daily bytes; here per request, since bytes
+  in total follow the requests, which spike judges, and one fact must not count twice); evidence.md section 5 (CUSUM).
+
+How it works. Each answer with a body is compared with what its route answers to the partition's keys (`route_sizes`),
+in standard deviations of ln(bytes), at most four; where the route is not known, with this key's own answers. The
+visit's mean of these, against what visits of this key usually have, is Student's t; over visits a CUSUM adds up
+t - 1/2 in nats, upwards only. The larger of the two in bits is counted over visits of such keys (`counted`, what ships
+is keybench's development half), and that share is the score. Answers of errors and without a body say nothing.
+What is under an incident is not learned, and the sum begins anew: what an incident has told is used up.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from detectors import route_sizes
+from detectors.compile import compiled
+from detectors.counted import BINS, VISITS_KEPT, bin_of, fade, log_share
+from detectors.detector import ERROR_NONE, SEES_BYTES, SEES_OUTCOME, Context, Detector
+from detectors.fusion import visits_per_day
+from detectors.log_sizes import LAW, learn_size, spread, usual
+from detectors.shipped_counts import EGRESS
+from detectors.surprise import LN2, bits_of, evidence_of, quantise, student_tail
+
+KINDS: Final = 2
+SPARSE_VISITS: Final = 3.0  # a day: below, the first kind
+SEVERAL_BITS: Final = 1.0  # the larger of two: the visit, the sum over visits
+ODD: Final = 2.0  # standard deviations: below, no tail is worked out
+FIRST_VARIANCE: Final = 0.3
+FIRST_SEEN: Final = 4.0
+LEAST_VARIANCE: Final = 0.04
+MEMORY: Final = 100.0  # visits
+FREEDOM_MAX: Final = 30.0
+STEP_MOST: Final = 3.0  # of t, that one visit adds to the sum
+SUM_MOST: Final = 30.0  # bits; more would only last
+BODIES_MOST: Final = 60_000
+DAY_US: Final = 86_400_000_000
+
+STATE: Final = np.dtype(
+    [
+        ("sizes", LAW),  # of an answer with a body, one value a visit
+        ("whole", LAW),  # of a visit's bytes
+        ("mean", "f4"),  # of a visit's mean deviation from its routes
+        ("variance", "f4"),
+        ("seen", "f4"),
+        ("slow", "f4"),  # CUSUM, bits
+        ("bytes", "f4"),  # of this visit
+        ("logs", "f4"),  # sum of ln(bytes) of this visit
+        ("off", "f4"),  # sum of deviations
+        ("judged", "u2"),  # answers in `off`
+        ("bodies", "u2"),  # answers in `logs`
+    ],
+    align=True,
+)
+SHARED: Final = np.dtype(
+    [("visits", "f8", (KINDS,)), ("peaks", "f8", (KINDS, BINS)), ("routes", route_sizes.TABLE)], align=True
+)
+
+
+class Egress(msgspec.Struct, frozen=True, kw_only=True):
+    """[detectors.egress]"""
+
+    least_visits: float = 5.0  # of the key, until it is judged
+    least_days: float = 7.0  # of its life; a first week's few sizes promise too much (keybench, development half)
+    cap_bits: float = 24.0  # of evidence
+
+
+@compiled
+def judged(event: Any) -> bool:
+    """Whether the event's caller held the key, as far as the format can tell, and the format shows sizes."""
+    if int(event.sees) & SEES_BYTES == 0:
+        return False
+    return int(event.authenticated) == 1 or int(event.sees) & SEES_OUTCOME == 0
+
+
+@compiled
+def has_body(event: Any) -> bool:
+    """Whether the answer's size says something of what was read."""
+    return int(event.bytes_out) > 0 and int(event.error) == ERROR_NONE
+
+
+@compiled
+def grown(visit: Any, config: Any) -> bool:
+    """Whether enough is known of the key."""
+    age_us = int(visit.start_us) - int(visit.first_seen_us)
+    return int(visit.ordinal) >= config.least_visits and age_us >= config.least_days * DAY_US
+
+
+@compiled
+def deviation(state: Any, shared: Any, route: int, log_bytes: float) -> tuple[bool, float]:
+    """Whether there is anything to compare with, and how far above it this answer is, in standard deviations."""
+    known, off = route_sizes.off_by(shared.routes, route, log_bytes)
+    if known:
+        return True, off
+    if float(state.sizes.seen) <= 0.0:
+        return False, 0.0
+    far = route_sizes.FAR
+    return True, max(-far, min(far, (log_bytes - np.float64(state.sizes.mean)) / spread(state.sizes)))
+
+
+@compiled
+def visit_t(state: Any, off: float, count: float) -> tuple[float, float]:
+    """t of a visit whose deviations sum to `off` over `count` answers, and its degrees of freedom."""
+    seen, mean, variance = np.float64(state.seen), np.float64(state.mean), np.float64(state.variance)
+    if seen <= 0.0:
+        seen, mean, variance = FIRST_SEEN, 0.0, FIRST_VARIANCE
+    error = math.sqrt(max(LEAST_VARIANCE, variance) * (1.0 + 1.0 / seen) + 1.0 / count)
+    return (off / count - mean) / error, min(FREEDOM_MAX, seen + 2.0)
+
+
+@compiled
+def sum_after(state: Any, t: float) -> float:
+    """The cumulative sum with this visit, in bits."""
+    step = max(-STEP_MOST, min(STEP_MOST, t)) - 0.5
+    return min(SUM_MOST, max(0.0, (np.float64(state.slow)) + step / LN2))
+
+
+@compiled
+def raw_bits(state: Any, off: float, count: float) -> float:
+    """The larger of the visit's surprise and the sum's, to 1/64."""
+    t, freedom = visit_t(state, off, count)
+    at_once = bits_of(student_tail(t, freedom)) if t > ODD else 0.0
+    return quantise(max(at_once, sum_after(state, t)))
+
+
+@compiled
+def kind_of(visit: Any) -> int:
+    """0: keys of few visits."""
+    return 0 if visits_per_day(visit, int(visit.start_us)) < SPARSE_VISITS else 1
+
+
+@compiled
+def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
+    """Bits of the visit's answers so far, this one included; a = the usual answer's bytes, b = this visit's."""
+    if not judged(event):
+        return
+    reading.covered = 1
+    if not has_body(event) or not grown(visit, config):
+        return
+    log_bytes = math.log(float(event.bytes_out))
+    known, off = deviation(state, shared, int(event.route), log_bytes)
+    if not known:
+        return
+    count = int(state.judged) + 1.0
+    raw = raw_bits(state, np.float64(state.off) + off, count)
+    if raw <= 0.0:
+        return
+    kind = kind_of(visit)
+    share = log_share(EGRESS[kind], shared.peaks[kind], shared.visits[kind], raw)
+    reading.bits = quantise(max(0.0, -share - SEVERAL_BITS))
+    reading.lr_stranger = quantise(min(float(config.cap_bits), max(0.0, evidence_of(reading.bits))))
+    reading.lr_insider = reading.lr_stranger
+    reading.observed = (np.float64(state.bytes)) + float(event.bytes_out)
+    reading.low = usual(state.whole, -1.65)
+    reading.median = usual(state.whole, 0.0)
+    reading.high = usual(state.whole, 1.65)
+    reading.a = usual(state.sizes, 0.0)
+    reading.b = math.exp(min(60.0, ((np.float64(state.logs)) + log_bytes) / (int(state.bodies) + 1.0)))
+
+
+@compiled
+def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config: Any) -> None:
+    """The answer into its visit, and into what is known of its route."""
+    if not judged(event) or not has_body(event) or int(state.bodies) >= BODIES_MOST:
+        return
+    log_bytes = math.log(float(event.bytes_out))
+    known, off = deviation(state, shared, int(event.route), log_bytes)
+    if known:
+        state.off = np.float64(state.off) + off
+        state.judged += 1
+    state.bytes = (np.float64(state.bytes)) + float(event.bytes_out)
+    state.logs = (np.float64(state.logs)) + log_bytes
+    state.bodies += 1
+    if weight > 0.0:
+        route_sizes.teach(shared.routes, int(event.route), int(event.slot), log_bytes)
+
+
+@compiled
+def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:
+    """The visit ended: its sizes into the forecasts, its deviation into the sum; or all of it dropped."""
+    if weight > 0.0 and int(state.bodies) > 0:
+        if int(state.judged) > 0:
+            learn_visit(state, shared, visit, config)
+        learn_size(state.sizes, math.exp((np.float64(state.logs)) / int(state.bodies)))
+        learn_size(state.whole, np.float64(state.bytes))
+    elif weight <= 0.0:
+        state.slow = 0.0
+    state.bytes = 0.0
+    state.logs = 0.0
+    state.off = 0.0
+    state.judged = 0
+    state.bodies = 0
+
+
+@compiled
+def learn_visit(state: Any, shared: Any, visit: Any, config: Any) -> None:
+    """Count what the visit reached, move the sum, learn what is usual."""
+    off, count = np.float64(state.off), float(int(state.judged))
+    kind = kind_of(visit)
+    if grown(visit, config):
+        shared.visits[kind] += 1.0
+        if shared.visits[kind] > VISITS_KEPT:
+            shared.visits[kind] *= 0.5
+            fade(shared.peaks[kind])
+        raw = raw_bits(state, off, count)
+        if raw > 0.0:
+            shared.peaks[kind, bin_of(raw)] += 1.0
+        state.slow = sum_after(state, visit_t(state, off, count)[0])
+    seen, mean, variance = np.float64(state.seen), np.float64(state.mean), np.float64(state.variance)
+    if seen <= 0.0:
+        seen, mean, variance = FIRST_SEEN, 0.0, FIRST_VARIANCE
+    gain = 1.0 / (seen + 1.0)
+    far = off / count - mean
+    state.mean = mean + gain * far
+    state.variance = variance + gain * (far * far * (1.0 - gain) - variance)
+    state.seen = min(seen + 1.0, MEMORY)
+
+
+UNITS: Final = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+
+
+def size_words(size: float) -> str:
+    """Bytes for people, two digits: "38 MB", "1.4 kB"."""
+    for unit, name in UNITS:
+        if size >= 0.995 * unit:
+            return f"{float(f'{size / unit:.2g}'):g} {name}"
+    return f"{size:.0f} bytes"
+
+
+def explain(reading: Any, context: Context) -> str:
+    """Such as "38 MB in a visit where 2 MB [400 kB-9 MB] are usual, 180 kB an answer where 40 kB are"."""
+    usual_sizes = f"{size_words(reading.median)} [{size_words(reading.low)}-{size_words(reading.high)}] are usual"
+    words = f"{size_words(reading.observed)} in a visit where {usual_sizes}"
+    if reading.b > 1.2 * reading.a:
+        return f"{words}, {size_words(reading.b)} an answer where {size_words(reading.a)} are"
+    return f"{words}, larger answers than these routes give to other keys"
+
+
+DETECTOR: Final = Detector(
+    name="egress",
+    family="data",
+    unit="bytes of a visit",
+    state=STATE,
+    shared=SHARED,
+    config=Egress(),
+    score=score,
+    learn=learn,
+    settle=settle,
+    explain=explain,
+)

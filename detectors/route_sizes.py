@@ -1,0 +1,105 @@
+"""How large are the answers of a route? The partition's own table, for egress: mean and variance of ln(bytes).
+
+A route is known when several keys in turn have taught it: the same key teaches once until another one has, so that
+nobody trains the law that he is judged by. 512 slots, four places for a route; what finds none wears down the least
+known of the four, so popular routes stay.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+
+from detectors.compile import compiled
+
+SLOTS: Final = 512
+PLACES: Final = 4
+KNOWN: Final = 8.0  # lessons until a route's law is used
+MEMORY: Final = 200.0  # lessons: a route that has changed is relearned in a day or two
+LEAST_VARIANCE: Final = 0.0225  # 15 %: a static file is no more exact than that
+FIRST_VARIANCE: Final = 1.0
+WORN: Final = 0.25
+FAR: Final = 4.0
+"""Standard deviations: the most that one response is worth."""
+
+TABLE: Final = np.dtype(
+    [
+        ("route", "u4", (SLOTS,)),  # 0: free
+        ("teacher", "i4", (SLOTS,)),  # slot + 1 of the key that taught last
+        ("seen", "f4", (SLOTS,)),
+        ("mean", "f4", (SLOTS,)),
+        ("variance", "f4", (SLOTS,)),
+    ]
+)
+
+
+@compiled
+def first_place(route: int) -> int:
+    """Where the route's places begin."""
+    return ((int(route) * 0x9E3779B1 & 0xFFFFFFFF) >> 20) % SLOTS
+
+
+@compiled
+def find(table: Any, route: int) -> int:
+    """Slot of the route, -1 for none."""
+    first = first_place(route)
+    for i in range(PLACES):
+        slot = (first + i) % SLOTS
+        if int(table.route[slot]) == int(route):
+            return slot
+    return -1
+
+
+@compiled
+def off_by(table: Any, route: int, log_bytes: float) -> tuple[bool, float]:
+    """Whether the route is known, and how many standard deviations this answer is above its usual size."""
+    slot = find(table, route) if route != 0 else -1
+    if slot < 0 or float(table.seen[slot]) < KNOWN:
+        return False, 0.0
+    seen = np.float64(table.seen[slot])
+    spread = math.sqrt(max(LEAST_VARIANCE, np.float64(table.variance[slot])) * (1.0 + 1.0 / seen))
+    return True, max(-FAR, min(FAR, (log_bytes - np.float64(table.mean[slot])) / spread))
+
+
+@compiled
+def place_for(table: Any, route: int) -> int:
+    """The route's slot, a free one for it, or -1 where the least known of its places has been worn down instead."""
+    first = first_place(route)
+    least = first
+    for i in range(PLACES):
+        slot = (first + i) % SLOTS
+        if int(table.route[slot]) == int(route):
+            return slot
+        if float(table.seen[slot]) < float(table.seen[least]):
+            least = slot
+    if int(table.route[least]) != 0 and float(table.seen[least]) > 0.0:
+        table.seen[least] = (np.float64(table.seen[least])) - WORN
+        return -1
+    table.route[least] = route
+    table.teacher[least] = 0
+    table.seen[least] = 0.0
+    return least
+
+
+@compiled
+def teach(table: Any, route: int, key_slot: int, log_bytes: float) -> None:
+    """One answer of this route, unless the same key was the last to teach it."""
+    slot = place_for(table, route) if route != 0 else -1
+    if slot < 0 or int(table.teacher[slot]) == int(key_slot) + 1:
+        return
+    table.teacher[slot] = int(key_slot) + 1
+    seen = np.float64(table.seen[slot])
+    if seen <= 0.0:
+        table.mean[slot] = log_bytes
+        table.variance[slot] = FIRST_VARIANCE
+        table.seen[slot] = 1.0
+        return
+    mean = np.float64(table.mean[slot])
+    variance = np.float64(table.variance[slot])
+    gain = 1.0 / (min(seen, MEMORY) + 1.0)
+    off = log_bytes - mean
+    table.mean[slot] = mean + gain * off
+    table.variance[slot] = variance + gain * (off * off * (1.0 - gain) - variance)
+    table.seen[slot] = min(seen + 1.0, MEMORY)

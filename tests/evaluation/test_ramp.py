@@ -1,0 +1,29 @@
+"""How far a patient attacker gets: bounded, whatever growth he chooses."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.evaluation import ramp
+from pipeline.evaluation.ramp import FIRST, MOST, Ramp, extra
+from tests.real_data import FOLDER, real
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def test_a_gain_counts_whole_days_before_the_incident_only() -> None:
+    assert Ramp(100.0, 1.5, 0).gain(28) == 1.0, "seen on the first day: nothing was gained"
+    assert Ramp(100.0, 1.5, 4).gain(28) == pytest.approx(1.0 + FIRST * 1.5**3)
+    assert Ramp(100.0, 1.5, 40).gain(28) == pytest.approx(1.0 + extra(1.5, 27)), "later than what is asked about"
+    assert Ramp(100.0, 2.0, None).gain(60) == 1.0 + MOST
+
+
+def test_the_fastest_ramps_are_seen_and_the_best_gain_is_that_of_the_best_choice() -> None:
+    real("weblog-elastic-apache")
+    found = ramp.measure(FOLDER, "development")
+    by_growth = {name: each["gain"] for name, each in found["by_growth"].items()}
+    assert len(by_growth) == len(ramp.PER_DAY) * len(ramp.GROWTH)
+    assert found["gain"]["60"] == max(by_growth.values())
+    assert 1.0 <= found["gain"]["28"] <= found["gain"]["60"] <= 1.0 + MOST
+    busy = [each for name, each in found["by_growth"].items() if name.endswith(", 600 calls a day")]
+    assert all(each["seen_day"] is not None for each in busy[-3:]), "15 % a day and more, on a busy key"
