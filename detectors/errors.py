@@ -1,7 +1,7 @@
 """Errors: more refused, missing, throttled or failing routes in a visit than this key's visits bring.
 
 Detects: probing (403 and 404 over many routes), a key used beyond its scope, limit riding over many routes, a client
-that broke on many routes at once. Classes apart: 401 and 403, 404, 429, 5xx.
+that broke on many routes at once, a success after guesses (`guesses`). Classes apart: 401 and 403, 404, 429, 5xx.
 Misses: an attacker who knows the routes and has the scopes; a probe of one or two routes; a key whose visits always
 bring many errors. Where the format has no status it is blind for 404 and 5xx, where it has no key id on refused
 requests for 401, 403 and 429.
@@ -39,6 +39,7 @@ from detectors.detector import (
     Detector,
     usual_words,
 )
+from detectors.guesses import forget_guesses, guessed_bits, note_guess, surprise_of
 from detectors.surprise import beta_binomial_tail, evidence_of, log2_of, quantise
 
 CLASSES: Final = 4
@@ -46,6 +47,7 @@ DENIED: Final = 0
 MISSING: Final = 1
 THROTTLED: Final = 2
 FAILED: Final = 3
+GUESSED: Final = 4  # of a reading's `a`: no class, but what came before a success
 NAMES: Final = ("401 or 403", "404", "429", "5xx")
 KEEP: Final = 0.97  # per visit
 PRIOR_UNITS: Final = 2.0
@@ -92,7 +94,8 @@ STATE: Final = np.dtype(
         ("held_units", "u1"),
         ("peak_class", "u1"),
         ("usual_set", "u1"),  # bits set in `usual`
-        ("pad", "u1", (1,)),
+        ("guesses", "u1"),  # refused tries at the secret in this visit, by the address `guesser`
+        ("guesser", "u4"),
     ],
     align=True,
 )
@@ -251,7 +254,7 @@ def held(event: Any) -> bool:
 
 
 def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
-    """Fill `reading`; a = class, b = distinct units of this visit."""
+    """Fill `reading`; a = class or GUESSED, b = distinct units of this visit."""
     if event.sees & (SEES_STATUS | SEES_DENIED) == 0:
         return
     reading.covered = 1
@@ -264,9 +267,15 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
             bits, which = fresh, kind
         if held(event):
             evidence = max(evidence, np.float64(np.float32(held_bits(state, shared, kind))))
+    guessed = guessed_bits(state, event)
     reading.bits = quantise(max(bits, retry_bits(state)))
-    reading.lr_stranger = quantise(min(config.cap_ratio, max(0.0, evidence_of(evidence))))
-    reading.lr_insider = reading.lr_stranger
+    reading.lr_insider = quantise(min(config.cap_ratio, max(0.0, evidence_of(evidence))))
+    reading.lr_stranger = max(reading.lr_insider, guessed)  # whoever holds the key need not guess
+    if surprise_of(guessed) > reading.bits:
+        reading.bits = surprise_of(guessed)
+        reading.observed = int(state.guesses)
+        reading.a = GUESSED
+        return
     units = int(state.visit_units) + (1 if kind >= 0 else 0)
     a, b = beliefs(state, shared, which)
     mean = units * a / (a + b)
@@ -314,6 +323,7 @@ def learn_error(state: Any, shared: Any, event: Any, kind: int, config: Any) -> 
 
 def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config: Any) -> None:
     """Count the event in its visit (whoever sent it; settle decides what is kept) and in the routes' table."""
+    note_guess(state, event)
     if event.sees & (SEES_STATUS | SEES_DENIED) == 0 or event.route == 0:
         return
     kind = class_of(event.error)
@@ -352,10 +362,13 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
     state.held_peak = 0.0
     state.held_units = 0
     state.peak_class = 0
+    forget_guesses(state)
 
 
 def explain(reading: Any, context: Context) -> str:
     """In words: "403 on 9 of 12 routes of this visit, where 0 [0-1] are usual"."""
+    if int(reading["a"]) == GUESSED:
+        return f"let in after {reading['observed']:.0f} refused tries (401) from the same address"
     kind = NAMES[int(reading["a"])]
     usual = usual_words(reading["low"], reading["median"], reading["high"])
     tried = f"{reading['observed']:.0f} of {reading['b']:.0f} routes" if reading["b"] > 1 else "the only route"

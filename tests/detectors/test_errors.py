@@ -8,15 +8,18 @@ import pytest
 from detectors import DETECTORS
 from detectors.detector import (
     ERROR_5XX,
+    ERROR_401,
     ERROR_403,
     ERROR_404,
     ERROR_429,
+    READING,
     SEES_ADDRESS,
     SEES_DENIED,
     SEES_OUTCOME,
     SEES_STATUS,
 )
-from detectors.errors import ERRORS, SERVER_BITS
+from detectors.errors import ERRORS, GUESSED, SERVER_BITS
+from detectors.records import reading_of, records
 from tests.detectors.streams import CONTEXT, HOUR_US, START_US, Array, Judge, blank, daily_visits
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the pass: 40 s of one free core
@@ -225,3 +228,36 @@ def test_the_apis_own_failures_are_weak_evidence_however_many() -> None:
     judge.feed(burst(at_us, 40, 40, ERROR_5XX))
     assert best(judge) > 15
     assert evidence(judge) < 4
+
+
+def guessed(tries: int, address: int) -> tuple[list[float], list[float]]:
+    """Bits and evidence of a success from `address` after that many refused tries from another one of the internet."""
+    judge, at_us = clean_key()
+    judge.settings["finding_bits"] = 0.25
+    events = blank(tries + 1)
+    events["ts_us"] = at_us + np.arange(tries + 1) * SECOND_US
+    events["address"] = 77 << 40
+    events["error"], events["authenticated"] = ERROR_401, 0
+    events["error"][-1], events["authenticated"][-1], events["address"][-1] = 0, 1, address
+    before = len(judge.found)
+    judge.feed(events)
+    rows = [row for row in judge.found[before:] if row["detector"] == INDEX and row["a"] == GUESSED]
+    return [row["bits"] for row in rows], [row["lr_stranger"] for row in rows]
+
+
+def test_a_success_after_guesses_from_its_own_address_is_evidence_and_from_another_none() -> None:
+    bits, evidence = guessed(30, 77 << 40)
+    assert bits and bits[0] > 6
+    assert 4 < evidence[0] <= 6
+    assert guessed(30, 78 << 40) == ([], [])
+
+
+def test_a_mistyped_secret_or_two_is_no_guessing() -> None:
+    assert guessed(4, 77 << 40) == ([], [])
+    assert guessed(6, 77 << 40)[1][0] < guessed(200, 77 << 40)[1][0] == 6.0
+
+
+def test_a_success_after_guesses_is_said_in_words() -> None:
+    row = records(np.zeros(1, READING))
+    row[0].a, row[0].observed = GUESSED, 23
+    assert ERRORS.explain(reading_of(row[0]), CONTEXT) == "let in after 23 refused tries (401) from the same address"
