@@ -36,8 +36,8 @@ PROOF_WORDS: Final = "a proof, no matter of chance"
 COUNTED: Final = frozenset({"volume", "outcome"})
 """Families whose `observed` is a count that can be compared with its band."""
 FINDING_BITS: Final = Settings().finding_bits
-WHO: Final = frozenset({"network", "client"})
-"""Families that say who used the key rather than what was done: a finding of these is named first."""
+WHO: Final = ("network", "client")
+"""Families that say who used the key rather than what was done: a finding of these is named first, in this order."""
 STRONG_BITS: Final = 10.0  # a finding that counts towards an automatic act (DESIGN.md, issue 6)
 
 
@@ -280,12 +280,13 @@ def merge(known: tuple[Finding, ...], fresh: list[Finding]) -> tuple[Finding, ..
     return tuple(sorted(kept, key=lambda f: (not f.proof, behind(f.family, f.bits), -f.bits, f.at, f.detector)))
 
 
-def behind(family: str, bits: float) -> bool:
-    """False for what is named first: who it was, where that is a finding, before what was done, by strength each.
+def behind(family: str, bits: float) -> int:
+    """How far back a finding is told: where from, with what, then what was done, by strength each.
 
-    An intruder's refused requests are louder than the network they came from, and say less of what has happened.
+    An intruder's refused requests are louder than the network they came from, and say less of what has happened; beside
+    a new network a new client is hardly news (`novel_client`), however loud.
     """
-    return family not in WHO or bits < FINDING_BITS
+    return WHO.index(family) if family in WHO and bits >= FINDING_BITS else len(WHO)
 
 
 def strongest(findings: tuple[Finding, ...]) -> list[Finding]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -17,8 +19,10 @@ from detectors.detector import (
     SEES_DENIED,
     SEES_OUTCOME,
     SEES_STATUS,
+    config_record,
 )
 from detectors.errors import ERRORS, GUESSED, SERVER_BITS
+from detectors.generate import load_pass
 from detectors.records import reading_of, records
 from tests.detectors.streams import CONTEXT, HOUR_US, START_US, Array, Judge, blank, daily_visits
 
@@ -230,34 +234,33 @@ def test_the_apis_own_failures_are_weak_evidence_however_many() -> None:
     assert evidence(judge) < 4
 
 
-def guessed(tries: int, address: int) -> tuple[list[float], list[float]]:
-    """Bits and evidence of a success from `address` after that many refused tries from another one of the internet."""
+def guessed(tries: int, address: int) -> Any:
+    """What errors says of a success from `address` after that many refused tries from another one of the internet."""
     judge, at_us = clean_key()
-    judge.settings["finding_bits"] = 0.25
     events = blank(tries + 1)
     events["ts_us"] = at_us + np.arange(tries + 1) * SECOND_US
     events["address"] = 77 << 40
     events["error"], events["authenticated"] = ERROR_401, 0
     events["error"][-1], events["authenticated"][-1], events["address"][-1] = 0, 1, address
-    before = len(judge.found)
-    judge.feed(events)
-    rows = [row for row in judge.found[before:] if row["detector"] == INDEX and row["a"] == GUESSED]
-    return [row["bits"] for row in rows], [row["lr_stranger"] for row in rows]
+    judge.feed(events[:-1])
+    reading, key = records(np.zeros(1, READING)), records(judge.keys)[0]
+    score, config = getattr(load_pass(DETECTORS), f"score_{INDEX}"), records(config_record(ERRORS.config))[0]
+    score(key["errors"], records(judge.shared)[0]["errors"], key["visit"], records(events)[-1], config, reading[0])
+    return reading_of(reading[0])
 
 
 def test_a_success_after_guesses_from_its_own_address_is_evidence_and_from_another_none() -> None:
-    bits, evidence = guessed(30, 77 << 40)
-    assert bits and bits[0] > 6
-    assert 4 < evidence[0] <= 6
-    assert guessed(30, 78 << 40) == ([], [])
+    found = guessed(30, 77 << 40)
+    assert found.a == GUESSED
+    assert found.bits > 10
+    assert 5 < found.lr_stranger < 6
+    assert found.lr_insider == 0, "whoever holds the key need not guess"
+    assert ERRORS.explain(found, CONTEXT) == "let in after 30 refused tries (401) from the same address"
+    elsewhere = guessed(30, 78 << 40)
+    assert elsewhere.a != GUESSED
+    assert elsewhere.lr_stranger == 0
 
 
-def test_a_mistyped_secret_or_two_is_no_guessing() -> None:
-    assert guessed(4, 77 << 40) == ([], [])
-    assert guessed(6, 77 << 40)[1][0] < guessed(200, 77 << 40)[1][0] == 6.0
-
-
-def test_a_success_after_guesses_is_said_in_words() -> None:
-    row = records(np.zeros(1, READING))
-    row[0].a, row[0].observed = GUESSED, 23
-    assert ERRORS.explain(reading_of(row[0]), CONTEXT) == "let in after 23 refused tries (401) from the same address"
+def test_a_mistyped_secret_or_two_is_no_guessing_and_a_thousand_tries_are_worth_six_bits() -> None:
+    assert guessed(4, 77 << 40).lr_stranger == 0
+    assert 0 < guessed(6, 77 << 40).lr_stranger < guessed(200, 77 << 40).lr_stranger == 6.0

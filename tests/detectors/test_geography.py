@@ -252,7 +252,7 @@ def moved_after(hours: float, per_day: int) -> float:
 
 def test_a_busy_keys_silence_before_a_new_place_speaks_of_a_journey() -> None:
     assert moved_after(12, per_day=8) < moved_after(2, per_day=8) - 3
-    assert moved_after(12, per_day=2) == pytest.approx(moved_after(2, per_day=2), abs=1)
+    assert moved_after(14, per_day=2) == pytest.approx(moved_after(12, per_day=2), abs=1)
 
 
 def test_what_forecasts_promise_too_often_the_fleet_corrects() -> None:

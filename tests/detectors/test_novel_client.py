@@ -126,7 +126,7 @@ def test_a_young_client_that_returns_is_said_to() -> None:
     told = [row for row in judge.found[before:] if row["detector"] == INDEX["novel_client"]]
     assert told and told[0]["a"] == 2.0
     row = records(np.zeros(1, READING))
-    row[0].a = 2.0
+    row[0]["a"] = 2.0
     assert "in turn with an older client" in NOVEL_CLIENT.explain(reading_of(row[0]), CONTEXT)
 
 

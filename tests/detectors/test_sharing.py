@@ -11,8 +11,9 @@ from detectors import DETECTORS
 from detectors.detector import NET_KNOWN, NET_PRIVATE, READING, SEES_ADDRESS
 from detectors.records import reading_of, records
 from detectors.sharing import LEAST, RAREST, SHARING, STATE, level_of, share_of
+from tests.detectors.one_key import MINUTE_US, MONDAY_US, OneKey, event_at
 from tests.detectors.one_more import INDEX, bits_of, found_in, one_more
-from tests.detectors.streams import CONTEXT, DAY_US, HOUR_US, Array, Judge, daily_visits
+from tests.detectors.streams import CONTEXT, DAY_US, HOUR_US, Array, daily_visits
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the pass: 40 s of one free core
 
@@ -46,7 +47,7 @@ def test_two_hands_in_turn_are_found_and_said_in_words() -> None:
     assert max(row["bits"] for row in rows) > 6
     assert max(row["lr_stranger"] for row in rows) > 2
     row = records(np.zeros(1, READING))
-    row[0].observed = 3
+    row[0]["observed"] = 3
     said = SHARING.explain(reading_of(row[0]), CONTEXT)
     assert said == "3 changes of network within one visit, now AS64500 (EXAMPLE) in RO: in several hands at once"
 
@@ -94,16 +95,16 @@ def test_requests_without_the_key_or_without_a_place_change_nothing(field: str, 
     assert bits_of("sharing", life, visit) == 0
 
 
-def test_what_came_under_an_open_incident_is_not_learned() -> None:
-    judge = Judge(1, listed_days=0.001)  # any evidence opens
-    life = life_with([HOME])
-    judge.feed(life)
-    before = judge.keys["sharing"]["visits"].copy()
-    judge.feed(visit_of(life, [HOME, AWAY, HOME, AWAY]))
-    later = one_more(life, calls=1, later_us=DAY_US + 3 * HOUR_US)
-    judge.feed(later)
-    assert judge.changed
-    assert judge.keys["sharing"]["visits"][0][1] <= before[0][1]
+@pytest.mark.parametrize(("weight", "learned"), [(1.0, 1.0), (0.0, 0.0)])
+def test_what_came_under_an_open_incident_is_not_learned(weight: float, learned: float) -> None:
+    key = OneKey(SHARING)
+    for minute, network in enumerate([HOME, AWAY, HOME, AWAY]):
+        event = event_at(MONDAY_US + minute * MINUTE_US)
+        event.asn, event.net_flags, event.sees = network, NET_KNOWN, 127
+        key.feed(event, weight)
+    key.turn_visit(MONDAY_US + HOUR_US, 1.0)
+    assert list(key.state.visits) == [learned, learned, learned, 0.0]
+    assert (int(key.state.network), int(key.state.changes)) == (0, 0)
 
 
 def test_sharing_is_a_fact_about_networks() -> None:

@@ -54,5 +54,7 @@ def test_who_used_the_key_is_named_before_what_was_done_where_that_is_a_finding(
     )
     assert [each.detector for each in merge((), [errors, network])] == ["geography", "errors"]
     assert [each.detector for each in merge((), [errors, faint])] == ["errors", "geography"]
+    client = msgspec.structs.replace(finding("novel_client", "client", 1.0, 0.0), bits=11.0)
+    assert [each.detector for each in merge((), [client, network])] == ["geography", "novel_client"]
     proof = msgspec.structs.replace(finding("decoy", "declared", 1.0, 0.0), bits=32.0, proof=True)
     assert [each.detector for each in merge((), [network, proof])] == ["decoy", "geography"]
