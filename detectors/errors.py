@@ -213,12 +213,18 @@ def new_error(state: Any, shared: Any, event: Any, config: Any) -> int:
 
 
 @compiled
+def alone(wrong: int, bits: float) -> float:
+    """One route, however often: as much as its retries can give, though peers that are never refused promise more."""
+    return min(RETRY_BITS, bits) if wrong <= 1 else bits
+
+
+@compiled
 def unit_bits(state: Any, shared: Any, kind: int, config: Any) -> float:
     """Surprise of one more unit of this class in this visit."""
     a, b = beliefs(state, shared, kind)
     wrong = int(state.visit_wrong[kind]) + 1
     bits = tail_bits(wrong, int(state.visit_units) + 1, a, b) - CLASS_BITS
-    return min(config.cap_bits if speaks(kind, wrong) else SERVER_BITS, max(0.0, bits))
+    return min(config.cap_bits if speaks(kind, wrong) else SERVER_BITS, alone(wrong, max(0.0, bits)))
 
 
 @compiled
@@ -243,7 +249,7 @@ def held_bits(state: Any, shared: Any, kind: int) -> float:
     if not speaks(kind, wrong):
         return 0.0
     a, b = beliefs(state, shared, kind)
-    bits = max(0.0, tail_bits(wrong, int(state.held_units) + 1, a, b) - CLASS_BITS)
+    bits = alone(wrong, max(0.0, tail_bits(wrong, int(state.held_units) + 1, a, b) - CLASS_BITS))
     return min(SERVER_BITS, bits) if kind == FAILED else bits
 
 

@@ -146,8 +146,8 @@ def country_factor(shared: Any, new: bool) -> float:
 
 @compiled
 def leap_factor(shared: Any) -> float:
-    """What impossible travel to a new network says, which most moves of busy keys bring as well."""
-    return TRAVELLERS / min(0.5, max(0.03, (shared.leaps + 2.5) / (shared.new_networks + 20.0)))
+    """What impossible travel to a new network says: at most 2 bits, since moves of busy keys bring it as well."""
+    return TRAVELLERS / min(0.5, max(0.125, (shared.leaps + 2.5) / (shared.new_networks + 20.0)))
 
 
 @compiled

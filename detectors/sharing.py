@@ -61,6 +61,7 @@ class Sharing(msgspec.Struct, frozen=True, kw_only=True):
     """[detectors.sharing]"""
 
     cap_bits: float = 7.0  # of the log likelihood ratio
+    known_bits: float = 3.0  # the same where none of the visit's networks is new: a second site [judged]
 
 
 @compiled
@@ -121,7 +122,8 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     watched = min(FADING_VISITS, int(visit.ordinal) + 1.0)
     any_change = min(1.0, (float(state.visits[0]) + 0.5) / (watched + 1.0))
     reading.bits = quantise(log2_of(1.0 / min(1.0, any_change * share)))
-    reading.lr_stranger = quantise(min(float(config.cap_bits), max(0.0, log2_of(STRANGERS[level] / share))))
+    most = float(config.cap_bits) if int(visit.new_place) == 1 else float(config.known_bits)
+    reading.lr_stranger = quantise(min(most, max(0.0, log2_of(STRANGERS[level] / share))))
     reading.observed = changes
     reading.high = 1.0 if share < 0.05 else 2.0 if share_of(state, shared, LEVELS - 1) < 0.05 else 5.0
     reading.median = 1.0 if any_change >= 0.5 else 0.0

@@ -21,9 +21,10 @@ from detectors.detector import (
     SEES_STATUS,
     config_record,
 )
-from detectors.errors import ERRORS, GUESSED, SERVER_BITS
+from detectors.errors import ERRORS, GUESSED, RETRY_BITS, SERVER_BITS
 from detectors.generate import load_pass
 from detectors.records import reading_of, records
+from detectors.surprise import quantise
 from tests.detectors.streams import CONTEXT, HOUR_US, START_US, Array, Judge, blank, daily_visits
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the pass: 40 s of one free core
@@ -264,3 +265,17 @@ def test_a_success_after_guesses_from_its_own_address_is_evidence_and_from_anoth
 def test_a_mistyped_secret_or_two_is_no_guessing_and_a_thousand_tries_are_worth_six_bits() -> None:
     assert guessed(4, 77 << 40).lr_stranger == 0
     assert 0 < guessed(6, 77 << 40).lr_stranger < guessed(200, 77 << 40).lr_stranger == 6.0
+
+
+def test_one_refused_route_is_worth_no_more_than_its_retries_however_rarely_peers_are_refused() -> None:
+    """keybench's integration with 403 for days was listed in one of ten: 17 bits at its very first request."""
+    judge = Judge(3)
+    for slot in range(3):
+        life = daily_visits(60)
+        life["slot"] = slot
+        judge.feed(life)
+    probe = burst(int(life["ts_us"][-1]) + 2 * HOUR_US, 1, 1, ERROR_403)
+    judge.feed(probe)
+    assert best(judge) == quantise(RETRY_BITS)
+    judge.feed(burst(int(probe["ts_us"][0]) + SECOND_US, 4, 4, ERROR_403))
+    assert best(judge) > RETRY_BITS + 5

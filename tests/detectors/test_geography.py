@@ -285,3 +285,5 @@ def test_that_servers_move_at_once_the_peers_teach() -> None:
     before = leap_factor(shared)
     shared["new_networks"], shared["leaps"] = 200.0, 100.0
     assert leap_factor(shared) < 1.2 < 3 < before
+    shared["leaps"] = 0.0
+    assert leap_factor(shared) == before, "a fleet that never moved makes it no proof"

@@ -109,3 +109,10 @@ def test_what_came_under_an_open_incident_is_not_learned(weight: float, learned:
 
 def test_sharing_is_a_fact_about_networks() -> None:
     assert DETECTORS[INDEX["sharing"]].family == "network"
+
+
+def test_between_networks_that_the_key_knows_sharing_is_worth_three_bits_at_most() -> None:
+    life = life_with([HOME])
+    life["asn"][len(life) // 2 :][::6] = AWAY  # a second site, each visit wholly from one of them
+    life["asn"] = np.repeat(life["asn"][::6], 6)
+    assert 0 < evidence(life, [HOME, AWAY, HOME, AWAY, HOME, AWAY]) <= 3.0

@@ -115,7 +115,8 @@ def untouched_scores(
     days: dict[tuple[int, int], float] = {}
     kept: dict[int, list[Chain]] = {}
     for key, events in enumerate(lives):
-        chain, snapshots = Chain(), []
+        chain = Chain()
+        snapshots: list[Chain] = []
         for visit in visits_of(events):
             day = int((events["ts_us"][visit.start] - START_US) // DAY_US)
             while len(snapshots) <= day:
