@@ -21,7 +21,7 @@ from detectors.detector import (
     SEES_STATUS,
     config_record,
 )
-from detectors.errors import ERRORS, GUESSED, RETRY_BITS, SERVER_BITS
+from detectors.errors import ERRORS, GUESSED, PROBED, RETRY_BITS, SERVER_BITS
 from detectors.generate import load_pass
 from detectors.records import reading_of, records
 from detectors.surprise import quantise
@@ -279,3 +279,18 @@ def test_one_refused_route_is_worth_no_more_than_its_retries_however_rarely_peer
     assert best(judge) == quantise(RETRY_BITS)
     judge.feed(burst(int(probe["ts_us"][0]) + SECOND_US, 4, 4, ERROR_403))
     assert best(judge) > RETRY_BITS + 5
+
+
+def test_who_looks_for_what_is_there_is_refused_and_misses_and_both_count_together() -> None:
+    """A scan of keybench has two missing routes and a refused one; taken apart, neither was loud enough."""
+    found = {}
+    for name, errors in (("both", [ERROR_404, ERROR_403, ERROR_404]), ("missing", [ERROR_404, 0, ERROR_404])):
+        judge, at_us = clean_key()
+        scan = burst(at_us, 3, 3, 0)
+        scan["error"] = errors
+        judge.feed(scan)
+        found[name] = best(judge)
+    assert found["both"] > found["missing"] + 3
+    row = records(np.zeros(1, READING))
+    row[0]["a"], row[0]["observed"], row[0]["b"] = PROBED, 3, 4
+    assert ERRORS.explain(reading_of(row[0]), CONTEXT).startswith("401, 403 or 404 on 3 of 4 routes of this visit")
