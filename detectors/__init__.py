@@ -15,9 +15,10 @@ from detectors.misuse import MISUSE
 from detectors.novel_client import NOVEL_CLIENT
 from detectors.novel_operation import NOVEL_OPERATION
 from detectors.off_hours import DETECTOR as OFF_HOURS
+from detectors.sharing import SHARING
 from detectors.spike import DETECTOR as SPIKE
 
 DETECTORS: Final[tuple[Detector, ...]] = (
-    GEOGRAPHY, NOVEL_CLIENT, NOVEL_OPERATION, SPIKE, EGRESS, ERRORS, OFF_HOURS,
+    GEOGRAPHY, SHARING, NOVEL_CLIENT, NOVEL_OPERATION, SPIKE, EGRESS, ERRORS, OFF_HOURS,
     DORMANT, MISUSE, DECOY,
 )  # fmt: skip

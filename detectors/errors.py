@@ -1,7 +1,8 @@
 """Errors: more refused, missing, throttled or failing routes in a visit than this key's visits bring.
 
 Detects: probing (403 and 404 over many routes), a key used beyond its scope, limit riding over many routes, a client
-that broke on many routes at once. Classes apart: 401 and 403, 404, 429, 5xx.
+that broke on many routes at once, a success after guesses (`guesses`). Classes apart: 401 and 403, 404, 429, 5xx; and
+refused and missing together, which is what a scan meets.
 Misses: an attacker who knows the routes and has the scopes; a probe of one or two routes; a key whose visits always
 bring many errors. Where the format has no status it is blind for 404 and 5xx, where it has no key id on refused
 requests for 401, 403 and 429.
@@ -39,14 +40,18 @@ from detectors.detector import (
     Detector,
     usual_words,
 )
+from detectors.guesses import forget_guesses, guessed_bits, note_guess, surprise_of
 from detectors.surprise import beta_binomial_tail, evidence_of, log2_of, quantise
+from detectors.usual_errors import USUAL_BITS, is_usual, keep_usual, usual_bit
 
 CLASSES: Final = 4
 DENIED: Final = 0
 MISSING: Final = 1
 THROTTLED: Final = 2
 FAILED: Final = 3
-NAMES: Final = ("401 or 403", "404", "429", "5xx")
+PROBED: Final = 4  # refused and missing together: who looks for what is there meets both
+GUESSED: Final = 5  # of a reading's `a`: no class, but what came before a success
+NAMES: Final = ("401 or 403", "404", "429", "5xx", "401, 403 or 404")
 KEEP: Final = 0.97  # per visit
 PRIOR_UNITS: Final = 2.0
 UNITS_MAX: Final = 18.0  # of the key's own decayed units, so that a + b <= 20
@@ -54,7 +59,7 @@ TRIALS_MAX: Final = 64  # units of one visit in the tail; above, shares are kept
 PEER_RATE: Final = 0.01  # shipped, with the weight of PEER_UNITS
 PEER_UNITS: Final = 200.0
 PEER_UNITS_KEPT: Final = 100_000.0
-CLASS_BITS: Final = 2.0  # log2 of CLASSES: the largest of four tests
+CLASS_BITS: Final = 2.321928094887362  # log2 of CLASSES and PROBED: the largest of five tests
 RETRY_BITS: Final = 10.6
 SERVER_ROUTES: Final = 3
 SERVER_BITS: Final = 8.0
@@ -62,8 +67,6 @@ SERVER_BITS: Final = 8.0
 too weak a finding to count towards an act. The demo's outage listed 0 to 2 of 50 innocent keys without this: the first
 keys that meet an outage come before the median of the others can know of it."""
 SETS_BITS: Final = 256
-USUAL_BITS: Final = 192
-USUAL_MOST: Final = 112  # of them set: above, half of what is new would pass for usual, and it begins anew
 DISCOUNT: Final = 0.2
 """From this median share on a route's 5xx and 429 say nothing of a key."""
 
@@ -92,7 +95,8 @@ STATE: Final = np.dtype(
         ("held_units", "u1"),
         ("peak_class", "u1"),
         ("usual_set", "u1"),  # bits set in `usual`
-        ("pad", "u1", (1,)),
+        ("guesses", "u1"),  # refused tries at the secret in this visit, by the address `guesser`
+        ("guesser", "u4"),
     ],
     align=True,
 )
@@ -127,36 +131,6 @@ def bit_of(route: int, kind: int) -> int:
 
 
 @compiled
-def usual_bit(route: int, kind: int) -> int:
-    """Where (route, class) lies among the usual errors."""
-    mixed = (int(route) ^ ((kind + 2) * 0x9E3779B1)) & 0xFFFFFFFF
-    return ((mixed * 0xC2B2AE35 & 0xFFFFFFFF) >> 12) % USUAL_BITS
-
-
-@compiled
-def is_usual(state: Any, route: int, kind: int) -> bool:
-    """Whether an earlier visit had this error on this route: such a unit counts like a success."""
-    bit = usual_bit(route, kind)
-    return (int(state.usual[bit >> 3]) >> (bit & 7)) & 1 == 1
-
-
-@compiled
-def keep_usual(state: Any, weight: float) -> None:
-    """The visit's errors become usual ones, unless they are not to be learned."""
-    if int(state.usual_set) > USUAL_MOST:
-        state.usual_set = 0
-        for j in range(USUAL_BITS // 8):
-            state.usual[j] = 0
-    for j in range(USUAL_BITS // 8):
-        fresh = int(state.wrong_now[j]) & (255 - int(state.usual[j]))
-        if weight > 0.0 and fresh != 0:
-            state.usual[j] = int(state.usual[j]) | fresh
-            for k in range(8):
-                state.usual_set += (fresh >> k) & 1
-        state.wrong_now[j] = 0
-
-
-@compiled
 def is_new_unit(state: Any, route: int, kind: int) -> bool:
     """Whether this visit has not had this (route, class)."""
     bit = bit_of(route, kind)
@@ -170,11 +144,18 @@ def peer_rate(shared: Any, kind: int) -> float:
 
 
 @compiled
+def total_of(wrong: Any, kind: int) -> float:
+    """Of counts by class: one class's, or those of what a probe meets."""
+    return np.float64(wrong[DENIED]) + np.float64(wrong[MISSING]) if kind == PROBED else np.float64(wrong[kind])
+
+
+@compiled
 def beliefs(state: Any, shared: Any, kind: int) -> tuple[float, float]:
     """(a, b) of the Beta law of this key's share of units that are errors of this class."""
     scale = min(1.0, UNITS_MAX / max(UNITS_MAX, float(state.units)))
-    peers = min(0.5, peer_rate(shared, kind))
-    wrong = float(state.wrong[kind]) * scale
+    probed = kind == PROBED
+    peers = min(0.5, peer_rate(shared, DENIED) + peer_rate(shared, MISSING) if probed else peer_rate(shared, kind))
+    wrong = total_of(state.wrong, kind) * scale
     units = float(state.units) * scale
     return PRIOR_UNITS * peers + wrong, PRIOR_UNITS * (1.0 - peers) + max(0.0, units - wrong)
 
@@ -210,18 +191,24 @@ def new_error(state: Any, shared: Any, event: Any, config: Any) -> int:
 
 
 @compiled
+def alone(wrong: int, bits: float) -> float:
+    """One route, however often: as much as its retries can give, though peers that are never refused promise more."""
+    return min(RETRY_BITS, bits) if wrong <= 1 else bits
+
+
+@compiled
 def unit_bits(state: Any, shared: Any, kind: int, config: Any) -> float:
     """Surprise of one more unit of this class in this visit."""
     a, b = beliefs(state, shared, kind)
-    wrong = int(state.visit_wrong[kind]) + 1
+    wrong = int(total_of(state.visit_wrong, kind)) + 1
     bits = tail_bits(wrong, int(state.visit_units) + 1, a, b) - CLASS_BITS
-    return min(config.cap_bits if speaks(kind, wrong) else SERVER_BITS, max(0.0, bits))
+    return min(config.cap_bits if speaks(kind, wrong) else SERVER_BITS, alone(wrong, max(0.0, bits)))
 
 
 @compiled
 def speaks(kind: int, wrong: int) -> bool:
     """Whether so many routes with this class say something of the caller: 5xx and 429 on one or two are the API's."""
-    return kind in (DENIED, MISSING) or wrong >= SERVER_ROUTES
+    return kind in (DENIED, MISSING, PROBED) or wrong >= SERVER_ROUTES
 
 
 @compiled
@@ -236,12 +223,24 @@ def retry_bits(state: Any) -> float:
 @compiled
 def held_bits(state: Any, shared: Any, kind: int) -> float:
     """As `unit_bits`, of the units alone whose caller held the key; 0 where these say nothing of the caller."""
-    wrong = int(state.held_wrong[kind]) + 1
+    wrong = int(total_of(state.held_wrong, kind)) + 1
     if not speaks(kind, wrong):
         return 0.0
     a, b = beliefs(state, shared, kind)
-    bits = max(0.0, tail_bits(wrong, int(state.held_units) + 1, a, b) - CLASS_BITS)
+    bits = alone(wrong, max(0.0, tail_bits(wrong, int(state.held_units) + 1, a, b) - CLASS_BITS))
     return min(SERVER_BITS, bits) if kind == FAILED else bits
+
+
+@compiled
+def loudest(state: Any, shared: Any, kind: int, config: Any) -> int:
+    """The class to name for one more unit of `kind`: its own, or PROBED where both kinds of it say more together."""
+    if kind not in (DENIED, MISSING):
+        return kind
+    other = MISSING if kind == DENIED else DENIED
+    if int(state.visit_wrong[other]) == 0:
+        return kind
+    joint = unit_bits(state, shared, PROBED, config) > unit_bits(state, shared, kind, config)
+    return PROBED if joint else kind
 
 
 @compiled
@@ -251,7 +250,7 @@ def held(event: Any) -> bool:
 
 
 def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
-    """Fill `reading`; a = class, b = distinct units of this visit."""
+    """Fill `reading`; a = class or GUESSED, b = distinct units of this visit."""
     if event.sees & (SEES_STATUS | SEES_DENIED) == 0:
         return
     reading.covered = 1
@@ -259,18 +258,27 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     bits, which = float(state.peak), int(state.peak_class)
     evidence = float(state.held_peak)
     if kind >= 0:
-        fresh = unit_bits(state, shared, kind, config)
+        named = loudest(state, shared, kind, config)
+        fresh = unit_bits(state, shared, named, config)
         if fresh > bits:
-            bits, which = fresh, kind
+            bits, which = fresh, named
         if held(event):
-            evidence = max(evidence, np.float64(np.float32(held_bits(state, shared, kind))))
+            most = max(held_bits(state, shared, kind), held_bits(state, shared, named))
+            evidence = max(evidence, np.float64(np.float32(most)))
+    guessed = guessed_bits(state, event)
     reading.bits = quantise(max(bits, retry_bits(state)))
-    reading.lr_stranger = quantise(min(config.cap_ratio, max(0.0, evidence_of(evidence))))
-    reading.lr_insider = reading.lr_stranger
+    reading.lr_insider = quantise(min(config.cap_ratio, max(0.0, evidence_of(evidence))))
+    reading.lr_stranger = max(reading.lr_insider, guessed)  # whoever holds the key need not guess
+    if surprise_of(guessed) > reading.bits:
+        reading.bits = surprise_of(guessed)
+        reading.observed = int(state.guesses)
+        reading.a = GUESSED
+        return
     units = int(state.visit_units) + (1 if kind >= 0 else 0)
     a, b = beliefs(state, shared, which)
     mean = units * a / (a + b)
-    reading.observed = int(state.visit_wrong[which]) + (1 if kind == which else 0)
+    fits = kind == which or (which == PROBED and kind in (DENIED, MISSING))
+    reading.observed = total_of(state.visit_wrong, which) + (1 if fits else 0)
     reading.median = math.floor(mean)
     # Rounded, not up: one error where 0.01 are expected lies outside of what is usual
     reading.high = math.floor(0.5 + mean + 1.65 * math.sqrt(mean * (1.0 + units / (a + b))))
@@ -284,13 +292,16 @@ def add_unit(state: Any, shared: Any, event: Any, kind: int, config: Any) -> Non
     bit = bit_of(event.route, kind)
     state.seen[bit >> 3] = int(state.seen[bit >> 3]) | (1 << (bit & 7))
     if kind >= 0:
-        fresh = unit_bits(state, shared, kind, config)
+        named = loudest(state, shared, kind, config)
+        fresh = unit_bits(state, shared, named, config)
         if fresh > float(state.peak):
             state.peak = quantise(fresh)
-            state.peak_class = kind
+            state.peak_class = named
     if held(event) and int(state.held_units) < TRIALS_MAX:
         if kind >= 0:
-            state.held_peak = max(float(state.held_peak), held_bits(state, shared, kind))
+            named = loudest(state, shared, kind, config)
+            most = max(held_bits(state, shared, kind), held_bits(state, shared, named))
+            state.held_peak = max(float(state.held_peak), most)
             state.held_wrong[kind] += 1
         state.held_units += 1
     if state.visit_units < 60_000:
@@ -314,6 +325,7 @@ def learn_error(state: Any, shared: Any, event: Any, kind: int, config: Any) -> 
 
 def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config: Any) -> None:
     """Count the event in its visit (whoever sent it; settle decides what is kept) and in the routes' table."""
+    note_guess(state, event)
     if event.sees & (SEES_STATUS | SEES_DENIED) == 0 or event.route == 0:
         return
     kind = class_of(event.error)
@@ -352,10 +364,13 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
     state.held_peak = 0.0
     state.held_units = 0
     state.peak_class = 0
+    forget_guesses(state)
 
 
 def explain(reading: Any, context: Context) -> str:
     """In words: "403 on 9 of 12 routes of this visit, where 0 [0-1] are usual"."""
+    if int(reading["a"]) == GUESSED:
+        return f"let in after {reading['observed']:.0f} refused tries (401) from the same address"
     kind = NAMES[int(reading["a"])]
     usual = usual_words(reading["low"], reading["median"], reading["high"])
     tried = f"{reading['observed']:.0f} of {reading['b']:.0f} routes" if reading["b"] > 1 else "the only route"

@@ -17,6 +17,8 @@ Likelihood ratios: place = .3 + .7 / p_new * country * company * peers, where
           within a quarter bit .. 2 bits;
  journey: a sixteenth where a key of six visits a day and more was silent for 4 to 24 hours before, and the way is
           possible in that time;
+ travel:  with a new network, half of strangers against the peers' rate of that (prior .125), since a server that moves
+          goes on at once, too; it holds for the rest of the visit. Between known networks the key's own rate;
  peers:   a network common among peers halves, one unseen among 50 or more of them doubles; below 50 it says nothing.
 """
 
@@ -54,6 +56,7 @@ STAY: Final = 0.3  # share of strangers who come from a place the key knows
 HOSTING_STRANGERS: Final = 0.6
 NET_ELSEWHERE: Final = NET_HOSTING | NET_PROXY | NET_ANYCAST
 TRAVEL_LR: Final = 32.0
+TRAVELLERS: Final = 0.5  # strangers from somewhere new who come while the owner is elsewhere [judged]
 REST_VISITS: Final = 6.0  # a day
 REST_US: Final = 4 * HOUR_US
 REST_MOST_US: Final = 24 * HOUR_US
@@ -90,6 +93,7 @@ STATE: Final = np.dtype(
         ("address_next", "u1"),
         ("was_elsewhere", "u1"),  # this visit
         ("rested", "u1"),  # this visit began after a journey's silence
+        ("leapt", "u1"),  # this visit came to a new network with no time to travel
     ],
     align=True,
 )
@@ -99,6 +103,7 @@ SHARED: Final = np.dtype(
         ("networks", "f4", (PEER_CELLS,)),  # keys by hashed network, each key counted once per network
         ("new_networks", "f8"),  # visits of known keys with a new network
         ("both_new", "f8"),  # of these with a new country too
+        ("leaps", "f8"),  # of these with no time to travel
         *novelty.FLEET_FIELDS,
     ],
     align=True,
@@ -140,6 +145,12 @@ def country_factor(shared: Any, new: bool) -> float:
 
 
 @compiled
+def leap_factor(shared: Any) -> float:
+    """What impossible travel to a new network says: at most 2 bits, since moves of busy keys bring it as well."""
+    return TRAVELLERS / min(0.5, max(0.125, (shared.leaps + 2.5) / (shared.new_networks + 20.0)))
+
+
+@compiled
 def place_ratio(p_network: float, p_country: float, context: float, country: float) -> float:
     """Likelihood ratio of the place under a stranger; `context` is company and peers."""
     if p_network < 1.0:
@@ -165,6 +176,12 @@ def has_rested(state: Any, visit: Any, event: Any) -> bool:
         return int(state.rested) == 1
     silent_us = event.ts_us - visit.last_us
     return visits_per_day(visit, event.ts_us) >= REST_VISITS and REST_US <= silent_us <= REST_MOST_US
+
+
+@compiled
+def leapt_here(state: Any, event: Any) -> bool:
+    """Whether this visit came to this new network with no time to travel; the owner's own network stays what it is."""
+    return int(state.leapt) == 1 and event.asn == state.place_asn
 
 
 @compiled
@@ -202,6 +219,7 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     if event.country != 0:
         p_country = p_of(state.waiting_countries, state.countries, state.country, event.country, known, event.ts_us)
     moved = not known and travels(state, event, config)
+    moved = moved or (p_network < 1.0 and leapt_here(state, event))
     context = company_factor(state, event) * peers_factor(shared, event.asn)
     country = country_factor(shared, p_country < 1.0)
     ratio = place_ratio(p_network, p_country, context, country)
@@ -209,9 +227,8 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     if p < 1.0 and not moved and has_rested(state, visit, event):
         ratio *= REST_LR
     if moved:
-        # with a new network travel says little more: a new one is not known to occur with any
-        factor = 2.0 if p_network < 1.0 else min(TRAVEL_LR, STAY + (1.0 - STAY) / p_travel(state))
-        ratio *= factor
+        known_pair = min(TRAVEL_LR, STAY + (1.0 - STAY) / p_travel(state))
+        ratio *= leap_factor(shared) if p_network < 1.0 else known_pair
         p = min(p, p_travel(state))
     reading.bits = log2(1.0 / p)  # mid-p gives 1 bit, the larger of two tests takes it back
     reading.lr_stranger = log2(ratio)
@@ -243,8 +260,10 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
     if event.net_flags & NET_ELSEWHERE != 0:
         state.was_elsewhere = 1
     if has_place(event):
-        if travels(state, event, config) and state.travels < 60_000:
-            state.travels += 1
+        if travels(state, event, config):
+            state.travels = min(60_000, int(state.travels) + 1)
+            if not known and find(state.networks, event.asn) < 0:
+                state.leapt = 1
         state.place_us = event.ts_us
         state.place_lat = event.lat
         state.place_lon = event.lon
@@ -262,6 +281,8 @@ def count_peers(state: Any, shared: Any, first: bool) -> None:
         shared.new_networks += 1.0
         if any_new(state.waiting_countries):
             shared.both_new += 1.0
+        if int(state.leapt) == 1:
+            shared.leaps += 1.0
     for j in range(PENDING):
         value = int(state.waiting[j].value)
         if value != 0 and (first or float(state.waiting[j].p) < 1.0):

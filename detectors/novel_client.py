@@ -76,7 +76,8 @@ def ratio_of(p: float) -> float:
 def among_peers(shared: Any, config: Any) -> float:
     """Share of peers' visits from a new place that bring a new client, too."""
     weight = float(config.peers_weight)
-    return (float(shared.both_new) + weight * float(config.peers_new)) / (float(shared.new_places) + weight)
+    share = (float(shared.both_new) + weight * float(config.peers_new)) / (float(shared.new_places) + weight)
+    return min(0.9, share)
 
 
 @compiled
@@ -106,7 +107,7 @@ def returns(state: Any, visit: Any, event: Any, config: Any) -> bool:
 
 @compiled
 def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
-    """Fill `reading`; a = 1 where the client is new, b = distinct clients known."""
+    """Fill `reading`; a = 1 where the client is new, 2 where a young one returns, b = distinct clients known."""
     if int(event.sees) & SEES_CLIENT == 0 or int(event.client) == 0:
         return
     reading.covered = 1
@@ -114,17 +115,20 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
         return
     p = novelty.fleet_p(shared, p_value(state.waiting, state.clients, state.mixture, event.client, event.ts_us))
     reading.bits = quantise(log2_of(1.0 / p))  # mid-p of the only value that could be rarer
-    if int(visit.new_place) == 1:
-        p = max(p, among_peers(shared, config))
-    reading.lr_stranger = quantise(log2_of(ratio_of(p)))
+    beside = among_peers(shared, config) if int(visit.new_place) == 1 else 0.0
     if p < 1.0:
+        reading.lr_stranger = quantise(log2_of(ratio_of(max(p, beside))))
         reading.lr_stranger_slow = min(float(config.return_bits), max(0.0, reading.lr_stranger))
-    elif returns(state, visit, event, config):
-        reading.lr_stranger_slow = float(config.return_bits)
+    else:
+        reading.lr_stranger = quantise(log2_of(STAY / (1.0 - beside)))
+        if returns(state, visit, event, config):
+            reading.lr_stranger_slow = float(config.return_bits)
+            reading.bits = float(config.return_bits)
+            reading.a = 2.0
     j = find(state.clients, event.client)
     reading.observed = int(state.clients[j].count) / COUNT_UNIT if j >= 0 else 0.0
     describe(state, reading)
-    reading.a = 1.0 if j < 0 else 0.0
+    reading.a = 1.0 if j < 0 else reading.a
 
 
 @compiled
@@ -179,6 +183,8 @@ def explain(reading: Any, context: Context) -> str:
     name = context.client or "an unnamed client"
     if reading.a == 0.0:
         return f"by {name}, seen before"
+    if reading.a == 2.0:
+        return f"by {name}, which it has known for days only, in turn with an older client"
     known = math.floor(reading.b)
     others = f"it uses {known} other{'' if known == 1 else 's'}" if known < CLIENTS else f"it uses {known} and more"
     return f"by {name}, a client never seen for this key in {known_words(context.seen_days)} ({others})"

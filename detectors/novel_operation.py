@@ -3,15 +3,18 @@
 Detects: first use of a route with its method (or of a cloud's operation), most of all where it deletes, administers or
 handles credentials; "who am I" asked by a visit from a new place. Tested once per visit against how often this key's
 visits bring new operations (`novelty`). A holder who abuses a key does new things as a stranger does, so it speaks for
-both.
+both. Its evidence holds for the rest of the visit; further sensitive operations that are new add to it.
 Misses: abuse of what the key does anyway; a key of so many routes that the filter is full (it abstains and says so);
 what comes through one route only, as GraphQL does; the first visit.
 False alarms: a release that calls new routes; routes that the gateway names anew after a deploy of the API look new for
 every key. A quarterly job's routes stay known: the filter forgets nothing.
 Source: reference/evidence.md, section 4 (e3) and 1; classes as in reference/detections.md, no. 5.
 
-Filter: 512 bits, two per operation: at 40 operations 2 % of new ones pass for known, which errs towards silence. What
-a visit brings waits until it is settled, at most PENDING operations.
+Filters: 512 bits, two per operation: at 40 operations 2 % of new ones pass for known, which errs towards silence; what
+deletes, administers or handles credentials has one of its own of 128 bits, so that a crawler's hundreds of reads don't
+hide a first deletion (one key in four of keybench's busy ones was not covered at all). The forecast learns by the
+same filters, so a full one makes the detector slow and never wrong; beyond FULL it abstains. What a visit brings waits
+until it is settled, at most PENDING operations.
 """
 
 from __future__ import annotations
@@ -43,13 +46,16 @@ from detectors.surprise import log2_of, quantise
 FILTER_BYTES: Final = 64
 FILTER_BITS: Final = 8 * FILTER_BYTES
 PENDING: Final = 4
-FULL: Final = 0.6  # share of bits set from which the filter says nothing: half of what is new would pass for known
+SENSITIVE_BYTES: Final = 16
+SENSITIVE_BITS: Final = 8 * SENSITIVE_BYTES
+FULL: Final = 0.85  # share of bits set from which a filter says nothing: 7 of 10 new ones would pass for known
 NEW_OPERATIONS: Final = 0.5  # share of strangers' and abusers' visits that do something new
 HARM_BITS: Final = np.array([0.0, -1.0, 1.0, 2.0, 2.5, 3.0, 0.0])
 """By OPERATION_*: log2 of how much more often an attacker's new operation is of this class than an owner's.
 Attackers (Stratus' 18 techniques and the invictus attack, first operations): read .35, write .2, delete .15, admin
 .1, credential .15, identity .05; owners' new operations read .7, write .1, delete .04, admin .02, credential .02
 [judged]."""
+MORE_BITS: Final = 1.0  # for each further sensitive operation that is new in the visit, up to PENDING [judged]
 SLOW_HARM: Final = 2.0  # deletion, administration, credentials: these add up over a day or two in the slow rule,
 SLOW_LESS: Final = 4.0  # less what a key brings of them that does something new every day,
 SLOW_MOST: Final = 6.0  # and none alone is enough (keybench, development half: 4 and 6 of 2 .. 6)
@@ -59,12 +65,15 @@ STATE: Final = np.dtype(
     [
         ("mixture", novelty.SMALL_MIXTURE),
         ("known", "u1", (FILTER_BYTES,)),
+        ("sensitive", "u1", (SENSITIVE_BYTES,)),  # the same of HARM_BITS >= SLOW_HARM
         ("waiting", "u4", (PENDING,)),  # the visit's operations that the filter does not know
         ("p", "f4"),  # of the visit's first new operation; 0: none yet
         ("harm", "f4"),  # largest HARM_BITS of the visit's new operations
-        ("set_bits", "u2"),  # of the filter
+        ("set_bits", "u2"),  # of `known`
+        ("sensitive_set", "u1"),  # bits of `sensitive`
         ("used", "u1"),  # 1: the visit did anything that counts
-        ("pad", "u1", (1,)),
+        ("harms", "u1"),  # bit mask of `waiting`: which are sensitive
+        ("pad", "u1", (3,)),
     ],
     align=True,
 )
@@ -96,23 +105,58 @@ def second_bit(route: int) -> int:
 
 
 @compiled
-def is_set(state: Any, bit: int) -> bool:
-    """One bit of the filter."""
-    return (int(state.known[bit >> 3]) >> (bit & 7)) & 1 == 1
+def is_set(bits: Any, bit: int) -> bool:
+    """One bit of a filter."""
+    return (int(bits[bit >> 3]) >> (bit & 7)) & 1 == 1
 
 
 @compiled
-def is_known(state: Any, route: int) -> bool:
-    """Whether the filter has the operation."""
-    return is_set(state, first_bit(route)) and is_set(state, second_bit(route))
+def is_known(state: Any, route: int, sensitive: bool) -> bool:
+    """Whether the filter of such operations has this one."""
+    first, second = first_bit(route), second_bit(route)
+    if sensitive:
+        return is_set(state.sensitive, first % SENSITIVE_BITS) and is_set(state.sensitive, second % SENSITIVE_BITS)
+    return is_set(state.known, first) and is_set(state.known, second)
 
 
 @compiled
-def put(state: Any, bit: int) -> None:
-    """Set one bit."""
-    if not is_set(state, bit):
-        state.known[bit >> 3] = int(state.known[bit >> 3]) | (1 << (bit & 7))
-        state.set_bits = int(state.set_bits) + 1
+def put(bits: Any, bit: int) -> int:
+    """Set one bit; returns how many that changed."""
+    if is_set(bits, bit):
+        return 0
+    bits[bit >> 3] = int(bits[bit >> 3]) | (1 << (bit & 7))
+    return 1
+
+
+@compiled
+def keep(state: Any, route: int, sensitive: bool) -> None:
+    """The operation is known from now on."""
+    first, second = first_bit(route), second_bit(route)
+    if sensitive:
+        state.sensitive_set += put(state.sensitive, first % SENSITIVE_BITS)
+        state.sensitive_set += put(state.sensitive, second % SENSITIVE_BITS)
+    else:
+        state.set_bits += put(state.known, first)
+        state.set_bits += put(state.known, second)
+
+
+@compiled
+def sensitive_in_visit(state: Any, event: Any, new: bool) -> int:
+    """Distinct sensitive operations that are new in this visit, this event's included; at most PENDING + 1."""
+    count = 0
+    for j in range(PENDING):
+        count += (int(state.harms) >> j) & 1
+        if int(state.waiting[j]) == int(event.route):
+            new = False
+    return count + (1 if new else 0)
+
+
+@compiled
+def is_full(state: Any, sensitive: bool) -> bool:
+    """Whether the filter of such operations has seen too many to say what is new."""
+    if sensitive:
+        return int(state.sensitive_set) > FULL * SENSITIVE_BITS
+    return int(state.set_bits) > FULL * FILTER_BITS
 
 
 @compiled
@@ -132,13 +176,14 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     """Fill `reading`; a = class of the operation + 16 * (1 new, 2 "who am I" from a new place)."""
     if int(event.sees) & SEES_ROUTE == 0 or int(event.route) == 0:
         return
-    if int(state.set_bits) > FULL * FILTER_BITS:
+    harmful = harm_of(event) >= SLOW_HARM
+    if is_full(state, harmful):
         return
     reading.covered = 1
-    if float(state.mixture.visits) <= 0.0 or not counts(event):
-        return
-    new = not is_known(state, event.route)
     p, harm = float(state.p), float(state.harm)
+    if float(state.mixture.visits) <= 0.0 or (not counts(event) and p <= 0.0):
+        return
+    new = counts(event) and not is_known(state, event.route, harmful)
     if new:
         p = p if p > 0.0 else np.float64(np.float32(novelty.p_new(state.mixture, event.ts_us)))
         harm = max(harm, harm_of(event)) if float(state.p) > 0.0 else harm_of(event)
@@ -146,7 +191,8 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
         reading.observed = 1.0
     cap = float(config.cap_bits)
     quiet = log2_of(NEW_OPERATIONS / max(1e-4, 1.0 - novelty.p_new(state.mixture, event.ts_us)))
-    evidence = ratio_bits(p, harm, cap) if p > 0.0 else quiet
+    more = MORE_BITS * max(0, sensitive_in_visit(state, event, new and harmful) - 1)
+    evidence = ratio_bits(p, harm + more, cap) if p > 0.0 else quiet
     whoami = int(event.operation) == OPERATION_IDENTITY and int(visit.new_place) == 1
     evidence = min(cap, max(evidence, 0.0) + WHOAMI_BITS) if whoami else evidence
     reading.lr_stranger = quantise(evidence)
@@ -162,10 +208,10 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
     if weight <= 0.0 or int(event.sees) & SEES_ROUTE == 0 or not counts(event):
         return
     state.used = 1
-    if is_known(state, event.route):
+    harm = harm_of(event)
+    if is_known(state, event.route, harm >= SLOW_HARM):
         return
     if float(state.mixture.visits) > 0.0:
-        harm = harm_of(event)
         if float(state.p) <= 0.0:
             state.p = novelty.p_new(state.mixture, event.ts_us)
             state.harm = harm
@@ -176,6 +222,7 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
             return
         if int(state.waiting[j]) == 0:
             state.waiting[j] = event.route
+            state.harms = int(state.harms) | (int(harm >= SLOW_HARM) << j)
             return
 
 
@@ -186,12 +233,12 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
         novelty.learn_visit(state.mixture, visit.last_us, int(state.waiting[0]) != 0)
         for j in range(PENDING):
             if int(state.waiting[j]) != 0:
-                put(state, first_bit(state.waiting[j]))
-                put(state, second_bit(state.waiting[j]))
+                keep(state, int(state.waiting[j]), (int(state.harms) >> j) & 1 == 1)
     for j in range(PENDING):
         state.waiting[j] = 0
     state.p = 0.0
     state.harm = 0.0
+    state.harms = 0
     state.used = 0
 
 

@@ -37,13 +37,14 @@ A key of 20 visits a day brings a new network four times less often than its own
 10,000 visits, forecast 5 to 10). One factor for all failed (evidence, section 1): misfit goes by age, so it is counted
 by what was promised. Downwards only: upwards it made the tails of people's keys worse."""
 
+SHARE: Final = 65_535.0
 MIXTURE: Final = np.dtype(
-    [("visits", "f4"), ("distinct", "f4"), ("weights", "f4", (EXPERTS,)), ("pad", "u1", (4,)), ("at_us", "i8")],
-    align=True,
+    [("visits", "f4"), ("distinct", "f4"), ("shares", "u2", (EXPERTS,)), ("at_us", "i8")], align=True
 )
-"""One open set of one key; zeros = nothing learned, weights uniform."""
+"""One open set of one key; shares are the experts' weights in 1/65,535, all 0: uniform. The rarest weight that KEEP
+leaves is 27 of these, and a forecast differs by less than 1 % from one of 32 bits."""
 SMALL_MIXTURE: Final = np.dtype(
-    [("visits", "f4"), ("distinct", "f4"), ("weights", "f4", (FEW_EXPERTS,)), ("at_us", "i8")], align=True
+    [("visits", "f4"), ("distinct", "f4"), ("shares", "u2", (FEW_EXPERTS,)), ("at_us", "i8")], align=True
 )
 """The same with 4 experts."""
 
@@ -63,7 +64,22 @@ def expert(j: int, visits: float, distinct: float) -> float:
 @compiled
 def first_expert(state: Any) -> int:
     """Index of the state's first expert in THETA."""
-    return 0 if len(state.weights) == EXPERTS else EXPERTS
+    return 0 if len(state.shares) == EXPERTS else EXPERTS
+
+
+@compiled
+def weight_of(state: Any, j: int, total: int) -> float:
+    """An expert's weight; alike where nothing is known of them."""
+    return int(state.shares[j]) / total if total > 0 else 1.0 / len(state.shares)
+
+
+@compiled
+def total_of(state: Any) -> int:
+    """Sum of the shares."""
+    total = 0
+    for j in range(len(state.shares)):
+        total += int(state.shares[j])
+    return total
 
 
 @compiled
@@ -74,22 +90,18 @@ def p_new(state: Any, ts_us: int) -> float:
     kept = fade(ts_us - state.at_us)
     visits = float(state.visits) * kept
     distinct = float(state.distinct) * kept
-    total, p = 0.0, 0.0
+    total, p = total_of(state), 0.0
     first = first_expert(state)
-    for j in range(len(state.weights)):
-        weight = float(state.weights[j])
-        total += weight
-        p += weight * expert(first + j, visits, distinct)
-    return max(FLOOR, p / total)
+    for j in range(len(state.shares)):
+        p += weight_of(state, j, total) * expert(first + j, visits, distinct)
+    return max(FLOOR, p)
 
 
 @compiled
 def learn_visit(state: Any, ts_us: int, new: bool) -> None:
     """One visit's value was new or known."""
-    experts = len(state.weights)
+    experts = len(state.shares)
     if float(state.visits) <= 0.0:
-        for j in range(experts):
-            state.weights[j] = 1.0 / experts
         state.visits = 1.0
         state.distinct = 1.0
         state.at_us = ts_us
@@ -98,15 +110,15 @@ def learn_visit(state: Any, ts_us: int, new: bool) -> None:
     visits = float(state.visits) * kept
     distinct = float(state.distinct) * kept
     first = first_expert(state)
-    total = 0.0
+    shares, total = total_of(state), 0.0
     for j in range(experts):
         q = expert(first + j, visits, distinct)
-        total += float(state.weights[j]) * (q if new else 1.0 - q)
+        total += weight_of(state, j, shares) * (q if new else 1.0 - q)
     for j in range(experts):
         q = expert(first + j, visits, distinct)
-        fitted = float(state.weights[j]) * (q if new else 1.0 - q) / total
+        fitted = weight_of(state, j, shares) * (q if new else 1.0 - q) / total
         # w^.995 * uniform^.005, to first order; keeps every expert alive
-        state.weights[j] = KEEP * fitted + (1.0 - KEEP) / experts
+        state.shares[j] = int(SHARE * (KEEP * fitted + (1.0 - KEEP) / experts) + 0.5)
     state.visits = visits + 1.0
     state.distinct = distinct + (1.0 if new else 0.0)
     state.at_us = max(state.at_us, ts_us)

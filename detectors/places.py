@@ -69,3 +69,4 @@ def forget_visit(state: Any) -> None:
     for j in range(len(state.waiting_addresses)):
         state.waiting_addresses[j] = 0
     state.was_elsewhere = 0
+    state.leapt = 0

@@ -62,10 +62,11 @@ def travels(state: Any, event: Any, config: Any) -> bool:
         return False
     lat, lon, km_off = np.float64(state.place_lat), np.float64(state.place_lon), np.float64(state.place_km)
     km = distance_km(lat, lon, np.float64(event.lat), np.float64(event.lon))
-    if km <= max(TRAVEL_KM, km_off + np.float64(event.accuracy_km)):
+    km_off += np.float64(event.accuracy_km)
+    if km <= max(TRAVEL_KM, km_off):
         return False
     hours_apart = max(60_000_000, abs(event.ts_us - state.place_us)) / HOUR_US
-    return km / hours_apart > config.travel_km_per_h
+    return (km - km_off) / hours_apart > config.travel_km_per_h  # the least way that both places allow
 
 
 @compiled

@@ -36,6 +36,8 @@ PROOF_WORDS: Final = "a proof, no matter of chance"
 COUNTED: Final = frozenset({"volume", "outcome"})
 """Families whose `observed` is a count that can be compared with its band."""
 FINDING_BITS: Final = Settings().finding_bits
+WHO: Final = ("network", "client")
+"""Families that say who used the key rather than what was done: a finding of these is named first, in this order."""
 STRONG_BITS: Final = 10.0  # a finding that counts towards an automatic act (DESIGN.md, issue 6)
 
 
@@ -267,7 +269,7 @@ def _seen_days(batch: Batch, i: int) -> float:
 
 
 def merge(known: tuple[Finding, ...], fresh: list[Finding]) -> tuple[Finding, ...]:
-    """The strongest findings of each detector, at most MAX_FINDINGS in all, strongest first, then by time."""
+    """The strongest findings of each detector, at most MAX_FINDINGS in all, in the order in which they are told."""
     if not fresh:
         return known
     each = MAX_FINDINGS // len(DETECTORS)
@@ -275,11 +277,20 @@ def merge(known: tuple[Finding, ...], fresh: list[Finding]) -> tuple[Finding, ..
     for detector in DETECTORS:
         mine = [f for f in (*known, *fresh) if f.detector == detector.name]
         kept += sorted(mine, key=lambda f: (-f.bits, f.at))[:each]
-    return tuple(sorted(kept, key=lambda f: (-f.bits, f.at, f.detector)))
+    return tuple(sorted(kept, key=lambda f: (not f.proof, behind(f.family, f.bits), -f.bits, f.at, f.detector)))
+
+
+def behind(family: str, bits: float) -> int:
+    """How far back a finding is told: where from, with what, then what was done, by strength each.
+
+    An intruder's refused requests are louder than the network they came from, and say less of what has happened; beside
+    a new network a new client is hardly news (`novel_client`), however loud.
+    """
+    return WHO.index(family) if family in WHO and bits >= FINDING_BITS else len(WHO)
 
 
 def strongest(findings: tuple[Finding, ...]) -> list[Finding]:
-    """The best finding of each detector, strongest first."""
+    """The best finding of each detector, in the order in which they are told."""
     best: dict[str, Finding] = {}
     for finding in findings:
         best.setdefault(finding.detector, finding)

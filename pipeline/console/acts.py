@@ -13,7 +13,6 @@ from pipeline.config import Config
 from pipeline.console.answers import Answers
 from pipeline.control_topic import say
 from pipeline.errors import ConfigError
-from pipeline.respond import responder
 from schemas.control import Verdict
 from schemas.incident import KEY_RULES
 
@@ -23,7 +22,7 @@ IN_EFFECT: str = "in effect within 10 s and with the next events of the key's pa
 async def judge(answers: Answers, incident_id: str, verdict: str, reason: str, until: str, person: str) -> str:
     """`expected` or `malicious`, as `keywatch feedback`."""
     word = _verdict(verdict, until)
-    _need(reason)
+    needed(reason)
     ends = moments.future(until, "until", moments.now()) if until else ""
     incident = await run_in_threadpool(answers.ask, queries.find_incident, incident_id)
     if incident is None:
@@ -37,20 +36,13 @@ async def judge(answers: Answers, incident_id: str, verdict: str, reason: str, u
 
 async def mute(config: Config, key: str, until: str, reason: str, person: str) -> str:
     """Incidents of this key are not told until then, as `keywatch mute KEY`."""
-    _need(reason)
+    needed(reason)
     if not until:
         raise ConfigError("say until when: 12h, 7d or a time")
     said = operate.mute_of((key, "", ""), moments.future(until, "until", moments.now()), reason)
     operate.refuse_too_wide(said)
     await say(config, [msgspec.structs.replace(said, owner_of_mute=person)])
     return f"muted until {said.until}; {IN_EFFECT}"
-
-
-async def switch(config: Config, stop: bool, reason: str, person: str) -> str:
-    """The kill switch on the topic, as `keywatch respond stop` and `go`."""
-    _need(reason)
-    await responder.switch(config, stop=stop, by=person, reason=reason)
-    return "all automatic acts are stopped" if stop else "automatic acts go on, as the policy says"
 
 
 def _verdict(verdict: str, until: str) -> Verdict:
@@ -61,6 +53,8 @@ def _verdict(verdict: str, until: str) -> Verdict:
     raise ConfigError("a verdict is expected (perhaps with an end) or malicious (without)")
 
 
-def _need(reason: str) -> None:
+def needed(reason: str) -> str:
+    """Raises ConfigError where nobody says why."""
     if not reason.strip():
         raise ConfigError("say why: the next one on call will ask")
+    return reason

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -27,8 +28,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.config import Config
-from pipeline.console import acts, pages
+from pipeline.console import acts, board, pages
 from pipeline.console.answers import Answers
+from pipeline.console.board import Board
 from pipeline.console.people import COOKIE, Door, Role, Visitor
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.intake_http import is_loopback
@@ -58,8 +60,8 @@ Act = Callable[[FormData, Visitor], Awaitable[str]]
 class Console:
     """The application's handlers."""
 
-    def __init__(self, config: Config, answers: Answers, door: Door) -> None:
-        self.config, self.answers, self.door = config, answers, door
+    def __init__(self, config: Config, answers: Answers, door: Door, board: Board | None = None) -> None:
+        self.config, self.answers, self.door, self.board = config, answers, door, board
         self._templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
@@ -80,13 +82,24 @@ class Console:
             post("/sign-out", self._sign_out),
             post("/incidents/{incident}/judge", self._act("responder", self._judge)),
             post("/mute", self._act("responder", self._mute)),
+            post("/undo", self._act("responder", self._undo)),
+            post("/sign", self._act("responder", self._sign)),
             post("/switch", self._act("admin", self._switch)),
             get("/livez", lambda _: PlainTextResponse("ok")),
             Mount("/static", StaticFiles(directory=HERE / "static")),
         ]
-        app = Starlette(routes=routes)
+        app = Starlette(routes=routes, lifespan=self._following)
         app.add_middleware(_Headers)
         return app
+
+    @asynccontextmanager
+    async def _following(self, _: Starlette) -> AsyncIterator[None]:
+        """The decisions topic is followed while the application runs."""
+        if self.board is not None:
+            yield
+            return
+        async with board.opened(self.config) as self.board:
+            yield
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -95,13 +108,24 @@ class Console:
             visitor = self._visitor(request)
             if visitor is None:
                 return RedirectResponse("/sign-in", 303)
-            response = await run_in_threadpool(self._rendered, page, request, visitor)
+            acts = self._acts(request.path_params.get("incident", ""), visitor)  # here: the ledger is the loop's
+            response = await run_in_threadpool(self._rendered, page, request, visitor, acts)
             response.background = self._noting(request, visitor, response.status_code)
             return response
 
         return answer
 
-    def _rendered(self, page: Page, request: Request, visitor: Visitor) -> Response:
+    def _acts(self, incident: str, visitor: Visitor) -> dict[str, Any]:
+        """What is in force and waits, of one incident or of all."""
+        if self.board is None:
+            return {"connected": False, "in_force": [], "waiting": [], "stopped": "", "breaker": False}
+        waiting = [(each, *board.texts(each.ticket, visitor.name)) for each in self.board.waiting(incident)]
+        return {
+            "connected": True, "in_force": self.board.in_force(incident), "waiting": waiting,
+            "stopped": self.board.stopped, "breaker": self.board.breaker,
+        }  # fmt: skip
+
+    def _rendered(self, page: Page, request: Request, visitor: Visitor, acts: dict[str, Any]) -> Response:
         try:
             found = page(self.answers, request)
         except (Retry, Fatal) as error:
@@ -110,7 +134,7 @@ class Console:
         if found is None:
             return self._html("missing.html", visitor, 404, words="There is nothing of this name")
         name, shown = found
-        return self._html(name, visitor, said=request.query_params.get("said", "")[:300], **shown)
+        return self._html(name, visitor, said=request.query_params.get("said", "")[:300], acts=acts, **shown)
 
     def _html(self, name: str, visitor: Visitor | None, status: int = 200, **shown: Any) -> Response:
         token = self.door.form_token(visitor) if visitor else ""
@@ -186,8 +210,22 @@ class Console:
         key, until, reason = (_text(form, name) for name in ("key", "until", "reason"))
         return await acts.mute(self.config, key, until, reason, visitor.name)
 
+    async def _undo(self, request: Request, form: FormData, visitor: Visitor) -> str:
+        response, reason = _text(form, "response"), acts.needed(_text(form, "reason"))
+        return await self._board().undo(response, reason, visitor.name)
+
+    async def _sign(self, request: Request, form: FormData, visitor: Visitor) -> str:
+        ticket, signature, reason = (_text(form, name) for name in ("ticket", "signature", "reason"))
+        return await self._board().sign(ticket, _text(form, "yes") == "yes", signature, reason, visitor.name)
+
     async def _switch(self, request: Request, form: FormData, visitor: Visitor) -> str:
-        return await acts.switch(self.config, _text(form, "stop") == "yes", _text(form, "reason"), visitor.name)
+        reason = acts.needed(_text(form, "reason"))
+        return await self._board().switch(_text(form, "stop") == "yes", reason, visitor.name)
+
+    def _board(self) -> Board:
+        if self.board is None:
+            raise Retry("the decisions topic can't be read: see the console's log")
+        return self.board
 
     def _noting(self, request: Request, visitor: Visitor | None, status: int, detail: str = "") -> BackgroundTask:
         address = request.client.host if request.client else ""
@@ -228,9 +266,9 @@ class _Headers:
         await self._app(scope, receive, with_headers)
 
 
-def make_app(config: Config, now_s: Callable[[], float] = time.time) -> Starlette:
-    """The console. Raises ConfigError for people that are none."""
-    return Console(config, Answers(config), Door(config.console, now_s)).app()
+def make_app(config: Config, now_s: Callable[[], float] = time.time, board: Board | None = None) -> Starlette:
+    """The console; without a board it follows the decisions topic. Raises ConfigError for people that are none."""
+    return Console(config, Answers(config), Door(config.console, now_s), board).app()
 
 
 def main(config: Config) -> int:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from detectors import DETECTORS, fuse, fusion
 from detectors.detector import Detector, config_record
+from pipeline.decide import behind
 from pipeline.evaluation import attacks, innocents, oracle
 from pipeline.evaluation.attacks import Stage
 from pipeline.evaluation.sources import Ints
@@ -70,9 +71,10 @@ class Placement:
 
 @dataclass(frozen=True)
 class Setting:
-    """The one setting of a run. `detectors` is the whole tuple but for ablations."""
+    """The one setting of a run. `left_out`: detectors that weigh nothing, for ablations (nothing compiles anew)."""
 
     detectors: tuple[Detector, ...] = DETECTORS
+    left_out: tuple[str, ...] = ()
     listed_days: float = 1_000.0
     page_days: float = 10_000.0
 
@@ -82,7 +84,7 @@ class Partition:
 
     def __init__(self, setting: Setting, keys: int) -> None:
         self.setting = setting
-        self.run = fuse.compile_pass(setting.detectors)
+        self.run = fuse.compile_pass(setting.detectors, setting.left_out)
         self.configs = fuse.configs(setting.detectors)
         self.settings = config_record(fusion.Settings(listed_days=setting.listed_days, page_days=setting.page_days))
         self.keys = np.zeros(keys, fuse.key_dtype(setting.detectors))
@@ -116,14 +118,18 @@ def incidents(
     """The openings among `changed`, each with the rarest return period until it closed."""
     names = [detector.name for detector in partition.setting.detectors]
     families = [detector.family for detector in partition.setting.detectors]
+    silent = [names.index(name) for name in partition.setting.left_out]
     open_now: dict[int, Opened] = {}
     done: list[Opened] = []
     for row in changed:
         slot = int(row["slot"])
         if row["kind"] == fusion.OPENED:
             i = int(row["event"])
-            mine = found[(found["event"] == i) & (found["bits"] > 0)]
-            first = names[int(mine["detector"][np.argmax(mine["bits"])])] if len(mine) else ""
+            mine = found[(found["event"] == i) & (found["bits"] > 0) & ~np.isin(found["detector"], silent)]
+            told = sorted(
+                mine, key=lambda f: (behind(families[int(f["detector"])], float(f["bits"])), -float(f["bits"]))
+            )
+            first = names[int(told[0]["detector"])] if told else ""
             strong = {families[int(f["detector"])] for f in mine if f["bits"] > STRONG_BITS}
             placement = slot if first_planted is not None else -1
             before = int(calls["planted"][: i + 1][calls["key"][: i + 1] == calls["key"][i]].astype(bool).sum())

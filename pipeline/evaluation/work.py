@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,17 +32,54 @@ def make_world(data: Path, half: str, keys: int, days: int, seed: int) -> World:
     return World(sources, words, keys_of(sources, words, keys, np.random.default_rng([seed, 3])), days)
 
 
-def work(job: Job, world: World) -> Outcome:
-    """Everything of this process's keys."""
+@dataclass(frozen=True)
+class Lives:
+    """This process's keys (numbers in the world) and their untouched calls."""
+
+    mine: list[int]
+    calls: list[Array]
+    known: list[oracle.Habits]
+
+
+def lives_of(job: Job, world: World) -> Lives:
+    """Every key of this process with its history."""
     mine = list(range(job.part, len(world.keys), job.parts))
     calls = run.histories(job, world, mine)
-    slot_of = {key: slot for slot, key in enumerate(mine)}
-    known = [oracle.habits(each, float(world.days)) for each in calls]
-    placements = run.plan(job, world, mine)
-    outcome = Outcome(placements=placements, events=sum(map(len, calls)))
-    outcome.keys = len(mine)
-    outcome.key_days = float(len(mine) * (world.days - BURN_IN_DAYS))
-    trees = _train(job, world, calls, outcome)
+    return Lives(mine, calls, [oracle.habits(each, float(world.days)) for each in calls])
+
+
+def work(job: Job, world: World) -> Outcome:
+    """Everything of this process's keys."""
+    lives = lives_of(job, world)
+    outcome = _empty(job, world, lives)
+    trees = _train(job, world, lives.calls, outcome)
+    _judge(job, world, lives, outcome, trees, compare=True)
+    return outcome
+
+
+def ablate(job: Job, world: World, names: Sequence[str]) -> dict[str, Outcome]:
+    """Without each of these detectors in turn, and "" with all: the same lives and placements, no comparisons."""
+    lives, found = lives_of(job, world), {}
+    for name in ("", *names):
+        setting = dataclasses.replace(job.setting, left_out=(name,) if name else ())
+        part = dataclasses.replace(job, setting=setting)
+        found[name] = _empty(part, world, lives)
+        _judge(part, world, lives, found[name], None, compare=False)
+    return found
+
+
+def _empty(job: Job, world: World, lives: Lives) -> Outcome:
+    outcome = Outcome(placements=run.plan(job, world, lives.mine), events=sum(map(len, lives.calls)))
+    outcome.keys = len(lives.mine)
+    outcome.key_days = float(len(lives.mine) * (world.days - BURN_IN_DAYS))
+    return outcome
+
+
+def _judge(
+    job: Job, world: World, lives: Lives, outcome: Outcome, trees: HalfSpace | None, *, compare: bool
+) -> None:  # fmt: skip
+    """The pass over all days, placements branched off at the start of theirs."""
+    calls, placements = lives.calls, outcome.placements
     by_day: dict[int, dict[tuple[str, float], list[int]]] = defaultdict(lambda: defaultdict(list))
     for i, placement in enumerate(placements):
         by_day[(placement.start_us - START_US) // DAY_US][placement.scenario, placement.wanted_bits].append(i)
@@ -48,11 +87,13 @@ def work(job: Job, world: World) -> Outcome:
     owner = np.repeat(np.arange(len(calls)), [len(each) for each in calls])
     order = np.argsort(whole["ts_us"], kind="stable")
     whole, owner = whole[order], owner[order]
-    partition = Partition(job.setting, len(mine))
+    partition = Partition(job.setting, len(lives.mine))
     found_all, changed_all, base = [], [], 0
     for day in range(world.days):
         for (_, _), chosen in sorted(by_day[day].items()):
-            _branch(job, world, partition, [placements[i] for i in chosen], chosen, calls, slot_of, known, trees)
+            parts = _branch(job, world, partition, [placements[i] for i in chosen], chosen, lives)
+            if compare:
+                _beside(job, world, [placements[i] for i in chosen], parts, lives, trees)
         first, last = np.searchsorted(whole["ts_us"], [START_US + day * DAY_US, START_US + (day + 1) * DAY_US])
         events = events_of(whole[first:last], world.words, owner[first:last])
         events["request"] += np.uint64(base)
@@ -65,9 +106,8 @@ def work(job: Job, world: World) -> Outcome:
     found_by_all = np.concatenate(found_all)
     opened = run.incidents(partition, found_by_all, np.concatenate(changed_all), whole, None)
     counted = [each for each in opened if each.at_us >= START_US + BURN_IN_DAYS * DAY_US]
-    outcome.untouched = [dataclasses.replace(each, key=mine[each.key]) for each in counted]
+    outcome.untouched = [dataclasses.replace(each, key=lives.mine[each.key]) for each in counted]
     outcome.loudest = run.loudest_by_key_day(found_by_all, whole, owner)
-    return outcome
 
 
 def _train(job: Job, world: World, calls: list[Array], outcome: Outcome) -> HalfSpace | None:
@@ -99,21 +139,28 @@ def _train(job: Job, world: World, calls: list[Array], outcome: Outcome) -> Half
 
 
 def _branch(
-    job: Job, world: World, partition: Partition, chosen: list[Placement], numbers: list[int], calls: list[Array],
-    slot_of: dict[int, int], known: list[oracle.Habits], trees: HalfSpace | None,
-) -> None:  # fmt: skip
-    slots = np.array([slot_of[placement.key] for placement in chosen])
+    job: Job, world: World, partition: Partition, chosen: list[Placement], numbers: list[int], lives: Lives
+) -> list[Array]:
+    """Run these placements of one scenario and day; returns their calls."""
+    slots = np.array([lives.mine.index(placement.key) for placement in chosen])
     stages = [
-        run.stage_of(placement, world, calls[slot], known[slot], [job.seed, 11, job.part, number])
+        run.stage_of(placement, world, lives.calls[slot], lives.known[slot], [job.seed, 11, job.part, number])
         for placement, slot, number in zip(chosen, slots, numbers, strict=True)
     ]
     parts, opened = run.branch_out(partition, chosen, stages, slots, world)
-    for placement, slot, part, incidents in zip(chosen, slots, parts, opened, strict=True):
+    for placement, incidents in zip(chosen, opened, strict=True):
         placement.opened = incidents
-        if placement.scenario == "placebo":
-            continue
-        before = calls[slot][: np.searchsorted(calls[slot]["ts_us"], placement.start_us)]
-        if placement.wanted_bits in (0.0, job.headline):
+    return parts
+
+
+def _beside(
+    job: Job, world: World, chosen: list[Placement], parts: list[Array], lives: Lives, trees: HalfSpace | None
+) -> None:
+    """What the baselines and the leak audit say of these placements."""
+    for placement, part in zip(chosen, parts, strict=True):
+        calls = lives.calls[lives.mine.index(placement.key)]
+        before = calls[: np.searchsorted(calls["ts_us"], placement.start_us)]
+        if placement.scenario != "placebo" and placement.wanted_bits in (0.0, job.headline):
             _compare(placement, part, world, baselines.memory_of(before, world.words), trees)
             _audit(placement, part, before, world)
 

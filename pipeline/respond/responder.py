@@ -37,7 +37,6 @@ from pipeline.respond.consume import AuditLoader, Incidents, TopicReader
 from pipeline.respond.decisions import Decisions, Follower
 from pipeline.respond.deliver import Deliveries
 from pipeline.respond.enforcement import Enforcement
-from pipeline.respond.entries import Switched, encode
 from pipeline.respond.fence import ClickHouseNetworks
 from pipeline.respond.handle import Responder
 from pipeline.respond.keys import FreshKeys
@@ -122,18 +121,6 @@ def kill_switch(respond: Respond) -> str:
         return f"{respond.kill_switch_file} exists" if Path(respond.kill_switch_file).exists() else ""
     except OSError as error:
         return f"{respond.kill_switch_file} cannot be looked at ({error.strerror})"
-
-
-async def switch(config: Config, *, stop: bool, by: str, reason: str = "") -> None:
-    """Stop all automatic acts of all responders, or let them go on: the kill switch on the decisions topic."""
-    producer = Producer(config.kafka)
-    await producer.start()
-    try:
-        await producer.publish(
-            config.topics.decisions, b"", encode(Switched(stop=stop, by=by, reason=reason)), partition=0
-        )
-    finally:
-        await producer.close()
 
 
 async def _responder(config: Config, producer: Producer, stack: AsyncExitStack) -> tuple[Responder, Caretaker]:

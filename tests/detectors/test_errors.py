@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from detectors import DETECTORS
 from detectors.detector import (
     ERROR_5XX,
+    ERROR_401,
     ERROR_403,
     ERROR_404,
     ERROR_429,
+    READING,
     SEES_ADDRESS,
     SEES_DENIED,
     SEES_OUTCOME,
     SEES_STATUS,
+    config_record,
 )
-from detectors.errors import ERRORS, SERVER_BITS
+from detectors.errors import ERRORS, GUESSED, PROBED, RETRY_BITS, SERVER_BITS
+from detectors.generate import load_pass
+from detectors.records import reading_of, records
+from detectors.surprise import quantise
 from tests.detectors.streams import CONTEXT, HOUR_US, START_US, Array, Judge, blank, daily_visits
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the pass: 40 s of one free core
@@ -225,3 +233,64 @@ def test_the_apis_own_failures_are_weak_evidence_however_many() -> None:
     judge.feed(burst(at_us, 40, 40, ERROR_5XX))
     assert best(judge) > 15
     assert evidence(judge) < 4
+
+
+def guessed(tries: int, address: int) -> Any:
+    """What errors says of a success from `address` after that many refused tries from another one of the internet."""
+    judge, at_us = clean_key()
+    events = blank(tries + 1)
+    events["ts_us"] = at_us + np.arange(tries + 1) * SECOND_US
+    events["address"] = 77 << 40
+    events["error"], events["authenticated"] = ERROR_401, 0
+    events["error"][-1], events["authenticated"][-1], events["address"][-1] = 0, 1, address
+    judge.feed(events[:-1])
+    reading, key = records(np.zeros(1, READING)), records(judge.keys)[0]
+    score, config = getattr(load_pass(DETECTORS), f"score_{INDEX}"), records(config_record(ERRORS.config))[0]
+    score(key["errors"], records(judge.shared)[0]["errors"], key["visit"], records(events)[-1], config, reading[0])
+    return reading_of(reading[0])
+
+
+def test_a_success_after_guesses_from_its_own_address_is_evidence_and_from_another_none() -> None:
+    found = guessed(30, 77 << 40)
+    assert found.a == GUESSED
+    assert found.bits > 10
+    assert 5 < found.lr_stranger < 6
+    assert found.lr_insider == 0, "whoever holds the key need not guess"
+    assert ERRORS.explain(found, CONTEXT) == "let in after 30 refused tries (401) from the same address"
+    elsewhere = guessed(30, 78 << 40)
+    assert elsewhere.a != GUESSED
+    assert elsewhere.lr_stranger == 0
+
+
+def test_a_mistyped_secret_or_two_is_no_guessing_and_a_thousand_tries_are_worth_six_bits() -> None:
+    assert guessed(4, 77 << 40).lr_stranger == 0
+    assert 0 < guessed(6, 77 << 40).lr_stranger < guessed(200, 77 << 40).lr_stranger == 6.0
+
+
+def test_one_refused_route_is_worth_no_more_than_its_retries_however_rarely_peers_are_refused() -> None:
+    """keybench's integration with 403 for days was listed in one of ten: 17 bits at its very first request."""
+    judge = Judge(3)
+    for slot in range(3):
+        life = daily_visits(60)
+        life["slot"] = slot
+        judge.feed(life)
+    probe = burst(int(life["ts_us"][-1]) + 2 * HOUR_US, 1, 1, ERROR_403)
+    judge.feed(probe)
+    assert best(judge) == quantise(RETRY_BITS)
+    judge.feed(burst(int(probe["ts_us"][0]) + SECOND_US, 4, 4, ERROR_403))
+    assert best(judge) > RETRY_BITS + 5
+
+
+def test_who_looks_for_what_is_there_is_refused_and_misses_and_both_count_together() -> None:
+    """A scan of keybench has two missing routes and a refused one; taken apart, neither was loud enough."""
+    found = {}
+    for name, errors in (("both", [ERROR_404, ERROR_403, ERROR_404]), ("missing", [ERROR_404, 0, ERROR_404])):
+        judge, at_us = clean_key()
+        scan = burst(at_us, 3, 3, 0)
+        scan["error"] = errors
+        judge.feed(scan)
+        found[name] = best(judge)
+    assert found["both"] > found["missing"] + 3
+    row = records(np.zeros(1, READING))
+    row[0]["a"], row[0]["observed"], row[0]["b"] = PROBED, 3, 4
+    assert ERRORS.explain(reading_of(row[0]), CONTEXT).startswith("401, 403 or 404 on 3 of 4 routes of this visit")

@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detectors.detector import SEES_CLIENT
+from detectors import DETECTORS
+from detectors.detector import READING, SEES_CLIENT, config_record
+from detectors.generate import load_pass
+from detectors.novel_client import NOVEL_CLIENT
+from detectors.records import reading_of, records
 from tests.detectors.one_more import INDEX, bits_of, one_more
-from tests.detectors.streams import HOUR_US, Array, Judge, daily_visits, place
+from tests.detectors.streams import CONTEXT, HOUR_US, Array, Judge, daily_visits, place
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -107,3 +111,41 @@ def test_a_client_that_stays_is_one_fact_and_one_that_alternates_with_the_owners
 
 def test_in_a_keys_first_week_no_client_returns() -> None:
     assert slow_evidence([OTHER, OWN, OTHER, OWN, OTHER], first_days=2)[2:] == [0.0, 0.0, 0.0]
+
+
+def test_a_young_client_that_returns_is_said_to() -> None:
+    judge = Judge(1, finding_bits=0.25, listed_days=1e12)
+    life = daily_visits(60)
+    judge.feed(life)
+    for number, client in enumerate([OTHER, OWN, OTHER]):
+        visit = one_more(life, client=client)
+        visit["ts_us"] += number * 3 * HOUR_US
+        visit["request"] += 100 * (number + 1)
+        before = len(judge.found)
+        judge.feed(visit)
+    told = [row for row in judge.found[before:] if row["detector"] == INDEX["novel_client"]]
+    assert told and told[0]["a"] == 2.0
+    row = records(np.zeros(1, READING))
+    row[0]["a"] = 2.0
+    assert "in turn with an older client" in NOVEL_CLIENT.explain(reading_of(row[0]), CONTEXT)
+
+
+def test_beside_a_new_place_the_owners_client_speaks_for_the_owner_less_than_elsewhere() -> None:
+    """Of owners who move a quarter change their client, of all others none: STAY / .75 against STAY."""
+    judge = Judge(1, finding_bits=0.0)
+    life = daily_visits(60)
+    judge.feed(life)
+    visit = one_more(life)
+    place(visit, 2)
+    visit["address"] = 99
+    state, shared = records(judge.keys)[0]["novel_client"], records(judge.shared)[0]["novel_client"]
+    told = []
+    for new_place in (0, 1):
+        turned = records(judge.keys)[0]["visit"]
+        turned["new_place"] = new_place
+        reading = records(np.zeros(1, READING))[0]
+        config = records(config_record(NOVEL_CLIENT.config))[0]
+        score = getattr(load_pass(DETECTORS), f"score_{INDEX['novel_client']}")
+        score(state, shared, turned, records(visit)[0], config, reading)
+        told.append(float(reading["lr_stranger"]))
+    assert told[0] < -1.5 < told[1] < -1.0

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from detectors import DETECTORS
 from detectors.detector import (
     ERROR_404,
     NOTHING,
     OPERATION_CREDENTIAL,
+    OPERATION_DELETE,
     OPERATION_IDENTITY,
     OPERATION_READ,
     READING,
@@ -16,9 +18,10 @@ from detectors.detector import (
     VISIT,
     config_record,
 )
+from detectors.generate import load_pass
 from detectors.novel_operation import NOVEL_OPERATION, STATE
 from detectors.records import records
-from tests.detectors.one_more import bits_of, found_in, one_more
+from tests.detectors.one_more import INDEX, bits_of, found_in, one_more
 from tests.detectors.streams import HOUR_US, Array, Judge, blank, daily_visits
 
 pytestmark = pytest.mark.timeout(900)
@@ -101,3 +104,40 @@ def test_a_key_of_very_many_operations_is_not_covered() -> None:
 def test_a_format_without_routes_is_not_covered() -> None:
     life = daily_visits(60)
     assert bits(life, one_more(life, route=4242, sees=127 & ~SEES_ROUTE)) == 0
+
+
+def test_a_crawlers_hundreds_of_reads_do_not_hide_its_first_deletion() -> None:
+    life = daily_visits(120)
+    life["route"] = 1 + np.arange(len(life)) * 7919 % 4001
+    deletion = found_in("novel_operation", life, one_more(life, route=4242, operation=OPERATION_DELETE))
+    assert max((row["lr_insider"] for row in deletion), default=0.0) > 1
+    known = life.copy()
+    known["route"][::50] = 4242
+    known["operation"][::50] = OPERATION_DELETE
+    assert not found_in("novel_operation", known, one_more(known, route=4242, operation=OPERATION_DELETE))
+
+
+def test_a_visit_s_evidence_holds_at_its_refused_routes_and_grows_with_what_it_can_harm() -> None:
+    life = daily_visits(60)
+    judge = Judge(1, finding_bits=0.25, listed_days=1e12)
+    judge.feed(life)
+    calls = one_more(life, calls=3, route=np.array([4242, 4343, 4444]))
+    calls["operation"] = [OPERATION_CREDENTIAL, OPERATION_DELETE, OPERATION_READ]
+    calls["error"][2] = ERROR_404  # a missing route is no operation, and the visit is still the one that did all this
+    told = []
+    for call in np.split(calls, 3):
+        events, reading = records(call), records(np.zeros(1, READING))[0]
+        key, config = records(judge.keys)[0], records(config_record(NOVEL_OPERATION.config))[0]
+        score = getattr(load_pass(DETECTORS), f"score_{INDEX['novel_operation']}")
+        score(
+            key["novel_operation"],
+            records(judge.shared)[0]["novel_operation"],
+            key["visit"],
+            events[0],
+            config,
+            reading,
+        )
+        told.append(float(reading["lr_insider"]))
+        judge.feed(call)
+    assert told[1] == told[0] + 1.0
+    assert told[2] == told[1]

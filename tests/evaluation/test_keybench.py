@@ -296,3 +296,24 @@ def test_a_folder_without_data_is_said(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="not at"):
         keybench.declarations(tmp_path / "nowhere")
+
+
+def test_an_ablation_leaves_one_detector_out_at_a_time_on_the_same_lives_and_placements() -> None:
+    real("weblog-elastic-apache")
+    scenarios = ("leaked_abroad", "privilege_probing")
+    job = run.Job(5, 0, 1, 6, (40.0,), 40.0, scenarios, 0)
+    found = work.ablate(job, world(), ["geography", "errors"])
+    assert set(found) == {"", "geography", "errors"}
+    starts = {name: [each.start_us for each in outcome.placements] for name, outcome in found.items()}
+    assert starts[""] == starts["geography"] == starts["errors"]
+    caught = {
+        name: {
+            s: sum(measures.caught(each, 100) for each in mine)
+            for s, mine in measures.by_scenario(o.placements).items()
+        }
+        for name, o in found.items()
+    }
+    assert caught["errors"]["privilege_probing"] < caught[""]["privilege_probing"]
+    assert caught["geography"]["privilege_probing"] >= caught[""]["privilege_probing"] - 1
+    named = {each.first_reason for p in found["errors"].placements for each in p.opened}
+    assert "errors" not in named

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pipeline.decide import words
+from pipeline.decide import merge, words
 from schemas.incident import Band, Finding, Incident, Sample
 
 AT = "2026-09-21T12:30:00Z"
@@ -40,3 +40,21 @@ def test_a_finding_without_a_band_is_said_whatever_its_numbers() -> None:
 def test_where_all_is_within_what_is_usual_all_is_said() -> None:
     text = said(finding("spike", "volume", 5, 8), finding("errors", "outcome", 17, 21))
     assert text.startswith("k: spike speaks, errors speaks: ")
+
+
+def test_who_used_the_key_is_named_before_what_was_done_where_that_is_a_finding() -> None:
+    """An intruder's refused requests are louder than the network they came from, and say less of what has happened."""
+    errors, network, faint = (
+        msgspec.structs.replace(finding(detector, family, 1.0, 0.0), bits=bits)
+        for detector, family, bits in (
+            ("errors", "outcome", 14.0),
+            ("geography", "network", 7.0),
+            ("geography", "network", 5.0),
+        )
+    )
+    assert [each.detector for each in merge((), [errors, network])] == ["geography", "errors"]
+    assert [each.detector for each in merge((), [errors, faint])] == ["errors", "geography"]
+    client = msgspec.structs.replace(finding("novel_client", "client", 1.0, 0.0), bits=11.0)
+    assert [each.detector for each in merge((), [client, network])] == ["geography", "novel_client"]
+    proof = msgspec.structs.replace(finding("decoy", "declared", 1.0, 0.0), bits=32.0, proof=True)
+    assert [each.detector for each in merge((), [network, proof])] == ["decoy", "geography"]
