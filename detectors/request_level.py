@@ -153,8 +153,8 @@ def move_anchor(state: Any, peer: float) -> None:
 def hold_growth(state: Any, peer: float) -> None:
     """The level that is believed follows downwards at once, upwards by GROWTH_H an hour and root 2 in 28 days of use.
 
-    So that no 28 days, wherever they begin, see more than twofold. One request an hour more is no growth: what is said
-    of the level holds for level + 1.
+    So that it is never above twice what was believed within the 28 days before the last 28; to come back from a low is
+    no growth. Nor is one request an hour more: what is said of the level holds for level + 1.
     """
     level = (float(state.seen) + 0.5) / (float(state.exposed) + 0.5 / peer)
     if int(state.awake_h) <= WEEK_H:
