@@ -28,6 +28,7 @@ class Page:
 
     socket: aiohttp.ClientWebSocketResponse
     troubles: list[str] = field(default_factory=list)
+    posted: list[str] = field(default_factory=list)  # bodies that were sent
     loaded: int = 0
     _number: int = 0
 
@@ -45,6 +46,8 @@ class Page:
         match said.get("method"):
             case "Page.loadEventFired":
                 self.loaded += 1
+            case "Network.requestWillBeSent" if said["params"]["request"].get("postData"):
+                self.posted.append(said["params"]["request"]["postData"])
             case "Runtime.exceptionThrown":
                 self.troubles.append(str(said["params"]["exceptionDetails"]))
             case "Log.entryAdded" if said["params"]["entry"]["level"] == "error":
@@ -77,6 +80,12 @@ class Page:
         await self.do(f"document.querySelector({selector!r}).focus()")
         await self.call("Input.insertText", text=text)
 
+    async def choose_file(self, selector: str, path: Path) -> None:
+        """As in the dialogue of a file's field."""
+        root = (await self.call("DOM.getDocument"))["root"]["nodeId"]
+        node = (await self.call("DOM.querySelector", nodeId=root, selector=selector))["nodeId"]
+        await self.call("DOM.setFileInputFiles", files=[str(path)], nodeId=node)
+
     async def look(self, width: int, scheme: str, path: Path) -> None:
         """As wide as this, light or dark; the picture goes to `path`."""
         await self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1,
@@ -106,7 +115,7 @@ async def opened(folder: Path) -> AsyncIterator[Page]:
                 [tab] = [each for each in await answer.json() if each["type"] == "page"]
             async with session.ws_connect(tab["webSocketDebuggerUrl"], max_msg_size=0) as socket:
                 page = Page(socket)
-                for domain in ("Page", "Runtime", "Log"):
+                for domain in ("Page", "Runtime", "Log", "Network"):
                     await page.call(f"{domain}.enable")
                 yield page
     finally:

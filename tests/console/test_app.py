@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -168,19 +167,6 @@ def test_who_signs_out_is_out_and_another_site_can_not_do_it(settings: Config) -
     assert client.get("/", follow_redirects=False).status_code == 200
     client.post("/sign-out", data={"form_token": form_token(client)})
     assert client.get("/", follow_redirects=False).status_code == 303
-
-
-def test_an_admin_stops_all_acts(settings: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[dict[str, Any]] = []
-
-    async def switch(_: Config, **words: Any) -> None:
-        heard.append(words)
-
-    monkeypatch.setattr("pipeline.respond.responder.switch", switch)
-    client = visitor(settings, "admin")
-    body = {"form_token": form_token(client), "stop": "yes", "reason": "wrong keys", "back": "/policy"}
-    assert "all automatic acts are stopped" in client.post("/switch", data=body).text
-    assert heard == [{"stop": True, "by": "admin", "reason": "wrong keys"}]
 
 
 @pytest.mark.parametrize("back", ["https://evil.example/", "//evil.example/", "/\\evil.example", "javascript:1"])

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import unquote_plus
 
 import pytest
 import uvicorn
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from pipeline.config import Config
-from pipeline.console import acts, app
+from pipeline.console import acts, app, board
+from pipeline.respond.decisions import Decisions
+from pipeline.respond.desk import Desk
 from schemas.control import Control, Feedback
 from tests.clickhouse_front import front  # noqa: F401
 from tests.console import browser
 from tests.console.filled import INCIDENT, KEY, TOKENS, config, fill
+from tests.console.waiting import RESPONDER, in_memory, propose
 
 pytestmark = [
     pytest.mark.skipif(browser.chromium() is None, reason="chromium (Debian) is not installed"),
@@ -74,7 +81,24 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[Control]:
 
 
 @pytest.fixture
-def address(settings: Config) -> Iterator[str]:
+def decisions(monkeypatch: pytest.MonkeyPatch) -> list[Decisions]:
+    """The console's own, once it runs: in memory, with a suspension that waits."""
+    made: list[Decisions] = []
+
+    @asynccontextmanager
+    async def opened(_: Config) -> AsyncIterator[board.Board]:
+        made.append(in_memory())
+        await made[0].start()
+        await propose(made[0])
+        yield board.Board(Desk(made[0], "console"))
+        await made[0].close()
+
+    monkeypatch.setattr(board, "opened", opened)
+    return made
+
+
+@pytest.fixture
+def address(settings: Config, decisions: list[Decisions]) -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(app.make_app(settings), port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -139,3 +163,30 @@ async def _renewed(address: str, folder: Path) -> None:
         await page.call("Emulation.setScriptExecutionDisabled", value=False)
         assert KEY in await page.do("document.body.innerText")
         assert page.troubles == []
+
+
+def test_an_approval_is_signed_in_the_browser_and_the_key_stays_there(
+    address: str, decisions: list[Decisions], tmp_path: Path
+) -> None:
+    raw = RESPONDER.private.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+    key = tmp_path / "responder.key"
+    key.write_bytes(base64.b64encode(raw) + b"\n")
+    sent = asyncio.run(_approved(address, key, tmp_path))
+    (act,) = decisions[0].ledger.acts.values()
+    assert (act.stage, act.approved_by) == ("open", ("responder",))
+    assert act.words_said["responder"].signature in sent
+    assert base64.b64encode(raw).decode() not in sent
+
+
+async def _approved(address: str, key: Path, folder: Path) -> str:
+    """What the browser sent for it."""
+    async with browser.opened(folder / "profile") as page:
+        await page.go(address)
+        await page.write("#token", TOKENS["responder"])
+        await page.press("form.box button")
+        await page.go(f"{address}/policy")
+        await page.choose_file("input.key", key)
+        await page.press("form[data-yes] button[value=yes]")
+        assert "1 of 1 approved" in await page.do("document.querySelector('.said').innerText")
+        assert page.troubles == []
+        return unquote_plus(page.posted[-1])

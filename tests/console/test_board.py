@@ -1,0 +1,144 @@
+"""What is in force and what waits, on the pages; undo, and approvals signed outside of the console."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from pipeline.config import Config
+from pipeline.console import app
+from pipeline.console.board import Board, texts
+from pipeline.respond.acts import Act
+from pipeline.respond.desk import Desk
+from pipeline.respond.entries import Finished
+from tests.clickhouse_front import front  # noqa: F401
+from tests.console.filled import INCIDENT, TOKENS, config, fill
+from tests.console.waiting import RESPONDER, in_memory, propose
+
+
+@pytest.fixture(scope="module")
+def filled(front: str) -> Config:  # noqa: F811
+    made = config(front, "keywatch_board")
+    fill(made.clickhouse)
+    return made
+
+
+class World:
+    """A console in front of a decisions topic in memory; one loop for both, as in the process."""
+
+    def __init__(self, made: Config, stack: ExitStack) -> None:
+        self.decisions = in_memory()
+        console = app.make_app(made, board=Board(Desk(self.decisions, "console")))
+        self.browser = stack.enter_context(TestClient(console, base_url="http://127.0.0.1"))
+        assert self.browser.portal is not None
+        self.portal = self.browser.portal
+        self.portal.call(self.decisions.start)
+        stack.callback(self.portal.call, self.decisions.close)
+
+    def sign_in(self, name: str) -> World:
+        self.browser.post("/sign-in", data={"token": TOKENS[name]})
+        return self
+
+    @property
+    def act(self) -> Act:
+        (act,) = self.decisions.ledger.acts.values()
+        return act
+
+    @property
+    def stage(self) -> str:
+        return self.act.stage
+
+    def propose(self) -> None:
+        """A suspension that waits for one approval."""
+        self.portal.call(propose, self.decisions)
+
+    def carry_out(self) -> None:
+        of = self.act.proposal
+        self.portal.call(self.decisions.write, Finished(act_id=of.act_id, response_id=of.response_id, result="done"))
+
+    def post(self, path: str, **form: Any) -> Any:
+        page = self.browser.get("/policy").text
+        token = page.split('name="form_token" value="')[1].split('"')[0]
+        return self.browser.post(path, data={"form_token": token, "back": "/policy", **form})
+
+
+@pytest.fixture
+def world(filled: Config) -> Iterator[World]:
+    with ExitStack() as stack:
+        yield World(filled, stack)
+
+
+def test_what_waits_is_approved_by_a_signature_and_then_undone(world: World) -> None:
+    world.sign_in("responder").propose()
+    page = world.browser.get("/policy").text
+    assert "waits for 1 approvals" in page
+    ticket = world.act.proposal.group or world.act.ticket
+    yes, _ = texts(ticket, "responder")
+    assert yes.splitlines()[0] == "keywatch approval v1"
+    signed = RESPONDER.says(ticket)
+    answer = world.post("/sign", ticket=ticket, yes="yes", signature=signed.signature, reason="it is a thief")
+    assert "1 of 1 approved" in answer.text
+    assert world.act.stage == "open"
+    world.carry_out()
+    assert "is in force since" in world.browser.get("/policy").text
+    answer = world.post("/undo", response=world.act.proposal.response_id, reason="it was us")
+    assert "being undone" in answer.text
+    assert world.act.undo is not None
+    assert world.act.undo.asked.by == "responder"
+
+
+@pytest.mark.parametrize("signature", ["", "AAAA", "nonsense"])
+def test_a_signature_that_is_none_changes_nothing(world: World, signature: str) -> None:
+    world.sign_in("responder").propose()
+    ticket = world.act.proposal.group or world.act.ticket
+    answer = world.post("/sign", ticket=ticket, yes="yes", signature=signature, reason="r")
+    assert answer.status_code == 400
+    assert "not taken" in answer.text
+    assert world.act.stage == "pending"
+
+
+def test_a_signature_for_no_does_not_serve_as_a_yes(world: World) -> None:
+    world.sign_in("responder").propose()
+    ticket = world.act.proposal.group or world.act.ticket
+    signature = RESPONDER.says(ticket, yes=False).signature
+    assert world.post("/sign", ticket=ticket, yes="yes", signature=signature).status_code == 400
+    assert world.stage == "pending"
+    assert world.post("/sign", ticket=ticket, yes="no", signature=signature).status_code == 200
+    assert world.stage == "declined"
+
+
+def test_a_viewer_sees_it_and_can_do_nothing(world: World) -> None:
+    world.sign_in("viewer").propose()
+    page = world.browser.get("/policy").text
+    assert "waits for 1 approvals" in page
+    assert 'action="/sign"' not in page
+    assert world.post("/undo", response="x", reason="r").status_code == 403
+
+
+def test_an_admin_stops_all_acts_and_every_page_of_theirs_says_so(world: World) -> None:
+    world.sign_in("admin")
+    assert "all automatic acts are stopped" in world.post("/switch", stop="yes", reason="wrong keys").text
+    assert world.decisions.ledger.stopped is not None
+    assert "stopped by admin: wrong keys" in world.browser.get(f"/incidents/{INCIDENT.incident_id}").text
+    assert world.post("/switch", stop="no", reason="").status_code == 400
+    assert world.decisions.ledger.stopped is not None
+
+
+def test_an_undo_of_what_is_not_known_is_told(world: World) -> None:
+    world.sign_in("responder")
+    answer = world.post("/undo", response="ffff", reason="r")
+    assert (answer.status_code, "not the beginning of exactly one" in answer.text) == (400, True)
+
+
+def test_without_the_topic_pages_are_there_and_say_what_is_missing(filled: Config) -> None:
+    browser = TestClient(app.make_app(filled), base_url="http://127.0.0.1")  # its lifespan has not run
+    browser.post("/sign-in", data={"token": TOKENS["admin"]})
+    page = browser.get("/policy")
+    assert "no undo and no approval from here" in page.text
+    token = page.text.split('name="form_token" value="')[1].split('"')[0]
+    answer = browser.post("/switch", data={"form_token": token, "stop": "yes", "reason": "r", "back": "/policy"})
+    assert (answer.status_code, "decisions topic can" in answer.text) == (503, True)
