@@ -115,7 +115,7 @@ def visit_t(state: Any, off: float, count: float) -> tuple[float, float]:
     """t of a visit whose deviations sum to `off` over `count` answers, and its degrees of freedom."""
     seen, mean, variance = np.float64(state.seen), np.float64(state.mean), np.float64(state.variance)
     if seen <= 0.0:
-        seen, mean, variance = FIRST_SEEN, 0.0, FIRST_VARIANCE
+        seen, mean, variance = np.float64(FIRST_SEEN), np.float64(0.0), np.float64(FIRST_VARIANCE)
     error = math.sqrt(max(LEAST_VARIANCE, variance) * (1.0 + 1.0 / seen) + 1.0 / count)
     return (off / count - mean) / error, min(FREEDOM_MAX, seen + 2.0)
 
@@ -220,7 +220,7 @@ def learn_visit(state: Any, shared: Any, visit: Any, config: Any) -> None:
         state.slow = sum_after(state, visit_t(state, off, count)[0])
     seen, mean, variance = np.float64(state.seen), np.float64(state.mean), np.float64(state.variance)
     if seen <= 0.0:
-        seen, mean, variance = FIRST_SEEN, 0.0, FIRST_VARIANCE
+        seen, mean, variance = np.float64(FIRST_SEEN), np.float64(0.0), np.float64(FIRST_VARIANCE)
     gain = 1.0 / (seen + 1.0)
     far = off / count - mean
     state.mean = mean + gain * far

@@ -73,7 +73,7 @@ def _values(quarry: Quarry, limit: int) -> dict[str, Any]:
 def _mapped(ip: str) -> str:
     """As `requests` keeps it: IPv4 within IPv6. Raises ConfigError for what is no address."""
     try:
-        address = ipaddress.ip_address(ip) if ip else ipaddress.ip_address("::")
+        address = ipaddress.ip_address(ip) if ip else ipaddress.IPv6Address(0)
     except ValueError:
         raise ConfigError(f"--ip {ip!r} is no address") from None
     return f"::ffff:{address}" if address.version == 4 else str(address)

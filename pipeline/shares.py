@@ -23,9 +23,10 @@ Array = np.ndarray[Any, Any]
 SUMMED: Final = frozenset(
     {
         "calibration.visits", "calibration.counts", "geography.keys", "geography.networks", "geography.new_networks",
-        "geography.both_new", "geography.due", "geography.seen", "novel_client.new_places", "novel_client.both_new",
+        "geography.both_new", "geography.leaps", "geography.due", "geography.seen", "novel_client.new_places",
+        "novel_client.both_new",
         "novel_client.due", "novel_client.seen", "spike.keys", "spike.visits", "spike.peaks", "errors.units",
-        "errors.wrong", "egress.visits", "egress.peaks",
+        "errors.wrong", "egress.visits", "egress.peaks", "sharing.visits",
     }
 )  # fmt: skip
 """Counts: each key's part of them goes with it."""
@@ -159,6 +160,6 @@ def named(record: Any, numbers: Mapping[int, int]) -> Any:
         else:
             keys["slot"][at] = number
     teachers = copy["egress"]["routes"]["teacher"]
-    for cell in np.flatnonzero(teachers).tolist():
-        teachers[cell] = numbers.get(int(teachers[cell]) - 1, -1) + 1
+    for at in zip(*np.nonzero(teachers), strict=True):
+        teachers[at] = numbers.get(int(teachers[at]) - 1, -1) + 1
     return copy

@@ -24,6 +24,8 @@ Change = Literal["opened", "extended", "escalated", "closed"]
 KEYS_NAMED: Final = 50
 KEY_RULES: Final = frozenset({"visit", "slow", "proof"})
 """Rules of the keys' own topology; incidents of other rules are another worker's, whatever their key id."""
+PROOF_RULES: Final = frozenset({"proof", "leak"})
+"""What is no matter of chance: a decoy, a dead key, a secret that a leak feed has shown."""
 
 
 class Band(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -71,7 +73,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
 
     incident_id: str
     key_id: str
-    rule: str  # visit | slow | proof; of other topologies: spray | guessing | silence | outbreak | lifecycle
+    rule: str  # visit | slow | proof | leak; of other topologies: spray | guessing | silence | outbreak | lifecycle
     revision: int
     change: Change
     state: State

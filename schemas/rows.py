@@ -241,6 +241,17 @@ LEAKS: Final[Table] = (
     ("version", "UInt64"),  # matched ones above others, the earlier above the later
 )
 
+CONSOLE_LOG: Final[Table] = (
+    ("at", _TS),
+    ("person", _LC),
+    ("role", _LC),
+    ("method", _LC),
+    ("path", "String"),
+    ("status", "UInt16"),
+    ("address", "String"),
+    ("detail", "String"),
+)
+
 TABLES: Final[dict[str, Table]] = {
     "requests": REQUESTS,
     "requests_1m": WINDOW,
@@ -257,4 +268,5 @@ TABLES: Final[dict[str, Table]] = {
     "withheld": WITHHELD,
     "evictions": EVICTIONS,
     "leaks": LEAKS,
+    "console_log": CONSOLE_LOG,
 }

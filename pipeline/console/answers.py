@@ -15,11 +15,12 @@ from pipeline.config import Config
 from pipeline.console.people import Visitor
 from pipeline.errors import ConfigError, Retry
 from pipeline.sinks.connect import connect, first_line
+from schemas.rows import CONSOLE_LOG
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-COLUMNS: Final = ("at", "person", "role", "method", "path", "status", "address", "detail")
+COLUMNS: Final = [name for name, _ in CONSOLE_LOG]
 
 
 class Answers:
@@ -42,7 +43,7 @@ class Answers:
         log.info("%s %s %s %d %s", who or "nobody", method, path, status, detail)
         row = [datetime.now(UTC), who, role, method, path[:512], status, address, detail[:512]]
         try:
-            self._client().insert("console_log", [row], column_names=list(COLUMNS))
+            self._client().insert("console_log", [row], column_names=COLUMNS)
         except (ClickHouseError, OSError, Retry, ConfigError) as error:
             self.unlogged += 1
             log.warning("not in console_log: %s", first_line(error))

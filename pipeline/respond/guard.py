@@ -19,8 +19,8 @@ import msgspec
 
 from pipeline.policy import Policy
 from pipeline.respond.entries import Proposed
-from pipeline.respond.ladder import PROOF, Ladder
-from schemas.incident import KEY_RULES, Finding, Incident
+from pipeline.respond.ladder import Ladder
+from schemas.incident import KEY_RULES, PROOF_RULES, Finding, Incident
 from schemas.key import Key
 from schemas.response import GuardResult
 
@@ -88,9 +88,9 @@ def state(question: Question) -> GuardResult:
 
 
 def rule(question: Question) -> GuardResult:
-    """It is the keys' own topology's; those of sources, lifecycle and plug-ins are for people."""
+    """It is about one key: of its own topology or a leak feed's; those of other topologies are for people."""
     now = question.incident.rule
-    return result("rule", now in KEY_RULES, f"the incident's rule is {now}")
+    return result("rule", now in KEY_RULES | PROOF_RULES, f"the incident's rule is {now}")
 
 
 def policy(question: Question) -> GuardResult:
@@ -110,7 +110,7 @@ def evidence(question: Question) -> GuardResult:
 
     Where these are the strong ones, there must be a finding of another kind beside them, if a weaker one.
     """
-    if question.incident.rule == PROOF:
+    if question.incident.rule in PROOF_RULES:  # hearsay of a leak has no authenticated finding
         return result("evidence", bool(question.evidence), "the incident is a proof")
     needs = question.policy.min_family_bits
     best: dict[str, float] = {}

@@ -26,14 +26,13 @@ import msgspec
 from pipeline.config import Respond, Revocation
 from pipeline.policy import Caps, Policy, Rule
 from pipeline.respond.adapters.adapter import Support
-from schemas.incident import SEVERITIES, Incident, Rung, Severity
+from schemas.incident import PROOF_RULES, SEVERITIES, Incident, Rung, Severity
 from schemas.key import Key
 from schemas.response import GuardResult
 
 LADDER: Final[tuple[Rung, ...]] = ("observe", "flag", "throttle", "fence", "deny", "suspend", "rotate", "revoke")
 UNDOABLE: Final = frozenset(LADDER) - {"observe", "revoke"}
 ENDS: Final = frozenset({"throttle", "fence", "deny", "suspend"})
-PROOF: Final = "proof"
 
 Matrix = Mapping[Rung, Support]
 
@@ -99,7 +98,7 @@ def _mismatches(rule: Rule, incident: Incident, key: Key | None) -> Iterator[str
     order = {name: rank for rank, name in enumerate(SEVERITIES)}
     if order.get(incident.severity, -1) < order.get(rule.min_severity, len(order)):
         yield f"{incident.severity} is below {rule.min_severity}"
-    proof = incident.rule == PROOF
+    proof = incident.rule in PROOF_RULES
     if rule.proof != "any" and proof != (rule.proof == "only"):
         yield "no proof" if rule.proof == "only" else "a proof"
     environment = (key.environment if key else "") or incident.environment

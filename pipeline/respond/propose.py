@@ -14,8 +14,8 @@ from pipeline.respond import fence, guard
 from pipeline.respond.act import act_id, response_id
 from pipeline.respond.entries import Proposed
 from pipeline.respond.guard import Question
-from pipeline.respond.ladder import ENDS, PROOF, Means, Step
-from schemas.incident import Incident
+from pipeline.respond.ladder import ENDS, Means, Step
+from schemas.incident import PROOF_RULES, Incident
 from schemas.response import GuardResult
 
 MAX_REASON: Final = 500  # characters of the incident's text that go to the target
@@ -33,7 +33,7 @@ def proposal(
 ) -> Proposed:  # fmt: skip
     """To take this step on the incident's key, by the policy's numbers."""
     policy, key = question.policy, question.key
-    cap, caps = question.ladder.caps_of(step.rung, question.incident.rule == PROOF)
+    cap, caps = question.ladder.caps_of(step.rung, question.incident.rule in PROOF_RULES)
     timed = step.rung in ENDS or step.rung == "rotate"
     return msgspec.structs.replace(
         _about(question, step.rung, rule, partition),

@@ -10,8 +10,8 @@ CREATE TABLE IF NOT EXISTS console_log
     address String CODEC(ZSTD(1)),
     detail String CODEC(ZSTD(1))
 )
-ENGINE = MergeTree
+ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(at)
-ORDER BY (at, person)
+ORDER BY (at, person, method, path)
 TTL toDateTime(at) + INTERVAL 400 DAY
 SETTINGS ttl_only_drop_parts = 1;

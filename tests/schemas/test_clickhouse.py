@@ -27,6 +27,7 @@ RETENTION_DAYS = {
     "evidence": 400,
     "withheld": 400,
     "evictions": 400,
+    "console_log": 400,
 }
 
 

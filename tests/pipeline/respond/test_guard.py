@@ -114,9 +114,10 @@ def test_what_anyone_can_cause_with_a_key_s_public_id_is_no_evidence() -> None:
     assert "authenticated" in refused_by(question(incident=incident(findings=junk[:2])))
 
 
-def test_a_proof_needs_one_authenticated_finding_and_no_second_family() -> None:
-    assert refused_by(question(incident=incident(rule="proof", findings=(finding("declared"),)))) == set()
-    guessed = incident(rule="proof", findings=(finding("declared", authenticated=False),))
+@pytest.mark.parametrize("rule", ["proof", "leak"])
+def test_a_proof_needs_one_authenticated_finding_and_no_second_family(rule: str) -> None:
+    assert refused_by(question(incident=incident(rule=rule, findings=(finding("declared"),)))) == set()
+    guessed = incident(rule=rule, findings=(finding("declared", authenticated=False),))
     assert "evidence" in refused_by(question(incident=guessed))
 
 
