@@ -124,7 +124,8 @@ class TopologyCore:
     def _write(self, effects: Effects) -> None:
         """Rows of incidents, and of the findings that they rest on."""
         columns.extend(effects.rows, "incidents", columns.incidents(effects.incidents))
-        told = [incident for incident in effects.incidents if incident.change != "closed"]
+        last = {(x.incident_id, x.offset): x for x in effects.incidents if x.change != "closed"}
+        told = list(last.values())  # one event may open and extend one: its findings' rows have one version
         columns.extend(effects.rows, "findings", columns.findings_of(told, self._epoch, self.partition))
         for incident in told:
             for finding in incident.findings:
