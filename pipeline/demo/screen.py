@@ -17,6 +17,7 @@ from schemas.incident import Incident
 from schemas.response import Response
 
 _COLOURS = {"medium": "yellow", "high": "red", "critical": "bold red"}
+_DONE = {"done": "REVOKED ", "enforced": "ENFORCED", "broken": "BROKEN  ", "unproven": "UNPROVEN"}
 _WORDS = {"opened": "INCIDENT", "escalated": "ESCALATED"}
 
 
@@ -56,7 +57,7 @@ class Screen:
         if response.verdict == "refused":
             self.refused.add(response.incident_id)
         colour = {"allowed": "magenta", "refused": "dim", "simulated": "cyan", "waiting": "yellow"}[response.verdict]
-        word = "REVOKED " if response.stage == "done" else "DECISION"
+        word = _DONE.get(response.stage, "DECISION")
         what = f"{response.key_id}: {response.rung} {response.verdict}"
         told = response.outcome or response.reason
         self.console.print(f"[dim]{_clock()}[/] [{colour}]{word}[/]  {escape(f'{what}: {told}')}")
