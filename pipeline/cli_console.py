@@ -1,4 +1,4 @@
-"""`keywatch console`."""
+"""`keywatch console` and `top`: looking on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli_guard import guarded
-from pipeline.cli_options import ConfigFile, load
+from pipeline.cli_options import ConfigFile, Shadow, load
 from pipeline.errors import ConfigError
 
 
@@ -29,6 +29,23 @@ def console(
     return main(settings)
 
 
+@guarded
+def top(
+    config: ConfigFile = None,
+    shadow: Shadow = "",
+    once: Annotated[bool, typer.Option("--once", help="One look, then end.")] = False,
+    every_s: Annotated[float, typer.Option("--every", help="Seconds between looks.", min=0.2, max=3600)] = 2.0,
+    output: Annotated[str, typer.Option("--output", "-o", help="table or json (one look).")] = "table",
+) -> int:
+    """What goes on now: open incidents and the keys that are used most, against their usual. Ctrl-C ends it."""
+    from pipeline.top import main
+
+    if output not in ("table", "json"):
+        raise ConfigError(f"unknown output '{output}'; there are table and json")
+    return main(load(config, shadow), once, output, every_s)
+
+
 def register(app: typer.Typer) -> None:
-    """Add it."""
+    """Add them."""
     app.command()(console)
+    app.command()(top)
