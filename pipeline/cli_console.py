@@ -22,7 +22,7 @@ def console(
     try:
         from pipeline.console.app import main
     except ImportError as error:
-        raise ConfigError(f"the console needs {error.name}: install keywatch[console]") from error
+        raise ConfigError(f"the console needs {error.name}: install the extra 'console' of this package") from error
     settings = load(config)
     if port >= 0:
         settings = msgspec.structs.replace(settings, console=msgspec.structs.replace(settings.console, port=port))

@@ -174,7 +174,7 @@ class Console(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     secure_cookie: bool = False  # set where people reach it by https, as they must beyond loopback
     proxy_secret: Secret = Secret("")  # the proxy's X-Keywatch-Proxy; "" is no proxy
     proxy_user_header: str = "X-Forwarded-User"
-    proxy_role_header: str = "X-Forwarded-Role"  # viewer, responder or admin
+    proxy_role_header: str = ""  # says viewer, responder or admin; "" is viewer. The proxy must drop what clients send
 
 
 class KeyLife(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -84,7 +84,12 @@ def _with_what_was_learned(key: Key, before: Key | None) -> Key:
     """What an import can't know is not taken back by it: that the secret is public, unless it was made anew since."""
     if before is None or key.leaked_at or key.version != before.version:
         return key
-    return msgspec.structs.replace(key, leaked_at=before.leaked_at, secret_hash=key.secret_hash or before.secret_hash)
+    if key.secret_hash and before.secret_hash and key.secret_hash != before.secret_hash:
+        return key  # made anew, though nobody counted its version
+    return msgspec.structs.replace(
+        key, leaked_at=before.leaked_at, leak_shown=before.leak_shown,
+        secret_hash=key.secret_hash or before.secret_hash,
+    )  # fmt: skip
 
 
 def _differences(before: Key, after: Key) -> Iterator[tuple[str, Any, Any]]:

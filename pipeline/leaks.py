@@ -91,8 +91,8 @@ class Match(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def known(self) -> bool:
-        """The key's leak was told before."""
-        return self.key is not None and bool(self.key.leaked_at)
+        """The key's leak was told before, by somebody who knew as much: hearsay doesn't stand in a proof's way."""
+        return self.key is not None and bool(self.key.leaked_at) and (self.key.leak_shown or not self.report.shown)
 
 
 class Matcher:
@@ -140,8 +140,9 @@ def incident_of(match: Match, at_us: int) -> Incident:
         detector=RULE, family="declared", bits=PROOF_BITS, at=at, observed=1.0, expected=Band(low=0, median=0, high=0),
         unit="reports", text=words, authenticated=report.shown, sample=Sample(at=at), proof=True,
     )  # fmt: skip
+    rule = RULE if report.shown else f"{RULE} heard of"  # ids of their own: hearsay may be followed by the proof
     return Incident(
-        incident_id=incident_id(key.key_id, RULE, 0, f"{key.version}"), key_id=key.key_id, rule=RULE, revision=1,
+        incident_id=incident_id(key.key_id, rule, 0, f"{key.version}"), key_id=key.key_id, rule=RULE, revision=1,
         change="opened", state="open", severity="critical", rung="revoke", opened_at=at, last_at=at, bits=PROOF_BITS,
         text=words, findings=(finding,), environment=key.environment, owner=key.owner, role=key.role,
         key_version=key.version,
@@ -149,19 +150,23 @@ def incident_of(match: Match, at_us: int) -> Incident:
 
 
 async def tell(matches: Sequence[Match], at_us: int, topics: Topics, publisher: Publisher, rows: RowSink) -> None:
-    """Incidents, catalogue, rows: in this order. Raises Retry or Fatal; all of it may be done again."""
+    """Incidents, catalogue, rows: in this order. Raises Retry or Fatal; all of it may be done again.
+
+    The catalogue's entry is as it was read a moment ago: nothing that may wait comes between.
+    """
     fresh = {match.key.key_id: match for match in matches if match.key is not None and not match.known}
     incidents = [incident_of(match, at_us) for match in fresh.values()]
     for incident in incidents:
         await publisher.publish(topics.incidents, incident.key_id.encode(), _json.encode(incident))
+    for match in fresh.values():
+        assert match.key is not None
+        since = match.key.leaked_at or rfc3339(at_us)
+        leaked = msgspec.structs.replace(match.key, leaked_at=since, leak_shown=match.report.shown)
+        await publisher.publish(topics.keys, leaked.key_id.encode(), _json.encode(leaked))
     if incidents:
         await rows.write("incidents", columns.incidents(incidents))
         found = [msgspec.structs.replace(incident, offset=0) for incident in incidents]  # of no log of requests
         await rows.write("findings", columns.findings_of(found, RULE, 0))
-    for match in fresh.values():
-        assert match.key is not None
-        leaked = msgspec.structs.replace(match.key, leaked_at=rfc3339(at_us))
-        await publisher.publish(topics.keys, leaked.key_id.encode(), _json.encode(leaked))
     if matches:
         await rows.write("leaks", rows_of(matches, at_us))
 

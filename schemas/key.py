@@ -57,6 +57,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         ""  # `keywatch leaks hash`: finds a leaked key
     )
     leaked_at: str = ""  # since when its secret is known to be public; the leak intake writes it, an import keeps it
+    leak_shown: bool = False  # by a feed that had the secret itself, not only by hearsay
     version: Annotated[int, Meta(ge=0)] = 0  # of this key's secret: an act is bound to it
     v: Annotated[int, Meta(ge=1, le=1)] = VERSION
 

@@ -11,7 +11,8 @@ GRANT SELECT ON system.columns TO keywatch_write;
 -- `keywatch worker --shadow NAME` has a database of its own, of the same tables; nobody acts on what is in it.
 GRANT CREATE DATABASE, SELECT, INSERT, CREATE TABLE, CREATE VIEW, ALTER TABLE, OPTIMIZE ON keywatch_shadow_*.* TO keywatch_write;
 -- The audit log: rows are added, never changed.
-REVOKE ALTER DELETE, ALTER UPDATE ON keywatch.responses FROM keywatch_write;
+REVOKE ALTER TABLE ON keywatch.responses FROM keywatch_write;
+REVOKE ALTER TABLE ON keywatch.console_log FROM keywatch_write;
 
 CREATE ROLE IF NOT EXISTS keywatch_read;
 GRANT SELECT ON keywatch.* TO keywatch_read;

@@ -2,10 +2,11 @@
 # Give each of Keywatch's users what it needs and no more. The worker can never decide or revoke: it may not write
 # api.decisions or api.responses. A test runs this script on a real cluster and tries what must work and what must not.
 #   BROKERS=kafka:9092 [COMMAND_CONFIG=client.properties] [SHADOW=new] ./acls.sh
-# The users (WORKER, INTAKE, LEAKS, RESPONDER, OPERATOR) must exist: with SCRAM by kafka-configs.sh --entity-type users.
+# The users (WORKER, INTAKE, LEAKS, RESPONDER, OPERATOR, ONCALL, CONSOLE) must exist: with SCRAM by kafka-configs.sh --entity-type users.
 set -euo pipefail
 : "${BROKERS:?host:port of a broker}" "${COMMAND_CONFIG:=}" "${SHADOW:=}"
 : "${LEAKS:=keywatch-leaks}" "${WORKER:=keywatch-worker}" "${INTAKE:=keywatch-intake}" "${RESPONDER:=keywatch-respond}" "${OPERATOR:=keywatch-operator}"
+: "${ONCALL:=keywatch-oncall}" "${CONSOLE:=keywatch-console}"
 BIN=${KAFKA_BIN:-/opt/kafka/bin}
 connect=(--bootstrap-server "$BROKERS")
 if [[ -n $COMMAND_CONFIG ]]; then connect+=(--command-config "$COMMAND_CONFIG"); fi
@@ -20,7 +21,7 @@ allow() { # "user ..." "operation ..." "topic ..." ["group ..."]
 }
 
 # Everybody may see that the topics exist: `doctor` compares their partitions.
-allow "$WORKER $INTAKE $LEAKS $RESPONDER $OPERATOR" Describe \
+allow "$WORKER $INTAKE $LEAKS $RESPONDER $OPERATOR $ONCALL $CONSOLE" Describe \
     "gateway.raw api.requests api.requests.rejected api.keys api.control api.incidents api.decisions api.responses
     keywatch.pages api.sightings api.key_events keywatch.sources keywatch.lifecycle"
 # Intake: gateway logs in, keyed events out; what is done to keys as well.
@@ -47,6 +48,10 @@ allow "$RESPONDER" Describe api.requests keywatch
 allow "$OPERATOR" Read "gateway.raw api.requests api.requests.rejected api.keys api.control api.incidents api.decisions
     api.responses api.sightings api.key_events"
 allow "$OPERATOR" Write "api.keys api.control"
+# The night (`keywatch respond ...`, `cases`, `drill`) and the console: words on acts and cases, feedback and mutes. Whoever
+# has these may stop, undo, and propose; what needs approval needs the approvers' own signatures besides.
+allow "$ONCALL $CONSOLE" Read "api.decisions api.control api.keys"
+allow "$ONCALL $CONSOLE" Write "api.decisions api.control"
 # A shadow (`keywatch worker --shadow NAME`): the worker's user writes what nobody reads but people.
 if [[ -n $SHADOW ]]; then
     own="api.requests.rejected.shadow-$SHADOW api.incidents.shadow-$SHADOW keywatch.pages.shadow-$SHADOW"

@@ -6,6 +6,8 @@ anywhere else, and each request is in `console_log`.
 
 from __future__ import annotations
 
+import asyncio
+import hmac
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -39,6 +41,7 @@ log = logging.getLogger(__name__)
 
 HERE: Final = Path(__file__).parent
 MAX_FORM_BYTES: Final = 16_384
+SLOW_S: Final = 2.0
 OTHER_SESSION: Final = "this form is of another session: load the page again"
 HEADERS: Final = {
     "Content-Security-Policy": (
@@ -115,6 +118,11 @@ class Console:
 
         return answer
 
+    def _said(self, request: Request, visitor: Visitor) -> str:
+        """What this console has answered to this session's form; a link that somebody made says nothing."""
+        said, mark = (request.query_params.get(name, "") for name in ("said", "mark"))
+        return said if hmac.compare_digest(self.door.mark(visitor, said).encode(), mark.encode()) else ""
+
     def _acts(self, incident: str, visitor: Visitor) -> dict[str, Any]:
         """What is in force and waits, of one incident or of all."""
         if self.board is None:
@@ -134,7 +142,7 @@ class Console:
         if found is None:
             return self._html("missing.html", visitor, 404, words="There is nothing of this name")
         name, shown = found
-        return self._html(name, visitor, said=request.query_params.get("said", "")[:300], acts=acts, **shown)
+        return self._html(name, visitor, said=self._said(request, visitor), acts=acts, **shown)
 
     def _html(self, name: str, visitor: Visitor | None, status: int = 200, **shown: Any) -> Response:
         token = self.door.form_token(visitor) if visitor else ""
@@ -154,6 +162,7 @@ class Console:
         form = await _form(request)
         visitor = self.door.sign_in(str(form.get("token", "")).strip())
         if visitor is None:
+            await asyncio.sleep(SLOW_S if self.door.flooded else 0.0)
             response = self._html("sign_in.html", None, 403, wrong=True)
         else:
             response = RedirectResponse("/", 303)
@@ -190,7 +199,7 @@ class Console:
                 return self._refused(request, visitor, str(error), 400)
             except (Retry, Fatal) as error:
                 return self._refused(request, visitor, f"not done: {error}", 503)
-            response = RedirectResponse(_back(_text(form, "back"), said), 303)
+            response = RedirectResponse(_back(_text(form, "back"), said, self.door.mark(visitor, said)), 303)
             response.background = self._noting(request, visitor, 303, said)
             return response
 
@@ -243,10 +252,10 @@ def _text(form: FormData, name: str) -> str:
     return value.strip()[:1000] if isinstance(value, str) else ""
 
 
-def _back(path: str, said: str) -> str:
-    """The page of this console that the form was on, with what came of it; never another site's."""
+def _back(path: str, said: str, mark: str) -> str:
+    """The page of this console that the form was on, with what came of it and our mark; never another site's."""
     local = path if path.startswith("/") and not path.startswith(("//", "/\\")) else "/"
-    return f"{local}?{urlencode({'said': said})}"
+    return f"{local}?{urlencode({'said': said, 'mark': mark})}"
 
 
 class _Headers:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ class Shown:
     approved_by: tuple[str, ...] = ()
     approvals: int = 0
     lapses_us: int = 0
+    others: int = 0  # further keys that the same signature approves
+    networks: tuple[str, ...] = ()
+    duration_s: float = 0.0
 
 
 class Board:
@@ -55,7 +59,9 @@ class Board:
     def waiting(self, incident_id: str = "") -> list[Shown]:
         """What waits for people's signatures."""
         acts = self._desk.pending()
-        return [_shown(act) for act in acts if incident_id in ("", act.proposal.incident_id)]
+        groups = Counter(act.proposal.group for act in acts if act.proposal.group)
+        shown = [act for act in acts if incident_id in ("", act.proposal.incident_id)]
+        return [_shown(act, groups[act.proposal.group] - 1 if act.proposal.group else 0) for act in shown]
 
     @property
     def stopped(self) -> str:
@@ -98,12 +104,13 @@ def texts(ticket: str, person: str) -> tuple[str, str]:
     return yes, no
 
 
-def _shown(act: Act) -> Shown:
+def _shown(act: Act, others: int = 0) -> Shown:
     of = act.proposal
     return Shown(
         response_id=of.response_id, incident_id=of.incident_id, key_id=of.key_id, rung=of.rung, adapter=of.adapter,
         reason=of.reason, at_us=act.at_us, until_us=act.until_us, stage=act.stage, ticket=of.group or act.ticket,
         approved_by=act.approved_by, approvals=of.approvals, lapses_us=act.lapses_us if act.stage == "pending" else 0,
+        others=others, networks=of.networks, duration_s=of.duration_s,
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ COOKIE: Final = "keywatch"
 PROXY_HEADER: Final = "x-keywatch-proxy"
 LEAST_TOKEN: Final = 20
 MOST_FAILURES: Final = 10
-"""Wrong tokens within a minute, of all callers together; a guesser of 20 random characters needs more."""
+"""Wrong tokens within a minute, of all callers together, after which wrong ones are answered slowly."""
 MINUTE_S: Final = 60.0
 
 
@@ -66,7 +66,9 @@ class Door:
                 raise ConfigError(f"console.people: the token of {person.name} has fewer than {LEAST_TOKEN} characters")
 
     def sign_in(self, token: str) -> Visitor | None:
-        """The person of this token. None for a wrong one, and for any after too many wrong ones."""
+        """The person of this token; None for a wrong one. A right one is taken however many wrong ones came: guesses
+        at 20 random characters find nothing, and whoever floods this page must not keep the night shift out.
+        """
         now_s = self.now_s()
         self._failed_at_s = [at for at in self._failed_at_s if at > now_s - MINUTE_S]
         found = [
@@ -74,11 +76,16 @@ class Door:
             for person in self.settings.people
             if hmac.compare_digest(person.token.reveal().encode(), token.encode("utf-8", "replace"))
         ]
-        if not found or len(self._failed_at_s) >= MOST_FAILURES:
+        if not found:
             self._failed_at_s.append(now_s)
             return None
         role: Role = next(role for role in ROLES if role == found[0].role)
         return Visitor(found[0].name, role, now_s + self.settings.session_s, os.urandom(12).hex())
+
+    @property
+    def flooded(self) -> bool:
+        """Whether so many wrong tokens came of late that the next wrong one is answered late."""
+        return len(self._failed_at_s) >= MOST_FAILURES
 
     def cookie(self, visitor: Visitor) -> str:
         """The session."""
@@ -93,6 +100,10 @@ class Door:
         """What the forms of this session carry."""
         return self._sign("form", f"{visitor.name}.{visitor.nonce}")
 
+    def mark(self, visitor: Visitor, said: str) -> str:
+        """Proves that these words are ours, to this session."""
+        return self._sign("said", f"{visitor.name}.{visitor.nonce}.{said}")
+
     def is_own_form(self, visitor: Visitor, token: str) -> bool:
         """Whether a form came from a page of this session."""
         return hmac.compare_digest(self.form_token(visitor).encode(), token.encode("utf-8", "replace"))
@@ -101,10 +112,8 @@ class Door:
         secret, said = self.settings.proxy_secret.reveal(), headers.get(PROXY_HEADER, "")
         if not secret or not hmac.compare_digest(secret.encode(), said.encode("utf-8", "replace")):
             return None
-        name, word = (
-            headers.get(each.lower(), "").strip()
-            for each in (self.settings.proxy_user_header, self.settings.proxy_role_header)
-        )
+        names = (self.settings.proxy_user_header, self.settings.proxy_role_header)
+        name, word = (headers.get(each.lower(), "").strip() if each else "" for each in names)
         role: Role = next((role for role in ROLES if role == word), "viewer")
         return Visitor(name[:128], role, nonce=hashlib.sha256(secret.encode()).hexdigest()[:24]) if name else None
 

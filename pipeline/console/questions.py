@@ -188,11 +188,13 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str
     rung: str
     reason: str
+    policy_version: str
 
 
 def decisions(client: Client) -> list[Decision]:
     """The newest first."""
     sql = """
-        SELECT toUnixTimestamp64Micro(at) AS at_us, key_id, incident_id, stage, verdict, rung, reason
+        SELECT toUnixTimestamp64Micro(at) AS at_us, key_id, incident_id, stage, verdict, rung, reason,
+            JSONExtractString(body, 'policy_version') AS policy_version
         FROM responses FINAL ORDER BY at DESC, partition, offset DESC LIMIT {limit:UInt32}"""
     return ask(client, Decision, sql, {"limit": PAGE})

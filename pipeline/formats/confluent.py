@@ -52,7 +52,7 @@ def reader(schema: Schema, imported: Sequence[Schema] = ()) -> Reader:
     try:
         return _MAKERS[schema.kind](schema, imported)
     except ImportError as error:
-        raise ConfigError(f"{schema.kind} needs {error.name}: install keywatch[registry]") from error
+        raise ConfigError(f"{schema.kind} needs {error.name}: install the extra 'registry' of this package") from error
     except Exception as error:
         raise ConfigError(f"the registry's schema {schema.name or ''} can't be read: {type(error).__name__}") from error
 

@@ -50,7 +50,7 @@ def decode(value: bytes | None) -> Response | None:
     """The response, or None for what is none."""
     try:
         return _decoder.decode(value or b"")
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 

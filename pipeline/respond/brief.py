@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from schemas.incident import KEY_RULES, Finding, Incident, Rung
+from schemas.incident import KEY_RULES, PROOF_RULES, Finding, Incident, Rung
 from schemas.key import Key
 
 MOST_TOUCHED: Final = 5
@@ -89,7 +89,7 @@ def brief(incident: Incident, key: Key | None, usage: Usage = NO_NUMBERS, unread
 
 def safest(incident: Incident, key: Key | None, unreadable: str = "") -> tuple[Rung, str]:
     """The mildest act that stops what was seen, and why that one."""
-    if incident.rule not in KEY_RULES:
+    if incident.rule not in KEY_RULES | PROOF_RULES:
         return "observe", "it is of no single key: look at what is shared first"
     if unreadable:
         return "observe", f"the catalogue cannot be read ({unreadable}): whether the key is protected is {UNKNOWN}"

@@ -14,9 +14,11 @@ from typing import Final
 
 from pipeline import queries
 from pipeline.asking import connected, say_line
-from pipeline.config import Config
+from pipeline.config import Config, Respond
 from pipeline.errors import ConfigError
 from pipeline.respond import desk, fence
+from pipeline.respond.adapters import build
+from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.desk import Chosen, Desk
 from pipeline.respond.entries import Proposed
 from pipeline.respond.fence import ClickHouseNetworks, Networks
@@ -76,17 +78,22 @@ async def choose(
     return chosen
 
 
+def known(respond: Respond) -> dict[str, Matrix]:
+    """What each adapter of the configuration can do, by the name that rules use; without its credentials."""
+    webhooks = {each.name: MATRIX for each in respond.endpoints if each.kind == "webhook"}
+    return {**build.matrices(respond.adapters), **webhooks}
+
+
 def act(config: Config, person: str, incident_id: str, rung: Rung, key_file: Path | None) -> int:
     """The command; `key_file` None only shows what would be done."""
     from pipeline.respond.commands import at_desk
-    from pipeline.respond.responder import adapters_of, matrices_of
 
     with connected(config.clickhouse) as client:
         incident = queries.find_incident(client, incident_id)
     if incident is None:
         raise ConfigError(f"{incident_id!r} is not the beginning of exactly one incident's id: `keywatch incidents`")
     ladder, nonce = ladder_of(config.respond), uuid.uuid4().hex[:8]
-    matrices = matrices_of(config.respond, adapters_of(config.respond))
+    matrices = known(config.respond)  # what adapters can do is no secret; their credentials are the responder's
     queued = wanted(incident, rung, ladder, person)
 
     async def work(mine: Desk) -> int:

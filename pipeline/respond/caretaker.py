@@ -230,7 +230,7 @@ def breaker_page(ledger: Ledger) -> Incident:
     text = (
         f"automatic acts have stopped: keys of {len(opened.owners)} owners tripped at once, {len(names)} keys wait. "
         "`keywatch respond queue` ranks them, `keywatch respond bulk breaker --rung fence --preview` shows what one "
-        "approval would do, `keywatch respond breaker close` lets automatic acts go on"
+        "approval would do, `keywatch respond breaker close --reason TEXT` lets automatic acts go on"
     )
     return Incident(
         incident_id=f"{opened.offset:032x}", key_id="*", rule="breaker", revision=1, change="opened", state="open",

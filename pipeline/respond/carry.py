@@ -17,6 +17,7 @@ import msgspec
 
 from pipeline.errors import Retry
 from pipeline.metrics import METRICS
+from pipeline.policy import Approver
 from pipeline.ports import Publisher
 from pipeline.respond import guard
 from pipeline.respond.act import Actor, NullActor, act_id
@@ -26,7 +27,9 @@ from pipeline.respond.audit import rfc3339
 from pipeline.respond.decisions import RETRY_S, Decisions
 from pipeline.respond.entries import Finished, Proposed
 from pipeline.respond.keys import Keys
+from pipeline.respond.ladder import Ladder
 from schemas.incident import Rung
+from schemas.key import Key
 from schemas.response import GuardResult, Response, Stage, Verdict
 
 log = logging.getLogger(__name__)
@@ -69,6 +72,8 @@ class Carrier:
     actors: Mapping[str, Actor]
     undoers: Mapping[str, Actor] = field(default_factory=dict)
     locks: Locks = field(default_factory=Locks)
+    ladder: Ladder | None = None  # with the approvers: what approvals are counted by; None: nothing approved is done
+    approvers: tuple[Approver, ...] = ()
 
     async def carry_out(self, act: Act, again: bool = False) -> Outcome:
         """The act itself, to its end; returns what became of it. `again`: it may have been sent before."""
@@ -88,6 +93,8 @@ class Carrier:
         """
         key, _, error = await keys.look_up(act.proposal.key_id)
         guards = guard.still(act.proposal, key, error, approved=bool(act.approved_by))
+        if act.approved_by or act.proposal.approvals:
+            guards += (self._signed(act, key),)
         why = "granted before an interruption, going on with it"  # its own line may never have been written
         reason = f"approved by {' and '.join(act.approved_by)}" if act.approved_by else why
         await self.record(act.proposal, "decided", "allowed", reason, act=act, guards=guards)
@@ -95,6 +102,11 @@ class Carrier:
             await self.close(act, Outcome("expired", no[0].reason, "failed"))
         else:
             await self.carry_out(act, again=True)
+
+    def _signed(self, act: Act, key: Key | None) -> GuardResult:
+        if self.ladder is None:
+            return guard.result("approvals", False, "this responder knows no approvers")
+        return guard.signed(act, key, self.ladder, self.approvers)
 
     async def close(self, act: Act, outcome: Outcome) -> None:
         """Record the end and let the ledger know it."""

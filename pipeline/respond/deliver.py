@@ -26,6 +26,7 @@ class Deliveries:
     def __init__(self, mailboxes: Iterable[Mailbox], prepare: Prepare | None = None) -> None:
         self.mailboxes = {mailbox.name: mailbox for mailbox in mailboxes}
         self.owned: set[int] = set()
+        self.letting_go: list[Callable[[set[int]], None]] = []  # of those who tell through us
         self.checks: list[Callable[[], None]] = []  # of those who tell through us; each raises what ended it
         self._prepare = prepare
         self._lanes: dict[str, asyncio.Task[None]] = {}  # by key: the newest incident being prepared
@@ -96,6 +97,8 @@ class Deliveries:
         """These partitions went to another responder."""
         gone = set(partitions)
         self.owned -= gone
+        for let_go in self.letting_go:
+            let_go(gone)
         for mailbox in self.mailboxes.values():
             mailbox.forget(gone)
 
@@ -112,7 +115,7 @@ class Deliveries:
                 mailbox.switch(disabled=record.disabled)
         elif isinstance(record, Resent):
             again = outbox.pending.get((record.endpoint, record.message_id))
-            if again and (again.partition in self.owned):
+            if again and max(again.partition, 0) in self.owned:
                 self.resume([again])
 
     def check(self) -> None:

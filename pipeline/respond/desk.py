@@ -82,7 +82,8 @@ class Desk:
 
     async def undo(self, response: str, reason: str, wait_s: float = 0.0) -> tuple[Verdict, Act | None]:
         """Take back the act whose response id begins so, or what stands of an incident; waits so long at most."""
-        found = [act for act in self.ledger.acts.values() if act.proposal.response_id.startswith(response)]
+        acts = self.ledger.acts.values() if response else ()
+        found = [act for act in acts if act.proposal.response_id.startswith(response)]
         found = found or [each for each in self.in_force() if each.proposal.incident_id == response]
         known = [act for act in found if not act.proposal.simulated]
         if len(known) != 1:

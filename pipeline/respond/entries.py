@@ -216,7 +216,7 @@ def decode(value: bytes | None) -> Record | None:
     """The record, or None for what is none of ours."""
     try:
         return _decoder.decode(value or b"")
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 

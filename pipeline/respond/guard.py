@@ -17,7 +17,9 @@ from typing import Final
 
 import msgspec
 
-from pipeline.policy import Policy
+from pipeline.policy import Approver, Policy
+from pipeline.respond import approval
+from pipeline.respond.acts import Act
 from pipeline.respond.entries import Proposed
 from pipeline.respond.ladder import Ladder
 from schemas.incident import KEY_RULES, PROOF_RULES, Finding, Incident
@@ -190,6 +192,18 @@ GUARDS: Final[tuple[Callable[[Question], GuardResult], ...]] = (
 )  # fmt: skip
 APPROVABLE: Final = frozenset({"catalogued", "protected"})
 """Refusals that people's approval overcomes; all others stand whatever anybody says."""
+
+
+def signed(act: Act, key: Key | None, ladder: Ladder, approvers: tuple[Approver, ...]) -> GuardResult:
+    """Approvals by this responder's own approvers and numbers, whatever the one who proposed it has written there."""
+    wanted, policy = act.proposal, ladder.policy
+    rule = next((each for each in ladder.rules if each.name == wanted.rule), None)
+    needs = max(
+        wanted.approvals, policy.bulk_approvals if wanted.group else 0, rule.approvals if rule else 0,
+        policy.protected_approvals if key is None or key.protected else 0,
+    )  # fmt: skip
+    people = approval.people(act.words_said.values(), approvers)
+    return result("approvals", len(people) >= needs, f"{_list(people)} of our approvers signed it, {needs} are needed")
 
 
 def still(wanted: Proposed, key: Key | None, catalogue_error: str, approved: bool) -> tuple[GuardResult, ...]:

@@ -203,7 +203,7 @@ def decode(record: Positioned) -> Incident | None:
     """The incident, or None (and an error in the log) for what is none."""
     try:
         return _decoder.decode(record.value or b"")
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         log.error("no incident at partition %d offset %d: %s", record.partition, record.offset, error)  # noqa: TRY400
         return None
 

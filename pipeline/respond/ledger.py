@@ -190,13 +190,11 @@ class Ledger:
         return Verdict(False, "approvals", f"waits for {wanted.approvals}, ticket {wanted.group or act.ticket}", act)
 
     def _open(self, act: Act, cap: str) -> Act:
-        """Granted now; what may still be of an earlier try of the same rung ends with this one."""
+        """Granted now."""
         wanted = act.proposal
         act.stage, act.at_us = "open", self.now_us
         act.until_us = self.now_us + int(wanted.duration_s * 1e6) if wanted.duration_s else 0
         for other in self._same_key(act):
-            if other.stage == "expired" and other.proposal.rung == wanted.rung:
-                other.stage = "superseded"
             if wanted.rung == "revoke" and other.undo:
                 other.undo.stage = "failed"  # or it would bring a revoked key back
         self.counts.add(wanted, self.now_us, cap)
@@ -276,8 +274,14 @@ class Ledger:
             act.outcome = record.outcome
 
     def _supersede(self, act: Act) -> None:
-        """A revoked key has nothing to go back to: what else stood on it neither ends nor is undone."""
+        """A revoked key has nothing to go back to: what else stood on it neither ends nor is undone.
+
+        What may still be of an earlier try of the same rung ends with this one, once this one is sure to stand.
+        """
         all_of_them = [act, *self._same_key(act)]
+        for other in all_of_them[1:]:
+            if act.stage == "done" and other.stage == "expired" and other.proposal.rung == act.proposal.rung:
+                other.stage = "superseded"
         if any(each.proposal.rung == "revoke" and each.stage == "done" for each in all_of_them):
             for each in all_of_them:
                 each.stage = "superseded" if each.stands else each.stage

@@ -144,7 +144,7 @@ class Mailbox:
     def forget(self, partitions: Iterable[int]) -> None:
         """Another responder owns these now."""
         gone = set(partitions)
-        for parcel in [each for each in self._parcels.values() if each.partition in gone]:
+        for parcel in [each for each in self._parcels.values() if max(each.partition, 0) in gone]:
             parcel.gone = True
             del self._parcels[parcel.message_id]
             self._lines.pop(parcel.thread, None)  # a thread is of one partition
@@ -229,8 +229,8 @@ class Mailbox:
         parcel.due_s = now + max(jittered(self._schedule_s[parcel.attempts]), answer.retry_after_s)
         log.warning("%s: %s %s, again in %.0f s", self.name, parcel.message_id, answer.words, parcel.due_s - now)
         await self._hand_over(parcel)
-        for behind in [each for each in self._lines.get(parcel.thread, ()) if not each.durable]:
-            await self._hand_over(behind)  # their incidents must not wait for the schedule
+        for behind in [each for each in self._parcels.values() if not each.durable]:
+            await self._hand_over(behind)  # their incidents must not wait for this endpoint's rest, or the schedule
         if not parcel.gone:
             self._push(parcel)
 

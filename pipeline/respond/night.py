@@ -111,6 +111,7 @@ class Night:
     deliveries: Deliveries = field(default_factory=lambda: Deliveries([]))
     _sight: Sight = field(init=False)
     _telling: dict[str, asyncio.Task[None]] = field(default_factory=dict)  # by subject
+    _of: dict[str, int] = field(default_factory=dict)  # subject -> its partition
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _counted: set[str] = field(default_factory=set)
     _asking: set[asyncio.Task[tuple[Key | None, int, str]]] = field(default_factory=set)
@@ -188,9 +189,11 @@ class Night:
         for each in list(self._due(now_us)):
             if each.subject not in self._telling:
                 task = asyncio.create_task(self._tell(each, now_us), name=f"tell {each.subject}")
-                self._telling[each.subject] = task
+                self._telling[each.subject], self._of[each.subject] = task, each.partition
         for subject in [subject for subject, task in self._telling.items() if task.done()]:
-            self._telling.pop(subject).result()  # raises what ended it
+            task = self._telling.pop(subject)
+            if not task.cancelled():
+                task.result()  # raises what ended it
         self._show(now_us)
 
     def _due(self, now_us: int) -> Iterator[Due]:
@@ -215,6 +218,12 @@ class Night:
             if failed and "failed" not in books.told(drill.started.drill_id):
                 notice = of_drill(drill, now_us)
                 yield Due(notice.subject, "failed", 0, lambda notice=notice: notice)  # type: ignore[misc]
+
+    def let_go(self, partitions: set[int]) -> None:
+        """These went to another responder, who tells it; what waits here for its message would wait for ever."""
+        for subject, task in self._telling.items():
+            if max(self._of[subject], 0) in partitions:
+                task.cancel()
 
     async def _tell(self, each: Due, now_us: int) -> None:
         notice = each.make() if each.make else await self._of_case(each, now_us)

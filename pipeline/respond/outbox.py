@@ -87,9 +87,12 @@ class Outbox:
         self.disabled[record.endpoint] = Disabled(since_us, at_us, record.why, record.by)
 
     def of(self, partitions: Iterable[int]) -> list[HandedOver]:
-        """What is pending for incidents of these partitions, in the order in which it was handed over."""
+        """What is pending for incidents of these partitions, in the order in which it was handed over.
+
+        What belongs to no partition (-1) is its owner's who has the first.
+        """
         wanted = set(partitions)
-        return [each for each in self.pending.values() if each.partition in wanted]
+        return [each for each in self.pending.values() if max(each.partition, 0) in wanted]
 
     def restated(self, now_us: int) -> list[EndpointSwitched]:
         """What must be said again, or retention would forget it."""

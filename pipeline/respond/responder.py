@@ -134,7 +134,8 @@ async def _responder(config: Config, producer: Producer, stack: AsyncExitStack) 
     adapters = adapters_of(respond)
     carrier = Carrier(
         config.topics.responses, producer, decisions, time.time,
-        actors=actors_of(respond, adapters, decisions.ledger), undoers=undoers_of(adapters),
+        actors=actors_of(respond, adapters, decisions.ledger), undoers=undoers_of(adapters), ladder=ladder,
+        approvers=respond.approvers,
     )  # fmt: skip
     caretaker = Caretaker(carrier, keys, _paging(deliveries))
     caretaker.start()

@@ -28,6 +28,7 @@ async def telling(
     deliveries = night.deliveries = Deliveries(mailboxes, night.prepare)
     deliveries.remember(decisions.outbox)
     deliveries.checks.append(night.check)
+    deliveries.letting_go.append(night.let_go)
     decisions.followers.append(lambda _, record: deliveries.follow(decisions.outbox, record))
     deliveries.start()
     stack.push_async_callback(deliveries.close)

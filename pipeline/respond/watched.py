@@ -19,8 +19,8 @@ def in_force(ledger: Ledger, matrices: Matrices) -> list[Watch]:
     found = []
     for act in ledger.acts.values():
         of = act.proposal
-        if of.simulated or act.stage != "done":
-            continue
+        if of.simulated or act.stage != "done" or (act.undo and act.undo.stage != "failed"):
+            continue  # what is being undone may work again at any moment
         intent = intent_of(act)
         support = matrices.get(of.adapter, {}).get(intent.rung)
         confirmed_s = act.done_us / 1e6 if act.done_us else act.at_us / 1e6 + INTENT_LIVES_S

@@ -20,7 +20,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from pipeline.config import Config
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.metrics import METRICS
 from pipeline.partitioner import PARTITIONERS
 from pipeline.ports import Publisher
@@ -94,7 +94,7 @@ class Witness:
         while not stop.is_set():
             try:
                 await self.round()
-            except KafkaError as error:
+            except (KafkaError, Retry, Fatal) as error:
                 log.warning("cannot read %s, trying again: %s", self._topic, error)
                 await asyncio.sleep(RETRY_S)
 

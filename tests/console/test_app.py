@@ -169,6 +169,12 @@ def test_who_signs_out_is_out_and_another_site_can_not_do_it(settings: Config) -
     assert client.get("/", follow_redirects=False).status_code == 303
 
 
+def test_a_link_can_not_put_words_into_the_consoles_mouth(settings: Config) -> None:
+    client = visitor(settings, "viewer")
+    assert "acts are stopped" not in client.get("/?said=all+automatic+acts+are+stopped&mark=0").text
+    assert "acts are stopped" not in client.get("/?said=all+automatic+acts+are+stopped").text
+
+
 @pytest.mark.parametrize("back", ["https://evil.example/", "//evil.example/", "/\\evil.example", "javascript:1"])
 def test_a_form_leads_back_to_this_console_only(settings: Config, said: list[Control], back: str) -> None:
     client = visitor(settings, "responder")

@@ -52,18 +52,22 @@ MAY_WRITE: Final = {
     "keywatch-intake": {"api.requests", "api.requests.rejected", "api.key_events"},
     "keywatch-leaks": {"api.incidents", "api.keys"},
     "keywatch-respond": {"api.decisions", "api.responses"},
+    "keywatch-oncall": {"api.decisions", "api.control"},
+    "keywatch-console": {"api.decisions", "api.control"},
     "stranger": set(),
 }
 MAY_READ: Final = {
-    "keywatch-worker": {"api.requests", "api.keys", "api.incidents", "keywatch.pages", *TOLD, *SHADOW},
+    "keywatch-worker": {"api.requests", "api.keys", "api.control", "api.incidents", "keywatch.pages", *TOLD, *SHADOW},
     "keywatch-intake": {"gateway.raw"},
     "keywatch-leaks": {"api.keys"},
-    "keywatch-respond": {"api.incidents", "api.keys", "api.decisions", "api.responses"},
+    "keywatch-respond": {"api.incidents", "api.requests", "api.keys", "api.decisions", "api.responses"},
+    "keywatch-oncall": {"api.decisions", "api.control", "api.keys"},
+    "keywatch-console": {"api.decisions", "api.control", "api.keys"},
     "stranger": set(),
 }
 TOPICS: Final = (
-    "gateway.raw", "api.requests", "api.requests.rejected", "api.keys", "api.incidents", "api.decisions",
-    "api.responses", "keywatch.pages", *sorted(TOLD | SHADOW),
+    "gateway.raw", "api.requests", "api.requests.rejected", "api.keys", "api.control", "api.incidents",
+    "api.decisions", "api.responses", "keywatch.pages", *sorted(TOLD | SHADOW),
 )  # fmt: skip
 
 

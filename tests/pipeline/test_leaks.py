@@ -137,7 +137,7 @@ async def test_a_signed_report_finds_its_key_and_is_told_as_a_proof() -> None:
     assert (incident.key_version, incident.environment, incident.rung) == (4, "live", "revoke")
     assert incident.findings[0].proof and incident.findings[0].authenticated and URL in incident.text
     (declared,) = [msgspec.json.decode(value, type=Key) for _, value in world.broker.of(TOPICS.keys)]
-    assert declared == msgspec.structs.replace(PAYMENTS, leaked_at=incident.opened_at)
+    assert declared == msgspec.structs.replace(PAYMENTS, leaked_at=incident.opened_at, leak_shown=True)
     assert [topic for topic, *_ in world.broker.records] == [TOPICS.incidents, TOPICS.keys]
     assert [table for table, _ in world.tables] == ["incidents", "findings", "leaks"]
 
@@ -232,6 +232,22 @@ async def test_a_person_reports_by_id_or_hash_and_it_is_hearsay() -> None:
             assert TOKEN not in await answer.text()
     (incident,) = world.incidents()
     assert not incident.findings[0].authenticated and incident.findings[0].proof
+
+
+async def test_hearsay_does_not_stand_in_the_way_of_the_proof_that_follows() -> None:
+    world, raw = World(), body(TOKEN)
+    async with listening(world) as (session, url):
+        said = {"key_id": "payments", "reason": "in a chat"}
+        assert (await session.post(url, json=said, headers={"Authorization": "Bearer of-the-admin"})).status == 200
+        assert (await session.post(url, data=raw, headers=headers(raw))).status == 200
+        assert (await session.post(url, data=raw, headers=headers(raw))).status == 200
+    heard, shown = world.incidents()
+    assert heard.incident_id != shown.incident_id
+    assert not heard.findings[0].authenticated
+    assert shown.findings[0].authenticated
+    declared = [msgspec.json.decode(value, type=Key) for _, value in world.broker.of(TOPICS.keys)]
+    assert [each.leak_shown for each in declared] == [False, True]
+    assert declared[0].leaked_at == declared[1].leaked_at
 
 
 async def test_while_the_broker_is_away_the_feed_is_told_to_come_again() -> None:

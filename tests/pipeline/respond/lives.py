@@ -111,7 +111,8 @@ class Process:
         publisher = MemoryPublisher(log, self.fuse)
         self.decisions = Decisions(publisher, MemoryReader(log, DECISIONS), DECISIONS, self.name)
         do, undo = Acting(self, self.killed, self.now_s, self.sleep), Acting(self, str, self.now_s, self.sleep)
-        carrier = Carrier(RESPONSES, publisher, self.decisions, self.now_s, {"keys": do}, {"keys": Undoer(undo)})
+        carrier = Carrier(RESPONSES, publisher, self.decisions, self.now_s, {"keys": do}, {"keys": Undoer(undo)},
+            ladder=self.world.ladder, approvers=self.world.approvers)  # fmt: skip
         self.responder = responder_of(self.world, carrier, self.world.ladder, self.world.approvers)
         self.responder.networks = Usual()
         self.caretaker = Caretaker(carrier, self.world.catalogue, self.page, self.partitions)

@@ -436,3 +436,11 @@ def test_the_schedule_is_the_one_of_standard_webhooks_and_fits_the_topic_s_reten
     assert mailbox.SCHEDULE_S[:4] == (0.0, 5.0, 300.0, 1800.0)
     assert sum(mailbox.SCHEDULE_S) * (1 + mailbox.JITTER) < 7 * 86_400
     assert all(0.9 * 100 <= mailbox.jittered(100.0) <= 1.1 * 100 for _ in range(50))
+
+
+def test_what_belongs_to_no_partition_is_its_owners_who_has_the_first() -> None:
+    outbox = Outbox()
+    of = HandedOver(message_id="enf_1", endpoint="e", partition=-1, attempts=1, next_at_us=1, body="{}", thread="t")
+    outbox.apply(of, 1)
+    assert outbox.of([0]) == [of]
+    assert outbox.of([1]) == []

@@ -10,12 +10,16 @@ from hypothesis import strategies as st
 
 from pipeline.config import Revocation
 from pipeline.policy import Policy, Rule
+from pipeline.respond import guard
+from pipeline.respond.acts import Act
 from pipeline.respond.entries import Proposed
 from pipeline.respond.guard import GUARDS, Question, evidence_hash, judge, refusals, still
 from pipeline.respond.ladder import Ladder, revocation
 from schemas.incident import Finding, Incident
 from schemas.key import Key, undeclared
 from tests.pipeline.respond.incidents import NOW_S, finding, incident, key, policy
+from tests.pipeline.respond.people import ANN, BOB, EVE
+from tests.pipeline.respond.test_ledger import proposed
 
 NEW = Ladder(Policy(mode="enforce", adapter="keys"), (Rule(name="fence", rung="fence"),))
 
@@ -207,3 +211,34 @@ def test_before_an_old_grant_is_carried_out_the_key_is_looked_at_again(
     )
     no = [each.guard for each in refusals(still(wanted, declared, error, approved))]
     assert no == ([refused] if refused else [])
+
+
+def _approved(approvals: int = 1, group: str = "", rule: str = "") -> Act:
+    """Signed by ann, and by eve whom only the proposal calls an approver."""
+    wanted = proposed("k1", approvals=approvals, approvers=(ANN.approver, EVE.approver), group=group, rule=rule)
+    act = Act(wanted, 0, 0, stage="open", ticket="t", approved_by=("ann", "eve"))
+    act.words_said = {each.name: each.says("t") for each in (ANN, EVE)}
+    return act
+
+
+@pytest.mark.parametrize(
+    ("act", "key_", "passed"),
+    [
+        (_approved(1), key(), True),
+        (_approved(2), key(), False),  # eve is nobody here
+        (_approved(1), key(protected=True), False),  # two are needed for those, whatever the proposal says
+        (_approved(1), None, False),
+        (_approved(1, rule="careful"), key(), False),
+        (_approved(1, group="bulk-1"), key(), True),
+    ],
+)
+def test_approvals_are_counted_by_the_responders_own_approvers_and_numbers(
+    act: Act, key_: Key | None, passed: bool
+) -> None:
+    careful = Rule(name="careful", rung="suspend", approvals=2)
+    ladder = Ladder(Policy(protected_approvals=2), (careful,))
+    assert guard.signed(act, key_, ladder, (ANN.approver, BOB.approver)).passed == passed
+
+
+def test_without_approvers_of_its_own_a_responder_does_nothing_that_needs_them() -> None:
+    assert not guard.signed(_approved(1), key(), Ladder(Policy(), ()), ()).passed

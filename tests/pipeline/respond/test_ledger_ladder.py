@@ -415,3 +415,25 @@ def test_simulated_acts_neither_wait_nor_stand(log: Log) -> None:
 def test_a_person_of_another_key_is_another_person() -> None:
     assert person("ann").approver == ANN.approver
     assert len({each.approver.public_key for each in (ANN, BOB, EVE)}) == 3
+
+
+def test_an_act_that_perhaps_stands_is_only_replaced_by_one_that_is_sure_to(log: Log) -> None:
+    """The target refused the second since the first was in force: then nobody would have ended the suspension."""
+    first = fence(rung="suspend")
+    log.say(first)
+    log.say(Finished(act_id=first.act_id, response_id=first.response_id, result="expired"))
+    second = fence(rung="suspend", revision=2)
+    log.say(second)
+    act = log.ledger.act_of(first.act_id)
+    assert act is not None
+    log.say(Finished(act_id=second.act_id, response_id=second.response_id, result="failed"))
+    assert (act.stage, act.ends) == ("expired", True)
+    third = fence(rung="suspend", revision=3)
+    log.say(third)
+    log.say(Finished(act_id=third.act_id, response_id=third.response_id, result="done"))
+    assert act.stage == "superseded"
+
+
+@pytest.mark.parametrize("value", [b"\xff", b'"\xff"', b'{"type":"switched","by":"\xff"}', b"[" * 5000, b"", None])
+def test_what_is_no_record_ends_nobody(value: bytes | None) -> None:
+    assert decode(value) is None
