@@ -67,7 +67,7 @@ def combine(parts: Iterable[Part], find: Find, target: Any) -> None:
     given = [part for part in parts if part.share > 0.0]
     if len(given) == 1 and given[0].share == 1.0:
         target[0] = given[0].record
-    else:
+    elif given:  # a partition may get no key at all
         _combine(given, target)
     _route_keys(given, find, target["errors"]["routes"][0])
     _route_sizes(given, find, target["egress"]["routes"][0])

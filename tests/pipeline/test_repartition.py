@@ -25,7 +25,7 @@ from pipeline.partitioner import PARTITIONERS
 from pipeline.recover import fill, load
 from pipeline.repartition import frames, layout, tables
 from pipeline.runners.import_state import survey, targets
-from pipeline.shares import fields, rules
+from pipeline.shares import Part, combine, fields, rules
 from pipeline.state import SHARED
 from schemas.rows import TABLES
 from tests.pipeline.log_of_requests import GEO, HOUR_US, START_US, Declared, Outcome, Record, log, slices
@@ -278,3 +278,10 @@ def test_a_file_is_for_its_owner_and_replaces_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="exists"):
         keyfile.write(path, [End(keys=0, partitions=0)])
     assert list(tmp_path.glob("*.part")) == []
+
+
+def test_a_partition_that_gets_no_key_begins_as_an_empty_one() -> None:
+    target = np.zeros(1, SHARED)
+    combine([], lambda source, number: -1, target)
+    combine([Part(0, np.ones(1, SHARED)[0], 0.0)], lambda source, number: -1, target)
+    assert not np.frombuffer(target.tobytes(), np.uint8).any()
