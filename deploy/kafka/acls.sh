@@ -55,5 +55,6 @@ allow "$ONCALL $CONSOLE" Write "api.decisions api.control"
 # A shadow (`keywatch worker --shadow NAME`): the worker's user writes what nobody reads but people.
 if [[ -n $SHADOW ]]; then
     own="api.requests.rejected.shadow-$SHADOW api.incidents.shadow-$SHADOW keywatch.pages.shadow-$SHADOW"
-    allow "$WORKER" "Describe Read Write" "$own" "keywatch.shadow-$SHADOW"
+    allow "$WORKER" "Describe Write" "$own"
+    allow "$WORKER" Read "$own" "keywatch.shadow-$SHADOW"
 fi

@@ -38,7 +38,9 @@ from tests.kafka.deployment import DRAIN_S, Deployment, last_words, pid_of
 pytestmark = pytest.mark.kafka
 
 ROOT: Final = Path(__file__).parents[2]
-NAMES: Final = ("keywatch-worker", "keywatch-intake", "keywatch-leaks", "keywatch-respond")
+NAMES: Final = (
+    "keywatch-worker", "keywatch-intake", "keywatch-leaks", "keywatch-respond", "keywatch-oncall", "keywatch-console",
+)  # fmt: skip
 USERS: Final = {name: f"secret-of-{name}" for name in NAMES}
 STRANGER: Final = {"stranger": "secret-of-stranger"}
 WAIT_S: Final = 90.0
