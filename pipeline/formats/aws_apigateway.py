@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from detectors.detector import SEES_ADDRESS, SEES_CLIENT, SEES_OUTCOME, SEES_ROUTE, SEES_STATUS
-from pipeline.formats.format import Format, Options, Refused
+from detectors.detector import SEES_BYTES, SEES_DENIED
+from pipeline.formats.format import SEES_ALL, Format, Options, Refused
 from pipeline.formats.values import (
     address,
     environment,
@@ -68,7 +68,7 @@ def recognises(record: Any) -> bool:
 
 AWS_APIGATEWAY = Format(
     name="aws_apigateway",
-    sees=SEES_ADDRESS | SEES_STATUS | SEES_OUTCOME | SEES_CLIENT | SEES_ROUTE,
+    sees=SEES_ALL & ~(SEES_DENIED | SEES_BYTES),
     event=event,
     recognises=recognises,
 )

@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from detectors.detector import SEES_ADDRESS, SEES_CLIENT, SEES_DENIED, SEES_OUTCOME, SEES_ROUTE, SEES_STATUS
-from pipeline.formats.format import BadValueError, Format, Options, Refused
+from detectors.detector import SEES_BYTES
+from pipeline.formats.format import SEES_ALL, BadValueError, Format, Options, Refused
 from pipeline.formats.values import address, event_of, get, iso_us, text, whole
 from schemas.event import Event
 
@@ -77,7 +77,7 @@ def recognises(record: Any) -> bool:
 
 CLOUDTRAIL = Format(
     name="cloudtrail",
-    sees=SEES_ADDRESS | SEES_STATUS | SEES_DENIED | SEES_OUTCOME | SEES_CLIENT | SEES_ROUTE,
+    sees=SEES_ALL & ~SEES_BYTES,
     event=event,
     recognises=recognises,
 )

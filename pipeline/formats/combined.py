@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from detectors.detector import SEES_ADDRESS, SEES_BYTES, SEES_CLIENT, SEES_DENIED, SEES_ROUTE, SEES_STATUS
-from pipeline.formats.format import BadValueError, Format, Options, Refused
+from detectors.detector import SEES_OUTCOME
+from pipeline.formats.format import SEES_ALL, BadValueError, Format, Options, Refused
 from pipeline.formats.values import address, event_of, log_us, outcome_of, status_code, text, whole
 from schemas.event import Event
 
@@ -71,7 +71,7 @@ def recognises(record: Any) -> bool:
 
 COMBINED = Format(
     name="combined",
-    sees=SEES_ADDRESS | SEES_STATUS | SEES_DENIED | SEES_BYTES | SEES_CLIENT | SEES_ROUTE,
+    sees=SEES_ALL & ~SEES_OUTCOME,
     event=event,
     recognises=recognises,
     lines=True,

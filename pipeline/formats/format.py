@@ -8,8 +8,20 @@ from typing import Any, Final
 
 import msgspec
 
+from detectors.detector import (
+    SEES_ADDRESS,
+    SEES_BYTES,
+    SEES_CLIENT,
+    SEES_DENIED,
+    SEES_OUTCOME,
+    SEES_ROUTE,
+    SEES_STATUS,
+)
 from pipeline.config import Secret
 from schemas.event import Event
+
+SEES_ALL: Final = SEES_ADDRESS | SEES_STATUS | SEES_DENIED | SEES_BYTES | SEES_OUTCOME | SEES_CLIENT | SEES_ROUTE
+"""A format's `sees` is this without what it can't say."""
 
 MAX_MESSAGE_BYTES: Final = 64 << 20
 """Of one message or file of one JSON document, after gunzip: CloudTrail files are at most 50 MB."""

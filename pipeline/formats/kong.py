@@ -14,16 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from detectors.detector import (
-    SEES_ADDRESS,
-    SEES_BYTES,
-    SEES_CLIENT,
-    SEES_DENIED,
-    SEES_OUTCOME,
-    SEES_ROUTE,
-    SEES_STATUS,
-)
-from pipeline.formats.format import Format, Options, Refused
+from pipeline.formats.format import SEES_ALL, Format, Options, Refused
 from pipeline.formats.values import (
     address,
     environment,
@@ -78,7 +69,7 @@ def recognises(record: Any) -> bool:
 
 KONG = Format(
     name="kong",
-    sees=SEES_ADDRESS | SEES_STATUS | SEES_DENIED | SEES_BYTES | SEES_OUTCOME | SEES_CLIENT | SEES_ROUTE,
+    sees=SEES_ALL,
     event=event,
     recognises=recognises,
 )

@@ -12,16 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from detectors.detector import (
-    SEES_ADDRESS,
-    SEES_BYTES,
-    SEES_CLIENT,
-    SEES_DENIED,
-    SEES_OUTCOME,
-    SEES_ROUTE,
-    SEES_STATUS,
-)
-from pipeline.formats.format import BadValueError, Format, Options, Refused
+from pipeline.formats.format import SEES_ALL, BadValueError, Format, Options, Refused
 from pipeline.formats.values import (
     address,
     environment,
@@ -113,7 +104,7 @@ def recognises(record: Any) -> bool:
 
 NATIVE = Format(
     name="native",
-    sees=SEES_ADDRESS | SEES_STATUS | SEES_DENIED | SEES_BYTES | SEES_OUTCOME | SEES_CLIENT | SEES_ROUTE,
+    sees=SEES_ALL,
     event=event,
     recognises=recognises,
 )

@@ -11,16 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from detectors.detector import (
-    SEES_ADDRESS,
-    SEES_BYTES,
-    SEES_CLIENT,
-    SEES_DENIED,
-    SEES_OUTCOME,
-    SEES_ROUTE,
-    SEES_STATUS,
-)
-from pipeline.formats.format import BadValueError, Format, Options, Refused
+from pipeline.formats.format import SEES_ALL, BadValueError, Format, Options, Refused
 from pipeline.formats.values import (
     address,
     environment,
@@ -99,7 +90,7 @@ def recognises(record: Any) -> bool:
 
 OCSF = Format(
     name="ocsf",
-    sees=SEES_ADDRESS | SEES_STATUS | SEES_DENIED | SEES_BYTES | SEES_OUTCOME | SEES_CLIENT | SEES_ROUTE,
+    sees=SEES_ALL,
     event=event,
     recognises=recognises,
 )

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from detectors.detector import SEES_ADDRESS, SEES_BYTES, SEES_CLIENT, SEES_OUTCOME, SEES_ROUTE, SEES_STATUS
-from pipeline.formats.format import Format, Options, Refused
+from detectors.detector import SEES_DENIED
+from pipeline.formats.format import SEES_ALL, Format, Options, Refused
 from pipeline.formats.values import (
     address,
     environment,
@@ -88,7 +88,7 @@ def recognises(record: Any) -> bool:
 
 OTEL = Format(
     name="otel",
-    sees=SEES_ADDRESS | SEES_STATUS | SEES_BYTES | SEES_OUTCOME | SEES_CLIENT | SEES_ROUTE,
+    sees=SEES_ALL & ~SEES_DENIED,
     event=event,
     recognises=recognises,
 )
