@@ -14,7 +14,7 @@ import typer
 
 from pipeline import cli_adapters, cli_console, cli_investigate, cli_keys, cli_night, cli_operate, cli_respond
 from pipeline.cli_guard import guarded
-from pipeline.cli_options import AsJson, ConfigFile, Shadow, load
+from pipeline.cli_options import AsJson, ConfigFile, Output, Shadow, load, one_of
 from pipeline.errors import ConfigError
 from pipeline.evaluation import commands as evaluation
 
@@ -36,14 +36,6 @@ cli_respond.register(app)
 cli_night.register(app, cli_respond.respond_app)
 cli_keys.register(app)
 cli_investigate.register(app)
-
-Output = Annotated[str, typer.Option("--output", "-o", help="table, json or csv.")]
-
-
-def _output(name: str) -> str:
-    if name not in ("table", "json", "csv"):
-        raise ConfigError(f"unknown output '{name}'; there are table, json and csv")
-    return name
 
 
 SERVICES = frozenset({"worker", "respond", "intake", "plugin", "console"})
@@ -226,7 +218,7 @@ def incidents(
     """The newest incidents."""
     from pipeline.asking import print_incidents
 
-    return print_incidents(load(config, shadow), key, limit, as_json, _output(output))
+    return print_incidents(load(config, shadow), key, limit, as_json, one_of(output, "table", "json", "csv"))
 
 
 @app.command()

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli_guard import guarded
-from pipeline.cli_options import ConfigFile, Shadow, load
+from pipeline.cli_options import ConfigFile, Shadow, load, one_of
 from pipeline.errors import ConfigError
 
 
@@ -40,9 +40,7 @@ def top(
     """What goes on now: open incidents and the keys that are used most, against their usual. Ctrl-C ends it."""
     from pipeline.top import main
 
-    if output not in ("table", "json"):
-        raise ConfigError(f"unknown output '{output}'; there are table and json")
-    return main(load(config, shadow), once, output, every_s)
+    return main(load(config, shadow), once, one_of(output, "table", "json"), every_s)
 
 
 def register(app: typer.Typer) -> None:

@@ -8,12 +8,10 @@ from typing import Annotated
 import typer
 
 from pipeline.cli_guard import guarded
-from pipeline.cli_keys import chosen_output
-from pipeline.cli_options import ConfigFile, load
+from pipeline.cli_options import ConfigFile, Output, load, one_of
 
 From = Annotated[str, typer.Option("--from", help="RFC 3339, or a span back from --to (6h, 14d).")]
 To = Annotated[str, typer.Option("--to", help="RFC 3339; the newest use by default.")]
-Output = Annotated[str, typer.Option("--output", "-o", help="table, json or csv.")]
 
 leaks_app = typer.Typer(help="Keys that are public: reports, and who has used them since.", no_args_is_help=True)
 
@@ -50,7 +48,7 @@ def hunt(
     from pipeline.asking_keys import print_hunt
 
     words = {"ip": ip, "asn": asn, "client": client, "route": route, "from": from_, "to": to}
-    return print_hunt(load(config), words, chosen_output(output))
+    return print_hunt(load(config), words, one_of(output, "table", "json", "csv"))
 
 
 @leaks_app.command("list")

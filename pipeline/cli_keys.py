@@ -9,17 +9,8 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.cli_guard import guarded
-from pipeline.cli_options import AsJson, ConfigFile, load
+from pipeline.cli_options import AsJson, ConfigFile, Output, load, one_of
 from pipeline.errors import ConfigError
-
-Output = Annotated[str, typer.Option("--output", "-o", help="table, json or csv.")]
-
-
-def chosen_output(name: str) -> str:
-    """Raises ConfigError."""
-    if name not in ("table", "json", "csv"):
-        raise ConfigError(f"unknown output '{name}'; there are table, json and csv")
-    return name
 
 
 class KeysGroup(TyperGroup):
@@ -49,7 +40,7 @@ def show(
     """Requests, errors, last use and places of a key, or of the 50 busiest; also without the word `show`."""
     from pipeline.asking import print_keys
 
-    return print_keys(load(config), key, as_json, chosen_output(output))
+    return print_keys(load(config), key, as_json, one_of(output, "table", "json", "csv"))
 
 
 @app.command("import")
@@ -82,7 +73,7 @@ def audit(
     """Keys that are a risk as they lie there: leaked, departed, over age, over-privileged, unused, open to all."""
     from pipeline.asking_keys import print_audit
 
-    return print_audit(load(config), check or [], fail_on or [], chosen_output(output))
+    return print_audit(load(config), check or [], fail_on or [], one_of(output, "table", "json", "csv"))
 
 
 @app.command()
@@ -117,7 +108,7 @@ def rotations(
     """How much traffic is still on old keys, from where, and when each is safe to revoke."""
     from pipeline.asking_keys import print_rotations
 
-    return print_rotations(load(config), fail_on or [], metrics, chosen_output(output))
+    return print_rotations(load(config), fail_on or [], metrics, one_of(output, "table", "json", "csv"))
 
 
 def register(root: typer.Typer) -> None:

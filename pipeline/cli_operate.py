@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli_guard import guarded
-from pipeline.cli_options import AsJson, ConfigFile, Shadow, load
+from pipeline.cli_options import AsJson, ConfigFile, Shadow, load, one_of
 from pipeline.errors import ConfigError
 
 Output = Annotated[str, typer.Option("--output", "-o", help="table or json.")]
@@ -16,12 +16,6 @@ Key = Annotated[str, typer.Argument(help="A key id.")]
 Detector = Annotated[str, typer.Option(help="What rests on this detector alone.")]
 Owner = Annotated[str, typer.Option(help="Of all keys of this owner.")]
 Reason = Annotated[str, typer.Option(help="Why: the next one on call will ask.")]
-
-
-def _output(name: str) -> str:
-    if name not in ("table", "json"):
-        raise ConfigError(f"unknown output '{name}'; there are table and json")
-    return name
 
 
 @guarded
@@ -76,7 +70,7 @@ def mutes(
     """Mutes, exceptions and planned events that hold or are to come."""
     from pipeline.operate import print_mutes
 
-    return print_mutes(load(config), everything, _output(output))
+    return print_mutes(load(config), everything, one_of(output, "table", "json"))
 
 
 @guarded
@@ -116,7 +110,7 @@ def coverage(config: ConfigFile = None, output: Output = "table") -> int:
     """Keys that are not really watched, and why, the critical ones first."""
     from pipeline.coverage import print_coverage
 
-    return print_coverage(load(config), _output(output))
+    return print_coverage(load(config), one_of(output, "table", "json"))
 
 
 @guarded
@@ -129,7 +123,7 @@ def report(
     """Incidents against budget, precision by detector, unreviewed adoptions, expiring exceptions, near misses."""
     from pipeline.report import print_report
 
-    return print_report(load(config, shadow), last, _output(output))
+    return print_report(load(config, shadow), last, one_of(output, "table", "json"))
 
 
 @guarded

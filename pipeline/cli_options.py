@@ -7,10 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.errors import ConfigError
+
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", envvar="KEYWATCH_CONFIG", help="TOML file; KEYWATCH_* variables override it.")
 ]
 Shadow = Annotated[str, typer.Option(help="Of the shadow of this name.")]
+Output = Annotated[str, typer.Option("--output", "-o", help="table, json or csv.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of words.")]
 
 
@@ -20,3 +23,10 @@ def load(path: Path | None, shadow: str = "") -> Any:
     from pipeline.shadow import shadowed
 
     return shadowed(config_file.load(path), shadow)
+
+
+def one_of(name: str, *known: str) -> str:
+    """The output that was asked for. Raises ConfigError for one that the command doesn't have."""
+    if name not in known:
+        raise ConfigError(f"unknown output '{name}'; there are {', '.join(known[:-1])} and {known[-1]}")
+    return name
