@@ -178,6 +178,9 @@ def bench(
     only: Annotated[
         str, typer.Option(help="Parts, by comma: rates, peers, scaling, latency, steps. All by default.")
     ] = "",
+    here: Annotated[
+        bool, typer.Option("--clickhouse-here", help="ClickHouse takes of these processors in scaling and latency too.")
+    ] = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Where the worker's time goes, by thread; only that.")
     ] = False,
@@ -185,7 +188,7 @@ def bench(
     """Events per second beside the peers', event to incident, nanoseconds per step: measured here and now."""
     from pipeline.runners.bench import main
 
-    return main(as_json, broker, events, repeats, only, profile)
+    return main(as_json, broker, events, repeats, only, profile, here)
 
 
 @app.command()

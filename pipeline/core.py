@@ -106,6 +106,9 @@ class Core(Protocol):
     def process(self, batch: Slice) -> Effects:
         """Judge a slice that starts at or after `next_offset`. Pure but for the state."""
 
+    def rows_ahead(self, most: int) -> Rows:
+        """Of what `due_rows` would bring, up to `most` rows a table: may be called before it, between slices."""
+
     def due_rows(self) -> Rows:
         """Full values of all windows that changed since the last call: written before a checkpoint."""
 

@@ -25,6 +25,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from pipeline.checkpoint import Checkpoint, Plan, Record
+from pipeline.column import count
 from pipeline.config import Topics
 from pipeline.core import Core, Effects, Reject, Rows, Sides
 from pipeline.errors import Retry
@@ -36,6 +37,8 @@ from schemas.incident import Incident
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+AHEAD_ROWS: Final = 500
+"""Of each table in a piece: some 5 ms of the core's thread."""
 ADOPT_WAIT_S: Final = 1.0
 """How long slices may wait for the row sink while side inputs are adopted; tried again with the next poll of them."""
 ADOPT_MOST_WAIT_S: Final = 32.0
@@ -95,9 +98,24 @@ class Emitter:
             await self._rows.flush()
             if not await self._may_write():
                 return self.cover
+            await self._write_ahead()
             async with lock:
                 plan = await self._plan(generation())
             return await self._write(plan)
+
+    async def _write_ahead(self) -> None:
+        """Most rows that are due, piece by piece between slices: what is left for the lock is soon done.
+
+        All at once it held up every slice behind it for 0.1 to 0.2 s, in 4 partitions one after the other.
+        """
+        if self.torn:
+            return
+        self.torn, full = True, True  # rows that are taken and not handed on are written by nobody
+        while full:
+            rows = await _in_thread(self._core_thread, self.core.rows_ahead, AHEAD_ROWS)
+            self._rows.add(rows)
+            full = any(count(columns) >= AHEAD_ROWS for columns in rows.values())
+        self.torn = False
 
     async def adopt(
         self, sides: Sides, generation: Callable[[], int], lock: asyncio.Lock, *, loading: bool = False,

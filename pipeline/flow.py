@@ -144,11 +144,16 @@ class KeyCore:
         effects.counts["rejects"] = len(decoded.rejects)
         return effects
 
-    def due_rows(self) -> Rows:
-        """Full values of all windows that changed since the last call, and when the keys were last used."""
+    def rows_ahead(self, most: int | None) -> Rows:
+        """Full values of windows that changed since they were last taken, up to `most` of each kind."""
         out: Rows = {}
         for pool in ("minutes", "hours", "sources"):
-            self._write_windows(pool, getattr(self._state, pool).take_changed(), out)
+            self._write_windows(pool, getattr(self._state, pool).take_changed(most), out)
+        return out
+
+    def due_rows(self) -> Rows:
+        """All that `rows_ahead` leaves, and when the keys were last used."""
+        out = self.rows_ahead(None)
         slots = np.array(sorted(self._last_seen), np.int64)
         if len(slots):
             columns.extend(out, "keys_last_used", columns.last_used(self._state, slots, self._last_seen))

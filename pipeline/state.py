@@ -152,9 +152,9 @@ class Pool:
         self.changed[rows] = True
         self.array.touch(rows)
 
-    def take_changed(self) -> Array:
-        """Row numbers that changed since the last call."""
-        rows = np.flatnonzero(self.changed)
+    def take_changed(self, most: int | None = None) -> Array:
+        """Row numbers that changed since they were last taken, all or the first `most`."""
+        rows = np.flatnonzero(self.changed)[:most]
         self.changed[rows] = False
         return rows
 

@@ -17,8 +17,8 @@ from schemas.event import Event
 DAY_US: Final = 86_400_000_000
 HISTORY_DAYS: Final = 14
 VISITS_PER_DAY: Final = 8
-STEPS: Final = 40
-"""Requests of one attack."""
+STEPS: Final = 20
+"""Requests of one attack; one of the first opens the incident."""
 APART_US: Final = 25_000
 STRANGERS: Final = ("185.220.101.4", "45.155.205.7", "91.240.118.172")
 

@@ -21,7 +21,8 @@ from pipeline.bench.trial import median_of
 RATES: Final = {
     "ceiling_eps": "consume + decode alone",
     "worker_eps": "whole worker",
-    "two_workers_eps": "two workers of one group",
+    "one_worker_eps": "one worker, ClickHouse elsewhere",
+    "two_workers_eps": "two workers, ClickHouse elsewhere",
     **{peer.key: peer.words for peer in PEERS},
 }
 
@@ -88,7 +89,7 @@ def report(found: Found, parameters: Mapping[str, Any]) -> dict[str, Any]:
     rates = {key: _round(median_of(values)) for key, values in found.rates.items()}
     half, most = found.latency.get("half"), found.latency.get("most")
     worker = rates["worker_eps"]
-    two = rates.pop("two_workers_eps")
+    one, two = rates.pop("one_worker_eps"), rates.pop("two_workers_eps")
     return {
         **rates,
         "cpu_us": {key: _round(median_of(found.cpu_us.get(key, ())), 2) for key in found.rates},
@@ -102,7 +103,7 @@ def report(found: Found, parameters: Mapping[str, Any]) -> dict[str, Any]:
         "latency_p50_90_ms": most.p50_ms if most else None,
         "latency_p99_90_ms": most.p99_ms if most else None,
         "latency": dict(found.latency),
-        "scaling": {"1": worker, "2": two},
+        "scaling": {"1": one, "2": two},
         "ratios": {key: None if value == inf else value for key, value in ratios(found).items()},
         "spread": {key: _spread(values) for key, values in found.rates.items()},
         "rows_per_event": _round(median_of(found.rows_per_event), 2),
@@ -124,8 +125,8 @@ def ratios(found: Found) -> dict[str, float | None]:
         "worker_over_quix": over(rates["worker_eps"], rates["quix_eps"]),
         "worker_over_bytewax": over(rates["worker_eps"], rates["bytewax_eps"]),
         "worker_over_river": over(rates["worker_eps"], rates["river_eps"]),
-        "two_workers_over_one": over(rates["two_workers_eps"], rates["worker_eps"]),
-        "two_workers_at_most": at_most(medians(found.spent["1"]), median_of(rates["worker_eps"])),
+        "two_workers_over_one": over(rates["two_workers_eps"], rates["one_worker_eps"]),
+        "two_workers_at_most": at_most(medians(found.spent["1"]), median_of(rates["one_worker_eps"])),
         "latency_p99_1000_ms": _p99(found.latency.get("1,000/s")),
         "latency_p99_5000_ms": _p99(found.latency.get("5,000/s")),
         "latency_p99_half_ms": p99,
@@ -202,7 +203,7 @@ def _listed(figures: Mapping[str, Any]) -> str:
 
 def _rates(result: Mapping[str, Any]) -> Table:
     table = Table("", "events/s", "lowest - highest", "processor us", box=None)
-    figures = {**result, "two_workers_eps": result["scaling"]["2"]}
+    figures = {**result, "one_worker_eps": result["scaling"]["1"], "two_workers_eps": result["scaling"]["2"]}
     for key, words in RATES.items():
         spread = result["spread"][key]
         if spread is None:

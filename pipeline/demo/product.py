@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,10 +26,15 @@ async def start_database(children: Children) -> str:
     """Start the ClickHouse front on an empty folder, make the tables; returns its URL. Raises `Fatal`, `Retry`."""
     folder = children.folder / "clickhouse"
     command = [sys.executable, "-m", "pipeline.sinks.chdb_front", "--path", str(folder), "--port", "0"]
-    child = await children.start("clickhouse", command)
-    url = await _until(children, lambda: _printed_url(child), "the ClickHouse front says nothing")
+    url = await start_front(children, "clickhouse", command)
     await asyncio.to_thread(migrate, ClickHouse(url=url))
     return url
+
+
+async def start_front(children: Children, name: str, command: Sequence[str]) -> str:
+    """Start a server that prints `{"url": ...}` when it answers; returns it. Raises `Fatal`."""
+    child = await children.start(name, command)
+    return await _until(children, lambda: _printed_url(child), f"{name} says nothing")
 
 
 def _printed_url(child: Child) -> str:

@@ -26,7 +26,7 @@ from pipeline.records import of_records
 from pipeline.runners.ending import end_process, guarded
 from pipeline.runners.parts import Parts, production_parts
 from pipeline.runners.shell import Shell
-from pipeline.runners.slices import FETCH_WAIT_MS, Positions, cut
+from pipeline.runners.slices import FETCH_BYTES, FETCH_WAIT_MS, Positions, cut
 from pipeline.runners.start import Ready, exit_code, prepare, tasks_of
 from pipeline.sinks.kafka import client_settings, committed_offsets, pages_in_turn
 
@@ -71,6 +71,7 @@ class PlainWorker:
             max_poll_interval_ms=300_000,
             max_partition_fetch_bytes=1 << 20,
             fetch_max_wait_ms=FETCH_WAIT_MS,
+            fetch_min_bytes=FETCH_BYTES,
         )
 
     # --- rebalances

@@ -323,10 +323,20 @@ class Shell:
             measure.checkpoint_done(time.monotonic() - began, written)
 
     async def keep_checkpointing(self) -> None:
-        """Every `checkpoint_s`, idle tails too."""
+        """Each partition every `checkpoint_s`, idle tails too, at times of their own.
+
+        All at once they held up what came meanwhile: one event in six waited for 0.1 to 0.4 s.
+        """
         while True:
-            await asyncio.sleep(self.config.worker.checkpoint_s)
-            await self.checkpoint_all()
+            every_s, all_ = self.config.worker.checkpoint_s, list(self.owned.items())
+            at_s = [every_s * (place + 1) / len(all_) for place in range(len(all_))]
+            spread = [self._checkpoint_in(wait_s, *each) for wait_s, each in zip(at_s, all_, strict=True)]
+            await asyncio.gather(asyncio.sleep(every_s), *spread)
+
+    async def _checkpoint_in(self, wait_s: float, number: int, owned: Owned) -> None:
+        await asyncio.sleep(wait_s)
+        if self.owned.get(number) is owned:
+            await self._checkpoint(owned)
 
     async def keep_ticking(self) -> None:
         """Write a tick record into partitions that were idle for a minute."""

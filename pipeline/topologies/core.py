@@ -132,6 +132,10 @@ class TopologyCore:
                 name = f"findings.{finding.detector}"
                 effects.counts[name] = effects.counts.get(name, 0) + 1
 
+    def rows_ahead(self, most: int) -> Rows:
+        """None."""
+        return {}
+
     def due_rows(self) -> Rows:
         """No rows wait; but a checkpoint comes, so what the judge knows goes into its arrays and blobs."""
         self._meta.extra, self._saved = self.judge.save(), True

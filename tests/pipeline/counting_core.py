@@ -108,6 +108,10 @@ class CountingCore:
             }
         }
 
+    def rows_ahead(self, most: int) -> Rows:
+        """None."""
+        return {}
+
     def due_rows(self) -> Rows:
         """Rows are written at once."""
         return {}

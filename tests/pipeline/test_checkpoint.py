@@ -268,6 +268,9 @@ class OneTable:
     def process(self, batch: Slice) -> Effects:
         raise NotImplementedError
 
+    def rows_ahead(self, most: int) -> Rows:
+        return {}
+
     def due_rows(self) -> Rows:
         return {}
 

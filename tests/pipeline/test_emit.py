@@ -176,6 +176,49 @@ async def test_an_adoption_is_told_only_once_the_manifest_that_names_it_stands()
     assert outside.kinds().index("manifest") == len(outside.kinds()) - 2
 
 
+class PiecesCore(CountingCore):
+    """Rows wait in two full pieces and a small one; `asked` tells whether a slice could have come at each of them."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.left = [emit.AHEAD_ROWS, emit.AHEAD_ROWS, 1]
+        self.lock = asyncio.Lock()
+        self.asked: list[tuple[str, bool]] = []
+
+    def rows_ahead(self, most: int) -> Rows:
+        self.asked.append(("ahead", self.lock.locked()))
+        n = self.left.pop(0)
+        assert n <= most
+        return {"counts": {"key_id": [f"k{len(self.left)}"] * n, "count": [1] * n, "version": list(range(n))}}
+
+    def due_rows(self) -> Rows:
+        self.asked.append(("due", self.lock.locked()))
+        return {}
+
+
+async def test_most_rows_of_a_checkpoint_are_made_between_slices_and_written_before_its_pages() -> None:
+    outside = Outside()
+    emitter = emitter_of(outside, RowBuffer(outside, 1.0, 100), PiecesCore)
+    core = emitter.core
+    assert isinstance(core, PiecesCore)
+    core.process(some_slice(core, EVERY))
+    assert await emitter.checkpoint(lambda: 1, core.lock) == EVERY
+    assert core.asked == [("ahead", False), ("ahead", False), ("ahead", False), ("due", True)]
+    assert emitter.sound
+    kinds = outside.kinds()
+    assert "rows" in kinds[: kinds.index("page")]
+
+
+async def test_a_checkpoint_cut_off_while_rows_are_made_ahead_makes_the_arrays_unsound() -> None:
+    outside = Outside()
+    emitter = emitter_of(outside, RowBuffer(outside, 1.0, 100), PiecesCore)
+    emitter.core.process(some_slice(emitter.core, 3))
+    emitter.core.left[1:] = []  # type: ignore[attr-defined]
+    with pytest.raises(IndexError):
+        await emitter.checkpoint(lambda: 1, asyncio.Lock())
+    assert not emitter.sound, "rows were taken that nobody may have written"
+
+
 async def test_a_checkpoint_that_is_cut_off_makes_the_arrays_unsound() -> None:
     outside = Outside()
     emitter = emitter_of(outside, RowBuffer(outside, 1.0, 100))

@@ -6,12 +6,13 @@ import msgspec
 import numpy as np
 
 from pipeline.checkpoint import Checkpoint, Directory
+from pipeline.column import count
 from pipeline.core import Sides
 from pipeline.flow import KeyCore
 from pipeline.times import rfc3339
 from schemas.event import Event
 from tests.pipeline.log_of_requests import GEO, START_US, Declared, Outcome, Record, core, log, record, slices
-from tests.pipeline.test_flow import restored, run
+from tests.pipeline.test_flow import assert_same, restored, run
 
 Pages = dict[tuple[str, int], bytes]
 MINUTE_US = 60_000_000
@@ -75,6 +76,21 @@ def test_the_books_first_use_is_that_of_the_log_not_of_the_slice() -> None:
     records.insert(at, (old[0], old[1], records[at][2]))
     one, many = run(slices(records, []))[0], run(slices(records, range(len(records))))[0]
     assert one.incidents == many.incidents
+
+
+def test_rows_made_ahead_of_a_checkpoint_leave_the_tables_as_they_were() -> None:
+    records, judge, pieces = log(3), core(), Outcome()
+    plain, _ = run(slices(records, []))
+    ahead = 0
+    for part in slices(records, [500, 750]):
+        pieces.take(judge.process(part))
+        rows = judge.rows_ahead(2)
+        assert all(count(columns) <= 2 for columns in rows.values())
+        ahead += sum(map(count, rows.values()))
+        pieces.finish(rows)
+    pieces.finish(judge.due_rows())
+    assert ahead >= 4
+    assert_same(pieces, plain)
 
 
 def test_a_keys_last_use_is_the_same_row_wherever_checkpoints_lie() -> None:

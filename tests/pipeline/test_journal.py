@@ -69,6 +69,9 @@ class Tables:
     def process(self, batch: Slice) -> Effects:
         raise NotImplementedError
 
+    def rows_ahead(self, most: int) -> Rows:
+        return {}
+
     def due_rows(self) -> Rows:
         return {}
 

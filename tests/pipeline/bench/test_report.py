@@ -23,7 +23,8 @@ CONTRACT = (
 def found() -> Found:
     made = Found(start_s=[4.0, 6.0, 5.0], rows_per_event=[1.5], key_minutes_per_event=0.25)
     made.rates |= {
-        "ceiling_eps": [100.0, 50.0, 80.0], "worker_eps": [40.0, 30.0, 40.0], "two_workers_eps": [60.0, None, 76.0],
+        "ceiling_eps": [100.0, 50.0, 80.0], "worker_eps": [40.0, 30.0, 40.0], "one_worker_eps": [40.0, 30.0, 40.0],
+        "two_workers_eps": [60.0, None, 76.0],
         "quix_eps": [10.0, 5.0, 10.0],
     }  # fmt: skip
     made.latency |= {
@@ -74,7 +75,7 @@ def test_what_all_processors_could_do_at_the_price_of_an_event_bounds_what_two_w
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     made = found()
-    made.rates["worker_eps"] = [40_000.0]
+    made.rates["one_worker_eps"] = [40_000.0]
     made.spent["1"] = [{"workers": 20.0, "broker": 4.0, "clickhouse": 9.0}, {"workers": 18.0, "clickhouse": 7.0}]
     told = report(made, {})
     assert told["scaling_cpu_us"] == {"1": {"workers": 19.0, "broker": 4.0, "clickhouse": 8.0}, "2": {}}

@@ -21,9 +21,6 @@ from pipeline.config import Config, Worker
 from pipeline.core import TICK_HEADER
 from pipeline.records import of_records
 from pipeline.runners.slices import (
-    GATHER_S,
-    MANY,
-    Gather,
     NoReadOffsets,
     PassThrough,
     Positions,
@@ -122,7 +119,6 @@ def consumer_without(error: Exception, monkeypatch: pytest.MonkeyPatch) -> Any:
     tp = TP("api.requests", 0)
     consumer: Any = object.__new__(SliceConsumer)
     consumer.config, consumer.positions, consumer._seeking = Config(), Positions(), asyncio.Lock()
-    consumer.gather = Gather()
     consumer.flow_active, consumer._read_offset = False, NoReadOffsets(None)
     monkeypatch.setattr(consumer, "app", SimpleNamespace(consumer_generation_id=1), raising=False)
     monkeypatch.setattr(SliceConsumer, "should_stop", False)
@@ -149,15 +145,3 @@ async def test_any_other_failure_of_a_seek_is_raised(monkeypatch: pytest.MonkeyP
     consumer = consumer_without(ConnectionError("gone"), monkeypatch)
     with pytest.raises(ConnectionError):
         await consumer.seek_back(TP("api.requests", 0), 40)
-
-
-def test_after_a_fetch_that_brought_little_the_next_one_waits_and_after_a_full_one_not() -> None:
-    now_s = 100.0
-    gather = Gather(lambda: now_s)
-    assert gather.rest_s() == 0
-    gather.fetched(MANY - 1)
-    assert gather.rest_s() == pytest.approx(GATHER_S)
-    now_s += GATHER_S / 2
-    assert gather.rest_s() == pytest.approx(GATHER_S / 2)
-    gather.fetched(MANY)
-    assert gather.rest_s() == 0
