@@ -25,7 +25,7 @@ from pipeline.respond.act import act_id, response_id
 from pipeline.respond.acts import Act
 from pipeline.respond.caps import DAY_US
 from pipeline.respond.decisions import Decisions
-from pipeline.respond.entries import Bulked, Proposed, Raised, Reset, Switched, Undo, group_of
+from pipeline.respond.entries import Bulked, Proposed, Raised, Reset, Switched, Undo, content_of, group_of
 from pipeline.respond.fence import Networks
 from pipeline.respond.ladder import Ladder, Matrix
 from pipeline.respond.ledger import Ledger, Queued, Verdict
@@ -111,8 +111,7 @@ class Desk:
 
     async def bulk(self, wanted: list[Proposed], group: str, nonce: str, key_file: Path) -> Verdict:
         """Propose all of it, and approve it as the first one."""
-        ids = tuple(each.act_id for each in wanted)
-        await self.decisions.write(Bulked(group=group, rung=wanted[0].rung, nonce=nonce, act_ids=ids, by=self.person))
+        await self.decisions.write(bulked(wanted, group, nonce, self.person))
         for each in wanted:
             await self.decisions.write(msgspec.structs.replace(each, responder=self.decisions.responder))
         return await self.sign(group, True, key_file)
@@ -139,6 +138,14 @@ class Desk:
         await self.decisions.write(Switched(stop=stop, by=self.person, reason=reason))
 
 
+def bulked(wanted: list[Proposed], group: str, nonce: str, person: str) -> Bulked:
+    """What the bulk of these consists of."""
+    return Bulked(
+        group=group, rung=wanted[0].rung, nonce=nonce, act_ids=tuple(each.act_id for each in wanted), by=person,
+        contents=tuple(content_of(each) for each in wanted),
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """One key of a bulk: what would be done, or why it is left out."""
@@ -161,8 +168,7 @@ async def choose(
         why = _why_not(each.proposal, rung, matrices, found, error)
         wanted = None if why else _bulk_proposal(each.proposal, rung, nonce, found, ladder, approvers)
         chosen.append(Chosen(each, wanted, why))
-    wanted_ids = [each.proposal.act_id for each in chosen if each.proposal]
-    group = group_of(wanted_ids, rung, nonce)
+    group = group_of([content_of(each.proposal) for each in chosen if each.proposal], rung, nonce)
     return [
         Chosen(c.queued, msgspec.structs.replace(c.proposal, group=group) if c.proposal else None, c.why_not)
         for c in chosen

@@ -98,6 +98,18 @@ class Bulked(msgspec.Struct, frozen=True, kw_only=True, tag="bulked"):
     nonce: str
     act_ids: tuple[str, ...]
     by: str = ""
+    contents: tuple[str, ...] = ()  # `content_of` each proposal; () is of a release that bound the act ids alone
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is named by what is in it."""
+        if self.contents:
+            return self.group == group_of(self.contents, self.rung, self.nonce)
+        return self.group == "bulk-" + _digest("\0".join((self.rung, self.nonce, *sorted(self.act_ids))).encode())
+
+    def holds(self, wanted: Proposed) -> bool:
+        """Whether this very proposal is in it, with its networks, its duration and all."""
+        return content_of(wanted) in self.contents if self.contents else wanted.act_id in self.act_ids
 
 
 class Raised(msgspec.Struct, frozen=True, kw_only=True, tag="raised"):
@@ -207,6 +219,10 @@ Record = (
 )
 
 
+BOUND: Final = "bulk2-"
+"""Begins the name of a bulk that stands for everything its acts do; none with another is carried out any more."""
+
+
 def encode(record: Record) -> bytes:
     """The record as it stands on the topic."""
     return msgspec.json.encode(record)
@@ -228,9 +244,14 @@ def ticket_of(proposal: Proposed, offset: int) -> str:
     return "act-" + _digest(msgspec.json.encode(proposal) + str(offset).encode())
 
 
-def group_of(act_ids: Iterable[str], rung: str, nonce: str) -> str:
-    """Names a bulk by all that is in it; `nonce` makes it unlike an earlier one over the same keys."""
-    return "bulk-" + _digest("\0".join((rung, nonce, *sorted(act_ids))).encode())
+def content_of(proposal: Proposed) -> str:
+    """All that would be done, but for the bulk it is of and who writes it down."""
+    return _digest(msgspec.json.encode(msgspec.structs.replace(proposal, group="", responder="")))
+
+
+def group_of(contents: Iterable[str], rung: str, nonce: str) -> str:
+    """Names a bulk by all that would be done (`content_of` each); `nonce` makes it unlike an earlier, equal one."""
+    return BOUND + _digest("\0".join((rung, nonce, *sorted(contents))).encode())
 
 
 def _digest(content: bytes) -> str:

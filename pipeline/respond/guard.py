@@ -20,7 +20,7 @@ import msgspec
 from pipeline.policy import Approver, Policy
 from pipeline.respond import approval
 from pipeline.respond.acts import Act
-from pipeline.respond.entries import Proposed
+from pipeline.respond.entries import BOUND, Proposed
 from pipeline.respond.ladder import Ladder
 from schemas.incident import KEY_RULES, PROOF_RULES, Finding, Incident
 from schemas.key import Key
@@ -202,6 +202,8 @@ def signed(act: Act, key: Key | None, ladder: Ladder, approvers: tuple[Approver,
         wanted.approvals, policy.bulk_approvals if wanted.group else 0, rule.approvals if rule else 0,
         policy.protected_approvals if key is None or key.protected else 0,
     )  # fmt: skip
+    if wanted.group and not wanted.group.startswith(BOUND):
+        return result("approvals", False, "its bulk was approved without networks and duration: give the command again")
     people = approval.people(act.words_said.values(), approvers)
     return result("approvals", len(people) >= needs, f"{_list(people)} of our approvers signed it, {needs} are needed")
 

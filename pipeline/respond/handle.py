@@ -140,13 +140,16 @@ class Responder:
             METRICS.end_to_end_seconds.labels("act").observe(age_s)
 
     async def _led_to_an_act(self, incident: Incident) -> bool:
-        """This very revision did, before a crash or elsewhere; or an earlier one, and it is still open: it goes on."""
+        """Whether this very revision did, before a crash or elsewhere. What is still open of any goes on first.
+
+        Another revision is judged all the same: it may call for a higher rung, and a needless one is refused as such.
+        So is one on which a person acted by hand.
+        """
         acts = self.decisions.ledger.of_incident(incident.incident_id)
-        opened = next((act for act in acts if act.stage == "open"), None)
-        if opened is not None:
+        for opened in [act for act in acts if act.stage == "open"]:
             log.warning("going on with the act %s of incident %s", opened.proposal.response_id, incident.incident_id)
             await self.carrier.resume(opened, self.keys)
-        return opened is not None or any(act.proposal.revision == incident.revision for act in acts)
+        return any(act.proposal.revision == incident.revision and not act.proposal.group for act in acts)
 
     async def _observe(self, of: Proposed, guards: tuple[GuardResult, ...], rule: Rule | None) -> None:
         if rule is None:

@@ -48,7 +48,6 @@ from pipeline.respond.entries import (
     Undo,
     decode,
     encode,
-    group_of,
     ticket_of,
 )
 from pipeline.respond.ladder import UNDOABLE
@@ -159,7 +158,8 @@ class Ledger:
             return Verdict(False, "kill_switch", f"stopped by {self.stopped.by}: {self.stopped.reason or 'no reason'}")
         if self.now_us < self.blind_until_us:
             return Verdict(False, "caps", "a record on the decisions topic cannot be read, so the counts are not known")
-        if wanted.group and wanted.act_id not in getattr(self.groups.get(wanted.group), "act_ids", ()):
+        bulk = self.groups.get(wanted.group)
+        if wanted.group and (bulk is None or not bulk.holds(wanted)):
             return Verdict(False, "group", "the bulk does not name it")
         return None
 
@@ -305,7 +305,7 @@ class Ledger:
                 self.breaker.paged(record.opened_offset)
             case Raised():
                 self.raises[record.ticket] = Raise(record, self.now_us)
-            case Bulked() if record.group == group_of(record.act_ids, record.rung, record.nonce):
+            case Bulked() if record.is_whole:
                 self.groups[record.group] = record
             case Build():
                 now = (record.config_version, record.geo_build)

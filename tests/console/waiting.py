@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.by_hand import choose, wanted
 from pipeline.respond.decisions import Decisions
-from pipeline.respond.entries import Bulked
+from pipeline.respond.desk import bulked
 from pipeline.respond.ladder import ladder_of
 from tests.pipeline.respond.memory_log import MemoryLog, MemoryPublisher, MemoryReader
 from tests.pipeline.respond.notices import full
@@ -29,6 +29,5 @@ async def propose(decisions: Decisions) -> None:
     queued = wanted(full(), "suspend", ladder, "ada")
     proposal = (await choose(queued, "n1", ladder, respond, {"keys": MATRIX}, Networks())).proposal
     assert proposal is not None
-    ids, group = (proposal.act_id,), proposal.group
-    await decisions.write(Bulked(group=group, rung="suspend", nonce="n1", act_ids=ids, by="ada"))
+    await decisions.write(bulked([proposal], proposal.group, "n1", "ada"))
     await decisions.write(proposal)

@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError
 from pipeline.policy import Rule
 from pipeline.respond import approval, desk
 from pipeline.respond.adapters.webhook import MATRIX
-from pipeline.respond.entries import Joined, Reset, Switched, encode
+from pipeline.respond.entries import Joined, Reset, Switched, content_of, encode, group_of
 from pipeline.respond.ladder import Ladder
 from schemas.response import Response
 from tests.pipeline.respond.incidents import key
@@ -20,6 +20,7 @@ from tests.pipeline.respond.lives import NETWORKS, POLICY, RULES, SUSPEND_S, Liv
 from tests.pipeline.respond.memory_log import Fuse
 from tests.pipeline.respond.people import ANN, BOB
 from tests.pipeline.respond.test_handle import DECISIONS, Catalogue
+from tests.pipeline.respond.test_ledger import proposed
 
 
 @pytest.fixture
@@ -68,6 +69,30 @@ async def test_an_incident_that_becomes_graver_climbs_the_ladder_and_the_fence_s
     world.advance(7200)
     await live(world)
     assert world.gateway.set_on == {}
+
+
+async def test_a_graver_revision_is_judged_though_an_earlier_ones_act_was_still_to_be_carried_out() -> None:
+    odd = Rule(name="odd", rung="fence", approvals=1, duration_s=3600.0)
+    world = Lives(ladder=Ladder(POLICY, (RULES[1], odd)))
+    world.open("k1", severity="high")
+    await live(world)
+    ticket = next(line.ticket for line in world.lines() if line.ticket)
+    world.say(ANN.says(ticket))  # granted now, while no responder runs
+    world.open("k1", revision=2, change="escalated")
+    await live(world)
+    assert set(world.gateway.set_on) == {("k1", "fence"), ("k1", "suspend")}
+
+
+async def test_an_act_by_hand_on_a_revision_does_not_decide_what_the_policy_makes_of_it(world: Lives) -> None:
+    by_hand = proposed("k1", incident_id="incident-k1", rung="flag", act_id="by-hand", adapter="keys", partition=1,
+        revision=1, approvals=1, approvers=(ANN.approver,))  # fmt: skip
+    group = group_of([content_of(by_hand)], "flag", "n")
+    world.say(desk.bulked([by_hand], group, "n", "ann"))
+    world.say(msgspec.structs.replace(by_hand, group=group))
+    world.say(ANN.says(group))
+    world.open("k1")
+    await live(world)
+    assert set(world.gateway.set_on) == {("k1", "flag"), ("k1", "suspend")}
 
 
 async def effects_until_the_end() -> tuple[Lives, int]:

@@ -229,7 +229,8 @@ def _approved(approvals: int = 1, group: str = "", rule: str = "") -> Act:
         (_approved(1), key(protected=True), False),  # two are needed for those, whatever the proposal says
         (_approved(1), None, False),
         (_approved(1, rule="careful"), key(), False),
-        (_approved(1, group="bulk-1"), key(), True),
+        (_approved(1, group="bulk2-1"), key(), True),
+        (_approved(1, group="bulk-1"), key(), False),  # bound to nothing but ids
     ],
 )
 def test_approvals_are_counted_by_the_responders_own_approvers_and_numbers(

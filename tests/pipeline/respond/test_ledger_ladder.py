@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from pipeline.respond.acts import TIME, UNCERTAIN_TRIES, Act
+from pipeline.respond.desk import bulked
 from pipeline.respond.entries import (
     Build,
     Bulked,
@@ -21,6 +22,7 @@ from pipeline.respond.entries import (
     Signed,
     Switched,
     Undo,
+    content_of,
     decode,
     encode,
     group_of,
@@ -294,8 +296,8 @@ def test_proofs_keep_a_small_cap_of_their_own(log: Log) -> None:
 
 def bulk(log: Log, names: list[str], approvals: int = 1) -> tuple[str, list[Act]]:
     wanted = [fence(name, approvals=approvals, approvers=BOTH) for name in names]
-    group = group_of([each.act_id for each in wanted], "fence", "n")
-    log.say(Bulked(group=group, rung="fence", nonce="n", act_ids=tuple(each.act_id for each in wanted)))
+    group = group_of([content_of(each) for each in wanted], "fence", "n")
+    log.say(bulked(wanted, group, "n", "ann"))
     verdicts = [log.say(msgspec.structs.replace(each, group=group)) for each in wanted]
     return group, [verdict.act for verdict in verdicts if verdict.act]
 
@@ -308,6 +310,26 @@ def test_one_approval_acts_on_all_of_a_bulk_and_on_nothing_it_does_not_name(log:
     assert {act.stage for act in acts} == {"open"}
     assert len(acts) == 20
     assert log.ledger.used(HOUR_US, cap="fence") == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"networks": ("0.0.0.0/0",)}, {"duration_s": 9e5}, {"adapter": "other"}, {"approvals": 2}, {"rung": "suspend"}],
+)
+def test_an_approval_of_a_bulk_covers_what_its_acts_do_and_not_only_which_they_are(
+    log: Log, changes: dict[str, Any]
+) -> None:
+    wanted = fence(approvals=1, approvers=BOTH)
+    group = group_of([content_of(wanted)], "fence", "n")
+    log.say(bulked([wanted], group, "n", "ann"))
+    assert log.say(msgspec.structs.replace(wanted, group=group, **changes)).guard == "group"
+    assert log.say(msgspec.structs.replace(wanted, group=group, responder="another")).act is not None
+
+
+def test_a_bulk_of_a_release_that_bound_only_ids_is_remembered_as_it_was_judged(log: Log) -> None:
+    wanted = fence(approvals=1, approvers=BOTH, group="bulk-70316a83f5579600acae7291")
+    log.say(Bulked(group=wanted.group, rung="fence", nonce="n", act_ids=(wanted.act_id,)))
+    assert log.say(wanted).act is not None
 
 
 def test_a_bulk_whose_name_is_not_its_content_is_none(log: Log) -> None:
