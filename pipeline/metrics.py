@@ -160,7 +160,10 @@ class Metrics:
     adapter_seconds: Histogram = _histogram(
         "adapter_call_seconds", "One request to a gateway's API.", LATENCY_BUCKETS_S, "adapter"
     )
-    cap_used_ratio: Gauge = _gauge("cap_used_ratio", "Acts within the window over the cap.", "window")
+    cap_used_ratio: Gauge = _gauge(
+        "cap_used_ratio", "Keys acted on within the window over what the cap allows.", "cap", "window"
+    )
+    cap_refusals: Counter = _counter("cap_refusals_total", "Acts that a cap refused; they wait in the queue.", "cap")
     webhook_deliveries: Counter = _counter(
         "webhook_deliveries_total",
         "Attempts; outcome: ok, failed, redirected, slowed, gone, refused_address, given_up.",
@@ -217,6 +220,7 @@ def process_started() -> None:
 
 
 ACT_OUTCOMES: Final = ("done", "scheduled", "refused", "failed", "expired")
+CAPS: Final = ("usual", "fence", "flag", "proof")
 ENFORCEMENT_WORDS: Final = ("enforced", "broken", "unproven")
 ROTATION_STATES: Final = ("draining", "due", "overdue", "drained")
 LEAK_OUTCOMES: Final = ("matched", "known", "unmatched")
@@ -243,6 +247,8 @@ def responder_started(rungs: Iterable[str], endpoints: Iterable[str]) -> None:
             METRICS.undos.labels(rung, outcome)
         for word in ENFORCEMENT_WORDS:
             METRICS.enforcement.labels(rung, word)
+    for cap in CAPS:
+        METRICS.cap_refusals.labels(cap)
     for endpoint in endpoints:
         METRICS.webhook_disabled.labels(endpoint)
         for outcome in DELIVERY_OUTCOMES:

@@ -59,6 +59,7 @@ class Counts:
     """What was granted within the last day, oldest first."""
 
     granted: list[Granted] = field(default_factory=list)
+    limits: dict[tuple[bool, str], tuple[int, int]] = field(default_factory=dict)  # (simulated, cap): an hour, a day
 
     def add(self, wanted: Proposed, now_us: int, cap: str) -> None:
         """One more."""
@@ -77,12 +78,21 @@ class Counts:
         """Why this one is too many; "" if it is not."""
         caps = _widest(wanted, raises)
         share = share_of(wanted.active_keys, caps.max_share_of_active)
+        limits = min(caps.max_per_hour, share), min(caps.max_per_day, share)
+        self.limits[wanted.simulated, wanted.cap] = limits
         for span_us, cap, word in ((HOUR_US, caps.max_per_hour, "hour"), (DAY_US, caps.max_per_day, "day")):
             keys = self.keys(now_us, span_us, wanted.simulated, wanted.cap)
             limit = min(cap, share)
             if wanted.key_id not in keys and len(keys) >= limit:
                 return _reason(len(keys), limit, word, cap, share, wanted)
         return self._over_owner(wanted, now_us)
+
+    def ratios(self, now_us: int, simulated: bool) -> Iterator[tuple[str, str, float]]:
+        """(cap, hour or day, keys used over keys allowed) of each cap that was asked; 1 where nothing is allowed."""
+        for (kind, cap), limits in self.limits.items():
+            for limit, span_us, word in zip(limits, (HOUR_US, DAY_US), ("hour", "day"), strict=True):
+                if kind == simulated:
+                    yield cap, word, len(self.keys(now_us, span_us, simulated, cap)) / limit if limit else 1.0
 
     def _over_owner(self, wanted: Proposed, now_us: int) -> str:
         recent = self._within(now_us, HOUR_US, wanted.simulated, wanted.cap)

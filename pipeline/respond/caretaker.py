@@ -219,6 +219,10 @@ class Caretaker:
         METRICS.waiting.set(sum(act.stage == "pending" for act in acts))
         METRICS.queued.set(len(self._ledger.queue))
         METRICS.breaker_open.set(False in self._ledger.breaker.opened)
+        ladder = self.carrier.ladder
+        simulated, now_us = bool(ladder and ladder.policy.mode != "enforce"), int(self.carrier.now_s() * 1e6)
+        for cap, window, ratio in self._ledger.counts.ratios(now_us, simulated):
+            METRICS.cap_used_ratio.labels(cap, window).set(ratio)
 
 
 def breaker_page(ledger: Ledger) -> Incident:

@@ -37,7 +37,7 @@ from pipeline.respond.fence import Networks
 from pipeline.respond.guard import Question
 from pipeline.respond.keys import Keys
 from pipeline.respond.ladder import Ladder, Matrix, Means, step_of
-from pipeline.respond.ledger import DAY_US, HOUR_US, Verdict
+from pipeline.respond.ledger import Verdict
 from pipeline.respond.witness import acted
 from schemas.incident import KEY_RULES, Incident
 from schemas.response import GuardResult
@@ -123,7 +123,6 @@ class Responder:
                 await self._go(act, incident, record.timestamp_us / 1e6)
 
     async def _say_granted(self, act: Act, guards: tuple[GuardResult, ...], verdict: Verdict) -> None:
-        self._show_caps(act.proposal)
         if act.proposal.simulated:
             reason = f"would have been done: {act.proposal.rung}, {verdict.reason} (simulate)"
             await self._say(act.proposal, "simulated", reason, guards, act)
@@ -160,6 +159,8 @@ class Responder:
     async def _refuse(self, of: Proposed, guards: tuple[GuardResult, ...], no: tuple[GuardResult, ...]) -> None:
         for each in no:
             METRICS.refusals.labels(each.guard).inc()
+            if each.guard == "caps":
+                METRICS.cap_refusals.labels(of.cap).inc()
         await self._say(of, "refused", "; ".join(f"{each.guard}: {each.reason}" for each in no), guards)
 
     async def _say(
@@ -191,11 +192,6 @@ class Responder:
     def _stopped(self) -> str:
         switch = self.decisions.ledger.stopped
         return self.killed() or (f"stopped by {switch.by}: {switch.reason}" if switch else "")
-
-    def _show_caps(self, last: Proposed) -> None:
-        ledger = self.decisions.ledger
-        for word, span_us, cap in (("hour", HOUR_US, last.max_per_hour), ("day", DAY_US, last.max_per_day)):
-            METRICS.cap_used_ratio.labels(word).set(ledger.used(span_us, last.simulated, last.cap) / max(cap, 1))
 
 
 def _may_pass(guards: tuple[GuardResult, ...]) -> bool:

@@ -9,9 +9,11 @@ import msgspec
 import pytest
 
 from pipeline.errors import ConfigError
+from pipeline.metrics import REGISTRY
 from pipeline.policy import Rule
 from pipeline.respond import approval, desk
 from pipeline.respond.adapters.webhook import MATRIX
+from pipeline.respond.caps import Counts
 from pipeline.respond.entries import Joined, Reset, Switched, content_of, encode, group_of
 from pipeline.respond.ladder import Ladder
 from schemas.response import Response
@@ -362,3 +364,31 @@ def forget(world: Lives, days: float) -> None:
     for index, record in enumerate(records):
         if record.timestamp_us < start_us and record.value:
             records[index] = replace(record, value=encode(Joined(responder="", mark="")))
+
+
+def metric(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(f"keywatch_{name}", labels) or 0.0
+
+
+async def test_which_cap_is_used_up_is_shown_and_what_it_refuses_is_counted_by_cap(world: Lives) -> None:
+    refused = metric("cap_refusals_total", cap="usual")
+    for number in range(1, 4):
+        world.open(f"k{number}")
+    world.open("k4", severity="high")
+    await live(world)
+    assert metric("cap_used_ratio", cap="usual", window="hour") == 1.0
+    assert metric("cap_used_ratio", cap="fence", window="hour") == 1 / 3
+    assert metric("cap_refusals_total", cap="usual") == refused
+    world.open("k5")
+    await live(world)
+    assert metric("cap_refusals_total", cap="usual") == refused + 1
+    world.advance(3700)
+    await live(world)
+    assert metric("cap_used_ratio", cap="usual", window="hour") == 0.0
+    assert metric("cap_used_ratio", cap="usual", window="day") == 0.3
+
+
+def test_a_share_of_less_than_one_key_shows_as_a_cap_without_room() -> None:
+    counts = Counts()
+    assert counts.over(proposed(cap="proof", active_keys=999, max_share_of_active=0.001), 1, ())
+    assert list(counts.ratios(1, simulated=False)) == [("proof", "hour", 1.0), ("proof", "day", 1.0)]
