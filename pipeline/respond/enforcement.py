@@ -24,7 +24,7 @@ the same verdicts under the same ids.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -64,15 +64,16 @@ class Watch(msgspec.Struct, frozen=True, kw_only=True):
     networks: tuple[str, ...] = ()
     scopes: tuple[str, ...] = ()
     limit_per_s: float = 0.0
+    partition: int = 0  # of the incident: who owns that watches
 
     @staticmethod
-    def of(intent: Intent, confirmed_s: float, allowance_s: float, revision: int = 0) -> Watch:
+    def of(intent: Intent, confirmed_s: float, allowance_s: float, revision: int = 0, partition: int = 0) -> Watch:
         """What to watch after this intent was done. `confirmed_s`: when the target had said so, Unix time."""
         return Watch(
             response_id=intent.response_id, incident_id=intent.incident_id, revision=revision, key_id=intent.key_id,
             key_version=intent.key_version, rung=intent.rung, confirmed_us=int(confirmed_s * 1e6),
             allowance_us=int(allowance_s * 1e6), until_us=int(intent.until_s * 1e6), networks=intent.networks,
-            scopes=intent.scopes, limit_per_s=intent.limit_per_s,
+            scopes=intent.scopes, limit_per_s=intent.limit_per_s, partition=partition,
         )  # fmt: skip
 
 
@@ -180,21 +181,32 @@ class Enforcement:
                     verdicts.append(verdict)
         return verdicts
 
-    def due(self, now_us: int) -> list[Verdict]:
-        """What silence says by now; forgets what has ended."""
+    def silent(self, now_us: int) -> list[Watch]:
+        """What nothing has been seen of for so long that it matters."""
+        states = [state for of_key in self._states.values() for state in of_key.values()]
+        return [each.watch for each in states if each.word is None and now_us > self._silent_from_us(each.watch)]
+
+    def due(self, now_us: int, read_us: Callable[[Watch], int] | None = None) -> list[Verdict]:
+        """What silence says by now; forgets what has ended. `read_us`: up to when a key's log has been read, if known.
+
+        What was written before and is not read yet is no silence: after a restart all of it is read again.
+        """
         verdicts = []
         for state in [state for of_key in self._states.values() for state in of_key.values()]:
-            watch, from_us = state.watch, self._from_us(state.watch)
+            watch, from_us = state.watch, self._silent_from_us(state.watch)
             if self._is_over(watch, now_us):
                 self.ended(watch.response_id)
-            elif state.word is None and now_us > from_us + self.unproven_us:
+            elif state.word is None and min(now_us, read_us(watch) if read_us else now_us) > from_us:
                 minutes = (now_us - watch.confirmed_us) // MINUTE_US
                 text = f"no request has shown in {minutes} min whether the gateway obeys: make one with this key"
-                verdicts += [verdict] if (verdict := _tell(state, "unproven", from_us + self.unproven_us, text)) else []
+                verdicts += [verdict] if (verdict := _tell(state, "unproven", from_us, text)) else []
         return verdicts
 
     def _is_over(self, watch: Watch, now_us: int) -> bool:
         return now_us > watch.confirmed_us + self.watch_us or 0 < watch.until_us < now_us - self.unproven_us
+
+    def _silent_from_us(self, watch: Watch) -> int:
+        return self._from_us(watch) + self.unproven_us
 
     def _from_us(self, watch: Watch) -> int:
         return watch.confirmed_us + watch.allowance_us + self.skew_us

@@ -45,7 +45,7 @@ from pipeline.respond.ledger import Ledger
 from pipeline.respond.night import Books
 from pipeline.respond.policy_check import check
 from pipeline.respond.telling import telling
-from pipeline.respond.watched import in_force
+from pipeline.respond.verdicts import Verdicts
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.kafka import Producer, client_settings, started
 from pipeline.sinks.topics import create_topics, partitions_of, topic_specs
@@ -70,7 +70,8 @@ async def run(config: Config, *, stop: asyncio.Event | None = None) -> None:
         producer = Producer(config.kafka)
         await producer.start()
         stack.push_async_callback(producer.close)
-        responder, caretaker = await _responder(config, producer, stack)
+        books = Books()
+        responder, caretaker = await _responder(config, producer, books, stack)
         audit_consumer = await stack.enter_async_context(_consumer(config, f"{config.respond.group}-audit"))
         sink = ClickHouseSink(config.clickhouse)
         stack.push_async_callback(sink.close)
@@ -79,7 +80,7 @@ async def run(config: Config, *, stop: asyncio.Event | None = None) -> None:
         incident_consumer = await stack.enter_async_context(_consumer(config, config.respond.group))
         incidents = Incidents(incident_consumer, config.topics.incidents, responder, caretaker, health)
         audit.start()
-        seen = await _witness(config, producer, responder, stack)
+        seen = await _witness(config, responder, caretaker, books, stack)
         log.info("responding: mode %s, policy %s", responder.ladder.policy.mode, responder.ladder.version)
 
         def check_all() -> None:
@@ -123,9 +124,10 @@ def kill_switch(respond: Respond) -> str:
         return f"{respond.kill_switch_file} cannot be looked at ({error.strerror})"
 
 
-async def _responder(config: Config, producer: Producer, stack: AsyncExitStack) -> tuple[Responder, Caretaker]:
+async def _responder(
+    config: Config, producer: Producer, books: Books, stack: AsyncExitStack
+) -> tuple[Responder, Caretaker]:  # fmt: skip
     respond, ladder = config.respond, ladder_of(config.respond)
-    books = Books()
     decisions = await decisions_of(config, producer, stack, _responder_id(), books.apply)
     keys = FreshKeys(lambda: CatalogueReader(config), time.monotonic)
     await keys.start()
@@ -149,17 +151,21 @@ async def _responder(config: Config, producer: Producer, stack: AsyncExitStack) 
 
 
 async def _witness(
-    config: Config, producer: Producer, responder: Responder, stack: AsyncExitStack
+    config: Config, responder: Responder, caretaker: Caretaker, books: Books, stack: AsyncExitStack
 ) -> Callable[[], None]:
     """Watches whether gateways obey; returns what raises its failure."""
-    settings, ledger = config.respond.enforcement, responder.decisions.ledger
+    settings, deliveries = config.respond.enforcement, responder.deliveries
     if not settings.watch:
         return lambda: None
-    tell = witness.telling(producer, config.topics.responses, responder.deliveries)
+    verdicts = Verdicts(
+        config.topics.responses, responder.carrier.publisher, deliveries, responder.decisions, books, responder.keys,
+        responder.matrices, lambda: caretaker.partitions,
+    )  # fmt: skip
+    stack.push_async_callback(verdicts.close)
+    deliveries.letting_go.append(verdicts.let_go)
+    deliveries.checks.append(verdicts.check)
     enforcement = Enforcement(settings.skew_s, settings.watch_s, settings.unproven_s)
-    return await stack.enter_async_context(
-        witness.witnessing(config, enforcement, tell, lambda: in_force(ledger, responder.matrices))
-    )
+    return await stack.enter_async_context(witness.witnessing(config, enforcement, verdicts.tell, verdicts.in_force))
 
 
 def adapters_of(respond: Respond) -> dict[str, Adapter]:

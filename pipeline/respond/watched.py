@@ -14,15 +14,19 @@ from schemas.incident import Rung
 Matrices = Mapping[str, Mapping[Rung, Support]]
 
 
-def in_force(ledger: Ledger, matrices: Matrices) -> list[Watch]:
-    """Acts that were confirmed and not undone since; of unknown moments the latest possible."""
+def in_force(ledger: Ledger, matrices: Matrices, partitions: frozenset[int]) -> list[Watch]:
+    """Acts of these partitions that were confirmed and not undone since; of unknown moments the latest possible."""
     found = []
     for act in ledger.acts.values():
         of = act.proposal
+        if max(of.partition, 0) not in partitions:
+            continue  # another responder watches it
         if of.simulated or act.stage != "done" or (act.undo and act.undo.stage != "failed"):
             continue  # what is being undone may work again at any moment
         intent = intent_of(act)
         support = matrices.get(of.adapter, {}).get(intent.rung)
         confirmed_s = act.done_us / 1e6 if act.done_us else act.at_us / 1e6 + INTENT_LIVES_S
-        found.append(Watch.of(intent, confirmed_s, support.delay_s if support else 0.0, of.revision))
+        found.append(
+            Watch.of(intent, confirmed_s, support.delay_s if support else 0.0, of.revision, max(of.partition, 0))
+        )
     return found

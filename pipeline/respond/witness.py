@@ -23,9 +23,6 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.metrics import METRICS
 from pipeline.partitioner import PARTITIONERS
-from pipeline.ports import Publisher
-from pipeline.respond.carry import publish
-from pipeline.respond.deliver import Deliveries
 from pipeline.respond.enforcement import Enforcement, Verdict, Watch
 from pipeline.sinks.kafka import fetched_highwaters, side_consumer
 from pipeline.sinks.topics import partitions_of
@@ -37,7 +34,6 @@ POLL_MS: Final = 250
 DUE_S: Final = 5.0
 RETRY_S: Final = 1.0
 MAX_RECORDS: Final = 5000
-NO_PARTITION: Final = -1
 
 Tell = Callable[[Verdict], Awaitable[None]]
 """Writes a verdict where people and the audit see it, acknowledged; the same one may come again after a restart."""
@@ -88,6 +84,8 @@ class Witness:
         self._placed: set[str] = set()  # response ids from whose confirmation on is read
         self._assigned: frozenset[TopicPartition] = frozenset()
         self._due_at_s = 0.0
+        self._asked: dict[TopicPartition, tuple[int, int]] = {}  # its end, and when that was asked for (us)
+        self._read_us: dict[TopicPartition, int] = {}  # read at least up to this time
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`. A broker that is away is waited for; what it has meanwhile is read then."""
@@ -106,13 +104,27 @@ class Witness:
         if self._assigned:
             for records in (await self._consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_RECORDS)).values():
                 for verdict in self._read(records):
-                    await self._say(verdict)
+                    await self._tell(verdict)
         else:
             await asyncio.sleep(POLL_MS / 1000)
         if self._now_s() >= self._due_at_s:
             self._due_at_s = self._now_s() + DUE_S
-            for verdict in self._enforcement.due(int(self._now_s() * 1e6)):
-                await self._say(verdict)
+            await self._look_at_silence(int(self._now_s() * 1e6))
+
+    async def _look_at_silence(self, now_us: int) -> None:
+        """Told once the log is read to where its end was after the silence had lasted long enough."""
+        partitions = {self._where(watch) for watch in self._enforcement.silent(now_us)} & self._assigned
+        missing = [each.partition for each in partitions if each not in self._asked]
+        ends = await self._ends(missing) if missing else {}
+        self._asked |= {TopicPartition(self._topic, partition): (end, now_us) for partition, end in ends.items()}
+        for where, (end, asked_us) in list(self._asked.items()):
+            if where not in self._assigned:
+                del self._asked[where]
+            elif await self._consumer.position(where) >= end:
+                self._read_us[where] = asked_us
+                del self._asked[where]
+        for verdict in self._enforcement.due(now_us, lambda watch: self._read_us.get(self._where(watch), 0)):
+            await self._tell(verdict)
 
     def _read(self, records: Sequence[Any]) -> list[Verdict]:
         keys, found = self._enforcement.keys(), []
@@ -121,15 +133,6 @@ class Witness:
                 record_us = record.timestamp * 1000 if record.timestamp >= 0 else -1
                 found += self._enforcement.seen(event, record.offset, record_us)
         return found
-
-    async def _say(self, verdict: Verdict) -> None:
-        METRICS.enforcement.labels(verdict.watch.rung, verdict.word).inc()
-        if verdict.word == "enforced":
-            METRICS.response_seconds.labels("act_to_effect").observe(verdict.effect_s)
-        log.log(
-            logging.CRITICAL if verdict.word == "broken" else logging.INFO, "%s: %s", verdict.watch.key_id, verdict.text
-        )
-        await self._tell(verdict)
 
     async def _place(self) -> None:
         """Assign the watched keys' partitions, and go back to the confirmation of each act that is new."""
@@ -145,6 +148,9 @@ class Witness:
         for partition in wanted:
             known = [offsets[partition] for offsets in (kept, start) if partition in offsets]
             self._consumer.seek(partition, min(known))
+        for moved in start:
+            self._asked.pop(moved, None)
+            self._read_us.pop(moved, None)
         self._assigned = wanted
         self._placed = {watch.response_id for watch in watches}
 
@@ -172,20 +178,6 @@ def _event(value: bytes | None) -> Event | None:
 
 
 _decoder: Final = msgspec.json.Decoder(Event)
-
-
-def telling(publisher: Publisher, topic: str, deliveries: Deliveries) -> Tell:
-    """Into the audit, and to the endpoints that want it.
-
-    A message that waits for its endpoint belongs to no partition of incidents: no rebalance takes it away, and after
-    a crash its verdict is found again.
-    """
-
-    async def tell(verdict: Verdict) -> None:
-        await publish(publisher, topic, verdict.watch.key_id.encode(), msgspec.json.encode(verdict.response()))
-        await deliveries.tell(verdict.notice(), NO_PARTITION)
-
-    return tell
 
 
 @asynccontextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from pipeline.respond.act import INTENT_LIVES_S
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.entries import Finished, Kept, Undo
@@ -15,14 +17,22 @@ FENCE = proposed(rung="fence", adapter="keys", networks=("192.0.2.0/24",))
 
 
 def watched(ledger: Ledger) -> list[tuple[str, float]]:
-    return [(each.key_id, each.confirmed_us / 1e6) for each in in_force(ledger, MATRICES)]
+    return [(each.key_id, each.confirmed_us / 1e6) for each in in_force(ledger, MATRICES, frozenset({0}))]
 
 
 def test_an_act_is_watched_from_its_confirmation_on_with_its_adapters_allowance() -> None:
     ledger, _ = run((10 * SECOND_US, FENCE), (12 * SECOND_US, finished(FENCE)))
-    (watch,) = in_force(ledger, MATRICES)
+    (watch,) = in_force(ledger, MATRICES, frozenset({0}))
     assert (watch.confirmed_us, watch.allowance_us) == (12 * SECOND_US, 5 * SECOND_US)
     assert (watch.rung, watch.networks, watch.revision) == ("fence", ("192.0.2.0/24",), 1)
+
+
+def test_of_several_responders_the_owner_of_the_incidents_partition_alone_watches() -> None:
+    far = msgspec.structs.replace(FENCE, partition=3)
+    ledger, _ = run((1, far), (2, finished(far)))
+    assert [list(in_force(ledger, MATRICES, frozenset(owned))) for owned in ({0, 1}, set[int]())] == [[], []]
+    assert [each.partition for each in in_force(ledger, MATRICES, frozenset({3}))] == [3]
+    assert watched(run((1, FENCE), (2, finished(FENCE)))[0])  # of no known partition: the first one's owner
 
 
 def test_what_is_only_granted_simulated_or_failed_is_not_watched() -> None:

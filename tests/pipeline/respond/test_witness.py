@@ -10,16 +10,11 @@ import msgspec
 import pytest
 from aiokafka import TopicPartition
 
-from pipeline.respond.deliver import Deliveries
 from pipeline.respond.enforcement import Enforcement, Verdict
-from pipeline.respond.mailbox import Mailbox
-from pipeline.respond.webhook import Poster
-from pipeline.respond.witness import Witness, telling
+from pipeline.respond.witness import Witness
 from schemas.event import Event
-from schemas.response import Response
-from tests.pipeline.respond.incidents import NOW_S, endpoint
-from tests.pipeline.respond.receiver import receiver
-from tests.pipeline.respond.test_enforcement import AFTER_S, SKEW_S, request, us, watch
+from tests.pipeline.respond.incidents import NOW_S
+from tests.pipeline.respond.test_enforcement import AFTER_S, SKEW_S, request, watch
 
 TOPIC = "api.requests"
 
@@ -38,6 +33,7 @@ class Log:
     records: dict[int, list[Record]] = field(default_factory=lambda: {0: [], 1: []})
     positions: dict[TopicPartition, int] = field(default_factory=dict)
     handed_out: int = 0
+    late: bool = False  # a broker that has not answered yet
 
     def append(self, event: Event, value: bytes | None = None) -> None:
         of = self.records[partition_of(event.key_id.encode())]
@@ -63,6 +59,8 @@ class Log:
         return {each: len(self.records[each]) for each in partitions}
 
     async def getmany(self, *, timeout_ms: int, max_records: int) -> Mapping[TopicPartition, Sequence[Any]]:
+        if self.late:
+            return {}
         found = {tp: self.records[tp.partition][at:] for tp, at in self.positions.items()}
         for tp, records in found.items():
             self.positions[tp] += len(records)
@@ -179,6 +177,37 @@ async def test_silence_is_told_when_its_time_has_come() -> None:
     assert world.words == ["unproven"]
 
 
+async def test_after_a_restart_nothing_is_called_unproven_before_the_log_is_read_to_where_it_ends_now() -> None:
+    world = World()
+    world.log.append(request(60.0, 403))
+    world.now_s += 2000
+    world.enforcement.watch(watch())
+    witness = world.witness()
+    late, world.log.late = world.log, True
+    await witness.round()
+    assert world.words == []
+    late.late = False
+    await witness.round()
+    world.now_s += 10
+    await witness.round()
+    assert world.words == ["enforced"]
+
+
+async def test_silence_before_records_that_are_not_read_yet_is_told_once_they_are_and_say_nothing() -> None:
+    world = World()
+    world.log.append(request(60.0, key_id="another"))
+    world.enforcement.watch(watch())
+    world.now_s += 2000
+    witness = world.witness()
+    world.log.late = True
+    await witness.round()
+    assert world.words == []
+    world.log.late = False
+    world.now_s += 10
+    await witness.round()
+    assert world.words == ["unproven"]
+
+
 @pytest.mark.parametrize("value", [b"", b"no json", b"[]", b'{"key_id": "k1"}'])
 async def test_a_record_that_is_no_event_is_passed_over(value: bytes) -> None:
     world = World()
@@ -187,35 +216,3 @@ async def test_a_record_that_is_no_event_is_passed_over(value: bytes) -> None:
     world.log.append(request(AFTER_S))
     await world.witness().round()
     assert world.words == ["broken"]
-
-
-class Topic:
-    """Keeps what is published."""
-
-    def __init__(self) -> None:
-        self.values: list[bytes] = []
-
-    async def publish(self, topic: str, key: bytes, value: bytes, *_: Any, **__: Any) -> int:
-        self.values.append(value)
-        return 0
-
-
-async def test_a_broken_act_goes_to_whoever_has_not_chosen_otherwise_and_into_the_audit() -> None:
-    async def journal(record: Any) -> None:
-        return None
-
-    topic = Topic()
-    async with receiver() as target:
-        deliveries = Deliveries([Mailbox(Poster(endpoint(target.url), 1, 2), journal, lambda: NOW_S)])
-        deliveries.start()
-        tell = telling(topic, "api.responses", deliveries)
-        enforcement = Enforcement(SKEW_S)
-        enforcement.watch(watch())
-        for n, event in enumerate((request(AFTER_S), request(60.0, 403))):
-            for verdict in enforcement.seen(event, n, us(100)):
-                await tell(verdict)
-        await target.until(1)
-        await deliveries.close()
-    stages = [msgspec.json.decode(value, type=Response).stage for value in topic.values]
-    assert stages == ["broken", "enforced"]
-    assert [each.message["type"] for each in target.received] == ["response.broken"]
