@@ -76,7 +76,8 @@ class Board:
 
     async def undo(self, response_id: str, reason: str, person: str) -> str:
         """Ask for it; the responder carries it out. Raises ConfigError."""
-        verdict, _ = await Desk(self._desk.decisions, person).undo(response_id, reason)
+        desk = Desk(self._desk.decisions, person)
+        verdict = await desk.undo(desk.undoable(response_id)[0], reason)
         if not verdict.granted:
             raise ConfigError(f"not undone: {verdict.reason}")
         return "being undone: the responder tells the gateway"

@@ -7,6 +7,7 @@ it; the kill switch, the adapter's matrix and "already acted on" hold all the sa
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Final
 
 from pipeline import queries
 from pipeline.asking import connected, say_line
+from pipeline.catalogue import read_catalogue
 from pipeline.config import Config, Respond
 from pipeline.errors import ConfigError
 from pipeline.respond import desk, fence
@@ -26,14 +28,18 @@ from pipeline.respond.guard import evidence_hash
 from pipeline.respond.ladder import Ladder, Matrix, ladder_of
 from pipeline.respond.ledger import Queued
 from schemas.incident import Incident, Rung
+from schemas.key import Key
 
 REFUSED: Final = 1
 MAX_REASON: Final = 500
 
 
-def wanted(incident: Incident, rung: Rung, ladder: Ladder, person: str) -> Queued:
-    """As if it had waited in the queue. Raises `ConfigError` where nothing could carry it out."""
-    rule = next((each for each in ladder.rules if each.rung == rung or rung in each.otherwise), None)
+def wanted(incident: Incident, rung: Rung, ladder: Ladder, person: str, key: Key | None = None) -> Queued:
+    """As if it had waited in the queue: adapter, duration and approvals are those of the rule for this very key.
+
+    `key` is None where nobody declared it. Raises `ConfigError` where nothing could carry it out.
+    """
+    rule, _ = ladder.rule_of(incident, key)
     adapter = ladder.adapter_of(rule) if rule else ladder.policy.adapter
     if not adapter:
         raise ConfigError("respond.policy.adapter names nothing that could act")
@@ -43,6 +49,7 @@ def wanted(incident: Incident, rung: Rung, ladder: Ladder, person: str) -> Queue
         act_id="", response_id="", incident_id=incident.incident_id, revision=incident.revision,
         key_id=incident.key_id, key_version=incident.key_version, responder="", rung=rung, adapter=adapter,
         partition=incident.partition, reason=f"by {person}: {incident.text}"[:MAX_REASON], bits=incident.bits,
+        approvals=ladder.policy.protected_approvals if key is None or key.protected else 0,
         first_us=fence.first_suspicious_us(incident), owner=incident.owner, rule=rule.name if rule else "",
         evidence_hash=evidence_hash(incident),
     )  # fmt: skip
@@ -94,7 +101,8 @@ def act(config: Config, person: str, incident_id: str, rung: Rung, key_file: Pat
         raise ConfigError(f"{incident_id!r} is not the beginning of exactly one incident's id: `keywatch incidents`")
     ladder, nonce = ladder_of(config.respond), uuid.uuid4().hex[:8]
     matrices = known(config.respond)  # what adapters can do is no secret; their credentials are the responder's
-    queued = wanted(incident, rung, ladder, person)
+    key = asyncio.run(read_catalogue(config)).get(incident.key_id)
+    queued = wanted(incident, rung, ladder, person, key)
 
     async def work(mine: Desk) -> int:
         networks = ClickHouseNetworks(config.clickhouse)

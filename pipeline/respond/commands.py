@@ -101,19 +101,23 @@ def _show(title: str, rows: Sequence[Row], columns: Sequence[Shown], none: str, 
 
 
 def undo(config: Config, person: str, response: str, reason: str, wait_s: float) -> int:
-    """Take one act back."""
+    """Take one act back, or all that stands of an incident, one after the other, the newest first."""
 
     async def work(mine: Desk) -> int:
-        verdict, act = await mine.undo(response, reason, wait_s)
-        if not verdict.granted or act is None:
-            say_line(f"not undone: {verdict.reason}")
-            return REFUSED
-        done = act.stage == "undone"
-        words = "undone" if done else f"asked for; the responder has not answered within {wait_s:.0f} s"
-        say_line(f"{act.proposal.rung} of {act.proposal.key_id}: {words}")
-        return 0 if done or not wait_s else REFUSED
+        return max([await _undo(mine, act, reason, wait_s) for act in mine.undoable(response)])
 
     return at_desk(config, person, work)
+
+
+async def _undo(mine: Desk, act: Act, reason: str, wait_s: float) -> int:
+    verdict, of = await mine.undo(act, reason, wait_s), f"{act.proposal.rung} of {act.proposal.key_id}"
+    if not verdict.granted:
+        say_line(f"{of}: not undone: {verdict.reason}")
+        return REFUSED
+    done = act.stage == "undone"
+    words = "undone" if done else f"asked for; the responder has not answered within {wait_s:.0f} s"
+    say_line(f"{of}: {words}")
+    return 0 if done or not wait_s else REFUSED
 
 
 def holds(config: Config, person: str, as_json: bool) -> int:

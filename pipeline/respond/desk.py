@@ -80,20 +80,25 @@ class Desk:
         counted = Counter(label for each in self.ledger.queue.values() for label in each.proposal.labels)
         return [(label, number) for label, number in counted.most_common() if number > 1]
 
-    async def undo(self, response: str, reason: str, wait_s: float = 0.0) -> tuple[Verdict, Act | None]:
-        """Take back the act whose response id begins so, or what stands of an incident; waits so long at most."""
-        acts = self.ledger.acts.values() if response else ()
-        found = [act for act in acts if act.proposal.response_id.startswith(response)]
-        found = found or [each for each in self.in_force() if each.proposal.incident_id == response]
+    def undoable(self, name: str) -> list[Act]:
+        """The act whose response id begins so, or all that stands of the incident `name`, the newest first.
+
+        Raises `ConfigError` where neither is there, or several acts' ids begin so.
+        """
+        found = [a for a in self.ledger.acts.values() if name and a.proposal.response_id.startswith(name)]
         known = [act for act in found if not act.proposal.simulated]
-        if len(known) != 1:
-            raise ConfigError(f"{response!r} is not the beginning of exactly one act's response id")
-        asked = Undo(act_id=known[0].proposal.act_id, by=self.person, reason=reason, responder=self.decisions.responder)
+        of_incident = [act for act in self.in_force() if act.proposal.incident_id == name]
+        if len(known) != 1 and not of_incident:
+            raise ConfigError(f"{name!r} is not the beginning of exactly one act's response id, nor an incident's id")
+        return known if len(known) == 1 else sorted(of_incident, key=lambda act: -act.offset)
+
+    async def undo(self, act: Act, reason: str, wait_s: float = 0.0) -> Verdict:
+        """Take one act back; waits so long at most for the responder to have done it."""
+        asked = Undo(act_id=act.proposal.act_id, by=self.person, reason=reason, responder=self.decisions.responder)
         verdict = await self.decisions.write(asked)
-        act = self.ledger.act_of(known[0].proposal.act_id)
-        if verdict.granted and act is not None:
+        if verdict.granted:
             await self._until_undone(act, wait_s)
-        return verdict, act
+        return verdict
 
     async def _until_undone(self, act: Act, wait_s: float) -> None:
         ends_at_s = time.monotonic() + wait_s
@@ -199,7 +204,8 @@ def _bulk_proposal(
     rule = next((each for each in ladder.rules if each.name == of.rule), None)
     return msgspec.structs.replace(
         of, act_id=act_id(of.key_id, of.key_version, what), rung=rung, networks=networks if rung == "fence" else (),
-        response_id=response_id(of.incident_id, what, of.key_version), approvals=max(1, policy.bulk_approvals),
+        response_id=response_id(of.incident_id, what, of.key_version),
+        approvals=max(1, policy.bulk_approvals, of.approvals, rule.approvals if rule else 0),
         approvers=approvers, approval_s=policy.approval_s, policy_version=ladder.version, scopes=(), limit_per_s=0.0,
         duration_s=(rule.duration_s if rule else 0.0) or 3600.0,
     )  # fmt: skip

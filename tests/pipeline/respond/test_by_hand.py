@@ -11,15 +11,17 @@ import pytest
 
 from pipeline.config import Config, Respond
 from pipeline.errors import ConfigError
-from pipeline.policy import Approver, Policy
+from pipeline.policy import Approver, Policy, Rule
 from pipeline.respond import approval
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.by_hand import carried_out, choose, wanted
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.desk import Desk
 from pipeline.respond.entries import Finished
-from pipeline.respond.ladder import ladder_of
+from pipeline.respond.ladder import Ladder, ladder_of
 from schemas.incident import Rung
+from schemas.key import Key
+from tests.pipeline.respond.incidents import key as declare
 from tests.pipeline.respond.memory_log import MemoryLog, MemoryPublisher, MemoryReader
 from tests.pipeline.respond.notices import full
 
@@ -65,8 +67,8 @@ async def test_one_command_fences_the_key_and_one_takes_it_back(tmp_path: Path) 
         assert act.approved_by == ("ada",)
         of = act.proposal
         await mine.decisions.write(Finished(act_id=of.act_id, response_id=of.response_id, result="done"))
-        verdict, _ = await mine.undo(full().incident_id, "false alarm")
-        assert verdict.granted
+        (found,) = mine.undoable(full().incident_id)
+        assert (await mine.undo(found, "false alarm")).granted
         assert act.undo is not None
 
 
@@ -84,6 +86,34 @@ async def test_where_two_must_sign_one_is_not_enough(tmp_path: Path, capsys: pyt
         (act,) = mine.ledger.acts.values()
         assert act.stage == "pending"
     assert "1 of 2 approved" in capsys.readouterr().out
+
+
+RULES = (
+    Rule(name="tests", rung="fence", environments=("test",), adapter="sandbox", duration_s=60.0),
+    Rule(name="partners", rung="suspend", owners=("partner",), adapter="tyk", duration_s=120.0, approvals=2),
+    Rule(name="live", rung="fence", adapter="kong", duration_s=7200.0),
+)
+
+
+@pytest.mark.parametrize(
+    ("declared", "adapter", "hours", "people"),
+    [
+        (declare(), "kong", 2.0, 1),
+        (declare(owner="partner"), "tyk", 1 / 30, 2),
+        (declare(environment="test"), "sandbox", 1 / 60, 1),
+        (declare(protected=True), "kong", 2.0, 3),
+        (None, "kong", 2.0, 3),
+    ],
+)
+async def test_what_is_done_by_hand_is_done_as_the_rule_for_this_very_key_says(
+    declared: Key | None, adapter: str, hours: float, people: int
+) -> None:
+    ladder = Ladder(Policy(mode="enforce", protected_approvals=3), RULES)
+    queued = wanted(full(owner="billing"), "fence", ladder, "ada", declared)
+    assert queued.proposal.adapter == adapter
+    chosen = await choose(queued, "n1", ladder, settings(), {adapter: MATRIX}, Networks())
+    assert chosen.proposal is not None
+    assert (chosen.proposal.duration_s / 3600, chosen.proposal.approvals) == (hours, people)
 
 
 async def test_a_signature_of_nobody_we_know_does_nothing(tmp_path: Path) -> None:

@@ -167,7 +167,8 @@ async def test_a_person_undoes_it_and_it_is_not_done_again_by_itself(world: Live
     await live(world)
     mine = await at_desk(world)
     (act,) = mine.in_force()
-    verdict, _ = await mine.undo(act.proposal.response_id[:10], "our own deploy")
+    (found,) = mine.undoable(act.proposal.response_id[:10])
+    verdict = await mine.undo(found, "our own deploy")
     assert verdict.granted
     await mine.decisions.close()
     await live(world)

@@ -77,6 +77,21 @@ def test_what_stands_is_listed_and_undone_by_the_beginning_of_its_id(room: Room,
         commands.undo(room.config, "carl", "nonsense", "x", wait_s=0.0)
 
 
+def test_all_that_stands_of_an_incident_is_undone_by_its_id_the_newest_first(
+    room: Room, said: Callable[[], str]
+) -> None:
+    room.world.open("k1", severity="high")
+    room.world.open("k1", revision=2, change="escalated")
+    room.live()
+    assert set(room.world.gateway.set_on) == {("k1", "fence"), ("k1", "suspend")}
+    assert commands.undo(room.config, "carl", "incident-k1", "ours", wait_s=0.0) == 0
+    assert [line.partition(" of")[0] for line in said().splitlines()] == ["suspend", "fence"]
+    room.live()
+    assert room.world.gateway.set_on == {}
+    with pytest.raises(ConfigError, match="nor an incident's id"):
+        commands.undo(room.config, "carl", "incident-k1", "again", wait_s=0.0)
+
+
 def test_what_waits_is_listed_with_its_ticket_and_approved_or_declined(room: Room, said: Callable[[], str]) -> None:
     for name in ("k1", "k2"):
         room.world.open(name, severity="medium")
