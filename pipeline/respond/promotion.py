@@ -2,7 +2,8 @@
 
 The way (issue 6, section 8): 14 days simulate, then fence only, then suspend. A step needs 14 days of decisions since
 the last one and no wrong would-be act among at least 50 that people have reviewed: an act is reviewed once somebody
-gave feedback on its incident, and wrong if that was `expected`. Decisions are read from the audit's copy in ClickHouse
+gave feedback on its incident, and wrong if that was `expected`. Only what the policy as it is now decided counts: a
+change of any rule or number is a new policy, and counting begins anew. Decisions are read from the audit's copy in ClickHouse
 (`responses`), feedback from `controls`; each incident counts once for each rung.
 """
 
@@ -36,6 +37,7 @@ _ACTS: Final = """
         FROM (
             SELECT incident_id, rung, verdict, min(at) AS first FROM responses FINAL
             WHERE stage = 'decided' AND verdict IN ('simulated', 'allowed') AND rung != 'observe'
+                AND JSONExtractString(body, 'policy_version') = {policy:String}
             GROUP BY incident_id, rung, verdict
         ) AS decided
         LEFT JOIN (
@@ -64,11 +66,12 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     next: str
     missing: tuple[str, ...]
     counted: Tally
+    policy: str = ""  # its version
 
 
-def tallies(client: Client) -> dict[str, Tally]:
-    """By kind; what never happened is not in it."""
-    return {tally.stage: tally for tally in ask(client, Tally, _ACTS, {})}
+def tallies(client: Client, policy: str) -> dict[str, Tally]:
+    """Of this version of the policy, by kind; what never happened is not in it."""
+    return {tally.stage: tally for tally in ask(client, Tally, _ACTS, {"policy": policy})}
 
 
 def progress(mode: str, rungs: frozenset[str], counted: dict[str, Tally]) -> Progress:
@@ -101,7 +104,8 @@ def show(config: Config, as_json: bool) -> int:
     ladder = ladder_of(config.respond)
     rungs = frozenset(rung for rule in ladder.rules for rung in (rule.rung, *rule.otherwise))
     with connected(config.clickhouse) as client:
-        told = progress(ladder.policy.mode, rungs, tallies(client))
+        told = progress(ladder.policy.mode, rungs, tallies(client, ladder.version))
+    told = msgspec.structs.replace(told, policy=ladder.version)
     if as_json:
         print_json(told)
     else:
@@ -114,6 +118,7 @@ def lines(told: Progress) -> list[str]:
     counted = told.counted
     words = [
         f"stage {told.stage}: {dict(STAGES)[told.stage]}",
+        f"  by policy {told.policy} alone: any change of it counts anew",
         f"  {counted.acts} {'would-be acts' if told.stage == 'simulate' else 'acts'} in {counted.days:.1f} days "
         f"({', '.join(counted.rungs) or 'none'}), {counted.reviewed} reviewed, {counted.wrong} wrong",
     ]

@@ -65,7 +65,7 @@ async def test_each_incident_counts_once_by_its_newest_feedback(clickhouse: Clic
     await sink.write("responses", rows_of(
         "responses", 6, incident_id=["i1", "i1", "i2", "i3", "i4", "i5"], rung=["fence"] * 5 + ["observe"],
         stage=["decided"] * 4 + ["done", "decided"], verdict=["simulated"] * 3 + ["refused", "simulated", "simulated"],
-        at=[now_us - 20 * day_us] + [now_us - day_us] * 5, offset=range(6),
+        at=[now_us - 20 * day_us] + [now_us - day_us] * 5, offset=range(6), body=['{"policy_version": "p1"}'] * 6,
     ))  # fmt: skip
     await sink.write("controls", rows_of(
         "controls", 3, kind=["feedback"] * 3, incident_id=["i1", "i1", "i9"], control_id=["a", "b", "c"],
@@ -73,7 +73,8 @@ async def test_each_incident_counts_once_by_its_newest_feedback(clickhouse: Clic
     ))  # fmt: skip
     await sink.close()
     client = connect(clickhouse, clickhouse.database)
-    (told,) = tallies(client).values()
+    assert tallies(client, "p2") == {}  # the policy was changed: nothing was decided by this one
+    (told,) = tallies(client, "p1").values()
     client.close()
     assert (told.stage, told.rungs, told.acts, told.reviewed, told.wrong) == ("simulated", ("fence",), 2, 1, 0)
     assert 19.9 < told.days < 20.1
