@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from pipeline.respond.set_up import WhyNot, always
 from schemas.incident import KEY_RULES, PROOF_RULES, Finding, Incident, Rung
 from schemas.key import Key
 
@@ -61,9 +62,15 @@ class Brief(msgspec.Struct, frozen=True, kw_only=True):
     look: str
 
 
-def brief(incident: Incident, key: Key | None, usage: Usage = NO_NUMBERS, unreadable: str = "") -> Brief:
-    """`key` is None where the catalogue doesn't know it; `unreadable`: why the catalogue can't be read."""
+def brief(
+    incident: Incident, key: Key | None, usage: Usage = NO_NUMBERS, unreadable: str = "", why_not: WhyNot = always
+) -> Brief:
+    """`key` is None where the catalogue doesn't know it; `unreadable`: why the catalogue can't be read.
+
+    A command is named only where it would work: `why_not` asks what is set up here.
+    """
     act, why = safest(incident, key, unreadable)
+    no = why_not(incident, key, act) if act != "observe" else ""
     working, words = still_working(usage)
     touched = usage.touched if usage.touched is not None else _sampled(incident)
     ident = shlex.quote(incident.incident_id)
@@ -76,13 +83,13 @@ def brief(incident: Incident, key: Key | None, usage: Usage = NO_NUMBERS, unread
         touched=touched[:MOST_TOUCHED],
         touched_words=_touched_words(touched, usage, incident),
         act=act,
-        act_words=f"{act}: {why}",
+        act_words=f"{act}: {why}" + (f"; Keywatch can't do it here ({no}): do it at the gateway" if no else ""),
         clients=usage.clients,
         per_minute=usage.per_minute,
         criticality=key.criticality if key else "",
         breaks_words=_breaks_words(key, usage, stops),
-        do=ACT.format(incident=ident, rung=act) if stops else look,
-        undo=UNDO.format(incident=ident) if stops else "nothing to undo",
+        do=ACT.format(incident=ident, rung=act) if stops and not no else look,
+        undo=UNDO.format(incident=ident) if stops and not no else "nothing to undo",
         look=look,
     )
 

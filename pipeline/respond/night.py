@@ -31,6 +31,7 @@ from pipeline.respond.entries import Record
 from pipeline.respond.night_notices import PROTECTION, lead_of, of_case, of_drill, of_endpoint, of_protection
 from pipeline.respond.night_records import CaseSeen, NightRecord, Told
 from pipeline.respond.notice import Notice, of_incident
+from pipeline.respond.set_up import WhyNot, always
 from pipeline.respond.watch import Eyes, Look, ProtectionBook, Sight
 from pipeline.times import micros
 from schemas.incident import Incident
@@ -109,6 +110,7 @@ class Night:
     now_s: Callable[[], float]
     eyes: Eyes | None = None  # None: blindness is not looked for
     deliveries: Deliveries = field(default_factory=lambda: Deliveries([]))
+    why_not: WhyNot = always
     _sight: Sight = field(init=False)
     _telling: dict[str, asyncio.Task[None]] = field(default_factory=dict)  # by subject
     _of: dict[str, int] = field(default_factory=dict)  # subject -> its partition
@@ -149,7 +151,7 @@ class Night:
         key, unreadable = await self._key(incident)
         await self.decisions.write(self._seen(incident, key, partition))
         case = self.books.cases.case_of(incident.incident_id)
-        told = brief(incident, key, await self.numbers.read(incident), unreadable)
+        told = brief(incident, key, await self.numbers.read(incident), unreadable, self.why_not)
         return of_incident(incident, told, case.case_id if case else "", self._link(incident))
 
     def _seen(self, incident: Incident, key: Key | None, partition: int) -> CaseSeen:
@@ -243,7 +245,7 @@ class Night:
 
     async def _brief(self, incident: Incident) -> Brief:
         key, unreadable = await self._key(incident)
-        return brief(incident, key, await self.numbers.read(incident), unreadable)
+        return brief(incident, key, await self.numbers.read(incident), unreadable, self.why_not)
 
     async def _housekeeping(self, now_us: int) -> None:
         """Of the owner of partition 0: drills end, and what is disabled is said again before it is forgotten."""

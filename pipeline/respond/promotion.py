@@ -3,8 +3,8 @@
 The way (issue 6, section 8): 14 days simulate, then fence only, then suspend. A step needs 14 days of decisions since
 the last one and no wrong would-be act among at least 50 that people have reviewed: an act is reviewed once somebody
 gave feedback on its incident, and wrong if that was `expected`. Only what the policy as it is now decided counts: a
-change of any rule or number is a new policy, and counting begins anew. Decisions are read from the audit's copy in ClickHouse
-(`responses`), feedback from `controls`; each incident counts once for each rung.
+change of any rule or number is a new policy, and counting begins anew. Decisions are read from the audit's copy in
+ClickHouse (`responses`), feedback from `controls`; each incident counts once for each rung.
 """
 
 from __future__ import annotations

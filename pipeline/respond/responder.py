@@ -44,6 +44,7 @@ from pipeline.respond.ladder import LADDER, Matrix, ladder_of
 from pipeline.respond.ledger import Ledger
 from pipeline.respond.night import Books
 from pipeline.respond.policy_check import check
+from pipeline.respond.set_up import why_not
 from pipeline.respond.telling import telling
 from pipeline.respond.verdicts import Verdicts
 from pipeline.sinks.clickhouse import ClickHouseSink
@@ -132,8 +133,10 @@ async def _responder(
     keys = FreshKeys(lambda: CatalogueReader(config), time.monotonic)
     await keys.start()
     stack.push_async_callback(keys.close)
-    deliveries = await telling(config, decisions, books, keys, stack)
     adapters = adapters_of(respond)
+    matrices = matrices_of(respond, adapters)
+    works = why_not(ladder, respond.approvers, matrices)
+    deliveries = await telling(config, decisions, books, keys, stack, works)
     carrier = Carrier(
         config.topics.responses, producer, decisions, time.time,
         actors=actors_of(respond, adapters, decisions.ledger), undoers=undoers_of(adapters), ladder=ladder,
@@ -143,7 +146,7 @@ async def _responder(
     caretaker.start()
     stack.push_async_callback(caretaker.close)
     responder = Responder(
-        ladder=ladder, approvers=respond.approvers, matrices=matrices_of(respond, adapters), carrier=carrier,
+        ladder=ladder, approvers=respond.approvers, matrices=matrices, carrier=carrier,
         keys=keys, networks=ClickHouseNetworks(config.clickhouse), deliveries=deliveries,
         killed=lambda: kill_switch(respond),
     )  # fmt: skip

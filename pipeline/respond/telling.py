@@ -11,19 +11,20 @@ from pipeline.respond.decisions import Decisions
 from pipeline.respond.deliver import Deliveries
 from pipeline.respond.mailbox import Mailbox
 from pipeline.respond.night import Books, Keys, Night
+from pipeline.respond.set_up import WhyNot, always
 from pipeline.respond.usage import UsageReader
 from pipeline.respond.watch import KafkaEyes
 
 
 async def telling(
-    config: Config, decisions: Decisions, books: Books, keys: Keys, stack: AsyncExitStack
+    config: Config, decisions: Decisions, books: Books, keys: Keys, stack: AsyncExitStack, why_not: WhyNot = always
 ) -> Deliveries:  # fmt: skip
     """Running deliveries; `books` have followed the topic from its start. Raises `ConfigError` for a bad endpoint."""
     respond = config.respond
     numbers = UsageReader(config.clickhouse, respond.night.numbers_within_s)
     stack.push_async_callback(numbers.close)
     eyes = KafkaEyes(config.kafka, config.topics.requests)
-    night = Night(respond, books, decisions, keys, numbers, time.time, eyes)
+    night = Night(respond, books, decisions, keys, numbers, time.time, eyes, why_not=why_not)
     mailboxes = [Mailbox(channel(respond, each), decisions.write, time.time) for each in respond.endpoints]
     deliveries = night.deliveries = Deliveries(mailboxes, night.prepare)
     deliveries.remember(decisions.outbox)

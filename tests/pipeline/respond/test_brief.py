@@ -8,10 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.policy import Approver, Policy, Rule
+from pipeline.respond.adapters.adapter import Support
+from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.brief import LADDER, NO_NUMBERS, Usage, brief, lines, safest, size
+from pipeline.respond.ladder import Ladder, Matrix
+from pipeline.respond.set_up import why_not
 from schemas.incident import Rung
 from tests.pipeline.respond.incidents import finding, incident, key
 from tests.pipeline.respond.notices import USAGE, full
+from tests.pipeline.respond.people import BOTH
 
 
 def test_the_first_screen_answers_every_question() -> None:
@@ -100,3 +106,41 @@ def test_an_id_that_is_no_word_can_not_become_another_command() -> None:
 
 def test_sizes_are_for_people() -> None:
     assert [size(each) for each in (0, 999, 3_400, 34_000, 2**40)] == ["0 B", "999 B", "3.4 kB", "34 kB", "1.1 TB"]
+
+
+ENFORCING = Ladder(Policy(mode="enforce", adapter="keys"), ())
+
+
+@pytest.mark.parametrize(
+    ("ladder", "approvers", "matrices", "says"),
+    [
+        (ENFORCING, BOTH, {"keys": MATRIX}, ""),
+        (ENFORCING, (), {"keys": MATRIX}, "1 must sign, and respond.approvers names 0"),
+        (ENFORCING, BOTH, {}, "keys cannot fence"),
+        (Ladder(Policy(adapter="keys"), ()), BOTH, {"keys": MATRIX}, "respond.policy.mode is simulate"),
+        (Ladder(Policy(mode="enforce"), ()), BOTH, {"keys": MATRIX}, "names nothing that could act"),
+        (Ladder(Policy(mode="enforce", adapter="keys", bulk_approvals=3), ()), BOTH, {"keys": MATRIX}, "3 must sign"),
+        (ENFORCING, BOTH, {"keys": {"fence": Support("consumer", 1.0, True)}}, "would hit the whole consumer"),
+    ],
+)
+def test_a_command_is_named_only_where_it_would_work(
+    ladder: Ladder, approvers: tuple[Approver, ...], matrices: dict[str, Matrix], says: str
+) -> None:
+    told = brief(full(), key(), why_not=why_not(ladder, approvers, matrices))
+    assert told.act == "fence"  # that is still the safest act
+    if not says:
+        assert told.do == "keywatch respond act incident-k1 --rung fence"
+        assert "can't" not in told.act_words
+    else:
+        assert (told.do, told.undo) == ("keywatch explain incident-k1", "nothing to undo")
+        assert says in told.act_words and "at the gateway" in told.act_words
+
+
+def test_the_policy_asks_for_as_many_people_as_the_rule_and_the_key_need() -> None:
+    ladder = Ladder(Policy(mode="enforce", adapter="keys", protected_approvals=3), (
+        Rule(name="partner", rung="suspend", owners=("partner",), approvals=3),
+    ))  # fmt: skip
+    asked = why_not(ladder, BOTH, {"keys": MATRIX})
+    assert asked(full(), key(), "fence") == ""
+    for declared in (key(protected=True), key(owner="partner"), None):
+        assert asked(full(owner="x"), declared, "fence").startswith("3 must sign")
