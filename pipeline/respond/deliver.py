@@ -7,9 +7,9 @@ incidents of one key are prepared one after the other, those of different keys s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
-from pipeline.respond.entries import HandedOver, Record
+from pipeline.respond.entries import HandedOver, Record, Settled
 from pipeline.respond.mailbox import Mailbox
 from pipeline.respond.night_records import EndpointSwitched, Resent
 from pipeline.respond.notice import Notice, of_incident
@@ -30,6 +30,7 @@ class Deliveries:
         self.checks: list[Callable[[], None]] = []  # of those who tell through us; each raises what ended it
         self._prepare = prepare
         self._lanes: dict[str, asyncio.Task[None]] = {}  # by key: the newest incident being prepared
+        self._running: dict[asyncio.Task[None], int] = {}  # all of them, and what waits for mailboxes; its partition
         self._error: BaseException | None = None
 
     def start(self) -> None:
@@ -39,10 +40,10 @@ class Deliveries:
 
     async def close(self) -> None:
         """Stop sending."""
-        lanes = list(self._lanes.values())
-        for task in lanes:
+        running = list(self._running)
+        for task in running:
             task.cancel()
-        await asyncio.gather(*lanes, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
         await asyncio.gather(*(mailbox.close() for mailbox in self.mailboxes.values()))
 
     async def send(self, incident: Incident, partition: int) -> list[asyncio.Event]:
@@ -51,10 +52,15 @@ class Deliveries:
             return await self.tell(of_incident(incident), partition)
         released = asyncio.Event()
         lane = self._in_lane(self._lanes.get(incident.key_id), incident, partition, released)
-        task = asyncio.create_task(lane, name=f"notice {incident.incident_id}")
+        task = self._run(lane, incident, partition)
         self._lanes[incident.key_id] = task
-        task.add_done_callback(lambda done: self._leave(incident.key_id, done))
         return [released]
+
+    def _run(self, work: Coroutine[None, None, None], incident: Incident, partition: int) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=f"notice {incident.incident_id}")
+        self._running[task] = max(partition, 0)
+        task.add_done_callback(lambda done: self._leave(incident.key_id, done))
+        return task
 
     async def _in_lane(
         self, before: asyncio.Task[None] | None, incident: Incident, partition: int, released: asyncio.Event
@@ -63,11 +69,10 @@ class Deliveries:
             await asyncio.wait([before])
         assert self._prepare is not None  # `send` has looked
         events = await self.tell(await self._prepare(incident, partition), partition)
-        waiting = asyncio.create_task(_all(events, released))  # the lane is free: the mailboxes keep the order
-        self._lanes[f"\0{id(waiting)}"] = waiting
-        waiting.add_done_callback(lambda done: self._leave(f"\0{id(waiting)}", done))
+        self._run(_all(events, released), incident, partition)  # the lane is free: the mailboxes keep the order
 
     def _leave(self, name: str, task: asyncio.Task[None]) -> None:
+        self._running.pop(task, None)
         if self._lanes.get(name) is task:
             del self._lanes[name]
         if not task.cancelled() and (error := task.exception()):
@@ -94,11 +99,13 @@ class Deliveries:
                 mailbox.resume(record)
 
     def forget(self, partitions: Iterable[int]) -> None:
-        """These partitions went to another responder."""
+        """These partitions went to another responder: what is being looked up for their messages isn't told by us."""
         gone = set(partitions)
         self.owned -= gone
         for let_go in self.letting_go:
             let_go(gone)
+        for task in [task for task, partition in self._running.items() if partition in gone]:
+            task.cancel()
         for mailbox in self.mailboxes.values():
             mailbox.forget(gone)
 
@@ -117,6 +124,12 @@ class Deliveries:
             again = outbox.pending.get((record.endpoint, record.message_id))
             if again and max(again.partition, 0) in self.owned:
                 self.resume([again])
+        elif isinstance(record, HandedOver) and max(record.partition, 0) in self.owned:
+            pending = outbox.pending.get((record.endpoint, record.message_id))
+            if pending and (mailbox := self.mailboxes.get(record.endpoint)):
+                mailbox.heard(pending)
+        elif isinstance(record, Settled) and (mailbox := self.mailboxes.get(record.endpoint)):
+            mailbox.settled(record.message_id)
 
     def check(self) -> None:
         """Raise what ended a sending or preparing task: without it nothing would be delivered any more."""

@@ -9,6 +9,11 @@ Order: messages of one incident (or case) go out in their order, so a revision w
 different ones overtake each other. Receivers drop repeats by the message's id: over HTTP nobody can promise that an
 answer which was lost was not a yes.
 
+When partitions move, what is under way here may end here or with the next owner, who follows the same topic: a parcel
+that went away is neither handed over nor tried again; what its former owner handed over too late is taken on, or
+settled at once where this one has delivered it; what another one settled is dropped. Only an attempt that was cut off
+by the move itself may be made twice, under one message id.
+
 410, or no success at all for a whole schedule, disables the endpoint: what waits for it and what comes becomes dead
 letters. That stands on the decisions topic, so it survives restarts, is told by other channels (`night.py`), and ends
 with `keywatch respond enable`.
@@ -45,6 +50,7 @@ JITTER: Final = 0.1
 MAX_WAITING: Final = 100  # in memory only; further ones are handed over at once
 MAX_PENDING: Final = 10_000  # of one endpoint, 200 MB at most; further ones are given up
 MAX_REST_S: Final = 300.0
+MAX_DELIVERED: Final = 10_000  # message ids that are remembered, so that what is read again isn't sent again
 
 Journal = Callable[[HandedOver | Settled | EndpointSwitched], Awaitable[object]]
 """Writes one record to the decisions topic and returns once it is acknowledged."""
@@ -81,6 +87,8 @@ class Mailbox:
         self._lines: dict[str, deque[Parcel]] = {}  # by thread, in order; only the first of each is in the queue
         self._queue: list[Parcel] = []
         self._sending: Parcel | None = None  # taken out of the queue
+        self._delivered: dict[str, None] = {}  # by us, the newest last
+        self._writing: set[str] = set()  # message ids that we write records of just now
         self._numbers = itertools.count()
         self._rest_until_s = 0.0
         self._failures = 0  # in a row
@@ -107,13 +115,17 @@ class Mailbox:
     async def take(self, notice: Notice, partition: int) -> asyncio.Event:
         """Take one notice; the event is set once it is delivered, given up or handed over.
 
-        One that was handed over before a crash may come again, with its incident: it is on its way already.
+        One that was handed over before a crash may come again, with its incident: it is on its way already. So may one
+        that was delivered, where its incident could not be committed before the partitions moved.
         """
         if known := self._parcels.get(notice.message_id):
             return known.released
         parcel = Parcel(
             self._now_s(), next(self._numbers), notice.message_id, self._render(notice), partition, notice.subject
         )
+        if notice.message_id in self._delivered:
+            parcel.released.set()
+            return parcel.released
         if self.disabled or len(self._parcels) >= MAX_PENDING:
             await self._give_up(parcel, "the endpoint is disabled" if self.disabled else "its queue is full")
             return parcel.released
@@ -140,6 +152,30 @@ class Mailbox:
         )  # fmt: skip
         parcel.released.set()
         self._enter(parcel)
+
+    def heard(self, record: HandedOver) -> None:
+        """The topic says that this was handed over; if another responder wrote that, as it lost the partition: go on.
+
+        What we are about to deliver ourselves is settled then, or it would be sent again after the next restart.
+        """
+        if record.message_id in self._writing:
+            return
+        if known := self._parcels.get(record.message_id):
+            known.durable = True
+            known.released.set()
+        else:
+            self.resume(record)
+
+    def settled(self, message_id: str) -> None:
+        """The topic says that this is delivered or given up; if another responder did that, it isn't sent again."""
+        parcel = self._parcels.get(message_id)
+        if message_id in self._writing or parcel is None or parcel is self._sending:
+            return
+        parcel.gone = True
+        parcel.released.set()
+        self._queue = [each for each in self._queue if each is not parcel]
+        heapq.heapify(self._queue)
+        self._leave(parcel)
 
     def forget(self, partitions: Iterable[int]) -> None:
         """Another responder owns these now."""
@@ -168,14 +204,16 @@ class Mailbox:
         self._show()
 
     def _leave(self, parcel: Parcel) -> None:
-        self._parcels.pop(parcel.message_id, None)
-        line = self._lines.get(parcel.thread)
-        if line and line[0] is parcel:
-            line.popleft()
-            if line:
-                self._push(line[0])
-            else:
-                del self._lines[parcel.thread]
+        if self._parcels.get(parcel.message_id) is parcel:  # not its successor, if the partition came back
+            del self._parcels[parcel.message_id]
+        line = self._lines.get(parcel.thread, deque())
+        first = bool(line) and line[0] is parcel
+        with contextlib.suppress(ValueError):
+            line.remove(parcel)
+        if first and line:
+            self._push(line[0])
+        elif first:
+            del self._lines[parcel.thread]
         self._show()
 
     def _push(self, parcel: Parcel) -> None:
@@ -195,7 +233,9 @@ class Mailbox:
                         await self._changed.wait()
                 continue
             parcel = self._sending = heapq.heappop(self._queue)
-            if self.disabled:  # by another responder
+            if parcel.message_id in self._delivered:  # by us, before another one's word of it came
+                await self._finish(parcel, delivered=True)
+            elif self.disabled:  # by another responder
                 await self._give_up(parcel, "the endpoint is disabled")
             else:
                 await self._settle(parcel, await self._channel.post(parcel.message_id, parcel.body))
@@ -208,6 +248,8 @@ class Mailbox:
 
     async def _settle(self, parcel: Parcel, answer: Answer) -> None:
         parcel.attempts += 1
+        if parcel.gone and not answer.ok:
+            return  # its new owner tries again
         if answer.ok:
             self._failures = 0
             await self._finish(parcel, delivered=True)
@@ -229,19 +271,27 @@ class Mailbox:
         parcel.due_s = now + max(jittered(self._schedule_s[parcel.attempts]), answer.retry_after_s)
         log.warning("%s: %s %s, again in %.0f s", self.name, parcel.message_id, answer.words, parcel.due_s - now)
         await self._hand_over(parcel)
-        for behind in [each for each in self._parcels.values() if not each.durable]:
-            await self._hand_over(behind)  # their incidents must not wait for this endpoint's rest, or the schedule
+        for behind in list(self._parcels.values()):
+            if not (behind.durable or behind.gone):  # asked anew after each write: partitions may move meanwhile
+                await self._hand_over(behind)  # their incidents must not wait for this endpoint's rest, or the schedule
         if not parcel.gone:
             self._push(parcel)
 
     async def _hand_over(self, parcel: Parcel) -> None:
         body = "" if parcel.durable else parcel.body.decode()
-        await self._journal(HandedOver(
+        await self._write(HandedOver(
             message_id=parcel.message_id, endpoint=self.name, partition=parcel.partition, attempts=parcel.attempts,
             next_at_us=int(parcel.due_s * 1e6), body=body, thread=parcel.thread,
         ))  # fmt: skip
         parcel.durable = True
         parcel.released.set()
+
+    async def _write(self, record: HandedOver | Settled) -> None:
+        self._writing.add(record.message_id)
+        try:
+            await self._journal(record)
+        finally:
+            self._writing.discard(record.message_id)
 
     async def _disable(self, parcel: Parcel, why: str) -> None:
         self.switch(disabled=True)
@@ -249,7 +299,7 @@ class Mailbox:
         await self._journal(EndpointSwitched(endpoint=self.name, disabled=True, by="keywatch", why=why))
         waiting = [parcel, *(each for each in self._parcels.values() if each is not parcel)]
         self._queue, self._lines = [], {}
-        for each in waiting:
+        for each in [each for each in waiting if not each.gone]:
             await self._give_up(each, "the endpoint is disabled")
 
     async def _give_up(self, parcel: Parcel, why: str) -> None:
@@ -260,10 +310,17 @@ class Mailbox:
         await self._finish(parcel, delivered=False, why=why)
 
     async def _finish(self, parcel: Parcel, *, delivered: bool, why: str = "") -> None:
+        if delivered:
+            self._remember(parcel.message_id)
         if parcel.durable:
-            await self._journal(Settled(message_id=parcel.message_id, endpoint=self.name, delivered=delivered, why=why))
+            await self._write(Settled(message_id=parcel.message_id, endpoint=self.name, delivered=delivered, why=why))
         parcel.released.set()
         self._leave(parcel)
+
+    def _remember(self, message_id: str) -> None:
+        self._delivered[message_id] = None
+        if len(self._delivered) > MAX_DELIVERED:
+            del self._delivered[next(iter(self._delivered))]
 
 
 def jittered(delay_s: float) -> float:
