@@ -196,6 +196,7 @@ class Leaks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     token: Secret = Secret("")  # of manual reports; without one only signed ones are taken
     public_keys_file: str = ""  # GitHub's keys as /meta/public_keys/secret_scanning answers them
     public_keys_url: str = ""  # the same, fetched anew every hour
+    look_every_s: Seconds = 60.0  # at open leaks: used by a stranger now, or over; 0: never
     url: str = "http://127.0.0.1:8085/leaks"  # where `keywatch leaks report` goes
 
 

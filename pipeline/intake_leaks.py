@@ -19,6 +19,7 @@ import hmac
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -36,6 +37,7 @@ from pipeline.asking import connected
 from pipeline.catalogue import Catalogue, CatalogueReader
 from pipeline.config import ClickHouse, Config
 from pipeline.errors import ConfigError, Fatal, Retry
+from pipeline.leak_care import LeakCare, open_ones, strangers
 from pipeline.leaks import Match, Matcher, Report
 from pipeline.metrics import METRICS, leaks_started
 from pipeline.ports import Publisher, RowSink
@@ -305,11 +307,26 @@ async def open_leaks(config: Config, publisher: Publisher, app: web.Application)
     async def used(ids: list[str]) -> list[str]:
         return await asyncio.to_thread(_used, config.clickhouse, ids)
 
+    one = asyncio.Lock()
+
+    async def refresh() -> Catalogue:
+        async with one:  # there is one consumer
+            return await reader.refresh()
+
+    care = LeakCare(
+        config.topics.incidents, publisher, rows, refresh, partial(open_ones, config.clickhouse),
+        partial(strangers, config.clickhouse),
+    )  # fmt: skip
+    looking = asyncio.create_task(care.run(every_s)) if (every_s := config.leaks.look_every_s) else None
+
     async def close(_: Any) -> None:
+        if looking:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
         await reader.close()
         await rows.close()
 
-    endpoint = LeakIntake(config, keys, publisher, rows, reader.refresh, used)
+    endpoint = LeakIntake(config, keys, publisher, rows, refresh, used)
     app.router.add_post(PATH, endpoint.post)
     app.on_cleanup.append(close)
 

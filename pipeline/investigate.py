@@ -169,11 +169,7 @@ def span_of(incident: Incident) -> tuple[int, int]:
 
 def investigate(client: Client, key_id: str, from_us: int, to_us: int, incident_id: str = "") -> Case:
     """Raises Retry or Fatal. A key that was never used gives an empty case."""
-    values = {
-        "key": key_id, "from_us": from_us, "to_us": to_us, "from_s": from_us // HOUR_US * 3_600,
-        "before_s": (from_us - BEFORE_DAYS * DAY_US) // 1_000_000, "after_us": to_us + AFTER_US, "most": MOST,
-        "findings": MOST_FINDINGS,
-    }  # fmt: skip
+    values = _values(key_id, from_us, to_us)
     sources = ask(client, Source, _SOURCES, values)
     strange = [source for source in sources if source.strange]
     values |= {
@@ -193,6 +189,19 @@ def investigate(client: Client, key_id: str, from_us: int, to_us: int, incident_
         acts=ask(client, Act, _ACTS, values), words=ask(client, Word, _WORDS, values),
         leaks=ask(client, LeakLine, _LEAKS, values), normal=normal(client, key_id, rfc3339(from_us)),
     )  # fmt: skip
+
+
+def sources_of(client: Client, key_id: str, from_us: int, to_us: int) -> list[Source]:
+    """The key's sources in the span alone, the first first. Raises Retry or Fatal."""
+    return ask(client, Source, _SOURCES, _values(key_id, from_us, to_us))
+
+
+def _values(key_id: str, from_us: int, to_us: int) -> dict[str, Any]:
+    return {
+        "key": key_id, "from_us": from_us, "to_us": to_us, "from_s": from_us // HOUR_US * 3_600,
+        "before_s": (from_us - BEFORE_DAYS * DAY_US) // 1_000_000, "after_us": to_us + AFTER_US, "most": MOST,
+        "findings": MOST_FINDINGS,
+    }  # fmt: skip
 
 
 def _things(client: Client, values: dict[str, Any]) -> tuple[list[Thing], str]:

@@ -140,13 +140,17 @@ def incident_of(match: Match, at_us: int) -> Incident:
         detector=RULE, family="declared", bits=PROOF_BITS, at=at, observed=1.0, expected=Band(low=0, median=0, high=0),
         unit="reports", text=words, authenticated=report.shown, sample=Sample(at=at), proof=True,
     )  # fmt: skip
-    rule = RULE if report.shown else f"{RULE} heard of"  # ids of their own: hearsay may be followed by the proof
     return Incident(
-        incident_id=incident_id(key.key_id, rule, 0, f"{key.version}"), key_id=key.key_id, rule=RULE, revision=1,
+        incident_id=_ident(key, report), key_id=key.key_id, rule=RULE, revision=1,
         change="opened", state="open", severity="critical", rung="revoke", opened_at=at, last_at=at, bits=PROOF_BITS,
         text=words, findings=(finding,), environment=key.environment, owner=key.owner, role=key.role,
         key_version=key.version,
     )  # fmt: skip
+
+
+def _ident(key: Key, report: Report) -> str:
+    rule = RULE if report.shown else f"{RULE} heard of"  # ids of their own: hearsay may be followed by the proof
+    return incident_id(key.key_id, rule, 0, f"{key.version}")
 
 
 async def tell(matches: Sequence[Match], at_us: int, topics: Topics, publisher: Publisher, rows: RowSink) -> None:
@@ -184,9 +188,7 @@ def rows_of(matches: Sequence[Match], at_us: int) -> dict[str, list[object]]:
         "source": [report.source for report in reports],
         "hash": [report.hash for report in reports],
         "outcome": ["matched" if match.key else "unmatched" for match in matches],
-        "incident_id": [
-            incident_id(match.key.key_id, RULE, 0, f"{match.key.version}") if match.key else "" for match in matches
-        ],
+        "incident_id": [_ident(match.key, match.report) if match.key else "" for match in matches],
         "reason": [report.reason for report in reports],
         "version": [(MATCHED if match.key else FIRST) - at_us for match in matches],
     }

@@ -14,6 +14,7 @@ import msgspec
 
 from pipeline import moments
 from pipeline.asking import Row, Shown, print_json, say_line, show_table
+from pipeline.catalogue import read_catalogue
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.policy import Caps
@@ -21,13 +22,15 @@ from pipeline.respond import approval, desk
 from pipeline.respond.acts import Act
 from pipeline.respond.desk import Chosen, Desk
 from pipeline.respond.fence import ClickHouseNetworks
+from pipeline.respond.keys import UNREADABLE
 from pipeline.respond.ladder import ladder_of
 from pipeline.respond.ledger import Queued
-from pipeline.respond.policy_check import faults
+from pipeline.respond.policy_check import faults, shares
 from schemas.incident import Rung
 
 KEY_ENV: Final = "KEYWATCH_APPROVER_KEY"
 REFUSED: Final = 1
+CATALOGUE_WITHIN_S: Final = 5.0
 
 _ACTS: Final[tuple[Shown, ...]] = (
     ("response", lambda row: row["response_id"][:12], "left"),
@@ -268,12 +271,28 @@ def check_policy(config: Config) -> int:
 
     matrices = matrices_of(config.respond, adapters_of(config.respond))
     names = frozenset(detector.name for detector in DETECTORS)
-    found = list(faults(config.respond, matrices, names))
+    active_keys, ladder = active_keys_of(config), ladder_of(config.respond)
+    found = list(faults(config.respond, matrices, names, active_keys))
     for fault in found:
         say_line(f"{fault.level}: {fault.where}: {fault.words}")
-    ladder = ladder_of(config.respond)
+    if not active_keys and (needed := [f"{name} from {least:,} on" for name, _, least in shares(ladder)]):
+        say_line(f"by max_share_of_active something is acted on only with enough active keys: {', '.join(needed)}")
     say_line(f"policy {ladder.version}, mode {ladder.policy.mode}, {len(ladder.rules)} rules, {len(found)} remarks")
     return REFUSED if any(fault.level != "unsafe" for fault in found) else 0
+
+
+def active_keys_of(config: Config) -> int:
+    """As the catalogue says; 0 where it can't be read at once."""
+
+    async def count() -> int:
+        async with asyncio.timeout(CATALOGUE_WITHIN_S):
+            read = await read_catalogue(config)
+        return sum(key.status == "active" for _, key in read.items())
+
+    try:
+        return asyncio.run(count())
+    except UNREADABLE:
+        return 0
 
 
 _TRIED: Final[tuple[Shown, ...]] = (
@@ -290,7 +309,6 @@ _TRIED: Final[tuple[Shown, ...]] = (
 def try_policy(config: Config, since: str, as_json: bool) -> int:
     """What the policy would have done with the incidents since then."""
     from pipeline.asking import connected
-    from pipeline.catalogue import read_catalogue
     from pipeline.respond import trial
     from pipeline.respond.fence import usual_networks
     from pipeline.respond.responder import adapters_of, matrices_of

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from pipeline.config import Respond, Revocation
 from pipeline.errors import ConfigError
-from pipeline.policy import Policy, Rule
+from pipeline.policy import Caps, Policy, Rule
 from pipeline.respond.ladder import ENDS, UNDOABLE, Ladder, Matrix, ladder_of
 from schemas.incident import SEVERITIES
 from schemas.key import CRITICALITIES, ROLES
@@ -38,9 +39,10 @@ def check(respond: Respond) -> None:
 
 
 def faults(
-    respond: Respond, matrices: Mapping[str, Matrix] | None = None, detectors: frozenset[str] | None = None
-) -> Iterator[Fault]:
-    """All of them; `matrices` by adapter's name, and the names of detectors, where they are known."""
+    respond: Respond, matrices: Mapping[str, Matrix] | None = None, detectors: frozenset[str] | None = None,
+    active_keys: int = 0,
+) -> Iterator[Fault]:  # fmt: skip
+    """All of them; `matrices` by adapter's name, the names of detectors, and active keys (0: unknown) where known."""
     yield from _together(respond)
     ladder = ladder_of(respond)
     yield from _adapters(respond, ladder, matrices)
@@ -50,6 +52,30 @@ def faults(
         yield from _rule(rule, ladder.rules[:index])
         yield from _unsafe_rule(rule)
     yield from _unsafe_policy(ladder)
+    for name, caps, needed in shares(ladder):
+        if 0 < active_keys < needed:
+            words = (
+                f"max_share_of_active = {caps.max_share_of_active:g} of {active_keys} active keys is less than one "
+                f"key: nothing is ever acted on; from {1 / active_keys:.2g} on it is one"
+            )
+            yield Fault("never", f"respond.policy.{name}", words)
+
+
+def shares(ladder: Ladder) -> Iterator[tuple[str, Caps, int]]:
+    """(name, caps, how many active keys there must be before the share allows one) of each that a rule comes under."""
+    used = {
+        ladder.caps_of(rung, proof)[0]
+        for rule in ladder.rules
+        for rung in {rule.rung, *rule.otherwise} - {"observe"}
+        for proof in {"any": (True, False), "only": (True,), "never": (False,)}[rule.proof]
+    }
+    policy = ladder.policy
+    for name, caps, kinds in (
+        ("caps", policy.caps, {"usual"}), ("fence_caps", policy.fence_caps, {"fence", "flag"}),
+        ("proof_caps", policy.proof_caps, {"proof"}),
+    ):  # fmt: skip
+        if used & kinds and caps.max_share_of_active > 0:
+            yield name, caps, math.ceil(1 / caps.max_share_of_active - 1e-6)
 
 
 def _together(respond: Respond) -> Iterator[Fault]:

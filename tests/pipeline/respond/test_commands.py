@@ -11,8 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pipeline.catalogue import Catalogue as Declared
 from pipeline.config import Config, Respond
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Fatal
 from pipeline.policy import Caps
 from pipeline.respond import approval, commands, desk
 from tests.pipeline.respond.incidents import endpoint, key
@@ -197,11 +198,30 @@ def test_an_approver_is_made_with_the_lines_for_the_configuration(tmp_path: Path
     assert f'public_key = "{approval.public_half(tmp_path / "dora")}"' in words
 
 
+def declared(keys: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many active keys; 0 is a broker that isn't there."""
+
+    async def read(config: Config) -> Declared:
+        if not keys:
+            raise Fatal("no broker")
+        return Declared.of(key(f"k{n}") for n in range(keys))
+
+    monkeypatch.setattr(commands, "read_catalogue", read)
+
+
 def test_a_policy_s_faults_are_said_and_the_code_tells_what_can_never_match(
-    room: Room, said: Callable[[], str]
+    room: Room, said: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    declared(0, monkeypatch)
     wrong = msgspec.structs.replace(RULES[1], detectors=("nothing",))
     bad = msgspec.structs.replace(room.config.respond, rules=(wrong,))
     assert commands.check_policy(Config(respond=bad)) == 1
     assert "never: respond.rules grave: detectors: none of nothing exists" in said()
     assert commands.check_policy(room.config) == 0
+    assert "only with enough active keys: caps from 2 on, fence_caps from 2 on, proof_caps from 2 on" in said()
+    declared(1, monkeypatch)
+    assert commands.check_policy(room.config) == 1
+    assert "never: respond.policy.caps: max_share_of_active = 0.5 of 1 active keys is less than one key" in said()
+    declared(2, monkeypatch)
+    assert commands.check_policy(room.config) == 0
+    assert "max_share_of_active" not in said()

@@ -255,7 +255,8 @@ async def test_what_another_responder_settled_is_not_sent_when_its_time_comes() 
     box = group.processes[0].deliveries.mailboxes["a"]
     for number in (1, 2):
         box.resume(HandedOver(
-            message_id=f"m{number}", endpoint="a", partition=0, attempts=1, next_at_us=int(3600e6), body="{}", thread="t"
+            message_id=f"m{number}", endpoint="a", partition=0, attempts=1, next_at_us=int(3600e6), body="{}",
+            thread="t",
         ))  # fmt: skip
     group.processes[0].deliveries.follow(Outbox(), Settled(message_id="m1", endpoint="a", delivered=True))
     assert list(box._parcels) == ["m2"]

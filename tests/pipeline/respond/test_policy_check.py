@@ -34,6 +34,28 @@ def test_a_good_policy_has_no_faults() -> None:
     check(respond())
 
 
+FENCE_ONLY = Rule(name="odd", rung="fence", proof="never")
+
+
+@pytest.mark.parametrize(
+    ("rules", "active_keys", "where"),
+    [
+        ((GOOD,), 999, ["caps", "proof_caps"]),
+        ((GOOD,), 1000, []),
+        ((GOOD,), 199, ["caps", "fence_caps", "proof_caps"]),
+        ((FENCE_ONLY,), 199, ["fence_caps"]),
+        ((FENCE_ONLY,), 200, []),
+        ((GOOD,), 0, []),  # not known
+    ],
+)
+def test_a_share_of_less_than_one_key_is_said_to_allow_nothing(
+    rules: tuple[Rule, ...], active_keys: int, where: list[str]
+) -> None:
+    found = list(faults(respond(*rules), MATRICES, DETECTORS, active_keys))
+    assert [fault.where for fault in found] == [f"respond.policy.{name}" for name in where]
+    assert all(fault.level == "never" and "max_share_of_active" in fault.words for fault in found)
+
+
 def rule(**changes: Any) -> Rule:
     values: dict[str, Any] = {"name": "it", "rung": "suspend"}
     return Rule(**(values | changes))
