@@ -173,6 +173,7 @@ class Console(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     session_s: Seconds = 43_200.0
     secure_cookie: bool = False  # set where people reach it by https, as they must beyond loopback
     proxy_secret: Secret = Secret("")  # the proxy's X-Keywatch-Proxy; "" is no proxy
+    pagerduty_secret: Secret = Secret("")  # of PagerDuty's V3 webhook to /hooks/pagerduty; "" is no such address
     proxy_user_header: str = "X-Forwarded-User"
     proxy_role_header: str = ""  # says viewer, responder or admin; "" is viewer. The proxy must drop what clients send
 

@@ -30,7 +30,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.config import Config
-from pipeline.console import acts, board, pages
+from pipeline.console import acts, board, pagerduty, pages
 from pipeline.console.answers import Answers
 from pipeline.console.board import Board
 from pipeline.console.people import COOKIE, Door, Role, Visitor
@@ -91,6 +91,8 @@ class Console:
             get("/livez", lambda _: PlainTextResponse("ok")),
             Mount("/static", StaticFiles(directory=HERE / "static")),
         ]
+        if secret := self.config.console.pagerduty_secret:
+            routes.append(post(pagerduty.PATH, pagerduty.Hook(secret, lambda: self.board).post))
         app = Starlette(routes=routes, lifespan=self._following)
         app.add_middleware(_Headers)
         return app

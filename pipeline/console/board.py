@@ -19,6 +19,8 @@ from pipeline.respond.acts import Act
 from pipeline.respond.approval import signed_text
 from pipeline.respond.desk import Desk
 from pipeline.respond.entries import Signed
+from pipeline.respond.night import Books
+from pipeline.respond.night_records import CaseSaid, Verb
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +50,11 @@ class Shown:
 class Board:
     """Of one console. Everything here runs on the event loop, as the ledger does."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, desk: Desk, books: Books | None = None) -> None:
+        """`books` have followed the topic from its start; without any they do so from here on."""
+        self._desk, self._books = desk, books or Books()
+        if books is None:
+            desk.decisions.followers.append(self._books.apply)
 
     def in_force(self, incident_id: str = "") -> list[Shown]:
         """The oldest first; of one incident or of all."""
@@ -93,6 +98,15 @@ class Board:
             raise ConfigError(f"not taken: {verdict.reason}")
         return verdict.reason
 
+    async def say_of_case(self, case_id: str, verb: Verb, by: str) -> bool:
+        """A person's word on a case; False where there is none, or where it changes nothing."""
+        case = self._books.cases.cases.get(case_id)
+        changes = {"ack": ("open", "snoozed"), "close": ("open", "snoozed", "acknowledged")}
+        if case is None or case.state not in changes.get(verb, ()):
+            return False
+        await self._desk.decisions.write(CaseSaid(case_id=case_id, verb=verb, by=by))
+        return True
+
     async def switch(self, stop: bool, reason: str, person: str) -> str:
         """The kill switch on the topic."""
         await Desk(self._desk.decisions, person).switch(stop, reason)
@@ -128,7 +142,8 @@ async def opened(config: Config) -> AsyncIterator[Board | None]:
             await producer.start()
             stack.push_async_callback(producer.close)
             name = f"console-{uuid.uuid4().hex[:8]}"
-            board = Board(Desk(await decisions_of(config, producer, stack, name), "console"))
+            books = Books()
+            board = Board(Desk(await decisions_of(config, producer, stack, name, books.apply), "console"), books)
         except (Fatal, Retry, ConfigError) as error:
             log.warning("the console shows no acts in force and can't undo or approve: %s", error)
         yield board
