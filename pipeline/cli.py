@@ -214,7 +214,7 @@ def incidents(
     config: ConfigFile = None,
     key: Annotated[str, typer.Option(help="Of this key only.")] = "",
     shadow: Shadow = "",
-    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The most that are listed.")] = 50,
     as_json: AsJson = False,
     output: Output = "table",
 ) -> int | None:
@@ -226,7 +226,12 @@ def incidents(
 
 @app.command()
 @guarded
-def explain(incident_id: str, config: ConfigFile = None, shadow: Shadow = "", as_json: AsJson = False) -> int | None:
+def explain(
+    incident_id: Annotated[str, typer.Argument(help="An incident's id, or a beginning that only one has.")],
+    config: ConfigFile = None,
+    shadow: Shadow = "",
+    as_json: AsJson = False,
+) -> int | None:
     """One incident: the evidence in words and numbers, sample requests, what is normal for the key."""
     from pipeline.asking import print_explanation
 
@@ -256,7 +261,10 @@ def warm_up() -> None:
 
 @config_app.command("show")
 @guarded
-def config_show(config: ConfigFile = None) -> None:
+def config_show(
+    config: ConfigFile = None,
+    redacted: Annotated[bool, typer.Option("--redacted", help="As always: secrets are never shown.")] = True,
+) -> None:
     """The whole configuration as it counts, defaults included; secrets as stars."""
     from pipeline.config_file import show
 
@@ -282,8 +290,9 @@ def config_schema() -> None:
     import json
 
     from pipeline.config_file import schema
+    from pipeline.reference.settings import described
 
-    typer.echo(json.dumps(schema(), indent=2))
+    typer.echo(json.dumps(described(schema()), indent=2))
 
 
 @state_app.command("export")
