@@ -17,6 +17,7 @@ from pipeline.cli_guard import guarded
 from pipeline.cli_options import AsJson, ConfigFile, Output, Shadow, load, one_of
 from pipeline.errors import ConfigError
 from pipeline.evaluation import commands as evaluation
+from pipeline.listing import listed
 
 app = typer.Typer(
     name="keywatch", help="Sees a leaked API key in use within seconds, says why, takes it out of use.",
@@ -329,16 +330,16 @@ def state_import(
 @geo_app.command("info")
 @guarded
 def geo_info(
-    address: Annotated[str, typer.Argument(help="Also look this address up.")] = "", config: ConfigFile = None
-) -> None:
+    address: Annotated[str, typer.Argument(help="Also look this address up.")] = "",
+    config: ConfigFile = None,
+    output: Output = "table",
+) -> int:
     """The databases in use, their dates and licences."""
+    from pipeline.asking_geo import print_geo
     from pipeline.geo.provider import open_geo
 
     geo = open_geo(load(config).geo)
-    for base in geo.databases():
-        typer.echo(f"{base.name}  {base.built_at:%Y-%m-%d}  {base.description}  {base.path}")
-    if address:
-        typer.echo(repr(geo.look_up(address)))
+    return listed(output, False, lambda plain: print_geo(geo, address, plain), rows="databases")
 
 
 def main() -> None:
