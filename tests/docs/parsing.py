@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -22,13 +23,17 @@ def filled(words: Sequence[str]) -> list[str]:
     return [VALUES.get(word, word) for word in words]
 
 
+@functools.cache
+def _root() -> Any:
+    return typer.main.get_command(app)
+
+
 def parse(words: Sequence[str], whole: bool) -> str:
     """Name of the command that `keywatch WORDS` runs. Raises what the parser raises.
 
     What is only named in a sentence may lack what it needs, and may stop at a group.
     """
-    root: Any = typer.main.get_command(app)
-    command, rest, context, names = root, filled(words), None, []
+    command, rest, context, names = _root(), filled(words), None, []
     while True:
         try:
             context = command.make_context(names[-1] if names else "keywatch", list(rest), parent=context)
