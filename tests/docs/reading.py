@@ -87,6 +87,7 @@ def _one_of(text: str) -> str:
     """A command as sentences have it, with the first of each choice and all that may be left out."""
     text = re.sub(r"\[(-[^\]]*|[A-Z]+)\]", r"\1", text)
     text = re.sub(r"(?<=[\w*])(\|[\w-]+)+", "", text)
+    text = re.sub(r"(--[\w-]+) \.\.\.", r"\1 something", text)
     return re.sub(r"(\s\.\.\.|\.\.\.$)", "", text)
 
 

@@ -19,6 +19,7 @@ from tests.clickhouse_front import front  # noqa: F401
 from tests.console import filled
 from tests.docs.reading import ROOT
 from tests.embedded_broker import embedded_broker  # noqa: F401
+from tests.pipeline import key_rows
 from tests.row_examples import rows_of
 
 KONG: Final = ROOT / "schemas" / "examples" / "formats" / "kong" / "object.json"
@@ -55,7 +56,9 @@ def world(tmp_path_factory: pytest.TempPathFactory, front: str, embedded_broker:
         'secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"\n\n'
         '[[respond.rules]]\nname = "stranger"\nrung = "fence"\n'
     )
-    filled.fill(ClickHouse(url=front, database="keywatch_docs", expire=False))
+    tables = ClickHouse(url=front, database="keywatch_docs", expire=False)
+    filled.fill(tables)
+    key_rows.fill(tables, key_rows.daily(filled.KEY, range(30), times=5))
     asyncio.run(_publish(front, embedded_broker))
     yield folder
 
