@@ -24,7 +24,7 @@ from tests.row_examples import rows_of
 
 KONG: Final = ROOT / "schemas" / "examples" / "formats" / "kong" / "object.json"
 LINES: Final = "".join(
-    f"203.0.113.{number % 7} - - [{1 + number // 24:02}/Sep/2026:{number % 24:02}:10:00 +0000] "
+    f"203.0.113.{number % 7} - anna [{1 + number // 24:02}/Sep/2026:{number % 24:02}:10:00 +0000] "
     '"GET /v1/orders HTTP/1.1" 200 512 "-" "acme-sdk/2.1"\n'
     for number in range(240)
 )
