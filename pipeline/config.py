@@ -130,7 +130,7 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     )
     max_per_hour: Annotated[int, Meta(ge=0)] = 3  # different keys
     max_per_day: Annotated[int, Meta(ge=0)] = 10  # different keys
-    max_share_of_active: Annotated[float, Meta(ge=0, le=1)] = 0.001  # of keys that were used lately
+    max_share_of_active: Annotated[float, Meta(ge=0, le=1)] = 0.001  # of the active keys in the catalogue
     max_evidence_age_s: Seconds = 600.0  # older evidence is no ground to act
 
 

@@ -28,7 +28,7 @@ class Caps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     max_per_hour: Number = 3  # different keys within an hour
     max_per_day: Number = 10  # different keys within a day
-    max_share_of_active: Share = 0.001  # of the keys that were used lately
+    max_share_of_active: Share = 0.001  # of the active keys in the catalogue
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
