@@ -17,6 +17,7 @@ from pipeline.cli_guard import guarded
 from pipeline.cli_options import AsJson, ConfigFile, Output, Shadow, load, one_of
 from pipeline.errors import ConfigError
 from pipeline.evaluation import commands as evaluation
+from pipeline.listing import listed
 
 app = typer.Typer(
     name="keywatch", help="Sees a leaked API key in use within seconds, says why, takes it out of use.",
@@ -214,7 +215,7 @@ def incidents(
     config: ConfigFile = None,
     key: Annotated[str, typer.Option(help="Of this key only.")] = "",
     shadow: Shadow = "",
-    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The most that are listed.")] = 50,
     as_json: AsJson = False,
     output: Output = "table",
 ) -> int | None:
@@ -226,7 +227,12 @@ def incidents(
 
 @app.command()
 @guarded
-def explain(incident_id: str, config: ConfigFile = None, shadow: Shadow = "", as_json: AsJson = False) -> int | None:
+def explain(
+    incident_id: Annotated[str, typer.Argument(help="An incident's id, or a beginning that only one has.")],
+    config: ConfigFile = None,
+    shadow: Shadow = "",
+    as_json: AsJson = False,
+) -> int | None:
     """One incident: the evidence in words and numbers, sample requests, what is normal for the key."""
     from pipeline.asking import print_explanation
 
@@ -256,7 +262,10 @@ def warm_up() -> None:
 
 @config_app.command("show")
 @guarded
-def config_show(config: ConfigFile = None) -> None:
+def config_show(
+    config: ConfigFile = None,
+    redacted: Annotated[bool, typer.Option("--redacted", help="As always: secrets are never shown.")] = True,
+) -> None:
     """The whole configuration as it counts, defaults included; secrets as stars."""
     from pipeline.config_file import show
 
@@ -282,8 +291,9 @@ def config_schema() -> None:
     import json
 
     from pipeline.config_file import schema
+    from pipeline.reference.settings import described
 
-    typer.echo(json.dumps(schema(), indent=2))
+    typer.echo(json.dumps(described(schema()), indent=2))
 
 
 @state_app.command("export")
@@ -320,16 +330,16 @@ def state_import(
 @geo_app.command("info")
 @guarded
 def geo_info(
-    address: Annotated[str, typer.Argument(help="Also look this address up.")] = "", config: ConfigFile = None
-) -> None:
+    address: Annotated[str, typer.Argument(help="Also look this address up.")] = "",
+    config: ConfigFile = None,
+    output: Output = "table",
+) -> int:
     """The databases in use, their dates and licences."""
+    from pipeline.asking_geo import print_geo
     from pipeline.geo.provider import open_geo
 
     geo = open_geo(load(config).geo)
-    for base in geo.databases():
-        typer.echo(f"{base.name}  {base.built_at:%Y-%m-%d}  {base.description}  {base.path}")
-    if address:
-        typer.echo(repr(geo.look_up(address)))
+    return listed(output, False, lambda plain: print_geo(geo, address, plain), rows="databases")
 
 
 def main() -> None:

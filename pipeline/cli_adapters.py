@@ -7,19 +7,24 @@ import json
 import typer
 
 from pipeline.cli_guard import guarded
-from pipeline.cli_options import AsJson, ConfigFile, load
+from pipeline.cli_options import AsJson, ConfigFile, Output, load
+from pipeline.listing import listed
 
 app = typer.Typer(help="The adapters by which the responder acts on gateways.", no_args_is_help=True)
 
 
 @app.command()
 @guarded
-def matrix(config: ConfigFile = None, as_json: AsJson = False) -> None:
+def matrix(config: ConfigFile = None, as_json: AsJson = False, output: Output = "table") -> int:
     """Rung by rung: what each adapter can do, what that hits, how soon, and whether it can be undone."""
     from pipeline.respond.adapters import report
 
     found = report.rows(load(config).respond)
-    typer.echo(json.dumps([row.as_dict() for row in found]) if as_json else report.table(found))
+    return listed(
+        output,
+        as_json,
+        lambda plain: typer.echo(json.dumps([row.as_dict() for row in found]) if plain else report.table(found)),
+    )
 
 
 @app.command()

@@ -9,6 +9,7 @@ import typer
 
 from pipeline.cli_guard import guarded
 from pipeline.cli_options import ConfigFile, Output, load, one_of
+from pipeline.listing import listed
 
 From = Annotated[str, typer.Option("--from", help="RFC 3339, or a span back from --to (6h, 14d).")]
 To = Annotated[str, typer.Option("--to", help="RFC 3339; the newest use by default.")]
@@ -53,13 +54,11 @@ def hunt(
 
 @leaks_app.command("list")
 @guarded
-def leaks_list(
-    output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table", config: ConfigFile = None
-) -> int:
+def leaks_list(output: Output = "table", config: ConfigFile = None) -> int:
     """The newest reports."""
     from pipeline.investigating import print_leaks
 
-    return print_leaks(load(config), output)
+    return listed(output, False, lambda plain: print_leaks(load(config), "json" if plain else "table"))
 
 
 @leaks_app.command("show")

@@ -17,7 +17,9 @@ class KeysGroup(TyperGroup):
     """`keys KEY` shows a key, as it always did; what is no sub-command is one of `keys show`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put `show` in front where no sub-command is named."""
+        """Put `show` in front where no sub-command is named; a shell that completes one has none yet."""
+        if ctx.resilient_parsing and not args:
+            return super().parse_args(ctx, args)
         if not (args and (args[0] in self.commands or args[0] in ("--help", "--install-completion"))):
             args = ["show", *args]
         return super().parse_args(ctx, args)

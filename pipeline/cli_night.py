@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli_guard import guarded
-from pipeline.cli_options import AsJson, ConfigFile, load
+from pipeline.cli_options import AsJson, ConfigFile, Output, load
+from pipeline.listing import listed
 from pipeline.people import user
 
 cases_app = typer.Typer(help="Incidents that belong together: see, take, put off, close.")
@@ -32,10 +33,11 @@ def cases(
     config: ConfigFile = None,
     everything: Annotated[bool, typer.Option("--all", help="Closed ones, too.")] = False,
     as_json: AsJson = False,
+    output: Output = "table",
 ) -> None:
     """Open cases; or a word on one."""
     if context.invoked_subcommand is None:
-        list_cases(config, everything, as_json)
+        list_cases(config, everything, as_json, output)
 
 
 @cases_app.command("list")
@@ -44,9 +46,10 @@ def list_cases(
     config: ConfigFile = None,
     everything: Annotated[bool, typer.Option("--all", help="Closed ones, too.")] = False,
     as_json: AsJson = False,
+    output: Output = "table",
 ) -> int:
     """Open cases, who waits longest first."""
-    return int(_desk().list_cases(load(config), everything, as_json))
+    return listed(output, as_json, lambda plain: _desk().list_cases(load(config), everything, plain))
 
 
 @cases_app.command()
@@ -103,15 +106,15 @@ def drill_run(
 
 @drill_app.command("status")
 @guarded
-def drill_status(config: ConfigFile = None, as_json: AsJson = False) -> int:
+def drill_status(config: ConfigFile = None, as_json: AsJson = False, output: Output = "table") -> int:
     """The last drills; exit code 1 if the newest failed."""
-    return int(_desk().drill_status(load(config), as_json))
+    return listed(output, as_json, lambda plain: _desk().drill_status(load(config), plain))
 
 
 @guarded
-def endpoints(config: ConfigFile = None, as_json: AsJson = False) -> int:
+def endpoints(config: ConfigFile = None, as_json: AsJson = False, output: Output = "table") -> int:
     """Where is told what: what waits, what is dead, who is disabled and why."""
-    return int(_desk().list_endpoints(load(config), as_json))
+    return listed(output, as_json, lambda plain: _desk().list_endpoints(load(config), plain))
 
 
 @guarded
@@ -132,9 +135,11 @@ def dead_letters(
     person: Person = "",
     config: ConfigFile = None,
     as_json: AsJson = False,
+    output: Output = "table",
 ) -> int:
     """Messages that were given up, kept for 7 days; with --resend they are tried again."""
-    return int(_desk().dead_letters(load(config), endpoint, message, resend, person or user(), as_json))
+    settings, who = load(config), person or user()
+    return listed(output, as_json, lambda plain: _desk().dead_letters(settings, endpoint, message, resend, who, plain))
 
 
 @guarded

@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from pipeline.cli_guard import guarded
-from pipeline.cli_options import AsJson, ConfigFile, Shadow, load, one_of
+from pipeline.cli_options import AsJson, ConfigFile, Output, Shadow, load, one_of
 from pipeline.errors import ConfigError
+from pipeline.listing import listed
 
-Output = Annotated[str, typer.Option("--output", "-o", help="table or json.")]
+Report = Annotated[str, typer.Option("--output", "-o", help="table or json.")]
 Key = Annotated[str, typer.Argument(help="A key id.")]
 Detector = Annotated[str, typer.Option(help="What rests on this detector alone.")]
 Owner = Annotated[str, typer.Option(help="Of all keys of this owner.")]
@@ -70,7 +71,7 @@ def mutes(
     """Mutes, exceptions and planned events that hold or are to come."""
     from pipeline.operate import print_mutes
 
-    return print_mutes(load(config), everything, one_of(output, "table", "json"))
+    return listed(output, False, lambda plain: print_mutes(load(config), everything, _shape(plain)))
 
 
 @guarded
@@ -110,7 +111,11 @@ def coverage(config: ConfigFile = None, output: Output = "table") -> int:
     """Keys that are not really watched, and why, the critical ones first."""
     from pipeline.coverage import print_coverage
 
-    return print_coverage(load(config), one_of(output, "table", "json"))
+    return listed(output, False, lambda plain: print_coverage(load(config), _shape(plain)), rows="unwatched")
+
+
+def _shape(plain: bool) -> str:
+    return "json" if plain else "table"
 
 
 @guarded
@@ -118,7 +123,7 @@ def report(
     last: Annotated[str, typer.Option(help="The span up to the newest use: 7d, 24h.")] = "7d",
     config: ConfigFile = None,
     shadow: Shadow = "",
-    output: Output = "table",
+    output: Report = "table",
 ) -> int:
     """Incidents against budget, precision by detector, unreviewed adoptions, expiring exceptions, near misses."""
     from pipeline.report import print_report

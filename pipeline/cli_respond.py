@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli_guard import guarded
-from pipeline.cli_options import AsJson, ConfigFile, load
+from pipeline.cli_options import AsJson, ConfigFile, Output, load
 from pipeline.errors import ConfigError
+from pipeline.listing import listed
 from pipeline.people import user
 
 respond_app = typer.Typer(help="Carry incidents out; with a command: undo, approve, stop, ...")
@@ -78,16 +79,16 @@ def undo(
 
 @respond_app.command()
 @guarded
-def holds(config: ConfigFile = None, as_json: AsJson = False) -> int:
+def holds(config: ConfigFile = None, as_json: AsJson = False, output: Output = "table") -> int:
     """What stands and can be undone: which key, which rung, until when."""
-    return int(_commands().holds(load(config), user(), as_json))
+    return listed(output, as_json, lambda plain: _commands().holds(load(config), user(), plain))
 
 
 @respond_app.command()
 @guarded
-def pending(config: ConfigFile = None, as_json: AsJson = False) -> int:
+def pending(config: ConfigFile = None, as_json: AsJson = False, output: Output = "table") -> int:
     """What waits for people's approval."""
-    return int(_commands().pending(load(config), user(), as_json))
+    return listed(output, as_json, lambda plain: _commands().pending(load(config), user(), plain))
 
 
 @respond_app.command()
@@ -117,9 +118,11 @@ def refuse(
 
 @respond_app.command()
 @guarded
-def queue(cluster: Cluster = "breaker", config: ConfigFile = None, as_json: AsJson = False) -> int:
+def queue(
+    cluster: Cluster = "breaker", config: ConfigFile = None, as_json: AsJson = False, output: Output = "table"
+) -> int:
     """Keys that caps or the breaker held back within a day, the strongest evidence first."""
-    return int(_commands().queue(load(config), user(), cluster, as_json))
+    return listed(output, as_json, lambda plain: _commands().queue(load(config), user(), cluster, plain))
 
 
 @respond_app.command()
@@ -142,9 +145,9 @@ def raise_caps(
     until: Annotated[str, typer.Option(help="At most a day off: 2h, or RFC 3339.")],
     reason: Reason,
     cap: Annotated[str, typer.Option(help="usual, fence, flag or proof.")] = "usual",
-    max_per_hour: Annotated[int | None, typer.Option(min=0)] = None,
-    max_per_day: Annotated[int | None, typer.Option(min=0)] = None,
-    max_share_of_active: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    max_per_hour: Annotated[int | None, typer.Option(min=0, help="Different keys.")] = None,
+    max_per_day: Annotated[int | None, typer.Option(min=0, help="Different keys.")] = None,
+    max_share_of_active: Annotated[float | None, typer.Option(min=0, max=1, help="Of active keys.")] = None,
     person: Person = "",
     key_file: KeyFile = None,
     config: ConfigFile = None,
@@ -206,9 +209,10 @@ def policy_try(
     since: Annotated[str, typer.Option("--from", help="RFC 3339: incidents with evidence since then.")],
     config: ConfigFile = None,
     as_json: AsJson = False,
+    output: Output = "table",
 ) -> int:
     """What would have been done to which keys, against the caps, with the incidents of ClickHouse."""
-    return int(_commands().try_policy(load(config), since, as_json))
+    return listed(output, as_json, lambda plain: _commands().try_policy(load(config), since, plain))
 
 
 def register(app: typer.Typer) -> None:

@@ -36,17 +36,17 @@ PAGERDUTY_URL: Final = "https://events.pagerduty.com/v2/enqueue"
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where is told what. `check` says what each kind needs."""
 
-    name: str
+    name: str  # as `respond endpoints` lists it
     url: str = ""  # e-mail: smtp://host:587 (STARTTLS) or smtps://host:465; alertmanager: https://.../api/v2/alerts
     secret: Secret = Secret("")  # webhook: whsec_...; PagerDuty: routing key; e-mail: password; else a bearer token
-    kind: Kind = "webhook"
+    kind: Kind = "webhook"  # in which shape
     events: tuple[str, ...] = ("usual",)  # what its kind usually gets; [] is nothing: a target of acts alone
     old_secret: Secret = Secret("")  # webhook: signs beside `secret`, while receivers change over
     old_secret_until: str = ""  # RFC 3339
     secret_url: Secret = Secret("")  # instead of `url` where the URL itself is the secret, as Slack's is
     username: str = ""  # e-mail
-    sender: str = ""
-    recipients: tuple[str, ...] = ()
+    sender: str = ""  # e-mail: From
+    recipients: tuple[str, ...] = ()  # e-mail: To
     allow_private: bool = False  # demo, tests, your own network: private targets and plain http
 
     @property
@@ -66,9 +66,11 @@ class Cases(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """[respond.cases]: which incidents are one page, and when it is told again."""
 
     window_s: Annotated[float, Meta(gt=0, le=3 * 86_400)] = 3600.0  # since the case's last incident
-    page_from: Annotated[str, Meta(pattern="^(medium|high|critical)$")] = "high"
+    page_from: Annotated[str, Meta(pattern="^(medium|high|critical)$")] = (
+        "high"  # the least severity that calls somebody
+    )
     escalate_after_s: Seconds = 900.0  # without acknowledgement
-    escalations: Annotated[int, Meta(ge=0, le=10)] = 3
+    escalations: Annotated[int, Meta(ge=0, le=10)] = 3  # how often it is told again
 
 
 class Drill(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,18 +79,18 @@ class Drill(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     url: str = ""  # a harmless path behind the real gateway
     key_id: str = ""  # the decoy's public id, declared `decoy` in the catalogue
     key: Secret = Secret("")  # the decoy itself, as a client sends it
-    header: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]+$")] = "Authorization"
-    requests: Annotated[int, Meta(ge=1, le=100)] = 3
+    header: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]+$")] = "Authorization"  # in which the key goes
+    requests: Annotated[int, Meta(ge=1, le=100)] = 3  # how many
     limit_s: Annotated[float, Meta(ge=1, le=900)] = 120.0  # until detection (and act) must be there
     act: bool = False  # whether the key must also be acted on
-    allow_private: bool = False
+    allow_private: bool = False  # private addresses and plain http
 
 
 class Night(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[respond.night]: what pages by itself when Keywatch does not see."""
 
     blind_after_s: Annotated[float, Meta(ge=0, le=86_400)] = 300.0  # judged so late, or by nobody; 0 is off
-    look_every_s: Seconds = 15.0
+    look_every_s: Seconds = 15.0  # how often it asks who judges
     console_url: str = ""  # your own page of an incident: {incident_id} and {key_id} are put in
     numbers_within_s: Annotated[float, Meta(ge=0, le=10)] = 1.0  # a message waits so long for ClickHouse; 0: no numbers
 

@@ -26,29 +26,31 @@ Severity = Literal["medium", "high", "critical"]
 class Caps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """At most the smallest of these many different keys; 0 is none."""
 
-    max_per_hour: Number = 3
-    max_per_day: Number = 10
-    max_share_of_active: Share = 0.001
+    max_per_hour: Number = 3  # different keys within an hour
+    max_per_day: Number = 10  # different keys within a day
+    max_share_of_active: Share = 0.001  # of the active keys in the catalogue
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What holds for every rule. `simulate` goes all the way but for the act."""
 
-    mode: Annotated[str, Meta(pattern="^(off|simulate|enforce)$")] = "simulate"
+    mode: Annotated[str, Meta(pattern="^(off|simulate|enforce)$")] = (
+        "simulate"  # off decides nothing, simulate decides and does nothing, enforce acts
+    )
     adapter: str = ""  # of rules that name none: an entry of respond.adapters, or of respond.endpoints
     min_family_bits: Annotated[float, Meta(ge=0, le=1000)] = 10.0  # of each of two families
-    max_evidence_age_s: Seconds = 600.0
+    max_evidence_age_s: Seconds = 600.0  # older evidence is no ground to act
     max_lag_s: Seconds = 300.0  # from evidence to incident: above it the worker lags, recovers or replays; 0: any
     settle_s: Seconds = 600.0  # nothing acts for so long after another configuration or geo database; 0: at once
     approval_s: Seconds = 1800.0  # an act that waits for people lapses after that
     protected_approvals: People = 1  # of protected, undeclared and unreadable keys, where the rule asks for fewer
-    bulk_approvals: People = 1
+    bulk_approvals: People = 1  # of `respond bulk`
     exempt_s: Annotated[float, Meta(ge=0, le=6 * 86_400)] = 86_400.0  # after a person's undo nothing acts by itself
     max_per_owner: Number = 2  # different keys of one owner within an hour (start); 0: no cap of its own
     breaker_owners: Number = 5  # so many owners' keys tripping within `breaker_s` open it (start); 0: never
-    breaker_s: Annotated[float, Meta(ge=1, le=3600)] = 600.0
+    breaker_s: Annotated[float, Meta(ge=1, le=3600)] = 600.0  # the span in which owners' keys count together
     breaker_age_days: Annotated[float, Meta(ge=0, le=400)] = 7.0  # younger keys don't count towards it
-    caps: Caps = Caps()
+    caps: Caps = Caps()  # of all acts but fences, flags and proofs
     fence_caps: Caps = Caps(max_per_hour=10, max_per_day=50, max_share_of_active=0.005)  # and of flags, counted apart
     proof_caps: Caps = Caps(max_per_hour=3, max_per_day=10, max_share_of_active=0.001)  # not stopped by the breaker
 
@@ -56,19 +58,19 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Empty lists match everything."""
 
-    name: Label
-    rung: Rung
-    otherwise: tuple[Rung, ...] = ()
-    min_severity: Severity = "high"
-    proof: Literal["any", "only", "never"] = "any"
-    environments: tuple[str, ...] = ("live", "test")
-    roles: tuple[str, ...] = ()
-    owners: tuple[str, ...] = ()
+    name: Label  # as the audit names it
+    rung: Rung  # what is done
+    otherwise: tuple[Rung, ...] = ()  # what may be done instead, in order, where the rung is not to be had
+    min_severity: Severity = "high"  # of the incident
+    proof: Literal["any", "only", "never"] = "any"  # whether it holds for proofs (decoy, dead key, leak)
+    environments: tuple[str, ...] = ("live", "test")  # of the key, as declared
+    roles: tuple[str, ...] = ()  # of the key, as declared
+    owners: tuple[str, ...] = ()  # of the key, as declared
     detectors: tuple[str, ...] = ()  # at least one of these among the authenticated findings
-    criticalities: tuple[str, ...] = ()
-    adapter: str = ""
+    criticalities: tuple[str, ...] = ()  # of the key, as declared
+    adapter: str = ""  # who does it; "" is the policy's
     duration_s: Seconds = 3600.0  # of throttle, fence, deny, suspend; overlap of rotate; 0: until it is undone
-    approvals: People = 0
+    approvals: People = 0  # how many people must sign first
     scopes: tuple[str, ...] = ()  # deny: what the key may not do any more
     limit_per_s: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0  # throttle
 
@@ -76,5 +78,5 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Approver(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One who may approve, and the public half of the key he signs with (`keywatch respond approver NAME`)."""
 
-    name: Label
+    name: Label  # as `--as` says it
     public_key: Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{43}=$")]  # Ed25519, base64

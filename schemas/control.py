@@ -33,52 +33,52 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     With `until`, what rests on these detectors alone, and on these values, is withheld until then: an exception.
     """
 
-    incident_id: Hex32
-    key_id: KeyId
-    verdict: Verdict
-    reason: Reason
+    incident_id: Hex32  # of which incident
+    key_id: KeyId  # its key
+    verdict: Verdict  # expected is learned, malicious never
+    reason: Reason  # in words
     owner: Who  # of the exception; who gave the feedback where there is none
-    at: Time
-    opened_at: Time
-    until: Time = ""
-    rule: Text = ""
-    bits: float = 0.0
-    detectors: tuple[str, ...] = ()
+    at: Time  # when it was said
+    opened_at: Time  # when the incident was
+    until: Time = ""  # of the exception; "" is none
+    rule: Text = ""  # of the incident
+    bits: float = 0.0  # of the incident
+    detectors: tuple[str, ...] = ()  # of its findings
     networks: tuple[int, ...] = ()  # ASNs
-    countries: tuple[str, ...] = ()
+    countries: tuple[str, ...] = ()  # of its findings, ISO 3166 alpha-2
     clients: tuple[str, ...] = ()  # families of user agents
     operations: tuple[str, ...] = ()  # "GET /v1/users/{id}"
-    events: Annotated[tuple[Event, ...], Meta(max_length=MOST_EVENTS)] = ()
-    v: Annotated[int, Meta(ge=1, le=1)] = VERSION
+    events: Annotated[tuple[Event, ...], Meta(max_length=MOST_EVENTS)] = ()  # what is admitted
+    v: Annotated[int, Meta(ge=1, le=1)] = VERSION  # version of this shape
 
 
 class Mute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="mute"):
     """Incidents of this key, and this owner, and resting on this detector alone are not told; "" is any."""
 
-    reason: Reason
-    owner_of_mute: Who
-    at: Time
-    until: Time
-    key_id: Annotated[str, Meta(max_length=128)] = ""
-    detector: Annotated[str, Meta(max_length=64)] = ""
-    owner: Who = ""
-    v: Annotated[int, Meta(ge=1, le=1)] = VERSION
+    reason: Reason  # in words
+    owner_of_mute: Who  # who said it
+    at: Time  # when
+    until: Time  # when it ends
+    key_id: Annotated[str, Meta(max_length=128)] = ""  # "" is any
+    detector: Annotated[str, Meta(max_length=64)] = ""  # "" is any
+    owner: Who = ""  # of the key; "" is any
+    v: Annotated[int, Meta(ge=1, le=1)] = VERSION  # version of this shape
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="planned"):
     """An event that is planned: while it lasts, listed incidents of volume alone are not told. () is any."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=128)]
-    from_: Time = msgspec.field(name="from")
-    to: Time
-    reason: Reason
-    at: Time
-    by: Who = ""
-    roles: tuple[str, ...] = ()
-    owners: tuple[str, ...] = ()
-    environments: tuple[str, ...] = ()
+    name: Annotated[str, Meta(min_length=1, max_length=128)]  # what is planned
+    from_: Time = msgspec.field(name="from")  # when it begins
+    to: Time  # when it ends
+    reason: Reason  # in words
+    at: Time  # when it was said
+    by: Who = ""  # who said it
+    roles: tuple[str, ...] = ()  # of keys; () is any
+    owners: tuple[str, ...] = ()  # of keys; () is any
+    environments: tuple[str, ...] = ()  # of keys; () is any
     routes: tuple[str, ...] = ()  # of the request that opened the incident; a trailing * stands for anything
-    v: Annotated[int, Meta(ge=1, le=1)] = VERSION
+    v: Annotated[int, Meta(ge=1, le=1)] = VERSION  # version of this shape
 
 
 Control = Feedback | Mute | Planned

@@ -36,21 +36,21 @@ METHODS: Final = ("", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 class Event(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One request. Times in microseconds UTC, latency in ms, sizes in bytes; 0 or "" is "not known"."""
 
-    key_id: KeyId
-    ts_us: TimeUs
-    client_ip: Annotated[str, Meta(max_length=45)] = ""
-    method: Annotated[str, Meta(max_length=16)] = ""
+    key_id: KeyId  # the credential's public id, never the secret
+    ts_us: TimeUs  # when the gateway got the request
+    client_ip: Annotated[str, Meta(max_length=45)] = ""  # of the caller, as the gateway attests it
+    method: Annotated[str, Meta(max_length=16)] = ""  # GET, POST, ...
     route: Annotated[str, Meta(max_length=256)] = ""  # the gateway's template, e.g. /v1/users/{id}
     path: Annotated[str, Meta(max_length=1024)] = ""  # without query string
-    status: Annotated[int, Meta(ge=0, le=599)] = 0
-    outcome: Annotated[str, Meta(max_length=16)] = "unknown"
-    latency_ms: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
-    bytes_in: Annotated[int, Meta(ge=0, le=1 << 50)] = 0
-    bytes_out: Annotated[int, Meta(ge=0, le=1 << 50)] = 0
-    user_agent: Annotated[str, Meta(max_length=512)] = ""
+    status: Annotated[int, Meta(ge=0, le=599)] = 0  # of the answer
+    outcome: Annotated[str, Meta(max_length=16)] = "unknown"  # what the gateway said of the credential: OUTCOMES
+    latency_ms: Annotated[float, Meta(ge=0, le=1e9)] = 0.0  # until the answer
+    bytes_in: Annotated[int, Meta(ge=0, le=1 << 50)] = 0  # of the request
+    bytes_out: Annotated[int, Meta(ge=0, le=1 << 50)] = 0  # of the answer
+    user_agent: Annotated[str, Meta(max_length=512)] = ""  # as sent
     environment: Annotated[str, Meta(max_length=16)] = ""  # live | test | ""
-    scope: Annotated[str, Meta(max_length=64)] = ""
-    request_id: Annotated[str, Meta(max_length=128)] = ""
+    scope: Annotated[str, Meta(max_length=64)] = ""  # that the request needed
+    request_id: Annotated[str, Meta(max_length=128)] = ""  # of the gateway; a repeat counts once
     source: Annotated[str, Meta(max_length=64)] = ""  # the format it came by; its capabilities follow from it
     position: Annotated[str, Meta(max_length=128)] = ""  # where intake read it: topic/partition/offset or file:line
-    v: Annotated[int, Meta(ge=1, le=1)] = VERSION
+    v: Annotated[int, Meta(ge=1, le=1)] = VERSION  # version of this shape

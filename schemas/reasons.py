@@ -33,18 +33,18 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     source's /24 or /48. `suppressed` counts those of the same network that its rate limit held back before.
     """
 
-    reason: str
-    partition: int = -1
-    offset: int = -1
+    reason: str  # as listed below
+    partition: int = -1  # of the record; -1: intake's
+    offset: int = -1  # of the record; -1: intake's
     position: str = ""  # topic/partition/offset[/index] or file:line
     detail: str = ""  # in words, without any part of the payload
-    size_bytes: int = 0
+    size_bytes: int = 0  # of the record
     payload_hash: str = ""  # keyed: equal payloads of one process are seen to be equal, nothing else
     payload: bytes | None = None  # base64 in JSON, since a record need not be text
-    network: str = ""
-    ts_us: int = 0
-    status: int = 0
-    outcome: str = ""
-    route: str = ""
-    suppressed: int = 0
-    v: int = VERSION
+    network: str = ""  # /24 or /48 of who named no key
+    ts_us: int = 0  # of that request
+    status: int = 0  # of that request
+    outcome: str = ""  # of that request
+    route: str = ""  # of that request
+    suppressed: int = 0  # held back before, of the same network
+    v: int = VERSION  # version of this shape

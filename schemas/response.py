@@ -20,9 +20,9 @@ Direction = Literal["apply", "undo"]
 class GuardResult(msgspec.Struct, frozen=True, kw_only=True):
     """One guard's answer; `reason` is a sentence for the on-call and is given when passed, too."""
 
-    guard: str
-    passed: bool
-    reason: str
+    guard: str  # its name
+    passed: bool  # whether it lets the act through
+    reason: str  # in words
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,27 +31,27 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     So do those of its undo, under `direction`. `until` "" is without end; `before_hash` names what the undo restores.
     """
 
-    response_id: str
-    incident_id: str
-    revision: int
-    key_id: str
-    key_version: int
-    at: str
-    stage: Stage
-    verdict: Verdict
-    rung: Rung
-    reason: str
-    guards: tuple[GuardResult, ...] = ()
-    evidence_hash: str = ""
-    policy_version: str = ""
-    endpoint: str = ""
+    response_id: str  # of the act
+    incident_id: str  # its ground
+    revision: int  # of the incident
+    key_id: str  # whose key
+    key_version: int  # of the secret that was judged
+    at: str  # RFC 3339 UTC
+    stage: Stage  # how far it has come
+    verdict: Verdict  # of the guards
+    rung: Rung  # what is done
+    reason: str  # in words
+    guards: tuple[GuardResult, ...] = ()  # every guard's answer
+    evidence_hash: str = ""  # of the findings that it rests on
+    policy_version: str = ""  # hash of the policy in force
+    endpoint: str = ""  # the adapter or endpoint that does it
     outcome: str = ""  # what the target answered, in words; never a body
-    direction: Direction = "apply"
+    direction: Direction = "apply"  # apply | undo
     rule: str = ""  # of the policy
     until: str = ""  # when it ends by itself
     by: str = ""  # of an undo, a bulk or a declined act: the person, or "time"
     approvals: tuple[str, ...] = ()  # who approved
     ticket: str = ""  # by which people approve it, while it waits
-    before_hash: str = ""
+    before_hash: str = ""  # of what was before
     new_key_id: str = ""  # rotate: the successor's public id
-    v: int = VERSION
+    v: int = VERSION  # version of this shape

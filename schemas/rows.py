@@ -43,14 +43,14 @@ REQUESTS: Final[Table] = (
 
 _COUNTS: Final[Table] = (
     ("requests", "UInt64"),
-    ("errors_401", "UInt64"),
-    ("errors_403", "UInt64"),
-    ("errors_404", "UInt64"),
-    ("errors_429", "UInt64"),
+    ("errors_401", "UInt64"),  # answers with 401
+    ("errors_403", "UInt64"),  # with 403
+    ("errors_404", "UInt64"),  # with 404
+    ("errors_429", "UInt64"),  # with 429
     ("errors_4xx", "UInt64"),  # other 4xx
-    ("errors_5xx", "UInt64"),
-    ("bytes_in", "UInt64"),
-    ("bytes_out", "UInt64"),
+    ("errors_5xx", "UInt64"),  # with any 5xx
+    ("bytes_in", "UInt64"),  # of the requests
+    ("bytes_out", "UInt64"),  # of the answers
 )
 
 WINDOW: Final[Table] = (
@@ -59,16 +59,16 @@ WINDOW: Final[Table] = (
     ("part", "String"),
     ("version", "UInt64"),
     *_COUNTS,
-    ("latency_sum_ms", "Float64"),
-    ("latency_max_ms", "Float32"),
+    ("latency_sum_ms", "Float64"),  # of all requests: over `requests` it is the mean
+    ("latency_max_ms", "Float32"),  # of the slowest
     ("latency_counts", "Array(UInt32)"),  # LATENCY_BOUNDS_MS, last one is "above"
     ("addresses", "UInt32"),  # distinct, linear counting over 256 bits: about 3 % off up to 300
-    ("countries", "UInt32"),
-    ("routes", "UInt32"),
+    ("countries", "UInt32"),  # distinct, as addresses
+    ("routes", "UInt32"),  # distinct, as addresses
     ("first_ts", _TS),
     ("last_ts", _TS),
-    ("top_bits", "Float32"),
-    ("top_detector", _LC),
+    ("top_bits", "Float32"),  # of the most surprising finding
+    ("top_detector", _LC),  # whose it was
 )
 """`requests_1m` and `requests_1h`."""
 
@@ -92,8 +92,8 @@ KEY_SOURCE_1H: Final[Table] = (
 
 KEYS_LAST_USED: Final[Table] = (
     ("key_id", _LC),
-    ("last_used", _TS),
-    ("first_used", _TS),
+    ("last_used", _TS),  # when
+    ("first_used", _TS),  # when
     ("client_ip", "IPv6"),
     ("country", _LC),
     ("asn", "UInt32"),
@@ -102,7 +102,7 @@ KEYS_LAST_USED: Final[Table] = (
 )
 
 FINDINGS: Final[Table] = (
-    ("finding_id", "String"),
+    ("finding_id", "String"),  # hash of key, detector and event
     ("incident_id", "String"),  # "" while silent
     ("key_id", _LC),
     ("at", _TS),
@@ -110,9 +110,9 @@ FINDINGS: Final[Table] = (
     ("family", _LC),
     ("bits", "Float64"),
     ("observed", "Float64"),
-    ("low", "Float64"),
-    ("median", "Float64"),
-    ("high", "Float64"),
+    ("low", "Float64"),  # of what is expected: 5 of 100 are below
+    ("median", "Float64"),  # half are below
+    ("high", "Float64"),  # 5 of 100 are above
     ("text", "String"),
     ("sample", "String"),  # JSON of schemas.incident.Sample
     ("epoch", _LC),
@@ -162,12 +162,12 @@ RESPONSES: Final[Table] = (
 )
 
 ADOPTIONS: Final[Table] = (
-    ("topic", _LC),
+    ("topic", _LC),  # whose offsets these are
     ("epoch", _LC),
     ("partition", "UInt16"),
     ("offset", "Int64"),  # first offset judged with these versions
     ("input", _LC),  # catalogue | config | controls | geo
-    ("version_id", "String"),
+    ("version_id", "String"),  # what was adopted
     ("version", "UInt64"),
 )
 
@@ -182,14 +182,14 @@ CONTROLS: Final[Table] = (
     ("by", _LC),
     ("reason", "String"),
     ("at", _TS),
-    ("until", "Nullable(DateTime64(6, 'UTC'))"),
+    ("until", "Nullable(DateTime64(6, 'UTC'))"),  # when it ends; null is never
     ("body", "String"),  # JSON of the whole schemas.control.Control
     ("version", "UInt64"),
 )
 
 APPLIED: Final[Table] = (
     ("control_id", "String"),
-    ("seq", "UInt64"),
+    ("seq", "UInt64"),  # as in `controls`
     ("key_id", "String"),
     ("incident_id", "String"),
     ("verdict", _LC),
@@ -201,7 +201,7 @@ APPLIED: Final[Table] = (
 )
 
 WITHHELD: Final[Table] = (
-    ("withheld_id", "String"),
+    ("withheld_id", "String"),  # hash of key, rule, change, time and offset
     ("control_id", "String"),
     ("key_id", _LC),
     ("at", _TS),
@@ -221,7 +221,7 @@ WITHHELD: Final[Table] = (
 EVICTIONS: Final[Table] = (
     ("key_id", "String"),
     ("at", _TS),  # the partition's watermark
-    ("last_used", _TS),
+    ("last_used", _TS),  # until when it had been used
     ("partition", "UInt16"),
     ("version", "UInt64"),  # last_used in us
 )
@@ -232,7 +232,7 @@ LEAKS: Final[Table] = (
     ("at", _TS),
     ("feed", _LC),  # github | manual
     ("kind", _LC),  # the feed's name for such secrets
-    ("url", "String"),
+    ("url", "String"),  # where the secret was seen
     ("source", _LC),  # content, commit, pull_request, ...
     ("hash", "String"),  # keyed, of the secret; "" where a key was named
     ("outcome", _LC),  # matched | unmatched
@@ -243,13 +243,13 @@ LEAKS: Final[Table] = (
 
 CONSOLE_LOG: Final[Table] = (
     ("at", _TS),
-    ("person", _LC),
-    ("role", _LC),
-    ("method", _LC),
-    ("path", "String"),
-    ("status", "UInt16"),
-    ("address", "String"),
-    ("detail", "String"),
+    ("person", _LC),  # who signed in
+    ("role", _LC),  # viewer | responder | admin
+    ("method", _LC),  # of the request
+    ("path", "String"),  # of the page
+    ("status", "UInt16"),  # of the answer
+    ("address", "String"),  # of the browser or proxy
+    ("detail", "String"),  # what was done, in words
 )
 
 TABLES: Final[dict[str, Table]] = {

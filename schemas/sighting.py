@@ -25,47 +25,47 @@ Kind = Literal["used", "first", "refused"]
 class Sighting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="what", tag="sighting"):
     """A key was used from a network that is new to it, or named in a refused request."""
 
-    key_id: KeyId
-    ts_us: TimeUs
-    kind: Kind
+    key_id: KeyId  # which key
+    ts_us: TimeUs  # when
+    kind: Kind  # used | first | refused
     prefix: Annotated[str, Meta(max_length=64)] = ""  # the address' /24 or /48
-    client_ip: Annotated[str, Meta(max_length=45)] = ""
-    asn: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0
+    client_ip: Annotated[str, Meta(max_length=45)] = ""  # of the caller
+    asn: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0  # number of its network; 0 is not known
     network: Annotated[str, Meta(max_length=256)] = ""  # its name, where the database has one
-    country: Annotated[str, Meta(max_length=2)] = ""
+    country: Annotated[str, Meta(max_length=2)] = ""  # ISO 3166 alpha-2
     elsewhere: bool = False  # the network hosts servers or hides its users
     owner: Annotated[str, Meta(max_length=128)] = ""  # as declared; "" is not known
     client: Annotated[str, Meta(max_length=128)] = ""  # family of the user agent
     known_days: Annotated[int, Meta(ge=0)] = 0  # since the key's first request
-    v: Annotated[int, Meta(ge=1, le=1)] = VERSION
+    v: Annotated[int, Meta(ge=1, le=1)] = VERSION  # version of this shape
 
 
 class Beat(msgspec.Struct, frozen=True, array_like=True):
     """One key was used at this time, for the first time in an hour."""
 
-    key_id: KeyId
-    ts_us: TimeUs
+    key_id: KeyId  # which key
+    ts_us: TimeUs  # when
 
 
 class Beats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="what", tag="beats"):
     """Signs of life of many keys, in the order of the log."""
 
-    beats: Annotated[tuple[Beat, ...], Meta(max_length=2000)]
-    v: Annotated[int, Meta(ge=1, le=1)] = VERSION
+    beats: Annotated[tuple[Beat, ...], Meta(max_length=2000)]  # [key_id, ts_us] each
+    v: Annotated[int, Meta(ge=1, le=1)] = VERSION  # version of this shape
 
 
 class Break(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="what", tag="break"):
     """A key has an incident, or errors that are odd: how it came about, to see whether many have the same cause."""
 
-    key_id: KeyId
-    ts_us: TimeUs
+    key_id: KeyId  # which key
+    ts_us: TimeUs  # when
     incident_id: Annotated[str, Meta(max_length=64)]  # "" of a finding
     detectors: tuple[str, ...]  # the one with the most bits first
     route: Annotated[str, Meta(max_length=300)] = ""  # method and route of the request that opened it
-    status: Annotated[int, Meta(ge=0, le=599)] = 0
-    asn: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0
-    owner: Annotated[str, Meta(max_length=128)] = ""
-    v: Annotated[int, Meta(ge=1, le=1)] = VERSION
+    status: Annotated[int, Meta(ge=0, le=599)] = 0  # of that request
+    asn: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0  # its network's number
+    owner: Annotated[str, Meta(max_length=128)] = ""  # as declared
+    v: Annotated[int, Meta(ge=1, le=1)] = VERSION  # version of this shape
 
 
 Told = Sighting | Beats | Break

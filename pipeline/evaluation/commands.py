@@ -34,7 +34,7 @@ def nab(
 def ramp(
     data: Annotated[Path, typer.Option(help="The folder of real logs.")] = DATA,
     half: Annotated[str, typer.Option(help="held-out, or development.")] = "held-out",
-    seed: Annotated[int, typer.Option()] = 1,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 1,
 ) -> int:
     """How many times the owner's traffic a patient attacker reaches without an incident."""
     from pipeline.evaluation.ramp import measure
@@ -51,10 +51,10 @@ def keybench(
     json_file: Annotated[Path, typer.Option("--json", help="All figures.")] = Path("keybench.json"),
     page: Annotated[Path | None, typer.Option("--html", help="A page with plots.")] = None,
     keys: Annotated[int, typer.Option(min=12, help="Untouched keys.")] = 3_000,
-    days: Annotated[int, typer.Option(min=36)] = 60,
+    days: Annotated[int, typer.Option(min=36, help="Of history and trial.")] = 60,
     placements: Annotated[int, typer.Option(min=1, help="Per scenario at the headline strength.")] = 300,
-    placebos: Annotated[int, typer.Option(min=0)] = 1_500,
-    processes: Annotated[int, typer.Option(min=1)] = 2,
+    placebos: Annotated[int, typer.Option(min=0, help="Innocent visits beside the attacks.")] = 1_500,
+    processes: Annotated[int, typer.Option(min=1, help="At a time.")] = 2,
     half: Annotated[str, typer.Option(help="held-out, or development.")] = "held-out",
     ablation: Annotated[bool, typer.Option("--ablation", help="Also without each detector.")] = False,
     wide: Annotated[bool, typer.Option(help="Also at 1,000 per 100,000 key-days.")] = True,

@@ -30,6 +30,7 @@ from pipeline.evaluation.run import Job, Outcome, Placement, Setting
 from pipeline.evaluation.sources import split_table
 from pipeline.evaluation.work import ablate, make_world, work
 from pipeline.evaluation.world import CLASSES
+from pipeline.progress import counted
 
 CHECKOUT: Final = Path(__file__).parents[2]
 SCENARIOS: Final = CHECKOUT / "tests" / "evaluation" / "scenarios.json"
@@ -165,9 +166,9 @@ def _jobs(
 def _in_processes(work_of: Callable[[Task], Found], jobs: list[Task], processes: int) -> list[Found]:
     """What each job gives, in order."""
     if processes == 1:
-        return [work_of(job) for job in jobs]
+        return [work_of(job) for job in counted(jobs, "worlds", len(jobs))]
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        return pool.map(work_of, jobs, chunksize=1)
+        return list(counted(pool.imap(work_of, jobs), "worlds", len(jobs)))
 
 
 def _process(task: Task) -> Outcome:

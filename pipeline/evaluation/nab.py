@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pipeline.errors import ConfigError
 from pipeline.evaluation import nab_forecast, nab_score
+from pipeline.progress import counted
 
 NAME: Final = "keywatch"
 ANCHORS: Final = ("ARTime", "numenta", "randomCutForest", "windowedGaussian", "random", "null")
@@ -20,7 +21,7 @@ def main(data: Path, out: Path) -> int:
         series = nab_score.load(data)
     except OSError as error:
         raise ConfigError(f"{data} is no NAB checkout: {error.strerror}: {error.filename}") from error
-    scores = [nab_forecast.as_score(nab_forecast.series_bits(each)) for each in series]
+    scores = [nab_forecast.as_score(nab_forecast.series_bits(each)) for each in counted(series, "series", len(series))]
     nab_score.write_results(out, NAME, series, scores)
     found = judge(series, scores, nab_score.profiles(data))
     (out / "scores.json").write_text(json.dumps(found, indent=2) + "\n")

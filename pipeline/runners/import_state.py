@@ -27,6 +27,7 @@ from pipeline.errors import ConfigError, Fatal
 from pipeline.keyfile import Batch, Head, Header
 from pipeline.manifest import Key, Manifest, read_key, read_manifest
 from pipeline.partitioner import PARTITIONERS
+from pipeline.progress import counted
 from pipeline.repartition import Holder, Layouts, Target, homes, meta_of, same_meta, shared_of
 from pipeline.runners.export_state import FILE_NAME
 from pipeline.runners.unjudged import unjudged
@@ -71,7 +72,8 @@ def main(config: Config, path: Path, choices: Choices) -> int:
     offsets = asyncio.run(_offsets(config, contents, choices, epoch))
     old = {n: asyncio.run(_existing(config, n, offsets[n], epoch, choices.older)) for n in range(choices.partitions)}
     asyncio.run(refuse_members(config.kafka, "import"))
-    for target, holder in targets(path, contents, config.worker.partitioner, choices.partitions, offsets, epoch):
+    made = targets(path, contents, config.worker.partitioner, choices.partitions, offsets, epoch)
+    for target, holder in counted(made, "writing partitions", choices.partitions):
         top = max((read_key(key).epoch for key in old[target]), default=0)
         writer = Checkpoint(target, epoch, top + 1, os.urandom(6).hex(), Directory(), choices.partitions)
         asyncio.run(write_state(config, writer, holder))

@@ -27,6 +27,7 @@ from pipeline.errors import ConfigError, Fatal
 from pipeline.formats import FORMATS, Options, Refused
 from pipeline.geo.provider import open_geo
 from pipeline.history import ordered
+from pipeline.progress import counted
 from pipeline.repartition import Holder
 from pipeline.runners import topic_range
 from pipeline.runners.import_state import write_state
@@ -65,7 +66,7 @@ def main(config: Config, options: LearnOptions) -> int:
     replay = _judged(config, options, partitions, topic.epoch)
     offsets = asyncio.run(_edges(config, partitions, options.at))
     keys = 0
-    for number, core in enumerate(replay.cores):
+    for number, core in enumerate(counted(replay.cores, "writing partitions", len(replay.cores))):
         keys += len(core.state.slots)
         holder = settled(core.state, offsets[number])
         writer = Checkpoint(number, topic.epoch, 1, os.urandom(6).hex(), Directory(), partitions)
@@ -116,7 +117,8 @@ def _judged(config: Config, options: LearnOptions, partitions: int, epoch: str) 
 
 def _feed_files(config: Config, options: LearnOptions, replay: Replay) -> None:
     lateness_us = round(config.worker.lateness_s * 1e6)
-    for record in ordered(options.paths, options.format, Options(key_field=options.key_from), lateness_us):
+    records = ordered(options.paths, options.format, Options(key_field=options.key_from), lateness_us)
+    for record in counted(records, "learning"):
         if isinstance(record, Refused):
             replay.outcome.rejected[record.reason] += 1
         else:

@@ -31,6 +31,7 @@ from pipeline.formats import FORMATS, Options, Refused
 from pipeline.geo.provider import open_geo
 from pipeline.history import ordered
 from pipeline.partitioner import PARTITIONERS
+from pipeline.progress import counted
 from pipeline.runners import topic_range
 from pipeline.runners.adopting import ADOPTED, NOTHING_DUE, Due, adopted, due_of
 from pipeline.runners.compare import Comparison, compare
@@ -259,7 +260,8 @@ def _run_files(options: ReplayOptions, config: Config) -> Outcome:
     pair = _pair(options, config, catalogue, options.partitions, EPOCH, due)
     began = time.perf_counter()
     lateness_us = round(config.worker.lateness_s * 1e6)
-    for record in ordered(options.paths, options.format, Options(key_field=options.key_from), lateness_us):
+    records = ordered(options.paths, options.format, Options(key_field=options.key_from), lateness_us)
+    for record in counted(records, "replaying", shown=not options.json):
         for replay in pair.replays:
             if isinstance(record, Refused):
                 replay.outcome.rejected[record.reason] += 1

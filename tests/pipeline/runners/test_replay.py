@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -144,3 +145,16 @@ def test_what_is_late_by_less_than_a_millisecond_is_late_in_replay_as_in_the_wor
     replay.feed(event(START_US + 999, "newest"))
     replay.feed(event(START_US + 500 - 120_000_000, "late by 499 us"))
     assert replay.finish().counts["late"] == 1
+
+
+def test_a_bar_is_shown_to_people_and_not_to_programs(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    def counted(things: Iterable[object], doing: str, shown: bool) -> Iterable[object]:
+        asked.append((doing, shown))
+        return things
+
+    monkeypatch.setattr("pipeline.runners.replay.counted", counted)
+    run(ReplayOptions(paths=(native,)))
+    run(ReplayOptions(paths=(native,), json=True))
+    assert asked == [("replaying", True), ("replaying", False)]

@@ -1,0 +1,52 @@
+"""Which commands of the documents are run, which are only parsed and why, and which programs are not ours."""
+
+from __future__ import annotations
+
+from typing import Final
+
+RUN: Final = (
+    "adapters check", "adapters matrix", "config check", "config schema", "config show", "coverage", "doctor",
+    "explain", "geo info", "hunt", "incidents", "investigate", "keys audit", "keys import", "keys manifest",
+    "keys rotations", "keys show", "leaks list", "leaks show", "migrate", "mutes", "policy check", "policy try",
+    "replay", "report", "respond approver", "respond promotion",
+)  # fmt: skip
+"""Run as they stand in the world of `tests/docs/world.py`: an embedded broker, ClickHouse in chDB, a key with an
+incident. Whoever is only named in a sentence is parsed."""
+
+SERVICE: Final = "runs until it is stopped; tests/kafka runs it"
+SPEAKS: Final = "waits for an answer of workers or responders; tests/kafka has these"
+LONG: Final = "takes minutes; has tests of its own"
+PARSED: Final = {
+    "console": SERVICE, "intake": SERVICE, "plugin": SERVICE, "respond": SERVICE, "worker": SERVICE, "top": SERVICE,
+    "cases": SPEAKS, "cases ack": SPEAKS, "cases assign": SPEAKS, "cases close": SPEAKS, "cases snooze": SPEAKS,
+    "drill run": SPEAKS, "feedback": SPEAKS, "mute": SPEAKS, "unmute": SPEAKS, "plan": SPEAKS,
+    "respond act": SPEAKS, "respond approve": SPEAKS, "respond breaker": SPEAKS, "respond bulk": SPEAKS,
+    "respond dead-letters": SPEAKS, "respond enable": SPEAKS, "respond endpoints": SPEAKS, "respond go": SPEAKS,
+    "respond holds": SPEAKS, "respond pending": SPEAKS, "respond queue": SPEAKS, "respond raise": SPEAKS,
+    "respond refuse": SPEAKS, "respond stop": SPEAKS, "respond undo": SPEAKS,
+    "leaks hash": "reads a secret from stdin; tests/pipeline/test_leaks.py",
+    "leaks report": "speaks to the intake of leaks; tests/kafka/test_leaks.py",
+    "bench": LONG, "demo": LONG, "evaluate keybench": LONG, "evaluate nab": LONG,
+    "learn": "needs a broker whose offsets are right; tests/pipeline/runners/test_learn.py",
+    "state export": "needs a broker whose offsets are right; tests/kafka/test_partition_change.py",
+    "state import": "needs a broker whose offsets are right; tests/kafka/test_partition_change.py",
+}  # fmt: skip
+"""Command -> why it is only parsed: an unknown command, option or value fails all the same."""
+
+NOT_OURS: Final = {
+    "cat": "shows a file whose content is in the document; the world has it",
+    "curl": "Kong's Admin API",
+    "kafka-topics.sh": "Kafka's own",
+}
+"""Programs in our documents that no test runs."""
+
+NOT_HERE: Final = {"keywatch doctor": "asks a production whether it is one; tests/pipeline/test_doctor.py"}
+"""Lines that are parsed only though their command is run elsewhere, and why."""
+
+FAULTS_WANTED: Final = {
+    "keys audit": "--fail-on finds something: that is its point",
+    "keys rotations": "the same",
+    "policy check": "the same",
+    "respond promotion": "no policy has come that far here",
+}
+"""Commands whose exit code 1 is an answer."""

@@ -1,0 +1,38 @@
+"""Configurations in the documents pass `keywatch config check`; other blocks are of languages that are tested."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from tests.docs.reading import ROOT, SHELL, WRITTEN, Block, blocks
+
+BLOCKS = [block for path in WRITTEN for block in blocks(path)]
+TOML = [block for block in BLOCKS if block.language == "toml"]
+
+
+def named(block: Block) -> str:
+    return f"{block.document.relative_to(ROOT)}: {block.text.splitlines()[0]}"
+
+
+@pytest.mark.parametrize("block", TOML, ids=named)
+def test_every_configuration_is_right(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KEYWATCH_CONFIG", raising=False)
+    path = tmp_path / "keywatch.toml"
+    path.write_text(block.text)
+    result = CliRunner().invoke(app, ["config", "check", "--config", str(path)])
+    assert (result.exit_code, result.stdout) == (0, "the configuration is right\n"), result.stderr
+
+
+def test_blocks_are_of_languages_that_some_test_reads() -> None:
+    assert len(TOML) > 6
+    assert {block.language for block in BLOCKS} <= {"", "toml", "python", *SHELL}
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "python"], ids=named)
+def test_python_parses(block: Block) -> None:
+    ast.parse(f"async def of_the_document():\n{''.join(f'    {line}' for line in block.text.splitlines(True))}")

@@ -1,0 +1,92 @@
+"""Every command in the documents works: what can be run is run, all else passes the parser of `keywatch` itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from tests.clickhouse_front import front  # noqa: F401
+from tests.docs.lists import FAULTS_WANTED, NOT_HERE, NOT_OURS, PARSED, RUN
+from tests.docs.parsing import filled, parse
+from tests.docs.reading import ROOT, WRITTEN, Command, commands
+from tests.docs.world import world  # noqa: F401
+from tests.embedded_broker import embedded_broker  # noqa: F401
+
+ALL = [command for path in WRITTEN for command in commands(path)]
+OURS = [command for command in ALL if command.words[0] == "keywatch"]
+WHOLE = [command for command in OURS if command.whole]
+
+
+def name_of(command: Command) -> str:
+    return parse(command.words[1:], command.whole)
+
+
+TO_RUN = [
+    command
+    for command in {command.words: command for command in WHOLE}.values()
+    if name_of(command) in RUN and " ".join(command.words) not in NOT_HERE
+]
+
+
+def test_the_documents_have_commands_to_test() -> None:
+    assert len(WHOLE) > 60
+    assert len(TO_RUN) > 35
+
+
+@pytest.mark.parametrize("command", OURS, ids=str)
+def test_every_command_is_known_with_its_options(command: Command) -> None:
+    parse(command.words[1:], command.whole)
+
+
+@pytest.mark.parametrize("line", ["keywatch nothing", "keywatch keys audit --nothing", "keywatch worker now",
+                                  "keywatch incidents --limit many", "keywatch respond undo ab"])  # fmt: skip
+def test_a_wrong_one_would_be_seen(line: str) -> None:
+    with pytest.raises(Exception, match=r"(?i)no such|unexpected|should be a|missing"):
+        parse(line.split()[1:], whole=True)
+
+
+def test_every_command_is_run_or_it_is_said_why_not() -> None:
+    names = {name_of(command) for command in WHOLE} - {""}
+    assert names <= {*RUN, *PARSED}
+    assert not set(RUN) & PARSED.keys()
+    assert NOT_HERE.keys() <= {" ".join(command.words) for command in WHOLE}
+
+
+@pytest.mark.parametrize("command", TO_RUN, ids=str)
+def test_what_can_be_run_runs(
+    command: Command,
+    world: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(world, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KEYWATCH_CONFIG", str(tmp_path / "keywatch.toml"))
+    asked = ["--yes"] if name_of(command) == "keys import" and "--yes" not in command.words else []
+    result = CliRunner().invoke(app, [*filled(command.words[1:]), *asked])
+    faults = [1] if name_of(command) in FAULTS_WANTED else []
+    assert result.exit_code in [0, *faults], result.stderr or result.stdout
+    assert result.stdout or result.exit_code == 0
+    assert not isinstance(result.exception, Exception) or isinstance(result.exception, typer.Exit)
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", [each for each in ALL if each.words[0] != "keywatch"], ids=str)
+def test_other_programs_are_make_python_or_left_out_by_name(command: Command) -> None:
+    program, *rest = command.words
+    if program == "make":
+        targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert {word for word in rest if "=" not in word} <= set(targets)
+    elif program == "python" and rest[0] == "-m":
+        assert importlib.util.find_spec(rest[1]) is not None
+    elif program == "python":
+        assert rest == ["try_upload.py"]  # tests/docs/test_write_a_detector.py runs it
+    else:
+        assert program in NOT_OURS
