@@ -32,7 +32,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pipeline.config import Config
 from pipeline.console import acts, board, pages
 from pipeline.console.answers import Answers
-from pipeline.console.board import Board
+from pipeline.console.board import Board, Link
 from pipeline.console.people import COOKIE, Door, Role, Visitor
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.intake_http import is_loopback
@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 HERE: Final = Path(__file__).parent
 MAX_FORM_BYTES: Final = 16_384
 SLOW_S: Final = 2.0
+STOP_S: Final = 5.0
 OTHER_SESSION: Final = "this form is of another session: load the page again"
 HEADERS: Final = {
     "Content-Security-Policy": (
@@ -63,8 +64,8 @@ Act = Callable[[FormData, Visitor], Awaitable[str]]
 class Console:
     """The application's handlers."""
 
-    def __init__(self, config: Config, answers: Answers, door: Door, board: Board | None = None) -> None:
-        self.config, self.answers, self.door, self.board = config, answers, door, board
+    def __init__(self, config: Config, answers: Answers, door: Door, link: Link) -> None:
+        self.config, self.answers, self.door, self.link = config, answers, door, link
         self._templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
@@ -88,6 +89,7 @@ class Console:
             post("/undo", self._act("responder", self._undo)),
             post("/sign", self._act("responder", self._sign)),
             post("/switch", self._act("admin", self._switch)),
+            post("/simulate", self._act("admin", self._simulate)),
             get("/livez", lambda _: PlainTextResponse("ok")),
             Mount("/static", StaticFiles(directory=HERE / "static")),
         ]
@@ -97,12 +99,13 @@ class Console:
 
     @asynccontextmanager
     async def _following(self, _: Starlette) -> AsyncIterator[None]:
-        """The decisions topic is followed while the application runs."""
-        if self.board is not None:
+        """The decisions topic is followed while the application runs, and found again when it was lost."""
+        following = asyncio.create_task(self.link.follow(), name="board")
+        try:
             yield
-            return
-        async with board.opened(self.config) as self.board:
-            yield
+        finally:
+            following.cancel()
+            await asyncio.wait([following], timeout=STOP_S)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -125,12 +128,14 @@ class Console:
 
     def _acts(self, incident: str, visitor: Visitor) -> dict[str, Any]:
         """What is in force and waits, of one incident or of all."""
-        if self.board is None:
-            return {"connected": False, "in_force": [], "waiting": [], "stopped": "", "breaker": False}
-        waiting = [(each, *board.texts(each.ticket, visitor.name)) for each in self.board.waiting(incident)]
+        now = self.link.board
+        if now is None:
+            nothing: dict[str, Any] = {"in_force": [], "waiting": [], "stopped": "", "simulating": "", "breaker": False}
+            return {"connected": False, **nothing}
+        waiting = [(each, *board.texts(each.ticket, visitor.name)) for each in now.waiting(incident)]
         return {
-            "connected": True, "in_force": self.board.in_force(incident), "waiting": waiting,
-            "stopped": self.board.stopped, "breaker": self.board.breaker,
+            "connected": True, "in_force": now.in_force(incident), "waiting": waiting, "stopped": now.stopped,
+            "simulating": now.simulating, "breaker": now.breaker,
         }  # fmt: skip
 
     def _rendered(self, page: Page, request: Request, visitor: Visitor, acts: dict[str, Any]) -> Response:
@@ -231,10 +236,14 @@ class Console:
         reason = acts.needed(_text(form, "reason"))
         return await self._board().switch(_text(form, "stop") == "yes", reason, visitor.name)
 
+    async def _simulate(self, request: Request, form: FormData, visitor: Visitor) -> str:
+        reason = acts.needed(_text(form, "reason"))
+        return await self._board().simulate(_text(form, "on") == "yes", reason, visitor.name)
+
     def _board(self) -> Board:
-        if self.board is None:
-            raise Retry("the decisions topic can't be read: see the console's log")
-        return self.board
+        if self.link.board is None:
+            raise Retry("the decisions topic can't be read just now: the console tries again by itself")
+        return self.link.board
 
     def _noting(self, request: Request, visitor: Visitor | None, status: int, detail: str = "") -> BackgroundTask:
         address = request.client.host if request.client else ""
@@ -275,9 +284,10 @@ class _Headers:
         await self._app(scope, receive, with_headers)
 
 
-def make_app(config: Config, now_s: Callable[[], float] = time.time, board: Board | None = None) -> Starlette:
-    """The console; without a board it follows the decisions topic. Raises ConfigError for people that are none."""
-    return Console(config, Answers(config), Door(config.console, now_s), board).app()
+def make_app(config: Config, now_s: Callable[[], float] = time.time, link: Link | None = None) -> Starlette:
+    """The console; without a link it follows the broker's topic. Raises ConfigError for people that are none."""
+    link = link or Link(partial(board.connected, config))
+    return Console(config, Answers(config), Door(config.console, now_s), link).app()
 
 
 def main(config: Config) -> int:

@@ -86,14 +86,14 @@ def decisions(monkeypatch: pytest.MonkeyPatch) -> list[Decisions]:
     made: list[Decisions] = []
 
     @asynccontextmanager
-    async def opened(_: Config) -> AsyncIterator[board.Board]:
+    async def connected(_: Config) -> AsyncIterator[board.Kept]:
         made.append(in_memory())
         await made[0].start()
         await propose(made[0])
-        yield board.Board(Desk(made[0], "console"))
+        yield board.Board(Desk(made[0], "console")), asyncio.Event().wait  # type: ignore[misc]
         await made[0].close()
 
-    monkeypatch.setattr(board, "opened", opened)
+    monkeypatch.setattr(board, "connected", connected)
     return made
 
 
