@@ -173,7 +173,14 @@ class Console(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     session_s: Seconds = 43_200.0
     secure_cookie: bool = False  # set where people reach it by https, as they must beyond loopback
     proxy_secret: Secret = Secret("")  # the proxy's X-Keywatch-Proxy; "" is no proxy
-    proxy_user_header: str = "X-Forwarded-User"
+    proxy_addresses: tuple[str, ...] = (
+        "127.0.0.1/32",
+        "::1/128",
+    )  # where the proxy connects from; no other is believed
+    proxy_user_header: str = "X-Forwarded-User"  # or X-Forwarded-Email, X-Pomerium-Claim-Email, ...
+    proxy_groups_header: str = "X-Forwarded-Groups"  # by commas
+    proxy_groups: dict[str, Annotated[str, Meta(pattern="^(viewer|responder|admin)$")]] = {}  # group to role: where it
+    # has any, who is in none of them may not come in; where it has none, all are viewers or what the role header says
     proxy_role_header: str = ""  # says viewer, responder or admin; "" is viewer. The proxy must drop what clients send
 
 

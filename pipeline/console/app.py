@@ -33,7 +33,8 @@ from pipeline.config import Config
 from pipeline.console import acts, board, pages
 from pipeline.console.answers import Answers
 from pipeline.console.board import Board, Link
-from pipeline.console.people import COOKIE, Door, Role, Visitor
+from pipeline.console.people import COOKIE, Door
+from pipeline.console.visitor import Role, Visitor
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.intake_http import is_loopback
 
@@ -158,7 +159,7 @@ class Console:
     # -- signing in --------------------------------------------------------------------------------------------------
 
     def _visitor(self, request: Request) -> Visitor | None:
-        return self.door.recognise(request.cookies.get(COOKIE, ""), request.headers)
+        return self.door.recognise(request.cookies.get(COOKIE, ""), request.headers, _peer(request))
 
     async def _sign_in_page(self, request: Request) -> Response:
         return self._html("sign_in.html", None, wrong=False)
@@ -246,8 +247,12 @@ class Console:
         return self.link.board
 
     def _noting(self, request: Request, visitor: Visitor | None, status: int, detail: str = "") -> BackgroundTask:
-        address = request.client.host if request.client else ""
+        address = self.door.address_of(request.headers, _peer(request))
         return BackgroundTask(self.answers.note, visitor, request.method, request.url.path, status, address, detail)
+
+
+def _peer(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 async def _form(request: Request) -> FormData:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from starlette.testclient import TestClient
 
-from pipeline.config import Config, Console
+from pipeline.config import Config, Console, Secret
 from pipeline.console import acts, app
 from pipeline.errors import ConfigError
 from pipeline.sinks.connect import connect
@@ -167,6 +167,23 @@ def test_who_signs_out_is_out_and_another_site_can_not_do_it(settings: Config) -
     assert client.get("/", follow_redirects=False).status_code == 200
     client.post("/sign-out", data={"form_token": form_token(client)})
     assert client.get("/", follow_redirects=False).status_code == 303
+
+
+def test_who_comes_through_the_proxy_is_in_and_the_log_has_his_own_address(settings: Config) -> None:
+    said = {"x-keywatch-proxy": "s" * 20, "x-forwarded-user": "bea", "x-forwarded-for": "192.0.2.77"}
+    people = msgspec.structs.replace(settings.console, proxy_secret=Secret("s" * 20))
+    behind = app.make_app(msgspec.structs.replace(settings, console=people))
+    near, far = (
+        TestClient(behind, base_url="http://127.0.0.1", client=(peer, 9)) for peer in ("127.0.0.1", "192.0.2.1")
+    )
+    assert "bea (viewer)" in near.get("/keys", headers=said).text
+    assert "sign out" not in near.get("/keys", headers=said).text, "that is the proxy's business"
+    assert far.get("/keys", headers=said, follow_redirects=False).status_code == 303
+    assert near.get("/keys", follow_redirects=False).status_code == 303
+    asking = connect(settings.clickhouse, settings.clickhouse.database)
+    rows = asking.query("SELECT DISTINCT person, address FROM console_log WHERE person = 'bea'").result_rows
+    asking.close()
+    assert rows == [("bea", "192.0.2.77")]
 
 
 def test_a_link_can_not_put_words_into_the_consoles_mouth(settings: Config) -> None:
