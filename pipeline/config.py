@@ -224,6 +224,12 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     poll_s: Seconds = 15.0
 
 
+class Privacy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `keywatch privacy` goes by."""
+
+    truncate_addresses_days: Annotated[int, Meta(ge=0, le=3650)] = 30  # then a caller's /24 or /48 is left; 0: never
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kafka: Kafka = Kafka()
     topics: Topics = Topics()
@@ -239,4 +245,5 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     leaks: Leaks = Leaks()
     budget: Budget = Budget()
     plugin: Plugin = Plugin()
+    privacy: Privacy = Privacy()
     detectors: dict[str, dict[str, float | int | bool]] = {}
