@@ -16,14 +16,13 @@ from pipeline import erase, moments, truncate
 from pipeline.asking import Shown, connected, export_rows, print_json, say_line, show_table
 from pipeline.catalogue import read_catalogue
 from pipeline.config import Config
+from pipeline.console_log import Line, console_lines
 from pipeline.control_topic import read_controls, say
 from pipeline.errors import ConfigError
 from pipeline.people import user
-from pipeline.queries import ask
 
 SETTLE_S: Final = 3.0
 """From a worker's word that a key is forgotten to its last row: it writes every `clickhouse.insert_s`."""
-MOST_LINES: Final = 1000
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,33 +126,6 @@ def truncate_addresses(config: Config, days: int, dry_run: bool) -> int:
     for each in found:
         say_line(f"  {each.table}: {each.rows:,} rows {'would be ' if dry_run else ''}cut to /24 or /48")
     return say_line(f"addresses older than {days} days {'stay as they are (dry run)' if dry_run else 'are cut'}")
-
-
-class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """One request to the console."""
-
-    at_us: int
-    person: str
-    role: str
-    method: str
-    path: str
-    status: int
-    address: str
-    detail: str
-
-
-def console_lines(
-    client: Client, since_us: int, person: str = "", about: str = "", limit: int = MOST_LINES
-) -> list[Line]:
-    """Who looked at what, the newest first; `about`: a part of the path, such as a key's id."""
-    sql = """
-        SELECT toUnixTimestamp64Micro(at) AS at_us, person, role, method, path, status, address, detail
-        FROM console_log
-        WHERE at >= fromUnixTimestamp64Micro({since:Int64}, 'UTC')
-            AND ({person:String} = '' OR person = {person:String})
-            AND ({about:String} = '' OR position(path, {about:String}) > 0)
-        ORDER BY at DESC, person, path LIMIT {limit:UInt32}"""
-    return ask(client, Line, sql, {"since": since_us, "person": person, "about": about, "limit": MOST_LINES})
 
 
 def print_console_log(config: Config, since: str, person: str, about: str, output: str) -> int:

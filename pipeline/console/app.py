@@ -71,7 +71,9 @@ class Console:
             loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
-        self._templates.filters.update(when=pages.when, ago=pages.ago, number=pages.number, span=pages.span)
+        self._templates.filters.update(
+            when=pages.when, ago=pages.ago, number=pages.number, span=pages.span, moment=pages.moment
+        )
 
     def app(self) -> Starlette:
         """With all routes."""
@@ -82,6 +84,7 @@ class Console:
             get("/keys", self._page(pages.keys)),
             get("/keys/{key:path}", self._page(pages.key)),
             get("/policy", self._page(pages.policy)),
+            get("/log", self._page(pages.log, "admin")),
             get("/sign-in", self._sign_in_page),
             post("/sign-in", self._sign_in),
             post("/sign-out", self._sign_out),
@@ -110,11 +113,13 @@ class Console:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    def _page(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
+    def _page(self, page: Page, role: Role = "viewer") -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             visitor = self._visitor(request)
             if visitor is None:
                 return RedirectResponse("/sign-in", 303)
+            if not visitor.may(role):
+                return self._refused(request, visitor, f"this page is for the role {role}, yours is {visitor.role}")
             acts = self._acts(request.path_params.get("incident", ""), visitor)  # here: the ledger is the loop's
             response = await run_in_threadpool(self._rendered, page, request, visitor, acts)
             response.background = self._noting(request, visitor, response.status_code)
@@ -148,12 +153,15 @@ class Console:
         if found is None:
             return self._html("missing.html", visitor, 404, words="There is nothing of this name")
         name, shown = found
-        return self._html(name, visitor, said=self._said(request, visitor), acts=acts, **shown)
+        said = self._said(request, visitor)
+        return self._html(name, visitor, said=said, acts=acts, at=request.url.path, **shown)
 
     def _html(self, name: str, visitor: Visitor | None, status: int = 200, **shown: Any) -> Response:
         token = self.door.form_token(visitor) if visitor else ""
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        text = self._templates.get_template(name).render(visitor=visitor, form_token=token, now=now, **shown)
+        text = self._templates.get_template(name).render(
+            **({"at": ""} | shown), visitor=visitor, form_token=token, now=now
+        )
         return HTMLResponse(text, status)
 
     # -- signing in --------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ BOTTOM: Final = 18
 CELL: Final = 22
 EDGE: Final = 30
 TOP: Final = 14
+LABEL: Final = 42
 WEEKDAYS: Final = ("Mo", "Tu", "We", "Th", "Fr", "Sa", "Su")
 
 
@@ -69,7 +70,7 @@ class _Plot:
         return LEFT + (at_us - self.first_us) / max(1, self.last_us - self.first_us) * (WIDTH - LEFT)
 
     def y(self, value: float) -> float:
-        return (HEIGHT - BOTTOM) * (1 - min(value, self.top) / self.top)
+        return (HEIGHT - BOTTOM) * (1 - (min(max(value, 0.0), self.top) / self.top) ** 0.5)
 
     def rect(self, from_us: int, to_us: int, low: float, high: float, kind: str, title: str = "") -> Markup:
         left, top = self.x(from_us), self.y(high)
@@ -92,10 +93,11 @@ class _Plot:
         day_us = 24 * HOUR_US
         step_us = day_us * max(1, round((self.last_us - self.first_us) / day_us / 7))
         at_us = -(-self.first_us // day_us) * day_us
-        while at_us < self.last_us:
+        while at_us < self.last_us and self.x(at_us) < WIDTH - LABEL:
             days.append(_label(round(self.x(at_us)), HEIGHT - 4, _day(at_us)))
             at_us += step_us
         axis = [_label(0, 11, f"{self.top:,.0f}"), _label(0, HEIGHT - BOTTOM, "0")]
+        axis += [_label(0, round(self.y(self.top / 4)) + 4, f"{self.top / 4:,.0f}")]
         return _svg(WIDTH, HEIGHT, [*parts, *days, *axis], words)
 
 

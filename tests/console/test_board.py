@@ -80,7 +80,7 @@ def world(filled: Config) -> Iterator[World]:
 def test_what_waits_is_approved_by_a_signature_and_then_undone(world: World) -> None:
     world.sign_in("responder").propose()
     page = world.browser.get("/policy").text
-    assert "waits for 1 approvals" in page
+    assert "waits for 1 approval" in page
     ticket = world.act.proposal.group or world.act.ticket
     yes, _ = texts(ticket, "responder")
     assert yes.splitlines()[0] == "keywatch approval v1"
@@ -119,7 +119,7 @@ def test_a_signature_for_no_does_not_serve_as_a_yes(world: World) -> None:
 def test_a_viewer_sees_it_and_can_do_nothing(world: World) -> None:
     world.sign_in("viewer").propose()
     page = world.browser.get("/policy").text
-    assert "waits for 1 approvals" in page
+    assert "waits for 1 approval" in page
     assert 'action="/sign"' not in page
     assert world.post("/undo", response="x", reason="r").status_code == 403
 
