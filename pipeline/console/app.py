@@ -83,6 +83,7 @@ class Console:
             get("/incidents/{incident}", self._page(pages.incident)),
             get("/keys", self._page(pages.keys)),
             get("/keys/{key:path}", self._page(pages.key)),
+            get("/manifest/{key:path}", self._page(pages.of_key)),
             get("/policy", self._page(pages.policy)),
             get("/log", self._page(pages.log, "admin")),
             get("/sign-in", self._sign_in_page),

@@ -102,16 +102,21 @@ def key(answers: Answers, request: Request) -> Shown | None:
         "errors": next(iter(answers.ask(queries.error_rates, [name], KEY_DAYS)), None),
         "places": answers.ask(queries.places, [name], KEY_DAYS, 20), "incidents": theirs,
         "chart": charts.hours(bars, band, [each.opened_us for each in theirs]),
-        "decisions": answers.ask(questions.decisions, name), "manifest": _manifest(answers, name),
+        "decisions": answers.ask(questions.decisions, name),
         "week": charts.week(answers.ask(questions.week, name)), "days": KEY_DAYS,
     }  # fmt: skip
 
 
-def _manifest(answers: Answers, name: str) -> Manifest | None:
-    try:
-        return answers.ask(manifest, name, None, KEY_DAYS)
-    except ConfigError:  # not used of late: nothing to go by
+def of_key(answers: Answers, request: Request) -> Shown | None:
+    """What a key does, as a policy could allow it: a page of its own, since it takes half a dozen questions."""
+    name = request.path_params["key"]
+    if not answers.ask(queries.last_used, [name]):
         return None
+    try:
+        found: Manifest | None = answers.ask(manifest, name, None, KEY_DAYS)
+    except ConfigError:  # not used of late: nothing to go by
+        found = None
+    return "manifest.html", {"key_id": name, "manifest": found, "days": KEY_DAYS}
 
 
 def _after(at_us: int) -> str:

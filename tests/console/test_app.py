@@ -18,7 +18,8 @@ from tests.clickhouse_front import front  # noqa: F401
 from tests.console.filled import EVIL, FLEET, INCIDENT, KEY, TOKENS, config, fill
 
 PAGES = ["/", "/?state=all&severity=critical&about=key_", f"/incidents/{INCIDENT.incident_id}",
-         f"/incidents/{FLEET.incident_id}", "/keys", "/keys?q=key_0", f"/keys/{KEY}", "/policy"]  # fmt: skip
+         f"/incidents/{FLEET.incident_id}", "/keys", "/keys?q=key_0", f"/keys/{KEY}", f"/manifest/{KEY}",
+         "/policy"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +212,26 @@ def test_every_request_is_in_the_log_of_the_console(settings: Config) -> None:
     assert ("viewer", "viewer", f"/keys/{KEY}", 200) in rows
     assert ("viewer", "viewer", "/incidents/none", 404) in rows
     assert ("viewer", "viewer", "/sign-in", 303) in rows
+
+
+def test_the_log_is_a_page_for_admins_and_finds_who_looked_at_a_key(settings: Config) -> None:
+    visitor(settings, "responder").get(f"/keys/{KEY}")
+    refused = visitor(settings, "responder").get("/log")
+    assert (refused.status_code, "for the role admin" in refused.text) == (403, True)
+    admin = visitor(settings, "admin")
+    page = admin.get("/log", params={"person": "responder", "about": f"/keys/{KEY}"}).text
+    assert f"GET /keys/{KEY}" in page
+    assert "/sign-in" not in page
+    assert "Nothing to show" in admin.get("/log", params={"about": "nowhere"}).text
+
+
+def test_a_key_shows_what_was_done_to_it_and_what_a_policy_could_allow(settings: Config) -> None:
+    client = visitor(settings, "viewer")
+    assert "done: revoke allowed" in client.get(f"/keys/{KEY}").text
+    page = client.get(f"/manifest/{KEY}").text
+    for words in ("Countries", "/v1/orders", "a minute", f"keywatch keys manifest {KEY}"):
+        assert words in page, words
+    assert client.get("/manifest/none").status_code == 404
 
 
 def test_a_wrong_token_is_told_and_noted(settings: Config) -> None:

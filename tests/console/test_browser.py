@@ -95,7 +95,7 @@ async def _shift(address: str, folder: Path) -> None:
         await page.press(f"a[href='/incidents/{INCIDENT.incident_id}']")
         assert await page.do("document.querySelectorAll('svg').length") >= 3
         assert await page.do("document.querySelectorAll('script').length") == 1, "only ours"
-        for path in (f"/incidents/{INCIDENT.incident_id}", "/", "/keys", f"/keys/{KEY}", "/policy"):
+        for path in (f"/incidents/{INCIDENT.incident_id}", "/", "/keys", f"/keys/{KEY}", f"/manifest/{KEY}", "/policy"):
             await page.go(address + path)
             for width, scheme in ((1200, "light"), (1200, "dark"), (390, "dark")):
                 shot = f"{path.strip('/').partition('/')[0] or 'list'}{'-one' if path.count('/') > 1 else ''}"
