@@ -13,7 +13,7 @@ import msgspec
 from clickhouse_connect.driver.client import Client
 
 from pipeline import erase, moments, truncate
-from pipeline.asking import Shown, connected, export_rows, print_json, say_line, show_table
+from pipeline.asking import Column, Shown, connected, export_rows, print_json, say_line, show_table
 from pipeline.catalogue import read_catalogue
 from pipeline.config import Config
 from pipeline.console_log import Line, console_lines
@@ -144,7 +144,7 @@ def _back(since: str) -> datetime:
     return moments.moment(since, "--since", moments.now())
 
 
-LINE: Final = (
+LINE: Final[tuple[Column, ...]] = (
     ("at_us", lambda value: moments.of_us(int(value))),
     *((name, str) for name in Line.__struct_fields__[1:]),
 )

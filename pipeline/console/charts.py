@@ -6,6 +6,7 @@ title in words for those who can't see it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -70,7 +71,7 @@ class _Plot:
         return LEFT + (at_us - self.first_us) / max(1, self.last_us - self.first_us) * (WIDTH - LEFT)
 
     def y(self, value: float) -> float:
-        return (HEIGHT - BOTTOM) * (1 - (min(max(value, 0.0), self.top) / self.top) ** 0.5)
+        return (HEIGHT - BOTTOM) * (1 - math.sqrt(min(max(value, 0.0), self.top) / self.top))
 
     def rect(self, from_us: int, to_us: int, low: float, high: float, kind: str, title: str = "") -> Markup:
         left, top = self.x(from_us), self.y(high)

@@ -20,7 +20,7 @@ from schemas.control import Control, Feedback
 from tests.clickhouse_front import front  # noqa: F401
 from tests.console import browser
 from tests.console.filled import INCIDENT, KEY, TOKENS, config, fill
-from tests.console.looks import CONTRAST, FAULTS, TOO_WIDE
+from tests.console.looks import CONTRAST, FAULTS, FOCUS, TOO_WIDE
 from tests.console.serving import SHOTS, served
 from tests.console.waiting import RESPONDER, in_memory, propose
 
@@ -102,7 +102,8 @@ async def _shift(address: str, folder: Path) -> None:
                 await page.look(width, scheme, SHOTS / f"{shot}-{width}-{scheme}.png")
                 assert await page.do(TOO_WIDE) <= 0, (path, width)
                 assert await page.do(CONTRAST) == [], (path, scheme)
-                assert await page.do(FAULTS) == [], path
+            assert await page.do(FAULTS) == [], path
+            assert await page.do(FOCUS) == [], path
         await page.go(f"{address}/incidents/{INCIDENT.incident_id}")
         form = "form:has(button[value=malicious])"
         await page.write(f"{form} input[name=reason]", "not our region")

@@ -130,7 +130,12 @@ def spoken(monkeypatch: pytest.MonkeyPatch) -> list[Control | str]:
     heard: list[Control | str] = []
 
     async def known(_: Config) -> Controls:
-        old = (said.mute(key_id="k1"), said.mute(owner="acme"), said.mute(key_id="k9"), said.planned())
+        old: tuple[Control, ...] = (
+            said.mute(key_id="k1"),
+            said.mute(owner="acme"),
+            said.mute(key_id="k9"),
+            said.planned(),
+        )
         return Controls.of("e", [Said(number, each) for number, each in enumerate(old)], 4)
 
     async def say(_: Config, controls: list[Control]) -> list[int]:
@@ -231,7 +236,7 @@ def test_addresses_in_columns_are_cut_once_they_are_old(table: str, tables: Clic
     new_us = int(client.command("SELECT toUnixTimestamp64Micro(now64(6))"))  # type: ignore[arg-type]
     whole = [address for address, _ in ADDRESSES]
     ages = [LONG_AGO_US] * 3 + [new_us] * 3
-    own = {"offset": range(6)} if "offset" in dict(TABLES[table]) else {}
+    own: dict[str, Sequence[Any]] = {"offset": range(6)} if "offset" in dict(TABLES[table]) else {}
     write(tables, table, client_ip=whole * 2, key_id=[f"k{i}" for i in range(6)], **{at.pop(): ages}, **own)
     assert [(each.table, each.rows) for each in truncate.truncate(client, 30)] == [(table, 3)]
     rows = client.query(f"SELECT replaceOne(IPv6NumToString(client_ip), '::ffff:', '') FROM {table} ORDER BY key_id")
