@@ -36,7 +36,7 @@ def investigate(
 
 @guarded
 def hunt(
-    ip: Annotated[str, typer.Option(help="An address: exact for 14 days, its /24 or /48 beyond.")] = "",
+    ip: Annotated[str, typer.Option(help="An address: exact while kept whole (14 days), beyond by its network.")] = "",
     asn: Annotated[str, typer.Option(help="A network: AS64500 or 64500.")] = "",
     client: Annotated[str, typer.Option(help="A family of clients (curl); curl* is all that begin so.")] = "",
     route: Annotated[str, typer.Option(help="A route; /v1/admin* is all below it.")] = "",

@@ -188,6 +188,18 @@ def go(reason: Reason, person: Person = "", config: ConfigFile = None) -> int:
 
 @respond_app.command()
 @guarded
+def simulate(
+    reason: Reason,
+    off: Annotated[bool, typer.Option("--off", help="Take the switch back.")] = False,
+    person: Person = "",
+    config: ConfigFile = None,
+) -> int:
+    """The simulate switch: what would be done is decided and recorded, nothing is carried out; undos go on."""
+    return int(_commands().simulate(load(config), person or user(), not off, reason))
+
+
+@respond_app.command()
+@guarded
 def approver(
     name: Annotated[str, typer.Argument(help="As the configuration will call this person.")],
     key_file: Annotated[Path, typer.Option("--key-file", help="Where the private half goes.")] = Path("approver.key"),

@@ -191,8 +191,12 @@ class Console(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     session_s: Seconds = 43_200.0  # a sign-in lasts so long
     secure_cookie: bool = False  # set where people reach it by https, as they must beyond loopback
     proxy_secret: Secret = Secret("")  # the proxy's X-Keywatch-Proxy; "" is no proxy
+    proxy_addresses: tuple[str, ...] = ("127.0.0.1/32", "::1/128")  # where it connects from; no other is believed
+    proxy_user_header: str = "X-Forwarded-User"  # in which it names who signed in; or X-Forwarded-Email, ...
+    proxy_groups_header: str = "X-Forwarded-Groups"  # by commas
+    proxy_groups: dict[str, Annotated[str, Meta(pattern="^(viewer|responder|admin)$")]] = {}  # group to role: where it
+    # has any, who is in none of them may not come in; where it has none, all are viewers or what the role header says
     pagerduty_secret: Secret = Secret("")  # of PagerDuty's V3 webhook to /hooks/pagerduty; "" is no such address
-    proxy_user_header: str = "X-Forwarded-User"  # in which the proxy names who signed in
     proxy_role_header: str = ""  # says viewer, responder or admin; "" is viewer. The proxy must drop what clients send
 
 
@@ -237,6 +241,12 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     poll_s: Seconds = 15.0  # how often new minutes are asked for
 
 
+class Privacy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `keywatch privacy` goes by."""
+
+    truncate_addresses_days: Annotated[int, Meta(ge=0, le=3650)] = 30  # then a caller's /24 or /48 is left; 0: never
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kafka: Kafka = Kafka()
     topics: Topics = Topics()
@@ -252,4 +262,5 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     leaks: Leaks = Leaks()
     budget: Budget = Budget()
     plugin: Plugin = Plugin()
+    privacy: Privacy = Privacy()
     detectors: dict[str, dict[str, float | int | bool]] = {}

@@ -16,7 +16,7 @@ from pipeline.controls import NO_CONTROLS, Controls, Said
 from pipeline.errors import ConfigError
 from pipeline.side_topic import Brokers, Source, Tail
 from pipeline.times import micros
-from schemas.control import Control, Feedback, Mute, control_id, decode, encode
+from schemas.control import Control, Feedback, Forget, Mute, control_id, decode, encode
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,9 @@ class ControlsReader:
 
 
 def read(record: Any) -> Control | None:
-    """One record of the topic; None, and a line in the log, for what is no control."""
+    """One record of the topic; None, and a line in the log, for what is no control. A tombstone was `erase`'s."""
+    if record.value is None:
+        return None
     try:
         control = decode(record.value or b"")
         check_times(control)
@@ -87,6 +89,8 @@ def check_times(control: Control) -> None:
             times = (control.at, control.opened_at, control.until or control.at)
         case Mute():
             times = (control.at, control.until)
+        case Forget():
+            times = (control.at,)
         case _:
             times = (control.from_, control.to, control.at)
     for text in times:

@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import Final, NamedTuple
 
 from pipeline.times import micros
-from schemas.control import Control, Feedback, Mute, Planned, control_id
+from schemas.control import Control, Feedback, Forget, Mute, Planned, control_id
 from schemas.incident import Finding
 from schemas.key import Key
 
@@ -61,8 +61,11 @@ class Controls:
 
     @staticmethod
     def of(epoch: str, said: Iterable[Said], end: int) -> Controls:
-        """Whatever order they come in."""
-        return Controls(epoch, end, tuple(sorted(said, key=lambda one: one.seq)))
+        """Whatever order they come in. What was said of a key before it was forgotten is not known any more."""
+        known = sorted(said, key=lambda one: one.seq)
+        gone = {one.control.key_id: one.seq for one in known if isinstance(one.control, Forget)}
+        kept = (one for one in known if one.seq >= gone.get(getattr(one.control, "key_id", ""), 0))
+        return Controls(epoch, end, tuple(kept))
 
     @cached_property
     def holding(self) -> dict[str, Said]:

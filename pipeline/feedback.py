@@ -22,7 +22,7 @@ from pipeline.enrich import Enricher, hash32
 from pipeline.fields import fields_of
 from pipeline.state import State
 from pipeline.times import micros, rfc3339
-from schemas.control import Feedback, control_id
+from schemas.control import Feedback, Forget, control_id
 from schemas.incident import KEY_RULES, Incident
 
 Array = np.ndarray[Any, Any]
@@ -30,20 +30,27 @@ Array = np.ndarray[Any, Any]
 
 def hear(
     state: State, controls: Controls, enricher: Enricher, configs: tuple[Array, ...], partition: int, effects: Effects
-) -> None:
-    """All feedback that the state does not include yet, in order, on keys that have state here; fills `effects`."""
+) -> list[int]:
+    """All feedback that the state does not include yet, in order, on keys that have state here; fills `effects`.
+
+    Returns the slots whose key is to be forgotten: the caller has their windows.
+    """
     if state.meta.heard_of(controls.epoch) >= controls.end:
-        return
-    told, lines = list[Incident](), list[tuple[int, Feedback, str]]()
+        return []
+    told, lines, gone = list[Incident](), list[tuple[int, Feedback | Forget, str]](), list[int]()
     for seq, said in state.meta.unheard(controls):
         slot = state.slots.get(getattr(said, "key_id", ""), -1)
-        if isinstance(said, Feedback) and slot >= 0 and said.rule in KEY_RULES:
+        if isinstance(said, Forget) and slot >= 0:
+            lines.append((seq, said, _forgotten(state, slot, told)))
+            gone.append(slot)
+        elif isinstance(said, Feedback) and slot >= 0 and said.rule in KEY_RULES:
             words = _expected if said.verdict == "expected" else _malicious
             lines.append((seq, said, words(state, slot, said, enricher, configs, told)))
     state.meta.hear(controls.epoch, controls.end)
     columns.extend(effects.rows, "applied", _rows(state, lines, partition))
     columns.extend(effects.rows, "incidents", columns.incidents(told))
     effects.incidents += told
+    return gone
 
 
 def _expected(
@@ -90,11 +97,17 @@ def _malicious(
     return ", ".join(words) or "the incident is long over: nothing of it was left to change"
 
 
-def _closed(state: State, slot: int, incident: Incident) -> Incident:
-    closed = msgspec.structs.replace(
-        incident, revision=incident.revision + 1, change="closed", state="closed", label="expected",
-        closed_at=max(incident.last_at, rfc3339(state.meta.watermark_us)),
-    )  # fmt: skip
+def _forgotten(state: State, slot: int, told: list[Incident]) -> str:
+    """The open incident ends with its key and says nothing any more; what was done because of it stands."""
+    incident = state.open.get(slot)
+    if incident is not None:
+        told.append(_closed(state, slot, incident, label="", text="the key was erased", findings=()))
+    return "forgotten"
+
+
+def _closed(state: State, slot: int, incident: Incident, **changes: Any) -> Incident:
+    said = {"label": "expected", "closed_at": max(incident.last_at, rfc3339(state.meta.watermark_us))} | changes
+    closed = msgspec.structs.replace(incident, revision=incident.revision + 1, change="closed", state="closed", **said)
     state.set_incident(slot, None)
     return closed
 
@@ -119,14 +132,14 @@ def _values(said: Feedback) -> str:
     return " and ".join(f"{n} {what}{'s' if n > 1 else ''}" for n, what in counts if n) or "its requests"
 
 
-def _rows(state: State, lines: Sequence[tuple[int, Feedback, str]], partition: int) -> dict[str, list[Any]]:
+def _rows(state: State, lines: Sequence[tuple[int, Feedback | Forget, str]], partition: int) -> dict[str, list[Any]]:
     n, offset = len(lines), max(state.meta.next_offset, 0)
     return {
         "control_id": [control_id(said) for _, said, _ in lines],
         "seq": [seq for seq, _, _ in lines],
         "key_id": [said.key_id for _, said, _ in lines],
-        "incident_id": [said.incident_id for _, said, _ in lines],
-        "verdict": [said.verdict for _, said, _ in lines],
+        "incident_id": [getattr(said, "incident_id", "") for _, said, _ in lines],
+        "verdict": [getattr(said, "verdict", "forget") for _, said, _ in lines],
         "at": [state.meta.watermark_us] * n,
         "effect": [effect for _, _, effect in lines],
         "partition": [partition] * n,

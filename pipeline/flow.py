@@ -129,7 +129,8 @@ class KeyCore:
         check(self._state.meta, self._config.worker, self.partition, len(batch.offsets), decoded.rejects)
         effects.rejects = decoded.rejects
         effects.rows, self._first_adoption = self._first_adoption, {}
-        feedback.hear(self._state, self._sides.controls, self._enricher, self._configs, self.partition, effects)
+        heard = self._state, self._sides.controls, self._enricher, self._configs, self.partition, effects
+        self._let_go(feedback.hear(*heard), {})
         told, at = decoded.told, decoded.at
         before, after = admit.watermarks(
             batch, at, told.ts_us, self._state.meta.watermark_us, _us(self._config.worker.lateness_s)
@@ -337,20 +338,24 @@ class KeyCore:
         gone = admit.least_recent(self._state, self._config.worker.max_keys_per_partition)
         if not gone:
             return False
-        for name in ("minutes", "hours", "sources"):
-            pool = getattr(self._state, name)
-            at = np.flatnonzero((pool.rows["live"] == 1) & np.isin(pool.rows["slot"], gone))
-            self._release(name, at, effects.rows)
         seen = np.array([slot for slot in gone if slot in self._last_seen], np.int64)
         if len(seen):
             columns.extend(effects.rows, "keys_last_used", columns.last_used(self._state, seen, self._last_seen))
         at = np.array(gone, np.int64)
         columns.extend(effects.rows, "evictions", columns.evictions(self._state, at, watermark_us, self.partition))
+        self._let_go(gone, effects.rows)
+        _count(effects, evicted=len(gone))
+        return True
+
+    def _let_go(self, gone: Sequence[int], out: Rows) -> None:
+        """These keys' state goes; their windows go to `out`."""
+        for name in ("minutes", "hours", "sources") if gone else ():
+            pool = getattr(self._state, name)
+            at = np.flatnonzero((pool.rows["live"] == 1) & np.isin(pool.rows["slot"], gone))
+            self._release(name, at, out)
         for slot in gone:
             self._last_seen.pop(slot, None)
             self._state.drop_key(slot)
-        _count(effects, evicted=len(gone))
-        return True
 
     def _ours(self, batch: Slice, decoded: Decoded) -> Decoded:
         if not self._partitions:

@@ -2,6 +2,7 @@
 
 Networks, clients and routes are asked of `key_source_1h` (400 days, by the hour). An address is asked of `requests`
 (14 days, by the request) and, for what is older, its /24 or /48 of `key_source_1h`: the line says which of the two.
+Where `privacy.truncate_addresses_days` is less than 14, the second begins there: a cut address is no match of a whole.
 The sort keys begin with the key: skip indices (`schemas/clickhouse/008_key_life.sql`) leave the granules that can hold
 what is asked for. A stranger stands in few; of what every key does all are read. Measured: `tests/bench/hunt.py`.
 """

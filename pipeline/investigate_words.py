@@ -212,6 +212,8 @@ def questions(case: Case) -> list[str]:
         asked.append("Which objects beyond the evidence? The span's requests are older than 14 days")
     if any(not source.network for source in case.sources):
         asked.append("Where do the requests without an address come from? The gateway does not tell it")
+    if any(_is_cut(row.client_ip) for row in case.addresses):
+        asked.append("Which very addresses? Those that end in .0 or :: were cut to their network since, for privacy")
     if case.others:
         asked.append(
             f"Are the {len(case.others)} other keys the same actor's, or do their owners share a provider with him?"
@@ -221,6 +223,10 @@ def questions(case: Case) -> list[str]:
     if case.strangers and not case.words:
         asked.append("Did the owner move? Nobody has said what it was: keywatch feedback")
     return asked or ["none"]
+
+
+def _is_cut(address: str) -> bool:
+    return address.endswith((".0", "::")) and address != "::"
 
 
 def steps(case: Case) -> Iterator[tuple[str, str]]:

@@ -1,9 +1,10 @@
 """Control v1: what people tell Keywatch, on the topic `api.control` (one partition, compacted, kept for 400 days).
 
-Three kinds in one topic, told apart by `type`: what an incident was (`feedback`), what shall not be told for a while
-(`mute`), what is planned (`planned`). The record's key is `control_id`: the newest of one id counts. Nothing is ever
-taken back by a tombstone: a mute that is lifted is the same mute with its end now, so that a replay of the topic
-knows from when to when it held. Times RFC 3339 with an offset; `until` "" is without end.
+Four kinds in one topic, told apart by `type`: what an incident was (`feedback`), what shall not be told for a while
+(`mute`), what is planned (`planned`), which key is to be forgotten (`forget`). The record's key is `control_id`: the
+newest of one id counts. Nothing is taken back by a tombstone: a mute that is lifted is the same mute with its end now,
+so that a replay of the topic knows from when to when it held. Only what was said of a forgotten key is: no replay knows
+it any more. Times RFC 3339 with an offset; `until` "" is without end.
 """
 
 from __future__ import annotations
@@ -81,7 +82,17 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
     v: Annotated[int, Meta(ge=1, le=1)] = VERSION  # version of this shape
 
 
-Control = Feedback | Mute | Planned
+class Forget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="forget"):
+    """This key's state goes, and what was said of it before (`keywatch erase`). It begins anew if it is used again."""
+
+    key_id: KeyId
+    at: Time
+    reason: Reason
+    by: Who = ""
+    v: Annotated[int, Meta(ge=1, le=1)] = VERSION
+
+
+Control = Feedback | Mute | Planned | Forget
 
 
 def control_id(control: Control) -> str:
@@ -94,6 +105,8 @@ def control_id(control: Control) -> str:
             return f"mute/{hashlib.blake2b(scope.encode(), digest_size=8).hexdigest()}"
         case Planned():
             return f"planned/{control.name}"
+        case Forget():
+            return f"forget/{control.key_id}"
 
 
 _decoder: Final[msgspec.json.Decoder[Control]] = msgspec.json.Decoder(Control)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from schemas.control import Feedback, Mute, Planned
+from schemas.control import Feedback, Forget, Mute, Planned
 from schemas.event import Event
 from schemas.incident import Incident
 from schemas.key import Key
@@ -25,6 +25,7 @@ TYPES: Final[dict[str, Any]] = {
     "feedback": Feedback,
     "mute": Mute,
     "planned": Planned,
+    "forget": Forget,
     "key_event": KeyEvent,
     "sighting": Sighting,
     "beats": Beats,

@@ -23,6 +23,13 @@ CREATE ROLE IF NOT EXISTS keywatch_watch;
 GRANT SELECT ON keywatch.* TO keywatch_watch;
 GRANT INSERT ON keywatch.console_log TO keywatch_watch;
 
+-- `keywatch erase` and `keywatch privacy truncate` rewrite rows of what was measured, never the two audits. Nobody has
+-- this role until you give it to whom may erase.
+CREATE ROLE IF NOT EXISTS keywatch_erase;
+GRANT SELECT, ALTER DELETE, ALTER UPDATE ON keywatch.* TO keywatch_erase;
+REVOKE ALTER DELETE, ALTER UPDATE ON keywatch.responses FROM keywatch_erase;
+REVOKE ALTER DELETE, ALTER UPDATE ON keywatch.console_log FROM keywatch_erase;
+
 -- What stays changeable is what clients set with every query: Grafana's data source the one, `keywatch keys` the other.
 CREATE SETTINGS PROFILE IF NOT EXISTS keywatch_reader
 SETTINGS

@@ -12,7 +12,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from pipeline.config import Config
-from pipeline.console.people import Visitor
+from pipeline.console.visitor import Visitor
 from pipeline.errors import ConfigError, Retry
 from pipeline.sinks.connect import connect, first_line
 from schemas.rows import CONSOLE_LOG

@@ -32,8 +32,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pipeline.config import Config
 from pipeline.console import acts, board, pagerduty, pages
 from pipeline.console.answers import Answers
-from pipeline.console.board import Board
-from pipeline.console.people import COOKIE, Door, Role, Visitor
+from pipeline.console.board import Board, Link
+from pipeline.console.people import COOKIE, Door
+from pipeline.console.visitor import Role, Visitor
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.intake_http import is_loopback
 
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 HERE: Final = Path(__file__).parent
 MAX_FORM_BYTES: Final = 16_384
 SLOW_S: Final = 2.0
+STOP_S: Final = 5.0
 OTHER_SESSION: Final = "this form is of another session: load the page again"
 HEADERS: Final = {
     "Content-Security-Policy": (
@@ -63,13 +65,15 @@ Act = Callable[[FormData, Visitor], Awaitable[str]]
 class Console:
     """The application's handlers."""
 
-    def __init__(self, config: Config, answers: Answers, door: Door, board: Board | None = None) -> None:
-        self.config, self.answers, self.door, self.board = config, answers, door, board
+    def __init__(self, config: Config, answers: Answers, door: Door, link: Link) -> None:
+        self.config, self.answers, self.door, self.link = config, answers, door, link
         self._templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
-        self._templates.filters.update(when=pages.when, ago=pages.ago, number=pages.number, span=pages.span)
+        self._templates.filters.update(
+            when=pages.when, ago=pages.ago, number=pages.number, span=pages.span, moment=pages.moment
+        )
 
     def app(self) -> Starlette:
         """With all routes."""
@@ -79,7 +83,9 @@ class Console:
             get("/incidents/{incident}", self._page(pages.incident)),
             get("/keys", self._page(pages.keys)),
             get("/keys/{key:path}", self._page(pages.key)),
+            get("/manifest/{key:path}", self._page(pages.of_key)),
             get("/policy", self._page(pages.policy)),
+            get("/log", self._page(pages.log, "admin")),
             get("/sign-in", self._sign_in_page),
             post("/sign-in", self._sign_in),
             post("/sign-out", self._sign_out),
@@ -88,31 +94,35 @@ class Console:
             post("/undo", self._act("responder", self._undo)),
             post("/sign", self._act("responder", self._sign)),
             post("/switch", self._act("admin", self._switch)),
+            post("/simulate", self._act("admin", self._simulate)),
             get("/livez", lambda _: PlainTextResponse("ok")),
             Mount("/static", StaticFiles(directory=HERE / "static")),
         ]
         if secret := self.config.console.pagerduty_secret:
-            routes.append(post(pagerduty.PATH, pagerduty.Hook(secret, lambda: self.board).post))
+            routes.append(post(pagerduty.PATH, pagerduty.Hook(secret, lambda: self.link.board).post))
         app = Starlette(routes=routes, lifespan=self._following)
         app.add_middleware(_Headers)
         return app
 
     @asynccontextmanager
     async def _following(self, _: Starlette) -> AsyncIterator[None]:
-        """The decisions topic is followed while the application runs."""
-        if self.board is not None:
+        """The decisions topic is followed while the application runs, and found again when it was lost."""
+        following = asyncio.create_task(self.link.follow(), name="board")
+        try:
             yield
-            return
-        async with board.opened(self.config) as self.board:
-            yield
+        finally:
+            following.cancel()
+            await asyncio.wait([following], timeout=STOP_S)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    def _page(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
+    def _page(self, page: Page, role: Role = "viewer") -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             visitor = self._visitor(request)
             if visitor is None:
                 return RedirectResponse("/sign-in", 303)
+            if not visitor.may(role):
+                return self._refused(request, visitor, f"this page is for the role {role}, yours is {visitor.role}")
             acts = self._acts(request.path_params.get("incident", ""), visitor)  # here: the ledger is the loop's
             response = await run_in_threadpool(self._rendered, page, request, visitor, acts)
             response.background = self._noting(request, visitor, response.status_code)
@@ -127,12 +137,14 @@ class Console:
 
     def _acts(self, incident: str, visitor: Visitor) -> dict[str, Any]:
         """What is in force and waits, of one incident or of all."""
-        if self.board is None:
-            return {"connected": False, "in_force": [], "waiting": [], "stopped": "", "breaker": False}
-        waiting = [(each, *board.texts(each.ticket, visitor.name)) for each in self.board.waiting(incident)]
+        now = self.link.board
+        if now is None:
+            nothing: dict[str, Any] = {"in_force": [], "waiting": [], "stopped": "", "simulating": "", "breaker": False}
+            return {"connected": False, **nothing}
+        waiting = [(each, *board.texts(each.ticket, visitor.name)) for each in now.waiting(incident)]
         return {
-            "connected": True, "in_force": self.board.in_force(incident), "waiting": waiting,
-            "stopped": self.board.stopped, "breaker": self.board.breaker,
+            "connected": True, "in_force": now.in_force(incident), "waiting": waiting, "stopped": now.stopped,
+            "simulating": now.simulating, "breaker": now.breaker,
         }  # fmt: skip
 
     def _rendered(self, page: Page, request: Request, visitor: Visitor, acts: dict[str, Any]) -> Response:
@@ -144,18 +156,21 @@ class Console:
         if found is None:
             return self._html("missing.html", visitor, 404, words="There is nothing of this name")
         name, shown = found
-        return self._html(name, visitor, said=self._said(request, visitor), acts=acts, **shown)
+        said = self._said(request, visitor)
+        return self._html(name, visitor, said=said, acts=acts, at=request.url.path, **shown)
 
     def _html(self, name: str, visitor: Visitor | None, status: int = 200, **shown: Any) -> Response:
         token = self.door.form_token(visitor) if visitor else ""
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        text = self._templates.get_template(name).render(visitor=visitor, form_token=token, now=now, **shown)
+        text = self._templates.get_template(name).render(
+            **({"at": ""} | shown), visitor=visitor, form_token=token, now=now
+        )
         return HTMLResponse(text, status)
 
     # -- signing in --------------------------------------------------------------------------------------------------
 
     def _visitor(self, request: Request) -> Visitor | None:
-        return self.door.recognise(request.cookies.get(COOKIE, ""), request.headers)
+        return self.door.recognise(request.cookies.get(COOKIE, ""), request.headers, _peer(request))
 
     async def _sign_in_page(self, request: Request) -> Response:
         return self._html("sign_in.html", None, wrong=False)
@@ -233,14 +248,22 @@ class Console:
         reason = acts.needed(_text(form, "reason"))
         return await self._board().switch(_text(form, "stop") == "yes", reason, visitor.name)
 
+    async def _simulate(self, request: Request, form: FormData, visitor: Visitor) -> str:
+        reason = acts.needed(_text(form, "reason"))
+        return await self._board().simulate(_text(form, "on") == "yes", reason, visitor.name)
+
     def _board(self) -> Board:
-        if self.board is None:
-            raise Retry("the decisions topic can't be read: see the console's log")
-        return self.board
+        if self.link.board is None:
+            raise Retry("the decisions topic can't be read just now: the console tries again by itself")
+        return self.link.board
 
     def _noting(self, request: Request, visitor: Visitor | None, status: int, detail: str = "") -> BackgroundTask:
-        address = request.client.host if request.client else ""
+        address = self.door.address_of(request.headers, _peer(request))
         return BackgroundTask(self.answers.note, visitor, request.method, request.url.path, status, address, detail)
+
+
+def _peer(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 async def _form(request: Request) -> FormData:
@@ -277,9 +300,10 @@ class _Headers:
         await self._app(scope, receive, with_headers)
 
 
-def make_app(config: Config, now_s: Callable[[], float] = time.time, board: Board | None = None) -> Starlette:
-    """The console; without a board it follows the decisions topic. Raises ConfigError for people that are none."""
-    return Console(config, Answers(config), Door(config.console, now_s), board).app()
+def make_app(config: Config, now_s: Callable[[], float] = time.time, link: Link | None = None) -> Starlette:
+    """The console; without a link it follows the broker's topic. Raises ConfigError for people that are none."""
+    link = link or Link(partial(board.connected, config))
+    return Console(config, Answers(config), Door(config.console, now_s), link).app()
 
 
 def main(config: Config) -> int:

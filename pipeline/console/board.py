@@ -6,23 +6,34 @@ and what comes here is the signature, checked by every responder.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeVar
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.respond.acts import Act
 from pipeline.respond.approval import signed_text
+from pipeline.respond.decisions import Decisions
 from pipeline.respond.desk import Desk
 from pipeline.respond.entries import Signed
 from pipeline.respond.night import Books
 from pipeline.respond.night_records import CaseSaid, Verb
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+LOOK_S: Final = 10.0
+"""Between two looks whether the broker is still there."""
+ANSWER_S: Final = 15.0
+"""A form waits for the broker no longer."""
+RETRY_S: Final = (1.0, 2.0, 5.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +86,12 @@ class Board:
         return f"{switch.by}: {switch.reason or 'no reason given'}" if switch else ""
 
     @property
+    def simulating(self) -> str:
+        """Who has put all acts to simulate, and why; "" where nobody has."""
+        switch = self._desk.ledger.simulating
+        return f"{switch.by}: {switch.reason or 'no reason given'}" if switch else ""
+
+    @property
     def breaker(self) -> bool:
         """Whether keys of many owners have tripped it."""
         return bool(self._desk.ledger.breaker.opened)
@@ -82,7 +99,7 @@ class Board:
     async def undo(self, response_id: str, reason: str, person: str) -> str:
         """Ask for it; the responder carries it out. Raises ConfigError."""
         desk = Desk(self._desk.decisions, person)
-        verdict = await desk.undo(desk.undoable(response_id)[0], reason)
+        verdict = await _soon(desk.undo(desk.undoable(response_id)[0], reason))
         if not verdict.granted:
             raise ConfigError(f"not undone: {verdict.reason}")
         return "being undone: the responder tells the gateway"
@@ -93,7 +110,7 @@ class Board:
             ticket=ticket, yes=yes, person=person, signature=signature, reason=reason,
             responder=self._desk.decisions.responder,
         )  # fmt: skip
-        verdict = await self._desk.decisions.write(word)
+        verdict = await _soon(self._desk.decisions.write(word))
         if not verdict.granted:
             raise ConfigError(f"not taken: {verdict.reason}")
         return verdict.reason
@@ -104,13 +121,30 @@ class Board:
         changes = {"ack": ("open", "snoozed"), "close": ("open", "snoozed", "acknowledged")}
         if case is None or case.state not in changes.get(verb, ()):
             return False
-        await self._desk.decisions.write(CaseSaid(case_id=case_id, verb=verb, by=by))
+        await _soon(self._desk.decisions.write(CaseSaid(case_id=case_id, verb=verb, by=by)))
         return True
 
     async def switch(self, stop: bool, reason: str, person: str) -> str:
         """The kill switch on the topic."""
-        await Desk(self._desk.decisions, person).switch(stop, reason)
+        await _soon(Desk(self._desk.decisions, person).switch(stop, reason))
         return "all automatic acts are stopped" if stop else "automatic acts go on, as the policy says"
+
+    async def simulate(self, on: bool, reason: str, person: str) -> str:
+        """The simulate switch on the topic."""
+        await _soon(Desk(self._desk.decisions, person).simulate(on, reason))
+        words = "from now on acts are simulated: decided and recorded, never carried out"
+        return words if on else "acts are carried out again where the policy says enforce"
+
+
+Kept = tuple[Board, Callable[[], Awaitable[None]]]
+
+
+async def _soon(answer: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            return await answer
+    except TimeoutError:
+        raise Retry("the broker does not answer; it may take effect all the same once it does: look again") from None
 
 
 def texts(ticket: str, person: str) -> tuple[str, str]:
@@ -129,21 +163,56 @@ def _shown(act: Act, others: int = 0) -> Shown:
     )  # fmt: skip
 
 
+class Link:
+    """The board, for as long as the broker answers; anew after that. `board` is None meanwhile."""
+
+    def __init__(self, connect: Callable[[], AbstractAsyncContextManager[Kept]]) -> None:
+        self.board: Board | None = None
+        self._connect = connect
+
+    async def follow(self) -> None:
+        """Until cancelled: connect, hold, and connect again when it is lost."""
+        tries = 0
+        while True:
+            try:
+                async with self._connect() as (board, lost):
+                    tries = 0
+                    await self._hold(board, lost)
+            except (Fatal, Retry, ConfigError, OSError, TimeoutError) as error:
+                log.log(logging.DEBUG if tries else logging.WARNING, "no undo, no approval for now: %s", error)
+            await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
+            tries += 1
+
+    async def _hold(self, board: Board, lost: Callable[[], Awaitable[None]]) -> None:
+        self.board = board
+        try:
+            await lost()
+        finally:
+            self.board = None
+
+
 @asynccontextmanager
-async def opened(config: Config) -> AsyncIterator[Board | None]:
-    """The board; None, and a line in the log, where the broker does not answer: pages are shown without it."""
+async def connected(config: Config) -> AsyncIterator[Kept]:
+    """The board of the broker's topic, and what waits until it is lost, and raises then. Raises Fatal or Retry."""
     from pipeline.respond.responder import decisions_of
     from pipeline.sinks.kafka import Producer
 
     async with AsyncExitStack() as stack:
-        board = None
-        try:
-            producer = Producer(config.kafka)
-            await producer.start()
-            stack.push_async_callback(producer.close)
-            name = f"console-{uuid.uuid4().hex[:8]}"
-            books = Books()
-            board = Board(Desk(await decisions_of(config, producer, stack, name, books.apply), "console"), books)
-        except (Fatal, Retry, ConfigError) as error:
-            log.warning("the console shows no acts in force and can't undo or approve: %s", error)
-        yield board
+        producer = Producer(config.kafka)
+        await producer.start()
+        stack.push_async_callback(producer.close)
+        name = f"console-{uuid.uuid4().hex[:8]}"
+        books = Books()
+        decisions = await decisions_of(config, producer, stack, name, books.apply)
+        yield Board(Desk(decisions, "console"), books), partial(_lost, config, decisions)
+
+
+async def _lost(config: Config, decisions: Decisions) -> None:
+    """aiokafka's reader says nothing when the broker is gone: so it is asked whether the topic is there."""
+    from pipeline.sinks.topics import partitions_of
+
+    while True:
+        await asyncio.sleep(LOOK_S)
+        decisions.check()
+        if config.topics.decisions not in await partitions_of(config.kafka, [config.topics.decisions]):
+            raise Retry(f"{config.topics.decisions} is gone")

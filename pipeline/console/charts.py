@@ -6,6 +6,7 @@ title in words for those who can't see it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ BOTTOM: Final = 18
 CELL: Final = 22
 EDGE: Final = 30
 TOP: Final = 14
+LABEL: Final = 42
 WEEKDAYS: Final = ("Mo", "Tu", "We", "Th", "Fr", "Sa", "Su")
 
 
@@ -69,7 +71,7 @@ class _Plot:
         return LEFT + (at_us - self.first_us) / max(1, self.last_us - self.first_us) * (WIDTH - LEFT)
 
     def y(self, value: float) -> float:
-        return (HEIGHT - BOTTOM) * (1 - min(value, self.top) / self.top)
+        return (HEIGHT - BOTTOM) * (1 - math.sqrt(min(max(value, 0.0), self.top) / self.top))
 
     def rect(self, from_us: int, to_us: int, low: float, high: float, kind: str, title: str = "") -> Markup:
         left, top = self.x(from_us), self.y(high)
@@ -92,10 +94,11 @@ class _Plot:
         day_us = 24 * HOUR_US
         step_us = day_us * max(1, round((self.last_us - self.first_us) / day_us / 7))
         at_us = -(-self.first_us // day_us) * day_us
-        while at_us < self.last_us:
+        while at_us < self.last_us and self.x(at_us) < WIDTH - LABEL:
             days.append(_label(round(self.x(at_us)), HEIGHT - 4, _day(at_us)))
             at_us += step_us
         axis = [_label(0, 11, f"{self.top:,.0f}"), _label(0, HEIGHT - BOTTOM, "0")]
+        axis += [_label(0, round(self.y(self.top / 4)) + 4, f"{self.top / 4:,.0f}")]
         return _svg(WIDTH, HEIGHT, [*parts, *days, *axis], words)
 
 

@@ -13,6 +13,9 @@ from pipeline.console import charts, questions
 from pipeline.console.answers import Answers
 from pipeline.console.charts import Band
 from pipeline.console.questions import Filter
+from pipeline.console_log import console_lines
+from pipeline.errors import ConfigError
+from pipeline.manifest_of_key import Manifest, manifest
 from pipeline.respond.ladder import ladder_of
 from pipeline.times import micros
 from schemas.incident import KEY_RULES, SEVERITIES, Finding
@@ -20,6 +23,8 @@ from schemas.incident import KEY_RULES, SEVERITIES, Finding
 Shown = tuple[str, dict[str, Any]]
 CHART_DAYS: Final = 7
 KEY_DAYS: Final = 30
+LOG_DAYS: Final = 30
+LOG_LINES: Final = 200
 LATE_S: Final = 900.0
 """The newest use is older than that: what is shown may not be now. A small API may truly be idle."""
 
@@ -55,7 +60,7 @@ def incident(answers: Answers, request: Request) -> Shown | None:
         "chart": charts.hours(bars, Band(normal.low, normal.median, normal.high), [opened_us]),
         "week": charts.week(answers.ask(questions.week, told.key_id), (opened.weekday(), opened.hour)),
         "findings": [(each, _against(each)) for each in told.findings],
-        "usual": _by_dimension(normal), "ours": told.rule in KEY_RULES,
+        "opened_us": opened_us, "last_us": last_us, "usual": _by_dimension(normal), "ours": told.rule in KEY_RULES,
         "applied": answers.ask(questions.applied_to, told.incident_id),
     }  # fmt: skip
 
@@ -97,8 +102,21 @@ def key(answers: Answers, request: Request) -> Shown | None:
         "errors": next(iter(answers.ask(queries.error_rates, [name], KEY_DAYS)), None),
         "places": answers.ask(queries.places, [name], KEY_DAYS, 20), "incidents": theirs,
         "chart": charts.hours(bars, band, [each.opened_us for each in theirs]),
+        "decisions": answers.ask(questions.decisions, name),
         "week": charts.week(answers.ask(questions.week, name)), "days": KEY_DAYS,
     }  # fmt: skip
+
+
+def of_key(answers: Answers, request: Request) -> Shown | None:
+    """What a key does, as a policy could allow it: a page of its own, since it takes half a dozen questions."""
+    name = request.path_params["key"]
+    if not answers.ask(queries.last_used, [name]):
+        return None
+    try:
+        found: Manifest | None = answers.ask(manifest, name, None, KEY_DAYS)
+    except ConfigError:  # not used of late: nothing to go by
+        found = None
+    return "manifest.html", {"key_id": name, "manifest": found, "days": KEY_DAYS}
 
 
 def _after(at_us: int) -> str:
@@ -114,12 +132,26 @@ def policy(answers: Answers, request: Request) -> Shown:
     }  # fmt: skip
 
 
+def log(answers: Answers, request: Request) -> Shown:
+    """Who looked at what: a page for admins."""
+    person, about = (request.query_params.get(name, "")[:128] for name in ("person", "about"))
+    since_us = int((time.time() - LOG_DAYS * 86_400) * 1e6)
+    lines = answers.ask(console_lines, since_us, person, about)
+    return "log.html", {"lines": lines[:LOG_LINES], "more": len(lines) > LOG_LINES, "person": person, "about": about,
+                        "days": LOG_DAYS}  # fmt: skip
+
+
 # -- filters of the templates ----------------------------------------------------------------------------------------
 
 
 def when(at_us: int) -> str:
     """`2026-11-26 05:33:28`, UTC."""
     return datetime.fromtimestamp(at_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S") if at_us else "never"
+
+
+def moment(text: str) -> str:
+    """An RFC 3339 time as `when` has it."""
+    return when(micros(text))
 
 
 def ago(at_us: int) -> str:

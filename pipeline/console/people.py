@@ -11,36 +11,23 @@ import binascii
 import hashlib
 import hmac
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
+from starlette.datastructures import Headers
 
 from pipeline.config import Console
+from pipeline.console.proxy import Proxy
+from pipeline.console.visitor import ROLES, Role, Visitor
 from pipeline.errors import ConfigError
 
-Role = Literal["viewer", "responder", "admin"]
-ROLES: Final[tuple[Role, ...]] = ("viewer", "responder", "admin")
 COOKIE: Final = "keywatch"
-PROXY_HEADER: Final = "x-keywatch-proxy"
 LEAST_TOKEN: Final = 20
 MOST_FAILURES: Final = 10
 """Wrong tokens within a minute, of all callers together, after which wrong ones are answered slowly."""
 MINUTE_S: Final = 60.0
-
-
-class Visitor(msgspec.Struct, frozen=True):
-    """One who has signed in; `until_s` is Unix time."""
-
-    name: str
-    role: Role
-    until_s: float = 0.0
-    nonce: str = ""
-
-    def may(self, role: Role) -> bool:
-        """Whether this role's acts are open to it."""
-        return ROLES.index(self.role) >= ROLES.index(role)
 
 
 @dataclass
@@ -51,10 +38,12 @@ class Door:
     now_s: Callable[[], float]
     _key: bytes = field(default_factory=lambda: os.urandom(32))
     _failed_at_s: list[float] = field(default_factory=list)
+    _proxy: Proxy = field(init=False)
 
     def __post_init__(self) -> None:
         """Raises ConfigError where nobody could come in, or anybody."""
         people = self.settings.people
+        self._proxy = Proxy(self.settings)
         if not people and not self.settings.proxy_secret:
             raise ConfigError(
                 "nobody may use the console: set [[console.people]] (name, role, token), or a proxy_secret"
@@ -92,9 +81,14 @@ class Door:
         body = base64.urlsafe_b64encode(msgspec.json.encode(visitor)).decode()
         return f"{body}.{self._sign('session', body)}"
 
-    def recognise(self, cookie: str, headers: Mapping[str, str]) -> Visitor | None:
-        """Who this is, by the proxy's word or by the session; None is nobody."""
-        return self._by_proxy(headers) or self._by_cookie(cookie)
+    def recognise(self, cookie: str, headers: Headers, peer: str) -> Visitor | None:
+        """Who this is, by the proxy's word or by the session; None is nobody. `peer`: the connection's address."""
+        return self._proxy.visitor(headers, peer) or self._by_cookie(cookie)
+
+    def address_of(self, headers: Headers, peer: str) -> str:
+        """Whose request this is: the peer's, or who the proxy says it had before it."""
+        told = headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+        return told[:64] if told and self._proxy.is_it(headers, peer) else peer
 
     def form_token(self, visitor: Visitor) -> str:
         """What the forms of this session carry."""
@@ -107,15 +101,6 @@ class Door:
     def is_own_form(self, visitor: Visitor, token: str) -> bool:
         """Whether a form came from a page of this session."""
         return hmac.compare_digest(self.form_token(visitor).encode(), token.encode("utf-8", "replace"))
-
-    def _by_proxy(self, headers: Mapping[str, str]) -> Visitor | None:
-        secret, said = self.settings.proxy_secret.reveal(), headers.get(PROXY_HEADER, "")
-        if not secret or not hmac.compare_digest(secret.encode(), said.encode("utf-8", "replace")):
-            return None
-        names = (self.settings.proxy_user_header, self.settings.proxy_role_header)
-        name, word = (headers.get(each.lower(), "").strip() if each else "" for each in names)
-        role: Role = next((role for role in ROLES if role == word), "viewer")
-        return Visitor(name[:128], role, nonce=hashlib.sha256(secret.encode()).hexdigest()[:24]) if name else None
 
     def _by_cookie(self, cookie: str) -> Visitor | None:
         body, _, signature = cookie.rpartition(".")

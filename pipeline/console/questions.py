@@ -191,10 +191,11 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     policy_version: str
 
 
-def decisions(client: Client) -> list[Decision]:
-    """The newest first."""
+def decisions(client: Client, key: str = "") -> list[Decision]:
+    """The newest first; of one key or of all."""
     sql = """
         SELECT toUnixTimestamp64Micro(at) AS at_us, key_id, incident_id, stage, verdict, rung, reason,
             JSONExtractString(body, 'policy_version') AS policy_version
-        FROM responses FINAL ORDER BY at DESC, partition, offset DESC LIMIT {limit:UInt32}"""
-    return ask(client, Decision, sql, {"limit": PAGE})
+        FROM responses FINAL WHERE {key:String} = '' OR key_id = {key:String}
+        ORDER BY at DESC, partition, offset DESC LIMIT {limit:UInt32}"""
+    return ask(client, Decision, sql, {"limit": PAGE, "key": key})

@@ -3,7 +3,7 @@
 All of it follows from the ledger: `due` lists what is to be done, and doing it changes the ledger. So a responder that
 is killed has nothing to remember, and the next one finds the same list. Each act is the business of whoever owns its
 incident's partition; where that is not known, of partition 0's owner. What stands for long, the open breaker and the
-kill switch are said again before the topic's retention (7 days) forgets them.
+switches are said again before the topic's retention (7 days) forgets them.
 """
 
 from __future__ import annotations
@@ -193,13 +193,15 @@ class Caretaker:
             await self.carrier.decisions.write(Paged(opened_offset=opened.offset))
 
     async def _say_again(self) -> None:
-        """The open breaker and the kill switch, before they are forgotten; and a mark that tells the broker's time."""
+        """The open breaker and both switches, before they are forgotten; and a mark that tells the broker's time."""
         ledger, decisions = self._ledger, self.carrier.decisions
         opened = ledger.breaker.opened.get(False)
         if opened and ledger.now_us >= max(opened.at_us, opened.kept_us) + KEEP_US:
             await decisions.write(Kept(offset=opened.offset, at_us=opened.at_us, owners=opened.owners))
         if ledger.stopped and ledger.now_us >= ledger.stopped_us + KEEP_US:
             await decisions.write(ledger.stopped)
+        if ledger.simulating and ledger.now_us >= ledger.simulating_us + KEEP_US:
+            await decisions.write(ledger.simulating)
         if self._wants_time():
             self._clock_at_s = self.carrier.now_s()
             await decisions.write(Joined(responder=decisions.responder, mark=""))

@@ -257,6 +257,20 @@ def switch(config: Config, person: str, stop: bool, reason: str) -> int:
     return at_desk(config, person, work)
 
 
+def simulate(config: Config, person: str, on: bool, reason: str) -> int:
+    """The simulate switch on the topic."""
+
+    async def work(mine: Desk) -> int:
+        await mine.simulate(on, reason)
+        return say_line(
+            "acts are simulated: decided and recorded, never carried out; undos go on"
+            if on
+            else "acts are carried out again, where the policy says enforce"
+        )
+
+    return at_desk(config, person, work)
+
+
 def make_approver(name: str, key_file: Path) -> int:
     """A key pair, and the lines for the configuration."""
     made = approval.make(name, key_file)

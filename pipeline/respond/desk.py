@@ -25,7 +25,7 @@ from pipeline.respond.act import act_id, response_id
 from pipeline.respond.acts import Act
 from pipeline.respond.caps import DAY_US
 from pipeline.respond.decisions import Decisions
-from pipeline.respond.entries import Bulked, Proposed, Raised, Reset, Switched, Undo, content_of, group_of
+from pipeline.respond.entries import Bulked, Proposed, Raised, Reset, Simulating, Switched, Undo, content_of, group_of
 from pipeline.respond.fence import Networks
 from pipeline.respond.ladder import Ladder, Matrix
 from pipeline.respond.ledger import Ledger, Queued, Verdict
@@ -141,6 +141,10 @@ class Desk:
     async def switch(self, stop: bool, reason: str) -> None:
         """The kill switch on the topic."""
         await self.decisions.write(Switched(stop=stop, by=self.person, reason=reason))
+
+    async def simulate(self, on: bool, reason: str) -> None:
+        """The simulate switch on the topic."""
+        await self.decisions.write(Simulating(on=on, by=self.person, reason=reason))
 
 
 def bulked(wanted: list[Proposed], group: str, nonce: str, person: str) -> Bulked:

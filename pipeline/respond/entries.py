@@ -137,6 +137,17 @@ class Switched(msgspec.Struct, frozen=True, kw_only=True, tag="switched"):
     reason: str = ""
 
 
+class Simulating(msgspec.Struct, frozen=True, kw_only=True, tag="simulating"):
+    """The simulate switch on the topic: while `on`, an enforcing policy only simulates; undos and timed ends go on.
+
+    It makes nothing stricter than the policy is: where that says simulate, or off, it changes nothing.
+    """
+
+    on: bool
+    by: str
+    reason: str = ""
+
+
 class Reset(msgspec.Struct, frozen=True, kw_only=True, tag="reset"):
     """A person closes the breaker: automatic acts go on."""
 
@@ -208,6 +219,7 @@ Record = (
     | Bulked
     | Raised
     | Switched
+    | Simulating
     | Reset
     | Paged
     | Build

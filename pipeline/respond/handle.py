@@ -86,12 +86,13 @@ class Responder:
             return
         await self._note_build(incident, record.partition)
         key, active_keys, error = await self.keys.look_up(incident.key_id)
+        ladder = self.ladder.simulated() if self.decisions.ledger.simulating else self.ladder
         question = Question(
-            incident, self.ladder, key, error, self._stopped(), self.carrier.now_s(), record.timestamp_us / 1e6,
+            incident, ladder, key, error, self._stopped(), self.carrier.now_s(), record.timestamp_us / 1e6,
             self.decisions.ledger.changed_us / 1e6,
         )  # fmt: skip
         guards = guard.judge(question)
-        rule, _ = self.ladder.rule_of(incident, key)
+        rule, _ = ladder.rule_of(incident, key)
         if rule is None or rule.rung == "observe":
             await self._observe(propose.nothing(question, rule, record.partition), guards, rule)
             return

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from typing import Final
 
@@ -49,6 +49,12 @@ class Ladder:
     def version(self) -> str:
         """12 hex digits over every number and rule, so that an audit row says by which rules it was decided."""
         return hashlib.blake2b(msgspec.json.encode((self.policy, self.rules)), digest_size=6).hexdigest()
+
+    def simulated(self) -> Ladder:
+        """The same, but nothing is carried out: what the simulate switch makes of it."""
+        if self.policy.mode != "enforce":
+            return self
+        return replace(self, policy=msgspec.structs.replace(self.policy, mode="simulate"))
 
     def rule_of(self, incident: Incident, key: Key | None) -> tuple[Rule | None, str]:
         """(the first rule that matches, why; or None, and why each does not)."""

@@ -44,6 +44,7 @@ from pipeline.respond.entries import (
     Reset,
     Settled,
     Signed,
+    Simulating,
     Switched,
     Undo,
     decode,
@@ -88,6 +89,8 @@ class Ledger:
     now_us: int = 0
     stopped: Switched | None = None
     stopped_us: int = 0
+    simulating: Simulating | None = None
+    simulating_us: int = 0
     blind_until_us: int = 0
     changed_us: int = 0  # another configuration or geo database
     acts: dict[tuple[bool, str], Act] = field(default_factory=dict)  # by (simulated, act_id): the latest
@@ -129,6 +132,15 @@ class Ledger:
         """What an incident led to, not simulated."""
         return [a for (simulated, _), a in self.acts.items() if not simulated and a.proposal.incident_id == incident_id]
 
+    @property
+    def held(self) -> str:
+        """Why nothing granted is sent, by the switches on the topic; "" is go on."""
+        if self.stopped:
+            return f"stopped by {self.stopped.by}: {self.stopped.reason or 'no reason'}"
+        if self.simulating:
+            return f"put to simulate by {self.simulating.by}: {self.simulating.reason or 'no reason'}"
+        return ""
+
     def used(self, span_us: int, simulated: bool = False, cap: str = "usual") -> int:
         """Different keys with a granted act within the last `span_us` as of the newest record."""
         return len(self.counts.keys(self.now_us, span_us, simulated, cap))
@@ -154,14 +166,17 @@ class Ledger:
             return Verdict(False, "already_acted", before.words, before)
         if (no := self._said_no(wanted)) is not None:
             return no
-        if self.stopped and not wanted.simulated:
-            return Verdict(False, "kill_switch", f"stopped by {self.stopped.by}: {self.stopped.reason or 'no reason'}")
+        if not wanted.simulated and (no := self._off()):
+            return no
         if self.now_us < self.blind_until_us:
             return Verdict(False, "caps", "a record on the decisions topic cannot be read, so the counts are not known")
         bulk = self.groups.get(wanted.group)
         if wanted.group and (bulk is None or not bulk.holds(wanted)):
             return Verdict(False, "group", "the bulk does not name it")
         return None
+
+    def _off(self, act: Act | None = None) -> Verdict | None:
+        return Verdict(False, "kill_switch" if self.stopped else "mode", self.held, act) if self.held else None
 
     def _said_no(self, wanted: Proposed) -> Verdict | None:
         """What a person undid is not done again by itself for a while; what was declined, not for this incident."""
@@ -226,8 +241,8 @@ class Ledger:
         if not word.yes:
             act.stage, act.ended_by, act.ended_us = "declined", word.person, self.now_us
             return Verdict(True, "approvals", f"declined: {word.reason}", act)
-        if self.stopped:
-            return Verdict(False, "kill_switch", f"stopped by {self.stopped.by}", act)
+        if no := self._off(act):
+            return no
         if other := in_the_way([each for each in self.acts.values() if each is not act], wanted):
             return Verdict(False, "already_acted", other.words, act)
         act.words_said[word.person] = word
@@ -299,6 +314,8 @@ class Ledger:
         match record:
             case Switched():
                 self.stopped, self.stopped_us = (record if record.stop else None), self.now_us
+            case Simulating():
+                self.simulating, self.simulating_us = (record if record.on else None), self.now_us
             case Reset():
                 self.breaker.close()
             case Paged():

@@ -188,7 +188,7 @@ def actors_of(respond: Respond, adapters: Mapping[str, Adapter], ledger: Ledger)
         return {}
 
     def killed() -> str:
-        return kill_switch(respond) or (f"stopped by {ledger.stopped.by}" if ledger.stopped else "")
+        return kill_switch(respond) or ledger.held
 
     return {name: Acting(adapter, killed, time.time) for name, adapter in adapters.items()}
 

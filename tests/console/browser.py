@@ -80,6 +80,19 @@ class Page:
         await self.do(f"document.querySelector({selector!r}).focus()")
         await self.call("Input.insertText", text=text)
 
+    async def sign_in(self, address: str, token: str) -> None:
+        """On the sign-in page of the console at this address, as people do."""
+        await self.go(address)
+        await self.write("#token", token)
+        await self.press("form.box button")
+
+    async def until(self, url: str, words: str) -> str:
+        """Load the page again until it says so; its text. Raises TimeoutError."""
+        async with asyncio.timeout(WAIT_S):
+            while words not in (text := str(await self.do("document.body.innerText"))):
+                await self.go(url)
+        return text
+
     async def choose_file(self, selector: str, path: Path) -> None:
         """As in the dialogue of a file's field."""
         root = (await self.call("DOM.getDocument"))["root"]["nodeId"]

@@ -72,6 +72,7 @@ async def _fill(settings: ClickHouse) -> None:
     sources = rows_of(
         "key_source_1h", 3, key_id=[KEY] * 3, window_start=[NOON_S - 9 * HOUR_S] * 3, country=["DE", "DE", "RO"],
         asn=[3320, 3209, 64_500], prefix=["a", "b", "c"], requests=[700, 90, 412], client=["acme-sdk", "curl", EVIL],
+        outcome=["success"] * 3, route=["/v1/orders"] * 3,
     )  # fmt: skip
     await sink.write("key_source_1h", sources)
     names = [KEY, EVIL, *(f"key_{number:03}" for number in range(60))]

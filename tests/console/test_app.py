@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from starlette.testclient import TestClient
 
-from pipeline.config import Config, Console
+from pipeline.config import Config, Console, Secret
 from pipeline.console import acts, app
 from pipeline.errors import ConfigError
 from pipeline.sinks.connect import connect
@@ -18,7 +18,8 @@ from tests.clickhouse_front import front  # noqa: F401
 from tests.console.filled import EVIL, FLEET, INCIDENT, KEY, TOKENS, config, fill
 
 PAGES = ["/", "/?state=all&severity=critical&about=key_", f"/incidents/{INCIDENT.incident_id}",
-         f"/incidents/{FLEET.incident_id}", "/keys", "/keys?q=key_0", f"/keys/{KEY}", "/policy"]  # fmt: skip
+         f"/incidents/{FLEET.incident_id}", "/keys", "/keys?q=key_0", f"/keys/{KEY}", f"/manifest/{KEY}",
+         "/policy"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +170,23 @@ def test_who_signs_out_is_out_and_another_site_can_not_do_it(settings: Config) -
     assert client.get("/", follow_redirects=False).status_code == 303
 
 
+def test_who_comes_through_the_proxy_is_in_and_the_log_has_his_own_address(settings: Config) -> None:
+    said = {"x-keywatch-proxy": "s" * 20, "x-forwarded-user": "bea", "x-forwarded-for": "192.0.2.77"}
+    people = msgspec.structs.replace(settings.console, proxy_secret=Secret("s" * 20))
+    behind = app.make_app(msgspec.structs.replace(settings, console=people))
+    near, far = (
+        TestClient(behind, base_url="http://127.0.0.1", client=(peer, 9)) for peer in ("127.0.0.1", "192.0.2.1")
+    )
+    assert "bea (viewer)" in near.get("/keys", headers=said).text
+    assert "sign out" not in near.get("/keys", headers=said).text, "that is the proxy's business"
+    assert far.get("/keys", headers=said, follow_redirects=False).status_code == 303
+    assert near.get("/keys", follow_redirects=False).status_code == 303
+    asking = connect(settings.clickhouse, settings.clickhouse.database)
+    rows = asking.query("SELECT DISTINCT person, address FROM console_log WHERE person = 'bea'").result_rows
+    asking.close()
+    assert rows == [("bea", "192.0.2.77")]
+
+
 def test_a_link_can_not_put_words_into_the_consoles_mouth(settings: Config) -> None:
     client = visitor(settings, "viewer")
     assert "acts are stopped" not in client.get("/?said=all+automatic+acts+are+stopped&mark=0").text
@@ -194,6 +212,26 @@ def test_every_request_is_in_the_log_of_the_console(settings: Config) -> None:
     assert ("viewer", "viewer", f"/keys/{KEY}", 200) in rows
     assert ("viewer", "viewer", "/incidents/none", 404) in rows
     assert ("viewer", "viewer", "/sign-in", 303) in rows
+
+
+def test_the_log_is_a_page_for_admins_and_finds_who_looked_at_a_key(settings: Config) -> None:
+    visitor(settings, "responder").get(f"/keys/{KEY}")
+    refused = visitor(settings, "responder").get("/log")
+    assert (refused.status_code, "for the role admin" in refused.text) == (403, True)
+    admin = visitor(settings, "admin")
+    page = admin.get("/log", params={"person": "responder", "about": f"/keys/{KEY}"}).text
+    assert f"GET /keys/{KEY}" in page
+    assert "/sign-in" not in page
+    assert "Nothing to show" in admin.get("/log", params={"about": "nowhere"}).text
+
+
+def test_a_key_shows_what_was_done_to_it_and_what_a_policy_could_allow(settings: Config) -> None:
+    client = visitor(settings, "viewer")
+    assert "done: revoke allowed" in client.get(f"/keys/{KEY}").text
+    page = client.get(f"/manifest/{KEY}").text
+    for words in ("Countries", "/v1/orders", "a minute", f"keywatch keys manifest {KEY}"):
+        assert words in page, words
+    assert client.get("/manifest/none").status_code == 404
 
 
 def test_a_wrong_token_is_told_and_noted(settings: Config) -> None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 from pipeline.config import Config
-from pipeline.console import app
-from pipeline.console.board import Board, texts
+from pipeline.console import app, board
+from pipeline.console.board import Board, Kept, Link, texts
+from pipeline.errors import Fatal, Retry
 from pipeline.respond.acts import Act
+from pipeline.respond.decisions import Decisions
 from pipeline.respond.desk import Desk
-from pipeline.respond.entries import Finished
+from pipeline.respond.entries import Finished, Switched, encode
 from tests.clickhouse_front import front  # noqa: F401
 from tests.console.filled import INCIDENT, TOKENS, config, fill
-from tests.console.waiting import RESPONDER, in_memory, propose
+from tests.console.waiting import RESPONDER, TOPIC, connected, in_memory, linked, propose
+from tests.pipeline.respond.memory_log import MemoryLog, MemoryPublisher, MemoryReader
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +37,12 @@ class World:
 
     def __init__(self, made: Config, stack: ExitStack) -> None:
         self.decisions = in_memory()
-        console = app.make_app(made, board=Board(Desk(self.decisions, "console")))
+        self.link = linked(self.decisions)
+        console = app.make_app(made, link=self.link)
         self.browser = stack.enter_context(TestClient(console, base_url="http://127.0.0.1"))
         assert self.browser.portal is not None
         self.portal = self.browser.portal
-        self.portal.call(self.decisions.start)
-        stack.callback(self.portal.call, self.decisions.close)
+        self.portal.call(connected, self.link)
 
     def sign_in(self, name: str) -> World:
         self.browser.post("/sign-in", data={"token": TOKENS[name]})
@@ -75,7 +80,7 @@ def world(filled: Config) -> Iterator[World]:
 def test_what_waits_is_approved_by_a_signature_and_then_undone(world: World) -> None:
     world.sign_in("responder").propose()
     page = world.browser.get("/policy").text
-    assert "waits for 1 approvals" in page
+    assert "waits for 1 approval" in page
     ticket = world.act.proposal.group or world.act.ticket
     yes, _ = texts(ticket, "responder")
     assert yes.splitlines()[0] == "keywatch approval v1"
@@ -114,7 +119,7 @@ def test_a_signature_for_no_does_not_serve_as_a_yes(world: World) -> None:
 def test_a_viewer_sees_it_and_can_do_nothing(world: World) -> None:
     world.sign_in("viewer").propose()
     page = world.browser.get("/policy").text
-    assert "waits for 1 approvals" in page
+    assert "waits for 1 approval" in page
     assert 'action="/sign"' not in page
     assert world.post("/undo", response="x", reason="r").status_code == 403
 
@@ -126,6 +131,92 @@ def test_an_admin_stops_all_acts_and_every_page_of_theirs_says_so(world: World) 
     assert "stopped by admin: wrong keys" in world.browser.get(f"/incidents/{INCIDENT.incident_id}").text
     assert world.post("/switch", stop="no", reason="").status_code == 400
     assert world.decisions.ledger.stopped is not None
+
+
+def test_an_admin_puts_all_acts_to_simulate_and_takes_it_back(world: World) -> None:
+    world.sign_in("admin")
+    assert "acts are simulated" in world.post("/simulate", on="yes", reason="new rules").text
+    assert world.decisions.ledger.simulating is not None
+    assert "put to simulate by admin: new rules" in world.browser.get("/policy").text
+    assert "put to simulate by admin: new rules" in world.browser.get(f"/incidents/{INCIDENT.incident_id}").text
+    assert world.post("/simulate", on="no", reason="").status_code == 400
+    world.post("/simulate", on="no", reason="seen enough")
+    assert world.decisions.ledger.simulating is None
+    assert "put to simulate" not in world.browser.get("/policy").text
+
+
+@pytest.mark.parametrize("path", ["/switch", "/simulate"])
+def test_the_switches_are_for_admins(world: World, path: str) -> None:
+    world.sign_in("responder")
+    assert world.post(path, stop="yes", on="yes", reason="r").status_code == 403
+    assert world.decisions.ledger.held == ""
+
+
+@dataclass
+class Broker:
+    """One that can go away and come back; each connection is a new reader of the same topic."""
+
+    log: MemoryLog = field(default_factory=MemoryLog)
+    away: bool = False
+    connections: int = 0
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Kept]:
+        if self.away:
+            raise Fatal("Kafka at nowhere: no answer")
+        self.connections += 1
+        decisions = Decisions(MemoryPublisher(self.log), MemoryReader(self.log, TOPIC), TOPIC, f"c{self.connections}")
+        await decisions.start()
+        yield Board(Desk(decisions, "console")), self.lost
+        await decisions.close()
+
+    async def lost(self) -> None:
+        await self.gone.wait()
+        self.gone.clear()
+        raise Retry("no answer")
+
+
+async def test_a_board_that_was_lost_is_found_again_and_knows_what_was_said_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(board, "RETRY_S", (0.01,))
+    broker = Broker(away=True)
+    link = Link(broker.connect)
+    following = asyncio.create_task(link.follow())
+    try:
+        async with asyncio.timeout(20):
+            await asyncio.sleep(0)
+            assert link.board is None
+            broker.away = False
+            await connected(link)
+            broker.away = True
+            broker.gone.set()
+            await connected(link, False)
+            broker.log.append(TOPIC, b"", encode(Switched(stop=True, by="ann", reason="meanwhile")))
+            broker.away = False
+            await connected(link)
+            assert link.board is not None
+            assert link.board.stopped == "ann: meanwhile"
+    finally:
+        following.cancel()
+    assert broker.connections == 2
+
+
+async def test_a_form_does_not_wait_for_ever_for_a_broker_that_went_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board, "ANSWER_S", 0.05)
+    log = MemoryLog()
+    decisions = Decisions(Mute(log), MemoryReader(log, TOPIC), TOPIC, "c")
+    with pytest.raises(Retry, match="look again"):
+        await Board(Desk(decisions, "console")).switch(True, "r", "admin")
+
+
+class Mute(MemoryPublisher):
+    """Never gets an acknowledgement."""
+
+    async def publish(self, *_: Any, **__: Any) -> int:
+        await asyncio.Event().wait()
+        return 0
 
 
 def test_an_undo_of_what_is_not_known_is_told(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.datastructures import Headers
 
 from pipeline.config import Console, Person, Secret
 from pipeline.console.people import MOST_FAILURES, Door
@@ -34,16 +35,16 @@ def test_a_token_opens_a_session_until_its_time_is_over() -> None:
         "ann", True, True, False,
     )  # fmt: skip
     cookie = ours.cookie(visitor)
-    assert ours.recognise(cookie, {}) == visitor
+    assert ours.recognise(cookie, Headers(), "") == visitor
     time.now_s += 61
-    assert ours.recognise(cookie, {}) is None
+    assert ours.recognise(cookie, Headers(), "") is None
 
 
 @given(st.text(max_size=200))
 def test_nothing_else_is_a_token_or_a_session(text: str) -> None:
     ours, _ = door()
     assert text == TOKEN or ours.sign_in(text) is None
-    assert ours.recognise(text, {}) is None
+    assert ours.recognise(text, Headers(), "") is None
 
 
 @given(at=st.integers(0, 400), to=st.characters(min_codepoint=33, max_codepoint=126))
@@ -54,13 +55,13 @@ def test_a_session_with_one_letter_changed_is_none(at: int, to: str) -> None:
     cookie = ours.cookie(visitor)
     at %= len(cookie)
     forged = cookie[:at] + to + cookie[at + 1 :]
-    assert ours.recognise(forged, {}) is None or forged == cookie
+    assert ours.recognise(forged, Headers(), "") is None or forged == cookie
 
 
 def test_another_process_knows_nothing_of_the_session() -> None:
     visitor = door()[0].sign_in(TOKEN)
     assert visitor is not None
-    assert door()[0].recognise(door()[0].cookie(visitor), {}) is None
+    assert door()[0].recognise(door()[0].cookie(visitor), Headers(), "") is None
 
 
 def test_guessing_is_slowed_down_and_keeps_nobody_out() -> None:
@@ -84,23 +85,82 @@ def test_a_form_of_one_session_does_not_serve_another() -> None:
     assert not ours.is_own_form(one, "")
 
 
-def test_a_proxy_is_believed_only_with_its_secret() -> None:
-    ours, _ = door(proxy_secret=Secret("shared-with-the-proxy"), proxy_role_header="X-Forwarded-Role")
-    said = {"x-forwarded-user": "bea", "x-forwarded-role": "admin"}
-    assert ours.recognise("", said) is None
-    assert ours.recognise("", said | {"x-keywatch-proxy": "guess"}) is None
-    visitor = ours.recognise("", said | {"x-keywatch-proxy": "shared-with-the-proxy"})
-    assert visitor is not None
-    assert (visitor.name, visitor.role) == ("bea", "admin")
-    plain = {"x-forwarded-user": "bea", "x-forwarded-role": "root", "x-keywatch-proxy": "shared-with-the-proxy"}
-    assert ours.recognise("", plain) is not None
-    assert ours.recognise("", plain).role == "viewer"  # type: ignore[union-attr]
-    assert ours.recognise("", {"x-keywatch-proxy": "shared-with-the-proxy"}) is None
+SECRET = "shared-with-the-proxy"
+NEAR = "10.1.2.3"
+
+
+def proxied(**settings: object) -> Door:
+    known = {"proxy_secret": Secret(SECRET), "proxy_addresses": ("10.1.0.0/16",)}
+    return door(**(known | settings))[0]
+
+
+def by_proxy(ours: Door, peer: str = NEAR, *more: tuple[str, str], secret: str = SECRET) -> tuple[str, str] | None:
+    """(name, role) of bea, who the proxy says is in the groups `night` and `sre`."""
+    said = [("x-forwarded-user", "bea"), ("x-forwarded-groups", "night, sre"), ("x-keywatch-proxy", secret), *more]
+    visitor = ours.recognise("", Headers(raw=[(a.encode(), b.encode()) for a, b in said]), peer)
+    return (visitor.name, visitor.role) if visitor else None
+
+
+def test_a_proxy_is_believed_only_with_its_secret_and_from_its_address() -> None:
+    ours = proxied()
+    assert by_proxy(ours) == ("bea", "viewer")
+    assert by_proxy(ours, secret="guess") is None
+    assert by_proxy(ours, secret="") is None
+    for elsewhere in ("10.2.0.1", "127.0.0.1", "2001:db8::1", "testclient", ""):
+        assert by_proxy(ours, elsewhere) is None
+    assert by_proxy(ours, "::ffff:10.1.2.3") == ("bea", "viewer"), "the same address on a socket of both families"
+
+
+def test_unless_told_otherwise_the_proxy_is_on_this_machine() -> None:
+    ours = door(proxy_secret=Secret(SECRET))[0]
+    assert by_proxy(ours, "127.0.0.1") == ("bea", "viewer")
+    assert by_proxy(ours, "10.1.2.3") is None
+
+
+@pytest.mark.parametrize(
+    ("groups", "role"),
+    [
+        ({"sre": "admin", "night": "responder"}, "admin"),
+        ({"night": "responder", "all": "viewer"}, "responder"),
+        ({"Night": "admin"}, None),
+        ({"sr": "admin", "night, sre": "admin", "": "admin"}, None),
+    ],
+)
+def test_the_highest_role_of_ones_groups_counts_and_who_is_in_none_stays_outside(
+    groups: dict[str, str], role: str | None
+) -> None:
+    assert by_proxy(proxied(proxy_groups=groups)) == (("bea", role) if role else None)
+
+
+@pytest.mark.parametrize(
+    "spoofed", [("X-Forwarded-User", "root"), ("X-Forwarded-Groups", "sre"), ("X-Keywatch-Proxy", SECRET)]
+)
+def test_a_header_that_stands_twice_is_nobodys_word(spoofed: tuple[str, str]) -> None:
+    ours = proxied(proxy_groups={"sre": "admin"})
+    assert by_proxy(ours) == ("bea", "admin")
+    assert by_proxy(ours, NEAR, (spoofed[0].lower(), spoofed[1])) is None
+
+
+def test_a_role_header_may_say_a_role_that_there_is() -> None:
+    ours = proxied(proxy_role_header="X-Role")
+    assert by_proxy(ours, NEAR, ("x-role", "admin")) == ("bea", "admin")
+    assert by_proxy(ours, NEAR, ("x-role", "root")) == ("bea", "viewer")
+
+
+def test_the_address_before_the_proxy_is_taken_from_the_proxy_alone() -> None:
+    ours = proxied()
+    said = {"x-forwarded-for": "198.51.100.9, 192.0.2.7"}
+    assert ours.address_of(Headers(said | {"x-keywatch-proxy": SECRET}), NEAR) == "192.0.2.7"
+    assert ours.address_of(Headers(said), NEAR) == NEAR
 
 
 def test_without_a_proxy_secret_an_empty_one_is_no_proxy() -> None:
-    ours, _ = door()
-    assert ours.recognise("", {"x-forwarded-user": "bea", "x-keywatch-proxy": ""}) is None
+    assert by_proxy(proxied(proxy_secret=Secret("")), secret="") is None
+
+
+def test_an_address_of_a_proxy_that_is_none_is_told_at_the_start() -> None:
+    with pytest.raises(ConfigError, match="proxy_addresses"):
+        proxied(proxy_addresses=("10.1.2.3/16",))
 
 
 @pytest.mark.parametrize(

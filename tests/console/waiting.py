@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from pipeline.console.board import Board, Kept, Link
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.by_hand import choose, wanted
 from pipeline.respond.decisions import Decisions
-from pipeline.respond.desk import bulked
+from pipeline.respond.desk import Desk, bulked
 from pipeline.respond.ladder import ladder_of
 from tests.pipeline.respond.memory_log import MemoryLog, MemoryPublisher, MemoryReader
 from tests.pipeline.respond.notices import full
@@ -20,6 +25,31 @@ def in_memory() -> Decisions:
     """Not started yet."""
     log = MemoryLog()
     return Decisions(MemoryPublisher(log), MemoryReader(log, TOPIC), TOPIC, "console-test")
+
+
+def linked(decisions: Decisions) -> Link:
+    """A link that follows these, and loses them when their reading ends."""
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[Kept]:
+        await decisions.start()
+
+        async def lost() -> None:
+            while True:
+                await decisions.moved(3600.0)
+
+        try:
+            yield Board(Desk(decisions, "console")), lost
+        finally:
+            await decisions.close()
+
+    return Link(connect)
+
+
+async def connected(link: Link, wanted: bool = True) -> None:
+    """Return once the link has a board, or none."""
+    while (link.board is not None) != wanted:  # noqa: ASYNC110  the link tells nobody else
+        await asyncio.sleep(0.005)
 
 
 async def propose(decisions: Decisions) -> None:

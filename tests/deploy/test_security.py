@@ -8,10 +8,12 @@ from pathlib import Path
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from pipeline import erase
 from pipeline.config import Config
 from pipeline.health import Health, _app
 from pipeline.intake import Pump
 from pipeline.intake_http import make_app
+from schemas.rows import TABLES
 from tests.pipeline.test_intake import Broker
 
 ROOT = Path(__file__).parents[2]
@@ -64,5 +66,23 @@ def test_the_lifetimes_are_those_of_the_tables() -> None:
             days = re.search(r"^TTL .* INTERVAL (\d+) DAY", part, re.MULTILINE)
             if name and days:
                 real[name[1]] = int(days[1])
-    assert told
-    assert {table: real.get(table) for table in told} == told
+    assert told == real
+
+
+def test_every_table_has_its_line_of_what_is_kept() -> None:
+    kept = TEXT[TEXT.index("## What is kept") : TEXT.index("## Whose data goes")]
+    assert set(re.findall(r"`([a-z_0-9]+)`", kept)) >= TABLES.keys()
+
+
+def test_addresses_are_told_where_they_are_and_for_how_long() -> None:
+    [line] = [each for each in TEXT.splitlines() if each.startswith("| client addresses")]
+    assert f"({Config().privacy.truncate_addresses_days} days" in line
+    with_address = {table for table, columns in TABLES.items() if "client_ip" in dict(columns)}
+    assert all(f"`{table}`" in line for table in with_address)
+
+
+def test_what_may_be_erased_is_never_the_audit() -> None:
+    text = (ROOT / "deploy" / "clickhouse" / "users.sql").read_text()
+    for table in ("responses", "console_log"):
+        assert table in erase.KEPT
+        assert f"REVOKE ALTER DELETE, ALTER UPDATE ON keywatch.{table} FROM keywatch_erase;" in text

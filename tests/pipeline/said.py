@@ -8,7 +8,7 @@ import msgspec
 
 from pipeline.controls import Controls, Said
 from pipeline.core import Sides
-from schemas.control import Control, Feedback, Mute, Planned, Verdict
+from schemas.control import Control, Feedback, Forget, Mute, Planned, Verdict
 from schemas.event import Event
 from schemas.incident import Incident
 from tests.pipeline.log_of_requests import GEO, catalogue
@@ -23,6 +23,10 @@ def controls(*said: Control) -> Controls:
 
 def sides(*said: Control) -> Sides:
     return Sides(catalogue(), GEO, "c1", controls(*said))
+
+
+def forget(key_id: str, **changes: Any) -> Forget:
+    return Forget(**{"key_id": key_id, "reason": "they left", "at": AT, "by": "me"} | changes)
 
 
 def mute(**scope: Any) -> Mute:

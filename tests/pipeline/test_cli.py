@@ -43,6 +43,9 @@ COMMANDS = [
     "investigate",
     "hunt",
     "leaks",
+    "erase",
+    "privacy",
+    "console-log",
 ]
 
 

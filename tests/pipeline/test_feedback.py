@@ -96,6 +96,35 @@ def test_malicious_leaves_it_open_and_labels_it(opened: tuple[int, Incident]) ->
     assert "never adopted" in row[6]
 
 
+def test_a_forgotten_key_begins_anew_and_its_open_incident_ends_without_its_content(
+    opened: tuple[int, Incident],
+) -> None:
+    at, incident = opened
+    judge, outcome = core(), Outcome()
+    for batch in slices(RECORDS[:at], [], 0):
+        outcome.take(judge.process(batch))
+    known = set(judge._state.slots)
+    outcome.finish(judge.adopt(said.sides(said.forget(incident.key_id))))
+    effects = judge.process(slices(RECORDS[at : at + 1], [], at)[0])
+    closed = next(each for each in effects.incidents if each.incident_id == incident.incident_id)
+    assert (closed.change, closed.text, closed.findings) == ("closed", "the key was erased", ())
+    assert effects.rows["applied"]["effect"] == ["forgotten"]
+    used_again = effects.rows.get("requests", {}).get("key_id", [])
+    assert set(judge._state.slots) == known - {incident.key_id} | set(used_again)
+    for pool in (judge._state.minutes, judge._state.hours, judge._state.sources):
+        named = {judge._state.identity[slot] for slot in pool.rows["slot"][pool.rows["live"] == 1]}
+        assert None not in named, "a window of nobody would be written under another key's name"
+    assert incident.key_id not in effects.rows.get("keys_last_used", {}).get("key_id", []) or used_again
+
+
+@settings(max_examples=6, deadline=None)
+@given(cuts=st.lists(st.integers(1, 1690), max_size=30), crash=st.integers(-1, 1690))
+def test_a_key_is_forgotten_at_the_same_place_wherever_slices_end_or_a_crash_lies(cuts: list[int], crash: int) -> None:
+    at, incident = at_opening_cached()
+    parts = with_feedback(at, said.forget(incident.key_id))
+    assert_same(judged(parts, cuts, crash), judged(parts, []))
+
+
 @settings(max_examples=12, deadline=None)
 @given(
     cuts=st.lists(st.integers(1, 1690), max_size=30),

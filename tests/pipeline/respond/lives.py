@@ -127,8 +127,7 @@ class Process:
         await asyncio.sleep(0)
 
     def killed(self) -> str:
-        stopped = self.decisions.ledger.stopped
-        return self.world.killed or ("stopped" if stopped else "")
+        return self.world.killed or self.decisions.ledger.held
 
     async def page(self, message: Incident) -> None:
         self.fuse.before_effect()

@@ -14,7 +14,7 @@ from pipeline.policy import Rule
 from pipeline.respond import approval, desk
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.caps import Counts
-from pipeline.respond.entries import Joined, Reset, Switched, content_of, encode, group_of
+from pipeline.respond.entries import Joined, Reset, Simulating, Switched, content_of, decode, encode, group_of
 from pipeline.respond.ladder import Ladder
 from schemas.response import Response
 from tests.pipeline.respond.incidents import key
@@ -190,6 +190,51 @@ async def test_the_kill_switch_stops_acts_and_no_undo(world: Lives) -> None:
     await live(world)
     assert world.gateway.set_on == {}
     assert {each.intent.key_id for each in world.gateway.effects} == {"k1"}
+
+
+async def test_under_the_simulate_switch_all_is_decided_and_nothing_is_done_in_any_life(world: Lives) -> None:
+    world.open("k1")
+    await live(world)
+    world.say(Simulating(on=True, by="ann", reason="new rules"))
+    world.open("k2")
+    await live(world)
+    world.advance(SUSPEND_S + 1)
+    world.open("k4")
+    await live(world, name="b")
+    assert world.gateway.set_on == {}
+    assert {each.intent.key_id for each in world.gateway.effects} == {"k1"}
+    assert {(x.key_id, x.verdict) for x in world.lines() if x.key_id != "k1"} == {
+        ("k2", "simulated"), ("k4", "simulated"),
+    }  # fmt: skip
+    world.say(Simulating(on=False, by="ann"))
+    world.open("k6")
+    await live(world)
+    assert world.gateway.set_on.keys() == {("k6", "suspend")}
+
+
+async def test_what_was_granted_before_the_simulate_switch_and_not_yet_sent_is_not_sent(world: Lives) -> None:
+    protect(world, "k1")
+    world.open("k1")
+    await live(world)
+    world.say(ANN.says(last(world).ticket))
+    world.say(Simulating(on=True, by="ann", reason="new rules"))
+    await live(world)
+    assert world.gateway.effects == []
+    assert "put to simulate by ann" in last(world).outcome
+
+
+async def test_the_switches_are_said_again_before_the_topic_forgets_them(world: Lives) -> None:
+    world.say(Switched(stop=True, by="ann", reason="drill"))
+    world.say(Simulating(on=True, by="bea", reason="new rules"))
+    world.advance(3 * 86_400 + 1)
+    world.open("k1")  # something moves the broker's clock
+    await live(world)
+    await live(world)
+    said = [decode(record.value) for record in world.log.topics[DECISIONS][2:]]
+    assert [each for each in said if isinstance(each, Switched)] == [Switched(stop=True, by="ann", reason="drill")]
+    assert [each for each in said if isinstance(each, Simulating)] == [
+        Simulating(on=True, by="bea", reason="new rules")
+    ]
 
 
 def protect(world: Lives, *names: str) -> None:

@@ -192,6 +192,18 @@ def test_stop_and_go_reach_every_responder(room: Room, said: Callable[[], str]) 
     assert "stopped" in said()
 
 
+def test_the_simulate_switch_reaches_every_responder(room: Room, said: Callable[[], str]) -> None:
+    commands.simulate(room.config, "carl", on=True, reason="new rules")
+    room.world.open("k1")
+    room.live()
+    assert room.world.gateway.effects == []
+    commands.simulate(room.config, "carl", on=False, reason="seen enough")
+    room.world.open("k1", revision=2, change="escalated")
+    room.live()
+    assert len(room.world.gateway.effects) == 1
+    assert "never carried out" in said()
+
+
 def test_an_approver_is_made_with_the_lines_for_the_configuration(tmp_path: Path, said: Callable[[], str]) -> None:
     assert commands.make_approver("dora", tmp_path / "dora") == 0
     words = said()

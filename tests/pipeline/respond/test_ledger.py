@@ -16,6 +16,7 @@ from pipeline.respond.ledger import (
     Ledger,
     Proposed,
     Record,
+    Simulating,
     Switched,
     Verdict,
     decode,
@@ -99,6 +100,13 @@ def test_the_kill_switch_on_the_topic_stops_real_acts_until_it_is_taken_back() -
     assert verdicts[1].guard == "kill_switch"
 
 
+def test_the_simulate_switch_lets_only_simulated_acts_through_until_it_is_taken_back() -> None:
+    on, off = Simulating(on=True, by="ann", reason="drill"), Simulating(on=False, by="ann")
+    _, verdicts = run((1, on), (2, proposed()), (3, proposed("k2", simulated=True)), (4, off), (5, proposed()))
+    assert [v.granted for v in verdicts] == [False, False, True, False, True]
+    assert (verdicts[1].guard, verdicts[1].reason) == ("mode", "put to simulate by ann: drill")
+
+
 def test_a_record_that_cannot_be_read_grants_nothing_for_a_day() -> None:
     assert decode(b'{"type":"proposed_v2"}') is None
     _, verdicts = run((1, None), (2, proposed()), (DAY_US, proposed()), (DAY_US + 1, proposed()))
@@ -124,6 +132,7 @@ _records = st.one_of(
     _proposals,
     st.builds(lambda k, r: finished(proposed(k), r), _keys, st.sampled_from(["done", "failed", "expired"])),
     st.builds(Switched, stop=st.booleans(), by=st.just("x")),
+    st.builds(Simulating, on=st.booleans(), by=st.just("x")),
     st.none(),
 )
 _steps_us = st.sampled_from([-HOUR_US, 0, 1, HOUR_US // 7, HOUR_US, 5 * HOUR_US])

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pipeline.respond.entries import Proposed, Raised, Reset, Switched, Undo, decode
+from pipeline.respond.entries import Proposed, Raised, Reset, Simulating, Switched, Undo, decode
 from pipeline.respond.ledger import Ledger
 from pipeline.respond.propose import ids
 from tests.pipeline.respond.incidents import finding, key
@@ -133,6 +133,10 @@ class Responders(RuleBasedStateMachine):
     @rule(stop=st.booleans())
     def the_kill_switch(self, stop: bool) -> None:
         self.world.say(Switched(stop=stop, by="ann"))
+
+    @rule(on=st.booleans())
+    def the_simulate_switch(self, on: bool) -> None:
+        self.world.say(Simulating(on=on, by="ann"))
 
     @rule(mood=st.sampled_from(["ok", "ok", "fails", "deaf"]))
     def the_gateway(self, mood: str) -> None:
