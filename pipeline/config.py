@@ -27,6 +27,9 @@ class Kafka(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ca_file: str = ""
     group: Name = "keywatch"
     client_id: str = "keywatch"
+    instance_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{0,249}$")] = (
+        ""  # a worker's own for ever (a StatefulSet's pod name): a restart within session_timeout_s moves no partition
+    )
     session_timeout_s: Seconds = 45.0
     heartbeat_s: Seconds = 3.0
     rebalance_timeout_s: Seconds = 60.0
