@@ -12,7 +12,16 @@ from typing import Annotated
 
 import typer
 
-from pipeline import cli_adapters, cli_console, cli_investigate, cli_keys, cli_night, cli_operate, cli_respond
+from pipeline import (
+    cli_adapters,
+    cli_console,
+    cli_investigate,
+    cli_keys,
+    cli_night,
+    cli_operate,
+    cli_respond,
+    cli_traffic,
+)
 from pipeline.cli_guard import guarded
 from pipeline.cli_options import AsJson, ConfigFile, Output, Shadow, load, one_of
 from pipeline.errors import ConfigError
@@ -36,9 +45,10 @@ cli_respond.register(app)
 cli_night.register(app, cli_respond.respond_app)
 cli_keys.register(app)
 cli_investigate.register(app)
+cli_traffic.register(app)
 
 
-SERVICES = frozenset({"worker", "respond", "intake", "plugin", "console"})
+SERVICES = frozenset({"worker", "respond", "intake", "plugin", "console", "traffic"})
 """Commands that run on and log what they do; the others say on stdout what they found, and log errors only."""
 
 

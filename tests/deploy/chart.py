@@ -75,7 +75,18 @@ def by_helm(helm: str, changes: Mapping[str, Any], folder: Path) -> list[dict[st
     """The same by Helm itself."""
     file = folder / "values.yaml"
     file.write_text(yaml.safe_dump(dict(changes)))
-    command = [helm, "template", "keywatch", str(CHART), "--namespace", "default", "--values", str(file)]
+    command = [
+        helm,
+        "template",
+        "keywatch",
+        str(CHART),
+        "--namespace",
+        "default",
+        "--values",
+        str(file),
+        "--kube-version",
+        "1.31.0",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return [each for each in yaml.safe_load_all(done.stdout) if each]

@@ -18,8 +18,8 @@ from pipeline.config import Config, Topics
 from pipeline.health import MAX_STALL_S
 from pipeline.runners.topology import TOPOLOGIES, settings_of
 from tests.deploy.chart import CHART, EVERYTHING, by_helm, notes, rendered, values
-from tests.deploy.go_template import Renderer
 from tests.deploy.commands import running
+from tests.deploy.go_template import Renderer
 
 CUSTOM: Final = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}  # no schema of these is to be had
 OLDEST, NEWEST = "1.27", "1.34"
