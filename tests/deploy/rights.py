@@ -1,8 +1,8 @@
 """Tries statements in chDB with the rights of one role of deploy/clickhouse/users.sql, and says what each came to.
 
 chDB has no place to keep users in, but it obeys the grants and the profile that its configuration gives to its own
-user. So this puts the role's GRANT, REVOKE and settings there and runs the statements: the access control is ClickHouse's. A
-process of its own, since a process has one engine: `python -m tests.deploy.rights FOLDER ROLE < statements.json`.
+user. So this puts the role's GRANT, REVOKE and settings there and runs the statements: the access control is
+ClickHouse's. A process of its own, as a process has one engine: `python -m tests.deploy.rights FOLDER ROLE < JSON`.
 """
 
 from __future__ import annotations

@@ -67,7 +67,8 @@ def test_the_reader_reads_every_panel_and_table_and_writes_nothing(folder: Path)
     assert set(outcomes(folder, "keywatch_read", reads)) == {0}
     writes = [
         "DROP TABLE keywatch.responses", "CREATE TABLE keywatch.mine (a Int8) ENGINE = Log",
-        "ALTER TABLE keywatch.requests DELETE WHERE 1", "TRUNCATE TABLE keywatch.incidents", "SELECT * FROM system.users",
+        "ALTER TABLE keywatch.requests DELETE WHERE 1", "TRUNCATE TABLE keywatch.incidents",
+        "SELECT * FROM system.users",
         "INSERT INTO keywatch.console_log (person) VALUES ('x')",
     ]  # fmt: skip
     assert not set(outcomes(folder, "keywatch_read", writes)) & {0}
