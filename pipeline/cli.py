@@ -21,6 +21,7 @@ from pipeline import (
     cli_operate,
     cli_privacy,
     cli_respond,
+    cli_traffic,
 )
 from pipeline.cli_guard import guarded
 from pipeline.cli_options import AsJson, ConfigFile, Output, Shadow, load, one_of
@@ -47,9 +48,10 @@ cli_night.register(app, cli_respond.respond_app)
 cli_keys.register(app)
 cli_investigate.register(app)
 cli_privacy.register(app)
+cli_traffic.register(app)
 
 
-SERVICES = frozenset({"worker", "respond", "intake", "plugin", "console"})
+SERVICES = frozenset({"worker", "respond", "intake", "plugin", "console", "traffic"})
 """Commands that run on and log what they do; the others say on stdout what they found, and log errors only."""
 
 

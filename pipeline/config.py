@@ -31,6 +31,9 @@ class Kafka(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ca_file: str = ""  # PEM of who signed the brokers' certificates; "" is the system's
     group: Name = "keywatch"  # the workers' consumer group; whoever shares it shares the partitions
     client_id: str = "keywatch"  # how the brokers' logs and quotas know us
+    instance_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{0,249}$")] = (
+        ""  # a worker's own for ever (a StatefulSet's pod name): a restart within session_timeout_s moves no partition
+    )
     session_timeout_s: Seconds = 45.0  # a member that is silent for so long is taken for dead
     heartbeat_s: Seconds = 3.0  # how often a member shows that it lives; less than half of session_timeout_s
     rebalance_timeout_s: Seconds = 60.0  # how long members may take to hand over

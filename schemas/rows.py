@@ -252,6 +252,29 @@ CONSOLE_LOG: Final[Table] = (
     ("detail", "String"),  # what was done, in words
 )
 
+KEYS: Final[Table] = (
+    ("key_id", _LC),
+    ("environment", _LC),
+    ("owner", _LC),
+    ("role", _LC),
+    ("status", _LC),
+    ("criticality", _LC),
+    ("exposure", _LC),
+    ("protected", "UInt8"),
+    ("decoy", "UInt8"),
+    ("created_at", "Nullable(DateTime64(6, 'UTC'))"),
+    ("last_rotated_at", "Nullable(DateTime64(6, 'UTC'))"),
+    ("rotated_from", "String"),
+    ("rotated_to", "String"),
+    ("leaked_at", "Nullable(DateTime64(6, 'UTC'))"),
+    ("gone", "UInt8"),  # 1: its declaration was taken back
+    ("version", "UInt64"),  # when it was read, in us
+)
+"""What is declared of each key (`schemas.key.Key`), without its secret's hash."""
+
+COPIES: Final = ("hours", "places")
+"""Tables that ClickHouse itself fills from `requests_1h` and `key_source_1h`, a row for a row, in the order of time."""
+
 TABLES: Final[dict[str, Table]] = {
     "requests": REQUESTS,
     "requests_1m": WINDOW,
@@ -269,4 +292,5 @@ TABLES: Final[dict[str, Table]] = {
     "evictions": EVICTIONS,
     "leaks": LEAKS,
     "console_log": CONSOLE_LOG,
+    "keys": KEYS,
 }

@@ -40,6 +40,15 @@ SETTINGS
     do_not_merge_across_partitions_select_final = 1 CHANGEABLE_IN_READONLY
 TO keywatch_read;
 
+-- One query of the console or of the worker must not take the server along; both set their own time-outs besides.
+CREATE SETTINGS PROFILE IF NOT EXISTS keywatch_watch
+SETTINGS max_execution_time = 30, max_memory_usage = 4000000000, max_rows_to_read = 2000000000
+TO keywatch_watch;
+CREATE SETTINGS PROFILE IF NOT EXISTS keywatch_write
+SETTINGS max_memory_usage = 8000000000, throw_on_max_partitions_per_insert_block = 0
+TO keywatch_write;
+
+CREATE QUOTA IF NOT EXISTS keywatch_watch KEYED BY user_name FOR INTERVAL 1 hour MAX queries = 100000 TO keywatch_watch;
 CREATE QUOTA IF NOT EXISTS keywatch_reader KEYED BY user_name FOR INTERVAL 1 hour MAX queries = 20000 TO keywatch_read;
 
 CREATE USER IF NOT EXISTS keywatch_writer IDENTIFIED BY {writer:String};

@@ -73,6 +73,10 @@ class FreshKeys:
                 await self._task
         await self._drop_reader()
 
+    def held(self) -> Catalogue | None:
+        """The copy, however old; None while it was never read."""
+        return self._held
+
     async def look_up(self, key_id: str) -> tuple[Key | None, int, str]:
         """(the key or None, number of active keys or 0, why the catalogue can't be read or "")."""
         error = await self._refreshed(MAX_AGE_S)

@@ -35,6 +35,7 @@ from pipeline.respond.caretaker import Caretaker
 from pipeline.respond.carry import Carrier
 from pipeline.respond.consume import AuditLoader, Incidents, TopicReader
 from pipeline.respond.decisions import Decisions, Follower
+from pipeline.respond.declared import DeclaredKeys, listed
 from pipeline.respond.deliver import Deliveries
 from pipeline.respond.enforcement import Enforcement
 from pipeline.respond.fence import ClickHouseNetworks
@@ -133,6 +134,9 @@ async def _responder(
     keys = FreshKeys(lambda: CatalogueReader(config), time.monotonic)
     await keys.start()
     stack.push_async_callback(keys.close)
+    declared = DeclaredKeys(keys.held, ClickHouseSink(config.clickhouse), lambda: listed(config.clickhouse))
+    declared.start()
+    stack.push_async_callback(declared.close)
     adapters = adapters_of(respond)
     matrices = matrices_of(respond, adapters)
     works = why_not(ladder, respond.approvers, matrices)

@@ -63,6 +63,7 @@ class PlainWorker:
         self.consumer = AIOKafkaConsumer(
             **client_settings(kafka),
             group_id=kafka.group,
+            group_instance_id=kafka.instance_id or None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             session_timeout_ms=int(kafka.session_timeout_s * 1000),

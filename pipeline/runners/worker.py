@@ -62,6 +62,7 @@ def settings(config: Config) -> dict[str, Any]:
         "broker": ";".join(f"kafka://{broker}" for broker in brokers),
         "broker_credentials": credentials(kafka),
         "broker_client_id": kafka.client_id,
+        "consumer_group_instance_id": kafka.instance_id or None,
         "broker_session_timeout": kafka.session_timeout_s,
         "broker_heartbeat_interval": kafka.heartbeat_s,
         "broker_rebalance_timeout": kafka.rebalance_timeout_s,

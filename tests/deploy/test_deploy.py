@@ -67,20 +67,6 @@ def test_nothing_is_published_beyond_this_machine() -> None:
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_our_containers_run_commands_that_exist_without_rights() -> None:
-    import typer
-
-    from pipeline.cli import app
-
-    commands = set(typer.main.get_command(app).list_commands(None))  # type: ignore[attr-defined]
-    ours = {name: service for name, service in COMPOSE["services"].items() if service.get("image") == "keywatch:local"}
-    assert set(ours) == {"migrate", "worker", "sources", "lifecycle", "responder", "intake", "console"}
-    for service in ours.values():
-        assert service["command"][0] in commands
-        assert service["read_only"] is True
-        assert service["cap_drop"] == ["ALL"]
-
-
 def test_every_image_names_its_version() -> None:
     images = {service["image"] for service in COMPOSE["services"].values()} - {"keywatch:local"}
     assert all(re.fullmatch(r"[\w./-]+:v?\d+\.\d+[\w.]*", image) for image in images), images

@@ -1,158 +1,305 @@
-"""The dashboard is what its builder makes, and every query of it runs on ClickHouse and returns what it declares."""
+"""The dashboards are what their builder makes, and every query of them finds what it declares in a filled database."""
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 import yaml
 from clickhouse_connect.driver.client import Client
 
-from deploy.grafana.build import FILE, dashboard, render
-from deploy.grafana.panels import ANNOTATION, KEY_VARIABLE, ROWS, Panel
+from deploy.grafana.build import CHART_FOLDER, DASHBOARDS, FOLDER, dashboard, render
+from deploy.grafana.panel import Chart, Dashboard, Panel, Variable
 from pipeline.config import ClickHouse
+from pipeline.metrics import METRICS, REGISTRY
 from pipeline.migrate import migrate
-from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
 from schemas.rows import LATENCY_BOUNDS_MS
 from tests.clickhouse_front import front  # noqa: F401
-from tests.row_examples import rows_of
+from tests.deploy.filled import ODD, Fill, fill
+from tests.deploy.macros import Asked, expand
 
-NOW_S = 1_790_000_400
-FROM_S = NOW_S - 86_400
-PANELS = [panel for row in ROWS for panel in row.panels]
-KEYS = ["pk_live_a", "it's"]
+NOW_S: Final = 1_790_000_400
+SIZE: Final = Fill(keys=30, days=40, now_s=NOW_S, minutes=120)
+USUAL: Final = {"over_age_days": "365", "dormant_days": "90", "resolution": "1m", "key": "key_00000"}
+DAY: Final = Asked(NOW_S - 86_400, NOW_S, 3600)
 
-
-def expand(sql: str, keys: list[str] | None, resolution: str = "1m") -> str:
-    """Grafana's macros as the ClickHouse plugin writes them; `keys` None is "All"."""
-    start, end = f"toDateTime({FROM_S})", f"toDateTime({NOW_S})"
-    quoted = ",".join("'" + key.replace("'", "''") + "'" for key in keys or KEYS)
-    condition = r"$__conditionalAll("
-    while condition in sql:
-        head, _, rest = sql.partition(condition)
-        inside, tail = _closing(rest)
-        sql = head + ("1=1" if keys is None else inside.rpartition(",")[0]) + tail
-    sql = sql.replace("${key:singlequote}", quoted).replace("${resolution}", resolution)
-    sql = re.sub(r"\$__timeFilter\(([\w.]+)\)", rf"\1 >= {start} AND \1 <= {end}", sql)
-    sql = re.sub(r"\$__timeInterval\(([\w.]+)\)", r"toStartOfInterval(toDateTime(\1), INTERVAL 60 second)", sql)
-    sql = sql.replace("$__fromTime", start).replace("$__toTime", end).replace("$__interval_s", "60")
-    assert "$" not in sql, sql
-    return sql
+PANELS: Final = [
+    (page, panel) for page in DASHBOARDS for row in page.rows for panel in row.panels if isinstance(panel, Panel)
+]
+CHARTS: Final = [panel for page in DASHBOARDS for row in page.rows for panel in row.panels if isinstance(panel, Chart)]
+PAGES: Final = pytest.mark.parametrize("page", DASHBOARDS, ids=lambda page: page.uid)
+EACH: Final = pytest.mark.parametrize(("page", "panel"), PANELS, ids=lambda each: getattr(each, "title", ""))
 
 
-def _closing(text: str) -> tuple[str, str]:
-    """(what stands before the bracket that closes, what follows)."""
-    depth = 1
-    for i, letter in enumerate(text):
-        depth += (letter == "(") - (letter == ")")
-        if depth == 0:
-            return text[:i], text[i + 1 :]
-    raise AssertionError(f"no closing bracket: {text}")
-
-
-async def _seed(config: ClickHouse) -> None:
-    sink = ClickHouseSink(config)
-    size = 4
-    keys = [KEYS[i % 2] for i in range(size)]
-    minutes = [(NOW_S - 600 - 60 * i) // 60 * 60 for i in range(size)]
-    times = [minute * 1_000_000 for minute in minutes]
-    counts = [list(range(len(LATENCY_BOUNDS_MS) + 1))] * size
-    for table in ("requests_1m", "requests_1h"):
-        starts = minutes if table == "requests_1m" else [m // 3600 * 3600 for m in minutes]
-        windows: dict[str, list[Any]] = {
-            "key_id": keys,
-            "window_start": starts,
-            "latency_counts": counts,
-            "first_ts": times,
-            "last_ts": times,
-        }
-        await sink.write(table, rows_of(table, size, **windows))
-    places: dict[str, list[Any]] = {"country": ["DE", "FR"] * 2, "first_ts": times, "last_ts": times}
-    hours = [m // 3600 * 3600 for m in minutes]
-    await sink.write("key_source_1h", rows_of("key_source_1h", size, key_id=keys, window_start=hours, **places))
-    await sink.write("keys_last_used", rows_of("keys_last_used", 2, key_id=KEYS, environment=["live", "test"]))
-    await sink.write("findings", rows_of("findings", size, key_id=keys, at=times))
-    ids = [f"i{i}" for i in range(size)]
-    opened = rows_of("incidents", size, incident_id=ids, key_id=keys, opened_at=times, state=["open"] * size)
-    await sink.write("incidents", opened)
-    done: dict[str, list[Any]] = {"stage": ["done"] * size, "verdict": ["allowed"] * size}
-    await sink.write("responses", rows_of("responses", size, key_id=keys, at=times, **done))
-    await sink.close()
+def choices(page: Dashboard, **chosen: str) -> dict[str, str]:
+    """What a page has chosen when it is opened: single values as they begin, of several ones All."""
+    single = {each.name for each in page.variables if not each.many or each.text}
+    return {name: value for name, value in USUAL.items() if name in single} | chosen
 
 
 @pytest.fixture(scope="module")
 def client(front: str) -> Iterator[Client]:  # noqa: F811
     config = ClickHouse(url=front, database="keywatch_grafana", expire=False)
     migrate(config)
-    asyncio.run(_seed(config))
     client = connect(config, config.database)
+    fill(client, SIZE)
     yield client
     client.command(f"DROP DATABASE {config.database}")
     client.close()
 
 
+def _ask(client: Client, sql: str, asked: Asked, **chosen: str) -> Any:
+    return client.query(expand(sql, Asked(asked.from_s, asked.to_s, asked.step_s, {**asked.chosen, **chosen})))
+
+
 def _kind(type_name: str) -> str:
-    bare = re.sub(r"^(?:Nullable|LowCardinality)\((.*)\)$", r"\1", type_name)
+    bare = type_name
+    while found := re.fullmatch(r"(?:Nullable|LowCardinality)\((.*)\)", bare):
+        bare = found[1]
     if bare.startswith("DateTime"):
         return "time"
-    return "text" if bare in ("String",) else "number" if re.match(r"U?Int|Float", bare) else bare
+    return "text" if bare == "String" else "number" if re.match(r"U?Int|Float", bare) else bare
 
 
-@pytest.mark.parametrize("panel", PANELS, ids=[panel.title for panel in PANELS])
-def test_a_panels_query_returns_the_columns_it_declares(panel: Panel, client: Client) -> None:
-    for keys, resolution in ((None, "1m"), (["it's"], "1h")):
-        found = client.query(expand(panel.sql, keys, resolution))
-        shape = [(name, _kind(kind.name)) for name, kind in zip(found.column_names, found.column_types, strict=True)]
-        assert shape == list(panel.columns)
-        assert found.result_rows, f"{panel.title} shows nothing of the seeded rows"
+@EACH
+def test_a_panels_query_returns_the_columns_it_declares_and_is_not_empty(
+    page: Dashboard, panel: Panel, client: Client
+) -> None:
+    found = _ask(client, panel.sql, DAY, **choices(page))
+    shape = [(name, _kind(kind.name)) for name, kind in zip(found.column_names, found.column_types, strict=True)]
+    assert shape == list(panel.columns)
+    assert found.result_rows, "shows nothing"
+    assert any(value not in (None, 0, "") for row in found.result_rows for value in row[1:] or row), "all 0"
 
 
-@pytest.mark.parametrize("panel", [p for p in PANELS if p.kind == "timeseries"], ids=lambda p: p.title)
-def test_a_time_series_begins_with_time_and_is_in_its_order(panel: Panel, client: Client) -> None:
+@EACH
+def test_a_panel_obeys_what_is_chosen_of_environment_owner_role_and_key(
+    page: Dashboard, panel: Panel, client: Client
+) -> None:
+    many = {each.name for each in page.variables if each.many and each.sql}
+    chosen = {"environment": "live", "owner": "team-7", "role": "read_only", "key": "key_00007"}
+    wanted = {name: value for name, value in chosen.items() if name in many}
+    if page.uid == "keywatch-key":
+        wanted = {"key": ODD, "resolution": "1h"}
+    found = _ask(client, panel.sql, DAY, **(choices(page) | wanted))
+    for name in ("owner", "key_id", "environment"):
+        if name in found.column_names and (name if name != "key_id" else "key") in wanted:
+            at = found.column_names.index(name)
+            assert {row[at] for row in found.result_rows} <= {wanted["key" if name == "key_id" else name]}
+
+
+SERIES: Final = [each for each in PANELS if each[1].kind == "timeseries"]
+
+
+@pytest.mark.parametrize(("page", "panel"), SERIES, ids=lambda each: getattr(each, "title", ""))
+def test_a_time_series_begins_with_time_and_is_in_its_order(page: Dashboard, panel: Panel, client: Client) -> None:
     assert panel.columns[0] == ("time", "time")
-    times = [row[0] for row in client.query(expand(panel.sql, None)).result_rows]
+    times = [row[0] for row in _ask(client, panel.sql, DAY, **choices(page)).result_rows]
     assert times == sorted(times)
 
 
+def _panel(title: str, uid: str) -> tuple[Dashboard, Panel]:
+    (found,) = [(page, panel) for page, panel in PANELS if panel.title == title and page.uid == uid]
+    return found
+
+
+def _rows(client: Client, title: str, uid: str, **chosen: str) -> list[Any]:
+    page, panel = _panel(title, uid)
+    return list(_ask(client, panel.sql, DAY, **choices(page, **chosen)).result_rows)
+
+
+def test_the_fleets_numbers_are_those_of_the_tables(client: Client) -> None:
+    within = f"FROM v_requests_1h WHERE window_start BETWEEN {DAY.from_s} AND {DAY.to_s}"
+    (requests, keys), *_ = client.query(f"SELECT sum(requests), uniqExact(key_id) {within}").result_rows
+    assert _rows(client, "Requests", "keywatch-fleet") == [(requests,)]
+    assert _rows(client, "Keys in use", "keywatch-fleet") == [(keys,)] == [(SIZE.keys,)]
+    live = client.query(
+        f"SELECT sum(requests) {within} AND key_id IN (SELECT key_id FROM keys WHERE environment = 'live')"
+    )
+    by_hour = _rows(client, "Requests by environment", "keywatch-fleet")
+    assert sum(row[1] for row in by_hour) == live.result_rows[0][0] < requests
+    chosen = _rows(client, "Requests", "keywatch-fleet", environment="live")
+    assert chosen == live.result_rows
+
+
+def test_keys_over_age_and_dormant_ones_are_listed_and_young_ones_are_not(client: Client) -> None:
+    over_age = {row[0]: row[4] for row in _rows(client, "Keys to rotate", "keywatch-fleet")}
+    assert _rows(client, "Keys over age", "keywatch-fleet") == [(len(over_age),)]
+    assert all(days > 365 for days in over_age.values())
+    assert "key_00009" in over_age
+    assert "key_00000" not in over_age
+    dormant = {row[0]: row[2] for row in _rows(client, "Dormant keys", "keywatch-fleet")}
+    assert dormant["key_00005"] is None, "never used"
+    assert dormant["key_00003"] is not None, "used 100 days before now"
+
+
+def test_the_band_lies_around_what_the_key_usually_does(client: Client) -> None:
+    rows = _rows(client, "Requests an hour, and what is usual", "keywatch-key")
+    assert len(rows) == 25
+    assert all(low <= median <= high for _, _, low, median, high in rows)
+    inside = sum(low <= requests <= high for _, requests, low, _, high in rows[:-1])
+    assert inside >= 18, "a key that does as always is mostly within"
+
+
+def test_the_band_of_a_young_key_does_not_count_the_time_before_it(client: Client) -> None:
+    client.command(
+        "INSERT INTO requests_1h (key_id, window_start, part, version, requests)\n"
+        f"SELECT 'young', toDateTime({SIZE.hour_s} - 86400 * 2 - 3600 * number, 'UTC'), 'e', 1, 50 FROM numbers(48)"
+    )
+    rows = _rows(client, "Requests an hour, and what is usual", "keywatch-key", key="young")
+    client.command("ALTER TABLE requests_1h DELETE WHERE key_id = 'young' SETTINGS mutations_sync = 2")
+    client.command("ALTER TABLE hours DELETE WHERE key_id = 'young' SETTINGS mutations_sync = 2")
+    assert max(high for *_, high in rows) == 50
+
+
+def test_every_hour_of_the_week_has_its_cell(client: Client) -> None:
+    rows = _rows(client, "Requests by hour of the week (UTC)", "keywatch-key")
+    assert [row[0] for row in rows] == ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
+    assert all(count > 0 for row in rows for count in row[1:])
+
+
 def test_latency_shows_the_bound_that_the_share_falls_under(client: Client) -> None:
-    (panel,) = [p for p in PANELS if p.title == "Latency"]
-    p50, _, p99 = client.query(expand(panel.sql, None)).result_rows[0][1:]
-    # 0, 1, ... 15 of 120 requests lie in the 16 classes: the 60th in the twelfth, the 119th in the last.
-    assert (p50, p99) == (LATENCY_BOUNDS_MS[11], 60_000)
+    p50, _, p99 = _rows(client, "Latency", "keywatch-key")[0][1:]
+    assert (p50, p99) == (LATENCY_BOUNDS_MS[4], LATENCY_BOUNDS_MS[4])
 
 
-def test_the_key_variable_and_the_annotation_run(client: Client) -> None:
-    assert {row[0] for row in client.query(KEY_VARIABLE).result_rows} == set(KEYS)
-    found = client.query(expand(ANNOTATION, ["it's"]))
-    assert found.column_names == ("time", "text", "title", "tags")
+def test_the_funnel_only_narrows_among_decisions_and_names_every_step(client: Client) -> None:
+    rows = dict(_rows(client, "Funnel", "keywatch-responses"))
+    assert len(rows) == 7
+    counts = [rows[step] for step in sorted(rows)]
+    assert counts[0] > counts[1] > 0
+    assert counts[3] > counts[4] >= counts[5] >= counts[6] > 0
+
+
+def test_a_refusal_is_counted_under_the_guard_that_said_no_alone(client: Client) -> None:
+    guards = {row[0] for row in _rows(client, "Refusals, by guard", "keywatch-responses")}
+    assert guards <= {"cap", "protected", "age"}
+    assert guards
+
+
+def test_precision_is_of_reviewed_incidents_alone(client: Client) -> None:
+    page, panel = _panel("What people said of incidents", "keywatch-responses")
+    rows = _ask(client, panel.sql, Asked(NOW_S - 40 * 86_400, NOW_S, 3600), **choices(page)).result_rows
+    assert {row[0] for row in rows} == {"visit", "slow", "proof"}
+    for _, _, opened, malicious, expected, precision in rows:
+        assert malicious + expected <= opened
+        assert precision == pytest.approx(malicious / (malicious + expected))
+
+
+VARIABLES: Final = [(page, each) for page in DASHBOARDS for each in page.variables if each.sql]
+
+
+@pytest.mark.parametrize(
+    ("page", "variable"), VARIABLES, ids=lambda each: getattr(each, "uid", getattr(each, "name", ""))
+)
+def test_a_variable_finds_something_to_choose(page: Dashboard, variable: Variable, client: Client) -> None:
+    found = _ask(client, variable.sql, DAY, **choices(page))
+    assert len(found.column_names) == 1
     assert found.result_rows
 
 
-def test_a_chosen_key_hides_the_others(client: Client) -> None:
-    (panel,) = [p for p in PANELS if p.title == "Requests per minute"]
-    assert {row[1] for row in client.query(expand(panel.sql, ["it's"])).result_rows} == {"it's"}
-    assert {row[1] for row in client.query(expand(panel.sql, None)).result_rows} == set(KEYS)
+@pytest.mark.parametrize("page", [page for page in DASHBOARDS if page.incidents], ids=lambda page: page.uid)
+def test_incidents_are_marked_on_the_time_axis(page: Dashboard, client: Client) -> None:
+    found = _ask(client, page.incidents, Asked(NOW_S - 40 * 86_400, NOW_S), **choices(page))
+    assert set(found.column_names) >= {"time", "text", "title", "tags"}
+    assert found.result_rows
 
 
-def test_the_file_is_what_the_builder_makes() -> None:
-    assert FILE.read_text(encoding="utf-8") == render(), "run: python -m deploy.grafana.build"
+# metrics
 
 
-def test_ids_are_unique_and_every_panel_uses_the_data_source_variable() -> None:
-    panels: list[dict[str, Any]] = dashboard()["panels"]
+def _expressions() -> list[str]:
+    return [expr for chart in CHARTS for expr, _ in chart.lines]
+
+
+def test_promtool_takes_every_expression(tmp_path: Path) -> None:
+    rules = [
+        {"record": f"panel:{i}", "expr": expr.replace("$__rate_interval", "5m")}
+        for i, expr in enumerate(_expressions())
+    ]
+    assert rules
+    file = tmp_path / "rules.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "dashboards", "rules": rules}]}))
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian: prometheus)")
+    done = subprocess.run([promtool, "check", "rules", str(file)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_expressions_ask_only_for_metrics_and_labels_that_we_have() -> None:
+    from dataclasses import fields
+
+    samples = {
+        sample
+        for family in REGISTRY.collect()
+        for sample in (family.name, f"{family.name}_total", f"{family.name}_bucket")
+    }
+    labels = {each._name: set(each._labelnames) for each in (getattr(METRICS, field.name) for field in fields(METRICS))}
+    for chart in CHARTS:
+        for expr, legend in chart.lines:
+            asked = set(re.findall(r"\bkeywatch_\w+", expr))
+            assert asked <= samples, (chart.title, asked - samples)
+            known = {"job", "le"}.union(*(labels[re.sub(r"_(bucket|total)$", "", name)] for name in asked))
+            grouped = {label.strip() for group in re.findall(r"by \(([^)]*)\)", expr) for label in group.split(",")}
+            chosen = set(re.findall(r"(\w+)=~?\"", expr)) - {"alertname", "alertstate"}
+            assert grouped | chosen <= known, (chart.title, (grouped | chosen) - known)
+            assert set(re.findall(r"{{(\w+)}}", legend)) <= grouped, (chart.title, legend)
+
+
+# the files
+
+
+@PAGES
+@pytest.mark.parametrize("folder", [FOLDER, CHART_FOLDER], ids=["compose", "chart"])
+def test_the_file_is_what_the_builder_makes(page: Dashboard, folder: Path) -> None:
+    file = folder / f"{page.uid}.json"
+    assert file.read_text(encoding="utf-8") == render(page), "run: python -m deploy.grafana.build"
+
+
+def test_no_file_is_left_over() -> None:
+    for folder in (FOLDER, CHART_FOLDER):
+        assert {path.stem for path in folder.iterdir()} == {page.uid for page in DASHBOARDS}
+
+
+@PAGES
+def test_it_is_a_dashboard_as_grafana_reads_them(page: Dashboard) -> None:
+    made = json.loads(render(page))
+    assert made["uid"] == page.uid
+    assert len(made["uid"]) <= 40
+    assert 39 <= made["schemaVersion"] <= 41
+    names = {each["name"] for each in made["templating"]["list"]}
+    panels = made["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
-    assert all(panel["datasource"]["uid"] == "${datasource}" for panel in panels if panel["type"] != "row")
-    json.loads(render())
+    for panel in panels:
+        assert panel["title"]
+        if panel["type"] == "row":
+            continue
+        assert panel["datasource"]["uid"] in ("${datasource}", "${metrics}")
+        assert all(target["datasource"] == panel["datasource"] for target in panel["targets"])
+        assert panel["datasource"]["uid"].strip("${}") in names, "no variable for its data source"
+        references = [target["refId"] for target in panel["targets"]]
+        assert len(set(references)) == len(references)
 
 
-def test_panels_lie_on_the_grid_and_none_covers_another() -> None:
-    places = [panel["gridPos"] for panel in dashboard()["panels"]]
+@PAGES
+def test_every_variable_that_a_query_uses_is_declared_on_its_page(page: Dashboard) -> None:
+    declared = {each["name"] for each in dashboard(page)["templating"]["list"]}
+    used = set(re.findall(r"\$\{?(?!__)(\w+)", render(page))) - {"datasource", "metrics"}
+    assert used <= declared
+
+
+@PAGES
+def test_panels_lie_on_the_grid_and_none_covers_another(page: Dashboard) -> None:
+    places = [panel["gridPos"] for panel in dashboard(page)["panels"]]
     assert all(p["x"] >= 0 and p["x"] + p["w"] <= 24 for p in places)
     for a, b in itertools.combinations(places, 2):
         apart_x = a["x"] + a["w"] <= b["x"] or b["x"] + b["w"] <= a["x"]
@@ -160,9 +307,23 @@ def test_panels_lie_on_the_grid_and_none_covers_another() -> None:
         assert apart_x or apart_y, (a, b)
 
 
-def test_provisioning_points_at_the_reader_and_at_the_dashboards_folder() -> None:
-    folder = FILE.parent.parent / "provisioning"
-    source = yaml.safe_load((folder / "datasources" / "clickhouse.yaml").read_text())["datasources"][0]
-    assert (source["jsonData"]["username"], source["jsonData"]["host"]) == ("keywatch_reader", "clickhouse")
+def test_links_lead_to_pages_that_exist() -> None:
+    uids = {page.uid for page in DASHBOARDS}
+    for page in DASHBOARDS:
+        assert set(re.findall(r"/d/([\w-]+)", render(page))) <= uids
+
+
+def test_provisioning_names_the_reader_the_metrics_the_alerts_and_the_folder() -> None:
+    folder = FOLDER.parent / "provisioning"
+    sources = {
+        source["type"]: source
+        for path in sorted((folder / "datasources").iterdir())
+        for source in yaml.safe_load(path.read_text())["datasources"]
+    }
+    assert set(sources) == {"grafana-clickhouse-datasource", "prometheus", "alertmanager"}
+    data = sources["grafana-clickhouse-datasource"]["jsonData"]
+    assert (data["username"], data["host"]) == ("keywatch_reader", "clickhouse")
+    assert sources["prometheus"]["jsonData"]["alertmanagerUid"] == sources["alertmanager"]["uid"]
+    assert sources["alertmanager"]["jsonData"]["handleGrafanaManagedAlerts"] is False
     provider = yaml.safe_load((folder / "dashboards" / "keywatch.yaml").read_text())["providers"][0]
     assert provider["options"]["path"] == "/var/lib/grafana/dashboards"

@@ -21,8 +21,8 @@ from schemas.rows import TABLES
 from tests.clickhouse_front import FrontProcess
 from tests.kafka.cluster import free_port
 
-WORKERS: Final = sorted(TABLES.keys() - {"responses", "adoptions", "leaks"})
-"""The tables that follow from the log; `responses` copies its topic, `adoptions` begins the truth, `leaks` is apart."""
+WORKERS: Final = sorted(TABLES.keys() - {"responses", "adoptions", "leaks", "keys"})
+"""The tables that follow from the log; `responses` copies its topic, `adoptions` begins the truth, others are apart."""
 
 
 class Outside:

@@ -3,8 +3,8 @@
 KW_BROKERS, KW_FOLDER (rows.jsonl is written there), KW_RUNNER faust|plain, KW_PREFIX (of topics and group),
 KW_CORE counting|real|sources|lifecycle, KW_SETTINGS (JSON of further worker settings), KW_CLICKHOUSE (JSON of
 `ClickHouse`: rows go there instead), KW_CLOCK_S (so many seconds are added to the process' wall clock), KW_USER (JSON
-of what a secured listener asks for). KW_CONFIG is a whole configuration, in place of these: then the product's own
-parts run, with KW_SIDES_S between two looks at the catalogue.
+of what a secured listener asks for), KW_KAFKA (JSON of other settings of `Kafka`). KW_CONFIG is a whole configuration,
+in place of these: then the product's own parts run, with KW_SIDES_S between two looks at the catalogue.
 """
 
 from __future__ import annotations
@@ -163,6 +163,9 @@ def main() -> int:
         shell.SIDES_S = float(os.environ["KW_SIDES_S"])  # type: ignore[misc]  # Final: a test has no ten seconds
         return run(config_from(whole), production_parts())
     config = config_of(os.environ["KW_BROKERS"], os.environ["KW_PREFIX"], json.loads(os.environ["KW_SETTINGS"]))
+    if kafka := os.environ.get("KW_KAFKA"):
+        changed = msgspec.structs.replace(config.kafka, **json.loads(kafka))
+        config = msgspec.structs.replace(config, kafka=changed)
     if user := os.environ.get("KW_USER"):
         config = as_user(config, json.loads(user))
     core = os.environ["KW_CORE"]

@@ -12,7 +12,7 @@ from pipeline.config import ClickHouse
 from pipeline.migrate import FOLDER
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
-from schemas.rows import LATENCY_BOUNDS_MS, TABLES
+from schemas.rows import COPIES, LATENCY_BOUNDS_MS, TABLES
 from tests.clickhouse_front import clickhouse, front, migrated  # noqa: F401
 from tests.row_examples import rows_of
 
@@ -28,6 +28,8 @@ RETENTION_DAYS = {
     "withheld": 400,
     "evictions": 400,
     "console_log": 400,
+    "hours": 400,
+    "places": 400,
 }
 
 
@@ -47,7 +49,7 @@ def test_every_table_replaces_and_is_covered_by_a_migration(migrated: ClickHouse
     engines = {str(name): str(engine) for name, engine in found}
     client.close()
     engines.pop(MIGRATIONS_TABLE)
-    assert engines == dict.fromkeys(TABLES, "ReplacingMergeTree")
+    assert engines == dict.fromkeys([*TABLES, *COPIES], "ReplacingMergeTree")
 
 
 def test_each_tier_has_its_retention_and_drops_whole_parts() -> None:
@@ -108,3 +110,16 @@ async def test_a_question_by_network_takes_the_second_ordering(clickhouse: Click
     plan = client.command("EXPLAIN indexes = 1 SELECT ts, key_id FROM requests WHERE asn = 17")
     client.close()
     assert "by_network" in str(plan)
+
+
+async def test_a_window_written_twice_counts_once_in_the_order_of_time_too(clickhouse: ClickHouse) -> None:  # noqa: F811
+    sink = ClickHouseSink(clickhouse)
+    for version, requests in ((7, 3), (9, 5), (8, 4)):
+        for table, start in (("requests_1h", "window_start"), ("key_source_1h", "window_start")):
+            row: dict[str, list[Any]] = {start: [1_699_999_200], "version": [version], "requests": [requests]}
+            await sink.write(table, rows_of(table, 1, **row))
+    await sink.close()
+    client = connect(clickhouse, clickhouse.database)
+    found = [client.query(f"SELECT requests FROM {view}").result_rows for view in ("v_hours", "v_places")]
+    client.close()
+    assert found == [[(5,)], [(5,)]]

@@ -17,7 +17,7 @@ from pipeline.column import Column, plain
 from pipeline.errors import Fatal
 from pipeline.ports import Columns
 from pipeline.sinks.clickhouse import checked
-from schemas.rows import TABLES
+from schemas.rows import COPIES, TABLES
 
 MIGRATIONS: Final = Path(__file__).parents[2] / "schemas" / "clickhouse"
 TABLE: Final = re.compile(
@@ -31,7 +31,8 @@ Identity = tuple[Any, ...]
 def layouts() -> dict[str, tuple[tuple[str, ...], str]]:
     """table -> (columns of its key, column of its version or "") as the migrations say."""
     text = "\n".join(path.read_text() for path in sorted(MIGRATIONS.glob("*.sql")) if ".down" not in path.name)
-    return {name: (tuple(key.split(", ")), version) for name, version, key in TABLE.findall(text)}
+    found = TABLE.findall(text)
+    return {name: (tuple(key.split(", ")), version) for name, version, key in found if name not in COPIES}
 
 
 LAYOUTS: Final = layouts() | {"counts": (("key_id",), "version")}  # the counting core's

@@ -1,0 +1,94 @@
+"""What a dashboard is made of, and the SQL that several panels share, in Grafana's macros.
+
+Views (`v_...`, schemas/clickhouse) already take the newest version of each row; those of windows also sum over parts.
+`hours` and `places` have a row for each part: `sum` over them is right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal["stat", "timeseries", "table", "heat", "geomap", "barchart", "bargauge"]
+Columns = tuple[tuple[str, str], ...]
+"""(name, kind); kind is time, number or text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One panel: its query, what the query returns and how wide and high it is drawn (in grid units of 1/24)."""
+
+    title: str
+    kind: Kind
+    sql: str
+    columns: Columns
+    width: int = 12
+    height: int = 8
+    unit: str = "short"
+    description: str = ""
+    red_from: float | None = None  # of a stat: what is too much
+    between: tuple[str, str] | None = None  # of a timeseries: the area between these two columns is the band
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One panel over metrics: (PromQL, legend) of each line."""
+
+    title: str
+    lines: tuple[tuple[str, str], ...]
+    width: int = 8
+    height: int = 7
+    unit: str = "short"
+    description: str = ""
+    kind: Kind = "timeseries"
+    red_from: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A headed group of panels, laid out from left to right."""
+
+    title: str
+    panels: tuple[Panel | Chart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A choice at the head of the page: of what a query finds, of listed words, or any number (`text`)."""
+
+    name: str
+    label: str
+    sql: str = ""
+    words: tuple[str, ...] = ()
+    text: str = ""
+    many: bool = True  # several, or all
+
+
+@dataclass(frozen=True, slots=True)
+class Dashboard:
+    """One page. `incidents` is the SQL of the marks on its time axes."""
+
+    uid: str
+    title: str
+    rows: tuple[Row, ...]
+    variables: tuple[Variable, ...] = ()
+    incidents: str = ""
+    span: str = "now-24h"
+
+
+def of_declared(name: str) -> str:
+    """Rows of keys whose declared environment, owner or role was chosen; undeclared keys show under "All" alone."""
+    inner = f"key_id IN (SELECT key_id FROM v_keys WHERE {name} IN (${{{name}:singlequote}}))"  # noqa: S608
+    return f"$__conditionalAll({inner}, ${name})"
+
+
+OF_KEYS: Final = "\n    AND ".join(of_declared(name) for name in ("environment", "owner", "role"))
+OF_INCIDENTS: Final = "\n    AND ".join(
+    f"$__conditionalAll({name} IN (${{{name}:singlequote}}), ${name})" for name in ("environment", "owner", "role")
+)
+"""An incident carries what was declared when it was opened."""
+
+CHOICES: Final = tuple(
+    Variable(name, name.capitalize(), f"SELECT DISTINCT {name} FROM v_keys ORDER BY {name} LIMIT 2000")  # noqa: S608
+    for name in ("environment", "owner", "role")
+)

@@ -1,0 +1,179 @@
+"""compose.yaml: valid, nothing missing that it names, every command and setting exists, all provisioned at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import jsonschema
+import pytest
+import yaml
+
+from pipeline import config_file
+from pipeline.config import Config
+from pipeline.geo.provider import DEMO_DB, open_geo
+from tests.deploy.commands import running
+
+DEPLOY: Final = Path(__file__).parents[2] / "deploy"
+COMPOSE: Final[dict[str, Any]] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+SERVICES: Final[dict[str, Any]] = COMPOSE["services"]
+OURS: Final = {name: each for name, each in SERVICES.items() if each["image"] == "keywatch:local"}
+ONCE: Final = {"migrate", "topics"}
+EACH: Final = pytest.mark.parametrize("name", sorted(OURS))
+
+
+def test_it_is_valid_by_the_compose_specification() -> None:
+    schema = json.loads((files("check_jsonschema") / "builtin_schemas/vendor/compose-spec.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(COMPOSE)
+
+
+def test_one_start_brings_up_everything_but_invented_traffic() -> None:
+    usual = {name for name, each in SERVICES.items() if "profiles" not in each}
+    assert usual >= {
+        "kafka", "topics", "clickhouse", "migrate", "worker", "sources", "lifecycle", "responder", "console", "intake",
+        "prometheus", "alertmanager", "grafana",
+    }  # fmt: skip
+    assert {name: each["profiles"] for name, each in SERVICES.items() if "profiles" in each} == {"traffic": ["traffic"]}
+
+
+@EACH
+def test_its_command_line_is_one_of_ours(name: str) -> None:
+    running(OURS[name]["command"])
+
+
+def _environment(name: str, folder: Path, given: dict[str, str]) -> dict[str, str]:
+    """As compose makes it: variables of the shell put in, secrets as files of a folder."""
+    found = {}
+    for key, value in OURS[name]["environment"].items():
+        text = re.sub(r"\$\{(\w+):-([^}]*)\}", lambda part: given.get(part[1], part[2]), value)
+        if text.startswith("/run/secrets/"):
+            assert Path(text).name in OURS[name]["secrets"], f"{name}: {text} is not mounted"
+            (folder / Path(text).name).write_text("a-secret-of-the-test-long-enough")
+            text = str(folder / Path(text).name)
+        found[key] = text
+    return found
+
+
+@EACH
+def test_every_setting_that_it_is_given_exists_and_loads(name: str, tmp_path: Path) -> None:
+    environ = _environment(name, tmp_path, {})
+    inside = environ.pop("KEYWATCH_CONFIG")
+    (source,) = [volume.split(":")[0] for volume in OURS[name]["volumes"] if volume.split(":")[1] == inside]
+    text = (DEPLOY / source).read_text()
+    for secret in re.findall(r"/run/secrets/(\w+)", text):
+        assert secret in OURS[name]["secrets"]
+        (tmp_path / secret).write_text("a-secret-of-the-test-long-enough")
+    file = tmp_path / "keywatch.toml"
+    file.write_text(text.replace("/run/secrets/", f"{tmp_path}/"))
+    loaded = config_file.load(file, environ)
+    assert loaded.kafka.brokers == "kafka:9092"
+    assert loaded.geo.country_db == ""
+
+
+def test_the_traffic_profile_brings_the_geo_database_of_its_networks(tmp_path: Path) -> None:
+    lines = (DEPLOY / "traffic.env").read_text().splitlines()
+    given = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    assert given["COMPOSE_PROFILES"] == "traffic"
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    assert f"print(DEMO_DB)')\" {given['GEO_DB']}" in dockerfile, "the image has it under this name"
+    environ = _environment("worker", tmp_path, given | {"GEO_DB": str(DEMO_DB)})
+    environ.pop("KEYWATCH_CONFIG")
+    assert open_geo(config_file.load(None, environ).geo).look_up("192.0.2.1").country
+
+
+@EACH
+def test_it_has_a_read_only_root_no_rights_and_a_health_of_its_own_port(name: str) -> None:
+    service = OURS[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    config = Config()
+    ports = {
+        "sources": config.sources.metrics_port, "lifecycle": config.lifecycle.metrics_port,
+        "responder": config.respond.metrics_port, "intake": config.intake.metrics_port, "console": config.console.port,
+    }  # fmt: skip
+    if name in ports:
+        assert service["healthcheck"]["test"] == ["CMD", "healthy", f"http://127.0.0.1:{ports[name]}/livez"]
+    elif name == "worker":
+        assert "healthcheck" not in service
+        assert f"http://127.0.0.1:{config.worker.metrics_port}/livez" in (DEPLOY / "Dockerfile").read_text()
+    else:
+        assert service["healthcheck"] == {"disable": True}
+
+
+def test_whatever_others_wait_for_to_be_healthy_can_say_so() -> None:
+    for name, service in SERVICES.items():
+        for other, how in service.get("depends_on", {}).items():
+            if how["condition"] == "service_healthy":
+                assert "healthcheck" in SERVICES[other] or other == "worker", (name, other)
+                assert SERVICES[other].get("healthcheck", {}).get("disable") is not True
+            if how["condition"] == "service_completed_successfully":
+                assert other in ONCE
+
+
+@pytest.fixture
+def answering() -> Iterator[str]:
+    """A server that answers /livez with 200 and anything else with 503."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/livez" else 503)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    server = HTTPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join(10)
+
+
+def test_the_images_health_check_tells_a_live_process_from_one_that_is_not(answering: str) -> None:
+    def ask(url: str) -> int:
+        return subprocess.run(
+            [sys.executable, str(DEPLOY / "healthy"), url], capture_output=True, timeout=60
+        ).returncode
+
+    assert ask(f"{answering}/livez") == 0
+    assert ask(f"{answering}/other") != 0
+    assert ask("http://127.0.0.1:9/livez") != 0
+
+
+def test_the_dockerfile_takes_only_what_is_let_into_it_and_everything_of_that() -> None:
+    let_in = set(re.findall(r"^!(.+)$", (DEPLOY / "Dockerfile.dockerignore").read_text(), re.MULTILINE))
+    copied = {
+        source
+        for line in re.findall(r"^COPY (?!--from)(.+)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+        for source in line.split()[:-1]
+    }
+    assert copied == let_in
+    assert all((DEPLOY.parent / source).exists() for source in copied)
+
+
+def test_one_command_makes_the_secrets_and_starts_all_with_or_without_traffic(tmp_path: Path) -> None:
+    for name in ("up.sh", "secrets.sh", "traffic.env"):
+        (tmp_path / name).write_bytes((DEPLOY / name).read_bytes())
+        (tmp_path / name).chmod(0o755)
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text(f'#!/bin/bash\necho "$*" >> "{tmp_path}/said"\n')
+    docker.chmod(0o755)
+    environ = {**os.environ, "PATH": f"{docker.parent}:{os.environ['PATH']}"}
+    for options in ([], ["--traffic", "--detach"]):
+        subprocess.run([str(tmp_path / "up.sh"), *options], check=True, timeout=60, env=environ)
+    said = (tmp_path / "said").read_text().splitlines()
+    assert said == ["compose up --build", "compose --env-file traffic.env up --build --detach"]
+    assert {path.name for path in (tmp_path / "secrets").iterdir()} == COMPOSE["secrets"].keys()

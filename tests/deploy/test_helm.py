@@ -1,0 +1,330 @@
+"""The chart: valid manifests without rights, probes where the processes answer, settings that exist, no secret."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from pipeline import config_file
+from pipeline.config import Config, Topics
+from pipeline.health import MAX_STALL_S
+from pipeline.runners.topology import TOPOLOGIES, settings_of
+from tests.deploy.chart import CHART, EVERYTHING, by_helm, notes, rendered, values
+from tests.deploy.commands import running
+from tests.deploy.go_template import Renderer
+
+CUSTOM: Final = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}  # no schema of these is to be had
+OLDEST, NEWEST = "1.27", "1.34"
+WAYS: Final = pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["as it comes", "everything on"])
+
+
+def pods(changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Pod specs by the name of what makes them."""
+    kinds = ("StatefulSet", "Deployment", "Job")
+    return {
+        each["metadata"]["name"].removeprefix("keywatch-"): each["spec"]["template"]["spec"]
+        for each in rendered(changes)
+        if each["kind"] in kinds
+    }
+
+
+def of_kind(kind: str, changes: dict[str, Any]) -> list[dict[str, Any]]:
+    return [each for each in rendered(changes) if each["kind"] == kind]
+
+
+@WAYS
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+def test_kubernetes_takes_every_manifest(changes: dict[str, Any], version: str) -> None:
+    found = rendered(changes)
+    assert len(found) > 20
+    for each in found:
+        if each["kind"] not in CUSTOM:
+            kubernetes_validate.validate(each, version, strict=True)
+
+
+@WAYS
+def test_no_two_objects_have_one_name_and_all_carry_the_releases_labels(changes: dict[str, Any]) -> None:
+    found = rendered(changes)
+    names = [(each["kind"], each["metadata"]["name"]) for each in found]
+    assert len(set(names)) == len(names)
+    for each in found:
+        assert each["metadata"]["labels"]["app.kubernetes.io/instance"] == "keywatch"
+        assert re.fullmatch(r"[a-z0-9-]{1,63}", each["metadata"]["name"])
+
+
+def test_a_release_of_another_name_is_found_by_its_own() -> None:
+    names = {each["metadata"]["name"] for each in rendered({}, release="prod")}
+    assert "prod-keywatch-worker-keys" in names
+    assert all(name.startswith("prod-keywatch") for name in names)
+
+
+@WAYS
+def test_pods_run_as_nobody_with_a_read_only_root_and_nothing_to_gain(changes: dict[str, Any]) -> None:
+    for name, pod in pods(changes).items():
+        assert pod["securityContext"]["runAsNonRoot"] is True, name
+        assert pod["securityContext"]["runAsUser"] == 10_001
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+        for container in pod["containers"]:
+            own = container["securityContext"]
+            assert own["readOnlyRootFilesystem"] is True
+            assert own["allowPrivilegeEscalation"] is False
+            assert own["capabilities"] == {"drop": ["ALL"]}
+            assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
+            assert "memory" in container["resources"]["limits"]
+            mounted = {mount["name"] for mount in container["volumeMounts"]}
+            assert mounted == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_probes_ask_where_the_processes_answer_and_for_their_progress() -> None:
+    config = Config()
+    ports = {
+        "worker-keys": config.worker.metrics_port, "worker-sources": config.sources.metrics_port,
+        "worker-lifecycle": config.lifecycle.metrics_port, "responder": config.respond.metrics_port,
+        "intake": config.intake.metrics_port, "console": config.console.port,
+    }  # fmt: skip
+    found = pods(EVERYTHING)
+    assert found.keys() == ports.keys() | {"migrate"}
+    for name, port in ports.items():
+        (container,) = found[name]["containers"]
+        named = {each["name"]: each["containerPort"] for each in container["ports"]}
+        assert named["metrics"] == port, name
+        ready = "/livez" if name == "console" else "/readyz"
+        asked = {probe: container[probe]["httpGet"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")}
+        assert asked["startupProbe"] == asked["readinessProbe"] == {"path": ready, "port": "metrics"}
+        assert asked["livenessProbe"] == {"path": "/livez", "port": "metrics"}
+        live = container["livenessProbe"]
+        assert live["periodSeconds"] * live["failureThreshold"] > MAX_STALL_S, "the process judges itself first"
+
+
+def test_a_worker_may_take_its_time_to_stop_and_to_start() -> None:
+    spec = pods({})["worker-keys"]
+    assert spec["terminationGracePeriodSeconds"] > Config().worker.stop_s
+    probe = spec["containers"][0]["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 600
+
+
+@WAYS
+def test_every_container_runs_a_command_that_exists(changes: dict[str, Any]) -> None:
+    for pod in pods(changes).values():
+        words = pod["containers"][0]["args"]
+        command, said = running(words)
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in said if word.startswith("--")} <= known, words
+
+
+@WAYS
+def test_every_setting_that_a_container_is_given_exists_and_loads_with_its_files(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    configs = {each["metadata"]["name"]: each["data"] for each in of_kind("ConfigMap", changes)}
+    for name, pod in pods(changes).items():
+        environ = _environment(pod, tmp_path)
+        volume = next((each for each in pod["volumes"] if each["name"] == "config"), None)
+        file = None
+        if volume:
+            file = tmp_path / f"{name}.toml"
+            text = configs[volume["configMap"]["name"]]["keywatch.toml"]
+            file.write_text(text.replace("/run/secrets/keywatch", str(tmp_path)))
+            assert environ.pop("KEYWATCH_CONFIG") == "/etc/keywatch/keywatch.toml"
+        loaded = config_file.load(file, environ)
+        assert loaded.kafka.partitions == values(changes)["kafka"]["partitions"]
+        assert loaded.kafka.declare_topics is False
+
+
+def _environment(pod: dict[str, Any], folder: Path) -> dict[str, str]:
+    """As the container sees it, with the mounted secrets in `folder`."""
+    (container,) = pod["containers"]
+    (secrets,) = [each for each in pod["volumes"] if each["name"] == "secrets"]
+    for source in secrets["projected"]["sources"]:
+        for item in source["secret"]["items"]:
+            (folder / item["path"]).write_text("a-secret-of-the-test-long-enough")
+    names = {"metadata.name": "keywatch-worker-keys-0"}
+    return {
+        each["name"]: each.get("value", "").replace("/run/secrets/keywatch", str(folder))
+        or names[each["valueFrom"]["fieldRef"]["fieldPath"]]
+        for each in container["env"]
+    }
+
+
+def test_a_pods_name_is_its_member_of_the_group_and_the_only_one_of_it(tmp_path: Path) -> None:
+    found = pods({})
+    for topology in TOPOLOGIES:
+        env = {each["name"]: each for each in found[f"worker-{topology}"]["containers"][0]["env"]}
+        assert env["KEYWATCH_KAFKA__INSTANCE_ID"]["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+    loaded = config_file.load(None, _environment(found["worker-keys"], tmp_path) | {"KEYWATCH_CONFIG": ""})
+    assert loaded.kafka.instance_id == "keywatch-worker-keys-0"
+    assert all("INSTANCE_ID" not in str(pod) for name, pod in found.items() if not name.startswith("worker"))
+
+
+@WAYS
+def test_secrets_are_named_and_never_told(changes: dict[str, Any]) -> None:
+    found = rendered(changes)
+    assert "Secret" not in {each["kind"] for each in found}
+    for pod in pods(changes).values():
+        files = {
+            f"/run/secrets/keywatch/{item['path']}"
+            for volume in pod["volumes"] if volume["name"] == "secrets"
+            for source in volume["projected"]["sources"] for item in source["secret"]["items"]
+        }  # fmt: skip
+        for each in pod["containers"][0]["env"]:
+            if re.search(r"PASSWORD|TOKEN|SECRET|PEPPER", each["name"]):
+                assert each["name"].endswith("_FILE")
+                assert each["value"] in files
+
+
+def test_topologies_read_the_topics_and_groups_of_the_configuration() -> None:
+    told = values({})["worker"]["topologies"]
+    assert set(told) == set(TOPOLOGIES)
+    for topology, of in told.items():
+        settings = settings_of(Config(), topology)
+        assert (of["group"], of["topic"], of["port"]) == (
+            settings.kafka.group, settings.topics.requests, settings.worker.metrics_port,
+        )  # fmt: skip
+
+
+def test_keda_scales_the_keys_workers_on_lag_up_to_the_partitions() -> None:
+    (scaled,) = of_kind("ScaledObject", EVERYTHING | {"kafka": {"partitions": 12}})
+    spec = scaled["spec"]
+    assert spec["maxReplicaCount"] == 12
+    (sets,) = [each for each in of_kind("StatefulSet", EVERYTHING) if each["metadata"]["name"].endswith("keys")]
+    assert spec["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": sets["metadata"]["name"]}
+    assert "replicas" not in sets["spec"], "two would set it"
+    (trigger,) = spec["triggers"]
+    assert (trigger["type"], trigger["metadata"]["topic"]) == ("kafka", Topics().requests)
+    assert trigger["authenticationRef"] == {"name": "kafka-auth"}
+    assert not of_kind("ScaledObject", {})
+
+
+def test_every_selector_finds_the_pods_it_means() -> None:
+    found = rendered(EVERYTHING)
+    labels = [
+        each["spec"]["template"]["metadata"]["labels"]
+        for each in found
+        if each["kind"] in ("StatefulSet", "Deployment")
+    ]
+    wanted = {
+        (each["kind"], each["metadata"]["name"]): _chosen(each)
+        for each in found
+        if each["kind"] in ("Service", "NetworkPolicy", "PodDisruptionBudget")
+    }
+    assert len(wanted) == 18
+    for name, selector in wanted.items():
+        assert sum(selector.items() <= each.items() for each in labels) == 1, name
+
+
+def _chosen(each: dict[str, Any]) -> dict[str, str]:
+    spec = each["spec"]
+    chosen: dict[str, str] = (
+        spec["podSelector"]["matchLabels"] if each["kind"] == "NetworkPolicy"
+        else spec["selector"].get("matchLabels", spec["selector"])
+    )  # fmt: skip
+    return chosen
+
+
+def test_a_policy_lets_only_the_responder_out_to_webhooks_and_obeys_the_given_peers() -> None:
+    found = {each["metadata"]["name"]: each["spec"] for each in of_kind("NetworkPolicy", EVERYTHING)}
+    out = {name: [rule["ports"][0]["port"] for rule in spec["egress"]] for name, spec in found.items()}
+    assert out.pop("keywatch-responder") == [53, 9092, 8123, 443]
+    assert all(ports == [53, 9092, 8123] for ports in out.values())
+    kafka = found["keywatch-worker-keys"]["egress"][1]
+    assert kafka["to"] == EVERYTHING["networkPolicy"]["kafkaTo"]
+    assert found["keywatch-worker-keys"]["ingress"][0]["from"] == EVERYTHING["networkPolicy"]["metricsFrom"]
+    assert found["keywatch-intake"]["ingress"][1]["ports"] == [{"port": "http"}]
+
+
+def test_prometheus_finds_each_service_under_the_job_that_the_rules_ask_for() -> None:
+    (monitor,) = of_kind("ServiceMonitor", EVERYTHING)
+    label = monitor["spec"]["jobLabel"]
+    jobs = {each["metadata"]["labels"][label] for each in of_kind("Service", EVERYTHING)}
+    asked = set(re.findall(r'job="([\w-]+)"', (CHART / "files" / "rules.yml").read_text()))
+    assert asked <= jobs
+    for service in of_kind("Service", EVERYTHING):
+        assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+        assert "metrics" in {port["name"] for port in service["spec"]["ports"]}
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_the_charts_rules_are_those_that_promtool_tests() -> None:
+    original = CHART.parents[1] / "prometheus" / "rules.yml"
+    assert (CHART / "files" / "rules.yml").read_text() == original.read_text(), f"cp {original} {CHART}/files/"
+    (rule,) = of_kind("PrometheusRule", EVERYTHING)
+    assert rule["spec"] == yaml.safe_load(original.read_text())
+
+
+def test_dashboards_reach_grafanas_sidecar_whole() -> None:
+    found = [each for each in of_kind("ConfigMap", {}) if "grafana_dashboard" in each["metadata"]["labels"]]
+    files = {path.name: json.loads(path.read_text()) for path in (CHART / "dashboards").iterdir()}
+    assert {name: json.loads(text) for each in found for name, text in each["data"].items()} == files
+    assert not any(path.is_symlink() for path in CHART.rglob("*")), "a packed chart has no way out of its folder"
+
+
+def test_tables_are_brought_up_to_date_before_anything_starts() -> None:
+    (job,) = of_kind("Job", {})
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    assert job["spec"]["template"]["spec"]["containers"][0]["args"] == ["migrate"]
+    assert "config" not in {volume["name"] for volume in job["spec"]["template"]["spec"]["volumes"]}, "not there yet"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"worker": {"replica": 3}}, {"kafka": {"partitions": 0}}, {"image": {"pullPolicy": "Sometimes"}},
+        {"clickhouse": {"url": "clickhouse:8123"}}, {"worker": {"secrets": [{"file": "x", "value": "hunter2"}]}},
+        {"worker": {"graceS": 5}}, {"networkPolicy": {"kafkaTo": [{"ip": "10.0.0.1"}]}}, {"unknown": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_values_that_are_wrong_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        values(wrong)
+
+
+def test_the_notes_name_commands_and_services_that_are_there() -> None:
+    said = notes()
+    assert "svc/keywatch-console 8090" in said
+    assert "keywatch-worker-keys-0 -- keywatch doctor" in said
+    assert "{{" not in said
+
+
+def test_the_renderer_refuses_what_it_does_not_know() -> None:
+    with pytest.raises(AssertionError, match="fromYaml"):
+        Renderer({"x": "{{ fromYaml .Values }}"}).render("x", {"Values": ""})
+    with pytest.raises((AssertionError, IndexError)):
+        Renderer({"x": "{{ if .a }}never closed"})
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("a {{- /* gone */ -}} b", "ab"),
+        ("{{ range $k, $v := .m }}{{ $k }}={{ $v }};{{ end }}", "x=1;y=2;"),
+        ("{{ range .none }}x{{ else }}none{{ end }}", "none"),
+        ("{{ if .zero }}a{{ else if .m }}b{{ else }}c{{ end }}", "b"),
+        ("{{ with .m }}{{ .x }}{{ end }}", "1"),
+        ('{{ $a := "1" }}{{ if .m }}{{ $a = "2" }}{{ end }}{{ $a }}', "2"),
+        ('{{ .m.x | quote }}{{ "a" | default "b" }}{{ "" | default "b" }}', '"1"ab'),
+        ('{{ "$x {{ not ours }}" }}', "$x {{ not ours }}"),
+    ],
+)
+def test_the_renderer_says_what_go_says(template: str, text: str) -> None:
+    root = {"m": {"x": 1, "y": 2}, "none": [], "zero": 0}
+    assert Renderer({"t": template}).render("t", root) == text
+
+
+@WAYS
+def test_helm_itself_renders_the_same(changes: dict[str, Any], tmp_path: Path) -> None:
+    helm = shutil.which("helm")
+    if helm is None:
+        pytest.skip("Helm is not installed: no registry that CI may use has it")
+    ours = {(each["kind"], each["metadata"]["name"]): each for each in rendered(changes)}
+    theirs = {(each["kind"], each["metadata"]["name"]): each for each in by_helm(helm, changes, tmp_path)}
+    assert ours == theirs
