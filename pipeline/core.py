@@ -119,7 +119,7 @@ class Core(Protocol):
         """After arrays and blobs are filled: take `meta` and rebuild the indices."""
 
     def adopted(self, sides: Sides) -> bool:
-        """Whether it judges with these versions already."""
+        """Whether it judges with these versions already, and nothing that a crash has undone may still be untold."""
 
     def disown(self, published: Sequence[Incident]) -> Effects:
         """Other side inputs are about to be adopted after a crash: close what only the former ones have brought about.

@@ -217,7 +217,7 @@ class Shell:
             compressor=self.page_thread,
         )
         owned = Owned(core, emitter, expected, generation, sides, judged_to=end)
-        if state.manifest is not None and not await self._adopt_loaded(number, owned, published):
+        if not await self._adopt_loaded(number, owned, published):
             return  # the assignment that came meanwhile loads what it needs
         self.owned[number] = owned
         log.info(
@@ -226,7 +226,7 @@ class Shell:
         )  # fmt: skip
 
     async def _adopt_loaded(self, number: int, owned: Owned, published: Published | None) -> bool:
-        """The state goes on with today's side inputs; False where a rebalance came. Raises Fatal."""
+        """The state, be it none, goes on with today's side inputs; False where a rebalance came. Raises Fatal."""
         emitter, sides = owned.emitter, owned.sides
         told = () if published is None or owned.core.adopted(sides) else await published()
         until = time.monotonic() + self.config.kafka.rebalance_timeout_s
@@ -363,9 +363,8 @@ class Shell:
                     await self._adopt(owned)
 
     async def _adopt(self, owned: Owned) -> None:
-        sides, told = self.sides, []
-        if self._published is not None and owned.expected < owned.judged_to:  # published, and not judged again yet
-            told = [each for each in await self._published() if each.offset >= owned.expected]
+        sides, read = self.sides, self._published if owned.expected < owned.judged_to else None
+        told = await read() if read else []  # published, and perhaps not judged again yet
         if await owned.emitter.adopt(sides, lambda: owned.generation, owned.lock, published=told):
             owned.sides = sides
 
