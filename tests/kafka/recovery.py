@@ -49,6 +49,7 @@ def state(deployment: Deployment, fault: str, lasted_s: float, over_s: float | N
     row = Recovery(test, fault, deployment.runner, lasted_s, over_s)
     ROWS.append(row)
     if path := os.environ.get("KEYWATCH_RECOVERIES"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         with Path(path).open("ab") as file:
             file.write(msgspec.json.encode(row) + b"\n")
 

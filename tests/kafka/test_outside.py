@@ -19,6 +19,7 @@ from tests.kafka.comparison import compare_tables, finish_tables
 from tests.kafka.conftest import long
 from tests.kafka.deployment import DRAIN_S, Deployment, produce, read_topic
 from tests.kafka.outside import Outside
+from tests.kafka.recovery import until_caught_up
 from tests.pipeline.log_of_requests import START_US, Record, log, record
 from tests.seeds import SEED
 
@@ -40,18 +41,21 @@ def test_clickhouse_away_slow_and_failing_after_it_applied_changes_nothing(
     worker = deployment.start()
     deployment.wait_drained()
     outside.stop()
-    before = incidents_of(deployment)
+    before, away_s = incidents_of(deployment), time.monotonic()
     produce(deployment, records[first:second])
     time.sleep(AWAY_S)
     deployment.wait(lambda: incidents_of(deployment) > before, "an incident while ClickHouse is away")
     outside.start()
-    deployment.wait_drained()
+    with until_caught_up(deployment, "ClickHouse is away", away_s):
+        deployment.wait_drained()
+    slow_s = time.monotonic()
     outside.spoil(["503", "500-after-apply", "timeout", "500-after-apply", "503"])
     produce(deployment, records[second:])
     outside.freeze(True)
     time.sleep(4.0)
     outside.freeze(False)
-    deployment.wait_drained()
+    with until_caught_up(deployment, "ClickHouse hangs, and fails after it applied", slow_s):
+        deployment.wait_drained()
     compare_tables(deployment, outside, worker)
 
 
@@ -87,7 +91,8 @@ def test_a_running_workers_clock_that_steps_forth_and_back_changes_nothing(
     for part, step_s in enumerate((DAY_S, -2 * DAY_S, DAY_S + 3_600, 0)):
         produce(deployment, records[part * len(records) // 4 : (part + 1) * len(records) // 4])
         deployment.step_clock(worker, step_s)
-        deployment.wait_drained()
+        with until_caught_up(deployment, "the worker's clock steps"):
+            deployment.wait_drained()
     compare_tables(deployment, outside, worker)
 
 
@@ -102,7 +107,8 @@ def test_a_gateways_clock_that_steps_forth_and_back_changes_nothing(
     worker = deployment.start()
     for part in (records[:third], stepped, records[2 * third :]):
         produce(deployment, part)
-        deployment.wait_drained()
+        with until_caught_up(deployment, "the gateway's clock steps by two hours"):
+            deployment.wait_drained()
     compare_tables(deployment, outside, worker)
     late = sum(row[0] for row in outside.query("SELECT late FROM requests FINAL"))
     assert late > 10
@@ -161,8 +167,9 @@ def test_a_backlog_is_worked_off_within_bounded_memory(
     records = log(SEED + 3, events=BACKLOG, keys=40)
     produce(deployment, records)
     began = time.monotonic()
-    worker = deployment.start()
-    deployment.wait_drained()
+    with until_caught_up(deployment, f"a backlog of {len(records)}, from the worker's start"):
+        worker = deployment.start()
+        deployment.wait_drained()
     took_s, memory_mb = time.monotonic() - began, deployment.most_memory_mb(worker)
     with capsys.disabled():
         print(f"\nbacklog of {len(records)}: start to its end {took_s:.1f} s, {memory_mb:.0f} MB at most")  # noqa: T201
