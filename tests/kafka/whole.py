@@ -258,8 +258,9 @@ class Adopted:
         return self._known[versions]
 
     def _version(self, partition: int, name: str, offset: int) -> str:
-        all_ = self._at[partition, name]
-        return all_[bisect_right(all_, offset, key=lambda pair: pair[0]) - 1][1]
+        all_ = self._at.get((partition, name), [])
+        before = bisect_right(all_, offset, key=lambda pair: pair[0])
+        return all_[before - 1][1] if before else ""  # what was never said has no row
 
 
 def traffic(seed: int, rng: random.Random) -> Iterator[Record]:
