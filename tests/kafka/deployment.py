@@ -146,9 +146,9 @@ class Deployment:
         """Until it has loaded what it was assigned."""
         self.wait(lambda: "next offset" in self.log_of(worker), "loaded")
 
-    def wait(self, done: Callable[[], bool], what: str) -> None:
-        """Until `done`, at most DRAIN_S. A broker that does not answer just then is asked again."""
-        until, trouble = time.monotonic() + DRAIN_S, ""
+    def wait(self, done: Callable[[], bool], what: str, most_s: float = DRAIN_S) -> None:
+        """Until `done`, at most so long. A broker that does not answer just then is asked again."""
+        until, trouble = time.monotonic() + most_s, ""
         while True:
             try:
                 if done():

@@ -7,7 +7,8 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -15,11 +16,11 @@ import pytest
 
 from pipeline.runners.ending import EXIT_FATAL
 from schemas.event import Event
-from tests.kafka.comparison import compare_tables, finish_tables
+from tests.kafka.comparison import at_the_end, compare_tables, finish_tables, stop_all
 from tests.kafka.conftest import long
 from tests.kafka.deployment import DRAIN_S, Deployment, produce, read_topic
 from tests.kafka.outside import Outside
-from tests.kafka.recovery import until_caught_up
+from tests.kafka.recovery import reached, until_caught_up
 from tests.pipeline.log_of_requests import START_US, Record, log, record
 from tests.seeds import SEED
 
@@ -27,6 +28,9 @@ pytestmark = pytest.mark.kafka
 
 AWAY_S: Final = float(os.environ.get("KEYWATCH_AWAY_S", "8"))
 BACKLOG: Final = int(os.environ.get("KEYWATCH_BACKLOG", "12000"))
+IDS: Final = int(os.environ.get("KEYWATCH_IDS", "100000"))
+FLOOD_S: Final = IDS / 500
+"""So slow a worker would be stuck."""
 DAY_S: Final = 86_400
 
 
@@ -174,3 +178,37 @@ def test_a_backlog_is_worked_off_within_bounded_memory(
     with capsys.disabled():
         print(f"\nbacklog of {len(records)}: start to its end {took_s:.1f} s, {memory_mb:.0f} MB at most")  # noqa: T201
     compare_tables(deployment, outside, worker)
+
+
+def flood(ids: int) -> Iterator[Record]:
+    """Each event is another key's, and authenticated: every one of them gets state."""
+    for number in range(ids):
+        ts_us = START_US + number * 1_000
+        yield record(
+            Event(
+                key_id=f"flood_{number}", ts_us=ts_us, client_ip="8.8.8.8", method="GET", path="/v1/things", status=200,
+                outcome="success", request_id=f"f{number}",
+            )
+        )  # fmt: skip
+
+
+@long
+@pytest.mark.timeout(6_000)
+def test_a_flood_of_distinct_key_ids_is_judged_and_written_within_bounded_memory(
+    deploy_real: Callable[..., Deployment], outside: Outside, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deployment = deploy_real(slice_events=1_000, max_keys_per_partition=20_000)
+    worker = deployment.start()
+    deployment.wait_ready(worker)
+    began_s, records = time.monotonic(), flood(IDS)
+    while part := list(islice(records, 20_000)):
+        produce(deployment, part)
+    with until_caught_up(deployment, f"{IDS} distinct key ids", began_s):
+        deployment.wait(lambda: reached(deployment.committed(), deployment.ends()), "drained", FLOOD_S)
+    used_mb = deployment.most_memory_mb(worker)
+    with capsys.disabled():
+        print(f"\n{IDS} distinct key ids: {used_mb:.0f} MB at most")  # noqa: T201
+    stop_all(deployment, worker)
+    at_the_end(deployment)
+    assert outside.query("SELECT count(), uniqExact(key_id) FROM requests FINAL") == [(IDS, IDS)]
+    assert outside.query("SELECT count() FROM evictions FINAL")[0][0] >= IDS - 4 * 20_000
