@@ -191,9 +191,9 @@ class KeyCore:
         if self._config.worker.tell:
             effects.messages += sight.tell_decisions(decided)
         self._emit(batch, keep, decided, effects)
-        _count(effects, events=len(told), duplicates=repeats, late=int((numbers["late"] * keep).sum()))
+        effects.count(events=len(told), duplicates=repeats, late=int((numbers["late"] * keep).sum()))
         for finding in decided.findings:
-            _count(effects, **{f"findings.{finding.detector}": 1})
+            effects.count(**{f"findings.{finding.detector}": 1})
 
     def _detect(self, events: Array) -> tuple[Array, Array]:
         found, changed, start = [], [], 0
@@ -339,7 +339,7 @@ class KeyCore:
         for slot in gone:
             self._last_seen.pop(slot, None)
             self._state.drop_key(slot)
-        _count(effects, evicted=len(gone))
+        effects.count(evicted=len(gone))
         return True
 
     def _ours(self, batch: Slice, decoded: Decoded) -> Decoded:
@@ -393,11 +393,6 @@ def _write_texts(rows: Array, at: Array, made: Array, batch: Batch) -> None:
 
 def _us(seconds: float) -> int:
     return round(seconds * 1_000_000)
-
-
-def _count(effects: Effects, **more: int) -> None:
-    for name, n in more.items():
-        effects.counts[name] = effects.counts.get(name, 0) + n
 
 
 def open_core(partition: int, config: Config, sides: Sides, topic_epoch: str, partitions: int = 0) -> KeyCore:
