@@ -48,11 +48,14 @@ coverage: $(READY) ## which lines the tests reach (detectors uncompiled, so slow
 test-cluster: $(WARM) ## run the tests on Apache Kafka: one node, a secured one, three (needs Java and Maven)
 	$(BIN)/python -m pytest $(KAFKA_TESTS) $(PYTEST_ARGS)
 
-LONG := KEYWATCH_LONG=1 KEYWATCH_PATIENCE=5 KEYWATCH_AWAY_S=60 KEYWATCH_BACKLOG=300000
-test-faults: $(WARM) ## the long way: simulation, 100 kills, ClickHouse away for a minute, full disks, every fault at once, a backlog
+RECOVERIES := build/recoveries.jsonl
+LONG := KEYWATCH_LONG=1 KEYWATCH_PATIENCE=5 KEYWATCH_AWAY_S=60 KEYWATCH_BACKLOG=300000 KEYWATCH_IDS=2000000 KEYWATCH_RECOVERIES=$(RECOVERIES)
+test-faults: $(WARM) ## the long way: simulation, 100 kills, ClickHouse away for a minute, full disks, every fault at once, a backlog; says how long each took to be over
 	KEYWATCH_SIMULATE_S=300 KEYWATCH_EXAMPLES=1000 $(BIN)/python -m pytest -n 2 --timeout=1800 tests/simulation $(SEEDED) $(PYTEST_ARGS)
-	KEYWATCH_KILLS=100 $(LONG) $(BIN)/python -m pytest --timeout=1800 $(KAFKA_TESTS)/test_faults.py $(PYTEST_ARGS)
+	rm -f $(RECOVERIES)
+	KEYWATCH_KILLS=100 $(LONG) $(BIN)/python -m pytest --timeout=1800 $(KAFKA_TESTS)/test_faults.py $(KAFKA_TESTS)/test_kills.py $(PYTEST_ARGS)
 	$(LONG) $(BIN)/python -m pytest --timeout=3600 $(KAFKA_TESTS)/test_o*.py $(KAFKA_TESTS)/test_whole.py $(KAFKA_TESTS)/test_security.py $(PYTEST_ARGS)
+	$(BIN)/python -m tests.kafka.recovery $(RECOVERIES)
 
 SECONDS ?= 60
 SEED ?= 1
@@ -76,7 +79,7 @@ profile: $(PEERS) ## where the running worker's time goes, by thread
 	$(BIN)/python -m tests.kafka.run_bench --profile $(BENCH_ARGS)
 
 bench-scale: $(WARM) ## a million keys: cost per event, checkpoints, recovery, memory, distinct ids (half an hour, 6 GB)
-	for each in cost_per_event checkpoints recovery distinct_ids hot_key clickhouse_bytes; do \
+	for each in cost_per_event checkpoints recovery recovery_kafka distinct_ids hot_key clickhouse_bytes; do \
 		$(BIN)/python -m tests.bench.$$each || exit 1; done
 	$(BIN)/python -m tests.evaluation.outage_partitions
 

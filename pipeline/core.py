@@ -87,6 +87,11 @@ class Effects:
     rows: Rows = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)  # events, late, duplicates, findings.<detector>, ...
 
+    def count(self, **more: int) -> None:
+        """Add to the counts."""
+        for name, n in more.items():
+            self.counts[name] = self.counts.get(name, 0) + n
+
 
 class Core(Protocol):
     """One partition's state and judgement. Raises `Fatal` when more was rejected than the limits allow."""
@@ -119,7 +124,7 @@ class Core(Protocol):
         """After arrays and blobs are filled: take `meta` and rebuild the indices."""
 
     def adopted(self, sides: Sides) -> bool:
-        """Whether it judges with these versions already."""
+        """Whether it judges with these versions already, and nothing that a crash has undone may still be untold."""
 
     def disown(self, published: Sequence[Incident]) -> Effects:
         """Other side inputs are about to be adopted after a crash: close what only the former ones have brought about.
@@ -146,3 +151,7 @@ class Sides:
             "catalogue": self.catalogue.version, "geo": self.geo.build, "config": self.config_version,
             "controls": self.controls.version,
         }  # fmt: skip
+
+    def living(self) -> tuple[str, str]:
+        """Versions of what may change while a worker runs."""
+        return self.catalogue.version, self.controls.version

@@ -52,11 +52,11 @@ def decode(batch: Slice) -> Decoded:
     told, good = _scanned(batch)
     at = np.flatnonzero(good)
     mine = told if len(at) == len(told) else told.take(at)
-    foul = at[secrets.unclean(mine)]
-    if not len(foul) and len(at) == len(told):
-        return Decoded(told, at)
-    good[foul] = False
-    return _judged(batch, told, good)
+    foul = secrets.unclean(mine)
+    if len(foul):
+        good[at[foul]] = False
+        mine, at = mine.take(np.flatnonzero(good[at])), np.flatnonzero(good)
+    return Decoded(mine, at) if len(at) == len(told) else _judged(batch, mine, at, good)
 
 
 def _scanned(batch: Slice) -> tuple[Fields, Array]:
@@ -78,21 +78,27 @@ def _scanned(batch: Slice) -> tuple[Fields, Array]:
     return told, good
 
 
-def _judged(batch: Slice, told: Fields, good: Array) -> Decoded:
-    """Events and rejects in the order of the records; what is not good is looked at one by one."""
+def _judged(batch: Slice, told: Fields, at: Array, good: Array) -> Decoded:
+    """Events and rejects in the order of the records; what is not good is looked at one by one.
+
+    told: the good ones, with the tables of texts that `unclean` has made: to make them anew cost the good events more
+    than the rejects.
+    """
     places, events, rejects = [], [], []
-    for at in np.flatnonzero(~good).tolist():
-        if at in batch.ticks:
+    for place in np.flatnonzero(~good).tolist():
+        if place in batch.ticks:
             continue
-        judged = _judge(batch, at)
+        judged = _judge(batch, place)
         if isinstance(judged, Event):
-            places.append(at)
+            places.append(place)
             events.append(judged)
         else:
             rejects.append(judged)
-    good[places] = True
-    kept = np.flatnonzero(good)
-    return Decoded(told.with_events(places, events).take(kept), kept, rejects)
+    if not events:
+        return Decoded(told, at, rejects)
+    kept = np.concatenate([at, places])
+    order = np.argsort(kept)
+    return Decoded(told.joined(fields.fields_of(events), order), kept[order], rejects)
 
 
 def _judge(batch: Slice, at: int) -> Event | Reject:

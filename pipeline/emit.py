@@ -89,7 +89,7 @@ class Emitter:
             self._rows.add(effects.rows)
 
     async def checkpoint(self, generation: Callable[[], int], lock: AbstractAsyncContextManager[None]) -> int | None:
-        """Steps 2 and 3; returns the offset to commit (step 4), None if there is no state yet.
+        """Steps 2 and 3; returns the offset to commit (step 4), None if no event was judged yet.
 
         `lock` is held while a slice runs; here only while changed blocks are copied, so that further slices are
         judged while pages are on their way. `generation` is asked for at that moment.
@@ -123,6 +123,9 @@ class Emitter:
     ) -> bool:  # fmt: skip
         """Side inputs change: here, and no event is judged before the manifest that names them stands.
 
+        Also of a partition without any state: the first manifest names the side inputs and includes nothing. Without it
+        whoever comes after a crash could not know that what was published by then was judged with others.
+
         While ClickHouse is away a running partition stays with the old ones, else no slice would be judged: what came
         due since the flush is given ADOPT_WAIT_S under the lock, longer with each try. One that is `loading` has
         nothing to be written but the adoption's own row, so it waits for nobody. That row follows the manifest: one
@@ -142,7 +145,7 @@ class Emitter:
                 if not loading and not await self._written_soon():
                     return False
                 rows = self.core.adopt(sides)
-                if rows and (plan := await self._plan(generation())) is not None:
+                if (rows or loading) and (plan := await self._plan(generation())) is not None:
                     await self._write(plan, flush=False)
                     self._rows.add(rows)
         return True
@@ -157,15 +160,35 @@ class Emitter:
         No slice is judged between: what it opens again would be told before its closing.
         """
         async with lock:
-            if not loading and not await self._written_soon():
-                return False
+            if not loading:
+                if not await self._written_soon():
+                    return False
+                published = [each for each in published if each.offset >= self.core.next_offset]  # not judged again yet
             undone = await _in_thread(self._core_thread, self.core.disown, published)
             if not undone.rows:
                 return True
             await self._write(await self._plan(generation()), flush=False)
             await self.emit(undone)
-        await self._rows.flush()
+        if loading:
+            await self._closings_written()
+        else:
+            await self._rows.flush()
         return await self._may_write()  # ClickHouse may have taken longer than a rebalance
+
+    async def _closings_written(self) -> None:
+        """While loading nothing is judged, so the row sink is given ADOPT_WAIT_S.
+
+        Should we die before it has taken the rows: a state with `spent` revisions counts as not adopted, and whoever
+        loads it writes them again.
+        """
+        try:
+            async with asyncio.timeout(ADOPT_WAIT_S):
+                await self._rows.flush()
+        except TimeoutError:
+            log.warning(
+                "partition %d: closings of incidents that a crash has undone wait for ClickHouse, which has not taken "
+                "them in %.0f s; judging goes on", self.writer.partition, ADOPT_WAIT_S,
+            )  # fmt: skip
 
     async def _written_soon(self) -> bool:
         """Whether the row sink takes all that is due now without making slices wait; what it doesn't take stays due."""
@@ -201,7 +224,7 @@ class Emitter:
 
     async def _plan(self, generation: int) -> Plan | None:
         """The caller holds the lock; due rows of many keys and copies take too long for the event loop."""
-        if self.core.next_offset < 0 or self.cut or self.torn:
+        if self.cut or self.torn:
             return None
         self.torn = True  # until all of it is written
         rows, plan = await _in_thread(self._core_thread, self._copy, generation)
@@ -227,7 +250,7 @@ class Emitter:
         reach("before_manifest")
         await self._send([draft.manifest()])  # alone and last: end of log and manifest are the same record
         self.writer.accept(draft)
-        self.cover = plan.next_offset
+        self.cover = plan.next_offset if plan.next_offset >= 0 else None
         self.torn = False
         reach("after_manifest")
         return self.cover

@@ -91,22 +91,28 @@ class Fields:
         return Fields(self.data, *spans_of, self.whole[:, few], self.latency_ms[few], codes)
 
     def take(self, chosen: Array) -> Fields:
-        """Of these events."""
+        """Of these events; texts of the others are in no table of it."""
+        codes = {name: known.take(chosen).distinct() for name, known in self._codes.items()}
         spans_of = self.starts.take(chosen, axis=1), self.lengths.take(chosen, axis=1)
-        return Fields(self.data, *spans_of, self.whole.take(chosen, axis=1), self.latency_ms.take(chosen))
+        return Fields(self.data, *spans_of, self.whole.take(chosen, axis=1), self.latency_ms.take(chosen), codes)
 
-    def with_events(self, places: Sequence[int], events: Sequence[Event]) -> Fields:
-        """Other events in these places."""
-        if not places:
-            return self
-        new, at = fields_of(events), np.array(places)
-        mine = Fields(
-            np.concatenate([self.data, new.data]), self.starts.copy(), self.lengths.copy(), self.whole.copy(),
-            self.latency_ms.copy(),
-        )  # fmt: skip
-        mine.starts[:, at], mine.lengths[:, at] = new.starts + len(self.data), new.lengths
-        mine.whole[:, at], mine.latency_ms[at] = new.whole, new.latency_ms
-        return mine
+    def joined(self, other: Fields, order: Array) -> Fields:
+        """Events of both in this order; those of `other` count from where mine end."""
+
+        def both(mine: Array, its: Array) -> Array:
+            joined: Array = np.concatenate([mine, its], axis=-1).take(order, axis=-1)
+            return joined
+
+        codes = {name: _joined(known, other.coded(name), order) for name, known in self._codes.items()}
+        spans_of = both(self.starts, other.starts + len(self.data)), both(self.lengths, other.lengths)
+        whole, latency = both(self.whole, other.whole), both(self.latency_ms, other.latency_ms)
+        return Fields(np.concatenate([self.data, other.data]), *spans_of, whole, latency, codes)
+
+
+def _joined(mine: Coded[str], its: Coded[str], order: Array) -> Coded[str]:
+    places = {text: code for code, text in enumerate(mine.values)}
+    found = np.array([places.setdefault(text, len(places)) for text in its.values], np.int64)
+    return Coded(np.concatenate([mine.codes, found.take(its.codes)]).take(order), list(places))
 
 
 class Events:

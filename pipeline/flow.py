@@ -27,11 +27,10 @@ from pipeline.formats import sees_of
 from pipeline.geo.provider import Place
 from pipeline.partitioner import PARTITIONERS
 from pipeline.reject_limits import check
-from pipeline.state import Identity, Pool, State
+from pipeline.state import NEVER_US, Identity, Pool, State
 from schemas.incident import KEY_RULES, Incident
 
 Array = np.ndarray[Any, Any]
-NEVER_US = np.iinfo(np.int64).max
 
 
 class KeyCore:
@@ -56,9 +55,8 @@ class KeyCore:
         self._last_seen: dict[int, tuple[Place, str]] = {}  # slot -> where and in what environment it was used last
         self._enricher = Enricher(sides.geo, sees_of)
         self._state.shared.used = 1
-        self._first_adoption: Rows = {}
-        self._loaded = False  # and nothing adopted since
-        self.adopt(sides)
+        self._untold = True  # by what it judges: told with the next adoption, or else with the first slice
+        self._take(sides)
 
     # -- the core's face to a runner ------------------------------------------------------------------------------
 
@@ -89,13 +87,13 @@ class KeyCore:
     def restore(self, meta: bytes) -> None:
         """Arrays and blobs are filled."""
         self._state.restore(meta)
-        self._first_adoption, self._loaded = {}, True
+        self._untold = True
         for name in self._next_final_us:
-            self._next_final_us[name] = _earliest(getattr(self._state, name))
+            self._next_final_us[name] = getattr(self._state, name).earliest_us()
 
     def adopted(self, sides: Sides) -> bool:
         """Whether it judges with these versions already."""
-        return self._state.meta.holds(sides.versions())
+        return not self._state.meta.spent and self._state.meta.holds(sides.versions())
 
     def disown(self, published: Sequence[Incident]) -> Effects:
         """Close what a crash has undone and other side inputs may not bring again; see `pipeline/disown.py`."""
@@ -104,20 +102,11 @@ class KeyCore:
         return disown.disown(self._state, mine)
 
     def adopt(self, sides: Sides) -> Rows:
-        """Judge what follows with these; the rows say from when on: before the first slice, and after a load, all."""
-        meta = self._state.meta
-        changed = meta.adopt(sides.versions())
-        self._sides, self._decider.controls = sides, sides.controls
-        if "geo" in changed:
-            self._enricher = Enricher(sides.geo, sees_of)
-        if "catalogue" in changed:
-            self._declare_anew()
-        if self.next_offset < 0:  # told with the first slice, as they are by then
-            self._first_adoption = self._adoptions(list(meta.adopted), sides.controls.said)
-        elif self._loaded:  # also what was adopted before: its row may have been lost
-            self._loaded = False
-            return self._adoptions(list(meta.adopted), sides.controls.said)
-        return self._adoptions(changed, meta.unheard(sides.controls) if "controls" in changed else [])
+        """Judge what follows with these; the rows say from when on; the first time all of them, as one may be lost."""
+        changed = self._take(sides)
+        if self._untold:
+            return self._tell()
+        return self._adoptions(changed, self._state.meta.unheard(sides.controls) if "controls" in changed else [])
 
     def process(self, batch: Slice) -> Effects:
         """Judge one slice that starts at or after `next_offset`."""
@@ -128,7 +117,8 @@ class KeyCore:
         decoded = self._ours(batch, decode(batch))
         check(self._state.meta, self._config.worker, self.partition, len(batch.offsets), decoded.rejects)
         effects.rejects = decoded.rejects
-        effects.rows, self._first_adoption = self._first_adoption, {}
+        if self._untold:  # nobody adopts anything in a replay
+            effects.rows = self._tell()
         heard = self._state, self._sides.controls, self._enricher, self._configs, self.partition, effects
         self._let_go(feedback.hear(*heard), {})
         told, at = decoded.told, decoded.at
@@ -202,9 +192,9 @@ class KeyCore:
         if self._config.worker.tell:
             effects.messages += sight.tell_decisions(decided)
         self._emit(batch, keep, decided, effects)
-        _count(effects, events=len(told), duplicates=repeats, late=int((numbers["late"] * keep).sum()))
+        effects.count(events=len(told), duplicates=repeats, late=int((numbers["late"] * keep).sum()))
         for finding in decided.findings:
-            _count(effects, **{f"findings.{finding.detector}": 1})
+            effects.count(**{f"findings.{finding.detector}": 1})
 
     def _detect(self, events: Array) -> tuple[Array, Array]:
         found, changed, start = [], [], 0
@@ -322,7 +312,7 @@ class KeyCore:
             pool.array.touch(linked[: aggregate.unlink(pool.rows, heads, gone, linked)])
             self._state.book.touch(np.unique(pool.rows["slot"][gone]))
             pool.release(gone)
-        self._next_final_us[name] = _earliest(pool)
+        self._next_final_us[name] = pool.earliest_us()
 
     def _write_windows(self, name: str, at: Array, out: Rows) -> None:
         if len(at):
@@ -344,7 +334,7 @@ class KeyCore:
         at = np.array(gone, np.int64)
         columns.extend(effects.rows, "evictions", columns.evictions(self._state, at, watermark_us, self.partition))
         self._let_go(gone, effects.rows)
-        _count(effects, evicted=len(gone))
+        effects.count(evicted=len(gone))
         return True
 
     def _let_go(self, gone: Sequence[int], out: Rows) -> None:
@@ -365,6 +355,19 @@ class KeyCore:
     def _is_home(self, key_id: str) -> bool:
         home = PARTITIONERS[self._config.worker.partitioner]
         return home(key_id.encode(), self._partitions) == self.partition
+
+    def _take(self, sides: Sides) -> list[str]:
+        changed = self._state.meta.adopt(sides.versions())
+        self._sides, self._decider.controls = sides, sides.controls
+        if "geo" in changed:
+            self._enricher = Enricher(sides.geo, sees_of)
+        if "catalogue" in changed:
+            self._declare_anew()
+        return changed
+
+    def _tell(self) -> Rows:
+        self._untold = False
+        return self._adoptions(list(self._state.meta.adopted), self._sides.controls.said)
 
     def _declare_anew(self) -> None:
         for key_id, slot in self._state.slots.items():
@@ -395,16 +398,6 @@ def _write_texts(rows: Array, at: Array, made: Array, batch: Batch) -> None:
 
 def _us(seconds: float) -> int:
     return round(seconds * 1_000_000)
-
-
-def _earliest(pool: Pool) -> int:
-    live = pool.rows["live"] == 1
-    return int(pool.rows["until_us"][live].min()) if live.any() else NEVER_US
-
-
-def _count(effects: Effects, **more: int) -> None:
-    for name, n in more.items():
-        effects.counts[name] = effects.counts.get(name, 0) + n
 
 
 def open_core(partition: int, config: Config, sides: Sides, topic_epoch: str, partitions: int = 0) -> KeyCore:

@@ -82,7 +82,7 @@ def load(partition: int, pages: Mapping[bytes, bytes], committed: int | None) ->
             raise Fatal(_no_state(partition, committed, len(pages)))
         return LoadedState(partition, garbage=list(pages))
     manifest = read_manifest(keys[newest], pages[newest])
-    if committed is not None and committed > manifest.next_offset:
+    if committed and committed > manifest.next_offset:
         raise Fatal(
             f"partition {partition}: the group has committed {committed}, the newest state includes only what lies "
             f"before {manifest.next_offset}: events between them would be lost. Is the pages topic complete?"

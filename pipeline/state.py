@@ -28,6 +28,8 @@ Array = np.ndarray[Any, Any]
 KEY: Final = key_dtype(DETECTORS)
 SHARED: Final = shared_dtype(DETECTORS)
 
+NEVER_US: Final = np.iinfo(np.int64).max
+
 REPEATS: Final = 36
 """Requests of a key within which the same one counts once: what intake or a gateway sends again after a failure."""
 
@@ -146,6 +148,11 @@ class Pool:
             self.changed = np.zeros(len(self.array.data), np.bool_)
         free = np.flatnonzero(self.rows["live"] == 0).astype(np.int32)[::-1]
         self.free, self.n_free = np.ascontiguousarray(free), len(free)
+
+    def earliest_us(self) -> int:
+        """When the first of its windows is final; NEVER_US where none is open."""
+        live = self.rows["live"] == 1
+        return int(self.rows["until_us"][live].min()) if live.any() else NEVER_US
 
     def touch(self, rows: Array) -> None:
         """These rows changed."""

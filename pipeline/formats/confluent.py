@@ -2,7 +2,8 @@
 
 A byte 0, the schema's id in four bytes (big-endian), for Protobuf the path to the message type, the body. Avro's
 logical types are left out: a time stays the number it is written as, in the unit that the format's field has.
-Protobuf's own JSON names 64-bit integers as strings, as gateways do. Bytes become base64.
+Protobuf's own JSON names 64-bit integers as strings, as gateways do. Bytes become base64. An Avro schema in which a
+record holds itself is refused: a log line has no such thing, and a hostile body would end the process.
 Source: Confluent's documentation of the wire format; Avro 1.12; Protobuf's `FileDescriptorProto`.
 """
 
@@ -53,6 +54,8 @@ def reader(schema: Schema, imported: Sequence[Schema] = ()) -> Reader:
         return _MAKERS[schema.kind](schema, imported)
     except ImportError as error:
         raise ConfigError(f"{schema.kind} needs {error.name}: install the extra 'registry' of this package") from error
+    except ConfigError:
+        raise
     except Exception as error:
         raise ConfigError(f"the registry's schema {schema.name or ''} can't be read: {type(error).__name__}") from error
 
@@ -68,6 +71,8 @@ def _avro(schema: Schema, imported: Sequence[Schema]) -> Reader:
     for each in imported:
         fastavro.parse_schema(_without_logical_types(msgspec.json.decode(each.text)), named)
     parsed = fastavro.parse_schema(_without_logical_types(msgspec.json.decode(schema.text)), named)
+    if _holds_itself(parsed, named, set(), set()):
+        raise ConfigError(f"the registry's schema {schema.name or ''} has a record that holds itself: no log line does")
 
     def read(body: bytes) -> bytes:
         try:
@@ -76,6 +81,24 @@ def _avro(schema: Schema, imported: Sequence[Schema]) -> Reader:
             raise BadValueError(f"the body is none of its Avro schema: {type(error).__name__}") from None
 
     return read
+
+
+def _holds_itself(type_: Any, named: Mapping[str, Any], inside: set[str], done: set[str]) -> bool:
+    """Whether a record holds one of its own type, at any depth; `inside`: the records around this type."""
+    if isinstance(type_, list):
+        return any(_holds_itself(each, named, inside, done) for each in type_)
+    if isinstance(type_, str):
+        return type_ in inside or (type_ in named and _holds_itself(named[type_], named, inside, done))
+    if type_["type"] not in ("record", "error"):
+        inner = [type_[name] for name in ("type", "items", "values") if isinstance(type_.get(name), (dict, list))]
+        named_inner = [type_[name] for name in ("items", "values") if isinstance(type_.get(name), str)]
+        return any(_holds_itself(each, named, inside, done) for each in (*inner, *named_inner))
+    name = type_["name"]
+    if name in done:
+        return False
+    found = any(_holds_itself(each["type"], named, inside | {name}, done) for each in type_["fields"])
+    done.add(name)
+    return found
 
 
 def _without_logical_types(schema: Any) -> Any:

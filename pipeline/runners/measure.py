@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -110,3 +111,9 @@ def checkpoint_done(seconds: float, size_bytes: int) -> None:
     METRICS.checkpoints.labels("ok").inc()
     METRICS.checkpoint_seconds.observe(seconds)
     METRICS.checkpoint_bytes.inc(size_bytes)
+
+
+def timed(core: Core, batch: Slice) -> tuple[Effects, float, float]:
+    """Judge a slice; also when that began and ended, in seconds since 1970."""
+    began_s = time.time()
+    return core.process(batch), began_s, time.time()

@@ -17,7 +17,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pipeline.core import TICK_HEADER, Core, Effects, Sides, Slice
+from pipeline.core import TICK_HEADER, Core, Sides, Slice
 from pipeline.emit import Emitter
 from pipeline.errors import Fatal, Retry
 from pipeline.faults import reach
@@ -217,7 +217,7 @@ class Shell:
             compressor=self.page_thread,
         )
         owned = Owned(core, emitter, expected, generation, sides, judged_to=end)
-        if state.manifest is not None and not await self._adopt_loaded(number, owned, published):
+        if not await self._adopt_loaded(number, owned, published):
             return  # the assignment that came meanwhile loads what it needs
         self.owned[number] = owned
         log.info(
@@ -226,7 +226,7 @@ class Shell:
         )  # fmt: skip
 
     async def _adopt_loaded(self, number: int, owned: Owned, published: Published | None) -> bool:
-        """The state goes on with today's side inputs; False where a rebalance came. Raises Fatal."""
+        """The state, be it none, goes on with today's side inputs; False where a rebalance came. Raises Fatal."""
         emitter, sides = owned.emitter, owned.sides
         told = () if published is None or owned.core.adopted(sides) else await published()
         until = time.monotonic() + self.config.kafka.rebalance_timeout_s
@@ -291,7 +291,7 @@ class Shell:
                 )
         batch = records.since(owned.expected)
         owned.emitter.cut = True
-        judging = asyncio.get_running_loop().run_in_executor(self.core_thread, _timed, owned.core, batch)
+        judging = asyncio.get_running_loop().run_in_executor(self.core_thread, measure.timed, owned.core, batch)
         effects, began_s, judged_s = await judging
         if any(reject.reason == "wrong_partition" for reject in effects.rejects):
             await self._check_partitions()  # before effects: nothing is rejected because partitions were added
@@ -356,16 +356,15 @@ class Shell:
         while True:
             await asyncio.sleep(SIDES_S)
             sides = await self._parts.read_sides(self.config)
-            if _versions(sides) != _versions(self.sides):
+            if sides.living() != self.sides.living():
                 self.sides = sides
             for owned in list(self.owned.values()):
                 if owned.sides is not self.sides:  # also one that was loaded while they changed
                     await self._adopt(owned)
 
     async def _adopt(self, owned: Owned) -> None:
-        sides, told = self.sides, []
-        if self._published is not None and owned.expected < owned.judged_to:  # published, and not judged again yet
-            told = [each for each in await self._published() if each.offset >= owned.expected]
+        sides, read = self.sides, self._published if owned.expected < owned.judged_to else None
+        told = await read() if read else []  # published, and perhaps not judged again yet
         if await owned.emitter.adopt(sides, lambda: owned.generation, owned.lock, published=told):
             owned.sides = sides
 
@@ -386,17 +385,6 @@ class Shell:
 TICK_S: Final = 60.0
 ASK_AGAIN_S: Final = 0.1
 SIDES_S: Final = 10.0
-
-
-def _versions(sides: Sides) -> tuple[str, str]:
-    """Of what may change while a worker runs."""
-    return sides.catalogue.version, sides.controls.version
-
-
-def _timed(core: Core, batch: Slice) -> tuple[Effects, float, float]:
-    """Judge a slice; also when that began and ended, in seconds since 1970."""
-    began_s = time.time()
-    return core.process(batch), began_s, time.time()
 
 
 def _ask_back(owned: Owned, fetched: Fetched) -> int:

@@ -67,9 +67,8 @@ class TopologyCore:
         self._meta = Meta()
         judge.episodes.spent = self._meta.spent
         self._saved = True  # nothing to be
-        self._first_adoption: Rows = {}
-        self._loaded = False
-        self.adopt(sides)
+        self._untold = True  # by what it judges: told with the next adoption, or else with the first slice
+        self._take_sides(sides)
 
     @property
     def arrays(self) -> tuple[PagedArray, ...]:
@@ -95,8 +94,8 @@ class TopologyCore:
         """Judge one slice that starts at or after `next_offset`."""
         effects = Effects()
         batch = batch.since(self.next_offset)
-        if batch.offsets:
-            effects.rows, self._first_adoption = self._first_adoption, {}
+        if batch.offsets and self._untold:
+            effects.rows = self._tell()
         for i in range(len(batch.offsets)):
             ts_us = batch.timestamps_ms[i] * 1000 if i in batch.ticks else self._take(batch, i, effects)
             self._meta.watermark_us = max(self._meta.watermark_us, ts_us - self._lateness_us)
@@ -151,14 +150,14 @@ class TopologyCore:
         """Arrays and blobs are filled."""
         self._meta = msgspec.msgpack.decode(meta, type=Meta)
         self.judge.episodes.spent = self._meta.spent
-        self._first_adoption, self._loaded = {}, True
+        self._untold = True
         for array in self.arrays:
             array.used = self._meta.used.get(array.name, 0)
         self.judge.restore(self._meta.extra)
 
     def adopted(self, sides: Sides) -> bool:
         """Whether it judges with these already."""
-        return self._meta.holds(_versions(sides))
+        return not self._meta.spent and self._meta.holds(_versions(sides))
 
     def disown(self, published: Sequence[Incident]) -> Effects:
         """Other side inputs follow a crash: incidents of this partition that they may not bring again are closed.
@@ -180,14 +179,17 @@ class TopologyCore:
             self.judge.episodes.spent = self._meta.spent
 
     def adopt(self, sides: Sides) -> Rows:
-        """Judge what follows with these; rows say so when those of the keys do: with the first slice, after a load."""
+        """Judge what follows with these; rows say so as those of the keys do."""
+        changed = self._take_sides(sides)
+        return self._tell() if self._untold else self._adoptions(changed)
+
+    def _take_sides(self, sides: Sides) -> list[str]:
         self.judge.adopt(sides)
-        changed = self._meta.adopt(_versions(sides))
-        if self.next_offset < 0:  # told with the first slice, as they are by then
-            self._first_adoption = self._adoptions(list(self._meta.adopted))
-        elif self._loaded:  # also what was adopted before: its row may have been lost
-            self._loaded, changed = False, list(self._meta.adopted)
-        return self._adoptions(changed)
+        return self._meta.adopt(_versions(sides))
+
+    def _tell(self) -> Rows:
+        self._untold = False
+        return self._adoptions(list(self._meta.adopted))
 
     def _adoptions(self, names: list[str]) -> Rows:
         rows: Rows = {}

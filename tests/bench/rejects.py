@@ -33,6 +33,8 @@ ALONE_SLICES: Final = 6
 """Not counted: most of a log's first events are new keys, whose state is made; that would hide what rejects cost."""
 START_US: Final = 1_780_000_000_000_000
 SECRET: Final = "sk_live_" + "9aF3kQ0zXw7Lm2Pq8Rt5Vb6N"
+NUMBER: Final = "@number@"
+"""Stands in what is kept for a number of its own: a request that comes again is a repeat, and costs as one."""
 ALL_PASS: Final = Config(worker=Worker(max_reject_ratio=1.0, max_reject_run=1_000_000_000))
 
 Record = tuple[bytes | None, bytes | None, int]  # key, value, timestamp in ms
@@ -57,8 +59,8 @@ def kinds(good: Event, raw: bytes) -> dict[str, tuple[bytes | None, bytes]]:
         "another key": (b"other", raw),
         "no record key": (None, raw),
         "from the future": (key, changed(ts_us=good.ts_us + 10**12)),
-        "secret in path (kept)": (key, changed(path="/v1/" + SECRET, request_id="r")),
-        "query in path (kept)": (key, changed(path="/v1/things?apikey=" + SECRET, request_id="q")),
+        "secret in path (kept)": (key, changed(path="/v1/" + SECRET, request_id=NUMBER)),
+        "query in path (kept)": (key, changed(path="/v1/things?apikey=" + SECRET, request_id=NUMBER)),
     }
 
 
@@ -82,8 +84,13 @@ def mixed(records: Sequence[Record], bad: tuple[bytes | None, bytes], every: int
     for number, record in enumerate(records, 1):
         out.append(record)
         if number % every == 0:
-            out.append((bad[0], bad[1], record[2]))
+            out.append((*numbered(bad, number), record[2]))
     return out
+
+
+def numbered(bad: tuple[bytes | None, bytes], number: int) -> tuple[bytes | None, bytes]:
+    """The same with this number where it asks for one."""
+    return bad[0], bad[1].replace(NUMBER.encode(), b"q%07d" % number)
 
 
 def core() -> KeyCore:
@@ -104,7 +111,7 @@ def process_ns(parts: Sequence[Slice], others: Sequence[Slice]) -> tuple[int, in
 
 def alone_ns(bad: tuple[bytes | None, bytes], repeats: int) -> float:
     """Processor time of one such record in a log of nothing else."""
-    records = [(bad[0], bad[1], START_US // 1000)] * (ALONE_SLICES * SLICE_EVENTS)
+    records = [(*numbered(bad, number), START_US // 1000) for number in range(ALONE_SLICES * SLICE_EVENTS)]
     parts, spent = list(slices(records, SLICE_EVENTS)), []
     for _ in range(repeats):
         one = core()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import logging
 import random
 import resource
 import sys
@@ -22,6 +23,7 @@ from typing import Final
 import msgspec
 
 from schemas.event import Event
+from tests.fuzz import wrapped
 from tests.fuzz.mutate import mutated, planted
 from tests.fuzz.targets import TARGETS, Target
 from tests.schemas import examples
@@ -51,6 +53,14 @@ def seeds(name: str) -> list[bytes]:
         from pipeline.geo.provider import DEMO_DB
 
         return [DEMO_DB.read_bytes()]
+    if kind == "envelope":
+        return [path.read_bytes() for path in examples.inputs(examples.ROOT / "formats" / "native")]
+    if kind in ("confluent", "schema"):
+        known = wrapped.BODIES if kind == "confluent" else wrapped.SCHEMAS
+        return [raw for name, raw in known.items() if name == format]
+    if kind in ("key_events", "control"):
+        names = ("mute", "planned", "feedback") if kind == "control" else ("key_event",)
+        return [path.read_bytes() for name in names for path in sorted((examples.ROOT / name).rglob("*.json"))]
     if kind in ("worker", "detect"):
         event = Event(
             key_id="pk_0", ts_us=1_780_000_000_000_000, client_ip="8.8.8.8", path="/v1/a/1", user_agent="curl/8",
@@ -71,6 +81,10 @@ _OTHERS: Final[dict[str, list[bytes]]] = {
     "config": [
         b'[kafka]\nbrokers = "a:1"\npassword = "p"\nsession_timeout_s = 20.0\n[worker]\nticks = true\n'
         b'[[respond.endpoints]]\nname = "a"\nurl = "https://a"\nsecret = "whsec_x"\nevents = ["incident.opened"]\n'
+    ],
+    "feed-github": [b'[{"token":"sk_live_EXAMPLE0000000000000","type":"t","url":"https://a/b?c#d","source":"commit"}]'],
+    "feed-person": [
+        b'{"key_id":"k","url":"https://a/b","reason":"seen"}', b'{"hash":"hmac_' + b"0" * 32 + b'","url":""}',
     ],
     "keys-csv": [
         b"key_id,owner,scopes,business_hours,protected,created_at\nk,o,a;b,08:00-19:00 01234,true,2026-01-01\n",
@@ -96,6 +110,8 @@ def inputs(name: str, seed: int) -> Iterator[bytes]:
             raw = planted(one, source)
             if raw is not None:
                 yield raw
+        elif name.startswith("envelope-"):
+            yield wrapped.enveloped(name.removeprefix("envelope-"), one, source)
         else:
             yield mutated(one, source)
 
@@ -154,6 +170,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="targets whose name holds this")
     given = parser.parse_args()
+    logging.disable(logging.CRITICAL)  # what is refused is told, a hundred thousand times
     done = fuzz(given.seconds, given.seed, given.only)
     for name, outcome in done.items():
         sys.stdout.write(

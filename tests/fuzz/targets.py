@@ -12,19 +12,27 @@ from typing import Any, Final
 
 import msgspec
 
-from pipeline import catalogue, config, config_file, key_import, secrets
+from pipeline import catalogue, config, config_file, intake_key_events, intake_leaks, key_import, secrets
 from pipeline.column import plain
 from pipeline.config import Config, Worker
+from pipeline.control_topic import read
+from pipeline.controls import Controls, Said
 from pipeline.core import Slice
 from pipeline.decode import decode
 from pipeline.errors import ConfigError, Fatal
 from pipeline.fields import fields_of
 from pipeline.formats import FORMATS, Options, Refused, detect, read_file
+from pipeline.formats.confluent import Kind
 from pipeline.geo import provider
 from pipeline.intake import stream
 from pipeline.sinks.clickhouse import checked
+from pipeline.withhold import control_rows
+from schemas.control import control_id
+from schemas.control import decode as decode_control
 from schemas.event import Event
+from schemas.key_event import KeyEvent
 from schemas.reasons import REASONS, Rejected
+from tests.fuzz import wrapped
 from tests.fuzz.mutate import SECRET
 from tests.pipeline.log_of_requests import core
 
@@ -52,6 +60,47 @@ def intake(raw: bytes, format: str) -> None:
             ensure(abs(time_us) < 1 << 62, "a time that ClickHouse can't hold")
         else:
             ensure(secrets.is_clean(msgspec.json.decode(out.value, type=Event)), "an event with a secret")
+
+
+def confluent_body(raw: bytes, kind: Kind) -> None:
+    """A body under a registry's id is refused, or is JSON that intake takes as any other."""
+    plain = wrapped.body(kind, raw)
+    if plain is not None:
+        intake(plain, "native")
+
+
+def key_events(raw: bytes, format: str) -> None:
+    """What happened to keys: an event that is read back, without a secret, or a known reason."""
+    for out in islice(intake_key_events.stream(raw, format, "raw/0/1"), MAX_TAKEN):
+        ensure(out.key or out.reason, "a record without a key")
+        ensure(out.reason in ("", *REASONS), f"reason {out.reason}")
+        if not out.reason:
+            event = msgspec.json.decode(out.value, type=KeyEvent)
+            ensure(not secrets.looks_secret(event.key_id), "a secret for a key id")
+
+
+def control(raw: bytes) -> None:
+    """A record of the control topic: something that people said, or None; never an error that stops all workers."""
+    try:
+        meant = decode_control(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError):
+        meant = None
+    key = b"k" if meant is None else control_id(meant).encode("utf-8", "replace")
+    said = read(SimpleNamespace(key=key, value=raw, topic="api.control", offset=1))
+    ensure(said is None or said == meant, "read as something else")
+    if said is not None:
+        now = Controls.of("e", [Said(0, said)], 1)
+        ensure(control_rows(now.said), "nothing to be written of it")
+
+
+def feed(raw: bytes, kind: str) -> None:
+    """A leak feed's delivery, or a person's: reports, or words that quote nothing of it."""
+    try:
+        said = intake_leaks.of_person(raw) if kind == "person" else intake_leaks.of_github(raw, "p" * 32)
+    except ValueError as error:
+        ensure(SECRET not in str(error), "a secret in a message")
+    else:
+        ensure(SECRET.encode() not in msgspec.json.encode(said.reports), "a secret came through")
 
 
 def leaks(raw: bytes, format: str) -> None:
@@ -162,6 +211,13 @@ TARGETS: Final[dict[str, Target]] = {
     **_named([name for name in FORMATS if not FORMATS[name].lines], "leaks", leaks),
     **_named(FORMATS, "files", files),
     **_named(("csv", "kong", "aws"), "keys", key_files),
+    **_named(wrapped.ENVELOPES, "envelope", lambda raw, format: intake(raw, "native")),
+    **{f"confluent-{kind}": partial(confluent_body, kind=kind) for kind in wrapped.BODIES},
+    **{f"schema-{kind}": partial(wrapped.schema, kind) for kind in wrapped.SCHEMAS},
+    **_named(("key_events", "cloudtrail"), "key_events", key_events),
+    "feed-github": partial(feed, kind="github"),
+    "feed-person": partial(feed, kind="person"),
+    "control": control,
     "worker": worker,
     "scrub": scrubbed,
     "catalogue": catalogue_record,

@@ -20,6 +20,8 @@ HERE: Final = Path(__file__).parent
 JARS: Final = HERE / "target" / "dependency"
 PATIENCE: Final = float(os.environ.get("KEYWATCH_PATIENCE", "1"))
 """Times as long for everything, on a machine that does other work."""
+SLOWER: Final = max(1.0, PATIENCE / 2)
+"""How much longer sessions are where others need the processors: a node that waits for its turn is not gone."""
 START_S: Final = 90.0 * PATIENCE
 LIFE_S: Final = round(1_500 * PATIENCE)
 """A node ends by itself after this time, should the tests be killed."""
@@ -43,11 +45,11 @@ offsets.topic.replication.factor={replication}
 transaction.state.log.replication.factor={replication}
 transaction.state.log.min.isr={in_sync}
 transaction.state.log.num.partitions=1
-broker.session.timeout.ms=3000
+broker.session.timeout.ms={session_ms}
 broker.heartbeat.interval.ms=500
 controller.quorum.election.timeout.ms=500
 controller.quorum.fetch.timeout.ms=1000
-replica.lag.time.max.ms=5000
+replica.lag.time.max.ms={lag_ms}
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 auto.create.topics.enable=false
@@ -184,7 +186,8 @@ def _properties(node: Node, controller: int, voters: str, count: int) -> str:
     replication = min(3, count)
     text = PROPERTIES.format(
         number=node.number, listeners=listeners, controller=controller, voters=voters, folder=node.folder,
-        replication=replication, in_sync=max(1, replication - 1),
+        replication=replication, in_sync=max(1, replication - 1), session_ms=round(3_000 * SLOWER),
+        lag_ms=round(5_000 * SLOWER),
     )  # fmt: skip
     return text + SECURED.format(folder=node.folder.parent) if node.secured_port else text
 

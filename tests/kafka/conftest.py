@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.kafka import cluster
+from tests.kafka import cluster, recovery
 from tests.kafka.deployment import Deployment
 from tests.kafka.outside import Outside
 
@@ -21,6 +21,14 @@ _numbers = itertools.count()
 def pytest_configure(config: pytest.Config) -> None:
     """The mark by which these tests are chosen or left out."""
     config.addinivalue_line("markers", "kafka: needs Java and Maven: runs on Apache Kafka")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How long the faults took to be over."""
+    if recovery.ROWS:
+        terminalreporter.section("from a fault's end until caught up: median and most")
+        for line in recovery.table(recovery.ROWS):
+            terminalreporter.write_line(line)
 
 
 long = pytest.mark.skipif(not os.environ.get("KEYWATCH_LONG"), reason="takes long: make test-faults")

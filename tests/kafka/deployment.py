@@ -27,6 +27,7 @@ from pipeline.sinks.kafka import Producer, committed_offsets, fetched_highwaters
 from pipeline.sinks.topics import ensure_topics, partitions_of
 from schemas.incident import Incident
 from tests.kafka.cluster import PATIENCE
+from tests.kafka.recovery import NOT_NOW
 from tests.kafka.run_worker import config_of
 from tests.pipeline.counting_core import SIDES, CountingCore
 from tests.pipeline.log_of_requests import Record
@@ -145,13 +146,19 @@ class Deployment:
         """Until it has loaded what it was assigned."""
         self.wait(lambda: "next offset" in self.log_of(worker), "loaded")
 
-    def wait(self, done: Callable[[], bool], what: str) -> None:
-        """Until `done`, at most DRAIN_S."""
-        until = time.monotonic() + DRAIN_S
-        while not done():
+    def wait(self, done: Callable[[], bool], what: str, most_s: float = DRAIN_S) -> None:
+        """Until `done`, at most so long. A broker that does not answer just then is asked again."""
+        until, trouble = time.monotonic() + most_s, ""
+        while True:
+            try:
+                if done():
+                    return
+                trouble = ""
+            except NOT_NOW as error:
+                trouble = f" ({error})"
             if time.monotonic() > until:
                 logs = "\n".join(f"--- {self.log_of(w)[-3000:]}" for w in self.workers)
-                raise AssertionError(f"not in time: {what}; committed {self.committed()}, ends {self.ends()}\n{logs}")
+                raise AssertionError(f"not in time: {what}{trouble}\n{logs}")
             time.sleep(0.2)
 
     def committed(self) -> dict[int, int]:

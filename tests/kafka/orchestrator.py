@@ -12,11 +12,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Final
 
 from pipeline.errors import Fatal, Retry
 from tests.kafka.deployment import Deployment, pid_of
+from tests.kafka.recovery import Watch
 
 PAUSE_S: Final = 0.2
 RECORDS: Final = 60
@@ -26,14 +27,22 @@ RECORDS: Final = 60
 class Orchestrator:
     """Keeps `wanted` workers of a deployment alive while records come in."""
 
-    def __init__(self, deployment: Deployment, wanted: int) -> None:
+    def __init__(self, deployment: Deployment, wanted: int, watch: Watch) -> None:
         self.deployment = deployment
         self.wanted = wanted
         self.restarts = 0
         self.failure: BaseException | None = None
+        self._watch = watch
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, daemon=True)
+
+    @contextmanager
+    def fault(self, name: str) -> Iterator[None]:
+        """Something is broken, and repaired, in this block: how long it takes to be over is looked at."""
+        began_s = time.monotonic()
+        yield
+        self._watch.ended(name, began_s)
 
     def running(self) -> list[subprocess.Popen[bytes]]:
         """Workers that have not ended."""
@@ -98,11 +107,12 @@ class Orchestrator:
 @contextmanager
 def under_load(deployment: Deployment, wanted: int = 1) -> Iterator[Orchestrator]:
     """Load and workers while the block runs; afterwards all are stopped and have ended well, or were killed."""
-    orchestrator = Orchestrator(deployment, wanted)
-    orchestrator.begin()
-    try:
-        yield orchestrator
-    finally:
-        orchestrator.end()
-    for worker in orchestrator.running():
-        deployment.stop(worker)
+    with closing(Watch(deployment)) as watch:
+        orchestrator = Orchestrator(deployment, wanted, watch)
+        orchestrator.begin()
+        try:
+            yield orchestrator
+        finally:
+            orchestrator.end()
+        for worker in orchestrator.running():
+            deployment.stop(worker)

@@ -19,7 +19,7 @@ from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
 from schemas.rows import TABLES
 from tests.clickhouse_front import FrontProcess
-from tests.kafka.cluster import free_port
+from tests.kafka.cluster import PATIENCE, free_port
 
 WORKERS: Final = sorted(TABLES.keys() - {"responses", "adoptions", "leaks", "keys"})
 """The tables that follow from the log; `responses` copies its topic, `adoptions` begins the truth, others are apart."""
@@ -32,8 +32,8 @@ class Outside:
         self._folder, self._port = folder, free_port()
         self.start()
         self.config = ClickHouse(url=self.process.url, database="found", expire=False, timeout_s=2.0, insert_s=0.1)
-        self.clean = msgspec.structs.replace(self.config, database="clean", timeout_s=30.0)
-        migrate(self.config)
+        self.clean = msgspec.structs.replace(self.config, database="clean", timeout_s=60.0 * PATIENCE)
+        migrate(msgspec.structs.replace(self.config, timeout_s=60.0 * PATIENCE))  # nothing is put to the test yet
         migrate(self.clean)
 
     def start(self) -> None:

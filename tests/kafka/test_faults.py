@@ -21,6 +21,7 @@ from tests.kafka.comparison import compare_counts, finish_counts
 from tests.kafka.conftest import long
 from tests.kafka.deployment import Deployment
 from tests.kafka.orchestrator import Orchestrator, under_load
+from tests.kafka.recovery import until_caught_up
 from tests.seeds import SEED, kept
 
 pytestmark = pytest.mark.kafka
@@ -51,7 +52,8 @@ def test_kills_at_random_moments_lose_and_double_nothing(
     with under_load(deployment, 2) as fleet:
         for _ in range(KILLS):
             time.sleep(rng.uniform(0.5, 7.0))  # in recovery, at work, in a rebalance, in a checkpoint
-            fleet.kill_one(rng)
+            with fleet.fault("kill -9"):
+                fleet.kill_one(rng)
         assert fleet.restarts >= KILLS - 1
     deployment.wait_session_over()
     finish_counts(deployment)
@@ -69,9 +71,10 @@ def test_a_rolling_restart_of_three_workers_changes_nothing(deploy: Callable[...
     with under_load(deployment, 3) as fleet:
         deployment.wait(lambda: bool(deployment.committed()), "first commit")
         for _ in range(3):
-            fleet.replace_one()
-            deployment.wait(lambda: len(fleet.running()) == 3, "replaced")
-            all_ready(deployment, fleet)
+            with fleet.fault("one of three is replaced"):
+                fleet.replace_one()
+                deployment.wait(lambda: len(fleet.running()) == 3, "replaced")
+                all_ready(deployment, fleet)
             time.sleep(3.0)
     finish_counts(deployment)
 
@@ -81,11 +84,13 @@ def test_scaling_out_and_in_changes_nothing(deploy: Callable[..., Deployment], r
     deployment = deploy(runner, "scaling")
     with under_load(deployment, 1) as fleet:
         deployment.wait(lambda: bool(deployment.committed()), "first commit")
-        fleet.scale(3)
-        deployment.wait(lambda: len(fleet.running()) == 3, "scaled out")
-        all_ready(deployment, fleet)
+        with fleet.fault("one worker becomes three"):
+            fleet.scale(3)
+            deployment.wait(lambda: len(fleet.running()) == 3, "scaled out")
+            all_ready(deployment, fleet)
         time.sleep(3.0)
-        fleet.scale(1)
+        with fleet.fault("three become one"):
+            fleet.scale(1)
         time.sleep(3.0)
     finish_counts(deployment)
 
@@ -99,10 +104,11 @@ def test_each_broker_dies_and_comes_back_and_nothing_is_lost(
     with under_load(deployment, 2) as fleet:
         deployment.wait(lambda: bool(deployment.committed()), "first commit")
         for node in three.nodes:
-            node.kill()
-            time.sleep(8.0)
-            node.start()
-            three.wait()
+            with fleet.fault("a broker dies and comes back"):
+                node.kill()
+                time.sleep(8.0)
+                node.start()
+                three.wait()
             time.sleep(4.0)
         assert fleet.running()
     deployment.wait_session_over()
@@ -134,11 +140,12 @@ def test_a_changelog_without_its_replicas_holds_up_checkpoints_and_nothing_else(
     deployment.produce(1_000)
     worker = deployment.start()
     deployment.wait_drained()
-    before = deployment.manifests()
+    before, began_s = deployment.manifests(), time.monotonic()
     node = without_a_replica(three, deployment)
     deployment.produce(1_000)
     deployment.wait(lambda: deployment.seen_incidents() == deployment.truth().incidents, "judged meanwhile")
     assert deployment.manifests() == before
     whole_again(three, deployment, node)
-    deployment.wait_drained()
+    with until_caught_up(deployment, "the changelog takes nothing", began_s):
+        deployment.wait_drained()
     compare_counts(deployment, worker)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.faults import KILLED
-from tests.kafka.comparison import compare_counts, finish_counts
+from tests.kafka.comparison import compare_counts
 from tests.kafka.deployment import Deployment
+from tests.kafka.recovery import until_caught_up
 
 pytestmark = pytest.mark.kafka
 
@@ -33,7 +34,10 @@ def test_kills_at_named_moments_change_nothing(deploy: Callable[..., Deployment]
     for fault in faults:
         kill_at(deployment, fault)
     deployment.produce(500)
-    finish_counts(deployment)
+    with until_caught_up(deployment, f"killed {faults[-1]}, from the next worker's start"):
+        worker = deployment.start()
+        deployment.wait_drained()
+    compare_counts(deployment, worker)
 
 
 def test_a_kill_while_partitions_are_revoked_changes_nothing(deploy: Callable[..., Deployment]) -> None:
@@ -44,5 +48,6 @@ def test_a_kill_while_partitions_are_revoked_changes_nothing(deploy: Callable[..
     other = deployment.start()
     assert killed.wait(40) == KILLED, deployment.log_of(killed)
     deployment.produce(1_000)
-    deployment.wait_drained()
+    with until_caught_up(deployment, "killed while partitions are revoked"):
+        deployment.wait_drained()
     compare_counts(deployment, other)

@@ -7,7 +7,8 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -15,10 +16,11 @@ import pytest
 
 from pipeline.runners.ending import EXIT_FATAL
 from schemas.event import Event
-from tests.kafka.comparison import compare_tables, finish_tables
+from tests.kafka.comparison import at_the_end, compare_tables, finish_tables, stop_all
 from tests.kafka.conftest import long
 from tests.kafka.deployment import DRAIN_S, Deployment, produce, read_topic
 from tests.kafka.outside import Outside
+from tests.kafka.recovery import reached, until_caught_up
 from tests.pipeline.log_of_requests import START_US, Record, log, record
 from tests.seeds import SEED
 
@@ -26,6 +28,9 @@ pytestmark = pytest.mark.kafka
 
 AWAY_S: Final = float(os.environ.get("KEYWATCH_AWAY_S", "8"))
 BACKLOG: Final = int(os.environ.get("KEYWATCH_BACKLOG", "12000"))
+IDS: Final = int(os.environ.get("KEYWATCH_IDS", "100000"))
+FLOOD_S: Final = IDS / 500
+"""So slow a worker would be stuck."""
 DAY_S: Final = 86_400
 
 
@@ -40,18 +45,21 @@ def test_clickhouse_away_slow_and_failing_after_it_applied_changes_nothing(
     worker = deployment.start()
     deployment.wait_drained()
     outside.stop()
-    before = incidents_of(deployment)
+    before, away_s = incidents_of(deployment), time.monotonic()
     produce(deployment, records[first:second])
     time.sleep(AWAY_S)
     deployment.wait(lambda: incidents_of(deployment) > before, "an incident while ClickHouse is away")
     outside.start()
-    deployment.wait_drained()
+    with until_caught_up(deployment, "ClickHouse is away", away_s):
+        deployment.wait_drained()
+    slow_s = time.monotonic()
     outside.spoil(["503", "500-after-apply", "timeout", "500-after-apply", "503"])
     produce(deployment, records[second:])
     outside.freeze(True)
     time.sleep(4.0)
     outside.freeze(False)
-    deployment.wait_drained()
+    with until_caught_up(deployment, "ClickHouse hangs, and fails after it applied", slow_s):
+        deployment.wait_drained()
     compare_tables(deployment, outside, worker)
 
 
@@ -87,7 +95,8 @@ def test_a_running_workers_clock_that_steps_forth_and_back_changes_nothing(
     for part, step_s in enumerate((DAY_S, -2 * DAY_S, DAY_S + 3_600, 0)):
         produce(deployment, records[part * len(records) // 4 : (part + 1) * len(records) // 4])
         deployment.step_clock(worker, step_s)
-        deployment.wait_drained()
+        with until_caught_up(deployment, "the worker's clock steps"):
+            deployment.wait_drained()
     compare_tables(deployment, outside, worker)
 
 
@@ -102,7 +111,8 @@ def test_a_gateways_clock_that_steps_forth_and_back_changes_nothing(
     worker = deployment.start()
     for part in (records[:third], stepped, records[2 * third :]):
         produce(deployment, part)
-        deployment.wait_drained()
+        with until_caught_up(deployment, "the gateway's clock steps by two hours"):
+            deployment.wait_drained()
     compare_tables(deployment, outside, worker)
     late = sum(row[0] for row in outside.query("SELECT late FROM requests FINAL"))
     assert late > 10
@@ -161,9 +171,44 @@ def test_a_backlog_is_worked_off_within_bounded_memory(
     records = log(SEED + 3, events=BACKLOG, keys=40)
     produce(deployment, records)
     began = time.monotonic()
-    worker = deployment.start()
-    deployment.wait_drained()
+    with until_caught_up(deployment, f"a backlog of {len(records)}, from the worker's start"):
+        worker = deployment.start()
+        deployment.wait_drained()
     took_s, memory_mb = time.monotonic() - began, deployment.most_memory_mb(worker)
     with capsys.disabled():
         print(f"\nbacklog of {len(records)}: start to its end {took_s:.1f} s, {memory_mb:.0f} MB at most")  # noqa: T201
     compare_tables(deployment, outside, worker)
+
+
+def flood(ids: int) -> Iterator[Record]:
+    """Each event is another key's, and authenticated: every one of them gets state."""
+    for number in range(ids):
+        ts_us = START_US + number * 1_000
+        yield record(
+            Event(
+                key_id=f"flood_{number}", ts_us=ts_us, client_ip="8.8.8.8", method="GET", path="/v1/things", status=200,
+                outcome="success", request_id=f"f{number}",
+            )
+        )  # fmt: skip
+
+
+@long
+@pytest.mark.timeout(6_000)
+def test_a_flood_of_distinct_key_ids_is_judged_and_written_within_bounded_memory(
+    deploy_real: Callable[..., Deployment], outside: Outside, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deployment = deploy_real(slice_events=1_000, max_keys_per_partition=20_000)
+    worker = deployment.start()
+    deployment.wait_ready(worker)
+    began_s, records = time.monotonic(), flood(IDS)
+    while part := list(islice(records, 20_000)):
+        produce(deployment, part)
+    with until_caught_up(deployment, f"{IDS} distinct key ids", began_s):
+        deployment.wait(lambda: reached(deployment.committed(), deployment.ends()), "drained", FLOOD_S)
+    used_mb = deployment.most_memory_mb(worker)
+    with capsys.disabled():
+        print(f"\n{IDS} distinct key ids: {used_mb:.0f} MB at most")  # noqa: T201
+    stop_all(deployment, worker)
+    at_the_end(deployment)
+    assert outside.query("SELECT count(), uniqExact(key_id) FROM requests FINAL") == [(IDS, IDS)]
+    assert outside.query("SELECT count() FROM evictions FINAL")[0][0] >= IDS - 4 * 20_000

@@ -1,6 +1,6 @@
 """Everything at once: under continuous load each fault there is, in random order, while catalogue and geo database
-change; afterwards tables (FINAL), incidents, decisions and audit equal a clean run's, offsets are at the log's end and
-no worker took more memory than it may.
+change and people give feedback and mute; afterwards tables (FINAL), incidents, decisions and audit equal a clean run's,
+offsets are at the log's end and no worker took more memory than it may.
 
 KEYWATCH_SEED chooses order and moments, KEYWATCH_FAULTS how many faults there are (`make test-faults`: all, twice).
 """
@@ -23,6 +23,7 @@ from tests.kafka.conftest import long
 from tests.kafka.deployment import pid_of
 from tests.kafka.orchestrator import Orchestrator, under_load
 from tests.kafka.outside import Outside
+from tests.kafka.recovery import reached
 from tests.kafka.whole import HISTORY, Whole
 from tests.seeds import SEED, kept
 
@@ -71,7 +72,7 @@ class Breaker:
     def broker_dies(self) -> None:
         node = self.rng.choice(self.nodes.nodes)
         node.kill()
-        time.sleep(6.0)
+        time.sleep(6.0 * cluster.SLOWER)
         node.start()
         self.nodes.wait()
 
@@ -96,6 +97,11 @@ class Breaker:
     def catalogue_changes(self) -> None:
         self.all_judged()
         self.whole.declare_anew()
+
+    def people_speak(self) -> None:
+        """Feedback, and a mute of a decoy."""
+        self.all_judged()
+        self.whole.speak()
 
     def geo_database_is_swapped(self) -> None:
         """With a clean stop, as the runbook says."""
@@ -127,12 +133,7 @@ class Breaker:
         return len(running) == self.fleet.wanted and all(loaded)
 
 
-def reached(committed: dict[int, int], ends: dict[int, int]) -> bool:
-    """Whether each partition has come so far."""
-    return all(committed.get(number, 0) >= end for number, end in ends.items())
-
-
-FEW: Final = ("worker_dies", "catalogue_changes", "responder_dies", "geo_database_is_swapped")
+FEW: Final = ("worker_dies", "catalogue_changes", "people_speak", "responder_dies", "geo_database_is_swapped")
 ALL: Final = tuple(name for name in vars(Breaker) if not name.startswith(("_", "all_")))
 
 
@@ -161,7 +162,8 @@ def run(whole: Whole, nodes: cluster.Cluster, faults: tuple[str, ...]) -> None:
         whole.wait(lambda: bool(whole.committed()), "first commit")
         for name in order:
             time.sleep(whole.rng.uniform(0.0, 4.0))
-            getattr(breaker, name)()
+            with fleet.fault(name.replace("_", " ")):
+                getattr(breaker, name)()
             whole.note_memory()
         breaker.all_ready()
         whole.wait(lambda: whole.produced > HISTORY + 400, "some decoys are touched")

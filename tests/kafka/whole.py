@@ -14,26 +14,32 @@ import sys
 import time
 from bisect import bisect_right
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from pipeline import moments
 from pipeline.catalogue import Catalogue, publish_keys
 from pipeline.config import ClickHouse, Config, Geo, Respond, Revocation, Secret
+from pipeline.control_topic import read_controls, say
+from pipeline.controls import NO_CONTROLS
 from pipeline.core import Sides
 from pipeline.geo.provider import open_geo
+from pipeline.operate import feedback_on
 from pipeline.recover import load
 from pipeline.respond.audit import Positioned, rows
 from pipeline.runners.parts import config_version
 from pipeline.sinks.kafka import Producer, committed_offsets, fetched_highwaters, read_pages
 from pipeline.sinks.topics import create_topics, partitions_of, topic_specs
 from pipeline.state import Meta
+from schemas.control import Mute, Verdict
 from schemas.event import Event
 from schemas.incident import Incident
 from schemas.key import Key
 from schemas.response import Response
-from tests.kafka.cluster import LIFE_S
+from tests.kafka.cluster import LIFE_S, SLOWER
 from tests.kafka.comparison import MOST_MB, Clean, assert_clean, clean_pass
 from tests.kafka.deployment import ROOT, Deployment, pid_of, produce, read_topic
 from tests.kafka.outside import Outside
@@ -79,7 +85,7 @@ class Whole(Deployment):
         outside: ClickHouse | None = getattr(getattr(self, "outside", None), "config", None)
         geo = Geo(country_db=str(self.folder / "geo.mmdb"))
         respond = Respond(group=f"{self.prefix}.respond", revocation=POLICY, metrics_port=0)
-        kafka = msgspec.structs.replace(super().config.kafka, session_timeout_s=6.0, heartbeat_s=0.5)
+        kafka = msgspec.structs.replace(super().config.kafka, session_timeout_s=6.0 * SLOWER, heartbeat_s=0.5)
         return msgspec.structs.replace(
             super().config, kafka=kafka, clickhouse=outside or ClickHouse(), geo=geo, respond=respond
         )
@@ -109,6 +115,24 @@ class Whole(Deployment):
         version = self.declare(keys)
         self.wait(lambda: self.versions("catalogue") == {version}, "adopted")
         time.sleep(3 * SIDES_S)  # also a worker without partitions has looked
+
+    def speak(self) -> None:
+        """Feedback on an incident that was told, and a mute; returns when every partition is judged with both."""
+        told = {each.incident_id: each for each in map(_incident, self.run(self._told()))}
+        about = told[self.rng.choice(sorted(told))]
+        verdict: Verdict = self.rng.choice(("expected", "malicious"))
+        until = moments.text(moments.now() + timedelta(hours=1))
+        muted = Mute(
+            key_id=f"decoy_{self.rng.randrange(DECOYS)}", detector="decoy", until=until, at=moments.text(moments.now()),
+            reason="test", owner_of_mute="me",
+        )  # fmt: skip
+        self.run(say(self.config, [feedback_on(about, verdict, "because", "me", "", ()), muted]))
+        controls = self.run(read_controls(self.config))
+        self.wait(lambda: self.versions("controls") == {controls.version}, "heard")
+        time.sleep(3 * SIDES_S)  # also a worker without partitions has listened
+
+    async def _told(self) -> list[Any]:
+        return await read_topic(self.config, self.config.topics.incidents)
 
     def swap_geo(self, number: int) -> None:
         """Put another geo database into the workers' place; they read it when they start."""
@@ -213,8 +237,9 @@ class Adopted:
     def __init__(self, whole: Whole) -> None:
         self._geo = {geo.build: geo for geo in map(_open, sorted(whole.folder.glob("geo[01].mmdb")))}
         self._catalogues, self._config = whole.catalogues, config_version(whole.config)
+        self._controls = whole.run(read_controls(whole.config))
         self._at: dict[tuple[int, str], list[tuple[int, str]]] = {}
-        self._known: dict[tuple[str, str], Sides] = {}
+        self._known: dict[tuple[str, ...], Sides] = {}
         sql = "SELECT partition, input, offset, version_id FROM adoptions FINAL ORDER BY offset"
         for partition, name, offset, version in whole.outside.query(sql):
             self._at.setdefault((partition, name), []).append((offset, version))
@@ -224,15 +249,18 @@ class Adopted:
 
     def sides_at(self, partition: int, offset: int) -> Sides:
         """The very same object for the same versions."""
-        versions = (self._version(partition, "catalogue", offset), self._version(partition, "geo", offset))
+        versions = tuple(self._version(partition, name, offset) for name in ("catalogue", "geo", "controls"))
         if versions not in self._known:
             catalogue, geo = self._catalogues[versions[0]], self._geo[versions[1]]
-            self._known[versions] = Sides(catalogue, geo, self._config)
+            end = int(versions[2].rpartition("/")[2] or 0)
+            controls = self._controls.until(end) if end else NO_CONTROLS
+            self._known[versions] = Sides(catalogue, geo, self._config, controls)
         return self._known[versions]
 
     def _version(self, partition: int, name: str, offset: int) -> str:
-        all_ = self._at[partition, name]
-        return all_[bisect_right(all_, offset, key=lambda pair: pair[0]) - 1][1]
+        all_ = self._at.get((partition, name), [])
+        before = bisect_right(all_, offset, key=lambda pair: pair[0])
+        return all_[before - 1][1] if before else ""  # what was never said has no row
 
 
 def traffic(seed: int, rng: random.Random) -> Iterator[Record]:
@@ -296,6 +324,10 @@ def _memory_mb(pid: int) -> float:
         return int(status.split("VmHWM:")[1].split()[0]) / 1_024
     except (OSError, IndexError):  # it ends just now
         return 0.0
+
+
+def _incident(record: Any) -> Incident:
+    return msgspec.json.decode(record.value, type=Incident)
 
 
 async def _publish(config: Config, incidents: list[Incident]) -> None:

@@ -11,12 +11,13 @@ import pytest
 from pipeline import emit
 from pipeline.checkpoint import Checkpoint, Directory
 from pipeline.config import Config, Topics
-from pipeline.core import Rows, Sides, Slice
+from pipeline.core import Effects, Rows, Sides, Slice
 from pipeline.emit import Emitter
 from pipeline.errors import Fatal, Retry
 from pipeline.manifest import read_key
 from pipeline.ports import Columns, Headers, Outgoing
 from pipeline.rows import RowBuffer
+from schemas.incident import Incident
 from tests.pipeline.counting_core import EVERY, SIDES, CountingCore, NewerCatalogue
 
 NEWER = Sides(NewerCatalogue(), None, "0")
@@ -162,6 +163,42 @@ async def test_a_partition_that_is_being_loaded_adopts_without_the_row_sink() ->
     outside.gate.clear()
     await emitter.adopt(NEWER, lambda: 1, asyncio.Lock(), loading=True)
     assert emitter.cover == 3
+
+
+class UndoneCore(CountingCore):
+    """A crash has undone an incident."""
+
+    def disown(self, published: Sequence[Incident]) -> Effects:
+        return Effects(rows={"incidents": {"incident_id": [each.incident_id for each in published]}})
+
+
+async def test_a_partition_that_is_being_loaded_does_not_wait_for_a_row_sink_that_hangs_with_what_a_crash_has_undone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(emit, "ADOPT_WAIT_S", 0.01)
+    outside = Outside()
+    rows = RowBuffer(outside, 1.0, 100)
+    emitter = emitter_of(outside, rows, UndoneCore)
+    gone = emitter.core.process(some_slice(emitter.core, EVERY)).incidents
+    outside.gate.clear()
+    adopting = emitter.adopt(NEWER, lambda: 1, asyncio.Lock(), loading=True, published=gone)
+    assert await asyncio.wait_for(adopting, 20)
+    assert emitter.cover == EVERY
+    assert "wait for ClickHouse" in caplog.text
+    outside.gate.set()
+    await rows.flush()
+    assert ("rows", "incidents") in outside.seen
+
+
+async def test_a_partition_without_any_state_writes_a_manifest_before_its_first_slice_and_commits_nothing() -> None:
+    """What is published after it may be undone by a crash: who comes then must see by what it was judged."""
+    outside = Outside()
+    emitter = emitter_of(outside, RowBuffer(outside, 1.0, 100))
+    assert await emitter.adopt(SIDES, lambda: 1, asyncio.Lock(), loading=True)
+    assert outside.kinds()[-1] == "manifest"
+    assert emitter.cover is None
+    assert await emitter.checkpoint(lambda: 1, asyncio.Lock()) is None
+    assert outside.kinds().count("manifest") == 1, "nothing is new"
 
 
 async def test_an_adoption_is_told_only_once_the_manifest_that_names_it_stands() -> None:

@@ -81,13 +81,13 @@ def run(kind: str, seed: int) -> Counter[str]:
 
 
 def step(schedule: Schedule, name: str, rng: random.Random) -> None:
-    """What a killed worker has sent and got no answer to is lost; and before the first checkpoint nothing changes."""
-    broker = schedule.broker
+    """What a worker that is gone has sent and got no answer to is lost."""
     if name == "crash":
         schedule.do(name, 0, 0)
-        broker.repeated_with_other_words = False
-    elif name not in ("declare", "take_back") or all(checkpointed(broker)):
+        schedule.broker.repeated_with_other_words = False
+    else:
         schedule.do(name, rng.randrange(64), rng.randrange(1, 12 if name == "run" else 64))
+    schedule.late.clear()
 
 
 def checkpointed(broker: Broker) -> list[bool]:
@@ -198,6 +198,51 @@ def test_what_others_side_inputs_have_closed_is_open_again_once_those_are_taken_
         until(schedule, lambda: not open_ones(broker) & published, fetch=False)
         schedule.do("crash", 0, 0)
         schedule.do("take_back", 0, 0)
+        schedule.finish()
+        compare(load, schedule, clean_pass(load, broker, judged))
+
+
+def test_an_incident_of_a_worker_that_dies_in_its_first_second_is_closed_by_one_with_another_catalogue() -> None:
+    """Nobody has checkpointed a slice yet: only what was written before the first one says that there is a past."""
+    load = keys_load(random.Random(1))
+    with scheduled(load) as schedule:
+        broker, judged = schedule.broker, Judged(schedule.broker)
+        schedule.load, broker.catalogue = judged.watch(load), 1  # with a decoy
+        schedule.do("start", 0, 0)
+        schedule.do("produce", len(load.requests), 0)
+        until(schedule, lambda: bool(open_ones(broker)))
+        published = open_ones(broker)
+        assert all(broker.state_of(number).next_offset < 0 for number in range(PARTITIONS))
+        schedule.do("crash", 0, 0)
+        schedule.do("declare", 0, 0)
+        schedule.finish()
+        compare(load, schedule, clean_pass(load, broker, judged))
+        assert not open_ones(broker) & published
+
+
+def test_closings_whose_rows_a_second_crash_has_lost_are_written_by_the_next_worker() -> None:
+    """ClickHouse is away while a partition is loaded with another catalogue, and the worker dies before it is back."""
+    load = keys_load(random.Random(1))
+    with scheduled(load) as schedule:
+        broker, judged = schedule.broker, Judged(schedule.broker)
+        schedule.load, broker.catalogue = judged.watch(load), 1  # with a decoy
+        schedule.do("start", 0, 0)
+        schedule.do("produce", len(load.requests), 0)
+        until(schedule, lambda: bool(open_ones(broker)))
+        published = open_ones(broker)
+        schedule.do("crash", 0, 0)
+        schedule.do("declare", 0, 0)
+        schedule.do("start", 0, 0)
+        schedule.do("settle", 0, 0)
+        worker = schedule.processes[-1]
+        for _ in range(300):
+            for op in worker.sent_first():
+                if op.lane[0] != "rows":
+                    schedule._happen(worker, op)
+            schedule.do("passes", 0, 1)
+        assert not worker.loading, "it waits for ClickHouse"
+        assert not open_ones(broker) & published
+        schedule.do("crash", 0, 0)
         schedule.finish()
         compare(load, schedule, clean_pass(load, broker, judged))
 

@@ -123,6 +123,32 @@ def test_the_id_is_read_from_the_header_and_plain_records_have_none(ident: int, 
     assert schema_id(b"\x00" * HEADER_BYTES) is None
 
 
+ENDLESS = [
+    {"type": "record", "name": "R", "fields": [{"name": "a", "type": "R"}]},
+    {"type": "record", "name": "R", "fields": [{"name": "a", "type": ["null", "R"]}]},
+    {"type": "record", "name": "n.R", "fields": [{"name": "a", "type": {"type": "array", "items": "n.R"}}]},
+    {"type": "record", "name": "R", "fields": [{"name": "a", "type": {
+        "type": "record", "name": "S", "fields": [{"name": "b", "type": {"type": "map", "values": ["int", "R"]}}]}}]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("schema", ENDLESS)
+def test_a_record_that_holds_itself_is_no_schema_for_a_log(schema: dict[str, Any]) -> None:
+    """Its reader is C and has no bound: 20,000 bytes that each say "and one more" ended the process."""
+    with pytest.raises(ConfigError, match="holds itself"):
+        reader(Schema("AVRO", json.dumps(schema)))
+
+
+def test_a_type_that_occurs_twice_is_read() -> None:
+    twice = {"type": "record", "name": "R", "fields": [
+        {"name": "a", "type": {"type": "record", "name": "S", "fields": [{"name": "x", "type": "int"}]}},
+        {"name": "b", "type": {"type": "array", "items": "S"}}, {"name": "c", "type": ["null", "S"]},
+    ]}  # fmt: skip
+    assert json.loads(reader(Schema("AVRO", json.dumps(twice)))(b"\2\2\4\0\2\6")) == {
+        "a": {"x": 1}, "b": [{"x": 2}], "c": {"x": 3},
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "schema",
     [Schema("AVRO", "{"), Schema("AVRO", '{"type":"nothing"}'), Schema("PROTOBUF", "!"), Schema("PROTOBUF", "AAAA")],
