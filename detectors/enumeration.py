@@ -171,10 +171,10 @@ def weigh_seen(state: Any, visit: Any, event: Any, config: Any, reading: Any) ->
     """One more object that is there: how rare so many are, for so many requests."""
     if int(visit.ordinal) < config.least_visits or float(state.objects.seen) <= 0.0:
         return
-    count = objects_of(int(state.seen_bits) + (0 if is_in(state.seen, event.object) else 1))
+    requests = int(state.now) + 1.0
+    count = min(requests, objects_of(int(state.seen_bits) + (0 if is_in(state.seen, event.object) else 1)))
     if count < LEAST_OBJECTS:
         return
-    requests = int(state.now) + 1.0
     reading.bits = size_bits(state.objects, count / expected(state, requests))
     reading.lr_stranger = evidence_of(reading.bits, 0.0, float(config.cap_bits))
     reading.observed = count

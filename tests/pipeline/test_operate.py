@@ -360,9 +360,9 @@ def report_rows() -> dict[str, dict[str, list[object]]]:
             detectors=[["spike", "errors"], ["spike"], ["spike"], ["spike"]],
         ),
         "findings": rows_of(
-            "findings", 3, incident_id=["", "", "a" * 32], key_id=["n1", "n2", "k1"], at=[NOON_US - DAY_US] * 3,
-            bits=[9.0, 11.0, 30.0],
-        ),
+            "findings", 4, incident_id=["", "", "a" * 32, ""], key_id=["n1", "n2", "k1", "k1"],
+            at=[*[NOON_US - DAY_US] * 3, NOON_US - DAY_US - 600_000_000], bits=[9.0, 11.0, 30.0, 20.0],
+        ),  # the last one led up to k1's incident
         "withheld": rows_of(
             "withheld", 2, withheld_id=["1", "2"], control_id=["mute/x"] * 2, change=["opened", "escalated"],
             severity=["medium", "high"], at=[NOON_US - DAY_US] * 2,
