@@ -22,7 +22,6 @@ from pipeline.demo.children import Child, Children, last_words
 from pipeline.migrate import migrate
 from pipeline.shadow import shadowed
 from pipeline.sinks.connect import connect
-from pipeline.sinks.topics import create_topics, topic_specs
 from schemas.incident import Incident
 from tests.clickhouse_front import front  # noqa: F401
 from tests.pipeline.log_of_requests import log
@@ -60,8 +59,8 @@ async def world(tmp_path: Path, front: str) -> AsyncIterator[World]:  # noqa: F8
         )
         production = config_file.load(path)
         made = World(path, production, shadowed(production, "new"), children)
-        await create_topics(production.kafka, list(topic_specs(production)))
         for each in (made.production, made.shadow):
+            await broker.create_topics(address, each.topics, partitions=1)
             await asyncio.to_thread(migrate, each.clickhouse)
         await produce(address, production.topics.requests)
         yield made
