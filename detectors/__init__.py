@@ -9,6 +9,7 @@ from detectors.decoy import DECOY
 from detectors.detector import Detector
 from detectors.dormant import DORMANT
 from detectors.egress import DETECTOR as EGRESS
+from detectors.enumeration import ENUMERATION
 from detectors.errors import ERRORS
 from detectors.geography import GEOGRAPHY
 from detectors.misuse import MISUSE
@@ -19,6 +20,6 @@ from detectors.sharing import SHARING
 from detectors.spike import DETECTOR as SPIKE
 
 DETECTORS: Final[tuple[Detector, ...]] = (
-    GEOGRAPHY, SHARING, NOVEL_CLIENT, NOVEL_OPERATION, SPIKE, EGRESS, ERRORS, OFF_HOURS,
+    GEOGRAPHY, SHARING, NOVEL_CLIENT, NOVEL_OPERATION, SPIKE, EGRESS, ERRORS, ENUMERATION, OFF_HOURS,
     DORMANT, MISUSE, DECOY,
 )  # fmt: skip

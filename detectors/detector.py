@@ -71,6 +71,7 @@ DECLARED_SCOPE: Final = 64  # a scope that was not granted
 DECLARED_NETWORK: Final = 128  # outside its allowed networks
 DECLARED_COUNTRY: Final = 256
 DECLARED_OVERAGE: Final = 512  # older than its rotation period
+DECLARED_LEAKED: Final = 1024  # its secret is known to be public; `leaked_h` says since when
 
 EVENT: Final = np.dtype(
     [
@@ -94,6 +95,7 @@ EVENT: Final = np.dtype(
         ("utc_hour", "i2"),  # hour of the week in UTC, Monday 00h is 0
         ("local_hour", "i2"),  # hour of the week in the key's declared zone; -1: no zone declared
         ("declared", "u2"),  # DECLARED_*: what of its key's declaration it breaks
+        ("leaked_h", "u2"),  # with DECLARED_LEAKED: hours since the epoch modulo 65,536
         ("outcome", "u1"),  # index into schemas.event.OUTCOMES
         ("authenticated", "u1"),  # 1: the gateway attests that the caller held the key
         ("method", "u1"),  # index into schemas.event.METHODS
@@ -104,7 +106,7 @@ EVENT: Final = np.dtype(
         ("late", "u1"),  # 1: beyond the lateness; counted, not scored
         ("live", "u1"),  # environment: 0 unknown, 1 live, 2 test
         ("operation", "u1"),  # OPERATION_*
-        ("pad", "u1", (4,)),
+        ("pad", "u1", (2,)),
     ],
     align=True,
 )

@@ -43,7 +43,19 @@ from detectors.detector import (
     Detector,
 )
 from detectors.fusion import visits_per_day
-from detectors.known_values import COUNT_UNIT, HOUR_US, SLOT, WAITING, any_new, find, keep, p_value, wait
+from detectors.known_values import (
+    COUNT_UNIT,
+    HOUR_US,
+    LEAK_BITS,
+    SLOT,
+    WAITING,
+    any_new,
+    find,
+    is_strangers,
+    keep,
+    p_value,
+    wait,
+)
 from detectors.places import NETWORKS, PENDING, forget_visit, join, recent, short, wait_address
 from detectors.travel import TRAVEL_KM_PER_H, has_place, p_travel, travels
 
@@ -64,6 +76,7 @@ REST_LR: Final = 1.0 / 16.0  # [judged]
 NEW_NETWORK: Final = 1
 NEW_COUNTRY: Final = 2
 TRAVEL: Final = 4
+LEAKED: Final = 8
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,7 +217,7 @@ def describe(state: Any, event: Any, reading: Any) -> None:
 
 
 def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
-    """Fill `reading`; a = network, b = country + 65,536 * (1 new network, 2 new country, 4 travel)."""
+    """Fill `reading`; a = network, b = country + 65,536 * (1 new network, 2 new country, 4 travel, 8 leaked)."""
     if event.sees & SEES_ADDRESS == 0 or event.net_flags & NET_KNOWN == 0 or event.net_flags & NET_PRIVATE != 0:
         return
     if event.asn == 0:
@@ -235,7 +248,11 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     describe(state, event, reading)
     kind = (NEW_NETWORK if p_network < 1.0 else 0) + (NEW_COUNTRY if p_country < 1.0 else 0)
     reading.a = event.asn
-    reading.b = event.country + 65_536.0 * (kind + (TRAVEL if moved else 0))
+    renamed = known and find(state.networks, event.asn) < 0
+    leaked = not renamed and is_strangers(state.networks, event.asn, visit, event)
+    reading.proof = 1 if leaked else 0
+    reading.bits = max(float(reading.bits), LEAK_BITS) if leaked else float(reading.bits)
+    reading.b = event.country + 65_536.0 * (kind + (TRAVEL if moved else 0) + (LEAKED if leaked else 0))
 
 
 def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config: Any) -> None:
@@ -334,6 +351,8 @@ def explain(reading: Any, context: Context) -> str:
         said.append(f"a network it uses, but this country was never seen {since}")
     if kind & TRAVEL:
         said.append("too far from its last place to have travelled")
+    if kind & LEAKED:
+        said.append("its secret is public, and this network was not its owner's before that")
     return f"{place}, {' and '.join(said) or 'seen before'}"
 
 

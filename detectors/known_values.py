@@ -12,10 +12,14 @@ import numpy as np
 
 from detectors import novelty
 from detectors.compile import compiled
+from detectors.detector import DECLARED_LEAKED
 
 HOUR_US: Final = 3_600_000_000
 COUNT_UNIT: Final = 16  # a count of 1 visit is 16
 YEAR_H: Final = 8_760
+OWN_H: Final = 7 * 24
+"""A value that a key brought so long before its secret was public is its owner's; as the fence has it."""
+LEAK_BITS: Final = 32.0
 SLOT: Final = np.dtype([("value", "u4"), ("count", "u2"), ("first_h", "u2"), ("last_h", "u2"), ("with_", "u2")])
 """One known value; count in 1/16 visits; hours since the epoch modulo 65,536; `with_`: the slots it occurs with."""
 WAITING: Final = np.dtype([("value", "u4"), ("p", "f4")])
@@ -42,6 +46,25 @@ def is_young(slots: Any, value: int, ts_us: int, config: Any) -> bool:
     """Whether the slow rule takes this known value for new."""
     j = find(slots, value)
     return j >= 0 and (hours(ts_us) - slots[j].first_h) % 65_536 < config.slow_days * 24.0
+
+
+@compiled
+def is_strangers(slots: Any, value: int, visit: Any, event: Any) -> bool:
+    """Whether whoever holds a key whose secret is public brings a value that its owner didn't have before that.
+
+    A key that was not used 7 days before has no owner's ways to tell by, and one with more values than there are slots
+    may have had this one.
+    """
+    if event.declared & DECLARED_LEAKED == 0 or event.authenticated != 1:
+        return False
+    now_h = hours(event.ts_us)
+    since_h = (now_h - int(event.leaked_h)) % 65_536
+    if (event.ts_us - visit.first_seen_us) // HOUR_US - since_h < OWN_H:
+        return False
+    j = find(slots, value)
+    if j < 0:
+        return find(slots, 0) >= 0
+    return (now_h - int(slots[j].first_h)) % 65_536 - since_h < OWN_H
 
 
 @compiled

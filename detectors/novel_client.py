@@ -25,12 +25,14 @@ from detectors.detector import SEES_CLIENT, Context, Detector, known_words
 from detectors.known_values import (
     COUNT_UNIT,
     HOUR_US,
+    LEAK_BITS,
     SLOT,
     WAITING,
     any_new,
     clear,
     find,
     hours,
+    is_strangers,
     is_young,
     keep,
     p_value,
@@ -107,7 +109,7 @@ def returns(state: Any, visit: Any, event: Any, config: Any) -> bool:
 
 @compiled
 def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
-    """Fill `reading`; a = 1 where the client is new, 2 where a young one returns, b = distinct clients known."""
+    """Fill `reading`; a = 1 where the client is new, 2 where a young one returns, 3 of a leaked key, b = known ones."""
     if int(event.sees) & SEES_CLIENT == 0 or int(event.client) == 0:
         return
     reading.covered = 1
@@ -129,6 +131,10 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     reading.observed = int(state.clients[j].count) / COUNT_UNIT if j >= 0 else 0.0
     describe(state, reading)
     reading.a = 1.0 if j < 0 else reading.a
+    if is_strangers(state.clients, event.client, visit, event):
+        reading.proof = 1
+        reading.bits = LEAK_BITS
+        reading.a = 3.0
 
 
 @compiled
@@ -185,6 +191,8 @@ def explain(reading: Any, context: Context) -> str:
         return f"by {name}, seen before"
     if reading.a == 2.0:
         return f"by {name}, which it has known for days only, in turn with an older client"
+    if reading.a == 3.0:
+        return f"by {name}, not its owner's client before its secret was public"
     known = math.floor(reading.b)
     others = f"it uses {known} other{'' if known == 1 else 's'}" if known < CLIENTS else f"it uses {known} and more"
     return f"by {name}, a client never seen for this key in {known_words(context.seen_days)} ({others})"

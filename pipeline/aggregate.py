@@ -141,7 +141,7 @@ def add_windows(
         if event.route != 0:
             _bit(row.routes, np.int64((np.uint64(event.route) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)))
         if event.country != 0:
-            row.countries |= np.uint64(1) << np.uint64((event.country * 0x9E3779B1 >> 16) & 63)
+            row.countries |= np.uint64(1) << np.uint64((int(event.country) * 0x9E3779B1 >> 16) & 63)
         touched[i] = at
     return n_free
 

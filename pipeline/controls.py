@@ -34,6 +34,10 @@ class Said(NamedTuple):
     control: Control
 
 
+OF_PLACES: Final = ("geography", "novel_client")
+"""What these find is a proof of leaked keys alone: a mute of all they find is not meant for that."""
+
+
 class Rising(NamedTuple):
     """An incident that is about to be told: at which event, and on what it rests."""
 
@@ -129,6 +133,8 @@ def mutes(mute: Mute, rising: Rising) -> bool:
     if not rising.ts_us < micros(mute.until, NEVER_US):
         return False
     if (mute.key_id and mute.key_id != rising.key_id) or (mute.owner and mute.owner != owner):
+        return False
+    if rising.proof and mute.detector in OF_PLACES and not (mute.key_id or mute.owner):
         return False
     if mute.detector:
         return _all(rising, lambda finding: finding.detector == mute.detector)

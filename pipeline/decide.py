@@ -29,7 +29,7 @@ Array = np.ndarray[Any, Any]
 
 CHANGES: Final[dict[int, Change]] = {1: "opened", 2: "extended", 3: "escalated", 4: "closed"}
 RULES: Final = {1: "visit", 2: "slow", 3: "proof"}
-MAX_FINDINGS: Final = 24  # per incident, the strongest of each detector are kept
+MAX_FINDINGS: Final = 26  # per incident, the strongest of each detector are kept
 EVIDENCE_EVENTS: Final = 500  # of an incident's events are copied into `evidence`
 _ATTRIBUTES: Final = np.dtype((np.record, FOUND))  # np.void has no attributes, and detectors' words use them
 PROOF_WORDS: Final = "a proof, no matter of chance"

@@ -19,6 +19,7 @@ from detectors.detector import (
     DECLARED_COUNTRY,
     DECLARED_DECOY,
     DECLARED_ENDED,
+    DECLARED_LEAKED,
     DECLARED_LIVE_TEST,
     DECLARED_NETWORK,
     DECLARED_OVERAGE,
@@ -38,14 +39,19 @@ Array = np.ndarray[Any, Any]
 ROTATION_DAYS: Final = 365
 """Older keys are over age: rotation at least yearly."""
 DAY_US: Final = 86_400_000_000
+HOUR_US: Final = 3_600_000_000
 NEVER_US: Final = 1 << 62
 MOST_KEYS: Final = 1 << 16
 LIVE: Final = ENVIRONMENTS.index("live")
 TEST: Final = ENVIRONMENTS.index("test")
 ROW: Final = np.dtype(
-    [("always", "u2"), ("environment", "u1"), ("read_only", "u1"), ("special", "u1"), ("due_us", "i8")]
-)
-"""always: bits of every event; due_us: over age from then on; special: declares scopes, networks or countries."""
+    [
+        ("always", "u2"), ("environment", "u1"), ("read_only", "u1"), ("special", "u1"), ("due_us", "i8"),
+        ("leaked_us", "i8"),
+    ]
+)  # fmt: skip
+"""always: bits of every event; due_us: over age from then on; special: declares scopes, networks or countries;
+leaked_us: its secret is public from then on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,12 @@ class Declarations:
         self._rules: list[Rules | None] = [None]
         self._rows = np.zeros(1024, ROW)
         self._rows[0]["due_us"] = NEVER_US
+        self._rows[0]["leaked_us"] = NEVER_US
+
+    def leaked_h(self, declared: Coded[Key | None]) -> Array:
+        """Since when each key's secret is public: hours since the epoch modulo 65,536, of keys of which it is."""
+        rows = self._rows[self._codes(declared.values).take(declared.codes)]
+        return rows["leaked_us"] // HOUR_US % 65_536
 
     def bits(
         self, declared: Coded[Key | None], live: Array, does: Array, ts_us: Array, scopes: Coded[str],
@@ -91,6 +103,7 @@ class Declarations:
         out[(rows["environment"] == LIVE) & (live == TEST)] |= DECLARED_LIVE_TEST
         out[(rows["read_only"] == 1) & np.isin(does, CHANGING)] |= DECLARED_READ_ONLY
         out[ts_us >= rows["due_us"]] |= DECLARED_OVERAGE
+        out[ts_us >= rows["leaked_us"]] |= DECLARED_LEAKED
         for i in np.flatnonzero(rows["special"]).tolist():
             rules = self._rules[codes[i]]
             if rules is not None:
@@ -114,7 +127,8 @@ class Declarations:
         rules = Rules(frozenset(key.scopes), networks, frozenset(key.allowed_countries))
         special = bool(rules.scopes or rules.networks or rules.countries)
         self._rows[code] = (
-            _always(key), ENVIRONMENTS.index(key.environment), key.role == "read_only", special, _due_us(key)
+            _always(key), ENVIRONMENTS.index(key.environment), key.role == "read_only", special, _due_us(key),
+            _leaked_us(key),
         )  # fmt: skip
         self._keys.append(key)
         self._rules.append(rules)
@@ -130,9 +144,19 @@ def _always(key: Key) -> int:
 
 def _due_us(key: Key) -> int:
     """When the key is over age; never where its dates say nothing."""
-    text = key.last_rotated_at or key.created_at
+    made_us = _us(key.last_rotated_at or key.created_at)
+    return made_us if made_us == NEVER_US else made_us + ROTATION_DAYS * DAY_US
+
+
+def _leaked_us(key: Key) -> int:
+    """When its secret became public; never where it has had another since."""
+    leaked_us, rotated_us = _us(key.leaked_at), _us(key.last_rotated_at)
+    return NEVER_US if leaked_us < rotated_us < NEVER_US else leaked_us
+
+
+def _us(text: str) -> int:
     try:
-        return round(datetime.fromisoformat(text).timestamp() * 1e6) + ROTATION_DAYS * DAY_US if text else NEVER_US
+        return round(datetime.fromisoformat(text).timestamp() * 1e6) if text else NEVER_US
     except ValueError:
         return NEVER_US
 

@@ -23,6 +23,7 @@ import msgspec
 import numpy as np
 
 from detectors.detector import (
+    DECLARED_LEAKED,
     ERROR_5XX,
     ERROR_401,
     ERROR_403,
@@ -187,6 +188,8 @@ class Enricher:
         out["declared"] = self._declarations.bits(
             declared, said["live"], does, out["ts_us"], told.coded("scope"), told.coded("client_ip"), places
         )
+        if (out["declared"] & DECLARED_LEAKED).any():
+            out["leaked_h"] = np.where(out["declared"] & DECLARED_LEAKED, self._declarations.leaked_h(declared), 0)
         self._times(out, declared)
         words = self._kinds.words(kinds.codes) | self._places.words(places.codes)
         words["client_ip"] = words.pop("text")

@@ -14,6 +14,7 @@ import numpy as np
 from detectors import DETECTORS, fuse
 from detectors.detector import config_record
 from detectors.fusion import Settings
+from detectors.records import records
 from pipeline import admit, aggregate, columns, detector_tables, disown, feedback, sight, withhold
 from pipeline.batch import Batch
 from pipeline.config import Config
@@ -178,7 +179,7 @@ class KeyCore:
         numbers["slot"] = slots
         numbers["late"] = numbers["ts_us"] < before
         keep = np.ones(len(told), np.uint8)
-        repeats = admit.first_time(numbers, state.book.data, keep, first_us)
+        repeats = admit.first_time(records(numbers), records(state.book.data), keep, first_us)
         touched = numbers["slot"][numbers["slot"] >= 0]
         state.keys.touch(touched)
         state.book.touch(touched)
@@ -215,8 +216,8 @@ class KeyCore:
             pool.reserve(len(events))
             at = np.empty(len(events), np.int64)
             pool.n_free = aggregate.add_windows(
-                events, before, state.book.data[head], pool.rows, pool.free, pool.n_free, at, period_us, lateness_us,
-                aggregate.BOUNDS,
+                records(events), before, state.book.data[head], records(pool.rows), pool.free, pool.n_free, at,
+                period_us, lateness_us, aggregate.BOUNDS,
             )  # fmt: skip
             self._changed_windows(name, pool, at)
             touched.append(at)
@@ -229,8 +230,8 @@ class KeyCore:
             self._state.reindex_sources()
         at, made = np.empty(n, np.int64), np.empty(n, np.uint8)
         pool.n_free = aggregate.add_sources(
-            batch.events, before, prefixes, pool.rows, self._state.source_index, pool.free, pool.n_free,
-            at, made, aggregate.HOUR_US, lateness_us,
+            records(batch.events), before, prefixes, records(pool.rows), self._state.source_index, pool.free,
+            pool.n_free, at, made, aggregate.HOUR_US, lateness_us,
         )  # fmt: skip
         _write_texts(pool.rows, at, np.flatnonzero(made), batch)
         self._changed_windows("sources", pool, at)
@@ -295,8 +296,8 @@ class KeyCore:
             effects.incidents += ended
 
     def _final(self, name: str, watermark_us: int) -> Array:
-        records = getattr(self._state, name).rows
-        return np.flatnonzero((records["live"] == 1) & (records["until_us"] <= watermark_us))
+        rows = getattr(self._state, name).rows
+        return np.flatnonzero((rows["live"] == 1) & (rows["until_us"] <= watermark_us))
 
     def _release(self, name: str, gone: Array, out: Rows) -> None:
         """Write out what has changed of these windows, then give their rows back."""
@@ -309,7 +310,7 @@ class KeyCore:
             pool.rows["live"][gone] = 0
             heads = self._state.book.data["head_1m" if name == "minutes" else "head_1h"]
             linked = np.empty(len(gone), np.int64)
-            pool.array.touch(linked[: aggregate.unlink(pool.rows, heads, gone, linked)])
+            pool.array.touch(linked[: aggregate.unlink(records(pool.rows), heads, gone, linked)])
             self._state.book.touch(np.unique(pool.rows["slot"][gone]))
             pool.release(gone)
         self._next_final_us[name] = pool.earliest_us()

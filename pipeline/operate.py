@@ -60,7 +60,7 @@ def give_feedback(config: Config, word: Word) -> int:
             raise ConfigError(
                 f"{incident.rule} incidents are another topology's: feedback and mutes don't reach it; mend the cause"
             )
-        events = queries.evidence_events(client, incident.incident_id)
+        events = queries.evidence_events(client, incident)
         said = feedback_on(incident, verdict, word.reason, word.owner or user(), until, events)
         (seq,) = asyncio.run(say(config, [said]))
         effect = _wait(client, said, seq, word.wait_s)

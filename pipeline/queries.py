@@ -281,15 +281,32 @@ def _evidence(client: Client, incident_id: str, limit: int) -> list[EvidenceLine
     return ask(client, EvidenceLine, sql, {"id": incident_id, "limit": limit})
 
 
-def evidence_events(client: Client, incident_id: str, limit: int = MOST_EVENTS) -> list[Event]:
-    """One request of the evidence for each network, client and operation, the first ones: what `expected` admits."""
+def evidence_events(client: Client, incident: Incident, limit: int = MOST_EVENTS) -> list[Event]:
+    """One request of the evidence for each network, client and operation, the first ones: what `expected` admits.
+
+    Of the incident's time only requests whose network, country, client and operation its findings name: beside the
+    owner there may have been another stranger, whom nobody has judged.
+    """
     sql = r"""
         SELECT key_id, toUnixTimestamp64Micro(ts) AS ts_us,
             replaceRegexpOne(toString(r.client_ip), '^::(ffff:)?([0-9.]*)$', '\2') AS client_ip,
             method, route, path, status, outcome, user_agent, environment, scope, request_id
         FROM evidence AS r FINAL WHERE incident_id = {id:String}
+            AND (asn, country, client) IN (
+                SELECT each.1, each.2, each.3
+                FROM (SELECT arrayJoin(arrayZip({asns:Array(UInt32)}, {countries:Array(String)},
+                    {clients:Array(String)})) AS each))
+            AND (method, route) IN (
+                SELECT each.1, each.2
+                FROM (SELECT arrayJoin(arrayZip({methods:Array(String)}, {routes:Array(String)})) AS each))
         ORDER BY ts, epoch, partition, offset LIMIT 1 BY asn, country, client, method, route LIMIT {limit:UInt32}"""
-    return ask(client, Event, sql, {"id": incident_id, "limit": limit})
+    named = [finding.sample for finding in incident.findings]
+    values = {
+        "id": incident.incident_id, "limit": limit, "asns": [each.asn for each in named],
+        "countries": [each.country for each in named], "clients": [each.client for each in named],
+        "methods": [each.method for each in named], "routes": [each.route for each in named],
+    }  # fmt: skip
+    return ask(client, Event, sql, values)
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):

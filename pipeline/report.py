@@ -196,7 +196,7 @@ _COUNTS: Final = f"""
     SELECT (SELECT uniqExact(key_id, toDate(window_start)) FROM requests_1h WHERE window_start > {_SINCE}) AS key_days,
         countIf(rule IN ('visit', 'slow')) AS listed,
         countIf(rule IN ('visit', 'slow') AND severity != 'medium') AS paged,
-        countIf(rule = 'proof') AS proofs
+        countIf(rule IN ('proof', 'leak')) AS proofs
     FROM incidents FINAL WHERE opened_at > {_SINCE}"""  # noqa: S608
 _JUDGED: Final = (
     "SELECT incident_id, argMax(verdict, seq) AS verdict FROM controls WHERE kind = 'feedback' GROUP BY incident_id"
@@ -221,9 +221,14 @@ _WITHHELD: Final = f"""
             AS worst
     FROM withheld FINAL WHERE at > {_SINCE} GROUP BY control_id ORDER BY openings DESC, control_id"""  # noqa: S608
 _NEAR_MISSES: Final = f"""
-    SELECT key_id, toUnixTimestamp64Micro(at) AS at_us, detector, bits, text
-    FROM findings FINAL WHERE at > {_SINCE} AND incident_id = ''
+    SELECT f.key_id AS key_id, toUnixTimestamp64Micro(f.at) AS at_us, f.detector AS detector, f.bits AS bits,
+        f.text AS text
+    FROM findings AS f FINAL LEFT JOIN (
+        SELECT key_id, groupArray((opened_at - INTERVAL 1 HOUR, last_at)) AS told
+        FROM incidents FINAL WHERE last_at > {_SINCE} GROUP BY key_id) AS i USING key_id
+    WHERE f.at > {_SINCE} AND f.incident_id = '' AND NOT arrayExists(each -> f.at BETWEEN each.1 AND each.2, i.told)
     ORDER BY bits DESC, at_us, key_id LIMIT 1 BY key_id LIMIT {{limit:UInt16}}"""  # noqa: S608
+"""Not what led up to an incident within the hour before: its visit was told."""
 
 
 def _when(time_us: int) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from detectors import DETECTORS
 from detectors.fuse import key_dtype, shared_dtype
+from detectors.records import records
 from pipeline import aggregate
 from pipeline.column import Coded, constant
 from pipeline.controls import Controls, Said
@@ -225,7 +226,7 @@ class State:
         """Rebuild the source index at a size of at least twice the rows."""
         size = 1 << (2 * len(self.sources.rows)).bit_length()
         self.source_index = np.zeros(size, np.int32)
-        aggregate.rebuild_index(self.sources.rows, len(self.sources.rows), self.source_index)
+        aggregate.rebuild_index(records(self.sources.rows), len(self.sources.rows), self.source_index)
 
     def add_key(self, key_id: str, declared: Key | None) -> int:
         """A slot with zeroed records for a key that has none."""

@@ -29,7 +29,7 @@ async def judge(answers: Answers, incident_id: str, verdict: str, reason: str, u
         raise ConfigError("there is no such incident")
     if incident.rule not in KEY_RULES:
         raise ConfigError(f"{incident.rule} incidents are another topology's: mend the cause, words don't reach it")
-    events = await run_in_threadpool(answers.ask, queries.evidence_events, incident.incident_id)
+    events = await run_in_threadpool(answers.ask, queries.evidence_events, incident)
     await say(answers.config, [operate.feedback_on(incident, word, reason, person, ends, events)])
     return f"said: {verdict}; {IN_EFFECT}"
 

@@ -25,6 +25,7 @@ from schemas.event import Event
 from schemas.key import Key
 
 WEBHOOK_PATH: Final = "/hooks/keywatch"
+ORDERS: Final = frozenset({"key.revoke", "key.fence", "key.fence.undo"})
 _NUMBER: Final = re.compile(r"/(\d{1,12})$")
 _BY_TEMPLATE: Final = {(route.method, route.template): route for route in ROUTES}
 
@@ -69,7 +70,10 @@ class Api:
             self.unknown_secrets += 1
             return _problem(401, "this secret belongs to no key")
         route, number = match(request.method, request.path)
-        response, outcome = self._answer(key, route, number)
+        if self.service.keeps_out(key.key_id, request.headers.get("X-Forwarded-For", request.remote or "")):
+            response, outcome = _problem(403, "this key does not work from there"), "denied"
+        else:
+            response, outcome = self._answer(key, route, number)
         if response.status < 400 and route is not None:
             await asyncio.sleep(self.rng.lognormvariate(0, 0.35) * route.latency_ms / 1_000)
         latency_ms = round((time.perf_counter() - started) * 1_000, 2)
@@ -101,15 +105,15 @@ class Api:
             self.refused += 1
             return _problem(400, str(error))
         self.notices.append(message.type)
-        if message.type == "key.revoke":
+        if message.type in ORDERS:
             return await self._obey(message, request.headers.get("Idempotency-Key", ""))
         return web.json_response({"status": "received"})
 
     async def _obey(self, message: Message, idempotency_key: str) -> web.Response:
         try:
             order = msgspec.json.decode(message.data, type=Order)
-            answer = self.service.obey(order, idempotency_key, time.time_ns() // 1_000)
-        except msgspec.MsgspecError as error:
+            answer = self.service.obey(order, idempotency_key, time.time_ns() // 1_000, message.type)
+        except (msgspec.MsgspecError, ValueError) as error:
             return _problem(400, str(error))
         except KeyError:
             return _problem(404, "no such key")

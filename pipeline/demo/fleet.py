@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import msgspec
 import numpy as np
 
 from pipeline.demo import networks, routes
@@ -45,6 +46,8 @@ class Client:
 SERVICE_OWNERS: Final = ("checkout", "billing", "warehouse", "search", "analytics")
 DEPLOYED: Final = "checkout"
 """The owner whose clients get a new version in the story."""
+FENCED: Final = "key_search_06"
+"""A key that much depends on: if it leaks, strangers are to be kept out and its owner is not to be stopped."""
 SDK_VERSIONS: Final = ("2.3.0", "2.4.1", "2.5.0")
 """In the history, since nine days ago, and what the story deploys."""
 
@@ -83,6 +86,8 @@ def _service(number: int, owner: str, i: int, rng: np.random.Generator) -> Clien
     cloud = networks.CLOUDS[int(rng.integers(len(networks.CLOUDS)))]
     used = (routes.ORDERS, *(int(r) for r in rng.choice([1, 2, 3, 4, 5, 6, 7, 8, 9, 12], 4, replace=False)))
     key = _key(f"key_{owner}_{i:02d}", owner, used, environment="test" if i >= 12 else "live", exposure="server")
+    if key.key_id == FENCED:
+        key = msgspec.structs.replace(key, criticality="critical")
     return Client(
         number, key, "service", "UTC", _addresses(cloud, number, 1 + i % 3), sdk_agent(SDK_VERSIONS[1]), used,
         visits_per_day=float(rng.uniform(12, 36)), calls_per_visit=2.0, gap_s=4.0, missing_share=0.01,

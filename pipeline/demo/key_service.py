@@ -1,6 +1,6 @@
-"""The demo's key service: makes secrets, checks them, and takes a key out of use when a signed webhook says so.
+"""The demo's key service: makes secrets, checks them, and takes a key out of use, or fences it, by signed webhooks.
 
-Only a hash of each secret is kept; what goes on to Kafka is the public key id. The order `key.revoke` is obeyed
+Only a hash of each secret is kept; what goes on to Kafka is the public key id. An order is obeyed
 once: the same order again gets the same answer (reference/response.md, section 4).
 """
 
@@ -10,23 +10,26 @@ import hashlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Literal
 
 import msgspec
 
 from schemas.key import Key
 
-Status = Literal["revoked", "refused"]
+Status = Literal["revoked", "refused", "done"]
+Network = IPv4Network | IPv6Network
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """`data` of a webhook of type `key.revoke`."""
+    """`data` of a webhook of type `key.revoke`, `key.fence` or `key.fence.undo`."""
 
     key_id: str
     key_version: int = 0
     incident_id: str = ""
     response_id: str = ""
     reason: str = ""
+    networks: tuple[str, ...] = ()  # fence: where the key goes on working
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -51,6 +54,7 @@ class KeyService:
 
     keys: dict[str, Key] = field(default_factory=dict)
     revoked: dict[str, Revoked] = field(default_factory=dict)
+    fences: dict[str, tuple[Network, ...]] = field(default_factory=dict)
     _by_hash: dict[bytes, str] = field(default_factory=dict)
     _answers: dict[str, Answer] = field(default_factory=dict)
 
@@ -66,14 +70,27 @@ class KeyService:
         key_id = self._by_hash.get(_hash(secret))
         return None if key_id is None else self.keys[key_id]
 
-    def obey(self, order: Order, idempotency_key: str, at_us: int) -> Answer:
-        """Revoke at once. Raises KeyError for a key that does not exist."""
+    def keeps_out(self, key_id: str, address: str) -> bool:
+        """Whether the key is fenced, and this address lies outside."""
+        fence = self.fences.get(key_id)
+        return fence is not None and not any(ip_address(address) in network for network in fence)
+
+    def obey(self, order: Order, idempotency_key: str, at_us: int, what: str = "key.revoke") -> Answer:
+        """Revoke or fence at once. Raises KeyError for a key that does not exist, ValueError for no network."""
         if idempotency_key and idempotency_key in self._answers:
             return self._answers[idempotency_key]
-        answer = self._revoke(self.keys[order.key_id], order, at_us)
+        key = self.keys[order.key_id]
+        answer = self._revoke(key, order, at_us) if what == "key.revoke" else self._fence(key, order, what)
         if idempotency_key:
             self._answers[idempotency_key] = answer
         return answer
+
+    def _fence(self, key: Key, order: Order, what: str) -> Answer:
+        if what == "key.fence":
+            self.fences[key.key_id] = tuple(ip_network(each) for each in order.networks)
+        else:
+            self.fences.pop(key.key_id, None)
+        return Answer(status="done")
 
     def _revoke(self, key: Key, order: Order, at_us: int) -> Answer:
         if order.key_version and order.key_version < key.version:

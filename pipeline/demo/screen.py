@@ -17,7 +17,7 @@ from schemas.incident import Incident
 from schemas.response import Response
 
 _COLOURS = {"medium": "yellow", "high": "red", "critical": "bold red"}
-_DONE = {"done": "REVOKED ", "enforced": "ENFORCED", "broken": "BROKEN  ", "unproven": "UNPROVEN"}
+_DONE = {"enforced": "ENFORCED", "broken": "BROKEN  ", "unproven": "UNPROVEN"}
 _WORDS = {"opened": "INCIDENT", "escalated": "ESCALATED"}
 
 
@@ -57,7 +57,8 @@ class Screen:
         if response.verdict == "refused":
             self.refused.add(response.incident_id)
         colour = {"allowed": "magenta", "refused": "dim", "simulated": "cyan", "waiting": "yellow"}[response.verdict]
-        word = _DONE.get(response.stage, "DECISION")
+        done = {"revoke": "REVOKED ", "fence": "FENCED  "}.get(response.rung, "DONE    ")
+        word = done if response.stage == "done" else _DONE.get(response.stage, "DECISION")
         what = f"{response.key_id}: {response.rung} {response.verdict}"
         told = response.outcome or response.reason
         self.console.print(f"[dim]{_clock()}[/] [{colour}]{word}[/]  {escape(f'{what}: {told}')}")
@@ -68,10 +69,12 @@ class Screen:
         keys = scene.keys[0] if len(scene.keys) == 1 else f"{len(scene.keys)} keys"
         self.console.print(f"[dim]{_clock()}[/] {kind}  {escape(scene.words)} ({keys})")
 
-    def proof(self, key_id: str, status: int) -> None:
-        """A real request with a revoked key, and its answer."""
-        colour = "bold green" if status == 401 else "bold red"
-        self.console.print(f"[dim]{_clock()}[/] [{colour}]PROOF[/]  GET /v1/orders with {key_id} is answered {status}")
+    def proof(self, key_id: str, status: int, fenced: bool = False) -> None:
+        """A real request of the owner with a key that was acted on, and its answer."""
+        colour = "bold green" if status == (200 if fenced else 401) else "bold red"
+        owner = ": its owner goes on" if fenced and status == 200 else ""
+        words = f"GET /v1/orders with {key_id} is answered {status}{owner}"
+        self.console.print(f"[dim]{_clock()}[/] [{colour}]PROOF[/]  {words}")
 
     def table(self, outcomes: Sequence[Outcome], acted_innocents: Sequence[str]) -> None:
         """What was injected against what was found."""
@@ -81,6 +84,8 @@ class Screen:
         for outcome in outcomes:
             table.add_row(*row(outcome))
         self.console.print(table)
+        if told := in_time(outcomes):
+            self.console.print(told)
         self.console.print(f"Incidents on the 14 days of history, in which nothing was injected: {len(self.before)}.")
         if acted_innocents:
             self.console.print(f"[bold red]Acted on innocent keys: {', '.join(acted_innocents)}[/]")
@@ -91,6 +96,18 @@ class Screen:
         for name, place in places.items():
             table.add_row(name, place)
         self.console.print(table)
+
+
+def in_time(outcomes: Sequence[Outcome]) -> str:
+    """How long the acts took, end to end: "" where none ended in refusals."""
+    took = sorted(each.stopped_after_s for each in outcomes if each.stopped_after_s is not None)
+    if not took:
+        return ""
+    p50, p99 = (took[min(len(took) - 1, int(share * len(took)))] for share in (0.5, 0.99))
+    return (
+        f"From the first hostile request to the first refused one, as its sender sees it: p50 {p50:.2f} s, "
+        f"p99 {p99:.2f} s, over {len(took)} acts."
+    )
 
 
 def in_words(incident: Incident) -> str:
@@ -125,7 +142,9 @@ def _done(outcome: Outcome) -> str:
     if outcome.revoked_after_s is None:
         return "nothing" if not outcome.acts else "in progress"
     refused = f", {outcome.scene.refused} requests refused" if outcome.scene.refused else ""
-    return f"revoked after {outcome.revoked_after_s:.1f} s{refused}"
+    rung = outcome.acts[0].rung if outcome.acts else "revoke"
+    word = {"revoke": "revoked", "fence": "fenced"}.get(rung, rung)
+    return f"{word} after {outcome.revoked_after_s:.1f} s{refused}"
 
 
 def _clock() -> str:

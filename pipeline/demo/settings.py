@@ -16,8 +16,8 @@ from pipeline import private
 from pipeline.config import Topics
 from pipeline.demo.broker import PARTITIONS
 
-MAX_PER_HOUR: Final = 5
-MAX_SHARE_OF_ACTIVE: Final = 0.05
+CAPS: Final = "{ max_per_hour = 5, max_per_day = 10, max_share_of_active = 0.05 }"
+"""200 keys: the usual 0.1 % would be none."""
 
 
 @dataclass(slots=True)
@@ -111,11 +111,24 @@ allow_private = true  # the key service is on loopback
 [respond.night]
 blind_after_s = 0 # the embedded broker answers end offsets wrongly
 
-[respond.revocation]
+[respond.policy]
 mode = "enforce"  # in production: simulate, until a person has read what would have been done
-endpoint = "key-service"
-min_severity = "high"
+adapter = "key-service"
+caps = {CAPS}
+fence_caps = {CAPS}
+proof_caps = {CAPS}
+max_lag_s = 0 # the demo's history is judged as it is read, and nothing is old
+settle_s = 0
+breaker_owners = 0 # four keys of the story are attacked within half a minute
+
+[[respond.rules]]
+name = "fence"  # what much depends on goes on working for its owner
+rung = "fence"
+criticalities = ["critical"]
 detectors = ["geography"]
-max_per_hour = {MAX_PER_HOUR}  # 200 keys: the usual 0.1 % would be none
-max_share_of_active = {MAX_SHARE_OF_ACTIVE}
+
+[[respond.rules]]
+name = "revoke"
+rung = "revoke"
+detectors = ["geography"]
 """

@@ -17,13 +17,14 @@ from zoneinfo import ZoneInfo
 import aiohttp
 
 from pipeline.demo import networks, routes
-from pipeline.demo.fleet import DEPLOYED, SDK_VERSIONS, Client, sdk_agent
+from pipeline.demo.fleet import DEPLOYED, FENCED, SDK_VERSIONS, Client, sdk_agent
 from pipeline.demo.networks import FOREIGN_HOSTING
 from pipeline.demo.routes import FIRST_MISSING, ROUTES
 from pipeline.demo.traffic import Caller
 
 REFUSALS: Final = 5
-"""A thief gives up after so many 401 in a row."""
+"""A thief gives up after so many 401 (or 403, where the key is fenced) in a row."""
+REFUSED: Final = (401, 403)
 SCAN_PATHS: Final = (
     "/.env", "/.git/config", "/actuator/health", "/api-docs", "/console", "/debug/vars", "/graphql", "/openapi.json",
     "/internal/metrics", "/server-status", "/swagger.json", "/v1/admin", "/v1/admin/keys", "/v1/admin/users",
@@ -60,8 +61,10 @@ class Scene:
     at_s: float
     play: Callable[[Stage, Scene], Coroutine[Any, Any, None]]
     started_us: int = 0
+    must_fence: bool = False
     requests: int = 0
     refused: int = 0
+    refused_us: int = 0  # when the first of the refused requests that end the scene was answered; 0: it ended otherwise
 
 
 def schedule(fleet: Sequence[Client], now: datetime, seed: int) -> tuple[Scene, ...]:
@@ -70,6 +73,7 @@ def schedule(fleet: Sequence[Client], now: datetime, seed: int) -> tuple[Scene, 
     services = _named(
         fleet, "service", lambda c: c.key.owner != DEPLOYED and not c.grows and c.key.environment == "live"
     )
+    services.remove(FENCED)
     leaked, scanned = rng.sample(services, 2)
     bulk = rng.choice(_named(fleet, "people", lambda c: c.key.exposure == "partner"))
     night = _darkest(fleet, now)
@@ -80,6 +84,16 @@ def schedule(fleet: Sequence[Client], now: datetime, seed: int) -> tuple[Scene, 
         Scene("leak", "a leaked key is used from a foreign hosting network", True, True, (leaked,), 0, leak),
         Scene("growth", "a customer grows to three times its traffic, in steps", False, False, tuple(growing), 3, grow),
         Scene("deploy", "a deploy: new client version, restarts, a few 404", False, False, tuple(deployed), 6, deploy),
+        Scene(
+            "fence",
+            "a leaked key that much depends on: only the thief is kept out",
+            True,
+            False,
+            (FENCED,),
+            8,
+            leak,
+            must_fence=True,
+        ),
         Scene("bulk", "a partner's key downloads everything, record by record", True, False, (bulk,), 11, download),
         Scene(
             "night",
@@ -130,12 +144,12 @@ async def leak(stage: Stage, scene: Scene) -> None:
     """25 s of 14 requests a second from Romania, while the owner goes on; ends when the key is refused."""
     owner = stage.clients[scene.keys[0]]
     thief = [FOREIGN_HOSTING.address(7), FOREIGN_HOSTING.address(21)]
-    refused_in_a_row = 0
+    in_a_row = 0
     for number in range(350):
         path = LOOT[number % len(LOOT)].format(1_000 + number)
         status = await _call(stage, scene, owner, thief[number % 2], "python-requests/2.31.0", path)
-        refused_in_a_row = refused_in_a_row + 1 if status == 401 else 0
-        if refused_in_a_row == REFUSALS:
+        in_a_row = in_a_row + 1 if status in REFUSED else 0
+        if in_a_row == REFUSALS:
             return
         if number % 60 == 10:
             await _usual(stage, scene, owner, owner.routes[0])
@@ -229,5 +243,10 @@ async def _call(stage: Stage, scene: Scene, client: Client, address: str, agent:
         status = await stage.caller.call(client.key_id, address, agent, "GET", path)
     except aiohttp.ClientError:
         return 0
-    scene.refused += status == 401
+    refused = status == 401 or (scene.must_fence and status == 403)
+    scene.refused += refused
+    if not refused:
+        scene.refused_us = 0
+    elif not scene.refused_us:
+        scene.refused_us = time.time_ns() // 1_000
     return status

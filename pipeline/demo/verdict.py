@@ -1,4 +1,4 @@
-"""What was injected against what was found: the demo's exit code, from the messages alone."""
+"""What was injected against what was found: the demo's exit code, from messages and from answers to real requests."""
 
 from __future__ import annotations
 
@@ -25,12 +25,22 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """Attack: found, and revoked and refused where it must be. Innocent: nothing was done to any of its keys."""
+        """Attack: found, and out of use where it must be. Innocent: nothing was done to any of its keys."""
         if not self.scene.attack:
             return not self.acts
         if self.incident is None:
             return False
-        return not self.scene.must_revoke or any(self.proofs.get(key) == 401 for key in self.scene.keys)
+        answers = [self.proofs.get(key) for key in self.scene.keys]
+        if self.scene.must_fence:
+            return self.stopped_after_s is not None and 200 in answers and {act.rung for act in self.acts} == {"fence"}
+        return not self.scene.must_revoke or 401 in answers
+
+    @property
+    def stopped_after_s(self) -> float | None:
+        """From the first hostile request to the answer of the first of those that were refused to the end."""
+        if not self.scene.refused_us or self.revoked_after_s is None:
+            return None
+        return (self.scene.refused_us - self.scene.started_us) / 1e6
 
 
 def judge(scenes: Sequence[Scene], watch: Watch, proofs: Mapping[str, int]) -> list[Outcome]:
@@ -65,5 +75,5 @@ def strangers(scenes: Sequence[Scene], watch: Watch) -> list[str]:
 
 
 def passed(outcomes: Sequence[Outcome], acted_innocents: Sequence[str]) -> bool:
-    """All attacks found, the leaked key out of use, and no innocent key touched."""
+    """All attacks found, the leaked key out of use, the fenced one out of its thief's, and no innocent key touched."""
     return all(outcome.good for outcome in outcomes) and not acted_innocents

@@ -79,7 +79,7 @@ class Plan:
 def planted(stage: Stage, at_us: Ints, place: Ints | int, client: Ints | int, lines: Array) -> Array:
     """Planted calls; `lines` gives operation, status, size and outcome. Times are sorted and cut at the stage's end."""
     calls = np.zeros(len(at_us), CALL)
-    for name in ("operation", "status", "bytes_out", "outcome"):
+    for name in ("operation", "object", "status", "bytes_out", "outcome"):
         calls[name] = lines[name]
     calls["ts_us"], calls["place"], calls["client"], calls["planted"] = np.sort(at_us), place, client, 1
     calls["key"], calls["zone_h"] = stage.key.number, zone(stage.key)
@@ -95,6 +95,7 @@ def own_lines(stage: Stage, count: int) -> Array:
     lines["operation"] = operations[row]
     lines["status"] = joined(donors, "status")[row]
     lines["bytes_out"] = joined(donors, "bytes_out")[row]
+    lines["object"] = joined(donors, "objects")[row]
     lines["outcome"] = np.where(lines["status"] == 403, DENIED, SUCCESS)
     return lines
 
@@ -117,7 +118,13 @@ def _as_lines(stage: Stage, sensitivity: Ints, refused: Array) -> Array:
     lines["status"] = np.where(refused, 403, 200)
     lines["outcome"] = np.where(refused, DENIED, SUCCESS)
     lines["bytes_out"] = sizes(stage, len(sensitivity))
+    lines["object"] = fresh_objects(stage, len(sensitivity))
     return lines
+
+
+def fresh_objects(stage: Stage, count: int) -> Ints:
+    """Objects that the key has not asked for, each another."""
+    return (np.arange(1, count + 1) * 2_654_435_761 + stage.start_us // US) % 2**32
 
 
 def of_kind(stage: Stage, kind: int) -> int:
@@ -215,6 +222,7 @@ def endpoint_scan(stage: Stage) -> Plan:
     count = 300
     lines = np.zeros(count, CALL)
     lines["operation"] = stage.rng.permutation(len(stage.world.sources.operations))[:count]
+    lines["object"] = fresh_objects(stage, count)
     lines["status"] = stage.rng.choice([404, 403, 200], count, p=[0.6, 0.1, 0.3])
     lines["outcome"] = np.where(lines["status"] == 403, DENIED, SUCCESS)
     lines["bytes_out"] = sizes(stage, count)

@@ -25,6 +25,7 @@ from datetime import datetime
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +55,7 @@ class Donor:
     operations: Ints  # index into Sources.operations
     status: Ints
     bytes_out: Ints
+    objects: Ints  # 32-bit hash of the path as it was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +136,21 @@ def split_table(data: Path) -> dict[str, Any]:
     return table
 
 
-Line = tuple[str, str, int, int, str]
+Line = tuple[str, str, int, int, str, int]
 
 
 @cache
 def _lines(data: Path) -> list[Line]:
-    """(address, route, status, bytes, agent)."""
+    """(address, route, status, bytes, agent, hash of the path)."""
     found = []
     with (data / "weblog-elastic-apache" / "apache_logs").open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if match := LINE.match(line):
                 address, _, path, status, size, agent = match.groups()
-                route = template(path.split("?")[0])[:200]
-                found.append((address, route, int(status), int(size) if size.isdigit() else 0, agent[:500]))
+                path = path.split("?")[0]
+                size_bytes = int(size) if size.isdigit() else 0
+                route, number = template(path)[:200], crc32(path.encode())
+                found.append((address, route, int(status), size_bytes, agent[:500], number))
     return found
 
 
@@ -189,8 +193,9 @@ def _kind(rank: int, route: str) -> int:
 def _donor(address: str, rows: list[Line], numbers: dict[str, int]) -> Donor:
     operations = np.array([numbers[row[1]] for row in rows])
     return Donor(
-        address, rows[0][4], operations, np.array([row[2] for row in rows]), np.array([row[3] for row in rows])
-    )
+        address, rows[0][4], operations, np.array([row[2] for row in rows]), np.array([row[3] for row in rows]),
+        np.array([row[5] for row in rows]),
+    )  # fmt: skip
 
 
 @cache

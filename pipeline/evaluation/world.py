@@ -54,10 +54,11 @@ GAP_S: Final = 8.0
 CALL: Final = np.dtype(
     [
         ("ts_us", "i8"), ("key", "i4"), ("bytes_out", "i4"), ("place", "i2"), ("client", "i2"), ("operation", "i2"),
-        ("status", "u2"), ("outcome", "u1"), ("planted", "u1"), ("zone_h", "i1"), ("late", "u1"),
+        ("object", "u4"), ("status", "u2"), ("outcome", "u1"), ("planted", "u1"), ("zone_h", "i1"), ("late", "u1"),
     ]
 )  # fmt: skip
-"""One call; place, client and operation index the vocabularies. `zone_h`: local minus UTC, 127: none declared."""
+"""One call; place, client and operation index the vocabularies; `object`: hash of the path.
+`zone_h`: local minus UTC, 127: none declared."""
 NO_ZONE: Final = 127
 
 
@@ -311,6 +312,7 @@ def _routes(key: Key, world: World, calls: Array, which: Ints, first: Ints, rng:
     calls["operation"] = joined(lines, "operations")[row]
     calls["status"] = joined(lines, "status")[row]
     calls["bytes_out"] = joined(lines, "bytes_out")[row]
+    calls["object"] = joined(lines, "objects")[row]
     days = (calls["ts_us"][-1] - calls["ts_us"][0]) / DAY_US
     fresh = rng.integers(0, len(calls), rng.poisson(key.route_hazard * days))
     calls["operation"][fresh] = rng.choice(len(world.sources.operations), len(fresh), p=world.sources.popularity)
@@ -330,7 +332,8 @@ def events_of(calls: Array, words: Vocabulary, slots: Ints) -> Array:
         for field in words.owner_of[name]:
             events[field] = table[field][calls[column]]
     events["ts_us"], events["slot"] = calls["ts_us"], slots
-    events["bytes_out"], events["status"], events["outcome"] = calls["bytes_out"], calls["status"], calls["outcome"]
+    for field in ("bytes_out", "status", "outcome", "object"):
+        events[field] = calls[field]
     events["authenticated"] = np.isin(calls["outcome"], (SUCCESS, DENIED, LIMITED))
     events["error"] = error_class(calls["status"])
     events["request"] = np.arange(1, len(calls) + 1)

@@ -202,8 +202,7 @@ def open_geo(settings: config.Geo) -> Geo:
 
 def _open(path: Path, *, shipped: bool) -> Source:
     try:
-        verify.check(path)
-        reader = maxminddb.open_database(str(path))
+        reader = maxminddb.open_database(str(path), verify.reading_mode(path))
         about = reader.metadata()
         built_at, words = datetime.fromtimestamp(about.build_epoch, UTC), dict(about.description).get("en", "")
         database = Database(str(about.database_type), str(path), built_at, str(words), shipped)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import maxminddb
+import numba
 import numpy as np
 
 from detectors.compile import compiled, inlined
@@ -44,6 +45,17 @@ def check(path: Path) -> None:
     bad = damage(raw[:tree], raw[tree + BETWEEN : end], int(about.node_count), int(about.record_size), SIZES)
     if bad >= 0:
         raise maxminddb.InvalidDatabaseError(f"the record at {bad} of its data is none")
+
+
+def reading_mode(path: Path) -> int:
+    """How maxminddb is to read the file: in C once it is found whole; else what `check` raises.
+
+    With NUMBA_DISABLE_JIT=1 that would take minutes: the reader in Python then reads it, which survives damage.
+    """
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return int(maxminddb.MODE_MMAP)
+    check(path)
+    return int(maxminddb.MODE_AUTO)
 
 
 @compiled

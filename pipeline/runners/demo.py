@@ -1,8 +1,8 @@
 """`keywatch demo`: the whole product on this machine, a fleet that uses it, and a story that abuses it.
 
 Broker, ClickHouse front, worker and responder are processes of their own, started and ended here; the API and its
-clients run in this process. Exit code 0 only if every attack was found, the leaked key is refused, and no innocent
-key was acted on.
+clients run in this process. Exit code 0 only if every attack was found, the leaked key is refused, the fenced one
+works for its owner and not for its thief, and no innocent key was acted on.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ class Run:
     places: settings.Places
     began: float = field(default_factory=time.monotonic)
     proofs: dict[str, int] = field(default_factory=dict)
-    revoked: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
+    acted: asyncio.Queue[Response] = field(default_factory=asyncio.Queue)
 
     def hear(self, message: Incident | Response) -> None:
-        """Show a message of the product; a key that was revoked is to be tried."""
+        """Show a message of the product; a key that was acted on is to be tried."""
         self.screen.tell(message)
         if isinstance(message, Response) and message.stage == "done" and message.verdict == "allowed":
-            self.revoked.put_nowait(message.key_id)
+            self.acted.put_nowait(message)
 
     def say(self, text: str) -> None:
         """A line about the demo itself, with the seconds since its start."""
@@ -220,12 +220,12 @@ async def _check(run: Run) -> None:
 
 
 async def _prove(run: Run, caller: traffic.Caller) -> None:
-    """Try each revoked key with a real request, as its owner would."""
+    """Try each key that was acted on with a real request, as its owner would."""
     by_key = {client.key_id: client for client in run.clients}
     while True:
-        key_id = await run.revoked.get()
-        run.proofs[key_id] = await caller.usual(by_key[key_id], ROUTES[ORDERS])
-        run.screen.proof(key_id, run.proofs[key_id])
+        done = await run.acted.get()
+        run.proofs[done.key_id] = await caller.usual(by_key[done.key_id], ROUTES[ORDERS])
+        run.screen.proof(done.key_id, run.proofs[done.key_id], done.rung == "fence")
 
 
 async def _catch_up(run: Run, session: aiohttp.ClientSession, count: int) -> None:

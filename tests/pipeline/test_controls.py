@@ -82,6 +82,13 @@ def test_a_proof_is_withheld_only_by_a_mute_that_names_its_detector() -> None:
     assert said.controls(said.mute(detector="decoy")).withholds(proof) is not None
 
 
+def test_muting_new_networks_for_all_keys_hides_no_stranger_with_a_leaked_key() -> None:
+    proof, usual = rising(finding("geography", "network"), proof=True), rising(finding("geography", "network"))
+    assert said.controls(said.mute(detector="geography")).withholds(proof) is None
+    assert said.controls(said.mute(detector="geography")).withholds(usual) is not None
+    assert said.controls(said.mute(detector="geography", key_id="pk_1")).withholds(proof) is not None
+
+
 @pytest.mark.parametrize(
     ("scope", "withheld"),
     [

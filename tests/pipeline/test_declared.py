@@ -13,6 +13,7 @@ from detectors.detector import (
     DECLARED_COUNTRY,
     DECLARED_DECOY,
     DECLARED_ENDED,
+    DECLARED_LEAKED,
     DECLARED_LIVE_TEST,
     DECLARED_NETWORK,
     DECLARED_OVERAGE,
@@ -121,3 +122,19 @@ def test_a_key_that_is_declared_anew_is_judged_anew() -> None:
         )
         answers.append(int(found[0]))
     assert answers == [0, DECLARED_DECOY, 0]
+
+
+LEAKED_AT = "2026-09-21T14:13:20+00:00"  # NOW_US
+
+
+def test_a_leaked_key_is_marked_from_its_leak_on_and_says_since_when() -> None:
+    key = Key(key_id="k", leaked_at=LEAKED_AT)
+    assert bits(key, ts_us=NOW_US) == DECLARED_LEAKED
+    assert bits(key, ts_us=NOW_US - 1) == 0
+    assert Declarations().leaked_h(coded([key])).tolist() == [NOW_US // 3_600_000_000 % 65_536]
+
+
+def test_a_secret_that_is_younger_than_the_leak_is_not_public() -> None:
+    assert bits(Key(key_id="k", leaked_at=LEAKED_AT, last_rotated_at="2026-09-21T15:00:00+00:00")) == 0
+    assert bits(Key(key_id="k", leaked_at=LEAKED_AT, last_rotated_at="2026-09-21T13:00:00+00:00")) == DECLARED_LEAKED
+    assert bits(Key(key_id="k", leaked_at="some time ago")) == 0

@@ -120,8 +120,9 @@ def test_feedback_carries_the_values_of_the_evidence_and_shows_what_it_changed(
 
 def test_an_event_of_the_evidence_comes_back_as_it_was(judged: Incident, clickhouse: ClickHouse) -> None:  # noqa: F811
     client = connect(clickhouse, clickhouse.database)
-    events = queries.evidence_events(client, judged.incident_id)
+    events = queries.evidence_events(client, judged)
     client.close()
+    assert events
     logged = {v for _, v, _ in log(1)}
     originals = [msgspec.json.decode(v) for v in logged if v and b"request_id" in v]
     by_id = {each["request_id"]: each for each in originals}
@@ -129,6 +130,27 @@ def test_an_event_of_the_evidence_comes_back_as_it_was(judged: Incident, clickho
         original = by_id[event.request_id]
         for name in ("key_id", "ts_us", "client_ip", "method", "path", "status", "outcome", "user_agent"):
             assert getattr(event, name) == original[name], name
+
+
+def test_a_word_admits_what_the_incident_names_and_not_who_else_came_meanwhile(
+    judged: Incident,
+    clickhouse: ClickHouse,  # noqa: F811
+) -> None:
+    client = connect(clickhouse, clickhouse.database)
+    client.command(
+        "INSERT INTO evidence SELECT * REPLACE (offset + 1000000 AS offset, 'NZ' AS country, 64999 AS asn,"
+        " 'another' AS client, concat(request_id, '-other') AS request_id) FROM evidence FINAL"
+    )
+    at = next(each.sample for each in judged.findings)
+    client.command(
+        "INSERT INTO evidence SELECT * REPLACE (offset + 2000000 AS offset, 'DELETE' AS method,"
+        f" {at.asn} AS asn, '{at.country}' AS country, '{at.client}' AS client,"
+        " concat(request_id, '-deleted') AS request_id) FROM evidence FINAL WHERE asn != 64999"
+    )
+    events = queries.evidence_events(client, judged)
+    client.close()
+    assert events
+    assert not [each.request_id for each in events if each.request_id.endswith(("-other", "-deleted"))]
 
 
 @pytest.mark.parametrize(
@@ -338,9 +360,9 @@ def report_rows() -> dict[str, dict[str, list[object]]]:
             detectors=[["spike", "errors"], ["spike"], ["spike"], ["spike"]],
         ),
         "findings": rows_of(
-            "findings", 3, incident_id=["", "", "a" * 32], key_id=["n1", "n2", "k1"], at=[NOON_US - DAY_US] * 3,
-            bits=[9.0, 11.0, 30.0],
-        ),
+            "findings", 4, incident_id=["", "", "a" * 32, ""], key_id=["n1", "n2", "k1", "k1"],
+            at=[*[NOON_US - DAY_US] * 3, NOON_US - DAY_US - 600_000_000], bits=[9.0, 11.0, 30.0, 20.0],
+        ),  # the last one led up to k1's incident
         "withheld": rows_of(
             "withheld", 2, withheld_id=["1", "2"], control_id=["mute/x"] * 2, change=["opened", "escalated"],
             severity=["medium", "high"], at=[NOON_US - DAY_US] * 2,

@@ -121,6 +121,27 @@ async def test_a_revoked_key_is_refused_and_its_use_is_still_logged() -> None:
         assert [key.status for key in here.declared] == ["revoked"]
 
 
+async def test_a_fenced_key_goes_on_from_its_networks_and_is_refused_elsewhere_until_the_fence_is_undone() -> None:
+    data = {"key_id": KEY.key_id, "key_version": 3, "incident_id": "i", "response_id": "r", "rung": "fence"}
+    fence = {"type": "key.fence", "timestamp": "2026-11-24T02:30:00Z", "data": data | {"networks": ["203.0.113.0/24"]}}
+    undo = fence | {"type": "key.fence.undo", "data": data}
+    async with world() as here:
+        assert await here.post(json.dumps(fence), tag="f") == (200, {"status": "done"})
+        assert await here.get("/v1/orders") == 403
+        assert (here.events[-1].outcome, here.declared) == ("denied", [])
+        assert not here.api.service.keeps_out(KEY.key_id, "203.0.113.9")
+        assert await here.post(json.dumps(undo), tag="u") == (200, {"status": "done"})
+        assert await here.get("/v1/orders") == 200
+
+
+async def test_a_fence_of_no_networks_is_400_and_changes_nothing() -> None:
+    data = {"key_id": KEY.key_id, "networks": ["home"]}
+    body = json.dumps({"type": "key.fence", "timestamp": "2026-11-24T02:30:00Z", "data": data})
+    async with world() as here:
+        assert (await here.post(body))[0] == 400
+        assert await here.get("/v1/orders") == 200
+
+
 async def test_an_order_with_a_wrong_signature_is_400_and_changes_nothing() -> None:
     async with world() as here:
         assert (await here.order(KEY.key_id, 3, signed=False))[0] == 400

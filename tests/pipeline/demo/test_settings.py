@@ -6,6 +6,7 @@ import stat
 import tomllib
 from pathlib import Path
 
+from pipeline import config_file
 from pipeline.demo import settings
 
 
@@ -25,8 +26,16 @@ def test_the_file_is_readable_by_its_owner_alone_since_it_holds_the_webhooks_sec
 
 
 def test_the_caps_are_the_demos_own_and_in_sight() -> None:
-    revocation = tomllib.loads(settings.text(places()))["respond"]["revocation"]
-    assert (revocation["mode"], revocation["max_per_hour"], revocation["max_share_of_active"]) == ("enforce", 5, 0.05)
+    policy = tomllib.loads(settings.text(places()))["respond"]["policy"]
+    assert policy["mode"] == "enforce"
+    assert policy["caps"] == policy["fence_caps"] == {"max_per_hour": 5, "max_per_day": 10, "max_share_of_active": 0.05}
+
+
+def test_the_whole_file_is_a_configuration_in_which_critical_keys_are_fenced_first(tmp_path: Path) -> None:
+    config = config_file.load(settings.write(tmp_path, places()))
+    assert [(rule.rung, rule.criticalities) for rule in config.respond.rules] == [
+        ("fence", ("critical",)), ("revoke", ()),
+    ]  # fmt: skip
 
 
 def test_on_a_broker_of_the_users_every_topic_and_group_is_this_runs_own() -> None:

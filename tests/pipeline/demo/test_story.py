@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from ipaddress import ip_address, ip_network
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -14,9 +15,9 @@ BY_KEY = {client.key_id: client for client in CLIENTS}
 NOW = datetime(2026, 11, 24, 2, 30, tzinfo=UTC)
 
 
-def test_four_attacks_and_three_innocent_things_happen_in_order() -> None:
+def test_five_attacks_and_three_innocent_things_happen_in_order() -> None:
     scenes = story.schedule(CLIENTS, NOW, 7)
-    assert [scene.name for scene in scenes if scene.attack] == ["leak", "bulk", "night", "scan"]
+    assert [scene.name for scene in scenes if scene.attack] == ["leak", "fence", "bulk", "night", "scan"]
     assert [scene.name for scene in scenes if not scene.attack] == ["growth", "deploy", "storm"]
     assert [scene.at_s for scene in scenes] == sorted(scene.at_s for scene in scenes)
 
@@ -29,6 +30,14 @@ def test_no_key_is_in_two_scenes(seed: int) -> None:
 
 def test_only_the_leaked_key_must_be_revoked() -> None:
     assert [scene.name for scene in story.schedule(CLIENTS, NOW, 7) if scene.must_revoke] == ["leak"]
+
+
+def test_the_key_that_must_be_fenced_is_critical_and_its_thief_is_outside_of_its_networks() -> None:
+    (scene,) = [scene for scene in story.schedule(CLIENTS, NOW, 7) if scene.must_fence]
+    client = BY_KEY[scene.keys[0]]
+    assert client.key.criticality == "critical"
+    own = {ip_network(f"{address}/24", strict=False) for address in client.addresses}
+    assert not any(ip_address(networks.FOREIGN_HOSTING.address(7)) in network for network in own)
 
 
 @pytest.mark.parametrize("hour", range(24))

@@ -8,6 +8,7 @@ import msgspec
 
 from pipeline.config import Topics
 from pipeline.demo import fleet, story
+from pipeline.demo.screen import in_time
 from pipeline.demo.story import Scene
 from pipeline.demo.verdict import judge, passed, strangers
 from pipeline.demo.watch import Watch, rfc3339
@@ -34,24 +35,27 @@ def incident(watch: Watch, key_id: str, at_us: int = BEGAN_US + 1_000_000) -> No
     watch.take(TOPICS.incidents, msgspec.json.encode(body), TOPICS)
 
 
-def act(watch: Watch, key_id: str, verdict: str = "allowed") -> None:
+def act(watch: Watch, key_id: str, verdict: str = "allowed", rung: str = "revoke") -> None:
     """The product reports that it did something (or would have)."""
     body = {
         "response_id": "r", "incident_id": f"i-{key_id}", "revision": 1, "key_id": key_id, "key_version": 1,
-        "at": rfc3339(BEGAN_US), "stage": "done", "verdict": verdict, "rung": "revoke", "reason": "",
+        "at": rfc3339(BEGAN_US), "stage": "done", "verdict": verdict, "rung": rung, "reason": "",
     }  # fmt: skip
     watch.take(TOPICS.responses, msgspec.json.encode(body), TOPICS)
 
 
 def found_all(planned: tuple[Scene, ...]) -> tuple[Watch, dict[str, int]]:
-    """All attacks found, the leaked key revoked and refused."""
+    """All attacks found, the leaked key refused, the other one fenced: its owner goes on, its thief does not."""
     watch = Watch(lambda message: None)
     for scene in planned:
         if scene.attack:
             incident(watch, scene.keys[0])
     leaked = planned[0].keys[0]
     act(watch, leaked)
-    return watch, {leaked: 401}
+    fenced = next(scene for scene in planned if scene.must_fence)
+    fenced.refused_us = BEGAN_US + 1_500_000
+    act(watch, fenced.keys[0], rung="fence")
+    return watch, {leaked: 401, fenced.keys[0]: 200}
 
 
 def verdict(planned: tuple[Scene, ...], watch: Watch, proofs: dict[str, int]) -> bool:
@@ -74,7 +78,27 @@ def test_a_missed_attack_fails() -> None:
 def test_a_leaked_key_that_still_works_after_its_revocation_fails() -> None:
     planned = scenes()
     watch, proofs = found_all(planned)
-    assert not verdict(planned, watch, dict.fromkeys(proofs, 200))
+    assert not verdict(planned, watch, proofs | {planned[0].keys[0]: 200})
+
+
+def test_a_fence_that_stops_the_owner_or_lets_the_thief_in_fails_and_so_does_a_revocation_in_its_place() -> None:
+    planned = scenes()
+    watch, proofs = found_all(planned)
+    fenced = next(scene for scene in planned if scene.must_fence)
+    assert not verdict(planned, watch, proofs | {fenced.keys[0]: 403})
+    fenced.refused_us = 0
+    assert not verdict(planned, watch, proofs)
+    fenced.refused_us = BEGAN_US + 1_500_000
+    act(watch, fenced.keys[0])
+    assert not verdict(planned, watch, proofs)
+
+
+def test_the_time_from_the_first_hostile_request_to_the_first_refused_one_is_told() -> None:
+    planned = scenes()
+    outcomes = judge(planned, *found_all(planned))
+    assert [each.stopped_after_s for each in outcomes if each.scene.must_fence] == [1.5]
+    assert "p50 1.50 s, p99 1.50 s, over 1 acts" in in_time(outcomes)
+    assert in_time(outcomes[:1]) == "", "the leaked key's thief went on to the end of the scene"
 
 
 def test_an_act_on_an_innocent_key_fails_inside_a_scene_and_outside_all() -> None:

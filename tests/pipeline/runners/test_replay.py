@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -44,6 +47,19 @@ def test_the_same_input_cut_anywhere_gives_the_same_bytes(native: Path, tmp_path
     whole = result(ReplayOptions(paths=(native,)), tmp_path / "whole")[1]
     assert result(ReplayOptions(paths=(native,), slice_events=slice_events), tmp_path / "cut")[1] == whole
     assert all(whole)
+
+
+def test_without_the_compiler_it_gives_the_same_bytes(native: Path, tmp_path: Path) -> None:
+    """NUMBA_DISABLE_JIT=1 is the debugger's way through the whole core, and the oracle of what is compiled."""
+    few = tmp_path / "few.jsonl"
+    few.write_bytes(b"\n".join(native.read_bytes().splitlines()[-60:]))
+    compiled = result(ReplayOptions(paths=(few,)), tmp_path / "compiled")[1]
+    command = [sys.executable, "-m", "pipeline.cli", "replay", str(few), "--out", str(tmp_path / "plain")]
+    plain = subprocess.run(command, env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, capture_output=True, timeout=600)
+    assert plain.returncode == 0, plain.stderr.decode()
+    assert b"Warning" not in plain.stderr
+    assert [(tmp_path / "plain" / name).read_bytes() for name in FILES] == compiled
+    assert compiled[2]
 
 
 def test_a_line_of_incidents_has_what_its_readers_rely_on(native: Path, tmp_path: Path) -> None:
