@@ -314,6 +314,7 @@ def _routes(key: Key, world: World, calls: Array, which: Ints, first: Ints, rng:
     days = (calls["ts_us"][-1] - calls["ts_us"][0]) / DAY_US
     fresh = rng.integers(0, len(calls), rng.poisson(key.route_hazard * days))
     calls["operation"][fresh] = rng.choice(len(world.sources.operations), len(fresh), p=world.sources.popularity)
+    calls["bytes_out"][fresh] = world.sources.sizes(calls["operation"][fresh].astype(np.int64), rng)
     calls["outcome"] = np.where(calls["status"] == 403, DENIED, SUCCESS)
 
 
