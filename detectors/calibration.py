@@ -4,9 +4,9 @@ Theory's 2^-n is wrong by factors (reference/evidence.md, section 4: 0.06 to 18 
 innocent keys reach a score, by rule and by stratum of visits a day: what comes twice a week and what comes each hour
 differ in their tails. Counted are *runs*, as incidents open: the largest score of a key within the rule's own
 cool-down (`counted.RUN_H`), over all its visits; a run that grows moves to its new bin. So a key that rings daily
-counts as often as it would alert, and no parametric tail is laid through a mixture of keys: a generalised Pareto, fitted at 6
-bits, was wrong 8 times at the 15 to 30 bits at which the listed budget lay (keybench, 826 incidents for 100). A visit
-that began under an open incident, or in which nobody authenticated, is left out.
+counts as often as it would alert, and no parametric tail is laid through a mixture of keys: a generalised Pareto,
+fitted at 6 bits, was wrong 8 times at the 15 to 30 bits at which the listed budget lay (keybench, 826 incidents for
+100). A visit that began under an open incident, or in which nobody authenticated, is left out.
 """
 
 from __future__ import annotations

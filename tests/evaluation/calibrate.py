@@ -1,9 +1,9 @@
 """Measures what ships of counted shares (detectors/shipped_counts.py): the real pass over innocent keys.
 
 Run: `python -m tests.evaluation.calibrate [population ..]` (some minutes). It prints, for each population, the rows of
-`PEAKS`, `RETURNS` and `EGRESS` and what would alert with those that ship. What ships is the row of keybench's
-development half; the others show how that transfers. Change a detector: run it, put in PEAKS and EGRESS, run it again,
-put in RETURNS.
+`PEAKS`, `RETURNS` and `EGRESS` and what would alert with those that ship. Change a detector: run it, put in PEAKS and
+EGRESS of keybench-11, run it again, put in RETURNS of keybench-11 and keybench-12 (their counts added); the others show
+how what ships transfers, and nothing is taken from them.
 keybench: untouched keys over 60 days of the development half (pipeline/evaluation/world.py), 1,500 of few visits, 600
 and 200 of more: what a row has counted bounds what it can say, and keys of few visits count little.
 People: when they worked is real (`../shared/data/rhythms`, a quarter of 5,000 people; each record is drawn out into
@@ -198,7 +198,9 @@ def say(text: str) -> None:
 
 
 POPULATIONS: Final[dict[str, Callable[[np.random.Generator], Array]]] = {
-    "keybench": lambda rng: keybench(KEYS, 60, 11),
+    "keybench-11": lambda rng: keybench(KEYS, 60, 11),
+    "keybench-12": lambda rng: keybench(KEYS, 60, 12),
+    "held-out": lambda rng: keybench(KEYS, 60, 13, "held-out"),
     "people": people,
     "services": lambda rng: services(rng, 160, 40),
 }
