@@ -13,6 +13,9 @@ routes that the gateway names anew after a deploy of the API look new for every 
 known: the filter forgets nothing.
 Source: reference/evidence.md, section 4 (e3) and 1; classes as in reference/detections.md, no. 5.
 
+What is new comes with requests: of a visit that is longer than this key's usual one, as much more is expected. Else
+volume, errors and new routes of one long visit would be three facts (keybench, development half: 12 of 20 false
+alarms).
 Breadth: how many new routes come close together, missing ones too: each adds one, each request takes an eighth away, so
 that 400 requests with three new routes are no list of three. Of visits with one, the share that comes to two, three and
 five in a row: the key's own (memory 50 such visits) with the peers' as prior, against [judged] shares of attackers'.
@@ -72,6 +75,7 @@ PEERS_KEPT: Final = 2_000.0
 OWN_WEIGHT: Final = 2.0  # visits that the peers' share weighs
 RAREST: Final = 0.02
 FADING: Final = 0.98  # per visit with a new operation
+MEMORY: Final = 50.0  # visits, of `usual`
 UNIT: Final = 256.0  # of `levels`
 MORE_BITS: Final = 1.0  # for each further sensitive operation that is new in the visit, up to PENDING [judged]
 SLOW_HARM: Final = 2.0  # deletion, administration, credentials: these add up over a day or two in the slow rule,
@@ -86,6 +90,7 @@ STATE: Final = np.dtype(
         ("sensitive", "u1", (SENSITIVE_BYTES,)),  # the same of HARM_BITS >= SLOW_HARM
         ("waiting", "u4", (PENDING,)),  # the visit's operations that the filter does not know
         ("fresh", "u4"),  # the visit's distinct new routes, hashed to bits
+        ("usual", "f4"),  # requests of a visit, on average
         ("p", "f4"),  # of the visit's first new operation; 0: none yet
         ("harm", "f4"),  # largest HARM_BITS of the visit's new operations
         ("set_bits", "u2"),  # of `known`
@@ -227,6 +232,13 @@ def harm_of(event: Any) -> float:
 
 
 @compiled
+def chance(state: Any, visit: Any, event: Any) -> float:
+    """Probability that a visit of this key brings something new within so many requests."""
+    longer = (int(visit.events) + 1.0) / max(1.0, np.float64(state.usual))
+    return min(1.0, novelty.p_new(state.mixture, event.ts_us) * max(1.0, longer))
+
+
+@compiled
 def ratio_bits(p: float, harm: float, cap: float) -> float:
     """e3, as log2: .5 / p for a new operation, weighed by its class; .5 / (1 - p) for known ones."""
     return min(cap, log2_of(NEW_OPERATIONS / p) + harm)
@@ -250,7 +262,7 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
         return
     new = counts(event) and unknown
     if new:
-        p = p if p > 0.0 else np.float64(np.float32(novelty.p_new(state.mixture, event.ts_us)))
+        p = p if p > 0.0 else np.float64(np.float32(chance(state, visit, event)))
         harm = max(harm, harm_of(event)) if float(state.p) > 0.0 else harm_of(event)
         reading.bits = quantise(log2_of(1.0 / p / share_of(state, shared, level)))
         reading.observed = 1.0
@@ -287,7 +299,7 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
         return
     if float(state.mixture.visits) > 0.0:
         if float(state.p) <= 0.0:
-            state.p = novelty.p_new(state.mixture, event.ts_us)
+            state.p = chance(state, visit, event)
             state.harm = harm
         else:
             state.harm = max(float(state.harm), harm)
@@ -307,6 +319,8 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
         learn_breadth(state, shared)
     if weight > 0.0 and int(state.used) == 1:
         novelty.learn_visit(state.mixture, visit.last_us, int(state.waiting[0]) != 0)
+        off = int(visit.events) - np.float64(state.usual)
+        state.usual = np.float64(state.usual) + off / min(MEMORY, max(1.0, np.float64(state.mixture.visits)))
         for j in range(PENDING):
             if int(state.waiting[j]) != 0:
                 keep(state, int(state.waiting[j]), (int(state.harms) >> j) & 1 == 1)

@@ -129,7 +129,8 @@ def of_kind(stage: Stage, kind: int) -> int:
 
 def usual_sizes(stage: Stage, lines: Array) -> Ints:
     """What the lines' operations usually answer."""
-    return stage.world.sources.sizes(lines["operation"].astype(np.int64), stage.rng)
+    answers = stage.world.sources.answered(lines["operation"].astype(np.int64), stage.rng)
+    return np.asarray(answers[:, 0], np.int64)
 
 
 def fresh_client(stage: Stage) -> int:

@@ -83,7 +83,7 @@ class Sources:
     operations: list[tuple[str, str]]  # method, route; common to both halves, as an API is
     sensitivity: Ints  # per operation
     popularity: Floats  # per operation, sums to 1
-    answers: Ints  # bytes of the log's answers, by operation; common to both halves as operations are
+    answers: Ints  # (bytes, status) of the log's answers, by operation; common to both halves as operations are
     first_answer: Ints  # per operation and one more: where its answers begin
     rhythms: list[Rhythm]
     series: dict[str, Floats]  # per 5 min, from a Monday 00:00 on, UTC
@@ -95,8 +95,8 @@ class Sources:
         """Operations of each sensitivity."""
         return [np.flatnonzero(self.sensitivity == kind) for kind in range(5)]
 
-    def sizes(self, operations: Ints, rng: np.random.Generator) -> Ints:
-        """For each of these operations the size of one of its answers, whoever asked: a route's size is its own."""
+    def answered(self, operations: Ints, rng: np.random.Generator) -> Ints:
+        """(bytes, status) of one of each operation's answers, whoever asked: a route answers as itself."""
         first, last = self.first_answer[operations], self.first_answer[operations + 1]
         return self.answers[first + (rng.random(len(operations)) * (last - first)).astype(np.int64)]
 
@@ -179,10 +179,10 @@ def _operations(lines: list[Line]) -> tuple[list[tuple[str, str]], dict[str, int
 
 
 def _answers(lines: list[Line], numbers: dict[str, int]) -> tuple[Ints, Ints]:
-    """Bytes of the log's lines by operation, and where each operation's begin."""
-    operation, size = np.array([numbers[line[1]] for line in lines]), np.array([line[3] for line in lines])
+    """(bytes, status) of the log's lines by operation, and where each operation's begin."""
+    operation, answer = np.array([numbers[line[1]] for line in lines]), np.array([(line[3], line[2]) for line in lines])
     order = np.argsort(operation, kind="stable")
-    return size[order], np.searchsorted(operation[order], np.arange(len(numbers) + 1))
+    return answer[order], np.searchsorted(operation[order], np.arange(len(numbers) + 1))
 
 
 def _kind(rank: int, route: str) -> int:

@@ -293,6 +293,5 @@ def test_that_servers_move_at_once_the_peers_teach_apart_for_keys_of_few_visits(
     assert before == factor(sparse)
     shared["moves"], shared["leaps"] = (200.0, 200.0), (0.0, 100.0)
     assert factor(busy) < 1.2 < 3 < before < factor(sparse)
-    shared["leaps"] = 0.0
-    assert factor(busy) == before, "busy keys that never moved make it no proof"
-    assert factor(sparse) <= 16.7, "nor do others"
+    shared["moves"], shared["leaps"] = 1e6, 0.0
+    assert factor(busy) == factor(sparse) < 17, "a fleet that never moved makes it no proof"
