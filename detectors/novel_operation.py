@@ -79,8 +79,10 @@ MEMORY: Final = 50.0  # visits, of `usual`
 UNIT: Final = 256.0  # of `levels`
 MORE_BITS: Final = 1.0  # for each further sensitive operation that is new in the visit, up to PENDING [judged]
 SLOW_HARM: Final = 2.0  # deletion, administration, credentials: these add up over a day or two in the slow rule,
-SLOW_LESS: Final = 4.0  # less what a key brings of them that does something new every day,
-SLOW_MOST: Final = 6.0  # and none alone is enough (keybench, development half: 4 and 6 of 2 .. 6)
+SLOW_LESS: Final = 5.0  # less what a key brings of them that does something new every day,
+SLOW_MOST: Final = 6.0  # and none alone is enough
+"""keybench, development half: with 4 instead of 5, two such keys of 509 rang for weeks and doubled the slow rule's
+threshold for all busy ones (14 bits instead of 7; another client found in .03 instead of .61); 6 and 7 find fewer."""
 WHOAMI_BITS: Final = 2.0  # in a visit from a new place [judged; a program that starts anew asks it, too]
 
 STATE: Final = np.dtype(
