@@ -3,10 +3,10 @@
 Theory's 2^-n is wrong by factors (reference/evidence.md, section 4: 0.06 to 18 times), so it is `counted` how often
 innocent keys reach a score, by rule and by stratum of visits a day: what comes twice a week and what comes each hour
 differ in their tails. Counted are *runs*, as incidents open: the largest score of a key within the rule's own
-cool-down (`RUN_H`), over all its visits; a run that grows moves to its new bin. So a key that rings daily counts as
-often as it would alert, and no parametric tail is laid through a mixture of keys: a generalised Pareto, fitted at 6
-bits, was wrong 8 times at the 15 to 30 bits at which the listed budget lay (keybench, 826 incidents for 100). A visit
-that began under an open incident, or in which nobody authenticated, is left out.
+cool-down (`counted.RUN_H`), over all its visits; a run that grows moves to its new bin. So a key that rings daily
+counts as often as it would alert, and no parametric tail is laid through a mixture of keys: a generalised Pareto,
+fitted at 6 bits, was wrong 8 times at the 15 to 30 bits at which the listed budget lay (keybench, 826 incidents for
+100). A visit that began under an open incident, or in which nobody authenticated, is left out.
 """
 
 from __future__ import annotations
@@ -17,16 +17,13 @@ from typing import Any, Final
 import numpy as np
 
 from detectors.compile import compiled
-from detectors.counted import BINS, LN2, VISITS_KEPT, bin_of, fade, log_share
+from detectors.counted import BINS, LN2, VISITS_KEPT, bin_of, fade, log_share, raise_peak
 from detectors.shipped_counts import RETURNS
 
 RULES: Final = ("visit", "slow")
 STRATA: Final = 3
 VISITS_A_DAY: Final = (1.5, 6.0)
 """Where the strata of visits a day part."""
-RUN_H: Final = (168, 168)
-"""Hours of a run, by rule: a week, as fusion tells the same once."""
-
 CALIBRATION: Final = np.dtype(
     [("visits", "f8", (2, STRATA)), ("counts", "f8", (2, STRATA, BINS))],  # runs, by their largest score
     align=True,
@@ -59,13 +56,7 @@ def count(known: Any, rule: int, stratum: int, score_bits: float, before: int) -
     if known.visits[rule, stratum] > VISITS_KEPT:
         known.visits[rule, stratum] *= 0.5
         fade(known.counts[rule, stratum])
-    here = bin_of(score_bits)
-    if here <= before:
-        return before
-    if before >= 0:
-        known.counts[rule, stratum, before] = max(0.0, known.counts[rule, stratum, before] - 1.0)
-    known.counts[rule, stratum, here] += 1.0
-    return here
+    return int(raise_peak(known.counts[rule, stratum], bin_of(score_bits), before))
 
 
 @compiled

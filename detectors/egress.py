@@ -12,9 +12,10 @@ Source: reference/detections.md no. 7 (Panther's and Sentinel's robust z of dail
 How it works. Each answer with a body is compared with what its route answers to the partition's keys (`route_sizes`),
 in standard deviations of ln(bytes), at most four; where the route is not known, with this key's own answers. The
 visit's mean of these, against what visits of this key usually have, is Student's t; over visits a CUSUM adds up
-t - 1/2 in nats, upwards only. The larger of the two in bits is counted over visits of such keys (`counted`, what ships
-is keybench's development half), and that share is the score. Answers of errors and without a body say nothing.
-What is under an incident is not learned, and the sum begins anew: what an incident has told is used up.
+t - 1/2 in nats, upwards only. The larger of the two in bits is counted over runs of visits of such keys (`counted`,
+what ships is keybench's development half), and their share of visits is the score. Answers of errors and without a
+body say nothing. What is under an incident is not learned, and the sum begins anew: what an incident has told is used
+up.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import numpy as np
 
 from detectors import route_sizes
 from detectors.compile import compiled
-from detectors.counted import BINS, VISITS_KEPT, bin_of, fade, log_share
+from detectors.counted import BINS, VISITS_KEPT, begins_run, bin_of, fade, hour_of, log_share, raise_peak
 from detectors.detector import ERROR_NONE, SEES_BYTES, SEES_OUTCOME, Context, Detector
 from detectors.fusion import visits_per_day
 from detectors.log_sizes import LAW, learn_size, spread, usual
@@ -61,6 +62,8 @@ STATE: Final = np.dtype(
         ("off", "f4"),  # sum of deviations
         ("judged", "u2"),  # answers in `off`
         ("bodies", "u2"),  # answers in `logs`
+        ("run_h", "u2"),  # hour at which the running run of visits began (`counted`)
+        ("run_bin", "u1"),  # bin of its largest bits; 0: none
     ],
     align=True,
 )
@@ -205,6 +208,17 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
 
 
 @compiled
+def count_run(state: Any, peaks: Any, visit: Any, raw: float) -> None:
+    """The key's run of visits has come to these bits."""
+    hour = hour_of(visit)
+    if begins_run(int(state.run_h), hour):
+        state.run_h = hour
+        state.run_bin = 0
+    before = int(state.run_bin)
+    state.run_bin = raise_peak(peaks, bin_of(raw), before if before > 0 else -1)
+
+
+@compiled
 def learn_visit(state: Any, shared: Any, visit: Any, config: Any) -> None:
     """Count what the visit reached, move the sum, learn what is usual."""
     off, count = np.float64(state.off), float(int(state.judged))
@@ -216,7 +230,7 @@ def learn_visit(state: Any, shared: Any, visit: Any, config: Any) -> None:
             fade(shared.peaks[kind])
         raw = raw_bits(state, off, count)
         if raw > 0.0:
-            shared.peaks[kind, bin_of(raw)] += 1.0
+            count_run(state, shared.peaks[kind], visit, raw)
         state.slow = sum_after(state, visit_t(state, off, count)[0])
     seen, mean, variance = np.float64(state.seen), np.float64(state.mean), np.float64(state.variance)
     if seen <= 0.0:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from detectors import calibration, fusion
+from detectors import calibration, counted, fusion
 from detectors.detector import VISIT, Detector
 from detectors.generate import load_pass
 from detectors.known_values import SLOT, hours
@@ -120,8 +120,8 @@ def uncount(key: Array, shared: Array, rule: str, opened_us: int) -> bool:
     if rule not in calibration.RULES or int(visit["start_us"]) <= opened_us:
         return False
     number = calibration.RULES.index(rule)
-    began, hour = int(kept["run_h"][number]), opened_us // fusion.HOUR_US % 65_535 + 1
-    if began == 0 or (hour - began) % 65_535 >= calibration.RUN_H[number]:
+    hour = opened_us // fusion.HOUR_US % 65_535 + 1
+    if counted.begins_run(int(kept["run_h"][number]), hour):
         return False
     stratum = calibration.stratum_of(fusion.visits_per_day(records(key)[0]["visit"], int(visit["last_us"])))
     known = shared["calibration"]

@@ -27,6 +27,7 @@ import numpy as np
 
 from detectors import calibration
 from detectors.compile import compiled
+from detectors.counted import begins_run, hour_of
 
 FAMILIES: Final = ("network", "client", "operation", "volume", "outcome", "time", "declared", "data")
 """Position = bit in `families`."""
@@ -209,9 +210,8 @@ def begin_visit(fusion: Any) -> None:
 @compiled
 def count_run(fusion: Any, visit: Any, known: Any, rule: int, bits: float) -> None:
     """Count the visit's score in the key's run of this rule; a run ends when its rule might open again."""
-    hour = visit.start_us // HOUR_US % 65_535 + 1
-    begun = int(fusion.run_h[rule])
-    fresh = begun == 0 or (hour - begun) % 65_535 >= calibration.RUN_H[rule]
+    hour = hour_of(visit)
+    fresh = begins_run(int(fusion.run_h[rule]), hour)
     stratum = calibration.stratum_of(visits_per_day(visit, visit.last_us))
     bin_before = -1 if fresh else int(fusion.run_bin[rule])
     fusion.run_bin[rule] = calibration.count(known, rule, stratum, bits, bin_before)

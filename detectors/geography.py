@@ -17,8 +17,9 @@ Likelihood ratios: place = .3 + .7 / p_new * country * company * peers, where
           within a quarter bit .. 2 bits;
  journey: a sixteenth where a key of six visits a day and more was silent for 4 to 24 hours before, and the way is
           possible in that time;
- travel:  with a new network, half of strangers against the peers' rate of that (prior .125), since a server that moves
-          goes on at once, too; it holds for the rest of the visit. Between known networks the key's own rate;
+ travel:  with a new network, half of strangers against the rate of that among peers of few visits or of many (prior
+          .125), since a server that moves goes on at once, too; it holds for the rest of the visit. Between known
+          networks the key's own rate;
  peers:   a network common among peers halves, one unseen among 50 or more of them doubles; below 50 it says nothing.
 """
 
@@ -69,6 +70,10 @@ HOSTING_STRANGERS: Final = 0.6
 NET_ELSEWHERE: Final = NET_HOSTING | NET_PROXY | NET_ANYCAST
 TRAVEL_LR: Final = 32.0
 TRAVELLERS: Final = 0.5  # strangers from somewhere new who come while the owner is elsewhere [judged]
+GROUPS: Final = 2
+FEW_VISITS: Final = 3.0  # a day: below, the first group; its owners are seldom there to be travelled from
+LEAPS: Final = 0.125  # of moves, those with no time to travel, until the partition has counted [judged]
+LEAST_LEAPS: Final = 0.03  # keybench, development half: 0 of 156 moves of keys of few visits, 6 of 147 of others
 REST_VISITS: Final = 6.0  # a day
 REST_US: Final = 4 * HOUR_US
 REST_MOST_US: Final = 24 * HOUR_US
@@ -116,7 +121,8 @@ SHARED: Final = np.dtype(
         ("networks", "f4", (PEER_CELLS,)),  # keys by hashed network, each key counted once per network
         ("new_networks", "f8"),  # visits of known keys with a new network
         ("both_new", "f8"),  # of these with a new country too
-        ("leaps", "f8"),  # of these with no time to travel
+        ("moves", "f8", (GROUPS,)),  # `new_networks` of keys of few visits and of others
+        ("leaps", "f8", (GROUPS,)),  # of these with no time to travel
         *novelty.FLEET_FIELDS,
     ],
     align=True,
@@ -158,9 +164,17 @@ def country_factor(shared: Any, new: bool) -> float:
 
 
 @compiled
-def leap_factor(shared: Any) -> float:
-    """What impossible travel to a new network says: at most 2 bits, since moves of busy keys bring it as well."""
-    return TRAVELLERS / min(0.5, max(0.125, (shared.leaps + 2.5) / (shared.new_networks + 20.0)))
+def group_of(visit: Any) -> int:
+    """0: keys of few visits."""
+    return 0 if visits_per_day(visit, int(visit.start_us)) < FEW_VISITS else 1
+
+
+@compiled
+def leap_factor(shared: Any, visit: Any) -> float:
+    """What impossible travel to a new network says: as far as moves of such keys do not bring it, at most 4 bits."""
+    group = group_of(visit)
+    share = (shared.leaps[group] + 20.0 * LEAPS) / (shared.moves[group] + 20.0)
+    return TRAVELLERS / min(0.5, max(LEAST_LEAPS, share))
 
 
 @compiled
@@ -241,7 +255,7 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
         ratio *= REST_LR
     if moved:
         known_pair = min(TRAVEL_LR, STAY + (1.0 - STAY) / p_travel(state))
-        ratio *= leap_factor(shared) if p_network < 1.0 else known_pair
+        ratio *= leap_factor(shared, visit) if p_network < 1.0 else known_pair
         p = min(p, p_travel(state))
     reading.bits = log2(1.0 / p)  # mid-p gives 1 bit, the larger of two tests takes it back
     reading.lr_stranger = log2(ratio)
@@ -290,7 +304,7 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
 
 
 @compiled
-def count_peers(state: Any, shared: Any, first: bool) -> None:
+def count_peers(state: Any, shared: Any, visit: Any, first: bool) -> None:
     """Each key counts once per network; how often a new network brings a new country."""
     if first:
         shared.keys += 1.0
@@ -298,8 +312,10 @@ def count_peers(state: Any, shared: Any, first: bool) -> None:
         shared.new_networks += 1.0
         if any_new(state.waiting_countries):
             shared.both_new += 1.0
+        group = group_of(visit)
+        shared.moves[group] += 1.0
         if int(state.leapt) == 1:
-            shared.leaps += 1.0
+            shared.leaps[group] += 1.0
     for j in range(PENDING):
         value = int(state.waiting[j].value)
         if value != 0 and (first or float(state.waiting[j].p) < 1.0):
@@ -313,7 +329,7 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
         return
     ts_us = visit.last_us
     first = float(state.network.visits) <= 0.0
-    count_peers(state, shared, first)
+    count_peers(state, shared, visit, first)
     new = any_new(state.waiting)
     if not first:
         novelty.tell_fleet(shared, novelty.p_new(state.network, ts_us), new)

@@ -3,13 +3,22 @@
 Detects: first use of a route with its method (or of a cloud's operation), most of all where it deletes, administers or
 handles credentials; "who am I" asked by a visit from a new place. Tested once per visit against how often this key's
 visits bring new operations (`novelty`). A holder who abuses a key does new things as a stranger does, so it speaks for
-both. Its evidence holds for the rest of the visit; further sensitive operations that are new add to it.
+both. Its evidence holds for the rest of the visit. A visit that does several things it has never done (a scan, the list
+of an attack tool) says more than one that does a single one, as far as such visits are rare among this key's and its
+peers' that bring anything new.
 Misses: abuse of what the key does anyway; a key of so many routes that the filter is full (it abstains and says so);
 what comes through one route only, as GraphQL does; the first visit.
-False alarms: a release that calls new routes; routes that the gateway names anew after a deploy of the API look new for
-every key. A quarterly job's routes stay known: the filter forgets nothing.
+False alarms: a release that calls new routes (so breadth is worth 5 bits at most, less where releases are usual);
+routes that the gateway names anew after a deploy of the API look new for every key. A quarterly job's routes stay
+known: the filter forgets nothing.
 Source: reference/evidence.md, section 4 (e3) and 1; classes as in reference/detections.md, no. 5.
 
+What is new comes with requests: of a visit that is longer than this key's usual one, as much more is expected. Else
+volume, errors and new routes of one long visit would be three facts (keybench, development half: 12 of 20 false
+alarms).
+Breadth: how many new routes come close together, missing ones too: each adds one, each request takes an eighth away, so
+that 400 requests with three new routes are no list of three. Of visits with one, the share that comes to two, three and
+five in a row: the key's own (memory 50 such visits) with the peers' as prior, against [judged] shares of attackers'.
 Filters: 512 bits, two per operation: at 40 operations 2 % of new ones pass for known, which errs towards silence; what
 deletes, administers or handles credentials has one of its own of 128 bits, so that a crawler's hundreds of reads don't
 hide a first deletion (one key in four of keybench's busy ones was not covered at all). The forecast learns by the
@@ -29,7 +38,6 @@ from detectors.compile import compiled
 from detectors.detector import (
     ERROR_401,
     ERROR_404,
-    NOTHING,
     OPERATION_ADMIN,
     OPERATION_CREDENTIAL,
     OPERATION_DELETE,
@@ -55,10 +63,26 @@ HARM_BITS: Final = np.array([0.0, -1.0, 1.0, 2.0, 2.5, 3.0, 0.0])
 Attackers (Stratus' 18 techniques and the invictus attack, first operations): read .35, write .2, delete .15, admin
 .1, credential .15, identity .05; owners' new operations read .7, write .1, delete .04, admin .02, credential .02
 [judged]."""
+LEVELS: Final = 4
+CLOSE: Final = 32  # what a new route adds
+LEAST: Final = np.array([32, 48, 70, 105])
+"""From which sum the level is reached: one; two within five requests; three and five in a row."""
+ATTACKERS: Final = np.array([1.0, 0.7, 0.6, 0.4])
+"""Of attackers' visits with a new operation, those with so many [judged; recorded ones have 1 to 12]."""
+PEERS: Final = np.array([1.0, 0.5, 0.35, 0.25])  # the same of peers', until they are counted: releases [judged]
+PEERS_WEIGHT: Final = 20.0
+PEERS_KEPT: Final = 2_000.0
+OWN_WEIGHT: Final = 2.0  # visits that the peers' share weighs
+RAREST: Final = 0.02
+FADING: Final = 0.98  # per visit with a new operation
+MEMORY: Final = 50.0  # visits, of `usual`
+UNIT: Final = 256.0  # of `levels`
 MORE_BITS: Final = 1.0  # for each further sensitive operation that is new in the visit, up to PENDING [judged]
 SLOW_HARM: Final = 2.0  # deletion, administration, credentials: these add up over a day or two in the slow rule,
-SLOW_LESS: Final = 4.0  # less what a key brings of them that does something new every day,
-SLOW_MOST: Final = 6.0  # and none alone is enough (keybench, development half: 4 and 6 of 2 .. 6)
+SLOW_LESS: Final = 5.0  # less what a key brings of them that does something new every day,
+SLOW_MOST: Final = 6.0  # and none alone is enough
+"""keybench, development half: with 4 instead of 5, two such keys of 509 rang for weeks and doubled the slow rule's
+threshold for all busy ones (14 bits instead of 7; another client found in .03 instead of .61); 6 and 7 find fewer."""
 WHOAMI_BITS: Final = 2.0  # in a visit from a new place [judged; a program that starts anew asks it, too]
 
 STATE: Final = np.dtype(
@@ -67,16 +91,22 @@ STATE: Final = np.dtype(
         ("known", "u1", (FILTER_BYTES,)),
         ("sensitive", "u1", (SENSITIVE_BYTES,)),  # the same of HARM_BITS >= SLOW_HARM
         ("waiting", "u4", (PENDING,)),  # the visit's operations that the filter does not know
+        ("fresh", "u4"),  # the visit's distinct new routes, hashed to bits
+        ("usual", "f4"),  # requests of a visit, on average
         ("p", "f4"),  # of the visit's first new operation; 0: none yet
         ("harm", "f4"),  # largest HARM_BITS of the visit's new operations
         ("set_bits", "u2"),  # of `known`
         ("sensitive_set", "u1"),  # bits of `sensitive`
         ("used", "u1"),  # 1: the visit did anything that counts
         ("harms", "u1"),  # bit mask of `waiting`: which are sensitive
-        ("pad", "u1", (3,)),
+        ("close", "u1"),  # sum of the visit's new routes, fading by requests
+        ("level", "u1"),  # 1 + the highest level of LEAST that it came to in this visit; 0: none
+        ("levels", "u2", (LEVELS,)),  # decayed visits that came to a level, in 1/256
     ],
     align=True,
 )
+SHARED: Final = np.dtype([("levels", "f8", (LEVELS,))])
+"""The same of all keys of the partition."""
 
 
 class NovelOperation(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +182,44 @@ def sensitive_in_visit(state: Any, event: Any, new: bool) -> int:
 
 
 @compiled
+def route_bit(route: int) -> int:
+    """Where a route lies in the visit's set."""
+    return 1 << (first_bit(route) & 31)
+
+
+@compiled
+def close_with(state: Any, route: int, unknown: bool) -> int:
+    """The fading sum of new routes with this request."""
+    new = unknown and int(state.fresh) & route_bit(route) == 0
+    return min(255, int(state.close) * 7 // 8 + (CLOSE if new else 0))
+
+
+@compiled
+def level_with(state: Any, close: int) -> int:
+    """The highest level of this visit; -1 for none."""
+    level = int(state.level) - 1
+    for j in range(LEVELS):
+        level = max(level, j) if close >= LEAST[j] else level
+    return level
+
+
+@compiled
+def share_of(state: Any, shared: Any, level: int) -> float:
+    """Of this key's visits with a new route, those that reach the level; 1 for the lowest."""
+    if level < 1:
+        return 1.0
+    peers = (shared.levels[level] + PEERS_WEIGHT * PEERS[level]) / (shared.levels[0] + PEERS_WEIGHT)
+    own = int(state.levels[level]) / UNIT + OWN_WEIGHT * peers
+    return max(RAREST, own / (int(state.levels[0]) / UNIT + OWN_WEIGHT))
+
+
+@compiled
+def breadth_bits(state: Any, shared: Any, level: int) -> float:
+    """What more new routes so close together say than the first."""
+    return max(0.0, log2_of(ATTACKERS[level] / share_of(state, shared, level))) if level > 0 else 0.0
+
+
+@compiled
 def is_full(state: Any, sensitive: bool) -> bool:
     """Whether the filter of such operations has seen too many to say what is new."""
     if sensitive:
@@ -166,6 +234,13 @@ def harm_of(event: Any) -> float:
 
 
 @compiled
+def chance(state: Any, visit: Any, event: Any) -> float:
+    """Probability that a visit of this key brings something new within so many requests."""
+    longer = (int(visit.events) + 1.0) / max(1.0, np.float64(state.usual))
+    return min(1.0, novelty.p_new(state.mixture, event.ts_us) * max(1.0, longer))
+
+
+@compiled
 def ratio_bits(p: float, harm: float, cap: float) -> float:
     """e3, as log2: .5 / p for a new operation, weighed by its class; .5 / (1 - p) for known ones."""
     return min(cap, log2_of(NEW_OPERATIONS / p) + harm)
@@ -173,7 +248,7 @@ def ratio_bits(p: float, harm: float, cap: float) -> float:
 
 @compiled
 def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
-    """Fill `reading`; a = class of the operation + 16 * (1 new, 2 "who am I" from a new place)."""
+    """Fill `reading`; a = class of the operation + 16 * (1 new, 2 "who am I" from a new place), b = level."""
     if int(event.sees) & SEES_ROUTE == 0 or int(event.route) == 0:
         return
     harmful = harm_of(event) >= SLOW_HARM
@@ -181,39 +256,52 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
         return
     reading.covered = 1
     p, harm = float(state.p), float(state.harm)
-    if float(state.mixture.visits) <= 0.0 or (not counts(event) and p <= 0.0):
+    if float(state.mixture.visits) <= 0.0:
         return
-    new = counts(event) and not is_known(state, event.route, harmful)
+    unknown = not is_known(state, event.route, harmful)
+    level = level_with(state, close_with(state, event.route, unknown))
+    if not counts(event) and p <= 0.0 and level < 1:
+        return
+    new = counts(event) and unknown
     if new:
-        p = p if p > 0.0 else np.float64(np.float32(novelty.p_new(state.mixture, event.ts_us)))
+        p = p if p > 0.0 else np.float64(np.float32(chance(state, visit, event)))
         harm = max(harm, harm_of(event)) if float(state.p) > 0.0 else harm_of(event)
-        reading.bits = quantise(log2_of(1.0 / p))
+        reading.bits = quantise(log2_of(1.0 / p / share_of(state, shared, level)))
         reading.observed = 1.0
     cap = float(config.cap_bits)
     quiet = log2_of(NEW_OPERATIONS / max(1e-4, 1.0 - novelty.p_new(state.mixture, event.ts_us)))
     more = MORE_BITS * max(0, sensitive_in_visit(state, event, new and harmful) - 1)
-    evidence = ratio_bits(p, harm + more, cap) if p > 0.0 else quiet
+    broad = max(more, breadth_bits(state, shared, level))
+    evidence = ratio_bits(p, harm + broad, cap) if p > 0.0 else quiet + broad
     whoami = int(event.operation) == OPERATION_IDENTITY and int(visit.new_place) == 1
     evidence = min(cap, max(evidence, 0.0) + WHOAMI_BITS) if whoami else evidence
     reading.lr_stranger = quantise(evidence)
     reading.lr_insider = quantise(evidence if not whoami else quiet)
     if p > 0.0 and harm >= SLOW_HARM:
-        reading.lr_stranger_slow = quantise(min(SLOW_MOST, max(0.0, evidence - SLOW_LESS)))
+        reading.lr_stranger_slow = quantise(min(SLOW_MOST, max(0.0, ratio_bits(p, harm + more, cap) - SLOW_LESS)))
     reading.a = int(event.operation) + 16.0 * ((1 if new else 0) + (2 if whoami else 0))
+    reading.b = level
 
 
 @compiled
 def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config: Any) -> None:
     """Keep the visit's new operations until it is settled."""
-    if weight <= 0.0 or int(event.sees) & SEES_ROUTE == 0 or not counts(event):
+    if weight <= 0.0 or int(event.sees) & SEES_ROUTE == 0 or int(event.route) == 0:
+        return
+    harm = harm_of(event)
+    unknown = not is_known(state, event.route, harm >= SLOW_HARM)
+    state.close = close_with(state, event.route, unknown)
+    state.level = level_with(state, int(state.close)) + 1
+    if unknown:
+        state.fresh = int(state.fresh) | route_bit(event.route)
+    if not counts(event):
         return
     state.used = 1
-    harm = harm_of(event)
-    if is_known(state, event.route, harm >= SLOW_HARM):
+    if not unknown:
         return
     if float(state.mixture.visits) > 0.0:
         if float(state.p) <= 0.0:
-            state.p = novelty.p_new(state.mixture, event.ts_us)
+            state.p = chance(state, visit, event)
             state.harm = harm
         else:
             state.harm = max(float(state.harm), harm)
@@ -229,17 +317,39 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
 @compiled
 def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:
     """Move the visit's operations into the filter."""
+    if weight > 0.0 and float(state.mixture.visits) > 0.0:
+        learn_breadth(state, shared)
     if weight > 0.0 and int(state.used) == 1:
         novelty.learn_visit(state.mixture, visit.last_us, int(state.waiting[0]) != 0)
+        off = int(visit.events) - np.float64(state.usual)
+        state.usual = np.float64(state.usual) + off / min(MEMORY, max(1.0, np.float64(state.mixture.visits)))
         for j in range(PENDING):
             if int(state.waiting[j]) != 0:
                 keep(state, int(state.waiting[j]), (int(state.harms) >> j) & 1 == 1)
     for j in range(PENDING):
         state.waiting[j] = 0
+    state.fresh = 0
+    state.close = 0
+    state.level = 0
     state.p = 0.0
     state.harm = 0.0
     state.harms = 0
     state.used = 0
+
+
+@compiled
+def learn_breadth(state: Any, shared: Any) -> None:
+    """A visit's new routes into the key's and the peers' counts."""
+    level = int(state.level) - 1
+    if level < 0:
+        return
+    if shared.levels[0] > PEERS_KEPT:
+        for j in range(LEVELS):
+            shared.levels[j] *= 0.5
+    for j in range(LEVELS):
+        reached = 1.0 if j <= level else 0.0
+        state.levels[j] = min(65_535, int(FADING * int(state.levels[j]) + UNIT * reached + 0.5))
+        shared.levels[j] += reached
 
 
 WORDS: Final = {
@@ -258,7 +368,10 @@ def explain(reading: Any, context: Context) -> str:
     if flags & 1 == 0:
         return f"{name}, asked first from a new place" if flags & 2 else f"{name}, done before"
     since = f"in {known_words(context.seen_days)}"
-    return f"{name}, {WORDS[kind]} that this key never did {since}" if kind in WORDS else f"{name}, never done {since}"
+    others = ", among others just as new" if reading.b >= 1 else ""
+    if kind in WORDS:
+        return f"{name}, {WORDS[kind]} that this key never did {since}{others}"
+    return f"{name}, never done {since}{others}"
 
 
 NOVEL_OPERATION: Final = Detector(
@@ -266,7 +379,7 @@ NOVEL_OPERATION: Final = Detector(
     family="operation",
     unit="new operations",
     state=STATE,
-    shared=NOTHING,
+    shared=SHARED,
     config=NovelOperation(),
     score=score,
     learn=learn,

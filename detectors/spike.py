@@ -19,7 +19,7 @@ forecast is `count_laws`' mixture around mean = level x profile x window; it lea
    under an incident is dropped, and so are all bins and hours that began before it ended.
  - Bits of the long windows are lowered by log2(4 windows x windows of that length in an hour-long visit): 2.0 and 4.6
    bits, Bonferroni's correction to "one visit of this key". At 0 or below nothing is reported.
-   Above, `window_peaks` counts how many visits of such keys reach them, and that share, in bits, is the score.
+   Above, `window_peaks` counts what runs of visits of such keys reach, and their share, in bits, is the score.
  - Counted are events whose caller held the key, or all where the format cannot tell. Others are not judged here.
  - An event out of order (up to the lateness) is judged at the key's newest time; it enters the sub-bin of its own time
    if the ring still has it, and the hour of its own time within the visit. Bins that are closed stay as they are.
@@ -117,6 +117,8 @@ STATE: Final = np.dtype(
         ("peak", "u1", (MIXED,)),  # whole bits + 1 of this visit; 0: none
         ("crowd_visits", "u1"),  # behind them
         ("most", "u2", (CROWDS,)),  # requests of this visit's fullest span
+        ("run_h", "u2"),  # hour at which the running run of visits began (`counted`)
+        ("run_bin", "u1", (WINDOWS,)),  # bin of its largest bits, by window; 0: none
     ],
     align=True,
 )

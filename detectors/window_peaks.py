@@ -1,4 +1,4 @@
-"""How rare the bits of a window are among visits: counted over the partition's keys, by window and kind of key.
+"""How rare the bits of a window are: runs of visits counted over the partition's keys, by window and kind of key.
 
 For spike. A window's bits come from the mixture of one key (`count_laws`), whose far tail is too thin: 20 bits came in
 7 % of the visits of keys that are used twice a week, and 35 bits in the hour's window of busy ones as often as 26 in
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from detectors.compile import compiled
 from detectors.count_laws import HEAVY, leading_law
-from detectors.counted import BINS, VISITS_KEPT, bin_of, fade, log_share
+from detectors.counted import BINS, VISITS_KEPT, begins_run, bin_of, fade, hour_of, log_share, raise_peak
 from detectors.crowds import CROWDS, crowd_bits, crowd_spread
 from detectors.fusion import visits_per_day
 from detectors.shipped_counts import PEAKS
@@ -35,7 +35,7 @@ SEVERAL_BITS: Final = 1.0
 """The largest of four windows, which mostly ring together."""
 
 PEAKS_FIELDS: Final = [("visits", "f8", (WINDOWS, KINDS)), ("peaks", "f8", (WINDOWS, KINDS, BINS))]
-"""Of spike's SHARED: visits, and of these the ones with bits in a window, by their largest."""
+"""Of spike's SHARED: visits, and runs of them with bits in a window, by their largest."""
 
 
 @compiled
@@ -77,8 +77,20 @@ def peak_of(state: Any, shared: Any, visit: Any, w: int, least: float) -> float:
 
 
 @compiled
+def turn_run(state: Any, visit: Any) -> None:
+    """Forget the run that ended before this visit."""
+    hour = hour_of(visit)
+    if begins_run(int(state.run_h), hour):
+        state.run_h = hour
+        for w in range(WINDOWS):
+            state.run_bin[w] = 0
+
+
+@compiled
 def count_visit(state: Any, shared: Any, visit: Any, weight: float, least: float) -> None:
     """The visit ended: count what it reached, unless it is not to be learned. least: requests for a crowd."""
+    if weight > 0.0:
+        turn_run(state, visit)
     for w in range(WINDOWS):
         if weight > 0.0:
             kind = kind_of(state, visit, w)
@@ -88,6 +100,7 @@ def count_visit(state: Any, shared: Any, visit: Any, weight: float, least: float
                 fade(shared.peaks[w, kind])
             reached = peak_of(state, shared, visit, w, least)
             if reached >= 0.0:
-                shared.peaks[w, kind, bin_of(reached)] += 1.0
+                before = int(state.run_bin[w])  # 0: none, which no reached bits have
+                state.run_bin[w] = raise_peak(shared.peaks[w, kind], bin_of(reached), before if before > 0 else -1)
         if w >= CROWDS:
             state.peak[w - CROWDS] = 0

@@ -23,10 +23,10 @@ Array = np.ndarray[Any, Any]
 SUMMED: Final = frozenset(
     {
         "calibration.visits", "calibration.counts", "geography.keys", "geography.networks", "geography.new_networks",
-        "geography.both_new", "geography.leaps", "geography.due", "geography.seen", "novel_client.new_places",
-        "novel_client.both_new",
-        "novel_client.due", "novel_client.seen", "spike.keys", "spike.visits", "spike.peaks", "errors.units",
-        "errors.wrong", "egress.visits", "egress.peaks", "sharing.visits",
+        "geography.both_new", "geography.moves", "geography.leaps", "geography.due", "geography.seen",
+        "novel_client.new_places", "novel_client.both_new", "novel_client.due", "novel_client.seen",
+        "novel_operation.levels", "spike.keys", "spike.visits", "spike.peaks", "errors.units", "errors.wrong",
+        "egress.visits", "egress.peaks", "sharing.visits",
     }
 )  # fmt: skip
 """Counts: each key's part of them goes with it."""

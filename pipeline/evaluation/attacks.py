@@ -117,8 +117,8 @@ def _as_lines(stage: Stage, sensitivity: Ints, refused: Array) -> Array:
     lines["operation"] = [of_kind(stage, int(kind)) for kind in sensitivity]
     lines["status"] = np.where(refused, 403, 200)
     lines["outcome"] = np.where(refused, DENIED, SUCCESS)
-    lines["bytes_out"] = sizes(stage, len(sensitivity))
     lines["object"] = fresh_objects(stage, len(sensitivity))
+    lines["bytes_out"] = usual_sizes(stage, lines)
     return lines
 
 
@@ -134,10 +134,10 @@ def of_kind(stage: Stage, kind: int) -> int:
     return int(stage.rng.choice(fitting, p=share / share.sum()))
 
 
-def sizes(stage: Stage, count: int) -> Ints:
-    """Sizes of the key's own answers."""
-    own = joined([stage.world.sources.donors[i] for i in stage.key.donors], "bytes_out")
-    return stage.rng.choice(own, count)
+def usual_sizes(stage: Stage, lines: Array) -> Ints:
+    """What the lines' operations usually answer."""
+    answers = stage.world.sources.answered(lines["operation"].astype(np.int64), stage.rng)
+    return np.asarray(answers[:, 0], np.int64)
 
 
 def fresh_client(stage: Stage) -> int:
@@ -225,7 +225,7 @@ def endpoint_scan(stage: Stage) -> Plan:
     lines["object"] = fresh_objects(stage, count)
     lines["status"] = stage.rng.choice([404, 403, 200], count, p=[0.6, 0.1, 0.3])
     lines["outcome"] = np.where(lines["status"] == 403, DENIED, SUCCESS)
-    lines["bytes_out"] = sizes(stage, count)
+    lines["bytes_out"] = usual_sizes(stage, lines)
     return _own_burst(stage, stage.some_time(), count, 1.0, lines)
 
 
@@ -293,6 +293,7 @@ def resource_abuse(stage: Stage) -> Plan:
     pace_s = min(30.0, 3600.0 / (20.0 * max(0.5, stage.known.calls_a_day / 24)))
     lines = own_lines(stage, count)
     lines["operation"], lines["status"], lines["outcome"] = lines["operation"][0], 200, SUCCESS
+    lines["bytes_out"] = usual_sizes(stage, lines)
     return _own_burst(stage, stage.some_time(1.0), count, pace_s, lines)
 
 

@@ -86,26 +86,42 @@ def _untouched_draws(outcomes: Sequence[Outcome], budget: float) -> Floats:
 
 
 def placebo(outcomes: Sequence[Outcome], budget: float) -> dict[str, float]:
-    """Incidents per 100,000 key-days in the placebo arm, and the ratio to untouched keys with its interval.
+    """The placebo arm's incidents over those of the same keys in the same days untouched, with its interval.
 
-    The interval draws placements and, for the other side, whole untouched keys.
+    Paired, since what differs then is the machinery alone: against the rate of all keys the ratio of 400 stretches is
+    off by half either way by which keys and days were drawn (`unpaired`; incidents cluster on keys). `rate` is the
+    arm's, per 100,000 key-days; the interval draws stretches.
     """
-    arm = [each for outcome in outcomes for each in outcome.placements if each.scenario == "placebo"]
-    spent = np.array([each.days for each in arm], np.float64)
-    hits = np.array([sum(one.return_days >= 1e5 / budget for one in each.opened) for each in arm], np.float64)
-    days, opened = float(spent.sum()), int(hits.sum())
-    rate = 1e5 * opened / days if days else 0.0
-    base = untouched_rate(outcomes, budget)
-    ratio = rate / base["mean"] if base["mean"] else float("nan")
-    low, high = _ratio_interval(hits, spent, _untouched_draws(outcomes, budget)) if opened else (0.0, float("nan"))
-    return {"rate": rate, "ratio": ratio, "low": low, "high": high, "key_days": days, "incidents": opened}
+    arm = [(each, outcome) for outcome in outcomes for each in outcome.placements if each.scenario == "placebo"]
+    days = float(sum(each.days for each, _ in arm))
+    hits = np.array([sum(one.return_days >= 1e5 / budget for one in each.opened) for each, _ in arm], np.float64)
+    twins = np.array([_meanwhile(each, outcome, budget) for each, outcome in arm], np.float64)
+    rate = 1e5 * float(hits.sum()) / days if days else 0.0
+    base = untouched_rate(outcomes, budget)["mean"]
+    low, high = _ratio_interval(hits, twins)
+    return {
+        "rate": rate, "ratio": float(hits.sum() / twins.sum()) if twins.any() else float("nan"), "low": low,
+        "high": high, "key_days": days, "incidents": int(hits.sum()), "untouched_incidents": int(twins.sum()),
+        "unpaired": rate / base if base else float("nan"),
+    }  # fmt: skip
 
 
-def _ratio_interval(hits: Floats, days: Floats, base: Floats) -> tuple[float, float]:
-    """95 % of the placebo arm's rate over the untouched one's, per 100,000 key-days."""
+def _meanwhile(placement: Placement, outcome: Outcome, budget: float) -> int:
+    """Incidents of the placement's key in its days on untouched traffic."""
+    end_us = placement.start_us + int(placement.days * DAY_US)
+    return sum(
+        each.key == placement.key and placement.start_us <= each.at_us < end_us and each.return_days >= 1e5 / budget
+        for each in outcome.untouched
+    )
+
+
+def _ratio_interval(hits: Floats, twins: Floats) -> tuple[float, float]:
+    """95 % of the placebo arm's incidents over the untouched ones of the same stretches."""
+    if not twins.any():
+        return 0.0, float("nan")
     picks = np.random.default_rng(2).integers(0, len(hits), (DRAWS, len(hits)))
-    drawn = 1e5 * hits[picks].sum(axis=1) / days[picks].sum(axis=1)
-    low, high = np.percentile(drawn / np.maximum(base, 1e-9), [2.5, 97.5])
+    above, below = hits[picks].sum(axis=1), twins[picks].sum(axis=1)
+    low, high = np.percentile(above[below > 0] / below[below > 0], [2.5, 97.5])
     return float(low), float(high)
 
 

@@ -64,7 +64,7 @@ def _head(found: dict[str, Any]) -> str:
     figures = (
         ("macro recall", f"{found['macro_recall']:.2f}", "aim 0.85"),
         ("incidents / 100,000 key-days", f"{rate['mean']:.0f}", f"{rate['low']:.0f} to {rate['high']:.0f}; budget 100"),
-        ("placebo / untouched", _number(found["placebo_ratio"]), _placebo(found["placebo"])),
+        ("placebo / the same untouched", _number(found["placebo_ratio"]), _placebo(found["placebo"])),
         ("first reason right", f"{100 * found['reason_hit_rate']:.0f} %", "aim 90 %"),
         ("delay, median", f"{_number(found['delay_p50_s'])} s", f"95 %: {_number(found['delay_p95_s'])} s"),
     )
@@ -79,7 +79,8 @@ def _head(found: dict[str, Any]) -> str:
 
 
 def _placebo(control: dict[str, Any]) -> str:
-    return f"{_number(control['low'])} to {_number(control['high'])}; should be 1"
+    count = f"{control['incidents']} incidents against {control['untouched_incidents']}"
+    return f"{count}, {_number(control['low'])} to {_number(control['high'])}; should be 1"
 
 
 def bars(rows: Sequence[tuple[str, float, float, float, float | None]], marks: dict[str, float]) -> str:

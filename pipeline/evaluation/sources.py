@@ -85,6 +85,8 @@ class Sources:
     operations: list[tuple[str, str]]  # method, route; common to both halves, as an API is
     sensitivity: Ints  # per operation
     popularity: Floats  # per operation, sums to 1
+    answers: Ints  # (bytes, status) of the log's answers, by operation; common to both halves as operations are
+    first_answer: Ints  # per operation and one more: where its answers begin
     rhythms: list[Rhythm]
     series: dict[str, Floats]  # per 5 min, from a Monday 00:00 on, UTC
     gaps: Floats
@@ -94,6 +96,11 @@ class Sources:
     def by_sensitivity(self) -> list[Ints]:
         """Operations of each sensitivity."""
         return [np.flatnonzero(self.sensitivity == kind) for kind in range(5)]
+
+    def answered(self, operations: Ints, rng: np.random.Generator) -> Ints:
+        """(bytes, status) of one of each operation's answers, whoever asked: a route answers as itself."""
+        first, last = self.first_answer[operations], self.first_answer[operations + 1]
+        return self.answers[first + (rng.random(len(operations)) * (last - first)).astype(np.int64)]
 
 
 def half(kind: str, name: str) -> str:
@@ -107,6 +114,7 @@ def load(data: Path, which: str) -> Sources:
         raise ConfigError(f"the real logs are not at {data}; name their folder with --data")
     lines = _lines(data)
     operations, numbers, popularity, sensitivity = _operations(lines)
+    answers, first_answer = _answers(lines, numbers)
     donors = [
         _donor(address, rows, numbers)
         for address, rows in _by_address(lines).items()
@@ -114,6 +122,7 @@ def load(data: Path, which: str) -> Sources:
     ]
     return Sources(
         donors=donors, operations=operations, sensitivity=sensitivity, popularity=popularity,
+        answers=answers, first_answer=first_answer,
         rhythms=[rhythm for rhythm in rhythms(data) if half("author", rhythm.author) == which],
         series={name: values for name, values in series(data).items() if half("series", name) == which},
         gaps=_gaps(data), payloads=[each for each in payloads(data) if half("technique", each.name) == which],
@@ -171,6 +180,13 @@ def _operations(lines: list[Line]) -> tuple[list[tuple[str, str]], dict[str, int
     operations = [(METHOD_OF[kind], PREFIX_OF[kind] + route) for kind, route in zip(kinds, routes, strict=True)]
     share = np.array([counts[route] for route in routes], np.float64)
     return operations, {route: i for i, route in enumerate(routes)}, share / share.sum(), kinds
+
+
+def _answers(lines: list[Line], numbers: dict[str, int]) -> tuple[Ints, Ints]:
+    """(bytes, status) of the log's lines by operation, and where each operation's begin."""
+    operation, answer = np.array([numbers[line[1]] for line in lines]), np.array([(line[3], line[2]) for line in lines])
+    order = np.argsort(operation, kind="stable")
+    return answer[order], np.searchsorted(operation[order], np.arange(len(numbers) + 1))
 
 
 def _kind(rank: int, route: str) -> int:

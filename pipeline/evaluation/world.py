@@ -316,6 +316,8 @@ def _routes(key: Key, world: World, calls: Array, which: Ints, first: Ints, rng:
     days = (calls["ts_us"][-1] - calls["ts_us"][0]) / DAY_US
     fresh = rng.integers(0, len(calls), rng.poisson(key.route_hazard * days))
     calls["operation"][fresh] = rng.choice(len(world.sources.operations), len(fresh), p=world.sources.popularity)
+    answers = world.sources.answered(calls["operation"][fresh].astype(np.int64), rng)
+    calls["bytes_out"][fresh], calls["status"][fresh] = answers[:, 0], answers[:, 1]
     calls["outcome"] = np.where(calls["status"] == 403, DENIED, SUCCESS)
 
 

@@ -39,7 +39,7 @@ def test_no_count_leaves_the_rails() -> None:
     assert log_share(NODES, np.zeros(BINS), 1e12, 30.0) == pytest.approx(shipped(NODES, 30.0) - np.log2(RAIL))
 
 
-def test_a_window_that_visits_often_reach_says_little() -> None:
+def test_a_window_that_keys_often_reach_says_little_and_a_key_that_rings_for_a_week_counts_once() -> None:
     state, shared, visit = record(STATE), record(SHARED), record(np.dtype([(n, "i8") for n in VISIT_FIELDS]))
     visit.start_us, visit.last_us, visit.first_seen_us, visit.ordinal = 40 * DAY_US, 40 * DAY_US, DAY_US, 40
     before = counted_bits(state, shared, visit, 3, 40.0)
@@ -48,10 +48,18 @@ def test_a_window_that_visits_often_reach_says_little() -> None:
             note_peak(state, 1, 45.0)
         count_visit(state, shared, visit, 1.0, 8.0)
     assert shared.visits[3, SPARSE] == 2_000
+    assert shared.peaks[3, SPARSE].sum() == 1, "one key, one week"
+    assert counted_bits(state, shared, visit, 3, 40.0) > before - 1.0
+    for number in range(2_000):
+        visit.start_us += 8 * DAY_US if number % 4 == 0 else 0
+        if number % 4 == 0:
+            note_peak(state, 1, 45.0)
+        count_visit(state, shared, visit, 1.0, 8.0)
+    assert shared.peaks[3, SPARSE].sum() == 501
     assert counted_bits(state, shared, visit, 3, 40.0) < before - 3.0, "as far as the rails let it"
     note_peak(state, 1, 31.0)
     count_visit(state, shared, visit, 0.0, 8.0)
-    assert shared.visits[3, SPARSE] == 2_000, "what is not to be learned is not counted"
+    assert shared.visits[3, SPARSE] == 4_000, "what is not to be learned is not counted"
     assert not state.peak.any()
 
 

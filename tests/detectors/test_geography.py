@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from detectors import DETECTORS, novelty
-from detectors.detector import NET_HOSTING, NET_KNOWN, NET_PRIVATE, READING, config_record
+from detectors.detector import NET_HOSTING, NET_KNOWN, NET_PRIVATE, READING, VISIT, config_record
 from detectors.generate import load_pass
 from detectors.geography import GEOGRAPHY, leap_factor
 from detectors.records import reading_of, records
@@ -280,10 +280,18 @@ def test_impossible_travel_to_a_new_network_holds_for_the_rest_of_its_visit() ->
     assert int(second.b) // 65_536 & 4
 
 
-def test_that_servers_move_at_once_the_peers_teach() -> None:
-    shared = records(np.zeros(1, GEOGRAPHY.shared))[0]
-    before = leap_factor(shared)
-    shared["new_networks"], shared["leaps"] = 200.0, 100.0
-    assert leap_factor(shared) < 1.2 < 3 < before
-    shared["leaps"] = 0.0
-    assert leap_factor(shared) == before, "a fleet that never moved makes it no proof"
+def test_that_servers_move_at_once_the_peers_teach_apart_for_keys_of_few_visits() -> None:
+    shared, visit = records(np.zeros(1, GEOGRAPHY.shared))[0], records(np.zeros(1, VISIT))[0]
+    visit["start_us"], visit["first_seen_us"] = 100 * DAY_US, 0
+    busy, sparse = 2_000, 50  # visits in 100 days
+
+    def factor(visits: int) -> float:
+        visit["ordinal"] = visits
+        return float(leap_factor(shared, visit))
+
+    before = factor(busy)
+    assert before == factor(sparse)
+    shared["moves"], shared["leaps"] = (200.0, 200.0), (0.0, 100.0)
+    assert factor(busy) < 1.2 < 3 < before < factor(sparse)
+    shared["moves"], shared["leaps"] = 1e6, 0.0
+    assert factor(busy) == factor(sparse) < 17, "a fleet that never moved makes it no proof"

@@ -141,3 +141,36 @@ def test_a_visit_s_evidence_holds_at_its_refused_routes_and_grows_with_what_it_c
         judge.feed(call)
     assert told[1] == told[0] + 1.0
     assert told[2] == told[1]
+
+
+def scanned(life: Array, routes: int, error: int = 0) -> Array:
+    """One visit more, in which so many routes are asked for that the key never used."""
+    visit = np.repeat(one_more(life, route=4242)[:1], routes)
+    visit["route"], visit["error"] = 4_242 + 1_000 * np.arange(routes), error
+    visit["ts_us"] += np.arange(routes) * 1_000_000
+    visit["request"] += np.arange(routes).astype("u8")
+    return visit
+
+
+def test_a_visit_of_many_new_routes_says_more_than_one_of_a_single_one_and_not_without_bound() -> None:
+    life = daily_visits(60)
+    one, five, twenty = (ratios(life, scanned(life, routes))[0] for routes in (1, 5, 20))
+    assert one < five <= one + 5.0
+    assert twenty == five
+
+
+def test_missing_routes_count_towards_breadth_though_they_are_no_operations() -> None:
+    life = daily_visits(60)
+    assert ratios(life, scanned(life, 5, ERROR_404)) == (0.0, 0.0), "no finding of its own: errors tells it"
+    both = np.concatenate([scanned(life, 5, ERROR_404), scanned(life, 6)[5:]])
+    assert ratios(life, both)[0] > ratios(life, scanned(life, 1))[0]
+
+
+def test_of_a_key_whose_releases_bring_many_routes_at_once_breadth_says_little() -> None:
+    life = daily_visits(90)
+    day = np.arange(len(life)) // 24
+    released = (day % 15 == 14) & (np.arange(len(life)) % 24 < 12)
+    life["route"] = np.where(released, 10_000 * day + 1_000 * (np.arange(len(life)) % 6), life["route"])
+    usual = daily_visits(90)
+    gain = ratios(life, scanned(life, 5))[0] - ratios(life, scanned(life, 1))[0]
+    assert gain < ratios(usual, scanned(usual, 5))[0] - ratios(usual, scanned(usual, 1))[0] - 1.0

@@ -1,9 +1,11 @@
 """Measures what ships of counted shares (detectors/shipped_counts.py): the real pass over innocent keys.
 
-Run: `python -m tests.evaluation.calibrate` (about five minutes). It prints, for each population, the rows of `PEAKS`
-and `RETURNS` and what would alert with those that ship. What ships is the row of keybench's development half; the
-others show how that transfers. Change a detector: run it, put in PEAKS, run it again, put in RETURNS.
-keybench: 300 untouched keys over 60 days of the development half (pipeline/evaluation/world.py).
+Run: `python -m tests.evaluation.calibrate [population ..]` (some minutes). It prints, for each population, the rows of
+`PEAKS`, `RETURNS` and `EGRESS` and what would alert with those that ship. Change a detector: run it, put in PEAKS and
+EGRESS of keybench-11, run it again, put in RETURNS of keybench-11 and keybench-12 (their counts added); the others show
+how what ships transfers, and nothing is taken from them.
+keybench: untouched keys over 60 days of the development half (pipeline/evaluation/world.py), 1,500 of few visits, 600
+and 200 of more: what a row has counted bounds what it can say, and keys of few visits count little.
 People: when they worked is real (`../shared/data/rhythms`, a quarter of 5,000 people; each record is drawn out into
 1 to 8 calls); a changed UTC offset is a new country and network, since the data have nothing nearer to
 one; another new network comes with 1/60 a visit. Clients are simulated as in reference/evidence.md, section 0: new with
@@ -19,8 +21,9 @@ import gzip
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -32,6 +35,8 @@ from pipeline.evaluation.world import events_of, history
 from tests.detectors.streams import DAY_US, HOUR_US, START_US, blank, set_hours
 
 Array = np.ndarray[Any, Any]
+KEYS: Final = (1_500, 600, 200)
+"""Of keybench, by volume class."""
 DATA = Path(os.environ.get("KEYWATCH_DATA", "../shared/data")) / "rhythms" / "events.csv.gz"
 
 
@@ -151,12 +156,13 @@ def key_days(events: Array) -> float:
     return float(((high - low) / DAY_US).sum())
 
 
-def keybench(keys: int, days: int, seed: int) -> Array:
-    """Untouched keys of keybench's development half."""
-    made = work.make_world(DATA.parents[1], "development", keys, days, seed)
-    calls = [history(key, made, np.random.default_rng([seed, 5, key.number])) for key in made.keys]
+def keybench(keys: tuple[int, int, int], days: int, seed: int, half: str = "development") -> Array:
+    """Untouched keys of one of keybench's halves, so many of each volume class."""
+    made = work.make_world(DATA.parents[1], half, len(keys) * max(keys), days, seed)
+    chosen = [key for key in made.keys if key.number // len(keys) < keys[key.volume]]
+    calls = [history(key, made, np.random.default_rng([seed, 5, key.number])) for key in chosen]
     whole = np.concatenate(calls)
-    return events_of(whole, made.words, np.repeat(np.arange(keys), [len(each) for each in calls]))
+    return events_of(whole, made.words, np.repeat(np.arange(len(chosen)), [len(each) for each in calls]))
 
 
 def nodes(counts: Array, visits: float) -> Array:
@@ -191,11 +197,19 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+POPULATIONS: Final[dict[str, Callable[[np.random.Generator], Array]]] = {
+    "keybench-11": lambda rng: keybench(KEYS, 60, 11),
+    "keybench-12": lambda rng: keybench(KEYS, 60, 12),
+    "held-out": lambda rng: keybench(KEYS, 60, 13, "held-out"),
+    "people": people,
+    "services": lambda rng: services(rng, 160, 40),
+}
+
+
 def main() -> None:
-    """Print the rows of each population, and the alarms with what ships."""
-    rng = np.random.default_rng(20_261_124)
-    populations = (("keybench", keybench(300, 60, 11)), ("people", people(rng)), ("services", services(rng, 160, 40)))
-    for name, events in populations:
+    """Print the rows of each population that the command line names, or of all, and the alarms with what ships."""
+    for name in sys.argv[1:] or POPULATIONS:
+        events = POPULATIONS[name](np.random.default_rng(20_261_124))
         say(name)
         shared, _ = judge(events, listed_days=1e15, page_days=1e16)  # nothing alerts: every visit counts
         tell(shared)

@@ -275,6 +275,17 @@ def test_seeds_are_a_range_or_one(text: str, seeds: tuple[int, ...]) -> None:
     assert commands._seeds(text) == seeds
 
 
+def test_the_placebo_arm_is_held_against_the_same_keys_in_the_same_days() -> None:
+    def incident(key: int, day: float) -> Opened:
+        return Opened(-1, key, START_US + int(day * DAY_US), 2_000.0, True, "spike", False, 1)
+
+    arm = Placement("placebo", 0.0, 3, 0, START_US + 20 * DAY_US, 14.0, opened=[incident(0, 21), incident(0, 30)])
+    untouched = [incident(3, 21), incident(3, 30), incident(3, 35), incident(4, 22)]
+    control = measures.placebo([Outcome(keys=10, key_days=1000.0, untouched=untouched, placements=[arm])], 100)
+    assert (control["incidents"], control["untouched_incidents"], control["ratio"]) == (2, 2, 1.0)
+    assert measures.placebo([Outcome(keys=10, key_days=1000.0, placements=[arm])], 100)["incidents"] == 2
+
+
 def test_an_outcome_without_incidents_has_rate_0_and_an_interval() -> None:
     rate = measures.untouched_rate([Outcome(keys=10, key_days=1000.0)], 100)
     assert rate["mean"] == 0.0
