@@ -33,7 +33,8 @@ def parse(words: Sequence[str], whole: bool) -> str:
 
     What is only named in a sentence may lack what it needs, and may stop at a group.
     """
-    command, rest, context, names = _root(), filled(words), None, []
+    names: list[str] = []
+    command, rest, context = _root(), filled(words), None
     while True:
         try:
             context = command.make_context(names[-1] if names else "keywatch", list(rest), parent=context)

@@ -98,6 +98,7 @@ def test_by_the_command_itself() -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_shell_can_complete(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")  # it is named, not looked for
     shown = RUNNER.invoke(app, ["--show-completion", shell], prog_name="keywatch")
     assert shown.exit_code == 0
     assert "_KEYWATCH_COMPLETE" in shown.stdout
