@@ -26,7 +26,7 @@ from tests.console.waiting import RESPONDER, in_memory, propose
 
 pytestmark = [
     pytest.mark.skipif(browser.chromium() is None, reason="chromium (Debian) is not installed"),
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
 ]
 
 RENEWED = """
