@@ -125,12 +125,21 @@ def assert_clean(deployment: Deployment, outside: Outside, clean: Clean) -> None
     """Offsets, incidents and tables."""
     at_the_end(deployment)
     published = deployment.run(read_topic(deployment.config, deployment.config.topics.incidents))
-    assert {record.value for record in published} == clean.messages()
+    found, true = {record.value for record in published}, clean.messages()
+    more, less = sorted(map(_mark, found - true)), sorted(map(_mark, true - found))
+    assert found == true, f"{len(more)} incidents that should not be, as {more[:8]}; {len(less)} missing, as {less[:8]}"
     outside.write_clean(clean.rows)
     for name in WORKERS:
         if outside.digest(outside.config, name) != outside.digest(outside.clean, name):
             raise AssertionError(f"{name}: {_difference(outside, name)}")
     assert outside.query("SELECT count() FROM requests FINAL", outside.clean)[0][0] > 100
+
+
+def _mark(message: bytes) -> tuple[str, str, int, int, int, str, str]:
+    """What tells one message of an incident from another, to be looked at."""
+    each = msgspec.json.decode(message, type=Incident)
+    mark = each.incident_id[:8], each.key_id, each.partition, each.offset, each.revision, each.change
+    return (*mark, f"{each.label}/{each.geo_build[:15]}/{each.config_version}")
 
 
 def _difference(outside: Outside, name: str) -> str:

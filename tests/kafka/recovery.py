@@ -120,7 +120,7 @@ def table(rows: Iterable[Recovery]) -> list[str]:
     groups: dict[tuple[str, str, str], list[Recovery]] = {}
     for row in rows:
         groups.setdefault((row.test, row.fault, row.runner), []).append(row)
-    lines = [f"{'fault':<52} {'runner':<6} {'times':>5} {'lasted s':>9} {'over after s':>13} {'at most':>8}"]
+    lines = [f"{'fault':<62} {'runner':<6} {'times':>5} {'lasted s':>9} {'over after s':>13} {'at most':>8}"]
     for test in dict.fromkeys(test for test, _, _ in groups):
         lines.append(test)
         lines += [_line(fault, runner, rows) for (of, fault, runner), rows in groups.items() if of == test]
@@ -132,7 +132,7 @@ def _line(fault: str, runner: str, rows: list[Recovery]) -> str:
     lasted = median(row.lasted_s for row in rows)
     told = f"{median(over):>13.1f} {max(over):>8.1f}" if over else f"{'-':>13} {'-':>8}"
     unseen = f"  ({len(rows) - len(over)} not over when the load ended)" if len(over) < len(rows) else ""
-    return f"  {fault:<50} {runner:<6} {len(rows):>5} {lasted:>9.1f} {told}{unseen}"
+    return f"  {fault:<60} {runner:<6} {len(rows):>5} {lasted:>9.1f} {told}{unseen}"
 
 
 def main(path: str) -> None:
