@@ -217,4 +217,4 @@ def test_a_key_that_has_moved_rings_for_a_week_and_then_lives_at_its_new_place()
 
 
 def test_what_once_was_of_page_grade_is_never_adopted() -> None:
-    assert max(days_of_openings_after_a_move(page_days=20.0)) > 30
+    assert max(days_of_openings_after_a_move(page_days=20.0)) > 21

@@ -8,7 +8,6 @@ import pytest
 from detectors import DETECTORS
 from detectors.detector import (
     ERROR_404,
-    NOTHING,
     OPERATION_CREDENTIAL,
     OPERATION_DELETE,
     OPERATION_IDENTITY,
@@ -19,7 +18,7 @@ from detectors.detector import (
     config_record,
 )
 from detectors.generate import load_pass
-from detectors.novel_operation import NOVEL_OPERATION, STATE
+from detectors.novel_operation import NOVEL_OPERATION, SHARED, STATE
 from detectors.records import records
 from tests.detectors.one_more import INDEX, bits_of, found_in, one_more
 from tests.detectors.streams import HOUR_US, Array, Judge, blank, daily_visits
@@ -80,17 +79,17 @@ def test_a_missing_route_is_no_operation() -> None:
 
 
 def test_who_am_i_is_evidence_in_a_visit_from_a_new_place_only() -> None:
-    state, visit, nothing = (records(np.zeros(1, dtype))[0] for dtype in (STATE, VISIT, NOTHING))
+    state, visit, shared = (records(np.zeros(1, dtype))[0] for dtype in (STATE, VISIT, SHARED))
     event, config = records(blank(1))[0], records(config_record(NOVEL_OPERATION.config))[0]
     event["operation"] = OPERATION_IDENTITY
-    NOVEL_OPERATION.learn(state, nothing, visit, event, 1.0, config)
+    NOVEL_OPERATION.learn(state, shared, visit, event, 1.0, config)
     visit["last_us"] = event["ts_us"]
-    NOVEL_OPERATION.settle(state, nothing, visit, 1.0, config)
+    NOVEL_OPERATION.settle(state, shared, visit, 1.0, config)
     said = []
     for new_place in (0, 1):
         reading = records(np.zeros(1, READING))[0]
         visit["new_place"] = new_place
-        NOVEL_OPERATION.score(state, nothing, visit, event, config, reading)
+        NOVEL_OPERATION.score(state, shared, visit, event, config, reading)
         said.append(float(reading["lr_stranger"]))
     assert said[0] < 0.5 and said[1] == 2.0 + max(said[0], 0.0)
 
@@ -139,8 +138,7 @@ def test_a_visit_s_evidence_holds_at_its_refused_routes_and_grows_with_what_it_c
         )
         told.append(float(reading["lr_insider"]))
         judge.feed(call)
-    assert told[1] == told[0] + 1.0
-    assert told[2] == told[1]
+    assert told[0] + 1.0 <= told[1] <= told[2] < told[0] + 6.0, "what it can harm, and how many come at once"
 
 
 def scanned(life: Array, routes: int, error: int = 0) -> Array:
@@ -171,6 +169,5 @@ def test_of_a_key_whose_releases_bring_many_routes_at_once_breadth_says_little()
     day = np.arange(len(life)) // 24
     released = (day % 15 == 14) & (np.arange(len(life)) % 24 < 12)
     life["route"] = np.where(released, 10_000 * day + 1_000 * (np.arange(len(life)) % 6), life["route"])
-    usual = daily_visits(90)
-    gain = ratios(life, scanned(life, 5))[0] - ratios(life, scanned(life, 1))[0]
-    assert gain < ratios(usual, scanned(usual, 5))[0] - ratios(usual, scanned(usual, 1))[0] - 1.0
+    gains = [ratios(each, scanned(each, 5))[0] - ratios(each, scanned(each, 1))[0] for each in (life, daily_visits(90))]
+    assert gains[0] < 0.75 * gains[1]
