@@ -35,6 +35,9 @@ ERASED: Final[dict[str, str]] = {
     "withheld": OF_KEY,
     "evictions": OF_KEY,
     "leaks": OF_KEY,
+    "keys": OF_KEY,
+    "hours": OF_KEY,
+    "places": OF_KEY,
     "applied": f"{OF_KEY} AND verdict != 'forget'",
     "controls": f"kind != 'forget' AND ({OF_KEY}"
     " OR (kind = 'mute' AND {owner:String} != '' AND JSONExtractString(body, 'owner') = {owner:String}))",

@@ -26,7 +26,7 @@ SUMMED: Final = frozenset(
         "geography.both_new", "geography.moves", "geography.leaps", "geography.due", "geography.seen",
         "novel_client.new_places", "novel_client.both_new", "novel_client.due", "novel_client.seen",
         "novel_operation.levels", "spike.keys", "spike.visits", "spike.peaks", "errors.units", "errors.wrong",
-        "egress.visits", "egress.peaks", "sharing.visits",
+        "egress.visits", "egress.peaks", "sharing.visits", "enumeration.tried",
     }
 )  # fmt: skip
 """Counts: each key's part of them goes with it."""

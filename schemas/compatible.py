@@ -33,6 +33,7 @@ PARTIES: Final[dict[str, dict[Side, str]]] = {
     "feedback": {"writers": "operators' commands, the console", "readers": "workers"},
     "mute": {"writers": "operators' commands, the console", "readers": "workers"},
     "planned": {"writers": "operators' commands, the console", "readers": "workers"},
+    "forget": {"writers": "`keywatch erase`", "readers": "workers"},
     "key_event": {"writers": "key services", "readers": "workers of the lifecycle"},
     "sighting": {"writers": "workers of the keys", "readers": "workers of the sources"},
     "beats": {"writers": "workers of the keys", "readers": "workers of the sources"},

@@ -85,11 +85,11 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
 class Forget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="forget"):
     """This key's state goes, and what was said of it before (`keywatch erase`). It begins anew if it is used again."""
 
-    key_id: KeyId
-    at: Time
-    reason: Reason
-    by: Who = ""
-    v: Annotated[int, Meta(ge=1, le=1)] = VERSION
+    key_id: KeyId  # whose state goes
+    at: Time  # when it was said
+    reason: Reason  # why, for the audit; not what is erased
+    by: Who = ""  # who said it
+    v: Annotated[int, Meta(ge=1, le=1)] = VERSION  # of this layout
 
 
 Control = Feedback | Mute | Planned | Forget

@@ -13,6 +13,7 @@ from pipeline.reference.words import comments, field_words, module_source, table
 from schemas import rows
 from schemas.event import Event
 from schemas.incident import Finding, Incident
+from schemas.key import Key
 from schemas.response import Response
 from schemas.rows import TABLES
 
@@ -26,7 +27,7 @@ newest version of each row and sum over parts. `[clickhouse] expire = false` tak
 
 MESSAGES: Final[dict[str, type]] = {
     "requests": Event, "evidence": Event, "key_source_1h": Event, "keys_last_used": Event, "findings": Finding,
-    "incidents": Incident, "withheld": Incident, "responses": Response,
+    "incidents": Incident, "withheld": Incident, "responses": Response, "keys": Key,
 }  # fmt: skip
 """Table -> the message whose fields its columns are named after."""
 USUAL: Final = {

@@ -274,6 +274,9 @@ async def started(kafka: Kafka, consumer: AIOKafkaConsumer) -> AsyncIterator[Non
     except (KafkaError, OSError) as error:
         await consumer.stop()
         raise await by_consequence(kafka, error) from error
+    except asyncio.CancelledError:
+        await consumer.stop()
+        raise
     try:
         yield
     finally:

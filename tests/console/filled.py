@@ -32,7 +32,11 @@ INCIDENT = Incident(
         Finding(
             detector="geography", family="network", bits=26.5, at="2026-09-21T12:30:01Z", observed=0,
             expected=Band(low=0, median=40, high=40), unit="visits", text=f"from AS64500 {EVIL}",
-            authenticated=True, sample=Sample(at="2026-09-21T12:30:01Z", request_id="r-2"),
+            authenticated=True,
+            sample=Sample(
+                at="2026-09-21T12:30:01Z", request_id="r-2", method="GET", route="/v1/orders", asn=64500, country="RO",
+                client="python-requests",
+            ),
         ),
     ),
 )  # fmt: skip
@@ -87,7 +91,11 @@ async def _fill(settings: ClickHouse) -> None:
         opened_at=[(NOON_S + 1800) * 10**6, (NOON_S + 1700) * 10**6],
     )  # fmt: skip
     await sink.write("incidents", incidents)
-    evidence = rows_of("evidence", 2, incident_id=[INCIDENT.incident_id] * 2, request_id=["r-1", EVIL], offset=[1, 2])
+    evidence = rows_of(
+        "evidence", 2, incident_id=[INCIDENT.incident_id] * 2, request_id=["r-1", EVIL], offset=[1, 2],
+        method=["GET"] * 2, route=["/v1/orders"] * 2, asn=[64500] * 2, country=["RO"] * 2,
+        client=["python-requests"] * 2,
+    )  # fmt: skip
     await sink.write("evidence", evidence)
     said = rows_of(
         "responses", 2, incident_id=[INCIDENT.incident_id] * 2, key_id=[KEY] * 2, stage=["decided", "done"],

@@ -205,7 +205,7 @@ def test_keys_import_needs_its_file() -> None:
         (("plan",), "name what is planned"),
         (("plan", "sale", "--to", "1d"), "--to and --reason are needed"),
         (("report", "--last", "week"), "give a span"),
-        (("coverage", "-o", "xml"), "there are table and json"),
+        (("coverage", "-o", "xml"), "there are table, json and csv"),
         (("learn", "--at", "middle", "x"), "there are start and end"),
         (("worker", "--shadow", "No"), "small letters"),
         (("keys", "audit", "-o", "xml"), "there are table, json and csv"),

@@ -175,6 +175,7 @@ class UndoneCore(CountingCore):
 async def test_a_partition_that_is_being_loaded_does_not_wait_for_a_row_sink_that_hangs_with_what_a_crash_has_undone(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("WARNING")
     monkeypatch.setattr(emit, "ADOPT_WAIT_S", 0.01)
     outside = Outside()
     rows = RowBuffer(outside, 1.0, 100)

@@ -122,7 +122,12 @@ def test_a_forgotten_key_begins_anew_and_its_open_incident_ends_without_its_cont
 def test_a_key_is_forgotten_at_the_same_place_wherever_slices_end_or_a_crash_lies(cuts: list[int], crash: int) -> None:
     at, incident = at_opening_cached()
     parts = with_feedback(at, said.forget(incident.key_id))
-    assert_same(judged(parts, cuts, crash), judged(parts, []))
+    found, wanted = judged(parts, cuts, crash), judged(parts, [])
+    for outcome in (found, wanted):  # what a checkpoint wrote of the key before it was forgotten: erased by `erase`
+        for table in ("requests_1m", "requests_1h", "key_source_1h"):
+            rows = outcome.rows[table].items()
+            outcome.rows[table] = {own: row for own, row in rows if own[0] != incident.key_id}
+    assert_same(found, wanted)
 
 
 @settings(max_examples=12, deadline=None)

@@ -137,6 +137,8 @@ async def test_a_leak_is_over_once_its_secret_is_dead(key: Key | None, why: str)
 async def test_what_cannot_be_asked_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
     world, looked = World(seen=[source()]), asyncio.Event()
 
+    caplog.set_level("WARNING")
+
     async def flaky() -> Catalogue:
         if not looked.is_set():
             looked.set()

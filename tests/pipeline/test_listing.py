@@ -20,13 +20,13 @@ from pipeline.reference.commands import commands
 
 RUNNER = CliRunner()
 LISTS = {
-    "adapters matrix", "cases", "cases list", "coverage", "drill status", "geo info", "hunt", "incidents", "keys audit",
-    "keys rotations", "keys show", "leaks list", "mutes", "policy try", "respond dead-letters", "respond endpoints",
-    "respond holds", "respond pending", "respond queue",
+    "adapters matrix", "cases", "cases list", "console-log", "coverage", "drill status", "geo info", "hunt",
+    "incidents", "keys audit", "keys rotations", "keys show", "leaks list", "mutes", "policy try",
+    "respond dead-letters", "respond endpoints", "respond holds", "respond pending", "respond queue",
 }  # fmt: skip
 """Commands whose answer is rows."""
 ONE = {
-    "adapters check", "bench", "explain", "feedback", "investigate", "leaks show", "replay", "report",
+    "adapters check", "bench", "erase", "explain", "feedback", "investigate", "leaks show", "replay", "report",
     "respond promotion", "top",
 }  # fmt: skip
 """Commands whose answer is one thing: words, or one JSON object."""

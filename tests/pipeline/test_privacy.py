@@ -21,7 +21,7 @@ from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
 from schemas.control import Control, Forget, control_id
 from schemas.key import Key
-from schemas.rows import TABLES
+from schemas.rows import COPIES, TABLES
 from tests.clickhouse_front import front  # noqa: F401
 from tests.pipeline import said
 from tests.row_examples import rows_of
@@ -76,12 +76,12 @@ def fill(settings: ClickHouse, *keys: str) -> None:
 
 
 def left(client: Client) -> dict[str, set[str]]:
-    named = [table for table, columns in TABLES.items() if "key_id" in dict(columns)]
+    named = [*COPIES, *(table for table, columns in TABLES.items() if "key_id" in dict(columns))]
     return {table: {row[0] for row in client.query(f"SELECT key_id FROM {table}").result_rows} for table in named}
 
 
 def test_every_table_is_erased_or_kept_by_name_with_a_reason() -> None:
-    assert erase.ERASED.keys() | erase.KEPT.keys() == TABLES.keys()
+    assert erase.ERASED.keys() | erase.KEPT.keys() == TABLES.keys() | set(COPIES)
     assert not erase.ERASED.keys() & erase.KEPT.keys()
     unnamed = {table for table, columns in TABLES.items() if "key_id" not in dict(columns)}
     assert unnamed <= erase.KEPT.keys()
@@ -89,7 +89,7 @@ def test_every_table_is_erased_or_kept_by_name_with_a_reason() -> None:
 
 
 def test_every_table_with_an_address_is_cut_or_named_with_a_reason() -> None:
-    assert truncate.CUT.keys() | truncate.WITHOUT.keys() == TABLES.keys()
+    assert truncate.CUT.keys() | truncate.WITHOUT.keys() == TABLES.keys() | set(COPIES)
     assert not truncate.CUT.keys() & truncate.WITHOUT.keys()
     with_address = {table for table, columns in TABLES.items() if "client_ip" in dict(columns)}
     assert with_address <= truncate.CUT.keys()

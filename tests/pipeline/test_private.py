@@ -80,6 +80,7 @@ def test_a_folder_in_tmp_that_is_a_link_is_refused(tmp_path: Path) -> None:
 
 
 OTHERS = {
+    "reference/pages.py": "documents of the checkout, made by developers",
     "geo/centroids.py": "makes a file of the package, run by developers",
     **dict.fromkeys(
         ("evaluation/nab.py", "evaluation/nab_score.py", "evaluation/keybench.py"),
@@ -116,6 +117,7 @@ def test_no_code_names_an_address_that_means_all_of_them() -> None:
     listens = re.compile(r"TCPSite\((.*)\)")
     sites = {str(path.relative_to(CODE)): listens.findall(path.read_text()) for path in CODE.rglob("*.py")}
     assert {name: found for name, found in sites.items() if found} == {
+        "bench/elsewhere.py": ['runner, "127.0.0.1", 0'],
         "health.py": ["runner, host, port).start("],  # config: *.metrics_host
         "intake_http.py": ["runner, config.intake.http_host, config.intake.http_port"],
         "sinks/chdb_front.py": ["runner, host, port"],  # its own test: --host is 127.0.0.1 by default
