@@ -130,6 +130,7 @@ async def opened(folder: Path) -> AsyncIterator[Page]:
                 page = Page(socket)
                 for domain in ("Page", "Runtime", "Log", "Network"):
                     await page.call(f"{domain}.enable")
+                await page.call("Emulation.setFocusEmulationEnabled", enabled=True)  # as a window in front
                 yield page
     finally:
         process.kill()

@@ -32,7 +32,7 @@ EVERYTHING: Final[dict[str, Any]] = {
 
 def values(changes: Mapping[str, Any]) -> dict[str, Any]:
     """The chart's values with some changed, as Helm merges them. Raises jsonschema.ValidationError."""
-    merged = _merged(yaml.safe_load((CHART / "values.yaml").read_text()), changes)
+    merged: dict[str, Any] = _merged(yaml.safe_load((CHART / "values.yaml").read_text()), changes)
     schema = yaml.safe_load((CHART / "values.schema.json").read_text())
     jsonschema.Draft7Validator(schema).validate(merged)
     return merged

@@ -204,7 +204,8 @@ class Renderer:
 
 
 def _split(words: Sequence[str]) -> Iterator[list[str]]:
-    depth, command = 0, []
+    depth = 0
+    command: list[str] = []
     for word in words:
         depth += (word == "(") - (word == ")")
         if word == "|" and not depth:

@@ -60,11 +60,11 @@ def main() -> None:
     folder, role = Path(sys.argv[1]), sys.argv[2]
     file = folder / f"rights-{role or 'admin'}.xml"
     file.write_text(configuration(role, file))
-    engine = session.Session(f"{folder / 'data'}?config-file={file}")
+    engine = session.Session(f"{folder / 'data'}?config-file={file}")  # type: ignore[no-untyped-call]
     codes = []
     for statement in json.load(sys.stdin):
         try:
-            engine.query(statement, "TSV")
+            engine.query(statement, "TSV")  # type: ignore[no-untyped-call]
             codes.append(0)
         except Exception as error:  # noqa: BLE001  chDB raises its own and RuntimeError
             found = re.search(r"Code: (\d+)", str(error))

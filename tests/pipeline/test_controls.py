@@ -29,7 +29,7 @@ NOW_US = 1_780_000_000_000_000
 
 def test_what_was_said_of_a_key_before_it_was_forgotten_is_not_known_any_more() -> None:
     later = said.mute(key_id="k1", detector="spike")
-    spoken = [said.mute(key_id="k1"), said.mute(key_id="k2"), said.forget("k1"), later]
+    spoken: list[Control] = [said.mute(key_id="k1"), said.mute(key_id="k2"), said.forget("k1"), later]
     known = Controls.of("e", [Said(seq, each) for seq, each in enumerate(spoken)], 4)
     assert [seq for seq, _ in known.said] == [1, 2, 3]
     assert known.more([Said(4, said.forget("k2"))], 5).said[-1].seq == 4

@@ -260,7 +260,8 @@ def test_addresses_within_json_are_cut_wherever_they_stand(
         msgspec.json.encode({"n": [{"client_ip": pair[side], "text": "198.51.100.77"} for pair in more]}).decode()
         for side in (0, 1)
     )
-    write(tables, table, **{column: [before], at: [LONG_AGO_US]})
+    row: dict[str, list[Any]] = {column: [before], at: [LONG_AGO_US]}
+    write(tables, table, **row)
     assert [(each.table, each.rows) for each in truncate.truncate(client, 30)] == [(table, 1)]
     assert client.query(f"SELECT {column} FROM {table}").result_rows == [(after,)]
     assert truncate.truncate(client, 30) == []

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.respond.act import act_id, response_id
+from pipeline.respond.entries import Simulating
 from pipeline.respond.ledger import (
     DAY_US,
     HOUR_US,
@@ -16,7 +17,6 @@ from pipeline.respond.ledger import (
     Ledger,
     Proposed,
     Record,
-    Simulating,
     Switched,
     Verdict,
     decode,

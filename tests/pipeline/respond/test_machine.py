@@ -252,6 +252,7 @@ class Responders(RuleBasedStateMachine):
         world = self.world
         world.gateway.mood = "ok"
         world.say(Switched(stop=False, by="ann"))
+        world.say(Simulating(on=False, by="ann"))
         for _ in range(8):
             assert self.wait(live(world, next(self.names)))
             world.advance(ENDLESS_S / 8)
@@ -269,6 +270,6 @@ class Responders(RuleBasedStateMachine):
 
 
 Responders.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestResponders = Responders.TestCase
