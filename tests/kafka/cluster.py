@@ -23,7 +23,7 @@ PATIENCE: Final = float(os.environ.get("KEYWATCH_PATIENCE", "1"))
 SLOWER: Final = max(1.0, PATIENCE / 2)
 """How much longer sessions are where others need the processors: a node that waits for its turn is not gone."""
 START_S: Final = 90.0 * PATIENCE
-LIFE_S: Final = round(1_500 * PATIENCE)
+LIFE_S: Final = round(2_400 * PATIENCE)
 """A node ends by itself after this time, should the tests be killed."""
 JAVA: Final = ("java", "-cp", f"{JARS}/*", "-Xmx320m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
