@@ -36,4 +36,4 @@ def console_lines(
             AND ({person:String} = '' OR person = {person:String})
             AND ({about:String} = '' OR position(path, {about:String}) > 0)
         ORDER BY at DESC, person, path LIMIT {limit:UInt32}"""
-    return ask(client, Line, sql, {"since": since_us, "person": person, "about": about, "limit": MOST_LINES})
+    return ask(client, Line, sql, {"since": since_us, "person": person, "about": about, "limit": limit})

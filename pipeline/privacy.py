@@ -100,9 +100,7 @@ def _tell(wish: Wish, keys: Sequence[str], before: Sequence[erase.Gone], after: 
             "left": left, "kept": erase.KEPT, "kept_elsewhere": dict(erase.KEPT_ELSEWHERE),
         })  # fmt: skip
     verb = "would be erased" if wish.dry_run else "erased"
-    say_line(
-        f"{len(keys)} key{'' if len(keys) == 1 else 's'}: {', '.join(keys[:10])}{' ...' if len(keys) > 10 else ''}"
-    )
+    say_line(f"{len(keys)} key{'' if len(keys) == 1 else 's'}: {_some(keys)}")
     for each in sorted(before, key=lambda each: each.table):
         more = f", {left[each.table]} came meanwhile: run it again" if left[each.table] and not wish.dry_run else ""
         say_line(f"  {each.table}: {each.rows:,} rows {verb}{more}")

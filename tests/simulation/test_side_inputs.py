@@ -180,18 +180,29 @@ def until(schedule: Schedule, done: Callable[[], bool], fetch: bool = True) -> N
     raise AssertionError("it does not come to that")
 
 
+def started_with_a_decoy(schedule: Schedule, load: Load) -> Judged:
+    """A worker of the catalogue with a decoy begins; what it judges is watched."""
+    judged = Judged(schedule.broker)
+    schedule.load, schedule.broker.catalogue = judged.watch(load), 1
+    schedule.do("start", 0, 0)
+    return judged
+
+
+def opened_by_the_rest(schedule: Schedule, load: Load) -> set[str]:
+    """All that is left of the log comes, until an incident of it is published."""
+    schedule.do("produce", len(load.requests), 0)
+    until(schedule, lambda: bool(open_ones(schedule.broker)))
+    return open_ones(schedule.broker)
+
+
 def test_what_others_side_inputs_have_closed_is_open_again_once_those_are_taken_back() -> None:
     """The one who closed it died before his manifest: the next finds a state that has adopted nothing else."""
     load = keys_load(random.Random(1))
     with scheduled(load) as schedule:
-        broker, judged = schedule.broker, Judged(schedule.broker)
-        schedule.load, broker.catalogue = judged.watch(load), 1  # with a decoy
-        schedule.do("start", 0, 0)
+        broker, judged = schedule.broker, started_with_a_decoy(schedule, load)
         schedule.do("produce", 20, 0)
         until(schedule, lambda: all(checkpointed(broker)))
-        schedule.do("produce", len(load.requests), 0)
-        until(schedule, lambda: bool(open_ones(broker)))
-        published = open_ones(broker)
+        published = opened_by_the_rest(schedule, load)
         schedule.do("crash", 0, 0)
         schedule.do("declare", 0, 0)
         schedule.do("start", 0, 0)
@@ -206,12 +217,8 @@ def test_an_incident_of_a_worker_that_dies_in_its_first_second_is_closed_by_one_
     """Nobody has checkpointed a slice yet: only what was written before the first one says that there is a past."""
     load = keys_load(random.Random(1))
     with scheduled(load) as schedule:
-        broker, judged = schedule.broker, Judged(schedule.broker)
-        schedule.load, broker.catalogue = judged.watch(load), 1  # with a decoy
-        schedule.do("start", 0, 0)
-        schedule.do("produce", len(load.requests), 0)
-        until(schedule, lambda: bool(open_ones(broker)))
-        published = open_ones(broker)
+        broker, judged = schedule.broker, started_with_a_decoy(schedule, load)
+        published = opened_by_the_rest(schedule, load)
         assert all(broker.state_of(number).next_offset < 0 for number in range(PARTITIONS))
         schedule.do("crash", 0, 0)
         schedule.do("declare", 0, 0)
@@ -224,12 +231,8 @@ def test_closings_whose_rows_a_second_crash_has_lost_are_written_by_the_next_wor
     """ClickHouse is away while a partition is loaded with another catalogue, and the worker dies before it is back."""
     load = keys_load(random.Random(1))
     with scheduled(load) as schedule:
-        broker, judged = schedule.broker, Judged(schedule.broker)
-        schedule.load, broker.catalogue = judged.watch(load), 1  # with a decoy
-        schedule.do("start", 0, 0)
-        schedule.do("produce", len(load.requests), 0)
-        until(schedule, lambda: bool(open_ones(broker)))
-        published = open_ones(broker)
+        broker, judged = schedule.broker, started_with_a_decoy(schedule, load)
+        published = opened_by_the_rest(schedule, load)
         schedule.do("crash", 0, 0)
         schedule.do("declare", 0, 0)
         schedule.do("start", 0, 0)
