@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -79,7 +79,7 @@ class Place:
 
     def use(self) -> int:
         """The status that somebody gets who uses the key now."""
-        return httpx.get(self.gateway, headers={"x-api-key": KEY}).status_code
+        return httpx2.get(self.gateway, headers={"x-api-key": KEY}).status_code
 
     def work(self, doing: Coroutine[Any, Any, Any]) -> None:
         """Let this happen where the responder runs."""
