@@ -1,8 +1,8 @@
 """ClickHouse for tests: the chDB front in a process of its own (one engine per process), a database per test.
 
-Use `from tests.clickhouse_front import clickhouse, front, migrated  # noqa: F401` in a test module or conftest; `front`
-is the address, shared by the session, `clickhouse` a configuration with a fresh migrated database, `migrated` one that
-tests share. Tables have no TTL there: tests bring events of any year.
+Every test has these fixtures (tests/conftest.py): `front` is the address, shared by the session, `clickhouse` a
+configuration with a fresh migrated database, `migrated` one that tests share. Tables have no TTL there: tests bring
+events of any year. Importing them into a module would start an engine for that module, up to the session's end.
 """
 
 from __future__ import annotations

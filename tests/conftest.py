@@ -1,7 +1,9 @@
-"""What every run of pytest tells: the seed of the random tests."""
+"""What every test has: a ClickHouse and a broker. What every run tells: the seed of the random tests."""
 
 from __future__ import annotations
 
+from tests.clickhouse_front import clickhouse, front, migrated  # noqa: F401
+from tests.embedded_broker import embedded_broker  # noqa: F401
 from tests.seeds import SEED
 
 

@@ -32,7 +32,6 @@ from pipeline.sinks.connect import connect
 from schemas.incident import Incident
 from schemas.rows import TABLES
 from tests.canaries.logs import CANARIES, messages
-from tests.clickhouse_front import clickhouse, front  # noqa: F401
 from tests.pipeline.log_of_requests import core, log
 
 TOPICS = Topics()
@@ -124,7 +123,7 @@ def texts_of(folder: Path) -> dict[str, bytes]:
 
 async def test_no_canary_is_in_topics_rows_files_state_webhooks_metrics_or_logs(
     tmp_path: Path,
-    clickhouse: ClickHouse,  # noqa: F811
+    clickhouse: ClickHouse,
     lines: io.StringIO,
 ) -> None:
     world = World((ClickHouseSink(clickhouse), FileSink(tmp_path)))

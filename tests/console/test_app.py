@@ -14,7 +14,6 @@ from pipeline.console import acts, app
 from pipeline.errors import ConfigError
 from pipeline.sinks.connect import connect
 from schemas.control import Control, Feedback, Mute
-from tests.clickhouse_front import front  # noqa: F401
 from tests.console.filled import EVIL, FLEET, INCIDENT, KEY, TOKENS, config, fill
 
 PAGES = ["/", "/?state=all&severity=critical&about=key_", f"/incidents/{INCIDENT.incident_id}",
@@ -23,7 +22,7 @@ PAGES = ["/", "/?state=all&severity=critical&about=key_", f"/incidents/{INCIDENT
 
 
 @pytest.fixture(scope="module")
-def settings(front: str) -> Iterator[Config]:  # noqa: F811
+def settings(front: str) -> Iterator[Config]:
     made = config(front)
     fill(made.clickhouse)
     yield made

@@ -19,14 +19,13 @@ from pipeline.respond.acts import Act
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.desk import Desk
 from pipeline.respond.entries import Finished, Switched, encode
-from tests.clickhouse_front import front  # noqa: F401
 from tests.console.filled import INCIDENT, TOKENS, config, fill
 from tests.console.waiting import RESPONDER, TOPIC, connected, in_memory, linked, propose
 from tests.pipeline.respond.memory_log import MemoryLog, MemoryPublisher, MemoryReader
 
 
 @pytest.fixture(scope="module")
-def filled(front: str) -> Config:  # noqa: F811
+def filled(front: str) -> Config:
     made = config(front, "keywatch_board")
     fill(made.clickhouse)
     return made

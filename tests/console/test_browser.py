@@ -17,7 +17,6 @@ from pipeline.console import acts, app, board
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.desk import Desk
 from schemas.control import Control, Feedback
-from tests.clickhouse_front import front  # noqa: F401
 from tests.console import browser
 from tests.console.filled import INCIDENT, KEY, TOKENS, config, fill
 from tests.console.looks import CONTRAST, FAULTS, FOCUS, TOO_WIDE
@@ -38,7 +37,7 @@ new Promise((done) => {
 
 
 @pytest.fixture(scope="module")
-def settings(front: str) -> Config:  # noqa: F811
+def settings(front: str) -> Config:
     made = config(front, "keywatch_browser")
     fill(made.clickhouse)
     return made

@@ -25,7 +25,6 @@ from pipeline.console.board import Board, Kept, Link
 from pipeline.respond.audit import rows
 from pipeline.respond.desk import Desk
 from pipeline.sinks.clickhouse import ClickHouseSink
-from tests.clickhouse_front import front  # noqa: F401
 from tests.console import browser
 from tests.console.filled import INCIDENT, KEY, TOKENS, config, fill
 from tests.console.serving import SHOTS, served
@@ -109,7 +108,7 @@ def place(world: Lives, address: str, database: str) -> Iterator[Place]:
         yield found
 
 
-def test_open_understand_approve_see_the_key_refused_and_undo(front: str, tmp_path: Path) -> None:  # noqa: F811
+def test_open_understand_approve_see_the_key_refused_and_undo(front: str, tmp_path: Path) -> None:
     world = world_of(KEY, protected=True)
     world.open(KEY, incident_id=INCIDENT.incident_id)
     raw = RESPONDER.private.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
@@ -160,7 +159,7 @@ async def _story(found: Place, folder: Path) -> None:
         assert page.troubles == []
 
 
-def test_the_switches_are_obeyed_at_once_and_after_a_restart(front: str, tmp_path: Path) -> None:  # noqa: F811
+def test_the_switches_are_obeyed_at_once_and_after_a_restart(front: str, tmp_path: Path) -> None:
     world = world_of("k0", "k2", "k4", "k6", protected=False)
     with place(world, front, "keywatch_switches") as found:
         asyncio.run(_switches(found, tmp_path))

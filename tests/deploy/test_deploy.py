@@ -19,7 +19,6 @@ from pipeline.config import ClickHouse, Config, Kafka
 from pipeline.metrics import REGISTRY
 from pipeline.sinks.connect import connect
 from pipeline.sinks.topics import PAGES_CONFIG, topic_specs
-from tests.clickhouse_front import front  # noqa: F401
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
@@ -184,7 +183,7 @@ def test_every_alert_has_its_section_in_the_runbook_and_none_is_left_over() -> N
 
 
 @pytest.fixture
-def client(front: str) -> Iterator[Client]:  # noqa: F811
+def client(front: str) -> Iterator[Client]:
     client = connect(ClickHouse(url=front), None)
     yield client
     client.close()

@@ -14,7 +14,6 @@ from aiokafka import AIOKafkaProducer
 
 from pipeline.config import Topics
 from pipeline.demo import broker
-from tests.embedded_broker import embedded_broker  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "deploy" / "examples" / "consume_incidents.py"
@@ -50,7 +49,7 @@ def test_it_is_as_short_as_it_says() -> None:
     assert len([line for line in code.splitlines() if line.strip()]) <= 25
 
 
-def test_it_tells_what_should_be_looked_at_and_passes_over_fields_that_it_does_not_know(embedded_broker: str) -> None:  # noqa: F811
+def test_it_tells_what_should_be_looked_at_and_passes_over_fields_that_it_does_not_know(embedded_broker: str) -> None:
     asyncio.run(broker.create_topics(embedded_broker, Topics(), partitions=1))
     messages = [
         revision(1, severity="medium", text="only listed"),

@@ -22,7 +22,6 @@ from pipeline.metrics import METRICS, REGISTRY
 from pipeline.migrate import migrate
 from pipeline.sinks.connect import connect
 from schemas.rows import LATENCY_BOUNDS_MS
-from tests.clickhouse_front import front  # noqa: F401
 from tests.deploy.filled import ODD, Fill, fill
 from tests.deploy.macros import Asked, expand
 
@@ -46,7 +45,7 @@ def choices(page: Dashboard, **chosen: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def client(front: str) -> Iterator[Client]:  # noqa: F811
+def client(front: str) -> Iterator[Client]:
     config = ClickHouse(url=front, database="keywatch_grafana", expire=False)
     migrate(config)
     client = connect(config, config.database)

@@ -12,12 +12,10 @@ import typer
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from tests.clickhouse_front import front  # noqa: F401
 from tests.docs.lists import FAULTS_WANTED, NOT_HERE, NOT_OURS, PARSED, RUN
 from tests.docs.parsing import filled, parse
 from tests.docs.reading import ROOT, WRITTEN, Command, commands
 from tests.docs.world import world  # noqa: F401
-from tests.embedded_broker import embedded_broker  # noqa: F401
 
 ALL = [command for path in WRITTEN for command in commands(path)]
 OURS = [command for command in ALL if command.words[0] == "keywatch"]

@@ -15,10 +15,8 @@ from pipeline.config import ClickHouse, Config, Kafka, Topics
 from pipeline.demo import broker
 from pipeline.sinks.clickhouse import ClickHouseSink
 from schemas.key import Key
-from tests.clickhouse_front import front  # noqa: F401
 from tests.console import filled
 from tests.docs.reading import ROOT
-from tests.embedded_broker import embedded_broker  # noqa: F401
 from tests.pipeline import key_rows
 from tests.row_examples import rows_of
 
@@ -43,7 +41,7 @@ FILES: Final = {
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory, front: str, embedded_broker: str) -> Iterator[Path]:  # noqa: F811
+def world(tmp_path_factory: pytest.TempPathFactory, front: str, embedded_broker: str) -> Iterator[Path]:
     """The folder; `keywatch.toml` in it is the configuration."""
     folder = tmp_path_factory.mktemp("documents")
     for name, text in FILES.items():

@@ -20,7 +20,6 @@ from pipeline.intake_http import from_http
 from pipeline.queries import newest_incidents
 from pipeline.sinks.kafka import Producer
 from schemas.incident import Incident
-from tests.clickhouse_front import clickhouse, front  # noqa: F401
 from tests.kafka.cluster import Cluster
 from tests.kafka.deployment import read_topic
 from tests.pipeline.test_intake import Broker
@@ -30,7 +29,7 @@ pytestmark = pytest.mark.kafka
 _numbers = itertools.count()
 
 
-def config_for(node: Cluster, clickhouse: ClickHouse, folder: Path) -> Config:  # noqa: F811
+def config_for(node: Cluster, clickhouse: ClickHouse, folder: Path) -> Config:
     name = f"leaks{next(_numbers)}"
     keys = folder / "github.json"
     keys.write_bytes(document(one=SIGNER))
@@ -43,7 +42,7 @@ def config_for(node: Cluster, clickhouse: ClickHouse, folder: Path) -> Config:  
 
 async def test_a_report_goes_the_whole_way_and_a_restart_repeats_nothing(
     node: Cluster,
-    clickhouse: ClickHouse,  # noqa: F811
+    clickhouse: ClickHouse,
     tmp_path: Path,
 ) -> None:
     config = config_for(node, clickhouse, tmp_path)

@@ -24,7 +24,6 @@ from pipeline.runners.replay import ReplayOptions, run
 from pipeline.sinks.connect import connect
 from schemas.control import Feedback
 from schemas.incident import Incident
-from tests.clickhouse_front import clickhouse, front  # noqa: F401
 from tests.kafka.deployment import Deployment, pid_of, produce, read_topic
 from tests.kafka.test_topic_range import keys_file
 from tests.pipeline.log_of_requests import Record, log
@@ -48,7 +47,7 @@ def newest(incidents: list[Incident]) -> dict[str, Incident]:
 
 
 @pytest.fixture
-def watched(deploy: Callable[..., Deployment], clickhouse: ClickHouse) -> Iterator[tuple[Deployment, Config]]:  # noqa: F811
+def watched(deploy: Callable[..., Deployment], clickhouse: ClickHouse) -> Iterator[tuple[Deployment, Config]]:
     """A deployment with the real core whose rows are in ClickHouse, and the configuration of its operators."""
     deployment = deploy()
     deployment.core = "real"
@@ -163,7 +162,7 @@ def test_a_worker_goes_on_from_learned_history_and_tells_nothing_of_it(
     assert set(newest(incidents_of(primed))) == set(newest(incidents_of(live)))
 
 
-def test_migrations_and_topics_of_a_shadow_are_its_own(clickhouse: ClickHouse) -> None:  # noqa: F811
+def test_migrations_and_topics_of_a_shadow_are_its_own(clickhouse: ClickHouse) -> None:
     from pipeline.shadow import shadowed
 
     config = shadowed(Config(clickhouse=clickhouse), "candidate")

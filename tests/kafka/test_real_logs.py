@@ -21,7 +21,6 @@ from pipeline.runners.replay import ReplayOptions, incident_line, run
 from pipeline.sinks.connect import connect
 from pipeline.sinks.topics import ensure_topics
 from schemas.incident import Incident
-from tests.clickhouse_front import clickhouse, front  # noqa: F401
 from tests.kafka.cluster import Cluster
 from tests.kafka.deployment import Deployment, pid_of, read_topic
 from tests.real_data import real
@@ -88,7 +87,7 @@ listed = 100000.0  # so that there are incidents to compare
 
 
 @pytest.fixture
-def product(node: Cluster, clickhouse: ClickHouse, tmp_path: Path, request: pytest.FixtureRequest) -> Product:  # noqa: F811
+def product(node: Cluster, clickhouse: ClickHouse, tmp_path: Path, request: pytest.FixtureRequest) -> Product:
     format_name, key_from = request.param
     name = f"real{os.getpid()}-{time.monotonic_ns()}"
     names = ("raw", "requests", "rejected", "keys", "incidents", "decisions", "responses", "pages")
@@ -104,7 +103,7 @@ def product(node: Cluster, clickhouse: ClickHouse, tmp_path: Path, request: pyte
 
 
 def rows(product: Product, sql: str) -> list[Any]:
-    clickhouse = product.config.clickhouse  # noqa: F811
+    clickhouse = product.config.clickhouse
     client = connect(clickhouse, clickhouse.database)
     try:
         return list(client.query(sql).result_rows)

@@ -29,7 +29,6 @@ from pipeline.runners.topology import TOPOLOGIES, settings_of
 from pipeline.shadow import shadowed
 from pipeline.sinks.kafka import Producer, committed_offsets, fetched_highwaters, side_consumer
 from pipeline.sinks.topics import ensure_topics
-from tests.clickhouse_front import clickhouse, front  # noqa: F401
 from tests.kafka import cluster
 from tests.kafka.comparison import finish_counts
 from tests.kafka.conftest import available, long
@@ -184,7 +183,7 @@ metrics_port = 0
 
 
 def config_file(
-    secured: cluster.Cluster, clickhouse: ClickHouse, folder: Path, user: str, password: str = ""  # noqa: F811
+    secured: cluster.Cluster, clickhouse: ClickHouse, folder: Path, user: str, password: str = ""
 ) -> Path:  # fmt: skip
     path = folder / f"{user}.toml"
     path.write_text(
@@ -202,7 +201,7 @@ def command(verb: str, config: Path, *rest: str) -> list[str]:
 
 @pytest.mark.parametrize("runner", ["faust", "plain"])
 def test_intake_and_worker_run_with_their_own_users_to_the_end_of_the_log(
-    secured: cluster.Cluster, clickhouse: ClickHouse, tmp_path: Path, runner: str  # noqa: F811
+    secured: cluster.Cluster, clickhouse: ClickHouse, tmp_path: Path, runner: str
 ) -> None:  # fmt: skip
     events = tmp_path / "events.jsonl"
     lines = [
@@ -249,7 +248,7 @@ def offsets(secured: cluster.Cluster, kind: str) -> dict[int, int]:
 )
 @pytest.mark.parametrize("verb", ["worker", "respond", "intake"])
 def test_wrong_credentials_are_one_clear_line_and_no_start(
-    secured: cluster.Cluster, clickhouse: ClickHouse, tmp_path: Path, user: str, password: str, words: str, verb: str  # noqa: F811
+    secured: cluster.Cluster, clickhouse: ClickHouse, tmp_path: Path, user: str, password: str, words: str, verb: str
 ) -> None:  # fmt: skip
     config = config_file(secured, clickhouse, tmp_path, user, password)
     done = subprocess.run(command(verb, config), capture_output=True, timeout=WAIT_S, check=False)

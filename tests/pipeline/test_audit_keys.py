@@ -20,7 +20,6 @@ from pipeline.scopes import needed, words_of
 from pipeline.sinks.connect import connect
 from schemas.key import Key
 from schemas.key_event import KeyEvent
-from tests.clickhouse_front import front  # noqa: F401
 from tests.pipeline.key_rows import DAY_US, NOON_US, daily, fill
 
 YOUNG = "2026-06-01T00:00:00Z"
@@ -68,7 +67,7 @@ USES = [
 
 
 @pytest.fixture(scope="module")
-def filled(front: str) -> Iterator[ClickHouse]:  # noqa: F811
+def filled(front: str) -> Iterator[ClickHouse]:
     config = ClickHouse(url=front, database="keywatch_audit", expire=False)
     migrate(config)
     fill(config, USES)

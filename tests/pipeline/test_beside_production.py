@@ -23,7 +23,6 @@ from pipeline.migrate import migrate
 from pipeline.shadow import shadowed
 from pipeline.sinks.connect import connect
 from schemas.incident import Incident
-from tests.clickhouse_front import front  # noqa: F401
 from tests.pipeline.log_of_requests import log
 
 pytestmark = pytest.mark.timeout(600)
@@ -46,7 +45,7 @@ class World:
 
 
 @pytest_asyncio.fixture
-async def world(tmp_path: Path, front: str) -> AsyncIterator[World]:  # noqa: F811
+async def world(tmp_path: Path, front: str) -> AsyncIterator[World]:
     """The log lies in the requests topic; production's worker doesn't run."""
     children, path = Children(tmp_path, {}), tmp_path / "keywatch.toml"
     try:

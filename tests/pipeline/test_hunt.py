@@ -18,7 +18,6 @@ from pipeline.hunt import Quarry, hunt
 from pipeline.migrate import migrate
 from pipeline.sinks.connect import connect
 from pipeline.truncate import truncate
-from tests.clickhouse_front import front  # noqa: F401
 from tests.pipeline.key_rows import DAY_US, HOUR_US, NOON_US, Use, daily, fill, hours
 
 EVIL = "203.0.113.9"
@@ -36,7 +35,7 @@ USES = [
 
 
 @pytest.fixture(scope="module")
-def filled(front: str) -> Iterator[ClickHouse]:  # noqa: F811
+def filled(front: str) -> Iterator[ClickHouse]:
     config = ClickHouse(url=front, database="keywatch_hunt", expire=False)
     migrate(config)
     fill(config, USES)

@@ -28,7 +28,6 @@ from pipeline.sinks.connect import connect
 from pipeline.times import rfc3339
 from schemas.event import Event
 from schemas.incident import Band, Finding, Incident, Sample
-from tests.clickhouse_front import clickhouse, front  # noqa: F401
 from tests.pipeline.key_rows import DAY_US, HOUR_US, MINUTE_US, NOON_US, Use, daily, fill
 from tests.pipeline.log_of_requests import core, record, slices
 from tests.real_data import real
@@ -83,7 +82,7 @@ def tables() -> dict[str, dict[str, list[Any]]]:
 
 
 @pytest.fixture(scope="module")
-def filled(front: str) -> Iterator[ClickHouse]:  # noqa: F811
+def filled(front: str) -> Iterator[ClickHouse]:
     config = ClickHouse(url=front, database="keywatch_investigate", expire=False)
     migrate(config)
     fill(config, USES, **tables())
@@ -154,7 +153,7 @@ def test_a_key_that_did_nothing_odd_has_no_cause_and_its_own_scope(client: Clien
     assert "Why was nothing done?" in " ".join(questions(found))
 
 
-def test_evidence_stands_in_where_requests_are_gone(clickhouse: ClickHouse) -> None:  # noqa: F811
+def test_evidence_stands_in_where_requests_are_gone(clickhouse: ClickHouse) -> None:
     evidence = rows_of(
         "evidence", 1, incident_id=[INCIDENT.incident_id], key_id=["office"], ts=[FIRST_US], asn=[64_666],
         path=["/v1/x"], client_ip=["203.0.113.9"], one_in=[1], outcome=["success"],
@@ -240,7 +239,7 @@ def invictus() -> tuple[list[Event], list[dict[str, Any]]]:
     return events, [each for file in files for each in json.loads(file.read_bytes())["Records"]]
 
 
-def test_the_attack_in_the_invictus_log_is_hunted_and_told_as_its_records_say(clickhouse: ClickHouse) -> None:  # noqa: F811
+def test_the_attack_in_the_invictus_log_is_hunted_and_told_as_its_records_say(clickhouse: ClickHouse) -> None:
     events, raw = invictus()
     judge = core()
 

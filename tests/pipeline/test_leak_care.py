@@ -23,7 +23,6 @@ from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
 from schemas.incident import Incident
 from schemas.key import Key
-from tests.clickhouse_front import clickhouse, front  # noqa: F401
 from tests.pipeline.key_rows import DAY_US, HOUR_US, NOON_US, Use, daily, fill
 from tests.pipeline.test_intake import Broker
 from tests.pipeline.test_leaks import TOPICS
@@ -155,7 +154,7 @@ async def test_what_cannot_be_asked_is_asked_again(caplog: pytest.LogCaptureFixt
     assert "no broker" in caplog.text
 
 
-def test_strangers_and_open_leaks_are_read_from_clickhouse(clickhouse: ClickHouse) -> None:  # noqa: F811
+def test_strangers_and_open_leaks_are_read_from_clickhouse(clickhouse: ClickHouse) -> None:
     thief = {"ip": "203.0.113.9", "asn": 64_666, "country": "RO", "client": "sqlmap"}
     uses = [*daily("stolen", range(20)), *daily("own", range(20)), Use("new", NOON_US)]
     fill(clickhouse, [*uses, Use("stolen", NOON_US + HOUR_US, times=3, **thief)])  # type: ignore[arg-type]

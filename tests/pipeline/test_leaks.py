@@ -40,7 +40,6 @@ from pipeline.secrets import key_id_of_secret
 from pipeline.sinks.clickhouse import ClickHouseSink
 from schemas.incident import Incident
 from schemas.key import Key
-from tests.clickhouse_front import clickhouse, front  # noqa: F401
 from tests.pipeline.key_rows import DAY_US, HOUR_US, NOON_US, Use, daily, fill
 from tests.pipeline.test_intake import Broker
 
@@ -347,7 +346,7 @@ def test_an_import_does_not_take_back_that_a_key_is_public_unless_it_was_made_an
 
 
 @pytest.fixture
-def told(clickhouse: ClickHouse) -> Iterator[ClickHouse]:  # noqa: F811
+def told(clickhouse: ClickHouse) -> Iterator[ClickHouse]:
     """Three leaked keys: one that a stranger used, one that only its owner did, one that nobody did."""
     uses = [*daily("stolen", range(20)), *daily("own", range(20)), *daily("idle", range(10, 20))]
     thief = {"ip": "203.0.113.9", "asn": 64_666, "country": "RO", "client": "sqlmap", "route": "/v1/admin"}

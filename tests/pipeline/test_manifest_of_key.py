@@ -20,7 +20,6 @@ from pipeline.manifest_policies import aws, kong, rendered, shortcomings
 from pipeline.migrate import migrate
 from pipeline.sinks.connect import connect
 from schemas.key import Key
-from tests.clickhouse_front import front  # noqa: F401
 from tests.pipeline.key_rows import DAY_US, HOUR_US, MINUTE_US, NOON_US, Use, daily, fill
 from tests.row_examples import rows_of
 
@@ -45,7 +44,7 @@ def incident(key_id: str, at_us: int) -> dict[str, list[object]]:
 
 
 @pytest.fixture(scope="module")
-def filled(front: str) -> Iterator[ClickHouse]:  # noqa: F811
+def filled(front: str) -> Iterator[ClickHouse]:
     config = ClickHouse(url=front, database="keywatch_manifest", expire=False)
     migrate(config)
     fill(config, USES, incidents=incident("office", THIEF_US - 60 * MINUTE_US))

@@ -14,13 +14,13 @@ from pipeline.config import ClickHouse, Secret
 from pipeline.errors import ConfigError, Retry
 from pipeline.migrate import FOLDER, migrate
 from pipeline.sinks.connect import connect
-from tests.clickhouse_front import FrontProcess, front  # noqa: F401
+from tests.clickhouse_front import FrontProcess
 
 NAMES = sorted(path.name for path in FOLDER.glob("*.sql"))
 
 
 @pytest.fixture
-def config(front: str, request: pytest.FixtureRequest) -> Iterator[ClickHouse]:  # noqa: F811
+def config(front: str, request: pytest.FixtureRequest) -> Iterator[ClickHouse]:
     config = ClickHouse(url=front, database=f"migrated_{abs(hash(request.node.name))}")
     yield config
     client = connect(config, None)

@@ -25,7 +25,6 @@ from pipeline.withhold import control_rows
 from schemas.control import Control, Feedback, Mute, Planned
 from schemas.incident import Band, Finding, Incident, Sample
 from schemas.key import Key
-from tests.clickhouse_front import clickhouse, front  # noqa: F401
 from tests.pipeline import said
 from tests.pipeline.log_of_requests import ABROAD, core, log, slices
 from tests.row_examples import rows_of
@@ -73,7 +72,7 @@ def written(config: ClickHouse, **tables: dict[str, list[object]]) -> None:
 
 
 @pytest.fixture
-def judged(clickhouse: ClickHouse) -> Incident:  # noqa: F811
+def judged(clickhouse: ClickHouse) -> Incident:
     """ClickHouse as the worker leaves it after a log with one incident."""
     judge, told = core(), list[Incident]()
 
@@ -94,7 +93,7 @@ def judged(clickhouse: ClickHouse) -> Incident:  # noqa: F811
 
 def test_feedback_carries_the_values_of_the_evidence_and_shows_what_it_changed(
     judged: Incident,
-    clickhouse: ClickHouse,  # noqa: F811
+    clickhouse: ClickHouse,
     topic: Topic,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -118,7 +117,7 @@ def test_feedback_carries_the_values_of_the_evidence_and_shows_what_it_changed(
     assert told["applied"]["effect"] == "closed the incident"
 
 
-def test_an_event_of_the_evidence_comes_back_as_it_was(judged: Incident, clickhouse: ClickHouse) -> None:  # noqa: F811
+def test_an_event_of_the_evidence_comes_back_as_it_was(judged: Incident, clickhouse: ClickHouse) -> None:
     client = connect(clickhouse, clickhouse.database)
     events = queries.evidence_events(client, judged)
     client.close()
@@ -134,7 +133,7 @@ def test_an_event_of_the_evidence_comes_back_as_it_was(judged: Incident, clickho
 
 def test_a_word_admits_what_the_incident_names_and_not_who_else_came_meanwhile(
     judged: Incident,
-    clickhouse: ClickHouse,  # noqa: F811
+    clickhouse: ClickHouse,
 ) -> None:
     client = connect(clickhouse, clickhouse.database)
     client.command(
@@ -171,7 +170,7 @@ def test_a_word_that_makes_no_sense_is_refused_with_what_would(word: Word, words
 
 
 def test_an_incident_that_is_not_there_is_exit_code_1(
-    clickhouse: ClickHouse,  # noqa: F811
+    clickhouse: ClickHouse,
     topic: Topic,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -281,7 +280,7 @@ def test_spans_and_moments() -> None:
 # -- judging Keywatch -----------------------------------------------------------------------------------------------
 
 
-def test_coverage_names_every_key_that_is_not_really_watched(clickhouse: ClickHouse) -> None:  # noqa: F811
+def test_coverage_names_every_key_that_is_not_really_watched(clickhouse: ClickHouse) -> None:
     hour_us, old = 3_600_000_000, NOON_US - 30 * DAY_US
     written(
         clickhouse,
@@ -383,7 +382,7 @@ def feedback_on(letter: str, verdict: str) -> Feedback:
     return said.feedback(incident, "malicious" if verdict == "malicious" else "expected")
 
 
-def test_the_report_counts_what_it_names(clickhouse: ClickHouse) -> None:  # noqa: F811
+def test_the_report_counts_what_it_names(clickhouse: ClickHouse) -> None:
     written(clickhouse, **report_rows())
     client = connect(clickhouse, clickhouse.database)
     report = of(client, Config().budget, 7.0, [])

@@ -18,7 +18,6 @@ from pipeline.plugin.judge import PluginJudge
 from pipeline.plugin.model import LEAST, REMEMBERED, Ranks, build
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
-from tests.clickhouse_front import clickhouse, front, migrated  # noqa: F401
 from tests.row_examples import rows_of
 
 START_S = 1_780_000_020
@@ -160,7 +159,7 @@ def test_a_restart_says_the_same_under_the_same_ids_and_nothing_that_is_not_fina
         assert follower._next_s <= settled
 
 
-def test_minutes_come_out_of_clickhouse_added_up_over_their_parts(clickhouse: ClickHouse) -> None:  # noqa: F811
+def test_minutes_come_out_of_clickhouse_added_up_over_their_parts(clickhouse: ClickHouse) -> None:
     async def fill() -> None:
         sink = ClickHouseSink(clickhouse)
         base = START_S // 60 * 60
@@ -186,7 +185,7 @@ def test_minutes_come_out_of_clickhouse_added_up_over_their_parts(clickhouse: Cl
     client.close()
 
 
-def test_findings_are_rows_like_any_others(clickhouse: ClickHouse) -> None:  # noqa: F811
+def test_findings_are_rows_like_any_others(clickhouse: ClickHouse) -> None:
     judge = PluginJudge(Plugin(finding_bits=11.0))
     judge.take(list(minutes(400)), START_S + 400 * 60)
     said = judge.take([odd(400)], 0)

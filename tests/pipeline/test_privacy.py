@@ -22,7 +22,6 @@ from pipeline.sinks.connect import connect
 from schemas.control import Control, Forget, control_id
 from schemas.key import Key
 from schemas.rows import COPIES, TABLES
-from tests.clickhouse_front import front  # noqa: F401
 from tests.pipeline import said
 from tests.row_examples import rows_of
 
@@ -30,7 +29,7 @@ LONG_AGO_US = 1_700_000_000_000_000
 
 
 @pytest.fixture(scope="module")
-def database(front: str) -> Iterator[ClickHouse]:  # noqa: F811
+def database(front: str) -> Iterator[ClickHouse]:
     config = ClickHouse(url=front, database="keywatch_privacy", expire=False)
     migrate(config)
     yield config

@@ -24,7 +24,6 @@ from pipeline.migrate import migrate
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
 from schemas.incident import Band, Finding, Incident, Sample
-from tests.clickhouse_front import clickhouse, front, migrated  # noqa: F401
 from tests.row_examples import rows_of
 
 HOUR_S = 3_600
@@ -90,7 +89,7 @@ def _incident_rows(body: list[str]) -> dict[str, list[object]]:
 
 
 @pytest.fixture(scope="module")
-def filled(front: str) -> Iterator[ClickHouse]:  # noqa: F811
+def filled(front: str) -> Iterator[ClickHouse]:
     config = ClickHouse(url=front, database="keywatch_questions", expire=False)
     migrate(config)
     asyncio.run(_fill(config))
@@ -208,7 +207,7 @@ def test_no_text_breaks_out_of_its_parameter(client: Client, text: str) -> None:
     assert queries.newest_incidents(client, text) == [] or text == "office"
 
 
-def test_a_database_without_tables_says_what_to_do(front: str) -> None:  # noqa: F811
+def test_a_database_without_tables_says_what_to_do(front: str) -> None:
     bare = connect(ClickHouse(url=front), None)
     with pytest.raises(Fatal, match="keywatch migrate"):
         queries.last_used(bare)

@@ -20,7 +20,6 @@ from pipeline.rotations import Rotation, drained, overdue_words, pairs, rotation
 from pipeline.sinks.connect import connect
 from pipeline.times import rfc3339
 from schemas.key import Key
-from tests.clickhouse_front import front  # noqa: F401
 from tests.pipeline.key_rows import DAY_US, HOUR_US, NOON_US, Use, daily, fill
 
 H = 3_600.0
@@ -50,7 +49,7 @@ USES = [
 
 
 @pytest.fixture(scope="module")
-def filled(front: str) -> Iterator[ClickHouse]:  # noqa: F811
+def filled(front: str) -> Iterator[ClickHouse]:
     config = ClickHouse(url=front, database="keywatch_rotations", expire=False)
     migrate(config)
     fill(config, USES)

@@ -15,7 +15,6 @@ from pipeline.config import ClickHouse, Config
 from pipeline.migrate import migrate
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
-from tests.clickhouse_front import front  # noqa: F401
 from tests.row_examples import rows_of
 
 NOON_S = 1_790_000_000 // 3600 * 3600
@@ -36,7 +35,7 @@ async def _fill(settings: ClickHouse) -> None:
 
 
 @pytest.fixture(scope="module")
-def filled(front: str) -> Iterator[Config]:  # noqa: F811
+def filled(front: str) -> Iterator[Config]:
     settings = ClickHouse(url=front, database="keywatch_top", expire=False)
     migrate(settings)
     asyncio.run(_fill(settings))
@@ -83,7 +82,7 @@ def test_it_goes_on_until_it_is_interrupted(filled: Config) -> None:
     assert slept == [0.5] * 3
 
 
-def test_an_empty_database_is_told_as_such(front: str) -> None:  # noqa: F811
+def test_an_empty_database_is_told_as_such(front: str) -> None:
     settings = ClickHouse(url=front, database="keywatch_top_empty", expire=False)
     migrate(settings)
     client = connect(settings, settings.database)

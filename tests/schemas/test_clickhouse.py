@@ -13,7 +13,6 @@ from pipeline.migrate import FOLDER
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
 from schemas.rows import COPIES, LATENCY_BOUNDS_MS, TABLES
-from tests.clickhouse_front import clickhouse, front, migrated  # noqa: F401
 from tests.row_examples import rows_of
 
 RETENTION_DAYS = {
@@ -34,7 +33,7 @@ RETENTION_DAYS = {
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_a_table_has_exactly_the_columns_of_the_rows(table: str, migrated: ClickHouse) -> None:  # noqa: F811
+def test_a_table_has_exactly_the_columns_of_the_rows(table: str, migrated: ClickHouse) -> None:
     client = connect(migrated, migrated.database)
     sql = "SELECT name, type FROM system.columns WHERE database = {d:String} AND table = {t:String} ORDER BY position"
     found = client.query(sql, parameters={"d": migrated.database, "t": table}).result_rows
@@ -42,7 +41,7 @@ def test_a_table_has_exactly_the_columns_of_the_rows(table: str, migrated: Click
     assert tuple((name, kind) for name, kind in found) == TABLES[table]
 
 
-def test_every_table_replaces_and_is_covered_by_a_migration(migrated: ClickHouse) -> None:  # noqa: F811
+def test_every_table_replaces_and_is_covered_by_a_migration(migrated: ClickHouse) -> None:
     client = connect(migrated, migrated.database)
     sql = "SELECT name, engine FROM system.tables WHERE database = {d:String} AND engine LIKE '%MergeTree'"
     found = client.query(sql, parameters={"d": migrated.database}).result_rows
@@ -69,7 +68,7 @@ def test_the_audit_log_has_no_end() -> None:
     assert "TTL" not in responses.split("-- From")[0]
 
 
-async def test_a_window_written_twice_counts_once_and_its_parts_are_summed(clickhouse: ClickHouse) -> None:  # noqa: F811
+async def test_a_window_written_twice_counts_once_and_its_parts_are_summed(clickhouse: ClickHouse) -> None:
     sink = ClickHouseSink(clickhouse)
     window: dict[str, list[Any]] = {
         "key_id": ["k"],
@@ -87,7 +86,7 @@ async def test_a_window_written_twice_counts_once_and_its_parts_are_summed(click
     assert found == [(7, [2] * (len(LATENCY_BOUNDS_MS) + 1))]
 
 
-async def test_loading_the_audit_again_adds_no_line_and_a_new_topic_overwrites_none(clickhouse: ClickHouse) -> None:  # noqa: F811
+async def test_loading_the_audit_again_adds_no_line_and_a_new_topic_overwrites_none(clickhouse: ClickHouse) -> None:
     sink = ClickHouseSink(clickhouse)
     first = rows_of("responses", 1, response_id=["r1"], partition=[0], offset=[0])
     await sink.write("responses", first)
@@ -100,7 +99,7 @@ async def test_loading_the_audit_again_adds_no_line_and_a_new_topic_overwrites_n
     assert found == [("r1",), ("r2",)]
 
 
-async def test_a_question_by_network_takes_the_second_ordering(clickhouse: ClickHouse) -> None:  # noqa: F811
+async def test_a_question_by_network_takes_the_second_ordering(clickhouse: ClickHouse) -> None:
     sink = ClickHouseSink(clickhouse)
     count = 30_000
     asns = [i * 7_919 % 1_000 for i in range(count)]
@@ -112,7 +111,7 @@ async def test_a_question_by_network_takes_the_second_ordering(clickhouse: Click
     assert "by_network" in str(plan)
 
 
-async def test_a_window_written_twice_counts_once_in_the_order_of_time_too(clickhouse: ClickHouse) -> None:  # noqa: F811
+async def test_a_window_written_twice_counts_once_in_the_order_of_time_too(clickhouse: ClickHouse) -> None:
     sink = ClickHouseSink(clickhouse)
     for version, requests in ((7, 3), (9, 5), (8, 4)):
         for table, start in (("requests_1h", "window_start"), ("key_source_1h", "window_start")):

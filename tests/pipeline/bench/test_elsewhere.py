@@ -15,11 +15,10 @@ from pipeline.migrate import migrate
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
 from schemas.rows import TABLES
-from tests.clickhouse_front import front  # noqa: F401
 
 
 @pytest.fixture
-def elsewhere(front: str) -> Iterator[str]:  # noqa: F811
+def elsewhere(front: str) -> Iterator[str]:
     command = [sys.executable, "-m", "pipeline.bench.elsewhere", front]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -28,7 +27,7 @@ def elsewhere(front: str) -> Iterator[str]:  # noqa: F811
         assert process.wait(20) == 0
 
 
-async def test_rows_are_acknowledged_and_only_the_rest_reaches_the_real_one(front: str, elsewhere: str) -> None:  # noqa: F811
+async def test_rows_are_acknowledged_and_only_the_rest_reaches_the_real_one(front: str, elsewhere: str) -> None:
     migrate(ClickHouse(url=front))
     sink, direct = ClickHouseSink(ClickHouse(url=elsewhere)), ClickHouseSink(ClickHouse(url=front))
     rows = {name: [_value(kind)] for name, kind in TABLES["adoptions"]}

@@ -10,7 +10,6 @@ from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
 from schemas.response import GuardResult, Response
 from schemas.rows import RESPONSES
-from tests.clickhouse_front import clickhouse, front  # noqa: F401
 from tests.pipeline.respond.incidents import NOW_S
 
 
@@ -33,7 +32,7 @@ def test_rows_have_the_table_s_columns_and_leave_out_what_is_no_response() -> No
     assert msgspec.json.decode(body, type=Response).guards[0].guard == "mode"
 
 
-async def test_loading_a_part_of_the_topic_twice_keeps_one_row_per_line(clickhouse: ClickHouse) -> None:  # noqa: F811
+async def test_loading_a_part_of_the_topic_twice_keeps_one_row_per_line(clickhouse: ClickHouse) -> None:
     sink = ClickHouseSink(clickhouse)
     lines = [line(0), line(1, "acting"), line(2, "done")]
     await sink.write("responses", rows(lines[:2]))

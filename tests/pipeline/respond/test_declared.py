@@ -13,7 +13,6 @@ from pipeline.respond.declared import DeclaredKeys, listed
 from pipeline.sinks.clickhouse import ClickHouseSink, MemorySink
 from pipeline.sinks.connect import connect
 from schemas.key import Key
-from tests.clickhouse_front import clickhouse, front  # noqa: F401
 
 ONE = Key(
     key_id="k1", owner="shop", environment="live", role="limited", created_at="2024-02-03T04:05:06Z",
@@ -83,7 +82,7 @@ async def test_what_could_not_be_written_is_written_the_next_time() -> None:
     assert await world.declared.look() == 1
 
 
-async def test_a_start_marks_what_was_taken_back_meanwhile(clickhouse: ClickHouse) -> None:  # noqa: F811
+async def test_a_start_marks_what_was_taken_back_meanwhile(clickhouse: ClickHouse) -> None:
     first = World(ClickHouseSink(clickhouse), lambda: listed(clickhouse))
     first.catalogue = Catalogue.of([ONE, TWO])
     await first.declared.look()

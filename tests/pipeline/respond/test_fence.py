@@ -19,7 +19,6 @@ from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
 from pipeline.times import micros
 from schemas.incident import Sample
-from tests.clickhouse_front import clickhouse, front  # noqa: F401
 from tests.pipeline.respond.incidents import at, finding, incident, key
 from tests.row_examples import rows_of
 
@@ -38,7 +37,7 @@ def _used(prefix: str, days: list[int], outcome: str = "success", key_id: str = 
 
 
 @pytest.fixture
-def filled(clickhouse: ClickHouse) -> ClickHouse:  # noqa: F811
+def filled(clickhouse: ClickHouse) -> ClickHouse:
     async def fill() -> None:
         sink = ClickHouseSink(clickhouse)
         for rows in (

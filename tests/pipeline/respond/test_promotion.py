@@ -11,7 +11,6 @@ from pipeline.config import ClickHouse
 from pipeline.respond.promotion import Tally, lines, progress, tallies
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
-from tests.clickhouse_front import clickhouse, front  # noqa: F401
 from tests.row_examples import rows_of
 
 GOOD = Tally(stage="simulated", rungs=("fence",), days=15.0, acts=60, reviewed=50, wrong=0)
@@ -58,7 +57,7 @@ def test_the_last_stage_has_no_next_and_a_wrong_act_sends_back() -> None:
     assert progress("enforce", frozenset({"suspend"}), {"real": simulated(wrong=2)}).missing
 
 
-async def test_each_incident_counts_once_by_its_newest_feedback(clickhouse: ClickHouse) -> None:  # noqa: F811
+async def test_each_incident_counts_once_by_its_newest_feedback(clickhouse: ClickHouse) -> None:
     sink = ClickHouseSink(clickhouse)
     now_us = int(time.time() * 1e6)
     day_us = 86_400_000_000

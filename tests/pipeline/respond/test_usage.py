@@ -13,7 +13,6 @@ from pipeline.config import ClickHouse
 from pipeline.respond.brief import NO_NUMBERS, Usage
 from pipeline.respond.usage import UsageReader, merged
 from pipeline.sinks.clickhouse import ClickHouseSink
-from tests.clickhouse_front import clickhouse, front, migrated  # noqa: F401
 from tests.pipeline.respond.incidents import incident
 from tests.row_examples import rows_of
 
@@ -49,7 +48,7 @@ async def reading(config: ClickHouse, within_s: float = 10.0) -> AsyncIterator[U
     await reader.close()
 
 
-async def test_the_numbers_are_those_of_the_tables(clickhouse: ClickHouse) -> None:  # noqa: F811
+async def test_the_numbers_are_those_of_the_tables(clickhouse: ClickHouse) -> None:
     await fill(clickhouse)
     async with reading(clickhouse) as reader:
         told = await reader.read(ABOUT)
@@ -59,7 +58,7 @@ async def test_the_numbers_are_those_of_the_tables(clickhouse: ClickHouse) -> No
 
 
 async def test_a_key_that_nobody_used_has_no_clients_and_its_evidence_is_not_written_yet(
-    migrated: ClickHouse,  # noqa: F811
+    migrated: ClickHouse,
 ) -> None:
     async with reading(migrated) as reader:
         told = await reader.read(incident("nobody", incident_id="e" * 32, opened_at="2026-09-21T14:30:00Z"))

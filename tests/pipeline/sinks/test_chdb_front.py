@@ -27,7 +27,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from clickhouse_connect.driver.external import ExternalData
 
 from pipeline.sinks.chdb_engine import split_insert
-from tests.clickhouse_front import FrontProcess, front  # noqa: F401
+from tests.clickhouse_front import FrontProcess
 
 
 def _client(url: str, **options: Any) -> Client:
@@ -36,7 +36,7 @@ def _client(url: str, **options: Any) -> Client:
 
 
 @pytest.fixture
-def client(front: str) -> Iterator[Client]:  # noqa: F811
+def client(front: str) -> Iterator[Client]:
     client = _client(front)
     yield client
     client.close()
@@ -53,7 +53,7 @@ def _post(url: str, body: bytes = b"", encoding: str = "", **query: Any) -> tupl
             return error.code, error.read().decode(), dict(error.headers)
 
 
-def test_a_plain_get_answers_like_clickhouse(front: str) -> None:  # noqa: F811
+def test_a_plain_get_answers_like_clickhouse(front: str) -> None:
     with urllib.request.urlopen(f"{front}/ping", timeout=10) as answer:
         assert answer.read() == b"Ok.\n"
     status, text, headers = _post(front, query="SELECT 1 AS a, 'b' AS c FORMAT JSONEachRow")
@@ -65,7 +65,7 @@ def test_a_plain_get_answers_like_clickhouse(front: str) -> None:  # noqa: F811
     ("sql", "code", "status"),
     [("SELECT nope", 47, 400), ("SELECT * FROM nope", 60, 404), ("USE nope", 81, 404), ("SELEC 1", 62, 400)],
 )
-def test_an_error_carries_clickhouses_code(front: str, sql: str, code: int, status: int) -> None:  # noqa: F811
+def test_an_error_carries_clickhouses_code(front: str, sql: str, code: int, status: int) -> None:
     found, text, headers = _post(front, query=sql)
     assert (found, headers["X-ClickHouse-Exception-Code"]) == (status, str(code))
     assert f"Code: {code}." in text
@@ -84,7 +84,7 @@ def test_a_setting_holds_for_one_statement_and_a_temporary_table_for_its_session
     assert client.command("SELECT changed FROM system.settings WHERE name = 'max_threads'") == 0
 
 
-def test_another_session_sees_no_temporary_table(client: Client, front: str) -> None:  # noqa: F811
+def test_another_session_sees_no_temporary_table(client: Client, front: str) -> None:
     client.command("CREATE TEMPORARY TABLE private (a UInt8)")
     other = _client(front)
     with pytest.raises(DatabaseError, match="private"):
@@ -92,26 +92,26 @@ def test_another_session_sees_no_temporary_table(client: Client, front: str) -> 
     other.close()
 
 
-def test_an_unknown_setting_and_an_expired_session_are_refused(front: str) -> None:  # noqa: F811
+def test_an_unknown_setting_and_an_expired_session_are_refused(front: str) -> None:
     assert _post(front, query="SELECT 1", no_such_setting="1")[2]["X-ClickHouse-Exception-Code"] == "115"
     status, text, _ = _post(front, query="SELECT 1", session_id="never", session_check="1")
     assert (status, "372" in text) == (400, True)
 
 
-def test_a_session_ends_after_its_time(front: str) -> None:  # noqa: F811
+def test_a_session_ends_after_its_time(front: str) -> None:
     session: dict[str, Any] = {"session_id": "short", "session_timeout": "0"}
     assert _post(front, query="CREATE TEMPORARY TABLE gone (a UInt8)", **session)[0] == 200
     assert _post(front, query="SELECT * FROM gone", **session)[0] == 404
 
 
-def test_a_readonly_statement_leaves_its_session_usable(front: str) -> None:  # noqa: F811
+def test_a_readonly_statement_leaves_its_session_usable(front: str) -> None:
     session: dict[str, Any] = {"session_id": "reader"}
     assert _post(front, query="CREATE DATABASE nobody", readonly="1", max_threads="1", **session)[0] != 200
     assert _post(front, query="SET max_threads = 2", **session)[0] == 200
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd", "lz4", ""])
-def test_a_body_may_be_compressed_any_way_the_client_knows(front: str, encoding: str) -> None:  # noqa: F811
+def test_a_body_may_be_compressed_any_way_the_client_knows(front: str, encoding: str) -> None:
     pack = {"gzip": gzip.compress, "deflate": zlib.compress, "lz4": lz4.frame.compress, "": bytes, "zstd": _zstd}
     assert _post(front, pack[encoding](b"SELECT 1 + 1"), encoding)[:2] == (200, "2\n")
 
@@ -122,13 +122,13 @@ def _zstd(body: bytes) -> bytes:
     return bytes(zstd.compress(body))
 
 
-def test_an_lz4_body_of_several_frames_is_read_to_its_end(front: str) -> None:  # noqa: F811
+def test_an_lz4_body_of_several_frames_is_read_to_its_end(front: str) -> None:
     body = lz4.frame.compress(b"SELECT 1 ") + lz4.frame.compress(b"+ 1")
     assert _post(front, body, "lz4")[:2] == (200, "2\n")
     assert _post(front, body[:-5], "lz4")[0] == 400
 
 
-def test_a_body_that_does_not_decode_is_refused(front: str) -> None:  # noqa: F811
+def test_a_body_that_does_not_decode_is_refused(front: str) -> None:
     assert _post(front, b"not gzip", "gzip")[0] == 400
     assert _post(front, b"SELECT 1", "rot13")[0] == 400
 
@@ -144,7 +144,7 @@ def test_inserts_of_every_kind_arrive_whole(client: Client) -> None:
     assert client.query("SELECT count(), uniqExact(n) FROM kinds").result_rows == [(count + 8, count)]
 
 
-def test_a_truncated_insert_leaves_no_row(front: str, client: Client) -> None:  # noqa: F811
+def test_a_truncated_insert_leaves_no_row(front: str, client: Client) -> None:
     client.command("CREATE OR REPLACE TABLE cut (n UInt32) ENGINE = MergeTree ORDER BY n")
     block = b"\x01\x04\x01n\x06UInt32" + b"\x01\x00\x00\x00" * 3  # 4 rows announced, 3 there
     status, text, _ = _post(front, b"INSERT INTO cut FORMAT Native\n" + block)
@@ -158,7 +158,7 @@ def test_a_table_can_travel_with_a_query(client: Client) -> None:
     assert rows.result_rows == [(1,), (3,)]
 
 
-async def test_the_async_client_runs_statements_side_by_side(front: str) -> None:  # noqa: F811
+async def test_the_async_client_runs_statements_side_by_side(front: str) -> None:
     address = urlsplit(front)
     client = await clickhouse_connect.get_async_client(host=address.hostname, port=address.port)
     try:
@@ -207,7 +207,7 @@ def test_a_password_is_asked_for_where_one_is_set(tmp_path: Path) -> None:
         process.stop()
 
 
-def test_a_front_binds_loopback_only(front: str) -> None:  # noqa: F811
+def test_a_front_binds_loopback_only(front: str) -> None:
     assert urlsplit(front).hostname == "127.0.0.1"
 
 

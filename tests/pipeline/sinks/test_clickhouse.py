@@ -17,7 +17,7 @@ from pipeline.ports import RowSink
 from pipeline.sinks.clickhouse import ClickHouseSink, FileSink, MemorySink
 from pipeline.sinks.connect import by_consequence, connect
 from schemas.rows import TABLES
-from tests.clickhouse_front import FrontProcess, clickhouse, front, migrated  # noqa: F401
+from tests.clickhouse_front import FrontProcess
 from tests.row_examples import AT_US, rows_of
 from tests.simulation.tables import Tables
 
@@ -56,7 +56,7 @@ class Subject:
 
 
 @pytest.fixture(params=["clickhouse", "file", "memory", "simulated"])
-async def subject(request: pytest.FixtureRequest, tmp_path: Path, front: str) -> AsyncIterator[Subject]:  # noqa: F811
+async def subject(request: pytest.FixtureRequest, tmp_path: Path, front: str) -> AsyncIterator[Subject]:
     needs_server = request.param == "clickhouse"
     config = request.getfixturevalue("clickhouse") if needs_server else ClickHouse(url=front)
     subject = Subject(request.param, tmp_path, config)
@@ -115,7 +115,7 @@ async def test_a_closed_sink_may_be_closed_again(subject: Subject) -> None:
 # The real one
 
 
-async def test_times_and_addresses_arrive_exactly(clickhouse: ClickHouse) -> None:  # noqa: F811
+async def test_times_and_addresses_arrive_exactly(clickhouse: ClickHouse) -> None:
     sink = ClickHouseSink(clickhouse)
     addresses = ["", "192.0.2.7", "2001:db8::1", "::ffff:198.51.100.1"]
     times = [AT_US + i for i in range(4)]
@@ -135,7 +135,7 @@ async def test_times_and_addresses_arrive_exactly(clickhouse: ClickHouse) -> Non
     assert [row[0] for row in ends] == closed
 
 
-async def test_more_rows_than_one_block_all_arrive(clickhouse: ClickHouse) -> None:  # noqa: F811
+async def test_more_rows_than_one_block_all_arrive(clickhouse: ClickHouse) -> None:
     count = 40_000
     sink = ClickHouseSink(clickhouse)
     await sink.write("requests", rows_of("requests", count, offset=list(range(count))))
@@ -146,7 +146,7 @@ async def test_more_rows_than_one_block_all_arrive(clickhouse: ClickHouse) -> No
     assert found == count
 
 
-async def test_a_write_may_touch_more_days_than_a_server_allows_by_default(clickhouse: ClickHouse) -> None:  # noqa: F811
+async def test_a_write_may_touch_more_days_than_a_server_allows_by_default(clickhouse: ClickHouse) -> None:
     days = [AT_US + day * 86_400_000_000 for day in range(150)]
     sink = ClickHouseSink(clickhouse)
     await sink.write("requests", rows_of("requests", 150, ts=days))
@@ -157,7 +157,7 @@ async def test_a_write_may_touch_more_days_than_a_server_allows_by_default(click
     assert found == 150
 
 
-async def test_writing_again_after_a_lost_answer_changes_nothing(clickhouse: ClickHouse) -> None:  # noqa: F811
+async def test_writing_again_after_a_lost_answer_changes_nothing(clickhouse: ClickHouse) -> None:
     sink = ClickHouseSink(ClickHouse(url=clickhouse.url, database=clickhouse.database, timeout_s=1.0))
     rows = rows_of("requests_1m", 1, requests=[5])
     await sink.write("requests_1m", rows)
@@ -190,14 +190,14 @@ async def test_nobody_there_is_retry_and_the_sink_works_once_there_is(tmp_path: 
     await sink.close()
 
 
-async def test_a_missing_table_is_fatal_and_says_what_to_do(front: str) -> None:  # noqa: F811
+async def test_a_missing_table_is_fatal_and_says_what_to_do(front: str) -> None:
     sink = ClickHouseSink(ClickHouse(url=front, database="never_migrated"))
     with pytest.raises(Fatal, match="keywatch migrate"):
         await sink.write("findings", rows_of("findings", 1))
     await sink.close()
 
 
-async def test_a_value_that_its_type_cannot_take_is_fatal(migrated: ClickHouse) -> None:  # noqa: F811
+async def test_a_value_that_its_type_cannot_take_is_fatal(migrated: ClickHouse) -> None:
     sink = ClickHouseSink(migrated)
     for column, value in (("status", "abc"), ("client_ip", "not an address"), ("status", -1)):
         with pytest.raises(Fatal, match="requests"):

@@ -7,7 +7,6 @@ from pipeline.core import Rows
 from pipeline.rows import append_rows
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
-from tests.clickhouse_front import clickhouse, front  # noqa: F401
 from tests.pipeline.log_of_requests import core, log, slices
 
 
@@ -20,7 +19,7 @@ def _rows_of_a_log() -> Rows:
     return rows
 
 
-async def test_rows_of_the_core_arrive_and_agree_with_each_other(clickhouse: ClickHouse) -> None:  # noqa: F811
+async def test_rows_of_the_core_arrive_and_agree_with_each_other(clickhouse: ClickHouse) -> None:
     rows = _rows_of_a_log()
     sink = ClickHouseSink(clickhouse)
     for _ in range(2):  # as after a crash
