@@ -1,6 +1,7 @@
 """A broker for tests that need a topic and no cluster: Tansu, in memory, without Java.
 
-Every test has the fixture (tests/conftest.py); the value is "127.0.0.1:port". It answers `ListOffsets` wrongly (pipeline/demo/broker.py): tests of offsets belong into tests/kafka.
+Every test has the fixture (tests/conftest.py); the value is "127.0.0.1:port". It answers
+`ListOffsets` wrongly (pipeline/demo/broker.py): tests of offsets belong into tests/kafka.
 """
 
 from __future__ import annotations
