@@ -18,12 +18,16 @@ def test_a_gain_counts_whole_days_before_the_incident_only() -> None:
     assert Ramp(100.0, 2.0, None).gain(60) == 1.0 + MOST
 
 
-def test_the_fastest_ramps_are_seen_and_the_best_gain_is_that_of_the_best_choice() -> None:
+def test_the_fastest_ramps_are_seen_and_the_best_gain_is_that_of_the_best_choice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     real("weblog-elastic-apache")
+    monkeypatch.setattr(ramp, "PER_DAY", (24.0, 600.0))
+    monkeypatch.setattr(ramp, "GROWTH", (1.04, 1.15, 2.0))
     found = ramp.measure(FOLDER, "development")
     by_growth = {name: each["gain"] for name, each in found["by_growth"].items()}
-    assert len(by_growth) == len(ramp.PER_DAY) * len(ramp.GROWTH)
+    assert len(by_growth) == 6
     assert found["gain"]["60"] == max(by_growth.values())
     assert 1.0 <= found["gain"]["28"] <= found["gain"]["60"] <= 1.0 + MOST
     busy = [each for name, each in found["by_growth"].items() if name.endswith(", 600 calls a day")]
-    assert all(each["seen_day"] is not None for each in busy[-3:]), "15 % a day and more, on a busy key"
+    assert all(each["seen_day"] is not None for each in busy[-2:]), "15 % a day and more, on a busy key"
