@@ -19,6 +19,7 @@ from detectors.fuse import FOUND
 from detectors.fusion import Settings
 from pipeline.batch import Batch
 from pipeline.controls import NO_CONTROLS, Controls, Rising
+from pipeline.given import best, strongest_pair
 from pipeline.state import Identity, State
 from pipeline.times import rfc3339
 from pipeline.withhold import Withheld, rests_on
@@ -298,16 +299,17 @@ def strongest(findings: tuple[Finding, ...]) -> list[Finding]:
 
 
 def rung(findings: tuple[Finding, ...]) -> Rung:
-    """What the evidence carries: revocation needs a proof or two families of strong, attested evidence.
+    """What the evidence carries: revocation needs a proof or two families of attested evidence, strong given the other.
 
-    Volume and errors alone are none, since every deploy brings both: a finding of another kind must be beside them.
+    Volume and errors are none, since every deploy brings both: they are one fact (`pipeline/given.py`).
     """
     if any(f.proof for f in findings):
         return "revoke"
-    strong = {f.family for f in findings if f.bits > STRONG_BITS and f.authenticated}
-    beside = {f.family for f in findings if f.bits >= FINDING_BITS and f.authenticated} - COUNTED
-    if len(strong) >= 2 and beside:
+    attested = best(f for f in findings if f.authenticated)
+    pair = strongest_pair(attested)
+    if pair and pair.weaker > STRONG_BITS:
         return "revoke"
+    strong = {family for family, bits in attested.items() if bits > STRONG_BITS}
     return "throttle" if strong - {"volume"} else "flag" if strong else "observe"
 
 

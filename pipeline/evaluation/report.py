@@ -137,7 +137,7 @@ def _innocents(found: dict[str, Any], declared: dict[str, Any]) -> str:
     said = "; ".join(f"<b>{escape(n)}</b>: {escape(t)}" for n, t in declared["innocents"].items())
     return (
         "<h2>Innocent but tricky: share of placements listed</h2>" + bars(rows, {"aim .02": 0.02})
-        + "<p class=note>Would have been acted on (two strong families): "
+        + "<p class=note>Would have been acted on (two families, strong given each other): "
         + f"{escape(str(acted)) if acted else 'none'}. {said}.</p>"
     )  # fmt: skip
 

@@ -25,6 +25,7 @@ from pipeline.evaluation import attacks, innocents, oracle
 from pipeline.evaluation.attacks import Stage
 from pipeline.evaluation.sources import Ints
 from pipeline.evaluation.world import DAY_US, START_US, World, events_of, history
+from pipeline.given import strongest_pair
 
 Array = npt.NDArray[Any]
 
@@ -130,12 +131,12 @@ def incidents(
                 mine, key=lambda f: (behind(families[int(f["detector"])], float(f["bits"])), -float(f["bits"]))
             )
             first = names[int(told[0]["detector"])] if told else ""
-            strong = {families[int(f["detector"])] for f in mine if f["bits"] > STRONG_BITS}
+            pair = strongest_pair(_best(mine, families))
             placement = slot if first_planted is not None else -1
             before = int(calls["planted"][: i + 1][calls["key"][: i + 1] == calls["key"][i]].astype(bool).sum())
             open_now[slot] = Opened(
                 placement, slot, int(row["at_us"]), float(row["return_days"]), bool(calls["planted"][i]), first,
-                len(strong) >= 2, before,
+                pair is not None and pair.weaker > STRONG_BITS, before,
             )  # fmt: skip
         elif slot in open_now:
             known = open_now[slot]
@@ -144,6 +145,15 @@ def incidents(
             if row["kind"] == fusion.CLOSED:
                 done.append(open_now.pop(slot))
     return done + list(open_now.values())
+
+
+def _best(found: Array, families: Sequence[str]) -> dict[str, float]:
+    """The largest bits of each family among FOUND records."""
+    best: dict[str, float] = {}
+    for record in found:
+        family = families[int(record["detector"])]
+        best[family] = max(best.get(family, 0.0), float(record["bits"]))
+    return best
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from pipeline.given import best, strongest_pair
 from pipeline.policy import Approver, Policy
 from pipeline.respond import approval
 from pipeline.respond.acts import Act
@@ -26,9 +27,6 @@ from schemas.incident import KEY_RULES, PROOF_RULES, Finding, Incident
 from schemas.key import Key
 from schemas.response import GuardResult
 
-OF_CHANGE: Final = frozenset({"volume", "outcome"})
-"""What every deploy and every retry storm brings together: the demo's innocent deploy had 32.5 and 9.8 bits of them."""
-FINDING_BITS: Final = 6.0  # as the fusion's: what is told by itself
 MAX_AHEAD_S: Final = 120.0  # evidence from the future by more than the lateness is a broken clock, not fresh
 
 
@@ -108,22 +106,23 @@ def authenticated(question: Question) -> GuardResult:
 
 
 def evidence(question: Question) -> GuardResult:
-    """A proof, or two strong findings of different families: never volume and errors alone, however much of them.
+    """A proof, or two findings of different families, each strong GIVEN the other (`pipeline/given.py`).
 
-    Where these are the strong ones, there must be a finding of another kind beside them, if a weaker one.
+    So never volume and errors, however much of them: a deploy brings both, and they are one fact.
     """
     if question.incident.rule in PROOF_RULES:  # hearsay of a leak has no authenticated finding
         return result("evidence", bool(question.evidence), "the incident is a proof")
-    needs = question.policy.min_family_bits
-    best: dict[str, float] = {}
-    for finding in question.evidence:
-        if finding.family and finding.bits >= needs:  # NaN compares false
-            best[finding.family] = max(best.get(finding.family, 0.0), finding.bits)
-    words = _list(f"{family} {bits:.1f} bits" for family, bits in best.items())
-    beside = sorted({f.family for f in question.evidence if f.bits >= FINDING_BITS} - OF_CHANGE - {""})
-    passed = len(best) >= 2 and bool(beside)
-    asked = f"two are needed, and a finding that is not volume or outcome: {_list(beside)}"
-    return result("evidence", passed, f"families with {needs:g} bits or more: {words}; {asked}")
+    needs, families = question.policy.min_family_bits, best(question.evidence)
+    pair = strongest_pair(families)
+    if pair is None:
+        words = _list(f"{family} {bits:.1f} bits" for family, bits in families.items())
+        return result("evidence", False, f"two families with {needs:g} bits or more are needed: {words}")
+    words = (
+        f"{pair.first} {pair.first_bits:.1f} bits, {pair.first_given:.1f} given {pair.second}; "
+        f"{pair.second} {pair.second_bits:.1f}, {pair.second_given:.1f} given {pair.first}"
+    )
+    passed = 0.0 < pair.weaker >= needs
+    return result("evidence", passed, f"{words}; {needs:g} are needed of each given the other")
 
 
 def freshness(question: Question) -> GuardResult:

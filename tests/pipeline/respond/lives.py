@@ -90,7 +90,7 @@ class Lives(World):
     def open(self, key_id: str, revision: int = 1, **changes: Any) -> None:
         """An incident of this moment, on the key's partition."""
         ago_s = 1_795_000_000.0 - self.log.now_us / 1e6 + 5
-        found = (finding("network", ago_s=ago_s), finding("client", ago_s=ago_s))
+        found = (finding("network", ago_s=ago_s), finding("outcome", ago_s=ago_s))
         values: dict[str, Any] = {"findings": found, "owner": f"owner-{key_id}"}
         made = incident(key_id, revision=revision, **(values | changes))
         self.incidents[int(key_id[-1]) % 2].append(made)

@@ -88,10 +88,27 @@ def test_each_guard_refuses_what_it_is_there_for(changes: dict[str, Any], guard:
 def test_volume_and_errors_together_never_act_since_a_deploy_brings_both() -> None:
     both = (finding("volume", bits=500.0), finding("outcome", bits=500.0))
     assert "evidence" in refused_by(question(incident=incident(findings=both)))
-    weak = (*both, finding("network", bits=5.9))
+    weak = (*both, finding("network", bits=9.9))
     assert "evidence" in refused_by(question(incident=incident(findings=weak)))
-    beside = (*both, finding("network", bits=7.0))
+    beside = (*both, finding("network", bits=10.0))
     assert "evidence" not in refused_by(question(incident=incident(findings=beside)))
+
+
+def test_three_novelties_of_one_new_visitor_are_one_fact_and_the_audit_says_how_much_each_adds() -> None:
+    moved = (finding("network", bits=14.0), finding("client", bits=13.0), finding("operation", bits=13.0))
+    said = {each.guard: each.reason for each in judge(question(incident=incident(findings=moved)))}
+    assert said["evidence"].startswith("network 14.0 bits, 10.9 given operation; operation 13.0, 9.9 given network")
+    assert "evidence" in refused_by(question(incident=incident(findings=moved)))
+
+
+def test_what_anyone_can_send_does_not_explain_the_holders_findings_away() -> None:
+    junk = finding("client", bits=500.0, authenticated=False)
+    assert refused_by(question(incident=incident(findings=(*incident().findings, junk)))) == set()
+
+
+def test_a_policy_that_asks_for_no_bits_still_asks_for_two_facts() -> None:
+    release = (finding("volume", bits=500.0), finding("outcome", bits=500.0))
+    assert "evidence" in refused_by(question(policy=policy(min_family_bits=0.0), incident=incident(findings=release)))
 
 
 def test_volume_alone_never_acts_however_much_of_it_there_is() -> None:
@@ -161,12 +178,10 @@ def test_what_passes_rests_on_two_strong_authenticated_families(
 ) -> None:
     asked = question(incident=incident(findings=findings, severity=severity), key=key() if declared else None)
     if not refused_by(asked):
-        strong = {each.family for each in findings if each.authenticated and each.bits >= 10.0}
+        best = {each.family for each in findings if each.authenticated and each.bits >= 10.0}
         assert declared
         assert severity in ("high", "critical")
-        assert len(strong) >= 2
-        told = {each.family for each in findings if each.authenticated and each.bits >= 6.0}
-        assert told - {"volume", "outcome", ""}
+        assert best > {"network"}
 
 
 @given(findings=_findings)

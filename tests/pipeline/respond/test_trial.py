@@ -27,7 +27,7 @@ def past(**changes: Any) -> Past:
 
 
 def once(key_id: str, ago_s: float, **changes: Any) -> Incident:
-    found = (finding("network", ago_s=ago_s), finding("client", ago_s=ago_s))
+    found = (finding("network", ago_s=ago_s), finding("outcome", ago_s=ago_s))
     values: dict[str, Any] = {"findings": found, "last_at": at(ago_s), "state": "closed", "change": "closed"}
     return incident(key_id, **(values | changes))
 
