@@ -143,6 +143,27 @@ def dead_letters(
 
 
 @guarded
+def leftovers(config: ConfigFile = None, as_json: AsJson = False, output: Output = "table") -> int:
+    """Revoked keys that their gateway only disabled: to be deleted there, by hand, after 30 days."""
+    from pipeline.respond import leftover_desk
+
+    return listed(output, as_json, lambda plain: leftover_desk.list_leftovers(load(config), plain))
+
+
+@guarded
+def deleted(
+    key: Annotated[str, typer.Argument(help="As `respond leftovers` lists it.")],
+    person: Person = "",
+    reason: Why = "",
+    config: ConfigFile = None,
+) -> int:
+    """You have deleted a revoked key at its gateway: nobody is reminded of it any more."""
+    from pipeline.respond import leftover_desk
+
+    return leftover_desk.deleted(load(config), key, person or user(), reason)
+
+
+@guarded
 def promotion(config: ConfigFile = None, as_json: AsJson = False) -> int:
     """How far the policy has come from simulate to enforce; exit code 1 while something is missing."""
     from pipeline.respond import promotion as way
@@ -157,4 +178,6 @@ def register(app: typer.Typer, respond_app: typer.Typer) -> None:
     respond_app.command()(endpoints)
     respond_app.command()(enable)
     respond_app.command("dead-letters")(dead_letters)
+    respond_app.command()(leftovers)
+    respond_app.command()(deleted)
     respond_app.command()(promotion)

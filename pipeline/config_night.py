@@ -15,20 +15,24 @@ Kind = Literal["webhook", "cloudevents", "ocsf", "alertmanager", "pagerduty", "s
 
 SYSTEM: Final = ("protection.lost", "protection.restored", "endpoint.disabled", "drill.failed", "response.broken")
 """About Keywatch itself: goes to everybody who has not chosen for himself."""
+LIFE: Final = ("rotation.due", "deletion.due")
+"""About keys that nobody has to get up for: goes to machines, the chat and by mail, never to the pager."""
 CHANGES: Final = ("incident.opened", "incident.escalated", "incident.closed")
 CASES: Final = ("case.opened", "case.escalated", "case.acknowledged", "case.closed")
 USUAL: Final[dict[Kind, tuple[str, ...]]] = {
-    "webhook": (*CHANGES, *SYSTEM),
-    "cloudevents": (*CHANGES, *SYSTEM),
+    "webhook": (*CHANGES, *SYSTEM, *LIFE),
+    "cloudevents": (*CHANGES, *SYSTEM, *LIFE),
     "ocsf": (*CHANGES, *SYSTEM),
     "alertmanager": (*CHANGES, *SYSTEM),
     "pagerduty": (*CASES, *SYSTEM),
-    "slack": (*CASES, *SYSTEM),
-    "email": (*CASES, *SYSTEM),
+    "slack": (*CASES, *SYSTEM, *LIFE),
+    "email": (*CASES, *SYSTEM, *LIFE),
 }
 """One incident is a message to a machine; to people one case is one page."""
 USUALLY: Final = "usual"
-EVENTS: Final = frozenset({*CHANGES, "incident.extended", *CASES, *SYSTEM, "response.enforced", "response.unproven"})
+EVENTS: Final = frozenset(
+    {*CHANGES, "incident.extended", *CASES, *SYSTEM, *LIFE, "response.enforced", "response.unproven"}
+)
 
 PAGERDUTY_URL: Final = "https://events.pagerduty.com/v2/enqueue"
 

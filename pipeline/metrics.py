@@ -220,7 +220,7 @@ def process_started() -> None:
 
 
 ACT_OUTCOMES: Final = ("done", "scheduled", "refused", "failed", "expired")
-CAPS: Final = ("usual", "fence", "flag", "proof")
+CAPS: Final = ("usual", "fence", "flag", "proof", "rotation")
 ENFORCEMENT_WORDS: Final = ("enforced", "broken", "unproven")
 ROTATION_STATES: Final = ("draining", "due", "overdue", "drained")
 LEAK_OUTCOMES: Final = ("matched", "known", "unmatched")

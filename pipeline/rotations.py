@@ -74,6 +74,15 @@ class Rotation(msgspec.Struct, frozen=True, kw_only=True):
     sources: list[Source]
 
 
+class Begun(msgspec.Struct, frozen=True, kw_only=True):
+    """A rotation that the responder carried out itself: the catalogue need not know of it."""
+
+    old: str
+    new: str
+    began_us: int
+    deadline_us: int  # the end of the overlap, which the gateway keeps; 0: as key_life.overlap_days says
+
+
 class _Traffic(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str
     day: int
@@ -110,59 +119,68 @@ def _span(seconds: float) -> str:
     return f"{hours:.0f} h" if hours < 72 else f"{hours / 24:.0f} days"
 
 
-def pairs(catalogue: Catalogue) -> list[tuple[Key, Key | None]]:
-    """(old, new) of every rotation whose old key is still active; None: the new key is not declared."""
-    olds: dict[str, str] = {}
+def pairs(catalogue: Catalogue, begun: Iterable[Begun] = ()) -> list[tuple[Key, Key]]:
+    """(old, new) of every rotation whose old key is still active; a new key that nobody declared is its id alone."""
+    olds = {each.old: each.new for each in begun}
     for key_id, key in catalogue.items():
         if key.rotated_from:
             olds.setdefault(key.rotated_from, key_id)
         if key.rotated_to:
             olds[key_id] = key.rotated_to
-    found = ((catalogue.get(old), catalogue.get(new)) for old, new in sorted(olds.items()))
+    found = ((catalogue.get(old), catalogue.get(new) or Key(key_id=new)) for old, new in sorted(olds.items()))
     return [(old, new) for old, new in found if old is not None and old.status == "active"]
 
 
 def rotations(client: Client, catalogue: Catalogue, rules: KeyLife) -> list[Rotation]:
     """All that go on, those nearest to their deadline first. Raises Retry or Fatal."""
-    found = pairs(catalogue)
+    return look(client, catalogue, rules)[1]
+
+
+def look(
+    client: Client, catalogue: Catalogue, rules: KeyLife, begun: Sequence[Begun] = ()
+) -> tuple[int, list[Rotation]]:
+    """(the newest use of any key in us, 0: none; all rotations, also those of `begun`). Raises Retry or Fatal."""
+    found = pairs(catalogue, begun)
+    as_of = as_of_us(client)
     if not found:
-        return []
-    keys = [key.key_id for pair in found for key in pair if key is not None]
-    values = {"keys": keys, "good": sorted(AUTHENTICATED)}
+        return as_of, []
+    values = {"keys": [key.key_id for pair in found for key in pair], "good": sorted(AUTHENTICATED)}
     traffic = {row.key_id: row for row in ask(client, _Traffic, _TRAFFIC, values)}
     gaps = {row.key_id: row.longest_s for row in ask(client, _Gap, _GAPS, values)}
     sources = ask(client, Source, _SOURCES, values)
-    now_us = as_of_us(client) or round(moments.now().timestamp() * SECOND_US)
-    rows = [_rotation(old, new, traffic, gaps.get(old.key_id, 0), now_us, rules) for old, new in found]
+    now_us = as_of or round(moments.now().timestamp() * SECOND_US)
+    ours = {each.old: each for each in begun}
+    rows = [
+        _rotation(old, new, traffic, gaps.get(old.key_id, 0), now_us, rules, ours.get(old.key_id)) for old, new in found
+    ]
     rows = [msgspec.structs.replace(row, sources=[s for s in sources if s.key_id == row.old]) for row in rows]
-    return sorted(rows, key=lambda row: (row.state == "drained", row.deadline_us or 1 << 62, row.old))
+    return as_of, sorted(rows, key=lambda row: (row.state == "drained", row.deadline_us or 1 << 62, row.old))
 
 
 def _rotation(
-    old: Key, new: Key | None, traffic: dict[str, _Traffic], longest_s: int, now_us: int, rules: KeyLife
+    old: Key, new: Key, traffic: dict[str, _Traffic], longest_s: int, now_us: int, rules: KeyLife, ours: Begun | None
 ) -> Rotation:
-    before, after = traffic.get(old.key_id), traffic.get(new.key_id) if new else None
-    began = began_us(old, new, after.first_us if after else 0)
+    before, after = traffic.get(old.key_id), traffic.get(new.key_id)
+    began = ours.began_us if ours else began_us(old, new, after.first_us if after else 0)
     drain = drained(before.last_us if before else 0, began, now_us, longest_s, rules.quiet_h * 3_600)
-    deadline = began + rules.overlap_days * DAY_US if began else 0
+    deadline = (ours.deadline_us if ours else 0) or (began + rules.overlap_days * DAY_US if began else 0)
     old_day, new_day = before.day if before else 0, after.day if after else 0
     return Rotation(
-        old=old.key_id, new=new.key_id if new else old.rotated_to, owner=old.owner, began_us=began,
+        old=old.key_id, new=new.key_id, owner=old.owner, began_us=began,
         deadline_us=deadline, state=state(drain, deadline, now_us), old_requests_24h=old_day, new_requests_24h=new_day,
         old_share=old_day / (old_day + new_day) if old_day + new_day else 0.0, drain=drain, sources=[],
     )  # fmt: skip
 
 
-def began_us(old: Key, new: Key | None, first_used_us: int) -> int:
+def began_us(old: Key, new: Key, first_used_us: int) -> int:
     """When the new key was made, as declared; else when it was first used; else when the old one says; 0: unknown."""
-    texts = [*((new.created_at, new.last_rotated_at) if new else ()), old.last_rotated_at if old.rotated_to else ""]
-    for text in texts[:2]:
+    for text in (new.created_at, new.last_rotated_at):
         try:
             if text:
                 return micros(text)
         except ValueError:
             continue
-    return first_used_us or _or_none(texts[-1])
+    return first_used_us or _or_none(old.last_rotated_at if old.rotated_to else "")
 
 
 def _or_none(text: str) -> int:

@@ -28,8 +28,18 @@ from pipeline.respond.decisions import Decisions
 from pipeline.respond.deliver import Deliveries
 from pipeline.respond.drills import DrillBook
 from pipeline.respond.entries import Record
-from pipeline.respond.night_notices import PROTECTION, lead_of, of_case, of_drill, of_endpoint, of_protection
-from pipeline.respond.night_records import CaseSeen, NightRecord, Told
+from pipeline.respond.leftovers import LeftoverBook, Tidying
+from pipeline.respond.night_notices import (
+    PROTECTION,
+    lead_of,
+    of_case,
+    of_drill,
+    of_endpoint,
+    of_leftover,
+    of_protection,
+    of_rotation,
+)
+from pipeline.respond.night_records import CaseSeen, NightRecord, RotationSeen, Told
 from pipeline.respond.notice import Notice, of_incident
 from pipeline.respond.set_up import WhyNot, always
 from pipeline.respond.watch import Eyes, Look, ProtectionBook, Sight
@@ -40,6 +50,7 @@ from schemas.key import Key
 log = logging.getLogger(__name__)
 
 ROUND_S: Final = 1.0
+TIDY_S: Final = 30.0
 TOLD_KEPT_US: Final = 7 * 86_400_000_000
 LOOK_WITHIN_S: Final = 60.0
 KEY_WITHIN_S: Final = 2.0
@@ -63,12 +74,32 @@ class Numbers(Protocol):
 
 
 @dataclass(slots=True)
+class RotationBook:
+    """Rotations near or past their deadline, as said within the last 7 days: told again after that, if still so."""
+
+    seen: dict[tuple[str, int, str], tuple[int, RotationSeen]] = field(default_factory=dict)  # old, deadline, state
+
+    def apply(self, at_us: int, record: Record | None) -> None:
+        """Take the next record, with the broker's time."""
+        if isinstance(record, RotationSeen):
+            self.seen = {name: each for name, each in self.seen.items() if at_us - each[0] <= TOLD_KEPT_US}
+            self.seen[record.old, record.deadline_us, record.state] = at_us, record
+
+    def is_news(self, record: RotationSeen, now_us: int) -> bool:
+        """Whether it is to be said."""
+        last = self.seen.get((record.old, record.deadline_us, record.state))
+        return last is None or now_us - last[0] > TOLD_KEPT_US
+
+
+@dataclass(slots=True)
 class Books:
     """All that the topic says of the night; `apply` follows it from its start."""
 
     cases: CaseBook = field(default_factory=CaseBook)
     protection: ProtectionBook = field(default_factory=ProtectionBook)
     drills: DrillBook = field(default_factory=DrillBook)
+    leftovers: LeftoverBook = field(default_factory=LeftoverBook)
+    rotations: RotationBook = field(default_factory=RotationBook)
     _told: dict[str, tuple[int, frozenset[str]]] = field(default_factory=dict)  # subject -> (when last, steps)
 
     def apply(self, at_us: int, record: Record | None) -> None:
@@ -81,6 +112,8 @@ class Books:
             self.cases.apply(at_us, record)
         self.protection.apply(record)
         self.drills.apply(at_us, record)
+        self.leftovers.apply(at_us, record)
+        self.rotations.apply(at_us, record)
 
     def told(self, subject: str) -> frozenset[str]:
         """The steps of a subject that were told."""
@@ -111,6 +144,7 @@ class Night:
     eyes: Eyes | None = None  # None: blindness is not looked for
     deliveries: Deliveries = field(default_factory=lambda: Deliveries([]))
     why_not: WhyNot = always
+    tidying: Tidying | None = None
     _sight: Sight = field(init=False)
     _telling: dict[str, asyncio.Task[None]] = field(default_factory=dict)  # by subject
     _of: dict[str, int] = field(default_factory=dict)  # subject -> its partition
@@ -130,6 +164,9 @@ class Night:
         if self.eyes and self.settings.night.blind_after_s > 0:
             look = self._run(self.look, self.settings.night.look_every_s)
             self._tasks.append(asyncio.create_task(look, name="watch"))
+
+        if self.tidying:
+            self._tasks.append(asyncio.create_task(self._run(self._tidy, TIDY_S), name="leftovers"))
 
     async def close(self) -> None:
         """Stop; what was not told is due again at the next start."""
@@ -220,6 +257,14 @@ class Night:
             if failed and "failed" not in books.told(drill.started.drill_id):
                 notice = of_drill(drill, now_us)
                 yield Due(notice.subject, "failed", 0, lambda notice=notice: notice)  # type: ignore[misc]
+        for left in books.leftovers.due(now_us):
+            notice = of_leftover(left, now_us)
+            yield Due(left.subject, "due", 0, lambda notice=notice: notice)  # type: ignore[misc]
+        for at_us, seen in books.rotations.seen.values():
+            step = f"{seen.state}:{at_us}"
+            notice = of_rotation(seen, step, now_us)
+            if step not in books.told(notice.subject):
+                yield Due(notice.subject, step, 0, lambda notice=notice: notice)  # type: ignore[misc]
 
     def let_go(self, partitions: set[int]) -> None:
         """These went to another responder, who tells it; what waits here for its message would wait for ever."""
@@ -275,6 +320,10 @@ class Night:
         await self.decisions.write(record)
         if look is None:
             await self.decisions.write(Told(subject=PROTECTION, step=f"lost:{record.since_us}"))
+
+    async def _tidy(self) -> None:
+        if self.tidying and 0 in self.deliveries.owned:
+            await self.tidying.round()
 
     async def _told_at_once(self, notice: Notice) -> None:
         with contextlib.suppress(TimeoutError):

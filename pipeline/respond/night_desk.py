@@ -69,7 +69,9 @@ async def opened(config: Config) -> AsyncIterator[Desk]:
         yield Desk(decisions, books)
 
 
-def _at_desk(config: Config, work: Callable[[Desk], Any], desk: Opened = opened) -> int:
+def at_desk(config: Config, work: Callable[[Desk], Any], desk: Opened = opened) -> int:
+    """Work at a desk; the exit code."""
+
     async def run() -> int:
         async with desk(config) as this:
             result = work(this)
@@ -83,7 +85,7 @@ def _at_desk(config: Config, work: Callable[[Desk], Any], desk: Opened = opened)
 
 def list_cases(config: Config, everything: bool, as_json: bool, desk: Opened = opened) -> int:
     """Open ones, or all of the last days; who waits longest first."""
-    return _at_desk(config, lambda this: show_cases(this.books, everything, as_json), desk)
+    return at_desk(config, lambda this: show_cases(this.books, everything, as_json), desk)
 
 
 def show_cases(books: Books, everything: bool, as_json: bool) -> int:
@@ -119,13 +121,13 @@ def say_of_case(
     async def work(this: Desk) -> int:
         found = chosen(list(this.books.cases.cases.values()), case)
         if found is None:
-            return _missing(f"{case!r} is not the beginning of exactly one case's id: `keywatch cases` lists them")
+            return missing(f"{case!r} is not the beginning of exactly one case's id: `keywatch cases` lists them")
         said = CaseSaid(case_id=found.case_id, verb=verb, by=by, to=to, until_us=until_us, reason=reason)
         await this.write([said])
         after = this.books.cases.cases[found.case_id]
         return say_line(f"{after.case_id} is {after.state}" + (f", assigned to {to}" if to else ""))
 
-    return _at_desk(config, work, desk)
+    return at_desk(config, work, desk)
 
 
 def snoozed_until_us(words: str) -> int:
@@ -165,7 +167,7 @@ def list_endpoints(config: Config, as_json: bool, desk: Opened = opened) -> int:
             })  # fmt: skip
         return print_json(rows) if as_json else show_table("endpoints", rows, _ENDPOINTS, folds=len(_ENDPOINTS) - 1)
 
-    return _at_desk(config, work, desk)
+    return at_desk(config, work, desk)
 
 
 def enable(config: Config, name: str, by: str, desk: Opened = opened) -> int:
@@ -173,13 +175,13 @@ def enable(config: Config, name: str, by: str, desk: Opened = opened) -> int:
 
     async def work(this: Desk) -> int:
         if name not in this.decisions.outbox.disabled:
-            return _missing(f"{name!r} is not disabled: `keywatch respond endpoints` lists them")
+            return missing(f"{name!r} is not disabled: `keywatch respond endpoints` lists them")
         await this.write([EndpointSwitched(endpoint=name, disabled=False, by=by)])
         dead = sum(each == name for each, _ in this.decisions.outbox.dead)
         more = f"; {dead} dead letters: `keywatch respond dead-letters --endpoint {name} --resend`" if dead else ""
         return say_line(f"{name} is enabled{more}")
 
-    return _at_desk(config, work, desk)
+    return at_desk(config, work, desk)
 
 
 def dead_letters(
@@ -205,7 +207,7 @@ def dead_letters(
             return print_json(rows)
         return show_table("dead letters", rows, _DEAD, folds=len(_DEAD) - 1) if rows else say_line("no dead letters")
 
-    return _at_desk(config, work, desk)
+    return at_desk(config, work, desk)
 
 
 def _again(letter: DeadLetter, by: str) -> Resent:
@@ -239,7 +241,7 @@ def run_drill(config: Config, by: str, wait: bool, desk: Opened = opened) -> int
         say_line(f"{started.drill_id}: {drill.requests} requests with the decoy {drill.key_id}: {', '.join(answers)}")
         return await _outcome(this, started.drill_id, drill.limit_s) if wait else 0
 
-    return _at_desk(config, work, desk)
+    return at_desk(config, work, desk)
 
 
 def check_drill(drill: Drill) -> None:
@@ -300,7 +302,7 @@ def drill_status(config: Config, as_json: bool, desk: Opened = opened) -> int:
         ended = next((each.ended for each in drills if each.ended), None)
         return 0 if ended is None or ended.passed else MISSING
 
-    return _at_desk(config, work, desk)
+    return at_desk(config, work, desk)
 
 
 def _drill_row(drill: Running) -> dict[str, Any]:
@@ -312,7 +314,8 @@ def _drill_row(drill: Running) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _missing(text: str) -> int:
+def missing(text: str) -> int:
+    """Says what is not there; the exit code."""
     sys.stderr.write(f"keywatch: {text}\n")
     return MISSING
 

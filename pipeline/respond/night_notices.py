@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import UTC, datetime
 from typing import Final
 
@@ -10,7 +11,8 @@ import msgspec
 from pipeline.respond.brief import Brief
 from pipeline.respond.cases import Case, words
 from pipeline.respond.drills import Drill
-from pipeline.respond.night_records import Protection
+from pipeline.respond.leftovers import Left
+from pipeline.respond.night_records import Protection, RotationSeen
 from pipeline.respond.notice import Action, CaseView, Grade, Notice, one_line
 from pipeline.respond.outbox import Disabled
 from pipeline.times import rfc3339
@@ -93,6 +95,32 @@ def of_drill(drill: Drill, now_us: int) -> Notice:
     return _system("drill.failed", drill.started.drill_id, "failed", now_us, title, text, severity="critical")
 
 
+def of_leftover(left: Left, now_us: int) -> Notice:
+    """A revoked key that is still there after 30 days."""
+    of = left.record
+    title = f"delete the key {of.key_id} at {of.adapter}: it was revoked, that is disabled, on {_day(of.since_us)}"
+    text = (
+        f"{title}. Nobody has said that it is deleted, so whoever may write at the gateway could enable it. Delete it "
+        f"there, then `keywatch respond deleted {shlex.quote(of.key_id)}`; `keywatch respond leftovers` lists them."
+    )
+    return _system("deletion.due", left.subject, "due", now_us, title, text, severity="medium", opened_us=of.since_us)
+
+
+def of_rotation(seen: RotationSeen, step: str, now_us: int) -> Notice:
+    """A rotation whose old key is still in use near its deadline, or after it."""
+    word = "was to end" if seen.state == "overdue" else "is to end"
+    title = f"the rotation {seen.old} -> {seen.new} {word} on {_day(seen.deadline_us)}: the old key is still in use"
+    who = f", by {'; '.join(seen.sources)}" if seen.sources else ""
+    owner = f" Its owner is {seen.owner}." if seen.owner else ""
+    text = (
+        f"{title}: {seen.requests_24h:,} requests in the last 24 h{who}.{owner} Those services have the old secret. "
+        "`keywatch keys rotations` says when it is safe to revoke."
+    )
+    subject = f"rotation:{seen.old}:{seen.deadline_us}"
+    severity: Grade = "high" if seen.state == "overdue" else "medium"
+    return _system("rotation.due", subject, step, now_us, title, text, severity=severity)
+
+
 def _system(
     event: str, subject: str, step: str, now_us: int, title: str, text: str, *, severity: Grade,
     action: Action = "trigger", opened_us: int = 0,
@@ -111,3 +139,7 @@ def message_id(subject: str, step: str) -> str:
 
 def _named(case: Case, prefix: str) -> tuple[str, ...]:
     return tuple(sorted(link.removeprefix(prefix) for link in case.links if link.startswith(prefix)))[:SHOWN_KEYS]
+
+
+def _day(at_us: int) -> str:
+    return f"{datetime.fromtimestamp(at_us / 1e6, UTC):%Y-%m-%d}"

@@ -94,4 +94,49 @@ class DrillEnded(msgspec.Struct, frozen=True, kw_only=True, tag="drill_ended"):
     words: str
 
 
-NightRecord = EndpointSwitched | Resent | CaseSeen | CaseSaid | Told | Protection | DrillStarted | DrillEnded
+class Leftover(msgspec.Struct, frozen=True, kw_only=True, tag="leftover"):
+    """A revoked key that its gateway only disabled: to be deleted by hand after 30 days. Said again until then."""
+
+    key_id: str
+    key_version: int
+    adapter: str
+    incident_id: str
+    since_us: int  # when it was disabled
+    declared: bool = False  # the catalogue had it
+    told: bool = False  # that the time has come
+
+
+class LeftoverGone(msgspec.Struct, frozen=True, kw_only=True, tag="leftover_gone"):
+    """It was deleted: a person says so, or the catalogue has it no more."""
+
+    key_id: str
+    key_version: int
+    by: str
+    why: str = ""
+
+
+class RotationSeen(msgspec.Struct, frozen=True, kw_only=True, tag="rotation_seen"):
+    """A rotation is near its deadline, or past it, and its old key is still in use."""
+
+    old: str
+    new: str
+    owner: str
+    deadline_us: int
+    state: str  # due | overdue
+    requests_24h: int
+    sources: tuple[str, ...] = ()
+
+
+NightRecord = (
+    EndpointSwitched
+    | Resent
+    | CaseSeen
+    | CaseSaid
+    | Told
+    | Protection
+    | DrillStarted
+    | DrillEnded
+    | Leftover
+    | LeftoverGone
+    | RotationSeen
+)

@@ -37,6 +37,7 @@ from pipeline.respond.consume import AuditLoader, Incidents, TopicReader
 from pipeline.respond.decisions import Decisions, Follower
 from pipeline.respond.declared import DeclaredKeys, listed
 from pipeline.respond.deliver import Deliveries
+from pipeline.respond.drain import ClickHouseRotations, Drain
 from pipeline.respond.enforcement import Enforcement
 from pipeline.respond.fence import ClickHouseNetworks
 from pipeline.respond.handle import Responder
@@ -149,6 +150,13 @@ async def _responder(
     caretaker = Caretaker(carrier, keys, _paging(deliveries))
     caretaker.start()
     stack.push_async_callback(caretaker.close)
+    drain = Drain(
+        carrier, ladder, keys, books, ClickHouseRotations(config), keys.held, matrices, lambda: caretaker.partitions,
+        lambda: kill_switch(respond),
+    )  # fmt: skip
+    drain.start()
+    stack.push_async_callback(drain.close)
+    deliveries.checks.append(drain.check)
     responder = Responder(
         ladder=ladder, approvers=respond.approvers, matrices=matrices, carrier=carrier,
         keys=keys, networks=ClickHouseNetworks(config.clickhouse), deliveries=deliveries,

@@ -6,9 +6,11 @@ import time
 from contextlib import AsyncExitStack
 
 from pipeline.config import Config
+from pipeline.respond.adapters import build
 from pipeline.respond.channel import channel
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.deliver import Deliveries
+from pipeline.respond.leftovers import Tidying
 from pipeline.respond.mailbox import Mailbox
 from pipeline.respond.night import Books, Keys, Night
 from pipeline.respond.set_up import WhyNot, always
@@ -24,7 +26,9 @@ async def telling(
     numbers = UsageReader(config.clickhouse, respond.night.numbers_within_s)
     stack.push_async_callback(numbers.close)
     eyes = KafkaEyes(config.kafka, config.topics.requests)
-    night = Night(respond, books, decisions, keys, numbers, time.time, eyes, why_not=why_not)
+    keeps = frozenset(build.gateways(respond))  # a webhook's service does with its keys what it likes
+    tidying = Tidying(decisions, books.leftovers, keys, keeps)
+    night = Night(respond, books, decisions, keys, numbers, time.time, eyes, why_not=why_not, tidying=tidying)
     mailboxes = [Mailbox(channel(respond, each), decisions.write, time.time) for each in respond.endpoints]
     deliveries = night.deliveries = Deliveries(mailboxes, night.prepare)
     deliveries.remember(decisions.outbox)

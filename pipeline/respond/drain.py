@@ -1,0 +1,252 @@
+"""A rotated key whose traffic has moved to its successor is revoked, where `respond.policy.revoke_at_drain` says so.
+
+The way of any act: guard -> decide (on `api.decisions`, with caps of its own) -> act -> record; simulated by default;
+once granted it goes on after a crash like every other (`caretaker.py`). There is no incident: the evidence is how long
+the old key was quiet (`pipeline/rotations.py`), as ClickHouse has it. So what is not known counts as still in use: no
+newest request within `max_evidence_age_s` (nothing was loaded), a worker that is blind, a beginning that nobody knows,
+a successor that nobody uses. Nobody is asked for approval: what needs one is left to people.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import msgspec
+
+from pipeline.catalogue import Catalogue
+from pipeline.config import Config
+from pipeline.errors import ConfigError, Fatal, Retry
+from pipeline.policy import Rule
+from pipeline.respond import guard
+from pipeline.respond.act import act_id, response_id
+from pipeline.respond.carry import Carrier
+from pipeline.respond.entries import Proposed
+from pipeline.respond.keys import Keys
+from pipeline.respond.ladder import Ladder, Matrix, Means, judged
+from pipeline.respond.ledger import Ledger
+from pipeline.respond.night import Books
+from pipeline.respond.night_records import RotationSeen
+from pipeline.rotations import Begun, Rotation, look
+from pipeline.sinks.connect import connect
+from schemas.incident import incident_id
+from schemas.key import Key
+from schemas.response import GuardResult
+
+log = logging.getLogger(__name__)
+
+EVERY_S: Final = 300.0
+RULE: Final = Rule(name="revoke_at_drain", rung="revoke")
+CAP: Final = "rotation"
+"""Counted apart: a quarter's rotations leave room for a leaked key."""
+AWAY: Final = (Retry, Fatal, ConfigError, OSError)
+
+
+class Rotations(Protocol):
+    """What ClickHouse says of them now."""
+
+    def look(self, catalogue: Catalogue, begun: tuple[Begun, ...]) -> tuple[int, list[Rotation]]:
+        """(the newest use of any key in us, the rotations). Raises Retry, Fatal or ConfigError."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClickHouseRotations:
+    """Of the requests in ClickHouse."""
+
+    config: Config
+
+    def look(self, catalogue: Catalogue, begun: tuple[Begun, ...]) -> tuple[int, list[Rotation]]:
+        """See `Rotations`."""
+        with connect(self.config.clickhouse, self.config.clickhouse.database) as client:
+            return look(client, catalogue, self.config.key_life, begun)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One drained rotation. `key`: the old one as the catalogue has it; `blind`: why requests are not judged, or ""."""
+
+    row: Rotation
+    as_of_us: int
+    ladder: Ladder
+    key: Key | None
+    catalogue_error: str
+    killed: str
+    blind: str
+    now_s: float
+
+
+def judge(asked: Question) -> tuple[GuardResult, ...]:
+    """Every guard's answer; those that incidents have, too, have the same names."""
+    row, key, policy = asked.row, asked.key, asked.ladder.policy
+    behind_s = asked.now_s - asked.as_of_us / 1e6
+    known = key is not None and not asked.catalogue_error
+    shielded = key is None or key.protected or key.decoy
+    return (
+        guard.result("mode", policy.mode in ("simulate", "enforce"), f"the mode is {policy.mode}"),
+        guard.result("kill_switch", not asked.killed, asked.killed or "off"),
+        guard.result("drained", row.drain.drained and row.began_us > 0, row.drain.reason),
+        guard.result("successor", row.new_requests_24h > 0, f"{row.new}: {row.new_requests_24h} requests in 24 h"),
+        guard.result("freshness", behind_s <= policy.max_evidence_age_s, f"the newest request is {behind_s:.0f} s old"),
+        guard.result("sight", not asked.blind, asked.blind or "requests are judged as they come"),
+        guard.result("catalogued", known, asked.catalogue_error or ("declared" if key else "nobody declared this key")),
+        guard.result("protected", not shielded, "for people only" if shielded else "not protected"),
+        guard.result("status", key is not None and key.status == "active", key.status if key else "not known"),
+        guard.result("key_version", key is not None and key.version > 0, f"version {key.version if key else 0}"),
+    )
+
+
+def proposal(asked: Question, adapter: str, active_keys: int) -> Proposed:
+    """To revoke the old key, bound to the version that drained."""
+    row, policy = asked.row, asked.ladder.policy
+    version = asked.key.version if asked.key else 0
+    about = incident_id(row.old, "rotation", row.began_us, row.new)
+    return Proposed(
+        act_id=act_id(row.old, version), response_id=response_id(about, "revoke", version), incident_id=about,
+        revision=1, key_id=row.old, key_version=version, responder="", simulated=policy.mode != "enforce",
+        max_per_hour=policy.caps.max_per_hour, max_per_day=policy.caps.max_per_day,
+        max_share_of_active=policy.caps.max_share_of_active, active_keys=active_keys, cap=CAP, owner=row.owner,
+        settled=False, exempt_s=policy.exempt_s, adapter=adapter, rule=RULE.name, first_us=row.began_us,
+        reason=f"rotated to {row.new}: {row.drain.reason}", policy_version=asked.ladder.version,
+        evidence_hash=hashlib.blake2b(msgspec.json.encode(row), digest_size=16).hexdigest(),
+    )  # fmt: skip
+
+
+@dataclass
+class Drain:
+    """Looks every few minutes where partition 0 is ours. `held`: the catalogue as last read."""
+
+    carrier: Carrier
+    ladder: Ladder
+    keys: Keys
+    books: Books
+    rotations: Rotations
+    held: Callable[[], Catalogue | None]
+    matrices: dict[str, Matrix]
+    owned: Callable[[], frozenset[int]]
+    killed: Callable[[], str]
+    _said: dict[tuple[str, int], str] = field(default_factory=dict)  # what of a key's version was recorded last
+    _away: bool = False
+    _task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.create_task(self._run(), name="drain")
+
+    async def close(self) -> None:
+        """Stop; what was granted goes on with whoever comes next."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def check(self) -> None:
+        """Raise what ended it."""
+        if self._task and self._task.done() and not self._task.cancelled() and (error := self._task.exception()):
+            raise Fatal(f"the watch over rotations ended: {error}") from error
+
+    async def _run(self) -> None:
+        while True:
+            await self.look()
+            await asyncio.sleep(EVERY_S)
+
+    async def look(self) -> None:
+        """One look at all rotations: what nears its deadline is said, what has drained is revoked or refused."""
+        catalogue = self.held()
+        if catalogue is None or 0 not in self.owned():
+            return
+        try:
+            as_of_us, rows = await asyncio.to_thread(self.rotations.look, catalogue, tuple(begun(self._ledger)))
+        except AWAY as error:
+            if not self._away:
+                log.warning("rotations can't be looked at, nothing of them is done: %s", error)
+            self._away = True
+            return
+        self._away = False
+        for row in rows:
+            if row.state in ("due", "overdue"):
+                await self._say_due(row)
+            elif row.state == "drained" and self.ladder.policy.revoke_at_drain:
+                await self._drained(row, as_of_us)
+
+    @property
+    def _ledger(self) -> Ledger:
+        return self.carrier.decisions.ledger
+
+    async def _say_due(self, row: Rotation) -> None:
+        seen = RotationSeen(
+            old=row.old, new=row.new, owner=row.owner, deadline_us=row.deadline_us, state=row.state,
+            requests_24h=row.old_requests_24h, sources=tuple(words_of(row)),
+        )  # fmt: skip
+        if self.books.rotations.is_news(seen, self._ledger.now_us):
+            await self.carrier.decisions.write(seen)
+
+    async def _drained(self, row: Rotation, as_of_us: int) -> None:
+        async with self.carrier.locks.one_at_a_time(row.old):
+            key, active_keys, error = await self.keys.look_up(row.old)
+            ladder = self.ladder.simulated() if self._ledger.simulating else self.ladder
+            lost = self.books.protection.last
+            blind = lost.why or "requests are not judged" if lost and lost.lost else ""
+            stop = self._ledger.stopped
+            killed = self.killed() or (f"stopped by {stop.by}: {stop.reason}" if stop else "")
+            asked = Question(row, as_of_us, ladder, key, error, killed, blind, self.carrier.now_s())
+            await self._decide(asked, active_keys)
+
+    async def _decide(self, asked: Question, active_keys: int) -> None:
+        adapter = asked.ladder.policy.adapter
+        of_owner, others = await self.keys.others(asked.key) if asked.key else (None, None)
+        means = Means(adapter, self.matrices.get(adapter), owner_keys=of_owner, other_keys=others)
+        guards = (*judge(asked), *judged("revoke", RULE, means))
+        wanted = msgspec.structs.replace(
+            proposal(asked, adapter, active_keys), responder=self.carrier.decisions.responder
+        )
+        if self._is_done(wanted):
+            return
+        if no := guard.refusals(guards):
+            await self._refuse(wanted, guards, no)
+            return
+        verdict = await self.carrier.decisions.write(wanted)
+        guards = (*guards, guard.result(verdict.guard, verdict.granted, verdict.reason))
+        if verdict.act is None or not verdict.granted:
+            await self._refuse(wanted, guards, guards[-1:])
+        elif wanted.simulated:
+            self._said[wanted.key_id, wanted.key_version] = "simulated"
+            reason = f"would have been done: revoke, {wanted.reason} (simulate)"
+            await self.carrier.record(wanted, "decided", "simulated", reason, guards=guards, act=verdict.act)
+        else:
+            await self.carrier.record(wanted, "decided", "allowed", wanted.reason, guards=guards, act=verdict.act)
+            await self.carrier.carry_out(verdict.act)
+
+    def _is_done(self, wanted: Proposed) -> bool:
+        """Whether this version was revoked, is being so, or was said to be: nothing to say every five minutes."""
+        act = self._ledger.act_of(wanted.act_id, wanted.simulated)
+        under_way = act is not None and act.stage in ("open", "pending", "done", "superseded")
+        name = wanted.key_id, wanted.key_version
+        return under_way or name in self.books.leftovers.revoked or (
+            wanted.simulated and self._said.get(name) == "simulated"
+        )  # fmt: skip
+
+    async def _refuse(self, of: Proposed, guards: tuple[GuardResult, ...], no: tuple[GuardResult, ...]) -> None:
+        """Recorded when its guards change, not at each look."""
+        names, about = ", ".join(each.guard for each in no), (of.key_id, of.key_version)
+        if self._said.get(about) == names:
+            return
+        self._said[about] = names
+        reason = "; ".join(f"{each.guard}: {each.reason}" for each in no)
+        await self.carrier.record(of, "decided", "refused", reason, guards=guards)
+
+
+def begun(ledger: Ledger) -> list[Begun]:
+    """The rotations that the responder carried out and that stand: their old keys are valid until the overlap ends."""
+    return [
+        Begun(old=act.proposal.key_id, new=act.new_key_id, began_us=act.at_us, deadline_us=act.until_us)
+        for act in ledger.acts.values()
+        if act.stands and act.proposal.rung == "rotate" and act.new_key_id
+    ]
+
+
+def words_of(row: Rotation) -> list[str]:
+    """Who still uses the old key, the busiest first."""
+    return [f"{each.client or 'an unnamed client'} from {each.prefix} (AS{each.asn})" for each in row.sources[:3]]

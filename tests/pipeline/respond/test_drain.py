@@ -1,0 +1,224 @@
+"""A rotated key is revoked once its traffic has moved: by the way of any act, once, and never on what is not known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from pipeline.catalogue import Catalogue
+from pipeline.errors import Retry
+from pipeline.respond.adapters.webhook import MATRIX
+from pipeline.respond.drain import Drain, Question, begun, judge
+from pipeline.respond.entries import Kept, Switched
+from pipeline.respond.guard import refusals
+from pipeline.respond.ladder import Ladder
+from pipeline.respond.ledger import Ledger
+from pipeline.respond.night import Books
+from pipeline.respond.night_records import Protection, RotationSeen
+from pipeline.rotations import Begun, Rotation, Source, drained
+from schemas.key import Key
+from tests.pipeline.respond.incidents import NOW_S, key
+from tests.pipeline.respond.lives import POLICY, Lives, Process
+from tests.pipeline.respond.memory_log import Fuse, Killed
+from tests.pipeline.respond.test_handle import Catalogue as Declared
+from tests.pipeline.respond.test_ledger import proposed
+
+NOW_US = int(NOW_S * 1e6)
+DAY_US = 86_400_000_000
+SOURCE = Source(key_id="k1", prefix="192.0.2.0/24", country="DE", asn=64_500, client="curl", requests=9, last_us=NOW_US)
+ON = Ladder(msgspec.structs.replace(POLICY, revoke_at_drain=True), ())
+
+
+def row(old: str = "k1", quiet_days: float = 9.0, **changes: Any) -> Rotation:
+    """A rotation of 20 days ago whose old key was used last so long ago."""
+    drain = drained(NOW_US - int(quiet_days * DAY_US), NOW_US - 20 * DAY_US, NOW_US, 3_600.0, 86_400.0)
+    values: dict[str, Any] = {
+        "old": old, "new": "k9", "owner": f"owner-{old}", "state": "drained" if drain.drained else "overdue",
+        "began_us": NOW_US - 20 * DAY_US, "deadline_us": NOW_US - 13 * DAY_US, "old_requests_24h": 0,
+        "new_requests_24h": 40, "old_share": 0.0, "drain": drain, "sources": [SOURCE],
+    }  # fmt: skip
+    return Rotation(**(values | changes))
+
+
+def question(**changes: Any) -> Question:
+    values: dict[str, Any] = {
+        "row": row(), "as_of_us": NOW_US, "ladder": ON, "key": key("k1"), "catalogue_error": "", "killed": "",
+        "blind": "", "now_s": NOW_S,
+    }  # fmt: skip
+    return Question(**(values | changes))
+
+
+def test_a_drained_key_passes_all_guards() -> None:
+    assert refusals(judge(question())) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "guard"),
+    [
+        ({"row": row(quiet_days=0.5)}, "drained"),
+        ({"row": row(began_us=0)}, "drained"),
+        ({"row": row(new_requests_24h=0)}, "successor"),
+        ({"as_of_us": NOW_US - 601_000_000}, "freshness"),
+        ({"as_of_us": 0}, "freshness"),
+        ({"blind": "behind by 400 s"}, "sight"),
+        ({"killed": "the file exists"}, "kill_switch"),
+        ({"ladder": replace(ON, policy=msgspec.structs.replace(ON.policy, mode="off"))}, "mode"),
+        ({"key": None}, "catalogued"),
+        ({"key": None}, "protected"),
+        ({"catalogue_error": "no broker"}, "catalogued"),
+        ({"key": key("k1", protected=True)}, "protected"),
+        ({"key": key("k1", decoy=True)}, "protected"),
+        ({"key": key("k1", status="suspended")}, "status"),
+        ({"key": key("k1", version=0)}, "key_version"),
+    ],
+)
+def test_what_is_not_known_to_have_moved_is_not_revoked(changes: dict[str, Any], guard: str) -> None:
+    assert guard in {each.guard for each in refusals(judge(question(**changes)))}
+
+
+@dataclass
+class Seen:
+    """ClickHouse: these rotations."""
+
+    rows: list[Rotation]
+    begun: list[tuple[Begun, ...]] = field(default_factory=list)
+    error: Exception | None = None
+
+    def look(self, catalogue: Catalogue, begun: tuple[Begun, ...]) -> tuple[int, list[Rotation]]:
+        self.begun.append(begun)
+        if self.error:
+            raise self.error
+        return NOW_US, self.rows
+
+
+def world(**changes: Any) -> Lives:
+    keys: dict[str, Key] = {f"k{i}": key(f"k{i}", owner=f"owner-k{i}") for i in range(9)} | changes
+    return Lives(catalogue=Declared(keys), ladder=ON)
+
+
+async def look(
+    about: Lives, rows: list[Rotation], *, fuse: Fuse | None = None, looks: int = 2, error: Exception | None = None
+) -> bool:
+    """One process' life with so many looks and all that is due then; False if it was killed."""
+    process, books = Process(about, "a", frozenset({0, 1}), fuse or Fuse(), 0.0), Books()
+    process.decisions.followers.append(books.apply)
+    carrier = process.caretaker.carrier
+    drain = Drain(
+        carrier, about.ladder, about.catalogue, books, Seen(rows, error=error), lambda: Catalogue.of([]),
+        {"keys": MATRIX}, lambda: process.caretaker.partitions, lambda: about.killed,
+    )  # fmt: skip
+    try:
+        await process.decisions.start()
+        await process.care()
+        for _ in range(looks):
+            await drain.look()
+        await process.care()
+    except Killed:
+        return False
+    finally:
+        await process.caretaker.close()
+        await process.decisions.close()
+    return True
+
+
+def lines(about: Lives) -> list[tuple[str, str, str]]:
+    return [(line.key_id, line.stage, line.verdict) for line in about.lines()]
+
+
+async def test_it_is_revoked_once_with_every_stage_in_the_audit_however_often_one_looks() -> None:
+    about = world()
+    assert await look(about, [row()], looks=3)
+    assert await look(about, [row()])
+    assert list(about.gateway.set_on) == [("k1", "revoke")]
+    assert lines(about) == [("k1", "decided", "allowed"), ("k1", "acting", "allowed"), ("k1", "done", "allowed")]
+    decided = about.lines()[0]
+    assert (decided.rule, decided.policy_version) == ("revoke_at_drain", ON.version)
+    assert decided.reason.startswith("rotated to k9: quiet for 9 days")
+    about.advance(2 * 86_400.0)  # the ledger has forgotten it, the catalogue still says active
+    assert await look(about, [row(began_us=NOW_US)])
+    assert len(about.gateway.effects) == 1
+
+
+async def test_killed_at_any_effect_it_is_revoked_under_one_id() -> None:
+    fuse, oracle = Fuse(), world()
+    await look(oracle, [row()], fuse=fuse)
+    assert 4 < fuse.count < 20
+    for at in range(fuse.count):
+        for after in (False, True):
+            about = world()
+            await look(about, [row()], fuse=Fuse(at, after))
+            assert await look(about, [row()])
+            assert about.gateway.set_on == oracle.gateway.set_on, (at, after)
+            assert {each.intent.act_id for each in about.gateway.effects} == set(oracle.gateway.set_on.values())
+            assert set(lines(about)) == set(lines(oracle)), (at, after)
+
+
+async def test_it_does_nothing_unless_the_policy_says_so_and_only_simulates_by_default() -> None:
+    off, simulated = world(), world()
+    off.ladder = Ladder(POLICY, ())
+    simulated.ladder = ON.simulated()
+    assert await look(off, [row()])
+    assert await look(simulated, [row()], looks=3)
+    assert lines(off) == []
+    assert lines(simulated) == [("k1", "decided", "simulated")]
+    assert not off.gateway.effects
+    assert not simulated.gateway.effects
+
+
+async def test_its_cap_is_its_own_and_what_is_beyond_it_waits_in_the_queue() -> None:
+    about = world()
+    for number in (5, 6, 7):
+        about.say(proposed(f"k{number}", rung="suspend", max_per_hour=3))
+    assert await look(about, [row(f"k{i}") for i in range(1, 5)])
+    assert sorted(name for name, rung in about.gateway.set_on if rung == "revoke") == ["k1", "k2", "k3"]
+    assert [line.reason[:5] for line in about.lines() if line.verdict == "refused"] == ["caps:"]
+
+
+async def test_a_refusal_is_recorded_once_and_the_key_is_revoked_when_its_reason_is_gone() -> None:
+    about = world()
+    about.say(Switched(stop=True, by="ann", reason="a deploy"))
+    assert await look(about, [row()], looks=3)
+    assert lines(about) == [("k1", "decided", "refused")]
+    about.say(Switched(stop=False, by="ann"))
+    assert await look(about, [row()])
+    assert list(about.gateway.set_on) == [("k1", "revoke")]
+
+
+@pytest.mark.parametrize("record", [Protection(lost=True, since_us=NOW_US, why="behind"), Switched(stop=True, by="a")])
+async def test_nothing_is_revoked_while_keywatch_is_blind_or_stopped(record: Protection | Switched) -> None:
+    about = world()
+    about.say(record)
+    assert await look(about, [row()])
+    assert not about.gateway.effects
+
+
+async def test_without_clickhouse_nothing_is_done_and_nothing_falls() -> None:
+    about = world()
+    assert await look(about, [row()], error=Retry("away"))
+    assert lines(about) == []
+
+
+async def test_a_rotation_near_its_deadline_is_said_once() -> None:
+    about = world()
+    late = row(quiet_days=0.1, old_requests_24h=12)
+    assert await look(about, [late], looks=3)
+    assert await look(about, [late])
+    said = [each for each in map(_record, about.log.values("api.decisions")) if isinstance(each, RotationSeen)]
+    assert [(each.old, each.state, each.requests_24h) for each in said] == [("k1", "overdue", 12)]
+    assert said[0].sources == ("curl from 192.0.2.0/24 (AS64500)",)
+
+
+def test_a_rotation_by_the_ladder_is_one_too_until_it_is_undone() -> None:
+    ledger = Ledger()
+    rotated = proposed("k1", rung="rotate", simulated=False)
+    ledger.apply(0, NOW_US, Kept(proposal=rotated, at_us=NOW_US, until_us=NOW_US + DAY_US, new_key_id="k1-new"))
+    assert begun(ledger) == [Begun(old="k1", new="k1-new", began_us=NOW_US, deadline_us=NOW_US + DAY_US)]
+
+
+def _record(value: bytes) -> object:
+    from pipeline.respond.entries import decode
+
+    return decode(value)
