@@ -231,17 +231,19 @@ def run_drill(config: Config, by: str, wait: bool, desk: Opened = opened) -> int
     check_drill(drill)
     caller = caller_of(config, drill)
 
-    async def work(this: Desk) -> int:
-        started = DrillStarted(
-            drill_id=f"drill_{uuid.uuid4().hex[:16]}", key_id=drill.key_id, at_us=int(time.time() * 1e6),
-            limit_s=drill.limit_s, act=drill.act, by=by,
-        )  # fmt: skip
-        await this.write([started])
-        answers = await abuse(caller, drill)
-        say_line(f"{started.drill_id}: {drill.requests} requests with the decoy {drill.key_id}: {', '.join(answers)}")
-        return await _outcome(this, started.drill_id, drill.limit_s) if wait else 0
+    return at_desk(config, lambda this: drilled(this, drill, caller, by, wait), desk)
 
-    return at_desk(config, work, desk)
+
+async def drilled(this: Desk, drill: Drill, caller: Caller, by: str, wait: bool) -> int:
+    """The drill at an open desk: told before its first request, so that nothing of it can be missed."""
+    started = DrillStarted(
+        drill_id=f"drill_{uuid.uuid4().hex[:16]}", key_id=drill.key_id, at_us=int(time.time() * 1e6),
+        limit_s=drill.limit_s, act=drill.act, by=by,
+    )  # fmt: skip
+    await this.write([started])
+    answers = await abuse(caller, drill)
+    say_line(f"{started.drill_id}: {drill.requests} requests with the decoy {drill.key_id}: {', '.join(answers)}")
+    return await _outcome(this, started.drill_id, drill.limit_s) if wait else 0
 
 
 def check_drill(drill: Drill) -> None:
