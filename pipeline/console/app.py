@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -44,6 +45,7 @@ HERE: Final = Path(__file__).parent
 MAX_FORM_BYTES: Final = 16_384
 SLOW_S: Final = 2.0
 STOP_S: Final = 5.0
+_PATH: Final = re.compile(r"/(?![/\\])[!-~]*")
 OTHER_SESSION: Final = "this form is of another session: load the page again"
 HEADERS: Final = {
     "Content-Security-Policy": (
@@ -120,7 +122,7 @@ class Console:
         async def answer(request: Request) -> Response:
             visitor = self._visitor(request)
             if visitor is None:
-                return RedirectResponse("/sign-in", 303)
+                return RedirectResponse(f"/sign-in?{urlencode({'to': request.url.path})}", 303)
             if not visitor.may(role):
                 return self._refused(request, visitor, f"this page is for the role {role}, yours is {visitor.role}")
             acts = self._acts(request.path_params.get("incident", ""), visitor)  # here: the ledger is the loop's
@@ -173,19 +175,20 @@ class Console:
         return self.door.recognise(request.cookies.get(COOKIE, ""), request.headers, _peer(request))
 
     async def _sign_in_page(self, request: Request) -> Response:
-        return self._html("sign_in.html", None, wrong=False)
+        return self._html("sign_in.html", None, wrong=False, to=_own(request.query_params.get("to", "")))
 
     async def _sign_in(self, request: Request) -> Response:
         form = await _form(request)
         visitor = self.door.sign_in(str(form.get("token", "")).strip())
         if visitor is None:
             await asyncio.sleep(SLOW_S if self.door.flooded else 0.0)
-            response = self._html("sign_in.html", None, 403, wrong=True)
+            response = self._html("sign_in.html", None, 403, wrong=True, to=_own(_text(form, "to")))
         else:
-            response = RedirectResponse("/", 303)
+            response = RedirectResponse(_own(_text(form, "to")), 303)
             response.set_cookie(
                 COOKIE, self.door.cookie(visitor), max_age=int(self.config.console.session_s), httponly=True,
-                samesite="strict", secure=self.config.console.secure_cookie, path="/",
+                samesite="lax",  # a message's link comes from another site; forms carry a token of their session
+                secure=self.config.console.secure_cookie, path="/",
             )  # fmt: skip
         response.background = self._noting(request, visitor, response.status_code, "sign-in")
         return response
@@ -279,8 +282,12 @@ def _text(form: FormData, name: str) -> str:
 
 def _back(path: str, said: str, mark: str) -> str:
     """The page of this console that the form was on, with what came of it and our mark; never another site's."""
-    local = path if path.startswith("/") and not path.startswith(("//", "/\\")) else "/"
-    return f"{local}?{urlencode({'said': said, 'mark': mark})}"
+    return f"{_own(path)}?{urlencode({'said': said, 'mark': mark})}"
+
+
+def _own(path: str) -> str:
+    """The path, if it is one of this console: no other site's, nothing that a browser reads as one; else the first."""
+    return path if _PATH.fullmatch(path) else "/"
 
 
 class _Headers:

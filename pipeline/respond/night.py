@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Protocol
+from urllib.parse import quote
 
 import msgspec
 from aiokafka.errors import KafkaError
@@ -189,7 +190,7 @@ class Night:
         await self.decisions.write(self._seen(incident, key, partition))
         case = self.books.cases.case_of(incident.incident_id)
         told = brief(incident, key, await self.numbers.read(incident), unreadable, self.why_not)
-        return of_incident(incident, told, case.case_id if case else "", self._link(incident))
+        return of_incident(incident, told, case.case_id if case else "", link_of(self.settings, incident))
 
     def _seen(self, incident: Incident, key: Key | None, partition: int) -> CaseSeen:
         known = self.books.cases.case_of(incident.incident_id)
@@ -213,10 +214,6 @@ class Night:
             return None, SLOW
         key, _, error = task.result()
         return key, error
-
-    def _link(self, incident: Incident) -> str:
-        page = self.settings.night.console_url
-        return page.replace("{incident_id}", incident.incident_id).replace("{key_id}", incident.key_id)
 
     # -- rounds ----------------------------------------------------------------------------------------------------
 
@@ -286,7 +283,7 @@ class Night:
     async def _of_case(self, each: Due, now_us: int) -> Notice:
         case = self.books.cases.cases[each.subject]
         incident = msgspec.json.decode(case.lead, type=Incident)
-        return of_case(case, each.step, now_us, incident, await self._brief(incident), self._link(incident))
+        return of_case(case, each.step, now_us, incident, await self._brief(incident), link_of(self.settings, incident))
 
     async def _brief(self, incident: Incident) -> Brief:
         key, unreadable = await self._key(incident)
@@ -356,3 +353,11 @@ class Night:
                 METRICS.drills.labels("passed" if drill.ended.passed else "failed").inc()
                 if drill.ended.passed:
                     METRICS.drill_seconds.observe(drill.took_s)
+
+
+def link_of(settings: Respond, incident: Incident) -> str:
+    """The console's page of the incident, where acts are approved and undone; "" where nobody said where it is."""
+    page = settings.night.console_url
+    return page.replace("{incident_id}", quote(incident.incident_id)).replace(
+        "{key_id}", quote(incident.key_id, safe="")
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 import pytest
@@ -66,7 +66,10 @@ def test_every_page_is_shown_to_a_viewer_without_markup_of_others_and_without_in
 @pytest.mark.parametrize("page", PAGES)
 def test_nobody_sees_anything_without_signing_in(settings: Config, page: str) -> None:
     answer = TestClient(app.make_app(settings)).get(page, follow_redirects=False)
-    assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
+    assert (answer.status_code, answer.headers["location"]) == (
+        303,
+        f"/sign-in?{urlencode({'to': page.partition('?')[0]})}",
+    )
 
 
 def test_an_incident_explains_itself(settings: Config) -> None:
@@ -192,7 +195,18 @@ def test_a_link_can_not_put_words_into_the_consoles_mouth(settings: Config) -> N
     assert "acts are stopped" not in client.get("/?said=all+automatic+acts+are+stopped").text
 
 
-@pytest.mark.parametrize("back", ["https://evil.example/", "//evil.example/", "/\\evil.example", "javascript:1"])
+ELSEWHERE = ["https://evil.example/", "//evil.example/", "/\\evil.example", "/\t/evil.example", "javascript:1"]
+
+
+@pytest.mark.parametrize("to", ELSEWHERE)
+def test_signing_in_leads_to_a_page_of_this_console_only(settings: Config, to: str) -> None:
+    client = TestClient(app.make_app(settings))
+    assert 'name="to" value="/"' in client.get("/sign-in", params={"to": to}).text
+    answer = client.post("/sign-in", data={"token": TOKENS["viewer"], "to": to}, follow_redirects=False)
+    assert answer.headers["location"] == "/"
+
+
+@pytest.mark.parametrize("back", ELSEWHERE)
 def test_a_form_leads_back_to_this_console_only(settings: Config, said: list[Control], back: str) -> None:
     client = visitor(settings, "responder")
     body = {"form_token": form_token(client), "key": KEY, "until": "1h", "reason": "r", "back": back}

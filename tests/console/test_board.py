@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
-from pipeline.config import Config
+from pipeline.config import Config, Respond
+from pipeline.config_night import Night as NightSettings
 from pipeline.console import app, board
 from pipeline.console.board import Board, Kept, Link, texts
 from pipeline.errors import Fatal, Retry
@@ -19,6 +21,7 @@ from pipeline.respond.acts import Act
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.desk import Desk
 from pipeline.respond.entries import Finished, Switched, encode
+from pipeline.respond.night import link_of
 from tests.console.filled import INCIDENT, TOKENS, config, fill
 from tests.console.waiting import RESPONDER, TOPIC, connected, in_memory, linked, propose
 from tests.pipeline.respond.memory_log import MemoryLog, MemoryPublisher, MemoryReader
@@ -93,6 +96,26 @@ def test_what_waits_is_approved_by_a_signature_and_then_undone(world: World) -> 
     assert "being undone" in answer.text
     assert world.act.undo is not None
     assert world.act.undo.asked.by == "responder"
+
+
+def test_the_link_in_a_message_leads_over_the_sign_in_to_the_page_where_undo_is_one_click(world: World) -> None:
+    world.portal.call(partial(propose, world.decisions, incident_id=INCIDENT.incident_id))
+    world.portal.call(world.decisions.write, RESPONDER.says(world.act.proposal.group or world.act.ticket))
+    world.carry_out()
+    night = Respond(night=NightSettings(console_url="http://127.0.0.1/incidents/{incident_id}"))
+    asked = world.browser.get(link_of(night, INCIDENT)).text
+    to = asked.split('name="to" value="')[1].split('"')[0]
+    page = world.browser.post("/sign-in", data={"token": TOKENS["responder"], "to": to}).text
+    assert to == f"/incidents/{INCIDENT.incident_id}"
+    form = page.split('action="/undo"')[1].split("</form>")[0]
+    fields = {
+        name: form.split(f'name="{name}" value="')[1].split('"')[0] for name in ("form_token", "back", "response")
+    }
+    assert world.browser.post("/undo", data={**fields, "form_token": "", "reason": "it was us"}).status_code == 403
+    assert world.act.undo is None
+    assert "being undone" in world.browser.post("/undo", data={**fields, "reason": "it was us"}).text
+    assert world.stage == "done"
+    assert world.act.undo is not None
 
 
 @pytest.mark.parametrize("signature", ["", "AAAA", "nonsense"])

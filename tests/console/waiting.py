@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from pipeline.console.board import Board, Kept, Link
 from pipeline.respond.adapters.webhook import MATRIX
@@ -52,11 +53,11 @@ async def connected(link: Link, wanted: bool = True) -> None:
         await asyncio.sleep(0.005)
 
 
-async def propose(decisions: Decisions) -> None:
-    """The suspension; `RESPONDER` may approve it."""
+async def propose(decisions: Decisions, **incident: Any) -> None:
+    """The suspension; `RESPONDER` may approve it. `incident`: what of it is another."""
     respond = settings(RESPONDER.approver)
     ladder = ladder_of(respond.respond)
-    queued = wanted(full(), "suspend", ladder, "ada")
+    queued = wanted(full(**incident), "suspend", ladder, "ada")
     proposal = (await choose(queued, "n1", ladder, respond, {"keys": MATRIX}, Networks())).proposal
     assert proposal is not None
     await decisions.write(bulked([proposal], proposal.group, "n1", "ada"))

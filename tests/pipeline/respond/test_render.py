@@ -66,6 +66,13 @@ def test_every_rendering_shows_the_whole_first_screen(kind: str) -> None:
     assert "keywatch respond undo incident-k1 --reason TEXT" in rendered
 
 
+@pytest.mark.parametrize("kind", RENDERINGS)
+@pytest.mark.parametrize("event", ["incident.opened", "incident.closed"])
+def test_every_rendering_leads_to_the_page_where_an_act_is_undone_or_approved(kind: str, event: str) -> None:
+    rendered = RENDERINGS[kind].body(notice(event)).decode()  # type: ignore[index]
+    assert "https://console.example/i" in rendered
+
+
 def test_a_webhook_s_data_is_the_incident_with_the_brief_beside_it() -> None:
     body = msgspec.json.decode(standard.body(notice()))
     assert (body["type"], body["timestamp"]) == ("incident.opened", full().last_at)
