@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import msgspec
+from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from pipeline.catalogue import Catalogue
 from pipeline.config import Config
@@ -43,7 +44,7 @@ EVERY_S: Final = 300.0
 RULE: Final = Rule(name="revoke_at_drain", rung="revoke")
 CAP: Final = "rotation"
 """Counted apart: a quarter's rotations leave room for a leaked key."""
-AWAY: Final = (Retry, Fatal, ConfigError, OSError)
+AWAY: Final = (Retry, Fatal, ConfigError, ClickHouseError, OSError)
 
 
 class Rotations(Protocol):
@@ -178,7 +179,7 @@ class Drain:
     async def _say_due(self, row: Rotation) -> None:
         seen = RotationSeen(
             old=row.old, new=row.new, owner=row.owner, deadline_us=row.deadline_us, state=row.state,
-            requests_24h=row.old_requests_24h, sources=tuple(words_of(row)),
+            requests_24h=row.old_requests_24h, reason=row.drain.reason, sources=tuple(words_of(row)),
         )  # fmt: skip
         if self.books.rotations.is_news(seen, self._ledger.now_us):
             await self.carrier.decisions.write(seen)

@@ -107,14 +107,14 @@ def of_leftover(left: Left, now_us: int) -> Notice:
 
 
 def of_rotation(seen: RotationSeen, step: str, now_us: int) -> Notice:
-    """A rotation whose old key is still in use near its deadline, or after it."""
+    """A rotation whose old key has not drained near its deadline, or after it."""
     word = "was to end" if seen.state == "overdue" else "is to end"
-    title = f"the rotation {seen.old} -> {seen.new} {word} on {_day(seen.deadline_us)}: the old key is still in use"
+    title = f"the rotation {seen.old} -> {seen.new} {word} on {_day(seen.deadline_us)}: the old key has not drained"
     who = f", by {'; '.join(seen.sources)}" if seen.sources else ""
     owner = f" Its owner is {seen.owner}." if seen.owner else ""
     text = (
-        f"{title}: {seen.requests_24h:,} requests in the last 24 h{who}.{owner} Those services have the old secret. "
-        "`keywatch keys rotations` says when it is safe to revoke."
+        f"{title}: {seen.requests_24h:,} requests in the last 24 h{who} ({seen.reason}).{owner} Who that is has the "
+        "old secret. `keywatch keys rotations` says when it is safe to revoke."
     )
     subject = f"rotation:{seen.old}:{seen.deadline_us}"
     severity: Grade = "high" if seen.state == "overdue" else "medium"

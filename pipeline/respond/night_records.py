@@ -116,7 +116,7 @@ class LeftoverGone(msgspec.Struct, frozen=True, kw_only=True, tag="leftover_gone
 
 
 class RotationSeen(msgspec.Struct, frozen=True, kw_only=True, tag="rotation_seen"):
-    """A rotation is near its deadline, or past it, and its old key is still in use."""
+    """A rotation is near its deadline, or past it, and its old key has not drained."""
 
     old: str
     new: str
@@ -124,6 +124,7 @@ class RotationSeen(msgspec.Struct, frozen=True, kw_only=True, tag="rotation_seen
     deadline_us: int
     state: str  # due | overdue
     requests_24h: int
+    reason: str = ""  # why it has not drained
     sources: tuple[str, ...] = ()
 
 

@@ -46,6 +46,7 @@ def faults(
     yield from _together(respond)
     ladder = ladder_of(respond)
     yield from _adapters(respond, ladder, matrices)
+    yield from _drain(ladder)
     yield from _people(respond, ladder)
     for index, rule in enumerate(ladder.rules):
         yield from _unknown(rule, detectors)
@@ -110,6 +111,13 @@ def _adapters(respond: Respond, ladder: Ladder, matrices: Mapping[str, Matrix] |
             yield Fault("wrong", where, f"there is no adapter {name!r}: {', '.join(matrices) or 'none is set up'}")
         elif matrices is not None and not any(rung in matrices[name] for rung in (rule.rung, *rule.otherwise)):
             yield Fault("never", where, f"{name} can do none of {', '.join((rule.rung, *rule.otherwise))}")
+
+
+def _drain(ladder: Ladder) -> Iterator[Fault]:
+    policy = ladder.policy
+    if policy.revoke_at_drain and not policy.adapter:
+        level: Level = "wrong" if policy.mode == "enforce" else "unsafe"
+        yield Fault(level, "respond.policy.revoke_at_drain", "no adapter: name one in respond.policy.adapter")
 
 
 def _people(respond: Respond, ladder: Ladder) -> Iterator[Fault]:

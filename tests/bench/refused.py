@@ -168,12 +168,12 @@ async def measured(trial: Enforced, attacks: Attacks, per_s: float, gateway: Gat
         await trial.respond(port)
         child = await latency._offering(trial, offer)
         offered = await latency._offered(trial, child)
+        await trial.stop(child)  # it has ended, and nobody is to miss it
         began = first_us(attacks, offered.start_us)
         deadline = time.monotonic() + GRACE_S
         while len(gateway.obeyed) < attacks.count and time.monotonic() < deadline:
             trial.children.check()
             await asyncio.sleep(0.1)
-        await trial.stop(child)
     return summed_up(per_s, refused_after_s(began, gateway.obeyed)) | {"offered_late_ms": round(offered.late_ms, 1)}
 
 

@@ -21,6 +21,7 @@ PARSED: Final = {
     "cases": SPEAKS, "cases ack": SPEAKS, "cases assign": SPEAKS, "cases close": SPEAKS, "cases snooze": SPEAKS,
     "drill run": SPEAKS, "feedback": SPEAKS, "mute": SPEAKS, "unmute": SPEAKS, "plan": SPEAKS,
     "respond act": SPEAKS, "respond approve": SPEAKS, "respond breaker": SPEAKS, "respond bulk": SPEAKS,
+    "respond deleted": SPEAKS, "respond leftovers": SPEAKS,
     "respond dead-letters": SPEAKS, "respond enable": SPEAKS, "respond endpoints": SPEAKS, "respond go": SPEAKS,
     "respond holds": SPEAKS, "respond pending": SPEAKS, "respond queue": SPEAKS, "respond raise": SPEAKS,
     "respond refuse": SPEAKS, "respond stop": SPEAKS, "respond undo": SPEAKS,

@@ -22,7 +22,8 @@ RUNNER = CliRunner()
 LISTS = {
     "adapters matrix", "cases", "cases list", "console-log", "coverage", "drill status", "geo info", "hunt",
     "incidents", "keys audit", "keys rotations", "keys show", "leaks list", "mutes", "policy try",
-    "respond dead-letters", "respond endpoints", "respond holds", "respond pending", "respond queue",
+    "respond dead-letters", "respond endpoints", "respond holds", "respond leftovers", "respond pending",
+    "respond queue",
 }  # fmt: skip
 """Commands whose answer is rows."""
 ONE = {

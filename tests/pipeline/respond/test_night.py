@@ -20,7 +20,7 @@ from pipeline.respond.deliver import Deliveries
 from pipeline.respond.entries import Record, decode, encode
 from pipeline.respond.mailbox import Mailbox
 from pipeline.respond.night import Books, Night
-from pipeline.respond.night_records import CaseSaid, DrillStarted, Protection, Told
+from pipeline.respond.night_records import CaseSaid, DrillStarted, Protection, RotationSeen, Told
 from pipeline.respond.watch import Look
 from schemas.incident import Incident
 from schemas.key import Key
@@ -326,6 +326,27 @@ async def test_a_drill_that_is_not_seen_pages_and_one_that_is_seen_does_not() ->
         await rounds(night)
     (told,) = world.lines[0].came
     assert told["payload"]["summary"].startswith("the drill failed: detection is missing")  # type: ignore[index]
+
+
+async def test_a_rotation_near_its_deadline_is_one_message_in_a_week_and_gets_nobody_up() -> None:
+    world = World()
+    seen = RotationSeen(
+        old="k1", new="k2", owner="billing", deadline_us=world.log.now_us, state="overdue", requests_24h=12,
+        reason="quiet for 2 h", sources=("curl from 192.0.2.0/24 (AS64500)",),
+    )  # fmt: skip
+    world.say(seen)
+    for _ in range(3):
+        async with life(world) as night:
+            await rounds(night)
+            assert not night.books.rotations.is_news(seen, world.log.now_us)
+    (told,) = world.lines[1].came
+    assert told["type"] == "rotation.due"
+    assert "12 requests in the last 24 h, by curl from 192.0.2.0/24" in str(told["data"]["text"])  # type: ignore[index]
+    assert pages(world) == []
+    world.pass_time(8 * 86_400)
+    async with life(world) as night:
+        await night.decisions.catch_up()
+        assert night.books.rotations.is_news(seen, world.log.now_us)
 
 
 async def test_what_ends_the_night_s_task_is_raised() -> None:

@@ -66,6 +66,7 @@ def rule(**changes: Any) -> Rule:
     [
         (respond(rule(), rule()), "wrong", "two rules have this name"),
         (respond(policy=Policy(mode="enforce")), "wrong", "no adapter: name one"),
+        (respond(rule(adapter="keys"), policy=Policy(mode="enforce", revoke_at_drain=True)), "wrong", "no adapter"),
         (respond(policy=Policy(max_per_owner=1)), "unsafe", "no adapter: name one"),
         (respond(rule(adapter="nobody")), "wrong", "there is no adapter 'nobody'"),
         (respond(rule(approvals=3)), "wrong", "3 approvals, and there are 2 approvers"),
