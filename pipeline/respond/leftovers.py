@@ -11,14 +11,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.entries import Finished, Proposed, Record
-from pipeline.respond.keys import Keys
 from pipeline.respond.night_records import Leftover, LeftoverGone, Told
+from schemas.key import Key
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,14 @@ DELETE_AFTER_US: Final = 30 * DAY_US
 RESTATE_US: Final = 3 * DAY_US  # well within the topic's retention
 MAX_REVOKING: Final = 10_000
 CATALOGUE: Final = "catalogue"
+
+
+class Keys(Protocol):
+    """What the catalogue says now."""
+
+    async def look_up(self, key_id: str) -> tuple[Key | None, int, str]:
+        """(the key or None, number of active keys or 0, why the catalogue can't be read or "")."""
+
 
 Name = tuple[str, int]
 """A key's id and version."""
