@@ -5,7 +5,8 @@ front. A load of fixed rate goes on (`pipeline/bench/offer.py`): half of what th
 producer, measured before unless `--per-s` says it. Meanwhile strangers use keys with a past, a request each 25 ms; the
 responder revokes by the signed webhook, and a gateway in this process notes when it has obeyed. Refused is the next
 request of that thief, had he gone on. All that lies in between counts: producer, fetch, slice, core, the decisions
-topic, the webhook. A key that is not revoked counts as endless. Prints JSON, in seconds.
+topic, the webhook; the policy asks for less evidence than usual. A key that is not revoked counts as endless. Prints
+JSON, in seconds.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Enforced(Trial):
         await publish_keys(Config(kafka=self.kafka, topics=Topics(**names)), keys)
 
     def config_text(self, port: int) -> str:
-        """With caps that leave room for all: what is measured is the way, not the brake."""
+        """With caps that leave room for all, and less evidence asked: what is measured is the way, not the brake."""
         caps = "{ max_per_hour = 100000, max_per_day = 100000, max_share_of_active = 1.0 }"
         return (
             super().config_text(port)
@@ -115,6 +116,7 @@ blind_after_s = 0 # the embedded broker answers end offsets wrongly
 mode = "enforce"
 adapter = "keys"
 caps = {caps}
+min_family_bits = 3 # these thieves make 20 requests: how soon evidence suffices is keybench's to say
 max_per_owner = 0
 settle_s = 0
 breaker_owners = 0
@@ -122,6 +124,7 @@ breaker_owners = 0
 [[respond.rules]]
 name = "revoke"
 rung = "revoke"
+min_severity = "medium"
 """
         )
 
