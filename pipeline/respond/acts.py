@@ -13,6 +13,9 @@ from pipeline.respond.ladder import ENDS, LADDER, UNDOABLE
 TIME: Final = "time"
 """Who undoes an act whose time is over."""
 UNCERTAIN_TRIES: Final = 5  # to undo what expired and may never have taken place
+REVOKED_US: Final = 30 * DAY_US
+"""A revocation stands in the way of other acts, and of undoing them, for so long: then the key is deleted by hand, or
+somebody has decided that it lives on."""
 
 Stage = Literal["pending", "open", "done", "failed", "expired", "declined", "lapsed", "undone", "superseded"]
 
@@ -57,6 +60,11 @@ class Act:
     def ends(self) -> bool:
         """By itself: then it is undone. A rotation's time is its overlap, and the gateway's to end."""
         return self.stands and self.until_us > 0 and self.proposal.rung in ENDS
+
+    @property
+    def revoked(self) -> bool:
+        """A revocation that the target has confirmed: it has no undo, and nothing else is done to this key."""
+        return not self.proposal.simulated and self.proposal.rung == "revoke" and self.stage == "done"
 
     @property
     def lapses_us(self) -> int:
@@ -110,9 +118,13 @@ def _rank(rung: str) -> int:
 
 
 def is_kept(act: Act, now_us: int) -> bool:
-    """Remembered for more than a day: what is in force, waits or is under way, and a person's undo while it exempts."""
+    """Remembered for more than a day: what is in force, waits or is under way, a person's undo while it exempts, and
+    a revocation for 30 days.
+    """
     if act.proposal.simulated:
         return False
+    if act.revoked:
+        return now_us < act.at_us + REVOKED_US
     exempt = act.stage == "undone" and now_us < act.ended_us + max(DAY_US, int(act.proposal.exempt_s * 1e6))
     return act.stage in ("pending", "open") or act.stands or exempt
 

@@ -59,9 +59,9 @@ def _kind(act: Act, now_us: int) -> Kind | None:
         return "lapse" if now_us > act.lapses_us else None
     if act.stage == "declined":
         return None if act.outcome else "declined"
-    if not act.stands and not (act.undo and act.undo.stage == "open"):
+    if not act.stands and not act.revoked and not (act.undo and act.undo.stage == "open"):
         return None
-    if act.undo:
+    if act.undo and not act.revoked:
         wait_us = int(UNDO_AGAIN_S[min(act.undo.tries, len(UNDO_AGAIN_S)) - 1] * 1e6)
         again = act.undo.stage == "failed" and now_us >= act.undo.at_us + wait_us
         return "undo" if act.undo.stage == "open" else "end" if again else None

@@ -83,7 +83,7 @@ class Queued:
 
 @dataclass(slots=True)
 class Ledger:
-    """The state: equal records in equal order give equal verdicts. Keeps a day, and what is in force or waits."""
+    """The state: equal records in equal order give equal verdicts. Keeps a day, and what `is_kept` says."""
 
     next_offset: int = 0
     now_us: int = 0
@@ -308,7 +308,7 @@ class Ledger:
             return IGNORED
         act = self.acts.setdefault((False, record.proposal.act_id), kept_act(record))
         act.kept_us = self.now_us
-        return Verdict(act.stands, "kept", f"it is {act.stage}", act)
+        return Verdict(act.stands or act.revoked, "kept", f"it is {act.stage}", act)
 
     def _note(self, record: Record) -> None:
         match record:

@@ -17,7 +17,7 @@ from pipeline.respond.caps import Counts
 from pipeline.respond.entries import Joined, Reset, Simulating, Switched, content_of, decode, encode, group_of
 from pipeline.respond.ladder import Ladder
 from schemas.response import Response
-from tests.pipeline.respond.incidents import key
+from tests.pipeline.respond.incidents import finding, key
 from tests.pipeline.respond.lives import NETWORKS, POLICY, RULES, SUSPEND_S, Lives, Usual, at_desk, live, standing
 from tests.pipeline.respond.memory_log import Fuse
 from tests.pipeline.respond.people import ANN, BOB
@@ -401,6 +401,31 @@ async def test_long_holds_are_said_again_so_that_retention_does_not_forget_them(
     await live(world)
     await live(world)
     assert world.gateway.set_on == {}
+
+
+async def test_what_was_done_to_a_revoked_key_is_neither_repeated_nor_undone_weeks_later(world: Lives) -> None:
+    world.open("k1")
+    await live(world)  # suspended
+    prove(world, 1)
+    await live(world)
+    done = [(each.intent.rung, each.intent.direction) for each in world.gateway.effects]
+    assert done == [("suspend", "apply"), ("revoke", "apply")]
+    for week in (2, 3, 4):
+        for _ in range(2):
+            world.advance(3.5 * 86_400)
+            await live(world)
+            await live(world)
+            forget(world, days=7)
+        world.open("k1", revision=week, change="escalated")
+        prove(world, week)
+        await live(world)
+    assert len(world.gateway.effects) == 2
+
+
+def prove(world: Lives, revision: int) -> None:
+    """An incident that is a proof."""
+    found = finding("declared", ago_s=1_795_000_000.0 - world.log.now_us / 1e6 + 5)
+    world.open("k1", revision, rule="proof", incident_id="proof-k1", findings=(found,))
 
 
 def forget(world: Lives, days: float) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.respond.acts import TIME, UNCERTAIN_TRIES, Act
+from pipeline.respond.acts import REVOKED_US, TIME, UNCERTAIN_TRIES, Act
 from pipeline.respond.desk import bulked
 from pipeline.respond.entries import (
     Build,
@@ -149,6 +149,20 @@ def test_revoke_has_no_undo_and_a_revoked_key_is_never_brought_back(log: Log) ->
     assert act.stage == "superseded"
     assert not log.say(undo(suspended, TIME), act.until_us + DAY_US).granted
     assert not log.say(undo(proposed())).granted
+
+
+def test_a_revocation_is_remembered_for_a_month_also_when_the_topic_has_forgotten_it(log: Log) -> None:
+    act = log.stand(proposed())
+    kept = Kept(proposal=act.proposal, offset=act.offset, at_us=act.at_us)
+    assert log.say(kept, 3 * DAY_US).granted
+    later = Ledger()
+    later.apply(log.ledger.next_offset - 1, 3 * DAY_US, kept)
+    for ledger in (log.ledger, later):
+        offset = ledger.next_offset
+        for number, wanted in enumerate((proposed(revision=9), fence(revision=9, rung="suspend"))):
+            verdict = ledger.apply(offset + number, 29 * DAY_US, wanted)
+            assert (verdict.granted, verdict.guard) == (False, "already_acted")
+        assert ledger.apply(offset + 2, act.at_us + REVOKED_US, proposed(revision=10)).granted
 
 
 def test_a_suspension_that_is_done_after_the_revocation_never_ends(log: Log) -> None:
