@@ -38,6 +38,8 @@ ERASED: Final[dict[str, str]] = {
     "keys": OF_KEY,
     "hours": OF_KEY,
     "places": OF_KEY,
+    "days": OF_KEY,  # after what it is counted from, so that nothing is counted again
+    "place_days": OF_KEY,
     "applied": f"{OF_KEY} AND verdict != 'forget'",
     "controls": f"kind != 'forget' AND ({OF_KEY}"
     " OR (kind = 'mute' AND {owner:String} != '' AND JSONExtractString(body, 'owner') = {owner:String}))",

@@ -22,6 +22,7 @@ from pipeline.sinks.connect import connect
 from schemas.control import Control, Forget, control_id
 from schemas.key import Key
 from schemas.rows import COPIES, TABLES
+from tests.deploy.filled import count_days
 from tests.pipeline import said
 from tests.row_examples import rows_of
 
@@ -72,6 +73,9 @@ def fill(settings: ClickHouse, *keys: str) -> None:
             own = {name: list(keys) for name in ("finding_id", "incident_id", "leak_id", "control_id", "withheld_id")}
             named = {name: values for name, values in own.items() if name in dict(columns)}
             write(settings, table, key_id=list(keys), **named)
+    client = connect(settings, settings.database)
+    count_days(client)
+    client.close()
 
 
 def left(client: Client) -> dict[str, set[str]]:
