@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -180,6 +181,9 @@ def test_an_owners_keys_are_forgotten_erased_and_what_was_said_of_them_taken_bac
     assert left(client)["findings"] == {"k9"}
     told = capsys.readouterr().out
     assert "run" in told and "no worker has said" in told
+    assert privacy.erase_all(config, privacy.Wish(key="k1", reason="again", wait_s=0, as_json=True)) == 0
+    again = capsys.readouterr()
+    assert json.loads(again.out)["keys"] == ["k1"] and "no worker has said" in again.err
     for name in (*erase.KEPT, "api.requests", "api.responses", "api.control"):
         assert name in told
 
