@@ -37,6 +37,7 @@ WHERE window_start < toStartOfDay(now('UTC')) AND toYYYYMMDD(window_start) IN (
 )
 GROUP BY day, key_id;
 
+-- `places` likewise, by country.
 CREATE TABLE IF NOT EXISTS place_days
 (
     day Date CODEC(DoubleDelta, ZSTD(1)),
