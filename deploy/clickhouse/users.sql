@@ -10,6 +10,7 @@ GRANT SELECT ON system.tables TO keywatch_write;
 GRANT SELECT ON system.columns TO keywatch_write;
 -- Which days have been written to since they were counted: the views to_days and to_place_days ask with the writer's rights.
 GRANT SELECT ON system.parts TO keywatch_write;
+GRANT SELECT ON system.view_refreshes TO keywatch_write;
 -- `keywatch worker --shadow NAME` has a database of its own, of the same tables; nobody acts on what is in it.
 GRANT CREATE DATABASE, SELECT, INSERT, CREATE TABLE, CREATE VIEW, ALTER TABLE, OPTIMIZE ON keywatch_shadow_*.* TO keywatch_write;
 -- The audit log: rows are added, never changed.
@@ -29,6 +30,7 @@ GRANT INSERT ON keywatch.console_log TO keywatch_watch;
 -- this role until you give it to whom may erase.
 CREATE ROLE IF NOT EXISTS keywatch_erase;
 GRANT SELECT, ALTER DELETE, ALTER UPDATE ON keywatch.* TO keywatch_erase;
+GRANT SELECT ON system.view_refreshes TO keywatch_erase;
 REVOKE ALTER DELETE, ALTER UPDATE ON keywatch.responses FROM keywatch_erase;
 REVOKE ALTER DELETE, ALTER UPDATE ON keywatch.console_log FROM keywatch_erase;
 

@@ -93,6 +93,7 @@ def span(hours: str, days: str, columns: str, start: str = "$__fromTime", end: s
     `hours` and `days` are tables with these columns. Days that have not been counted yet (today; all of them before the
     first count) come by the hour, so the sums are the same.
     """
+    start, end = f"({start})", f"({end})"
     first = f"toStartOfDay(toDateTime({start}, 'UTC') + 86399)"
     counted = f"toDateTime((SELECT max(day) + 1 FROM {days}), 'UTC')"  # noqa: S608  (names of this folder)
     last = f"least(toStartOfDay(toDateTime({end}, 'UTC')), {counted})"

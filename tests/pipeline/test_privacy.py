@@ -107,6 +107,24 @@ def test_all_rows_of_the_key_go_and_nobody_elses(tables: ClickHouse, client: Cli
     assert {each.rows for each in erase.count(client, ["k1"])} == {0}
 
 
+def test_sums_that_are_being_made_of_what_was_there_are_waited_for(tables: ClickHouse, client: Client) -> None:
+    client.command("CREATE TABLE slow (at DateTime) ENGINE = MergeTree ORDER BY at")
+    client.command(
+        "CREATE MATERIALIZED VIEW to_slow REFRESH EVERY 1 YEAR APPEND TO slow EMPTY AS"
+        " SELECT now() AS at FROM numbers(1) WHERE NOT ignore(sleep(1.5))"
+    )
+    running = "SELECT status FROM system.view_refreshes WHERE view = 'to_slow' AND database = currentDatabase()"
+    client.command("SYSTEM REFRESH VIEW to_slow")
+    assert client.command(running) in ("Running", "Scheduling")
+    done = [(table, client.command(running), client.command("SELECT count() FROM slow"))
+            for table in erase.erase(client, ["k1"])]  # fmt: skip
+    assert [table for table, _, _ in done] == list(erase.ERASED)
+    after = {table: (status, rows) for table, status, rows in done}
+    assert after["days"] == after["place_days"] == ("Scheduled", 1)
+    client.command("DROP VIEW to_slow")
+    client.command("DROP TABLE slow")
+
+
 def test_incidents_of_many_keys_stay_and_name_the_key_no_more(tables: ClickHouse, client: Client) -> None:
     body = '{"keys":["k.1","k.12","kx1"],"text":"tried k.1, k.12"}'
     write(tables, "incidents", key_id=["source:a"], incident_id=["i"], body=[body], text=["tried k.1, k.12"])
