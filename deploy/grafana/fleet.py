@@ -5,11 +5,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from deploy.grafana.panel import AT, CHOICES, OF_INCIDENTS, OF_KEYS, Dashboard, Panel, Row, Variable, span
+from deploy.grafana.panel import AT, CHOICES, LONG_S, OF_INCIDENTS, OF_KEYS, Dashboard, Panel, Row, Variable, span
 
 _COUNTS: Final = "key_id, requests, refused, failed, other_4xx"
 HOURS: Final = f"FROM {span('hours', 'days', _COUNTS)}\nWHERE {OF_KEYS}"
-_BEFORE: Final = "$__fromTime - ($__toTime - $__fromTime)"
+_FROM, _TO = (
+    f"if($__toTime - $__fromTime > {LONG_S}, toStartOfDay(toDateTime({each}, 'UTC')), toDateTime({each}, 'UTC'))"
+    for each in ("$__fromTime", "$__toTime")
+)
+_BEFORE: Final = f"{_FROM} - ({_TO} - {_FROM})"
 _BORN: Final = "coalesce(last_rotated_at, created_at)"
 _AGE: Final = f"dateDiff('day', {_BORN}, now())"
 _OF_K: Final = OF_KEYS.replace("key_id IN", "k.key_id IN")
@@ -100,14 +104,16 @@ MOVES: Final = Row(
             "Top movers",
             "table",
             "SELECT key_id, sum(now) AS total, sum(then) AS before, toInt64(total) - toInt64(before) AS change FROM (\n"
-            f"SELECT key_id, requests AS now, 0 AS then FROM {span('hours', 'days', 'key_id, requests')}\n"
+            "SELECT key_id, requests AS now, 0 AS then\n"
+            f"FROM {span('hours', 'days', 'key_id, requests', _FROM, _TO)}\n"
             "UNION ALL\n"
             "SELECT key_id, 0 AS now, requests AS then\n"
-            f"FROM {span('hours', 'days', 'key_id, requests', _BEFORE, '$__fromTime')})\n"
+            f"FROM {span('hours', 'days', 'key_id, requests', _BEFORE, _FROM)})\n"
             f"WHERE {OF_KEYS}\n"
             "GROUP BY key_id ORDER BY abs(change) DESC LIMIT 25",
             (("key_id", "text"), ("total", "number"), ("before", "number"), ("change", "number")),
-            description="Requests in the period, and in the period of the same length before it.",
+            description="Requests in the period, and in the period of the same length before it; over more than four "
+            "days of whole days, without today.",
         ),
         Panel(
             "Newest incidents",

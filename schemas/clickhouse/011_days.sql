@@ -1,6 +1,7 @@
 -- `hours` and `places` by the day, for questions over weeks. ClickHouse itself counts them anew each hour: every past day
--- of which a part has been written since the last time (and a day before it), so whatever comes late, twice or from a
--- replay ends in the right sum, and the newest count of a day and key replaces the older. Today is not in them.
+-- of which a part has been written since a count last said something new (and a day before it), so whatever comes late,
+-- twice or from a replay ends in the right sum. Only what has changed is written, and the newest count of a day and key
+-- replaces the older: of rows that lie twice in many parts FINAL takes ten times as long. Today is not in them.
 CREATE TABLE IF NOT EXISTS days
 (
     day Date CODEC(DoubleDelta, ZSTD(1)),
@@ -26,16 +27,21 @@ GROUP BY day, key_id
 SETTINGS throw_on_max_partitions_per_insert_block = 0;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS to_days REFRESH EVERY 1 HOUR APPEND TO days EMPTY AS
-SELECT
-    toDate(window_start) AS day, key_id, sum(requests) AS requests, sum(refused) AS refused, sum(failed) AS failed,
-    sum(other_4xx) AS other_4xx, now64(3, 'UTC') AS made_at
-FROM hours FINAL
-WHERE window_start < toStartOfDay(now('UTC')) AND toYYYYMMDD(window_start) IN (
-    SELECT toUInt32(partition) FROM system.parts
+WITH written AS (
+    SELECT toUInt32(partition) AS day FROM system.parts
     WHERE database = currentDatabase() AND table = 'hours' AND active
         AND modification_time >= (SELECT max(made_at) FROM days) - toIntervalDay(1)
 )
-GROUP BY day, key_id;
+SELECT
+    toDate(h.window_start) AS day, h.key_id AS key_id, sum(h.requests) AS requests, sum(h.refused) AS refused,
+    sum(h.failed) AS failed, sum(h.other_4xx) AS other_4xx, now64(3, 'UTC') AS made_at
+FROM hours AS h FINAL
+WHERE h.window_start < toStartOfDay(now('UTC')) AND toYYYYMMDD(h.window_start) IN (SELECT day FROM written)
+GROUP BY day, key_id
+HAVING (day, key_id, requests, refused, failed, other_4xx) NOT IN (
+    SELECT d.day, d.key_id, d.requests, d.refused, d.failed, d.other_4xx
+    FROM days AS d FINAL WHERE toYYYYMMDD(d.day) IN (SELECT day FROM written)
+);
 
 -- `places` likewise, by country.
 CREATE TABLE IF NOT EXISTS place_days
@@ -60,14 +66,20 @@ GROUP BY day, country, key_id
 SETTINGS throw_on_max_partitions_per_insert_block = 0;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS to_place_days REFRESH EVERY 1 HOUR APPEND TO place_days EMPTY AS
-SELECT toDate(window_start) AS day, country, key_id, sum(requests) AS requests, now64(3, 'UTC') AS made_at
-FROM places FINAL
-WHERE window_start < toStartOfDay(now('UTC')) AND toYYYYMMDD(window_start) IN (
-    SELECT toUInt32(partition) FROM system.parts
+WITH written AS (
+    SELECT toUInt32(partition) AS day FROM system.parts
     WHERE database = currentDatabase() AND table = 'places' AND active
         AND modification_time >= (SELECT max(made_at) FROM place_days) - toIntervalDay(1)
 )
-GROUP BY day, country, key_id;
+SELECT
+    toDate(p.window_start) AS day, p.country AS country, p.key_id AS key_id, sum(p.requests) AS requests,
+    now64(3, 'UTC') AS made_at
+FROM places AS p FINAL
+WHERE p.window_start < toStartOfDay(now('UTC')) AND toYYYYMMDD(p.window_start) IN (SELECT day FROM written)
+GROUP BY day, country, key_id
+HAVING (day, country, key_id, requests) NOT IN (
+    SELECT d.day, d.country, d.key_id, d.requests FROM place_days AS d FINAL WHERE toYYYYMMDD(d.day) IN (SELECT day FROM written)
+);
 
 CREATE VIEW IF NOT EXISTS v_days AS SELECT * FROM days FINAL;
 

@@ -175,14 +175,13 @@ def test_days_of_a_long_range_are_read_from_what_is_counted_and_the_rest_by_the_
 
 
 def test_movers_over_a_long_range_are_compared_with_the_same_time_before(client: Client) -> None:
-    asked = Asked(NOW_S - 10 * 86_400, NOW_S, 7200)
+    asked = Asked(NOW_S - 10 * 86_400 + 5_000, NOW_S - 7_000, 7200)
     page, panel = _panel("Top movers", "keywatch-fleet")
     rows = {row[0]: row[1:] for row in _ask(client, panel.sql, asked, **choices(page)).result_rows}
-    span = asked.to_s - asked.from_s
+    from_s, to_s = (each // 86_400 * 86_400 for each in (asked.from_s, asked.to_s))
     expected = client.query(
-        f"SELECT key_id, sumIf(requests, window_start >= {asked.from_s}),"
-        f" sumIf(requests, window_start < {asked.from_s}) FROM v_requests_1h"
-        f" WHERE window_start >= {asked.from_s - span} AND window_start < {asked.to_s} GROUP BY key_id"
+        f"SELECT key_id, sumIf(requests, window_start >= {from_s}), sumIf(requests, window_start < {from_s})"
+        f" FROM v_requests_1h WHERE window_start >= {2 * from_s - to_s} AND window_start < {to_s} GROUP BY key_id"
     ).result_rows
     assert len(rows) == 25
     for key, now, before in expected:

@@ -141,6 +141,8 @@ async def test_a_past_day_is_counted_anew_when_something_comes_late_and_today_ne
         await sink.write("requests_1h", rows_of("requests_1h", 1, **(row | {"window_start": [now_s // 3600 * 3600]})))
         count_days(client)
     await sink.close()
+    count_days(client)
+    assert client.query("SELECT count() FROM days").result_rows == [(3,)], "what has not changed is not written again"
     days = client.query("SELECT toString(day), key_id, requests FROM v_days").result_rows
     places = client.query("SELECT toString(day), country, key_id, requests FROM v_place_days").result_rows
     client.close()
