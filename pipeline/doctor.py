@@ -68,7 +68,8 @@ def check(config: Config) -> list[Finding]:
     answers: queue.SimpleQueue[tuple[str, list[Finding]]] = queue.SimpleQueue()
     for name, run in checks.items():
         threading.Thread(target=_answer, args=(name, run, config, answers), name=name, daemon=True).start()
-    found, until_s = {}, time.monotonic() + CHECK_TIMEOUT_S
+    found: dict[str, list[Finding]] = {}
+    until_s = time.monotonic() + CHECK_TIMEOUT_S
     with contextlib.suppress(queue.Empty):
         while len(found) < len(checks):
             name, findings = answers.get(timeout=max(0.0, until_s - time.monotonic()))

@@ -1,7 +1,7 @@
 """Which panels of the dashboards show nothing on a running demo: `python -m tests.deploy.on_demo http://127.0.0.1:PORT`.
 
 The address is the ClickHouse that `keywatch demo --keep` prints. Exit code 1 where a panel has no row, or only zeros.
-Asked over the last day, as the pages open, for the key with the most surprising incident. Panels of metrics are Prometheus'.
+Asked over the last day, as pages open, for the key with the most surprising incident; panels of metrics are left out.
 """
 
 from __future__ import annotations
