@@ -22,7 +22,6 @@ from pipeline.sinks.kafka import read_pages
 from pipeline.state import State
 from schemas.control import Forget
 from schemas.rows import TABLES
-from tests.clickhouse_front import clickhouse, front  # noqa: F401
 from tests.deploy.filled import count_days
 from tests.kafka.deployment import Deployment, produce
 from tests.kafka.test_operating import LOG, incidents_of, newest, opening_at, watched  # noqa: F401

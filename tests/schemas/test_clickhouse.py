@@ -128,7 +128,7 @@ async def test_a_window_written_twice_counts_once_in_the_order_of_time_too(click
     assert found == [[(5,)], [(5,)]]
 
 
-async def test_a_past_day_is_counted_anew_when_something_comes_late_and_today_never(clickhouse: ClickHouse) -> None:  # noqa: F811
+async def test_a_past_day_is_counted_anew_when_something_comes_late_and_today_never(clickhouse: ClickHouse) -> None:
     sink = ClickHouseSink(clickhouse)
     client = connect(clickhouse, clickhouse.database)
     now_s = int(time.time())
