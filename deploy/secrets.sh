@@ -4,7 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")"
 mkdir -p secrets
 chmod 700 secrets
-for name in clickhouse_admin clickhouse_writer clickhouse_console clickhouse_reader console_token grafana_admin intake_token pepper; do
+names="clickhouse_admin clickhouse_writer clickhouse_console clickhouse_reader clickhouse_privacy console_token grafana_admin"
+for name in $names intake_token pepper; do
     if [[ ! -s secrets/$name ]]; then
         od --address-radix=n --format=x1 --read-bytes=32 /dev/urandom | tr --delete ' \n' > "secrets/$name"
         chmod 444 "secrets/$name" # the folder is closed; services read their file as different users

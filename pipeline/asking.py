@@ -5,7 +5,6 @@ Each function prints and returns the exit code: 0, or 1 where what was asked for
 
 from __future__ import annotations
 
-import csv
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline import queries
+from pipeline import queries, spreadsheet
 from pipeline.config import ClickHouse, Config
 from pipeline.sinks.connect import connect
 from schemas.incident import Band, Finding, Incident
@@ -234,9 +233,8 @@ def export_rows(rows: Sequence[Row], columns: Sequence[Column], output: str) -> 
     """JSON as the queries give it; CSV with plain numbers, shares from 0 to 1 and RFC 3339 times."""
     if output == "json":
         return print_json(rows)
-    writer = csv.DictWriter(sys.stdout, [name for name, _ in columns], extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows({name: shown(row.get(name, "")) for name, shown in columns} for row in rows)
+    cells = ({name: shown(row.get(name, "")) for name, shown in columns} for row in rows)
+    spreadsheet.write([name for name, _ in columns], cells, "\r\n")
     return 0
 
 

@@ -35,12 +35,15 @@ def erase(
 def truncate(
     days: Annotated[int, typer.Option(min=-1, max=3650, help="Instead of privacy.truncate_addresses_days.")] = -1,
     dry_run: DryRun = False,
+    every: Annotated[str, typer.Option(help="Again after this span (1d), until it is stopped.")] = "",
     config: ConfigFile = None,
 ) -> int:
     """Cut callers' addresses that are older to their /24 or /48; to be run daily."""
     from pipeline.privacy import truncate_addresses
+    from pipeline.repeating import repeated, span_s
 
-    return truncate_addresses(load(config), days, dry_run)
+    loaded, every_s = load(config), span_s(every)
+    return repeated(lambda: truncate_addresses(loaded, days, dry_run), every_s)
 
 
 @guarded

@@ -1,13 +1,19 @@
 """`keywatch doctor`: is everything there that a deployment needs, and if not, what to do about it.
 
-Each check is a function that returns findings and never raises for a fault that it looks for. Nothing is written.
+Each check is a function that returns findings and never raises for a fault that it looks for. Nothing is written. Each
+runs in a thread of its own that nobody waits for beyond `CHECK_TIMEOUT_S`: a client that is being closed and a thread
+that waits for a silent server can't be interrupted (asyncio itself would wait 5 minutes for it at the end).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+import importlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +31,11 @@ OLD_DAYS: Final = 365
 """Networks change hands: of a year-old database a few percent of the addresses are wrong."""
 CHECK_TIMEOUT_S: Final = 20.0
 CONNECT_S: Final = 5.0
+NEEDED: Final = (
+    "pipeline.sinks.topics", "pipeline.migrate", "pipeline.geo.provider", "pipeline.respond.address",
+    "pipeline.respond.adapters.report", "pipeline.intake_http",
+)  # fmt: skip
+"""What the checks import, before their threads start: two that import one another's modules could see half of one."""
 
 
 def main(config_file: Path | None, sample: Path | None = None) -> int:
@@ -38,7 +49,7 @@ def main(config_file: Path | None, sample: Path | None = None) -> int:
     config = load(config_file)
     check_detectors(config)
     check_format(config)
-    findings = [Finding("ok", "config", f"{config_file or 'defaults and variables'}"), *asyncio.run(check(config))]
+    findings = [Finding("ok", "config", f"{config_file or 'defaults and variables'}"), *check(config)]
     return _print(findings)
 
 
@@ -50,30 +61,46 @@ def _print(findings: list[Finding]) -> int:
     return 1 if any(finding.state == "fail" for finding in findings) else 0
 
 
-async def check(config: Config) -> list[Finding]:
-    """All checks of the surroundings, at once."""
-    checks: tuple[tuple[str, Callable[[Config], Awaitable[list[Finding]]]], ...] = (
-        ("kafka", check_kafka),
-        ("clickhouse", check_clickhouse),
-        ("geo", check_geo),
-        ("webhooks", check_webhooks),
-        ("adapters", check_adapters),
-        ("ports", check_ports),
-    )
-    found = await asyncio.gather(*(_bounded(name, run(config)) for name, run in checks))
-    return [finding for findings in found for finding in findings]
+def check(config: Config) -> list[Finding]:
+    """All checks of the surroundings, at once; within `CHECK_TIMEOUT_S`."""
+    checks: dict[str, Check] = {
+        "kafka": check_kafka,
+        "clickhouse": check_clickhouse,
+        "geo": check_geo,
+        "webhooks": check_webhooks,
+        "adapters": check_adapters,
+        "ports": check_ports,
+    }
+    for module in NEEDED:
+        importlib.import_module(module)
+    answers: queue.SimpleQueue[tuple[str, list[Finding]]] = queue.SimpleQueue()
+    for name, run in checks.items():
+        threading.Thread(target=_answer, args=(name, run, config, answers), name=name, daemon=True).start()
+    found: dict[str, list[Finding]] = {}
+    until_s = time.monotonic() + CHECK_TIMEOUT_S
+    with contextlib.suppress(queue.Empty):
+        while len(found) < len(checks):
+            name, findings = answers.get(timeout=max(0.0, until_s - time.monotonic()))
+            found[name] = findings
+    return [finding for name in checks for finding in found.get(name, [_silent(name)])]
 
 
-async def _bounded(about: str, run: Awaitable[list[Finding]]) -> list[Finding]:
+Check = Callable[[Config], Coroutine[Any, Any, list[Finding]]]
+
+
+def _answer(about: str, run: Check, config: Config, answers: queue.SimpleQueue[tuple[str, list[Finding]]]) -> None:
+    advice = f"check the section [{about}] of the configuration"
     try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S):
-            return await run
-    except TimeoutError:
-        return [Finding("fail", about, f"no answer within {CHECK_TIMEOUT_S:.0f} s", "is a firewall between?")]
+        findings = asyncio.run(run(config))
     except (ConfigError, Fatal, Retry) as error:
-        return [
-            Finding("fail", about, " ".join(str(error).split()), f"check the section [{about}] of the configuration")
-        ]
+        findings = [Finding("fail", about, " ".join(str(error).split()), advice)]
+    except Exception as error:  # noqa: BLE001  (a check that breaks is a finding, not five other checks unheard)
+        findings = [Finding("fail", about, f"the check itself failed: {error!r}", advice)]
+    answers.put((about, findings))
+
+
+def _silent(about: str) -> Finding:
+    return Finding("fail", about, f"no answer within {CHECK_TIMEOUT_S:.0f} s", "is a firewall between?")
 
 
 def check_detectors(config: Config) -> None:
@@ -152,7 +179,7 @@ async def check_clickhouse(config: Config) -> list[Finding]:
     from pipeline.migrate import migrate
     from pipeline.sinks.connect import display_name
 
-    waiting = await asyncio.to_thread(migrate, config.clickhouse, True)
+    waiting = migrate(config.clickhouse, dry_run=True)
     where = f"{display_name(config.clickhouse)}, database {config.clickhouse.database}"
     if waiting:
         text = f"{where}: {len(waiting)} migrations are missing ({', '.join(waiting)})"

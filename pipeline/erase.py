@@ -17,10 +17,12 @@ import msgspec
 from clickhouse_connect.driver.client import Client
 
 from pipeline import moments
+from pipeline.errors import Retry
 from pipeline.queries import ask
 from schemas.control import Control, Feedback, Forget, Mute, control_id
 
 POLL_S: Final = 1.0
+COUNT_S: Final = 600.0
 INSTEAD: Final = r"\1(erased)\2"
 OF_KEY: Final = "has({keys:Array(String)}, key_id)"
 ERASED: Final[dict[str, str]] = {
@@ -38,11 +40,16 @@ ERASED: Final[dict[str, str]] = {
     "keys": OF_KEY,
     "hours": OF_KEY,
     "places": OF_KEY,
+    "days": OF_KEY,  # after what it is counted from, so that nothing is counted again
+    "place_days": OF_KEY,
     "applied": f"{OF_KEY} AND verdict != 'forget'",
     "controls": f"kind != 'forget' AND ({OF_KEY}"
     " OR (kind = 'mute' AND {owner:String} != '' AND JSONExtractString(body, 'owner') = {owner:String}))",
 }
 """Table -> which of its rows go."""
+
+SUMS: Final = ("days", "place_days")
+"""Tables that ClickHouse makes of others each hour."""
 
 KEPT: Final[dict[str, str]] = {
     "responses": "the audit of what was done to keys: key id, rung and reason, no address, no request; for ever",
@@ -101,12 +108,32 @@ def erase(client: Client, keys: Sequence[str], owner: str = "") -> Iterator[str]
     """
     values = {"keys": list(keys), "owner": owner}
     for table, which in ERASED.items():
+        if table in SUMS:
+            _counted(client)
         client.command(f"ALTER TABLE {table} DELETE WHERE {which} SETTINGS mutations_sync = 2", parameters=values)
         yield table
     for key in keys:
         client.command(_UNNAMED, parameters={"pattern": _pattern(key), "instead": INSTEAD})
 
 
+def _counted(client: Client) -> None:
+    """Until no sum is being made of rows as they were before: it would be written after the key's sums are gone.
+
+    Raises Retry where that takes too long.
+    """
+    until_s = time.monotonic() + COUNT_S
+    while ask(client, _Running, _RUNNING, {}):
+        if time.monotonic() >= until_s:
+            raise Retry("ClickHouse has been summing up days for 10 minutes (system.view_refreshes): run this again")
+        time.sleep(POLL_S / 10)
+
+
+class _Running(msgspec.Struct, frozen=True):
+    view: str
+
+
+_RUNNING: Final = """
+    SELECT view FROM system.view_refreshes WHERE database = currentDatabase() AND status IN ('Running', 'Scheduling')"""
 _UNNAMED: Final = """
     ALTER TABLE incidents UPDATE text = replaceRegexpAll(text, {pattern:String}, {instead:String}),
         body = replaceRegexpAll(body, {pattern:String}, {instead:String})

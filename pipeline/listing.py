@@ -7,14 +7,13 @@ deeper stays JSON. Rows may have different fields: the columns are all of them, 
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
 import json
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline import spreadsheet
 from pipeline.cli_options import one_of
 
 Row = dict[str, Any]
@@ -48,9 +47,7 @@ def write_csv(rows: list[Row]) -> None:
     """Rows on stdout; nothing at all where there are none."""
     if rows:
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: _cell(name, value) for name, value in row.items()} for row in rows)
+        spreadsheet.write(columns, ({name: _cell(name, value) for name, value in row.items()} for row in rows))
 
 
 def _cell(name: str, value: Any) -> Any:

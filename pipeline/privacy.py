@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -66,12 +67,21 @@ def _forget(config: Config, client: Client, keys: Sequence[str], wish: Wish) -> 
     since = moments.now()
     asyncio.run(_say(config, keys, wish))
     if silent := erase.wait(client, keys, int(since.timestamp()) * 1_000_000, wish.wait_s):
-        say_line(
+        words = (
             f"no worker has said that it forgot {_some(sorted(silent))}: it "
             "had no state of it, or none is running. What it writes later is erased by running this again."
         )
+        _say_beside(words, wish.as_json)
     elif wish.wait_s:
         time.sleep(SETTLE_S)
+
+
+def _say_beside(words: str, aside: bool) -> None:
+    """On stdout; `aside`, where stdout is JSON, on stderr."""
+    if aside:
+        sys.stderr.write(f"{words}\n")
+    else:
+        say_line(words)
 
 
 async def _say(config: Config, keys: Sequence[str], wish: Wish) -> None:

@@ -49,6 +49,8 @@ WITHOUT: Final[dict[str, str]] = {
     "key_source_1h": "keeps the /24 or /48 from the start",
     "hours": "counts requests",
     "places": "countries",
+    "days": "counts requests",
+    "place_days": "countries",
     "keys": "what is declared of keys",
     "responses": "no address; fences name networks",
     "adoptions": "no address",

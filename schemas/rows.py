@@ -272,8 +272,9 @@ KEYS: Final[Table] = (
 )
 """What is declared of each key (`schemas.key.Key`), without its secret's hash."""
 
-COPIES: Final = ("hours", "places")
-"""Tables that ClickHouse itself fills from `requests_1h` and `key_source_1h`, a row for a row, in the order of time."""
+COPIES: Final = ("hours", "places", "days", "place_days")
+"""Tables that ClickHouse itself fills from `requests_1h` and `key_source_1h`: a row for a row in the order of time, and
+each hour the sums of past days."""
 
 TABLES: Final[dict[str, Table]] = {
     "requests": REQUESTS,

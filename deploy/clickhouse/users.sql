@@ -1,5 +1,5 @@
 -- Who may do what. Run by an administrator, with the passwords as parameters:
---   clickhouse-client --param_writer=... --param_reader=... --param_console=... --multiquery < users.sql
+--   clickhouse-client --param_writer=... --param_reader=... --param_console=... --param_privacy=... --multiquery < users.sql
 -- The worker and responder only add rows (and migrate); people and Grafana only read, within limits.
 CREATE DATABASE IF NOT EXISTS keywatch;
 
@@ -8,6 +8,9 @@ GRANT SELECT, INSERT, CREATE TABLE, CREATE VIEW, ALTER TABLE, OPTIMIZE ON keywat
 GRANT CREATE DATABASE ON keywatch.* TO keywatch_write;
 GRANT SELECT ON system.tables TO keywatch_write;
 GRANT SELECT ON system.columns TO keywatch_write;
+-- Which days have been written to since they were counted: the views to_days and to_place_days ask with the writer's rights.
+GRANT SELECT ON system.parts TO keywatch_write;
+GRANT SELECT ON system.view_refreshes TO keywatch_write;
 -- `keywatch worker --shadow NAME` has a database of its own, of the same tables; nobody acts on what is in it.
 GRANT CREATE DATABASE, SELECT, INSERT, CREATE TABLE, CREATE VIEW, ALTER TABLE, OPTIMIZE ON keywatch_shadow_*.* TO keywatch_write;
 -- The audit log: rows are added, never changed.
@@ -27,8 +30,18 @@ GRANT INSERT ON keywatch.console_log TO keywatch_watch;
 -- this role until you give it to whom may erase.
 CREATE ROLE IF NOT EXISTS keywatch_erase;
 GRANT SELECT, ALTER DELETE, ALTER UPDATE ON keywatch.* TO keywatch_erase;
+GRANT SELECT ON system.view_refreshes TO keywatch_erase;
 REVOKE ALTER DELETE, ALTER UPDATE ON keywatch.responses FROM keywatch_erase;
 REVOKE ALTER DELETE, ALTER UPDATE ON keywatch.console_log FROM keywatch_erase;
+
+-- `keywatch privacy truncate`, daily: cuts callers' addresses that are old, and sees and changes nothing else.
+CREATE ROLE IF NOT EXISTS keywatch_truncate;
+GRANT SELECT(client_ip, ts), ALTER UPDATE(client_ip) ON keywatch.requests TO keywatch_truncate;
+GRANT SELECT(client_ip, ts), ALTER UPDATE(client_ip) ON keywatch.evidence TO keywatch_truncate;
+GRANT SELECT(client_ip, last_used), ALTER UPDATE(client_ip) ON keywatch.keys_last_used TO keywatch_truncate;
+GRANT SELECT(sample, at), ALTER UPDATE(sample) ON keywatch.findings TO keywatch_truncate;
+GRANT SELECT(body, last_at), ALTER UPDATE(body) ON keywatch.incidents TO keywatch_truncate;
+GRANT SELECT(body, at), ALTER UPDATE(body) ON keywatch.controls TO keywatch_truncate;
 
 -- What stays changeable is what clients set with every query: Grafana's data source the one, `keywatch keys` the other.
 CREATE SETTINGS PROFILE IF NOT EXISTS keywatch_reader
@@ -48,6 +61,8 @@ CREATE SETTINGS PROFILE IF NOT EXISTS keywatch_write
 SETTINGS max_memory_usage = 8000000000, throw_on_max_partitions_per_insert_block = 0
 TO keywatch_write;
 
+CREATE SETTINGS PROFILE IF NOT EXISTS keywatch_truncate SETTINGS max_memory_usage = 4000000000 TO keywatch_truncate;
+
 CREATE QUOTA IF NOT EXISTS keywatch_watch KEYED BY user_name FOR INTERVAL 1 hour MAX queries = 100000 TO keywatch_watch;
 CREATE QUOTA IF NOT EXISTS keywatch_reader KEYED BY user_name FOR INTERVAL 1 hour MAX queries = 20000 TO keywatch_read;
 
@@ -59,3 +74,6 @@ GRANT keywatch_watch TO keywatch_console;
 
 CREATE USER IF NOT EXISTS keywatch_reader IDENTIFIED BY {reader:String};
 GRANT keywatch_read TO keywatch_reader;
+
+CREATE USER IF NOT EXISTS keywatch_privacy IDENTIFIED BY {privacy:String};
+GRANT keywatch_truncate TO keywatch_privacy;

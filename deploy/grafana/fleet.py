@@ -5,9 +5,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from deploy.grafana.panel import CHOICES, OF_INCIDENTS, OF_KEYS, Dashboard, Panel, Row, Variable
+from deploy.grafana.panel import AT, CHOICES, LONG_S, OF_INCIDENTS, OF_KEYS, Dashboard, Panel, Row, Variable, span
 
-HOURS: Final = f"FROM v_hours WHERE $__timeFilter(window_start)\n    AND {OF_KEYS}"
+_COUNTS: Final = "key_id, requests, refused, failed, other_4xx"
+HOURS: Final = f"FROM {span('hours', 'days', _COUNTS)}\nWHERE {OF_KEYS}"
+_FROM, _TO = (
+    f"if($__toTime - $__fromTime > {LONG_S}, toStartOfDay(toDateTime({each}, 'UTC')), toDateTime({each}, 'UTC'))"
+    for each in ("$__fromTime", "$__toTime")
+)
+_BEFORE: Final = f"{_FROM} - ({_TO} - {_FROM})"
 _BORN: Final = "coalesce(last_rotated_at, created_at)"
 _AGE: Final = f"dateDiff('day', {_BORN}, now())"
 _OF_K: Final = OF_KEYS.replace("key_id IN", "k.key_id IN")
@@ -58,17 +64,17 @@ TRAFFIC: Final = Row(
         Panel(
             "Requests by environment",
             "timeseries",
-            "SELECT $__timeInterval(window_start) AS time,\n"
+            f"SELECT {AT} AS time,\n"
             "    sumIf(requests, key_id IN (SELECT key_id FROM v_keys WHERE environment = 'live')) AS live,\n"
             "    sumIf(requests, key_id IN (SELECT key_id FROM v_keys WHERE environment = 'test')) AS test,\n"
             f"    sum(requests) - live - test AS undeclared\n{HOURS}\nGROUP BY time ORDER BY time",
             (("time", "time"), ("live", "number"), ("test", "number"), ("undeclared", "number")),
-            description="By the hour. The newest hour is still growing.",
+            description="By the hour, and by the day over more than four days. The newest point is still growing.",
         ),
         Panel(
             "Errors",
             "timeseries",
-            "SELECT $__timeInterval(window_start) AS time, sum(refused) AS `401, 403, 429`,\n"
+            f"SELECT {AT} AS time, sum(refused) AS `401, 403, 429`,\n"
             f"    sum(other_4xx) AS `other 4xx`, sum(failed) AS `5xx`\n{HOURS}\nGROUP BY time ORDER BY time",
             (("time", "time"), ("401, 403, 429", "number"), ("other 4xx", "number"), ("5xx", "number")),
         ),
@@ -83,8 +89,8 @@ TRAFFIC: Final = Row(
         Panel(
             "Requests by country",
             "geomap",
-            "SELECT country, sum(requests) AS total FROM v_places\n"
-            f"WHERE $__timeFilter(window_start) AND country != ''\n    AND {OF_KEYS}\n"
+            f"SELECT country, sum(requests) AS total FROM {span('places', 'place_days', 'country, key_id, requests')}\n"
+            f"WHERE country != ''\n    AND {OF_KEYS}\n"
             "GROUP BY country ORDER BY total DESC LIMIT 250",
             (("country", "text"), ("total", "number")),
         ),
@@ -97,15 +103,17 @@ MOVES: Final = Row(
         Panel(
             "Top movers",
             "table",
-            "WITH $__toTime - $__fromTime AS long\n"
-            "SELECT key_id, sumIf(requests, window_start > $__fromTime) AS total,\n"
-            "    sumIf(requests, window_start <= $__fromTime) AS before,\n"
-            "    toInt64(total) - toInt64(before) AS change\n"
-            "FROM v_hours WHERE window_start > $__fromTime - long AND window_start <= $__toTime\n"
-            f"    AND {OF_KEYS}\n"
+            "SELECT key_id, sum(now) AS total, sum(then) AS before, toInt64(total) - toInt64(before) AS change FROM (\n"
+            "SELECT key_id, requests AS now, 0 AS then\n"
+            f"FROM {span('hours', 'days', 'key_id, requests', _FROM, _TO)}\n"
+            "UNION ALL\n"
+            "SELECT key_id, 0 AS now, requests AS then\n"
+            f"FROM {span('hours', 'days', 'key_id, requests', _BEFORE, _FROM)})\n"
+            f"WHERE {OF_KEYS}\n"
             "GROUP BY key_id ORDER BY abs(change) DESC LIMIT 25",
             (("key_id", "text"), ("total", "number"), ("before", "number"), ("change", "number")),
-            description="Requests in the period, and in the period of the same length before it.",
+            description="Requests in the period, and in the period of the same length before it; over more than four "
+            "days of whole days, without today.",
         ),
         Panel(
             "Newest incidents",

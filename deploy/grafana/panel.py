@@ -1,7 +1,8 @@
 """What a dashboard is made of, and the SQL that several panels share, in Grafana's macros.
 
 Views (`v_...`, schemas/clickhouse) already take the newest version of each row; those of windows also sum over parts.
-`hours` and `places` have a row for each part: `sum` over them is right.
+`hours` and `places` have a row for each part: `sum` over them is right. `span` reads them for short ranges; of a long
+one it takes the whole days that `days` and `place_days` have, and the hours of the rest.
 """
 
 from __future__ import annotations
@@ -81,6 +82,33 @@ def of_declared(name: str) -> str:
     inner = f"key_id IN (SELECT key_id FROM v_keys WHERE {name} IN (${{{name}:singlequote}}))"  # noqa: S608
     return f"$__conditionalAll({inner}, ${name})"
 
+
+LONG_S: Final = 4 * 86_400
+"""A range of more seconds is read by the day: 10,000 keys have 240,000 hours a day."""
+
+
+def span(hours: str, days: str, columns: str, start: str = "$__fromTime", end: str = "$__toTime") -> str:
+    """A subquery for FROM: `columns` and `at` of every hour from `start` up to `end`, or of whole days.
+
+    `hours` and `days` are tables with these columns. Days that have not been counted yet (today; all of them before the
+    first count) come by the hour, so the sums are the same.
+    """
+    start, end = f"({start})", f"({end})"
+    first = f"toStartOfDay(toDateTime({start}, 'UTC') + 86399)"
+    counted = f"toDateTime((SELECT max(day) + 1 FROM {days}), 'UTC')"  # noqa: S608  (names of this folder)
+    last = f"least(toStartOfDay(toDateTime({end}, 'UTC')), {counted})"
+    last = f"if({end} - {start} > {LONG_S}, {last}, toDateTime(0, 'UTC'))"
+    return (
+        f"(\n    SELECT window_start AS at, {columns} FROM v_{hours}\n"  # noqa: S608
+        f"    WHERE window_start >= {start} AND window_start < {end}\n"
+        f"        AND (window_start < {first} OR window_start >= {last})\n"
+        f"    UNION ALL\n    SELECT toDateTime(day, 'UTC') AS at, {columns} FROM v_{days}\n"
+        f"    WHERE day >= toDate({first}) AND day < toDate({last})\n)"
+    )
+
+
+AT: Final = f"if($__toTime - $__fromTime > {LONG_S}, toStartOfDay(at), $__timeInterval(at))"
+"""The point of a time axis that a row of `span` belongs to."""
 
 OF_KEYS: Final = "\n    AND ".join(of_declared(name) for name in ("environment", "owner", "role"))
 OF_INCIDENTS: Final = "\n    AND ".join(

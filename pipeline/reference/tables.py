@@ -15,7 +15,7 @@ from schemas.event import Event
 from schemas.incident import Finding, Incident
 from schemas.key import Key
 from schemas.response import Response
-from schemas.rows import TABLES
+from schemas.rows import COPIES, TABLES
 
 MIGRATIONS: Final = Path(schemas.__file__).parent / "clickhouse"
 HEAD: Final = """# ClickHouse
@@ -76,8 +76,10 @@ def page() -> str:
     """Markdown."""
     every = {made.name: made for made in statements()}
     tables = "\n".join(_table(every[name]) for name in TABLES)
+    copies = [_copy(every[name]) for name in COPIES]
     views = [(f"`{made.name}`", f"`{made.select}`") for made in every.values() if made.select]
-    return HEAD + tables + "\n## Views\n\n" + table(("view", "reads"), views)
+    copied = "\n## What ClickHouse fills by itself\n\n" + table(("table", "", "kept", "ordered by"), copies)
+    return HEAD + tables + copied + "\n## Views\n\n" + table(("view", "reads"), views)
 
 
 def statements() -> list[Made]:
@@ -117,6 +119,10 @@ def words_of(name: str) -> dict[str, str]:
     own = next(tuples[each] for each in tuples if getattr(rows, each) is TABLES[name])
     sent = field_words(MESSAGES[name]) if name in MESSAGES else {}
     return {column: text or sent.get(column, "") or USUAL.get(column, "") for column, text in own.items()}
+
+
+def _copy(made: Made) -> tuple[str, str, str, str]:
+    return f"`{made.name}`", made.about, made.lifetime or "for ever", made.order
 
 
 def _table(made: Made) -> str:

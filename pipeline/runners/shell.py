@@ -100,6 +100,7 @@ class Shell:
         self._published = ready.published
         self._first = True
         self.settled = False  # what is assigned is loaded, be it nothing
+        self.loading = 0, 0  # so many of so many partitions are loaded
 
     def unsettle(self) -> None:
         """A rebalance began."""
@@ -161,6 +162,7 @@ class Shell:
         starts, ends = await self._edges(fresh)
         if fresh:
             log.info("state of %d partitions is read, %d are kept", len(fresh), len(self.owned))
+        self.loading = 0, len(fresh)
         published = None if self._published is None else once(self._published)
         async with aclosing(read(fresh)) as reading:
             async for number, pages in reading:
@@ -170,7 +172,7 @@ class Shell:
                 if self.generation() != generation:
                     log.info("partition %d: a rebalance came while state was loaded", number)
                     return False
-                self.progress_at = time.monotonic()
+                self.loading, self.progress_at = (self.loading[0] + 1, len(fresh)), time.monotonic()
         self.health.recovered(True)
         self.settled, self.progress_at = True, time.monotonic()
         if self._first and numbers:

@@ -21,6 +21,7 @@ from pipeline.ports import BulkPublisher, PageLog, RowSink
 from pipeline.runners import measure
 from pipeline.runners.parts import Parts
 from pipeline.runners.published import Published, newest_incidents
+from pipeline.runners.recovering import tell_recovery
 from pipeline.sinks.kafka import Producer, fetched_highwaters, log_starts
 from pipeline.sinks.topics import ensure_topics, partitions_of, topic_id
 
@@ -145,13 +146,14 @@ def partitions_now(config: Config) -> Callable[[], Awaitable[int]]:
 
 
 def tasks_of(shell: Shell) -> list[Coroutine[Any, Any, None]]:
-    """Checkpoints, rows, ticks, side inputs and the watchdog."""
+    """Checkpoints, rows, ticks, side inputs, the watchdog and the word on how far a recovery is."""
     return [
         shell.rows.run(),
         shell.keep_checkpointing(),
         shell.keep_ticking(),
         shell.keep_adopting(),
         watch(shell),
+        tell_recovery(shell),
     ]
 
 

@@ -25,7 +25,7 @@ from pipeline.config import ClickHouse
 from pipeline.migrate import migrate
 from pipeline.sinks.connect import connect
 from tests.clickhouse_front import FrontProcess
-from tests.deploy.filled import Fill, fill
+from tests.deploy.filled import Fill, count_days, fill
 from tests.deploy.macros import Asked, expand
 
 NOW_S: Final = 1_790_000_400
@@ -59,7 +59,8 @@ def _measure(front: FrontProcess, options: argparse.Namespace) -> None:
     fill(client, size)
     for table in ("requests_1h", "hours", "key_source_1h", "places"):
         _merge(client, table)
-    _say(options, {"filled_s": round(time.monotonic() - began), "rows": _rows(client)})
+    counted_s = count_days(client)
+    _say(options, {"filled_s": round(time.monotonic() - began), "counted_s": counted_s, "rows": _rows(client)})
     found = [
         _timed(client, _Clock(front.process.pid), page, panel, days, options)
         for page in DASHBOARDS for row in page.rows for panel in row.panels if isinstance(panel, Panel) for days in DAYS

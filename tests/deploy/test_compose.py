@@ -40,7 +40,7 @@ def test_one_start_brings_up_everything_but_invented_traffic() -> None:
     usual = {name for name, each in SERVICES.items() if "profiles" not in each}
     assert usual >= {
         "kafka", "topics", "clickhouse", "migrate", "worker", "sources", "lifecycle", "responder", "console", "intake",
-        "prometheus", "alertmanager", "grafana",
+        "privacy", "prometheus", "alertmanager", "grafana",
     }  # fmt: skip
     assert {name: each["profiles"] for name, each in SERVICES.items() if "profiles" in each} == {"traffic": ["traffic"]}
 

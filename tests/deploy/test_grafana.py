@@ -22,7 +22,7 @@ from pipeline.metrics import METRICS, REGISTRY
 from pipeline.migrate import migrate
 from pipeline.sinks.connect import connect
 from schemas.rows import LATENCY_BOUNDS_MS
-from tests.deploy.filled import ODD, Fill, fill
+from tests.deploy.filled import ODD, Fill, count_days, fill
 from tests.deploy.macros import Asked, expand
 
 NOW_S: Final = 1_790_000_400
@@ -50,6 +50,7 @@ def client(front: str) -> Iterator[Client]:
     migrate(config)
     client = connect(config, config.database)
     fill(client, SIZE)
+    count_days(client)
     yield client
     client.command(f"DROP DATABASE {config.database}")
     client.close()
@@ -127,6 +128,65 @@ def test_the_fleets_numbers_are_those_of_the_tables(client: Client) -> None:
     assert sum(row[1] for row in by_hour) == live.result_rows[0][0] < requests
     chosen = _rows(client, "Requests", "keywatch-fleet", environment="live")
     assert chosen == live.result_rows
+
+
+WHOLE: Final = (
+    ("Requests", "sum(requests)"), ("Keys in use", "uniqExact(key_id)"),
+    ("Refused or failed", "sum(errors_401+errors_403+errors_404+errors_429+errors_4xx+errors_5xx) / sum(requests)"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("owner", [None, "team-7"])
+def test_a_long_range_is_read_by_the_day_and_says_the_same(owner: str | None, client: Client) -> None:
+    asked = Asked(NOW_S - 20 * 86_400 + 5_000, NOW_S, 7200)
+    within = f"FROM v_requests_1h WHERE window_start BETWEEN {asked.from_s} AND {asked.to_s}"
+    if owner:
+        within += f" AND key_id IN (SELECT key_id FROM keys WHERE owner = '{owner}')"
+    for title, measure in WHOLE:
+        page, panel = _panel(title, "keywatch-fleet")
+        sql = expand(
+            panel.sql, Asked(asked.from_s, asked.to_s, 7200, choices(page) | ({"owner": owner} if owner else {}))
+        )
+        assert client.query(sql).result_rows == client.query(f"SELECT {measure} {within}").result_rows, title
+    sources = within.replace("v_requests_1h", "v_key_source_1h")
+    page, panel = _panel("Requests by country", "keywatch-fleet")
+    chosen = choices(page) | ({"owner": owner} if owner else {})
+    found = _ask(client, panel.sql, asked, **chosen).result_rows
+    by_country = client.query(f"SELECT country, sum(requests) {sources} AND country != '' GROUP BY country").result_rows
+    assert dict(map(tuple, found)) == dict(map(tuple, by_country))
+
+
+def test_days_of_a_long_range_are_read_from_what_is_counted_and_the_rest_by_the_hour(client: Client) -> None:
+    asked = Asked(NOW_S - 20 * 86_400, NOW_S, 7200)
+    page, panel = _panel("Requests", "keywatch-fleet")
+    (whole,) = _ask(client, panel.sql, asked, **choices(page)).result_rows
+    midnight_s = NOW_S // 86_400 * 86_400
+    client.command(f"ALTER TABLE days DELETE WHERE day >= toDate({midnight_s} - 3 * 86400) SETTINGS mutations_sync = 2")
+    assert _ask(client, panel.sql, asked, **choices(page)).result_rows == [whole], (
+        "as the last days were not counted yet"
+    )
+    client.command(
+        f"INSERT INTO days (day, key_id, requests, made_at) SELECT toDate({midnight_s} - 5 * 86400),"
+        " 'more', 1000, now64(3)"
+    )
+    assert _ask(client, panel.sql, asked, **choices(page)).result_rows == [(whole[0] + 1000,)]
+    client.command("ALTER TABLE days DELETE WHERE key_id = 'more' SETTINGS mutations_sync = 2")
+    count_days(client)
+
+
+def test_movers_over_a_long_range_are_compared_with_the_same_time_before(client: Client) -> None:
+    asked = Asked(NOW_S - 10 * 86_400 + 5_000, NOW_S - 7_000, 7200)
+    page, panel = _panel("Top movers", "keywatch-fleet")
+    rows = {row[0]: row[1:] for row in _ask(client, panel.sql, asked, **choices(page)).result_rows}
+    from_s, to_s = (each // 86_400 * 86_400 for each in (asked.from_s, asked.to_s))
+    expected = client.query(
+        f"SELECT key_id, sumIf(requests, window_start >= {from_s}), sumIf(requests, window_start < {from_s})"
+        f" FROM v_requests_1h WHERE window_start >= {2 * from_s - to_s} AND window_start < {to_s} GROUP BY key_id"
+    ).result_rows
+    assert len(rows) == 25
+    for key, now, before in expected:
+        if key in rows:
+            assert rows[key] == (now, before, now - before)
 
 
 def test_keys_over_age_and_dormant_ones_are_listed_and_young_ones_are_not(client: Client) -> None:

@@ -28,12 +28,18 @@ WAYS: Final = pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["as it c
 
 def pods(changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Pod specs by the name of what makes them."""
-    kinds = ("StatefulSet", "Deployment", "Job")
     return {
-        each["metadata"]["name"].removeprefix("keywatch-"): each["spec"]["template"]["spec"]
+        each["metadata"]["name"].removeprefix("keywatch-"): template_of(each)["spec"]
         for each in rendered(changes)
-        if each["kind"] in kinds
+        if each["kind"] in ("StatefulSet", "Deployment", "Job", "CronJob")
     }
+
+
+def template_of(each: dict[str, Any]) -> dict[str, Any]:
+    """The pods that it makes; those of a CronJob are made by its jobs."""
+    spec = each["spec"]["jobTemplate"]["spec"] if each["kind"] == "CronJob" else each["spec"]
+    template: dict[str, Any] = spec["template"]
+    return template
 
 
 def of_kind(kind: str, changes: dict[str, Any]) -> list[dict[str, Any]]:
@@ -92,7 +98,7 @@ def test_probes_ask_where_the_processes_answer_and_for_their_progress() -> None:
         "intake": config.intake.metrics_port, "console": config.console.port,
     }  # fmt: skip
     found = pods(EVERYTHING)
-    assert found.keys() == ports.keys() | {"migrate"}
+    assert found.keys() == ports.keys() | {"migrate", "privacy"}
     for name, port in ports.items():
         (container,) = found[name]["containers"]
         named = {each["name"]: each["containerPort"] for each in container["ports"]}
@@ -207,16 +213,16 @@ def test_keda_scales_the_keys_workers_on_lag_up_to_the_partitions() -> None:
 def test_every_selector_finds_the_pods_it_means() -> None:
     found = rendered(EVERYTHING)
     labels = [
-        each["spec"]["template"]["metadata"]["labels"]
+        template_of(each)["metadata"]["labels"]
         for each in found
-        if each["kind"] in ("StatefulSet", "Deployment")
+        if each["kind"] in ("StatefulSet", "Deployment", "CronJob")
     ]
     wanted = {
         (each["kind"], each["metadata"]["name"]): _chosen(each)
         for each in found
         if each["kind"] in ("Service", "NetworkPolicy", "PodDisruptionBudget")
     }
-    assert len(wanted) == 18
+    assert len(wanted) == 19
     for name, selector in wanted.items():
         assert sum(selector.items() <= each.items() for each in labels) == 1, name
 
@@ -234,6 +240,7 @@ def test_a_policy_lets_only_the_responder_out_to_webhooks_and_obeys_the_given_pe
     found = {each["metadata"]["name"]: each["spec"] for each in of_kind("NetworkPolicy", EVERYTHING)}
     out = {name: [rule["ports"][0]["port"] for rule in spec["egress"]] for name, spec in found.items()}
     assert out.pop("keywatch-responder") == [53, 9092, 8123, 443]
+    assert out.pop("keywatch-privacy") == [53, 8123]
     assert all(ports == [53, 9092, 8123] for ports in out.values())
     kafka = found["keywatch-worker-keys"]["egress"][1]
     assert kafka["to"] == EVERYTHING["networkPolicy"]["kafkaTo"]
@@ -274,12 +281,23 @@ def test_tables_are_brought_up_to_date_before_anything_starts() -> None:
     assert "config" not in {volume["name"] for volume in job["spec"]["template"]["spec"]["volumes"]}, "not there yet"
 
 
+def test_addresses_are_cut_once_a_day_by_a_user_that_can_do_nothing_else() -> None:
+    (job,) = of_kind("CronJob", {})
+    assert re.fullmatch(r"\d+ \d+ \* \* \*", job["spec"]["schedule"])
+    assert job["spec"]["concurrencyPolicy"] == "Forbid"
+    (container,) = template_of(job)["spec"]["containers"]
+    assert container["args"] == ["privacy", "truncate"]
+    assert {"name": "KEYWATCH_CLICKHOUSE__USERNAME", "value": "keywatch_privacy"} in container["env"]
+    assert not of_kind("CronJob", {"privacy": {"enabled": False}})
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         {"worker": {"replica": 3}}, {"kafka": {"partitions": 0}}, {"image": {"pullPolicy": "Sometimes"}},
         {"clickhouse": {"url": "clickhouse:8123"}}, {"worker": {"secrets": [{"file": "x", "value": "hunter2"}]}},
-        {"worker": {"graceS": 5}}, {"networkPolicy": {"kafkaTo": [{"ip": "10.0.0.1"}]}}, {"unknown": 1},
+        {"worker": {"graceS": 5}}, {"privacy": {"schedule": "daily"}},
+        {"networkPolicy": {"kafkaTo": [{"ip": "10.0.0.1"}]}}, {"unknown": 1},
     ],
     ids=str,
 )  # fmt: skip

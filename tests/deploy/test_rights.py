@@ -13,6 +13,7 @@ import pytest
 
 from deploy.grafana.build import DASHBOARDS
 from deploy.grafana.panel import Panel
+from pipeline import truncate
 from pipeline.migrate import FOLDER
 from schemas.rows import TABLES
 from tests.deploy.macros import Asked, expand
@@ -100,6 +101,28 @@ def test_the_writer_fills_every_table_and_cannot_change_or_drop_the_audit(folder
         "CREATE USER mallory", "SELECT * FROM system.query_log",
     ]  # fmt: skip
     assert not set(outcomes(folder, "keywatch_write", denied)) & {0}
+
+
+def test_who_cuts_addresses_can_do_that_and_nothing_else(folder: Path) -> None:
+    texts = {"v4": "x", "v4_cut": "x", "v6": "x", "v6_cut": "x", "short": "x", "short_cut": "x", "days": "30"}
+
+    def filled(sql: str) -> str:
+        return re.sub(r"{(\w+):(\w+)}", lambda found: f"CAST('{texts[found[1]]}', '{found[2]}')", sql)
+
+    old = {table: truncate._where(table) for table in truncate.CUT}
+    counts = [f"SELECT count() FROM keywatch.{table} WHERE {old[table]}" for table in old]
+    cuts = [
+        f"ALTER TABLE keywatch.{table} UPDATE {column} = {cut} WHERE {old[table]} SETTINGS mutations_sync = 2"
+        for table, (column, cut, _) in truncate.CUT.items()
+    ]
+    assert set(outcomes(folder, "keywatch_truncate", [*map(filled, counts), *map(filled, cuts)])) == {0}
+    others = [
+        "SELECT key_id FROM keywatch.requests", "SELECT count() FROM keywatch.responses",
+        "ALTER TABLE keywatch.requests UPDATE key_id = '' WHERE 1", "ALTER TABLE keywatch.requests DELETE WHERE 1",
+        "ALTER TABLE keywatch.responses UPDATE body = '' WHERE 1",
+        "INSERT INTO keywatch.requests (key_id) VALUES ('x')",
+    ]  # fmt: skip
+    assert set(outcomes(folder, "keywatch_truncate", others)) == {DENIED}
 
 
 def test_the_script_gives_a_password_to_every_user_that_the_file_makes() -> None:

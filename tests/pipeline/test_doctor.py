@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -32,15 +35,31 @@ def endpoint(url: str, allow_private: bool = False) -> Config:
     return Config(respond=Respond(endpoints=(hook,)))
 
 
-async def test_what_does_not_answer_fails_with_advice() -> None:
+def test_what_does_not_answer_fails_with_advice() -> None:
     config = Config(
         kafka=Kafka(brokers=f"127.0.0.1:{free_port()}"), clickhouse=ClickHouse(url=f"http://127.0.0.1:{free_port()}")
     )
-    found = {finding.about: finding for finding in await check(config)}
+    found = {finding.about: finding for finding in check(config)}
     assert found["kafka"].state == found["clickhouse"].state == "fail"
     assert "no Kafka broker answers" in found["kafka"].text
     assert found["kafka"].advice
     assert found["clickhouse"].advice
+
+
+def test_what_takes_a_connection_and_stays_silent_is_not_waited_for(tmp_path: Path) -> None:
+    """In a process of its own, since it is at its end that threads are waited for."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        path = tmp_path / "k.toml"
+        path.write_text(f'[kafka]\nbrokers = "{address}"\n[clickhouse]\nurl = "http://{address}"\ntimeout_s = 300.0\n')
+        code = (
+            "import sys; from pathlib import Path; from pipeline import doctor; doctor.CHECK_TIMEOUT_S = 1.0;"
+            "sys.exit(doctor.main(Path(sys.argv[1])))"
+        )
+        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1, done.stderr
+    assert {"kafka", "clickhouse"} <= set(re.findall(r"fail +(\w+) +no answer within 1 s", done.stdout))
+    assert not done.stderr
 
 
 async def test_the_shipped_geo_database_is_named_with_date_age_and_licence() -> None:

@@ -12,7 +12,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pipeline.asking import print_json
+from pipeline import spreadsheet
+from pipeline.asking import export_rows, print_json
 from pipeline.cli import app
 from pipeline.errors import ConfigError
 from pipeline.listing import listed
@@ -68,8 +69,39 @@ def test_csv_is_the_rows_of_the_json(capsysbinary: pytest.CaptureFixture[bytes])
     read = list(csv.DictReader(io.StringIO(capsysbinary.readouterr().out.decode())))
     assert read == [
         {"key": "a,b", "at_us": "2026-09-21T14:13:20Z", "names": "x y", "of": '{"z": 1}', "more": ""},
-        {"key": "=c", "at_us": "", "names": "", "of": "", "more": ""},
+        {"key": "'=c", "at_us": "", "names": "", "of": "", "more": ""},
     ]
+
+
+HOSTILE = [
+    "=1+1",
+    "+1+1",
+    "-1+1",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    "\uff1d1",
+    "-a",
+    "+49 1",
+    "--",
+    '=HYPERLINK("x")',
+]
+HARMLESS = ["-1.5", "+2", "-1e-9", "-.5", "-", "", "a=b", "/v1/x", "curl/8", "'=1", 7, -7, -0.5, None, True]
+
+
+def test_a_cell_that_a_spreadsheet_would_run_is_text_and_numbers_stay_numbers(
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    inert = ["'" + each.replace("\r", "\n") for each in HOSTILE]
+    listed("csv", False, printing([{"user_agent": each, "n": -1} for each in HOSTILE]))
+    said = io.StringIO(capsysbinary.readouterr().out.decode(), newline="")
+    assert [row["user_agent"] for row in csv.DictReader(said)] == inert
+    columns = (("client", str), ("change", lambda value: f"{value:.1f}"))
+    export_rows([{"client": each, "change": -2.5} for each in HOSTILE], columns, "csv")
+    said = io.StringIO(capsysbinary.readouterr().out.decode(), newline="")
+    assert [list(row.values()) for row in csv.DictReader(said)] == [[each, "-2.5"] for each in inert]
+    assert [spreadsheet.text(each) for each in HARMLESS] == HARMLESS
 
 
 def test_rows_may_lie_deeper_and_there_may_be_none(capsysbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipeline.sinks.connect import connect
 from schemas.control import Control, Forget, control_id
 from schemas.key import Key
 from schemas.rows import COPIES, TABLES
+from tests.deploy.filled import count_days
 from tests.pipeline import said
 from tests.row_examples import rows_of
 
@@ -72,6 +74,9 @@ def fill(settings: ClickHouse, *keys: str) -> None:
             own = {name: list(keys) for name in ("finding_id", "incident_id", "leak_id", "control_id", "withheld_id")}
             named = {name: values for name, values in own.items() if name in dict(columns)}
             write(settings, table, key_id=list(keys), **named)
+    client = connect(settings, settings.database)
+    count_days(client)
+    client.close()
 
 
 def left(client: Client) -> dict[str, set[str]]:
@@ -100,6 +105,24 @@ def test_all_rows_of_the_key_go_and_nobody_elses(tables: ClickHouse, client: Cli
     for table, keys in left(client).items():
         assert keys == ({"k12", "other"} if table in erase.ERASED else {"k1", "k12", "other"}), table
     assert {each.rows for each in erase.count(client, ["k1"])} == {0}
+
+
+def test_sums_that_are_being_made_of_what_was_there_are_waited_for(tables: ClickHouse, client: Client) -> None:
+    client.command("CREATE TABLE slow (at DateTime) ENGINE = MergeTree ORDER BY at")
+    client.command(
+        "CREATE MATERIALIZED VIEW to_slow REFRESH EVERY 1 YEAR APPEND TO slow EMPTY AS"
+        " SELECT now() AS at FROM numbers(1) WHERE NOT ignore(sleep(1.5))"
+    )
+    running = "SELECT status FROM system.view_refreshes WHERE view = 'to_slow' AND database = currentDatabase()"
+    client.command("SYSTEM REFRESH VIEW to_slow")
+    assert client.command(running) in ("Running", "Scheduling")
+    done = [(table, client.command(running), client.command("SELECT count() FROM slow"))
+            for table in erase.erase(client, ["k1"])]  # fmt: skip
+    assert [table for table, _, _ in done] == list(erase.ERASED)
+    after = {table: (status, rows) for table, status, rows in done}
+    assert after["days"] == after["place_days"] == ("Scheduled", 1)
+    client.command("DROP VIEW to_slow")
+    client.command("DROP TABLE slow")
 
 
 def test_incidents_of_many_keys_stay_and_name_the_key_no_more(tables: ClickHouse, client: Client) -> None:
@@ -176,6 +199,9 @@ def test_an_owners_keys_are_forgotten_erased_and_what_was_said_of_them_taken_bac
     assert left(client)["findings"] == {"k9"}
     told = capsys.readouterr().out
     assert "run" in told and "no worker has said" in told
+    assert privacy.erase_all(config, privacy.Wish(key="k1", reason="again", wait_s=0, as_json=True)) == 0
+    again = capsys.readouterr()
+    assert json.loads(again.out)["keys"] == ["k1"] and "no worker has said" in again.err
     for name in (*erase.KEPT, "api.requests", "api.responses", "api.control"):
         assert name in told
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from pipeline.migrate import FOLDER
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
 from schemas.rows import COPIES, LATENCY_BOUNDS_MS, TABLES
+from tests.deploy.filled import count_days
 from tests.row_examples import rows_of
 
 RETENTION_DAYS = {
@@ -29,6 +31,8 @@ RETENTION_DAYS = {
     "console_log": 400,
     "hours": 400,
     "places": 400,
+    "days": 400,
+    "place_days": 400,
 }
 
 
@@ -122,3 +126,25 @@ async def test_a_window_written_twice_counts_once_in_the_order_of_time_too(click
     found = [client.query(f"SELECT requests FROM {view}").result_rows for view in ("v_hours", "v_places")]
     client.close()
     assert found == [[(5,)], [(5,)]]
+
+
+async def test_a_past_day_is_counted_anew_when_something_comes_late_and_today_never(clickhouse: ClickHouse) -> None:
+    sink = ClickHouseSink(clickhouse)
+    client = connect(clickhouse, clickhouse.database)
+    now_s = int(time.time())
+    old_s = 1_699_999_200
+    for version, part, start_s, requests in ((7, "a", old_s, 3), (9, "a", old_s, 5), (1, "b", old_s + 3600, 4)):
+        row: dict[str, list[Any]] = {"window_start": [start_s], "version": [version], "requests": [requests]}
+        row |= {"part": [part], "key_id": ["k"]}
+        await sink.write("requests_1h", rows_of("requests_1h", 1, **row))
+        await sink.write("key_source_1h", rows_of("key_source_1h", 1, **row, country=["DE"]))
+        await sink.write("requests_1h", rows_of("requests_1h", 1, **(row | {"window_start": [now_s // 3600 * 3600]})))
+        count_days(client)
+    await sink.close()
+    count_days(client)
+    assert client.query("SELECT count() FROM days").result_rows == [(3,)], "what has not changed is not written again"
+    days = client.query("SELECT toString(day), key_id, requests FROM v_days").result_rows
+    places = client.query("SELECT toString(day), country, key_id, requests FROM v_place_days").result_rows
+    client.close()
+    assert days == [("2023-11-14", "k", 9)]
+    assert places == [("2023-11-14", "DE", "k", 9)]

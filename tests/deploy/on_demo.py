@@ -1,0 +1,49 @@
+"""Which panels of the dashboards show nothing on a running demo: `python -m tests.deploy.on_demo http://127.0.0.1:PORT`.
+
+The address is the ClickHouse that `keywatch demo --keep` prints. Exit code 1 where a panel has no row, or only zeros.
+Asked over the last day, as pages open, for the key with the most surprising incident; panels of metrics are left out.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Final
+
+from clickhouse_connect.driver.client import Client
+
+from deploy.grafana.build import DASHBOARDS
+from deploy.grafana.panel import Dashboard, Panel
+from pipeline.config import ClickHouse
+from pipeline.sinks.connect import connect
+from tests.deploy.macros import Asked, expand
+
+DAY_S: Final = 86_400
+
+
+def main() -> int:
+    """Print each empty panel."""
+    config = ClickHouse(url=sys.argv[1])
+    client = connect(config, config.database)
+    key = client.query("SELECT key_id FROM v_incidents ORDER BY bits DESC LIMIT 1").result_rows[0][0]
+    empty = [
+        f"{page.uid}: {panel.title}"
+        for page in DASHBOARDS for row in page.rows for panel in row.panels
+        if isinstance(panel, Panel) and not shows(client, page, panel, key)
+    ]  # fmt: skip
+    print("\n".join(empty) or "every panel shows something")  # noqa: T201
+    return 1 if empty else 0
+
+
+def shows(client: Client, page: Dashboard, panel: Panel, key: str) -> bool:
+    """Whether there is anything but nothing in it, besides its first column."""
+    usual = {"over_age_days": "365", "dormant_days": "90", "resolution": "1h", "key": key}
+    single = {each.name for each in page.variables if not each.many or each.text}
+    now_s = int(time.time()) + 3_600
+    asked = Asked(now_s - DAY_S, now_s, 3_600, {name: text for name, text in usual.items() if name in single})
+    rows = client.query(expand(panel.sql, asked)).result_rows
+    return any(value not in (None, 0, "") for row in rows for value in row[1:] or row)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
