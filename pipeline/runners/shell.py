@@ -353,8 +353,8 @@ class Shell:
         until = time.monotonic() + self.config.worker.stop_s / 4
         _, ends = await self._edges(list(self.owned))  # the last fetch may be older than the last record
         self.ends.update(ends)
-        while (self.lag() or not self.settled) and time.monotonic() < until:
-            await asyncio.sleep(0.05)  # fetches in another thread tell the lag
+        while time.monotonic() < until and (self.lag() or not self.settled):  # noqa: ASYNC110  (other threads tell)
+            await asyncio.sleep(0.05)
 
     async def close(self) -> None:
         """After the last checkpoint."""

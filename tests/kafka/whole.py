@@ -98,7 +98,7 @@ class Whole(Deployment):
         self.produced += count
 
     def declare(self, keys: list[Key]) -> str:
-        """Publish these keys; returns the catalogue's version with them. A worker may look when half of them is there."""
+        """Publish these keys; returns the catalogue's version with them. A worker may look when one is there."""
         halves = [Catalogue.of((self.keys | {key.key_id: key}).values()) for key in keys] if self.keys else []
         self.catalogues |= {half.version: half for half in halves}
         self.keys |= {key.key_id: key for key in keys}

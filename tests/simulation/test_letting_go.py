@@ -39,7 +39,7 @@ def working(keeps: bool) -> Iterator[tuple[Schedule, Process, Judged]]:
 def until(
     schedule: Schedule, worker: Process, done: Callable[[], bool], hold: str = "", fetching: bool = False
 ) -> None:
-    """What is on its way happens, but for what goes to `hold`; time passes. `fetching`: each slice has one behind it."""
+    """What is on its way happens, but what goes to `hold`; time passes. `fetching`: each slice has one behind it."""
     for _ in range(200):
         while not done() and (first := [op for op in worker.sent_first() if op.lane[0] != hold]):
             for number in worker.can_fetch() if fetching else ():
