@@ -79,6 +79,7 @@ class Emitter:
         self.cut = False  # set by the runner while a slice runs: state and effects don't agree
         self.torn = False  # a checkpoint was cut off: blocks are marked clean that were not written
         self._adopt_wait_s = ADOPT_WAIT_S
+        self._adopted: Rows = {}  # told once the group has taken a commit after the manifest that names it
 
     async def emit(self, effects: Effects) -> None:
         """Step 1, acknowledged; step 2 is only begun."""
@@ -128,9 +129,10 @@ class Emitter:
 
         While ClickHouse is away a running partition stays with the old ones, else no slice would be judged: what came
         due since the flush is given ADOPT_WAIT_S under the lock, longer with each try. One that is `loading` has
-        nothing to be written but the adoption's own row, so it waits for nobody. That row follows the manifest: one
-        before it would stay if we died in between, and tell of an adoption that never was; one that is lost is told
-        again by the next start.
+        nothing to be written but the adoption's own row, so it waits for nobody. That row follows the manifest, and
+        the group's answer that nobody else owned the partition when it was written: one before that would stay if we
+        died in between or were thrown out, and tell of an adoption that never was; one that is lost is told again by
+        the next start.
         `published`: incidents of a crashed life that the new ones may not bring again; they are closed, and the rows of
         that are written before that manifest. False: not adopted, the partition may be somebody else's by now.
         """
@@ -147,7 +149,8 @@ class Emitter:
                 rows = self.core.adopt(sides)
                 if (rows or loading) and (plan := await self._plan(generation())) is not None:
                     await self._write(plan, flush=False)
-                    self._rows.add(rows)
+                    self._adopted = rows
+                    await self._may_write()
         return True
 
     async def _disown(
@@ -210,9 +213,10 @@ class Emitter:
         now, and would write a higher one. What was loaded is not committed before a manifest of ours stands: one of
         an earlier writer, still on its way, could replace it.
         """
-        if self._still_ours is None:
-            return True
-        if await self._still_ours(self._committed if self.cover is None else self.cover):
+        offset = self._committed if self.cover is None else self.cover
+        if self._still_ours is None or await self._still_ours(offset):
+            self._rows.add(self._adopted)
+            self._adopted = {}
             return True
         log.info("partition %d: no checkpoint, the group has moved on", self.writer.partition)
         return False

@@ -28,7 +28,7 @@ from pipeline.formats import sees_of
 from pipeline.geo.provider import Place
 from pipeline.partitioner import PARTITIONERS
 from pipeline.reject_limits import check
-from pipeline.state import NEVER_US, Identity, Pool, State
+from pipeline.state import NEVER_US, Pool, State
 from schemas.incident import KEY_RULES, Incident
 
 Array = np.ndarray[Any, Any]
@@ -363,19 +363,12 @@ class KeyCore:
         if "geo" in changed:
             self._enricher = Enricher(sides.geo, sees_of)
         if "catalogue" in changed:
-            self._declare_anew()
+            self._state.declare_anew(sides.catalogue.get)
         return changed
 
     def _tell(self) -> Rows:
         self._untold = False
         return self._adoptions(list(self._state.meta.adopted), self._sides.controls.said)
-
-    def _declare_anew(self) -> None:
-        for key_id, slot in self._state.slots.items():
-            key = self._sides.catalogue.get(key_id)
-            identity = self._state.identity[slot]
-            if identity is not None and identity.declared != key:
-                self._state.declare(slot, Identity(key_id, key))
 
     def _adoptions(self, names: list[str], said: Sequence[Said]) -> Rows:
         rows: Rows = {}

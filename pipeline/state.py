@@ -6,7 +6,7 @@ Everything is in paged arrays and blobs, so that a checkpoint can write what cha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
 from typing import Any, Final
 
@@ -261,6 +261,13 @@ class State:
         """Copy what the catalogue says of a key into its record."""
         self.identity[slot] = identity
         self.identities.put(slot, msgspec.msgpack.encode(identity))
+
+    def declare_anew(self, get: Callable[[str], Key | None]) -> None:
+        """Another catalogue: copy what has changed in it of the keys that are known."""
+        for key_id, slot in self.slots.items():
+            identity, key = self.identity[slot], get(key_id)
+            if identity is not None and identity.declared != key:
+                self.declare(slot, Identity(key_id, key))
 
     def drop_key(self, slot: int) -> None:
         """Forget a key; the caller has written out its windows."""

@@ -3,7 +3,8 @@
 A byte 0, the schema's id in four bytes (big-endian), for Protobuf the path to the message type, the body. Avro's
 logical types are left out: a time stays the number it is written as, in the unit that the format's field has.
 Protobuf's own JSON names 64-bit integers as strings, as gateways do. Bytes become base64. An Avro schema in which a
-record holds itself is refused: a log line has no such thing, and a hostile body would end the process.
+record holds itself, or an array's items take no bytes, is refused: a log line has no such thing, and a hostile body of
+a few bytes would end the process. Of all else each item takes a byte at least, so a body bounds what is made of it.
 Source: Confluent's documentation of the wire format; Avro 1.12; Protobuf's `FileDescriptorProto`.
 """
 
@@ -73,6 +74,8 @@ def _avro(schema: Schema, imported: Sequence[Schema]) -> Reader:
     parsed = fastavro.parse_schema(_without_logical_types(msgspec.json.decode(schema.text)), named)
     if _holds_itself(parsed, named, set(), set()):
         raise ConfigError(f"the registry's schema {schema.name or ''} has a record that holds itself: no log line does")
+    if _has_array_of_nothing(parsed, named, set()):
+        raise ConfigError(f"the registry's schema {schema.name or ''} has an array whose items take no bytes")
 
     def read(body: bytes) -> bytes:
         try:
@@ -99,6 +102,37 @@ def _holds_itself(type_: Any, named: Mapping[str, Any], inside: set[str], done: 
     found = any(_holds_itself(each["type"], named, inside | {name}, done) for each in type_["fields"])
     done.add(name)
     return found
+
+
+def _has_array_of_nothing(type_: Any, named: Mapping[str, Any], done: set[str]) -> bool:
+    """Whether there is an array whose items take no bytes: a block of it says how many in one number, and no body ends.
+
+    Of a schema in which no record holds itself; `done`: records that were looked at.
+    """
+    if isinstance(type_, list):
+        return any(_has_array_of_nothing(each, named, done) for each in type_)
+    if isinstance(type_, str):
+        return type_ in named and type_ not in done and _has_array_of_nothing(named[type_], named, done)
+    if type_["type"] == "array" and _is_nothing(type_["items"], named):
+        return True
+    done.add(type_.get("name", ""))
+    inner = [each["type"] for each in type_.get("fields", ())] + [
+        type_[name] for name in ("items", "values", "type") if name in type_
+    ]
+    return any(_has_array_of_nothing(each, named, done) for each in inner if each not in ("record", "error"))
+
+
+def _is_nothing(type_: Any, named: Mapping[str, Any]) -> bool:
+    """Whether values of this type take no bytes."""
+    if isinstance(type_, list):
+        return False  # which of them it is takes one
+    if isinstance(type_, str):
+        return type_ == "null" or (type_ in named and _is_nothing(named[type_], named))
+    if type_["type"] in ("record", "error"):
+        return all(_is_nothing(each["type"], named) for each in type_["fields"])
+    if type_["type"] == "fixed":
+        return not type_["size"]
+    return type_["type"] not in ("array", "map", "enum") and _is_nothing(type_["type"], named)
 
 
 def _without_logical_types(schema: Any) -> Any:

@@ -20,7 +20,7 @@ from typing import Generic, TypeVar
 
 from pipeline.config import Config
 from pipeline.records import following
-from pipeline.runners.shell import Fetched
+from pipeline.runners.owned import Fetched
 
 T = TypeVar("T")
 Told = tuple[int, Fetched]

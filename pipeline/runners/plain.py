@@ -185,8 +185,7 @@ class PlainWorker:
         except TimeoutError:
             log.warning("%s: no checkpoint within %.1f s; what follows the last one is replayed", why, within_s)
             return False
-        log.info("%s: checkpoint and commit in %.0f ms", why, 1000 * (time.monotonic() - began))
-        return True
+        return self.shell.saved(why, time.monotonic() - began)
 
 
 async def run(config: Config, parts: Parts) -> int:
@@ -214,7 +213,7 @@ async def _until_stopped(worker: PlainWorker, stop: asyncio.Event) -> int:
     limit_s = worker.config.worker.stop_s
     asyncio.get_running_loop().call_later(limit_s + 15.0, end_process, Fatal("the consumer did not stop in time"))
     if not await worker.save(limit_s, "stop"):
-        end_process(Fatal(f"no checkpoint within worker.stop_s ({limit_s} s): replay follows"))
+        end_process(Fatal(f"not all is in a checkpoint within worker.stop_s ({limit_s} s)"))
     await working
     for task in tasks:
         task.cancel()

@@ -14,10 +14,9 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pipeline.core import TICK_HEADER, Core, Sides, Slice
+from pipeline.core import TICK_HEADER, Core, Sides
 from pipeline.emit import Emitter
 from pipeline.errors import Fatal, Retry
 from pipeline.faults import reach
@@ -25,49 +24,17 @@ from pipeline.partitioner import moved
 from pipeline.recover import fill, load, writer_of
 from pipeline.rows import RowBuffer
 from pipeline.runners import measure
+from pipeline.runners.owned import Fetched, Owned
 from pipeline.runners.published import Published, once
 from pipeline.runners.start import Ready
 from pipeline.runners.turns import Turns
 
 log = logging.getLogger(__name__)
 
-MOST_SEEKS: Final = 20
-"""Seeks to one offset without getting there: the log has ended before it, or something is broken."""
-
-
 Pages = dict[bytes, bytes]
 """The last value of every key of one partition of the pages topic; emptied as soon as what is valid was taken out."""
 ReadPages = Callable[[list[int]], AsyncGenerator[tuple[int, Pages], None]]
 """Reads these partitions, one after the other."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A slice and what is known of the log before it: nothing lies in [`start`, records.first)."""
-
-    records: Slice
-    start: int
-    breaks: int = 0  # how often the position had been set when this was fetched
-    size_bytes: int = 0  # of keys and values, as far as it was told
-    at_s: float = field(default_factory=time.time)  # when it was, in seconds since 1970
-
-
-@dataclass(slots=True)
-class Owned:
-    """One partition in one life of its arrays."""
-
-    core: Core
-    emitter: Emitter
-    expected: int  # offset of the next record to judge
-    generation: int
-    sides: Sides  # what it has adopted
-    judged_to: int = 0  # a crashed life may have judged, and published, up to here: the log's end when it was loaded
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    seeks: int = 0
-    nudges: int = 0  # seeks to `expected` because nothing came, without anything coming
-    empty_to: int = -1  # nothing lies in [expected, empty_to): a transaction's marker, or what compaction took
-    holes: int = 0
-    active_at: float = field(default_factory=time.monotonic)
 
 
 class Shell:
@@ -279,12 +246,14 @@ class Shell:
         async with owned.lock:
             if self.stopping or self.owned.get(number) is not owned or owned.generation != self.generation():
                 return None  # waiting for room or the lock may take longer than a rebalance
+            if not self.settled:
+                return None  # let go: no checkpoint follows, and who owns it next may have other side inputs
             return await self._judge(owned, fetched, fresh)
 
     async def _judge(self, owned: Owned, fetched: Fetched, fresh: bool) -> int | None:
         records = fetched.records
         if records.next <= owned.expected or fetched.start > owned.expected:
-            return _ask_back(owned, fetched) if fresh else None
+            return owned.ask_back(records.first) if fresh else None
         if records.first > owned.expected:
             owned.holes += 1  # compaction, retention, a transaction's marker: nothing lies there
             if records.first - owned.expected > 1:  # a marker is one offset
@@ -313,6 +282,14 @@ class Shell:
         """The offset to commit."""
         owned = self.owned.get(partition)
         return None if owned is None or owned.generation != self.generation() else owned.emitter.cover
+
+    def saved(self, why: str, took_s: float) -> bool:
+        """Whether the last checkpoints include all that was judged; not where the group took no commit meanwhile."""
+        if left := [number for number, owned in self.owned.items() if owned.unsaved]:
+            log.warning("%s: partitions %s were judged beyond their last checkpoint, that is replayed", why, left)
+            return False
+        log.info("%s: checkpoint and commit in %.0f ms", why, 1000 * took_s)
+        return True
 
     async def checkpoint_all(self) -> None:
         """A checkpoint of every partition that has something new."""
@@ -371,11 +348,14 @@ class Shell:
             owned.sides = sides
 
     async def drain(self) -> None:
-        """Before a stop: let what already waits in the log be done, within a quarter of the time that a stop has."""
+        """Before a stop: let what already waits in the log be done, within a quarter of the time that a stop has.
+
+        A rebalance that is under way as well: no checkpoint is taken before the next assignment.
+        """
         until = time.monotonic() + self.config.worker.stop_s / 4
         _, ends = await self._edges(list(self.owned))  # the last fetch may be older than the last record
         self.ends.update(ends)
-        while self.lag() and time.monotonic() < until:  # noqa: ASYNC110  (fetches in another thread tell the lag)
+        while time.monotonic() < until and (self.lag() or not self.settled):  # noqa: ASYNC110  (other threads tell)
             await asyncio.sleep(0.05)
 
     async def close(self) -> None:
@@ -387,14 +367,3 @@ class Shell:
 TICK_S: Final = 60.0
 ASK_AGAIN_S: Final = 0.1
 SIDES_S: Final = 10.0
-
-
-def _ask_back(owned: Owned, fetched: Fetched) -> int:
-    """Not the next slice: Faust lost one, or this one is old. The position is set to where the state ends."""
-    owned.seeks += 1
-    if owned.seeks > MOST_SEEKS:
-        raise Fatal(
-            f"partition {fetched.records.partition}: {MOST_SEEKS} seeks to offset {owned.expected} did not lead there; "
-            f"the last slice began at {fetched.records.first}"
-        )
-    return owned.expected

@@ -31,7 +31,7 @@ from pipeline.config import Config
 from pipeline.faults import reach
 from pipeline.records import Records
 from pipeline.runners.batches import install, joined
-from pipeline.runners.shell import Fetched
+from pipeline.runners.owned import Fetched
 
 log = logging.getLogger(__name__)
 

@@ -27,8 +27,9 @@ from pipeline.errors import Fatal
 from pipeline.faults import reach
 from pipeline.runners.ending import EXIT_FATAL, end_process, guarded
 from pipeline.runners.lanes import Lanes, Told, fitting, joined
+from pipeline.runners.owned import Owned
 from pipeline.runners.parts import Parts, production_parts
-from pipeline.runners.shell import Owned, Shell
+from pipeline.runners.shell import Shell
 from pipeline.runners.slices import PageTable, PassThrough, transport_of, unless_revoked
 from pipeline.runners.start import Ready, exit_code, prepare, tasks_of
 from pipeline.sinks.kafka import committed_offsets, pages_in_turn, ssl_context
@@ -241,7 +242,7 @@ class FaustWorker:
         for load in list(self._loads):  # nobody waits for it, and what it needs is stopped now
             load.cancel()
         if not await self._save(self.config.worker.stop_s, "stop"):
-            end_process(Fatal(f"no checkpoint within worker.stop_s ({self.config.worker.stop_s} s): replay follows"))
+            end_process(Fatal(f"not all is in a checkpoint within worker.stop_s ({self.config.worker.stop_s} s)"))
 
     async def _save(self, within_s: float, why: str) -> bool:
         began = time.monotonic()
@@ -255,8 +256,7 @@ class FaustWorker:
             return False
         except Exception as error:  # noqa: BLE001
             end_process(error)
-        log.info("%s: checkpoint and commit in %.0f ms", why, 1000 * (time.monotonic() - began))
-        return True
+        return self.shell.saved(why, time.monotonic() - began)
 
 
 async def run(config: Config, parts: Parts) -> int:

@@ -270,14 +270,10 @@ async def side_consumer(kafka: Kafka, **settings: Any) -> AsyncIterator[Any]:
 async def started(kafka: Kafka, consumer: AIOKafkaConsumer) -> AsyncIterator[None]:
     """The consumer runs inside. Raises what `by_consequence` makes of an answer that fails."""
     try:
-        await consumer.start()
-    except (KafkaError, OSError) as error:
-        await consumer.stop()
-        raise await by_consequence(kafka, error) from error
-    except asyncio.CancelledError:
-        await consumer.stop()
-        raise
-    try:
+        try:
+            await consumer.start()
+        except (KafkaError, OSError) as error:
+            raise await by_consequence(kafka, error) from error
         yield
     finally:
         await consumer.stop()

@@ -108,6 +108,7 @@ class Breaker:
         self.all_judged()
         wanted, self.swaps = self.fleet.wanted, self.swaps + 1
         self.fleet.scale(0)
+        assert not self.whole.unsaved(), "a clean stop has left incidents outside a checkpoint"
         self.whole.swap_geo(self.swaps)
         self.fleet.wanted = wanted
         self.whole.wait(lambda: len(self.fleet.running()) == wanted, "started")

@@ -98,7 +98,9 @@ class Whole(Deployment):
         self.produced += count
 
     def declare(self, keys: list[Key]) -> str:
-        """Publish these keys; returns the catalogue's version with them."""
+        """Publish these keys; returns the catalogue's version with them. A worker may look when one is there."""
+        halves = [Catalogue.of((self.keys | {key.key_id: key}).values()) for key in keys] if self.keys else []
+        self.catalogues |= {half.version: half for half in halves}
         self.keys |= {key.key_id: key for key in keys}
         self.run(publish_keys(self.config, keys))
         catalogue = Catalogue.of(self.keys.values())
@@ -188,6 +190,12 @@ class Whole(Deployment):
         count = self.run(partitions_of(kafka, [topic]))[topic]
         done = {n: at for n, at in self.run(committed_offsets(kafka, topic)).items() if at}
         return done == {n: end for n, end in self.run(fetched_highwaters(kafka, topic, range(count))).items() if end}
+
+    def unsaved(self) -> list[str]:
+        """Incidents of records that are in no checkpoint: judged with other side inputs they would come otherwise."""
+        saved = self.manifests()
+        told = map(_incident, self.run(self._told()))
+        return [each.incident_id for each in told if each.offset >= saved.get(each.partition, 0)]
 
     # --- what came out
 

@@ -214,6 +214,27 @@ async def test_an_adoption_is_told_only_once_the_manifest_that_names_it_stands()
     assert outside.kinds().index("manifest") == len(outside.kinds()) - 2
 
 
+async def test_an_adoption_of_one_who_was_thrown_out_meanwhile_is_told_only_if_the_partition_stays_his() -> None:
+    """His manifest may have come after the next owner read the state: then nobody judges by it, and no row says so."""
+    outside, answers = Outside(), [True, False, False, True]
+    rows = RowBuffer(outside, 1.0, 100)
+    emitter = emitter_of(outside, rows)
+
+    async def still_ours(offset: int) -> bool:
+        return answers.pop(0)
+
+    emitter._still_ours = still_ours
+    emitter.core.process(some_slice(emitter.core, 3))
+    await emitter.adopt(NEWER, lambda: 1, asyncio.Lock())
+    await emitter.checkpoint(lambda: 1, asyncio.Lock())
+    assert "manifest" in outside.kinds()
+    assert ("rows", "adoptions") not in outside.seen
+    emitter.core.process(some_slice(emitter.core, 3))
+    await emitter.checkpoint(lambda: 1, asyncio.Lock())
+    newest = max(at for at, (kind, _) in enumerate(outside.seen) if kind == "manifest")
+    assert outside.seen.index(("rows", "adoptions")) < newest
+
+
 class PiecesCore(CountingCore):
     """Rows wait in two full pieces and a small one; `asked` tells whether a slice could have come at each of them."""
 

@@ -20,8 +20,9 @@ from pipeline.health import Health
 from pipeline.ports import Columns, Headers, Outgoing
 from pipeline.records import of_records
 from pipeline.runners.lanes import Lanes, Told, fitting, joined
+from pipeline.runners.owned import Fetched
 from pipeline.runners.parts import OpenCore, Parts
-from pipeline.runners.shell import Fetched, Shell
+from pipeline.runners.shell import Shell
 from pipeline.runners.slices import Positions
 from pipeline.runners.start import Edges, Ready
 from schemas.incident import Incident
@@ -80,10 +81,12 @@ class Process:
     generation: int = 0
     frozen: bool = False
     ended: BaseException | None = None
+    clean: bool | None = None  # once stopped: all that was judged is in a checkpoint
     injected: bool = False  # a failure that must end it was simulated
     pending: list[Op] = field(default_factory=list)
     ready_for_rebalance: bool = True
     loading: bool = False
+    joining: bool = False  # partitions were let go: until the next ones are known nothing is committed, as with Faust
     assigned: tuple[int, ...] = ()
     position: dict[int, int] = field(default_factory=dict)
     in_flight: dict[int, int] = field(default_factory=dict)
@@ -225,16 +228,17 @@ class Process:
             self.generation = -1
             for number in list(self.shell.owned):
                 self.shell.drop(number)
-        self.ready_for_rebalance = True
+        self.ready_for_rebalance = self.joining = True
 
-    async def save(self) -> None:
-        """Checkpoint and commit what we own, within half the session or not at all."""
+    async def save(self) -> bool:
+        """Checkpoint and commit what we own, within half the session or not at all; whether all that was judged is."""
         try:
             async with asyncio.timeout(self.config.kafka.session_timeout_s / 2):
                 await self.shell.checkpoint_all()
                 await self.commit()
         except TimeoutError:
-            return
+            return False
+        return self.shell.saved("simulated", 0.0)
 
     def assign(self, generation: int, partitions: tuple[int, ...]) -> None:
         """The rebalance is over."""
@@ -246,6 +250,7 @@ class Process:
 
     async def _load(self) -> None:
         committed = dict(await self._gate(("read", -1), lambda: self.broker.committed))
+        self.joining = False
         if await self.shell.take(self.assigned, self._read_pages, committed):
             for number in self.assigned:
                 self.seek(number, self.shell.owned[number].expected)
@@ -263,6 +268,8 @@ class Process:
 
     async def _still_ours(self, partition: int, offset: int) -> bool:
         generation = self.generation
+        if self.joining:
+            return False
         taken: bool = await self._gate(("commit", 0), lambda: self.group.commit(self, generation, {partition: offset}))
         return taken
 
@@ -270,7 +277,7 @@ class Process:
         """Commit what is covered."""
         covers = {number: self.shell.cover(number) for number in list(self.shell.owned)}
         offsets = {number: offset for number, offset in covers.items() if offset is not None}
-        if offsets:
+        if offsets and not self.joining:
             generation = self.generation
             await self._gate(("commit", 0), lambda: self.group.commit(self, generation, offsets))
 
@@ -339,7 +346,7 @@ class Process:
     async def _stop(self) -> None:
         await self.shell.drain()
         self.shell.stopping = True
-        await self.save()
+        self.clean = await self.save()
         self.ended = Killed()
 
     def idle(self, tables: Iterable[str] = ()) -> bool:

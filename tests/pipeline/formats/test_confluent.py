@@ -139,6 +139,54 @@ def test_a_record_that_holds_itself_is_no_schema_for_a_log(schema: dict[str, Any
         reader(Schema("AVRO", json.dumps(schema)))
 
 
+NOTHING = {"type": "record", "name": "N", "fields": [{"name": "a", "type": "null"}, {"name": "b", "type": "null"}]}
+OF_NOTHING = [
+    {"type": "array", "items": "null"},
+    {"type": "array", "items": {"type": "null"}},
+    {"type": "array", "items": NOTHING},
+    {"type": "array", "items": {"type": "fixed", "name": "F", "size": 0}},
+    {"type": "map", "values": ["int", {"type": "array", "items": "null"}]},
+    {"type": "array", "items": {"type": "array", "items": "null"}},
+    {"type": "record", "name": "R", "fields": [
+        {"name": "a", "type": NOTHING}, {"name": "b", "type": {"type": "array", "items": "N"}}]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("schema", OF_NOTHING)
+def test_an_array_whose_items_take_no_bytes_is_no_schema_for_a_log(schema: dict[str, Any]) -> None:
+    """Six bytes say that there are 2^40 of them, and its reader makes them all."""
+    with pytest.raises(ConfigError, match="take no bytes"):
+        reader(Schema("AVRO", json.dumps(schema)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "inner"), [("map", "null"), ("array", ["null", "int"]), ("array", "boolean"), ("array", "string")]
+)
+@pytest.mark.parametrize("count", [1 << 40, -(1 << 40), -(1 << 62)])
+def test_a_block_that_says_more_items_than_the_body_has_bytes_is_refused_at_once(
+    kind: str, inner: Any, count: int
+) -> None:
+    """Each item takes a byte, so the body's end is the bound: a map's null has its key."""
+    schema = {"type": kind, "values" if kind == "map" else "items": inner}
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, "long", count)
+    with pytest.raises(BadValueError):
+        reader(Schema("AVRO", json.dumps(schema)))(out.getvalue() + bytes(10_000))
+
+
+def test_a_packed_field_and_empty_messages_of_protobuf_stay_within_the_bodys_bounds() -> None:
+    file = descriptor_pb2.FileDescriptorProto(name="p.proto", syntax="proto3")
+    message = file.message_type.add(name="P")
+    message.nested_type.add(name="E")
+    message.field.add(name="n", number=1, type=3, label=3)  # repeated int64: packed
+    message.field.add(name="e", number=2, type=11, label=3, type_name=".P.E")
+    read = reader(Schema("PROTOBUF", base64.b64encode(file.SerializeToString()).decode()))
+    assert json.loads(read(b"\0\x0a\x64" + bytes(100) + b"\x12\0" * 100)) == {"n": ["0"] * 100, "e": [{}] * 100}
+    for length in (b"\xff\xff\xff\xff\x07", b"\xff\xff\xff\xff\xff\xff\xff\xff\x7f"):
+        with pytest.raises(BadValueError):
+            read(b"\0\x0a" + length + bytes(100))
+
+
 def test_a_type_that_occurs_twice_is_read() -> None:
     twice = {"type": "record", "name": "R", "fields": [
         {"name": "a", "type": {"type": "record", "name": "S", "fields": [{"name": "x", "type": "int"}]}},

@@ -10,7 +10,7 @@ from pipeline.config import Config, Worker
 from pipeline.core import Slice
 from pipeline.records import Record, of_records
 from pipeline.runners.lanes import Lanes, Told, fitting, joined
-from pipeline.runners.shell import Fetched
+from pipeline.runners.owned import Fetched
 
 
 class Work:

@@ -66,14 +66,14 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> FaustWorker:
     return made
 
 
-def arrays() -> Any:
-    """A partition's arrays whose checkpoint has nothing to write."""
+def arrays(unsaved: bool = False) -> Any:
+    """A partition's arrays whose checkpoint has nothing to write, or (`unsaved`) may not be taken."""
 
     async def checkpoint(*_: Any) -> None:
         return None
 
     emitter = SimpleNamespace(sound=True, writer=SimpleNamespace(bytes_written=0), checkpoint=checkpoint)
-    return SimpleNamespace(emitter=emitter, generation=0, lock=None)
+    return SimpleNamespace(emitter=emitter, generation=0, lock=None, unsaved=unsaved)
 
 
 async def test_nothing_is_committed_between_the_last_checkpoint_and_the_next_assignment(worker: FaustWorker) -> None:
@@ -81,6 +81,14 @@ async def test_nothing_is_committed_between_the_last_checkpoint_and_the_next_ass
     await worker._on_revoked(worker.app, [TP("api.requests", 0)])
     await worker._load_assigned()
     assert worker.app.consumer.done == ["commit", True, False]
+
+
+async def test_a_stop_that_leaves_something_out_of_the_checkpoint_is_no_clean_one(worker: FaustWorker) -> None:
+    """The group took no commit, so no checkpoint was taken; it used to say that there was one."""
+    worker.shell.owned[0] = arrays()
+    assert await worker._save(5.0, "stop")
+    worker.shell.owned[1] = arrays(unsaved=True)
+    assert not await worker._save(5.0, "stop")
 
 
 async def test_a_thread_that_joins_the_group_sends_no_commit() -> None:
