@@ -2,7 +2,7 @@
 
 Run: `python -m tests.evaluation.calibrate [population ..]` (some minutes). It prints, for each population, the rows of
 `PEAKS`, `RETURNS` and `EGRESS` and what would alert with those that ship. Change a detector: run it, put in PEAKS and
-EGRESS of keybench-11, run it again, put in RETURNS of keybench-11 and keybench-12 (their counts added); the others show
+EGRESS of keybench-11, run it again, put in RETURNS of `keybench-11+keybench-12` (their counts added); the others show
 how what ships transfers, and nothing is taken from them.
 keybench: untouched keys over 60 days of the development half (pipeline/evaluation/world.py), 1,500 of few visits, 600
 and 200 of more: what a row has counted bounds what it can say, and keys of few visits count little.
@@ -182,10 +182,13 @@ def nodes(counts: Array, visits: float) -> Array:
     return np.minimum.accumulate(np.minimum(0.0, found))
 
 
+TABLES: Final = {"PEAKS": ("spike", "peaks"), "RETURNS": ("calibration", "counts"), "EGRESS": ("egress", "peaks")}
+"""What is printed, and where it is counted."""
+
+
 def tell(shared: Array) -> None:
     """The rows of PEAKS, RETURNS and EGRESS that this population gives."""
-    tables = (("PEAKS", "spike", "peaks"), ("RETURNS", "calibration", "counts"), ("EGRESS", "egress", "peaks"))
-    for title, part, name in tables:
+    for title, (part, name) in TABLES.items():
         visits, counts = shared[part][0]["visits"], shared[part][0][name]
         for place in np.ndindex(*visits.shape):
             row = ", ".join(f"{value:.1f}" for value in nodes(counts[place], float(visits[place])))
@@ -207,15 +210,26 @@ POPULATIONS: Final[dict[str, Callable[[np.random.Generator], Array]]] = {
 }
 
 
+def added(parts: list[Array]) -> Array:
+    """What several partitions have counted, together."""
+    whole = parts[0].copy()
+    for part, name in TABLES.values():
+        for field in ("visits", name):
+            whole[part][0][field] = sum(each[part][0][field] for each in parts)
+    return whole
+
+
 def main() -> None:
-    """Print the rows of each population that the command line names, or of all, and the alarms with what ships."""
+    """Print the rows of each population that the command line names (`A+B`: of both together), or of all.
+
+    And how many incidents what ships gives.
+    """
     for name in sys.argv[1:] or POPULATIONS:
-        events = POPULATIONS[name](np.random.default_rng(20_261_124))
+        events = [POPULATIONS[each](np.random.default_rng(20_261_124)) for each in name.split("+")]
         say(name)
-        shared, _ = judge(events, listed_days=1e15, page_days=1e16)  # nothing alerts: every visit counts
-        tell(shared)
-        days = key_days(events)
-        _, changed = judge(events)
+        tell(added([judge(each, listed_days=1e15, page_days=1e16)[0] for each in events]))  # every visit counts
+        days = sum(key_days(each) for each in events)
+        changed = np.concatenate([judge(each)[1] for each in events])
         opened = changed[changed["kind"] == fusion.OPENED]
         for days_wanted in (1_000.0, 10_000.0):
             count = int((opened["return_days"] >= days_wanted).sum())
