@@ -124,6 +124,7 @@ class FaustWorker:
         self.lanes: Lanes[Told] = Lanes(self._slice, fitting(ready.config), joined)
         self._seeks: set[asyncio.Task[None]] = set()
         self._loads: set[asyncio.Task[None]] = set()
+        self._loading = asyncio.Lock()
         self._make_table(ready.partitions)
         topic = self.app.topic(self.config.topics.requests, schema=PassThrough(), partitions=ready.partitions)
         self.app.agent(topic, concurrency=1, name="slices")(self._slices)
@@ -159,10 +160,19 @@ class FaustWorker:
         """Faust swallows what is raised in here, so this ends the process itself; a stop cuts it off."""
         if self.shell.stopping:
             return
-        load = asyncio.create_task(guarded(self._load_assigned()))
+        load = asyncio.create_task(guarded(self._load_in_turn()))
         self._loads.add(load)
         load.add_done_callback(self._loads.discard)
         await asyncio.wait([load])
+
+    async def _load_in_turn(self) -> None:
+        """Two rebalances in a row may ask for it twice in the second's generation, at once.
+
+        Then each read the same state and wrote with the same epoch: whoever came after them found the manifests of two
+        writers and could not go on, for ever.
+        """
+        async with self._loading:
+            await self._load_assigned()
 
     async def _load_assigned(self) -> None:
         kafka, topics, generation = self.config.kafka, self.config.topics, self._generation()

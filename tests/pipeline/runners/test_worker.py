@@ -137,6 +137,30 @@ async def test_a_stop_cuts_off_a_load(worker: FaustWorker, monkeypatch: pytest.M
     assert loads == 1, "none begins after that"
 
 
+async def test_two_recoveries_in_one_generation_load_one_after_the_other(
+    worker: FaustWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both wrote a checkpoint of one epoch, and every worker after them refused the partition."""
+    begun, go_on, at_once = list[int](), asyncio.Event(), 0
+
+    async def take(*_: Any) -> bool:
+        nonlocal at_once
+        at_once += 1
+        begun.append(at_once)
+        await go_on.wait()
+        at_once -= 1
+        return True
+
+    monkeypatch.setattr(worker.shell, "take", take)
+    recovering = [asyncio.create_task(worker._on_recover()) for _ in range(2)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert begun == [1]
+    go_on.set()
+    await asyncio.wait_for(asyncio.gather(*recovering), 10)
+    assert begun == [1, 1]
+
+
 async def test_a_partition_that_goes_while_another_is_nudged_is_passed_over(
     worker: FaustWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
