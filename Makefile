@@ -39,7 +39,7 @@ $(PEERS): $(WARM)
 	@touch $@
 
 test: $(WARM) ## run the tests (all but those on a real Kafka cluster)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=$(KAFKA_TESTS) $(SEEDED) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --ignore=$(KAFKA_TESTS) $(SEEDED) $(PYTEST_ARGS)
 
 coverage: $(READY) ## which lines the tests reach (detectors uncompiled, so slow)
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m coverage run -m pytest --ignore=$(KAFKA_TESTS) $(PYTEST_ARGS) || true

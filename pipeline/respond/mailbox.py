@@ -12,7 +12,7 @@ answer which was lost was not a yes.
 When partitions move, what is under way here may end here or with the next owner, who follows the same topic: a parcel
 that went away is neither handed over nor tried again; what its former owner handed over too late is taken on, or
 settled at once where this one has delivered it; what another one settled is dropped. Only an attempt that was cut off
-by the move itself may be made twice, under one message id.
+by the move itself, or whose success the topic did not yet tell of, may be made twice, under one message id.
 
 410, or no success at all for a whole schedule, disables the endpoint: what waits for it and what comes becomes dead
 letters. That stands on the decisions topic, so it survives restarts, is told by other channels (`night.py`), and ends
