@@ -150,7 +150,8 @@ class Emitter:
                 if (rows or loading) and (plan := await self._plan(generation())) is not None:
                     await self._write(plan, flush=False)
                     self._adopted = rows
-                    await self._may_write()
+            if self._adopted:
+                await self._may_write()
         return True
 
     async def _disown(

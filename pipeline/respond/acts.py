@@ -75,7 +75,8 @@ class Act:
     def words(self) -> str:
         """Why it stands in the way of another one."""
         now = {"pending": "waits for approval", "open": "is being acted on"}.get(self.stage, "was acted on")
-        return f"this version of the key {now} ({self.proposal.rung}) for incident {self.proposal.incident_id}"
+        lasts = "; that counts for 30 days, or until the catalogue has another version" if self.revoked else ""
+        return f"this version of the key {now} ({self.proposal.rung}) for incident {self.proposal.incident_id}{lasts}"
 
     def same_key(self, other: Proposed) -> bool:
         """Of the same version of the same key, both real or both simulated."""

@@ -17,6 +17,8 @@ from pipeline.respond.entries import Proposed, Raised, Signed
 HOUR_US: Final = 3_600_000_000
 DAY_US: Final = 24 * HOUR_US
 APPROVED: Final = "approved"
+ROTATION: Final = "rotation"
+"""Of keys whose traffic has moved: a quarter's rotations leave room for a leaked key."""
 TWO: Final = 2  # people, to raise a cap
 MAX_RAISE_US: Final = DAY_US
 

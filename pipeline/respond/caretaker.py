@@ -113,6 +113,10 @@ class Caretaker:
             self._begin("topic", self._say_again(), "")
         self._show()
 
+    def also(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Begin this, too, unless it is under way: given up with the partitions, and what it raises ends us."""
+        self._begin(name, work, "")
+
     async def give_up(self, wait_s: float) -> None:
         """Nothing is owned any more: what is under way has `wait_s` to end, the rest is the next owner's."""
         self.partitions = frozenset()

@@ -25,6 +25,8 @@ from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.policy import Rule
 from pipeline.respond import guard
 from pipeline.respond.act import act_id, response_id
+from pipeline.respond.caps import DAY_US, ROTATION
+from pipeline.respond.caretaker import Caretaker
 from pipeline.respond.carry import Carrier
 from pipeline.respond.entries import Proposed
 from pipeline.respond.keys import Keys
@@ -32,7 +34,7 @@ from pipeline.respond.ladder import Ladder, Matrix, Means, judged
 from pipeline.respond.ledger import Ledger
 from pipeline.respond.night import Books
 from pipeline.respond.night_records import RotationSeen
-from pipeline.rotations import Begun, Rotation, look
+from pipeline.rotations import GAP_DAYS, Begun, Rotation, look
 from pipeline.sinks.connect import connect
 from schemas.incident import incident_id
 from schemas.key import Key
@@ -42,8 +44,6 @@ log = logging.getLogger(__name__)
 
 EVERY_S: Final = 300.0
 RULE: Final = Rule(name="revoke_at_drain", rung="revoke")
-CAP: Final = "rotation"
-"""Counted apart: a quarter's rotations leave room for a leaked key."""
 AWAY: Final = (Retry, Fatal, ConfigError, ClickHouseError, OSError)
 
 
@@ -90,14 +90,20 @@ def judge(asked: Question) -> tuple[GuardResult, ...]:
         guard.result("mode", policy.mode in ("simulate", "enforce"), f"the mode is {policy.mode}"),
         guard.result("kill_switch", not asked.killed, asked.killed or "off"),
         guard.result("drained", row.drain.drained and row.began_us > 0, row.drain.reason),
+        guard.result("history", _is_known(row, asked.as_of_us), f"known for {GAP_DAYS} days, or the deadline is over"),
         guard.result("successor", row.new_requests_24h > 0, f"{row.new}: {row.new_requests_24h} requests in 24 h"),
         guard.result("freshness", behind_s <= policy.max_evidence_age_s, f"the newest request is {behind_s:.0f} s old"),
-        guard.result("sight", not asked.blind, asked.blind or "requests are judged as they come"),
+        guard.result("sight", not asked.blind, asked.blind or "requests are seen to be judged as they come"),
         guard.result("catalogued", known, asked.catalogue_error or ("declared" if key else "nobody declared this key")),
         guard.result("protected", not shielded, "for people only" if shielded else "not protected"),
         guard.result("status", key is not None and key.status == "active", key.status if key else "not known"),
         guard.result("key_version", key is not None and key.version > 0, f"version {key.version if key else 0}"),
     )
+
+
+def _is_known(row: Rotation, as_of_us: int) -> bool:
+    """Whether its pauses are: a job of once a month is seen in two months only. The owner's deadline is a word, too."""
+    return 0 < row.known_since_us <= as_of_us - GAP_DAYS * DAY_US or 0 < row.deadline_us <= as_of_us
 
 
 def proposal(asked: Question, adapter: str, active_keys: int) -> Proposed:
@@ -109,7 +115,7 @@ def proposal(asked: Question, adapter: str, active_keys: int) -> Proposed:
         act_id=act_id(row.old, version), response_id=response_id(about, "revoke", version), incident_id=about,
         revision=1, key_id=row.old, key_version=version, responder="", simulated=policy.mode != "enforce",
         max_per_hour=policy.caps.max_per_hour, max_per_day=policy.caps.max_per_day,
-        max_share_of_active=policy.caps.max_share_of_active, active_keys=active_keys, cap=CAP, owner=row.owner,
+        max_share_of_active=policy.caps.max_share_of_active, active_keys=active_keys, cap=ROTATION, owner=row.owner,
         settled=False, exempt_s=policy.exempt_s, adapter=adapter, rule=RULE.name, first_us=row.began_us,
         reason=f"rotated to {row.new}: {row.drain.reason}", policy_version=asked.ladder.version,
         evidence_hash=hashlib.blake2b(msgspec.json.encode(row), digest_size=16).hexdigest(),
@@ -118,7 +124,11 @@ def proposal(asked: Question, adapter: str, active_keys: int) -> Proposed:
 
 @dataclass
 class Drain:
-    """Looks every few minutes where partition 0 is ours. `held`: the catalogue as last read."""
+    """Looks every few minutes where partition 0 is ours. `held`: the catalogue as last read.
+
+    A look is the caretaker's work: given up with its partitions, so that nobody acts beside the next owner.
+    `blind`: why it is not known that all requests are judged, or "".
+    """
 
     carrier: Carrier
     ladder: Ladder
@@ -127,8 +137,9 @@ class Drain:
     rotations: Rotations
     held: Callable[[], Catalogue | None]
     matrices: dict[str, Matrix]
-    owned: Callable[[], frozenset[int]]
+    caretaker: Caretaker
     killed: Callable[[], str]
+    blind: Callable[[], str]
     _said: dict[tuple[str, int], str] = field(default_factory=dict)  # what of a key's version was recorded last
     _away: bool = False
     _task: asyncio.Task[None] | None = None
@@ -150,13 +161,17 @@ class Drain:
 
     async def _run(self) -> None:
         while True:
-            await self.look()
+            if 0 in self.caretaker.partitions:
+                self.caretaker.also("drain", self.look())
             await asyncio.sleep(EVERY_S)
 
     async def look(self) -> None:
-        """One look at all rotations: what nears its deadline is said, what has drained is revoked or refused."""
+        """One look at all rotations: what nears its deadline is said, what has drained is refused, or one is revoked.
+
+        One: an act may take a quarter of an hour, and by then the others must be looked at anew.
+        """
         catalogue = self.held()
-        if catalogue is None or 0 not in self.owned():
+        if catalogue is None:
             return
         try:
             as_of_us, rows = await asyncio.to_thread(self.rotations.look, catalogue, tuple(begun(self._ledger)))
@@ -169,8 +184,8 @@ class Drain:
         for row in rows:
             if row.state in ("due", "overdue"):
                 await self._say_due(row)
-            elif row.state == "drained" and self.ladder.policy.revoke_at_drain:
-                await self._drained(row, as_of_us)
+            elif row.state == "drained" and self.ladder.policy.revoke_at_drain and await self._drained(row, as_of_us):
+                return
 
     @property
     def _ledger(self) -> Ledger:
@@ -184,18 +199,19 @@ class Drain:
         if self.books.rotations.is_news(seen, self._ledger.now_us):
             await self.carrier.decisions.write(seen)
 
-    async def _drained(self, row: Rotation, as_of_us: int) -> None:
+    async def _drained(self, row: Rotation, as_of_us: int) -> bool:
+        """Whether it was acted on."""
         async with self.carrier.locks.one_at_a_time(row.old):
             key, active_keys, error = await self.keys.look_up(row.old)
             ladder = self.ladder.simulated() if self._ledger.simulating else self.ladder
-            lost = self.books.protection.last
-            blind = lost.why or "requests are not judged" if lost and lost.lost else ""
+            lost = self.books.protection.lost
+            blind = lost.why or "requests are not judged" if lost else self.blind()
             stop = self._ledger.stopped
             killed = self.killed() or (f"stopped by {stop.by}: {stop.reason}" if stop else "")
             asked = Question(row, as_of_us, ladder, key, error, killed, blind, self.carrier.now_s())
-            await self._decide(asked, active_keys)
+            return await self._decide(asked, active_keys)
 
-    async def _decide(self, asked: Question, active_keys: int) -> None:
+    async def _decide(self, asked: Question, active_keys: int) -> bool:
         adapter = asked.ladder.policy.adapter
         of_owner, others = await self.keys.others(asked.key) if asked.key else (None, None)
         means = Means(adapter, self.matrices.get(adapter), owner_keys=of_owner, other_keys=others)
@@ -204,10 +220,10 @@ class Drain:
             proposal(asked, adapter, active_keys), responder=self.carrier.decisions.responder
         )
         if self._is_done(wanted):
-            return
+            return False
         if no := guard.refusals(guards):
             await self._refuse(wanted, guards, no)
-            return
+            return False
         verdict = await self.carrier.decisions.write(wanted)
         guards = (*guards, guard.result(verdict.guard, verdict.granted, verdict.reason))
         if verdict.act is None or not verdict.granted:
@@ -219,13 +235,17 @@ class Drain:
         else:
             await self.carrier.record(wanted, "decided", "allowed", wanted.reason, guards=guards, act=verdict.act)
             await self.carrier.carry_out(verdict.act)
+            return True
+        return False
 
     def _is_done(self, wanted: Proposed) -> bool:
-        """Whether this version was revoked, is being so, or was said to be: nothing to say every five minutes."""
-        act = self._ledger.act_of(wanted.act_id, wanted.simulated)
-        under_way = act is not None and act.stage in ("open", "pending", "done", "superseded")
+        """Whether this version was revoked, is being so, or was said to be: nothing to say every five minutes.
+
+        What failed is tried again once the ledger has forgotten it, after a day: it counts towards the cap of all.
+        """
+        known = self._ledger.act_of(wanted.act_id, wanted.simulated) is not None
         name = wanted.key_id, wanted.key_version
-        return under_way or name in self.books.leftovers.revoked or (
+        return known or name in self.books.leftovers.revoked or (
             wanted.simulated and self._said.get(name) == "simulated"
         )  # fmt: skip
 

@@ -29,7 +29,7 @@ from pipeline.policy import Caps
 from pipeline.respond import approval
 from pipeline.respond.acts import TIME, Act, Undoing, in_the_way, is_kept, kept_act
 from pipeline.respond.breaker import Breaker
-from pipeline.respond.caps import APPROVED, DAY_US, HOUR_US, Counts, Raise, share_of
+from pipeline.respond.caps import APPROVED, DAY_US, HOUR_US, ROTATION, Counts, Raise, share_of
 from pipeline.respond.entries import (
     Build,
     Bulked,
@@ -193,7 +193,7 @@ class Ledger:
     def _stopped_by(self, guard: str, why: str, wanted: Proposed) -> Verdict | None:
         if not why:
             return None
-        if not wanted.simulated:
+        if not wanted.simulated and wanted.cap != ROTATION:  # the queue is what people act on at once, at night
             self.queue[wanted.key_id] = Queued(wanted, self.now_us, guard)
         return Verdict(False, guard, why)
 

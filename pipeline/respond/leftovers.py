@@ -27,6 +27,7 @@ DELETE_AFTER_US: Final = 30 * DAY_US
 RESTATE_US: Final = 3 * DAY_US  # well within the topic's retention
 MAX_REVOKING: Final = 10_000
 CATALOGUE: Final = "catalogue"
+AGAIN: Final = "keywatch"  # says once more what somebody has said
 
 
 class Keys(Protocol):
@@ -65,6 +66,7 @@ class LeftoverBook:
     left: dict[Name, Left] = field(default_factory=dict)
     revoked: dict[Name, Leftover] = field(default_factory=dict)
     gone: set[Name] = field(default_factory=set)
+    crossed: set[Name] = field(default_factory=set)  # said once more behind the word that they are gone
     _revoking: dict[str, Proposed] = field(default_factory=dict)  # by act id
 
     def apply(self, at_us: int, record: Record | None) -> None:
@@ -76,6 +78,8 @@ class LeftoverBook:
                     del self._revoking[next(iter(self._revoking))]
             case Finished() if record.direction == "apply" and record.result == "done":
                 self._finish(at_us, self._revoking.pop(record.act_id, None))
+            case Leftover() if (name := (record.key_id, record.key_version)) in self.gone:
+                self.crossed.add(name)
             case Leftover():
                 name = record.key_id, record.key_version
                 self.revoked[name] = record
@@ -84,6 +88,7 @@ class LeftoverBook:
                 name = record.key_id, record.key_version
                 self.left.pop(name, None)
                 self.gone.add(name)
+                self.crossed.discard(name)
             case Told():
                 for left in self.left.values():
                     if left.subject == record.subject:
@@ -126,6 +131,8 @@ class Tidying:
                     continue  # whether it is declared is not known: at the next round
                 await self.decisions.write(msgspec.structs.replace(revoked, declared=key is not None))
             self._looked.add(name)
+        for name in list(self.book.crossed):  # the word must be the last one, also when retention takes the first
+            await self.decisions.write(LeftoverGone(key_id=name[0], key_version=name[1], by=AGAIN))
         for name, left in list(self.book.left.items()):
             if why := await self._gone(left):
                 await self.decisions.write(LeftoverGone(key_id=name[0], key_version=name[1], by=CATALOGUE, why=why))

@@ -43,7 +43,7 @@ from pipeline.respond.night_notices import (
 from pipeline.respond.night_records import CaseSeen, NightRecord, RotationSeen, Told
 from pipeline.respond.notice import Notice, of_incident
 from pipeline.respond.set_up import WhyNot, always
-from pipeline.respond.watch import Eyes, Look, ProtectionBook, Sight
+from pipeline.respond.watch import Eyes, Look, ProtectionBook, Seen, Sight
 from pipeline.times import micros
 from schemas.incident import Incident
 from schemas.key import Key
@@ -81,9 +81,10 @@ class RotationBook:
     seen: dict[tuple[str, int, str], tuple[int, RotationSeen]] = field(default_factory=dict)  # old, deadline, state
 
     def apply(self, at_us: int, record: Record | None) -> None:
-        """Take the next record, with the broker's time."""
-        if isinstance(record, RotationSeen):
+        """Take the next record, with the broker's time. Forgotten before `Books` forgets that it was told."""
+        if self.seen:
             self.seen = {name: each for name, each in self.seen.items() if at_us - each[0] <= TOLD_KEPT_US}
+        if isinstance(record, RotationSeen):
             self.seen[record.old, record.deadline_us, record.state] = at_us, record
 
     def is_news(self, record: RotationSeen, now_us: int) -> bool:
@@ -105,6 +106,7 @@ class Books:
 
     def apply(self, at_us: int, record: Record | None) -> None:
         """The next record of the topic, in order, with the broker's time."""
+        self.rotations.apply(at_us, record)
         if isinstance(record, Told):
             self._told[record.subject] = (at_us, self.told(record.subject) | {record.step})
             for old in [subject for subject, (when, _) in self._told.items() if at_us - when > TOLD_KEPT_US]:
@@ -114,7 +116,6 @@ class Books:
         self.protection.apply(record)
         self.drills.apply(at_us, record)
         self.leftovers.apply(at_us, record)
-        self.rotations.apply(at_us, record)
 
     def told(self, subject: str) -> frozenset[str]:
         """The steps of a subject that were told."""
@@ -147,6 +148,7 @@ class Night:
     why_not: WhyNot = always
     tidying: Tidying | None = None
     _sight: Sight = field(init=False)
+    _looked: tuple[float, Seen] | None = None  # by the last look while partition 0 was ours, and when
     _telling: dict[str, asyncio.Task[None]] = field(default_factory=dict)  # by subject
     _of: dict[str, int] = field(default_factory=dict)  # subject -> its partition
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -265,6 +267,8 @@ class Night:
 
     def let_go(self, partitions: set[int]) -> None:
         """These went to another responder, who tells it; what waits here for its message would wait for ever."""
+        if 0 in partitions:
+            self._looked = None
         for subject, task in self._telling.items():
             if max(self._of[subject], 0) in partitions:
                 task.cancel()
@@ -308,7 +312,8 @@ class Night:
                 look = await self.eyes.look()
         except UNSEEN as error:
             log.warning("the workers' lag can't be seen: %s", error)
-        record = self.books.protection.change(self._sight.take(look, self.now_s()))
+        self._looked = self.now_s(), self._sight.take(look, self.now_s())
+        record = self.books.protection.change(self._looked[1])
         if record is None:
             return
         log.error("%s", of_protection(record, int(self.now_s() * 1e6)).title)
@@ -317,6 +322,16 @@ class Night:
         await self.decisions.write(record)
         if look is None:
             await self.decisions.write(Told(subject=PROTECTION, step=f"lost:{record.since_us}"))
+
+    def blind(self) -> str:
+        """Why it is not known that all requests are judged by now; "" where we have seen that they are."""
+        settings = self.settings.night
+        if self.eyes is None or settings.blind_after_s <= 0:
+            return "nobody looks whether requests are judged (respond.night.blind_after_s)"
+        if self._looked is None or self.now_s() - self._looked[0] > LOOK_WITHIN_S + 2 * settings.look_every_s:
+            return "this responder has not looked yet, or no more, whether requests are judged"
+        seen = self._looked[1]
+        return "" if seen.well else seen.why or "requests wait to be judged, as far as is known"
 
     async def _tidy(self) -> None:
         if self.tidying and 0 in self.deliveries.owned:

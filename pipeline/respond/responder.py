@@ -141,7 +141,8 @@ async def _responder(
     adapters = adapters_of(respond)
     matrices = matrices_of(respond, adapters)
     works = why_not(ladder, respond.approvers, matrices)
-    deliveries = await telling(config, decisions, books, keys, stack, works)
+    night = await telling(config, decisions, books, keys, stack, works)
+    deliveries = night.deliveries
     carrier = Carrier(
         config.topics.responses, producer, decisions, time.time,
         actors=actors_of(respond, adapters, decisions.ledger), undoers=undoers_of(adapters), ladder=ladder,
@@ -151,8 +152,8 @@ async def _responder(
     caretaker.start()
     stack.push_async_callback(caretaker.close)
     drain = Drain(
-        carrier, ladder, keys, books, ClickHouseRotations(config), keys.held, matrices, lambda: caretaker.partitions,
-        lambda: kill_switch(respond),
+        carrier, ladder, keys, books, ClickHouseRotations(config), keys.held, matrices, caretaker,
+        lambda: kill_switch(respond), night.blind,
     )  # fmt: skip
     drain.start()
     stack.push_async_callback(drain.close)

@@ -20,8 +20,11 @@ from pipeline.respond.watch import KafkaEyes
 
 async def telling(
     config: Config, decisions: Decisions, books: Books, keys: Keys, stack: AsyncExitStack, why_not: WhyNot = always
-) -> Deliveries:  # fmt: skip
-    """Running deliveries; `books` have followed the topic from its start. Raises `ConfigError` for a bad endpoint."""
+) -> Night:  # fmt: skip
+    """The night, with running deliveries; `books` have followed the topic from its start.
+
+    Raises `ConfigError` for a bad endpoint.
+    """
     respond = config.respond
     numbers = UsageReader(config.clickhouse, respond.night.numbers_within_s)
     stack.push_async_callback(numbers.close)
@@ -39,4 +42,4 @@ async def telling(
     stack.push_async_callback(deliveries.close)
     night.start()
     stack.push_async_callback(night.close)
-    return deliveries
+    return night

@@ -7,6 +7,7 @@ was done. What comes in meanwhile is lag (a metric), not recovery.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 import time
@@ -101,8 +102,9 @@ async def tell_recovery(shell: Recovering, stream: TextIO | None = None) -> None
     """Until cancelled. `stream` is stderr as the process got it: Faust makes a log of `sys.stderr`."""
     out = stream or sys.__stderr__
     recovery = Recovery(shell)
-    if out is not None and out.isatty():
-        await _draw(recovery, out)
+    with contextlib.suppress(OSError, ValueError):  # the terminal may go away, the worker goes on
+        if out is not None and out.isatty():
+            await _draw(recovery, out)
     await _write_lines(recovery)
 
 

@@ -121,8 +121,9 @@ class Shell:
         measure.assigned(self.config.topics.requests, self.owned, numbers)
         if any(number >= self._partitions for number in numbers):
             await self._check_partitions()
-        for gone in self.owned.keys() - set(numbers):
-            self.drop(gone)
+        for number, owned in list(self.owned.items()):
+            if number not in numbers or generation - owned.generation not in (0, 1):  # somebody else may have had it
+                self.drop(number)
         fresh = [number for number in numbers if number not in self.owned]
         for owned in self.owned.values():
             owned.generation = generation

@@ -93,7 +93,7 @@ HARMLESS = ["-1.5", "+2", "-1e-9", "-.5", "-", "", "a=b", "/v1/x", "curl/8", "'=
 def test_a_cell_that_a_spreadsheet_would_run_is_text_and_numbers_stay_numbers(
     capsysbinary: pytest.CaptureFixture[bytes],
 ) -> None:
-    inert = ["'" + each.replace("\r", "\n") for each in HOSTILE]
+    inert = ["'" + each.replace("\r", "\n").replace("\t=", "\t'=") for each in HOSTILE]
     listed("csv", False, printing([{"user_agent": each, "n": -1} for each in HOSTILE]))
     said = io.StringIO(capsysbinary.readouterr().out.decode(), newline="")
     assert [row["user_agent"] for row in csv.DictReader(said)] == inert
@@ -102,6 +102,7 @@ def test_a_cell_that_a_spreadsheet_would_run_is_text_and_numbers_stay_numbers(
     said = io.StringIO(capsysbinary.readouterr().out.decode(), newline="")
     assert [list(row.values()) for row in csv.DictReader(said)] == [[each, "-2.5"] for each in inert]
     assert [spreadsheet.text(each) for each in HARMLESS] == HARMLESS
+    assert spreadsheet.text("x; =1;+2\t@a;b") == "x; '=1;'+2\t'@a;b", "some spreadsheets begin a cell there, too"
 
 
 def test_rows_may_lie_deeper_and_there_may_be_none(capsysbinary: pytest.CaptureFixture[bytes]) -> None:

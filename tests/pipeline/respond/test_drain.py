@@ -12,7 +12,7 @@ from pipeline.catalogue import Catalogue
 from pipeline.errors import Retry
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.drain import Drain, Question, begun, judge
-from pipeline.respond.entries import Kept, Switched
+from pipeline.respond.entries import Kept, Switched, decode
 from pipeline.respond.guard import refusals
 from pipeline.respond.ladder import Ladder
 from pipeline.respond.ledger import Ledger
@@ -39,6 +39,7 @@ def row(old: str = "k1", quiet_days: float = 9.0, **changes: Any) -> Rotation:
         "old": old, "new": "k9", "owner": f"owner-{old}", "state": "drained" if drain.drained else "overdue",
         "began_us": NOW_US - 20 * DAY_US, "deadline_us": NOW_US - 13 * DAY_US, "old_requests_24h": 0,
         "new_requests_24h": 40, "old_share": 0.0, "drain": drain, "sources": [SOURCE],
+        "known_since_us": NOW_US - 90 * DAY_US,
     }  # fmt: skip
     return Rotation(**(values | changes))
 
@@ -61,6 +62,8 @@ def test_a_drained_key_passes_all_guards() -> None:
         ({"row": row(quiet_days=0.5)}, "drained"),
         ({"row": row(began_us=0)}, "drained"),
         ({"row": row(new_requests_24h=0)}, "successor"),
+        ({"row": row(known_since_us=NOW_US - 30 * DAY_US, deadline_us=NOW_US + DAY_US)}, "history"),
+        ({"row": row(known_since_us=0, deadline_us=0)}, "history"),
         ({"as_of_us": NOW_US - 601_000_000}, "freshness"),
         ({"as_of_us": 0}, "freshness"),
         ({"blind": "behind by 400 s"}, "sight"),
@@ -84,6 +87,7 @@ class Seen:
     """ClickHouse: these rotations."""
 
     rows: list[Rotation]
+    as_of_us: int
     begun: list[tuple[Begun, ...]] = field(default_factory=list)
     error: Exception | None = None
 
@@ -91,7 +95,7 @@ class Seen:
         self.begun.append(begun)
         if self.error:
             raise self.error
-        return NOW_US, self.rows
+        return self.as_of_us, self.rows
 
 
 def world(**changes: Any) -> Lives:
@@ -100,15 +104,21 @@ def world(**changes: Any) -> Lives:
 
 
 async def look(
-    about: Lives, rows: list[Rotation], *, fuse: Fuse | None = None, looks: int = 2, error: Exception | None = None
+    about: Lives,
+    rows: list[Rotation],
+    *,
+    fuse: Fuse | None = None,
+    looks: int = 2,
+    error: Exception | None = None,
+    blind: str = "",
 ) -> bool:
     """One process' life with so many looks and all that is due then; False if it was killed."""
     process, books = Process(about, "a", frozenset({0, 1}), fuse or Fuse(), 0.0), Books()
     process.decisions.followers.append(books.apply)
     carrier = process.caretaker.carrier
     drain = Drain(
-        carrier, about.ladder, about.catalogue, books, Seen(rows, error=error), lambda: Catalogue.of([]),
-        {"keys": MATRIX}, lambda: process.caretaker.partitions, lambda: about.killed,
+        carrier, about.ladder, about.catalogue, books, Seen(rows, about.log.now_us, error=error),
+        lambda: Catalogue.of([]), {"keys": MATRIX}, process.caretaker, lambda: about.killed, lambda: blind,
     )  # fmt: skip
     try:
         await process.decisions.start()
@@ -168,13 +178,42 @@ async def test_it_does_nothing_unless_the_policy_says_so_and_only_simulates_by_d
     assert not simulated.gateway.effects
 
 
-async def test_its_cap_is_its_own_and_what_is_beyond_it_waits_in_the_queue() -> None:
+async def test_its_cap_is_its_own_and_what_is_beyond_it_is_refused_and_no_emergency() -> None:
     about = world()
     for number in (5, 6, 7):
         about.say(proposed(f"k{number}", rung="suspend", max_per_hour=3))
-    assert await look(about, [row(f"k{i}") for i in range(1, 5)])
+    assert await look(about, [row(f"k{i}") for i in range(1, 5)], looks=5)
     assert sorted(name for name, rung in about.gateway.set_on if rung == "revoke") == ["k1", "k2", "k3"]
     assert [line.reason[:5] for line in about.lines() if line.verdict == "refused"] == ["caps:"]
+    ledger = Ledger()
+    for offset, value in enumerate(about.log.values("api.decisions")):
+        ledger.apply(offset, about.log.now_us, decode(value))
+    assert ledger.queue == {}
+
+
+async def test_a_look_acts_on_one_key_so_that_the_next_is_looked_at_anew() -> None:
+    about = world()
+    assert await look(about, [row("k1"), row("k2")], looks=1)
+    assert len(about.gateway.effects) == 1
+
+
+async def test_what_failed_is_not_tried_again_before_a_day_is_over() -> None:
+    about = world()
+    about.gateway.mood = "fails"
+    assert await look(about, [row()], looks=4)
+    about.gateway.mood = "ok"
+    assert await look(about, [row()], looks=4)
+    assert about.gateway.set_on == {}
+    about.advance(90_000.0)
+    assert await look(about, [row()])
+    assert list(about.gateway.set_on) == [("k1", "revoke")]
+
+
+async def test_nothing_is_revoked_before_somebody_has_seen_that_requests_are_judged() -> None:
+    about = world()
+    assert await look(about, [row()], blind="this responder has not looked yet")
+    assert not about.gateway.effects
+    assert about.lines()[0].reason == "sight: this responder has not looked yet"
 
 
 async def test_a_refusal_is_recorded_once_and_the_key_is_revoked_when_its_reason_is_gone() -> None:
@@ -219,6 +258,4 @@ def test_a_rotation_by_the_ladder_is_one_too_until_it_is_undone() -> None:
 
 
 def _record(value: bytes) -> object:
-    from pipeline.respond.entries import decode
-
     return decode(value)

@@ -94,6 +94,8 @@ async def test_what_was_deleted_is_told_of_no_more_and_does_not_come_back(end: s
         world.say(LeftoverGone(key_id="k1", key_version=1, by="ann"))
     else:
         keys.key = None if end == "gone" else key("k1", version=2)
+    await day(world, keys)
+    world.say(_left(world))  # by a responder who was on its way with it
     for _ in range(33):
         await day(world, keys)
     assert reminders(world) == []

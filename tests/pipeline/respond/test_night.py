@@ -344,9 +344,38 @@ async def test_a_rotation_near_its_deadline_is_one_message_in_a_week_and_gets_no
     assert "12 requests in the last 24 h, by curl from 192.0.2.0/24" in str(told["data"]["text"])  # type: ignore[index]
     assert pages(world) == []
     world.pass_time(8 * 86_400)
+    world.say(Told(subject="another", step="1"))
     async with life(world) as night:
         await night.decisions.catch_up()
+        await rounds(night)
         assert night.books.rotations.is_news(seen, world.log.now_us)
+    assert len(world.lines[1].came) == 1, "an old word is not told again: its key may be gone by now"
+
+
+async def test_that_requests_are_judged_is_known_from_a_look_of_this_owner_only() -> None:
+    world = World()
+    async with life(world) as night:
+        assert "has not looked" in night.blind()
+        await night.look()
+        assert night.blind() == ""
+        world.view.now = Look({0: 20}, {0: 10}, 1)
+        world.pass_time(200)
+        await night.look()
+        world.pass_time(200)
+        await night.look()
+        assert "wait to be judged" in night.blind()
+        world.view.now = Look({0: 20}, {0: 20}, 1)
+        await night.look()
+        assert night.blind() == ""
+        world.pass_time(3_600)
+        assert "no more" in night.blind()
+        await night.look()
+        night.let_go({0})
+        assert "has not looked" in night.blind()
+    async with life(world) as night:
+        world.view.now = Look({0: 20}, {0: 10}, 1)  # days behind, perhaps: a new watcher cannot know how long
+        await night.look()
+        assert "wait to be judged" in night.blind()
 
 
 async def test_what_ends_the_night_s_task_is_raised() -> None:

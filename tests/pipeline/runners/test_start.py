@@ -81,6 +81,17 @@ async def test_state_is_loaded_one_partition_after_the_other_and_what_is_kept_is
     await group.shell.close()
 
 
+async def test_what_somebody_else_may_have_owned_meanwhile_is_read_anew() -> None:
+    group = Group()
+    assert await group.shell.take([0], group.pages, {0: 3})
+    before = group.shell.owned[0]
+    group.generation += 2
+    assert await group.shell.take([0], group.pages, {0: 3})
+    assert group.read == [0, 0]
+    assert group.shell.owned[0] is not before
+    await group.shell.close()
+
+
 async def test_state_that_was_read_before_a_rebalance_is_not_taken_after_it() -> None:
     """Another worker may have owned the partition meanwhile, and have written a newer checkpoint."""
     group = Group()
