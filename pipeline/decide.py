@@ -305,7 +305,7 @@ def rung(findings: tuple[Finding, ...]) -> Rung:
     """
     if any(f.proof for f in findings):
         return "revoke"
-    attested = best(f for f in findings if f.authenticated)
+    attested = best((f.family, f.bits) for f in findings if f.authenticated)
     pair = strongest_pair(attested)
     if pair and pair.weaker > STRONG_BITS:
         return "revoke"

@@ -24,8 +24,6 @@ from itertools import combinations
 from math import isfinite
 from typing import Final, NamedTuple
 
-from schemas.incident import Finding
-
 RELEASE: Final = frozenset({"client", "operation", "volume", "outcome", "data", "time"})
 DECLARABLE: Final = frozenset({"network", "operation"})
 NEWCOMER_BITS: Final = 2.0  # a client's given a network
@@ -61,12 +59,12 @@ def lift(one: str, other: str, weaker_bits: float) -> float:
     return min(weaker_bits, known[0]) if known else 0.0
 
 
-def best(findings: Iterable[Finding]) -> dict[str, float]:
-    """The largest bits of each family that has a name; what is no number is nothing."""
+def best(findings: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """The largest bits of each family that has a name, of (family, bits); what is no number is nothing."""
     found: dict[str, float] = {}
-    for finding in findings:
-        if finding.family and isfinite(finding.bits) and finding.bits > found.get(finding.family, 0.0):
-            found[finding.family] = finding.bits
+    for family, bits in findings:
+        if family and isfinite(bits) and bits > found.get(family, 0.0):
+            found[family] = bits
     return found
 
 

@@ -25,7 +25,7 @@ from pipeline.evaluation import attacks, innocents, oracle
 from pipeline.evaluation.attacks import Stage
 from pipeline.evaluation.sources import Ints
 from pipeline.evaluation.world import DAY_US, START_US, World, events_of, history
-from pipeline.given import strongest_pair
+from pipeline.given import best, strongest_pair
 
 Array = npt.NDArray[Any]
 
@@ -131,7 +131,7 @@ def incidents(
                 mine, key=lambda f: (behind(families[int(f["detector"])], float(f["bits"])), -float(f["bits"]))
             )
             first = names[int(told[0]["detector"])] if told else ""
-            pair = strongest_pair(_best(mine, families))
+            pair = strongest_pair(best((families[int(f["detector"])], float(f["bits"])) for f in mine))
             placement = slot if first_planted is not None else -1
             before = int(calls["planted"][: i + 1][calls["key"][: i + 1] == calls["key"][i]].astype(bool).sum())
             open_now[slot] = Opened(
@@ -145,15 +145,6 @@ def incidents(
             if row["kind"] == fusion.CLOSED:
                 done.append(open_now.pop(slot))
     return done + list(open_now.values())
-
-
-def _best(found: Array, families: Sequence[str]) -> dict[str, float]:
-    """The largest bits of each family among FOUND records."""
-    best: dict[str, float] = {}
-    for record in found:
-        family = families[int(record["detector"])]
-        best[family] = max(best.get(family, 0.0), float(record["bits"]))
-    return best
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,8 @@ def evidence(question: Question) -> GuardResult:
     """
     if question.incident.rule in PROOF_RULES:  # hearsay of a leak has no authenticated finding
         return result("evidence", bool(question.evidence), "the incident is a proof")
-    needs, families = question.policy.min_family_bits, best(question.evidence)
+    needs = question.policy.min_family_bits
+    families = best((finding.family, finding.bits) for finding in question.evidence)
     pair = strongest_pair(families)
     if pair is None:
         words = _list(f"{family} {bits:.1f} bits" for family, bits in families.items())

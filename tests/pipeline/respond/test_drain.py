@@ -147,7 +147,7 @@ async def test_it_is_revoked_once_with_every_stage_in_the_audit_however_often_on
     decided = about.lines()[0]
     assert (decided.rule, decided.policy_version) == ("revoke_at_drain", ON.version)
     assert decided.reason.startswith("rotated to k9: quiet for 9 days")
-    about.advance(2 * 86_400.0)  # the ledger has forgotten it, the catalogue still says active
+    about.advance(2 * 86_400.0)  # the catalogue still says active
     assert await look(about, [row(began_us=NOW_US)])
     assert len(about.gateway.effects) == 1
 
