@@ -64,12 +64,22 @@ def migrated(front: str) -> ClickHouse:
     return config
 
 
-@pytest.fixture
-def clickhouse(front: str) -> Iterator[ClickHouse]:
-    """A configuration with a database of its own, migrated, dropped afterwards."""
+def _own(front: str) -> Iterator[ClickHouse]:
     config = ClickHouse(url=front, database=f"keywatch_{os.getpid()}_{next(_number)}", expire=False)
     migrate(config)
     yield config
     client = connect(config, None)
     client.command(f"DROP DATABASE {config.database}")
     client.close()
+
+
+@pytest.fixture
+def clickhouse(front: str) -> Iterator[ClickHouse]:
+    """A configuration with a migrated database of the test's own, dropped afterwards."""
+    yield from _own(front)
+
+
+@pytest.fixture(scope="module")
+def database(front: str) -> Iterator[ClickHouse]:
+    """The same for a module, whose tests share what it fills in."""
+    yield from _own(front)

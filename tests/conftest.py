@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.clickhouse_front import clickhouse, front, migrated  # noqa: F401
+from tests.clickhouse_front import clickhouse, database, front, migrated  # noqa: F401
 from tests.embedded_broker import embedded_broker  # noqa: F401
 from tests.seeds import SEED
 

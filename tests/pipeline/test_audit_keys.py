@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from pipeline.catalogue import Catalogue
 from pipeline.config import ClickHouse, Config, KeyLife
 from pipeline.departures import departures
 from pipeline.errors import ConfigError
-from pipeline.migrate import migrate
 from pipeline.scopes import needed, words_of
 from pipeline.sinks.connect import connect
 from schemas.key import Key
@@ -67,14 +65,9 @@ USES = [
 
 
 @pytest.fixture(scope="module")
-def filled(front: str) -> Iterator[ClickHouse]:
-    config = ClickHouse(url=front, database="keywatch_audit", expire=False)
-    migrate(config)
-    fill(config, USES)
-    yield config
-    client = connect(config, None)
-    client.command(f"DROP DATABASE {config.database}")
-    client.close()
+def filled(database: ClickHouse) -> ClickHouse:
+    fill(database, USES)
+    return database
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from pipeline.asking_keys import print_hunt, quarry_of
 from pipeline.config import ClickHouse, Config
 from pipeline.errors import ConfigError
 from pipeline.hunt import Quarry, hunt
-from pipeline.migrate import migrate
 from pipeline.sinks.connect import connect
 from pipeline.truncate import truncate
 from tests.pipeline.key_rows import DAY_US, HOUR_US, NOON_US, Use, daily, fill, hours
@@ -35,15 +34,10 @@ USES = [
 
 
 @pytest.fixture(scope="module")
-def filled(front: str) -> Iterator[ClickHouse]:
-    config = ClickHouse(url=front, database="keywatch_hunt", expire=False)
-    migrate(config)
-    fill(config, USES)
-    fill(config, [], key_source_1h=hours(USES))  # again, as after a crash
-    yield config
-    client = connect(config, None)
-    client.command(f"DROP DATABASE {config.database}")
-    client.close()
+def filled(database: ClickHouse) -> ClickHouse:
+    fill(database, USES)
+    fill(database, [], key_source_1h=hours(USES))  # again, as after a crash
+    return database
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,6 @@ from pipeline.hunt import Quarry, hunt
 from pipeline.investigate import Case, investigate
 from pipeline.investigate_words import causes, document, questions, steps, timeline
 from pipeline.investigating import case_of, print_investigation
-from pipeline.migrate import migrate
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
 from pipeline.times import rfc3339
@@ -82,14 +81,9 @@ def tables() -> dict[str, dict[str, list[Any]]]:
 
 
 @pytest.fixture(scope="module")
-def filled(front: str) -> Iterator[ClickHouse]:
-    config = ClickHouse(url=front, database="keywatch_investigate", expire=False)
-    migrate(config)
-    fill(config, USES, **tables())
-    yield config
-    client = connect(config, None)
-    client.command(f"DROP DATABASE {config.database}")
-    client.close()
+def filled(database: ClickHouse) -> ClickHouse:
+    fill(database, USES, **tables())
+    return database
 
 
 @pytest.fixture(scope="module")

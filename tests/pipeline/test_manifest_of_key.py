@@ -17,7 +17,6 @@ from pipeline.config import ClickHouse, Config
 from pipeline.errors import ConfigError
 from pipeline.manifest_of_key import Manifest, manifest, rates
 from pipeline.manifest_policies import aws, kong, rendered, shortcomings
-from pipeline.migrate import migrate
 from pipeline.sinks.connect import connect
 from schemas.key import Key
 from tests.pipeline.key_rows import DAY_US, HOUR_US, MINUTE_US, NOON_US, Use, daily, fill
@@ -44,14 +43,9 @@ def incident(key_id: str, at_us: int) -> dict[str, list[object]]:
 
 
 @pytest.fixture(scope="module")
-def filled(front: str) -> Iterator[ClickHouse]:
-    config = ClickHouse(url=front, database="keywatch_manifest", expire=False)
-    migrate(config)
-    fill(config, USES, incidents=incident("office", THIEF_US - 60 * MINUTE_US))
-    yield config
-    client = connect(config, None)
-    client.command(f"DROP DATABASE {config.database}")
-    client.close()
+def filled(database: ClickHouse) -> ClickHouse:
+    fill(database, USES, incidents=incident("office", THIEF_US - 60 * MINUTE_US))
+    return database
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from pipeline.config import ClickHouse, Config
 from pipeline.console_log import Line, console_lines
 from pipeline.controls import Controls, Said
 from pipeline.errors import ConfigError
-from pipeline.migrate import migrate
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
 from schemas.control import Control, Forget, control_id
@@ -28,16 +27,6 @@ from tests.pipeline import said
 from tests.row_examples import rows_of
 
 LONG_AGO_US = 1_700_000_000_000_000
-
-
-@pytest.fixture(scope="module")
-def database(front: str) -> Iterator[ClickHouse]:
-    config = ClickHouse(url=front, database="keywatch_privacy", expire=False)
-    migrate(config)
-    yield config
-    client = connect(config, None)
-    client.command(f"DROP DATABASE {config.database}")
-    client.close()
 
 
 @pytest.fixture

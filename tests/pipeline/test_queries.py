@@ -20,7 +20,6 @@ from pipeline import asking, queries
 from pipeline.asking import print_explanation, print_incidents, print_keys
 from pipeline.config import ClickHouse, Config
 from pipeline.errors import Fatal
-from pipeline.migrate import migrate
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
 from schemas.incident import Band, Finding, Incident, Sample
@@ -89,14 +88,9 @@ def _incident_rows(body: list[str]) -> dict[str, list[object]]:
 
 
 @pytest.fixture(scope="module")
-def filled(front: str) -> Iterator[ClickHouse]:
-    config = ClickHouse(url=front, database="keywatch_questions", expire=False)
-    migrate(config)
-    asyncio.run(_fill(config))
-    yield config
-    client = connect(config, None)
-    client.command(f"DROP DATABASE {config.database}")
-    client.close()
+def filled(database: ClickHouse) -> ClickHouse:
+    asyncio.run(_fill(database))
+    return database
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from pipeline.asking_keys import print_rotations
 from pipeline.catalogue import Catalogue
 from pipeline.config import ClickHouse, Config, KeyLife
 from pipeline.errors import ConfigError
-from pipeline.migrate import migrate
 from pipeline.rotations import Rotation, drained, overdue_words, pairs, rotations
 from pipeline.sinks.connect import connect
 from pipeline.times import rfc3339
@@ -49,14 +47,9 @@ USES = [
 
 
 @pytest.fixture(scope="module")
-def filled(front: str) -> Iterator[ClickHouse]:
-    config = ClickHouse(url=front, database="keywatch_rotations", expire=False)
-    migrate(config)
-    fill(config, USES)
-    yield config
-    client = connect(config, None)
-    client.command(f"DROP DATABASE {config.database}")
-    client.close()
+def filled(database: ClickHouse) -> ClickHouse:
+    fill(database, USES)
+    return database
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
@@ -35,14 +34,9 @@ async def _fill(settings: ClickHouse) -> None:
 
 
 @pytest.fixture(scope="module")
-def filled(front: str) -> Iterator[Config]:
-    settings = ClickHouse(url=front, database="keywatch_top", expire=False)
-    migrate(settings)
-    asyncio.run(_fill(settings))
-    yield Config(clickhouse=settings)
-    client = connect(settings, None)
-    client.command(f"DROP DATABASE {settings.database}")
-    client.close()
+def filled(database: ClickHouse) -> Config:
+    asyncio.run(_fill(database))
+    return Config(clickhouse=database)
 
 
 def test_a_look_is_json_for_programs(filled: Config, capsys: pytest.CaptureFixture[str]) -> None:
