@@ -176,13 +176,14 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Person(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One who may use the console, by a token of his own."""
+    """One who may use the console, by a token of his own; or a program."""
 
     name: Name  # as the log of the console names them
     role: Annotated[str, Meta(pattern="^(viewer|responder|admin)$")] = (
         "viewer"  # viewer reads, responder acts on incidents, admin has the kill switch
     )
     token: Secret  # at least 20 characters
+    machine: bool = False  # a program: its token opens /api/v1 and no page, as a person's opens pages and not that
 
 
 class Console(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

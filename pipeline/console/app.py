@@ -1,7 +1,7 @@
 """`keywatch console`: the night shift's web page. Server-rendered; it reads without JavaScript.
 
-GET pages need a sign-in, POSTs a role and the form's token. Everything that is shown is escaped, nothing is loaded from
-anywhere else, and each request is in `console_log`.
+GET pages need a sign-in, POSTs a role and the form's token; programs have addresses of their own (`api.py`). Everything
+that is shown is escaped, nothing is loaded from anywhere else, and each request is in `console_log`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pipeline.config import Config
 from pipeline.console import acts, board, pagerduty, pages
 from pipeline.console.answers import Answers
+from pipeline.console.api import Api
 from pipeline.console.board import Board, Link
-from pipeline.console.people import COOKIE, Door
+from pipeline.console.people import COOKIE, SLOW_S, Door
 from pipeline.console.visitor import Role, Visitor
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.intake_http import is_loopback
@@ -43,7 +44,6 @@ log = logging.getLogger(__name__)
 
 HERE: Final = Path(__file__).parent
 MAX_FORM_BYTES: Final = 16_384
-SLOW_S: Final = 2.0
 STOP_S: Final = 5.0
 _PATH: Final = re.compile(r"/(?![/\\])[!-~]*")
 OTHER_SESSION: Final = "this form is of another session: load the page again"
@@ -102,6 +102,8 @@ class Console:
         ]
         if secret := self.config.console.pagerduty_secret:
             routes.append(post(pagerduty.PATH, pagerduty.Hook(secret, lambda: self.link.board).post))
+        if any(each.machine for each in self.config.console.people):
+            routes += Api(self.door, self.answers, lambda: self.link.board).routes()
         app = Starlette(routes=routes, lifespan=self._following)
         app.add_middleware(_Headers)
         return app

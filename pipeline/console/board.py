@@ -20,9 +20,11 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.respond.acts import Act
 from pipeline.respond.approval import signed_text
+from pipeline.respond.cases import Case
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.desk import Desk
 from pipeline.respond.entries import Signed
+from pipeline.respond.ledger import Verdict
 from pipeline.respond.night import Books
 from pipeline.respond.night_records import CaseSaid, Verb
 
@@ -79,6 +81,27 @@ class Board:
         shown = [act for act in acts if incident_id in ("", act.proposal.incident_id)]
         return [_shown(act, groups[act.proposal.group] - 1 if act.proposal.group else 0) for act in shown]
 
+    def going_on(self, incident_id: str = "", key_id: str = "") -> list[Act]:
+        """What is under way, in force or waits for people, the oldest first; "" is any."""
+        acts = [act for act in self._desk.ledger.acts.values() if act.stage == "open" and not act.proposal.simulated]
+        acts += [*self._desk.in_force(), *self._desk.pending()]
+        wanted = [a for a in acts if incident_id in ("", a.proposal.incident_id) and key_id in ("", a.proposal.key_id)]
+        return sorted(wanted, key=lambda act: act.at_us)
+
+    def act(self, response_id: str) -> Act | None:
+        """The real act of this very response id."""
+        acts = [act for act in self._desk.ledger.acts.values() if not act.proposal.simulated]
+        return next((act for act in acts if act.proposal.response_id == response_id), None)
+
+    def cases(self) -> list[Case]:
+        """Those that are not closed, who waits longest first."""
+        cases = [case for case in self._books.cases.cases.values() if case.state != "closed"]
+        return sorted(cases, key=lambda case: case.waiting_since_us)
+
+    def case(self, case_id: str) -> Case | None:
+        """The one of this id."""
+        return self._books.cases.cases.get(case_id)
+
     @property
     def stopped(self) -> str:
         """Who has stopped all automatic acts, and why; "" where nobody has."""
@@ -98,11 +121,14 @@ class Board:
 
     async def undo(self, response_id: str, reason: str, person: str) -> str:
         """Ask for it; the responder carries it out. Raises ConfigError."""
-        desk = Desk(self._desk.decisions, person)
-        verdict = await _soon(desk.undo(desk.undoable(response_id)[0], reason))
+        verdict = await self.take_back(self._desk.undoable(response_id)[0], reason, person)
         if not verdict.granted:
             raise ConfigError(f"not undone: {verdict.reason}")
         return "being undone: the responder tells the gateway"
+
+    async def take_back(self, act: Act, reason: str, person: str) -> Verdict:
+        """Ask for an undo; what the ledger says of it. Raises Retry where the broker is away."""
+        return await _soon(Desk(self._desk.decisions, person).undo(act, reason))
 
     async def sign(self, ticket: str, yes: bool, signature: str, reason: str, person: str) -> str:
         """One person's signed word on what waits. Raises ConfigError."""
@@ -115,13 +141,13 @@ class Board:
             raise ConfigError(f"not taken: {verdict.reason}")
         return verdict.reason
 
-    async def say_of_case(self, case_id: str, verb: Verb, by: str) -> bool:
+    async def say_of_case(self, case_id: str, verb: Verb, by: str, reason: str = "") -> bool:
         """A person's word on a case; False where there is none, or where it changes nothing."""
         case = self._books.cases.cases.get(case_id)
         changes = {"ack": ("open", "snoozed"), "close": ("open", "snoozed", "acknowledged")}
         if case is None or case.state not in changes.get(verb, ()):
             return False
-        await _soon(self._desk.decisions.write(CaseSaid(case_id=case_id, verb=verb, by=by)))
+        await _soon(self._desk.decisions.write(CaseSaid(case_id=case_id, verb=verb, by=by, reason=reason)))
         return True
 
     async def switch(self, stop: bool, reason: str, person: str) -> str:

@@ -28,6 +28,8 @@ LEAST_TOKEN: Final = 20
 MOST_FAILURES: Final = 10
 """Wrong tokens within a minute, of all callers together, after which wrong ones are answered slowly."""
 MINUTE_S: Final = 60.0
+SLOW_S: Final = 2.0
+"""So late is a wrong token answered then."""
 
 
 @dataclass
@@ -58,12 +60,23 @@ class Door:
         """The person of this token; None for a wrong one. A right one is taken however many wrong ones came: guesses
         at 20 random characters find nothing, and whoever floods this page must not keep the night shift out.
         """
+        return self._of_token(token, machine=False)
+
+    def machine(self, authorization: str) -> Visitor | None:
+        """The program of this header, `Bearer TOKEN`; None for another, or for a person's token."""
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            return None  # no guess
+        return self._of_token(token.strip(), machine=True)
+
+    def _of_token(self, token: str, machine: bool) -> Visitor | None:
         now_s = self.now_s()
         self._failed_at_s = [at for at in self._failed_at_s if at > now_s - MINUTE_S]
         found = [
             person
             for person in self.settings.people
             if hmac.compare_digest(person.token.reveal().encode(), token.encode("utf-8", "replace"))
+            and person.machine == machine
         ]
         if not found:
             self._failed_at_s.append(now_s)

@@ -36,7 +36,7 @@ PARSED: Final = {
 
 NOT_OURS: Final = {
     "cat": "shows a file whose content is in the document; the world has it",
-    "curl": "Kong's Admin API",
+    "curl": "Kong's Admin API, and the console's /api/v1: tests/console/test_api.py",
     "kafka-topics.sh": "Kafka's own",
 }
 """Programs in our documents that no test runs."""
