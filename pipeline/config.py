@@ -129,7 +129,7 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     environments: tuple[str, ...] = ("live", "test")  # of the key, as declared
     detectors: tuple[str, ...] = ()  # at least one of these among the findings; () is any
     min_family_bits: Annotated[float, Meta(ge=0, le=1000)] = (
-        10.0  # at least two findings of different families with as much, given the other
+        10.0  # at least two findings of different families with more than that, given the other
     )
     max_per_hour: Annotated[int, Meta(ge=0)] = 3  # different keys
     max_per_day: Annotated[int, Meta(ge=0)] = 10  # different keys

@@ -38,7 +38,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         "simulate"  # off decides nothing, simulate decides and does nothing, enforce acts
     )
     adapter: str = ""  # of rules that name none: an entry of respond.adapters, or of respond.endpoints
-    min_family_bits: Annotated[float, Meta(ge=0, le=1000)] = 10.0  # of each of two families, given the other
+    min_family_bits: Annotated[float, Meta(ge=0, le=1000)] = 10.0  # each of two families has more, given the other
     max_evidence_age_s: Seconds = 600.0  # older evidence is no ground to act
     max_lag_s: Seconds = 300.0  # from evidence to incident: above it the worker lags, recovers or replays; 0: any
     settle_s: Seconds = 600.0  # nothing acts for so long after another configuration or geo database; 0: at once

@@ -32,7 +32,7 @@ import msgspec
 
 from pipeline.respond.adapters.adapter import Intent
 from pipeline.respond.audit import rfc3339
-from pipeline.respond.notice import Notice, one_line
+from pipeline.respond.notice import Notice, link_to, one_line
 from schemas.event import Event
 from schemas.incident import Rung
 from schemas.response import Response
@@ -100,14 +100,15 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
             reason=self.text, policy_version=policy_version,
         )  # fmt: skip
 
-    def notice(self) -> Notice:
-        """What endpoints are told: response.broken, and what has become of it."""
+    def notice(self, console_url: str = "") -> Notice:
+        """What endpoints are told: response.broken, and what has become of it; with the page where it is undone."""
         of = self.watch
         return Notice(
             message_id=self.message_id, event=f"response.{self.word}", subject=of.response_id,
             action="resolve" if self.word == "enforced" else "trigger",
             severity="critical" if self.word == "broken" else "info", at=rfc3339(self.at_us / 1e6),
             title=one_line(f"{of.rung} of {of.key_id} is {self.word}: {self.text}"), text=self.text,
+            link=link_to(console_url, of.incident_id, of.key_id),
             about={
                 "response_id": of.response_id, "incident_id": of.incident_id, "key_id": of.key_id,
                 "key_version": str(of.key_version), "rung": of.rung,

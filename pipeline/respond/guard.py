@@ -108,6 +108,8 @@ def authenticated(question: Question) -> GuardResult:
 def evidence(question: Question) -> GuardResult:
     """A proof, or two findings of different families, each strong GIVEN the other (`pipeline/given.py`).
 
+    More than `min_family_bits`, not as many: 10 bits is all that an odd hour can have (`detectors/off_hours.py`).
+
     So never volume and errors, however much of them: a deploy brings both, and they are one fact.
     """
     if question.incident.rule in PROOF_RULES:  # hearsay of a leak has no authenticated finding
@@ -117,13 +119,12 @@ def evidence(question: Question) -> GuardResult:
     pair = strongest_pair(families)
     if pair is None:
         words = _list(f"{family} {bits:.1f} bits" for family, bits in families.items())
-        return result("evidence", False, f"two families with {needs:g} bits or more are needed: {words}")
+        return result("evidence", False, f"two families with more than {needs:g} bits are needed: {words}")
     words = (
         f"{pair.first} {pair.first_bits:.1f} bits, {pair.first_given:.1f} given {pair.second}; "
         f"{pair.second} {pair.second_bits:.1f}, {pair.second_given:.1f} given {pair.first}"
     )
-    passed = 0.0 < pair.weaker >= needs
-    return result("evidence", passed, f"{words}; {needs:g} are needed of each given the other")
+    return result("evidence", pair.weaker > needs, f"{words}; more than {needs:g} are needed of each given the other")
 
 
 def freshness(question: Question) -> GuardResult:

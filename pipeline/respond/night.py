@@ -15,7 +15,6 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Protocol
-from urllib.parse import quote
 
 import msgspec
 from aiokafka.errors import KafkaError
@@ -41,7 +40,7 @@ from pipeline.respond.night_notices import (
     of_rotation,
 )
 from pipeline.respond.night_records import CaseSeen, NightRecord, RotationSeen, Told
-from pipeline.respond.notice import Notice, of_incident
+from pipeline.respond.notice import Notice, link_to, of_incident
 from pipeline.respond.set_up import WhyNot, always
 from pipeline.respond.watch import Eyes, Look, ProtectionBook, Seen, Sight
 from pipeline.times import micros
@@ -372,7 +371,4 @@ class Night:
 
 def link_of(settings: Respond, incident: Incident) -> str:
     """The console's page of the incident, where acts are approved and undone; "" where nobody said where it is."""
-    page = settings.night.console_url
-    return page.replace("{incident_id}", quote(incident.incident_id)).replace(
-        "{key_id}", quote(incident.key_id, safe="")
-    )
+    return link_to(settings.night.console_url, incident.incident_id, incident.key_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Literal
+from urllib.parse import quote
 
 import msgspec
 
@@ -56,6 +57,11 @@ def of_incident(incident: Incident, told: Brief | None = None, case_id: str = ""
         title=one_line(f"{incident.severity}: {incident.key_id}: {incident.text}"), text=incident.text, brief=told,
         incident=incident, case_id=case_id, link=link,
     )  # fmt: skip
+
+
+def link_to(page: str, incident_id: str, key_id: str) -> str:
+    """The page of an incident, where acts are approved and undone: `page` with what it names put in; "" is none."""
+    return page.replace("{incident_id}", quote(incident_id)).replace("{key_id}", quote(key_id, safe=""))
 
 
 def data(notice: Notice) -> dict[str, Any]:

@@ -175,7 +175,7 @@ async def _witness(
         return lambda: None
     verdicts = Verdicts(
         config.topics.responses, responder.carrier.publisher, deliveries, responder.decisions, books, responder.keys,
-        responder.matrices, lambda: caretaker.partitions,
+        responder.matrices, lambda: caretaker.partitions, config.respond.night.console_url,
     )  # fmt: skip
     stack.push_async_callback(verdicts.close)
     deliveries.letting_go.append(verdicts.let_go)

@@ -48,6 +48,7 @@ class Verdicts:
     keys: Keys
     matrices: Matrices
     owned: Callable[[], frozenset[int]]
+    console_url: str = ""  # respond.night.console_url
     _replaced: set[str] = field(default_factory=set)  # response ids whose key has another secret now
     _telling: dict[str, tuple[int, asyncio.Task[None]]] = field(default_factory=dict)  # message id -> its partition
 
@@ -68,7 +69,7 @@ class Verdicts:
         await publish(
             self.publisher, self.responses_topic, watch.key_id.encode(), msgspec.json.encode(verdict.response())
         )
-        events = await self.deliveries.tell(verdict.notice(), watch.partition)
+        events = await self.deliveries.tell(verdict.notice(self.console_url), watch.partition)
         task = asyncio.create_task(self._note(verdict, events), name=f"tell {verdict.message_id}")
         self._telling[verdict.message_id] = watch.partition, task
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import Revocation
+from pipeline.decide import rung
 from pipeline.policy import Policy, Rule
 from pipeline.respond import guard
 from pipeline.respond.acts import Act
@@ -90,7 +91,7 @@ def test_volume_and_errors_together_never_act_since_a_deploy_brings_both() -> No
     assert "evidence" in refused_by(question(incident=incident(findings=both)))
     weak = (*both, finding("network", bits=9.9))
     assert "evidence" in refused_by(question(incident=incident(findings=weak)))
-    beside = (*both, finding("network", bits=10.0))
+    beside = (*both, finding("network", bits=10.1))
     assert "evidence" not in refused_by(question(incident=incident(findings=beside)))
 
 
@@ -121,12 +122,16 @@ def test_two_findings_of_one_family_are_one_kind_of_evidence() -> None:
     assert "evidence" in refused_by(question(incident=incident(findings=country_and_network)))
 
 
-def test_a_family_counts_only_from_the_policy_s_bits_on() -> None:
-    weak = (finding("network"), finding("outcome", bits=9.9))
-    assert "evidence" in refused_by(question(incident=incident(findings=weak)))
-    assert (
-        refused_by(question(incident=incident(findings=(finding("network"), finding("outcome", bits=10.0))))) == set()
-    )
+@pytest.mark.parametrize(("bits", "refused"), [(9.9, {"evidence"}), (10.0, {"evidence"}), (10.0 + 1e-9, set())])
+def test_a_family_counts_only_with_more_bits_than_the_policys(bits: float, refused: set[str]) -> None:
+    strong = finding("outcome")
+    assert refused_by(question(incident=incident(findings=(finding("network", bits=bits), strong)))) == refused
+
+
+def test_the_most_that_an_odd_hour_can_have_is_no_second_fact() -> None:
+    both = (finding("declared", bits=20.0), finding("time", bits=10.0))
+    assert refused_by(question(incident=incident(findings=both))) == {"evidence"}
+    assert rung(both) != "revoke", "what the incident recommends goes by the same border"
 
 
 def test_what_anyone_can_cause_with_a_key_s_public_id_is_no_evidence() -> None:
@@ -178,7 +183,7 @@ def test_what_passes_rests_on_two_strong_authenticated_families(
 ) -> None:
     asked = question(incident=incident(findings=findings, severity=severity), key=key() if declared else None)
     if not refused_by(asked):
-        best = {each.family for each in findings if each.authenticated and each.bits >= 10.0}
+        best = {each.family for each in findings if each.authenticated and each.bits > 10.0}
         assert declared
         assert severity in ("high", "critical")
         assert best > {"network"}

@@ -51,7 +51,8 @@ class World:
         deliveries = Deliveries([box])
         deliveries.start()
         made = Verdicts(
-            RESPONSES, publisher, deliveries, decisions, books, self.catalogue, {}, lambda: frozenset({0})
+            RESPONSES, publisher, deliveries, decisions, books, self.catalogue, {}, lambda: frozenset({0}),
+            "https://console.example/incidents/{incident_id}",
         )  # fmt: skip
         yield made
         await made.close()
@@ -79,7 +80,9 @@ async def test_a_broken_act_goes_to_whoever_has_not_chosen_otherwise_and_into_th
     async with a_world() as world, world.verdicts() as made:
         await world.show(made, BROKEN, REFUSED)
         assert world.stages == ["broken", "enforced"]
-        assert [each.message["type"] for each in world.target.received] == ["response.broken"]
+        (told,) = world.target.received
+        assert told.message["type"] == "response.broken"
+        assert told.message["data"]["link"] == f"https://console.example/incidents/{watch().incident_id}"
 
 
 async def test_what_was_told_before_a_restart_or_a_rebalance_is_not_told_again() -> None:
