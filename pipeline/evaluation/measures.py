@@ -8,7 +8,7 @@ key-days are the shipped thresholds; 1,000 comes from a second run with `listed_
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -123,6 +123,15 @@ def _ratio_interval(hits: Floats, twins: Floats) -> tuple[float, float]:
     above, below = hits[picks].sum(axis=1), twins[picks].sum(axis=1)
     low, high = np.percentile(above[below > 0] / below[below > 0], [2.5, 97.5])
     return float(low), float(high)
+
+
+def acts(openings: Iterable[Opened]) -> dict[str, int]:
+    """Of these incidents, at their opening: how many would lead to an act; `by_own`: had each family its own bits."""
+    mine = list(openings)
+    return {
+        "incidents": len(mine), "given": sum(each.acted for each in mine),
+        "by_own": sum(each.acted_by_own for each in mine),
+    }  # fmt: skip
 
 
 def first_hit(placement: Placement) -> Opened | None:

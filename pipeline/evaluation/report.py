@@ -25,7 +25,7 @@ AUC_LIMIT: Final = 0.6  # of the leak audit: the issue
 
 
 def summary(found: dict[str, Any]) -> str:
-    """Ten lines for the terminal."""
+    """Some lines for the terminal."""
     rate = found["intervals"]["incidents_per_100k_key_days"]
     lines = [
         f"macro recall {found['macro_recall']:.3f} at the listed threshold (aim .85)",
@@ -37,6 +37,8 @@ def summary(found: dict[str, Any]) -> str:
         + ", ".join(f"{gain:.1f} x in {days} days" for days, gain in found["ramp"]["gain"].items()),
         "recall: " + ", ".join(f"{n} {v:.2f}" for n, v in found["recall"].items()),
         "innocent, listed: " + ", ".join(f"{n} {v:.2f}" for n, v in found["innocent_rate"].items()),
+        "would be acted on when they open (had each family its own bits), of incidents: "
+        + ", ".join(f"{n} {v['given']} ({v['by_own']}) of {v['incidents']}" for n, v in found["acts"].items()),
         "baselines at the same budget, macro recall: "
         + ", ".join(f"{n} {v['macro']:.2f}" for n, v in found["baselines"].items()),
     ]

@@ -49,6 +49,7 @@ class Opened:
     first_reason: str
     acted: bool
     events: int  # planted calls up to the opening one
+    acted_by_own: bool = False  # where each family's bits were its own, whatever the others explain
 
 
 @dataclass(slots=True)
@@ -131,12 +132,14 @@ def incidents(
                 mine, key=lambda f: (behind(families[int(f["detector"])], float(f["bits"])), -float(f["bits"]))
             )
             first = names[int(told[0]["detector"])] if told else ""
-            pair = strongest_pair(best((families[int(f["detector"])], float(f["bits"])) for f in mine))
+            by_family = best((families[int(f["detector"])], float(f["bits"])) for f in mine)
+            pair = strongest_pair(by_family)
             placement = slot if first_planted is not None else -1
             before = int(calls["planted"][: i + 1][calls["key"][: i + 1] == calls["key"][i]].astype(bool).sum())
             open_now[slot] = Opened(
                 placement, slot, int(row["at_us"]), float(row["return_days"]), bool(calls["planted"][i]), first,
                 pair is not None and pair.weaker > STRONG_BITS, before,
+                sum(bits > STRONG_BITS for bits in by_family.values()) >= 2,
             )  # fmt: skip
         elif slot in open_now:
             known = open_now[slot]

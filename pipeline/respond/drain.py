@@ -241,7 +241,9 @@ class Drain:
     def _is_done(self, wanted: Proposed) -> bool:
         """Whether this version was revoked, is being so, or was said to be: nothing to say every five minutes.
 
-        What failed is tried again once the ledger has forgotten it, after a day: it counts towards the cap of all.
+        The ledger knows a revocation for 30 days; a key that is not deleted by then is a leftover for longer, and if
+        somebody has enabled it at the gateway meanwhile, he wants it to live on. What failed is tried again once the
+        ledger has forgotten it, after a day: it counts towards the cap of all.
         """
         known = self._ledger.act_of(wanted.act_id, wanted.simulated) is not None
         name = wanted.key_id, wanted.key_version

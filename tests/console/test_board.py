@@ -190,8 +190,10 @@ class Broker:
         self.connections += 1
         decisions = Decisions(MemoryPublisher(self.log), MemoryReader(self.log, TOPIC), TOPIC, f"c{self.connections}")
         await decisions.start()
-        yield Board(Desk(decisions, "console")), self.lost
-        await decisions.close()
+        try:
+            yield Board(Desk(decisions, "console")), self.lost
+        finally:
+            await decisions.close()
 
     async def lost(self) -> None:
         await self.gone.wait()
@@ -222,6 +224,7 @@ async def test_a_board_that_was_lost_is_found_again_and_knows_what_was_said_mean
             assert link.board.stopped == "ann: meanwhile"
     finally:
         following.cancel()
+        await asyncio.wait([following])
     assert broker.connections == 2
 
 

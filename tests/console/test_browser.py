@@ -64,9 +64,11 @@ def decisions(monkeypatch: pytest.MonkeyPatch) -> list[Decisions]:
     async def connected(_: Config) -> AsyncIterator[board.Kept]:
         made.append(in_memory())
         await made[0].start()
-        await propose(made[0])
-        yield board.Board(Desk(made[0], "console")), asyncio.Event().wait  # type: ignore[misc]
-        await made[0].close()
+        try:
+            await propose(made[0])
+            yield board.Board(Desk(made[0], "console")), asyncio.Event().wait  # type: ignore[misc]
+        finally:
+            await made[0].close()
 
     monkeypatch.setattr(board, "connected", connected)
     return made

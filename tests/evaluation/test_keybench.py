@@ -218,6 +218,11 @@ def test_recall_counts_an_incident_at_a_planted_call_and_no_other() -> None:
     assert not measures.caught(placement, 10)
 
 
+def test_acts_are_counted_by_what_families_have_given_each_other_and_by_their_own() -> None:
+    both = [Opened(0, 0, 0, 2_000.0, True, "spike", *of) for of in ((True, 1, True), (False, 1, True), (False, 1))]
+    assert measures.acts(both) == {"incidents": 3, "given": 1, "by_own": 2}
+
+
 def test_a_leak_in_a_field_is_found_by_the_audit_and_chance_is_not() -> None:
     rng = np.random.default_rng(1)
     leaking = [Placement("client_swap", 40.0, k, 0, 0, 3.0, calls=1) for k in range(200)]

@@ -46,8 +46,10 @@ async def desk() -> AsyncIterator[Desk]:
     log = MemoryLog()
     decisions = Decisions(MemoryPublisher(log), MemoryReader(log, TOPIC), TOPIC, "ada")
     await decisions.start()
-    yield Desk(decisions, "ada")
-    await decisions.close()
+    try:
+        yield Desk(decisions, "ada")
+    finally:
+        await decisions.close()
 
 
 async def done(mine: Desk, config: Config, rung: Rung, key: Path | None, networks: Networks | None = None) -> int:

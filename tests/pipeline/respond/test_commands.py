@@ -50,8 +50,10 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
     async def opened(config: Config, person: str) -> AsyncIterator[desk.Desk]:
         made.world.log.moved = asyncio.Event()
         mine = await at_desk(made.world, person)
-        yield mine
-        await mine.decisions.close()
+        try:
+            yield mine
+        finally:
+            await mine.decisions.close()
 
     monkeypatch.setattr(desk, "opened", opened)
     monkeypatch.delenv(commands.KEY_ENV, raising=False)

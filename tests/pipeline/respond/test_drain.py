@@ -17,7 +17,7 @@ from pipeline.respond.guard import refusals
 from pipeline.respond.ladder import Ladder
 from pipeline.respond.ledger import Ledger
 from pipeline.respond.night import Books
-from pipeline.respond.night_records import Protection, RotationSeen
+from pipeline.respond.night_records import Leftover, Protection, RotationSeen
 from pipeline.rotations import Begun, Rotation, Source, drained
 from schemas.key import Key
 from tests.pipeline.respond.incidents import NOW_S, key
@@ -224,6 +224,14 @@ async def test_a_refusal_is_recorded_once_and_the_key_is_revoked_when_its_reason
     about.say(Switched(stop=False, by="ann"))
     assert await look(about, [row()])
     assert list(about.gateway.set_on) == [("k1", "revoke")]
+
+
+async def test_a_key_that_waits_to_be_deleted_is_not_revoked_anew_when_the_ledger_has_forgotten_it() -> None:
+    about = world()
+    about.say(Leftover(key_id="k1", key_version=1, adapter="keys", incident_id="i", since_us=NOW_US - 40 * DAY_US))
+    assert await look(about, [row()])
+    assert not about.gateway.effects
+    assert lines(about) == []
 
 
 @pytest.mark.parametrize("record", [Protection(lost=True, since_us=NOW_US, why="behind"), Switched(stop=True, by="a")])

@@ -45,8 +45,10 @@ def at(world: World) -> Opened:
         books = Books()
         decisions.followers.append(books.apply)
         await decisions.start()
-        yield Desk(decisions, books)
-        await decisions.close()
+        try:
+            yield Desk(decisions, books)
+        finally:
+            await decisions.close()
 
     return opened
 
