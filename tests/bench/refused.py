@@ -6,7 +6,8 @@ producer, measured before unless `--per-s` says it. Meanwhile strangers use keys
 responder revokes by the signed webhook, and a gateway in this process notes when it has obeyed. Refused is the next
 request of that thief, had he gone on. All that lies in between counts: producer, fetch, slice, core, the decisions
 topic, the webhook. The policy asks for less evidence than usual; keys on which the guard refuses all the same (about a
-third: nothing new but calls and errors, which are one fact) are told as `not_acted_on` and have no time. Prints JSON.
+third: nothing new but calls and errors, which are one fact) are told as `not_acted_on` and have no time. Prints JSON;
+`legs` are the responder's own times.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import aiohttp
 import msgspec
 import numpy as np
 from aiohttp import web
+from prometheus_client.parser import text_string_to_metric_families
 from standardwebhooks import Webhook
 
 from pipeline.bench import latency
@@ -159,6 +161,27 @@ def summed_up(per_s: float, attacks: int, seconds: list[float]) -> dict[str, obj
     }  # fmt: skip
 
 
+def legs_of(metrics: str) -> dict[str, dict[str, float]]:
+    """From the responder's /metrics: mean of each leg of a response, and the bucket in which 99 of 100 have ended."""
+    found: dict[str, dict[str, float]] = {}
+    for family in text_string_to_metric_families(metrics):
+        for name, labels, value, *_ in family.samples if family.name == "keywatch_response_seconds" else ():
+            leg = found.setdefault(labels["leg"], {})
+            leg[labels["le"] if name.endswith("_bucket") else name.rpartition("_")[2]] = value
+    return {leg: _leg(of) for leg, of in found.items() if of.get("count")}
+
+
+def _leg(of: dict[str, float]) -> dict[str, float]:
+    counted = sorted((float(le), value) for le, value in of.items() if le not in ("sum", "count", "created"))
+    within = next(le for le, value in counted if value >= 0.99 * of["count"])
+    return {"mean_ms": round(1e3 * of["sum"] / of["count"], 1), "p99_within_s": within}
+
+
+async def _legs(port: int) -> dict[str, dict[str, float]]:
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/metrics") as answer:
+        return legs_of(await answer.text())
+
+
 async def measured(trial: Enforced, attacks: Attacks, per_s: float, gateway: Gateway) -> dict[str, object]:
     """One run. Raises Fatal where a part ends."""
     offer = latency._offer(trial, attacks, per_s, 0.0)
@@ -172,9 +195,10 @@ async def measured(trial: Enforced, attacks: Attacks, per_s: float, gateway: Gat
         while len(gateway.obeyed) < attacks.count and time.monotonic() < deadline:
             trial.children.check()
             await asyncio.sleep(0.1)
+        legs = await _legs(trial.responder_port)
     return summed_up(per_s, attacks.count, refused_after_s(began, gateway.obeyed)) | {
-        "offered_late_ms": round(offered.late_ms, 1)
-    }
+        "offered_late_ms": round(offered.late_ms, 1), "legs": legs,
+    }  # fmt: skip
 
 
 async def bench(brokers: str, per_s: float, attacks: Attacks) -> dict[str, object]:

@@ -15,6 +15,7 @@ import pytest
 from pipeline.config import ClickHouse, Config, Endpoint, Geo, Intake, Kafka, Respond, Secret
 from pipeline.doctor import (
     check,
+    check_adapters,
     check_detectors,
     check_geo,
     check_ports,
@@ -23,6 +24,9 @@ from pipeline.doctor import (
 )
 from pipeline.errors import ConfigError
 from pipeline.geo.provider import DEMO_DB
+from pipeline.respond.adapters.settings import Adapters, Kong
+from tests.pipeline.respond.adapters.fake_kong import TOKEN, FakeKong
+from tests.pipeline.respond.adapters.peers import running
 
 
 def free_port() -> int:
@@ -107,6 +111,16 @@ async def test_a_webhook_that_accepts_connections_is_well_and_gets_no_request() 
         await asyncio.wait_for(got.wait(), 5)
     assert finding.state == "ok"
     assert heard == [b""]
+
+
+async def test_a_kong_that_has_no_database_is_refused_before_anybody_needs_it() -> None:
+    for database, state in (("off", "fail"), ("postgres", "ok")):
+        fake = FakeKong(database)
+        async with running(fake.routes()) as server:
+            kong = Kong(url=server.url, token=Secret(TOKEN))
+            [found] = await check_adapters(Config(respond=Respond(adapters=Adapters(kong=kong))))
+        assert (found.state, found.about) == (state, "adapter kong")
+        assert ("without a database" in found.text) == (state == "fail")
 
 
 def test_detector_tables_are_checked_by_name_and_setting() -> None:

@@ -50,7 +50,7 @@ def test_every_guard_answers_with_its_own_name_and_a_sentence() -> None:
 
 
 def test_nothing_acts_by_default() -> None:
-    assert Revocation().mode == "simulate"
+    assert (Policy().mode, Revocation().mode) == ("simulate", "simulate")
     assert Revocation().endpoint == ""
 
 
