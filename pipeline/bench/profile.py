@@ -21,8 +21,8 @@ late at most). Worker, broker and load keep 1.4 of two processors busy; the core
 computes for half of it and waits for a processor for a third (1.7 s in 5, `/proc/PID/task/TID/schedstat`), else for the
 GIL. So less processor time per event, or a third processor, makes it shorter. To give up the GIL after 0.1 ms in the
 place of 0.5 made no clear difference. Rows of 16 slices take 15 ms to be joined and as long to be encoded (1.2 us an
-event); to join slices of one table first made none. Seconds of delay at the start of a load were two functions that were
-compiled in the first slice of several events, and a third with the first incident (1.2 s): `warm.py` has them now.
+event); to join slices of one table first made none. Seconds of delay at the start of a load were two functions compiled
+in the first slice of several events, and a third with the first incident (1.2 s): `warm.py` has them now.
 """
 
 from __future__ import annotations
