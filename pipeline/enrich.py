@@ -194,7 +194,8 @@ class Enricher:
         words = self._kinds.words(kinds.codes) | self._places.words(places.codes)
         words["client_ip"] = words.pop("text")
         words |= {"client": clients, "user_agent": Coded(clients.codes, self._clients.keys), "route": routes}
-        return EnrichedBatch(out, places, known["prefix"], clients, routes, words)
+        prefixes = np.ascontiguousarray(known["prefix"])  # of one event it is so anyway, and compiled code tells apart
+        return EnrichedBatch(out, places, prefixes, clients, routes, words)
 
     def _measures(self, out: Array, told: Fields, offsets: Sequence[int] | Array) -> None:
         out["offset"] = offsets

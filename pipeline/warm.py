@@ -8,6 +8,9 @@ import msgspec
 import numba
 import numpy as np
 
+from detectors import fuse
+from detectors.detector import config_record
+from detectors.fusion import Settings
 from pipeline.config import Config, Geo
 from pipeline.core import Sides, Slice
 from pipeline.flow import open_core
@@ -44,3 +47,5 @@ def warm_up() -> None:
         key, value = event.key_id.encode(), msgspec.json.encode(event)
         core.process(Slice("", 0, [number], [key], [value], [event.ts_us // 1000]))
     core.due_rows()
+    nobody, settings = core.state.keys.data[:1], config_record(Settings(listed_days=1.0, page_days=1.0))
+    fuse.close_due(nobody, 0, WARM_UP_US, settings, np.zeros(1, fuse.CHANGED))  # or the first incident waits for it

@@ -23,6 +23,8 @@ RATES: Final = {
     "worker_eps": "whole worker",
     "one_worker_eps": "one worker, ClickHouse elsewhere",
     "two_workers_eps": "two workers, ClickHouse elsewhere",
+    "one_pinned_eps": "one worker on one processor",
+    "two_pinned_eps": "two workers on one processor each",
     **{peer.key: peer.words for peer in PEERS},
 }
 
@@ -126,6 +128,7 @@ def ratios(found: Found) -> dict[str, float | None]:
         "worker_over_bytewax": over(rates["worker_eps"], rates["bytewax_eps"]),
         "worker_over_river": over(rates["worker_eps"], rates["river_eps"]),
         "two_workers_over_one": over(rates["two_workers_eps"], rates["one_worker_eps"]),
+        "two_pinned_over_one": over(rates["two_pinned_eps"], rates["one_pinned_eps"]),
         "two_workers_at_most": at_most(medians(found.spent["1"]), median_of(rates["one_worker_eps"])),
         "latency_p99_1000_ms": _p99(found.latency.get("1,000/s")),
         "latency_p99_5000_ms": _p99(found.latency.get("5,000/s")),
@@ -170,6 +173,8 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     for workers, spent in result["scaling_cpu_us"].items():
         if spent:
             console.print(f"processor us per event, {workers} worker(s): {_listed(spent)}")
+    if (pinned := result["ratios"]["two_pinned_over_one"]) is not None:
+        console.print(f"on one processor each: two workers / one {pinned}")
     if result["ratios"]["two_workers_at_most"] is not None:
         console.print(f"all processors at that price: {result['ratios']['two_workers_at_most']} x one worker at most")
     if result["sustained_eps"] is not None:

@@ -3,12 +3,15 @@
 Counted is the time in which all of them work: from when each has judged something and a fifth of the log is done, to
 when the first one has no more. Partitions are of unequal size, so the last one's tail says nothing of scaling.
 Processor time of workers and servers is of the same while: it tells whether two workers take more for an event than
-one does, or the machine has no more to give.
+one does, or the machine has no more to give. A worker's threads keep more than one processor busy, so on a machine of
+two the second worker is measured against what the first left over. `pinned` gives each worker one processor, the first
+too: then two against one tells what another worker brings where it has processors of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
@@ -18,6 +21,7 @@ import aiohttp
 from pipeline.bench.clock import SKIP, cpu_s_of
 from pipeline.bench.processes import CpuS, now, per_event
 from pipeline.bench.trial import ALLOW_S, Trial, ask
+from pipeline.demo.children import Child
 from pipeline.errors import Fatal
 
 EVERY_S: Final = 0.5
@@ -39,10 +43,12 @@ class Together(NamedTuple):
     cpu_us: dict[str, float]
 
 
-async def measure(trial: Trial, workers: int, total: int, servers: Mapping[str, CpuS]) -> Together | None:
+async def measure(
+    trial: Trial, workers: int, total: int, servers: Mapping[str, CpuS], pinned: bool = False
+) -> Together | None:
     """None where they never worked together for long enough to tell."""
     samples: list[Sample] = []
-    started = [await trial.start() for _ in range(workers)]
+    started = [await _start(trial, number if pinned else None) for number in range(workers)]
     cpu_s = [cpu_s_of(child.process.pid) for child, _ in started]
     everybody = {WORKERS: lambda: sum(each() for each in cpu_s), **servers}
     try:
@@ -58,6 +64,23 @@ async def measure(trial: Trial, workers: int, total: int, servers: Mapping[str, 
     finally:
         await asyncio.gather(*(trial.stop(child) for child, _ in started))
     return rate(samples, total)
+
+
+async def _start(trial: Trial, place: int | None) -> tuple[Child, int]:
+    child, port = await trial.start()
+    if place is not None:
+        pin(child.process.pid, place)
+    return child, port
+
+
+def can_pin(workers: int) -> bool:
+    """Whether this machine has a processor for each, and lets us choose (Linux)."""
+    return hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) >= workers
+
+
+def pin(pid: int, place: int) -> None:
+    """Give a process that has no threads yet, and so all that it starts, one of our processors."""
+    os.sched_setaffinity(pid, {sorted(os.sched_getaffinity(0))[place]})
 
 
 def rate(samples: Sequence[Sample], total: int) -> Together | None:

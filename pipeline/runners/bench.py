@@ -42,6 +42,13 @@ PEERS_SHARE: Final = 0.02
 PEERS_LEAST: Final = 6_000
 STEPS_SHARE: Final = 0.25
 PARTS: Final = ("rates", "peers", "scaling", "latency", "steps")
+SCALING: Final = (
+    ("one_worker_eps", 1, False),
+    ("two_workers_eps", 2, False),
+    ("one_pinned_eps", 1, True),
+    ("two_pinned_eps", 2, True),
+)
+"""Rate, workers, whether each has one processor and no more."""
 LOADS: Final = (
     ("1,000/s", 1_000.0, 0.0), ("5,000/s", 5_000.0, 0.0), ("half", 0.5, 0.0), ("most", 0.9, 0.0), ("hot", 0.5, 0.3),
 )  # fmt: skip
@@ -102,12 +109,15 @@ class Bench:
 
     async def _scaling(self, log: str) -> None:
         servers = processes.servers(self.kafka.brokers, self.elsewhere)
-        for key, workers in (("one_worker_eps", 1), ("two_workers_eps", 2)):
+        for key, workers, pinned in SCALING:
+            if pinned and not scaling.can_pin(2):
+                continue
             trial = self.trial(log, self.elsewhere)
             await trial.create()
-            done = await self._part(key, scaling.measure(trial, workers, self.load.events, servers))
+            done = await self._part(key, scaling.measure(trial, workers, self.load.events, servers, pinned))
             self.found.rates[key].append(done.per_s if done else None)
-            self.found.spent[str(workers)].append(done.cpu_us if done else {})
+            spent = self.found.spent.setdefault(f"{workers} pinned" if pinned else str(workers), [])
+            spent.append(done.cpu_us if done else {})
 
     async def _peers(self, trial: Trial) -> None:
         topic, events = f"{trial.run}.peers", self.peer_load.events

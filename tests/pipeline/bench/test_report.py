@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from io import StringIO
 
 import pytest
@@ -25,6 +28,7 @@ def found() -> Found:
     made.rates |= {
         "ceiling_eps": [100.0, 50.0, 80.0], "worker_eps": [40.0, 30.0, 40.0], "one_worker_eps": [40.0, 30.0, 40.0],
         "two_workers_eps": [60.0, None, 76.0],
+        "one_pinned_eps": [30.0, 20.0, 30.0], "two_pinned_eps": [57.0, 38.0, 54.0],
         "quix_eps": [10.0, 5.0, 10.0],
     }  # fmt: skip
     made.latency |= {
@@ -47,6 +51,7 @@ def test_ratios_are_taken_within_a_repetition_and_their_median_is_told() -> None
     assert told["worker_eps"] == 40
     assert told["ratios"]["worker_over_ceiling"] == 0.5  # of 0.4, 0.6, 0.5
     assert told["ratios"]["two_workers_over_one"] == 1.7  # of 1.5 and 1.9
+    assert told["ratios"]["two_pinned_over_one"] == 1.9  # of 1.9, 1.9 and 1.8
     assert told["ratios"]["worker_over_faust"] is None
     assert told["scaling"] == {"1": 40, "2": 68}
     assert told["spread"]["worker_eps"] == [30, 40]
@@ -106,6 +111,17 @@ def test_a_ratio_needs_both_sides() -> None:
     assert over([1.0, 2.0], []) is None
     assert over([None, 2.0], [1.0, 4.0]) == 0.5
     assert median_of([None, 3.0, 1.0]) == 2.0
+
+
+def test_a_pinned_worker_has_one_processor_and_we_keep_ours() -> None:
+    tell = "import os, sys; sys.stdin.readline(); print(os.sched_getaffinity(0))"
+    child = subprocess.Popen([sys.executable, "-c", tell], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    mine = os.sched_getaffinity(0)
+    scaling.pin(child.pid, 0)
+    assert child.communicate("go\n", timeout=20)[0].splitlines()[0] == str({min(mine)})
+    assert os.sched_getaffinity(0) == mine
+    assert scaling.can_pin(1)
+    assert not scaling.can_pin(100_000)
 
 
 def test_scaling_counts_only_the_time_in_which_all_work() -> None:

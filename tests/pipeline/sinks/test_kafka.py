@@ -8,12 +8,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiokafka import codec
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from pipeline.config import Kafka
 from pipeline.errors import Fatal
 from pipeline.sinks import kafka
 from pipeline.sinks.kafka import BATCH_BYTES, batches, fetched_highwaters, uncompressed
 
+LZ4, HEADER_BYTES = 3, 61  # of a batch, by Kafka's protocol
 PAGE = b"packed already " * 1_000
 
 
@@ -22,6 +25,17 @@ def test_pages_are_not_compressed_a_second_time() -> None:
     ((batch, count),) = batches([(b"a", PAGE, ()), (b"b", None, ()), (b"c", PAGE, ())], uncompressed)
     assert count == 3
     assert bytes(batch._build()).count(PAGE) == 2
+
+
+def test_what_is_published_is_packed_at_the_quick_level_of_lz4() -> None:
+    """aiokafka packs at level 9, in the event loop: 400 us for 200 sightings where this takes 30."""
+    kafka.quick_lz4()
+    texts = [b'{"key_id":"pk_%d","kind":"used"}' % number for number in range(200)]
+    ((batch, _),) = batches([(b"k", text, ()) for text in texts], lambda: BatchBuilder(BATCH_BYTES, LZ4))
+    packed = bytes(batch._build())[HEADER_BYTES:]
+    records = codec.lz4_decode(packed)
+    assert all(text in records for text in texts)
+    assert packed == codec.lz4_encode(records, 1) != codec.lz4_encode(records)
 
 
 def test_batches_are_cut_at_their_size_and_a_page_larger_than_one_goes_alone() -> None:
