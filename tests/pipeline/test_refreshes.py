@@ -1,0 +1,120 @@
+"""Views that sum up days: the doctor and the metrics tell where one fails, is late or is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import pytest
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from pipeline.config import ClickHouse, Config
+from pipeline.doctor import check_clickhouse
+from pipeline.errors import Retry
+from pipeline.metrics import METRICS
+from pipeline.migrate import migrate
+from pipeline.refreshes import LATE_S, VIEWS, Refresh, RefreshWatch, findings, refreshes, show
+from pipeline.sinks.connect import connect
+
+
+@pytest.fixture
+def config(front: str) -> ClickHouse:
+    config = ClickHouse(url=front, database="keywatch_refreshes", expire=False)
+    migrate(config)
+    return config
+
+
+@pytest.fixture
+def client(config: ClickHouse) -> Iterator[Client]:
+    client = connect(config, config.database)
+    yield client
+    client.command(f"DROP DATABASE {config.database}")
+    client.close()
+
+
+def failing(view: str) -> tuple[float, float]:
+    """The metrics as Prometheus gets them: (failing, when it last went well)."""
+    return METRICS.view_refresh_failing.labels(view)._value.get(), METRICS.view_refresh_success.labels(view)._value.get()
+
+
+def states(config: ClickHouse) -> list[str]:
+    return [finding.state for finding in asyncio.run(check_clickhouse(Config(clickhouse=config)))]
+
+
+def test_views_that_are_just_made_or_go_well_are_well(config: ClickHouse, client: Client) -> None:
+    made = refreshes(config)
+    assert [each.view for each in made] == list(VIEWS)
+    assert all(each.now_s - each.since_s < 60 for each in made), "not refreshed yet: as old as the view"
+    client.command("SYSTEM REFRESH VIEW to_days")
+    client.command("SYSTEM WAIT VIEW to_days")
+    assert states(config) == ["ok", "ok"]
+    show(refreshes(config))
+    assert failing("to_days") == (0.0, refreshes(config)[0].since_s)
+
+
+def test_a_view_whose_refresh_fails_is_told_with_its_reason_and_the_way_out(
+    config: ClickHouse, client: Client
+) -> None:
+    client.command("DROP VIEW to_days")
+    client.command(
+        "CREATE MATERIALIZED VIEW to_days REFRESH EVERY 1 YEAR APPEND TO days EMPTY AS"
+        " SELECT toDate(throwIf(number = 0, 'no room left')) AS day FROM numbers(1)"
+    )
+    client.command("SYSTEM REFRESH VIEW to_days")
+    with pytest.raises(ClickHouseError):
+        client.command("SYSTEM WAIT VIEW to_days")
+    (trouble,) = findings(config, refreshes(config))
+    assert trouble.state == "fail"
+    assert "no room left" in trouble.text
+    assert "Stack trace" not in trouble.text
+    assert "SYSTEM REFRESH VIEW keywatch_refreshes.to_days" in trouble.advice
+    assert states(config) == ["ok", "fail"]
+    show(refreshes(config))
+    assert [failing(view)[0] for view in VIEWS] == [1.0, 0.0]
+
+
+def test_a_view_that_is_gone_is_told(config: ClickHouse, client: Client) -> None:
+    client.command("DROP VIEW to_place_days")
+    (trouble,) = findings(config, refreshes(config))
+    assert "to_place_days is missing" in trouble.text
+    show(refreshes(config))
+    assert [failing(view)[0] for view in VIEWS] == [0.0, 1.0]
+
+
+def test_a_view_that_was_stopped_is_told_after_three_hours() -> None:
+    late = Refresh("to_days", "Disabled", "", 0.0, LATE_S + 1.0)
+    punctual = msgspec.structs.replace(late, view="to_place_days", now_s=float(LATE_S))
+    (trouble,) = findings(ClickHouse(), [late, punctual])
+    assert "nothing for 3 hours (Disabled)" in trouble.text
+    assert "SYSTEM START VIEW keywatch.to_days" in trouble.advice
+
+
+async def test_a_clickhouse_that_is_away_leaves_the_metrics_and_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    answers: list[Sequence[Refresh] | Retry] = [Retry("nobody"), Retry("nobody"), [Refresh("to_days", "", "", 7.0, 8.0)]]
+
+    def ask() -> Sequence[Refresh]:
+        if isinstance(answer := answers.pop(), Retry):
+            raise answer
+        return answer
+
+    watch = RefreshWatch(ask)
+    for _ in range(3):
+        await watch.look()
+        assert failing("to_days") == (0.0, 7.0)
+    assert caplog.text.count("days are summed up is not known: nobody") == 1
+
+
+async def test_the_first_look_is_at_once() -> None:
+    looked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def ask() -> Sequence[Refresh]:
+        loop.call_soon_threadsafe(looked.set)
+        return ()
+
+    watch = RefreshWatch(ask)
+    watch.start()
+    await asyncio.wait_for(looked.wait(), 10)
+    await watch.close()
