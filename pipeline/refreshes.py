@@ -1,7 +1,7 @@
 """Whether ClickHouse goes on summing up days: its refreshable views, as `system.view_refreshes` tells.
 
-A view whose refresh fails leaves days unsummed, and ClickHouse tells nobody. Pages over weeks stay right where a day has
-no sum yet (they read its hours, and are slow), but what came late to a day that has one is missing from it. So
+A view whose refresh fails leaves days unsummed, and ClickHouse tells nobody. Pages over weeks stay right where a day
+has no sum yet (they read its hours, and are slow), but what came late to a day that has one is missing from it. So
 `keywatch doctor` looks, and the responder each five minutes, for its metrics (alert KeywatchSumsStale).
 """
 

@@ -1,8 +1,8 @@
 """Which panels of the dashboards show nothing on a running demo: `python -m tests.deploy.on_demo http://127.0.0.1:PORT`.
 
 The address is the ClickHouse that `keywatch demo --keep` prints. Exit code 1 where a panel has no row, or only zeros.
-Asked over the last day, as pages open, for the first key that something was done to: its page has all to tell. Panels of
-metrics are left out. tests/deploy/test_on_demo.py is the same question to a demo of its own.
+Asked over the last day, as pages open, for the first key that something was done to: its page has all to tell. Panels
+of metrics are left out. tests/deploy/test_on_demo.py is the same question to a demo of its own.
 """
 
 from __future__ import annotations

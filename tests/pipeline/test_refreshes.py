@@ -36,7 +36,9 @@ def client(config: ClickHouse) -> Iterator[Client]:
 
 def failing(view: str) -> tuple[float, float]:
     """The metrics as Prometheus gets them: (failing, when it last went well)."""
-    return METRICS.view_refresh_failing.labels(view)._value.get(), METRICS.view_refresh_success.labels(view)._value.get()
+    gauges = (METRICS.view_refresh_failing, METRICS.view_refresh_success)
+    fails, well_s = (float(gauge.labels(view)._value.get()) for gauge in gauges)
+    return fails, well_s
 
 
 def states(config: ClickHouse) -> list[str]:
@@ -54,9 +56,7 @@ def test_views_that_are_just_made_or_go_well_are_well(config: ClickHouse, client
     assert failing("to_days") == (0.0, refreshes(config)[0].since_s)
 
 
-def test_a_view_whose_refresh_fails_is_told_with_its_reason_and_the_way_out(
-    config: ClickHouse, client: Client
-) -> None:
+def test_a_view_whose_refresh_fails_is_told_with_its_reason_and_the_way_out(config: ClickHouse, client: Client) -> None:
     client.command("DROP VIEW to_days")
     client.command(
         "CREATE MATERIALIZED VIEW to_days REFRESH EVERY 1 YEAR APPEND TO days EMPTY AS"
@@ -92,7 +92,8 @@ def test_a_view_that_was_stopped_is_told_after_three_hours() -> None:
 
 
 async def test_a_clickhouse_that_is_away_leaves_the_metrics_and_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    answers: list[Sequence[Refresh] | Retry] = [Retry("nobody"), Retry("nobody"), [Refresh("to_days", "", "", 7.0, 8.0)]]
+    seen = [Refresh("to_days", "Scheduled", "", 7.0, 8.0)]
+    answers: list[Sequence[Refresh] | Retry] = [Retry("nobody"), Retry("nobody"), seen]
 
     def ask() -> Sequence[Refresh]:
         if isinstance(answer := answers.pop(), Retry):

@@ -1,4 +1,4 @@
-"""The catalogue's dates: what is declared of keys' lives fits what the history does with them, whenever the demo runs."""
+"""What is declared of keys' lives fits what the history does with them, whenever the demo runs."""
 
 from __future__ import annotations
 
