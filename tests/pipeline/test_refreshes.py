@@ -14,23 +14,14 @@ from pipeline.config import ClickHouse, Config
 from pipeline.doctor import check_clickhouse
 from pipeline.errors import Retry
 from pipeline.metrics import METRICS
-from pipeline.migrate import migrate
 from pipeline.refreshes import LATE_S, VIEWS, Refresh, RefreshWatch, findings, refreshes, show
 from pipeline.sinks.connect import connect
 
 
 @pytest.fixture
-def config(front: str) -> ClickHouse:
-    config = ClickHouse(url=front, database="keywatch_refreshes", expire=False)
-    migrate(config)
-    return config
-
-
-@pytest.fixture
-def client(config: ClickHouse) -> Iterator[Client]:
-    client = connect(config, config.database)
+def client(clickhouse: ClickHouse) -> Iterator[Client]:
+    client = connect(clickhouse, clickhouse.database)
     yield client
-    client.command(f"DROP DATABASE {config.database}")
     client.close()
 
 
@@ -45,18 +36,20 @@ def states(config: ClickHouse) -> list[str]:
     return [finding.state for finding in asyncio.run(check_clickhouse(Config(clickhouse=config)))]
 
 
-def test_views_that_are_just_made_or_go_well_are_well(config: ClickHouse, client: Client) -> None:
-    made = refreshes(config)
+def test_views_that_are_just_made_or_go_well_are_well(clickhouse: ClickHouse, client: Client) -> None:
+    made = refreshes(clickhouse)
     assert [each.view for each in made] == list(VIEWS)
     assert all(each.now_s - each.since_s < 60 for each in made), "not refreshed yet: as old as the view"
     client.command("SYSTEM REFRESH VIEW to_days")
     client.command("SYSTEM WAIT VIEW to_days")
-    assert states(config) == ["ok", "ok"]
-    show(refreshes(config))
-    assert failing("to_days") == (0.0, refreshes(config)[0].since_s)
+    assert states(clickhouse) == ["ok", "ok"]
+    show(refreshes(clickhouse))
+    assert failing("to_days") == (0.0, refreshes(clickhouse)[0].since_s)
 
 
-def test_a_view_whose_refresh_fails_is_told_with_its_reason_and_the_way_out(config: ClickHouse, client: Client) -> None:
+def test_a_view_whose_refresh_fails_is_told_with_its_reason_and_the_way_out(
+    clickhouse: ClickHouse, client: Client
+) -> None:
     client.command("DROP VIEW to_days")
     client.command(
         "CREATE MATERIALIZED VIEW to_days REFRESH EVERY 1 YEAR APPEND TO days EMPTY AS"
@@ -65,21 +58,21 @@ def test_a_view_whose_refresh_fails_is_told_with_its_reason_and_the_way_out(conf
     client.command("SYSTEM REFRESH VIEW to_days")
     with pytest.raises(ClickHouseError):
         client.command("SYSTEM WAIT VIEW to_days")
-    (trouble,) = findings(config, refreshes(config))
+    (trouble,) = findings(clickhouse, refreshes(clickhouse))
     assert trouble.state == "fail"
     assert "no room left" in trouble.text
     assert "Stack trace" not in trouble.text
-    assert "SYSTEM REFRESH VIEW keywatch_refreshes.to_days" in trouble.advice
-    assert states(config) == ["ok", "fail"]
-    show(refreshes(config))
+    assert f"SYSTEM REFRESH VIEW {clickhouse.database}.to_days" in trouble.advice
+    assert states(clickhouse) == ["ok", "fail"]
+    show(refreshes(clickhouse))
     assert [failing(view)[0] for view in VIEWS] == [1.0, 0.0]
 
 
-def test_a_view_that_is_gone_is_told(config: ClickHouse, client: Client) -> None:
+def test_a_view_that_is_gone_is_told(clickhouse: ClickHouse, client: Client) -> None:
     client.command("DROP VIEW to_place_days")
-    (trouble,) = findings(config, refreshes(config))
+    (trouble,) = findings(clickhouse, refreshes(clickhouse))
     assert "to_place_days is missing" in trouble.text
-    show(refreshes(config))
+    show(refreshes(clickhouse))
     assert [failing(view)[0] for view in VIEWS] == [0.0, 1.0]
 
 
