@@ -32,8 +32,8 @@ OLD_DAYS: Final = 365
 CHECK_TIMEOUT_S: Final = 20.0
 CONNECT_S: Final = 5.0
 NEEDED: Final = (
-    "pipeline.sinks.topics", "pipeline.migrate", "pipeline.geo.provider", "pipeline.respond.address",
-    "pipeline.respond.adapters.report", "pipeline.intake_http",
+    "pipeline.sinks.topics", "pipeline.migrate", "pipeline.refreshes", "pipeline.geo.provider",
+    "pipeline.respond.address", "pipeline.respond.adapters.report", "pipeline.intake_http",
 )  # fmt: skip
 """What the checks import, before their threads start: two that import one another's modules could see half of one."""
 
@@ -175,8 +175,9 @@ def _missing(config: Config, name: str) -> Finding:
 
 
 async def check_clickhouse(config: Config) -> list[Finding]:
-    """Reachable, and no migration missing. Raises ConfigError or Retry where not."""
+    """Reachable, no migration missing, days summed up. Raises ConfigError, Fatal or Retry where it can't be asked."""
     from pipeline.migrate import migrate
+    from pipeline.refreshes import findings, refreshes
     from pipeline.sinks.connect import display_name
 
     waiting = migrate(config.clickhouse, dry_run=True)
@@ -184,7 +185,8 @@ async def check_clickhouse(config: Config) -> list[Finding]:
     if waiting:
         text = f"{where}: {len(waiting)} migrations are missing ({', '.join(waiting)})"
         return [Finding("fail", "clickhouse", text, "run `keywatch migrate`")]
-    return [Finding("ok", "clickhouse", f"{where}: tables are up to date")]
+    up_to_date = Finding("ok", "clickhouse", f"{where}: tables are up to date")
+    return [up_to_date, *findings(config.clickhouse, refreshes(config.clickhouse))]
 
 
 async def check_geo(config: Config) -> list[Finding]:

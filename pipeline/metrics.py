@@ -126,6 +126,14 @@ class Metrics:
     clickhouse_insert_rows: Counter = _counter("clickhouse_insert_rows_total", "Rows acknowledged.", "table")
     clickhouse_insert_errors: Counter = _counter("clickhouse_insert_errors_total", "Inserts that failed.", "table")
     clickhouse_queue_rows: Gauge = _gauge("clickhouse_insert_queue_rows", "Rows that wait for ClickHouse.")
+    view_refresh_failing: Gauge = _gauge(
+        "clickhouse_view_refresh_failing", "1 while a view that sums up days is missing or its last try failed.", "view"
+    )
+    view_refresh_success: Gauge = _gauge(
+        "clickhouse_view_refresh_success_timestamp_seconds",
+        "When a view last summed up days well; or the server's start, if that is later.",
+        "view",
+    )
 
     # Responding
     decisions: Counter = _counter(

@@ -8,6 +8,7 @@ macros and run each query on a filled chDB against them.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,7 +41,7 @@ def dashboard(page: Dashboard) -> dict[str, Any]:
         "refresh": "30s",
         "timezone": "browser",
         "time": {"from": page.span, "to": "now"},
-        "links": [_link(other) for other in DASHBOARDS if other is not page],
+        "links": [*(_link(other) for other in DASHBOARDS if other is not page), *_to_console(page)],
         "templating": {"list": [*_sources(page), *map(_variable, page.variables)]},
         "annotations": {"list": [_annotation(page.incidents)] if page.incidents else []},
         "panels": _panels(page.rows),
@@ -106,6 +107,8 @@ def _target(sql: str, kind: str) -> dict[str, Any]:
 
 def _defaults(panel: Panel | Chart) -> dict[str, Any]:
     defaults: dict[str, Any] = {"unit": panel.unit}
+    if panel.kind == "timeseries":
+        defaults |= {"min": 0, "custom": _drawn(panel)}
     if panel.kind == "heat":
         defaults |= {
             "color": {"mode": "continuous-BlPu"},
@@ -117,15 +120,21 @@ def _defaults(panel: Panel | Chart) -> dict[str, Any]:
     return defaults
 
 
+def _drawn(panel: Panel | Chart) -> dict[str, Any]:
+    """How a time series is drawn: lines, or bars on one another; and a line where it is too much."""
+    drawn: dict[str, Any] = {}
+    if isinstance(panel, Panel) and panel.bars:
+        drawn |= {"drawStyle": "bars", "fillOpacity": 70, "stacking": {"mode": "normal", "group": "A"}}
+    if panel.red_from is not None:
+        drawn["thresholdsStyle"] = {"mode": "line"}
+    return drawn
+
+
 def _overrides(panel: Panel | Chart) -> list[dict[str, Any]]:
     if isinstance(panel, Chart):
         return []
-    found = []
     names = {name for name, _ in panel.columns}
-    if "key_id" in names and panel.kind == "table":
-        url = "/d/keywatch-key?var-key=${__value.raw:percentencode}&${__url_time_range}"
-        found.append(_override("key_id", "links", [{"title": "Open the key", "url": url}]))
-    found += [_override(name, "unit", "percentunit") for name in ("errors", "precision") if name in names]
+    found = [_override(name, what, value) for name, what, value in _OF_COLUMNS[panel.kind] if name in names]
     if panel.between:
         low, high = panel.between
         found += [
@@ -139,6 +148,39 @@ def _overrides(panel: Panel | Chart) -> list[dict[str, Any]]:
 def _override(name: str, what: str, value: Any) -> dict[str, Any]:
     return {"matcher": {"id": "byName", "options": name}, "properties": [{"id": what, "value": value}]}
 
+
+_SEVERE: Final = {"medium": "yellow", "high": "orange", "critical": "red"}
+_MAPPED: Final = {
+    "type": "value",
+    "options": {word: {"color": colour, "index": i, "text": word} for i, (word, colour) in enumerate(_SEVERE.items())},
+}
+_KEY_LINKS: Final = [
+    {"title": "Open the key", "url": "/d/keywatch-key?var-key=${__value.raw:percentencode}&${__url_time_range}"},
+    {"title": "Open it in the console", "url": "${console}/keys/${__value.raw:percentencode}", "targetBlank": True},
+]
+_INCIDENT_LINKS: Final = [
+    {"title": "Open in the console", "url": "${console}/incidents/${__value.raw}", "targetBlank": True}
+]
+_OF_COLUMNS: Final[dict[str, tuple[tuple[str, str, Any], ...]]] = defaultdict(
+    tuple,
+    {
+        "table": (
+            ("key_id", "links", _KEY_LINKS),
+            ("incident_id", "links", _INCIDENT_LINKS),
+            ("incident_id", "custom.width", 110),  # 32 letters: the first tell enough
+            ("severity", "mappings", [_MAPPED]),
+            ("severity", "custom.cellOptions", {"type": "color-text"}),
+            ("errors", "unit", "percentunit"),
+            ("precision", "unit", "percentunit"),
+            ("median_s", "unit", "s"),
+            ("p95_s", "unit", "s"),
+        ),
+        "timeseries": tuple(
+            (word, "color", {"mode": "fixed", "fixedColor": colour}) for word, colour in _SEVERE.items()
+        ),
+    },
+)
+"""By kind of panel: what is set for columns of these names."""
 
 _OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "stat": {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}, "colorMode": "value"},
@@ -216,6 +258,12 @@ def _link(page: Dashboard) -> dict[str, Any]:
         "keepTime": True,
         "includeVars": False,
     }
+
+
+def _to_console(page: Dashboard) -> list[dict[str, Any]]:
+    if not page.console:
+        return []
+    return [{"type": "link", "title": "Console", "url": "${console}" + page.console, "targetBlank": True}]
 
 
 def render(page: Dashboard) -> str:

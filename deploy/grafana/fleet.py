@@ -5,12 +5,25 @@ from __future__ import annotations
 
 from typing import Final
 
-from deploy.grafana.panel import AT, CHOICES, LONG_S, OF_INCIDENTS, OF_KEYS, Dashboard, Panel, Row, Variable, span
+from deploy.grafana.panel import (
+    AT,
+    CHOICES,
+    CONSOLE,
+    LONG_S,
+    OF_INCIDENTS,
+    OF_KEYS,
+    Dashboard,
+    Panel,
+    Row,
+    Variable,
+    span,
+)
 
 _COUNTS: Final = "key_id, requests, refused, failed, other_4xx"
 HOURS: Final = f"FROM {span('hours', 'days', _COUNTS)}\nWHERE {OF_KEYS}"
+_LONG: Final = f"$__toTime - $__fromTime > {LONG_S}"
 _FROM, _TO = (
-    f"if($__toTime - $__fromTime > {LONG_S}, toStartOfDay(toDateTime({each}, 'UTC')), toDateTime({each}, 'UTC'))"
+    f"if({_LONG}, toStartOfDay(toDateTime({each}, 'UTC')), toDateTime({each}, 'UTC'))"
     for each in ("$__fromTime", "$__toTime")
 )
 _BEFORE: Final = f"{_FROM} - ({_TO} - {_FROM})"
@@ -27,19 +40,23 @@ AT_A_GLANCE: Final = Row(
     (
         Panel(
             "Requests", "stat", f"SELECT sum(requests) AS requests {HOURS}", (("requests", "number"),), 4, 4,
+            description="All requests in the period, of declared and undeclared keys.",
         ),
         Panel(
             "Refused or failed", "stat",
             f"SELECT sum(refused + failed + other_4xx) / greatest(sum(requests), 1) AS share {HOURS}",
             (("share", "number"),), 4, 4, "percentunit", red_from=0.1,
+            description="401, 403, 404, 429, other 4xx and 5xx, as a share of all requests.",
         ),
         Panel(
             "Keys in use", "stat", f"SELECT uniqExact(key_id) AS keys {HOURS}", (("keys", "number"),), 4, 4,
+            description="Keys with at least one request in the period.",
         ),
         Panel(
             "Open incidents", "stat",
             f"SELECT countIf(state = 'open') AS open FROM v_incidents WHERE {OF_INCIDENTS}",
             (("open", "number"),), 4, 4, red_from=1,
+            description="Open now, whenever they were opened. An incident closes when its key has been quiet.",
         ),
         Panel(
             "Keys acted on", "stat",
@@ -77,6 +94,7 @@ TRAFFIC: Final = Row(
             f"SELECT {AT} AS time, sum(refused) AS `401, 403, 429`,\n"
             f"    sum(other_4xx) AS `other 4xx`, sum(failed) AS `5xx`\n{HOURS}\nGROUP BY time ORDER BY time",
             (("time", "time"), ("401, 403, 429", "number"), ("other 4xx", "number"), ("5xx", "number")),
+            description="Refusals are the gateway's, 5xx the API's own. Of all keys at once: an outage or a deploy.",
         ),
         Panel(
             "Incidents opened",
@@ -85,6 +103,8 @@ TRAFFIC: Final = Row(
             "    countIf(severity = 'high') AS high, countIf(severity = 'critical') AS critical\n"
             f"FROM v_incidents WHERE $__timeFilter(opened_at)\n    AND {OF_INCIDENTS}\nGROUP BY time ORDER BY time",
             (("time", "time"), ("medium", "number"), ("high", "number"), ("critical", "number")),
+            bars=True,
+            description="By severity: high and critical page, medium is listed.",
         ),
         Panel(
             "Requests by country",
@@ -93,6 +113,7 @@ TRAFFIC: Final = Row(
             f"WHERE country != ''\n    AND {OF_KEYS}\n"
             "GROUP BY country ORDER BY total DESC LIMIT 250",
             (("country", "text"), ("total", "number")),
+            description="Of the callers' addresses, by the geo database; those it does not know are left out.",
         ),
     ),
 )
@@ -103,15 +124,13 @@ MOVES: Final = Row(
         Panel(
             "Top movers",
             "table",
-            "SELECT key_id, sum(now) AS total, sum(then) AS before, toInt64(total) - toInt64(before) AS change FROM (\n"
-            "SELECT key_id, requests AS now, 0 AS then\n"
-            f"FROM {span('hours', 'days', 'key_id, requests', _FROM, _TO)}\n"
-            "UNION ALL\n"
-            "SELECT key_id, 0 AS now, requests AS then\n"
-            f"FROM {span('hours', 'days', 'key_id, requests', _BEFORE, _FROM)})\n"
+            f"SELECT key_id, sumIf(requests, at >= {_FROM}) AS total, sum(requests) - total AS before,\n"
+            "    toInt64(total) - toInt64(before) AS change\n"
+            f"FROM {span('hours', 'days', 'key_id, requests', _BEFORE, _TO, long=_LONG)}\n"
             f"WHERE {OF_KEYS}\n"
             "GROUP BY key_id ORDER BY abs(change) DESC LIMIT 25",
             (("key_id", "text"), ("total", "number"), ("before", "number"), ("change", "number")),
+            8,
             description="Requests in the period, and in the period of the same length before it; over more than four "
             "days of whole days, without today.",
         ),
@@ -119,12 +138,14 @@ MOVES: Final = Row(
             "Newest incidents",
             "table",
             "SELECT opened_at, severity, state, key_id, owner, rung, arrayStringConcat(detectors, ', ') AS detectors,\n"
-            f"    text FROM v_incidents WHERE $__timeFilter(opened_at)\n    AND {OF_INCIDENTS}\n"
+            f"    text, incident_id FROM v_incidents WHERE $__timeFilter(opened_at)\n    AND {OF_INCIDENTS}\n"
             "ORDER BY opened_at DESC LIMIT 100",
             (
                 ("opened_at", "time"), ("severity", "text"), ("state", "text"), ("key_id", "text"), ("owner", "text"),
-                ("rung", "text"), ("detectors", "text"), ("text", "text"),
+                ("rung", "text"), ("detectors", "text"), ("text", "text"), ("incident_id", "text"),
             ),
+            16,
+            description="The id leads to the incident's page in the console, which explains it.",
         ),
     ),
 )  # fmt: skip
@@ -160,6 +181,7 @@ CARE: Final = Row(
             f"WHERE status = 'active' AND days > ${{over_age_days}}\n    AND {OF_KEYS}\nORDER BY days DESC LIMIT 200",
             (("key_id", "text"), ("owner", "text"), ("environment", "text"), ("born", "time"), ("days", "number")),
             8,
+            description="Over age: the oldest first. A new key, rotated_to declared, then `keywatch keys rotations`.",
         ),
     ),
 )
@@ -172,7 +194,9 @@ FLEET: Final = Dashboard(
         *CHOICES,
         Variable("over_age_days", "Over age after days", text="365"),
         Variable("dormant_days", "Dormant after days", text="90"),
+        CONSOLE,
     ),
     "SELECT opened_at AS time, text, rule AS title, concat(severity, ',', key_id) AS tags FROM v_incidents\n"
     f"WHERE $__timeFilter(opened_at) AND severity != 'medium'\n    AND {OF_INCIDENTS}\nLIMIT 500",
+    console="/",
 )

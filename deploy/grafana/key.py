@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from deploy.grafana.panel import CHOICES, OF_KEYS, Dashboard, Panel, Row, Variable
+from deploy.grafana.panel import CHOICES, CONSOLE, OF_KEYS, Dashboard, Panel, Row, Variable
 from schemas.rows import LATENCY_BOUNDS_MS
 
 OF_KEY: Final = "key_id = ${key:singlequote}"
@@ -43,7 +43,7 @@ WITH_BAND: Final = (
 WEEK: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
-def _over_time(title: str, name: str) -> Panel:
+def _over_time(title: str, name: str, what: str) -> Panel:
     """Requests by the eight commonest values of a column of `v_key_source_1h`; the others together."""
     top = (
         f"SELECT {name} FROM v_key_source_1h WHERE $__timeFilter(window_start) AND {OF_KEY}\n"
@@ -58,10 +58,11 @@ def _over_time(title: str, name: str) -> Panel:
         f"FROM v_key_source_1h WHERE $__timeFilter(window_start) AND {OF_KEY}\n"
         "GROUP BY time, value ORDER BY time, value",
         (("time", "time"), ("value", "text"), ("total", "number")),
+        description=f"{what}; the eight with most requests, the others together.",
     )
 
 
-def _commonest(title: str, name: str) -> Panel:
+def _commonest(title: str, name: str, description: str) -> Panel:
     errors = "errors_401 + errors_403 + errors_404 + errors_429 + errors_4xx + errors_5xx"
     return Panel(
         title,
@@ -71,6 +72,7 @@ def _commonest(title: str, name: str) -> Panel:
         f"FROM v_key_source_1h WHERE $__timeFilter(window_start) AND {OF_KEY}\n"
         f"GROUP BY {name} ORDER BY total DESC LIMIT 100",
         ((name, "text"), ("total", "number"), ("errors", "number"), ("first", "time"), ("last", "time")),
+        description=description,
     )
 
 
@@ -93,16 +95,19 @@ NOW: Final = Row(
             ),
             16,
             4,
+            description="What the catalogue says of it, and its first and last use. Empty columns: nobody declared it.",
         ),
         Panel(
             "Requests", "stat",
             f"SELECT sum(requests) AS requests FROM v_requests_1h WHERE $__timeFilter(window_start) AND {OF_KEY}",
             (("requests", "number"),), 4, 4,
+            description="In the period, by whole hours.",
         ),
         Panel(
             "Most bits of a finding", "stat",
             f"SELECT max(bits) AS bits FROM v_findings WHERE $__timeFilter(at) AND {OF_KEY}",
             (("bits", "number"),), 4, 4, red_from=20,
+            description="The greatest surprise in the period. 20 bits: once in a million by the key's own forecast.",
         ),
     ),
 )  # fmt: skip
@@ -131,6 +136,7 @@ USE: Final = Row(
             "GROUP BY time ORDER BY time",
             (("time", "time"), *((name, "number") for name in ("401", "403", "404", "429", "other 4xx", "5xx"))),
             unit="percentunit",
+            description="401 and 403 from new places are guessing or probing, 404 on many routes is a scan.",
         ),
         Panel(
             "Latency",
@@ -166,8 +172,8 @@ USE: Final = Row(
 WHERE: Final = Row(
     "Where from, what for",
     (
-        _over_time("Countries", "country"),
-        _over_time("Networks", "asn"),
+        _over_time("Countries", "country", "Where the callers' addresses are, by the geo database"),
+        _over_time("Networks", "asn", "Autonomous systems of the callers' addresses"),
         Panel(
             "Networks never seen before",
             "table",
@@ -177,17 +183,18 @@ WHERE: Final = Row(
             (("country", "text"), ("network", "text"), ("since", "time"), ("total", "number")),
             description="The key's first use from there in 400 days lies in the period.",
         ),
-        _commonest("Routes", "route"),
-        _commonest("Clients", "client"),
+        _commonest("Routes", "route", "The hundred most used in the period, with their share of errors."),
+        _commonest("Clients", "client", "Families of user agents, as callers name themselves: anybody can send any."),
         Panel(
             "Incidents",
             "table",
-            "SELECT opened_at, rule, severity, state, bits, text FROM v_incidents\n"
+            "SELECT opened_at, rule, severity, state, bits, text, incident_id FROM v_incidents\n"
             f"WHERE $__timeFilter(opened_at) AND {OF_KEY} ORDER BY opened_at DESC LIMIT 100",
             (
                 ("opened_at", "time"), ("rule", "text"), ("severity", "text"), ("state", "text"), ("bits", "number"),
-                ("text", "text"),
+                ("text", "text"), ("incident_id", "text"),
             ),
+            description="The incident's id leads to its page in the console.",
         ),
     ),
 )  # fmt: skip
@@ -206,21 +213,25 @@ FOUND: Final = Row(
         Panel(
             "Findings",
             "table",
-            "SELECT at, detector, bits, observed, low, median, high, text,\n"
-            "    if(incident_id = '', 'silent', 'incident') AS led_to FROM v_findings\n"
+            "SELECT at, detector, bits, observed, low, median, high, text, incident_id FROM v_findings\n"
             f"WHERE $__timeFilter(at) AND {OF_KEY} ORDER BY at DESC LIMIT 200",
             (
                 ("at", "time"), ("detector", "text"), ("bits", "number"), ("observed", "number"), ("low", "number"),
-                ("median", "number"), ("high", "number"), ("text", "text"), ("led_to", "text"),
+                ("median", "number"), ("high", "number"), ("text", "text"), ("incident_id", "text"),
             ),
+            description="What each detector found odd, against the band of what is usual. Without an incident: silent.",
         ),
         Panel(
             "What was decided and done",
             "table",
-            "SELECT at, rung, verdict, stage, reason FROM v_responses\n"
+            "SELECT at, rung, verdict, stage, reason, incident_id FROM v_responses\n"
             f"WHERE $__timeFilter(at) AND {OF_KEY} ORDER BY at DESC LIMIT 100",
-            (("at", "time"), ("rung", "text"), ("verdict", "text"), ("stage", "text"), ("reason", "text")),
+            (
+                ("at", "time"), ("rung", "text"), ("verdict", "text"), ("stage", "text"), ("reason", "text"),
+                ("incident_id", "text"),
+            ),
             24,
+            description="The audit log: decided by the guards, done by the gateway, then seen to hold or broken.",
         ),
     ),
 )  # fmt: skip
@@ -236,8 +247,10 @@ KEY: Final = Dashboard(
             many=False,
         ),
         Variable("resolution", "Resolution", words=("1h", "1m"), many=False),
+        CONSOLE,
     ),
     "SELECT opened_at AS time, closed_at AS timeEnd, text, rule AS title, concat(severity, ',', rung) AS tags\n"
     f"FROM v_incidents WHERE $__timeFilter(opened_at) AND {OF_KEY} LIMIT 1000",
     "now-7d",
+    "/keys/${key:percentencode}",
 )  # fmt: skip

@@ -27,7 +27,8 @@ class Panel:
     height: int = 8
     unit: str = "short"
     description: str = ""
-    red_from: float | None = None  # of a stat: what is too much
+    red_from: float | None = None  # what is too much
+    bars: bool = False  # of a timeseries of counts: a stack of bars, so that a single one is seen
     between: tuple[str, str] | None = None  # of a timeseries: the area between these two columns is the band
 
 
@@ -75,6 +76,7 @@ class Dashboard:
     variables: tuple[Variable, ...] = ()
     incidents: str = ""
     span: str = "now-24h"
+    console: str = ""  # the path of its page in Keywatch's console; "" where there is none
 
 
 def of_declared(name: str) -> str:
@@ -87,17 +89,19 @@ LONG_S: Final = 4 * 86_400
 """A range of more seconds is read by the day: 10,000 keys have 240,000 hours a day."""
 
 
-def span(hours: str, days: str, columns: str, start: str = "$__fromTime", end: str = "$__toTime") -> str:
+def span(
+    hours: str, days: str, columns: str, start: str = "$__fromTime", end: str = "$__toTime", long: str = ""
+) -> str:  # fmt: skip
     """A subquery for FROM: `columns` and `at` of every hour from `start` up to `end`, or of whole days.
 
     `hours` and `days` are tables with these columns. Days that have not been counted yet (today; all of them before the
-    first count) come by the hour, so the sums are the same.
+    first count) come by the hour, so the sums are the same. `long`: what makes it a long range, where not its length.
     """
     start, end = f"({start})", f"({end})"
     first = f"toStartOfDay(toDateTime({start}, 'UTC') + 86399)"
     counted = f"toDateTime((SELECT max(day) + 1 FROM {days}), 'UTC')"  # noqa: S608  (names of this folder)
     last = f"least(toStartOfDay(toDateTime({end}, 'UTC')), {counted})"
-    last = f"if({end} - {start} > {LONG_S}, {last}, toDateTime(0, 'UTC'))"
+    last = f"if({long or f'{end} - {start} > {LONG_S}'}, {last}, toDateTime(0, 'UTC'))"
     return (
         f"(\n    SELECT window_start AS at, {columns} FROM v_{hours}\n"  # noqa: S608
         f"    WHERE window_start >= {start} AND window_start < {end}\n"
@@ -115,6 +119,9 @@ OF_INCIDENTS: Final = "\n    AND ".join(
     f"$__conditionalAll({name} IN (${{{name}:singlequote}}), ${name})" for name in ("environment", "owner", "role")
 )
 """An incident carries what was declared when it was opened."""
+
+CONSOLE: Final = Variable("console", "Console", text="http://localhost:8090")
+"""Where the console is reached by who reads the page; the chart puts its own `dashboards.consoleUrl` in."""
 
 CHOICES: Final = tuple(
     Variable(name, name.capitalize(), f"SELECT DISTINCT {name} FROM v_keys ORDER BY {name} LIMIT 2000")  # noqa: S608

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from deploy.grafana.panel import CHOICES, OF_INCIDENTS, OF_KEYS, Chart, Dashboard, Panel, Row, Variable
+from deploy.grafana.panel import CHOICES, CONSOLE, OF_INCIDENTS, OF_KEYS, Chart, Dashboard, Panel, Row, Variable
 from deploy.grafana.pipeline import quantiles
 
 OF_KEY: Final = "$__conditionalAll(key_id IN (${key:singlequote}), $key)"
@@ -43,6 +43,7 @@ COVERAGE: Final = Row(
             f"WHERE {OPENED}",
             (("what", "text"), ("keys", "number")),
             9,
+            description="Used means used in the period. Undeclared keys are watched and never acted on.",
         ),
         Chart(
             "Keys that a detector is blind to",
@@ -78,6 +79,7 @@ FUNNEL: Final = Row(
             "barchart",
             "\nUNION ALL\n".join(f"SELECT '{step}' AS step, toUInt64(({sql})) AS total" for step, sql in _STEPS),
             (("step", "text"), ("total", "number")),
+            description="What became of the period's findings. Most stay silent: 3 to 7 are what people hear of.",
         ),
         Panel(
             "Incidents, by rule",
@@ -85,6 +87,8 @@ FUNNEL: Final = Row(
             "SELECT $__timeInterval(opened_at) AS time, rule, count() AS incidents\n"
             f"FROM v_incidents WHERE {OPENED}\nGROUP BY time, rule ORDER BY time, rule",
             (("time", "time"), ("rule", "text"), ("incidents", "number")),
+            bars=True,
+            description="visit: one visit was odd; slow: many were, a little; proof: a decoy, a dead or a leaked key.",
         ),
         Panel(
             "Decisions, by verdict",
@@ -92,6 +96,8 @@ FUNNEL: Final = Row(
             "SELECT $__timeInterval(at) AS time, verdict, uniqExact(response_id) AS decisions\n"
             f"FROM v_responses WHERE stage = 'decided' AND {IN_TIME}\nGROUP BY time, verdict ORDER BY time, verdict",
             (("time", "time"), ("verdict", "text"), ("decisions", "number")),
+            bars=True,
+            description="Of the guards: allowed, refused (below: by which), waiting for approval, or only simulated.",
         ),
         Chart(
             "In force, waiting, held back",
@@ -99,10 +105,19 @@ FUNNEL: Final = Row(
                 ("sum by (rung) (keywatch_acts_in_force)", "in force: {{rung}}"),
                 ("sum(keywatch_acts_waiting)", "waiting for people"),
                 ("sum(keywatch_acts_queued)", "held back by caps or breaker"),
-                ("max by (window) (keywatch_cap_used_ratio)", "cap used, per {{window}}"),
             ),
-            12,
             8,
+            8,
+            description="Acts that stand now, and keys that wait for people. `keywatch respond queue` ranks them.",
+        ),
+        Chart(
+            "Caps used",
+            (("max by (cap, window) (keywatch_cap_used_ratio)", "{{cap}}, per {{window}}"),),
+            4,
+            8,
+            "percentunit",
+            description="At 100 % further keys wait for a person: KeywatchCapReached.",
+            red_from=1,
         ),
     ),
 )
@@ -117,6 +132,7 @@ SPEED: Final = Row(
             8,
             8,
             "s",
+            description="From a request's own time to the message that tells of it.",
         ),
         Chart(
             "Time to effect: from the act to the first refusal seen",
@@ -124,6 +140,7 @@ SPEED: Final = Row(
             8,
             8,
             "s",
+            description="Until the gateway was seen to refuse: what a thief still had.",
         ),
         Panel(
             "Seconds from an incident's opening",
@@ -140,6 +157,7 @@ SPEED: Final = Row(
                 ("p95_s", "number"),
             ),
             8,
+            description="To each stage of its response, by rung: median and 95th percentile.",
         ),
     ),
 )  # fmt: skip
@@ -194,13 +212,14 @@ REFUSED: Final = Row(
         Panel(
             "Newest responses",
             "table",
-            "SELECT at, key_id, rung, verdict, stage, reason FROM v_responses\n"
+            "SELECT at, key_id, rung, verdict, stage, reason, incident_id FROM v_responses\n"
             f"WHERE {IN_TIME}\nORDER BY at DESC LIMIT 200",
             (
                 ("at", "time"), ("key_id", "text"), ("rung", "text"), ("verdict", "text"), ("stage", "text"),
-                ("reason", "text"),
+                ("reason", "text"), ("incident_id", "text"),
             ),
             24,
+            description="The audit log of all keys. The incident's id leads to its page in the console.",
         ),
     ),
 )  # fmt: skip
@@ -212,6 +231,8 @@ RESPONSES: Final = Dashboard(
     (
         *CHOICES,
         Variable("key", "Key", f"SELECT DISTINCT key_id FROM v_incidents WHERE {OF_INCIDENTS}\nLIMIT 5000"),
+        CONSOLE,
     ),
     span="now-7d",
+    console="/",
 )

@@ -6,6 +6,7 @@ ten time zones, people (apps, partners) in the evening and at weekends. Everythi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -36,6 +37,8 @@ class Client:
     missing_share: float  # calls for records that do not exist
     grows: bool = False
     country: str = ""  # of the people behind it; services sit in clouds
+    first_days: float = math.inf  # the first use is at most so many days before the history's end
+    last_days: float = 0.0  # used until so many days before the history's end; 0: to this day
 
     @property
     def key_id(self) -> str:
@@ -48,6 +51,12 @@ DEPLOYED: Final = "checkout"
 """The owner whose clients get a new version in the story."""
 FENCED: Final = "key_search_06"
 """A key that much depends on: if it leaks, strangers are to be kept out and its owner is not to be stopped."""
+REPLACED: Final = "key_job_23"
+REPLACING: Final = "key_job_24"
+"""A rotation without a gap: the old key goes on for two hours after the new one is first used."""
+FELL_SILENT: Final = "key_job_22"
+_USED: Final = {REPLACED: (math.inf, 0.75), REPLACING: (20 / 24, 0.0), FELL_SILENT: (math.inf, 9.0)}
+"""From and until how many days before the history's end, where that is not all the time."""
 SDK_VERSIONS: Final = ("2.3.0", "2.4.1", "2.5.0")
 """In the history, since nine days ago, and what the story deploys."""
 
@@ -98,9 +107,11 @@ def _job(number: int, i: int, rng: np.random.Generator) -> Client:
     cloud = networks.CLOUDS[i % len(networks.CLOUDS)]
     used = (int(rng.choice([0, 3, 6, 7])), 12)
     key = _key(f"key_job_{i:02d}", "platform", used, exposure="ci", role="read_only")
+    first_days, last_days = _USED.get(key.key_id, (math.inf, 0.0))
     return Client(
         number, key, "job", "UTC", _addresses(cloud, number, 1), "curl/8.11.0", used,
         visits_per_day=96.0 if i < 8 else 24.0, calls_per_visit=2.0, gap_s=0.8, missing_share=0.0,
+        first_days=first_days, last_days=last_days,
     )  # fmt: skip
 
 
@@ -149,7 +160,7 @@ def _key(
     scopes = tuple(sorted(needed | set(routes.READ_SCOPES)))
     return Key(
         key_id=key_id, environment=environment, role=role, scopes=scopes, owner=owner, time_zone=zone,
-        business_hours=hours, exposure=exposure, version=1, created_at="2026-01-05T09:00:00Z",
+        business_hours=hours, exposure=exposure, version=1,
     )  # fmt: skip
 
 

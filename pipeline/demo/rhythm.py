@@ -61,7 +61,11 @@ def calls(client: Client, span: Span, seed: int, now_us: int) -> Calls:
         sizes = np.full(len(starts), int(client.calls_per_visit))
     else:
         sizes = rng.geometric(1 / client.calls_per_visit, len(starts))
-    return _calls_of_visits(client, starts, sizes, span, rng)
+    made = _calls_of_visits(client, starts, sizes, span, rng)
+    first_us = now_us - client.first_days * DAY_US
+    last_us = now_us - client.last_days * DAY_US if client.last_days else np.inf
+    used: Calls = made[(made["ts_us"] >= first_us) & (made["ts_us"] < last_us)]
+    return used
 
 
 def _visit_starts(client: Client, span: Span, rng: np.random.Generator, now_us: int) -> Ints:

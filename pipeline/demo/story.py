@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -21,7 +21,12 @@ from pipeline.demo.fleet import DEPLOYED, FENCED, SDK_VERSIONS, Client, sdk_agen
 from pipeline.demo.networks import FOREIGN_HOSTING
 from pipeline.demo.routes import FIRST_MISSING, ROUTES
 from pipeline.demo.traffic import Caller
+from pipeline.moments import text
+from schemas.control import Mute
 
+TESTED: Final = "key_warehouse_12"
+"""A test key that its team puts under load: announced, so what is found is kept and not told (`announced`)."""
+LOAD: Final = ("/v1/orders/{}", "/v1/customers/{}", "/v1/invoices/{}", "/v1/reports/{}", "/v1/exports/{}")
 REFUSALS: Final = 5
 """A thief gives up after so many 401 (or 403, where the key is fenced) in a row."""
 REFUSED: Final = (401, 403)
@@ -83,6 +88,7 @@ def schedule(fleet: Sequence[Client], now: datetime, seed: int) -> tuple[Scene, 
     return (
         Scene("leak", "a leaked key is used from a foreign hosting network", True, True, (leaked,), 0, leak),
         Scene("growth", "a customer grows to three times its traffic, in steps", False, False, tuple(growing), 3, grow),
+        Scene("load", "a load test that its team announced: muted", False, False, (TESTED,), 5, load_test),
         Scene("deploy", "a deploy: new client version, restarts, a few 404", False, False, tuple(deployed), 6, deploy),
         Scene(
             "fence",
@@ -114,7 +120,15 @@ def _named(fleet: Sequence[Client], kind: str, wanted: Callable[[Client], bool])
 
 
 def _asks_for_orders(client: Client) -> bool:
-    return routes.ORDERS in client.routes
+    return routes.ORDERS in client.routes and not client.last_days
+
+
+def announced(now: datetime) -> Mute:
+    """What the team of the load test says beforehand, as `keywatch mute` would: for an hour from `now` (aware)."""
+    return Mute(
+        key_id=TESTED, reason="load test of the new warehouse import, agreed with the API's team", owner_of_mute="ada",
+        at=text(now), until=text(now + timedelta(hours=1)),
+    )  # fmt: skip
 
 
 def _darkest(fleet: Sequence[Client], now: datetime) -> str:
@@ -164,6 +178,15 @@ async def download(stage: Stage, scene: Scene) -> None:
             path = f"/v1/{collection}/{record}"
             await _call(stage, scene, client, client.addresses[0], client.user_agent, path)
             await asyncio.sleep(0.02)
+
+
+async def load_test(stage: Stage, scene: Scene) -> None:
+    """300 records of five collections as fast as they come, in about 8 s, to past the end of each (404)."""
+    client = stage.clients[scene.keys[0]]
+    for record in range(FIRST_MISSING - 40, FIRST_MISSING + 20):
+        for path in LOAD:
+            await _call(stage, scene, client, client.addresses[0], client.user_agent, path.format(record))
+            await asyncio.sleep(0.01)
 
 
 async def scan(stage: Stage, scene: Scene) -> None:

@@ -26,6 +26,7 @@ from pipeline.config import Config, Respond
 from pipeline.errors import ConfigError, Fatal
 from pipeline.health import Health, serve
 from pipeline.metrics import REGISTRY, process_started, responder_started
+from pipeline.refreshes import RefreshWatch, refreshes
 from pipeline.respond import witness
 from pipeline.respond.act import Acting, Actor
 from pipeline.respond.adapters import build
@@ -138,6 +139,9 @@ async def _responder(
     declared = DeclaredKeys(keys.held, ClickHouseSink(config.clickhouse), lambda: listed(config.clickhouse))
     declared.start()
     stack.push_async_callback(declared.close)
+    sums = RefreshWatch(lambda: refreshes(config.clickhouse))
+    sums.start()
+    stack.push_async_callback(sums.close)
     adapters = adapters_of(respond)
     matrices = matrices_of(respond, adapters)
     works = why_not(ladder, respond.approvers, matrices)

@@ -26,6 +26,8 @@ import aiohttp
 from rich.console import Console
 from standardwebhooks import Webhook
 
+from pipeline.config_file import load
+from pipeline.control_topic import say
 from pipeline.demo import (
     api,
     broker,
@@ -33,6 +35,7 @@ from pipeline.demo import (
     gateway_log,
     history,
     key_service,
+    lives,
     product,
     rhythm,
     settings,
@@ -141,8 +144,10 @@ async def _demo(screen: Screen, children: Children, keep: bool, given: str | Non
         run.say(f"ClickHouse (chDB, tables made) on {places.clickhouse_url}")
         config = settings.write(children.folder, places)
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        caller = traffic.Caller(session, url, key_service.issue_all(front.service, [c.key for c in run.clients]))
+        now = datetime.now(UTC)
+        caller = traffic.Caller(session, url, key_service.issue_all(front.service, lives.declared(run.clients, now)))
         await log.catalogue(front.service.keys.values())
+        await say(load(config), [story.announced(now)])
         await product.start_keywatch(children, config)
         run.say(f"Console on http://127.0.0.1:{places.console_port}, token {places.console_token}")
         return await _use(run, log, front, caller, config, keep)

@@ -21,7 +21,8 @@ import aiohttp
 from standardwebhooks import Webhook
 
 from pipeline.config import Config
-from pipeline.demo import api, broker, fleet, gateway_log, history, key_service, rhythm, settings, story, traffic
+from pipeline.control_topic import say
+from pipeline.demo import api, broker, fleet, gateway_log, history, key_service, lives, rhythm, settings, story, traffic
 from pipeline.errors import ConfigError, Fatal
 from pipeline.metrics import process_started
 from pipeline.sinks.kafka import fetched_highwaters
@@ -70,7 +71,7 @@ async def run(config: Config, attacks: bool, story_after_s: float = STORY_AFTER_
         front = api.Api(key_service.KeyService(), secret, written.request, written.key, rng)
         runner, url = await api.serve(front)
         stack.push_async_callback(runner.cleanup)
-        secrets = key_service.issue_all(front.service, [client.key for client in clients])
+        secrets = key_service.issue_all(front.service, lives.declared(clients, datetime.now(UTC)))
         log.info("%d keys are declared", await written.catalogue(front.service.keys.values()))
         now_us = time.time_ns() // 1_000
         await _past(config, written, clients, now_us)
@@ -80,7 +81,7 @@ async def run(config: Config, attacks: bool, story_after_s: float = STORY_AFTER_
             group.create_task(traffic.live(caller, clients, SEED, now_us))
             if attacks:
                 stage = story.Stage(caller, {each.key_id: each for each in clients}, front.outage, rng)
-                group.create_task(_story(stage, clients, story_after_s))
+                group.create_task(_story(config, stage, clients, story_after_s))
 
 
 async def _past(
@@ -98,8 +99,9 @@ async def _past(
     log.info("%d requests of the last %d days are written; live traffic goes on", count, history.HISTORY_DAYS)
 
 
-async def _story(stage: story.Stage, clients: tuple[fleet.Client, ...], after_s: float) -> None:
+async def _story(config: Config, stage: story.Stage, clients: tuple[fleet.Client, ...], after_s: float) -> None:
     await asyncio.sleep(after_s)
+    await say(config, [story.announced(datetime.now(UTC))])
     scenes = story.schedule(clients, datetime.now(UTC), SEED)
     await story.perform(stage, scenes, lambda scene: log.info("%s: %s", scene.name, scene.words))
     log.info("the story is told; usual traffic goes on")

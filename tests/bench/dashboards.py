@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--keys", type=int, default=10_000)
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--panel", default="", help="only panels with this in their title")
     parser.add_argument("--json", action="store_true", help="a line of JSON for each panel")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="keywatch-dashboards-") as folder:
@@ -63,7 +64,8 @@ def _measure(front: FrontProcess, options: argparse.Namespace) -> None:
     _say(options, {"filled_s": round(time.monotonic() - began), "counted_s": counted_s, "rows": _rows(client)})
     found = [
         _timed(client, _Clock(front.process.pid), page, panel, days, options)
-        for page in DASHBOARDS for row in page.rows for panel in row.panels if isinstance(panel, Panel) for days in DAYS
+        for page in DASHBOARDS for row in page.rows for panel in row.panels
+        if isinstance(panel, Panel) and options.panel.casefold() in panel.title.casefold() for days in DAYS
     ]  # fmt: skip
     for days in DAYS:
         for by in ("median_ms", "processor_ms"):

@@ -366,6 +366,30 @@ def test_panels_lie_on_the_grid_and_none_covers_another(page: Dashboard) -> None
         assert apart_x or apart_y, (a, b)
 
 
+EVERY: Final = [(page, panel) for page in DASHBOARDS for row in page.rows for panel in row.panels]
+
+
+@pytest.mark.parametrize(("page", "panel"), EVERY, ids=lambda each: getattr(each, "title", ""))
+def test_a_panel_says_what_it_shows(page: Dashboard, panel: Panel | Chart) -> None:
+    assert panel.description.endswith(".")
+
+
+TABLES: Final = [each for each in PANELS if each[1].kind == "table"]
+
+
+@pytest.mark.parametrize(("page", "panel"), TABLES, ids=lambda each: getattr(each, "title", ""))
+def test_an_incident_and_a_key_in_a_table_lead_to_their_pages_in_the_console(page: Dashboard, panel: Panel) -> None:
+    (drawn,) = [each for each in dashboard(page)["panels"] if each["title"] == panel.title]
+    links = {
+        each["matcher"]["options"]: [link["url"] for link in each["properties"][0]["value"]]
+        for each in drawn["fieldConfig"]["overrides"]
+        if each["properties"][0]["id"] == "links"
+    }
+    assert set(links) == {name for name, _ in panel.columns} & {"incident_id", "key_id"}
+    for name, urls in links.items():
+        assert urls[-1].startswith({"incident_id": "${console}/incidents/", "key_id": "${console}/keys/"}[name])
+
+
 def test_links_lead_to_pages_that_exist() -> None:
     uids = {page.uid for page in DASHBOARDS}
     for page in DASHBOARDS:

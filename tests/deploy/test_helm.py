@@ -274,6 +274,15 @@ def test_dashboards_reach_grafanas_sidecar_whole() -> None:
     assert not any(path.is_symlink() for path in CHART.rglob("*")), "a packed chart has no way out of its folder"
 
 
+def test_the_dashboards_links_lead_to_the_console_that_values_name() -> None:
+    moved = of_kind("ConfigMap", {"dashboards": {"consoleUrl": "https://watch.example"}})
+    texts = [text for each in moved for name, text in each["data"].items() if name == "keywatch-fleet.json"]
+    (fleet,) = map(json.loads, texts)
+    (console,) = [each for each in fleet["templating"]["list"] if each["name"] == "console"]
+    assert console["query"] == console["current"]["value"] == "https://watch.example"
+    assert "localhost:8090" not in json.dumps(fleet)
+
+
 def test_tables_are_brought_up_to_date_before_anything_starts() -> None:
     (job,) = of_kind("Job", {})
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"

@@ -13,7 +13,7 @@ import pytest
 
 from deploy.grafana.build import DASHBOARDS
 from deploy.grafana.panel import Panel
-from pipeline import truncate
+from pipeline import refreshes, truncate
 from pipeline.migrate import FOLDER
 from schemas.rows import TABLES
 from tests.deploy.macros import Asked, expand
@@ -95,6 +95,8 @@ def test_the_writer_fills_every_table_and_cannot_change_or_drop_the_audit(folder
         for table, columns in TABLES.items()
     ]
     assert set(outcomes(folder, "keywatch_write", inserts)) == {0}
+    sums = refreshes._REFRESHES.replace("{views:Array(String)}", "['to_days']")
+    assert outcomes(folder, "keywatch_write", ["USE keywatch", sums]) == [0, 0]
     denied = [
         "ALTER TABLE keywatch.responses DELETE WHERE 1", "ALTER TABLE keywatch.console_log DELETE WHERE 1",
         "DROP TABLE keywatch.responses", "TRUNCATE TABLE keywatch.responses", "DROP DATABASE keywatch",

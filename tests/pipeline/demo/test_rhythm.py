@@ -65,6 +65,17 @@ def test_jobs_are_as_regular_as_a_clock() -> None:
     assert np.all(np.abs(np.diff(starts) - DAY_US / job.visits_per_day) < 3_000_000)
 
 
+def test_a_rotation_has_no_gap_and_a_key_that_fell_silent_stays_so() -> None:
+    by_key = {client.key_id: client for client in CLIENTS}
+    live = Span(NOW_US, NOW_US + HOUR_US)
+    old, new, silent = (by_key[key] for key in (fleet.REPLACED, fleet.REPLACING, fleet.FELL_SILENT))
+    before, after = (rhythm.calls(each, WEEKS, 7, NOW_US)["ts_us"] for each in (old, new))
+    assert NOW_US - DAY_US < after.min() < before.max() < NOW_US - 17 * HOUR_US
+    assert rhythm.calls(silent, WEEKS, 7, NOW_US)["ts_us"].max() < NOW_US - 9 * DAY_US
+    assert len(rhythm.calls(new, live, 7, NOW_US))
+    assert not len(rhythm.calls(old, live, 7, NOW_US)) + len(rhythm.calls(silent, live, 7, NOW_US))
+
+
 def test_the_growing_customer_ends_the_history_at_about_twice_its_level() -> None:
     growing = next(client for client in CLIENTS if client.grows)
     times = rhythm.calls(growing, WEEKS, 7, NOW_US)["ts_us"]
