@@ -84,6 +84,12 @@ class Page:
         await self._enter(selector)
         await self.do("window.settled")
 
+    async def back(self) -> None:
+        """By the browser's own button."""
+        before = self.loaded
+        await self.do("history.back()")
+        await self._until_loaded(before)
+
     async def key(self, name: str) -> None:
         """One key of the keyboard, where the focus is."""
         for kind in ("rawKeyDown", "keyUp"):
