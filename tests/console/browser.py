@@ -16,9 +16,12 @@ import aiohttp
 
 WAIT_S = 30.0
 SETTLING = """
-window.settled = new Promise((done) => document.addEventListener("htmx:afterSettle", () => done(1), { once: true }));
+window.settled = new Promise((done) => document.addEventListener("htmx:afterSettle", (event) => {
+  if (event.detail.requestConfig.elt.id !== "live") done(1);
+}));
 0
 """
+"""`window.settled`: until an answer is in the page that is none of a live part's own."""
 
 
 def chromium() -> str | None:
