@@ -340,6 +340,7 @@ def _before(client: Client, key: str, opened_at: str, limit: int) -> list[Eviden
 
 
 def responses_to(client: Client, incident_id: str) -> list[ResponseLine]:
+    """What was done about one incident, the oldest first."""
     sql = """
         SELECT toUnixTimestamp64Micro(at) AS at_us, stage, verdict, rung, reason
         FROM responses FINAL WHERE incident_id = {id:String} ORDER BY at, partition, offset LIMIT 1000"""
