@@ -64,8 +64,8 @@ def hours(bars: Sequence[Bar], band: Band, marks_us: Sequence[int] = ()) -> Mark
 
 _FIGURE: Final = Markup("""<figure class="plot" data-plot="{}">
 <div class="wide" tabindex="0" role="region" aria-label="requests an hour">{}</div>
-<p class="readout muted" hidden>Point at an hour to read it, drag to zoom, double click to see all; by keyboard the arrows,
-Enter and Escape.</p></figure>""")
+<p class="readout muted" hidden>Point at an hour to read it, drag to zoom, double click to see all; by keyboard the
+arrows, Enter and Escape.</p></figure>""")
 
 
 def _data(bars: Sequence[Bar], band: Band, marks_us: Sequence[int]) -> str:
