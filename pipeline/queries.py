@@ -241,7 +241,7 @@ def explain_incident(client: Client, incident_id: str, evidence: int = 20) -> Ex
         incident=brought_up_to_date(client, incident),
         before=tuple(_before(client, incident.key_id, incident.opened_at, evidence)),
         evidence=tuple(_evidence(client, incident.incident_id, evidence)),
-        responses=tuple(_responses(client, incident.incident_id)),
+        responses=tuple(responses_to(client, incident.incident_id)),
         normal=normal(client, incident.key_id, incident.opened_at),
     )
 
@@ -339,7 +339,8 @@ def _before(client: Client, key: str, opened_at: str, limit: int) -> list[Eviden
     return ask(client, EvidenceLine, sql, {"key": key, "opened": opened_at, "limit": limit})[::-1]
 
 
-def _responses(client: Client, incident_id: str) -> list[ResponseLine]:
+def responses_to(client: Client, incident_id: str) -> list[ResponseLine]:
+    """What was done about one incident, the oldest first."""
     sql = """
         SELECT toUnixTimestamp64Micro(at) AS at_us, stage, verdict, rung, reason
         FROM responses FINAL WHERE incident_id = {id:String} ORDER BY at, partition, offset LIMIT 1000"""

@@ -31,6 +31,14 @@ def test_data_files_belong_to_the_package() -> None:
     assert {"keywatch-geo.mmdb", "demo.mmdb", "countries.csv", "hosting.csv", "NOTICE"} <= names
 
 
+def test_every_file_of_the_console_belongs_to_the_package() -> None:
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["pipeline"]
+    packed = {path for pattern in patterns for path in (ROOT / "pipeline").glob(pattern)}
+    files = {path for path in (ROOT / "pipeline/console").rglob("*") if path.is_file()}
+    assert ROOT / "pipeline/console/static/vendor/htmx.min.js" in files
+    assert {path for path in files if path.suffix not in (".py", ".pyc")} <= packed
+
+
 def test_make_without_a_target_explains_itself() -> None:
     shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert all(target in shown for target in ("install", "test", "demo", "bench", "test-cluster", "clean"))

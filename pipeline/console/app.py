@@ -7,6 +7,7 @@ that is shown is escaped, nothing is loaded from anywhere else, and each request
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import logging
 import re
@@ -14,10 +15,10 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import jinja2
 from starlette.applications import Starlette
@@ -59,6 +60,8 @@ HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 
+FOR_GOOD: Final = "public, max-age=31536000, immutable"
+
 Page = Callable[[Answers, Request], tuple[str, dict[str, Any]] | None]
 """The template's name and what it shows; None where what was asked for is not there."""
 Act = Callable[[FormData, Visitor], Awaitable[str]]
@@ -74,8 +77,14 @@ class Console:
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
         self._templates.filters.update(
-            when=pages.when, ago=pages.ago, number=pages.number, span=pages.span, moment=pages.moment
+            when=pages.when,
+            ago=pages.ago,
+            number=pages.number,
+            span=pages.span,
+            moment=pages.moment,
+            day=pages.day,
         )
+        self._templates.globals.update(static=_static)
 
     def app(self) -> Starlette:
         """With all routes."""
@@ -83,6 +92,7 @@ class Console:
         routes: list[Any] = [
             get("/", self._page(pages.incidents)),
             get("/incidents/{incident}", self._page(pages.incident)),
+            get("/incidents/{incident}/now", self._page(pages.incident_now)),
             get("/keys", self._page(pages.keys)),
             get("/keys/{key:path}", self._page(pages.key)),
             get("/manifest/{key:path}", self._page(pages.of_key)),
@@ -124,7 +134,7 @@ class Console:
         async def answer(request: Request) -> Response:
             visitor = self._visitor(request)
             if visitor is None:
-                return RedirectResponse(f"/sign-in?{urlencode({'to': request.url.path})}", 303)
+                return _to_sign_in(request, request.url.path)
             if not visitor.may(role):
                 return self._refused(request, visitor, f"this page is for the role {role}, yours is {visitor.role}")
             acts = self._acts(request.path_params.get("incident", ""), visitor)  # here: the ledger is the loop's
@@ -209,7 +219,7 @@ class Console:
         async def answer(request: Request) -> Response:
             visitor = self._visitor(request)
             if visitor is None:
-                return RedirectResponse("/sign-in", 303)
+                return _to_sign_in(request, "/")
             form = await _form(request)
             if not self.door.is_own_form(visitor, str(form.get("form_token", ""))):
                 return self._refused(request, visitor, OTHER_SESSION)
@@ -292,6 +302,21 @@ def _own(path: str) -> str:
     return path if _PATH.fullmatch(path) else "/"
 
 
+def _to_sign_in(request: Request, to: str) -> Response:
+    """The whole browser goes there, also where htmx asked for a part of a page: then it comes back to that page."""
+    if "hx-request" in request.headers:
+        to = urlsplit(request.headers.get("hx-current-url", "")).path
+        return Response(status_code=401, headers={"HX-Redirect": f"/sign-in?{urlencode({'to': to})}"})
+    return RedirectResponse(f"/sign-in?{urlencode({'to': to})}", 303)
+
+
+@cache
+def _static(name: str) -> str:
+    """The address of a file of ours, another one as soon as its content is another: browsers keep it for good."""
+    digest = hashlib.sha256((HERE / "static" / name).read_bytes()).hexdigest()
+    return f"/static/{name}?v={digest[:12]}"
+
+
 class _Headers:
     """The security headers on every response."""
 
@@ -302,6 +327,8 @@ class _Headers:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                if message["status"] == 200 and scope["path"].startswith("/static/") and scope["query_string"]:
+                    headers["Cache-Control"] = FOR_GOOD
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)

@@ -1,7 +1,7 @@
-"""Charts as SVG, drawn on the server: they are there without JavaScript, print well, and need no library.
+"""Charts as SVG, drawn on the server: they are there without JavaScript and print well.
 
 Nothing in them is styled inline, as the content security policy wants it; the style sheet has their classes. Each has a
-title in words for those who can't see it.
+title in words for those who can't see it. `static/charts.js` puts uPlot in the place of `hours`, by the figure's data.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+import msgspec
 from markupsafe import Markup, escape
 
 HOUR_US: Final = 3_600_000_000
@@ -45,7 +46,7 @@ class Band:
 
 
 def hours(bars: Sequence[Bar], band: Band, marks_us: Sequence[int] = ()) -> Markup:
-    """Requests an hour with the usual band behind them; red marks where incidents opened."""
+    """Requests an hour with the usual band behind them; red marks where incidents opened. With data for uPlot."""
     if not bars:
         return Markup('<p class="muted">no use in this time</p>')
     first, last = bars[0].at_us, bars[-1].at_us + HOUR_US
@@ -58,7 +59,52 @@ def hours(bars: Sequence[Bar], band: Band, marks_us: Sequence[int] = ()) -> Mark
         if bar.errors:
             parts.append(plot.rect(bar.at_us, bar.at_us + HOUR_US, 0, bar.errors, "bar bad"))
     parts += [plot.mark(at_us) for at_us in marks_us if first <= at_us < last]
-    return plot.svg(parts, words)
+    return _FIGURE.format(_data(bars, band, marks_us), plot.svg(parts, words))
+
+
+_FIGURE: Final = Markup("""<figure class="plot" data-plot="{}">
+<div class="wide" tabindex="0" role="region" aria-label="requests an hour">{}</div>
+<p class="readout muted" hidden>Point at an hour to read it, drag to zoom, double click to see all; by keyboard the
+arrows, Enter and Escape.</p></figure>""")
+
+
+def _data(bars: Sequence[Bar], band: Band, marks_us: Sequence[int]) -> str:
+    """For uPlot: `from` and `marks` in seconds UTC, a number for every hour since, `usual` as low, median, high."""
+    first_us = bars[0].at_us
+    by_hour = {(bar.at_us - first_us) // HOUR_US: bar for bar in bars}
+    every = [by_hour.get(hour, Bar(0, 0.0)) for hour in range(max(by_hour) + 1)]
+    end_us = bars[-1].at_us + HOUR_US
+    told = {
+        "from": first_us // 10**6, "requests": [bar.requests for bar in every], "errors": [bar.errors for bar in every],
+        "usual": [band.low, band.median, band.high],
+        "marks": [at_us / 1e6 for at_us in marks_us if first_us <= at_us < end_us],
+    }  # fmt: skip
+    return msgspec.json.encode(told).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """One day of the chart, for a table: `busiest` is the hour with the most requests, `above` counts hours."""
+
+    at_us: int
+    requests: float
+    errors: float
+    busiest: Bar
+    above: int
+
+
+def days(bars: Sequence[Bar], band: Band) -> list[Day]:
+    """Each day of use, UTC, the newest first; `above` counts its hours beyond the usual band."""
+    by_day: dict[int, list[Bar]] = {}
+    for bar in bars:
+        by_day.setdefault(bar.at_us // (24 * HOUR_US), []).append(bar)
+    return [
+        Day(
+            at_us=day * 24 * HOUR_US, requests=sum(bar.requests for bar in its), errors=sum(bar.errors for bar in its),
+            busiest=max(its, key=lambda bar: bar.requests), above=sum(bar.requests > band.high for bar in its),
+        )
+        for day, its in sorted(by_day.items(), reverse=True)
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,8 +41,7 @@ def incidents(answers: Answers, request: Request) -> Shown:
     counts = answers.ask(questions.counts)
     older = lines[-1].opened_us if len(lines) == questions.PAGE else 0
     late = bool(counts.newest_use_us) and time.time() - counts.newest_use_us / 1e6 > LATE_S
-    name = "_incident_rows.html" if request.headers.get("x-fragment") else "incidents.html"
-    return name, {"lines": lines, "wanted": wanted, "counts": counts, "older": older, "late": late}
+    return "incidents.html", {"lines": lines, "wanted": wanted, "counts": counts, "older": older, "late": late}
 
 
 def incident(answers: Answers, request: Request) -> Shown | None:
@@ -54,14 +53,25 @@ def incident(answers: Answers, request: Request) -> Shown | None:
     opened_us, last_us = micros(told.opened_at), micros(told.last_at)
     opened = datetime.fromtimestamp(opened_us / 1e6, UTC)
     bars = answers.ask(questions.hours, told.key_id, CHART_DAYS, last_us)
+    band = Band(normal.low, normal.median, normal.high)
     places = answers.ask(queries.places, [told.key_id], KEY_DAYS, 12)
     return "incident.html", {
         "found": found, "incident": told, "normal": normal, "places": places,
-        "chart": charts.hours(bars, Band(normal.low, normal.median, normal.high), [opened_us]),
+        "chart": charts.hours(bars, band, [opened_us]), "by_day": charts.days(bars, band),
         "week": charts.week(answers.ask(questions.week, told.key_id), (opened.weekday(), opened.hour)),
         "findings": [(each, _against(each)) for each in told.findings],
         "opened_us": opened_us, "last_us": last_us, "usual": _by_dimension(normal), "ours": told.rule in KEY_RULES,
+        "incident_id": told.incident_id, "responses": found.responses,
         "applied": answers.ask(questions.applied_to, told.incident_id),
+    }  # fmt: skip
+
+
+def incident_now(answers: Answers, request: Request) -> Shown:
+    """The live part of an incident's page alone: two small questions, where the whole page has a dozen."""
+    name = request.path_params["incident"]
+    return "_incident_now.html", {
+        "incident_id": name, "responses": answers.ask(queries.responses_to, name),
+        "applied": answers.ask(questions.applied_to, name),
     }  # fmt: skip
 
 
@@ -101,7 +111,7 @@ def key(answers: Answers, request: Request) -> Shown | None:
         "requests": next(iter(answers.ask(queries.requests_per_key, [name], KEY_DAYS)), None),
         "errors": next(iter(answers.ask(queries.error_rates, [name], KEY_DAYS)), None),
         "places": answers.ask(queries.places, [name], KEY_DAYS, 20), "incidents": theirs,
-        "chart": charts.hours(bars, band, [each.opened_us for each in theirs]),
+        "chart": charts.hours(bars, band, [each.opened_us for each in theirs]), "by_day": charts.days(bars, band),
         "decisions": answers.ask(questions.decisions, name),
         "week": charts.week(answers.ask(questions.week, name)), "days": KEY_DAYS,
     }  # fmt: skip
@@ -147,6 +157,11 @@ def log(answers: Answers, request: Request) -> Shown:
 def when(at_us: int) -> str:
     """`2026-11-26 05:33:28`, UTC."""
     return datetime.fromtimestamp(at_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S") if at_us else "never"
+
+
+def day(at_us: int) -> str:
+    """`Thu 2026-11-26`, UTC."""
+    return datetime.fromtimestamp(at_us / 1e6, UTC).strftime("%a %Y-%m-%d")
 
 
 def moment(text: str) -> str:

@@ -15,6 +15,13 @@ from typing import Any
 import aiohttp
 
 WAIT_S = 30.0
+SETTLING = """
+window.settled = new Promise((done) => document.addEventListener("htmx:afterSettle", (event) => {
+  if (event.detail.requestConfig.elt.id !== "live") done(1);
+}));
+0
+"""
+"""`window.settled`: until an answer is in the page that is none of a live part's own."""
 
 
 def chromium() -> str | None:
@@ -24,7 +31,7 @@ def chromium() -> str | None:
 
 @dataclass
 class Page:
-    """One tab. `troubles`: exceptions and violations of the content security policy, as the browser told them."""
+    """One tab. `troubles`: exceptions, violations of the content security policy and errors on its console."""
 
     socket: aiohttp.ClientWebSocketResponse
     troubles: list[str] = field(default_factory=list)
@@ -50,6 +57,8 @@ class Page:
                 self.posted.append(said["params"]["request"]["postData"])
             case "Runtime.exceptionThrown":
                 self.troubles.append(str(said["params"]["exceptionDetails"]))
+            case "Runtime.consoleAPICalled" if said["params"]["type"] in ("error", "assert"):
+                self.troubles.append(str(said["params"]["args"]))
             case "Log.entryAdded" if said["params"]["entry"]["level"] == "error":
                 self.troubles.append(said["params"]["entry"]["text"])
         return said
@@ -69,11 +78,31 @@ class Page:
     async def press(self, selector: str) -> None:
         """Focus it and press Enter, as somebody without a mouse does; the page that follows is loaded then."""
         before = self.loaded
+        await self._enter(selector)
+        await self._until_loaded(before)
+
+    async def send(self, selector: str) -> None:
+        """As `press`, where htmx puts the answer into this page."""
+        await self.do(SETTLING)
+        await self._enter(selector)
+        await self.do("window.settled")
+
+    async def back(self) -> None:
+        """By the browser's own button."""
+        before = self.loaded
+        await self.do("history.back()")
+        await self._until_loaded(before)
+
+    async def key(self, name: str) -> None:
+        """One key of the keyboard, where the focus is."""
+        for kind in ("rawKeyDown", "keyUp"):
+            await self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name)
+
+    async def _enter(self, selector: str) -> None:
         await self.do(f"document.querySelector({selector!r}).focus()")
         for kind in ("keyDown", "keyUp"):
             await self.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", text="\r",
                             windowsVirtualKeyCode=13)  # fmt: skip
-        await self._until_loaded(before)
 
     async def write(self, selector: str, text: str) -> None:
         """Type into a field."""

@@ -65,7 +65,7 @@ FOCUS = """
 (() => {
   const seen = [...document.querySelectorAll("a, button, input:not([type=hidden]), select, [tabindex]")];
   const bare = [];
-  for (const n of seen) {
+  for (const n of seen.filter((n) => n.checkVisibility())) {
     n.focus({ focusVisible: true });
     if (document.activeElement !== n) { bare.push(`takes no focus: ${n.outerHTML.slice(0, 80)}`); continue; }
     const style = getComputedStyle(n);

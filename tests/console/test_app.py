@@ -97,10 +97,25 @@ def test_keys_come_page_by_page_and_by_their_beginning(settings: Config) -> None
     assert "key_011" not in client.get("/keys?q=key_05").text
 
 
-def test_the_live_part_alone_is_a_fragment(settings: Config) -> None:
-    text = visitor(settings, "viewer").get("/", headers={"x-fragment": "1"}).text
+def test_the_live_part_of_an_incident_is_a_fragment(settings: Config) -> None:
+    text = visitor(settings, "viewer").get(f"/incidents/{INCIDENT.incident_id}/now").text
     assert "<html" not in text
-    assert KEY in text
+    assert "all guards passed" in text
+
+
+def test_whose_session_ended_is_led_to_the_sign_in_by_a_live_part_and_back_to_its_page(settings: Config) -> None:
+    asks = {"HX-Request": "true", "HX-Current-URL": "http://127.0.0.1/incidents/x?said=1"}
+    answer = TestClient(app.make_app(settings)).get("/incidents/x/now", headers=asks, follow_redirects=False)
+    assert (answer.status_code, answer.headers["hx-redirect"]) == (401, "/sign-in?to=%2Fincidents%2Fx")
+
+
+def test_files_of_one_version_are_kept_by_browsers_and_pages_never(settings: Config) -> None:
+    client = TestClient(app.make_app(settings))
+    sheet = client.get("/sign-in").text.split('rel="stylesheet" href="')[1].split('"')[0]
+    kept, unnamed, missing = (
+        client.get(path).headers["cache-control"] for path in (sheet, "/static/console.css", "/static/none?v=1")
+    )
+    assert (kept, unnamed, missing) == (app.FOR_GOOD, "no-store", "no-store")
 
 
 @pytest.mark.parametrize("path", ["/incidents/none", "/incidents/'", "/keys/none", "/incidents/%00"])

@@ -139,7 +139,7 @@ async def _story(found: Place, folder: Path) -> None:
         assert found.use() == 200
         await page.look(1200, "light", SHOTS / "story-1-waits.png")
         await page.choose_file("input.key", folder / "responder.key")
-        await page.press("form[data-yes] button[value=yes]")
+        await page.send("form[data-yes] button[value=yes]")
         assert "1 of 1 approved" in await page.do("document.querySelector('.said').innerText")
         await page.until(address, "is in force since")
         await found.load_audit()
@@ -148,7 +148,7 @@ async def _story(found: Place, folder: Path) -> None:
         assert found.use() == 403
         await page.look(1200, "light", SHOTS / "story-2-in-force.png")
         await page.write("form[action='/undo'] input[name=reason]", "it was our new warehouse")
-        await page.press("form[action='/undo'] button")
+        await page.send("form[action='/undo'] button")
         assert "being undone" in await page.do("document.querySelector('.said').innerText")
         while "is in force since" in await page.do("document.body.innerText"):
             await page.go(address)
@@ -194,4 +194,4 @@ async def _switches(found: Place, folder: Path) -> None:
 async def _turn(page: browser.Page, address: str, form: str, reason: str) -> None:
     await page.go(address)
     await page.write(f"form[action='{form}'] input[name=reason]", reason)
-    await page.press(f"form[action='{form}'] button[value=yes]")
+    await page.send(f"form[action='{form}'] button[value=yes]")

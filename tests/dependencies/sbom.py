@@ -1,4 +1,4 @@
-"""`make sbom`: a CycloneDX 1.6 bill of materials of what keywatch needs, out of the installed metadata."""
+"""`make sbom`: a CycloneDX 1.6 bill of materials, out of the installed metadata and what the console brings along."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import sys
 from importlib.metadata import version
 from typing import Any
 
+from tests.console.vendored import Part, vendored
 from tests.dependencies.installed import ROOT, Needed, needed
 
 
 def bill() -> dict[str, Any]:
     """The document; the same for the same environment, so without a serial number and a time."""
     parts = needed()
-    direct = {"ref": ROOT, "dependsOn": [_ref(part) for part in parts]}
+    brought = [_brought(part) for part in vendored()]
+    direct = {"ref": ROOT, "dependsOn": [*map(_ref, parts), *(each["bom-ref"] for each in brought)]}
     known = {part.name: part for part in parts}
     return {
         "bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1,
         "metadata": {"component": {"type": "application", "bom-ref": ROOT, "name": ROOT, "version": version(ROOT)}},
-        "components": [_component(part) for part in parts],
+        "components": [*map(_component, parts), *brought],
         "dependencies": [direct, *({"ref": _ref(part), "dependsOn": [_ref(known[n]) for n in part.needs if n in known]}
                                    for part in parts)],
     }  # fmt: skip
@@ -34,6 +36,21 @@ def _component(part: Needed) -> dict[str, Any]:
         "scope": "required" if part.scope == "required" else "optional",
         "licenses": [{"license": {"name": name}} for name in part.licences],
         "properties": [{"name": "keywatch:extra", "value": part.scope}],
+    }  # fmt: skip
+
+
+def _brought(part: Part) -> dict[str, Any]:
+    """What the console serves to browsers: in our package itself, so with the digests of its files."""
+    reference = f"pkg:npm/{part.name}@{part.version}"
+    files = [
+        {"type": "file", "bom-ref": f"{reference}#{each.name}", "name": each.name,
+         "hashes": [{"alg": "SHA-256", "content": each.sha256}]}
+        for each in part.files
+    ]  # fmt: skip
+    return {
+        "type": "library", "bom-ref": reference, "name": part.name, "version": part.version, "purl": reference,
+        "scope": "required", "licenses": [{"license": {"id": part.licence}}], "components": files,
+        "properties": [{"name": "keywatch:vendored", "value": "pipeline/console/static/vendor"}],
     }  # fmt: skip
 
 

@@ -51,8 +51,16 @@ def test_the_bill_names_every_part_once_with_version_licence_and_place() -> None
     assert len(set(references)) == len(references) > 40
     assert {"msgspec", "numba", "aiokafka", "faust-streaming"} <= {component["name"] for component in components}
     for component in components:
-        assert re.fullmatch(r"pkg:pypi/[a-z0-9-]+@[\w.+!-]+", component["purl"])
-        assert component["licenses"][0]["license"]["name"]
+        assert re.fullmatch(r"pkg:(pypi|npm)/[a-z0-9.-]+@[\w.+!-]+", component["purl"])
+        assert component["licenses"][0]["license"].keys() & {"name", "id"}
+
+
+def test_the_bill_names_what_the_console_brings_along_with_a_licence_that_apache_2_0_can_go_with() -> None:
+    brought = {each["name"]: each for each in bill()["components"] if each["purl"].startswith("pkg:npm/")}
+    assert brought.keys() == {"htmx.org", "uplot"}
+    for part in brought.values():
+        assert PERMISSIVE.search(part["licenses"][0]["license"]["id"])
+        assert all(len(each["hashes"][0]["content"]) == 64 for each in part["components"])
 
 
 def test_the_bills_dependencies_point_at_parts_of_it() -> None:

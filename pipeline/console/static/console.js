@@ -1,38 +1,45 @@
-// Renews the part of the page that is live, unless somebody is using it; the page is whole without this.
+// What htmx leaves to us: when a live part may be renewed, and approvals that are signed here. Pages are whole without it.
 "use strict";
-const live = document.getElementById("live");
-if (live) {
-  const every = Number(live.dataset.live) * 1000;
-  const renew = async () => {
-    const busy = document.hidden || live.contains(document.activeElement) || String(getSelection());
-    if (!busy) {
-      try {
-        const answer = await fetch(location.href, { headers: { "x-fragment": "1" }, redirect: "error" });
-        if (answer.ok) live.innerHTML = await answer.text();
-      } catch { /* the next one may come through */ }
-    }
-    setTimeout(renew, every);
-  };
-  setTimeout(renew, every);
+const renews = (event) => event.detail.requestConfig.elt.id === "live";
+const stale = (is) => { document.getElementById("away").hidden = !is; };
+const inUse = () => {
+  const live = document.getElementById("live"), at = document.activeElement;
+  const typed = [...live.querySelectorAll("input")].some((field) => field.value !== field.defaultValue);
+  return document.hidden || (at !== live && live.contains(at)) || typed || String(getSelection()) !== "";
+};
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (renews(event) && inUse()) event.preventDefault();
+});
+document.addEventListener("htmx:beforeSwap", (event) => {
+  if (!renews(event)) return;
+  stale(event.detail.xhr.status >= 400);
+  if (event.detail.xhr.status >= 400 || inUse()) event.preventDefault();
+});
+for (const lost of ["htmx:sendError", "htmx:timeout"]) {
+  document.addEventListener(lost, (event) => { if (renews(event)) stale(true); });
 }
+// Whoever turned a page by keyboard is at its beginning, not where the link was.
+document.addEventListener("htmx:afterSettle", (event) => {
+  if (event.detail.requestConfig.elt.matches("a")) document.getElementById("live").focus({ preventScroll: true });
+});
 
 // An approval is signed here, with the key file that its person chooses; only the signature is sent.
 const PKCS8 = [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 const bytes = (text) => Uint8Array.from(atob(text.trim()), (letter) => letter.charCodeAt(0));
-for (const form of document.querySelectorAll("form[data-yes]")) {
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const answer = event.submitter ? event.submitter.value : "yes";
-    try {
-      const seed = bytes(await form.querySelector(".key").files[0].text());
-      const key = await crypto.subtle.importKey("pkcs8", new Uint8Array([...PKCS8, ...seed]), "Ed25519", false, ["sign"]);
-      const text = new TextEncoder().encode(form.dataset[answer]);
-      const signed = new Uint8Array(await crypto.subtle.sign("Ed25519", key, text));
-      form.elements.signature.value = btoa(String.fromCharCode(...signed));
-      form.elements.yes.value = answer;
-      form.submit();
-    } catch (error) {
-      alert(`not signed: ${error.message}`);
-    }
-  });
-}
+document.addEventListener("htmx:confirm", async (event) => {
+  const form = event.target;
+  if (!form.matches("form[data-yes]")) return;
+  event.preventDefault();
+  const answer = event.detail.triggeringEvent.submitter?.value ?? "yes";
+  try {
+    const seed = bytes(await form.querySelector(".key").files[0].text());
+    const key = await crypto.subtle.importKey("pkcs8", new Uint8Array([...PKCS8, ...seed]), "Ed25519", false, ["sign"]);
+    const text = new TextEncoder().encode(form.dataset[answer]);
+    const signed = new Uint8Array(await crypto.subtle.sign("Ed25519", key, text));
+    form.elements.signature.value = btoa(String.fromCharCode(...signed));
+    form.elements.yes.value = answer;
+    event.detail.issueRequest(true);
+  } catch (error) {
+    alert(`not signed: ${error.message}`);
+  }
+});
