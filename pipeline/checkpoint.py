@@ -39,7 +39,7 @@ from pipeline.manifest import (
     manifest_bytes,
     manifest_key,
 )
-from pipeline.pages import Blobs
+from pipeline.pages import BlobTable
 
 ZSTD_LEVEL: Final = -3
 """Of 1, -1, -3 and -5 a page of 8 keys takes 62, 46, 36 and 33 us and 3.7, 3.8, 4.1 and 4.8 KB; one of 32 books, mostly
@@ -87,11 +87,11 @@ class Plan:
     tables: dict[str, tuple[int, int, Any]]  # table -> block_rows, used, dtype as plain data
 
 
-def blob_block(blobs: Blobs, block: int) -> bytes:
+def blob_block(blobs: BlobTable, block: int) -> bytes:
     """One block of variable-size values, as msgpack of {row: bytes}."""
     start = block * blobs.block_rows
-    rows = {row: blobs.rows[row] for row in range(start, start + blobs.block_rows) if row in blobs.rows}
-    return msgspec.msgpack.encode(rows)
+    rows = {row: blobs.get(row) for row in range(start, start + blobs.block_rows)}
+    return msgspec.msgpack.encode({row: value for row, value in rows.items() if value is not None})
 
 
 def fingerprint(tables: dict[str, tuple[int, int, Any]]) -> str:
@@ -100,7 +100,7 @@ def fingerprint(tables: dict[str, tuple[int, int, Any]]) -> str:
     return hashlib.blake2b(msgspec.json.encode(layout, order="deterministic"), digest_size=8).hexdigest()
 
 
-def _blob_raw(blobs: Blobs) -> list[tuple[str, int, bytes]]:
+def _blob_raw(blobs: BlobTable) -> list[tuple[str, int, bytes]]:
     raw = [(blobs.name, block, blob_block(blobs, block)) for block in sorted(blobs.dirty)]
     blobs.dirty.clear()
     return raw

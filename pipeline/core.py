@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, Protocol
 
 from pipeline.column import Columns
 from pipeline.controls import NO_CONTROLS, Controls
-from pipeline.pages import Blobs, PagedArray
+from pipeline.pages import BlobTable, PagedArray
 from schemas.incident import Incident
 
 TICK_HEADER: Final = "keywatch-tick"
@@ -101,7 +101,7 @@ class Core(Protocol):
         """All state of fixed size."""
 
     @property
-    def blobs(self) -> tuple[Blobs, ...]:
+    def blobs(self) -> Sequence[BlobTable]:
         """All state of variable size."""
 
     @property

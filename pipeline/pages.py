@@ -2,7 +2,7 @@
 
 Everything a partition knows is in such arrays (and a few bytes of `meta`), so that a checkpoint is: write what changed,
 rows into the journal or blocks as pages (`journal.py` chooses). Variable-size things (an open incident) are stored as
-msgpack in `Blobs`, in blocks as well.
+msgpack in a `BlobTable`, in blocks as well.
 """
 
 from __future__ import annotations
@@ -89,14 +89,41 @@ def migrate(old: np.ndarray[Any, Any], new: np.ndarray[Any, Any]) -> None:
             new[name] = old[name]
 
 
-class Blobs:
-    """Variable-size values by row number, paged like an array: block -> {row: bytes}."""
+class BlobTable:
+    """Variable-size values by row number, in blocks like an array; how they are kept is the subclass'."""
 
     def __init__(self, name: str, block_rows: int) -> None:
         self.name = name
         self.block_rows = block_rows
-        self.rows: dict[int, bytes] = {}
         self.dirty: set[int] = set()
+
+    def get(self, row: int) -> bytes | None:
+        """One row's value."""
+        raise NotImplementedError
+
+    def put(self, row: int, value: bytes | None) -> None:
+        """Set or (None) remove one row's value."""
+        raise NotImplementedError
+
+    def clear(self) -> None:
+        """Remove all of them."""
+        raise NotImplementedError
+
+    def touch(self, row: int) -> None:
+        """This row changed."""
+        self.dirty.add(row // self.block_rows)
+
+
+class Blobs(BlobTable):
+    """Kept as they are written: row -> bytes."""
+
+    def __init__(self, name: str, block_rows: int) -> None:
+        super().__init__(name, block_rows)
+        self.rows: dict[int, bytes] = {}
+
+    def get(self, row: int) -> bytes | None:
+        """One row's value."""
+        return self.rows.get(row)
 
     def put(self, row: int, value: bytes | None) -> None:
         """Set or (None) remove one row's value."""
@@ -104,4 +131,8 @@ class Blobs:
             self.rows.pop(row, None)
         else:
             self.rows[row] = value
-        self.dirty.add(row // self.block_rows)
+        self.touch(row)
+
+    def clear(self) -> None:
+        """Remove all of them."""
+        self.rows.clear()

@@ -37,7 +37,7 @@ from pipeline.manifest import (
     read_manifest,
     restore_dtype,
 )
-from pipeline.pages import Blobs, PagedArray, migrate
+from pipeline.pages import BlobTable, PagedArray, migrate
 
 Array = np.ndarray[Any, Any]
 
@@ -268,17 +268,18 @@ class _Filling:
             array.dirty[: -(-max(array.used, (last + 1) * self.table.block_rows, 1) // array.block_rows)] = True
 
 
-def _fill_blobs(blobs: Blobs, state: LoadedState) -> None:
+def _fill_blobs(blobs: BlobTable, state: LoadedState) -> None:
     assert state.manifest is not None
-    blobs.rows.clear()
+    blobs.clear()
     pages = state.pages[blobs.name]
     while pages:
         _, value = pages.popitem()
-        blobs.rows.update(_blob_in.decode(_inflate(value, state.partition, blobs.name)))
-    blobs.dirty.clear()
+        for row, raw in _blob_in.decode(_inflate(value, state.partition, blobs.name)).items():
+            blobs.put(row, raw)
     if state.manifest.format != FORMAT or state.manifest.tables[blobs.name].block_rows != blobs.block_rows:
         _write_anew(state, blobs.name)
-        blobs.dirty.update(row // blobs.block_rows for row in blobs.rows)
+    else:
+        blobs.dirty.clear()
 
 
 def _write_anew(state: LoadedState, table: str) -> None:

@@ -83,7 +83,7 @@ def _batch(partition: int, state: State, first: int, slots: list[int], windows: 
     index = {slot: i for i, slot in enumerate(slots)}
     return Batch(
         partition=partition, first=first, ids=[state.identity[slot].key_id for slot in slots],  # type: ignore[union-attr]
-        identities=[state.identities.rows[slot] for slot in slots],
+        identities=[msgspec.msgpack.encode(state.identity[slot]) for slot in slots],
         keys=state.keys.data[at].tobytes(), book=book.tobytes(),
         incidents={index[slot]: state.incidents.rows[slot] for slot in slots if slot in state.open},
         windows={name: raw for name, rows in windows.items() if (raw := _windows_of(rows, at))},

@@ -20,7 +20,7 @@ from pipeline import aggregate
 from pipeline.column import Coded, constant
 from pipeline.controls import Controls, Said
 from pipeline.marks import Marks
-from pipeline.pages import Blobs, PagedArray
+from pipeline.pages import Blobs, BlobTable, PagedArray
 from schemas.incident import Incident
 from schemas.key import Key
 
@@ -64,6 +64,42 @@ class Identity(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     key_id: str
     declared: Key | None
+
+
+class Identities(BlobTable):
+    """Who has which slot: `of[slot]`, None of a free one. Packed when a checkpoint asks: a million stand once."""
+
+    def __init__(self) -> None:
+        super().__init__("identities", block_rows=128)
+        self.of: list[Identity | None] = []
+
+    @property
+    def rows(self) -> dict[int, bytes]:
+        """All of them, packed."""
+        return {slot: msgspec.msgpack.encode(each) for slot, each in enumerate(self.of) if each is not None}
+
+    def get(self, row: int) -> bytes | None:
+        """The msgpack of one."""
+        identity = self.of[row] if row < len(self.of) else None
+        return None if identity is None else msgspec.msgpack.encode(identity)
+
+    def put(self, row: int, value: bytes | None) -> None:
+        """Set one by its msgpack or (None) remove it."""
+        self.set(row, None if value is None else msgspec.msgpack.decode(value, type=Identity))
+
+    def set(self, slot: int, identity: Identity | None) -> None:
+        """Whose the slot is now."""
+        self.reserve(slot + 1)
+        self.of[slot] = identity
+        self.touch(slot)
+
+    def reserve(self, slots: int) -> None:
+        """So many there are at least; new ones are free."""
+        self.of += [None] * (slots - len(self.of))
+
+    def clear(self) -> None:
+        """Free all."""
+        self.of.clear()
 
 
 class CoreMeta(msgspec.Struct, kw_only=True):
@@ -186,7 +222,8 @@ class State:
         self.sources = Pool(PagedArray("sources", aggregate.SOURCE, block_rows=128))
         self.shared = PagedArray("shared", SHARED, block_rows=1)
         self.marks = Marks()
-        self.identities = Blobs("identities", block_rows=128)
+        self.identities = Identities()
+        self.identity = self.identities.of
         self.incidents = Blobs("incidents", block_rows=16)
         own = (self.keys, self.book, self.minutes.array, self.hours.array, self.sources.array, self.shared)
         self.arrays: tuple[PagedArray, ...] = (*own, *self.marks.arrays)
@@ -196,7 +233,6 @@ class State:
 
     def _derive(self) -> None:
         self.slots: dict[str, int] = {}
-        self.identity: list[Identity | None] = []
         self.free_slots: list[int] = []  # a heap: the lowest is taken first, after a restart as before it
         self.open: dict[int, Incident] = {}
         for pool in (self.minutes, self.hours, self.sources):
@@ -209,11 +245,8 @@ class State:
         for array in self.arrays:
             array.used = self.meta.used.get(array.name, 0)
         self._derive()
-        self.identity = [None] * self.keys.used
-        for slot, raw in sorted(self.identities.rows.items()):
-            identity = msgspec.msgpack.decode(raw, type=Identity)
-            self.identity[slot] = identity
-            self.slots[identity.key_id] = slot
+        self.identities.reserve(self.keys.used)
+        self.slots = {each.key_id: slot for slot, each in enumerate(self.identity) if each is not None}
         self.free_slots = [slot for slot in range(self.keys.used) if self.identity[slot] is None]
         self.open = {slot: msgspec.msgpack.decode(raw, type=Incident) for slot, raw in self.incidents.rows.items()}
 
@@ -235,9 +268,8 @@ class State:
             self.keys.used = self.book.used = slot + 1
             self.keys.reserve(slot + 1)
             self.book.reserve(slot + 1)
-            self.identity.append(None)
         self.slots[key_id] = slot
-        self.declare(slot, Identity(key_id, declared))
+        self.identities.set(slot, Identity(key_id, declared))
         return slot
 
     def adopt_key(self, key_id: str, identity: bytes) -> int:
@@ -257,25 +289,19 @@ class State:
         declared = [identity[slot].declared if slot >= 0 else None for slot in used.tolist()]
         return Coded(codes, declared) if any(declared) else constant(None, len(slots))
 
-    def declare(self, slot: int, identity: Identity) -> None:
-        """Copy what the catalogue says of a key into its record."""
-        self.identity[slot] = identity
-        self.identities.put(slot, msgspec.msgpack.encode(identity))
-
     def declare_anew(self, get: Callable[[str], Key | None]) -> None:
         """Another catalogue: copy what has changed in it of the keys that are known."""
         for key_id, slot in self.slots.items():
             identity, key = self.identity[slot], get(key_id)
             if identity is not None and identity.declared != key:
-                self.declare(slot, Identity(key_id, key))
+                self.identities.set(slot, Identity(key_id, key))
 
     def drop_key(self, slot: int) -> None:
         """Forget a key; the caller has written out its windows."""
         identity = self.identity[slot]
         assert identity is not None
         del self.slots[identity.key_id]
-        self.identity[slot] = None
-        self.identities.put(slot, None)
+        self.identities.set(slot, None)
         rows = np.array([slot])
         self.keys.data[slot] = np.zeros((), self.keys.dtype)
         self.book.data[slot] = np.zeros((), self.book.dtype)

@@ -23,7 +23,7 @@ from pipeline.records import of_records
 from pipeline.rows import append_rows
 from pipeline.sinks.topics import topic_id
 from schemas.incident import Incident
-from tests.kafka.deployment import Deployment, read_topic
+from tests.kafka.deployment import Deployment, Outcome, read_topic
 from tests.kafka.outside import WORKERS, Outside
 from tests.pipeline.log_of_requests import GEO, catalogue
 
@@ -96,7 +96,17 @@ def compare_counts(deployment: Deployment, *workers: subprocess.Popen[bytes]) ->
     """The counting core's: these workers are stopped, then all equals the truth."""
     stop_all(deployment, *workers)
     at_the_end(deployment)
-    assert deployment.seen() == deployment.truth()
+    assert_equal(deployment.seen(), deployment.truth())
+
+
+def assert_equal(seen: Outcome, truth: Outcome) -> None:
+    """Tells what differs, where something does."""
+    for name in ("counts", "incidents", "rows"):
+        ours, theirs = getattr(seen, name), getattr(truth, name)
+        wrong = {key: (ours.get(key), theirs.get(key)) for key in ours | theirs if ours.get(key) != theirs.get(key)}
+        assert not wrong, (
+            f"{name}: {len(wrong)} of {len(theirs)} differ: {dict(list(wrong.items())[:20])}"
+        )
 
 
 def finish_counts(deployment: Deployment) -> None:

@@ -13,6 +13,7 @@ def carried(old: C, new: C, meta: bytes) -> C:
         for block in range(len(source.dirty)):
             target.load_block(block, source.block_bytes(block))
     for blobs, target_blobs in zip(old.blobs, new.blobs, strict=True):
-        target_blobs.rows = dict(blobs.rows)
+        for row, value in blobs.rows.items():
+            target_blobs.put(row, value)
     new.restore(meta)
     return new
