@@ -104,9 +104,7 @@ def assert_equal(seen: Outcome, truth: Outcome) -> None:
     for name in ("counts", "incidents", "rows"):
         ours, theirs = getattr(seen, name), getattr(truth, name)
         wrong = {key: (ours.get(key), theirs.get(key)) for key in ours | theirs if ours.get(key) != theirs.get(key)}
-        assert not wrong, (
-            f"{name}: {len(wrong)} of {len(theirs)} differ: {dict(list(wrong.items())[:20])}"
-        )
+        assert not wrong, f"{name}: {len(wrong)} of {len(theirs)} differ: {dict(list(wrong.items())[:20])}"
 
 
 def finish_counts(deployment: Deployment) -> None:
