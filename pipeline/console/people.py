@@ -52,7 +52,11 @@ class Door:
             )
         if len({person.name for person in people}) != len(people):
             raise ConfigError("console.people: every person needs a name of its own")
+        names: dict[str, str] = {}
         for person in people:
+            other = names.setdefault(person.token.reveal(), person.name)
+            if other != person.name:  # the log could not tell them apart, and a machine's would open pages
+                raise ConfigError(f"console.people: {person.name} and {other} have the same token")
             if len(person.token.reveal()) < LEAST_TOKEN:
                 raise ConfigError(f"console.people: the token of {person.name} has fewer than {LEAST_TOKEN} characters")
 
