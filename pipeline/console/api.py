@@ -11,7 +11,8 @@ count here, so there is nothing that another site's form could ride on, and no f
     POST cases/ID/ack         responder  {"reason": "..."} or {}: 200
 
 What is so already is answered alike and not said again, so every call may be repeated. Any other answer is
-{"error": what is wrong, "do": what to do about it}. Each call is a row of `console_log`, as a click is.
+{"error": what is wrong, "do": what to do about it}. Each call is a row of `console_log`, as a click is (of callers
+whom nobody knows 60 a minute).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from starlette.routing import Route
 
 from pipeline.console.answers import Answers
 from pipeline.console.board import Board
-from pipeline.console.people import SLOW_S, Door
+from pipeline.console.people import Door
 from pipeline.console.visitor import Role, Visitor
 from pipeline.errors import Fatal, Retry
 from pipeline.respond.acts import Act
@@ -111,7 +112,7 @@ class Api:
 
     async def _answer(self, request: Request, visitor: Visitor | None, role: Role, work: Work) -> Told:
         if visitor is None:
-            await pause(SLOW_S if self._door.flooded else 0.0)
+            await self._door.hold_up(pause)
             return no(401, "the token is missing, wrong, or a person's", HOW_TO_COME_IN)
         if not visitor.may(role):
             return no(

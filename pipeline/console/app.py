@@ -36,7 +36,7 @@ from pipeline.console import acts, board, pagerduty, pages
 from pipeline.console.answers import Answers
 from pipeline.console.api import Api
 from pipeline.console.board import Board, Link
-from pipeline.console.people import COOKIE, SLOW_S, Door
+from pipeline.console.people import COOKIE, Door
 from pipeline.console.visitor import Role, Visitor
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.intake_http import is_loopback
@@ -193,7 +193,7 @@ class Console:
         form = await _form(request)
         visitor = self.door.sign_in(str(form.get("token", "")).strip())
         if visitor is None:
-            await asyncio.sleep(SLOW_S if self.door.flooded else 0.0)
+            await self.door.hold_up()
             response = self._html("sign_in.html", None, 403, wrong=True, to=_own(_text(form, "to")))
         else:
             response = RedirectResponse(_own(_text(form, "to")), 303)

@@ -273,6 +273,7 @@ def test_a_call_is_on_record_whatever_its_query_and_one_call_is_one_line_of_the_
     caplog.set_level("INFO", "pipeline.console.answers")
     sent: list[Any] = []
     body = msgspec.json.encode({"reason": "ours\n12:00:00.000 INFO pipeline.console.answers: ann GET /policy 200"})
+    served: Any = world.client.app
     scope = {
         "type": "http", "method": "POST", "path": api.ROOT + world.undo, "query_string": b"\xff", "scheme": "http",
         "headers": [(b"authorization", f"Bearer {BOTS['responder']}".encode()), (b"content-type", b"application/json")],
@@ -285,7 +286,7 @@ def test_a_call_is_on_record_whatever_its_query_and_one_call_is_one_line_of_the_
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    world.portal.call(world.client.app, scope, receive, send)  # type: ignore[call-arg]
+    world.portal.call(served, scope, receive, send)
     assert (sent[0]["status"], len(world.said(Undo))) == (202, 1)
     world.client.get(api.ROOT + "/acts/x%1b%5b2J%0ay")
     (done, refused) = caplog.messages
@@ -339,8 +340,7 @@ def test_wrong_tokens_are_answered_slowly_once_they_flood(world: World, monkeypa
     monkeypatch.setattr(api, "pause", sleep)
     for _ in range(people.MOST_FAILURES + 1):
         world.client.get(api.ROOT + "/acts", headers=bearer("guess"))
-    assert slept[0] == 0.0
-    assert slept[-1] == people.SLOW_S
+    assert slept == [people.SLOW_S] * 2
     assert world.get("/acts").status_code == 200, "a right one is taken all the same"
 
 
