@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -14,6 +16,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from pipeline.config import Config
 from pipeline.console.visitor import Visitor
 from pipeline.errors import ConfigError, Retry
+from pipeline.respond.notice import one_line
 from pipeline.sinks.connect import connect, first_line
 from schemas.rows import CONSOLE_LOG
 
@@ -21,6 +24,11 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 COLUMNS: Final = [name for name, _ in CONSOLE_LOG]
+NOBODYS_ROWS: Final = 60
+"""Within a minute, of those who have not come in: each is a part of its own in ClickHouse, and a flood of them would be
+refused there together with the rows of those who act."""
+MINUTE_S: Final = 60.0
+MAX_LINE: Final = 2048
 
 
 class Answers:
@@ -30,6 +38,8 @@ class Answers:
         self.config = config
         self.unlogged = 0
         self._own = threading.local()
+        self._nobodys_at_s: deque[float] = deque()
+        self._counting = threading.Lock()
 
     def ask(self, question: Callable[..., T], *values: Any, **named: Any) -> T:
         """The answer. Raises Retry where ClickHouse is away, Fatal where it refuses."""
@@ -38,15 +48,31 @@ class Answers:
     def note(
         self, visitor: Visitor | None, method: str, path: str, status: int, address: str, detail: str = ""
     ) -> None:
-        """One request, in the process' log and in ClickHouse; never raises, and no page waits for it."""
+        """One request, in the process' log (one line) and in ClickHouse; never raises, and no page waits for it.
+
+        Of callers whom nobody knows, ClickHouse has `NOBODYS_ROWS` a minute.
+        """
         who, role = (visitor.name, visitor.role) if visitor else ("", "")
-        log.info("%s %s %s %d %s", who or "nobody", method, path, status, detail)
+        log.info("%s", one_line(f"{who or 'nobody'} {method} {path} {status} {detail}", MAX_LINE))
+        if visitor is None and self._flooded():
+            self.unlogged += 1
+            return
         row = [datetime.now(UTC), who, role, method, path[:512], status, address, detail[:512]]
         try:
             self._client().insert("console_log", [row], column_names=COLUMNS)
         except (ClickHouseError, OSError, Retry, ConfigError) as error:
             self.unlogged += 1
             log.warning("not in console_log: %s", first_line(error))
+
+    def _flooded(self) -> bool:
+        now_s = time.monotonic()
+        with self._counting:
+            while self._nobodys_at_s and self._nobodys_at_s[0] < now_s - MINUTE_S:
+                self._nobodys_at_s.popleft()
+            if len(self._nobodys_at_s) >= NOBODYS_ROWS:
+                return True
+            self._nobodys_at_s.append(now_s)
+        return False
 
     def _client(self) -> Client:
         found: Client | None = getattr(self._own, "client", None)

@@ -11,11 +11,13 @@ count here, so there is nothing that another site's form could ride on, and no f
     POST cases/ID/ack         responder  {"reason": "..."} or {}: 200
 
 What is so already is answered alike and not said again, so every call may be repeated. Any other answer is
-{"error": what is wrong, "do": what to do about it}. Each call is a row of `console_log`, as a click is.
+{"error": what is wrong, "do": what to do about it}. Each call is a row of `console_log`, as a click is (of callers
+whom nobody knows 60 a minute).
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from asyncio import sleep as pause
 from collections.abc import Awaitable, Callable
@@ -23,18 +25,20 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from starlette.background import BackgroundTask
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from pipeline.console.answers import Answers
 from pipeline.console.board import Board
-from pipeline.console.people import SLOW_S, Door
+from pipeline.console.people import Door
 from pipeline.console.visitor import Role, Visitor
 from pipeline.errors import Fatal, Retry
 from pipeline.respond.acts import Act
 from pipeline.respond.commands import act_row
 from pipeline.respond.night_desk import case_row
+
+log = logging.getLogger(__name__)
 
 ROOT: Final = "/api/v1"
 MAX_BODY_BYTES: Final = 4096
@@ -91,12 +95,16 @@ class Api:
     def _call(self, role: Role, work: Work) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             visitor = self._door.machine(request.headers.get("authorization", ""))
-            told = await self._answer(request, visitor, role, work)
+            try:
+                told = await self._answer(request, visitor, role, work)
+            except Exception as error:  # what was done before it is to be on record all the same
+                log.exception("%s %r", request.method, request.scope["path"])
+                told = no(500, f"an error of the console's own: {type(error).__name__}", "its log has more")
             address = self._door.address_of(request.headers, request.client.host if request.client else "")
             return Response(
                 msgspec.json.encode(told.body), told.status, REFUSED.get(told.status), "application/json",
                 BackgroundTask(
-                    self._answers.note, visitor, request.method, request.url.path, told.status, address, told.words
+                    self._answers.note, visitor, request.method, request.scope["path"], told.status, address, told.words
                 ),
             )  # fmt: skip
 
@@ -104,7 +112,7 @@ class Api:
 
     async def _answer(self, request: Request, visitor: Visitor | None, role: Role, work: Work) -> Told:
         if visitor is None:
-            await pause(SLOW_S if self._door.flooded else 0.0)
+            await self._door.hold_up(pause)
             return no(401, "the token is missing, wrong, or a person's", HOW_TO_COME_IN)
         if not visitor.may(role):
             return no(
@@ -136,12 +144,14 @@ async def _said(request: Request) -> Said | Told:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         return no(415, "the body is no JSON", "send Content-Type: application/json")
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BODY_BYTES:
-            return no(413, f"more than {MAX_BODY_BYTES} bytes", 'send {"reason": "..."} and nothing else')
     try:
+        async for part in request.stream():
+            body += part
+            if len(body) > MAX_BODY_BYTES:
+                return no(413, f"more than {MAX_BODY_BYTES} bytes", 'send {"reason": "..."} and nothing else')
         return msgspec.json.decode(body, type=Said)
+    except ClientDisconnect:
+        return no(400, "the body did not come whole", "send it again")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         return no(400, f"the body: {error}", 'send {"reason": "..."} of at most 1000 characters and nothing else')
 

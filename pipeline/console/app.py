@@ -36,7 +36,7 @@ from pipeline.console import acts, board, pagerduty, pages
 from pipeline.console.answers import Answers
 from pipeline.console.api import Api
 from pipeline.console.board import Board, Link
-from pipeline.console.people import COOKIE, SLOW_S, Door
+from pipeline.console.people import COOKIE, Door
 from pipeline.console.visitor import Role, Visitor
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.intake_http import is_loopback
@@ -193,7 +193,7 @@ class Console:
         form = await _form(request)
         visitor = self.door.sign_in(str(form.get("token", "")).strip())
         if visitor is None:
-            await asyncio.sleep(SLOW_S if self.door.flooded else 0.0)
+            await self.door.hold_up()
             response = self._html("sign_in.html", None, 403, wrong=True, to=_own(_text(form, "to")))
         else:
             response = RedirectResponse(_own(_text(form, "to")), 303)
@@ -274,7 +274,8 @@ class Console:
 
     def _noting(self, request: Request, visitor: Visitor | None, status: int, detail: str = "") -> BackgroundTask:
         address = self.door.address_of(request.headers, _peer(request))
-        return BackgroundTask(self.answers.note, visitor, request.method, request.url.path, status, address, detail)
+        path = request.scope["path"]  # not of its URL: that has the caller's query, and may not be made of it
+        return BackgroundTask(self.answers.note, visitor, request.method, path, status, address, detail)
 
 
 def _peer(request: Request) -> str:
@@ -305,7 +306,10 @@ def _own(path: str) -> str:
 def _to_sign_in(request: Request, to: str) -> Response:
     """The whole browser goes there, also where htmx asked for a part of a page: then it comes back to that page."""
     if "hx-request" in request.headers:
-        to = urlsplit(request.headers.get("hx-current-url", "")).path
+        try:
+            to = urlsplit(request.headers.get("hx-current-url", "")).path
+        except ValueError:
+            to = "/"
         return Response(status_code=401, headers={"HX-Redirect": f"/sign-in?{urlencode({'to': to})}"})
     return RedirectResponse(f"/sign-in?{urlencode({'to': to})}", 303)
 
@@ -315,6 +319,17 @@ def _static(name: str) -> str:
     """The address of a file of ours, another one as soon as its content is another: browsers keep it for good."""
     digest = hashlib.sha256((HERE / "static" / name).read_bytes()).hexdigest()
     return f"/static/{name}?v={digest[:12]}"
+
+
+def _is_this_version(scope: Scope) -> bool:
+    """Whether a file of ours was asked for by the address of what we have: another version's would be kept for good."""
+    return f"{scope['path']}?{scope['query_string'].decode('latin-1')}" in _addresses()
+
+
+@cache
+def _addresses() -> frozenset[str]:
+    folder = HERE / "static"
+    return frozenset(_static(file.relative_to(folder).as_posix()) for file in folder.rglob("*") if file.is_file())
 
 
 class _Headers:
@@ -327,7 +342,7 @@ class _Headers:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                if message["status"] == 200 and scope["path"].startswith("/static/") and scope["query_string"]:
+                if message["status"] == 200 and _is_this_version(scope):
                     headers["Cache-Control"] = FOR_GOOD
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)

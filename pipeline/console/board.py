@@ -66,6 +66,7 @@ class Board:
     def __init__(self, desk: Desk, books: Books | None = None) -> None:
         """`books` have followed the topic from its start; without any they do so from here on."""
         self._desk, self._books = desk, books or Books()
+        self._saying = asyncio.Lock()
         if books is None:
             desk.decisions.followers.append(self._books.apply)
 
@@ -143,12 +144,16 @@ class Board:
 
     async def say_of_case(self, case_id: str, verb: Verb, by: str, reason: str = "") -> bool:
         """A person's word on a case; False where there is none, or where it changes nothing."""
-        case = self._books.cases.cases.get(case_id)
+        return await _soon(self._say_of_case(CaseSaid(case_id=case_id, verb=verb, by=by, reason=reason)))
+
+    async def _say_of_case(self, said: CaseSaid) -> bool:
         changes = {"ack": ("open", "snoozed"), "close": ("open", "snoozed", "acknowledged")}
-        if case is None or case.state not in changes.get(verb, ()):
-            return False
-        await _soon(self._desk.decisions.write(CaseSaid(case_id=case_id, verb=verb, by=by, reason=reason)))
-        return True
+        async with self._saying:  # two at once would both find it open, and both be told to everybody
+            case = self._books.cases.cases.get(said.case_id)
+            if case is None or case.state not in changes.get(said.verb, ()):
+                return False
+            await self._desk.decisions.write(said)
+            return True
 
     async def switch(self, stop: bool, reason: str, person: str) -> str:
         """The kill switch on the topic."""

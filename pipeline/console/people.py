@@ -6,12 +6,13 @@ out. Every form carries a token made of the cookie: another site can make a brow
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
 import hmac
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -30,6 +31,8 @@ MOST_FAILURES: Final = 10
 MINUTE_S: Final = 60.0
 SLOW_S: Final = 2.0
 """So late is a wrong token answered then."""
+MOST_HELD: Final = 50
+"""Answers that wait so at once: each keeps one of the server's 200 connections; the night shift has the others."""
 
 
 @dataclass
@@ -40,6 +43,7 @@ class Door:
     now_s: Callable[[], float]
     _key: bytes = field(default_factory=lambda: os.urandom(32))
     _failed_at_s: list[float] = field(default_factory=list)
+    _held: int = 0
     _proxy: Proxy = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,7 +56,11 @@ class Door:
             )
         if len({person.name for person in people}) != len(people):
             raise ConfigError("console.people: every person needs a name of its own")
+        names: dict[str, str] = {}
         for person in people:
+            other = names.setdefault(person.token.reveal(), person.name)
+            if other != person.name:  # the log could not tell them apart, and a machine's would open pages
+                raise ConfigError(f"console.people: {person.name} and {other} have the same token")
             if len(person.token.reveal()) < LEAST_TOKEN:
                 raise ConfigError(f"console.people: the token of {person.name} has fewer than {LEAST_TOKEN} characters")
 
@@ -88,6 +96,16 @@ class Door:
     def flooded(self) -> bool:
         """Whether so many wrong tokens came of late that the next wrong one is answered late."""
         return len(self._failed_at_s) >= MOST_FAILURES
+
+    async def hold_up(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """Before a wrong token is answered: waits for `SLOW_S` where they flood, unless `MOST_HELD` do so already."""
+        if not self.flooded or self._held >= MOST_HELD:
+            return
+        self._held += 1
+        try:
+            await sleep(SLOW_S)
+        finally:
+            self._held -= 1
 
     def cookie(self, visitor: Visitor) -> str:
         """The session."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from pipeline.config import Config, Person, Secret
-from pipeline.console import api, app, people
+from pipeline.console import answers, api, app, people
 from pipeline.errors import ConfigError
 from pipeline.migrate import migrate
 from pipeline.respond.act import Acting
@@ -32,6 +33,10 @@ from tests.pipeline.respond.incidents import incident
 from tests.pipeline.respond.memory_log import MemoryPublisher
 
 BOTS = {role: f"{role}-token-of-a-machine-01" for role in ("viewer", "responder")}
+SEEN = CaseSeen(
+    incident_id="i1", revision=1, key_id="k1", severity="critical", closed=False, at_us=1, links=("key:k1",),
+    window_s=3600.0, partition=0, body=lead_of(incident()),
+)  # fmt: skip
 WHY = {"reason": "it was our own deploy"}
 
 
@@ -166,11 +171,7 @@ def test_what_can_not_be_undone_is_refused_with_what_to_do_instead(world: World)
 
 
 def test_a_case_is_acknowledged_once(world: World) -> None:
-    seen = CaseSeen(
-        incident_id="i1", revision=1, key_id="k1", severity="critical", closed=False, at_us=1, links=("key:k1",),
-        window_s=3600.0, partition=0, body=lead_of(incident()),
-    )  # fmt: skip
-    world.portal.call(world.decisions.write, seen)
+    world.portal.call(world.decisions.write, SEEN)
     (case,) = world.get("/cases").json()["cases"]
     for body in (WHY, {}):
         answer = world.post(f"/cases/{case['case_id']}/ack", body)
@@ -211,7 +212,7 @@ def test_what_is_wrong_is_said_in_json_with_what_to_do_and_nothing_is_done(world
     world.finish()
     token, form = bearer(BOTS["responder"]), {"content-type": "application/x-www-form-urlencoded"}
     long = {"reason": "x" * 1001}
-    answers = {
+    told = {
         "viewer": (403, world.post(world.undo, role="viewer")),
         "no reason": (400, world.post(world.undo, {"reason": " "})),
         "no such field": (400, world.post(world.undo, {"because": "x"})),
@@ -225,7 +226,7 @@ def test_what_is_wrong_is_said_in_json_with_what_to_do_and_nothing_is_done(world
         "nowhere": (404, world.get("/keys")),
         "another method": (404, world.client.delete(api.ROOT + "/acts", headers=token)),
     }
-    for name, (status, answer) in answers.items():
+    for name, (status, answer) in told.items():
         assert (name, answer.status_code, set(answer.json())) == (name, status, {"error", "do"})
         assert answer.headers["cache-control"] == "no-store"
     assert world.said(Undo) == []
@@ -263,6 +264,73 @@ def test_every_call_is_on_record_with_who_what_and_why(world: World) -> None:
     assert rows[-1][:4] == ("", "", "POST", 401)
 
 
+def test_a_call_is_on_record_whatever_its_query_and_one_call_is_one_line_of_the_log(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.propose()
+    world.approve()
+    world.finish()
+    caplog.set_level("INFO", "pipeline.console.answers")
+    sent: list[Any] = []
+    body = msgspec.json.encode({"reason": "ours\n12:00:00.000 INFO pipeline.console.answers: ann GET /policy 200"})
+    served: Any = world.client.app
+    scope = {
+        "type": "http", "method": "POST", "path": api.ROOT + world.undo, "query_string": b"\xff", "scheme": "http",
+        "headers": [(b"authorization", f"Bearer {BOTS['responder']}".encode()), (b"content-type", b"application/json")],
+        "client": None, "server": ("127.0.0.1", 80),
+    }  # fmt: skip
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    world.portal.call(served, scope, receive, send)
+    assert (sent[0]["status"], len(world.said(Undo))) == (202, 1)
+    world.client.get(api.ROOT + "/acts/x%1b%5b2J%0ay")
+    (done, refused) = caplog.messages
+    assert done.startswith(f"bot-responder POST {api.ROOT}{world.undo} 202 being undone: ours ")
+    assert all(line.isprintable() for line in (done, refused))
+
+
+def test_an_error_of_its_own_is_an_answer_and_a_row_as_well(world: World) -> None:
+    world.portal.call(world.decisions.write, msgspec.structs.replace(SEEN, body="no incident"))
+    answer = world.get("/cases")
+    assert (answer.status_code, set(answer.json())) == (500, {"error", "do"})
+    asking = connect(world.made.clickhouse, world.made.clickhouse.database)
+    assert asking.query("SELECT person, path FROM console_log WHERE status = 500").result_rows == [
+        ("bot-viewer", "/api/v1/cases")
+    ]
+    asking.close()
+
+
+def test_calls_of_nobody_cost_a_bounded_number_of_rows_and_never_those_of_who_has_a_token(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "NOBODYS_ROWS", 3)
+    asking = connect(world.made.clickhouse, world.made.clickhouse.database)
+    count = "SELECT countIf(person = ''), countIf(person != '') FROM console_log WHERE path = '/api/v1/flooded'"
+    for _ in range(5):
+        assert world.client.get(api.ROOT + "/flooded").status_code == 401
+    assert world.get("/flooded").status_code == 404
+    assert asking.query(count).result_rows == [(3, 1)]
+    asking.close()
+
+
+def test_two_acknowledgements_at_once_are_said_once(world: World) -> None:
+    world.portal.call(world.decisions.write, SEEN)
+    (case,) = world.get("/cases").json()["cases"]
+
+    async def twice() -> list[bool]:
+        board = world.link.board
+        assert board is not None
+        return await asyncio.gather(*(board.say_of_case(case["case_id"], "ack", "bot") for _ in range(2)))
+
+    assert sorted(world.portal.call(twice)) == [False, True]
+    assert len(world.said(CaseSaid)) == 1
+
+
 def test_wrong_tokens_are_answered_slowly_once_they_flood(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
 
@@ -272,8 +340,7 @@ def test_wrong_tokens_are_answered_slowly_once_they_flood(world: World, monkeypa
     monkeypatch.setattr(api, "pause", sleep)
     for _ in range(people.MOST_FAILURES + 1):
         world.client.get(api.ROOT + "/acts", headers=bearer("guess"))
-    assert slept[0] == 0.0
-    assert slept[-1] == people.SLOW_S
+    assert slept == [people.SLOW_S] * 2
     assert world.get("/acts").status_code == 200, "a right one is taken all the same"
 
 
@@ -294,3 +361,6 @@ def test_without_a_machine_there_is_no_such_address_and_a_short_token_is_none(se
     short = Person(name="bot", role="viewer", token=Secret("short"), machine=True)
     with pytest.raises(ConfigError, match="fewer than 20"):
         people.Door(msgspec.structs.replace(settings.console, people=(short,)), lambda: 0.0)
+    both = Person(name="bot", role="viewer", token=Secret(TOKENS["admin"]), machine=True)
+    with pytest.raises(ConfigError, match="bot and admin have the same token"):
+        people.Door(msgspec.structs.replace(settings.console, people=(*only, both)), lambda: 0.0)

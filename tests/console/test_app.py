@@ -107,15 +107,17 @@ def test_whose_session_ended_is_led_to_the_sign_in_by_a_live_part_and_back_to_it
     asks = {"HX-Request": "true", "HX-Current-URL": "http://127.0.0.1/incidents/x?said=1"}
     answer = TestClient(app.make_app(settings)).get("/incidents/x/now", headers=asks, follow_redirects=False)
     assert (answer.status_code, answer.headers["hx-redirect"]) == (401, "/sign-in?to=%2Fincidents%2Fx")
+    asks["HX-Current-URL"] = "http://["
+    answer = TestClient(app.make_app(settings)).get("/incidents/x/now", headers=asks, follow_redirects=False)
+    assert (answer.status_code, answer.headers["hx-redirect"]) == (401, "/sign-in?to=%2F")
 
 
 def test_files_of_one_version_are_kept_by_browsers_and_pages_never(settings: Config) -> None:
     client = TestClient(app.make_app(settings))
     sheet = client.get("/sign-in").text.split('rel="stylesheet" href="')[1].split('"')[0]
-    kept, unnamed, missing = (
-        client.get(path).headers["cache-control"] for path in (sheet, "/static/console.css", "/static/none?v=1")
-    )
-    assert (kept, unnamed, missing) == (app.FOR_GOOD, "no-store", "no-store")
+    others = ("/static/console.css", "/static/none?v=1", "/static/console.css?v=of-the-next-version")
+    kept, *not_kept = (client.get(path).headers["cache-control"] for path in (sheet, *others))
+    assert (kept, not_kept) == (app.FOR_GOOD, ["no-store"] * 3)
 
 
 @pytest.mark.parametrize("path", ["/incidents/none", "/incidents/'", "/keys/none", "/incidents/%00"])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from pipeline.config import Console, Person, Secret
-from pipeline.console.people import MOST_FAILURES, Door
+from pipeline.console.people import MOST_FAILURES, MOST_HELD, Door
 from pipeline.errors import ConfigError
 
 TOKEN = "a-token-of-20-letters"
@@ -174,3 +176,25 @@ def test_an_address_of_a_proxy_that_is_none_is_told_at_the_start() -> None:
 def test_people_that_are_none_are_told_at_the_start(people: tuple[Person, ...], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         Door(Console(people=people), Time())
+
+
+async def test_a_flood_of_wrong_tokens_holds_so_many_connections_and_leaves_the_others_to_the_night_shift() -> None:
+    (ours, _), over, held = door(), asyncio.Event(), 0
+
+    async def sleep(_: float) -> None:
+        nonlocal held
+        held += 1
+        await over.wait()
+
+    async def guess() -> None:
+        ours.sign_in("guess")
+        await ours.hold_up(sleep)
+
+    async with asyncio.TaskGroup() as guesses:
+        for _ in range(MOST_HELD * 3):
+            guesses.create_task(guess())
+        await asyncio.sleep(0)
+        assert held == MOST_HELD
+        over.set()
+    await ours.hold_up(sleep)
+    assert held == MOST_HELD + 1, "they are let go"
