@@ -223,6 +223,7 @@ def _variable(variable: Variable) -> dict[str, Any]:
             "query": variable.text,
             "current": one,
             "options": [one | {"selected": True}],
+            **({} if variable.by_url else {"skipUrlSync": True}),
         }
     if variable.words:
         options = [{"text": word, "value": word, "selected": word == variable.words[0]} for word in variable.words]

@@ -64,6 +64,7 @@ class Variable:
     words: tuple[str, ...] = ()
     text: str = ""
     many: bool = True  # several, or all
+    by_url: bool = True  # a page's address may set it
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +121,9 @@ OF_INCIDENTS: Final = "\n    AND ".join(
 )
 """An incident carries what was declared when it was opened."""
 
-CONSOLE: Final = Variable("console", "Console", text="http://localhost:8090")
-"""Where the console is reached by who reads the page; the chart puts its own `dashboards.consoleUrl` in."""
+CONSOLE: Final = Variable("console", "Console", text="http://localhost:8090", by_url=False)
+"""Where the console is reached by who reads the page; the chart puts its own `dashboards.consoleUrl` in. Never by a
+link's `var-console`: whoever sends one would choose where people sign in."""
 
 CHOICES: Final = tuple(
     Variable(name, name.capitalize(), f"SELECT DISTINCT {name} FROM v_keys ORDER BY {name} LIMIT 2000")  # noqa: S608

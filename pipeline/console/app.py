@@ -166,7 +166,8 @@ class Console:
             found = page(self.answers, request)
         except (Retry, Fatal) as error:
             log.warning("no answer for %s: %s", request.url.path, error)
-            return self._html("missing.html", visitor, 503, words="ClickHouse gives no answer: try again soon")
+            words = "ClickHouse gives no answer: try again soon"
+            return self._html("missing.html", visitor, 503, said=self._said(request, visitor), words=words)
         if found is None:
             return self._html("missing.html", visitor, 404, words="There is nothing of this name")
         name, shown = found
@@ -308,28 +309,28 @@ def _to_sign_in(request: Request, to: str) -> Response:
     if "hx-request" in request.headers:
         try:
             to = urlsplit(request.headers.get("hx-current-url", "")).path
-        except ValueError:
+        except ValueError:  # no browser says so
             to = "/"
         return Response(status_code=401, headers={"HX-Redirect": f"/sign-in?{urlencode({'to': to})}"})
     return RedirectResponse(f"/sign-in?{urlencode({'to': to})}", 303)
 
 
 @cache
+def _addresses() -> dict[str, str]:
+    """By the name of each file of ours: its address, another one as soon as its content is another."""
+    files = [path for path in (HERE / "static").rglob("*") if path.is_file()]
+    digests = {str(path.relative_to(HERE / "static")): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {name: f"/static/{name}?v={digest[:12]}" for name, digest in digests.items()}
+
+
 def _static(name: str) -> str:
-    """The address of a file of ours, another one as soon as its content is another: browsers keep it for good."""
-    digest = hashlib.sha256((HERE / "static" / name).read_bytes()).hexdigest()
-    return f"/static/{name}?v={digest[:12]}"
+    return _addresses()[name]
 
 
-def _is_this_version(scope: Scope) -> bool:
-    """Whether a file of ours was asked for by the address of what we have: another version's would be kept for good."""
-    return f"{scope['path']}?{scope['query_string'].decode('latin-1')}" in _addresses()
-
-
-@cache
-def _addresses() -> frozenset[str]:
-    folder = HERE / "static"
-    return frozenset(_static(file.relative_to(folder).as_posix()) for file in folder.rglob("*") if file.is_file())
+def _is_for_good(scope: Scope) -> bool:
+    """Whether browsers may keep it: not under the name of a version that another replica serves."""
+    asked = f"{scope['path']}?{scope['query_string'].decode('latin-1')}"
+    return asked in _addresses().values()
 
 
 class _Headers:
@@ -342,7 +343,7 @@ class _Headers:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                if message["status"] == 200 and _is_this_version(scope):
+                if message["status"] == 200 and _is_for_good(scope):
                     headers["Cache-Control"] = FOR_GOOD
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)

@@ -123,7 +123,8 @@ class Page:
         return text
 
     async def choose_file(self, selector: str, path: Path) -> None:
-        """As in the dialogue of a file's field."""
+        """As in the dialogue of a file's field, which has the focus: else a live part may take another in its place."""
+        await self.do(f"document.querySelector({selector!r}).focus()")
         root = (await self.call("DOM.getDocument"))["root"]["nodeId"]
         node = (await self.call("DOM.querySelector", nodeId=root, selector=selector))["nodeId"]
         await self.call("DOM.setFileInputFiles", files=[str(path)], nodeId=node)

@@ -107,7 +107,10 @@ def test_whose_session_ended_is_led_to_the_sign_in_by_a_live_part_and_back_to_it
     asks = {"HX-Request": "true", "HX-Current-URL": "http://127.0.0.1/incidents/x?said=1"}
     answer = TestClient(app.make_app(settings)).get("/incidents/x/now", headers=asks, follow_redirects=False)
     assert (answer.status_code, answer.headers["hx-redirect"]) == (401, "/sign-in?to=%2Fincidents%2Fx")
-    asks["HX-Current-URL"] = "http://["
+
+
+def test_a_page_that_no_browser_names_is_no_fault(settings: Config) -> None:
+    asks = {"HX-Request": "true", "HX-Current-URL": "http://["}
     answer = TestClient(app.make_app(settings)).get("/incidents/x/now", headers=asks, follow_redirects=False)
     assert (answer.status_code, answer.headers["hx-redirect"]) == (401, "/sign-in?to=%2F")
 
@@ -115,9 +118,9 @@ def test_whose_session_ended_is_led_to_the_sign_in_by_a_live_part_and_back_to_it
 def test_files_of_one_version_are_kept_by_browsers_and_pages_never(settings: Config) -> None:
     client = TestClient(app.make_app(settings))
     sheet = client.get("/sign-in").text.split('rel="stylesheet" href="')[1].split('"')[0]
-    others = ("/static/console.css", "/static/none?v=1", "/static/console.css?v=of-the-next-version")
-    kept, *not_kept = (client.get(path).headers["cache-control"] for path in (sheet, *others))
-    assert (kept, not_kept) == (app.FOR_GOOD, ["no-store"] * 3)
+    others = ("/static/console.css", "/static/console.css?v=of-a-later-one", "/static/none?v=1")
+    kept, *passing = (client.get(path).headers["cache-control"] for path in (sheet, *others))
+    assert (kept, passing) == (app.FOR_GOOD, ["no-store"] * 3), "what has another content must not stay under this name"
 
 
 @pytest.mark.parametrize("path", ["/incidents/none", "/incidents/'", "/keys/none", "/incidents/%00"])
@@ -271,12 +274,23 @@ def test_a_wrong_token_is_told_and_noted(settings: Config) -> None:
     assert "nobody&#39;s token" in answer.text or "nobody's token" in answer.text
 
 
+def without_clickhouse(settings: Config) -> Config:
+    away = msgspec.structs.replace(settings.clickhouse, url="http://127.0.0.1:1")
+    return msgspec.structs.replace(settings, clickhouse=away)
+
+
 def test_a_page_without_clickhouse_says_so_and_asks_again_later(settings: Config) -> None:
-    away = msgspec.structs.replace(
-        settings, clickhouse=msgspec.structs.replace(settings.clickhouse, url="http://127.0.0.1:1")
-    )
-    answer = visitor(away, "viewer").get("/")
+    answer = visitor(without_clickhouse(settings), "viewer").get("/")
     assert answer.status_code == 503
+    assert "try again soon" in answer.text
+
+
+def test_who_acts_without_clickhouse_is_told_what_came_of_it(settings: Config, said: list[Control]) -> None:
+    client = visitor(without_clickhouse(settings), "responder")
+    body = {"form_token": form_token(client), "key": KEY, "until": "12h", "reason": "load test", "back": "/"}
+    answer = client.post("/mute", data=body)
+    assert (answer.status_code, len(said)) == (503, 1)
+    assert "muted until" in answer.text
     assert "try again soon" in answer.text
 
 

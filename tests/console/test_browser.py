@@ -47,6 +47,8 @@ USES = {
     "let go": ("getSelection().empty(); 0", False),
     "focused": ("document.querySelector('#live a').focus()", True),
     "left": ("document.activeElement.blur()", False),
+    "asked for a file": ("document.querySelector('#live input.key').click()", True),
+    "done with it": ("document.activeElement.blur()", False),
     "typed into": ("document.querySelector('#live input[name=reason]').value = 'a thief'; 0", True),
 }
 """What somebody does with the page: the script for it, and whether the live part is left alone then."""
@@ -179,9 +181,10 @@ async def _in_place(address: str, folder: Path) -> None:
         await page.send("#live p a")
         assert await page.do("[document.activeElement.id, scrollY]") == ["live", 0], "read on from the top"
         assert "key_055" in await page.do("document.querySelector('#live').innerText")
-        await page.do(browser.SETTLING)
+        await page.do(f"document.querySelector('#said').append('no answer'); {browser.SETTLING}")
         await page.write("input[name=q]", "key_011")
         await page.do("window.settled")
+        assert await page.do("document.querySelector('#said').innerText") == "", "an answer came"
         assert await page.do("document.querySelectorAll('#live tbody tr').length") == 1
         assert (await page.do("location.search"), page.loaded) == ("?q=key_011", loaded)
         await page.back()
@@ -194,6 +197,42 @@ async def _in_place(address: str, folder: Path) -> None:
         await page.send("form[action='/mute'] button")
         assert "until" in await page.do("document.activeElement.innerText"), "the refusal has the focus"
         assert await page.do("document.querySelector('form[action=\"/mute\"] input[name=reason]').value") == "load test"
+
+
+TOLD = """
+new Promise((done) => {
+  const told = () => document.querySelector("#said .warn")?.innerText;
+  const look = () => told() ? done([told(), document.querySelectorAll("#away").length]) : setTimeout(look, 50);
+  look();
+})
+"""
+MUTE = "form[action='/mute']"
+
+
+def test_an_act_that_nobody_answered_says_so(address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def broken(_: Config, __: list[Control]) -> list[int]:
+        raise RuntimeError("a fault of ours: a plain 500, as a proxy's 502")
+
+    monkeypatch.setattr(acts, "say", broken)
+    refused, failed, cut_off = asyncio.run(_unanswered(address, tmp_path))
+    assert "until" in refused[0]
+    assert failed[0] == cut_off[0] == "No answer came: it may be done or not. Load the page again before you repeat it."
+    assert [count for _, count in (refused, failed, cut_off)] == [1, 1, 1], "what says that it is away stands once"
+
+
+async def _unanswered(address: str, folder: Path) -> list[tuple[str, int]]:
+    async with browser.opened(folder / "profile") as page:
+        await page.sign_in(address, TOKENS["responder"])
+        told = []
+        for until, offline in (("soon", False), ("12h", False), ("12h", True)):
+            await page.go(f"{address}/incidents/{INCIDENT.incident_id}")
+            await page.write(f"{MUTE} input[name=until]", until)
+            await page.write(f"{MUTE} input[name=reason]", "load test")
+            await page.call("Network.emulateNetworkConditions", offline=offline, latency=0, downloadThroughput=-1,
+                            uploadThroughput=-1)  # fmt: skip
+            await page.do(f'document.querySelector("{MUTE}").requestSubmit()')
+            told.append(tuple(await asyncio.wait_for(page.do(TOLD), 20)))
+        return told
 
 
 async def _read(page: browser.Page, address: str) -> None:

@@ -390,6 +390,13 @@ def test_an_incident_and_a_key_in_a_table_lead_to_their_pages_in_the_console(pag
         assert urls[-1].startswith({"incident_id": "${console}/incidents/", "key_id": "${console}/keys/"}[name])
 
 
+def test_who_sends_a_link_to_a_dashboard_does_not_choose_where_its_console_is() -> None:
+    variables = [each for page in DASHBOARDS for each in dashboard(page)["templating"]["list"]]
+    consoles = [each for each in variables if each["name"] == "console"]
+    assert consoles
+    assert all(each.get("skipUrlSync") for each in consoles)
+
+
 def test_links_lead_to_pages_that_exist() -> None:
     uids = {page.uid for page in DASHBOARDS}
     for page in DASHBOARDS:

@@ -20,7 +20,8 @@ from tests.deploy.on_demo import PANELS, name, still_empty
 
 ROOT: Final = Path(__file__).parents[2]
 LONGEST_S: Final = 420.0
-"""A demo whose panels are not all filled by then has failed; it takes 40 s on a machine of its own."""
+"""A demo whose panels are not all filled by then has failed; it takes 40 s on a machine of its own. It is kept: on a
+busy one its story could be over, and its database gone, while the panels are being asked."""
 LOOK_S: Final = 2.0
 
 
@@ -49,17 +50,20 @@ class Demo:
 def demo(tmp_path: Path) -> Iterator[Demo]:
     printed = tmp_path / "printed"
     with printed.open("wb") as out:
-        command = [sys.executable, "-u", "-m", "pipeline.cli", "demo"]
+        command = [sys.executable, "-u", "-m", "pipeline.cli", "demo", "--keep"]
         process = subprocess.Popen(
             command, stdout=out, stderr=out, cwd=ROOT, env=os.environ | {"TMPDIR": str(tmp_path)}
         )
     yield Demo(process, printed)
     process.terminate()
-    process.wait(60)
+    try:
+        process.wait(60)
+    finally:
+        process.kill()  # its children are ended with it
 
 
 @pytest.mark.timeout(LONGEST_S + 60)
-def test_every_panel_shows_something_before_the_demos_story_ends(demo: Demo) -> None:
+def test_every_panel_shows_something_on_the_demo(demo: Demo) -> None:
     until_s = time.monotonic() + LONGEST_S
     while not demo.found("(REVOKED)") and demo.goes_on(until_s):
         pass

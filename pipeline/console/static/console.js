@@ -10,14 +10,25 @@ const inUse = () => {
 document.addEventListener("htmx:beforeRequest", (event) => {
   if (renews(event) && inUse()) event.preventDefault();
 });
+// A lost connection, a proxy's own page, a plain 500: htmx shows none of them, and whoever acted must not wait for nothing.
+const unanswered = (event) => {
+  if (renews(event)) return stale(true);
+  const told = Object.assign(document.createElement("p"), { className: "warn", role: "alert", tabIndex: -1 });
+  const acted = event.detail.requestConfig.verb !== "get";
+  told.textContent = `No answer came: ${acted ? "it may be done or not. Load the page again before you repeat it." : "try again."}`;
+  document.getElementById("said").replaceChildren(told);
+  if (acted) told.focus();
+};
+for (const lost of ["htmx:sendError", "htmx:timeout"]) document.addEventListener(lost, unanswered);
 document.addEventListener("htmx:beforeSwap", (event) => {
-  if (!renews(event)) return;
-  stale(event.detail.xhr.status >= 400);
-  if (event.detail.xhr.status >= 400 || inUse()) event.preventDefault();
+  const { xhr } = event.detail, isOurs = /\bid="(main|live)"/.test(xhr.responseText);
+  if (!isOurs) unanswered(event);
+  else if (renews(event)) stale(xhr.status >= 400);
+  else document.getElementById("said").replaceChildren(); // what was said before is over
+  if (!isOurs || (renews(event) && (xhr.status >= 400 || inUse()))) event.preventDefault();
 });
-for (const lost of ["htmx:sendError", "htmx:timeout"]) {
-  document.addEventListener(lost, (event) => { if (renews(event)) stale(true); });
-}
+// Safari gives a file's field no focus when it is pressed, and the field must outlive its dialogue.
+document.addEventListener("click", (event) => { if (event.target.matches("input[type=file]")) event.target.focus(); });
 // Whoever turned a page by keyboard is at its beginning, not where the link was.
 document.addEventListener("htmx:afterSettle", (event) => {
   if (event.detail.requestConfig.elt.matches("a")) document.getElementById("live").focus({ preventScroll: true });
