@@ -131,8 +131,11 @@ class Deployment:
 
     def most_memory_mb(self, worker: subprocess.Popen[bytes]) -> float:
         """Highest resident size so far."""
-        status = Path(f"/proc/{pid_of(worker)}/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+        return _memory_mb(worker, "VmHWM")
+
+    def memory_mb(self, worker: subprocess.Popen[bytes]) -> float:
+        """Resident size now."""
+        return _memory_mb(worker, "VmRSS")
 
     def wait_drained(self) -> None:
         """Until everything produced is committed."""
@@ -231,6 +234,11 @@ class Deployment:
             counts |= core.counts()
             incidents |= {(i.incident_id, i.revision): (i.partition, i.offset) for i in effects.incidents}
         return Outcome(counts, incidents, dict(counts))
+
+
+def _memory_mb(worker: subprocess.Popen[bytes], name: str) -> float:
+    status = Path(f"/proc/{pid_of(worker)}/status").read_text()
+    return int(status.split(f"{name}:")[1].split()[0]) / 1024
 
 
 def produce(deployment: Deployment, records: Iterable[Record]) -> None:
