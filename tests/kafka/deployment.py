@@ -21,7 +21,7 @@ import msgspec
 from aiokafka import TopicPartition
 
 from pipeline.config import Config
-from pipeline.core import Slice
+from pipeline.records import of_records
 from pipeline.recover import fill, load
 from pipeline.sinks.kafka import Producer, committed_offsets, fetched_highwaters, read_pages, side_consumer
 from pipeline.sinks.topics import ensure_topics, partitions_of
@@ -228,9 +228,7 @@ class Deployment:
         incidents: dict[tuple[str, int], tuple[int, int]] = {}
         for number, records in by_partition.items():
             core = CountingCore(number, self.config, SIDES, "")
-            effects = core.process(
-                Slice("", number, [r.offset for r in records], [r.key for r in records], [r.value for r in records], [])
-            )
+            effects = core.process(of_records(records).part("", number, 0, len(records)))  # knows ticks: no events
             counts |= core.counts()
             incidents |= {(i.incident_id, i.revision): (i.partition, i.offset) for i in effects.incidents}
         return Outcome(counts, incidents, dict(counts))
