@@ -1,6 +1,11 @@
-"""What every test has: a ClickHouse and a broker. What every run tells: the seed of the random tests."""
+"""What every test has: a ClickHouse, a broker, a log as nobody has set it up. What every run tells: the random seed."""
 
 from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
 
 from tests.clickhouse_front import clickhouse, database, front, migrated  # noqa: F401
 from tests.embedded_broker import embedded_broker  # noqa: F401
@@ -10,3 +15,13 @@ from tests.seeds import SEED
 def pytest_report_header() -> str:
     """One line."""
     return f"KEYWATCH_SEED={SEED}"
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """A command that a test calls sets the log up for its process, which would be the next test's too."""
+    root, factory = logging.getLogger(), logging.getLogRecordFactory()
+    level = root.level
+    yield
+    root.setLevel(level)
+    logging.setLogRecordFactory(factory)
