@@ -173,7 +173,7 @@ class Responder:
     async def _means(self, question: Question, rule: Rule, ask: bool) -> Means:
         name = self.ladder.adapter_of(rule)
         networks: tuple[str, ...] = ()
-        error = ""
+        error = "" if ask else "where it was used from was not asked: other guards refuse"
         if ask and "fence" in (rule.rung, *rule.otherwise):
             first_us = fence.first_suspicious_us(question.incident)
             networks, error = await self.networks.usual(question.incident.key_id, first_us)

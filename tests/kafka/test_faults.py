@@ -135,7 +135,10 @@ def whole_again(three: cluster.Cluster, deployment: Deployment, node: cluster.No
 def test_a_changelog_without_its_replicas_holds_up_checkpoints_and_nothing_else(
     three: cluster.Cluster, deploy: Callable[..., Deployment], runner: str
 ) -> None:
-    """However long it takes: an idempotent producer sends its pages again until they are taken."""
+    """However long it takes: an idempotent producer sends its pages again until they are taken.
+
+    A new leader may not show the newest manifest meanwhile: it can't advance its high watermark with two replicas.
+    """
     deployment = deploy(runner, "replicas")
     deployment.produce(1_000)
     worker = deployment.start()
@@ -144,7 +147,7 @@ def test_a_changelog_without_its_replicas_holds_up_checkpoints_and_nothing_else(
     node = without_a_replica(three, deployment)
     deployment.produce(1_000)
     deployment.wait(lambda: deployment.seen_incidents() == deployment.truth().incidents, "judged meanwhile")
-    assert deployment.manifests() == before
+    assert all(at <= before[number] for number, at in deployment.manifests().items()), "a checkpoint was taken"
     whole_again(three, deployment, node)
     with until_caught_up(deployment, "the changelog takes nothing", began_s):
         deployment.wait_drained()
