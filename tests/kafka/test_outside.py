@@ -30,7 +30,7 @@ AWAY_S: Final = float(os.environ.get("KEYWATCH_AWAY_S", "8"))
 BACKLOG: Final = int(os.environ.get("KEYWATCH_BACKLOG", "12000"))
 IDS: Final = int(os.environ.get("KEYWATCH_IDS", "100000"))
 FLOOD_S: Final = IDS / 500
-MOST_KEYS: Final = 5_000
+MOST_KEYS: Final = 10_000
 """So slow a worker would be stuck."""
 DAY_S: Final = 86_400
 
@@ -203,15 +203,16 @@ def test_a_flood_of_distinct_key_ids_is_judged_and_written_within_bounded_memory
     worker = deployment.start()
     deployment.wait_ready(worker)
     began_s, records, used_mb = time.monotonic(), flood(IDS), list[float]()
-    for ids in (IDS // 4, IDS - IDS // 4):
+    first = max(5 * MOST_KEYS, IDS // 4)
+    for ids in (first, IDS - first):
         for begin in range(0, ids, 20_000):
             produce(deployment, islice(records, min(20_000, ids - begin)))
         with until_caught_up(deployment, f"{ids} distinct key ids", began_s):
             deployment.wait(lambda: reached(deployment.committed(), deployment.ends()), "drained", FLOOD_S)
         used_mb.append(deployment.memory_mb(worker))
     with capsys.disabled():
-        print(f"\n{IDS} distinct key ids: after a quarter and all of them {used_mb} MB")  # noqa: T201
-    assert used_mb[1] < used_mb[0] + 50
+        print(f"\n{IDS} distinct key ids: after {first} and all of them {used_mb} MB")  # noqa: T201
+    assert used_mb[1] < used_mb[0] + 64
     stop_all(deployment, worker)
     at_the_end(deployment)
     assert outside.query("SELECT count(), uniqExact(key_id) FROM requests FINAL") == [(IDS, IDS)]
