@@ -8,7 +8,6 @@ every reason why not: {"ok": false, "why": ["..."]}, 200 or 503. `/metrics` is P
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from pipeline.errors import ConfigError
 from pipeline.metrics import CONTENT_TYPE, METRICS
+from pipeline.tasks import cancel_and_wait
 
 TICK_S = 0.25  # how often the loop is asked to wake up; what it is late is its stall
 MAX_STALL_S = 60.0  # a loop silent for longer hangs: the stop deadline (20 s) and a 30 s insert time-out fit in
@@ -114,9 +114,7 @@ class Server:
 
     async def close(self) -> None:
         """Stop answering."""
-        self._beat.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._beat
+        await cancel_and_wait(self._beat)
         await self._runner.cleanup()
 
 

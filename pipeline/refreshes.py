@@ -8,7 +8,6 @@ has no sum yet (they read its hours, and are slow), but what came late to a day 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -22,6 +21,7 @@ from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.finding import Finding
 from pipeline.metrics import METRICS
 from pipeline.queries import ask
+from pipeline.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
@@ -107,10 +107,7 @@ class RefreshWatch:
 
     async def close(self) -> None:
         """Stop."""
-        if self._task:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await cancel_and_wait(self._task)
 
     async def look(self) -> None:
         """Ask once, in a thread. That nobody answers is logged once, until somebody does."""

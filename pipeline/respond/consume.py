@@ -20,6 +20,7 @@ from pipeline.respond.audit import Positioned, rows
 from pipeline.respond.caretaker import Caretaker
 from pipeline.respond.handle import Responder
 from pipeline.respond.progress import Progress
+from pipeline.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
@@ -211,10 +212,7 @@ class AuditLoader:
 
     async def close(self) -> None:
         """Stop; the rest is loaded at the next start."""
-        if self._task:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await cancel_and_wait(self._task)
 
     def check(self) -> None:
         """Raise what ended it."""

@@ -8,7 +8,6 @@ then what has changed. Each responder does so: a row is as of its `version`, so 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +21,7 @@ from pipeline.config import ClickHouse
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.ports import RowSink
 from pipeline.sinks.connect import connect
+from pipeline.tasks import cancel_and_wait
 from pipeline.times import micros
 from schemas.key import Key
 from schemas.rows import KEYS
@@ -56,10 +56,7 @@ class DeclaredKeys:
 
     async def close(self) -> None:
         """Stop; what is missing is written at the next start."""
-        if self._task:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await cancel_and_wait(self._task)
         await self._sink.close()
 
     async def look(self) -> int:

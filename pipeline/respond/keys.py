@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 
 from pipeline.catalogue import Catalogue
 from pipeline.errors import ConfigError, Fatal, Retry
+from pipeline.tasks import cancel_and_wait
 from schemas.key import Key
 
 log = logging.getLogger(__name__)
@@ -67,10 +68,7 @@ class FreshKeys:
 
     async def close(self) -> None:
         """Stop refreshing and disconnect."""
-        if self._task:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await cancel_and_wait(self._task)
         await self._drop_reader()
 
     def held(self) -> Catalogue | None:

@@ -39,6 +39,7 @@ from pipeline.respond.entries import HandedOver, Settled
 from pipeline.respond.night_records import EndpointSwitched
 from pipeline.respond.notice import Notice
 from pipeline.respond.render import RENDERINGS
+from pipeline.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
@@ -101,10 +102,7 @@ class Mailbox:
 
     async def close(self) -> None:
         """Stop; what was not handed over belongs to incidents that are not committed."""
-        if self._task:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await cancel_and_wait(self._task)
 
     @property
     def failed(self) -> BaseException | None:

@@ -13,7 +13,6 @@ worker a fifth of a processor 1,000 events a second had to wait for 4 to 8 s.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -21,6 +20,7 @@ from typing import Generic, TypeVar
 from pipeline.config import Config
 from pipeline.records import following
 from pipeline.runners.owned import Fetched
+from pipeline.tasks import cancel_and_wait
 
 T = TypeVar("T")
 Told = tuple[int, Fetched]
@@ -83,9 +83,7 @@ class Lanes(Generic[T]):
     async def close(self) -> None:
         """Drop what waits; what is being handled is cut off."""
         for task in self._tasks:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await cancel_and_wait(task)
 
 
 def fitting(config: Config) -> Callable[[Sequence[Told], Told], bool]:

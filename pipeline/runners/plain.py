@@ -29,6 +29,7 @@ from pipeline.runners.shell import Shell
 from pipeline.runners.slices import FETCH_BYTES, FETCH_WAIT_MS, Positions, cut
 from pipeline.runners.start import Ready, exit_code, prepare, tasks_of
 from pipeline.sinks.kafka import client_settings, committed_offsets, pages_in_turn
+from pipeline.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
@@ -216,9 +217,7 @@ async def _until_stopped(worker: PlainWorker, stop: asyncio.Event) -> int:
         end_process(Fatal(f"not all is in a checkpoint within worker.stop_s ({limit_s} s)"))
     await working
     for task in tasks:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await cancel_and_wait(task)
     await worker.consumer.stop()
     await worker.shell.close()
     return 0

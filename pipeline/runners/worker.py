@@ -6,7 +6,6 @@ offsets, state and the reading of it are ours (`slices.py`, `shell.py`). Exit co
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -33,6 +32,7 @@ from pipeline.runners.shell import Shell
 from pipeline.runners.slices import PageTable, PassThrough, transport_of, unless_revoked
 from pipeline.runners.start import Ready, exit_code, prepare, tasks_of
 from pipeline.sinks.kafka import committed_offsets, pages_in_turn, ssl_context
+from pipeline.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
@@ -295,9 +295,7 @@ async def _until_stopped(worker: FaustWorker, stop: asyncio.Event) -> int:
     await app.stop()
     await worker.lanes.close()
     for task in [*tasks, crashed]:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await cancel_and_wait(task)
     await worker.shell.close()
     log.info("stopped")
     return 0
