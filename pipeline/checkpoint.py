@@ -90,8 +90,8 @@ class Plan:
 def blob_block(blobs: BlobTable, block: int) -> bytes:
     """One block of variable-size values, as msgpack of {row: bytes}."""
     start = block * blobs.block_rows
-    rows = {row: blobs.get(row) for row in range(start, start + blobs.block_rows)}
-    return msgspec.msgpack.encode({row: value for row, value in rows.items() if value is not None})
+    rows = range(start, start + blobs.block_rows)
+    return msgspec.msgpack.encode({row: value for row in rows if (value := blobs.get(row)) is not None})
 
 
 def fingerprint(tables: dict[str, tuple[int, int, Any]]) -> str:

@@ -7,6 +7,7 @@ msgpack in a `BlobTable`, in blocks as well.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def migrate(old: np.ndarray[Any, Any], new: np.ndarray[Any, Any]) -> None:
             new[name] = old[name]
 
 
-class BlobTable:
+class BlobTable(ABC):
     """Variable-size values by row number, in blocks like an array; how they are kept is the subclass'."""
 
     def __init__(self, name: str, block_rows: int) -> None:
@@ -97,17 +98,17 @@ class BlobTable:
         self.block_rows = block_rows
         self.dirty: set[int] = set()
 
+    @abstractmethod
     def get(self, row: int) -> bytes | None:
         """One row's value."""
-        raise NotImplementedError
 
+    @abstractmethod
     def put(self, row: int, value: bytes | None) -> None:
         """Set or (None) remove one row's value."""
-        raise NotImplementedError
 
+    @abstractmethod
     def clear(self) -> None:
         """Remove all of them."""
-        raise NotImplementedError
 
     def touch(self, row: int) -> None:
         """This row changed."""

@@ -11,13 +11,13 @@ that waited 5 ms for the GIL behind each compiled call. Since then records stay 
 slices hold 4,000 events, short compiled calls keep the GIL and others give it up after half a millisecond
 (`runners/start.py`): 38 us of processor time per event became 21 where consume and decode alone took 6 and 9.
 Sightings of new keys, packed by lz4 at aiokafka's level 9, were the largest single piece of the event loop, 7 % of all
-samples (`sinks/kafka.py`: level 1 now).
+samples (`sinks/packing.py`: level 1 now).
 
 At 29,500 events a second (half load, slices of about 1,600, beside other tests) the core's thread takes 16 us an event,
 the event loop 6, fetching 3, rows 4, since a slice costs 3 ms before its first event: 146 us an event in slices of 20,
 12.6 in slices of 1,600, 10.9 in slices of 4,000. What makes the slow one in a hundred there is neither garbage (no
 collection in 20 s) nor a checkpoint (13 ms of the core's thread for a copy, 5 ms for 500 due rows) nor the load (35 ms
-late at most). Worker, broker and load keep 1.4 of two processors busy; the core's thread has work for 0.9 of the time,
+late at most). Worker, broker and load keep 1.3 of two processors busy; the core's thread has work for 0.9 of the time,
 computes for half of it and waits for a processor for a third (1.7 s in 5, `/proc/PID/task/TID/schedstat`), else for the
 GIL. So less processor time per event, or a third processor, makes it shorter. To give up the GIL after 0.1 ms in the
 place of 0.5 made no clear difference. Rows of 16 slices take 15 ms to be joined and as long to be encoded (1.2 us an

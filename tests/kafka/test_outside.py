@@ -30,8 +30,8 @@ AWAY_S: Final = float(os.environ.get("KEYWATCH_AWAY_S", "8"))
 BACKLOG: Final = int(os.environ.get("KEYWATCH_BACKLOG", "12000"))
 IDS: Final = int(os.environ.get("KEYWATCH_IDS", "100000"))
 FLOOD_S: Final = IDS / 500
-MOST_KEYS: Final = 10_000
 """So slow a worker would be stuck."""
+MOST_KEYS: Final = 10_000
 DAY_S: Final = 86_400
 
 

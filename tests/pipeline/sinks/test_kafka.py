@@ -15,6 +15,7 @@ from pipeline.config import Kafka
 from pipeline.errors import Fatal
 from pipeline.sinks import kafka
 from pipeline.sinks.kafka import BATCH_BYTES, batches, fetched_highwaters, uncompressed
+from pipeline.sinks.packing import quick_lz4
 
 LZ4, HEADER_BYTES = 3, 61  # of a batch, by Kafka's protocol
 PAGE = b"packed already " * 1_000
@@ -29,7 +30,7 @@ def test_pages_are_not_compressed_a_second_time() -> None:
 
 def test_what_is_published_is_packed_at_the_quick_level_of_lz4() -> None:
     """aiokafka packs at level 9, in the event loop: 400 us for 200 sightings where this takes 30."""
-    kafka.quick_lz4()
+    quick_lz4()
     texts = [b'{"key_id":"pk_%d","kind":"used"}' % number for number in range(200)]
     ((batch, _),) = batches([(b"k", text, ()) for text in texts], lambda: BatchBuilder(BATCH_BYTES, LZ4))
     packed = bytes(batch._build())[HEADER_BYTES:]
