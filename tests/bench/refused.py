@@ -1,8 +1,9 @@
 """From the first hostile request to the first refused one, at half load: `python -m tests.bench.refused`.
 
-A worker and an enforcing responder as an operator runs them, on the embedded broker (or `--brokers`) and the ClickHouse
-front. A load of fixed rate goes on (`pipeline/bench/offer.py`): half of what the worker sustains beside a live
-producer, measured before unless `--per-s` says it. Meanwhile strangers use keys with a past, a request each 25 ms; the
+A worker and an enforcing responder as an operator runs them, on one node of Apache Kafka (or `--brokers`; the embedded
+broker where there is no Java) and a ClickHouse whose rows go elsewhere, as in the latency part of `make bench`
+(`--rows-here`: to a ClickHouse on these cores). A load of fixed rate goes on (`pipeline/bench/offer.py`): half of what
+the worker sustains beside a live producer, measured before unless `--per-s` says it. Meanwhile strangers use keys with a past, a request each 25 ms; the
 responder revokes by the signed webhook, and a gateway in this process notes when it has obeyed. Refused is the next
 request of that thief, had he gone on. All that lies in between counts: producer, fetch, slice, core, the decisions
 topic, the webhook. The policy asks for less evidence than usual; keys on which the guard refuses all the same (about a
@@ -18,8 +19,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -31,7 +32,7 @@ from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 from standardwebhooks import Webhook
 
-from pipeline.bench import latency
+from pipeline.bench import elsewhere, latency
 from pipeline.bench.attacks import APART_US, Attacks, attack, victim
 from pipeline.bench.trial import Trial
 from pipeline.catalogue import publish_keys
@@ -41,10 +42,13 @@ from pipeline.demo.broker import PARTITIONS, free_port
 from pipeline.demo.children import Children
 from schemas.key import Key
 from tests.bench.grown import print_json
+from tests.kafka import cluster
 
 GRACE_S: Final = 15.0
 AIM_S: Final = 2.0
 SUSTAINED: Final = Attacks(count=1, seconds=20.0)
+MORE_PER_S: Final = 80_000.0  # than one worker can do here
+LIFE_S: Final = 1_800  # the broker ends by then, whatever happens
 
 
 @dataclass(slots=True)
@@ -201,7 +205,7 @@ async def measured(trial: Enforced, attacks: Attacks, per_s: float, gateway: Gat
     }  # fmt: skip
 
 
-async def bench(brokers: str, per_s: float, attacks: Attacks) -> dict[str, object]:
+async def bench(brokers: str, rows_here: bool, per_s: float, attacks: Attacks) -> dict[str, object]:
     """Everything, and nothing left behind."""
     folder = Path(tempfile.mkdtemp(prefix="keywatch-refused-"))
     children, gateway = Children(folder, {}), Gateway(settings.new_webhook_secret())
@@ -209,8 +213,9 @@ async def bench(brokers: str, per_s: float, attacks: Attacks) -> dict[str, objec
         address = brokers or (await broker.start(children))[1]
         kafka = Kafka(brokers=address, partitions=PARTITIONS, replication=1, rebalance_timeout_s=3.0)
         clickhouse = await product.start_database(children)
+        clickhouse = clickhouse if rows_here else await elsewhere.start(children, clickhouse)
         if not per_s:
-            per_s = await latency.sustained(Trial(children, kafka, clickhouse), SUSTAINED, 30_000.0) / 2
+            per_s = await latency.sustained(Trial(children, kafka, clickhouse), SUSTAINED, MORE_PER_S) / 2
         async with served(gateway) as url:
             trial = Enforced(
                 children, kafka, clickhouse, webhook_url=url, webhook_secret=gateway.secret, victims=attacks.count
@@ -221,15 +226,32 @@ async def bench(brokers: str, per_s: float, attacks: Attacks) -> dict[str, objec
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def a_broker(given: str) -> Iterator[str]:
+    """Its address; "": the embedded one is to be started."""
+    if given or cluster.why_not():
+        yield given
+        return
+    with tempfile.TemporaryDirectory(prefix="keywatch-kafka-") as folder:
+        running = cluster.start(Path(folder), 1, life_s=LIFE_S)
+        try:
+            yield running.brokers
+        finally:
+            running.stop()
+
+
 def main() -> int:
     """Exit code 1 where the aim is not met."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--brokers", default="", help="HOST:PORT of a Kafka instead of the embedded broker")
+    parser.add_argument("--brokers", default="", help="HOST:PORT of a Kafka instead of one of our own")
+    parser.add_argument("--rows-here", action="store_true", help="rows go to a ClickHouse on these cores")
     parser.add_argument("--per-s", type=float, default=0.0, help="events per second; 0: half of what is sustained")
     parser.add_argument("--attacks", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60.0, help="in which they begin")
     given = parser.parse_args()
-    found = asyncio.run(bench(given.brokers, given.per_s, Attacks(count=given.attacks, seconds=given.seconds)))
+    attacks = Attacks(count=given.attacks, seconds=given.seconds)
+    with a_broker(given.brokers) as address:
+        found = asyncio.run(bench(address, given.rows_here, given.per_s, attacks))
     print_json("refused", found)
     return 0 if found["met"] else 1
 
