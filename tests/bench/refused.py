@@ -3,12 +3,12 @@
 A worker and an enforcing responder as an operator runs them, on one node of Apache Kafka (or `--brokers`; the embedded
 broker where there is no Java) and a ClickHouse whose rows go elsewhere, as in the latency part of `make bench`
 (`--rows-here`: to a ClickHouse on these cores). A load of fixed rate goes on (`pipeline/bench/offer.py`): half of what
-the worker sustains beside a live producer, measured before unless `--per-s` says it. Meanwhile strangers use keys with a past, a request each 25 ms; the
-responder revokes by the signed webhook, and a gateway in this process notes when it has obeyed. Refused is the next
-request of that thief, had he gone on. All that lies in between counts: producer, fetch, slice, core, the decisions
-topic, the webhook. The policy asks for less evidence than usual; keys on which the guard refuses all the same (about a
-third: nothing new but calls and errors, which are one fact) are told as `not_acted_on` and have no time. Prints JSON;
-`legs` are the responder's own times.
+the worker sustains beside a live producer, measured before unless `--per-s` says it. Meanwhile strangers use keys with
+a past, a request each 25 ms; the responder revokes by the signed webhook, and a gateway in this process notes when it
+has obeyed. Refused is the next request of that thief, had he gone on. All that lies in between counts: producer, fetch,
+slice, core, the decisions topic, the webhook. The policy asks for less evidence than usual; keys on which the guard
+refuses all the same (about a third: nothing new but calls and errors, which are one fact) are told as `not_acted_on`
+and have no time. Prints JSON; `legs` are the responder's own times.
 """
 
 from __future__ import annotations
