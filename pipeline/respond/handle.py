@@ -180,7 +180,7 @@ class Responder:
         of_owner, others = await self.keys.others(question.key) if question.key else (None, None)
         return Means(
             adapter=name, matrix=self.matrices.get(name), networks=fence.with_declared(networks, question.key),
-            networks_error="" if question.key and question.key.allowed_networks else error,
+            networks_error="" if fence.with_declared((), question.key) else error,
             suspects=fence.suspects(question.incident), owner_keys=of_owner, other_keys=others,
         )  # fmt: skip
 
