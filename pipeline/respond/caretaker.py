@@ -2,8 +2,8 @@
 
 All of it follows from the ledger: `due` lists what is to be done, and doing it changes the ledger. So a responder that
 is killed has nothing to remember, and the next one finds the same list. Each act is the business of whoever owns its
-incident's partition; where that is not known, of partition 0's owner. What stands for long, the open breaker and the
-switches are said again before the topic's retention (7 days) forgets them.
+incident's partition; where that is not known, of partition 0's owner. What stands for long, the open breaker, the
+switches, and by what is judged are said again before the topic's retention (7 days) forgets them.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ class Caretaker:
             await self.carrier.decisions.write(Paged(opened_offset=opened.offset))
 
     async def _say_again(self) -> None:
-        """The open breaker and both switches, before they are forgotten; and a mark that tells the broker's time."""
+        """Open breaker, switches and builds, before they are forgotten; and a mark that tells the broker's time."""
         ledger, decisions = self._ledger, self.carrier.decisions
         opened = ledger.breaker.opened.get(False)
         if opened and ledger.now_us >= max(opened.at_us, opened.kept_us) + KEEP_US:
@@ -206,6 +206,8 @@ class Caretaker:
             await decisions.write(ledger.stopped)
         if ledger.simulating and ledger.now_us >= ledger.simulating_us + KEEP_US:
             await decisions.write(ledger.simulating)
+        if builds := ledger.builds.again(ledger.now_us, KEEP_US):
+            await decisions.write(builds)
         if self._wants_time():
             self._clock_at_s = self.carrier.now_s()
             await decisions.write(Joined(responder=decisions.responder, mark=""))

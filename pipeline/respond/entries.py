@@ -162,11 +162,19 @@ class Paged(msgspec.Struct, frozen=True, kw_only=True, tag="paged"):
 
 
 class Build(msgspec.Struct, frozen=True, kw_only=True, tag="build"):
-    """Incidents of this partition now come from this configuration and geo database."""
+    """Incidents of this partition now come from this build; or a responder begins to judge by this policy.
 
-    partition: int
+    `again`: all that is known of either, in one record, before the topic's retention forgets it: no news.
+    """
+
+    partition: int  # -1: of no one partition
     config_version: str
     geo_build: str
+    policy_version: str = ""  # of a responder that starts; its partition is -1
+    again: bool = False
+    partitions: tuple[tuple[int, str, str], ...] = ()  # again: each one's build
+    changed_us: int = 0  # again: when the fleet's build last changed
+    policy_changed_us: int = 0
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):

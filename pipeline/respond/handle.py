@@ -66,6 +66,12 @@ class Responder:
         """The ledger and its topic."""
         return self.carrier.decisions
 
+    async def note_policy(self) -> None:
+        """Other rules are a change like a deploy, known to every responder before this one judges by them."""
+        ours = self.ladder.version
+        if self.decisions.ledger.builds.policy.current != (ours,):
+            await self.decisions.write(Build(partition=-1, config_version="", geo_build="", policy_version=ours))
+
     async def receive(self, record: Positioned) -> Awaitable[None]:
         """Queue one incident's messages, in the order of calls; await the result for all the rest of it."""
         incident = decode(record)
@@ -89,7 +95,7 @@ class Responder:
         ladder = self.ladder.simulated() if self.decisions.ledger.simulating else self.ladder
         question = Question(
             incident, ladder, key, error, self._stopped(), self.carrier.now_s(), record.timestamp_us / 1e6,
-            self.decisions.ledger.changed_us / 1e6,
+            self.decisions.ledger.builds.changed_us / 1e6,
         )  # fmt: skip
         guards = guard.judge(question)
         rule, _ = ladder.rule_of(incident, key)
@@ -185,9 +191,9 @@ class Responder:
         )  # fmt: skip
 
     async def _note_build(self, incident: Incident, partition: int) -> None:
-        """Another configuration or geo database is known to everybody before anything it says is judged."""
+        """Another configuration, version or geo database is known to everybody before anything it says is judged."""
         now = (incident.config_version, incident.geo_build)
-        if incident.rule in KEY_RULES and any(now) and self.decisions.ledger.builds.get(partition) != now:
+        if incident.rule in KEY_RULES and any(now) and self.decisions.ledger.builds.at.get(partition) != now:
             await self.decisions.write(Build(partition=partition, config_version=now[0], geo_build=now[1]))
 
     def _stopped(self) -> str:

@@ -29,6 +29,7 @@ from pipeline.policy import Caps
 from pipeline.respond import approval
 from pipeline.respond.acts import TIME, Act, Undoing, in_the_way, is_kept, kept_act
 from pipeline.respond.breaker import Breaker
+from pipeline.respond.builds import Builds
 from pipeline.respond.caps import APPROVED, DAY_US, HOUR_US, ROTATION, Counts, Raise, share_of
 from pipeline.respond.entries import (
     Build,
@@ -92,14 +93,13 @@ class Ledger:
     simulating: Simulating | None = None
     simulating_us: int = 0
     blind_until_us: int = 0
-    changed_us: int = 0  # another configuration or geo database
     acts: dict[tuple[bool, str], Act] = field(default_factory=dict)  # by (simulated, act_id): the latest
     counts: Counts = field(default_factory=Counts)
     breaker: Breaker = field(default_factory=Breaker)
     queue: dict[str, Queued] = field(default_factory=dict)  # by key: real ones only
     raises: dict[str, Raise] = field(default_factory=dict)
     groups: dict[str, Bulked] = field(default_factory=dict)
-    builds: dict[int, tuple[str, str]] = field(default_factory=dict)
+    builds: Builds = field(default_factory=Builds)
 
     def apply(self, offset: int, at_us: int, record: Record | None) -> Verdict:
         """Take the record at `offset` with the broker's time; offsets ascend, one that was applied does nothing."""
@@ -325,10 +325,7 @@ class Ledger:
             case Bulked() if record.is_whole:
                 self.groups[record.group] = record
             case Build():
-                now = (record.config_version, record.geo_build)
-                before = self.builds.get(record.partition)
-                self.builds[record.partition] = now
-                self.changed_us = self.now_us if before not in (None, now) else self.changed_us
+                self.builds.apply(record, self.now_us)
 
     def _forget(self) -> None:
         self.counts.forget(self.now_us)

@@ -167,6 +167,7 @@ async def _responder(
         keys=keys, networks=ClickHouseNetworks(config.clickhouse), deliveries=deliveries,
         killed=lambda: kill_switch(respond),
     )  # fmt: skip
+    await responder.note_policy()
     return responder, caretaker
 
 

@@ -184,6 +184,7 @@ async def live(
     survived = True
     try:
         await process.decisions.start()
+        await process.responder.note_policy()
         async with asyncio.TaskGroup() as group:
             for partition in partitions:
                 group.create_task(process.handle(partition))

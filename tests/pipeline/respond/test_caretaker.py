@@ -237,6 +237,55 @@ async def test_the_switches_are_said_again_before_the_topic_forgets_them(world: 
     ]
 
 
+SETTLING = msgspec.structs.replace(POLICY, settle_s=600.0)
+
+
+def opened(world: Lives, key_id: str, build: str = "c1") -> None:
+    world.open(key_id, config_version=build, geo_build="g1")
+
+
+async def acted_on(world: Lives, key_id: str, build: str = "c1") -> bool:
+    """What a new process does with an incident of this build on this key."""
+    opened(world, key_id, build)
+    await live(world)
+    settled = [guard for guard in decided(world, key_id).guards if guard.guard == "settled"]
+    assert [guard.passed for guard in settled] == [(key_id, "suspend") in world.gateway.set_on]
+    return settled[0].passed
+
+
+def decided(world: Lives, key_id: str) -> Response:
+    return [line for line in world.lines() if line.key_id == key_id and line.stage == "decided"][-1]
+
+
+async def test_nothing_is_done_just_after_another_build_of_any_partition_or_other_rules(world: Lives) -> None:
+    world.ladder = Ladder(SETTLING, RULES)
+    assert await acted_on(world, "k1"), "the first start ever is no change"
+    assert not await acted_on(world, "k2", "c2"), "a partition of which nothing was heard"
+    world.advance(601)
+    assert await acted_on(world, "k4", "c2")
+    world.ladder = Ladder(SETTLING, (RULES[1], *RULES))
+    world.advance(10)
+    await live(world)  # the responder starts with other rules
+    world.advance(400)
+    assert not await acted_on(world, "k6", "c2")
+    world.advance(200)
+    assert await acted_on(world, "k8", "c2"), "counted from the start, not from the next incident"
+
+
+async def test_by_what_was_judged_is_not_forgotten_with_the_topics_past(world: Lives) -> None:
+    world.ladder = Ladder(SETTLING, RULES)
+    assert await acted_on(world, "k1")
+    for _ in range(4):
+        world.advance(3 * 86_400 + 60)
+        await live(world)
+        await live(world)
+        forget(world, days=7)
+    assert not await acted_on(world, "k3", "c2"), "another database after a quiet week is a change"
+    world.advance(601)
+    world.ladder = Ladder(SETTLING, (RULES[1], *RULES))
+    assert not await acted_on(world, "k5", "c2"), "so are other rules"
+
+
 def protect(world: Lives, *names: str) -> None:
     assert world.catalogue.keys is not None
     world.catalogue.keys |= {name: key(name, protected=True) for name in names}
