@@ -138,10 +138,10 @@ class Responder:
 
     async def _go(self, act: Act, incident: Incident, incident_s: float) -> None:
         outcome = await self.carrier.carry_out(act)
-        now_s = self.carrier.now_s()
-        age_s = guard.evidence_age_s(incident, now_s)
+        age_s = guard.evidence_age_s(incident, outcome.answered_s)
         if outcome.result == "done":
-            acted(None if age_s is None else now_s - age_s, incident_s, act.at_us / 1e6, now_s)
+            event_s = None if age_s is None else outcome.answered_s - age_s
+            acted(event_s, incident_s, act.at_us / 1e6, outcome.answered_s)
         if outcome.result == "done" and age_s is not None:
             METRICS.end_to_end_seconds.labels("act").observe(age_s)
 

@@ -61,6 +61,7 @@ class Outcome:
     label: str  # of the metric: done | scheduled | refused | failed | expired
     before: str = ""  # what the undo needs to restore; never a secret
     new_key_id: str = ""  # rotate: the successor's public id
+    answered_s: float = 0.0  # when the target had said so, Unix time; the adapter need not tell
 
 
 @dataclass(frozen=True, slots=True)
