@@ -14,11 +14,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+import msgspec
+
 from pipeline.errors import Fatal
 from pipeline.metrics import METRICS
 from pipeline.respond.acts import TIME, Act
 from pipeline.respond.audit import rfc3339
-from pipeline.respond.carry import Carrier
+from pipeline.respond.carry import Carrier, publish
 from pipeline.respond.entries import Finished, Joined, Kept, Paged, Undo
 from pipeline.respond.keys import Keys
 from pipeline.respond.ladder import LADDER
@@ -111,6 +113,7 @@ class Caretaker:
         if 0 in self.partitions:
             self._begin("breaker", self._tell_of_breaker(), "")
             self._begin("topic", self._say_again(), "")
+            self._begin("words", self._write_down_words(), "")
         self._show()
 
     def also(self, name: str, work: Coroutine[Any, Any, None]) -> None:
@@ -196,6 +199,15 @@ class Caretaker:
             await self.page(breaker_page(self._ledger))
             await self.carrier.decisions.write(Paged(opened_offset=opened.offset))
 
+    async def _write_down_words(self) -> None:
+        """What people said to all responders, into the audit; then that it stands there."""
+        carrier = self.carrier
+        for said in list(self._ledger.words.waiting.values()):
+            line = said.line(carrier.approvers)
+            log.info("%s", line.reason)
+            await publish(carrier.publisher, carrier.responses_topic, line.key_id.encode(), msgspec.json.encode(line))
+            await carrier.decisions.write(said.told)
+
     async def _say_again(self) -> None:
         """Open breaker, switches and builds, before they are forgotten; and a mark that tells the broker's time."""
         ledger, decisions = self._ledger, self.carrier.decisions
@@ -203,9 +215,9 @@ class Caretaker:
         if opened and ledger.now_us >= max(opened.at_us, opened.kept_us) + KEEP_US:
             await decisions.write(Kept(offset=opened.offset, at_us=opened.at_us, owners=opened.owners))
         if ledger.stopped and ledger.now_us >= ledger.stopped_us + KEEP_US:
-            await decisions.write(ledger.stopped)
+            await decisions.write(msgspec.structs.replace(ledger.stopped, again=True))
         if ledger.simulating and ledger.now_us >= ledger.simulating_us + KEEP_US:
-            await decisions.write(ledger.simulating)
+            await decisions.write(msgspec.structs.replace(ledger.simulating, again=True))
         if builds := ledger.builds.again(ledger.now_us, KEEP_US):
             await decisions.write(builds)
         if self._wants_time():

@@ -135,6 +135,7 @@ class Switched(msgspec.Struct, frozen=True, kw_only=True, tag="switched"):
     stop: bool
     by: str
     reason: str = ""
+    again: bool = False  # said again before retention forgets it: nobody's word
 
 
 class Simulating(msgspec.Struct, frozen=True, kw_only=True, tag="simulating"):
@@ -146,6 +147,7 @@ class Simulating(msgspec.Struct, frozen=True, kw_only=True, tag="simulating"):
     on: bool
     by: str
     reason: str = ""
+    again: bool = False  # as of Switched
 
 
 class Reset(msgspec.Struct, frozen=True, kw_only=True, tag="reset"):

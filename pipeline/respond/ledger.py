@@ -53,6 +53,7 @@ from pipeline.respond.entries import (
     ticket_of,
 )
 from pipeline.respond.ladder import UNDOABLE
+from pipeline.respond.words import Words
 
 __all__ = [
     "DAY_US", "HOUR_US", "IGNORED", "TIME", "Act", "Finished", "HandedOver", "Joined", "Ledger", "Proposed", "Record",
@@ -100,6 +101,7 @@ class Ledger:
     raises: dict[str, Raise] = field(default_factory=dict)
     groups: dict[str, Bulked] = field(default_factory=dict)
     builds: Builds = field(default_factory=Builds)
+    words: Words = field(default_factory=Words)
 
     def apply(self, offset: int, at_us: int, record: Record | None) -> Verdict:
         """Take the record at `offset` with the broker's time; offsets ascend, one that was applied does nothing."""
@@ -107,6 +109,7 @@ class Ledger:
             return IGNORED
         self.next_offset, self.now_us = offset + 1, max(self.now_us, at_us)
         self._forget()
+        self.words.apply(offset, at_us, record, self.raises)
         match record:
             case Proposed():
                 return self._judge(offset, record)

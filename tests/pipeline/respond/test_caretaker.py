@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +15,13 @@ from pipeline.policy import Rule
 from pipeline.respond import approval, desk
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.caps import Counts
-from pipeline.respond.entries import Joined, Reset, Simulating, Switched, content_of, decode, encode, group_of
+from pipeline.respond.entries import Joined, Raised, Reset, Simulating, Switched, content_of, decode, encode, group_of
 from pipeline.respond.ladder import Ladder
 from schemas.response import Response
 from tests.pipeline.respond.incidents import finding, key
 from tests.pipeline.respond.lives import NETWORKS, POLICY, RULES, SUSPEND_S, Lives, Usual, at_desk, live, standing
 from tests.pipeline.respond.memory_log import Fuse
-from tests.pipeline.respond.people import ANN, BOB
+from tests.pipeline.respond.people import ANN, BOB, EVE
 from tests.pipeline.respond.test_handle import DECISIONS, Catalogue
 from tests.pipeline.respond.test_ledger import proposed
 
@@ -204,7 +205,7 @@ async def test_under_the_simulate_switch_all_is_decided_and_nothing_is_done_in_a
     assert world.gateway.set_on == {}
     assert {each.intent.key_id for each in world.gateway.effects} == {"k1"}
     assert {(x.key_id, x.verdict) for x in world.lines() if x.key_id != "k1"} == {
-        ("k2", "simulated"), ("k4", "simulated"),
+        ("k2", "simulated"), ("k4", "simulated"), ("*", "allowed"),
     }  # fmt: skip
     world.say(Simulating(on=False, by="ann"))
     world.open("k6")
@@ -231,10 +232,46 @@ async def test_the_switches_are_said_again_before_the_topic_forgets_them(world: 
     await live(world)
     await live(world)
     said = [decode(record.value) for record in world.log.topics[DECISIONS][2:]]
-    assert [each for each in said if isinstance(each, Switched)] == [Switched(stop=True, by="ann", reason="drill")]
-    assert [each for each in said if isinstance(each, Simulating)] == [
-        Simulating(on=True, by="bea", reason="new rules")
+    assert [each for each in said if isinstance(each, Switched)] == [
+        Switched(stop=True, by="ann", reason="drill", again=True)
     ]
+    assert [each for each in said if isinstance(each, Simulating)] == [
+        Simulating(on=True, by="bea", reason="new rules", again=True)
+    ]
+    assert [line.switch for line in world.lines() if line.switch] == ["stop", "simulate"], "said once"
+
+
+async def test_what_people_say_to_all_responders_is_in_the_audit_for_ever(world: Lives) -> None:
+    caps = Raised(
+        cap="fence", max_per_hour=9, max_per_day=9, max_share_of_active=0.5, until_us=world.log.now_us, by="ann",
+        reason="outbreak",
+    )  # fmt: skip
+    said = (
+        Switched(stop=True, by="ann", reason="drill"), Switched(stop=False, by="bob"),
+        Simulating(on=True, by="eve", reason="new"), Simulating(on=False, by="eve"), caps, ANN.says(caps.ticket),
+        EVE.says(caps.ticket), Reset(by="bob", reason="known"),
+    )  # fmt: skip
+    for record in said:
+        world.say(record)
+    fuse = Fuse()
+    assert await live(Lives(log=deepcopy(world.log), catalogue=world.catalogue), fuse=fuse)
+    for at in range(fuse.count):  # killed anywhere, none is missing and none has another id
+        again = Lives(log=deepcopy(world.log), catalogue=world.catalogue)
+        await live(again, fuse=Fuse(at, True))
+        assert await live(again)
+        lines = {line.response_id: line for line in again.lines()}
+        assert [(line.switch, line.by, line.verdict) for line in lines.values()] == [
+            ("stop", "ann", "allowed"), ("go_on", "bob", "allowed"), ("simulate", "eve", "allowed"),
+            ("enforce", "eve", "allowed"), ("raise_caps", "ann", "waiting"), ("sign_raise", "ann", "allowed"),
+            ("sign_raise", "eve", "refused"), ("close_breaker", "bob", "allowed"),
+        ]  # fmt: skip
+        assert {(line.key_id, line.incident_id, line.rung) for line in lines.values()} == {("*", "", "observe")}
+        before = len(again.lines())
+        assert await live(again)
+        assert len(again.lines()) == before
+    reasons = [line.reason for line in lines.values()]
+    assert reasons[:2] == ["ann stops all acts: drill", "bob lets acts go on: no reason"]
+    assert "9 keys an hour" in reasons[4]
 
 
 SETTLING = msgspec.structs.replace(POLICY, settle_s=600.0)
