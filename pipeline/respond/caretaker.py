@@ -3,7 +3,8 @@
 All of it follows from the ledger: `due` lists what is to be done, and doing it changes the ledger. So a responder that
 is killed has nothing to remember, and the next one finds the same list. Each act is the business of whoever owns its
 incident's partition; where that is not known, of partition 0's owner. What stands for long, the open breaker, the
-switches, and by what is judged are said again before the topic's retention (7 days) forgets them.
+switches, by what is judged and when a drill last passed are said again before the topic's retention (7 days) forgets
+them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pipeline.metrics import METRICS
 from pipeline.respond.acts import TIME, Act
 from pipeline.respond.audit import rfc3339
 from pipeline.respond.carry import Carrier, publish
+from pipeline.respond.drills import DrillBook
 from pipeline.respond.entries import Finished, Joined, Kept, Paged, Undo
 from pipeline.respond.keys import Keys
 from pipeline.respond.ladder import LADDER
@@ -80,6 +82,7 @@ class Caretaker:
     keys: Keys
     page: Callable[[Incident], Awaitable[None]]
     partitions: frozenset[int] = frozenset()
+    drills: DrillBook = field(default_factory=DrillBook)
     _busy: dict[str, asyncio.Future[None]] = field(default_factory=dict)  # by act_id, or what is of no act
     _clock_at_s: float = 0.0
     _task: asyncio.Task[None] | None = None
@@ -209,7 +212,7 @@ class Caretaker:
             await carrier.decisions.write(said.told)
 
     async def _say_again(self) -> None:
-        """Open breaker, switches and builds, before they are forgotten; and a mark that tells the broker's time."""
+        """All that stands for long, before it is forgotten; and a mark that tells the broker's time."""
         ledger, decisions = self._ledger, self.carrier.decisions
         opened = ledger.breaker.opened.get(False)
         if opened and ledger.now_us >= max(opened.at_us, opened.kept_us) + KEEP_US:
@@ -220,6 +223,8 @@ class Caretaker:
             await decisions.write(msgspec.structs.replace(ledger.simulating, again=True))
         if builds := ledger.builds.again(ledger.now_us, KEEP_US):
             await decisions.write(builds)
+        if passed := self.drills.again(ledger.now_us, KEEP_US):
+            await decisions.write(passed)
         if self._wants_time():
             self._clock_at_s = self.carrier.now_s()
             await decisions.write(Joined(responder=decisions.responder, mark=""))

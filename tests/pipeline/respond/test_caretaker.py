@@ -15,8 +15,10 @@ from pipeline.policy import Rule
 from pipeline.respond import approval, desk
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.caps import Counts
+from pipeline.respond.drills import DrillBook
 from pipeline.respond.entries import Joined, Raised, Reset, Simulating, Switched, content_of, decode, encode, group_of
 from pipeline.respond.ladder import Ladder
+from pipeline.respond.night_records import DrillEnded, DrillStarted
 from schemas.response import Response
 from tests.pipeline.respond.incidents import finding, key
 from tests.pipeline.respond.lives import NETWORKS, POLICY, RULES, SUSPEND_S, Lives, Usual, at_desk, live, standing
@@ -272,6 +274,21 @@ async def test_what_people_say_to_all_responders_is_in_the_audit_for_ever(world:
     reasons = [line.reason for line in lines.values()]
     assert reasons[:2] == ["ann stops all acts: drill", "bob lets acts go on: no reason"]
     assert "9 keys an hour" in reasons[4]
+
+
+async def test_when_a_drill_last_passed_is_not_forgotten_either(world: Lives) -> None:
+    began_us = world.log.now_us
+    world.say(DrillStarted(drill_id="d1", key_id="k8", at_us=began_us, limit_s=60, act=False, by="ann"))
+    world.say(DrillEnded(drill_id="d1", passed=True, words="seen after 1.4 s"))
+    for _ in range(4):
+        world.advance(3 * 86_400 + 60)
+        await live(world)
+        await live(world)
+        forget(world, days=7)
+    book = DrillBook()
+    for entry in world.log.topics[DECISIONS]:
+        book.apply(entry.timestamp_us, decode(entry.value))
+    assert (book.drills, book.last_passed_us) == ({}, began_us)
 
 
 SETTLING = msgspec.structs.replace(POLICY, settle_s=600.0)
