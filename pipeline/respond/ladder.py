@@ -33,6 +33,8 @@ from schemas.response import GuardResult
 
 LADDER: Final[tuple[Rung, ...]] = ("observe", "flag", "throttle", "fence", "deny", "suspend", "rotate", "revoke")
 UNDOABLE: Final = frozenset(LADDER) - {"observe", "revoke"}
+SURE: Final = frozenset({"observe", "flag", "fence"})
+"""A wrong one of these is felt by nobody who behaves as before: the stage of a policy between simulate and all else."""
 ENDS: Final = frozenset({"throttle", "fence", "deny", "suspend"})
 
 Matrix = Mapping[Rung, Support]
