@@ -148,7 +148,7 @@ class Metrics:
     waiting: Gauge = _gauge("acts_waiting", "Acts that wait for people's approval.")
     queued: Gauge = _gauge("acts_queued", "Keys that caps or the breaker held back within the day.")
     breaker_open: Gauge = _gauge("breaker_open", "1 while automatic acts are stopped since many owners' keys tripped.")
-    act_seconds: Histogram = _histogram("act_seconds", "From the decision to the target's answer.", LATENCY_BUCKETS_S)
+    act_seconds: Histogram = _histogram("act_seconds", "Until the target answered, all tries.", LATENCY_BUCKETS_S)
     enforcement: Counter = _counter(
         "enforcement_total", "What the stream shows of acts; word: enforced, broken, unproven.", "rung", "word"
     )

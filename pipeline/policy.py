@@ -41,7 +41,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     min_family_bits: Annotated[float, Meta(ge=0, le=1000)] = 10.0  # each of two families has more, given the other
     max_evidence_age_s: Seconds = 600.0  # older evidence is no ground to act
     max_lag_s: Seconds = 300.0  # from evidence to incident: above it the worker lags, recovers or replays; 0: any
-    settle_s: Seconds = 600.0  # nothing acts for so long after another configuration or geo database; 0: at once
+    settle_s: Seconds = 600.0  # nothing acts for so long after a deploy, another geo database or policy; 0: at once
     approval_s: Seconds = 1800.0  # an act that waits for people lapses after that
     protected_approvals: People = 1  # of protected, undeclared and unreadable keys, where the rule asks for fewer
     bulk_approvals: People = 1  # of `respond bulk`

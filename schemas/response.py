@@ -29,6 +29,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the audit. `response_id` = hash(incident_id, rung, key_version); stages of an act share it.
 
     So do those of its undo, under `direction`. `until` "" is without end; `before_hash` names what the undo restores.
+    What a person says to all responders is a line, too: `switch`, of key "*" and no incident (`respond/words.py`).
     """
 
     response_id: str  # of the act
@@ -49,9 +50,10 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     direction: Direction = "apply"  # apply | undo
     rule: str = ""  # of the policy
     until: str = ""  # when it ends by itself
-    by: str = ""  # of an undo, a bulk or a declined act: the person, or "time"
+    by: str = ""  # of an undo, a bulk, a declined act or a switch: the person, or "time"
     approvals: tuple[str, ...] = ()  # who approved
     ticket: str = ""  # by which people approve it, while it waits
     before_hash: str = ""  # of what was before
     new_key_id: str = ""  # rotate: the successor's public id
+    switch: str = ""  # stop, go_on, simulate, enforce, raise_caps, sign_raise, close_breaker: said to all; "" is an act
     v: int = VERSION  # version of this shape

@@ -2,8 +2,9 @@
 
 All of it follows from the ledger: `due` lists what is to be done, and doing it changes the ledger. So a responder that
 is killed has nothing to remember, and the next one finds the same list. Each act is the business of whoever owns its
-incident's partition; where that is not known, of partition 0's owner. What stands for long, the open breaker and the
-switches are said again before the topic's retention (7 days) forgets them.
+incident's partition; where that is not known, of partition 0's owner. What stands for long, the open breaker, the
+switches, by what is judged and when a drill last passed are said again before the topic's retention (7 days) forgets
+them.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+import msgspec
+
 from pipeline.errors import Fatal
 from pipeline.metrics import METRICS
 from pipeline.respond.acts import TIME, Act
 from pipeline.respond.audit import rfc3339
-from pipeline.respond.carry import Carrier
+from pipeline.respond.carry import Carrier, publish
+from pipeline.respond.drills import DrillBook
 from pipeline.respond.entries import Finished, Joined, Kept, Paged, Undo
 from pipeline.respond.keys import Keys
 from pipeline.respond.ladder import LADDER
@@ -78,6 +82,7 @@ class Caretaker:
     keys: Keys
     page: Callable[[Incident], Awaitable[None]]
     partitions: frozenset[int] = frozenset()
+    drills: DrillBook = field(default_factory=DrillBook)
     _busy: dict[str, asyncio.Future[None]] = field(default_factory=dict)  # by act_id, or what is of no act
     _clock_at_s: float = 0.0
     _task: asyncio.Task[None] | None = None
@@ -111,6 +116,7 @@ class Caretaker:
         if 0 in self.partitions:
             self._begin("breaker", self._tell_of_breaker(), "")
             self._begin("topic", self._say_again(), "")
+            self._begin("words", self._write_down_words(), "")
         self._show()
 
     def also(self, name: str, work: Coroutine[Any, Any, None]) -> None:
@@ -196,16 +202,29 @@ class Caretaker:
             await self.page(breaker_page(self._ledger))
             await self.carrier.decisions.write(Paged(opened_offset=opened.offset))
 
+    async def _write_down_words(self) -> None:
+        """What people said to all responders, into the audit; then that it stands there."""
+        carrier = self.carrier
+        for said in list(self._ledger.words.waiting.values()):
+            line = said.line(carrier.approvers)
+            log.info("%s", line.reason)
+            await publish(carrier.publisher, carrier.responses_topic, line.key_id.encode(), msgspec.json.encode(line))
+            await carrier.decisions.write(said.told)
+
     async def _say_again(self) -> None:
-        """The open breaker and both switches, before they are forgotten; and a mark that tells the broker's time."""
+        """All that stands for long, before it is forgotten; and a mark that tells the broker's time."""
         ledger, decisions = self._ledger, self.carrier.decisions
         opened = ledger.breaker.opened.get(False)
         if opened and ledger.now_us >= max(opened.at_us, opened.kept_us) + KEEP_US:
             await decisions.write(Kept(offset=opened.offset, at_us=opened.at_us, owners=opened.owners))
         if ledger.stopped and ledger.now_us >= ledger.stopped_us + KEEP_US:
-            await decisions.write(ledger.stopped)
+            await decisions.write(msgspec.structs.replace(ledger.stopped, again=True))
         if ledger.simulating and ledger.now_us >= ledger.simulating_us + KEEP_US:
-            await decisions.write(ledger.simulating)
+            await decisions.write(msgspec.structs.replace(ledger.simulating, again=True))
+        if builds := ledger.builds.again(ledger.now_us, KEEP_US):
+            await decisions.write(builds)
+        if passed := self.drills.again(ledger.now_us, KEEP_US):
+            await decisions.write(passed)
         if self._wants_time():
             self._clock_at_s = self.carrier.now_s()
             await decisions.write(Joined(responder=decisions.responder, mark=""))

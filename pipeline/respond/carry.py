@@ -81,6 +81,7 @@ class Carrier:
         actor = self.actors.get(act.proposal.adapter) or NullActor()
         with METRICS.act_seconds.time():
             outcome = await actor.act(intent_of(act))
+        outcome = replace(outcome, answered_s=self.now_s())  # before the records that close it, which take their time
         if again and outcome.result == "failed":
             outcome = replace(outcome, result="expired")
         await self.close(act, outcome)

@@ -27,7 +27,7 @@ from pipeline.respond.caps import DAY_US
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.entries import Bulked, Proposed, Raised, Reset, Simulating, Switched, Undo, content_of, group_of
 from pipeline.respond.fence import Networks
-from pipeline.respond.ladder import Ladder, Matrix
+from pipeline.respond.ladder import Ladder, Matrix, too_many
 from pipeline.respond.ledger import Ledger, Queued, Verdict
 from schemas.incident import Rung
 
@@ -198,7 +198,7 @@ def _why_not(of: Proposed, rung: Rung, matrices: Mapping[str, Matrix], found: tu
         return f"would hit the whole {support.granularity}"
     if rung == "fence" and not [each for each in found if fence.is_network(each)]:
         return error or "no network was used on 7 days before"
-    return ""
+    return too_many(found, of.adapter, support) if rung == "fence" else ""
 
 
 def _bulk_proposal(

@@ -2,13 +2,16 @@
 
 Nothing else tests the whole way at once: gateway log, broker, worker, responder. A drill is a record on the decisions
 topic before its first request; what the responders then see of that key decides it (pure, from the ordered topic).
-Absent detection, or act where one is asked for, pages; so does a drill that never came (the metric's age, by rule).
+Absent detection, or act where one is asked for, pages; so does a drill that never came (the metric's age, by rule):
+when the newest one passed is said again before the topic forgets it, or the rule would take it for "none was ever run".
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from pipeline.respond.entries import Finished, Proposed, Record
 from pipeline.respond.night_records import CaseSeen, DrillEnded, DrillStarted
@@ -60,6 +63,9 @@ class DrillBook:
     """The last drills, the oldest first."""
 
     drills: dict[str, Drill] = field(default_factory=dict)
+    last_passed_us: int = 0  # when the newest drill that passed began; 0 for none
+    _passed: DrillEnded | None = None
+    _said_us: int = 0  # when that was last said
     _acts: dict[str, str] = field(default_factory=dict)  # act id -> key, of keys under drill
 
     def apply(self, at_us: int, record: Record | None) -> None:
@@ -70,8 +76,7 @@ class DrillBook:
                 while len(self.drills) > MAX_DRILLS:
                     del self.drills[next(iter(self.drills))]
             case DrillEnded():
-                if (drill := self.drills.get(record.drill_id)) and not drill.ended:
-                    drill.ended = record
+                self._end(at_us, record)
             case CaseSeen():
                 for drill in self._of(record.key_id):
                     if not drill.seen_us and not record.closed and record.at_us >= drill.started_us - SKEW_US:
@@ -89,9 +94,15 @@ class DrillBook:
     def _of(self, key_id: str) -> list[Drill]:
         return [drill for drill in self.drills.values() if drill.started.key_id == key_id and not drill.ended]
 
-    @property
-    def last_passed_us(self) -> int:
-        """When the newest drill that passed began; 0 for none."""
-        return max(
-            (drill.started_us for drill in self.drills.values() if drill.ended and drill.ended.passed), default=0
-        )
+    def again(self, now_us: int, every_us: int) -> DrillEnded | None:
+        """The newest one that passed, once it was last said so long ago."""
+        if self._passed is None or now_us < self._said_us + every_us:
+            return None
+        return msgspec.structs.replace(self._passed, began_us=self.last_passed_us)
+
+    def _end(self, at_us: int, record: DrillEnded) -> None:
+        drill, began_us = self.drills.get(record.drill_id), record.began_us
+        if drill and not drill.ended and not began_us:
+            drill.ended, began_us = record, drill.started_us
+        if record.passed and began_us >= max(self.last_passed_us, 1):
+            self.last_passed_us, self._passed, self._said_us = began_us, record, at_us

@@ -135,6 +135,7 @@ class Switched(msgspec.Struct, frozen=True, kw_only=True, tag="switched"):
     stop: bool
     by: str
     reason: str = ""
+    again: bool = False  # said again before retention forgets it: nobody's word
 
 
 class Simulating(msgspec.Struct, frozen=True, kw_only=True, tag="simulating"):
@@ -146,6 +147,7 @@ class Simulating(msgspec.Struct, frozen=True, kw_only=True, tag="simulating"):
     on: bool
     by: str
     reason: str = ""
+    again: bool = False  # as of Switched
 
 
 class Reset(msgspec.Struct, frozen=True, kw_only=True, tag="reset"):
@@ -162,11 +164,19 @@ class Paged(msgspec.Struct, frozen=True, kw_only=True, tag="paged"):
 
 
 class Build(msgspec.Struct, frozen=True, kw_only=True, tag="build"):
-    """Incidents of this partition now come from this configuration and geo database."""
+    """Incidents of this partition now come from this build; or a responder begins to judge by this policy.
 
-    partition: int
+    `again`: all that is known of either, in one record, before the topic's retention forgets it: no news.
+    """
+
+    partition: int  # -1: of no one partition
     config_version: str
     geo_build: str
+    policy_version: str = ""  # of a responder that starts; its partition is -1
+    again: bool = False
+    partitions: tuple[tuple[int, str, str], ...] = ()  # again: each one's build
+    changed_us: int = 0  # again: when the fleet's build last changed
+    policy_changed_us: int = 0
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):

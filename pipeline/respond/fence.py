@@ -1,5 +1,7 @@
 """The networks a key was used from before anything suspicious: what a fence lets it go on from.
 
+All of them or none: a fence that leaves out a network that its owner works from is an outage that is recorded as a
+success. So one more than can be in a fence is asked for, and whoever counts them refuses (`ladder.why_no_fence`).
 Out of ClickHouse's `key_source_1h`: /24 and /48 prefixes with authenticated successes on at least 7 different days of
 the 60 before the hour of the first suspicious event, and what the owner declared (`allowed_networks`). A thief who has
 had the key for less than 7 days is outside, whatever he did. Where ClickHouse can't be asked there is no fence.
@@ -18,6 +20,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from pipeline.config import ClickHouse
 from pipeline.errors import ConfigError, Fatal, Retry
+from pipeline.respond.adapters.adapter import MOST_NETWORKS
 from pipeline.sinks.connect import connect
 from pipeline.times import micros
 from schemas.incident import Incident
@@ -25,7 +28,6 @@ from schemas.key import Key
 
 DAYS: Final = 7
 LOOK_BACK_DAYS: Final = 60
-MOST: Final = 256  # prefixes in one fence
 TIMEOUT_S: Final = 5.0
 _QUERY: Final = """
 SELECT prefix FROM key_source_1h FINAL
@@ -72,8 +74,8 @@ class ClickHouseNetworks:
 
 
 def usual_networks(client: Client, key_id: str, before_us: int) -> tuple[str, ...]:
-    """Prefixes used on at least `DAYS` days before. Raises ClickHouseError."""
-    asked = {"key": key_id, "before_us": before_us, "back": LOOK_BACK_DAYS, "days": DAYS, "most": MOST}
+    """Prefixes used on at least `DAYS` days before, up to one more than a fence may have. Raises ClickHouseError."""
+    asked = {"key": key_id, "before_us": before_us, "back": LOOK_BACK_DAYS, "days": DAYS, "most": MOST_NETWORKS + 1}
     rows = client.query(_QUERY, parameters=asked).result_rows
     return tuple(each for (each,) in rows if is_network(str(each)))
 
@@ -91,9 +93,9 @@ def suspects(incident: Incident) -> tuple[str, ...]:
 
 
 def with_declared(networks: Iterable[str], key: Key | None) -> tuple[str, ...]:
-    """These and what the owner declared, each once."""
-    declared = key.allowed_networks if key else ()
-    return tuple(dict.fromkeys([*networks, *(each for each in declared if is_network(each))]))
+    """These and what the owner declared, each once; 10.1.2.3/8 is 10.0.0.0/8, as it is to `pipeline/declared.py`."""
+    declared = (_network(each) for each in (key.allowed_networks if key else ()))
+    return tuple(dict.fromkeys([*networks, *(each for each in declared if each)]))
 
 
 def is_network(text: str) -> bool:
@@ -103,6 +105,13 @@ def is_network(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ip_network(text, strict=False))
+    except ValueError:
+        return ""
 
 
 def _is_address(text: str) -> bool:

@@ -41,7 +41,7 @@ class Question:
     killed: str  # why the kill switch is on, "" if it is off
     now_s: float
     published_s: float = 0.0  # when the worker told of the incident, by the broker's clock; 0 is not asked
-    changed_s: float = 0.0  # when incidents last began to come from another configuration or geo database; 0 is never
+    changed_s: float = 0.0  # when that by which is judged last changed (`builds.py`), by the broker's clock; 0 is never
 
     @property
     def policy(self) -> Policy:
@@ -148,11 +148,14 @@ def lag(question: Question) -> GuardResult:
 
 
 def settled(question: Question) -> GuardResult:
-    """No other configuration or geo database came just now: in another one, one address in twenty lies elsewhere."""
+    """Nothing by which is judged is just new: in another geo database, one address in twenty lies elsewhere.
+
+    Nor are detectors' numbers and code, or the policy: whoever changed them has not seen yet what they do.
+    """
     wait, since = question.policy.settle_s, question.now_s - question.changed_s
     if not wait or not question.changed_s:
-        return result("settled", True, "neither configuration nor geo database has changed")
-    words = f"configuration or geo database changed {since:.0f} s ago, nothing acts for {wait:.0f} s"
+        return result("settled", True, "neither version, configuration, geo database nor policy has changed")
+    words = f"version, configuration, geo database or policy changed {since:.0f} s ago, nothing acts for {wait:.0f} s"
     return result("settled", since >= wait, words)
 
 

@@ -66,6 +66,12 @@ class Responder:
         """The ledger and its topic."""
         return self.carrier.decisions
 
+    async def note_policy(self) -> None:
+        """Other rules are a change like a deploy, known to every responder before this one judges by them."""
+        ours = self.ladder.version
+        if self.decisions.ledger.builds.policy.current != (ours,):
+            await self.decisions.write(Build(partition=-1, config_version="", geo_build="", policy_version=ours))
+
     async def receive(self, record: Positioned) -> Awaitable[None]:
         """Queue one incident's messages, in the order of calls; await the result for all the rest of it."""
         incident = decode(record)
@@ -89,7 +95,7 @@ class Responder:
         ladder = self.ladder.simulated() if self.decisions.ledger.simulating else self.ladder
         question = Question(
             incident, ladder, key, error, self._stopped(), self.carrier.now_s(), record.timestamp_us / 1e6,
-            self.decisions.ledger.changed_us / 1e6,
+            self.decisions.ledger.builds.changed_us / 1e6,
         )  # fmt: skip
         guards = guard.judge(question)
         rule, _ = ladder.rule_of(incident, key)
@@ -132,10 +138,10 @@ class Responder:
 
     async def _go(self, act: Act, incident: Incident, incident_s: float) -> None:
         outcome = await self.carrier.carry_out(act)
-        now_s = self.carrier.now_s()
-        age_s = guard.evidence_age_s(incident, now_s)
+        age_s = guard.evidence_age_s(incident, outcome.answered_s)
         if outcome.result == "done":
-            acted(None if age_s is None else now_s - age_s, incident_s, act.at_us / 1e6, now_s)
+            event_s = None if age_s is None else outcome.answered_s - age_s
+            acted(event_s, incident_s, act.at_us / 1e6, outcome.answered_s)
         if outcome.result == "done" and age_s is not None:
             METRICS.end_to_end_seconds.labels("act").observe(age_s)
 
@@ -180,14 +186,14 @@ class Responder:
         of_owner, others = await self.keys.others(question.key) if question.key else (None, None)
         return Means(
             adapter=name, matrix=self.matrices.get(name), networks=fence.with_declared(networks, question.key),
-            networks_error="" if question.key and question.key.allowed_networks else error,
+            networks_error="" if fence.with_declared((), question.key) else error,
             suspects=fence.suspects(question.incident), owner_keys=of_owner, other_keys=others,
         )  # fmt: skip
 
     async def _note_build(self, incident: Incident, partition: int) -> None:
-        """Another configuration or geo database is known to everybody before anything it says is judged."""
+        """Another configuration, version or geo database is known to everybody before anything it says is judged."""
         now = (incident.config_version, incident.geo_build)
-        if incident.rule in KEY_RULES and any(now) and self.decisions.ledger.builds.get(partition) != now:
+        if incident.rule in KEY_RULES and any(now) and self.decisions.ledger.builds.at.get(partition) != now:
             await self.decisions.write(Build(partition=partition, config_version=now[0], geo_build=now[1]))
 
     def _stopped(self) -> str:

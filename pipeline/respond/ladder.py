@@ -10,7 +10,8 @@
     revoke    refused for ever                                                none
 
 Going up needs an incident; time and people only go down. A fence needs the networks that the key used on at least 7
-days before the first suspicious event, or that its owner declared: without any the policy's `otherwise` comes next.
+days before the first suspicious event, or that its owner declared: without any, or with more than can be in one, the
+policy's `otherwise` comes next.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ import msgspec
 
 from pipeline.config import Respond, Revocation
 from pipeline.policy import Caps, Policy, Rule
-from pipeline.respond.adapters.adapter import Support
+from pipeline.respond.adapters.adapter import MOST_NETWORKS, Support
 from schemas.incident import PROOF_RULES, SEVERITIES, Incident, Rung, Severity
 from schemas.key import Key
 from schemas.response import GuardResult
 
 LADDER: Final[tuple[Rung, ...]] = ("observe", "flag", "throttle", "fence", "deny", "suspend", "rotate", "revoke")
 UNDOABLE: Final = frozenset(LADDER) - {"observe", "revoke"}
+SURE: Final = frozenset({"observe", "flag", "fence"})
+"""A wrong one of these is felt by nobody who behaves as before: the stage of a policy between simulate and all else."""
 ENDS: Final = frozenset({"throttle", "fence", "deny", "suspend"})
 
 Matrix = Mapping[Rung, Support]
@@ -209,6 +212,16 @@ def why_no_fence(means: Means) -> str:
         return means.networks_error
     if not means.networks:
         return "no network was used on 7 days before, and none is declared"
+    if why := too_many(means.networks, means.adapter, (means.matrix or {}).get("fence")):
+        return why
     nets = [ip_network(each) for each in means.networks]
     outside = [each for each in means.suspects if not any(ip_address(each) in net for net in nets)]
     return "" if outside or not means.suspects else "the suspicious requests come from networks it was used from before"
+
+
+def too_many(networks: tuple[str, ...], adapter: str, support: Support | None) -> str:
+    """Why a fence would leave some of these out; "" if all fit."""
+    most = support.most_networks if support else MOST_NETWORKS
+    if len(networks) <= most:
+        return ""
+    return f"too many networks for a fence: at least {len(networks)}; {adapter or 'an adapter'} takes {most}"

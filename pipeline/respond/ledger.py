@@ -29,6 +29,7 @@ from pipeline.policy import Caps
 from pipeline.respond import approval
 from pipeline.respond.acts import TIME, Act, Undoing, in_the_way, is_kept, kept_act
 from pipeline.respond.breaker import Breaker
+from pipeline.respond.builds import Builds
 from pipeline.respond.caps import APPROVED, DAY_US, HOUR_US, ROTATION, Counts, Raise, share_of
 from pipeline.respond.entries import (
     Build,
@@ -52,6 +53,7 @@ from pipeline.respond.entries import (
     ticket_of,
 )
 from pipeline.respond.ladder import UNDOABLE
+from pipeline.respond.words import Words
 
 __all__ = [
     "DAY_US", "HOUR_US", "IGNORED", "TIME", "Act", "Finished", "HandedOver", "Joined", "Ledger", "Proposed", "Record",
@@ -92,14 +94,14 @@ class Ledger:
     simulating: Simulating | None = None
     simulating_us: int = 0
     blind_until_us: int = 0
-    changed_us: int = 0  # another configuration or geo database
     acts: dict[tuple[bool, str], Act] = field(default_factory=dict)  # by (simulated, act_id): the latest
     counts: Counts = field(default_factory=Counts)
     breaker: Breaker = field(default_factory=Breaker)
     queue: dict[str, Queued] = field(default_factory=dict)  # by key: real ones only
     raises: dict[str, Raise] = field(default_factory=dict)
     groups: dict[str, Bulked] = field(default_factory=dict)
-    builds: dict[int, tuple[str, str]] = field(default_factory=dict)
+    builds: Builds = field(default_factory=Builds)
+    words: Words = field(default_factory=Words)
 
     def apply(self, offset: int, at_us: int, record: Record | None) -> Verdict:
         """Take the record at `offset` with the broker's time; offsets ascend, one that was applied does nothing."""
@@ -107,6 +109,7 @@ class Ledger:
             return IGNORED
         self.next_offset, self.now_us = offset + 1, max(self.now_us, at_us)
         self._forget()
+        self.words.apply(offset, at_us, record, self.raises)
         match record:
             case Proposed():
                 return self._judge(offset, record)
@@ -325,10 +328,7 @@ class Ledger:
             case Bulked() if record.is_whole:
                 self.groups[record.group] = record
             case Build():
-                now = (record.config_version, record.geo_build)
-                before = self.builds.get(record.partition)
-                self.builds[record.partition] = now
-                self.changed_us = self.now_us if before not in (None, now) else self.changed_us
+                self.builds.apply(record, self.now_us)
 
     def _forget(self) -> None:
         self.counts.forget(self.now_us)

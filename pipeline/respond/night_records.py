@@ -92,6 +92,7 @@ class DrillEnded(msgspec.Struct, frozen=True, kw_only=True, tag="drill_ended"):
     drill_id: str
     passed: bool
     words: str
+    began_us: int = 0  # of the newest one that passed, said again before retention forgets it; 0 is news
 
 
 class Leftover(msgspec.Struct, frozen=True, kw_only=True, tag="leftover"):

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from pipeline.config import Respond, Revocation
 from pipeline.errors import ConfigError
 from pipeline.policy import Caps, Policy, Rule
-from pipeline.respond.ladder import ENDS, UNDOABLE, Ladder, Matrix, ladder_of
+from pipeline.respond.ladder import ENDS, SURE, UNDOABLE, Ladder, Matrix, ladder_of
 from schemas.incident import SEVERITIES
 from schemas.key import CRITICALITIES, ROLES
 
@@ -52,6 +52,7 @@ def faults(
         yield from _unknown(rule, detectors)
         yield from _rule(rule, ladder.rules[:index])
         yield from _unsafe_rule(rule)
+    yield from _not_earned(ladder)
     yield from _unsafe_policy(ladder)
     for name, caps, needed in shares(ladder):
         if 0 < active_keys < needed:
@@ -194,6 +195,18 @@ def _unsafe_rule(rule: Rule) -> Iterator[Fault]:
         yield Fault("unsafe", where, "acts on medium incidents by itself: chance alone opens one in 1,000 key-days")
     if "critical" in rule.criticalities and not rule.approvals:
         yield Fault("unsafe", where, "acts on critical keys by itself: ask for approvals")
+
+
+def _not_earned(ladder: Ladder) -> Iterator[Fault]:
+    """Rules that enforce more than a fence by themselves; proofs alone and what people approve are not meant."""
+    for rule in ladder.rules if ladder.policy.mode == "enforce" else ():
+        beyond = [rung for rung in dict.fromkeys((rule.rung, *rule.otherwise)) if rung not in SURE]
+        if beyond and rule.proof != "only" and not rule.approvals:
+            words = (
+                f"enforces {' and '.join(beyond)} by itself; that is earned by fence only, two weeks without a wrong "
+                "one, and nothing asks for it here: `keywatch respond promotion`"
+            )
+            yield Fault("unsafe", f"respond.rules {rule.name}", words)
 
 
 def _unsafe_policy(ladder: Ladder) -> Iterator[Fault]:

@@ -1,10 +1,11 @@
 """`keywatch respond promotion`: how far a policy has come from simulate to enforce, by what it would have done.
 
-The way (issue 6, section 8): 14 days simulate, then fence only, then suspend. A step needs 14 days of decisions since
-the last one and no wrong would-be act among at least 50 that people have reviewed: an act is reviewed once somebody
-gave feedback on its incident, and wrong if that was `expected`. Only what the policy as it is now decided counts: a
-change of any rule or number is a new policy, and counting begins anew. Decisions are read from the audit's copy in
-ClickHouse (`responses`), feedback from `controls`; each incident counts once for each rung.
+The way (issue 6, section 8): 14 days simulate, then fence only (or flag; no throttle, which the owner feels), then
+suspend. A step needs 14 days of decisions since the last one and no wrong would-be act among at least 50 that people
+have reviewed: an act is reviewed once somebody gave feedback on its incident, and wrong if that was `expected`. Only
+what the policy as it is now decided counts: a change of any rule or number is a new policy, and counting begins anew.
+Decisions are read from the audit's copy in ClickHouse (`responses`), feedback from `controls`; each incident counts
+once for each rung.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from clickhouse_connect.driver.client import Client
 from pipeline.asking import connected, print_json, say_line
 from pipeline.config import Config
 from pipeline.queries import ask
+from pipeline.respond.ladder import SURE, ladder_of
 
 DAYS: Final = 14.0
 REVIEWED: Final = 50
@@ -25,9 +27,6 @@ STAGES: Final = (
     ("fence", 'mode = "enforce" with rules whose rung is fence (or flag), all else observe'),
     ("suspend", "rules may suspend; revoke stays for proofs and people"),
 )
-SURE: Final = ("fence", "flag", "throttle")
-"""What the second stage may do: its owner goes on."""
-
 _ACTS: Final = """
     SELECT stage, rungs, days, acts, reviewed, wrong FROM (
         SELECT if(verdict = 'simulated', 'simulated', 'real') AS stage,
@@ -79,7 +78,7 @@ def progress(mode: str, rungs: frozenset[str], counted: dict[str, Tally]) -> Pro
     if mode != "enforce":
         return _step(0, counted.get("simulated", Tally(stage="simulated")))
     real = counted.get("real", Tally(stage="real"))
-    return _step(1 if rungs <= {*SURE, "observe"} else 2, real)
+    return _step(1 if rungs <= SURE else 2, real)
 
 
 def _step(stage: int, counted: Tally) -> Progress:
@@ -99,8 +98,6 @@ def _step(stage: int, counted: Tally) -> Progress:
 
 def show(config: Config, as_json: bool) -> int:
     """Print it. Exit code 1 while something is missing."""
-    from pipeline.respond.ladder import ladder_of
-
     ladder = ladder_of(config.respond)
     rungs = frozenset(rung for rule in ladder.rules for rung in (rule.rung, *rule.otherwise))
     with connected(config.clickhouse) as client:

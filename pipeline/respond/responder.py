@@ -152,7 +152,7 @@ async def _responder(
         actors=actors_of(respond, adapters, decisions.ledger), undoers=undoers_of(adapters), ladder=ladder,
         approvers=respond.approvers,
     )  # fmt: skip
-    caretaker = Caretaker(carrier, keys, _paging(deliveries))
+    caretaker = Caretaker(carrier, keys, _paging(deliveries), drills=books.drills)
     caretaker.start()
     stack.push_async_callback(caretaker.close)
     drain = Drain(
@@ -167,6 +167,7 @@ async def _responder(
         keys=keys, networks=ClickHouseNetworks(config.clickhouse), deliveries=deliveries,
         killed=lambda: kill_switch(respond),
     )  # fmt: skip
+    await responder.note_policy()
     return responder, caretaker
 
 

@@ -213,7 +213,11 @@ def _raise_failure(task: asyncio.Task[None]) -> None:
 
 
 def acted(event_s: float | None, incident_s: float, decided_s: float, confirmed_s: float) -> None:
-    """Measure the legs of one response up to its act; all in Unix time, the first by the gateway's clock, if known."""
+    """Measure the legs of one response up to its act; all in Unix time, the first by the gateway's clock, if known.
+
+    `decided_s` is the broker's time of the grant, `confirmed_s` when the target had answered: what is written
+    afterwards to close the act is no part of any leg.
+    """
     legs = {"incident_to_decision": decided_s - incident_s, "decision_to_act": confirmed_s - decided_s}
     if event_s is not None:
         legs["event_to_incident"] = incident_s - event_s

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     from pipeline.catalogue import CatalogueReader
     from pipeline.control_topic import ControlsReader
     from pipeline.geo.provider import Geo
+
+JUDGING: Final = ((), ("topologies",), ("geo",), ("formats",))
+"""Folders of this package with what makes findings of events."""
 
 OpenCore = Callable[[int, Config, Sides, str, int], Core]
 """(partition, config, sides, topic epoch, number of partitions) -> an empty core."""
@@ -38,10 +44,26 @@ class Parts:
 
 
 def config_version(config: Config) -> str:
-    """12 hex digits of the settings that may change a result."""
+    """12 hex digits of what may change a result: the settings, and this version of the product, its code and all."""
     worker = config.worker
-    judged = (config.detectors, config.budget, worker.lateness_s, worker.max_keys_per_partition, config.geo)
+    judged = (
+        config.detectors, config.budget, worker.lateness_s, worker.max_keys_per_partition, config.geo, product(),
+    )  # fmt: skip
     return hashlib.blake2b(msgspec.json.encode(judged, order="deterministic"), digest_size=6).hexdigest()
+
+
+@cache
+def product() -> tuple[str, ...]:
+    """The package's version, and a hash each of the sources that judge: a version's number may stay while they change.
+
+    Of Python's and numba's version, too, by which compiled detectors come to other bits.
+    """
+    import detectors
+    import pipeline
+    from detectors.compile import source_hash
+
+    folders = [Path(detectors.__path__[0]), *(Path(pipeline.__path__[0], *below) for below in JUDGING)]
+    return version("keywatch"), *map(source_hash, folders)
 
 
 def production_parts() -> Parts:

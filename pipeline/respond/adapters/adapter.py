@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from schemas.incident import Rung
 
 Granularity = Literal["key", "consumer", "account"]
 Direction = Literal["apply", "undo"]
+MOST_NETWORKS: Final = 256
+"""In one fence. A key that goes on from fewer networks than it has is an outage, so one that has more gets no fence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Support:
     granularity: Granularity  # what is hit: more than the key is refused where the catalogue knows others of it
     delay_s: float  # usual time until every node of the gateway obeys; proof of enforcement counts from then on
     undo: bool
+    most_networks: int = MOST_NETWORKS  # fence: so many fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Outcome:
     label: str  # of the metric: done | scheduled | refused | failed | expired
     before: str = ""  # what the undo needs to restore; never a secret
     new_key_id: str = ""  # rotate: the successor's public id
+    answered_s: float = 0.0  # when the target had said so, Unix time; the adapter need not tell
 
 
 @dataclass(frozen=True, slots=True)

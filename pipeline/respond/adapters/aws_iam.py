@@ -46,6 +46,7 @@ DANGEROUS: Final = (
     "sts:GetSessionToken",
 )  # fmt: skip
 MAX_POLICY: Final = 2048
+MOST_NETWORKS: Final = 80  # /24 and /48 prefixes in a policy of that length; longer declared ones are refused by length
 _KEY_ID: Final = re.compile(r"^AKIA[A-Z0-9]{12,124}$")
 _ACTION: Final = re.compile(r"^[a-z0-9-]{1,64}:[A-Za-z0-9*?]{1,128}$")
 _VERSION: Final = "2010-05-08"
@@ -64,7 +65,7 @@ def matrix(settings: AwsIam) -> Mapping[Rung, Support]:
     """What it can do; a rung that is absent is not supported."""
     delay_s = settings.delay_s
     return {
-        "fence": Support("consumer", delay_s, undo=True),
+        "fence": Support("consumer", delay_s, undo=True, most_networks=MOST_NETWORKS),
         "deny": Support("consumer", delay_s, undo=True),
         "suspend": Support("key", delay_s, undo=True),
         "revoke": Support("key", delay_s, undo=False),

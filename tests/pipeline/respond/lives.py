@@ -19,6 +19,7 @@ from pipeline.respond.caretaker import Caretaker, due
 from pipeline.respond.carry import Carrier
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.desk import Desk
+from pipeline.respond.drills import DrillBook
 from pipeline.respond.entries import Record, encode
 from pipeline.respond.ladder import Ladder
 from pipeline.respond.responder import Undoer
@@ -115,7 +116,9 @@ class Process:
             ladder=self.world.ladder, approvers=self.world.approvers)  # fmt: skip
         self.responder = responder_of(self.world, carrier, self.world.ladder, self.world.approvers)
         self.responder.networks = Usual()
-        self.caretaker = Caretaker(carrier, self.world.catalogue, self.page, self.partitions)
+        drills = DrillBook()
+        self.decisions.followers.append(drills.apply)
+        self.caretaker = Caretaker(carrier, self.world.catalogue, self.page, self.partitions, drills)
 
     matrix = MATRIX
 
@@ -184,6 +187,7 @@ async def live(
     survived = True
     try:
         await process.decisions.start()
+        await process.responder.note_policy()
         async with asyncio.TaskGroup() as group:
             for partition in partitions:
                 group.create_task(process.handle(partition))

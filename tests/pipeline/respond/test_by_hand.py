@@ -118,6 +118,14 @@ async def test_what_is_done_by_hand_is_done_as_the_rule_for_this_very_key_says(
     assert (chosen.proposal.duration_s / 3600, chosen.proposal.approvals) == (hours, people)
 
 
+async def test_a_fence_by_hand_leaves_none_of_the_networks_out_either() -> None:
+    ladder = Ladder(Policy(mode="enforce"), RULES)
+    queued = wanted(full(), "fence", ladder, "ada", declare())
+    many = Networks(tuple(f"10.{number // 256}.{number % 256}.0/24" for number in range(257)))
+    chosen = await choose(queued, "n1", ladder, settings(), {queued.proposal.adapter: MATRIX}, many)
+    assert (chosen.proposal, chosen.why_not[:31]) == (None, "too many networks for a fence: ")
+
+
 async def test_a_signature_of_nobody_we_know_does_nothing(tmp_path: Path) -> None:
     known, stranger = tmp_path / "ada.key", tmp_path / "eve.key"
     config = settings(approval.make("ada", known))

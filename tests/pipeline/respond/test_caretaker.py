@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +15,15 @@ from pipeline.policy import Rule
 from pipeline.respond import approval, desk
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.caps import Counts
-from pipeline.respond.entries import Joined, Reset, Simulating, Switched, content_of, decode, encode, group_of
+from pipeline.respond.drills import DrillBook
+from pipeline.respond.entries import Joined, Raised, Reset, Simulating, Switched, content_of, decode, encode, group_of
 from pipeline.respond.ladder import Ladder
+from pipeline.respond.night_records import DrillEnded, DrillStarted
 from schemas.response import Response
 from tests.pipeline.respond.incidents import finding, key
 from tests.pipeline.respond.lives import NETWORKS, POLICY, RULES, SUSPEND_S, Lives, Usual, at_desk, live, standing
 from tests.pipeline.respond.memory_log import Fuse
-from tests.pipeline.respond.people import ANN, BOB
+from tests.pipeline.respond.people import ANN, BOB, EVE
 from tests.pipeline.respond.test_handle import DECISIONS, Catalogue
 from tests.pipeline.respond.test_ledger import proposed
 
@@ -204,7 +207,7 @@ async def test_under_the_simulate_switch_all_is_decided_and_nothing_is_done_in_a
     assert world.gateway.set_on == {}
     assert {each.intent.key_id for each in world.gateway.effects} == {"k1"}
     assert {(x.key_id, x.verdict) for x in world.lines() if x.key_id != "k1"} == {
-        ("k2", "simulated"), ("k4", "simulated"),
+        ("k2", "simulated"), ("k4", "simulated"), ("*", "allowed"),
     }  # fmt: skip
     world.say(Simulating(on=False, by="ann"))
     world.open("k6")
@@ -231,10 +234,110 @@ async def test_the_switches_are_said_again_before_the_topic_forgets_them(world: 
     await live(world)
     await live(world)
     said = [decode(record.value) for record in world.log.topics[DECISIONS][2:]]
-    assert [each for each in said if isinstance(each, Switched)] == [Switched(stop=True, by="ann", reason="drill")]
-    assert [each for each in said if isinstance(each, Simulating)] == [
-        Simulating(on=True, by="bea", reason="new rules")
+    assert [each for each in said if isinstance(each, Switched)] == [
+        Switched(stop=True, by="ann", reason="drill", again=True)
     ]
+    assert [each for each in said if isinstance(each, Simulating)] == [
+        Simulating(on=True, by="bea", reason="new rules", again=True)
+    ]
+    assert [line.switch for line in world.lines() if line.switch] == ["stop", "simulate"], "said once"
+
+
+async def test_what_people_say_to_all_responders_is_in_the_audit_for_ever(world: Lives) -> None:
+    caps = Raised(
+        cap="fence", max_per_hour=9, max_per_day=9, max_share_of_active=0.5, until_us=world.log.now_us, by="ann",
+        reason="outbreak",
+    )  # fmt: skip
+    said = (
+        Switched(stop=True, by="ann", reason="drill"), Switched(stop=False, by="bob"),
+        Simulating(on=True, by="eve", reason="new"), Simulating(on=False, by="eve"), caps, ANN.says(caps.ticket),
+        EVE.says(caps.ticket), Reset(by="bob", reason="known"),
+    )  # fmt: skip
+    for record in said:
+        world.say(record)
+    fuse = Fuse()
+    assert await live(Lives(log=deepcopy(world.log), catalogue=world.catalogue), fuse=fuse)
+    for at in range(fuse.count):  # killed anywhere, none is missing and none has another id
+        again = Lives(log=deepcopy(world.log), catalogue=world.catalogue)
+        await live(again, fuse=Fuse(at, True))
+        assert await live(again)
+        lines = {line.response_id: line for line in again.lines()}
+        assert [(line.switch, line.by, line.verdict) for line in lines.values()] == [
+            ("stop", "ann", "allowed"), ("go_on", "bob", "allowed"), ("simulate", "eve", "allowed"),
+            ("enforce", "eve", "allowed"), ("raise_caps", "ann", "waiting"), ("sign_raise", "ann", "allowed"),
+            ("sign_raise", "eve", "refused"), ("close_breaker", "bob", "allowed"),
+        ]  # fmt: skip
+        assert {(line.key_id, line.incident_id, line.rung) for line in lines.values()} == {("*", "", "observe")}
+        before = len(again.lines())
+        assert await live(again)
+        assert len(again.lines()) == before
+    reasons = [line.reason for line in lines.values()]
+    assert reasons[:2] == ["ann stops all acts: drill", "bob lets acts go on: no reason"]
+    assert "9 keys an hour" in reasons[4]
+
+
+async def test_when_a_drill_last_passed_is_not_forgotten_either(world: Lives) -> None:
+    began_us = world.log.now_us
+    world.say(DrillStarted(drill_id="d1", key_id="k8", at_us=began_us, limit_s=60, act=False, by="ann"))
+    world.say(DrillEnded(drill_id="d1", passed=True, words="seen after 1.4 s"))
+    for _ in range(4):
+        world.advance(3 * 86_400 + 60)
+        await live(world)
+        await live(world)
+        forget(world, days=7)
+    book = DrillBook()
+    for entry in world.log.topics[DECISIONS]:
+        book.apply(entry.timestamp_us, decode(entry.value))
+    assert (book.drills, book.last_passed_us) == ({}, began_us)
+
+
+SETTLING = msgspec.structs.replace(POLICY, settle_s=600.0)
+
+
+def opened(world: Lives, key_id: str, build: str = "c1") -> None:
+    world.open(key_id, config_version=build, geo_build="g1")
+
+
+async def acted_on(world: Lives, key_id: str, build: str = "c1") -> bool:
+    """What a new process does with an incident of this build on this key."""
+    opened(world, key_id, build)
+    await live(world)
+    settled = [guard for guard in decided(world, key_id).guards if guard.guard == "settled"]
+    assert [guard.passed for guard in settled] == [(key_id, "suspend") in world.gateway.set_on]
+    return settled[0].passed
+
+
+def decided(world: Lives, key_id: str) -> Response:
+    return [line for line in world.lines() if line.key_id == key_id and line.stage == "decided"][-1]
+
+
+async def test_nothing_is_done_just_after_another_build_of_any_partition_or_other_rules(world: Lives) -> None:
+    world.ladder = Ladder(SETTLING, RULES)
+    assert await acted_on(world, "k1"), "the first start ever is no change"
+    assert not await acted_on(world, "k2", "c2"), "a partition of which nothing was heard"
+    world.advance(601)
+    assert await acted_on(world, "k4", "c2")
+    world.ladder = Ladder(SETTLING, (RULES[1], *RULES))
+    world.advance(10)
+    await live(world)  # the responder starts with other rules
+    world.advance(400)
+    assert not await acted_on(world, "k6", "c2")
+    world.advance(200)
+    assert await acted_on(world, "k8", "c2"), "counted from the start, not from the next incident"
+
+
+async def test_by_what_was_judged_is_not_forgotten_with_the_topics_past(world: Lives) -> None:
+    world.ladder = Ladder(SETTLING, RULES)
+    assert await acted_on(world, "k1")
+    for _ in range(4):
+        world.advance(3 * 86_400 + 60)
+        await live(world)
+        await live(world)
+        forget(world, days=7)
+    assert not await acted_on(world, "k3", "c2"), "another database after a quiet week is a change"
+    world.advance(601)
+    world.ladder = Ladder(SETTLING, (RULES[1], *RULES))
+    assert not await acted_on(world, "k5", "c2"), "so are other rules"
 
 
 def protect(world: Lives, *names: str) -> None:

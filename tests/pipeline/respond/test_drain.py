@@ -135,7 +135,7 @@ async def look(
 
 
 def lines(about: Lives) -> list[tuple[str, str, str]]:
-    return [(line.key_id, line.stage, line.verdict) for line in about.lines()]
+    return [(line.key_id, line.stage, line.verdict) for line in about.lines() if not line.switch]
 
 
 async def test_it_is_revoked_once_with_every_stage_in_the_audit_however_often_one_looks() -> None:

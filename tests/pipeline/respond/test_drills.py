@@ -87,3 +87,24 @@ def test_the_newest_that_passed_is_remembered_and_old_ones_are_forgotten() -> No
         book.apply(T0 + number * S, DrillEnded(drill_id=f"n{number}", passed=number != 149, words=""))
     assert len(book.drills) == 100
     assert book.last_passed_us == T0 + 148 * S
+
+
+def test_when_the_last_one_passed_is_known_after_weeks_without_one() -> None:
+    """After a week and a restart it was 0, "none was ever run", and whoever waited for the drill heard nothing."""
+    book, day = DrillBook(), 86_400 * S
+    book.apply(T0, started())
+    book.apply(T0 + 2 * S, DrillEnded(drill_id="d1", passed=True, words="seen after 1.4 s"))
+    for number in range(1, 8):
+        now_us = T0 + 3 * number * day + 9 * S
+        assert book.again(now_us - 8 * S, 3 * day) is None
+        again = book.again(now_us, 3 * day)
+        assert again
+        book.apply(now_us, again)
+        after = DrillBook()  # of a restarted responder: the drill itself is gone
+        after.apply(now_us, again)
+        assert after.last_passed_us == book.last_passed_us == T0
+        assert after.again(now_us + 3 * day, 3 * day) == again
+        book = after
+    book.apply(now_us + day, started(name="d2"))
+    book.apply(now_us + day, DrillEnded(drill_id="d2", passed=False, words="late"))
+    assert book.last_passed_us == T0

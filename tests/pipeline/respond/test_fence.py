@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from pipeline.config import ClickHouse
+from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.fence import (
     ClickHouseNetworks,
     NoNetworks,
@@ -15,6 +16,7 @@ from pipeline.respond.fence import (
     usual_networks,
     with_declared,
 )
+from pipeline.respond.ladder import Matrix, Means, why_no_fence
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
 from pipeline.times import micros
@@ -64,6 +66,22 @@ def test_only_networks_of_seven_days_before_the_first_suspicious_event_count(fil
     assert asyncio.run(ClickHouseNetworks(filled).usual("k1", FIRST_S * 10**6)) == ((HOME,), "")
 
 
+def test_a_key_of_more_networks_than_a_fence_takes_is_not_fenced_to_some_of_them(filled: ClickHouse) -> None:
+    """300 branch offices: it was fenced to 256 of them, and 44 outages were recorded as a success."""
+    offices = [_used(f"10.{n // 256}.{n % 256}.0/24", list(range(1, 8)), key_id="k3") for n in range(300)]
+    together = {name: [value for rows in offices for value in rows[name]] for name in offices[0]}
+
+    async def write_and_ask() -> tuple[tuple[str, ...], str]:
+        sink = ClickHouseSink(filled)
+        await sink.write("key_source_1h", together)
+        await sink.close()
+        return await ClickHouseNetworks(filled).usual("k3", FIRST_S * 10**6)
+
+    found, _ = asyncio.run(write_and_ask())
+    matrix: Matrix = {"fence": MATRIX["fence"]}
+    assert "too many networks for a fence" in why_no_fence(Means("keys", matrix, networks=found))
+
+
 async def test_a_clickhouse_that_is_away_is_a_reason_and_no_error() -> None:
     networks, why = await ClickHouseNetworks(ClickHouse(url="http://127.0.0.1:9")).usual("k1", 1)
     assert networks == ()
@@ -89,4 +107,5 @@ def test_suspects_are_the_addresses_of_authenticated_evidence() -> None:
 def test_what_the_owner_declared_belongs_to_the_fence() -> None:
     declared = key(allowed_networks=(HOME, "10.0.0.0/8", "no network"))
     assert with_declared((HOME,), declared) == (HOME, "10.0.0.0/8")
+    assert with_declared((), key(allowed_networks=("10.1.2.3/8",))) == ("10.0.0.0/8",)
     assert with_declared((), None) == ()

@@ -8,13 +8,17 @@ import pytest
 
 from pipeline.config import Respond, Revocation
 from pipeline.policy import Caps, Policy, Rule
+from pipeline.respond.adapters import aws_iam
 from pipeline.respond.adapters.adapter import Support
+from pipeline.respond.adapters.settings import AwsIam
 from pipeline.respond.ladder import LADDER, UNDOABLE, Ladder, Means, ladder_of, step_of
 from schemas.incident import Rung
 from tests.pipeline.respond.incidents import finding, incident, key
 
 ALL: dict[Rung, Support] = {rung: Support("key", 1.0, rung != "revoke") for rung in LADDER[1:]}
 LIMITED = Rule(name="limited", rung="suspend", min_severity="critical", roles=("limited",))
+MANY = tuple(f"10.{number // 256}.{number % 256}.0/24" for number in range(257))
+IAM = aws_iam.matrix(AwsIam())["fence"]
 FENCE = Rule(name="fence", rung="fence", otherwise=("suspend",))
 
 
@@ -98,6 +102,8 @@ def test_a_rung_that_would_hit_other_keys_is_refused(
         ({"networks": ()}, "no network was used on 7 days"),
         ({"networks": (), "networks_error": "ClickHouse is away"}, "ClickHouse is away"),
         ({"suspects": ("192.0.2.9",)}, "come from networks it was used from before"),
+        ({"networks": MANY}, "too many networks for a fence: at least 257; gateway takes 256"),
+        ({"networks": MANY[:81], "matrix": {**ALL, "fence": IAM}}, "too many networks for a fence: at least 81;"),
     ],
 )
 def test_a_fence_that_has_no_networks_or_keeps_nobody_out_is_no_fence(changes: dict[str, Any], why: str) -> None:
@@ -105,6 +111,10 @@ def test_a_fence_that_has_no_networks_or_keeps_nobody_out_is_no_fence(changes: d
     fallen = step_of(FENCE, means(**changes))
     assert fallen.rung == "suspend"
     assert why in fallen.guards[0].reason
+
+
+def test_as_many_networks_as_can_be_in_a_fence_are_in_it() -> None:
+    assert step_of(FENCE, means(networks=MANY[:256])).rung == "fence"
 
 
 def test_a_fence_keeps_out_who_comes_from_elsewhere() -> None:

@@ -393,12 +393,14 @@ def test_a_raise_lasts_a_day_at_most_and_raises_no_other_cap(log: Log) -> None:
     assert [over(log, 20 + n) for n in range(4)] == [True, True, True, False]
 
 
-def test_another_configuration_of_a_partition_is_a_change_and_the_first_one_is_none(log: Log) -> None:
+def test_another_configuration_than_the_fleets_is_a_change_and_the_first_one_is_none(log: Log) -> None:
+    """Another one that a partition begins with is a change, too: it was none, and a swap passed where many are."""
     log.say(Build(partition=0, config_version="c1", geo_build="g1"), 100)
+    assert log.ledger.builds.changed_us == 0
     log.say(Build(partition=1, config_version="c2", geo_build="g1"), 200)
-    assert log.ledger.changed_us == 0
-    log.say(Build(partition=0, config_version="c1", geo_build="g2"), 300)
-    assert log.ledger.changed_us == 300
+    assert log.ledger.builds.changed_us == 200
+    log.say(Build(partition=0, config_version="c2", geo_build="g2"), 300)
+    assert log.ledger.builds.changed_us == 300
 
 
 def test_what_stands_is_remembered_for_as_long_as_it_stands(log: Log) -> None:

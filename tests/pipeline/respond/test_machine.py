@@ -258,7 +258,9 @@ class Responders(RuleBasedStateMachine):
             world.advance(ENDLESS_S / 8)
         assert self.wait(live(world, next(self.names)))
         allowed = {
-            x.response_id for x in world.lines() if (x.stage, x.verdict, x.direction) == ("decided", "allowed", "apply")
+            x.response_id
+            for x in world.lines()
+            if (x.stage, x.verdict, x.direction, x.switch) == ("decided", "allowed", "apply", "")
         }
         ended = {x.response_id for x in world.lines() if x.stage in ("done", "failed") and x.direction == "apply"}
         assert allowed <= ended

@@ -100,6 +100,26 @@ def test_each_fault_is_named(of: Respond, level: str, words: str) -> None:
             check(of)
 
 
+@pytest.mark.parametrize(
+    ("mode", "of", "beyond"),
+    [
+        ("enforce", {"rung": "suspend"}, "suspend"),
+        ("enforce", {"rung": "fence", "otherwise": ("throttle", "revoke"), "limit_per_s": 1.0}, "throttle and revoke"),
+        ("enforce", {"rung": "fence", "otherwise": ("flag",)}, ""),
+        ("enforce", {"rung": "revoke", "proof": "only"}, ""),
+        ("enforce", {"rung": "suspend", "approvals": 1}, ""),
+        ("simulate", {"rung": "suspend"}, ""),
+    ],
+)
+def test_more_than_a_fence_is_remarked_where_it_is_enforced_before_it_is_earned(
+    mode: str, of: dict[str, Any], beyond: str
+) -> None:
+    policy = respond(rule(**of), policy=Policy(mode=mode, adapter="keys"))
+    found = [words for level, words in said(policy) if level == "unsafe" and "respond promotion" in words]
+    assert [words.split(" by itself")[0] for words in found] == ([f"enforces {beyond}"] if beyond else [])
+    check(policy)
+
+
 def test_a_rule_after_a_narrower_one_can_match() -> None:
     narrow = rule(name="narrow", owners=("acme",), min_severity="high")
     assert not [words for level, words in said(respond(narrow, rule())) if level == "never"]

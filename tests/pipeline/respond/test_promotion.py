@@ -51,6 +51,11 @@ def test_simulated_acts_are_no_experience_with_real_ones() -> None:
     assert progress("enforce", frozenset({"fence"}), {"real": GOOD}).missing == ()
 
 
+def test_fence_only_is_no_throttle_which_the_owner_feels() -> None:
+    assert progress("enforce", frozenset({"fence", "flag", "observe"}), {"real": GOOD}).stage == "fence"
+    assert progress("enforce", frozenset({"fence", "throttle"}), {"real": GOOD}).stage == "suspend"
+
+
 def test_the_last_stage_has_no_next_and_a_wrong_act_sends_back() -> None:
     told = progress("enforce", frozenset({"suspend"}), {"real": GOOD})
     assert (told.stage, told.next, told.missing) == ("suspend", "", ())
