@@ -27,7 +27,7 @@ DAYS: Final = 7
 LOOK_BACK_DAYS: Final = 60
 MOST: Final = 256  # prefixes in one fence
 TIMEOUT_S: Final = 5.0
-_QUERY: Final = """
+QUERY: Final = """
 SELECT prefix FROM key_source_1h FINAL
 WHERE key_id = {key:String} AND outcome = 'success'
   AND window_start < toStartOfHour(fromUnixTimestamp64Micro({before_us:Int64}))
@@ -73,9 +73,13 @@ class ClickHouseNetworks:
 
 def usual_networks(client: Client, key_id: str, before_us: int) -> tuple[str, ...]:
     """Prefixes used on at least `DAYS` days before. Raises ClickHouseError."""
-    asked = {"key": key_id, "before_us": before_us, "back": LOOK_BACK_DAYS, "days": DAYS, "most": MOST}
-    rows = client.query(_QUERY, parameters=asked).result_rows
+    rows = client.query(QUERY, parameters=asked(key_id, before_us)).result_rows
     return tuple(each for (each,) in rows if is_network(str(each)))
+
+
+def asked(key_id: str, before_us: int) -> dict[str, str | int]:
+    """What `QUERY` is asked with."""
+    return {"key": key_id, "before_us": before_us, "back": LOOK_BACK_DAYS, "days": DAYS, "most": MOST}
 
 
 def first_suspicious_us(incident: Incident) -> int:

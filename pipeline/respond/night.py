@@ -22,12 +22,13 @@ from aiokafka.errors import KafkaError
 from pipeline.config import Respond
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.metrics import METRICS
-from pipeline.respond.brief import Brief, Usage, brief
+from pipeline.respond.brief import Brief, Known, Usage, brief
 from pipeline.respond.cases import RANK, CaseBook, due, links_of
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.deliver import Deliveries
 from pipeline.respond.drills import DrillBook
 from pipeline.respond.entries import Record
+from pipeline.respond.ladder import Others
 from pipeline.respond.leftovers import LeftoverBook, Tidying
 from pipeline.respond.night_notices import (
     PROTECTION,
@@ -41,7 +42,8 @@ from pipeline.respond.night_notices import (
 )
 from pipeline.respond.night_records import CaseSeen, NightRecord, RotationSeen, Told
 from pipeline.respond.notice import Notice, link_to, of_incident
-from pipeline.respond.set_up import WhyNot, always
+from pipeline.respond.set_up import SetUp
+from pipeline.respond.standing import standing
 from pipeline.respond.watch import Eyes, Look, ProtectionBook, Seen, Sight
 from pipeline.times import micros
 from schemas.incident import Incident
@@ -64,6 +66,9 @@ class Keys(Protocol):
 
     async def look_up(self, key_id: str) -> tuple[Key | None, int, str]:
         """(the key or None, number of active keys or 0, why the catalogue can't be read or "")."""
+
+    async def others(self, key: Key) -> Others:
+        """Which an act on more than this key would hit, as `look_up` read it."""
 
 
 class Numbers(Protocol):
@@ -144,7 +149,7 @@ class Night:
     now_s: Callable[[], float]
     eyes: Eyes | None = None  # None: blindness is not looked for
     deliveries: Deliveries = field(default_factory=lambda: Deliveries([]))
-    why_not: WhyNot = always
+    set_up: SetUp | None = None  # None: everything can be done
     tidying: Tidying | None = None
     _sight: Sight = field(init=False)
     _looked: tuple[float, Seen] | None = None  # by the last look while partition 0 was ours, and when
@@ -190,7 +195,7 @@ class Night:
         key, unreadable = await self._key(incident)
         await self.decisions.write(self._seen(incident, key, partition))
         case = self.books.cases.case_of(incident.incident_id)
-        told = brief(incident, key, await self.numbers.read(incident), unreadable, self.why_not)
+        told = await self._told(incident, key, unreadable)
         return of_incident(incident, told, case.case_id if case else "", link_of(self.settings, incident))
 
     def _seen(self, incident: Incident, key: Key | None, partition: int) -> CaseSeen:
@@ -290,7 +295,15 @@ class Night:
 
     async def _brief(self, incident: Incident) -> Brief:
         key, unreadable = await self._key(incident)
-        return brief(incident, key, await self.numbers.read(incident), unreadable, self.why_not)
+        return await self._told(incident, key, unreadable)
+
+    async def _told(self, incident: Incident, key: Key | None, unreadable: str) -> Brief:
+        """What stands is asked last: it may have been done while the numbers were asked for."""
+        usage = await self.numbers.read(incident)
+        others = await self.keys.others(key) if key else (None, None)
+        stands = standing(self.decisions.ledger.acts.values(), incident)
+        known = Known(usage=usage, unreadable=unreadable, set_up=self.set_up, others=others, standing=stands)
+        return brief(incident, key, known)
 
     async def _housekeeping(self, now_us: int) -> None:
         """Of the owner of partition 0: drills end, and what is disabled is said again before it is forgotten."""

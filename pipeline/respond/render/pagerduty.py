@@ -31,7 +31,7 @@ def event(notice: Notice) -> dict[str, Any]:
         "client": "Keywatch",
     }
     if notice.link:
-        told |= {"client_url": notice.link, "links": [{"href": notice.link, "text": "the incident"}]}
+        told |= {"client_url": notice.link, "links": [{"href": notice.link, "text": notice.link_words}]}
     if notice.action == "trigger":
         told["payload"] = {
             "summary": one_line(notice.title, MAX_SUMMARY),
