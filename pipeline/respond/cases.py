@@ -22,6 +22,7 @@ from ipaddress import ip_address, ip_network
 from typing import Final, Literal
 
 from pipeline.config_night import Cases
+from pipeline.respond.entries import Proposed
 from pipeline.respond.night_records import CaseSaid, CaseSeen, DrillStarted, NightRecord
 from schemas.incident import SEVERITIES, Finding, Incident, Severity
 from schemas.key import Key
@@ -86,6 +87,11 @@ class CaseBook:
     def case_of(self, incident_id: str) -> Case | None:
         """The case that an incident belongs to."""
         return self.cases.get(self.of_incident.get(incident_id, ""))
+
+    def is_drill(self, of: Proposed, at_us: int) -> bool:
+        """Whether this act was led to by nothing but a decoy's abuse on purpose: the drill tells of that."""
+        case = self.case_of(of.incident_id)
+        return case.drill if case else at_us <= self.drills.get(of.key_id, -1)
 
     def full(self, case: Case) -> bool:
         """Whether its span is over, and it takes nothing but ends: what goes on is a new case."""

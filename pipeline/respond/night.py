@@ -14,6 +14,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol
 
 import msgspec
@@ -22,6 +23,7 @@ from aiokafka.errors import KafkaError
 from pipeline.config import Respond
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.metrics import METRICS
+from pipeline.respond import act_notices
 from pipeline.respond.brief import Brief, Known, Usage, brief
 from pipeline.respond.cases import RANK, CaseBook, due, links_of
 from pipeline.respond.decisions import Decisions
@@ -246,6 +248,7 @@ class Night:
                 step = next(due(case, books.told(case.case_id), now_us, self.settings.cases), "")
                 if step:
                     yield Due(case.case_id, step, case.partition)
+        yield from self._due_of_acts(now_us)
         if 0 not in owned:
             return
         last = books.protection.last
@@ -268,6 +271,18 @@ class Night:
             notice = of_rotation(seen, step, now_us)
             if step not in books.told(notice.subject):
                 yield Due(notice.subject, step, 0, lambda notice=notice: notice)  # type: ignore[misc]
+
+    def _due_of_acts(self, now_us: int) -> Iterator[Due]:
+        cases, ledger = self.books.cases, self.decisions.ledger
+        sizes = {name: len(bulk.act_ids) for name, bulk in ledger.groups.items()}
+        acts = [act for act in ledger.acts.values() if not cases.is_drill(act.proposal, act.at_us)]
+        for said in act_notices.due(acts, now_us, self.books.told, sizes):
+            if said.partition in self.deliveries.owned:
+                case = cases.case_of(said.acts[0].proposal.incident_id)
+                make = partial(
+                    act_notices.notice, said, now_us, self.settings.night.console_url, case.case_id if case else ""
+                )
+                yield Due(said.subject, said.step, said.partition, make)
 
     def let_go(self, partitions: set[int]) -> None:
         """These went to another responder, who tells it; what waits here for its message would wait for ever."""

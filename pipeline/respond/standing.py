@@ -36,7 +36,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def words(self) -> str:
         """One line for people."""
-        since, until = _clock(self.since), _clock(self.until)
+        since, until = clock(self.since), clock(self.until)
         if self.state == "waiting":
             return f"{self.rung} waits for approval since {since}, until {until}: {self.approve}"
         ends = f" until {until}" if until else ", without an end of its own"
@@ -107,6 +107,6 @@ def _of(act: Act, state: State, incident: Incident) -> Standing:
     )  # fmt: skip
 
 
-def _clock(text: str) -> str:
+def clock(text: str) -> str:
     """To the minute, as people read it."""
     return f"{text[:10]} {text[11:16]} UTC" if text else ""

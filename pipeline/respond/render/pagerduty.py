@@ -27,7 +27,7 @@ def event(notice: Notice) -> dict[str, Any]:
     """The event, without the routing key. Acknowledging and resolving need no payload."""
     told: dict[str, Any] = {
         "event_action": notice.action,
-        "dedup_key": notice.subject[:MAX_DEDUP],
+        "dedup_key": _thread(notice)[:MAX_DEDUP],
         "client": "Keywatch",
     }
     if notice.link:
@@ -44,6 +44,11 @@ def event(notice: Notice) -> dict[str, Any]:
             "custom_details": details(notice),
         }
     return told
+
+
+def _thread(notice: Notice) -> str:
+    """What was done by itself is a line of its case's alert: one case is one page."""
+    return (notice.case_id if notice.event == "response.done" else "") or notice.subject
 
 
 def details(notice: Notice) -> dict[str, str]:

@@ -126,7 +126,9 @@ def test_pagerduty_needs_no_url_and_people_get_cases_while_machines_get_incident
         people = kind in ("pagerduty", "slack", "email")
         assert ("case.opened" in wanted) == people
         assert ("incident.opened" in wanted) != people
-        assert "protection.lost" in wanted
+        assert {"protection.lost", "response.done", "response.failed", "response.waiting"} <= set(wanted)
+        assert ("response.unproven" in wanted) == (kind != "pagerduty")  # nobody is got up for silence
+        assert ("response.broken" in wanted) != people  # they get it as their case
 
 
 def test_an_endpoint_of_acts_alone_is_told_nothing_and_the_usual_can_be_added_to() -> None:
