@@ -147,7 +147,10 @@ class Board:
         return await _soon(self._say_of_case(CaseSaid(case_id=case_id, verb=verb, by=by, reason=reason)))
 
     async def _say_of_case(self, said: CaseSaid) -> bool:
-        changes = {"ack": ("open", "snoozed"), "close": ("open", "snoozed", "acknowledged")}
+        changes = {
+            "ack": ("open", "snoozed"), "close": ("open", "snoozed", "acknowledged"), "unack": ("acknowledged",),
+            "reopen": ("closed",),
+        }  # fmt: skip
         async with self._saying:  # two at once would both find it open, and both be told to everybody
             case = self._books.cases.cases.get(said.case_id)
             if case is None or case.state not in changes.get(said.verb, ()):

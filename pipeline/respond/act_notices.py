@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from pipeline.respond.acts import DAY_US, TIME, Act
+from pipeline.respond.acts import TIME, Act
+from pipeline.respond.caps import DAY_US
 from pipeline.respond.notice import Action, Grade, Notice, link_to, one_line
 from pipeline.respond.standing import APPROVE, clock, undo_of, who
 from pipeline.times import rfc3339

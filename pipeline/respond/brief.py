@@ -122,6 +122,8 @@ def _not_here(incident: Incident, key: Key | None, act: Rung, known: Known) -> s
 
 
 def _act_words(act: Rung, why: str, no: str, done: Standing | None) -> str:
+    if done and done.broken:
+        return f"the gateway does not obey the {done.rung} in force: stop the key at the gateway itself"
     if done:
         return f"nothing more: {done.rung} is {done.now}; {act} would be the safest act"
     return f"{act}: {why}" + (f"; Keywatch can't do it here ({no}): do it at the gateway" if no else "")
@@ -173,6 +175,8 @@ def safest(incident: Incident, key: Key | None, known: Known = NOTHING_KNOWN) ->
 
 
 def _no_fence(incident: Incident, key: Key, known: Known) -> str:
+    if any(each.broken and each.rung == "fence" for each in known.standing):
+        return "the gateway does not obey the one in force"
     if known.usage.fence_networks == 0 and not key.allowed_networks:
         return "no network was used on 7 days before, and none is declared"
     return known.set_up.cannot(incident, key, "fence", known.others) if known.set_up else ""

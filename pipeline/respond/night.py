@@ -42,8 +42,9 @@ from pipeline.respond.night_notices import (
     of_protection,
     of_rotation,
 )
-from pipeline.respond.night_records import CaseSeen, NightRecord, RotationSeen, Told
+from pipeline.respond.night_records import CaseSeen, NightRecord, Told
 from pipeline.respond.notice import Notice, link_to, of_incident
+from pipeline.respond.rotation_book import TOLD_KEPT_US, RotationBook
 from pipeline.respond.set_up import SetUp
 from pipeline.respond.standing import standing
 from pipeline.respond.watch import Eyes, Look, ProtectionBook, Seen, Sight
@@ -55,7 +56,6 @@ log = logging.getLogger(__name__)
 
 ROUND_S: Final = 1.0
 TIDY_S: Final = 30.0
-TOLD_KEPT_US: Final = 7 * 86_400_000_000
 LOOK_WITHIN_S: Final = 60.0
 KEY_WITHIN_S: Final = 2.0
 MAX_ASKING: Final = 50
@@ -78,25 +78,6 @@ class Numbers(Protocol):
 
     async def read(self, incident: Incident) -> Usage:
         """Never raises."""
-
-
-@dataclass(slots=True)
-class RotationBook:
-    """Rotations near or past their deadline, as said within the last 7 days: told again after that, if still so."""
-
-    seen: dict[tuple[str, int, str], tuple[int, RotationSeen]] = field(default_factory=dict)  # old, deadline, state
-
-    def apply(self, at_us: int, record: Record | None) -> None:
-        """Take the next record, with the broker's time. Forgotten before `Books` forgets that it was told."""
-        if self.seen:
-            self.seen = {name: each for name, each in self.seen.items() if at_us - each[0] <= TOLD_KEPT_US}
-        if isinstance(record, RotationSeen):
-            self.seen[record.old, record.deadline_us, record.state] = at_us, record
-
-    def is_news(self, record: RotationSeen, now_us: int) -> bool:
-        """Whether it is to be said."""
-        last = self.seen.get((record.old, record.deadline_us, record.state))
-        return last is None or now_us - last[0] > TOLD_KEPT_US
 
 
 @dataclass(slots=True)
@@ -316,7 +297,8 @@ class Night:
         """What stands is asked last: it may have been done while the numbers were asked for."""
         usage = await self.numbers.read(incident)
         others = await self.keys.others(key) if key else (None, None)
-        stands = standing(self.decisions.ledger.acts.values(), incident)
+        case = self.books.cases.case_of(incident.incident_id)
+        stands = standing(self.decisions.ledger.acts.values(), incident, case.broken if case else ())
         known = Known(usage=usage, unreadable=unreadable, set_up=self.set_up, others=others, standing=stands)
         return brief(incident, key, known)
 

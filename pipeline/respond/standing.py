@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Final, Literal
 
 import msgspec
@@ -31,6 +31,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     by: str  # the rule, or who signed
     undo: str = ""
     approve: str = ""  # while it waits
+    broken: bool = False  # the stream shows that the gateway does not obey
     this_key: bool = True  # and this version of it: else it stops nothing here
 
     @property
@@ -41,7 +42,9 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
             return f"{self.rung} waits for approval since {since}, until {until}: {self.approve}"
         ends = f" until {until}" if until else ", without an end of its own"
         other = "" if self.this_key else " (on another key, or an earlier version of it)"
-        return f"{self.rung} is {self.now} since {since}{'' if self.state == 'revoked' else ends}, by {self.by}{other}"
+        ends = "" if self.state == "revoked" else ends
+        broken = ", but THE GATEWAY DOES NOT OBEY" if self.broken else ""
+        return f"{self.rung} is {self.now} since {since}{ends}, by {self.by}{other}{broken}"
 
     @property
     def now(self) -> str:
@@ -49,10 +52,13 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         return {"revoked": "in force, for good", "waiting": "waiting for approval"}.get(self.state, self.state)
 
 
-def standing(acts: Iterable[Act], incident: Incident) -> tuple[Standing, ...]:
-    """What is of this incident or on its key and is not over, the highest rung first."""
+def standing(acts: Iterable[Act], incident: Incident, broken: Container[str] = ()) -> tuple[Standing, ...]:
+    """What is of this incident or on its key and is not over, the highest rung first.
+
+    `broken`: response ids of acts that the gateway does not obey.
+    """
     found = [
-        _of(act, state, incident)
+        _of(act, state, incident, act.proposal.response_id in broken)
         for act in acts
         if incident.key_id == act.proposal.key_id or incident.incident_id == act.proposal.incident_id
         if (state := _state(act)) is not None
@@ -94,7 +100,7 @@ def _state(act: Act) -> State | None:
     return states.get(act.stage)
 
 
-def _of(act: Act, state: State, incident: Incident) -> Standing:
+def _of(act: Act, state: State, incident: Incident, broken: bool) -> Standing:
     of = act.proposal
     until_us = act.lapses_us if state == "waiting" else act.until_us
     versions = {of.key_version, incident.key_version} - {0}
@@ -103,7 +109,7 @@ def _of(act: Act, state: State, incident: Incident) -> Standing:
         since=rfc3339(act.done_us or act.at_us), until=rfc3339(until_us) if until_us else "", by=who(act),
         undo=undo_of(act) if state in ("in force", "perhaps in force") else "",
         approve=APPROVE.format(ticket=of.group or act.ticket) if state == "waiting" else "",
-        this_key=of.key_id == incident.key_id and len(versions) < 2,
+        broken=broken, this_key=of.key_id == incident.key_id and len(versions) < 2,
     )  # fmt: skip
 
 

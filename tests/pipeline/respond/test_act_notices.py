@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.errors import Fatal
 from pipeline.respond import act_notices
-from pipeline.respond.acts import DAY_US, TIME, Act, Stage, Undoing
+from pipeline.respond.acts import TIME, Act, Stage, Undoing
+from pipeline.respond.caps import DAY_US
 from pipeline.respond.entries import Proposed, Undo
 from pipeline.respond.night_records import DrillStarted, Told
 from pipeline.respond.render import alertmanager, pagerduty, slack

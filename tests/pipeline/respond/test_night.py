@@ -21,7 +21,7 @@ from pipeline.respond.entries import Record, decode, encode
 from pipeline.respond.ladder import Others
 from pipeline.respond.mailbox import Mailbox
 from pipeline.respond.night import Books, Night
-from pipeline.respond.night_records import CaseSaid, DrillStarted, Protection, RotationSeen, Told
+from pipeline.respond.night_records import ActSeen, CaseSaid, DrillStarted, Protection, RotationSeen, Told
 from pipeline.respond.watch import Look
 from schemas.incident import Incident
 from schemas.key import Key
@@ -217,6 +217,29 @@ async def test_a_page_that_is_sent_again_says_what_was_done_meanwhile_and_how_it
     undo = f"keywatch respond undo {of.response_id[:12]} --reason TEXT"
     assert (again["Do"], again["Undo"]) == ("keywatch explain i1", undo)
     assert undo in str(world.lines[1].came[1]) and undo not in str(world.lines[1].came[0])
+
+
+async def test_a_gateway_that_does_not_obey_pages_again_though_somebody_had_acknowledged_and_until_somebody_does() -> (
+    None
+):
+    world = World()
+    async with life(world) as night:
+        await arrive(night, BURST[0])
+        await rounds(night)
+        (case_id,) = night.books.cases.cases
+        world.say(CaseSaid(case_id=case_id, verb="ack", by="ada"))
+        await rounds(night)
+        world.say(ActSeen(
+            response_id="r1", incident_id="i1", key_id="k1", verdict_id="v1", broken=True, partition=0,
+            text="suspend is not enforced: a request went through",
+        ))  # fmt: skip
+        await rounds(night)
+        world.pass_time(901)
+        await rounds(night)
+    assert pages(world) == [(action, case_id) for action in ("trigger", "acknowledge", "trigger", "trigger")]
+    summaries = [str(each["payload"]["summary"]) for each in world.lines[0].came[2:]]  # type: ignore[index]
+    assert summaries[0].startswith("critical, the gateway does not obey: suspend is not enforced")
+    assert summaries[1].startswith("critical, nobody has acknowledged it: suspend is not enforced")
 
 
 async def clean_effects() -> int:
