@@ -127,6 +127,10 @@ class Board:
             raise ConfigError(f"not undone: {verdict.reason}")
         return "being undone: the responder tells the gateway"
 
+    def can_undo(self, act: Act) -> bool:
+        """Whether the ledger would grant a person's undo now."""
+        return not self._desk.ledger.why_no_undo(act)
+
     async def take_back(self, act: Act, reason: str, person: str) -> Verdict:
         """Ask for an undo; what the ledger says of it. Raises Retry where the broker is away."""
         return await _soon(Desk(self._desk.decisions, person).undo(act, reason))

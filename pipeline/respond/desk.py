@@ -23,7 +23,7 @@ from pipeline.errors import ConfigError
 from pipeline.policy import Approver, Caps
 from pipeline.respond import approval, fence
 from pipeline.respond.act import act_id, response_id
-from pipeline.respond.acts import Act
+from pipeline.respond.acts import TIME, Act
 from pipeline.respond.caps import DAY_US
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.entries import Bulked, Proposed, Raised, Reset, Simulating, Switched, Undo, content_of, group_of
@@ -58,6 +58,11 @@ class Desk:
 
     decisions: Decisions
     person: str
+
+    def __post_init__(self) -> None:
+        """Raises `ConfigError` for a name that is not a person's: what "time" ends is acted on again at once."""
+        if self.person == TIME:
+            raise ConfigError(f"{TIME!r} is who ends what was done for a time: say by --as who you are")
 
     @property
     def ledger(self) -> Ledger:

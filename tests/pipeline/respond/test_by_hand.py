@@ -14,6 +14,7 @@ from pipeline.config import Config, Respond
 from pipeline.errors import ConfigError
 from pipeline.policy import Approver, Policy, Rule
 from pipeline.respond import approval
+from pipeline.respond.acts import TIME
 from pipeline.respond.adapters import build
 from pipeline.respond.adapters.settings import Adapters
 from pipeline.respond.adapters.webhook import MATRIX
@@ -76,6 +77,12 @@ async def test_one_command_fences_the_key_and_one_takes_it_back(tmp_path: Path) 
         (found,) = mine.undoable(full().incident_id)
         assert (await mine.undo(found, "false alarm")).granted
         assert act.undo is not None
+
+
+async def test_nobody_is_called_as_the_end_of_an_act_s_time_is() -> None:
+    async with desk() as mine:
+        with pytest.raises(ConfigError, match="who you are"):
+            Desk(mine.decisions, TIME)
 
 
 async def test_without_a_signature_it_only_says_what_it_would_do(capsys: pytest.CaptureFixture[str]) -> None:
