@@ -12,7 +12,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
@@ -58,6 +58,7 @@ class Shown:
     others: int = 0  # further keys that the same signature approves
     networks: tuple[str, ...] = ()
     duration_s: float = 0.0
+    broken: str = ""  # what goes through all the same, and the case that tells of it
 
 
 class Board:
@@ -73,7 +74,13 @@ class Board:
     def in_force(self, incident_id: str = "") -> list[Shown]:
         """The oldest first; of one incident or of all."""
         acts = self._desk.in_force()
-        return [_shown(act) for act in acts if incident_id in ("", act.proposal.incident_id)]
+        shown = [_shown(act) for act in acts if incident_id in ("", act.proposal.incident_id)]
+        return [replace(each, broken=self._broken(each)) for each in shown]
+
+    def _broken(self, shown: Shown) -> str:
+        case = self._books.cases.case_of(shown.incident_id)
+        text = case.broken.get(shown.response_id, "") if case else ""
+        return f"{text} ({case.case_id} is {case.state})" if case and text else ""
 
     def waiting(self, incident_id: str = "") -> list[Shown]:
         """What waits for people's signatures."""
