@@ -110,7 +110,10 @@ def _is_fresh(at_us: int, now_us: int) -> bool:
 
 
 def notice(said: Said, now_us: int, console_url: str = "", case_id: str = "") -> Notice:
-    """The message: what was done to which key, by whom, until when, and the command that comes next."""
+    """The message: what was done to which key, by whom, until when, and the command that comes next.
+
+    `case_id`: the open case that somebody was called for.
+    """
     act, keys = said.acts[0], [each.proposal.key_id for each in said.acts]
     of = act.proposal
     what = f"{of.rung} of {keys[0] if len(keys) == 1 else f'{len(keys)} keys'}"

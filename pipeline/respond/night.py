@@ -260,9 +260,8 @@ class Night:
         for said in act_notices.due(acts, now_us, self.books.told, sizes):
             if said.partition in self.deliveries.owned:
                 case = cases.case_of(said.acts[0].proposal.incident_id)
-                make = partial(
-                    act_notices.notice, said, now_us, self.settings.night.console_url, case.case_id if case else ""
-                )
+                paged = case.case_id if case and case.state != "closed" and self.books.told(case.case_id) else ""
+                make = partial(act_notices.notice, said, now_us, self.settings.night.console_url, paged)
                 yield Due(said.subject, said.step, said.partition, make)
 
     def let_go(self, partitions: set[int]) -> None:
