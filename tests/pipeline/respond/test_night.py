@@ -211,12 +211,14 @@ async def test_a_page_that_is_sent_again_says_what_was_done_meanwhile_and_how_it
         await night.decisions.write(finished(of))
         world.pass_time(901)
         await rounds(night)
-    first, again = (each["payload"]["custom_details"] for each in world.lines[0].came)  # type: ignore[index]
+    payloads = [each["payload"] for each in world.lines[0].came]
+    assert [each["class"] for each in payloads] == ["case.opened", "response.done", "case.escalated"]  # type: ignore[index]
+    first, again = (each["custom_details"] for each in (payloads[0], payloads[2]))  # type: ignore[index]
     assert "In force" not in first and first["Do"] == "keywatch respond act i1 --rung fence"
     assert again["In force"].startswith("suspend is in force since 2026-")
     undo = f"keywatch respond undo {of.response_id[:12]} --reason TEXT"
     assert (again["Do"], again["Undo"]) == ("keywatch explain i1", undo)
-    assert undo in str(world.lines[1].came[1]) and undo not in str(world.lines[1].came[0])
+    assert undo in str(world.lines[1].came[2]) and undo not in str(world.lines[1].came[0])
 
 
 async def test_a_gateway_that_does_not_obey_pages_again_though_somebody_had_acknowledged_and_until_somebody_does() -> (
