@@ -12,7 +12,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from pipeline.respond.ladder import Others
+from pipeline.respond import fence
+from pipeline.respond.ladder import Means, Others, why_no_fence
 from pipeline.respond.set_up import SetUp
 from pipeline.respond.standing import Standing, enough
 from schemas.incident import KEY_RULES, PROOF_RULES, Finding, Incident, Rung
@@ -43,7 +44,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     touched: tuple[str, ...] | None = None  # operations of the evidence, most requests first
     requests: int | None = None  # of the evidence
     bytes_out: int | None = None
-    fence_networks: int | None = None  # used on at least 7 days before: what a fence would let it go on from
+    fence_networks: tuple[str, ...] | None = None  # used on 7 days before: what a fence would let it go on from
 
 
 NO_NUMBERS: Final = Usage()
@@ -177,8 +178,10 @@ def safest(incident: Incident, key: Key | None, known: Known = NOTHING_KNOWN) ->
 def _no_fence(incident: Incident, key: Key, known: Known) -> str:
     if any(each.broken and each.rung == "fence" for each in known.standing):
         return "the gateway does not obey the one in force"
-    if known.usage.fence_networks == 0 and not key.allowed_networks:
-        return "no network was used on 7 days before, and none is declared"
+    if known.usage.fence_networks is not None:
+        networks = fence.with_declared(known.usage.fence_networks, key)
+        if why := why_no_fence(Means("", None, networks, suspects=fence.suspects(incident))):
+            return why
     return known.set_up.cannot(incident, key, "fence", known.others) if known.set_up else ""
 
 

@@ -48,7 +48,7 @@ TOUCHED: Final = """
         FROM evidence AS e FINAL WHERE incident_id = {incident:String}
         GROUP BY operation ORDER BY asked DESC, operation LIMIT 100
     )"""
-NETWORKS: Final = f"SELECT count() AS fence_networks FROM ({fence.QUERY})"  # noqa: S608
+NETWORKS: Final = f"SELECT groupArray(prefix) AS fence_networks FROM ({fence.QUERY})"  # noqa: S608
 
 
 @dataclass

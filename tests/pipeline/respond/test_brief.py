@@ -170,10 +170,12 @@ def test_for_network_evidence_every_gateway_gets_the_mildest_act_it_can_do_to_th
 
 
 def test_a_key_without_networks_of_its_own_is_not_told_to_be_fenced() -> None:
-    known = Known(usage=Usage(fence_networks=0))
+    known = Known(usage=Usage(fence_networks=()))
     assert brief(full(), key(), known).do.endswith("--rung suspend")
     assert brief(full(), key(allowed_networks=("192.0.2.0/24",)), known).do.endswith("--rung fence")
     assert brief(full(), key()).do.endswith("--rung fence")  # not known is not none
+    thief_inside = Known(usage=Usage(fence_networks=("198.51.100.0/24",)))  # where the evidence comes from
+    assert brief(full(), key(), thief_inside).do.endswith("--rung suspend")
 
 
 def act(stage: Stage = "done", **changes: Any) -> Act:

@@ -22,6 +22,7 @@ from pipeline.respond.by_hand import carried_out, choose, wanted
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.desk import Desk
 from pipeline.respond.entries import Finished
+from pipeline.respond.fence import suspects
 from pipeline.respond.keys import others_of
 from pipeline.respond.ladder import Ladder, Means, judged, ladder_of
 from schemas.incident import Rung
@@ -147,6 +148,17 @@ async def test_by_hand_a_rung_is_refused_where_it_is_by_itself_for_other_keys_of
         step = judged("fence", Rule(name="r", rung="fence"), means)
         assert (chosen.proposal is not None, all(guard.passed for guard in step)) == (possible, possible)
         assert possible or chosen.why_not == next(guard.reason for guard in step if not guard.passed)
+
+
+async def test_by_hand_too_a_fence_that_keeps_nobody_out_is_refused() -> None:
+    ladder = Ladder(Policy(mode="enforce", adapter="keys"), ())
+    queued = wanted(full(), "fence", ladder, "ada", declare())
+    for network, possible in (("192.0.2.0/24", True), ("198.51.100.0/24", False)):
+        chosen = await choose(
+            queued, "n1", ladder, settings(), {"keys": MATRIX}, Networks((network,)), suspects=suspects(full())
+        )  # fmt: skip
+        assert (chosen.proposal is not None) == possible
+    assert "come from networks it was used from before" in chosen.why_not
 
 
 async def test_by_hand_a_fence_lets_go_on_what_the_owner_declared() -> None:

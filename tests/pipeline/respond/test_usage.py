@@ -54,7 +54,7 @@ async def test_the_numbers_are_those_of_the_tables(clickhouse: ClickHouse) -> No
         told = await reader.read(ABOUT)
     assert told == Usage(
         clients=2, per_minute=1.0, usual_requests=3, touched=("GET /b", "GET /a"), requests=3, bytes_out=250,
-        fence_networks=0,
+        fence_networks=(),
     )  # fmt: skip
 
 
