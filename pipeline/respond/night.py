@@ -296,8 +296,8 @@ class Night:
         """What stands is asked last: it may have been done while the numbers were asked for."""
         usage = await self.numbers.read(incident)
         others = await self.keys.others(key) if key else (None, None)
-        case = self.books.cases.case_of(incident.incident_id)
-        stands = standing(self.decisions.ledger.acts.values(), incident, case.broken if case else ())
+        broken = {name for case in self.books.cases.cases.values() for name in case.broken}
+        stands = standing(self.decisions.ledger.acts.values(), incident, broken)
         known = Known(usage=usage, unreadable=unreadable, set_up=self.set_up, others=others, standing=stands)
         return brief(incident, key, known)
 

@@ -79,7 +79,7 @@ def who(act: Act) -> str:
     if act.proposal.group:
         return people or "people"
     rule = f"rule {act.proposal.rule}" if act.proposal.rule else "the policy"
-    return f"{rule}, approved by {people}" if people else f"{rule}, by itself"
+    return f"{rule}, approved by {people}" if people else f"{rule} alone"
 
 
 def undo_of(act: Act) -> str:

@@ -101,8 +101,8 @@ def test_a_message_says_who_until_when_and_how_it_is_undone() -> None:
     (said,) = act_notices.due([act()], NOW_US, lambda _: frozenset(), {})
     told = act_notices.notice(said, NOW_US, "https://console.example/{incident_id}", "case-1")
     undo = f"keywatch respond undo {act().proposal.response_id[:12]} --reason TEXT"
-    assert told.title == "done: suspend of k1 until 2026-11-18 12:06 UTC, by rule live, by itself"
-    assert (told.about["undo"], told.about["by"]) == (undo, "rule live, by itself")
+    assert told.title == "done: suspend of k1 until 2026-11-18 12:06 UTC, by rule live alone"
+    assert (told.about["undo"], told.about["by"]) == (undo, "rule live alone")
     assert told.link == "https://console.example/i1"
     assert undo in str(slack.message(told))
     assert pagerduty.event(told)["dedup_key"] == "case-1"  # a line of its case's alert, no page of its own

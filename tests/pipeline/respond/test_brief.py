@@ -199,7 +199,7 @@ def test_what_stands_is_said_with_its_undo_and_nothing_is_proposed_again(inciden
     told = told_of(of)
     assert next(iter(told)) == "In force"
     assert told["In force"].startswith("suspend is in force since 2026-11-18 11:06 UTC until 2026-11-18 12:06 UTC")
-    assert told["In force"].endswith("by rule live, by itself")
+    assert told["In force"].endswith("by rule live alone")
     assert told["Do"] == "keywatch explain incident-k1"
     assert told["Undo"] == f"keywatch respond undo {of.proposal.response_id[:12]} --reason TEXT"
     assert told["Safest act"].startswith("nothing more: suspend is in force")
