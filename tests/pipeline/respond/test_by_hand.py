@@ -80,12 +80,6 @@ async def test_one_command_fences_the_key_and_one_takes_it_back(tmp_path: Path) 
         assert act.undo is not None
 
 
-async def test_nobody_is_called_as_the_end_of_an_act_s_time_is() -> None:
-    async with desk() as mine:
-        with pytest.raises(ConfigError, match="who you are"):
-            Desk(mine.decisions, TIME)
-
-
 async def test_without_a_signature_it_only_says_what_it_would_do(capsys: pytest.CaptureFixture[str]) -> None:
     async with desk() as mine:
         assert await done(mine, settings(), "suspend", None) == 0
@@ -193,3 +187,9 @@ async def test_what_cannot_be_is_said_before_anything_is_written(
             await done(mine, settings(mode="simulate"), "suspend", key)
         assert mine.ledger.acts == {}
     assert "no network was used" in capsys.readouterr().out
+
+
+async def test_nobody_is_called_as_the_end_of_an_act_s_time_is() -> None:
+    async with desk() as mine:
+        with pytest.raises(ConfigError, match="who you are"):
+            Desk(mine.decisions, TIME)
