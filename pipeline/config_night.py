@@ -13,26 +13,30 @@ from pipeline.times import micros
 
 Kind = Literal["webhook", "cloudevents", "ocsf", "alertmanager", "pagerduty", "slack", "email"]
 
-SYSTEM: Final = ("protection.lost", "protection.restored", "endpoint.disabled", "drill.failed", "response.broken")
+SYSTEM: Final = ("protection.lost", "protection.restored", "endpoint.disabled", "drill.failed")
 """About Keywatch itself: goes to everybody who has not chosen for himself."""
+CALLS: Final = ("response.done", "response.failed", "response.waiting")
+"""What Keywatch did to a key, could not do, or must not do without people: to everybody, too."""
+ACTS: Final = (*CALLS, "response.undone")
+"""That an act was taken back or its time was over: nobody is got up for that."""
+PROOFS: Final = ("response.broken", "response.unproven")
+"""Whether gateways obey. People get what is broken as their case (it is critical, and open again until taken)."""
 LIFE: Final = ("rotation.due", "deletion.due")
 """About keys that nobody has to get up for: goes to machines, the chat and by mail, never to the pager."""
 CHANGES: Final = ("incident.opened", "incident.escalated", "incident.closed")
 CASES: Final = ("case.opened", "case.escalated", "case.acknowledged", "case.closed")
 USUAL: Final[dict[Kind, tuple[str, ...]]] = {
-    "webhook": (*CHANGES, *SYSTEM, *LIFE),
-    "cloudevents": (*CHANGES, *SYSTEM, *LIFE),
-    "ocsf": (*CHANGES, *SYSTEM),
-    "alertmanager": (*CHANGES, *SYSTEM),
-    "pagerduty": (*CASES, *SYSTEM),
-    "slack": (*CASES, *SYSTEM, *LIFE),
-    "email": (*CASES, *SYSTEM, *LIFE),
+    "webhook": (*CHANGES, *SYSTEM, *ACTS, *PROOFS, *LIFE),
+    "cloudevents": (*CHANGES, *SYSTEM, *ACTS, *PROOFS, *LIFE),
+    "ocsf": (*CHANGES, *SYSTEM, *ACTS, *PROOFS),
+    "alertmanager": (*CHANGES, *SYSTEM, *ACTS, *PROOFS, "response.enforced"),  # what ends its alerts, too
+    "pagerduty": (*CASES, *SYSTEM, *CALLS),
+    "slack": (*CASES, *SYSTEM, *ACTS, "response.unproven", *LIFE),
+    "email": (*CASES, *SYSTEM, *ACTS, "response.unproven", *LIFE),
 }
 """One incident is a message to a machine; to people one case is one page."""
 USUALLY: Final = "usual"
-EVENTS: Final = frozenset(
-    {*CHANGES, "incident.extended", *CASES, *SYSTEM, *LIFE, "response.enforced", "response.unproven"}
-)
+EVENTS: Final = frozenset({*CHANGES, "incident.extended", *CASES, *SYSTEM, *ACTS, *PROOFS, *LIFE, "response.enforced"})
 
 PAGERDUTY_URL: Final = "https://events.pagerduty.com/v2/enqueue"
 

@@ -159,12 +159,12 @@ async def _said(request: Request) -> Said | Told:
 async def _acts(request: Request, _: Said, __: Visitor, board: Board) -> Told:
     key, incident = (request.query_params.get(name, "") for name in ("key", "incident"))
     found = board.going_on(incident, key)
-    return Told(200, {"acts": [_told(act) for act in found[:MOST]], "more": max(0, len(found) - MOST)})
+    return Told(200, {"acts": [_told(act, board) for act in found[:MOST]], "more": max(0, len(found) - MOST)})
 
 
 async def _act(request: Request, _: Said, __: Visitor, board: Board) -> Told:
     act = board.act(request.path_params["name"])
-    return Told(200, _told(act)) if act else _unknown_act()
+    return Told(200, _told(act, board)) if act else _unknown_act()
 
 
 async def _undo(request: Request, said: Said, visitor: Visitor, board: Board) -> Told:
@@ -178,8 +178,8 @@ async def _undo(request: Request, said: Said, visitor: Visitor, board: Board) ->
         if not verdict.granted and not _is_taken(act):  # else another was quicker with the same wish
             return no(409, f"not undone: {verdict.reason}", _instead(act))
     if act.stage == "undone":
-        return Told(200, _told(act), "is undone")
-    return Told(202, _told(act), f"being undone: {said.reason}")
+        return Told(200, _told(act, board), "is undone")
+    return Told(202, _told(act, board), f"being undone: {said.reason}")
 
 
 async def _cases(_: Request, __: Said, ___: Visitor, board: Board) -> Told:
@@ -221,7 +221,7 @@ def _is_taken(act: Act) -> bool:
     return act.stage == "undone" or (act.undo is not None and act.undo.stage == "open")
 
 
-def _told(act: Act) -> dict[str, Any]:
+def _told(act: Act, board: Board) -> dict[str, Any]:
     """The fields of `keywatch respond holds -o json`, and what has become of its undo: open, failed, done or ""."""
     undo = {"undo": act.undo.stage, "undo_by": act.undo.asked.by} if act.undo else {"undo": "", "undo_by": ""}
-    return {**act_row(act), "outcome": act.outcome, "can_undo": act.stands and not _is_taken(act), **undo}
+    return {**act_row(act), "outcome": act.outcome, "can_undo": board.can_undo(act), **undo}

@@ -12,7 +12,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
@@ -58,6 +58,7 @@ class Shown:
     others: int = 0  # further keys that the same signature approves
     networks: tuple[str, ...] = ()
     duration_s: float = 0.0
+    broken: str = ""  # what goes through all the same, and the case that tells of it
 
 
 class Board:
@@ -73,7 +74,13 @@ class Board:
     def in_force(self, incident_id: str = "") -> list[Shown]:
         """The oldest first; of one incident or of all."""
         acts = self._desk.in_force()
-        return [_shown(act) for act in acts if incident_id in ("", act.proposal.incident_id)]
+        shown = [_shown(act) for act in acts if incident_id in ("", act.proposal.incident_id)]
+        return [replace(each, broken=self._broken(each)) for each in shown]
+
+    def _broken(self, shown: Shown) -> str:
+        case = self._books.cases.case_of(shown.incident_id)
+        text = case.broken.get(shown.response_id, "") if case else ""
+        return f"{text} ({case.case_id} is {case.state})" if case and text else ""
 
     def waiting(self, incident_id: str = "") -> list[Shown]:
         """What waits for people's signatures."""
@@ -127,6 +134,10 @@ class Board:
             raise ConfigError(f"not undone: {verdict.reason}")
         return "being undone: the responder tells the gateway"
 
+    def can_undo(self, act: Act) -> bool:
+        """Whether the ledger would grant a person's undo now."""
+        return not self._desk.ledger.why_no_undo(act)
+
     async def take_back(self, act: Act, reason: str, person: str) -> Verdict:
         """Ask for an undo; what the ledger says of it. Raises Retry where the broker is away."""
         return await _soon(Desk(self._desk.decisions, person).undo(act, reason))
@@ -147,7 +158,10 @@ class Board:
         return await _soon(self._say_of_case(CaseSaid(case_id=case_id, verb=verb, by=by, reason=reason)))
 
     async def _say_of_case(self, said: CaseSaid) -> bool:
-        changes = {"ack": ("open", "snoozed"), "close": ("open", "snoozed", "acknowledged")}
+        changes = {
+            "ack": ("open", "snoozed"), "close": ("open", "snoozed", "acknowledged"), "unack": ("acknowledged",),
+            "reopen": ("closed",),
+        }  # fmt: skip
         async with self._saying:  # two at once would both find it open, and both be told to everybody
             case = self._books.cases.cases.get(said.case_id)
             if case is None or case.state not in changes.get(said.verb, ()):

@@ -1,12 +1,13 @@
 """`POST /hooks/pagerduty`: what people do with a case in PagerDuty is done to it here, by PagerDuty's V3 webhooks.
 
-`incident.acknowledged` acknowledges the case and `incident.resolved` closes it; all else is taken and left alone. A
+`incident.acknowledged` acknowledges the case and `incident.resolved` closes it; `incident.unacknowledged` (its time to
+act was over, or somebody gave it back) and `incident.reopened` let it wait again; all else is taken and left alone. A
 body counts only if `X-PagerDuty-Signature` holds `v1=` and the HMAC-SHA256, in hex, of its bytes with
-`console.pagerduty_secret` (there are several while PagerDuty rotates the secret). Only what a person did is taken: our
-own acknowledgement, which PagerDuty tells us of as well, came through the Events API. What is older than an hour is a
-replay. A case that is acknowledged or closed already is not said to be so again, so the two don't answer each other for
-ever. 401 signature, 400 no webhook, 503 no decisions topic: PagerDuty sends it again. Source: developer.pagerduty.com,
-Webhooks v3.
+`console.pagerduty_secret` (there are several while PagerDuty rotates the secret). Of acknowledging and resolving only
+what a person did is taken: our own, which PagerDuty tells us of as well, came through the Events API. That nobody is on
+it any more we never say, so whoever says so is believed: at a time-out it is PagerDuty itself. What is older than an
+hour is a replay. What is so already is not said again, so the two don't answer each other for ever. 401 signature, 400
+no webhook, 503 no decisions topic: PagerDuty sends it again. Source: developer.pagerduty.com, Webhooks v3.
 """
 
 from __future__ import annotations
@@ -35,7 +36,11 @@ SIGNATURE: Final = "X-PagerDuty-Signature"
 MAX_BODY_BYTES: Final = 262_144
 MAX_AGE_S: Final = 3600.0
 MAX_NAME: Final = 64
-VERBS: Final[dict[str, Verb]] = {"incident.acknowledged": "ack", "incident.resolved": "close"}
+VERBS: Final[dict[str, Verb]] = {
+    "incident.acknowledged": "ack", "incident.resolved": "close", "incident.unacknowledged": "unack",
+    "incident.reopened": "reopen",
+}  # fmt: skip
+ANYBODY: Final = frozenset({"unack", "reopen"})
 PERSON: Final = "user_reference"
 
 
@@ -82,9 +87,11 @@ def word_of(body: bytes, now_s: float) -> Word | None:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError("no webhook of PagerDuty's V3") from error
     verb, agent, case_id = VERBS.get(event.event_type), event.agent, event.data.incident_key or ""
-    if verb is None or agent is None or agent.type != PERSON or abs(age_s) > MAX_AGE_S:
+    person = agent is not None and agent.type == PERSON
+    if verb is None or abs(age_s) > MAX_AGE_S or not (person or verb in ANYBODY):
         return None
-    return Word(case_id, verb, one_line(f"{agent.summary or 'somebody'} in PagerDuty", MAX_NAME))
+    who = agent.summary or "somebody" if agent and person else "a time-out"
+    return Word(case_id, verb, one_line(f"{who} in PagerDuty", MAX_NAME))
 
 
 class Hook:

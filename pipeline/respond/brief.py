@@ -12,7 +12,10 @@ from typing import Final, Literal
 
 import msgspec
 
-from pipeline.respond.set_up import WhyNot, always
+from pipeline.respond import fence
+from pipeline.respond.ladder import Means, Others, why_no_fence
+from pipeline.respond.set_up import SetUp
+from pipeline.respond.standing import Standing, enough
 from schemas.incident import KEY_RULES, PROOF_RULES, Finding, Incident, Rung
 from schemas.key import Key
 
@@ -24,6 +27,10 @@ UNDO: Final = "keywatch respond undo {incident} --reason TEXT"
 LOOK: Final = "keywatch explain {incident}"
 INSTEAD: Final = {"breaker": "keywatch respond queue"}
 """Of what is of no single key: where to look first, by rule."""
+WHY: Final = {
+    "fence": "it goes on working from the networks it has long used, and nowhere else",
+    "suspend": "it ends by itself, and nothing is lost",
+}
 LADDER: Final[tuple[Rung, ...]] = ("observe", "fence", "suspend")
 """What one command does and one undoes, without a new key; the safest act is always one of these."""
 
@@ -37,6 +44,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     touched: tuple[str, ...] | None = None  # operations of the evidence, most requests first
     requests: int | None = None  # of the evidence
     bytes_out: int | None = None
+    fence_networks: tuple[str, ...] | None = None  # used on 7 days before: what a fence would let it go on from
 
 
 NO_NUMBERS: Final = Usage()
@@ -60,21 +68,34 @@ class Brief(msgspec.Struct, frozen=True, kw_only=True):
     do: str
     undo: str
     look: str
+    standing: tuple[Standing, ...] = ()  # what is done to the key already, waits or is under way
 
 
-def brief(
-    incident: Incident, key: Key | None, usage: Usage = NO_NUMBERS, unreadable: str = "", why_not: WhyNot = always
-) -> Brief:
-    """`key` is None where the catalogue doesn't know it; `unreadable`: why the catalogue can't be read.
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What a brief is made of beside the incident and its key."""
 
-    A command is named only where it would work: `why_not` asks what is set up here.
+    usage: Usage = NO_NUMBERS
+    unreadable: str = ""  # why the catalogue can't be read
+    set_up: SetUp | None = None  # what can be done here; None: everything
+    others: Others = (None, None)  # which a wider act would hit
+    standing: tuple[Standing, ...] = ()
+
+
+NOTHING_KNOWN: Final = Known()
+
+
+def brief(incident: Incident, key: Key | None, known: Known = NOTHING_KNOWN) -> Brief:
+    """`key` is None where the catalogue doesn't know it.
+
+    A command is named only where it would work, and only where nothing that stands makes it needless.
     """
-    act, why = safest(incident, key, unreadable)
-    no = why_not(incident, key, act) if act != "observe" else ""
+    usage = known.usage
+    act, why = safest(incident, key, known)
+    no = _not_here(incident, key, act, known) if act != "observe" else ""
+    done = enough(known.standing, act) if act != "observe" else None
     working, words = still_working(usage)
     touched = usage.touched if usage.touched is not None else _sampled(incident)
-    ident = shlex.quote(incident.incident_id)
-    stops, look = act != "observe", INSTEAD.get(incident.rule) or LOOK.format(incident=ident)
+    stops, look = act != "observe", INSTEAD.get(incident.rule) or LOOK.format(incident=_quoted(incident))
     return Brief(
         owner=(key.owner if key else "") or incident.owner,
         what=incident.text[:WHAT_CHARS],
@@ -83,19 +104,60 @@ def brief(
         touched=touched[:MOST_TOUCHED],
         touched_words=_touched_words(touched, usage, incident),
         act=act,
-        act_words=f"{act}: {why}" + (f"; Keywatch can't do it here ({no}): do it at the gateway" if no else ""),
+        act_words=_act_words(act, why, no, done),
         clients=usage.clients,
         per_minute=usage.per_minute,
         criticality=key.criticality if key else "",
         breaks_words=_breaks_words(key, usage, stops),
-        do=ACT.format(incident=ident, rung=act) if stops and not no else look,
-        undo=UNDO.format(incident=ident) if stops and not no else "nothing to undo",
+        do=_do(incident, act, done) if stops and (done or not no) else look,
+        undo=_undo(incident, known.standing, gives=stops and not no and not done),
         look=look,
+        standing=known.standing,
     )
 
 
-def safest(incident: Incident, key: Key | None, unreadable: str = "") -> tuple[Rung, str]:
-    """The mildest act that stops what was seen, and why that one."""
+def _not_here(incident: Incident, key: Key | None, act: Rung, known: Known) -> str:
+    if known.set_up is None:
+        return ""
+    return known.set_up.closed(incident, key) or known.set_up.cannot(incident, key, act, known.others)
+
+
+def _act_words(act: Rung, why: str, no: str, done: Standing | None) -> str:
+    if done and done.broken:
+        return f"the gateway does not obey the {done.rung} in force: stop the key at the gateway itself"
+    if done:
+        return f"nothing more: {done.rung} is {done.now}; {act} would be the safest act"
+    return f"{act}: {why}" + (f"; Keywatch can't do it here ({no}): do it at the gateway" if no else "")
+
+
+def _do(incident: Incident, act: Rung, done: Standing | None) -> str:
+    if done:
+        return done.approve or LOOK.format(incident=_quoted(incident))
+    return ACT.format(incident=_quoted(incident), rung=act)
+
+
+def _undo(incident: Incident, stands: tuple[Standing, ...], gives: bool) -> str:
+    """Of what stands first: that is what whoever is called by the owner needs."""
+    undos = [each.undo for each in stands if each.undo]
+    if undos:
+        return "; ".join(undos)
+    if any(each.state == "being undone" for each in stands):
+        return "it is being undone"
+    if gives:
+        return UNDO.format(incident=_quoted(incident))
+    return "a revocation has no undo" if any(each.state == "revoked" for each in stands) else "nothing to undo"
+
+
+def _quoted(incident: Incident) -> str:
+    return shlex.quote(incident.incident_id)
+
+
+def safest(incident: Incident, key: Key | None, known: Known = NOTHING_KNOWN) -> tuple[Rung, str]:
+    """The mildest act that stops what was seen and that the key's gateway can do, and why that one.
+
+    A throttle is none: it lets whoever has the key go on.
+    """
+    unreadable = known.unreadable
     if incident.rule not in KEY_RULES | PROOF_RULES:
         return "observe", "it is of no single key: look at what is shared first"
     if unreadable:
@@ -105,9 +167,22 @@ def safest(incident: Incident, key: Key | None, unreadable: str = "") -> tuple[R
     if key.decoy:
         return "observe", "a decoy serves nobody; find out who has it, and what else he has"
     approval = "; it is protected, so people must approve" if key.protected else ""
-    if _from_elsewhere(incident.findings):
-        return "fence", f"it goes on working from the networks it has long used, and nowhere else{approval}"
-    return "suspend", f"it ends by itself, and nothing is lost{approval}"
+    if not _from_elsewhere(incident.findings):
+        return "suspend", f"{WHY['suspend']}{approval}"
+    no_fence = _no_fence(incident, key, known)
+    if not no_fence or (known.set_up and known.set_up.cannot(incident, key, "suspend", known.others)):
+        return "fence", f"{WHY['fence']}{approval}"
+    return "suspend", f"{WHY['suspend']}{approval}; no fence: {no_fence}"
+
+
+def _no_fence(incident: Incident, key: Key, known: Known) -> str:
+    if any(each.broken and each.rung == "fence" for each in known.standing):
+        return "the gateway does not obey the one in force"
+    if known.usage.fence_networks is not None:
+        networks = fence.with_declared(known.usage.fence_networks, key)
+        if why := why_no_fence(Means("", None, networks, suspects=fence.suspects(incident))):
+            return why
+    return known.set_up.cannot(incident, key, "fence", known.others) if known.set_up else ""
 
 
 def still_working(usage: Usage) -> tuple[Literal["yes", "no", "unknown"], str]:
@@ -121,7 +196,9 @@ def still_working(usage: Usage) -> tuple[Literal["yes", "no", "unknown"], str]:
 
 def lines(told: Brief) -> tuple[tuple[str, str], ...]:
     """(label, text) in the order of reading; every channel shows these."""
+    stands = "; ".join(each.words for each in told.standing)
     return (
+        *((("In force", stands),) if stands else ()),
         ("Owner", told.owner or "nobody is declared"),
         ("What", told.what),
         ("Owner still working", told.working_words),

@@ -15,7 +15,7 @@ from typing import Final
 
 from pipeline import queries
 from pipeline.asking import connected, say_line
-from pipeline.catalogue import read_catalogue
+from pipeline.catalogue import Catalogue, read_catalogue
 from pipeline.config import Config, Respond
 from pipeline.errors import ConfigError
 from pipeline.respond import desk, fence
@@ -25,7 +25,7 @@ from pipeline.respond.desk import Chosen, Desk
 from pipeline.respond.entries import Proposed
 from pipeline.respond.fence import ClickHouseNetworks, Networks
 from pipeline.respond.guard import evidence_hash
-from pipeline.respond.ladder import Ladder, Matrix, ladder_of
+from pipeline.respond.ladder import Ladder, Matrix, Means, ladder_of, why_no_fence
 from pipeline.respond.ledger import Queued
 from schemas.incident import Incident, Rung
 from schemas.key import Key
@@ -74,14 +74,21 @@ async def carried_out(
 
 
 async def choose(
-    queued: Queued, nonce: str, ladder: Ladder, config: Config, matrices: dict[str, Matrix], networks: Networks
-) -> Chosen:
-    """What would be done to the key, or why it can't."""
+    queued: Queued, nonce: str, ladder: Ladder, config: Config, matrices: dict[str, Matrix], networks: Networks,
+    catalogue: Catalogue | None = None, suspects: tuple[str, ...] = (),
+) -> Chosen:  # fmt: skip
+    """What would be done to the key, or why it can't; a fence that keeps none of `suspects` out is none."""
     rung = queued.proposal.rung
     if rung not in desk.BULK_RUNGS:
         raise ConfigError(f"by hand a key can be put to {' or '.join(desk.BULK_RUNGS)}, not {rung}")
     named: Rung = "fence" if rung == "fence" else "suspend"
-    (chosen,) = await desk.choose([queued], named, nonce, ladder, config.respond.approvers, matrices, networks)
+    people = config.respond.approvers
+    (chosen,) = await desk.choose([queued], named, nonce, ladder, people, matrices, networks, catalogue)
+    if named == "fence" and chosen.proposal:
+        of = chosen.proposal
+        means = Means(of.adapter, matrices.get(of.adapter), of.networks, suspects=suspects)
+        if why := why_no_fence(means):
+            return Chosen(queued, None, why)
     return chosen
 
 
@@ -101,11 +108,14 @@ def act(config: Config, person: str, incident_id: str, rung: Rung, key_file: Pat
         raise ConfigError(f"{incident_id!r} is not the beginning of exactly one incident's id: `keywatch incidents`")
     ladder, nonce = ladder_of(config.respond), uuid.uuid4().hex[:8]
     matrices = known(config.respond)  # what adapters can do is no secret; their credentials are the responder's
-    key = asyncio.run(read_catalogue(config)).get(incident.key_id)
-    queued = wanted(incident, rung, ladder, person, key)
+    catalogue = asyncio.run(read_catalogue(config))
+    queued = wanted(incident, rung, ladder, person, catalogue.get(incident.key_id))
+
+    suspects = fence.suspects(incident)
 
     async def work(mine: Desk) -> int:
         networks = ClickHouseNetworks(config.clickhouse)
-        return await carried_out(mine, await choose(queued, nonce, ladder, config, matrices, networks), nonce, key_file)
+        chosen = await choose(queued, nonce, ladder, config, matrices, networks, catalogue, suspects)
+        return await carried_out(mine, chosen, nonce, key_file)
 
     return at_desk(config, person, work)

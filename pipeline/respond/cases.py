@@ -9,7 +9,8 @@ whole of it, and no case depends on one before. What goes on for longer is a new
 
 What must be told follows from the state as well (`due`): a page when it opens, when it gets graver, when it has grown
 tenfold, when nobody has acknowledged it for N minutes, when a snooze ends; and that it was acknowledged or is over. An
-acknowledged case that gets graver or grows is open again: else whoever starts a harmless incident from his own network
+acknowledged case that gets graver or grows is open again, and so is any, closed too, on whose key a gateway lets
+through what an act in force should stop: else whoever starts a harmless incident from his own network
 first has bought silence for the rest.
 """
 
@@ -22,7 +23,8 @@ from ipaddress import ip_address, ip_network
 from typing import Final, Literal
 
 from pipeline.config_night import Cases
-from pipeline.respond.night_records import CaseSaid, CaseSeen, DrillStarted, NightRecord
+from pipeline.respond.entries import Proposed
+from pipeline.respond.night_records import ActSeen, CaseSaid, CaseSeen, DrillStarted, NightRecord, Verb
 from schemas.incident import SEVERITIES, Finding, Incident, Severity
 from schemas.key import Key
 
@@ -59,6 +61,9 @@ class Case:
     assignee: str = ""
     by: str = ""
     until_us: int = 0  # snoozed
+    broken: dict[str, str] = field(default_factory=dict)  # response id -> what goes through though it is in force
+    broke: set[str] = field(default_factory=set)  # response ids and verdicts that have been heard of
+    breaks: int = 0  # how often that has opened it
     drill: bool = False  # nothing but a decoy that is being abused on purpose
 
 
@@ -80,12 +85,22 @@ class CaseBook:
                 self._see(record)
             case CaseSaid():
                 self._say(record)
+            case ActSeen() if record.broken:
+                self._break(record)
+            case ActSeen():
+                if case := self.case_of(record.incident_id):
+                    case.broken.pop(record.response_id, None)
             case DrillStarted():
                 self.drills[record.key_id] = self.now_us + int((record.limit_s + GRACE_S) * 1e6)
 
     def case_of(self, incident_id: str) -> Case | None:
         """The case that an incident belongs to."""
         return self.cases.get(self.of_incident.get(incident_id, ""))
+
+    def is_drill(self, of: Proposed, at_us: int) -> bool:
+        """Whether this act was led to by nothing but a decoy's abuse on purpose: the drill tells of that."""
+        case = self.case_of(of.incident_id)
+        return case.drill if case else at_us <= self.drills.get(of.key_id, -1)
 
     def full(self, case: Case) -> bool:
         """Whether its span is over, and it takes nothing but ends: what goes on is a new case."""
@@ -136,8 +151,31 @@ class CaseBook:
         case.drill = case.drill and self.now_us <= self.drills.get(seen.key_id, -1)
         if graver or any(before < size <= len(case.keys) for size in GROWN):
             self._reopen(case, anew=graver)
-        if case.state != "closed" and all(closed for _, closed in case.incidents.values()):
+        over = all(closed for _, closed in case.incidents.values())
+        if over and case.state != "closed" and not (case.breaks and case.state == "open"):
             case.state, case.by = "closed", "keywatch"
+
+    def _break(self, seen: ActSeen) -> None:
+        """A gateway that does not obey is taken by a person, and neither time nor a quiet key closes it before."""
+        case = self.case_of(seen.incident_id)
+        if case is None or self.full(case):
+            case = self._open(CaseSeen(
+                incident_id=seen.incident_id, revision=0, key_id=seen.key_id, severity="critical", closed=False,
+                at_us=self.now_us, links=(), window_s=0.0, partition=seen.partition, body=seen.body,
+            ))  # fmt: skip
+            case.incidents[seen.incident_id], case.keys = (0, False), [seen.key_id]
+            self.of_incident[seen.incident_id] = case.case_id
+        if seen.verdict_id in case.broke:
+            return  # written again after a crash
+        known = seen.response_id in case.broke
+        case.broke |= {seen.verdict_id, seen.response_id}
+        case.broken[seen.response_id] = seen.text
+        case.severity, case.drill, case.last_us = "critical", False, self.now_us
+        if known and case.state != "closed":
+            return  # whoever has taken it knows that it comes and goes
+        case.breaks += 1
+        case.rounds += 1
+        self._reopen(case, anew=True)
 
     def _reopen(self, case: Case, *, anew: bool) -> None:
         if anew or case.state != "open":
@@ -146,7 +184,7 @@ class CaseBook:
 
     def _say(self, said: CaseSaid) -> None:
         case = self.cases.get(said.case_id)
-        if case is None or (case.state == "closed" and said.verb != "assign"):
+        if case is None or not _changes(case, said.verb):
             return
         case.by = said.by
         case.rounds += 1
@@ -159,6 +197,8 @@ class CaseBook:
                 case.state, case.until_us = "snoozed", said.until_us
             case "close":
                 case.state = "closed"
+            case "unack" | "reopen":
+                self._reopen(case, anew=True)
 
     def _forget(self) -> None:
         for case in [each for each in self.cases.values() if self.now_us - each.last_us > SPAN_US]:
@@ -170,6 +210,13 @@ class CaseBook:
             del self.drills[key_id]
 
 
+def _changes(case: Case, verb: Verb) -> bool:
+    """Whether the word makes sense of a case in this state."""
+    if verb == "unack":
+        return case.state in ("acknowledged", "snoozed")
+    return verb == "assign" or (case.state == "closed") == (verb == "reopen")
+
+
 def due(case: Case, told: frozenset[str], now_us: int, rules: Cases) -> Iterator[str]:
     """The steps that are to be told now and were not, in the order of telling."""
     for step in _steps(case, told, now_us, rules):
@@ -178,14 +225,17 @@ def due(case: Case, told: frozenset[str], now_us: int, rules: Cases) -> Iterator
 
 
 def _steps(case: Case, told: frozenset[str], now_us: int, rules: Cases) -> Iterator[str]:
-    paged = [step for step in told if step.startswith("page:")]
+    paged = [_told_as(step) for step in told if step.startswith(("page:", "broken:"))]
     if case.drill or (not paged and RANK[case.severity] < RANK[_grade(rules.page_from)]):
         return
     if case.state == "closed":
         if paged:
             yield f"closed:{case.openings}"
         return
-    if all(RANK[_grade(step.partition(":")[2])] < RANK[case.severity] for step in paged):
+    if case.breaks and case.state == "open" and f"broken:{case.breaks}" not in told:
+        yield f"broken:{case.breaks}"
+        return
+    if all(RANK[grade] < RANK[case.severity] for grade in paged):
         yield f"page:{case.severity}"
     for size in GROWN:
         if len(case.keys) >= size:
@@ -206,6 +256,12 @@ def _late(case: Case, now_us: int, rules: Cases) -> Iterator[str]:
             yield f"late:{case.rounds}.{number}"
 
 
+def _told_as(step: str) -> Severity:
+    """As how grave a step called somebody."""
+    name, _, detail = step.partition(":")
+    return "critical" if name == "broken" else _grade(detail)
+
+
 def _grade(text: str) -> Severity:
     return next(each for each in SEVERITIES if each == text)
 
@@ -213,6 +269,7 @@ def _grade(text: str) -> Severity:
 STEP_WORDS: Final = {
     "page": "it is {}", "grown": "it has grown to {} keys", "again": "its snooze is over", "closed": "it is over",
     "acknowledged": "it was acknowledged", "late": "nobody has acknowledged it",
+    "broken": "the gateway does not obey",
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from pipeline import moments
 from pipeline.asking import Row, Shown, print_json, say_line, show_table
-from pipeline.catalogue import read_catalogue
+from pipeline.catalogue import Catalogue, read_catalogue
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.policy import Caps
@@ -192,12 +192,13 @@ def bulk(config: Config, person: str, cluster: str, rung: Rung, preview: bool, k
 
     path = None if preview else key_file_of(config, person, key_file)
     matrices = matrices_of(config.respond, adapters_of(config.respond))
+    catalogue = _declared(config)  # without it what hits more than the key is left out
 
     async def work(mine: Desk) -> int:
         nonce = uuid.uuid4().hex[:8]
         chosen = await desk.choose(
             mine.queue(cluster), rung, nonce, ladder_of(config.respond), config.respond.approvers, matrices,
-            ClickHouseNetworks(config.clickhouse),
+            ClickHouseNetworks(config.clickhouse), catalogue,
         )  # fmt: skip
         _show(f"{rung} {cluster}", [_bulk_row(each, rung) for each in chosen], _BULK, "nothing waits", as_json=False)
         wanted = [each.proposal for each in chosen if each.proposal]
@@ -298,15 +299,19 @@ def check_policy(config: Config) -> int:
 def active_keys_of(config: Config) -> int:
     """As the catalogue says; 0 where it can't be read at once."""
 
-    async def count() -> int:
+    read = _declared(config)
+    return sum(key.status == "active" for _, key in read.items()) if read else 0
+
+
+def _declared(config: Config) -> Catalogue | None:
+    async def read() -> Catalogue:
         async with asyncio.timeout(CATALOGUE_WITHIN_S):
-            read = await read_catalogue(config)
-        return sum(key.status == "active" for _, key in read.items())
+            return await read_catalogue(config)
 
     try:
-        return asyncio.run(count())
+        return asyncio.run(read())
     except UNREADABLE:
-        return 0
+        return None
 
 
 _TRIED: Final[tuple[Shown, ...]] = (

@@ -17,19 +17,22 @@ from typing import Final
 
 import msgspec
 
+from pipeline.catalogue import Catalogue
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.policy import Approver, Caps
 from pipeline.respond import approval, fence
 from pipeline.respond.act import act_id, response_id
-from pipeline.respond.acts import Act
+from pipeline.respond.acts import TIME, Act
 from pipeline.respond.caps import DAY_US
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.entries import Bulked, Proposed, Raised, Reset, Simulating, Switched, Undo, content_of, group_of
 from pipeline.respond.fence import Networks
-from pipeline.respond.ladder import Ladder, Matrix, too_many
+from pipeline.respond.keys import others_of
+from pipeline.respond.ladder import Ladder, Matrix, Others, reach, too_many
 from pipeline.respond.ledger import Ledger, Queued, Verdict
 from schemas.incident import Rung
+from schemas.key import Key
 
 BULK_RUNGS: Final = ("fence", "suspend")
 ALL: Final = "breaker"
@@ -55,6 +58,11 @@ class Desk:
 
     decisions: Decisions
     person: str
+
+    def __post_init__(self) -> None:
+        """Raises `ConfigError` for a name that is not a person's: what "time" ends is acted on again at once."""
+        if self.person == TIME:
+            raise ConfigError(f"{TIME!r} is who ends what was done for a time: say by --as who you are")
 
     @property
     def ledger(self) -> Ledger:
@@ -166,15 +174,19 @@ class Chosen:
 
 async def choose(
     queue: Iterable[Queued], rung: Rung, nonce: str, ladder: Ladder, approvers: tuple[Approver, ...],
-    matrices: Mapping[str, Matrix], networks: Networks,
+    matrices: Mapping[str, Matrix], networks: Networks, catalogue: Catalogue | None = None,
 ) -> list[Chosen]:  # fmt: skip
-    """What a bulk would do to each key. A rung that the adapter lacks, or that would hit other keys, is left out."""
+    """What a bulk would do to each key. A rung that the adapter lacks, or that would hit other keys, is left out.
+
+    `catalogue` says which others there are; without it a rung that hits more than the key is never taken.
+    """
     if rung not in BULK_RUNGS:
         raise ConfigError(f"a bulk can {' or '.join(BULK_RUNGS)}, not {rung}")
     chosen = []
     for each in queue:
-        found, error = await _networks(each.proposal, rung, networks)
-        why = _why_not(each.proposal, rung, matrices, found, error)
+        key = catalogue.get(each.proposal.key_id) if catalogue else None
+        found, error = await _networks(each.proposal, rung, networks, key)
+        why = _why_not(each.proposal, rung, matrices, others_of(catalogue, key), found, error)
         wanted = None if why else _bulk_proposal(each.proposal, rung, nonce, found, ladder, approvers)
         chosen.append(Chosen(each, wanted, why))
     group = group_of([content_of(each.proposal) for each in chosen if each.proposal], rung, nonce)
@@ -184,18 +196,22 @@ async def choose(
     ]
 
 
-async def _networks(of: Proposed, rung: Rung, networks: Networks) -> tuple[tuple[str, ...], str]:
+async def _networks(of: Proposed, rung: Rung, networks: Networks, key: Key | None) -> tuple[tuple[str, ...], str]:
     if rung != "fence" or of.networks:
         return of.networks, ""
-    return await networks.usual(of.key_id, of.first_us or int(time.time() * 1e6))
+    found, error = await networks.usual(of.key_id, of.first_us or int(time.time() * 1e6))
+    return fence.with_declared(found, key), error
 
 
-def _why_not(of: Proposed, rung: Rung, matrices: Mapping[str, Matrix], found: tuple[str, ...], error: str) -> str:
+def _why_not(
+    of: Proposed, rung: Rung, matrices: Mapping[str, Matrix], others: Others, found: tuple[str, ...], error: str
+) -> str:
     support = matrices.get(of.adapter, {}).get(rung)
     if support is None:
         return f"{of.adapter or 'no adapter'} cannot {rung}"
-    if support.granularity != "key":
-        return f"would hit the whole {support.granularity}"
+    hits, words = reach(support, others)
+    if hits:
+        return words
     if rung == "fence" and not [each for each in found if fence.is_network(each)]:
         return error or "no network was used on 7 days before"
     return too_many(found, of.adapter, support) if rung == "fence" else ""

@@ -29,7 +29,7 @@ from schemas.key import Key
 DAYS: Final = 7
 LOOK_BACK_DAYS: Final = 60
 TIMEOUT_S: Final = 5.0
-_QUERY: Final = """
+QUERY: Final = """
 SELECT prefix FROM key_source_1h FINAL
 WHERE key_id = {key:String} AND outcome = 'success'
   AND window_start < toStartOfHour(fromUnixTimestamp64Micro({before_us:Int64}))
@@ -75,9 +75,13 @@ class ClickHouseNetworks:
 
 def usual_networks(client: Client, key_id: str, before_us: int) -> tuple[str, ...]:
     """Prefixes used on at least `DAYS` days before, up to one more than a fence may have. Raises ClickHouseError."""
-    asked = {"key": key_id, "before_us": before_us, "back": LOOK_BACK_DAYS, "days": DAYS, "most": MOST_NETWORKS + 1}
-    rows = client.query(_QUERY, parameters=asked).result_rows
+    rows = client.query(QUERY, parameters=asked(key_id, before_us)).result_rows
     return tuple(each for (each,) in rows if is_network(str(each)))
+
+
+def asked(key_id: str, before_us: int) -> dict[str, str | int]:
+    """What `QUERY` is asked with."""
+    return {"key": key_id, "before_us": before_us, "back": LOOK_BACK_DAYS, "days": DAYS, "most": MOST_NETWORKS + 1}
 
 
 def first_suspicious_us(incident: Incident) -> int:

@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 
 from pipeline.catalogue import Catalogue
 from pipeline.errors import ConfigError, Fatal, Retry
+from pipeline.respond.ladder import Others
 from pipeline.tasks import cancel_and_wait
 from schemas.key import Key
 
@@ -44,7 +45,7 @@ class Keys(Protocol):
     async def look_up(self, key_id: str) -> tuple[Key | None, int, str]:
         """(the key or None, number of active keys or 0, why the catalogue can't be read or "")."""
 
-    async def others(self, key: Key) -> tuple[int | None, int | None]:
+    async def others(self, key: Key) -> Others:
         """(other active keys of its owner, other active keys at all); None is not known."""
 
 
@@ -84,13 +85,9 @@ class FreshKeys:
             return None, 0, error or "it was never read"
         return self._held.get(key_id), self._active, ""
 
-    async def others(self, key: Key) -> tuple[int | None, int | None]:
+    async def others(self, key: Key) -> Others:
         """(other active keys of its owner, other active keys at all), as `look_up` read it; None is not known."""
-        if self._held is None:
-            return None, None
-        active = [each for _, each in self._held.items() if each.status == "active" and each.key_id != key.key_id]
-        of_owner = sum(each.owner == key.owner for each in active) if key.owner else None
-        return of_owner, len(active)
+        return others_of(self._held, key)
 
     async def _refreshed(self, max_age_s: float) -> str:
         async with self._lock:
@@ -129,3 +126,12 @@ class FreshKeys:
         while True:
             await asyncio.sleep(REFRESH_S)
             await self._refreshed(REFRESH_S / 2)
+
+
+def others_of(catalogue: Catalogue | None, key: Key | None) -> Others:
+    """Whom an act on more than this key may hit; of a key or a catalogue that isn't known nothing is known."""
+    if catalogue is None or key is None:
+        return None, None
+    active = [each for _, each in catalogue.items() if each.status == "active" and each.key_id != key.key_id]
+    of_owner = sum(each.owner == key.owner for each in active) if key.owner else None
+    return of_owner, len(active)

@@ -38,6 +38,8 @@ SURE: Final = frozenset({"observe", "flag", "fence"})
 ENDS: Final = frozenset({"throttle", "fence", "deny", "suspend"})
 
 Matrix = Mapping[Rung, Support]
+Others = tuple[int | None, int | None]
+"""(other active keys of the same owner, other active keys at all); None is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +189,17 @@ def supported(rung: Rung, rule: Rule, means: Means) -> GuardResult:
 
 def granularity(rung: Rung, rule: Rule, means: Means) -> GuardResult:
     """Nobody else's key is hit: where the adapter acts on more than the key, the catalogue must know of no other."""
-    support = (means.matrix or {}).get(rung)
+    hits, words = reach((means.matrix or {}).get(rung), (means.owner_keys, means.other_keys))
+    return GuardResult(guard="granularity", passed=not hits, reason=words)
+
+
+def reach(support: Support | None, others: Others) -> tuple[bool, str]:
+    """(whether it may hit other keys, in words): by itself, by hand and in messages it is judged by this alone."""
     if support is None or support.granularity == "key":
-        return GuardResult(guard="granularity", passed=True, reason="hits this key alone")
-    others = means.owner_keys if support.granularity == "consumer" else means.other_keys
-    known = "it is not known how many others it has" if others is None else f"{others} other active keys"
-    return GuardResult(guard="granularity", passed=others == 0, reason=f"hits the whole {support.granularity}: {known}")
+        return False, "hits this key alone"
+    count = others[0] if support.granularity == "consumer" else others[1]
+    known = "it is not known how many others it has" if count is None else f"{count} other active keys"
+    return count != 0, f"hits the whole {support.granularity}: {known}"
 
 
 def parameters(rung: Rung, rule: Rule, means: Means) -> GuardResult:

@@ -264,14 +264,18 @@ class Ledger:
         return Verdict(True, "undo", "being undone", act)
 
     def _not_undone(self, act: Act, asked: Undo) -> str:
+        if asked.by == TIME and not (act.stands and 0 < act.until_us <= self.now_us):
+            return "its time is not over"
+        return self.why_no_undo(act)
+
+    def why_no_undo(self, act: Act) -> str:
+        """Why a person can't take it back; "" if he can. One that failed may have been done all the same."""
         if act.proposal.rung not in UNDOABLE:
             return f"{act.proposal.rung} cannot be undone"
         if not act.stands and act.stage != "failed":
             return f"it is {act.stage}"
         if act.undo and act.undo.stage == "open":
             return "it is being undone"
-        if asked.by == TIME and not (act.stands and 0 < act.until_us <= self.now_us):
-            return "its time is not over"
         if any(each.proposal.rung == "revoke" and each.stage in ("open", "done") for each in self._same_key(act)):
             return "the key is revoked"
         return ""

@@ -14,6 +14,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol
 
 import msgspec
@@ -22,12 +23,14 @@ from aiokafka.errors import KafkaError
 from pipeline.config import Respond
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.metrics import METRICS
-from pipeline.respond.brief import Brief, Usage, brief
+from pipeline.respond import act_notices
+from pipeline.respond.brief import Brief, Known, Usage, brief
 from pipeline.respond.cases import RANK, CaseBook, due, links_of
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.deliver import Deliveries
 from pipeline.respond.drills import DrillBook
 from pipeline.respond.entries import Record
+from pipeline.respond.ladder import Others
 from pipeline.respond.leftovers import LeftoverBook, Tidying
 from pipeline.respond.night_notices import (
     PROTECTION,
@@ -39,9 +42,11 @@ from pipeline.respond.night_notices import (
     of_protection,
     of_rotation,
 )
-from pipeline.respond.night_records import CaseSeen, NightRecord, RotationSeen, Told
+from pipeline.respond.night_records import CaseSeen, NightRecord, Told
 from pipeline.respond.notice import Notice, link_to, of_incident
-from pipeline.respond.set_up import WhyNot, always
+from pipeline.respond.rotation_book import TOLD_KEPT_US, RotationBook
+from pipeline.respond.set_up import SetUp
+from pipeline.respond.standing import standing
 from pipeline.respond.watch import Eyes, Look, ProtectionBook, Seen, Sight
 from pipeline.times import micros
 from schemas.incident import Incident
@@ -51,7 +56,6 @@ log = logging.getLogger(__name__)
 
 ROUND_S: Final = 1.0
 TIDY_S: Final = 30.0
-TOLD_KEPT_US: Final = 7 * 86_400_000_000
 LOOK_WITHIN_S: Final = 60.0
 KEY_WITHIN_S: Final = 2.0
 MAX_ASKING: Final = 50
@@ -65,31 +69,15 @@ class Keys(Protocol):
     async def look_up(self, key_id: str) -> tuple[Key | None, int, str]:
         """(the key or None, number of active keys or 0, why the catalogue can't be read or "")."""
 
+    async def others(self, key: Key) -> Others:
+        """Which an act on more than this key would hit, as `look_up` read it."""
+
 
 class Numbers(Protocol):
     """A key's numbers, in time or not at all."""
 
     async def read(self, incident: Incident) -> Usage:
         """Never raises."""
-
-
-@dataclass(slots=True)
-class RotationBook:
-    """Rotations near or past their deadline, as said within the last 7 days: told again after that, if still so."""
-
-    seen: dict[tuple[str, int, str], tuple[int, RotationSeen]] = field(default_factory=dict)  # old, deadline, state
-
-    def apply(self, at_us: int, record: Record | None) -> None:
-        """Take the next record, with the broker's time. Forgotten before `Books` forgets that it was told."""
-        if self.seen:
-            self.seen = {name: each for name, each in self.seen.items() if at_us - each[0] <= TOLD_KEPT_US}
-        if isinstance(record, RotationSeen):
-            self.seen[record.old, record.deadline_us, record.state] = at_us, record
-
-    def is_news(self, record: RotationSeen, now_us: int) -> bool:
-        """Whether it is to be said."""
-        last = self.seen.get((record.old, record.deadline_us, record.state))
-        return last is None or now_us - last[0] > TOLD_KEPT_US
 
 
 @dataclass(slots=True)
@@ -144,7 +132,7 @@ class Night:
     now_s: Callable[[], float]
     eyes: Eyes | None = None  # None: blindness is not looked for
     deliveries: Deliveries = field(default_factory=lambda: Deliveries([]))
-    why_not: WhyNot = always
+    set_up: SetUp | None = None  # None: everything can be done
     tidying: Tidying | None = None
     _sight: Sight = field(init=False)
     _looked: tuple[float, Seen] | None = None  # by the last look while partition 0 was ours, and when
@@ -190,7 +178,7 @@ class Night:
         key, unreadable = await self._key(incident)
         await self.decisions.write(self._seen(incident, key, partition))
         case = self.books.cases.case_of(incident.incident_id)
-        told = brief(incident, key, await self.numbers.read(incident), unreadable, self.why_not)
+        told = await self._told(incident, key, unreadable)
         return of_incident(incident, told, case.case_id if case else "", link_of(self.settings, incident))
 
     def _seen(self, incident: Incident, key: Key | None, partition: int) -> CaseSeen:
@@ -241,6 +229,7 @@ class Night:
                 step = next(due(case, books.told(case.case_id), now_us, self.settings.cases), "")
                 if step:
                     yield Due(case.case_id, step, case.partition)
+        yield from self._due_of_acts(now_us)
         if 0 not in owned:
             return
         last = books.protection.last
@@ -263,6 +252,17 @@ class Night:
             notice = of_rotation(seen, step, now_us)
             if step not in books.told(notice.subject):
                 yield Due(notice.subject, step, 0, lambda notice=notice: notice)  # type: ignore[misc]
+
+    def _due_of_acts(self, now_us: int) -> Iterator[Due]:
+        cases, ledger = self.books.cases, self.decisions.ledger
+        sizes = {name: len(bulk.act_ids) for name, bulk in ledger.groups.items()}
+        acts = [act for act in ledger.acts.values() if not cases.is_drill(act.proposal, act.at_us)]
+        for said in act_notices.due(acts, now_us, self.books.told, sizes):
+            if said.partition in self.deliveries.owned:
+                case = cases.case_of(said.acts[0].proposal.incident_id)
+                paged = case.case_id if case and case.state != "closed" and self.books.told(case.case_id) else ""
+                make = partial(act_notices.notice, said, now_us, self.settings.night.console_url, paged)
+                yield Due(said.subject, said.step, said.partition, make)
 
     def let_go(self, partitions: set[int]) -> None:
         """These went to another responder, who tells it; what waits here for its message would wait for ever."""
@@ -290,7 +290,16 @@ class Night:
 
     async def _brief(self, incident: Incident) -> Brief:
         key, unreadable = await self._key(incident)
-        return brief(incident, key, await self.numbers.read(incident), unreadable, self.why_not)
+        return await self._told(incident, key, unreadable)
+
+    async def _told(self, incident: Incident, key: Key | None, unreadable: str) -> Brief:
+        """What stands is asked last: it may have been done while the numbers were asked for."""
+        usage = await self.numbers.read(incident)
+        others = await self.keys.others(key) if key else (None, None)
+        broken = {name for case in self.books.cases.cases.values() for name in case.broken}
+        stands = standing(self.decisions.ledger.acts.values(), incident, broken)
+        known = Known(usage=usage, unreadable=unreadable, set_up=self.set_up, others=others, standing=stands)
+        return brief(incident, key, known)
 
     async def _housekeeping(self, now_us: int) -> None:
         """Of the owner of partition 0: drills end, and what is disabled is said again before it is forgotten."""

@@ -107,8 +107,9 @@ def case_row(case: Case, now_us: int) -> dict[str, Any]:
         "case_id": case.case_id, "state": case.state, "severity": case.severity, "keys": len(case.keys),
         "incidents": len(case.incidents), "opened": _clock(case.opened_us), "by": case.assignee or case.by,
         "waiting_s": max(0, (now_us - case.waiting_since_us) // 1_000_000) if waiting else 0,
-        "until": _clock(case.until_us) if case.state == "snoozed" else "", "text": incident.text,
-        "incident_ids": list(case.incidents), "key_ids": case.keys,
+        "until": _clock(case.until_us) if case.state == "snoozed" else "",
+        "text": "; ".join((*case.broken.values(), incident.text)),
+        "broken": list(case.broken), "incident_ids": list(case.incidents), "key_ids": case.keys,
     }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ EVENTS: Final[dict[str, tuple[str, Action]]] = {
     "grown": ("case.escalated", "trigger"),
     "late": ("case.escalated", "trigger"),
     "again": ("case.escalated", "trigger"),
+    "broken": ("case.escalated", "trigger"),
     "acknowledged": ("case.acknowledged", "acknowledge"),
     "closed": ("case.closed", "resolve"),
 }
@@ -42,10 +43,11 @@ def of_case(case: Case, step: str, now_us: int, incident: Incident, told: Brief,
     event, action = EVENTS[step.partition(":")[0]]
     others = f" (and {len(case.incidents) - 1} more incidents)" if len(case.incidents) > 1 else ""
     why = words(step) + (f" by {case.by}" if action != "trigger" and case.by else "")
+    text = "; ".join((*case.broken.values(), incident.text))
     return Notice(
         message_id=message_id(case.case_id, step), event=event, subject=case.case_id, action=action,
         severity=case.severity, at=rfc3339(now_us), opened_at=rfc3339(case.opened_us),
-        title=one_line(f"{case.severity}, {why}: {incident.text}{others}"), text=incident.text, brief=told,
+        title=one_line(f"{case.severity}, {why}: {text}{others}"), text=text, brief=told,
         incident=incident, link=link,
         case=CaseView(
             case_id=case.case_id, state=case.state, incidents=len(case.incidents), keys=tuple(case.keys[:SHOWN_KEYS]),

@@ -14,7 +14,7 @@ import msgspec
 
 from schemas.incident import Severity
 
-Verb = Literal["ack", "assign", "snooze", "close"]
+Verb = Literal["ack", "assign", "snooze", "close", "unack", "reopen"]
 
 
 class EndpointSwitched(msgspec.Struct, frozen=True, kw_only=True, tag="endpoint_switched"):
@@ -58,6 +58,19 @@ class CaseSaid(msgspec.Struct, frozen=True, kw_only=True, tag="case_said"):
     to: str = ""  # assign
     until_us: int = 0  # snooze
     reason: str = ""
+
+
+class ActSeen(msgspec.Struct, frozen=True, kw_only=True, tag="act_seen"):
+    """What the stream shows of an act in force: broken opens its incident's case again, as critical."""
+
+    response_id: str
+    incident_id: str
+    key_id: str
+    verdict_id: str  # the same for the same request, however often it is read
+    broken: bool  # False: the gateway obeys after all
+    text: str
+    partition: int
+    body: str = ""  # broken: the incident, for a case that is forgotten
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True, tag="told"):
@@ -134,6 +147,7 @@ NightRecord = (
     | Resent
     | CaseSeen
     | CaseSaid
+    | ActSeen
     | Told
     | Protection
     | DrillStarted

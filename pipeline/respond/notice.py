@@ -46,6 +46,12 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     link: str = ""
     about: dict[str, str] = {}  # of what is no incident and no case: the ids it is about
 
+    @property
+    def link_words(self) -> str:
+        """What the page behind `link` is for."""
+        stands = self.brief is not None and any(each.undo for each in self.brief.standing)
+        return "the incident: what stands is undone there" if stands else "the incident"
+
 
 def of_incident(incident: Incident, told: Brief | None = None, case_id: str = "", link: str = "") -> Notice:
     """The message of one revision of an incident."""

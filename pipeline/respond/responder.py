@@ -47,7 +47,7 @@ from pipeline.respond.ladder import LADDER, Matrix, ladder_of
 from pipeline.respond.ledger import Ledger
 from pipeline.respond.night import Books
 from pipeline.respond.policy_check import check
-from pipeline.respond.set_up import why_not
+from pipeline.respond.set_up import SetUp
 from pipeline.respond.telling import telling
 from pipeline.respond.verdicts import Verdicts
 from pipeline.sinks.clickhouse import ClickHouseSink
@@ -144,7 +144,7 @@ async def _responder(
     stack.push_async_callback(sums.close)
     adapters = adapters_of(respond)
     matrices = matrices_of(respond, adapters)
-    works = why_not(ladder, respond.approvers, matrices)
+    works = SetUp(ladder, respond.approvers, matrices)
     night = await telling(config, decisions, books, keys, stack, works)
     deliveries = night.deliveries
     carrier = Carrier(

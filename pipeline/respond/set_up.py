@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from pipeline.policy import Approver
-from pipeline.respond.ladder import Ladder, Matrix
+from pipeline.respond.ladder import Ladder, Matrix, Others, reach
 from schemas.incident import Incident, Rung
 from schemas.key import Key
 
-WhyNot = Callable[[Incident, Key | None, Rung], str]
-"""Why this rung can't be taken by hand on the incident's key; "" if it can."""
 
+@dataclass(frozen=True, slots=True)
+class SetUp:
+    """The policy, the people who may sign, and what each adapter in use can do."""
 
-def always(incident: Incident, key: Key | None, rung: Rung) -> str:
-    """All is set up."""
-    return ""
+    ladder: Ladder
+    approvers: tuple[Approver, ...]
+    matrices: Mapping[str, Matrix]
 
-
-def why_not(ladder: Ladder, approvers: tuple[Approver, ...], matrices: Mapping[str, Matrix]) -> WhyNot:
-    """By the policy, the people who may sign, and what each adapter in use can do."""
-
-    def asked(incident: Incident, key: Key | None, rung: Rung) -> str:
-        policy = ladder.policy
-        rule, _ = ladder.rule_of(incident, key)
-        adapter = ladder.adapter_of(rule) if rule else policy.adapter
-        support = matrices.get(adapter, {}).get(rung)
-        of_protected = policy.protected_approvals if key is None or key.protected else 0
-        needed = max(1, policy.bulk_approvals, of_protected, rule.approvals if rule else 0)
-        if policy.mode != "enforce":
-            return f"respond.policy.mode is {policy.mode}"
+    def cannot(self, incident: Incident, key: Key | None, rung: Rung, others: Others) -> str:
+        """Why the key's gateway can't do this, or would hit `others`; "" if it can."""
+        rule, _ = self.ladder.rule_of(incident, key)
+        adapter = self.ladder.adapter_of(rule) if rule else self.ladder.policy.adapter
+        support = self.matrices.get(adapter, {}).get(rung)
         if support is None:
             return f"{adapter} cannot {rung}" if adapter else "respond.policy.adapter names nothing that could act"
-        if support.granularity != "key":
-            return f"{adapter} would hit the whole {support.granularity}"
-        if len(approvers) < needed:
-            return f"{needed} must sign, and respond.approvers names {len(approvers)}"
-        return ""
+        hits, words = reach(support, others)
+        return f"{rung} by {adapter or 'the gateway'} {words}" if hits else ""
 
-    return asked
+    def closed(self, incident: Incident, key: Key | None) -> str:
+        """Why nothing is done by hand to this key, whatever its gateway can; "" if it is."""
+        policy = self.ladder.policy
+        if policy.mode != "enforce":
+            return f"respond.policy.mode is {policy.mode}"
+        rule, _ = self.ladder.rule_of(incident, key)
+        of_protected = policy.protected_approvals if key is None or key.protected else 0
+        needed = max(1, policy.bulk_approvals, of_protected, rule.approvals if rule else 0)
+        if len(self.approvers) < needed:
+            return f"{needed} must sign, and respond.approvers names {len(self.approvers)}"
+        return ""

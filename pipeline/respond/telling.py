@@ -13,13 +13,14 @@ from pipeline.respond.deliver import Deliveries
 from pipeline.respond.leftovers import Tidying
 from pipeline.respond.mailbox import Mailbox
 from pipeline.respond.night import Books, Keys, Night
-from pipeline.respond.set_up import WhyNot, always
+from pipeline.respond.set_up import SetUp
 from pipeline.respond.usage import UsageReader
 from pipeline.respond.watch import KafkaEyes
 
 
 async def telling(
-    config: Config, decisions: Decisions, books: Books, keys: Keys, stack: AsyncExitStack, why_not: WhyNot = always
+    config: Config, decisions: Decisions, books: Books, keys: Keys, stack: AsyncExitStack,
+    set_up: SetUp | None = None,
 ) -> Night:  # fmt: skip
     """The night, with running deliveries; `books` have followed the topic from its start.
 
@@ -31,7 +32,7 @@ async def telling(
     eyes = KafkaEyes(config.kafka, config.topics.requests)
     keeps = frozenset(build.gateways(respond))  # a webhook's service does with its keys what it likes
     tidying = Tidying(decisions, books.leftovers, keys, keeps)
-    night = Night(respond, books, decisions, keys, numbers, time.time, eyes, why_not=why_not, tidying=tidying)
+    night = Night(respond, books, decisions, keys, numbers, time.time, eyes, set_up=set_up, tidying=tidying)
     mailboxes = [Mailbox(channel(respond, each), decisions.write, time.time) for each in respond.endpoints]
     deliveries = night.deliveries = Deliveries(mailboxes, night.prepare)
     deliveries.remember(decisions.outbox)

@@ -1,4 +1,4 @@
-"""A key's numbers for the brief, from ClickHouse, if they come in time: three questions at once, each by itself.
+"""A key's numbers for the brief, from ClickHouse, if they come in time: four questions at once, each by itself.
 
 Whatever does not answer in time is unknown, and a ClickHouse that failed is not asked for half a minute, so that its
 outage costs a night's messages a second once and not each.
@@ -19,6 +19,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from pipeline.config import ClickHouse
 from pipeline.errors import ConfigError, Fatal, Retry
+from pipeline.respond import fence
 from pipeline.respond.brief import NO_NUMBERS, Usage
 from pipeline.sinks.connect import connect_async, is_embedded
 from schemas.incident import Incident
@@ -47,6 +48,7 @@ TOUCHED: Final = """
         FROM evidence AS e FINAL WHERE incident_id = {incident:String}
         GROUP BY operation ORDER BY asked DESC, operation LIMIT 100
     )"""
+NETWORKS: Final = f"SELECT groupArray(prefix) AS fence_networks FROM ({fence.QUERY})"  # noqa: S608
 
 
 @dataclass
@@ -64,7 +66,7 @@ class UsageReader:
         """What is known in time. Never raises."""
         if self.within_s <= 0 or self.now_s() < self._rests_until_s or is_embedded(self.config):
             return NO_NUMBERS
-        tasks = [asyncio.create_task(self._ask(sql, incident)) for sql in (CLIENTS, USUAL, TOUCHED)]
+        tasks = [asyncio.create_task(self._ask(sql, incident)) for sql in (CLIENTS, USUAL, TOUCHED, NETWORKS)]
         done, late = await asyncio.wait(tasks, timeout=self.within_s)
         for task in late:
             task.cancel()
@@ -81,9 +83,11 @@ class UsageReader:
             await self._client.close()
 
     async def _ask(self, sql: str, incident: Incident) -> dict[str, Any] | None:
-        values = {
+        values: dict[str, str | int] = {
             "key": incident.key_id, "opened": incident.opened_at, "incident": incident.incident_id, "days": USUAL_DAYS
         }  # fmt: skip
+        if sql is NETWORKS:
+            values = fence.asked(incident.key_id, fence.first_suspicious_us(incident))
         try:
             async with self._lock:
                 if self._client is None:

@@ -26,9 +26,11 @@ from pipeline.respond.deliver import Deliveries
 from pipeline.respond.enforcement import Verdict, Watch
 from pipeline.respond.keys import Keys
 from pipeline.respond.night import Books
-from pipeline.respond.night_records import Told
+from pipeline.respond.night_notices import lead_of
+from pipeline.respond.night_records import ActSeen, Told
 from pipeline.respond.watched import Matrices, in_force
 from pipeline.times import micros
+from schemas.incident import Incident
 from schemas.key import Key
 
 log = logging.getLogger(__name__)
@@ -66,12 +68,25 @@ class Verdicts:
             self._replaced.add(watch.response_id)
             return
         self._count(verdict)
+        await self._tell_case(verdict)
         await publish(
             self.publisher, self.responses_topic, watch.key_id.encode(), msgspec.json.encode(verdict.response())
         )
         events = await self.deliveries.tell(verdict.notice(self.console_url), watch.partition)
         task = asyncio.create_task(self._note(verdict, events), name=f"tell {verdict.message_id}")
         self._telling[verdict.message_id] = watch.partition, task
+
+    async def _tell_case(self, verdict: Verdict) -> None:
+        """The incident's topic is its worker's alone; what people take at night is the case, and that opens again."""
+        of, broken = verdict.watch, verdict.word == "broken"
+        case = self.books.cases.case_of(of.incident_id)
+        if not broken and (case is None or of.response_id not in case.broken):
+            return
+        await self.decisions.write(ActSeen(
+            response_id=of.response_id, incident_id=of.incident_id, key_id=of.key_id, verdict_id=verdict.message_id,
+            broken=broken, text=verdict.text, partition=of.partition,
+            body=(case.lead if case else lead_of(incident_of(verdict))) if broken else "",
+        ))  # fmt: skip
 
     def let_go(self, partitions: set[int]) -> None:
         """These went to another responder: what waits here for its message would wait for ever."""
@@ -115,6 +130,16 @@ class Verdicts:
             METRICS.response_seconds.labels("act_to_effect").observe(verdict.effect_s)
         level = logging.CRITICAL if verdict.word == "broken" else logging.INFO
         log.log(level, "%s: %s", verdict.watch.key_id, verdict.text)
+
+
+def incident_of(verdict: Verdict) -> Incident:
+    """What is left to say of an incident whose case is forgotten."""
+    of, at = verdict.watch, verdict.response().at
+    return Incident(
+        incident_id=of.incident_id, key_id=of.key_id, rule="visit", revision=of.revision, change="escalated",
+        state="open", severity="critical", rung=of.rung, opened_at=at, last_at=at, text=f"{of.key_id}: {verdict.text}",
+        key_version=of.key_version,
+    )  # fmt: skip
 
 
 def is_newer(key: Key, watch: Watch) -> bool:

@@ -171,6 +171,16 @@ def test_what_can_not_be_undone_is_refused_with_what_to_do_instead(world: World)
     assert world.act.undo is None
 
 
+def test_what_failed_may_have_been_done_and_can_be_undone_as_it_says(world: World) -> None:
+    world.propose()
+    world.approve()
+    world.finish(result="failed")
+    told = world.get(f"/acts/{world.act.proposal.response_id}").json()
+    assert (told["stage"], told["can_undo"]) == ("failed", True)
+    assert world.post(world.undo).status_code == 202
+    assert world.get(f"/acts/{world.act.proposal.response_id}").json()["can_undo"] is False
+
+
 def test_a_case_is_acknowledged_once(world: World) -> None:
     world.portal.call(world.decisions.write, SEEN)
     (case,) = world.get("/cases").json()["cases"]

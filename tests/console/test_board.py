@@ -22,6 +22,7 @@ from pipeline.respond.decisions import Decisions
 from pipeline.respond.desk import Desk
 from pipeline.respond.entries import Finished, Switched, encode
 from pipeline.respond.night import link_of
+from pipeline.respond.night_records import ActSeen
 from tests.console.filled import INCIDENT, TOKENS, config, fill
 from tests.console.waiting import RESPONDER, TOPIC, connected, in_memory, linked, propose
 from tests.pipeline.respond.memory_log import MemoryLog, MemoryPublisher, MemoryReader
@@ -116,6 +117,19 @@ def test_the_link_in_a_message_leads_over_the_sign_in_to_the_page_where_undo_is_
     assert "being undone" in world.browser.post("/undo", data={**fields, "reason": "it was us"}).text
     assert world.stage == "done"
     assert world.act.undo is not None
+
+
+def test_an_act_that_the_gateway_does_not_obey_says_so_where_it_is_undone(world: World) -> None:
+    world.sign_in("viewer").propose()
+    world.portal.call(world.decisions.write, RESPONDER.says(world.act.proposal.group or world.act.ticket))
+    world.carry_out()
+    of = world.act.proposal
+    world.portal.call(world.decisions.write, ActSeen(
+        response_id=of.response_id, incident_id=of.incident_id, key_id=of.key_id, verdict_id="v1", broken=True,
+        text="suspend is not enforced: a request went through", partition=0,
+    ))  # fmt: skip
+    page = world.browser.get("/policy").text
+    assert "The gateway does not obey: suspend is not enforced: a request went through (case_" in page
 
 
 @pytest.mark.parametrize("signature", ["", "AAAA", "nonsense"])

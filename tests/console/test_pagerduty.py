@@ -24,6 +24,7 @@ from pipeline.respond.night_notices import lead_of
 from pipeline.respond.night_records import CaseSeen
 from tests.console.waiting import in_memory
 from tests.pipeline.respond.incidents import NOW_S, incident
+from tests.pipeline.respond.memory_log import MemoryPublisher
 
 SECRET = Secret("of-the-subscription")
 
@@ -99,6 +100,24 @@ def test_what_is_so_already_is_not_said_again_or_the_two_would_answer_each_other
     for event in ("incident.resolved", "incident.acknowledged"):
         world.post(webhook(world.case.case_id, event_type=event))
     assert (world.case.state, world.case.rounds) == ("closed", rounds)
+
+
+@pytest.mark.parametrize("agent", [None, {"type": "service_reference", "summary": "Keywatch"}])
+def test_that_nobody_is_on_it_any_more_comes_back_too_and_the_case_waits_again(world: World, agent: Any) -> None:
+    unacknowledged = webhook(world.case.case_id, event_type="incident.unacknowledged", agent=agent)
+    assert world.post(unacknowledged) == 200
+    assert (world.case.state, world.case.rounds) == ("open", 0)  # so it was
+    world.post(webhook(world.case.case_id))
+    assert world.case.state == "acknowledged"
+    waiting, publisher = world.case.waiting_since_us, world.decisions.publisher
+    assert isinstance(publisher, MemoryPublisher)
+    publisher.log.now_us += 60_000_000
+    assert world.post(unacknowledged) == 200
+    assert (world.case.state, world.case.by) == ("open", "a time-out in PagerDuty")
+    assert world.case.waiting_since_us > waiting  # N minutes from now on somebody is called again
+    world.post(webhook(world.case.case_id, event_type="incident.resolved"))
+    assert world.post(webhook(world.case.case_id, event_type="incident.reopened")) == 200
+    assert (world.case.state, world.case.by) == ("open", "Ann Onymous in PagerDuty")
 
 
 OLD = (datetime.fromtimestamp(NOW_S, UTC) - timedelta(hours=2)).isoformat()

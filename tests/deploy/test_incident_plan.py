@@ -48,6 +48,15 @@ def test_required_options_are_given() -> None:
             assert not needed or set(parameter.opts) & set(said), (line, parameter.opts)
 
 
+def test_the_plan_asks_for_an_approvers_key_only_where_the_command_takes_one() -> None:
+    named = [command_of(["keywatch", "respond", name])[0] for name in ("act", "undo")]
+    takes = [any("--key-file" in parameter.opts for parameter in command.params) for command in named]
+    assert takes == [True, False]
+    for line in COMMANDS:
+        assert "--key-file" not in line or "respond act" in line, line
+    assert "each needs your approver's key" not in PLAN
+
+
 def test_files_that_the_plan_points_to_are_there() -> None:
     for name in re.findall(r"\]\(([^)]+)\)", PLAN):
         assert (DEPLOY / name).exists()

@@ -1,8 +1,9 @@
 """Alertmanager's API v2: an array of alerts for `POST /api/v2/alerts`.
 
 Labels are an alert's identity, so only what never changes is one; but people route by severity, so an incident that
-rises is a new alert, and the message that raises it ends the alerts of the lower grades. An open alert says itself
-until when it holds (`endsAt`, 7 days: no incident is open longer), so nothing must be sent again and again.
+rises is a new alert, and the message that raises it ends the alerts of the lower grades; what is over ends all of them.
+An open alert says itself until when it holds (`endsAt`, 7 days: no incident is open longer), so nothing must be sent
+again and again.
 Source: prometheus/alertmanager api/v2/openapi.yaml.
 """
 
@@ -13,12 +14,14 @@ from typing import Any, Final
 
 import msgspec
 
+from pipeline.config_night import ACTS
 from pipeline.respond.brief import lines
 from pipeline.respond.notice import Grade, Notice
 
 HOLDS: Final = timedelta(days=7)
 GRADES: Final[tuple[Grade, ...]] = ("info", "medium", "high", "critical")
 NAMES: Final = {"incident": "KeywatchIncident", "case": "KeywatchCase", "protection": "KeywatchUnprotected"}
+ACT: Final = "KeywatchAct"
 
 
 def body(notice: Notice) -> bytes:
@@ -30,7 +33,7 @@ def alerts(notice: Notice) -> list[dict[str, Any]]:
     """The alert of this grade, and the ends of those of lower grades (of all, where it is over)."""
     over = notice.action == "resolve"
     rank = GRADES.index(notice.severity)
-    ended = [_alert(notice, grade, notice.at) for grade in GRADES[: rank + over]]
+    ended = [_alert(notice, grade, notice.at) for grade in (GRADES if over else GRADES[:rank])]
     if over:
         return ended
     until = (_moment(notice.at) + HOLDS).isoformat()
@@ -40,7 +43,7 @@ def alerts(notice: Notice) -> list[dict[str, Any]]:
 def _alert(notice: Notice, grade: Grade, ends_at: str) -> dict[str, Any]:
     incident = notice.incident
     labels = {
-        "alertname": NAMES.get(notice.event.partition(".")[0], "KeywatchHealth"),
+        "alertname": ACT if notice.event in ACTS else NAMES.get(notice.event.partition(".")[0], "KeywatchHealth"),
         "subject": notice.subject,
         "severity": grade,
     }

@@ -49,7 +49,7 @@ def mail(notice: Notice) -> Mail:
     if notice.brief:
         parts.append(f"More: {notice.brief.look}")
     if notice.link:
-        parts.append(one_line(notice.link, 2000))
+        parts.append(f"{notice.link_words[0].upper()}{notice.link_words[1:]}: {one_line(notice.link, 2000)}")
     return Mail(
         subject=one_line(f"[Keywatch] {notice.title}", MAX_SUBJECT), text="\n\n".join(parts) + "\n",
         message_id=one_line(notice.message_id), thread=one_line(notice.subject), at=notice.at,

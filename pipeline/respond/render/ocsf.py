@@ -22,7 +22,7 @@ CREATE, UPDATE, CLOSE = 1, 2, 3
 NEW, IN_PROGRESS, RESOLVED = 1, 2, 4
 STATISTICAL, RULE = 3, 1
 SEVERITY: Final[dict[Grade, int]] = {"info": 1, "medium": 3, "high": 4, "critical": 5}
-ACTIVITY: Final = {"opened": CREATE, "lost": CREATE, "disabled": CREATE, "failed": CREATE}
+ACTIVITY: Final = dict.fromkeys(("opened", "lost", "disabled", "failed", "done", "waiting"), CREATE)
 MOST: Final = 20  # findings; the strongest first
 
 

@@ -13,6 +13,7 @@ import msgspec
 from pipeline.respond.brief import lines
 from pipeline.respond.notice import Grade, Notice, one_line
 
+DONE: Final = "response.done"
 MAX_SUMMARY: Final = 1024
 MAX_DEDUP: Final = 255
 SEVERITY: Final[dict[Grade, str]] = {"critical": "critical", "high": "error", "medium": "warning", "info": "info"}
@@ -25,14 +26,15 @@ def body(notice: Notice) -> bytes:
 
 def event(notice: Notice) -> dict[str, Any]:
     """The event, without the routing key. Acknowledging and resolving need no payload."""
+    action = "resolve" if notice.event == DONE and not notice.case_id else notice.action  # that calls nobody
     told: dict[str, Any] = {
-        "event_action": notice.action,
-        "dedup_key": notice.subject[:MAX_DEDUP],
+        "event_action": action,
+        "dedup_key": _thread(notice)[:MAX_DEDUP],
         "client": "Keywatch",
     }
     if notice.link:
-        told |= {"client_url": notice.link, "links": [{"href": notice.link, "text": "the incident"}]}
-    if notice.action == "trigger":
+        told |= {"client_url": notice.link, "links": [{"href": notice.link, "text": notice.link_words}]}
+    if action == "trigger":
         told["payload"] = {
             "summary": one_line(notice.title, MAX_SUMMARY),
             "source": notice.incident.key_id if notice.incident else "keywatch",
@@ -44,6 +46,11 @@ def event(notice: Notice) -> dict[str, Any]:
             "custom_details": details(notice),
         }
     return told
+
+
+def _thread(notice: Notice) -> str:
+    """What was done by itself is a line of its case's alert: one case is one page."""
+    return (notice.case_id if notice.event == DONE else "") or notice.subject
 
 
 def details(notice: Notice) -> dict[str, str]:

@@ -36,7 +36,7 @@ def message(notice: Notice) -> dict[str, Any]:
         keys = ", ".join(notice.case.keys)
         blocks.append(_section("Case", f"{notice.case.case_id} ({notice.case.step}), keys: {keys}"))
     if notice.link:
-        blocks.append(_plain(f"<{escaped(notice.link)}|the incident>"))
+        blocks.append(_plain(f"<{escaped(notice.link)}|{escaped(notice.link_words)}>"))
     return {"text": f"{MARK[notice.severity]} {plain(notice.title)}"[:MAX_SECTION], "blocks": blocks}
 
 

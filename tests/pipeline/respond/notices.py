@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from pipeline.config_night import EVENTS
-from pipeline.respond.brief import Usage, brief
+from pipeline.respond.brief import Known, Usage, brief
 from pipeline.respond.notice import Action, CaseView, Notice, of_incident
 from schemas.incident import Incident, Sample
 from tests.pipeline.respond.incidents import at, finding, incident, key
@@ -37,13 +37,16 @@ def notice(event: str = "incident.opened", **changes: Any) -> Notice:
     topic, _, change = event.partition(".")
     if topic == "incident":
         about = full(**({"change": change, "state": "closed" if change == "closed" else "open"} | changes))
-        return of_incident(about, brief(about, key(owner="billing"), USAGE), "case-1", "https://console.example/i")
+        return of_incident(
+            about, brief(about, key(owner="billing"), Known(usage=USAGE)), "case-1", "https://console.example/i"
+        )
     about = full(**changes)
     view = CaseView(case_id="case-1", state="open", incidents=2, keys=("k1", "k2"), step="opened")
     return Notice(
         message_id=f"msg_{topic}_1", event=event, subject="case-1" if topic == "case" else topic,
         action=ACTIONS.get(change, "trigger"), severity="critical", at=at(5), opened_at=at(60),
-        title=f"{event}: {about.text}", text=about.text, brief=brief(about, key(), USAGE) if topic == "case" else None,
+        title=f"{event}: {about.text}", text=about.text,
+        brief=brief(about, key(), Known(usage=USAGE)) if topic == "case" else None,
         incident=about if topic == "case" else None, case=view if topic == "case" else None,
     )  # fmt: skip
 

@@ -9,16 +9,22 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.catalogue import Catalogue
 from pipeline.config import Config, Respond
 from pipeline.errors import ConfigError
 from pipeline.policy import Approver, Policy, Rule
 from pipeline.respond import approval
+from pipeline.respond.acts import TIME
+from pipeline.respond.adapters import build
+from pipeline.respond.adapters.settings import Adapters
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.by_hand import carried_out, choose, wanted
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.desk import Desk
 from pipeline.respond.entries import Finished
-from pipeline.respond.ladder import Ladder, ladder_of
+from pipeline.respond.fence import suspects
+from pipeline.respond.keys import others_of
+from pipeline.respond.ladder import Ladder, Means, judged, ladder_of
 from schemas.incident import Rung
 from schemas.key import Key
 from tests.pipeline.respond.incidents import key as declare
@@ -126,6 +132,47 @@ async def test_a_fence_by_hand_leaves_none_of_the_networks_out_either() -> None:
     assert (chosen.proposal, chosen.why_not[:31]) == (None, "too many networks for a fence: ")
 
 
+@pytest.mark.parametrize("adapter", ["kong", "aws_iam"])
+async def test_by_hand_a_rung_is_refused_where_it_is_by_itself_for_other_keys_of_the_consumer(adapter: str) -> None:
+    ladder, matrices = Ladder(Policy(mode="enforce", adapter=adapter), ()), build.matrices(Adapters())
+    mine, sibling = declare("k1", owner="billing"), declare("k2", owner="billing")
+    stranger, disabled = declare("k3", owner="other"), declare("k4", owner="billing", status="disabled")
+    for known, possible in (
+        (Catalogue.of([mine, stranger, disabled]), True),
+        (Catalogue.of([mine, sibling]), False),
+        (Catalogue.of([sibling]), False),
+        (None, False),
+    ):
+        queued = wanted(full(), "fence", ladder, "ada", mine)
+        chosen = await choose(queued, "n1", ladder, settings(), matrices, Networks(), known)
+        of_owner, others = others_of(known, known.get("k1") if known else None)
+        means = Means(adapter, matrices[adapter], ("192.0.2.0/24",), owner_keys=of_owner, other_keys=others)
+        step = judged("fence", Rule(name="r", rung="fence"), means)
+        assert (chosen.proposal is not None, all(guard.passed for guard in step)) == (possible, possible)
+        assert possible or chosen.why_not == next(guard.reason for guard in step if not guard.passed)
+
+
+async def test_by_hand_too_a_fence_that_keeps_nobody_out_is_refused() -> None:
+    ladder = Ladder(Policy(mode="enforce", adapter="keys"), ())
+    queued = wanted(full(), "fence", ladder, "ada", declare())
+    for network, possible in (("192.0.2.0/24", True), ("198.51.100.0/24", False)):
+        chosen = await choose(
+            queued, "n1", ladder, settings(), {"keys": MATRIX}, Networks((network,)), suspects=suspects(full())
+        )  # fmt: skip
+        assert (chosen.proposal is not None) == possible
+    assert "come from networks it was used from before" in chosen.why_not
+
+
+async def test_by_hand_a_fence_lets_go_on_what_the_owner_declared() -> None:
+    ladder = Ladder(Policy(mode="enforce", adapter="keys"), ())
+    declared = declare(allowed_networks=("198.51.100.0/24",))
+    queued = wanted(full(), "fence", ladder, "ada", declared)
+    chosen = await choose(
+        queued, "n1", ladder, settings(), {"keys": MATRIX}, Networks(()), Catalogue.of([declared])
+    )  # fmt: skip
+    assert chosen.proposal is not None and chosen.proposal.networks == ("198.51.100.0/24",)
+
+
 async def test_a_signature_of_nobody_we_know_does_nothing(tmp_path: Path) -> None:
     known, stranger = tmp_path / "ada.key", tmp_path / "eve.key"
     config = settings(approval.make("ada", known))
@@ -148,3 +195,9 @@ async def test_what_cannot_be_is_said_before_anything_is_written(
             await done(mine, settings(mode="simulate"), "suspend", key)
         assert mine.ledger.acts == {}
     assert "no network was used" in capsys.readouterr().out
+
+
+async def test_nobody_is_called_as_the_end_of_an_act_s_time_is() -> None:
+    async with desk() as mine:
+        with pytest.raises(ConfigError, match="who you are"):
+            Desk(mine.decisions, TIME)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config_night import Cases
 from pipeline.respond import cases
 from pipeline.respond.cases import DAY_US, SPAN_US, CaseBook, due, links_of, words
-from pipeline.respond.night_records import CaseSaid, CaseSeen, DrillStarted, NightRecord, Verb
+from pipeline.respond.night_records import ActSeen, CaseSaid, CaseSeen, DrillStarted, NightRecord, Verb
 from schemas.incident import SEVERITIES, Severity
 from tests.pipeline.respond.incidents import finding, incident, key
 from tests.pipeline.respond.notices import full
@@ -37,11 +38,11 @@ def said(name: str, verb: Verb, **changes: object) -> CaseSaid:
     return msgspec.convert({"case_id": case_id_of(name), "verb": verb, "by": "ada"} | changes, CaseSaid)
 
 
-def book(*records: tuple[int, NightRecord]) -> CaseBook:
+def book(*records: tuple[float, NightRecord]) -> CaseBook:
     """Records with minutes after T0."""
     this = CaseBook()
     for minute, record in records:
-        this.apply(T0 + minute * MINUTE_US, record)
+        this.apply(T0 + int(minute * MINUTE_US), record)
     return this
 
 
@@ -227,3 +228,54 @@ def test_what_goes_on_for_days_is_a_new_case_of_its_own_every_three_days() -> No
 def test_every_step_has_words() -> None:
     for step in ("page:high", "grown:10", "again:1", "late:0.1", "acknowledged:2", "closed:1"):
         assert words(step)
+
+
+def broke(name: str, verdict: str = "v1", broken: bool = True, response: str = "r1") -> ActSeen:
+    return ActSeen(
+        response_id=response, incident_id=name, key_id=f"key-{name}", verdict_id=verdict, broken=broken,
+        text="suspend is not enforced", partition=0, body=f"lead {name}",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", ["ack", "close", "snooze"])
+def test_a_gateway_that_does_not_obey_opens_whatever_the_case_was_as_critical_and_is_escalated(verb: Verb) -> None:
+    word = said("a", verb, until_us=T0 + HOUR_US * 24)
+    this = book((0, seen("a")), (1, word), (30, broke("a")), (30, broke("a")))  # written again after a crash
+    case = this.cases[case_id_of("a")]
+    assert (case.state, case.severity, case.breaks) == ("open", "critical", 1)
+    told = ("page:high", f"{verb}:1")
+    assert steps(this, "a", 30, told) == ["broken:1"]
+    assert "page:critical" not in steps(this, "a", 31, (*told, "broken:1"))  # one thing is one page
+    assert steps(this, "a", 46, (*told, "broken:1")) == ["late:2.1"]
+
+
+def test_neither_a_quiet_key_nor_the_next_refusal_closes_what_nobody_has_seen() -> None:
+    ends = seen("a", revision=2, closed=True)
+    this = book((0, seen("a")), (1, broke("a")), (2, ends))
+    assert this.cases[case_id_of("a")].state == "open"
+    this.apply(T0 + 3 * MINUTE_US, broke("a", "v2", broken=False))
+    assert (this.cases[case_id_of("a")].state, this.cases[case_id_of("a")].broken) == ("open", {})
+    this.apply(T0 + 4 * MINUTE_US, said("a", "ack"))
+    this.apply(T0 + 5 * MINUTE_US, seen("a", revision=3, closed=True))
+    assert this.cases[case_id_of("a")].state == "closed"
+
+
+def test_a_gateway_that_obeys_now_and_then_does_not_call_whoever_is_on_it() -> None:
+    this = book((0, seen("a")), (1, broke("a")), (2, said("a", "ack")), (3, broke("a", "v2")))
+    case = this.cases[case_id_of("a")]
+    assert (case.state, case.breaks) == ("acknowledged", 1)
+    this.apply(T0 + 4 * MINUTE_US, broke("a", "v3", response="r2"))  # another act
+    assert (case.state, case.breaks) == ("open", 2)
+    this.apply(T0 + 5 * MINUTE_US, said("a", "close"))
+    this.apply(T0 + 6 * MINUTE_US, broke("a", "v4"))
+    assert (case.state, case.breaks) == ("open", 3)
+
+
+def test_of_a_forgotten_case_a_new_one_is_opened_and_a_drill_that_breaks_is_no_drill_any_more() -> None:
+    late = book((0, seen("a")), (5 * 24 * 60, broke("a")))
+    (case,) = late.cases.values()
+    assert (case.lead, case.keys, case.state, list(case.incidents)) == ("lead a", ["key-a"], "open", ["a"])
+    assert list(due(case, frozenset(), late.now_us, RULES)) == ["broken:1"]
+    started = DrillStarted(drill_id="d", key_id="key-a", at_us=T0, limit_s=60, act=True, by="ada")
+    drilled = book((0, started), (0, seen("a")), (0.5, broke("a")))
+    assert steps(drilled, "a", 1) == ["broken:1"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -126,7 +128,20 @@ def test_pagerduty_needs_no_url_and_people_get_cases_while_machines_get_incident
         people = kind in ("pagerduty", "slack", "email")
         assert ("case.opened" in wanted) == people
         assert ("incident.opened" in wanted) != people
-        assert "protection.lost" in wanted
+        assert {"protection.lost", "response.done", "response.failed", "response.waiting"} <= set(wanted)
+        assert ("response.unproven" in wanted) == (kind != "pagerduty")  # nobody is got up for silence
+        assert ("response.broken" in wanted) != people  # they get it as their case
+
+
+def test_the_table_of_what_is_told_to_whom_is_what_is_told() -> None:
+    page = (Path(__file__).parents[3] / "deploy" / "docs" / "responding.md").read_text()
+    rows = [line.strip("|").split("|") for line in page.splitlines() if re.match(r"\| (events|`[a-z]+\.[a-z]+`)", line)]
+    kinds = [name.strip().split(", ") for name in rows[0][1:]]
+    told: dict[str, set[str]] = {kind: set() for kind in USUAL}
+    for events, *marks in rows[1:]:
+        for kind in [kind for names, mark in zip(kinds, marks, strict=True) if mark.strip() == "yes" for kind in names]:
+            told[kind] |= set(re.findall(r"`([^`]+)`", events))
+    assert told == {kind: set(usual) for kind, usual in USUAL.items()}
 
 
 def test_an_endpoint_of_acts_alone_is_told_nothing_and_the_usual_can_be_added_to() -> None:

@@ -18,15 +18,17 @@ from pipeline.respond.caller import Answer
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.deliver import Deliveries
 from pipeline.respond.entries import Record, decode, encode
+from pipeline.respond.ladder import Others
 from pipeline.respond.mailbox import Mailbox
 from pipeline.respond.night import Books, Night
-from pipeline.respond.night_records import CaseSaid, DrillStarted, Protection, RotationSeen, Told
+from pipeline.respond.night_records import ActSeen, CaseSaid, DrillStarted, Protection, RotationSeen, Told
 from pipeline.respond.watch import Look
 from schemas.incident import Incident
 from schemas.key import Key
 from tests.pipeline.respond.incidents import NOW_S, incident, key
 from tests.pipeline.respond.memory_log import Fuse, Killed, MemoryLog, MemoryPublisher, MemoryReader
 from tests.pipeline.respond.notices import USAGE, full
+from tests.pipeline.respond.test_ledger import finished, proposed
 
 TOPIC = "api.decisions"
 
@@ -55,6 +57,9 @@ class Catalogue:
     async def look_up(self, key_id: str) -> tuple[Key | None, int, str]:
         return key(key_id, owner="billing"), 100, ""
 
+    async def others(self, about: Key) -> Others:
+        return 0, 99
+
 
 @dataclass
 class Hanging:
@@ -66,6 +71,9 @@ class Hanging:
         self.asked += 1
         await asyncio.Event().wait()
         return None, 0, ""
+
+    async def others(self, about: Key) -> Others:
+        return None, None
 
 
 @dataclass
@@ -191,6 +199,49 @@ async def test_a_page_that_nobody_acknowledges_comes_again_and_an_acknowledged_o
         await rounds(night)
     assert [action for action, _ in pages(world)] == ["trigger", "trigger", "acknowledge"]
     assert len(set(world.lines[0].ids)) == 3
+
+
+async def test_a_page_that_is_sent_again_says_what_was_done_meanwhile_and_how_it_is_undone() -> None:
+    world = World(lines=[line("pager", "pagerduty"), line("chat", "slack")])
+    of = msgspec.structs.replace(proposed("k1", incident_id="i1", rung="suspend", rule="live"), responder="r")
+    async with life(world) as night:
+        await arrive(night, BURST[0])
+        await rounds(night)
+        await night.decisions.write(of)
+        await night.decisions.write(finished(of))
+        world.pass_time(901)
+        await rounds(night)
+    payloads = [each["payload"] for each in world.lines[0].came]
+    assert [each["class"] for each in payloads] == ["case.opened", "response.done", "case.escalated"]  # type: ignore[index]
+    first, again = (each["custom_details"] for each in (payloads[0], payloads[2]))  # type: ignore[index]
+    assert "In force" not in first and first["Do"] == "keywatch respond act i1 --rung fence"
+    assert again["In force"].startswith("suspend is in force since 2026-")
+    undo = f"keywatch respond undo {of.response_id[:12]} --reason TEXT"
+    assert (again["Do"], again["Undo"]) == ("keywatch explain i1", undo)
+    assert undo in str(world.lines[1].came[2]) and undo not in str(world.lines[1].came[0])
+
+
+async def test_a_gateway_that_does_not_obey_pages_again_though_somebody_had_acknowledged_and_until_somebody_does() -> (
+    None
+):
+    world = World()
+    async with life(world) as night:
+        await arrive(night, BURST[0])
+        await rounds(night)
+        (case_id,) = night.books.cases.cases
+        world.say(CaseSaid(case_id=case_id, verb="ack", by="ada"))
+        await rounds(night)
+        world.say(ActSeen(
+            response_id="r1", incident_id="i1", key_id="k1", verdict_id="v1", broken=True, partition=0,
+            text="suspend is not enforced: a request went through",
+        ))  # fmt: skip
+        await rounds(night)
+        world.pass_time(901)
+        await rounds(night)
+    assert pages(world) == [(action, case_id) for action in ("trigger", "acknowledge", "trigger", "trigger")]
+    summaries = [str(each["payload"]["summary"]) for each in world.lines[0].came[2:]]  # type: ignore[index]
+    assert summaries[0].startswith("critical, the gateway does not obey: suspend is not enforced")
+    assert summaries[1].startswith("critical, nobody has acknowledged it: suspend is not enforced")
 
 
 async def clean_effects() -> int:

@@ -191,7 +191,7 @@ def test_an_alert_s_labels_never_change_while_its_incident_goes_on() -> None:
 
 def test_a_closed_incident_ends_the_alerts_of_every_grade_it_may_have_had() -> None:
     told = alertmanager.alerts(notice("incident.closed", severity="high"))
-    assert {each["labels"]["severity"] for each in told} == {"info", "medium", "high"}
+    assert {each["labels"]["severity"] for each in told} == {"info", "medium", "high", "critical"}
     assert all(each["startsAt"] <= each["endsAt"] <= notice().at for each in told)
 
 

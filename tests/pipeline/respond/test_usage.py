@@ -53,8 +53,9 @@ async def test_the_numbers_are_those_of_the_tables(clickhouse: ClickHouse) -> No
     async with reading(clickhouse) as reader:
         told = await reader.read(ABOUT)
     assert told == Usage(
-        clients=2, per_minute=1.0, usual_requests=3, touched=("GET /b", "GET /a"), requests=3, bytes_out=250
-    )
+        clients=2, per_minute=1.0, usual_requests=3, touched=("GET /b", "GET /a"), requests=3, bytes_out=250,
+        fence_networks=(),
+    )  # fmt: skip
 
 
 async def test_a_key_that_nobody_used_has_no_clients_and_its_evidence_is_not_written_yet(

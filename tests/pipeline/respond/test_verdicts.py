@@ -10,14 +10,19 @@ from dataclasses import dataclass, field
 import msgspec
 import pytest
 
+from pipeline.respond.acts import Act
+from pipeline.respond.brief import Known, brief, lines
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.deliver import Deliveries
 from pipeline.respond.enforcement import Enforcement, Watch
 from pipeline.respond.mailbox import Mailbox
 from pipeline.respond.night import Books
+from pipeline.respond.night_desk import case_row
+from pipeline.respond.standing import standing
 from pipeline.respond.verdicts import Verdicts, is_newer
 from pipeline.respond.webhook import Poster
 from schemas.event import Event
+from schemas.incident import Incident
 from schemas.key import Key
 from schemas.response import Response
 from tests.pipeline.respond.incidents import NOW_S, at, endpoint, key
@@ -25,6 +30,7 @@ from tests.pipeline.respond.memory_log import MemoryLog, MemoryPublisher, Memory
 from tests.pipeline.respond.receiver import Receiver, receiver
 from tests.pipeline.respond.test_enforcement import AFTER_S, SKEW_S, request, us, watch
 from tests.pipeline.respond.test_handle import DECISIONS, RESPONSES, Catalogue
+from tests.pipeline.respond.test_ledger import proposed
 
 BROKEN, REFUSED = request(AFTER_S), request(60.0, 403)
 
@@ -83,6 +89,25 @@ async def test_a_broken_act_goes_to_whoever_has_not_chosen_otherwise_and_into_th
         (told,) = world.target.received
         assert told.message["type"] == "response.broken"
         assert told.message["data"]["link"] == f"https://console.example/incidents/{watch().incident_id}"
+
+
+async def test_a_broken_act_is_a_case_that_people_take_and_its_page_says_to_go_to_the_gateway() -> None:
+    async with a_world() as world, world.verdicts() as made:
+        books = made.books
+        for _ in range(2):  # killed before it was noted, and read again
+            await world.show(made, BROKEN)
+        (case,) = books.cases.cases.values()
+        assert (case.state, case.severity, case.breaks) == ("open", "critical", 1)
+        (row,) = [case_row(each, us(100)) for each in books.cases.cases.values()]
+        assert row["broken"] == [watch().response_id] and row["text"].startswith("suspend is not enforced")
+        about = msgspec.json.decode(case.lead, type=Incident)
+        of = proposed("k1", response_id=watch().response_id, incident_id=watch().incident_id, rung="suspend")
+        acts = [Act(of, 0, us(0), stage="done", done_us=us(1))]
+        told = dict(lines(brief(about, key(), Known(standing=standing(acts, about, case.broken)))))
+        assert told["Safest act"].startswith("the gateway does not obey the suspend in force")
+        assert told["In force"].endswith("THE GATEWAY DOES NOT OBEY")
+        await world.show(made, BROKEN, REFUSED)
+        assert case.broken == {} and case.state == "open"
 
 
 async def test_what_was_told_before_a_restart_or_a_rebalance_is_not_told_again() -> None:
