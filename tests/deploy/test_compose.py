@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.metadata import packages_distributions
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +31,8 @@ COMPOSE: Final[dict[str, Any]] = yaml.safe_load((DEPLOY / "compose.yaml").read_t
 SERVICES: Final[dict[str, Any]] = COMPOSE["services"]
 OURS: Final = {name: each for name, each in SERVICES.items() if each["image"] == "keywatch:local"}
 ONCE: Final = {"migrate", "topics"}
+NOT_IN_THE_IMAGE: Final = ("bench/", "demo/", "evaluation/", "sinks/chdb_engine.py")
+"""Of pipeline/: what neither compose nor the chart runs, and needs extras of its own."""
 EACH: Final = pytest.mark.parametrize("name", sorted(OURS))
 
 
@@ -177,3 +182,34 @@ def test_one_command_makes_the_secrets_and_starts_all_with_or_without_traffic(tm
     said = (tmp_path / "said").read_text().splitlines()
     assert said == ["compose up --build", "compose --env-file traffic.env up --build --detach"]
     assert {path.name for path in (tmp_path / "secrets").iterdir()} == COMPOSE["secrets"].keys()
+
+
+def _imported(path: Path) -> set[str]:
+    """Top-level names that a file imports when or after it is imported itself."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {each.name.partition(".")[0] for each in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def _distributions(requirements: list[str]) -> set[str]:
+    return {re.split(r"[\[<>=;~! ]", each)[0].lower() for each in requirements}
+
+
+def test_the_image_has_what_its_commands_and_formats_import() -> None:
+    project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]
+    said = re.search(r"'\.\[([\w,]+)\]'", (DEPLOY / "Dockerfile").read_text())
+    assert said
+    extras = {name: _distributions(each) for name, each in project["optional-dependencies"].items()}
+    given = _distributions(project["dependencies"]).union(*(extras[name] for name in said[1].split(",")))
+    ours = given.union(*extras.values())
+    of_import = packages_distributions()
+    package = DEPLOY.parent / "pipeline"
+    for path in package.rglob("*.py"):
+        at = str(path.relative_to(package))
+        if not at.startswith(NOT_IN_THE_IMAGE):
+            needed = {each.lower() for name in _imported(path) for each in of_import.get(name, [])} & ours
+            assert needed <= given, f"pipeline/{at} needs {needed - given}, which the image lacks"
