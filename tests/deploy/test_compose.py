@@ -24,6 +24,7 @@ import yaml
 from pipeline import config_file
 from pipeline.config import Config
 from pipeline.geo.provider import DEMO_DB, open_geo
+from pipeline.respond.ladder import Ladder, ladder_of
 from tests.deploy.commands import running
 
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"
@@ -205,7 +206,7 @@ def test_the_image_has_what_its_commands_and_formats_import() -> None:
     assert said
     extras = {name: _distributions(each) for name, each in project["optional-dependencies"].items()}
     given = _distributions(project["dependencies"]).union(*(extras[name] for name in said[1].split(",")))
-    ours = given.union(*extras.values())
+    ours = given.union(*extras.values()) - {"keywatch"}
     of_import = packages_distributions()
     package = DEPLOY.parent / "pipeline"
     for path in package.rglob("*.py"):
@@ -213,3 +214,11 @@ def test_the_image_has_what_its_commands_and_formats_import() -> None:
         if not at.startswith(NOT_IN_THE_IMAGE):
             needed = {each.lower() for name in _imported(path) for each in of_import.get(name, [])} & ours
             assert needed <= given, f"pipeline/{at} needs {needed - given}, which the image lacks"
+
+
+def test_the_console_shows_the_policy_that_the_responder_judges_by() -> None:
+    def ladder(name: str) -> Ladder:
+        return ladder_of(config_file.build({"respond": tomllib.loads((DEPLOY / name).read_text())["respond"]}).respond)
+
+    assert ladder("keywatch.toml").rules
+    assert ladder("console.toml").version == ladder("keywatch.toml").version

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ import yaml
 from pipeline import config_file
 from pipeline.config import Config, Topics
 from pipeline.health import MAX_STALL_S
+from pipeline.policy import Policy
+from pipeline.respond.ladder import Ladder, ladder_of
 from pipeline.runners.topology import TOPOLOGIES, settings_of
 from tests.deploy.chart import CHART, EVERYTHING, by_helm, notes, rendered, values
 from tests.deploy.commands import running
@@ -355,3 +358,12 @@ def test_helm_itself_renders_the_same(changes: dict[str, Any], tmp_path: Path) -
     ours = {(each["kind"], each["metadata"]["name"]): each for each in rendered(changes)}
     theirs = {(each["kind"], each["metadata"]["name"]): each for each in by_helm(helm, changes, tmp_path)}
     assert ours == theirs
+
+
+def test_the_console_shows_the_policy_that_the_responder_judges_by() -> None:
+    changed = "[respond.policy]\nmode = 'enforce'\nadapter = 'keys'\n"
+    for changes in ({}, {"policy": changed}):
+        trees = [tomllib.loads(each["data"]["keywatch.toml"]) for each in of_kind("ConfigMap", changes)
+                 if "keywatch.toml" in each["data"]]  # fmt: skip
+        [one, other] = [ladder_of(config_file.build({"respond": tree["respond"]}).respond) for tree in trees]
+        assert one.version == other.version != Ladder(Policy(), ()).version
