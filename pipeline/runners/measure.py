@@ -76,9 +76,10 @@ def state_of(partition: int, core: Core) -> None:
 
 
 def sides_read(sides: Sides) -> None:
-    """The side inputs as the worker begins with; the oldest database counts."""
-    if isinstance(sides.geo, Geo) and (databases := sides.geo.databases()):
-        METRICS.geo_build_timestamp.set(min(base.built_at.timestamp() for base in databases))
+    """The side inputs as the worker begins with: how old each geo database is."""
+    if isinstance(sides.geo, Geo):
+        for base in sides.geo.databases():
+            METRICS.geo_build_timestamp.labels(base.setting).set(base.built_at.timestamp())
 
 
 def fetched(topic: str, lags: Mapping[int, int], rows: RowBuffer) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from urllib.parse import quote, urlencode
 
+import httpx2
 import msgspec
 import pytest
 from starlette.testclient import TestClient
@@ -323,3 +325,20 @@ async def _decided(settings: Config, version: str, offset: int) -> None:
                    at=[(NOON_S + 3600 + offset) * 10**6], body=[body])  # fmt: skip
     await sink.write("responses", line)
     await sink.close()
+
+
+async def test_beside_its_pages_the_console_answers_prometheus_and_probes_and_ends_with_them() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = {}
+
+    async def pages() -> None:
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            for path in ("/metrics", "/livez", "/readyz"):
+                answer = await client.get(path)
+                told[path] = answer.status_code
+                assert path != "/metrics" or "keywatch_" in answer.text
+
+    await app._watched(pages, Console(metrics_port=port))
+    assert told == {"/metrics": 200, "/livez": 200, "/readyz": 200}
