@@ -222,3 +222,21 @@ def test_the_console_shows_the_policy_that_the_responder_judges_by() -> None:
 
     assert ladder("keywatch.toml").rules
     assert ladder("console.toml").version == ladder("keywatch.toml").version
+
+
+def test_messages_of_the_responder_link_to_the_console_that_is_published() -> None:
+    told = tomllib.loads((DEPLOY / "keywatch.toml").read_text())["respond"]["night"]["console_url"]
+    [published] = SERVICES["console"]["ports"]
+    assert told == f"http://localhost:{published.split(':')[1]}/incidents/{{incident_id}}"
+
+
+def test_prometheus_asks_every_process_of_ours_that_stays() -> None:
+    config = Config()
+    ports = {
+        "worker": config.worker, "sources": config.sources, "lifecycle": config.lifecycle, "responder": config.respond,
+        "intake": config.intake, "console": config.console,
+    }  # fmt: skip
+    jobs = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    asked = {each for job in jobs for of in job["static_configs"] for each in of["targets"]}
+    assert asked == {f"{name}:{part.metrics_port}" for name, part in ports.items()}
+    assert ports.keys() == OURS.keys() - ONCE - {"privacy", "traffic"}
