@@ -240,3 +240,44 @@ def test_prometheus_asks_every_process_of_ours_that_stays() -> None:
     asked = {each for job in jobs for of in job["static_configs"] for each in of["targets"]}
     assert asked == {f"{name}:{part.metrics_port}" for name, part in ports.items()}
     assert ports.keys() == OURS.keys() - ONCE - {"privacy", "traffic"}
+
+
+def test_the_image_has_the_detectors_compiled_for_any_cpu_under_times_that_layers_keep() -> None:
+    build, final = (DEPLOY / "Dockerfile").read_text().split("\nFROM ")[1:]
+    steps = ["pip install", "touch --date=", "compileall", "keywatch warm-up", "chmod -R a+rX /opt/keywatch/compiled"]
+    assert [build.index(step) for step in steps] == sorted(build.index(step) for step in steps)
+    assert "NUMBA_CPU_NAME=generic" in build[: build.index("warm-up")]
+    assert "NUMBA_CPU_NAME=generic" in final, "else the cache is of another CPU and all is compiled anew"
+    assert 'ENTRYPOINT ["start"]' in final
+
+
+def test_a_container_starts_with_a_copy_of_what_the_image_has_compiled_and_without_one_where_none_fits(
+    tmp_path: Path,
+) -> None:
+    made, cache, programs = tmp_path / "compiled" / "0abc", tmp_path / "cache", tmp_path / "bin"
+    for folder in (made, cache, programs):
+        folder.mkdir(parents=True)
+    (made / "flow.nbi").write_text("index")
+    os.utime(made / "flow.nbi", (1_000_000, 1_000_000))
+    (programs / "start").write_text((DEPLOY / "start").read_text().replace("/opt/keywatch/compiled", str(made.parent)))
+    (programs / "keywatch").write_text('#!/bin/sh\necho "$@"\n')
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    environ = {"PATH": f"{programs}:{os.environ['PATH']}"}
+
+    def start(folder: Path) -> subprocess.CompletedProcess[str]:
+        here = environ | {"NUMBA_CACHE_DIR": str(folder)}
+        return subprocess.run(
+            ["start", "worker", "--topology", "keys"], env=here, text=True, capture_output=True, timeout=60,
+            executable=programs / "start",
+        )  # fmt: skip
+
+    for _ in range(2):
+        done = start(cache)
+        assert (done.stdout, done.stderr) == ("worker --topology keys\n", "")
+    copied = cache / "0abc" / "flow.nbi"
+    assert (copied.read_text(), copied.stat().st_mtime) == ("index", 1_000_000)
+    assert [each.name for each in cache.iterdir()] == ["0abc"]
+    done = start(tmp_path / "absent")
+    assert (done.returncode, done.stdout) == (0, "worker --topology keys\n")
+    assert "compiled anew" in done.stderr
