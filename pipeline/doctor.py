@@ -201,10 +201,10 @@ async def check_geo(config: Config) -> list[Finding]:
     for base in geo.databases():
         days = (now - base.built_at).days
         text = f"{base.name} of {base.built_at:%Y-%m-%d} ({days} days old): {base.description or 'no licence stated'}"
-        old = days > (OLD_DAYS if base.shipped else STALE_DAYS)
+        old = days > (OLD_DAYS if base.packaged else STALE_DAYS)
         newer = "set geo.country_db and geo.asn_db to newer files of your own (GeoLite2, DB-IP, IPinfo)"
         renew = f"fetch geo.{base.setting}_db anew and restart the workers"
-        advice = (newer if base.shipped else renew) if old else ""
+        advice = (newer if base.packaged else renew) if old else ""
         findings.append(Finding("warn" if old else "ok", "geo", text, advice))
     return findings
 

@@ -96,8 +96,13 @@ class Database(msgspec.Struct, frozen=True):
 
     @property
     def shipped(self) -> bool:
-        """Whether it came with the package, and grows old with it."""
+        """Whether it stands behind all others, and says nothing of special addresses."""
         return self.setting == SHIPPED
+
+    @property
+    def packaged(self) -> bool:
+        """Whether it came with the package (this one, or the demo's) and grows old with it: nobody fetches it."""
+        return Path(self.path).resolve().parent == DATA.resolve()
 
 
 @dataclass(frozen=True)

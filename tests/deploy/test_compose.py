@@ -233,12 +233,13 @@ def test_messages_of_the_responder_link_to_the_console_that_is_published() -> No
 def test_prometheus_asks_every_process_of_ours_that_stays() -> None:
     config = Config()
     ports = {
-        "worker": config.worker, "sources": config.sources, "lifecycle": config.lifecycle, "responder": config.respond,
-        "intake": config.intake, "console": config.console,
+        "worker": config.worker.metrics_port, "sources": config.sources.metrics_port,
+        "lifecycle": config.lifecycle.metrics_port, "responder": config.respond.metrics_port,
+        "intake": config.intake.metrics_port, "console": config.console.metrics_port,
     }  # fmt: skip
     jobs = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     asked = {each for job in jobs for of in job["static_configs"] for each in of["targets"]}
-    assert asked == {f"{name}:{part.metrics_port}" for name, part in ports.items()}
+    assert asked == {f"{name}:{port}" for name, port in ports.items()}
     assert ports.keys() == OURS.keys() - ONCE - {"privacy", "traffic"}
 
 

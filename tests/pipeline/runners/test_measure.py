@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from pathlib import Path
 
 import msgspec
 
@@ -99,9 +101,11 @@ def test_a_partitions_keys_and_time_are_told_and_leave_with_it() -> None:
     assert told("watermark_timestamp_seconds", partition="77") is None
 
 
-def test_the_date_of_each_geo_database_is_told_by_the_setting_that_names_it() -> None:
-    geo = open_geo(Geo(country_db=str(DEMO_DB)))
+def test_the_date_of_each_geo_database_is_told_by_the_setting_that_names_it(tmp_path: Path) -> None:
+    own = shutil.copy(DEMO_DB, tmp_path / "own.mmdb")
+    geo = open_geo(Geo(country_db=str(own), asn_db=str(DEMO_DB)))
     measure.sides_read(Sides(Catalogue.empty(), geo, "t"))
-    ours, shipped = geo.databases()
+    ours, _, shipped = geo.databases()
     assert told("geoip_database_build_timestamp_seconds", database="country") == ours.built_at.timestamp()
     assert told("geoip_database_build_timestamp_seconds", database="shipped") == shipped.built_at.timestamp()
+    assert told("geoip_database_build_timestamp_seconds", database="asn") is None, "the demo's: nobody fetches it"
