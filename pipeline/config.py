@@ -193,6 +193,8 @@ class Console(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     port: Port = 8090  # of the same
     people: tuple[Person, ...] = ()
     session_s: Seconds = 43_200.0  # a sign-in lasts so long
+    session_key: Secret = Secret("")  # signs sessions and forms, at least 32 characters; "" is a new one at each start:
+    # a restart then signs everybody out, and of two replicas each refuses the other's sign-ins and forms
     secure_cookie: bool = False  # set where people reach it by https, as they must beyond loopback
     proxy_secret: Secret = Secret("")  # the proxy's X-Keywatch-Proxy; "" is no proxy
     proxy_addresses: tuple[str, ...] = ("127.0.0.1/32", "::1/128")  # where it connects from; no other is believed
@@ -202,6 +204,8 @@ class Console(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     # has any, who is in none of them may not come in; where it has none, all are viewers or what the role header says
     pagerduty_secret: Secret = Secret("")  # of PagerDuty's V3 webhook to /hooks/pagerduty; "" is no such address
     proxy_role_header: str = ""  # says viewer, responder or admin; "" is viewer. The proxy must drop what clients send
+    metrics_host: str = "127.0.0.1"  # as worker.metrics_host
+    metrics_port: Port = 9469  # as worker.metrics_port
 
 
 class KeyLife(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

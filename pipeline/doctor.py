@@ -29,6 +29,8 @@ from pipeline.finding import Finding, State
 COLOURS: Final[dict[State, str]] = {"ok": "green", "warn": "yellow", "fail": "red"}
 OLD_DAYS: Final = 365
 """Networks change hands: of a year-old database a few percent of the addresses are wrong."""
+STALE_DAYS: Final = 60
+"""Of a database of your own: makers renew theirs monthly at least, so what fetches it has stopped (KeywatchGeoOld)."""
 CHECK_TIMEOUT_S: Final = 20.0
 CONNECT_S: Final = 5.0
 NEEDED: Final = (
@@ -199,8 +201,10 @@ async def check_geo(config: Config) -> list[Finding]:
     for base in geo.databases():
         days = (now - base.built_at).days
         text = f"{base.name} of {base.built_at:%Y-%m-%d} ({days} days old): {base.description or 'no licence stated'}"
-        old = days > OLD_DAYS
-        advice = "set geo.country_db and geo.asn_db to newer files of your own (GeoLite2, DB-IP, IPinfo)" if old else ""
+        old = days > (OLD_DAYS if base.packaged else STALE_DAYS)
+        newer = "set geo.country_db and geo.asn_db to newer files of your own (GeoLite2, DB-IP, IPinfo)"
+        renew = f"fetch geo.{base.setting}_db anew and restart the workers"
+        advice = (newer if base.packaged else renew) if old else ""
         findings.append(Finding("warn" if old else "ok", "geo", text, advice))
     return findings
 
@@ -214,7 +218,7 @@ async def check_ports(config: Config) -> list[Finding]:
         advice = "set intake.http_token_file, or intake.http_host to 127.0.0.1"
         text = f"intake.http_host {intake.http_host} without a token: intake --from http will not start"
         found.append(Finding("fail", "intake", text, advice))
-    for section in ("worker", "respond", "intake"):
+    for section in ("worker", "sources", "lifecycle", "respond", "intake", "console"):
         host = getattr(config, section).metrics_host
         if not is_loopback(host):
             text = f"{section}.metrics_host is {host}: whoever reaches it reads metrics, nobody can write"

@@ -213,7 +213,11 @@ class Metrics:
     leak_feed_timestamp: Gauge = _gauge("leak_feed_last_delivery_timestamp_seconds", "Last signed delivery of a feed.")
 
     # What this process is
-    geo_build_timestamp: Gauge = _gauge("geoip_database_build_timestamp_seconds", "When the geo database was built.")
+    geo_build_timestamp: Gauge = _gauge(
+        "geoip_database_build_timestamp_seconds",
+        "When a geo database was built: those of [geo], and the one that ships with the package.",
+        "database",
+    )
     build: Info = _info("build", "Version, Python and layout of this process.")
     config_loaded: Gauge = _gauge("config_last_load_successful", "1 if the last load of the configuration was good.")
 

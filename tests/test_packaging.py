@@ -7,6 +7,10 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
+
+from tests.console import browser
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -70,6 +74,25 @@ def test_the_ci_script_is_sound_and_refuses_tests_that_did_not_run(tmp_path: Pat
         (tmp_path / "test").write_text(f"dots\n{closing}\n")
         body = f"set -euo pipefail\nlogs={tmp_path}\n{judge}\nran test\n"
         assert subprocess.run(["bash", "-c", body], capture_output=True).returncode == code, closing
+
+
+def test_ci_installs_every_program_that_its_tests_would_fail_without(tmp_path: Path) -> None:
+    script = (ROOT / ".ci/run").read_text()
+    has = script[script.index("have() {") :].split("\n")[0]
+    wanted = script[script.index("missing=()") : script.index("if ((")]
+    body = f'{has}\n{wanted}\necho "${{missing[@]}}"\n'
+    done = subprocess.run(["/bin/bash", "-c", body], env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    needed = {"prometheus", "prometheus-alertmanager", "chromium", "default-jre-headless", "maven"}
+    assert set(done.stdout.split()) == needed, done.stderr
+
+
+@pytest.mark.parametrize(("ci", "skipped"), [("true", False), ("", True)])
+def test_without_chromium_the_browser_tests_are_skipped_but_in_ci(
+    ci: str, skipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CI", ci)
+    assert browser.may_be_skipped() is skipped
 
 
 def lines(name: str) -> list[str]:

@@ -10,10 +10,11 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import math
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.config import Config
+from pipeline.config import Console as Settings
 from pipeline.console import acts, board, pagerduty, pages
 from pipeline.console.answers import Answers
 from pipeline.console.api import Api
@@ -39,7 +41,9 @@ from pipeline.console.board import Board, Link
 from pipeline.console.people import COOKIE, Door
 from pipeline.console.visitor import Role, Visitor
 from pipeline.errors import ConfigError, Fatal, Retry
+from pipeline.health import Health, serve
 from pipeline.intake_http import is_loopback
+from pipeline.metrics import REGISTRY
 
 log = logging.getLogger(__name__)
 
@@ -361,6 +365,7 @@ def make_app(config: Config, now_s: Callable[[], float] = time.time, link: Link 
 def main(config: Config) -> int:
     """Serve until SIGTERM or SIGINT. Raises ConfigError where others could reach it by plain http."""
     import uvicorn
+    from uvicorn.config import STARTUP_FAILURE
 
     settings = config.console
     if not is_loopback(settings.host) and not settings.secure_cookie:
@@ -369,8 +374,22 @@ def main(config: Config) -> int:
         )
     app = make_app(config)
     log.info("console on http://%s:%d", settings.host, settings.port)
-    uvicorn.run(
+    serving = uvicorn.Config(
         app, host=settings.host, port=settings.port, log_config=None, access_log=False, server_header=False,
         proxy_headers=False, timeout_graceful_shutdown=5, limit_concurrency=200,
     )  # fmt: skip
-    return 0
+    server = uvicorn.Server(serving)
+    with suppress(KeyboardInterrupt):  # SIGINT is an end like any other
+        asyncio.run(_watched(server.serve, settings))
+    return 0 if server.started else STARTUP_FAILURE
+
+
+async def _watched(serve_pages: Callable[[], Awaitable[None]], settings: Settings) -> None:
+    """The pages, and beside them /metrics, /livez and /readyz for those who look after the process."""
+    health = Health(max_poll_s=math.inf)  # it polls nothing
+    health.recovered(True)
+    watching = await serve(health, REGISTRY, settings.metrics_host, settings.metrics_port)
+    try:
+        await serve_pages()
+    finally:
+        await watching.close()

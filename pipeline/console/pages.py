@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from pipeline.console.questions import Filter
 from pipeline.console_log import console_lines
 from pipeline.errors import ConfigError
 from pipeline.manifest_of_key import Manifest, manifest
-from pipeline.respond.ladder import ladder_of
+from pipeline.respond.ladder import Ladder, ladder_of
 from pipeline.times import micros
 from schemas.incident import KEY_RULES, SEVERITIES, Finding
 
@@ -135,11 +136,22 @@ def _after(at_us: int) -> str:
 
 def policy(answers: Answers, request: Request) -> Shown:
     """What may be done automatically, and what was decided of late."""
-    ladder = ladder_of(answers.config.respond)
+    ladder, decisions = ladder_of(answers.config.respond), answers.ask(questions.decisions)
     return "policy.html", {
-        "policy": ladder.policy, "rules": ladder.rules, "version": ladder.version,
-        "decisions": answers.ask(questions.decisions),
+        "policy": ladder.policy, "rules": ladder.rules, "version": ladder.version, "decisions": decisions,
+        "other": by_another_policy(ladder, decisions),
     }  # fmt: skip
+
+
+def by_another_policy(ladder: Ladder, newest_first: Sequence[questions.Decision]) -> questions.Decision | None:
+    """The newest decision, where it was made by another policy than this console's own; None where it was not.
+
+    What the simulate switch makes of the console's is no other. What follows a decision carries the version of then.
+    """
+    ours = {ladder.version, ladder.simulated().version}
+    decided = (each for each in newest_first if each.stage == "decided" and each.policy_version)
+    newest = next(decided, None)
+    return newest if newest and newest.policy_version not in ours else None
 
 
 def log(answers: Answers, request: Request) -> Shown:

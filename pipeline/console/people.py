@@ -1,7 +1,8 @@
 """Who may come in, as whom: tokens, sessions, roles, the forms' own tokens, and what a proxy in front says.
 
-A session is a signed cookie and nothing on our side; its key lives as long as the process, so a restart signs everybody
-out. Every form carries a token made of the cookie: another site can make a browser send the one, never the other.
+A session is a signed cookie and nothing on our side. Replicas that share `console.session_key` take one another's;
+without one its key lives as long as the process, so that a restart signs everybody out. Every form carries a token made
+of the cookie: another site can make a browser send the one, never the other.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from pipeline.errors import ConfigError
 
 COOKIE: Final = "keywatch"
 LEAST_TOKEN: Final = 20
+LEAST_KEY: Final = 32
+"""Bytes of `console.session_key`: as many as the hash has that it keys."""
 MOST_FAILURES: Final = 10
 """Wrong tokens within a minute, of all callers together, after which wrong ones are answered slowly."""
 MINUTE_S: Final = 60.0
@@ -41,7 +44,7 @@ class Door:
 
     settings: Console
     now_s: Callable[[], float]
-    _key: bytes = field(default_factory=lambda: os.urandom(32))
+    _key: bytes = field(init=False, repr=False)
     _failed_at_s: list[float] = field(default_factory=list)
     _held: int = 0
     _proxy: Proxy = field(init=False)
@@ -50,6 +53,9 @@ class Door:
         """Raises ConfigError where nobody could come in, or anybody."""
         people = self.settings.people
         self._proxy = Proxy(self.settings)
+        self._key = self.settings.session_key.reveal().encode() or os.urandom(LEAST_KEY)
+        if len(self._key) < LEAST_KEY:
+            raise ConfigError(f"console.session_key has fewer than {LEAST_KEY} bytes")
         if not people and not self.settings.proxy_secret:
             raise ConfigError(
                 "nobody may use the console: set [[console.people]] (name, role, token), or a proxy_secret"

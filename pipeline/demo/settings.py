@@ -89,6 +89,7 @@ metrics_port = {places.worker_port}
 
 [console]
 port = {places.console_port}
+metrics_port = 0
 
 [[console.people]]
 name = "you"

@@ -32,6 +32,7 @@ from pipeline.geo.records import Facts, mapper
 
 DATA: Final = Path(__file__).parent / "data"
 SHIPPED_DB: Final = DATA / "keywatch-geo.mmdb"
+SHIPPED: Final = "shipped"
 DEMO_DB: Final = DATA / "demo.mmdb"
 FAR_KM: Final = 20_000.0
 """Accuracy where nothing says where the country is: half the earth's circumference, so that no travel follows."""
@@ -91,7 +92,17 @@ class Database(msgspec.Struct, frozen=True):
     path: str
     built_at: datetime
     description: str
-    shipped: bool
+    setting: str  # that names it: city, country or asn; "shipped" is the package's own
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it stands behind all others, and says nothing of special addresses."""
+        return self.setting == SHIPPED
+
+    @property
+    def packaged(self) -> bool:
+        """Whether it came with the package (this one, or the demo's) and grows old with it: nobody fetches it."""
+        return Path(self.path).resolve().parent == DATA.resolve()
 
 
 @dataclass(frozen=True)
@@ -194,18 +205,18 @@ def prefix_of(packed: bytes) -> str:
 
 def open_geo(settings: config.Geo) -> Geo:
     """Open every configured database and the shipped one; raises ConfigError where a file can't be read."""
-    paths = [Path(path) for path in (settings.city_db, settings.country_db, settings.asn_db) if path]
-    sources = [_open(path, shipped=False) for path in paths]
-    sources.append(_open(SHIPPED_DB, shipped=True))
+    named = {"city": settings.city_db, "country": settings.country_db, "asn": settings.asn_db}
+    sources = [_open(Path(path), setting) for setting, path in named.items() if path]
+    sources.append(_open(SHIPPED_DB, SHIPPED))
     return Geo(tuple(sources), _centres(), _hosting(), _build(sources))
 
 
-def _open(path: Path, *, shipped: bool) -> Source:
+def _open(path: Path, setting: str) -> Source:
     try:
         reader = maxminddb.open_database(str(path), verify.reading_mode(path))
         about = reader.metadata()
         built_at, words = datetime.fromtimestamp(about.build_epoch, UTC), dict(about.description).get("en", "")
-        database = Database(str(about.database_type), str(path), built_at, str(words), shipped)
+        database = Database(str(about.database_type), str(path), built_at, str(words), setting)
     except _DAMAGED as error:
         raise ConfigError(f"geo: {path} can't be read as an MMDB file ({error}); check config geo.*_db") from error
     return Source(reader, mapper(database.name), database)

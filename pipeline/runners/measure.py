@@ -10,7 +10,7 @@ from typing import Final
 
 from pipeline.core import Core, Effects, Sides, Slice
 from pipeline.flow import KeyCore
-from pipeline.geo.provider import Geo
+from pipeline.geo.provider import SHIPPED, Geo
 from pipeline.metrics import METRICS
 from pipeline.rows import RowBuffer
 
@@ -76,9 +76,11 @@ def state_of(partition: int, core: Core) -> None:
 
 
 def sides_read(sides: Sides) -> None:
-    """The side inputs as the worker begins with; the oldest database counts."""
-    if isinstance(sides.geo, Geo) and (databases := sides.geo.databases()):
-        METRICS.geo_build_timestamp.set(min(base.built_at.timestamp() for base in databases))
+    """The side inputs as the worker begins with: how old each geo database is. The demo's is shipped, too."""
+    if isinstance(sides.geo, Geo):
+        for base in sides.geo.databases():
+            label = SHIPPED if base.packaged else base.setting
+            METRICS.geo_build_timestamp.labels(label).set(base.built_at.timestamp())
 
 
 def fetched(topic: str, lags: Mapping[int, int], rows: RowBuffer) -> None:

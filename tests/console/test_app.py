@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Iterator
 from urllib.parse import quote, urlencode
 
+import httpx2
 import msgspec
 import pytest
 from starlette.testclient import TestClient
@@ -12,9 +15,12 @@ from starlette.testclient import TestClient
 from pipeline.config import Config, Console, Secret
 from pipeline.console import acts, app
 from pipeline.errors import ConfigError
+from pipeline.respond.ladder import ladder_of
+from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
 from schemas.control import Control, Feedback, Mute
-from tests.console.filled import EVIL, FLEET, INCIDENT, KEY, TOKENS, config, fill
+from tests.console.filled import EVIL, FLEET, INCIDENT, KEY, NOON_S, TOKENS, config, fill
+from tests.row_examples import rows_of
 
 PAGES = ["/", "/?state=all&severity=critical&about=key_", f"/incidents/{INCIDENT.incident_id}",
          f"/incidents/{FLEET.incident_id}", "/keys", "/keys?q=key_0", f"/keys/{KEY}", f"/manifest/{KEY}",
@@ -298,3 +304,41 @@ def test_it_does_not_start_for_others_by_plain_http(settings: Config) -> None:
     open_ = msgspec.structs.replace(settings, console=Console(host="0.0.0.0", people=settings.console.people))
     with pytest.raises(ConfigError, match="TLS"):
         app.main(open_)
+
+
+def test_the_policy_page_warns_where_the_responder_judges_by_another_policy(settings: Config) -> None:
+    def shown(version: str, offset: int) -> str:
+        asyncio.run(_decided(settings, version, offset))
+        return visitor(settings, "viewer").get("/policy").text
+
+    ours = ladder_of(settings.respond)
+    warning = "What the responder judges by is another policy"
+    assert warning not in shown(ours.version, 11)
+    assert warning in shown("0123456789ab", 12)
+    assert warning not in shown(ours.simulated().version, 13), "it is the console's own, put to simulate"
+
+
+async def _decided(settings: Config, version: str, offset: int) -> None:
+    sink = ClickHouseSink(settings.clickhouse)
+    body = msgspec.json.encode({"policy_version": version}).decode()
+    line = rows_of("responses", 1, key_id=["key_000"], stage=["decided"], verdict=["allowed"], offset=[offset],
+                   at=[(NOON_S + 3600 + offset) * 10**6], body=[body])  # fmt: skip
+    await sink.write("responses", line)
+    await sink.close()
+
+
+async def test_beside_its_pages_the_console_answers_prometheus_and_probes_and_ends_with_them() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = {}
+
+    async def pages() -> None:
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            for path in ("/metrics", "/livez", "/readyz"):
+                answer = await client.get(path)
+                told[path] = answer.status_code
+                assert path != "/metrics" or "keywatch_" in answer.text
+
+    await app._watched(pages, Console(metrics_port=port))
+    assert told == {"/metrics": 200, "/livez": 200, "/readyz": 200}

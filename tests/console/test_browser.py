@@ -24,7 +24,7 @@ from tests.console.serving import SHOTS, served
 from tests.console.waiting import RESPONDER, in_memory, propose
 
 pytestmark = [
-    pytest.mark.skipif(browser.chromium() is None, reason="chromium (Debian) is not installed"),
+    pytest.mark.skipif(browser.may_be_skipped(), reason="chromium (Debian) is not installed"),
     pytest.mark.timeout(300),
 ]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from pipeline.config import Console, Person, Secret
-from pipeline.console.people import MOST_FAILURES, MOST_HELD, Door
+from pipeline.console.people import LEAST_KEY, MOST_FAILURES, MOST_HELD, Door
 from pipeline.errors import ConfigError
 
 TOKEN = "a-token-of-20-letters"
@@ -198,3 +198,15 @@ async def test_a_flood_of_wrong_tokens_holds_so_many_connections_and_leaves_the_
         over.set()
     await ours.hold_up(sleep)
     assert held == MOST_HELD + 1, "they are let go"
+
+
+def test_replicas_with_one_session_key_take_one_anothers_sign_ins_and_forms_and_others_do_not() -> None:
+    shared = Secret("k" * LEAST_KEY)
+    (one, _), (other, _), (alone, _) = door(session_key=shared), door(session_key=shared), door()
+    visitor = one.sign_in(TOKEN)
+    assert visitor is not None
+    assert other.recognise(one.cookie(visitor), Headers(), "") == visitor
+    assert other.is_own_form(visitor, one.form_token(visitor))
+    assert alone.recognise(one.cookie(visitor), Headers(), "") is None
+    with pytest.raises(ConfigError, match="session_key"):
+        door(session_key=Secret("k" * (LEAST_KEY - 1)))

@@ -35,7 +35,7 @@ from tests.pipeline.respond.memory_log import Fuse
 from tests.pipeline.respond.test_handle import RESPONSES, Catalogue
 
 pytestmark = [
-    pytest.mark.skipif(browser.chromium() is None, reason="chromium (Debian) is not installed"),
+    pytest.mark.skipif(browser.may_be_skipped(), reason="chromium (Debian) is not installed"),
     pytest.mark.timeout(300),
 ]
 INCIDENT_PAGE = f"/incidents/{INCIDENT.incident_id}"

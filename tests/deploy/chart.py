@@ -14,13 +14,22 @@ from tests.deploy.go_template import Files, Renderer
 
 CHART: Final = Path(__file__).parents[2] / "deploy" / "helm" / "keywatch"
 EVERYTHING: Final[dict[str, Any]] = {
+    "kafka": {"security": "SASL_SSL", "ca": {"secretName": "kafka-ca"}},
     "intake": {"enabled": True},
+    "console": {"replicas": 2, "sessionKey": {"secretName": "keywatch-console"}},
+    "drill": {"enabled": True, "url": "https://api.example.com/v1/me", "keyId": "key_decoy"},
+    "extraVolumes": [{"name": "geo", "persistentVolumeClaim": {"claimName": "geo", "readOnly": True}}],
+    "extraVolumeMounts": [{"name": "geo", "mountPath": "/geo", "readOnly": True}],
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
     "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
     "autoscaling": {"enabled": True, "authentication": "kafka-auth"},
     "networkPolicy": {
         "metricsFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
         "kafkaTo": [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
+        "egress": {
+            "responder": [{"port": 443}, {"port": 8001, "to": [{"podSelector": {"matchLabels": {"app": "kong"}}}]}],
+            "intake": [{"port": 8081}, {"port": 443}],
+        },
     },
     "serviceAccount": {"annotations": {"team": "platform"}},
     "tolerations": [{"key": "dedicated", "operator": "Exists"}],

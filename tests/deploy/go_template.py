@@ -244,7 +244,8 @@ def _to_yaml(value: Any) -> str:
 
 
 def _printf(shape: str, *values: Any) -> str:
-    return re.sub(r"%[vsd]", "{}", shape).format(*map(_text, values))
+    rest = iter(values)
+    return re.sub(r"%[vsd]", lambda _: _text(next(rest)), shape)
 
 
 def _functions() -> dict[str, Callable[..., Any]]:

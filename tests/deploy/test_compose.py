@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.metadata import packages_distributions
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +24,7 @@ import yaml
 from pipeline import config_file
 from pipeline.config import Config
 from pipeline.geo.provider import DEMO_DB, open_geo
+from pipeline.respond.ladder import Ladder, ladder_of
 from tests.deploy.commands import running
 
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"
@@ -28,6 +32,8 @@ COMPOSE: Final[dict[str, Any]] = yaml.safe_load((DEPLOY / "compose.yaml").read_t
 SERVICES: Final[dict[str, Any]] = COMPOSE["services"]
 OURS: Final = {name: each for name, each in SERVICES.items() if each["image"] == "keywatch:local"}
 ONCE: Final = {"migrate", "topics"}
+NOT_IN_THE_IMAGE: Final = ("bench/", "demo/", "evaluation/", "sinks/chdb_engine.py")
+"""Of pipeline/: what neither compose nor the chart runs, and needs extras of its own."""
 EACH: Final = pytest.mark.parametrize("name", sorted(OURS))
 
 
@@ -177,3 +183,102 @@ def test_one_command_makes_the_secrets_and_starts_all_with_or_without_traffic(tm
     said = (tmp_path / "said").read_text().splitlines()
     assert said == ["compose up --build", "compose --env-file traffic.env up --build --detach"]
     assert {path.name for path in (tmp_path / "secrets").iterdir()} == COMPOSE["secrets"].keys()
+
+
+def _imported(path: Path) -> set[str]:
+    """Top-level names that a file imports when or after it is imported itself."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {each.name.partition(".")[0] for each in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def _distributions(requirements: list[str]) -> set[str]:
+    return {re.split(r"[\[<>=;~! ]", each)[0].lower() for each in requirements}
+
+
+def test_the_image_has_what_its_commands_and_formats_import() -> None:
+    project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]
+    said = re.search(r"'\.\[([\w,]+)\]'", (DEPLOY / "Dockerfile").read_text())
+    assert said
+    extras = {name: _distributions(each) for name, each in project["optional-dependencies"].items()}
+    given = _distributions(project["dependencies"]).union(*(extras[name] for name in said[1].split(",")))
+    ours = given.union(*extras.values()) - {"keywatch"}
+    of_import = packages_distributions()
+    package = DEPLOY.parent / "pipeline"
+    for path in package.rglob("*.py"):
+        at = str(path.relative_to(package))
+        if not at.startswith(NOT_IN_THE_IMAGE):
+            needed = {each.lower() for name in _imported(path) for each in of_import.get(name, [])} & ours
+            assert needed <= given, f"pipeline/{at} needs {needed - given}, which the image lacks"
+
+
+def test_the_console_shows_the_policy_that_the_responder_judges_by() -> None:
+    def ladder(name: str) -> Ladder:
+        return ladder_of(config_file.build({"respond": tomllib.loads((DEPLOY / name).read_text())["respond"]}).respond)
+
+    assert ladder("keywatch.toml").rules
+    assert ladder("console.toml").version == ladder("keywatch.toml").version
+
+
+def test_messages_of_the_responder_link_to_the_console_that_is_published() -> None:
+    told = tomllib.loads((DEPLOY / "keywatch.toml").read_text())["respond"]["night"]["console_url"]
+    [published] = SERVICES["console"]["ports"]
+    assert told == f"http://localhost:{published.split(':')[1]}/incidents/{{incident_id}}"
+
+
+def test_prometheus_asks_every_process_of_ours_that_stays() -> None:
+    config = Config()
+    ports = {
+        "worker": config.worker.metrics_port, "sources": config.sources.metrics_port,
+        "lifecycle": config.lifecycle.metrics_port, "responder": config.respond.metrics_port,
+        "intake": config.intake.metrics_port, "console": config.console.metrics_port,
+    }  # fmt: skip
+    jobs = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    asked = {each for job in jobs for of in job["static_configs"] for each in of["targets"]}
+    assert asked == {f"{name}:{port}" for name, port in ports.items()}
+    assert ports.keys() == OURS.keys() - ONCE - {"privacy", "traffic"}
+
+
+def test_the_image_has_the_detectors_compiled_for_any_cpu_under_times_that_layers_keep() -> None:
+    build, final = (DEPLOY / "Dockerfile").read_text().split("\nFROM ")[1:]
+    steps = ["pip install", "touch --date=", "compileall", "keywatch warm-up", "chmod -R a+rX /opt/keywatch/compiled"]
+    assert [build.index(step) for step in steps] == sorted(build.index(step) for step in steps)
+    assert "NUMBA_CPU_NAME=generic" in build[: build.index("warm-up")]
+    assert "NUMBA_CPU_NAME=generic" in final, "else the cache is of another CPU and all is compiled anew"
+    assert 'ENTRYPOINT ["start"]' in final
+
+
+def test_a_container_starts_with_a_copy_of_what_the_image_has_compiled_and_without_one_where_none_fits(
+    tmp_path: Path,
+) -> None:
+    made, cache, programs = tmp_path / "compiled" / "0abc", tmp_path / "cache", tmp_path / "bin"
+    for folder in (made, cache, programs):
+        folder.mkdir(parents=True)
+    (made / "flow.nbi").write_text("index")
+    os.utime(made / "flow.nbi", (1_000_000, 1_000_000))
+    (programs / "start").write_text((DEPLOY / "start").read_text().replace("/opt/keywatch/compiled", str(made.parent)))
+    (programs / "keywatch").write_text('#!/bin/sh\necho "$@"\n')
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    environ = {"PATH": f"{programs}:{os.environ['PATH']}"}
+
+    def start(folder: Path) -> subprocess.CompletedProcess[str]:
+        here = environ | {"NUMBA_CACHE_DIR": str(folder)}
+        return subprocess.run(
+            ["start", "worker", "--topology", "keys"], env=here, text=True, capture_output=True, timeout=60,
+            executable=programs / "start",
+        )  # fmt: skip
+
+    for _ in range(2):
+        done = start(cache)
+        assert (done.stdout, done.stderr) == ("worker --topology keys\n", "")
+    copied = cache / "0abc" / "flow.nbi"
+    assert (copied.read_text(), copied.stat().st_mtime) == ("index", 1_000_000)
+    assert [each.name for each in cache.iterdir()] == ["0abc"]
+    done = start(tmp_path / "absent")
+    assert (done.returncode, done.stdout) == (0, "worker --topology keys\n")
+    assert "compiled anew" in done.stderr

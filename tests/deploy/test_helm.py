@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,8 +15,10 @@ import pytest
 import yaml
 
 from pipeline import config_file
-from pipeline.config import Config, Topics
+from pipeline.config import Config
 from pipeline.health import MAX_STALL_S
+from pipeline.policy import Policy
+from pipeline.respond.ladder import Ladder, ladder_of
 from pipeline.runners.topology import TOPOLOGIES, settings_of
 from tests.deploy.chart import CHART, EVERYTHING, by_helm, notes, rendered, values
 from tests.deploy.commands import running
@@ -95,17 +98,16 @@ def test_probes_ask_where_the_processes_answer_and_for_their_progress() -> None:
     ports = {
         "worker-keys": config.worker.metrics_port, "worker-sources": config.sources.metrics_port,
         "worker-lifecycle": config.lifecycle.metrics_port, "responder": config.respond.metrics_port,
-        "intake": config.intake.metrics_port, "console": config.console.port,
+        "intake": config.intake.metrics_port, "console": config.console.metrics_port,
     }  # fmt: skip
     found = pods(EVERYTHING)
-    assert found.keys() == ports.keys() | {"migrate", "privacy"}
+    assert found.keys() == ports.keys() | {"migrate", "privacy", "drill"}
     for name, port in ports.items():
         (container,) = found[name]["containers"]
         named = {each["name"]: each["containerPort"] for each in container["ports"]}
         assert named["metrics"] == port, name
-        ready = "/livez" if name == "console" else "/readyz"
         asked = {probe: container[probe]["httpGet"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")}
-        assert asked["startupProbe"] == asked["readinessProbe"] == {"path": ready, "port": "metrics"}
+        assert asked["startupProbe"] == asked["readinessProbe"] == {"path": "/readyz", "port": "metrics"}
         assert asked["livenessProbe"] == {"path": "/livez", "port": "metrics"}
         live = container["livenessProbe"]
         assert live["periodSeconds"] * live["failureThreshold"] > MAX_STALL_S, "the process judges itself first"
@@ -197,16 +199,22 @@ def test_topologies_read_the_topics_and_groups_of_the_configuration() -> None:
         )  # fmt: skip
 
 
-def test_keda_scales_the_keys_workers_on_lag_up_to_the_partitions() -> None:
-    (scaled,) = of_kind("ScaledObject", EVERYTHING | {"kafka": {"partitions": 12}})
-    spec = scaled["spec"]
-    assert spec["maxReplicaCount"] == 12
-    (sets,) = [each for each in of_kind("StatefulSet", EVERYTHING) if each["metadata"]["name"].endswith("keys")]
-    assert spec["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": sets["metadata"]["name"]}
-    assert "replicas" not in sets["spec"], "two would set it"
-    (trigger,) = spec["triggers"]
-    assert (trigger["type"], trigger["metadata"]["topic"]) == ("kafka", Topics().requests)
-    assert trigger["authenticationRef"] == {"name": "kafka-auth"}
+def test_keda_scales_the_workers_of_each_topology_on_its_lag_from_its_replicas_up_to_the_partitions() -> None:
+    found = {each["metadata"]["name"]: each["spec"] for each in of_kind("ScaledObject", EVERYTHING)}
+    sets = {each["metadata"]["name"]: each["spec"] for each in of_kind("StatefulSet", EVERYTHING)}
+    assert found.keys() == sets.keys()
+    told = values({})
+    for topology, of in told["worker"]["topologies"].items():
+        name = f"keywatch-worker-{topology}"
+        spec = found[name]
+        assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (of["replicas"], told["kafka"]["partitions"])
+        assert spec["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": name}
+        assert "replicas" not in sets[name], "two would set it"
+        (trigger,) = spec["triggers"]
+        settings = settings_of(Config(), topology)
+        asked = trigger["metadata"]
+        assert (asked["topic"], asked["consumerGroup"]) == (settings.topics.requests, settings.kafka.group)
+        assert trigger["authenticationRef"] == {"name": "kafka-auth"}
     assert not of_kind("ScaledObject", {})
 
 
@@ -222,7 +230,7 @@ def test_every_selector_finds_the_pods_it_means() -> None:
         for each in found
         if each["kind"] in ("Service", "NetworkPolicy", "PodDisruptionBudget")
     }
-    assert len(wanted) == 19
+    assert len(wanted) == 20
     for name, selector in wanted.items():
         assert sum(selector.items() <= each.items() for each in labels) == 1, name
 
@@ -236,16 +244,21 @@ def _chosen(each: dict[str, Any]) -> dict[str, str]:
     return chosen
 
 
-def test_a_policy_lets_only_the_responder_out_to_webhooks_and_obeys_the_given_peers() -> None:
+def test_a_policy_lets_each_out_to_the_ports_that_are_listed_for_it_and_obeys_the_given_peers() -> None:
     found = {each["metadata"]["name"]: each["spec"] for each in of_kind("NetworkPolicy", EVERYTHING)}
     out = {name: [rule["ports"][0]["port"] for rule in spec["egress"]] for name, spec in found.items()}
-    assert out.pop("keywatch-responder") == [53, 9092, 8123, 443]
+    assert out.pop("keywatch-responder") == [53, 9092, 8123, 443, 8001]
+    assert out.pop("keywatch-intake") == [53, 9092, 8123, 8081, 443]
     assert out.pop("keywatch-privacy") == [53, 8123]
+    assert out.pop("keywatch-drill") == [53, 9092, 443]
+    kong = EVERYTHING["networkPolicy"]["egress"]["responder"][1]
+    assert found["keywatch-responder"]["egress"][4] == {"ports": [{"port": 8001}], "to": kong["to"]}
     assert all(ports == [53, 9092, 8123] for ports in out.values())
     kafka = found["keywatch-worker-keys"]["egress"][1]
     assert kafka["to"] == EVERYTHING["networkPolicy"]["kafkaTo"]
     assert found["keywatch-worker-keys"]["ingress"][0]["from"] == EVERYTHING["networkPolicy"]["metricsFrom"]
-    assert found["keywatch-intake"]["ingress"][1]["ports"] == [{"port": "http"}]
+    for name in ("keywatch-intake", "keywatch-console"):
+        assert found[name]["ingress"][1]["ports"] == [{"port": "http"}]
 
 
 def test_prometheus_finds_each_service_under_the_job_that_the_rules_ask_for() -> None:
@@ -292,6 +305,7 @@ def test_tables_are_brought_up_to_date_before_anything_starts() -> None:
 
 def test_addresses_are_cut_once_a_day_by_a_user_that_can_do_nothing_else() -> None:
     (job,) = of_kind("CronJob", {})
+    assert job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["restartPolicy"] == "Never"
     assert re.fullmatch(r"\d+ \d+ \* \* \*", job["spec"]["schedule"])
     assert job["spec"]["concurrencyPolicy"] == "Forbid"
     (container,) = template_of(job)["spec"]["containers"]
@@ -307,6 +321,8 @@ def test_addresses_are_cut_once_a_day_by_a_user_that_can_do_nothing_else() -> No
         {"clickhouse": {"url": "clickhouse:8123"}}, {"worker": {"secrets": [{"file": "x", "value": "hunter2"}]}},
         {"worker": {"graceS": 5}}, {"privacy": {"schedule": "daily"}},
         {"networkPolicy": {"kafkaTo": [{"ip": "10.0.0.1"}]}}, {"unknown": 1},
+        {"networkPolicy": {"egress": {"responder": [{"to": []}]}}}, {"networkPolicy": {"egress": {"grafana": []}}},
+        {"console": {"replicas": 2}}, {"drill": {"enabled": True}}, {"kafka": {"security": "TLS"}},
     ],
     ids=str,
 )  # fmt: skip
@@ -355,3 +371,63 @@ def test_helm_itself_renders_the_same(changes: dict[str, Any], tmp_path: Path) -
     ours = {(each["kind"], each["metadata"]["name"]): each for each in rendered(changes)}
     theirs = {(each["kind"], each["metadata"]["name"]): each for each in by_helm(helm, changes, tmp_path)}
     assert ours == theirs
+
+
+def test_the_console_shows_the_policy_that_the_responder_judges_by() -> None:
+    changed = "[respond.policy]\nmode = 'enforce'\nadapter = 'keys'\n"
+    for changes in ({}, {"policy": changed}):
+        trees = [tomllib.loads(each["data"]["keywatch.toml"]) for each in of_kind("ConfigMap", changes)
+                 if "keywatch.toml" in each["data"]]  # fmt: skip
+        [one, other] = [ladder_of(config_file.build({"respond": tree["respond"]}).respond) for tree in trees]
+        assert one.version == other.version != Ladder(Policy(), ()).version
+
+
+def test_with_sasl_each_component_signs_in_as_its_own_user_of_acls_sh_by_its_own_secret(tmp_path: Path) -> None:
+    script = (CHART.parents[1] / "kafka" / "acls.sh").read_text()
+    users = dict(re.findall(r"\$\{([A-Z]+):=(keywatch-\w+)\}", script))
+    roles = {"worker-keys": "WORKER", "worker-sources": "WORKER", "worker-lifecycle": "WORKER", "intake": "INTAKE",
+             "responder": "RESPONDER", "console": "CONSOLE", "drill": "ONCALL"}  # fmt: skip
+    keys = set()
+    for name, pod in pods(EVERYTHING).items():
+        env = {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
+        (secrets,) = [each["projected"]["sources"] for each in pod["volumes"] if each["name"] == "secrets"]
+        files = {
+            item["path"]: (each["secret"]["name"], item["key"]) for each in secrets for item in each["secret"]["items"]
+        }
+        assert ("KEYWATCH_KAFKA__USERNAME" in env) == ("kafka_password" in files) == (name in roles), name
+        if name in roles:
+            kafka = config_file.load(None, _environment(pod, tmp_path) | {"KEYWATCH_CONFIG": ""}).kafka
+            assert (kafka.security, kafka.username) == ("SASL_SSL", users[roles[name]])
+            assert files["kafka_ca"] == ("kafka-ca", "ca.crt")
+            keys.add((kafka.username, files["kafka_password"]))
+    assert len(keys) == len({secret for _, secret in keys}) == 5
+    assert "kafka_password" not in str(pods({})), "without SASL nobody needs one"
+
+
+def test_what_is_mounted_besides_is_there_for_every_process_that_places_addresses() -> None:
+    for name, pod in pods(EVERYTHING).items():
+        mounted = {each["mountPath"] for each in pod["containers"][0]["volumeMounts"]}
+        assert ("/geo" in mounted) == (name not in ("migrate", "privacy", "drill")), name
+
+
+def test_replicas_of_the_console_share_a_session_key_from_a_secret(tmp_path: Path) -> None:
+    pod = pods(EVERYTHING)["console"]
+    loaded = config_file.load(None, _environment(pod, tmp_path) | {"KEYWATCH_CONFIG": ""})
+    assert loaded.console.session_key
+    assert "SESSION_KEY" not in str(pods({})["console"])
+
+
+def test_messages_of_the_responder_link_to_the_console_that_values_name(tmp_path: Path) -> None:
+    environ = _environment(pods({"dashboards": {"consoleUrl": "https://watch.example"}})["responder"], tmp_path)
+    night = config_file.load(None, environ | {"KEYWATCH_CONFIG": ""}).respond.night
+    assert night.console_url == "https://watch.example/incidents/{incident_id}"
+
+
+def test_a_drill_is_daily_asks_the_gateway_and_tells_its_decoy_to_nobody(tmp_path: Path) -> None:
+    [job] = [each for each in of_kind("CronJob", EVERYTHING) if each["metadata"]["name"] == "keywatch-drill"]
+    assert re.fullmatch(r"\d+ \d+ \* \* \*", job["spec"]["schedule"])
+    pod = template_of(job)["spec"]
+    assert pod["containers"][0]["args"] == ["drill", "run"]
+    drill = config_file.load(None, _environment(pod, tmp_path) | {"KEYWATCH_CONFIG": ""}).respond.drill
+    assert (drill.url, drill.key_id) == ("https://api.example.com/v1/me", "key_decoy")
+    assert drill.key

@@ -38,6 +38,12 @@ NOT_OURS: Final = {
     "cat": "shows a file whose content is in the document; the world has it",
     "curl": "Kong's Admin API, and the console's /api/v1: tests/console/test_api.py",
     "kafka-topics.sh": "Kafka's own",
+    "clickhouse-client": "ClickHouse's own",
+    "deploy/kafka/acls.sh": "tests/kafka/test_security.py runs it",
+    "deploy/kafka/topics.sh": "tests/deploy runs it",
+    "docker": "no container runs in CI",
+    "helm": "the same; tests/deploy renders the chart",
+    "kubectl": "the same; tests/docs/test_install_on_kubernetes.py compares its names with the chart's",
 }
 """Programs in our documents that no test runs."""
 

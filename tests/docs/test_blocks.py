@@ -30,7 +30,7 @@ def test_every_configuration_is_right(block: Block, tmp_path: Path, monkeypatch:
 
 def test_blocks_are_of_languages_that_some_test_reads() -> None:
     assert len(TOML) > 6
-    assert {block.language for block in BLOCKS} <= {"", "toml", "python", *SHELL}
+    assert {block.language for block in BLOCKS} <= {"", "toml", "yaml", "python", *SHELL}
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "python"], ids=named)

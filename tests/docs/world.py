@@ -30,6 +30,7 @@ FILES: Final = {
     "access.log": LINES,
     "kong.jsonl": json.dumps(json.loads(KONG.read_bytes())) + "\n",
     "keys.csv": "key_id,owner,environment,protected\nkey_warehouse_08,logistics,live,false\n",
+    "decoy.csv": "key_id,environment,decoy,protected\nkey_decoy_01,live,true,false\n",
     "rotated.csv": "key_id,owner,environment,rotated_from,rotated_to,created_at\n"
     "key_warehouse_08,logistics,live,,key_warehouse_09,\n"
     "key_warehouse_09,logistics,live,key_warehouse_08,,2026-09-21T00:00:00Z\n",

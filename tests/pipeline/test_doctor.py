@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.config import ClickHouse, Config, Endpoint, Geo, Intake, Kafka, Respond, Secret
 from pipeline.doctor import (
+    STALE_DAYS,
     check,
     check_adapters,
     check_detectors,
@@ -23,7 +24,7 @@ from pipeline.doctor import (
     main,
 )
 from pipeline.errors import ConfigError
-from pipeline.geo.provider import DEMO_DB
+from pipeline.geo.provider import DEMO_DB, SHIPPED
 from pipeline.respond.adapters.settings import Adapters, Kong
 from tests.pipeline.respond.adapters.fake_kong import TOKEN, FakeKong
 from tests.pipeline.respond.adapters.peers import running
@@ -78,6 +79,13 @@ async def test_the_shipped_geo_database_is_named_with_date_age_and_licence() -> 
 async def test_own_databases_stand_before_the_shipped_one() -> None:
     findings = await check_geo(Config(geo=Geo(country_db=str(DEMO_DB))))
     assert [finding.text.split()[0] for finding in findings] == ["keywatch-demo", "keywatch-libloc"]
+
+
+def test_the_alert_on_an_old_geo_database_is_about_those_that_doctor_calls_stale() -> None:
+    rules = (Path(__file__).parents[2] / "deploy" / "prometheus" / "rules.yml").read_text()
+    said = re.search(r'build_timestamp_seconds\{database!="(\w+)"\}\) > (\d+) \* 86400', rules)
+    assert said
+    assert (said[1], int(said[2])) == (SHIPPED, STALE_DAYS)
 
 
 @pytest.mark.parametrize(

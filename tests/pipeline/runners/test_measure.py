@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from pathlib import Path
 
 import msgspec
 
 from pipeline.catalogue import Catalogue
-from pipeline.config import Config
+from pipeline.config import Config, Geo
 from pipeline.core import Effects, Reject, Sides, Slice
 from pipeline.flow import open_core
-from pipeline.geo.provider import open_geo
+from pipeline.geo.provider import DEMO_DB, open_geo
 from pipeline.metrics import REGISTRY
 from pipeline.rows import RowBuffer
 from pipeline.runners import measure
@@ -99,8 +101,11 @@ def test_a_partitions_keys_and_time_are_told_and_leave_with_it() -> None:
     assert told("watermark_timestamp_seconds", partition="77") is None
 
 
-def test_the_geo_databases_date_is_told() -> None:
-    geo = open_geo(Config().geo)
+def test_the_date_of_each_geo_database_is_told_by_the_setting_that_names_it(tmp_path: Path) -> None:
+    own = shutil.copy(DEMO_DB, tmp_path / "own.mmdb")
+    geo = open_geo(Geo(country_db=str(own), asn_db=str(DEMO_DB)))
     measure.sides_read(Sides(Catalogue.empty(), geo, "t"))
-    oldest = min(base.built_at.timestamp() for base in geo.databases())
-    assert told("geoip_database_build_timestamp_seconds") == oldest
+    ours, _, shipped = geo.databases()
+    assert told("geoip_database_build_timestamp_seconds", database="country") == ours.built_at.timestamp()
+    assert told("geoip_database_build_timestamp_seconds", database="shipped") == shipped.built_at.timestamp()
+    assert told("geoip_database_build_timestamp_seconds", database="asn") is None, "the demo's: nobody fetches it"

@@ -16,8 +16,8 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end -}}
 
-{{/* One container, its probes and what it mounts. root; name; it: the component's values; args; port; ready: the path
-     that says it does its work; config: the ConfigMap; env: more of it. */}}
+{{/* One container, its probes and what it mounts. root; name; it: the component's values; args; port: of metrics and
+     probes; http: of what else it answers, or 0; config: the ConfigMap; env: more of it. */}}
 {{- define "keywatch.pod" -}}
 serviceAccountName: {{ include "keywatch.name" .root }}
 automountServiceAccountToken: false
@@ -56,11 +56,11 @@ containers:
       - {name: http, containerPort: {{ .http }}}
       {{- end }}
     startupProbe:
-      httpGet: {path: {{ .ready }}, port: metrics}
+      httpGet: {path: /readyz, port: metrics}
       periodSeconds: 5
       failureThreshold: {{ div (int .it.startS) 5 }}
     readinessProbe:
-      httpGet: {path: {{ .ready }}, port: metrics}
+      httpGet: {path: /readyz, port: metrics}
       periodSeconds: 10
       failureThreshold: 3
     livenessProbe:
@@ -72,9 +72,15 @@ containers:
     volumeMounts:
       - {name: config, mountPath: /etc/keywatch, readOnly: true}
       {{- include "keywatch.mounts" . | nindent 6 }}
+      {{- with .root.Values.extraVolumeMounts }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
 volumes:
   - {name: config, configMap: {name: {{ .config }}}}
   {{- include "keywatch.volumes" . | nindent 2 }}
+  {{- with .root.Values.extraVolumes }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end -}}
 
 {{- define "keywatch.container" -}}
@@ -92,6 +98,22 @@ env:
   - {name: KEYWATCH_KAFKA__BROKERS, value: {{ .root.Values.kafka.brokers | quote }}}
   - {name: KEYWATCH_KAFKA__PARTITIONS, value: {{ .root.Values.kafka.partitions | quote }}}
   - {name: KEYWATCH_KAFKA__DECLARE_TOPICS, value: "false"}
+  {{- with .it.kafkaUser }}
+  - {name: KEYWATCH_KAFKA__SECURITY, value: {{ $.root.Values.kafka.security }}}
+  {{- if $.root.Values.kafka.ca.secretName }}
+  - {name: KEYWATCH_KAFKA__CA_FILE, value: /run/secrets/keywatch/kafka_ca}
+  {{- end }}
+  {{- if contains "SASL" $.root.Values.kafka.security }}
+  - {name: KEYWATCH_KAFKA__SASL_MECHANISM, value: {{ $.root.Values.kafka.saslMechanism }}}
+  - {name: KEYWATCH_KAFKA__USERNAME, value: {{ .username | quote }}}
+  - {name: KEYWATCH_KAFKA__PASSWORD_FILE, value: /run/secrets/keywatch/kafka_password}
+  {{- end }}
+  {{- end }}
+  {{- with .it.sessionKey }}
+  {{- if .secretName }}
+  - {name: KEYWATCH_CONSOLE__SESSION_KEY_FILE, value: /run/secrets/keywatch/session_key}
+  {{- end }}
+  {{- end }}
   - {name: KEYWATCH_CLICKHOUSE__URL, value: {{ .root.Values.clickhouse.url | quote }}}
   - {name: KEYWATCH_CLICKHOUSE__DATABASE, value: {{ .root.Values.clickhouse.database | quote }}}
   {{- if .it.username }}
@@ -124,6 +146,19 @@ env:
       {{- range .it.secrets }}
       - secret: {name: {{ .secretName }}, items: [{key: {{ .key }}, path: {{ .file }}}]}
       {{- end }}
+      {{- with .it.kafkaUser }}
+      {{- if $.root.Values.kafka.ca.secretName }}
+      - secret: {name: {{ $.root.Values.kafka.ca.secretName }}, items: [{key: {{ $.root.Values.kafka.ca.key }}, path: kafka_ca}]}
+      {{- end }}
+      {{- if contains "SASL" $.root.Values.kafka.security }}
+      - secret: {name: {{ .secretName }}, items: [{key: {{ .key }}, path: kafka_password}]}
+      {{- end }}
+      {{- end }}
+      {{- with .it.sessionKey }}
+      {{- if .secretName }}
+      - secret: {name: {{ .secretName }}, items: [{key: {{ .key }}, path: session_key}]}
+      {{- end }}
+      {{- end }}
 - {name: tmp, emptyDir: {sizeLimit: 256Mi}}
 - {name: compiled, emptyDir: {sizeLimit: 512Mi}}
 {{- end -}}
@@ -132,7 +167,7 @@ env:
 {{- define "keywatch.podMetadata" -}}
 labels: {{- include "keywatch.labels" . | nindent 2 }}
 annotations:
-  checksum/config: {{ printf "%s%s" .root.Values.config .root.Values.console.config | sha256sum }}
+  checksum/config: {{ printf "%s%s%s" .root.Values.config .root.Values.console.config .root.Values.policy | sha256sum }}
   {{- with .root.Values.podAnnotations }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
