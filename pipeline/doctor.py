@@ -25,6 +25,7 @@ from pipeline.config import Config, Endpoint
 from pipeline.config_file import load
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.finding import Finding, State
+from pipeline.listening import beyond
 
 COLOURS: Final[dict[State, str]] = {"ok": "green", "warn": "yellow", "fail": "red"}
 OLD_DAYS: Final = 365
@@ -207,19 +208,7 @@ async def check_geo(config: Config) -> list[Finding]:
 
 async def check_ports(config: Config) -> list[Finding]:
     """What listens beyond this machine, and who may then do what; nothing where all is on loopback."""
-    from pipeline.intake_http import is_loopback
-
-    intake, found = config.intake, []
-    if not is_loopback(intake.http_host) and not intake.http_token:
-        advice = "set intake.http_token_file, or intake.http_host to 127.0.0.1"
-        text = f"intake.http_host {intake.http_host} without a token: intake --from http will not start"
-        found.append(Finding("fail", "intake", text, advice))
-    for section in ("worker", "respond", "intake"):
-        host = getattr(config, section).metrics_host
-        if not is_loopback(host):
-            text = f"{section}.metrics_host is {host}: whoever reaches it reads metrics, nobody can write"
-            found.append(Finding("warn", "metrics", text, "let only Prometheus and the orchestrator reach that port"))
-    return found
+    return list(beyond(config))
 
 
 async def check_webhooks(config: Config) -> list[Finding]:
