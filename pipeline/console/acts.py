@@ -12,8 +12,10 @@ from pipeline import moments, operate, queries
 from pipeline.config import Config
 from pipeline.console.answers import Answers
 from pipeline.control_topic import say
-from pipeline.errors import ConfigError
-from schemas.control import Verdict
+from pipeline.controls import Controls
+from pipeline.errors import ConfigError, Retry
+from pipeline.times import micros
+from schemas.control import Mute, Verdict, control_id
 from schemas.incident import KEY_RULES
 
 IN_EFFECT: str = "in effect within 10 s and with the next events of the key's partition"
@@ -43,6 +45,19 @@ async def mute(config: Config, key: str, until: str, reason: str, person: str) -
     operate.refuse_too_wide(said)
     await say(config, [msgspec.structs.replace(said, owner_of_mute=person)])
     return f"muted until {said.until}; {IN_EFFECT}"
+
+
+async def unmute(config: Config, known: Controls | None, scope: tuple[str, str, str]) -> str:
+    """Let the mute of this very (key, detector, owner) end now, as `keywatch unmute`. `known`: what was read of it."""
+    if known is None:
+        raise Retry("what is muted can't be read just now: `keywatch mutes`, `keywatch unmute`")
+    now = moments.now()
+    wanted = operate.mute_of(scope, moments.text(now), "lifted")
+    found = known.get(control_id(wanted))
+    if not isinstance(found, Mute) or micros(found.until) <= now.timestamp() * 1e6:
+        raise ConfigError(f"{operate.scope_words(wanted)} is not muted any more")
+    await say(config, [msgspec.structs.replace(found, until=moments.text(now), at=moments.text(now))])
+    return f"unmuted: {operate.scope_words(found)}; {IN_EFFECT}"
 
 
 def _verdict(verdict: str, until: str) -> Verdict:

@@ -48,7 +48,8 @@ def wanted(
         raise ConfigError("respond.policy.adapter names nothing that could act")
     if ladder.policy.mode != "enforce" and not preview:
         raise ConfigError(
-            f"respond.policy.mode is {ladder.policy.mode}: nothing is acted on, by hand or not; --preview says what would be"
+            f"respond.policy.mode is {ladder.policy.mode}: nothing is acted on, by hand or not; "
+            "--preview says what would be"
         )
     proposal = Proposed(
         act_id="", response_id="", incident_id=incident.incident_id, revision=incident.revision,

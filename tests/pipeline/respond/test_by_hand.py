@@ -75,9 +75,7 @@ async def test_one_command_fences_the_key_and_one_takes_it_back(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("mode", ["enforce", "simulate", "off"])
-async def test_without_a_signature_it_only_says_what_it_would_do(
-    mode: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_without_a_signature_it_only_says_what_it_would_do(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
     async with desk() as mine:
         assert await done(mine, settings(mode=mode), "suspend", None) == 0
         assert mine.ledger.acts == {}
