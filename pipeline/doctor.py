@@ -39,23 +39,25 @@ NEEDED: Final = (
 """What the checks import, before their threads start: two that import one another's modules could see half of one."""
 
 
-def main(config_file: Path | None, sample: Path | None = None) -> int:
+def main(config_file: Path | None, sample: Path | None = None, as_json: bool = False) -> int:
     """Exit code: 0 where nothing failed (warnings may stand), 1 where something did, 2 for a wrong configuration."""
     if sample is not None:
         from pipeline.formats import Options
         from pipeline.intake import options_of
         from pipeline.sample import check_sample
 
-        return _print(check_sample(sample, options_of(load(config_file)) if config_file else Options()))
+        return _print(check_sample(sample, options_of(load(config_file)) if config_file else Options()), as_json)
     config = load(config_file)
     check_detectors(config)
     check_format(config)
     findings = [Finding("ok", "config", f"{config_file or 'defaults and variables'}"), *check(config)]
-    return _print(findings)
+    return _print(findings, as_json)
 
 
-def _print(findings: list[Finding]) -> int:
-    for finding in findings:
+def _print(findings: list[Finding], as_json: bool) -> int:
+    if as_json:
+        typer.echo(msgspec.json.encode(findings).decode())
+    for finding in findings if not as_json else ():
         advice = f"\n      {'':12} -> {finding.advice}" if finding.advice else ""
         state = typer.style(f"{finding.state:5}", fg=COLOURS[finding.state])
         typer.echo(f"{state} {finding.about:12} {finding.text}{advice}")

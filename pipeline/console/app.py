@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 HERE: Final = Path(__file__).parent
 MAX_FORM_BYTES: Final = 16_384
 STOP_S: Final = 5.0
-NEWER_S: Final = 2.0
+REACH_S: Final = 2.0
 """A page waits so long for what was just said to be read back."""
 _PATH: Final = re.compile(r"/(?![/\\])[!-~]*")
 OTHER_SESSION: Final = "this form is of another session: load the page again"
@@ -260,14 +260,14 @@ class Console:
 
     async def _mute(self, request: Request, form: FormData, visitor: Visitor) -> str:
         key, until, reason = (_text(form, name) for name in ("key", "until", "reason"))
-        words = await acts.mute(self.config, key, until, reason, visitor.name)
-        await self.answers.side.newer(NEWER_S)
+        words, seq = await acts.mute(self.config, key, until, reason, visitor.name)
+        await self.answers.side.reach(seq, REACH_S)
         return words
 
     async def _unmute(self, request: Request, form: FormData, visitor: Visitor) -> str:
         key, detector, owner = (_text(form, name) for name in ("key", "detector", "owner"))
-        words = await acts.unmute(self.config, self.answers.side.controls, (key, detector, owner))
-        await self.answers.side.newer(NEWER_S)
+        words, seq = await acts.unmute(self.config, self.answers.side.controls, (key, detector, owner))
+        await self.answers.side.reach(seq, REACH_S)
         return words
 
     async def _undo(self, request: Request, form: FormData, visitor: Visitor) -> str:

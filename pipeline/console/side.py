@@ -6,6 +6,7 @@ Pages read the newest snapshots, which never change. Where the broker is away th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -71,22 +72,19 @@ class Side:
 
     async def _rest(self) -> None:
         self._again.clear()
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(EVERY_S):
                 await self._again.wait()
-        except TimeoutError:
-            return
 
-    async def newer(self, within_s: float) -> None:
-        """Read on at once: what was just said is then shown. Waits no longer than that, and raises nothing."""
-        if not self._following:
-            return
-        self._again.set()
-        try:
+    async def reach(self, seq: int, within_s: float) -> None:
+        """Read on until this place of the control topic: what was just said there is then shown. Raises nothing, and
+        waits no longer than that; not at all where nothing can be read.
+        """
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s), self._read:
-                await self._read.wait()
-        except TimeoutError:
-            return
+                while self._following and self.controls and self.controls.end <= seq:
+                    self._again.set()
+                    await self._read.wait()
 
     def mutes(self, now_us: int) -> list[Mute]:
         """Those that hold now, the one that ends first before the others."""

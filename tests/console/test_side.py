@@ -24,19 +24,17 @@ async def test_what_is_said_on_the_topics_is_there_at_once_for_who_asks(embedded
     topics = Topics(**{name: f"side.{name}" for name in Topics.__struct_fields__})
     await broker.create_topics(embedded_broker, topics, partitions=1)
     config = Config(kafka=Kafka(brokers=embedded_broker, partitions=1), topics=topics)
-    await say(config, [MUTED])
+    await publish_keys(config, [Key(key_id="k1", owner="anna")])
     side = Side(partial(connected, config))
     following = asyncio.create_task(side.follow())
     async with asyncio.timeout(30):
-        while side.controls is None:  # noqa: ASYNC110  nobody is told of the first reading
+        while side.controls is None or side.catalogue is None:  # noqa: ASYNC110  nobody is told of the first reading
             await asyncio.sleep(0.01)
-        assert side.mutes(0) == [MUTED]
-        await publish_keys(config, [Key(key_id="k1", owner="anna")])
-        await side.newer(10.0)
-    assert side.catalogue is not None
     found = side.catalogue.get("k1")
-    assert found is not None
-    assert found.owner == "anna"
+    assert (found is not None and found.owner, side.mutes(0)) == ("anna", [])
+    (seq,) = await say(config, [MUTED])
+    await side.reach(seq, 30.0)
+    assert side.mutes(0) == [MUTED]
     following.cancel()
     await asyncio.wait([following])
 
@@ -48,7 +46,7 @@ async def test_where_the_broker_is_away_the_last_snapshots_stay() -> None:
         async def refresh(self) -> tuple[Catalogue, Controls]:
             if len(tries) > 1:
                 raise Fatal("away")
-            return Catalogue.of([Key(key_id="k1")]), Controls()
+            return Catalogue.of([Key(key_id="k1")]), Controls("topic", 1)
 
     @asynccontextmanager
     async def connect() -> AsyncIterator[Readers]:
@@ -61,8 +59,7 @@ async def test_where_the_broker_is_away_the_last_snapshots_stay() -> None:
         while side.catalogue is None:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         tries.append(1)
-        await side.newer(0.2)
-        await side.newer(0.2)
+        await side.reach(7, 0.1)
     assert len(side.catalogue) == 1
     following.cancel()
     await asyncio.wait([following])

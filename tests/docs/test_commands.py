@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from tests.docs.lists import FAULTS_WANTED, NOT_OURS, PARSED, RUN
+from tests.docs.lists import FAULTS_WANTED, NOT_OURS, PARSED, PREVIEWED, RUN, RUN_BESIDES
 from tests.docs.parsing import filled, parse
 from tests.docs.reading import ROOT, WRITTEN, Command, commands
 from tests.docs.world import world  # noqa: F401
@@ -26,7 +26,13 @@ def name_of(command: Command) -> str:
     return parse(command.words[1:], command.whole)
 
 
-TO_RUN = [command for command in {command.words: command for command in WHOLE}.values() if name_of(command) in RUN]
+def is_run(command: Command) -> bool:
+    name = name_of(command)
+    return name in RUN or (name in PREVIEWED and "--preview" in command.words)
+
+
+BESIDES = [Command("tests/docs/lists.py", ("keywatch", *line.split()), whole=True) for line in RUN_BESIDES]
+TO_RUN = [*filter(is_run, {command.words: command for command in WHOLE}.values()), *BESIDES]
 
 
 def test_the_documents_have_commands_to_test() -> None:
@@ -50,6 +56,7 @@ def test_every_command_is_run_or_it_is_said_why_not() -> None:
     names = {name_of(command) for command in WHOLE} - {""}
     assert names <= {*RUN, *PARSED}
     assert not set(RUN) & PARSED.keys()
+    assert set(PREVIEWED) <= PARSED.keys()
 
 
 @pytest.mark.parametrize("command", TO_RUN, ids=str)
