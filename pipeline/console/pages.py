@@ -122,11 +122,12 @@ def keys(answers: Answers, request: Request) -> Shown:
 
 
 def key(answers: Answers, request: Request) -> Shown | None:
-    """One key: what it does, when, from where, and what happened to it."""
+    """One key: what is declared of it, what it does, when, from where, and what happened to it."""
     name = request.path_params["key"]
     last = answers.ask(queries.last_used, [name])
     if not last:
-        return None
+        said = _declared(answers, name)
+        return ("unused.html", {"key_id": name, **said}) if said["declared"] else None
     normal = answers.ask(queries.normal, name, _after(last[0].last_used_us))
     found = answers.ask(questions.incidents, Filter(about=name))
     theirs = [each for each in found if each.key_id == name]

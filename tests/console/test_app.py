@@ -236,6 +236,10 @@ def test_a_key_shows_what_is_declared_of_it_and_what_its_audit_says(settings: Co
         "undeclared: used, and nobody declares it"
         in visitor(settings, "viewer", of_keys(settings)).get(f"/keys/{KEY}").text
     )
+    idle = msgspec.structs.replace(DECLARED, key_id="idle", leaked_at="")
+    text = visitor(settings, "viewer", of_keys(settings, idle)).get("/keys/idle").text
+    assert "never_used: " in text
+    assert "Declared, and never used" in text
     assert "can&#39;t be read now" in visitor(settings, "viewer").get(f"/keys/{KEY}").text.replace("'", "&#39;")
 
 

@@ -31,6 +31,7 @@ def is_run(command: Command) -> bool:
     return name in RUN or (name in PREVIEWED and "--preview" in command.words)
 
 
+SIGNED = ("respond act", "respond approve", "respond bulk", "respond raise", "respond refuse")
 BESIDES = [Command("tests/docs/lists.py", ("keywatch", *line.split()), whole=True) for line in RUN_BESIDES]
 TO_RUN = [*filter(is_run, {command.words: command for command in WHOLE}.values()), *BESIDES]
 
@@ -57,6 +58,13 @@ def test_every_command_is_run_or_it_is_said_why_not() -> None:
     assert names <= {*RUN, *PARSED}
     assert not set(RUN) & PARSED.keys()
     assert set(PREVIEWED) <= PARSED.keys()
+
+
+def test_whoever_signs_says_who_he_is_and_with_which_key() -> None:
+    """The system's user is nobody's name in `respond.approvers`, and no key is taken for granted."""
+    signed = [each for each in WHOLE if name_of(each) in SIGNED and "--preview" not in each.words]
+    assert signed
+    assert not [str(each) for each in signed if not {"--as", "--key-file"} <= set(each.words)]
 
 
 @pytest.mark.parametrize("command", TO_RUN, ids=str)
