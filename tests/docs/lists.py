@@ -19,7 +19,8 @@ PREVIEWED: Final = ("respond act", "respond bulk")
 
 RUN_BESIDES: Final = (
     "cases", "respond breaker -o json", "respond dead-letters", "respond endpoints -o json", "respond leftovers",
-    "respond simulate --reason rehearsal", "respond simulate --off --reason over", "doctor -o json",
+    "respond simulate --reason rehearsal", "respond simulate --off --reason over",
+    "doctor --sample access.log -o json",
 )  # fmt: skip
 """Run, too: sentences name them, and they need nobody's answer."""
 
