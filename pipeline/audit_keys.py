@@ -98,14 +98,15 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     words: frozenset[str]  # of all routes
 
 
-def look(client: Client, catalogue: Catalogue) -> Seen:
-    """Ask. Raises Retry or Fatal."""
+def look(client: Client, catalogue: Catalogue, only: str = "") -> Seen:
+    """Ask; of one key alone where `only` names it. Raises Retry or Fatal."""
+    of = {"only": only}
     privileged = [key_id for key_id, key in catalogue.items() if key.scopes or key.role == "full"]
     tests = [key_id for key_id, key in catalogue.items() if key.environment == "test"]
     return Seen(
         as_of_us=as_of_us(client) or round(moments.now().timestamp() * 1e6),
-        uses={row.key_id: row for row in ask(client, Use, _USES, {})},
-        origins={row.key_id: row for row in ask(client, Origin, _ORIGINS, {"good": sorted(AUTHENTICATED)})},
+        uses={row.key_id: row for row in ask(client, Use, _USES, of)},
+        origins={row.key_id: row for row in ask(client, Origin, _ORIGINS, {"good": sorted(AUTHENTICATED), **of})},
         deeds={row.key_id: row for some in _some(privileged) for row in ask(client, Deeds, _DEEDS, {"keys": some})},
         live={row.key_id: row for some in _some(tests) for row in ask(client, LiveUse, _LIVE, {"keys": some})},
         words=frozenset(word for row in ask(client, _Route, _ROUTES, {}) for word in scopes.words_of(row.route)),
@@ -251,12 +252,13 @@ class _Route(msgspec.Struct, frozen=True):
 _AS_OF: Final = "(SELECT max(last_used) FROM keys_last_used)"
 _USES: Final = """
     SELECT key_id, toUnixTimestamp64Micro(first_used) AS first_us, toUnixTimestamp64Micro(last_used) AS last_us
-    FROM keys_last_used FINAL"""
+    FROM keys_last_used FINAL WHERE {only:String} = '' OR key_id = {only:String}"""
 _ORIGINS: Final = f"""
     SELECT key_id, any(w.asn) AS asn, arraySort(groupUniqArray(20)(prefix)) AS prefixes,
         uniqExact(toDate(window_start)) AS days
     FROM key_source_1h AS w
     WHERE window_start > {_AS_OF} - INTERVAL {PLACES_DAYS} DAY AND outcome IN {{good:Array(String)}} AND prefix != ''
+        AND ({{only:String}} = '' OR key_id = {{only:String}})
     GROUP BY key_id HAVING if(max(w.asn) = 0, uniqExact(prefix), uniqExact(w.asn)) = 1"""  # noqa: S608 (constants)
 _DEEDS: Final = f"""
     SELECT key_id, uniqExact(epoch, partition, offset) AS requests, groupUniqArray({MOST_OPERATIONS})(scope) AS scopes,

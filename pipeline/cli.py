@@ -256,11 +256,13 @@ def explain(
 def doctor(
     config: ConfigFile = None,
     sample: Annotated[Path | None, typer.Option(help="Name the format of this log, and what it leaves blind.")] = None,
+    output: Output = "table",
 ) -> int:
     """Check configuration, broker, topics, ClickHouse, geo databases and webhooks; say what to do."""
     from pipeline import doctor as checks
+    from pipeline.listing import listed
 
-    return checks.main(config, sample)
+    return listed(output, False, lambda plain: checks.main(config, sample, plain))
 
 
 @app.command("warm-up", hidden=True)

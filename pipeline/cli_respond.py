@@ -165,11 +165,14 @@ def breaker(
     reason: Annotated[str, typer.Option(help="Why it is safe to go on.")] = "",
     person: Person = "",
     config: ConfigFile = None,
+    output: Output = "table",
 ) -> int:
     """Whether automatic acts have stopped since many owners' keys tripped at once; or let them go on."""
     if action not in ("show", "close") or (action == "close" and not reason):
         raise ConfigError("breaker show, or breaker close --reason TEXT")
-    return int(_commands().breaker(load(config), person or user(), action == "close", reason))
+    if action == "close":
+        return int(_commands().close_breaker(load(config), person or user(), reason))
+    return listed(output, False, lambda plain: _commands().breaker(load(config), person or user(), plain))
 
 
 @respond_app.command()
@@ -210,9 +213,9 @@ def approver(
 
 @policy_app.command("check")
 @guarded
-def policy_check(config: ConfigFile = None) -> int:
+def policy_check(config: ConfigFile = None, output: Output = "table") -> int:
     """Name what can't be meant, what can never match, and what is unsafe."""
-    return int(_commands().check_policy(load(config)))
+    return listed(output, False, lambda plain: _commands().check_policy(load(config), plain))
 
 
 @policy_app.command("try")

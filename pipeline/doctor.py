@@ -25,6 +25,7 @@ from pipeline.config import Config, Endpoint
 from pipeline.config_file import load
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.finding import Finding, State
+from pipeline.listening import beyond
 
 COLOURS: Final[dict[State, str]] = {"ok": "green", "warn": "yellow", "fail": "red"}
 OLD_DAYS: Final = 365
@@ -40,23 +41,25 @@ NEEDED: Final = (
 """What the checks import, before their threads start: two that import one another's modules could see half of one."""
 
 
-def main(config_file: Path | None, sample: Path | None = None) -> int:
+def main(config_file: Path | None, sample: Path | None = None, as_json: bool = False) -> int:
     """Exit code: 0 where nothing failed (warnings may stand), 1 where something did, 2 for a wrong configuration."""
     if sample is not None:
         from pipeline.formats import Options
         from pipeline.intake import options_of
         from pipeline.sample import check_sample
 
-        return _print(check_sample(sample, options_of(load(config_file)) if config_file else Options()))
+        return _print(check_sample(sample, options_of(load(config_file)) if config_file else Options()), as_json)
     config = load(config_file)
     check_detectors(config)
     check_format(config)
     findings = [Finding("ok", "config", f"{config_file or 'defaults and variables'}"), *check(config)]
-    return _print(findings)
+    return _print(findings, as_json)
 
 
-def _print(findings: list[Finding]) -> int:
-    for finding in findings:
+def _print(findings: list[Finding], as_json: bool) -> int:
+    if as_json:
+        typer.echo(msgspec.json.encode(findings).decode())
+    for finding in findings if not as_json else ():
         advice = f"\n      {'':12} -> {finding.advice}" if finding.advice else ""
         state = typer.style(f"{finding.state:5}", fg=COLOURS[finding.state])
         typer.echo(f"{state} {finding.about:12} {finding.text}{advice}")
@@ -211,19 +214,7 @@ async def check_geo(config: Config) -> list[Finding]:
 
 async def check_ports(config: Config) -> list[Finding]:
     """What listens beyond this machine, and who may then do what; nothing where all is on loopback."""
-    from pipeline.intake_http import is_loopback
-
-    intake, found = config.intake, []
-    if not is_loopback(intake.http_host) and not intake.http_token:
-        advice = "set intake.http_token_file, or intake.http_host to 127.0.0.1"
-        text = f"intake.http_host {intake.http_host} without a token: intake --from http will not start"
-        found.append(Finding("fail", "intake", text, advice))
-    for section in ("worker", "sources", "lifecycle", "respond", "intake", "console"):
-        host = getattr(config, section).metrics_host
-        if not is_loopback(host):
-            text = f"{section}.metrics_host is {host}: whoever reaches it reads metrics, nobody can write"
-            found.append(Finding("warn", "metrics", text, "let only Prometheus and the orchestrator reach that port"))
-    return found
+    return list(beyond(config))
 
 
 async def check_webhooks(config: Config) -> list[Finding]:

@@ -149,7 +149,10 @@ def report_leak(config: Config, key_id: str, digest: str, url: str, reason: str)
     if bool(key_id) == bool(digest):
         raise ConfigError("give either --key-id or --hash (keywatch leaks hash makes it)")
     if not config.leaks.token:
-        raise ConfigError("leaks.token is needed: the same that the intake with leaks.enabled has")
+        raise ConfigError(
+            "leaks.token is needed: the same that the intake with leaks.enabled has; "
+            "how to set both up: deploy/docs/howto/respond-to-a-leak.md"
+        )
     if not config.leaks.url.startswith(("http://", "https://")):
         raise ConfigError("leaks.url must begin with http:// or https://")
     body = {"url": url, "reason": reason} | ({"key_id": key_id} if key_id else {"hash": digest})

@@ -113,7 +113,6 @@ class Metrics:
     detector_score: Histogram = _histogram(
         "detector_score", "Surprise of findings, in bits of information.", BITS_BUCKETS, "detector"
     )
-    uncovered_keys: Gauge = _gauge("uncovered_keys", "Keys that a detector is blind to, by format.", "detector")
     incidents: Counter = _counter(
         "incidents_total", "Incident messages; change: opened, extended, escalated, closed.", "severity", "change"
     )

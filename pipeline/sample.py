@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,8 @@ from detectors.detector import (
 from pipeline.errors import ConfigError
 from pipeline.finding import Finding
 from pipeline.formats import FORMATS, Options, Refused, decode, detect
+from pipeline.provenance import sources
+from pipeline.routes import template
 from schemas.event import Event
 
 SAMPLE_BYTES: Final = 256 * 1024
@@ -42,7 +45,7 @@ FIELDS: Final = {
     "environment": "it must be declared (keywatch keys import)",
     "request_id": "a repeat is known by where intake read it, not by the request",
 }
-"""Field of the event -> what is missing without it. `route` and `path` stand for each other."""
+"""Field of the event -> what is missing without it."""
 
 
 _DEFAULTS: Final = Options()
@@ -72,10 +75,11 @@ def read_as(raw: bytes, name: str, options: Options = _DEFAULTS) -> list[Finding
         return found
     keys = {each.key_id for each in events}
     span = [datetime.fromtimestamp(at / 1e6, UTC).isoformat(timespec="milliseconds") for at in _span_us(events)]
-    found.append(Finding("ok", "key_id", f"{len(keys)} keys, e.g. {min(keys)}"))
-    found.append(Finding("ok", "ts", f"{span[0]} to {span[1]}: is that when it was?"))
-    found += [_field(events, field, without) for field, without in FIELDS.items()]
-    return [*found, _field(events, "route", "endpoints are not told apart", "path")]
+    of = sources(raw, name, ("key_id", "ts_us", *FIELDS, "route", "path"), options)
+    found.append(Finding("ok", "key_id", f"{len(keys)} keys, e.g. {min(keys)}{_from(of, 'key_id')}"))
+    found.append(Finding("ok", "ts", f"{span[0]} to {span[1]}{_from(of, 'ts_us')}: is that when it was?"))
+    found += [_field(events, field, without, of) for field, without in FIELDS.items()]
+    return [*found, *_routes(events, of)]
 
 
 def _span_us(events: list[Event]) -> tuple[int, int]:
@@ -83,11 +87,27 @@ def _span_us(events: list[Event]) -> tuple[int, int]:
     return min(times), max(times)
 
 
-def _field(events: list[Event], field: str, without: str, instead: str = "") -> Finding:
-    values = [value for each in events if (value := getattr(each, field) or (instead and getattr(each, instead)))]
+def _field(events: list[Event], field: str, without: str, of: dict[str, str]) -> Finding:
+    values = [value for each in events if (value := getattr(each, field))]
     if not values:
         return Finding("warn", field, f"in none of them: {without}")
-    return Finding("ok", field, f"in {len(values) / len(events):.0%}, e.g. {str(values[0])[:60]}")
+    share = len(values) / len(events)
+    return Finding("ok", field, f"in {share:.0%}, e.g. {str(values[0])[:60]}{_from(of, field)}")
+
+
+def _from(of: dict[str, str], field: str) -> str:
+    return f", from {of[field]}" if field in of else ""
+
+
+def _routes(events: list[Event], of: dict[str, str]) -> Iterator[Finding]:
+    """The gateway's own route, and the path: what stands for the route where there is none, without its ids."""
+    paths = [each.path for each in events if each.path]
+    if any(each.route for each in events) or not paths:
+        yield _field(events, "route", "endpoints are not told apart", of)
+    else:
+        yield Finding("ok", "route", f"in none of them: made of the path, e.g. {template(paths[0])[:60]}")
+    if paths:
+        yield _field(events, "path", "", of)
 
 
 def blind_spots(sees: int) -> list[Finding]:

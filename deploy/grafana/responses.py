@@ -42,15 +42,9 @@ COVERAGE: Final = Row(
             "UNION ALL SELECT 'with an incident', uniqExact(key_id) FROM v_incidents\n"
             f"WHERE {OPENED}",
             (("what", "text"), ("keys", "number")),
-            9,
-            description="Used means used in the period. Undeclared keys are watched and never acted on.",
-        ),
-        Chart(
-            "Keys that a detector is blind to",
-            (("sum by (detector) (keywatch_uncovered_keys)", "{{detector}}"),),
-            9,
-            8,
-            description="Their gateway's format lacks what the detector needs.",
+            18,
+            description="Used means used in the period. Undeclared keys are watched and never acted on. "
+            "`keywatch coverage` lists those that a detector is blind to.",
         ),
     ),
 )

@@ -1,6 +1,7 @@
 """What people do from the console: the same words, on the same topics, as the commands write.
 
-Each returns one line for the page. Raises ConfigError for what can't be said, Retry and Fatal as its topic does.
+Each returns one line for the page, first of all. Raises ConfigError for what can't be said, Retry and Fatal as its
+topic does.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from pipeline import moments, operate, queries
 from pipeline.config import Config
 from pipeline.console.answers import Answers
 from pipeline.control_topic import say
-from pipeline.errors import ConfigError
-from schemas.control import Verdict
+from pipeline.controls import Controls
+from pipeline.errors import ConfigError, Retry
+from pipeline.times import micros
+from schemas.control import Mute, Verdict, control_id
 from schemas.incident import KEY_RULES
 
 IN_EFFECT: str = "in effect within 10 s and with the next events of the key's partition"
@@ -34,15 +37,28 @@ async def judge(answers: Answers, incident_id: str, verdict: str, reason: str, u
     return f"said: {verdict}; {IN_EFFECT}"
 
 
-async def mute(config: Config, key: str, until: str, reason: str, person: str) -> str:
-    """Incidents of this key are not told until then, as `keywatch mute KEY`."""
+async def mute(config: Config, key: str, until: str, reason: str, person: str) -> tuple[str, int]:
+    """Incidents of this key are not told until then, as `keywatch mute KEY`; also the place where that is said."""
     needed(reason)
     if not until:
         raise ConfigError("say until when: 12h, 7d or a time")
     said = operate.mute_of((key, "", ""), moments.future(until, "until", moments.now()), reason)
     operate.refuse_too_wide(said)
-    await say(config, [msgspec.structs.replace(said, owner_of_mute=person)])
-    return f"muted until {said.until}; {IN_EFFECT}"
+    (seq,) = await say(config, [msgspec.structs.replace(said, owner_of_mute=person)])
+    return f"muted until {said.until}; {IN_EFFECT}", seq
+
+
+async def unmute(config: Config, known: Controls | None, scope: tuple[str, str, str]) -> tuple[str, int]:
+    """Let the mute of this very (key, detector, owner) end now, as `keywatch unmute`. `known`: what was read of it."""
+    if known is None:
+        raise Retry("what is muted can't be read just now: `keywatch mutes`, `keywatch unmute`")
+    now = moments.now()
+    wanted = operate.mute_of(scope, moments.text(now), "lifted")
+    found = known.get(control_id(wanted))
+    if not isinstance(found, Mute) or micros(found.until) <= now.timestamp() * 1e6:
+        raise ConfigError(f"{operate.scope_words(wanted)} is not muted any more")
+    (seq,) = await say(config, [msgspec.structs.replace(found, until=moments.text(now), at=moments.text(now))])
+    return f"unmuted: {operate.scope_words(found)}; {IN_EFFECT}", seq
 
 
 def _verdict(verdict: str, until: str) -> Verdict:

@@ -14,6 +14,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from pipeline.config import Config
+from pipeline.console.side import Side
 from pipeline.console.visitor import Visitor
 from pipeline.errors import ConfigError, Retry
 from pipeline.respond.notice import one_line
@@ -32,10 +33,13 @@ MAX_LINE: Final = 2048
 
 
 class Answers:
-    """A client for each thread. `unlogged`: requests whose row could not be written; the process' log has them."""
+    """A client for each thread, and the topics' snapshots. `unlogged`: requests whose row could not be written; the
+    process' log has them.
+    """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, side: Side) -> None:
         self.config = config
+        self.side = side
         self.unlogged = 0
         self._own = threading.local()
         self._nobodys_at_s: deque[float] = deque()

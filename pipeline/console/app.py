@@ -34,11 +34,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.config import Config
 from pipeline.config import Console as Settings
-from pipeline.console import acts, board, pagerduty, pages
+from pipeline.console import acts, board, pagerduty, pages, side
 from pipeline.console.answers import Answers
 from pipeline.console.api import Api
 from pipeline.console.board import Board, Link
 from pipeline.console.people import COOKIE, Door
+from pipeline.console.renewals import Renewals
+from pipeline.console.side import Side
 from pipeline.console.visitor import Role, Visitor
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.health import Health, serve
@@ -50,6 +52,8 @@ log = logging.getLogger(__name__)
 HERE: Final = Path(__file__).parent
 MAX_FORM_BYTES: Final = 16_384
 STOP_S: Final = 5.0
+REACH_S: Final = 2.0
+"""A page waits so long for what was just said to be read back."""
 _PATH: Final = re.compile(r"/(?![/\\])[!-~]*")
 OTHER_SESSION: Final = "this form is of another session: load the page again"
 HEADERS: Final = {
@@ -76,18 +80,14 @@ class Console:
 
     def __init__(self, config: Config, answers: Answers, door: Door, link: Link) -> None:
         self.config, self.answers, self.door, self.link = config, answers, door, link
+        self._renewals = Renewals(door.now_s)
         self._templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
         self._templates.filters.update(
-            when=pages.when,
-            ago=pages.ago,
-            number=pages.number,
-            span=pages.span,
-            moment=pages.moment,
-            day=pages.day,
-        )
+            when=pages.when, ago=pages.ago, number=pages.number, span=pages.span, moment=pages.moment, day=pages.day
+        )  # fmt: skip
         self._templates.globals.update(static=_static)
 
     def app(self) -> Starlette:
@@ -107,6 +107,7 @@ class Console:
             post("/sign-out", self._sign_out),
             post("/incidents/{incident}/judge", self._act("responder", self._judge)),
             post("/mute", self._act("responder", self._mute)),
+            post("/unmute", self._act("responder", self._unmute)),
             post("/undo", self._act("responder", self._undo)),
             post("/sign", self._act("responder", self._sign)),
             post("/switch", self._act("admin", self._switch)),
@@ -124,13 +125,17 @@ class Console:
 
     @asynccontextmanager
     async def _following(self, _: Starlette) -> AsyncIterator[None]:
-        """The decisions topic is followed while the application runs, and found again when it was lost."""
-        following = asyncio.create_task(self.link.follow(), name="board")
+        """The topics are followed while the application runs, and found again when they were lost."""
+        following = [
+            asyncio.create_task(self.link.follow(), name="board"),
+            asyncio.create_task(self.answers.side.follow(), name="side"),
+        ]
         try:
             yield
         finally:
-            following.cancel()
-            await asyncio.wait([following], timeout=STOP_S)
+            for task in following:
+                task.cancel()
+            await asyncio.wait(following, timeout=STOP_S)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -143,7 +148,8 @@ class Console:
                 return self._refused(request, visitor, f"this page is for the role {role}, yours is {visitor.role}")
             acts = self._acts(request.path_params.get("incident", ""), visitor)  # here: the ledger is the loop's
             response = await run_in_threadpool(self._rendered, page, request, visitor, acts)
-            response.background = self._noting(request, visitor, response.status_code)
+            if not self._renewals.is_known(request, visitor.name, response.status_code):
+                response.background = self._noting(request, visitor, response.status_code)
             return response
 
         return answer
@@ -170,8 +176,10 @@ class Console:
             found = page(self.answers, request)
         except (Retry, Fatal) as error:
             log.warning("no answer for %s: %s", request.url.path, error)
-            words = "ClickHouse gives no answer: try again soon"
-            return self._html("missing.html", visitor, 503, said=self._said(request, visitor), words=words)
+            return self._html(
+                "away.html", visitor, 503, said=self._said(request, visitor), acts=acts, at=request.url.path,
+                words="ClickHouse gives no answer: try again soon",
+            )  # fmt: skip
         if found is None:
             return self._html("missing.html", visitor, 404, words="There is nothing of this name")
         name, shown = found
@@ -216,6 +224,8 @@ class Console:
             return self._refused(request, visitor, OTHER_SESSION)
         response = RedirectResponse("/sign-in", 303)
         response.delete_cookie(COOKIE, path="/")
+        if visitor is not None:
+            response.background = self._noting(request, visitor, 303, "sign-out")
         return response
 
     # -- acting ------------------------------------------------------------------------------------------------------
@@ -254,7 +264,15 @@ class Console:
 
     async def _mute(self, request: Request, form: FormData, visitor: Visitor) -> str:
         key, until, reason = (_text(form, name) for name in ("key", "until", "reason"))
-        return await acts.mute(self.config, key, until, reason, visitor.name)
+        words, seq = await acts.mute(self.config, key, until, reason, visitor.name)
+        await self.answers.side.reach(seq, REACH_S)
+        return words
+
+    async def _unmute(self, request: Request, form: FormData, visitor: Visitor) -> str:
+        key, detector, owner = (_text(form, name) for name in ("key", "detector", "owner"))
+        words, seq = await acts.unmute(self.config, self.answers.side.controls, (key, detector, owner))
+        await self.answers.side.reach(seq, REACH_S)
+        return words
 
     async def _undo(self, request: Request, form: FormData, visitor: Visitor) -> str:
         response, reason = _text(form, "response"), acts.needed(_text(form, "reason"))
@@ -356,10 +374,12 @@ class _Headers:
         await self._app(scope, receive, with_headers)
 
 
-def make_app(config: Config, now_s: Callable[[], float] = time.time, link: Link | None = None) -> Starlette:
-    """The console; without a link it follows the broker's topic. Raises ConfigError for people that are none."""
-    link = link or Link(partial(board.connected, config))
-    return Console(config, Answers(config), Door(config.console, now_s), link).app()
+def make_app(
+    config: Config, now_s: Callable[[], float] = time.time, link: Link | None = None, of_keys: Side | None = None
+) -> Starlette:
+    """The console; without a link, or a side, it follows the broker's topics. Raises ConfigError for people in vain."""
+    link, of_keys = link or Link(partial(board.connected, config)), of_keys or Side(partial(side.connected, config))
+    return Console(config, Answers(config, of_keys), Door(config.console, now_s), link).app()
 
 
 def main(config: Config) -> int:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from starlette.requests import Request
 
 from pipeline import queries
+from pipeline.audit_keys import audit, look
+from pipeline.catalogue import Catalogue
 from pipeline.console import charts, questions
 from pipeline.console.answers import Answers
 from pipeline.console.charts import Band
 from pipeline.console.questions import Filter
+from pipeline.console.side import mutes_of
 from pipeline.console_log import console_lines
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.manifest_of_key import Manifest, manifest
 from pipeline.respond.ladder import Ladder, ladder_of
 from pipeline.times import micros
+from schemas.control import Mute
 from schemas.incident import KEY_RULES, SEVERITIES, Finding
 
 Shown = tuple[str, dict[str, Any]]
@@ -28,6 +32,14 @@ LOG_DAYS: Final = 30
 LOG_LINES: Final = 200
 LATE_S: Final = 900.0
 """The newest use is older than that: what is shown may not be now. A small API may truly be idle."""
+
+
+class Told(NamedTuple):
+    """One line of an incident's timeline."""
+
+    at_us: int
+    what: str
+    why: str = ""
 
 
 def incidents(answers: Answers, request: Request) -> Shown:
@@ -42,7 +54,11 @@ def incidents(answers: Answers, request: Request) -> Shown:
     counts = answers.ask(questions.counts)
     older = lines[-1].opened_us if len(lines) == questions.PAGE else 0
     late = bool(counts.newest_use_us) and time.time() - counts.newest_use_us / 1e6 > LATE_S
-    return "incidents.html", {"lines": lines, "wanted": wanted, "counts": counts, "older": older, "late": late}
+    mutes = [each for each in _mutes(answers) if each.key_id or each.owner]  # those of a detector alone are of any key
+    muted = {line.incident_id: mutes_of(mutes, line.key_id, line.owner) for line in lines}
+    return "incidents.html", {
+        "lines": lines, "wanted": wanted, "counts": counts, "older": older, "late": late, "muted": muted,
+    }  # fmt: skip
 
 
 def incident(answers: Answers, request: Request) -> Shown | None:
@@ -62,18 +78,27 @@ def incident(answers: Answers, request: Request) -> Shown | None:
         "week": charts.week(answers.ask(questions.week, told.key_id), (opened.weekday(), opened.hour)),
         "findings": [(each, _against(each)) for each in told.findings],
         "opened_us": opened_us, "last_us": last_us, "usual": _by_dimension(normal), "ours": told.rule in KEY_RULES,
-        "incident_id": told.incident_id, "responses": found.responses,
-        "applied": answers.ask(questions.applied_to, told.incident_id),
+        "incident_id": told.incident_id, "mutes": mutes_of(_mutes(answers), told.key_id, told.owner),
+        "told": in_order(found.responses, answers.ask(questions.applied_to, told.incident_id)),
     }  # fmt: skip
 
 
 def incident_now(answers: Answers, request: Request) -> Shown:
     """The live part of an incident's page alone: two small questions, where the whole page has a dozen."""
     name = request.path_params["incident"]
-    return "_incident_now.html", {
-        "incident_id": name, "responses": answers.ask(queries.responses_to, name),
-        "applied": answers.ask(questions.applied_to, name),
-    }  # fmt: skip
+    told = in_order(answers.ask(queries.responses_to, name), answers.ask(questions.applied_to, name))
+    return "_incident_now.html", {"incident_id": name, "told": told}
+
+
+def in_order(responses: Sequence[queries.ResponseLine], effects: Sequence[questions.Effect]) -> list[Told]:
+    """What was done and what people said, as it happened."""
+    lines = [Told(each.at_us, f"{each.stage}: {each.rung} {each.verdict}", each.reason) for each in responses]
+    lines += [Told(each.at_us, f"{each.verdict}: {each.effect}") for each in effects]
+    return sorted(lines, key=lambda each: each.at_us)
+
+
+def _mutes(answers: Answers) -> list[Mute]:
+    return answers.side.mutes(int(time.time() * 1e6))
 
 
 def _against(finding: Finding) -> Any:
@@ -97,11 +122,12 @@ def keys(answers: Answers, request: Request) -> Shown:
 
 
 def key(answers: Answers, request: Request) -> Shown | None:
-    """One key: what it does, when, from where, and what happened to it."""
+    """One key: what is declared of it, what it does, when, from where, and what happened to it."""
     name = request.path_params["key"]
     last = answers.ask(queries.last_used, [name])
     if not last:
-        return None
+        said = _declared(answers, name)
+        return ("unused.html", {"key_id": name, **said}) if said["declared"] else None
     normal = answers.ask(queries.normal, name, _after(last[0].last_used_us))
     found = answers.ask(questions.incidents, Filter(about=name))
     theirs = [each for each in found if each.key_id == name]
@@ -114,8 +140,19 @@ def key(answers: Answers, request: Request) -> Shown | None:
         "places": answers.ask(queries.places, [name], KEY_DAYS, 20), "incidents": theirs,
         "chart": charts.hours(bars, band, [each.opened_us for each in theirs]), "by_day": charts.days(bars, band),
         "decisions": answers.ask(questions.decisions, name),
-        "week": charts.week(answers.ask(questions.week, name)), "days": KEY_DAYS,
+        "week": charts.week(answers.ask(questions.week, name)), "days": KEY_DAYS, **_declared(answers, name),
     }  # fmt: skip
+
+
+def _declared(answers: Answers, name: str) -> dict[str, Any]:
+    """What its owner says of it, what is wrong with it as it lies there, and its mutes; None: it can't be read now."""
+    catalogue = answers.side.catalogue
+    declared = catalogue.get(name) if catalogue is not None else None
+    of_it = Catalogue.of([declared] if declared else [])
+    life = answers.config.key_life
+    faults = None if catalogue is None else audit(answers.ask(look, of_it, name), of_it, {}, life)
+    mutes = mutes_of(_mutes(answers), name, declared.owner if declared else "")
+    return {"declared": declared, "faults": faults, "life": life, "mutes": mutes}
 
 
 def of_key(answers: Answers, request: Request) -> Shown | None:
@@ -136,10 +173,14 @@ def _after(at_us: int) -> str:
 
 def policy(answers: Answers, request: Request) -> Shown:
     """What may be done automatically, and what was decided of late."""
-    ladder, decisions = ladder_of(answers.config.respond), answers.ask(questions.decisions)
+    ladder = ladder_of(answers.config.respond)
+    try:
+        decisions = answers.ask(questions.decisions)
+    except (Retry, Fatal):  # the switches have to be within reach then, too
+        decisions = None
     return "policy.html", {
         "policy": ladder.policy, "rules": ladder.rules, "version": ladder.version, "decisions": decisions,
-        "other": by_another_policy(ladder, decisions),
+        "other": by_another_policy(ladder, decisions or ()),
     }  # fmt: skip
 
 

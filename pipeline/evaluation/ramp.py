@@ -20,6 +20,7 @@ from pipeline.evaluation.run import Partition, Setting
 from pipeline.evaluation.sources import Ints
 from pipeline.evaluation.work import make_world
 from pipeline.evaluation.world import DAY_US, START_US, Key, World, dress, events_of
+from pipeline.progress import counted
 
 Array = npt.NDArray[Any]
 
@@ -31,6 +32,8 @@ GROWTH: Final = (1.02, 1.04, 1.07, 1.1, 1.15, 1.25, 1.5, 2.0)
 FIRST: Final = 0.1
 MOST: Final = 12.0
 """Times the owner's traffic: nobody who gets there is slow."""
+SPANS: Final = 50
+"""Of the traffic, judged one after the other: what is judged does not depend on it, the bar does."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,12 +74,14 @@ def run(data: Path, half: str, seed: int) -> list[Ramp]:
     plans = [(per_day, growth) for per_day in PER_DAY for growth in GROWTH]
     world = make_world(data, half, len(plans), OWN_DAYS + RAMP_DAYS[-1], seed)
     rng = np.random.default_rng([seed, 41])
-    parts = [traffic(world, key, *plan, rng) for key, plan in zip(world.keys, plans, strict=True)]
+    attackers = counted(zip(world.keys, plans, strict=True), "attackers", len(plans))
+    parts = [traffic(world, key, *plan, rng) for key, plan in attackers]
     calls = np.concatenate(parts)
     owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     order = np.argsort(calls["ts_us"], kind="stable")
     partition = Partition(Setting(), len(parts))
-    _, changed = partition.judge(events_of(calls[order], world.words, owner[order]))
+    spans = counted(np.array_split(order, SPANS), "judging", SPANS)
+    changed = np.concatenate([partition.judge(events_of(calls[some], world.words, owner[some]))[1] for some in spans])
     return [Ramp(*plan, first_seen(changed, slot)) for slot, plan in enumerate(plans)]
 
 

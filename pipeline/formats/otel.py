@@ -28,6 +28,8 @@ from pipeline.formats.values import (
 )
 from schemas.event import Event
 
+PEERS: Final = ("client.address", "http.client_ip", "network.peer.address", "net.sock.peer.addr")
+"""Who asked, as the server sees it; else who the connection is with: perhaps a proxy, so it comes last."""
 _SCALARS: Final = ("stringValue", "intValue", "doubleValue", "boolValue")
 
 
@@ -63,7 +65,7 @@ def event(record: Any, options: Options) -> Event | Refused:
     fields = {
         "key_id": text(first(said, options.key_field or "api_key.id")),
         "ts_us": epoch_us(time if text(time) != "0" else record.get("observedTimeUnixNano"), "ns"),
-        "client_ip": address(first(said, "client.address", "http.client_ip", "net.sock.peer.addr")),
+        "client_ip": address(first(said, *PEERS)),
         "method": text(first(said, "http.request.method", "http.method")).upper(),
         "route": text(said.get("http.route")),
         "path": text(first(said, "url.path", "http.target")),

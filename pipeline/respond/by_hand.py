@@ -34,17 +34,23 @@ REFUSED: Final = 1
 MAX_REASON: Final = 500
 
 
-def wanted(incident: Incident, rung: Rung, ladder: Ladder, person: str, key: Key | None = None) -> Queued:
+def wanted(
+    incident: Incident, rung: Rung, ladder: Ladder, person: str, key: Key | None = None, preview: bool = False
+) -> Queued:
     """As if it had waited in the queue: adapter, duration and approvals are those of the rule for this very key.
 
-    `key` is None where nobody declared it. Raises `ConfigError` where nothing could carry it out.
+    `key` is None where nobody declared it. Raises `ConfigError` where nothing could carry it out; a `preview`, which
+    is never carried out, is to be had in every mode.
     """
     rule, _ = ladder.rule_of(incident, key)
     adapter = ladder.adapter_of(rule) if rule else ladder.policy.adapter
     if not adapter:
         raise ConfigError("respond.policy.adapter names nothing that could act")
-    if ladder.policy.mode != "enforce":
-        raise ConfigError(f"respond.policy.mode is {ladder.policy.mode}: nothing is acted on, by hand or not")
+    if ladder.policy.mode != "enforce" and not preview:
+        raise ConfigError(
+            f"respond.policy.mode is {ladder.policy.mode}: nothing is acted on, by hand or not; "
+            "--preview says what would be"
+        )
     proposal = Proposed(
         act_id="", response_id="", incident_id=incident.incident_id, revision=incident.revision,
         key_id=incident.key_id, key_version=incident.key_version, responder="", rung=rung, adapter=adapter,
@@ -109,13 +115,15 @@ def act(config: Config, person: str, incident_id: str, rung: Rung, key_file: Pat
     ladder, nonce = ladder_of(config.respond), uuid.uuid4().hex[:8]
     matrices = known(config.respond)  # what adapters can do is no secret; their credentials are the responder's
     catalogue = asyncio.run(read_catalogue(config))
-    queued = wanted(incident, rung, ladder, person, catalogue.get(incident.key_id))
-
+    queued = wanted(incident, rung, ladder, person, catalogue.get(incident.key_id), preview=key_file is None)
     suspects = fence.suspects(incident)
 
     async def work(mine: Desk) -> int:
         networks = ClickHouseNetworks(config.clickhouse)
         chosen = await choose(queued, nonce, ladder, config, matrices, networks, catalogue, suspects)
-        return await carried_out(mine, chosen, nonce, key_file)
+        code = await carried_out(mine, chosen, nonce, key_file)
+        if chosen.proposal and ladder.policy.mode != "enforce":
+            say_line(f"respond.policy.mode is {ladder.policy.mode}: it is done with enforce only")
+        return code
 
     return at_desk(config, person, work)

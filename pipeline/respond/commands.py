@@ -234,16 +234,26 @@ def raise_caps(
     return at_desk(config, person, work)
 
 
-def breaker(config: Config, person: str, close: bool, reason: str) -> int:
-    """Whether it is open; or close it."""
+def breaker(config: Config, person: str, as_json: bool) -> int:
+    """Whether it is open, since when, by whose keys; and how many keys wait."""
 
     async def work(mine: Desk) -> int:
-        if close:
-            was_open = await mine.close_breaker(reason)
-            return say_line("closed: automatic acts go on" if was_open else "it was not open")
-        opened = mine.ledger.breaker.opened.get(False)
+        opened, waiting = mine.ledger.breaker.opened.get(False), len(mine.queue())
+        if as_json:
+            at_us, owners = (opened.at_us, opened.owners) if opened else (0, ())
+            return print_json([{"open": bool(opened), "since_us": at_us, "owners": owners, "waiting": waiting}])
         words = f"open since {moments.of_us(opened.at_us)}: {', '.join(opened.owners)}" if opened else "closed"
-        return say_line(f"{words}; {len(mine.queue())} keys wait")
+        return say_line(f"{words}; {waiting} keys wait")
+
+    return at_desk(config, person, work)
+
+
+def close_breaker(config: Config, person: str, reason: str) -> int:
+    """Let automatic acts go on."""
+
+    async def work(mine: Desk) -> int:
+        was_open = await mine.close_breaker(reason)
+        return say_line("closed: automatic acts go on" if was_open else "it was not open")
 
     return at_desk(config, person, work)
 
@@ -279,7 +289,7 @@ def make_approver(name: str, key_file: Path) -> int:
     return say_line(f'\n[[respond.approvers]]\nname = "{made.name}"\npublic_key = "{made.public_key}"')
 
 
-def check_policy(config: Config) -> int:
+def check_policy(config: Config, as_json: bool = False) -> int:
     """What is wrong, can never match or is unsafe. Exit code 1 where something is wrong or can never match."""
     from detectors import DETECTORS
     from pipeline.respond.responder import adapters_of, matrices_of
@@ -288,12 +298,16 @@ def check_policy(config: Config) -> int:
     names = frozenset(detector.name for detector in DETECTORS)
     active_keys, ladder = active_keys_of(config), ladder_of(config.respond)
     found = list(faults(config.respond, matrices, names, active_keys))
+    code = REFUSED if any(fault.level != "unsafe" for fault in found) else 0
+    if as_json:
+        print_json([{"level": fault.level, "where": fault.where, "words": fault.words} for fault in found])
+        return code
     for fault in found:
         say_line(f"{fault.level}: {fault.where}: {fault.words}")
     if not active_keys and (needed := [f"{name} from {least:,} on" for name, _, least in shares(ladder)]):
         say_line(f"by max_share_of_active something is acted on only with enough active keys: {', '.join(needed)}")
     say_line(f"policy {ladder.version}, mode {ladder.policy.mode}, {len(ladder.rules)} rules, {len(found)} remarks")
-    return REFUSED if any(fault.level != "unsafe" for fault in found) else 0
+    return code
 
 
 def active_keys_of(config: Config) -> int:

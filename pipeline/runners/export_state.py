@@ -17,6 +17,7 @@ import typer
 from pipeline.config import Config
 from pipeline.errors import ConfigError, Fatal
 from pipeline.keyfile import Batch, End, Frame, Head, Header, write
+from pipeline.progress import counted
 from pipeline.recover import fill, load
 from pipeline.repartition import Holder, frames, layout, tables
 from pipeline.runners.unjudged import first_unjudged
@@ -47,7 +48,7 @@ def exported(config: Config, undrained: bool) -> Iterator[Frame]:
         group=config.kafka.group, layout=layout(plain), tables=plain,
     )  # fmt: skip
     committed = asyncio.run(committed_offsets(config.kafka, config.topics.requests))
-    for number in range(partitions):
+    for number in counted(range(partitions), "exporting", partitions):
         for frame in _partition(config, number, committed.get(number), topic, undrained):
             keys += len(frame.ids) if isinstance(frame, Batch) else 0
             yield frame

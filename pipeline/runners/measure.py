@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from pipeline.column import Columns, plain
 from pipeline.core import Core, Effects, Sides, Slice
 from pipeline.flow import KeyCore
 from pipeline.geo.provider import SHIPPED, Geo
@@ -49,9 +50,16 @@ def slice_done(topic: str, batch: Slice, effects: Effects, passed: Passed) -> No
             _waited(batch, incident.offset, passed)
     METRICS.events_late.inc(effects.counts.get("late", 0))
     METRICS.events_duplicate.inc(effects.counts.get("duplicates", 0))
+    METRICS.state_evictions.inc(effects.counts.get("evicted", 0))
+    _scored(effects.rows.get("findings", {}))
     for name, count in effects.counts.items():
         if name.startswith(FINDINGS):
             METRICS.findings.labels(name.removeprefix(FINDINGS)).inc(count)
+
+
+def _scored(findings: Columns) -> None:
+    for detector, bits in zip(plain(findings.get("detector", ())), plain(findings.get("bits", ())), strict=True):
+        METRICS.detector_score.labels(detector).observe(bits)
 
 
 def _waited(batch: Slice, offset: int, passed: Passed) -> None:
@@ -71,6 +79,8 @@ def state_of(partition: int, core: Core) -> None:
     if not isinstance(core, KeyCore):
         return
     METRICS.tracked_keys.labels(str(partition)).set(len(core.state.slots))
+    METRICS.state_bytes.labels(str(partition)).set(sum(a.used * a.dtype.itemsize for a in core.state.arrays))
+    METRICS.open_incidents.labels(str(partition)).set(len(core.state.open))
     if core.state.meta.watermark_us > 0:  # nothing was read yet: no time to be late by
         METRICS.watermark_timestamp.labels(str(partition)).set(core.state.meta.watermark_us / 1e6)
 
@@ -99,7 +109,7 @@ def assigned(topic: str, before: Mapping[int, object], now: Collection[int]) -> 
     METRICS.assigned_partitions.set(len(now))
     for gone in before.keys() - set(now):
         METRICS.lag_records.labels(topic, str(gone)).set(0)
-        for gauge in (METRICS.tracked_keys, METRICS.watermark_timestamp):
+        for gauge in (METRICS.tracked_keys, METRICS.state_bytes, METRICS.open_incidents, METRICS.watermark_timestamp):
             gauge.remove(str(gone))
 
 

@@ -27,7 +27,7 @@ from pipeline.respond.night_notices import lead_of
 from pipeline.respond.night_records import CaseSaid, CaseSeen
 from pipeline.sinks.connect import connect
 from tests.console.filled import TOKENS, config
-from tests.console.waiting import RESPONDER, TOPIC, connected, in_memory, linked, propose
+from tests.console.waiting import RESPONDER, TOPIC, connected, in_memory, linked, propose, unread
 from tests.pipeline.respond.adapters.fake_kong import FakeKong
 from tests.pipeline.respond.adapters.peers import Running, running, snapshot
 from tests.pipeline.respond.incidents import incident
@@ -61,7 +61,8 @@ class World:
     def __init__(self, made: Config, stack: ExitStack) -> None:
         self.made, self.decisions = made, in_memory()
         self.link = linked(self.decisions)
-        self.client = stack.enter_context(TestClient(app.make_app(made, link=self.link), base_url="http://127.0.0.1"))
+        console = app.make_app(made, link=self.link, of_keys=unread())
+        self.client = stack.enter_context(TestClient(console, base_url="http://127.0.0.1"))
         assert self.client.portal is not None
         self.portal = self.client.portal
         self.portal.call(connected, self.link)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Iterator
+from functools import partial
 from urllib.parse import quote, urlencode
 
 import httpx2
@@ -12,13 +14,21 @@ import msgspec
 import pytest
 from starlette.testclient import TestClient
 
+from pipeline.catalogue import Catalogue
 from pipeline.config import Config, Console, Secret
-from pipeline.console import acts, app
+from pipeline.console import acts, app, side
+from pipeline.console.pages import in_order
+from pipeline.console.questions import Effect
+from pipeline.console.side import Side
+from pipeline.controls import Controls, Said
 from pipeline.errors import ConfigError
+from pipeline.queries import ResponseLine
 from pipeline.respond.ladder import ladder_of
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
+from pipeline.times import micros
 from schemas.control import Control, Feedback, Mute
+from schemas.key import Key
 from tests.console.filled import EVIL, FLEET, INCIDENT, KEY, NOON_S, TOKENS, config, fill
 from tests.row_examples import rows_of
 
@@ -37,8 +47,8 @@ def settings(front: str) -> Iterator[Config]:
     client.close()
 
 
-def visitor(settings: Config, name: str) -> TestClient:
-    client = TestClient(app.make_app(settings), base_url="http://127.0.0.1")
+def visitor(settings: Config, name: str, of_keys: Side | None = None) -> TestClient:
+    client = TestClient(app.make_app(settings, of_keys=of_keys), base_url="http://127.0.0.1")
     assert client.post("/sign-in", data={"token": TOKENS[name]}, follow_redirects=False).status_code == 303
     return client
 
@@ -165,6 +175,108 @@ def test_a_responder_mutes_a_key(settings: Config, said: list[Control]) -> None:
     assert (word.key_id, word.owner_of_mute, word.reason) == (KEY, "responder", "load test")
 
 
+MUTES = (
+    Mute(key_id=KEY, reason="load test", owner_of_mute="bea", at="2026-09-21T00:00:00Z", until="2099-01-01T00:00:00Z"),
+    Mute(owner=EVIL, detector="spike", reason="launch", owner_of_mute="cy", at="2026-09-21T00:00:00Z",
+         until="2098-01-01T00:00:00Z"),
+    Mute(key_id="other", reason="r", owner_of_mute="dan", at="2026-09-21T00:00:00Z", until="2099-01-01T00:00:00Z"),
+    Mute(key_id=KEY, detector="spike", reason="r", owner_of_mute="eve", at="2026-09-21T00:00:00Z",
+         until="2026-09-22T00:00:00Z"),
+)  # fmt: skip
+DECLARED = Key(
+    key_id=KEY, owner=EVIL, environment="live", role="read_only", created_at="2024-01-01T00:00:00Z", protected=True,
+    leaked_at="2026-09-20T00:00:00Z",
+)  # fmt: skip
+
+
+def of_keys(settings: Config, *declared: Key) -> Side:
+    """As if both topics had been read."""
+    made = Side(partial(side.connected, settings))
+    made.catalogue = Catalogue.of(declared)
+    made.controls = Controls.of("topic", [Said(seq, mute) for seq, mute in enumerate(MUTES)], len(MUTES))
+    return made
+
+
+@pytest.mark.parametrize("page", ["/?state=all", f"/incidents/{INCIDENT.incident_id}", f"/keys/{KEY}"])
+def test_what_is_muted_is_shown_with_its_end_and_who_said_it_and_nothing_of_other_keys(
+    settings: Config, page: str
+) -> None:
+    text = visitor(settings, "viewer", of_keys(settings, DECLARED)).get(page).text
+    assert "until 2099-01-01 00:00:00 by bea" in text
+    assert "until 2098-01-01 00:00:00 by cy" in text
+    assert not [words for words in ("by dan", "by eve", "End this mute") if words in text]
+    assert "<script>alert" not in text
+
+
+def test_a_responder_ends_a_mute_and_the_log_has_who_did(settings: Config, said: list[Control]) -> None:
+    client = visitor(settings, "responder", of_keys(settings))
+    assert client.get(f"/keys/{KEY}").text.count("End this mute") == 1  # whose key it is nobody declares here
+    body = {"form_token": form_token(client), "key": KEY, "detector": "", "owner": "", "back": "/"}
+    assert "unmuted: key" in client.post("/unmute", data=body).text
+    [word] = said
+    assert isinstance(word, Mute)
+    assert (word.key_id, word.owner_of_mute) == (KEY, "bea")
+    assert micros(word.until) <= time.time() * 1e6
+    over = client.post("/unmute", data=body | {"detector": "spike"})
+    assert (over.status_code, "not muted any more" in over.text) == (400, True)
+    assert client.post("/unmute", data=body | {"form_token": "x"}).status_code == 403
+    assert visitor(settings, "viewer", of_keys(settings)).post("/unmute", data=body).status_code == 403
+    rows = noted(settings, "path = '/unmute' AND detail LIKE 'unmuted: key%'")
+    assert rows == [("responder", "/unmute", 303)]
+
+
+def noted(settings: Config, what: str) -> list[tuple[object, ...]]:
+    """Rows of the console's log."""
+    asking = connect(settings.clickhouse, settings.clickhouse.database)
+    rows = asking.query(f"SELECT person, path, status FROM console_log WHERE {what} ORDER BY at").result_rows
+    asking.close()
+    return [tuple(row) for row in rows]
+
+
+def test_a_key_shows_what_is_declared_of_it_and_what_its_audit_says(settings: Config) -> None:
+    text = visitor(settings, "viewer", of_keys(settings, DECLARED)).get(f"/keys/{KEY}").text
+    for words in ("active, protected", "<dd>live</dd>", "read_only", "2024-01-01", "open to all networks",
+                  "leaked: public since 2026-09-20", "over_age: "):  # fmt: skip
+        assert words in text, words
+    assert (
+        "undeclared: used, and nobody declares it"
+        in visitor(settings, "viewer", of_keys(settings)).get(f"/keys/{KEY}").text
+    )
+    idle = msgspec.structs.replace(DECLARED, key_id="idle", leaked_at="")
+    text = visitor(settings, "viewer", of_keys(settings, idle)).get("/keys/idle").text
+    assert "never_used: " in text
+    assert "Declared, and never used" in text
+    assert "can&#39;t be read now" in visitor(settings, "viewer").get(f"/keys/{KEY}").text.replace("'", "&#39;")
+
+
+def test_what_happened_is_told_in_the_order_of_time() -> None:
+    done = [ResponseLine(at_us=at, stage=stage, verdict="allowed", rung="fence", reason="r")
+            for at, stage in ((1, "decided"), (3, "done"), (9, "undone"))]  # fmt: skip
+    said = [Effect(verdict="malicious", at_us=2, effect="forgotten"), Effect(verdict="expected", at_us=5, effect="e")]
+    told = in_order(done, said)
+    assert [each.at_us for each in told] == [1, 2, 3, 5, 9]
+    assert (told[1].what, told[2].what) == ("malicious: forgotten", "done: fence allowed")
+
+
+def test_a_page_that_renews_itself_is_noted_once_an_hour_and_what_a_person_asks_for_always(settings: Config) -> None:
+    at_s = [1_800_000_000.0]
+    client = TestClient(app.make_app(settings, lambda: at_s[0]), base_url="http://127.0.0.1")
+    client.post("/sign-in", data={"token": TOKENS["admin"]})
+    page, renewed = f"/incidents/{FLEET.incident_id}", {"hx-request": "true"}
+    of_it = f"startsWith(path, '{page}') AND person = 'admin'"
+
+    def ask(*said: dict[str, str]) -> int:
+        for headers in said:
+            client.get(page if headers is not renewed else f"{page}/now", headers=headers)
+        return len(noted(settings, of_it))
+
+    before = len(noted(settings, of_it))
+    assert ask({}, renewed, renewed, renewed) == before + 1
+    assert ask({}, renewed | {"hx-boosted": "true"}) == before + 3
+    at_s[0] += 3_601
+    assert ask(renewed, renewed) == before + 4
+
+
 @pytest.mark.parametrize(
     ("name", "path", "change", "status", "words"),
     [
@@ -196,6 +308,7 @@ def test_who_signs_out_is_out_and_another_site_can_not_do_it(settings: Config) -
     assert client.get("/", follow_redirects=False).status_code == 200
     client.post("/sign-out", data={"form_token": form_token(client)})
     assert client.get("/", follow_redirects=False).status_code == 303
+    assert noted(settings, "path = '/sign-out' AND detail = 'sign-out'") == [("viewer", "/sign-out", 303)]
 
 
 def test_who_comes_through_the_proxy_is_in_and_the_log_has_his_own_address(settings: Config) -> None:
@@ -288,7 +401,16 @@ def without_clickhouse(settings: Config) -> Config:
 def test_a_page_without_clickhouse_says_so_and_asks_again_later(settings: Config) -> None:
     answer = visitor(without_clickhouse(settings), "viewer").get("/")
     assert answer.status_code == 503
-    assert "try again soon" in answer.text
+    for words in ("try again soon", "keywatch respond stop", "keywatch respond undo", 'href="/policy"'):
+        assert words in answer.text, words
+
+
+def test_the_switches_are_within_reach_without_clickhouse(settings: Config) -> None:
+    answer = visitor(without_clickhouse(settings), "admin").get("/policy")
+    assert answer.status_code == 200
+    assert 'action="/switch"' in answer.text
+    assert 'action="/simulate"' in answer.text
+    assert "what was decided can" in answer.text
 
 
 def test_who_acts_without_clickhouse_is_told_what_came_of_it(settings: Config, said: list[Control]) -> None:

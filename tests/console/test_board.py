@@ -24,7 +24,7 @@ from pipeline.respond.entries import Finished, Switched, encode
 from pipeline.respond.night import link_of
 from pipeline.respond.night_records import ActSeen
 from tests.console.filled import INCIDENT, TOKENS, config, fill
-from tests.console.waiting import RESPONDER, TOPIC, connected, in_memory, linked, propose
+from tests.console.waiting import RESPONDER, TOPIC, connected, in_memory, linked, propose, unread
 from tests.pipeline.respond.memory_log import MemoryLog, MemoryPublisher, MemoryReader
 
 
@@ -41,7 +41,7 @@ class World:
     def __init__(self, made: Config, stack: ExitStack) -> None:
         self.decisions = in_memory()
         self.link = linked(self.decisions)
-        console = app.make_app(made, link=self.link)
+        console = app.make_app(made, link=self.link, of_keys=unread())
         self.browser = stack.enter_context(TestClient(console, base_url="http://127.0.0.1"))
         assert self.browser.portal is not None
         self.portal = self.browser.portal

@@ -28,7 +28,7 @@ from pipeline.sinks.clickhouse import ClickHouseSink
 from tests.console import browser
 from tests.console.filled import INCIDENT, KEY, TOKENS, config, fill
 from tests.console.serving import SHOTS, served
-from tests.console.waiting import RESPONDER
+from tests.console.waiting import RESPONDER, unread
 from tests.pipeline.respond.incidents import key
 from tests.pipeline.respond.lives import POLICY, RULES, Lives, Process, live
 from tests.pipeline.respond.memory_log import Fuse
@@ -100,7 +100,7 @@ def place(world: Lives, address: str, database: str) -> Iterator[Place]:
     gateway = Starlette(routes=[Route("/", found.refuse_or_answer)])
     with (
         served(gateway) as (found.gateway, _),
-        served(app.make_app(settings, link=Link(found.connect))) as (
+        served(app.make_app(settings, link=Link(found.connect), of_keys=unread())) as (
             found.console,
             found.loop,
         ),

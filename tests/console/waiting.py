@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from pipeline.console.board import Board, Kept, Link
+from pipeline.console.side import Readers, Side
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.by_hand import choose, wanted
 from pipeline.respond.decisions import Decisions
@@ -45,6 +46,16 @@ def linked(decisions: Decisions) -> Link:
             await decisions.close()
 
     return Link(connect)
+
+
+def unread() -> Side:
+    """Of a broker that never answers: nothing is declared, nothing muted."""
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[Readers]:
+        yield await asyncio.get_running_loop().create_future()
+
+    return Side(connect)
 
 
 async def connected(link: Link, wanted: bool = True) -> None:

@@ -1,21 +1,25 @@
 """Which panels of the dashboards show nothing on a running demo: `python -m tests.deploy.on_demo http://127.0.0.1:PORT`.
 
 The address is the ClickHouse that `keywatch demo --keep` prints. Exit code 1 where a panel has no row, or only zeros.
-Asked over the last day, as pages open, for the first key that something was done to: its page has all to tell. Panels
-of metrics are left out. tests/deploy/test_on_demo.py is the same question to a demo of its own.
+Asked over the last day, as pages open, for the first key that something was done to: its page has all to tell.
+tests/deploy/test_on_demo.py is the same question to a demo of its own. Of panels over metrics it asks whether each
+metric has a sample at the demo's worker and responder: no Prometheus runs there.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from typing import Final
 
 from clickhouse_connect.driver.client import Client
+from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.grafana.build import DASHBOARDS
-from deploy.grafana.panel import Dashboard, Panel
+from deploy.grafana.panel import Chart, Dashboard, Panel
 from pipeline.config import ClickHouse
 from pipeline.sinks.connect import connect
 from tests.deploy.macros import Asked, expand
@@ -24,6 +28,16 @@ DAY_S: Final = 86_400
 PANELS: Final = tuple(
     (page, panel) for page in DASHBOARDS for row in page.rows for panel in row.panels if isinstance(panel, Panel)
 )
+CHARTS: Final = tuple(
+    (page, panel) for page in DASHBOARDS for row in page.rows for panel in row.panels if isinstance(panel, Chart)
+)
+SILENT: Final = {
+    "keywatch_events_rejected_total": "by reason, once there is a reject: the demo's producer sends clean events",
+    "keywatch_clickhouse_insert_errors_total": "by table, once an insert has failed",
+    "keywatch_adapter_calls_total": "the demo acts by a signed webhook, not by a gateway's API",
+    "keywatch_adapter_call_seconds_bucket": "the demo acts by a signed webhook, not by a gateway's API",
+}
+"""Metric of a panel -> why the demo has no sample of it."""
 
 
 def main() -> int:
@@ -55,6 +69,25 @@ def shows(client: Client, page: Dashboard, panel: Panel, key: str) -> bool:
     asked = Asked(now_s - DAY_S, now_s, 3_600, {name: text for name, text in usual.items() if name in single})
     rows = client.query(expand(panel.sql, asked)).result_rows
     return any(value not in (None, 0, "") for row in rows for value in row[1:] or row)
+
+
+def metrics_of(chart: Chart) -> set[str]:
+    """What its PromQL asks for, of ours; `up` and `ALERTS` are Prometheus' own."""
+    return {found for promql, _ in chart.lines for found in re.findall(r"\bkeywatch_\w+", promql)}
+
+
+def sampled(ports: tuple[int, ...]) -> set[str]:
+    """Names of all samples at the metrics ports of this machine."""
+    texts = [urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode() for port in ports]
+    families = (family for text in texts for family in text_string_to_metric_families(text))
+    return {sample.name for family in families for sample in family.samples}
+
+
+def without_sample(ports: tuple[int, ...]) -> list[str]:
+    """Panels over metrics that would be empty, each with the metrics that have no sample."""
+    there = sampled(ports) | SILENT.keys()
+    missing = [(page, chart, sorted(metrics_of(chart) - there)) for page, chart in CHARTS]
+    return [f"{page.uid}: {chart.title}: {', '.join(names)}" for page, chart, names in missing if names]
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from typing import Final
 import pytest
 
 from pipeline.config import ClickHouse
+from pipeline.config_file import load
 from pipeline.sinks.connect import connect
-from tests.deploy.on_demo import PANELS, name, still_empty
+from tests.deploy.on_demo import CHARTS, PANELS, SILENT, metrics_of, name, still_empty, without_sample
 
 ROOT: Final = Path(__file__).parents[2]
 LONGEST_S: Final = 420.0
@@ -73,4 +74,15 @@ def test_every_panel_shows_something_on_the_demo(demo: Demo) -> None:
     while empty and demo.goes_on(until_s):
         empty = tuple(still_empty(client, empty))
     client.close()
+    config = load(next(demo.printed.parent.rglob("keywatch.toml")))
+    ports = (config.worker.metrics_port, config.respond.metrics_port)
+    while without_sample(ports) and demo.goes_on(until_s):  # a responder tells of its caps now and then
+        pass
+    assert without_sample(ports) == []
     assert not [name(*each) for each in empty], demo.printed.read_text()
+
+
+def test_what_is_left_out_is_in_a_panel_and_has_a_reason() -> None:
+    assert SILENT.keys() <= {name for _, chart in CHARTS for name in metrics_of(chart)}
+    assert all(len(why) > 20 for why in SILENT.values())
+    assert sum(len(metrics_of(chart)) for _, chart in CHARTS) > 30

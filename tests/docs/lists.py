@@ -7,26 +7,34 @@ from typing import Final
 RUN: Final = (
     "adapters check", "adapters matrix", "config check", "config schema", "config show", "coverage", "doctor",
     "explain", "geo info", "hunt", "incidents", "investigate", "keys audit", "keys import", "keys manifest",
-    "keys rotations", "keys show", "leaks list", "leaks show", "migrate", "mutes", "policy check", "policy try",
-    "replay", "report", "respond approver", "respond promotion",
+    "keys rotations", "keys show", "leaks list", "leaks report", "leaks show", "migrate", "mutes", "policy check",
+    "policy try", "replay", "report", "respond approver", "respond go", "respond holds", "respond pending",
+    "respond promotion", "respond queue", "respond stop",
 )  # fmt: skip
 """Run as they stand in the world of `tests/docs/world.py`: an embedded broker, ClickHouse in chDB, a key with an
-incident. Whoever is only named in a sentence is parsed."""
+incident, an intake that takes reports of leaks. Whoever is only named in a sentence is parsed."""
+
+PREVIEWED: Final = ("respond act", "respond bulk")
+"""Run where a document gives them with --preview."""
+
+RUN_BESIDES: Final = (
+    "cases", "respond breaker -o json", "respond dead-letters", "respond endpoints -o json", "respond leftovers",
+    "respond simulate --reason rehearsal", "respond simulate --off --reason over",
+    "doctor --sample access.log -o json",
+)  # fmt: skip
+"""Run, too: sentences name them, and they need nobody's answer."""
 
 SERVICE: Final = "runs until it is stopped; tests/kafka runs it"
 SPEAKS: Final = "waits for an answer of workers or responders; tests/kafka has these"
 LONG: Final = "takes minutes; has tests of its own"
 PARSED: Final = {
     "console": SERVICE, "intake": SERVICE, "plugin": SERVICE, "respond": SERVICE, "worker": SERVICE, "top": SERVICE,
-    "cases": SPEAKS, "cases ack": SPEAKS, "cases assign": SPEAKS, "cases close": SPEAKS, "cases snooze": SPEAKS,
+    "cases ack": SPEAKS, "cases assign": SPEAKS, "cases close": SPEAKS, "cases snooze": SPEAKS,
     "drill run": SPEAKS, "feedback": SPEAKS, "mute": SPEAKS, "unmute": SPEAKS, "plan": SPEAKS,
-    "respond act": SPEAKS, "respond approve": SPEAKS, "respond breaker": SPEAKS, "respond bulk": SPEAKS,
-    "respond deleted": SPEAKS, "respond leftovers": SPEAKS,
-    "respond dead-letters": SPEAKS, "respond enable": SPEAKS, "respond endpoints": SPEAKS, "respond go": SPEAKS,
-    "respond holds": SPEAKS, "respond pending": SPEAKS, "respond queue": SPEAKS, "respond raise": SPEAKS,
-    "respond refuse": SPEAKS, "respond stop": SPEAKS, "respond undo": SPEAKS,
+    "respond act": SPEAKS, "respond approve": SPEAKS, "respond bulk": SPEAKS,
+    "respond deleted": SPEAKS,
+    "respond enable": SPEAKS, "respond raise": SPEAKS, "respond refuse": SPEAKS, "respond undo": SPEAKS,
     "leaks hash": "reads a secret from stdin; tests/pipeline/test_leaks.py",
-    "leaks report": "speaks to the intake of leaks; tests/kafka/test_leaks.py",
     "bench": LONG, "demo": LONG, "evaluate keybench": LONG, "evaluate nab": LONG,
     "learn": "needs a broker whose offsets are right; tests/pipeline/runners/test_learn.py",
     "state export": "needs a broker whose offsets are right; tests/kafka/test_partition_change.py",

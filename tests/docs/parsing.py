@@ -13,7 +13,7 @@ from pipeline.cli import app
 VALUES: Final = {
     "INCIDENT": "abababababab", "ID": "abababababab", "KEY": "key_warehouse_08", "LEAK": "efef", "N": "8", "T": "2h",
     "DATE": "2025-09-01T00:00:00Z", "LOG": "access.log", "OLD_LOGS": "access.log", "F": "combined",
-    "OTHER.toml": "other.toml", "FILE": "access.log",
+    "OTHER.toml": "other.toml", "FILE": "access.log", "URL": "https://github.com/acme/shop",
 }  # fmt: skip
 """What stands for something of the reader's, and what it is in the world of the tests."""
 

@@ -9,6 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.config_file import load
+from pipeline.respond.adapters import build
 from tests.docs.reading import ROOT, SHELL, WRITTEN, Block, blocks
 
 BLOCKS = [block for path in WRITTEN for block in blocks(path)]
@@ -26,6 +28,7 @@ def test_every_configuration_is_right(block: Block, tmp_path: Path, monkeypatch:
     path.write_text(block.text)
     result = CliRunner().invoke(app, ["config", "check", "--config", str(path)])
     assert (result.exit_code, result.stdout) == (0, "the configuration is right\n"), result.stderr
+    assert ("adapters.kong" in block.text) == ("kong" in build.adapters(load(path).respond))  # the responder takes it
 
 
 def test_blocks_are_of_languages_that_some_test_reads() -> None:

@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from tests.docs.lists import FAULTS_WANTED, NOT_OURS, PARSED, RUN
+from tests.docs.lists import FAULTS_WANTED, NOT_OURS, PARSED, PREVIEWED, RUN, RUN_BESIDES
 from tests.docs.parsing import filled, parse
 from tests.docs.reading import ROOT, WRITTEN, Command, commands
 from tests.docs.world import world  # noqa: F401
@@ -26,7 +26,14 @@ def name_of(command: Command) -> str:
     return parse(command.words[1:], command.whole)
 
 
-TO_RUN = [command for command in {command.words: command for command in WHOLE}.values() if name_of(command) in RUN]
+def is_run(command: Command) -> bool:
+    name = name_of(command)
+    return name in RUN or (name in PREVIEWED and "--preview" in command.words)
+
+
+SIGNED = ("respond act", "respond approve", "respond bulk", "respond raise", "respond refuse")
+BESIDES = [Command("tests/docs/lists.py", ("keywatch", *line.split()), whole=True) for line in RUN_BESIDES]
+TO_RUN = [*filter(is_run, {command.words: command for command in WHOLE}.values()), *BESIDES]
 
 
 def test_the_documents_have_commands_to_test() -> None:
@@ -50,6 +57,14 @@ def test_every_command_is_run_or_it_is_said_why_not() -> None:
     names = {name_of(command) for command in WHOLE} - {""}
     assert names <= {*RUN, *PARSED}
     assert not set(RUN) & PARSED.keys()
+    assert set(PREVIEWED) <= PARSED.keys()
+
+
+def test_whoever_signs_says_who_he_is_and_with_which_key() -> None:
+    """The system's user is nobody's name in `respond.approvers`, and no key is taken for granted."""
+    signed = [each for each in WHOLE if name_of(each) in SIGNED and "--preview" not in each.words]
+    assert signed
+    assert not [str(each) for each in signed if not {"--as", "--key-file"} <= set(each.words)]
 
 
 @pytest.mark.parametrize("command", TO_RUN, ids=str)

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import json
+import queue
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from pipeline.catalogue import publish_keys
-from pipeline.config import ClickHouse, Config, Kafka, Topics
+from pipeline.config import ClickHouse, Config, Intake, Kafka, Leaks, Secret, Topics
 from pipeline.demo import broker
+from pipeline.intake import Pump
+from pipeline.intake_http import from_http
 from pipeline.sinks.clickhouse import ClickHouseSink
+from pipeline.sinks.kafka import Producer
 from schemas.key import Key
 from tests.console import filled
 from tests.docs.reading import ROOT
 from tests.pipeline import key_rows
 from tests.row_examples import rows_of
 
+PEPPER: Final = "pepper-of-the-documents-0123456789ab"
+TOKEN: Final = "token-of-the-documents-0123456789"
 KONG: Final = ROOT / "schemas" / "examples" / "formats" / "kong" / "object.json"
 LINES: Final = "".join(
     f"203.0.113.{number % 7} - anna [{1 + number // 24:02}/Sep/2026:{number % 24:02}:10:00 +0000] "
@@ -53,13 +61,45 @@ def world(tmp_path_factory: pytest.TempPathFactory, front: str, embedded_broker:
         '[respond.policy]\nadapter = "keys"\n\n'
         '[[respond.endpoints]]\nname = "keys"\nurl = "http://127.0.0.1:9/hooks"\nallow_private = true\n'
         'secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"\n\n'
-        '[[respond.rules]]\nname = "stranger"\nrung = "fence"\n'
+        '[[respond.rules]]\nname = "stranger"\nrung = "fence"\n\n'
+        f'[intake]\npepper = "{PEPPER}"\n\n[leaks]\ntoken = "{TOKEN}"\nurl = "http://127.0.0.1:{{port}}/leaks"\n'
     )
     tables = ClickHouse(url=front, database="keywatch_docs", expire=False)
     filled.fill(tables)
     key_rows.fill(tables, key_rows.daily(filled.KEY, range(30), times=5))
     asyncio.run(_publish(front, embedded_broker))
-    yield folder
+    settings = Config(
+        kafka=Kafka(brokers=embedded_broker, partitions=1), clickhouse=tables,
+        intake=Intake(http_port=0, pepper=Secret(PEPPER)),
+        leaks=Leaks(enabled=True, token=Secret(TOKEN), look_every_s=0.0),
+    )  # fmt: skip
+    with intake(settings) as port:
+        path = folder / "keywatch.toml"
+        path.write_text(path.read_text().replace("{port}", str(port)))
+        yield folder
+
+
+@contextmanager
+def intake(config: Config) -> Iterator[int]:
+    """One that takes events and reports of leaks, in a thread with a loop of its own; its port."""
+    told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    async def serve() -> None:
+        producer, stop = Producer(config.kafka), asyncio.Event()
+        bound: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        bound.add_done_callback(lambda _: told.put((bound.result(), asyncio.get_running_loop(), stop)))
+        await producer.start()
+        try:
+            await from_http(config, Pump(config, producer), stop, bound)
+        finally:
+            await producer.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+    thread.start()
+    port, loop, stop = told.get(timeout=60)
+    yield int(port)
+    loop.call_soon_threadsafe(stop.set)
+    thread.join(30)
 
 
 async def _publish(url: str, brokers: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline.config import ClickHouse, Config, Endpoint, Geo, Intake, Kafka, Respond, Secret
+from pipeline.config import ClickHouse, Config, Console, Endpoint, Geo, Intake, Kafka, Respond, Secret
 from pipeline.doctor import (
     STALE_DAYS,
     check,
@@ -162,4 +162,23 @@ async def test_ports_beyond_this_machine_are_told_and_one_that_takes_events_need
     found = await check_ports(Config(intake=wide))
     assert [(each.state, each.about) for each in found] == [("fail", "intake"), ("warn", "metrics")]
     told = msgspec.structs.replace(wide, http_token=Secret("t"))
-    assert [each.state for each in await check_ports(Config(intake=told))] == ["warn"]
+    assert [each.state for each in await check_ports(Config(intake=told))] == ["warn", "warn"]
+    console = Config(console=Console(host="0.0.0.0", secure_cookie=True))
+    assert [(each.state, each.about) for each in await check_ports(console)] == [("warn", "console")]
+
+
+HOSTS = [
+    (section, name)
+    for section in Config.__struct_fields__
+    for name in getattr(getattr(Config(), section), "__struct_fields__", ())
+    if name.endswith("host")
+]
+
+
+@pytest.mark.parametrize(("section", "name"), HOSTS)
+async def test_every_port_that_others_can_reach_is_named(section: str, name: str) -> None:
+    part = msgspec.structs.replace(getattr(Config(), section), **{name: "0.0.0.0"})
+    (found,) = await check_ports(msgspec.structs.replace(Config(), **{section: part}))
+    port = getattr(part, name.replace("host", "port"))
+    assert found.text.startswith(f"{section}.{name} is 0.0.0.0, port {port}: ")
+    assert found.advice

@@ -21,10 +21,10 @@ from pipeline.reference.commands import commands
 
 RUNNER = CliRunner()
 LISTS = {
-    "adapters matrix", "cases", "cases list", "console-log", "coverage", "drill status", "geo info", "hunt",
-    "incidents", "keys audit", "keys rotations", "keys show", "leaks list", "mutes", "policy try",
-    "respond dead-letters", "respond endpoints", "respond holds", "respond leftovers", "respond pending",
-    "respond queue",
+    "adapters matrix", "cases", "cases list", "console-log", "coverage", "doctor", "drill status", "geo info", "hunt",
+    "incidents", "keys audit", "keys rotations", "keys show", "leaks list", "mutes", "policy check", "policy try",
+    "respond breaker", "respond dead-letters", "respond endpoints", "respond holds", "respond leftovers",
+    "respond pending", "respond queue",
 }  # fmt: skip
 """Commands whose answer is rows."""
 ONE = {

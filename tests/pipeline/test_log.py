@@ -25,6 +25,8 @@ HARMLESS = (
     "key_id=pk_live_x revision 3 at 2026-11-24T02:00:00.000000Z",
     "partition 3 offset 123456789012 of api.requests, 127.0.0.1:9092",
     "incident 0f8fad5bd9cb469fa16570867728950e of 0f8fad5b-d9cb-469f-a165-70867728950e",
+    "soar POST /api/v1/acts/0f8fad5bd9cb469fa16570867728950e/undo 202 asked for",
+    "soar POST /api/v1/cases/case_0f8fad5bd9cb469f/ack 202, ann POST /incidents/0f8fad5bd9cb469fa16570867728950e/judge",
     "/work/main/pipeline/respond/responder.py line 12, aiokafka.errors.KafkaConnectionError",
     "k1 decided refused: caps: 3 keys acted on within the hour, at most 3 (3 by number, 5 by share of 100 active keys)",
 )
@@ -94,6 +96,12 @@ def test_another_s_handler_gets_no_secret_either(canary: str) -> None:
 @pytest.mark.parametrize("text", HARMLESS)
 def test_ids_positions_and_sentences_stay_readable(text: str) -> None:
     assert redact(text) == text
+
+
+@pytest.mark.parametrize("canary", [*CANARIES, "q7/Rk2Xb9Lp/Zt4Wm8Ys1Nc6Vd3Hf5Jg0Qa2Se7Uy"])
+@pytest.mark.parametrize("where", ["/incidents/{}/judge", "/api/v1/acts/{}/undo", "/keys/{}", "/api/v1/{}"])
+def test_a_secret_in_an_address_of_ours_is_one_all_the_same(where: str, canary: str) -> None:
+    assert canary not in redact(f"soar POST {where.format(canary)} 404")
 
 
 def test_json_lines_hold_level_logger_message_extras_and_traceback() -> None:

@@ -58,6 +58,28 @@ def test_every_format_shows_how_its_fields_map(name: str) -> None:
     assert told["client_ip"].state == told["method"].state == told["route"].state == "ok"
 
 
+@pytest.mark.parametrize(
+    ("name", "field", "source"),
+    [
+        ("kong", "client_ip", "client_ip"), ("kong", "method", "request.method"),
+        ("otel", "client_ip", "attributes.client.address"), ("otel", "key_id", "attributes.api_key.id"),
+        ("nginx", "key_id", "api_key_id"), ("envoy", "status", "response_code"),
+    ],
+)  # fmt: skip
+def test_it_is_said_from_which_field_of_the_log_each_came(name: str, field: str, source: str) -> None:
+    raw = (examples.ROOT / "formats" / name / "object.json").read_bytes()
+    told = {finding.about: finding.text for finding in read_as(raw, name)}
+    assert told[field].endswith(f", from {source}")
+
+
+def test_a_path_is_not_called_a_route(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    path.write_bytes(COMBINED.replace(b"/x", b"/v1/users/4711"))
+    told = {finding.about: finding.text for finding in check_sample(path)}
+    assert told["route"] == "in none of them: made of the path, e.g. /v1/users/{id}"
+    assert told["path"] == "in 100%, e.g. /v1/users/4711"
+
+
 def test_records_without_a_key_say_so_and_another_field_can_be_named(tmp_path: Path) -> None:
     record = json.loads((examples.ROOT / "formats/nginx/object.json").read_bytes())
     record["who"] = record.pop("api_key_id")

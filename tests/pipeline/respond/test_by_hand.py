@@ -60,7 +60,7 @@ async def desk() -> AsyncIterator[Desk]:
 
 async def done(mine: Desk, config: Config, rung: Rung, key: Path | None, networks: Networks | None = None) -> int:
     ladder = ladder_of(config.respond)
-    queued = wanted(full(), rung, ladder, "ada")
+    queued = wanted(full(), rung, ladder, "ada", preview=key is None)
     chosen = await choose(queued, "n1", ladder, config, {"keys": MATRIX}, networks or Networks())
     return await carried_out(mine, chosen, "n1", key)
 
@@ -80,9 +80,10 @@ async def test_one_command_fences_the_key_and_one_takes_it_back(tmp_path: Path) 
         assert act.undo is not None
 
 
-async def test_without_a_signature_it_only_says_what_it_would_do(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("mode", ["enforce", "simulate", "off"])
+async def test_without_a_signature_it_only_says_what_it_would_do(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
     async with desk() as mine:
-        assert await done(mine, settings(), "suspend", None) == 0
+        assert await done(mine, settings(mode=mode), "suspend", None) == 0
         assert mine.ledger.acts == {}
     assert "suspend k1 for 1 h by keys" in capsys.readouterr().out
 

@@ -150,10 +150,10 @@ def test_the_queue_is_ranked_and_a_bulk_acts_on_it_once_it_is_no_preview(room: R
 
 def test_the_breaker_is_shown_and_closed(room: Room, said: Callable[[], str]) -> None:
     outbreak(room)
-    commands.breaker(room.config, "carl", close=False, reason="")
+    commands.breaker(room.config, "carl", as_json=False)
     assert "open since" in said()
-    commands.breaker(room.config, "carl", close=True, reason="dealt with")
-    commands.breaker(room.config, "carl", close=False, reason="")
+    commands.close_breaker(room.config, "carl", "dealt with")
+    commands.breaker(room.config, "carl", as_json=False)
     assert "closed; 4 keys wait" in said()
 
 

@@ -86,6 +86,14 @@ def test_records_on_a_wrong_partition_count_as_unkeyed_and_bad_json_does_not() -
     assert told("events_unkeyed_total") == before + 2
 
 
+def test_evictions_and_the_bits_of_findings_are_counted() -> None:
+    before, scored = told("state_evictions_total") or 0.0, told("detector_score_count", detector="spike") or 0.0
+    effects = Effects(rows={"findings": {"detector": ["spike", "spike"], "bits": [12.0, 20.0]}})
+    effects.count(evicted=3)
+    measure.slice_done(TOPIC, one(0), effects, passed())
+    assert (told("state_evictions_total"), told("detector_score_count", detector="spike")) == (before + 3, scored + 2)
+
+
 def test_a_partitions_keys_and_time_are_told_and_leave_with_it() -> None:
     sides = Sides(Catalogue.empty(), open_geo(Config().geo), "t")
     core = open_core(77, Config(), sides, "t", 0)
@@ -96,9 +104,12 @@ def test_a_partitions_keys_and_time_are_told_and_leave_with_it() -> None:
     core.process(Slice(TOPIC, 77, [0], [b"k"], [msgspec.json.encode(event)], [event.ts_us // 1000]))
     measure.state_of(77, core)
     assert told("tracked_keys", partition="77") == 1
+    assert told("open_incidents", partition="77") == 0
+    assert 1_000 < (told("state_bytes", partition="77") or 0) < 1_000_000
     assert told("watermark_timestamp_seconds", partition="77") == 1_764_000_000 - Config().worker.lateness_s
     measure.assigned(TOPIC, {77: core}, {})
     assert told("watermark_timestamp_seconds", partition="77") is None
+    assert told("state_bytes", partition="77") is None
 
 
 def test_the_date_of_each_geo_database_is_told_by_the_setting_that_names_it(tmp_path: Path) -> None:
