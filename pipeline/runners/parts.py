@@ -39,8 +39,11 @@ class Parts:
 
 def config_version(config: Config) -> str:
     """12 hex digits of the settings that may change a result."""
-    worker = config.worker
-    judged = (config.detectors, config.budget, worker.lateness_s, worker.max_keys_per_partition, config.geo)
+    worker, life = config.worker, config.key_life
+    judged = (
+        config.detectors, config.budget, worker.lateness_s, worker.max_keys_per_partition, config.geo,
+        (life.rotation_days, life.overlap_days, life.test_networks),
+    )  # fmt: skip
     return hashlib.blake2b(msgspec.json.encode(judged, order="deterministic"), digest_size=6).hexdigest()
 
 
