@@ -114,6 +114,10 @@ class Metrics:
         "detector_score", "Surprise of findings, in bits of information.", BITS_BUCKETS, "detector"
     )
     uncovered_keys: Gauge = _gauge("uncovered_keys", "Keys that a detector is blind to, by format.", "detector")
+    calibration_railed: Gauge = _gauge(
+        "calibration_railed", "Counts held at a rail: ten times what ships, or a tenth; bound: upper, lower.",
+        "partition", "bound",
+    )  # fmt: skip
     incidents: Counter = _counter(
         "incidents_total", "Incident messages; change: opened, extended, escalated, closed.", "severity", "change"
     )

@@ -95,8 +95,13 @@ def test_a_partitions_keys_and_time_are_told_and_leave_with_it() -> None:
     measure.state_of(77, core)
     assert told("tracked_keys", partition="77") == 1
     assert told("watermark_timestamp_seconds", partition="77") == 1_764_000_000 - Config().worker.lateness_s
+    assert told("calibration_railed", partition="77", bound="upper") == 0
+    core.state.shared.data["calibration"]["counts"][0, 0, :, -1] = core.state.shared.data["calibration"]["visits"] = 1e5
+    measure.state_of(77, core)
+    assert told("calibration_railed", partition="77", bound="upper") == 3
     measure.assigned(TOPIC, {77: core}, {})
     assert told("watermark_timestamp_seconds", partition="77") is None
+    assert told("calibration_railed", partition="77", bound="upper") is None
 
 
 def test_the_geo_databases_date_is_told() -> None:
