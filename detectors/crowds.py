@@ -17,6 +17,7 @@ import numpy as np
 from detectors.compile import compiled
 from detectors.fusion import visits_per_day
 from detectors.surprise import bits_of, quantise, student_tail
+from detectors.teaching import teaches
 
 CROWDS: Final = 2
 GROUPS: Final = 2
@@ -113,7 +114,8 @@ def learn_crowds(state: Any, shared: Any, visit: Any, weight: float) -> None:
         step = gain * off
         state.crowd_mean[w] = mean + (min(step, GROWTH) if behind >= MEMORY else step)
         state.crowd_variance[w] = variance + gain * (off * off * (1.0 - gain) - variance)
-        tell_peers(shared.crowds[group_of(visit), w], x)
+        if teaches(visit):
+            tell_peers(shared.crowds[group_of(visit), w], x)
         if w == CROWDS - 1:
             state.crowd_visits = int(min(behind + 1.0, MEMORY))
 

@@ -71,6 +71,7 @@ DECLARED_SCOPE: Final = 64  # a scope that was not granted
 DECLARED_NETWORK: Final = 128  # outside its allowed networks
 DECLARED_COUNTRY: Final = 256
 DECLARED_OVERAGE: Final = 512  # older than its rotation period
+DECLARED_SUPERSEDED: Final = 2048  # another key has replaced it, and the overlap is over
 DECLARED_LEAKED: Final = 1024  # its secret is known to be public; `leaked_h` says since when
 
 EVENT: Final = np.dtype(
@@ -122,7 +123,8 @@ VISIT: Final = np.dtype(
         ("new_place", "u1"),  # geography found the network or country new in this visit
         ("tainted", "u1"),  # an incident was open at some event of this visit: nothing of it is learned
         ("confirmed", "u1"),  # an authenticated event came in this visit
-        ("pad", "u1", (5,)),
+        ("teaches", "u1"),  # whether it counts among peers (`teaching`)
+        ("pad", "u1", (4,)),
     ],
     align=True,
 )

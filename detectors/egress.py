@@ -34,6 +34,7 @@ from detectors.fusion import visits_per_day
 from detectors.log_sizes import LAW, learn_size, spread, usual
 from detectors.shipped_counts import EGRESS
 from detectors.surprise import LN2, bits_of, evidence_of, quantise, student_tail
+from detectors.teaching import teaches
 
 KINDS: Final = 2
 SPARSE_VISITS: Final = 3.0  # a day: below, the first kind
@@ -186,7 +187,7 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
     state.bytes = (np.float64(state.bytes)) + float(event.bytes_out)
     state.logs = (np.float64(state.logs)) + log_bytes
     state.bodies += 1
-    if weight > 0.0:
+    if weight > 0.0 and teaches(visit):
         route_sizes.teach(shared.routes, int(event.route), int(event.slot), log_bytes)
 
 
@@ -208,14 +209,20 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
 
 
 @compiled
-def count_run(state: Any, peaks: Any, visit: Any, raw: float) -> None:
-    """The key's run of visits has come to these bits."""
+def count_run(state: Any, shared: Any, visit: Any, kind: int, raw: float) -> None:
+    """One visit more of such keys; where it has bits, the key's run of visits has come to these."""
+    shared.visits[kind] += 1.0
+    if shared.visits[kind] > VISITS_KEPT:
+        shared.visits[kind] *= 0.5
+        fade(shared.peaks[kind])
+    if raw <= 0.0:
+        return
     hour = hour_of(visit)
     if begins_run(int(state.run_h), hour):
         state.run_h = hour
         state.run_bin = 0
     before = int(state.run_bin)
-    state.run_bin = raise_peak(peaks, bin_of(raw), before if before > 0 else -1)
+    state.run_bin = raise_peak(shared.peaks[kind], bin_of(raw), before if before > 0 else -1)
 
 
 @compiled
@@ -224,13 +231,8 @@ def learn_visit(state: Any, shared: Any, visit: Any, config: Any) -> None:
     off, count = np.float64(state.off), float(int(state.judged))
     kind = kind_of(visit)
     if grown(visit, config):
-        shared.visits[kind] += 1.0
-        if shared.visits[kind] > VISITS_KEPT:
-            shared.visits[kind] *= 0.5
-            fade(shared.peaks[kind])
-        raw = raw_bits(state, off, count)
-        if raw > 0.0:
-            count_run(state, shared.peaks[kind], visit, raw)
+        if teaches(visit):
+            count_run(state, shared, visit, kind, raw_bits(state, off, count))
         state.slow = sum_after(state, visit_t(state, off, count)[0])
     seen, mean, variance = np.float64(state.seen), np.float64(state.mean), np.float64(state.variance)
     if seen <= 0.0:

@@ -39,6 +39,7 @@ from detectors.detector import (
 )
 from detectors.log_sizes import LAW, evidence_of, learn_size, size_bits, usual
 from detectors.surprise import log2_of, quantise
+from detectors.teaching import teaches
 
 BITS: Final = 64
 WIDEST: Final = BITS * math.log(BITS)  # objects, at one bit that is still clear: 266
@@ -234,23 +235,26 @@ def levels_reached(state: Any) -> int:
 
 
 @compiled
-def count_wrong(state: Any, shared: Any) -> None:
+def count_wrong(state: Any, shared: Any, visit: Any) -> None:
     """The visit's wrong objects into the key's counts and the peers'."""
     levels = levels_reached(state)
-    if shared.tried[0] > PEERS_KEPT:
-        for j in range(LEVELS):
-            shared.tried[j] *= 0.5
     for j in range(LEVELS):
         reached = 1.0 if j < levels else 0.0
         state.tried[j] = min(255, int(int(state.tried[j]) * FADING + reached * UNIT + 0.5))
-        shared.tried[j] += reached
+    if not teaches(visit):
+        return
+    if shared.tried[0] > PEERS_KEPT:
+        for j in range(LEVELS):
+            shared.tried[j] *= 0.5
+    for j in range(levels):
+        shared.tried[j] += 1.0
 
 
 @compiled
 def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:
     """The visit's counts into what is usual, or dropped."""
     if weight > 0.0 and int(state.route) != 0:
-        count_wrong(state, shared)
+        count_wrong(state, shared, visit)
     if weight > 0.0 and int(state.now) > 0:
         logs = math.log(float(int(state.now)))
         before = np.float64(state.requests)

@@ -42,6 +42,7 @@ from detectors.detector import (
 )
 from detectors.guesses import forget_guesses, guessed_bits, note_guess, surprise_of
 from detectors.surprise import beta_binomial_tail, evidence_of, log2_of, quantise
+from detectors.teaching import teaches
 from detectors.usual_errors import USUAL_BITS, is_usual, keep_usual, usual_bit
 
 CLASSES: Final = 4
@@ -334,8 +335,20 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
             learn_error(state, shared, event, kind, config)
     elif kind < 0 and is_new_unit(state, event.route, -1):
         add_unit(state, shared, event, -1, config)
-    if weight > 0.0:
+    if weight > 0.0 and teaches(visit):
         outage.see(shared.routes, event.route, event.slot, event.ts_us, kind in (FAILED, THROTTLED))
+
+
+@compiled
+def tell_peers(state: Any, shared: Any, units: float, scale: float) -> None:
+    """The visit's units into the peers' rate."""
+    shared.units += units
+    for k in range(CLASSES):
+        shared.wrong[k] += int(state.visit_wrong[k]) * scale
+    if shared.units > PEER_UNITS_KEPT:
+        shared.units *= 0.5
+        for k in range(CLASSES):
+            shared.wrong[k] *= 0.5
 
 
 def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:
@@ -344,14 +357,10 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
     if weight > 0.0 and units > 0.0:
         scale = units / float(state.visit_units)
         state.units = float(state.units) * KEEP + units
-        shared.units += units
         for k in range(CLASSES):
             state.wrong[k] = float(state.wrong[k]) * KEEP + int(state.visit_wrong[k]) * scale
-            shared.wrong[k] += int(state.visit_wrong[k]) * scale
-        if shared.units > PEER_UNITS_KEPT:
-            shared.units *= 0.5
-            for k in range(CLASSES):
-                shared.wrong[k] *= 0.5
+        if teaches(visit):
+            tell_peers(state, shared, units, scale)
     keep_usual(state, weight)
     for j in range(SETS_BITS // 8):
         state.seen[j] = 0

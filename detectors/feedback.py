@@ -65,6 +65,7 @@ def confirm(key: Array, opened_us: int, now_us: int) -> bool:
         return False
     key["fusion"]["series_us"] = np.minimum(key["fusion"]["series_us"], max(1, now_us - fusion.SERIES_US))
     key["fusion"]["series_severity"] = 0
+    key["fusion"]["taken"] = fusion.REVIEWED
     key["visit"]["tainted"] = 0
     return True
 
@@ -77,6 +78,7 @@ def condemn(key: Array, opened_us: int) -> bool:
     if not in_series(key, opened_us):
         return False
     key["fusion"]["series_severity"] = 2
+    key["fusion"]["taken"] = 0
     return True
 
 

@@ -16,7 +16,8 @@ Order per event: close the incident whose time has passed -> settle the visit th
 fuse -> open, extend or escalate -> learn. All that time brings about happens at the key's own next event, so slice
 boundaries change nothing; `close_due` is the sweep for keys that stay silent and does what that next event would do.
 From the opening event on nothing is learned (weight 0) and the visit is tainted, so its pending part is dropped;
-until it is adopted (`fusion.adopts`).
+until it is adopted (`fusion.adopts`). The first event that would be withheld and is learned all the same is told once:
+by its own change of the incident, else as ADOPTED, whether or not an incident is open then.
 
 A visit record at score and learn: `start_us` of this visit (this event, if it began it), `last_us` and `events` of
 the events before this one (`last_us` 0: the key's first). At settle: the visit that ended, as it was.
@@ -35,6 +36,7 @@ from detectors.compile import compiled
 from detectors.detector import READING, SEES_OUTCOME, VISIT, VISIT_GAP_US, VISIT_MAX_US, Detector, config_record
 from detectors.generate import load_pass
 from detectors.records import records
+from detectors.teaching import lesson_of
 
 FAMILIES: Final = fusion.FAMILIES
 CHANGED: Final = fusion.CHANGED
@@ -52,9 +54,9 @@ def key_dtype(detectors: Sequence[Detector]) -> np.dtype[Any]:
 
 
 def shared_dtype(detectors: Sequence[Detector]) -> np.dtype[Any]:
-    """Everything that the keys of one partition share."""
+    """Everything that the keys of one partition share; since_us: the first event that it knows of."""
     parts = [(detector.name, detector.shared) for detector in detectors]
-    return np.dtype([("calibration", CALIBRATION), *parts], align=True)
+    return np.dtype([("since_us", "i8"), ("calibration", CALIBRATION), *parts], align=True)
 
 
 def configs(
@@ -174,6 +176,9 @@ def turn_visit(key: Any, shared: Any, event: Any, ended: bool) -> None:
         visit.ordinal += 1
     else:
         visit.first_seen_us = event.ts_us
+    if shared.since_us == 0:
+        shared.since_us = event.ts_us
+    visit.teaches = lesson_of(visit, shared.since_us, event.ts_us, ended and settle_weight(visit) > 0.0)
     visit.start_us = event.ts_us
     visit.events = 0
     visit.new_place = 0
@@ -184,7 +189,7 @@ def turn_visit(key: Any, shared: Any, event: Any, ended: bool) -> None:
 
 @compiled
 def judge(key: Any, known: Any, ts_us: int, families: int, evidence: bool, settings: Any) -> int:
-    """Open or grow the key's incident by this visit's largest scores. Returns the kind of change, 0 for none."""
+    """Open or grow the key's incident by this visit's largest scores, or adopt. Returns the kind of change, 0: none."""
     state = key.fusion
     visit = key.visit
     per_day = fusion.visits_per_day(visit, ts_us)
@@ -194,8 +199,11 @@ def judge(key: Any, known: Any, ts_us: int, families: int, evidence: bool, setti
     if state.open == 0:
         rule = fusion.rule_that_opens(state, ts_us, days_visit, days_slow, families, settings)
         if rule == 0:
-            if max(days_visit, days_slow) >= settings.listed_days and not fusion.adopts(state, ts_us):
-                visit.tainted = 1  # told already today: no message, but nothing to learn from either
+            if max(days_visit, days_slow) < settings.listed_days:
+                return 0
+            if fusion.adopts(state, ts_us):
+                return fusion.ADOPTED if state.taken == 0 else 0
+            visit.tainted = 1  # told already today: no message, but nothing to learn from either
             return 0
         days = days_visit if rule == fusion.RULE_VISIT else days_slow
         score = state.best if rule == fusion.RULE_VISIT else slow_bits
@@ -249,6 +257,18 @@ def is_full(found: Any, n_found: int, changed: Any, n_changed: int, detectors: i
 
 
 @compiled
+def adopted(state: Any, ts_us: int, kind: int) -> int:
+    """Write down that what goes on is learned from this event on; returns `kind`, or ADOPTED where nothing else tells.
+
+    Under an open incident; `judge` says so of what was told and is over.
+    """
+    if state.taken != 0 or not (kind == fusion.ADOPTED or (state.open == 1 and fusion.adopts(state, ts_us))):
+        return kind
+    state.taken = fusion.UNREVIEWED
+    return kind if kind != 0 else fusion.ADOPTED
+
+
+@compiled
 def conclude(
     key: Any, shared: Any, event: Any, i: int, settings: Any, families: Any, readings: Any,
     found: Any, changed: Any, n_found: int, n_changed: int,
@@ -258,7 +278,7 @@ def conclude(
     kind = 0
     if attested(event):
         key.visit.confirmed = 1
-        kind = weigh(key, shared.calibration, event, families, readings, settings)
+        kind = adopted(state, event.ts_us, weigh(key, shared.calibration, event, families, readings, settings))
     everything = kind == fusion.OPENED or kind == fusion.ESCALATED
     n_found = report(state, i, everything, settings, readings, found, n_found)
     if kind != 0:

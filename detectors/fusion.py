@@ -28,6 +28,7 @@ import numpy as np
 from detectors import calibration
 from detectors.compile import compiled
 from detectors.counted import begins_run, hour_of
+from detectors.teaching import teaches
 
 FAMILIES: Final = ("network", "client", "operation", "volume", "outcome", "time", "declared", "data")
 """Position = bit in `families`."""
@@ -36,11 +37,15 @@ OPENED: Final = 1
 EXTENDED: Final = 2
 ESCALATED: Final = 3
 CLOSED: Final = 4
+ADOPTED: Final = 5
 RULE_VISIT: Final = 1
 RULE_SLOW: Final = 2
 RULE_PROOF: Final = 3
-KINDS: Final = ("", "opened", "extended", "escalated", "closed")
+KINDS: Final = ("", "opened", "extended", "escalated", "closed", "adopted")
 RULES: Final = ("", "visit", "slow", "proof")
+UNREVIEWED: Final = 1
+REVIEWED: Final = 2
+"""Of `taken`: who let it be learned, the seven days or a person (`feedback.confirm`)."""
 
 DAY_US: Final = 86_400_000_000
 HOUR_US: Final = 3_600_000_000
@@ -76,7 +81,7 @@ CHANGED: Final = np.dtype(
         ("kind", "u1"),
         ("rule", "u1"),
         ("severity", "u1"),  # index into schemas.incident.SEVERITIES
-        ("adopted", "u1"),  # what goes on is learned (`adopts`)
+        ("adopted", "u1"),  # what goes on is learned, though nobody has reviewed it (`taken`)
         ("score", "f8"),  # bits of the rule
         ("return_days", "f8"),
         ("seen", "f8"),  # visits of this partition with that score or more, fading
@@ -116,6 +121,7 @@ def fusion_dtype(detectors: int) -> np.dtype[Any]:
             ("under", "u1"),  # this visit began under an open incident
             ("series_severity", "u1"),  # the gravest of the series
             ("run_bin", "u1", (2,)),  # bin of the run's largest score, per rule
+            ("taken", "u1"),  # what the series would withhold is learned: 0 not yet, UNREVIEWED (told), REVIEWED
             ("found", "i2", (detectors,)),  # largest bits of this visit per detector, in 1/64
         ],
         align=True,
@@ -175,7 +181,7 @@ def put_change(row: Any, event: int, slot: int, kind: int, fusion: Any, at_us: i
     row.kind = kind
     row.rule = fusion.rule
     row.severity = fusion.severity
-    row.adopted = 1 if adopts(fusion, at_us) else 0
+    row.adopted = 1 if fusion.taken == UNREVIEWED else 0
     row.score = fusion.score
     row.return_days = fusion.days
     row.seen = fusion.seen
@@ -223,7 +229,7 @@ def count_run(fusion: Any, visit: Any, known: Any, rule: int, bits: float) -> No
 def end_visit(fusion: Any, visit: Any, known: Any) -> None:
     """The visit ended: count it for the calibration and take it into the slow rule's sum."""
     after = slow_step(fusion, visit.start_us, fusion.best_slow)
-    if fusion.best > NOTHING_BITS and fusion.under == 0:
+    if fusion.best > NOTHING_BITS and fusion.under == 0 and teaches(visit):
         count_run(fusion, visit, known, 0, fusion.best)
         count_run(fusion, visit, known, 1, slow_bits(after))
     if fusion.best > NOTHING_BITS:
@@ -283,6 +289,7 @@ def open_incident(fusion: Any, ts_us: int, rule: int, days: float, score: float,
     if last_us == 0 or ts_us - last_us >= 2 * SERIES_US:
         fusion.series_us = ts_us
         fusion.series_severity = 0
+        fusion.taken = 0
     fusion.open = 1
     fusion.rule = rule
     fusion.opened_us = ts_us

@@ -58,6 +58,7 @@ from detectors.known_values import (
     wait,
 )
 from detectors.places import NETWORKS, PENDING, forget_visit, join, recent, short, wait_address
+from detectors.teaching import FIRST, teaches
 from detectors.travel import TRAVEL_KM_PER_H, has_place, p_travel, travels
 
 COUNTRIES: Final = 6
@@ -304,10 +305,14 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
 
 
 @compiled
-def count_peers(state: Any, shared: Any, visit: Any, first: bool) -> None:
+def count_peers(state: Any, shared: Any, visit: Any) -> None:
     """Each key counts once per network; how often a new network brings a new country."""
+    first = int(visit.teaches) == FIRST
     if first:
         shared.keys += 1.0
+        for j in range(NETWORKS):
+            if int(state.networks[j].value) != 0:
+                shared.networks[int(state.networks[j].value) % PEER_CELLS] += 1.0
     elif any_new(state.waiting):
         shared.new_networks += 1.0
         if any_new(state.waiting_countries):
@@ -318,7 +323,7 @@ def count_peers(state: Any, shared: Any, visit: Any, first: bool) -> None:
             shared.leaps[group] += 1.0
     for j in range(PENDING):
         value = int(state.waiting[j].value)
-        if value != 0 and (first or float(state.waiting[j].p) < 1.0):
+        if value != 0 and (float(state.waiting[j].p) < 1.0 or (first and find(state.networks, value) < 0)):
             shared.networks[value % PEER_CELLS] += 1.0
 
 
@@ -329,9 +334,10 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
         return
     ts_us = visit.last_us
     first = float(state.network.visits) <= 0.0
-    count_peers(state, shared, visit, first)
+    if teaches(visit):
+        count_peers(state, shared, visit)
     new = any_new(state.waiting)
-    if not first:
+    if not first and teaches(visit):
         novelty.tell_fleet(shared, novelty.p_new(state.network, ts_us), new)
     novelty.learn_visit(state.network, ts_us, new)
     if state.waiting_countries[0].value != 0:

@@ -1,8 +1,9 @@
 """Misuse: the key is used against what the catalogue declares of it.
 
 Detects: use outside of its allowed networks or countries, a scope that it was not given, a read-only key that writes, a
-test key that does live work and a live key in tests, a key that has ended (revoked, expired) or outlived
-its rotation period. A success with an ended key is a proof: it should be refused.
+test key that does live work and a live key in tests (by the environment that the event names, or by its networks), a
+key that has ended (revoked, expired), that has outlived its rotation period, or that goes on after another replaced it.
+A success with an ended key is a proof: it should be refused.
 Misses: whatever the catalogue does not say; scopes where the gateway does not log them.
 False alarms: a catalogue that is out of date. So what a key's visits break again and again becomes usual for it, and
 counts the less: misconfigured for days is one finding, not an incident a day. Old age alone is never evidence.
@@ -26,6 +27,7 @@ from detectors.detector import (
     DECLARED_OVERAGE,
     DECLARED_READ_ONLY,
     DECLARED_SCOPE,
+    DECLARED_SUPERSEDED,
     DECLARED_SUSPENDED,
     DECLARED_TEST_LIVE,
     ERROR_NONE,
@@ -38,11 +40,13 @@ from detectors.surprise import log2_of, quantise
 RULES: Final = np.array(
     [
         DECLARED_ENDED, DECLARED_SUSPENDED, DECLARED_NETWORK, DECLARED_COUNTRY, DECLARED_READ_ONLY, DECLARED_SCOPE,
-        DECLARED_TEST_LIVE, DECLARED_LIVE_TEST, DECLARED_OVERAGE,
+        DECLARED_TEST_LIVE, DECLARED_LIVE_TEST, DECLARED_OVERAGE, DECLARED_SUPERSEDED,
     ]
 )  # fmt: skip
-STRANGERS: Final = np.array([0.5, 0.5, 0.8, 0.6, 0.3, 0.3, 0.2, 0.05, 0.0])
-"""Share of a stranger's or abuser's visits that break the rule."""
+STRANGERS: Final = np.array([0.5, 0.5, 0.8, 0.6, 0.3, 0.3, 0.2, 0.05, 0.0, 0.3])
+"""Share of a stranger's or abuser's visits that break the rule. Superseded: whoever finds an old secret has no newer
+one; but a forgotten job has neither, so it is no proof [judged]."""
+LAST: Final = len(RULES) - 1
 PRIOR_BROKEN: Final = 0.1
 PRIOR_VISITS: Final = 10.0  # one visit in 100 breaks a rule that the owner just declared
 FADING: Final = 0.98  # per visit
@@ -56,12 +60,13 @@ WORDS: Final = (
     "a test key does live work",
     "a live key is used in tests",
     "the key is older than its rotation period",
+    "another key has replaced it, and the time in which both are valid is over",
 )
 
 STATE: Final = np.dtype(
     [
-        ("broken", "u1", (len(RULES),)),  # visits that broke the rule, in 1/8, fading
-        ("pad", "u1", (1,)),
+        ("broken", "u1", (LAST,)),  # visits that broke the rule, in 1/8, fading
+        ("last_broken", "u1"),  # the same of the last rule, which came later: what is kept of the others stays
         ("visits", "f4"),
         ("seen", "u2"),  # rules that this visit broke
         ("any", "u2"),  # 1: the visit had events
@@ -78,9 +83,15 @@ class Misuse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @compiled
+def broken_visits(state: Any, rule: int) -> int:
+    """In 1/8."""
+    return int(state.last_broken) if rule == LAST else int(state.broken[rule])
+
+
+@compiled
 def chance(state: Any, rule: int) -> float:
     """How often the key's visits break the rule."""
-    broken = int(state.broken[rule]) / UNIT
+    broken = broken_visits(state, rule) / UNIT
     return (broken + PRIOR_BROKEN) / (float(state.visits) + PRIOR_VISITS)
 
 
@@ -132,10 +143,13 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
     if weight > 0.0 and int(state.any) == 1:
         state.visits = float(state.visits) * FADING + 1.0
         for rule in range(len(RULES)):
-            broken = int(int(state.broken[rule]) * FADING)
+            broken = int(broken_visits(state, rule) * FADING)
             if (int(state.seen) >> rule) & 1 == 1:
                 broken = min(255, broken + int(UNIT))
-            state.broken[rule] = broken
+            if rule == LAST:
+                state.last_broken = broken
+            else:
+                state.broken[rule] = broken
     state.seen = 0
     state.any = 0
 

@@ -39,6 +39,7 @@ from detectors.known_values import (
     wait,
 )
 from detectors.surprise import log2_of, quantise
+from detectors.teaching import teaches
 
 CLIENTS: Final = 4
 PENDING: Final = 2
@@ -185,7 +186,7 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
         ts_us = visit.last_us
         first = float(state.mixture.visits) <= 0.0
         new = any_new(state.waiting)
-        if not first:
+        if not first and teaches(visit):
             novelty.tell_fleet(shared, novelty.p_new(state.mixture, ts_us), new)
         novelty.learn_visit(state.mixture, ts_us, new)
         mask = 0
@@ -193,7 +194,7 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
             if int(state.waiting[j].value) != 0:
                 mask |= 1 << keep(state.clients, state.waiting[j].value, ts_us, first)
         state.last = mask
-        if int(visit.new_place) == 1 and not first:
+        if int(visit.new_place) == 1 and not first and teaches(visit):
             shared.new_places += 1.0
             shared.both_new += 1.0 if new else 0.0
     clear(state.waiting)

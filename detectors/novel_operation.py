@@ -50,6 +50,7 @@ from detectors.detector import (
     known_words,
 )
 from detectors.surprise import log2_of, quantise
+from detectors.teaching import teaches
 
 FILTER_BYTES: Final = 64
 FILTER_BITS: Final = 8 * FILTER_BYTES
@@ -318,7 +319,7 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
 def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:
     """Move the visit's operations into the filter."""
     if weight > 0.0 and float(state.mixture.visits) > 0.0:
-        learn_breadth(state, shared)
+        learn_breadth(state, shared, visit)
     if weight > 0.0 and int(state.used) == 1:
         novelty.learn_visit(state.mixture, visit.last_us, int(state.waiting[0]) != 0)
         off = int(visit.events) - np.float64(state.usual)
@@ -338,18 +339,21 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
 
 
 @compiled
-def learn_breadth(state: Any, shared: Any) -> None:
+def learn_breadth(state: Any, shared: Any, visit: Any) -> None:
     """A visit's new routes into the key's and the peers' counts."""
     level = int(state.level) - 1
     if level < 0:
         return
-    if shared.levels[0] > PEERS_KEPT:
-        for j in range(LEVELS):
-            shared.levels[j] *= 0.5
     for j in range(LEVELS):
         reached = 1.0 if j <= level else 0.0
         state.levels[j] = min(65_535, int(FADING * int(state.levels[j]) + UNIT * reached + 0.5))
-        shared.levels[j] += reached
+    if not teaches(visit):
+        return
+    if shared.levels[0] > PEERS_KEPT:
+        for j in range(LEVELS):
+            shared.levels[j] *= 0.5
+    for j in range(level + 1):
+        shared.levels[j] += 1.0
 
 
 WORDS: Final = {

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from detectors.compile import compiled
+from detectors.teaching import teaches
 
 SLOTS: Final = 48  # 24 hours of a weekday, 24 of a day of the weekend
 DAILY_PRIOR: Final = 200.0 / 24.0  # usual hours per hour of the day
@@ -180,7 +181,7 @@ def tell_peers(state: Any, shared: Any, level: float) -> None:
 
 
 @compiled
-def close_hours(state: Any, shared: Any, config: Any, last_hour: int, until: int) -> tuple[int, float]:
+def close_hours(state: Any, shared: Any, visit: Any, config: Any, last_hour: int, until: int) -> tuple[int, float]:
     """Close the open hour and the empty ones after it, before hour `until`, to a day after the newest event's at most.
 
     Returns how many whole hours after `last_hour`, the newest event's, were empty, and their mean forecast.
@@ -197,7 +198,7 @@ def close_hours(state: Any, shared: Any, config: Any, last_hour: int, until: int
         if hour * HOUR_US > int(state.tainted_us):
             n = float(state.hour_seen) if hour == int(state.hour) else 0.0
             learn_hour(state, hour, n, level, factor, peer, float(config.clip))
-            if hour % 24 == 0 and int(state.awake_h) >= YOUNG_H:
+            if hour % 24 == 0 and int(state.awake_h) >= YOUNG_H and teaches(visit):
                 tell_peers(state, shared, level)
     if until > int(state.hour):
         state.hour_seen = 0

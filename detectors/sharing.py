@@ -31,6 +31,7 @@ from detectors.detector import (
     Detector,
 )
 from detectors.surprise import log2_of, quantise
+from detectors.teaching import teaches
 
 LEVELS: Final = 4
 LEAST: Final = np.array([1, 2, 3, 5])  # changes of network in a visit
@@ -139,17 +140,24 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
 
 
 @compiled
+def tell_peers(visits: Any, level: int) -> None:
+    """One visit more of such keys."""
+    if visits[0] > PEERS_KEPT:
+        for j in range(LEVELS):
+            visits[j] *= 0.5
+    for j in range(level + 1):
+        visits[j] += 1.0
+
+
+@compiled
 def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:
     """The visit's changes into the key's and the peers' counts."""
     if weight > 0.0 and int(state.network) != 0:
         kind, level = kind_of(state), level_of(int(state.changes))
-        if shared.visits[kind, 0] > PEERS_KEPT:
-            for j in range(LEVELS):
-                shared.visits[kind, j] *= 0.5
         for j in range(LEVELS):
-            reached = 1.0 if j <= level else 0.0
-            state.visits[j] = FADING * float(state.visits[j]) + reached
-            shared.visits[kind, j] += reached
+            state.visits[j] = FADING * float(state.visits[j]) + (1.0 if j <= level else 0.0)
+        if teaches(visit):
+            tell_peers(shared.visits[kind], level)
     state.network = 0
     state.changes = 0
 

@@ -238,7 +238,7 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
     tick = ts_us * SUB_BINS // 10_000_000
     last_tick = last_us * SUB_BINS // 10_000_000
     if tick > last_tick or (int(state.pending_hour) == 0 and ts_us >= last_us):
-        advance(state, shared, config, ts_us, last_tick, tick)
+        advance(state, shared, visit, config, ts_us, last_tick, tick)
         last_tick = tick
     state.last_us = max(last_us, ts_us)
     count(state, last_tick, tick, ts_us // HOUR_US)
@@ -258,7 +258,7 @@ def note_peaks(state: Any, shared: Any, config: Any, ts_us: int) -> None:
 
 
 @compiled
-def advance(state: Any, shared: Any, config: Any, ts_us: int, last_tick: int, tick: int) -> None:
+def advance(state: Any, shared: Any, visit: Any, config: Any, ts_us: int, last_tick: int, tick: int) -> None:
     """Time goes on to ts_us: hours before the visit close, bins close, the rings turn."""
     last_us = int(state.last_us)
     hour = tick // TICKS_H
@@ -269,7 +269,7 @@ def advance(state: Any, shared: Any, config: Any, ts_us: int, last_tick: int, ti
     empty_mean = 0.0
     if int(state.pending_hour) == 0:
         if last_us > 0:
-            empty_hours, empty_mean = close_hours(state, shared, config, last_us // HOUR_US, hour)
+            empty_hours, empty_mean = close_hours(state, shared, visit, config, last_us // HOUR_US, hour)
         state.hour = hour
         state.pending_hour = hour
     until_tick = min(tick, last_tick + TICKS_H // 2)
@@ -325,7 +325,7 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
         state.hour_seen = min(4_000_000_000, int(state.hour_seen) + int(state.pending[0]))
         after = int(state.last_us) // HOUR_US
         if after > int(state.pending_hour):  # the visit ran into the next hour: the first one closes
-            close_hours(state, shared, config, after, after)
+            close_hours(state, shared, visit, config, after, after)
             state.hour = after
             state.hour_seen = int(state.pending[1])
     else:

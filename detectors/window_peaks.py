@@ -15,6 +15,7 @@ from detectors.counted import BINS, VISITS_KEPT, begins_run, bin_of, fade, hour_
 from detectors.crowds import CROWDS, crowd_bits, crowd_spread
 from detectors.fusion import visits_per_day
 from detectors.shipped_counts import PEAKS
+from detectors.teaching import teaches
 
 WINDOWS: Final = 4
 KINDS: Final = 4
@@ -92,7 +93,7 @@ def count_visit(state: Any, shared: Any, visit: Any, weight: float, least: float
     if weight > 0.0:
         turn_run(state, visit)
     for w in range(WINDOWS):
-        if weight > 0.0:
+        if weight > 0.0 and teaches(visit):
             kind = kind_of(state, visit, w)
             shared.visits[w, kind] += 1.0
             if shared.visits[w, kind] > VISITS_KEPT:

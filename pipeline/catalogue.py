@@ -52,7 +52,15 @@ class Catalogue:
         return Catalogue.empty().changed({key.key_id: key for key in keys})
 
     def get(self, key_id: str) -> Key | None:
-        """What is declared of a key; None where nothing is."""
+        """What is declared of a key, and when the one that replaces it was made; None where nothing is."""
+        key = self._keys.get(key_id)
+        new = self._keys.get(key.rotated_to) if key is not None and key.rotated_to and not key.superseded_at else None
+        if key is None or new is None or not (new.created_at or new.last_rotated_at):
+            return key
+        return msgspec.structs.replace(key, superseded_at=new.created_at or new.last_rotated_at)
+
+    def written(self, key_id: str) -> Key | None:
+        """What is declared of the key alone, as it was published."""
         return self._keys.get(key_id)
 
     def __len__(self) -> int:
@@ -104,7 +112,7 @@ class CatalogueReader:
             _take(record, changes)
         if not self._tail.partitions:
             logger.warning("topic %s does not exist: no key is declared, every key is only observed", self._tail.topic)
-        changes = {key_id: key for key_id, key in changes.items() if self.catalogue.get(key_id) != key}
+        changes = {key_id: key for key_id, key in changes.items() if self.catalogue.written(key_id) != key}
         if changes:
             self.catalogue = self.catalogue.changed(changes)
         return self.catalogue

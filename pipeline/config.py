@@ -5,6 +5,7 @@ Secrets are of type `Secret`, whose repr is stars.
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Annotated
 
 import msgspec
@@ -209,15 +210,21 @@ class Console(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class KeyLife(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What `keywatch keys audit`, `manifest` and `rotations` go by."""
+    """What `keywatch keys audit`, `manifest` and `rotations` go by; the last three are the misuse detector's, too."""
 
     never_used_days: Count = 14  # a key that is older and was never used is listed
     unused_days: Count = 90  # a key that was not used for so long is listed
-    rotation_days: Count = 365  # rotation at least yearly
     one_network_days: Count = 7  # a key used on so many days from one network only could have an allow-list
-    overlap_days: Count = 7  # of a rotation: so long after the new key was made the old one ought to be revoked
     quiet_h: Count = 24  # the least time without use after which a rotated key counts as drained
     head_room: Annotated[float, Meta(ge=1, le=100)] = 2.0  # of a proposed rate limit over the busiest minute seen
+    rotation_days: Count = 365  # rotation at least yearly
+    overlap_days: Count = 7  # of a rotation: so long after the new key was made the old one ought to be revoked
+    test_networks: tuple[str, ...] = ()  # CIDR of CI and staging: a live key has no business there
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what is no network."""
+        for text in self.test_networks:
+            ip_network(text, strict=False)
 
 
 class Leaks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -2,7 +2,10 @@
 
 Why a key isn't: its state was evicted and it has not been used since (it would begin anew); somebody muted it; it is
 too young, so that it is judged by its peers and first uses test nothing; its incident has been open for over a day,
-and what is under it isn't learned; its requests don't tell the address, client or route that detectors need.
+and what is under it isn't learned; its requests don't tell the address, client or route that detectors need; a
+detector abstains: bytes are judged after a week of the key's life, and a key of hundreds of operations has filled the
+filter that knows them (`detectors.novel_operation`), so that nothing is new any more. Off hours abstain for a key that
+is used round the clock, which has none: that is no gap, and not listed.
 Undeclared keys are watched, but protected; keys that were declared and never used have nothing to watch.
 """
 
@@ -29,7 +32,10 @@ YOUNG_H: Final = 24  # `detectors.request_level.YOUNG_H` awake hours: at least a
 OPEN_H: Final = 24
 DAYS: Final = 7
 MOST_ROWS: Final = 200
-WHY: Final = ("evicted", "muted", "young", "open", "blind")
+WHY: Final = ("evicted", "muted", "young", "open", "blind", "abstaining")
+EGRESS_H: Final = 7 * 24  # `detectors.egress.Egress.least_days`
+OPERATIONS: Final = 485  # of which `detectors.novel_operation`'s filter is full on average, by its bits
+OPERATION_DAYS: Final = 30  # it forgets nothing: what is seen lately is the least that it holds
 _AS_OF: Final = "(SELECT max(last_used) FROM keys_last_used)"
 
 
@@ -81,6 +87,8 @@ def unwatched(client: Client, controls: Controls, catalogue: Catalogue) -> list[
         *ask(client, Unwatched, _YOUNG, {"hours": YOUNG_H}),
         *ask(client, Unwatched, _OPEN, {"hours": OPEN_H}),
         *ask(client, Unwatched, _BLIND, {}),
+        *ask(client, Unwatched, _FEW_BYTES, {"young": YOUNG_H, "hours": EGRESS_H}),
+        *ask(client, Unwatched, _FULL, {"operations": OPERATIONS, "days": OPERATION_DAYS}),
     ]
 
 
@@ -133,6 +141,18 @@ _BLIND: Final = f"""
             if(max(route) = '', 'route', '')]), ', no ')) AS detail
     FROM key_source_1h AS s FINAL WHERE s.window_start > {_AS_OF} - INTERVAL {DAYS} DAY
     GROUP BY key_id HAVING max(prefix) = '' OR max(client) = '' OR max(route) = '' ORDER BY key_id"""  # noqa: S608
+_FEW_BYTES: Final = f"""
+    SELECT key_id, 'abstaining' AS why,
+        concat('egress: first used ', formatDateTime(first_used, '%Y-%m-%d %H:%i', 'UTC'),
+            ', bytes are judged after a week') AS detail
+    FROM keys_last_used FINAL
+    WHERE first_used > {_AS_OF} - toIntervalHour({{hours:UInt16}})
+        AND first_used <= {_AS_OF} - toIntervalHour({{young:UInt16}}) ORDER BY key_id"""  # noqa: S608
+_FULL: Final = f"""
+    SELECT key_id, 'abstaining' AS why,
+        concat('novel_operation: over ', toString(uniqExact(route)), ' operations, its filter is full') AS detail
+    FROM key_source_1h WHERE window_start > {_AS_OF} - toIntervalDay({{days:UInt16}}) AND outcome = 'success'
+    GROUP BY key_id HAVING uniqExact(route) >= {{operations:UInt16}} ORDER BY key_id"""  # noqa: S608
 _COLUMNS: Final[tuple[Shown, ...]] = (
     ("key", lambda row: str(row["key_id"]), "left"),
     ("criticality", lambda row: str(row["criticality"]), "left"),

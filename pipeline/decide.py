@@ -29,6 +29,7 @@ from schemas.incident import SEVERITIES, Band, Change, Finding, Incident, Rung, 
 Array = np.ndarray[Any, Any]
 
 CHANGES: Final[dict[int, Change]] = {1: "opened", 2: "extended", 3: "escalated", 4: "closed"}
+ADOPTED: Final = 5  # tells that what goes on is learned: no change of the incident's evidence
 RULES: Final = {1: "visit", 2: "slow", 3: "proof"}
 MAX_FINDINGS: Final = 26  # per incident, the strongest of each detector are kept
 EVIDENCE_EVENTS: Final = 500  # of an incident's events are copied into `evidence`
@@ -116,11 +117,12 @@ class Decider:
         slot = int(batch.events["slot"][i])
         self._settle(slot)
         for record in changed:
-            if CHANGES[int(record["kind"])] == "closed":  # the old episode ends before the event is judged
+            if CHANGES.get(int(record["kind"])) == "closed":  # the old episode ends before the event is judged
                 self._close(record, out)
         fresh = [self._finding(batch, i, record) for record in found]
         telling = [finding for finding in fresh if finding.detector not in self._simulated]
-        grown = [record for record in changed if CHANGES[int(record["kind"])] != "closed"]
+        now = [record for record in changed if CHANGES.get(int(record["kind"])) != "closed"]
+        grown = [record for record in now if int(record["kind"]) != ADOPTED]
         grown = [record for record in grown if not self._withholds(batch, i, record, telling, out)]
         for record in grown:
             if slot not in self.state.open:
@@ -129,6 +131,8 @@ class Decider:
             self._extend(slot, incident, batch, i, telling, out)
         for record in grown:
             self._change(slot, record, batch, i, out)
+        if any(record["adopted"] for record in now):
+            self._adopt(slot, batch, i, out)
         for finding in fresh:
             told = incident is not None and finding.detector not in self._simulated
             self._log(batch, i, finding, incident.incident_id if incident and told else "", out)
@@ -254,7 +258,26 @@ class Decider:
             closed_at=rfc3339(int(record["at_us"])), adopted=incident.adopted or bool(record["adopted"]),
         )  # fmt: skip
         self.state.set_incident(slot, None)
+        if closed.severity == "medium" and not closed.adopted:
+            self.state.keep_closed(slot, closed)
         out.incidents.append(closed)
+
+    def _adopt(self, slot: int, batch: Batch, i: int, out: Decisions) -> None:
+        """What an incident withheld is learned from this event on: its own next revision says so, open or closed.
+
+        Where people kept all of it from being told, nobody is told of this either.
+        """
+        known = self.state.open.get(slot) or self.state.closed.get(slot)
+        if known is None or known.adopted:
+            return
+        spent = self.state.meta.spent.get(known.incident_id, (0, 0))[0]
+        told = msgspec.structs.replace(
+            known, revision=max(known.revision, spent) + 1, change="extended" if known.state == "open" else "closed",
+            adopted=True, last_at=max(known.last_at, rfc3339(int(batch.events["ts_us"][i]))),
+            offset=int(batch.events["offset"][i]),
+        )  # fmt: skip
+        self.state.set_incident(slot, told if told.state == "open" else None)
+        out.incidents.append(told)
 
     def close_due(self, changed: Array) -> list[Incident]:
         """Incidents that the watermark closed after the slice."""

@@ -25,10 +25,12 @@ from detectors.detector import (
     DECLARED_OVERAGE,
     DECLARED_READ_ONLY,
     DECLARED_SCOPE,
+    DECLARED_SUPERSEDED,
     DECLARED_SUSPENDED,
     DECLARED_TEST_LIVE,
 )
 from pipeline.column import Coded
+from pipeline.config import KeyLife
 from pipeline.geo.provider import Place
 from pipeline.operations import CHANGING
 from schemas.event import ENVIRONMENTS
@@ -36,10 +38,9 @@ from schemas.key import Key
 
 Array = np.ndarray[Any, Any]
 
-ROTATION_DAYS: Final = 365
-"""Older keys are over age: rotation at least yearly."""
 DAY_US: Final = 86_400_000_000
 HOUR_US: Final = 3_600_000_000
+AS_SHIPPED: Final = KeyLife()
 NEVER_US: Final = 1 << 62
 MOST_KEYS: Final = 1 << 16
 LIVE: Final = ENVIRONMENTS.index("live")
@@ -47,11 +48,11 @@ TEST: Final = ENVIRONMENTS.index("test")
 ROW: Final = np.dtype(
     [
         ("always", "u2"), ("environment", "u1"), ("read_only", "u1"), ("special", "u1"), ("due_us", "i8"),
-        ("leaked_us", "i8"),
+        ("leaked_us", "i8"), ("over_us", "i8"),
     ]
 )  # fmt: skip
-"""always: bits of every event; due_us: over age from then on; special: declares scopes, networks or countries;
-leaked_us: its secret is public from then on."""
+"""always: bits of every event; due_us: over age from then on; over_us: superseded from then on; special: declares
+scopes, networks or countries; leaked_us: its secret is public from then on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,9 @@ class Rules:
 class Declarations:
     """Rows of the keys that were asked for lately; a key that is declared anew is another object and has another."""
 
-    def __init__(self) -> None:
+    def __init__(self, life: KeyLife = AS_SHIPPED) -> None:
+        self._life = life
+        self._test_networks = tuple(network for text in life.test_networks if (network := _network(text)) is not None)
         self._forget()
 
     def _forget(self) -> None:
@@ -83,8 +86,8 @@ class Declarations:
         self._keys: list[Key | None] = [None]  # keeps each alive, so that no other gets its id
         self._rules: list[Rules | None] = [None]
         self._rows = np.zeros(1024, ROW)
-        self._rows[0]["due_us"] = NEVER_US
-        self._rows[0]["leaked_us"] = NEVER_US
+        for name in ("due_us", "leaked_us", "over_us"):
+            self._rows[0][name] = NEVER_US
 
     def leaked_h(self, declared: Coded[Key | None]) -> Array:
         """Since when each key's secret is public: hours since the epoch modulo 65,536, of keys of which it is."""
@@ -100,15 +103,24 @@ class Declarations:
         rows = self._rows[codes]
         out = rows["always"].copy()
         out[(rows["environment"] == TEST) & (live == LIVE)] |= DECLARED_TEST_LIVE
-        out[(rows["environment"] == LIVE) & (live == TEST)] |= DECLARED_LIVE_TEST
+        in_tests = (live == TEST) | self._in_tests(addresses)
+        out[(rows["environment"] == LIVE) & in_tests] |= DECLARED_LIVE_TEST
         out[(rows["read_only"] == 1) & np.isin(does, CHANGING)] |= DECLARED_READ_ONLY
         out[ts_us >= rows["due_us"]] |= DECLARED_OVERAGE
+        out[ts_us >= rows["over_us"]] |= DECLARED_SUPERSEDED
         out[ts_us >= rows["leaked_us"]] |= DECLARED_LEAKED
         for i in np.flatnonzero(rows["special"]).tolist():
             rules = self._rules[codes[i]]
             if rules is not None:
                 out[i] |= rules.broken(scopes[i], addresses[i], places[i].country)
         return out
+
+    def _in_tests(self, addresses: Coded[str]) -> Array:
+        """Per event: whether it comes from a network in which tests run."""
+        if not self._test_networks:
+            return np.zeros(len(addresses.codes), np.bool_)
+        inside = [bool(each) and _lies_in(self._test_networks, each) for each in addresses.values]
+        return np.array(inside, np.bool_).take(addresses.codes)
 
     def _codes(self, declared: Sequence[Key | None]) -> Array:
         if len(self._keys) > MOST_KEYS:
@@ -127,8 +139,8 @@ class Declarations:
         rules = Rules(frozenset(key.scopes), networks, frozenset(key.allowed_countries))
         special = bool(rules.scopes or rules.networks or rules.countries)
         self._rows[code] = (
-            _always(key), ENVIRONMENTS.index(key.environment), key.role == "read_only", special, _due_us(key),
-            _leaked_us(key),
+            _always(key), ENVIRONMENTS.index(key.environment), key.role == "read_only", special,
+            _due_us(key, self._life.rotation_days), _leaked_us(key), _over_us(key, self._life.overlap_days),
         )  # fmt: skip
         self._keys.append(key)
         self._rules.append(rules)
@@ -142,10 +154,16 @@ def _always(key: Key) -> int:
     return bits | (DECLARED_SUSPENDED if key.status == "suspended" else 0)
 
 
-def _due_us(key: Key) -> int:
+def _due_us(key: Key, rotation_days: int) -> int:
     """When the key is over age; never where its dates say nothing."""
     made_us = _us(key.last_rotated_at or key.created_at)
-    return made_us if made_us == NEVER_US else made_us + ROTATION_DAYS * DAY_US
+    return made_us if made_us == NEVER_US else made_us + rotation_days * DAY_US
+
+
+def _over_us(key: Key, overlap_days: int) -> int:
+    """When its successor alone ought to be used; never where it has none, or nobody says since when."""
+    made_us = _us(key.superseded_at) if key.rotated_to else NEVER_US
+    return made_us if made_us == NEVER_US else made_us + overlap_days * DAY_US
 
 
 def _leaked_us(key: Key) -> int:
@@ -171,8 +189,18 @@ def _network(text: str) -> IPv4Network | IPv6Network | None:
 @lru_cache(maxsize=1 << 14)
 def _inside(networks: tuple[IPv4Network | IPv6Network, ...], address: str) -> bool:
     """What is no address is nowhere, and breaks nothing."""
+    return not _is_address(address) or _lies_in(networks, address)
+
+
+def _is_address(text: str) -> bool:
     try:
-        ip = ip_address(address)
+        ip_address(text)
     except ValueError:
-        return True
-    return any(ip in network for network in networks)
+        return False
+    return True
+
+
+@lru_cache(maxsize=1 << 14)
+def _lies_in(networks: tuple[IPv4Network | IPv6Network, ...], address: str) -> bool:
+    """Whether it is an address of one of these."""
+    return _is_address(address) and any(ip_address(address) in network for network in networks)

@@ -38,7 +38,8 @@ from pipeline import spans
 from pipeline.batch import Kind
 from pipeline.clients import family
 from pipeline.column import Coded, joint
-from pipeline.declared import Declarations
+from pipeline.config import KeyLife
+from pipeline.declared import AS_SHIPPED, Declarations
 from pipeline.fields import Fields
 from pipeline.geo.provider import Geo, Place
 from pipeline.hours import Hours, utc_hour
@@ -162,11 +163,13 @@ class EnrichedBatch:
 class Enricher:
     """One per partition (not thread-safe); `sees_of` maps an event's `source` to its format's SEES_* bits."""
 
-    def __init__(self, geo: Geo, sees_of: Callable[[str], int], table_rows: int = TABLE_ROWS) -> None:
+    def __init__(
+        self, geo: Geo, sees_of: Callable[[str], int], table_rows: int = TABLE_ROWS, life: KeyLife = AS_SHIPPED
+    ) -> None:
         self.geo = geo
         self._sees_of = sees_of
         self._hours = Hours()
-        self._declarations = Declarations()
+        self._declarations = Declarations(life)
         self._places: Table[str, Place] = Table(PLACE, self._place, table_rows, ("text", "country"))
         self._clients: Table[str, str] = Table(CLIENT, _client, table_rows)
         self._routes: Table[str, str] = Table(ROUTE, _route, table_rows)

@@ -54,7 +54,7 @@ class KeyCore:
         self._changed = np.zeros(1024, fuse.CHANGED)
         self._next_final_us = {"minutes": NEVER_US, "hours": NEVER_US, "sources": NEVER_US}
         self._last_seen: dict[int, tuple[Place, str]] = {}  # slot -> where and in what environment it was used last
-        self._enricher = Enricher(sides.geo, sees_of)
+        self._enricher = Enricher(sides.geo, sees_of, life=self._config.key_life)
         self._state.shared.used = 1
         self._untold = True  # by what it judges: told with the next adoption, or else with the first slice
         self._take(sides)
@@ -361,7 +361,7 @@ class KeyCore:
         changed = self._state.meta.adopt(sides.versions())
         self._sides, self._decider.controls = sides, sides.controls
         if "geo" in changed:
-            self._enricher = Enricher(sides.geo, sees_of)
+            self._enricher = Enricher(sides.geo, sees_of, life=self._config.key_life)
         if "catalogue" in changed:
             self._state.declare_anew(sides.catalogue.get)
         return changed

@@ -109,7 +109,7 @@ class Matcher:
 
     def _key(self, report: Report, used: set[str]) -> Key | None:
         key_id = report.key_id or self._by_hash.get(report.hash, report.hash)
-        declared = self.catalogue.get(key_id)
+        declared = self.catalogue.written(key_id)
         return declared if declared is not None else undeclared(key_id) if key_id in used else None
 
     @property

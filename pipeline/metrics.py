@@ -113,6 +113,10 @@ class Metrics:
     detector_score: Histogram = _histogram(
         "detector_score", "Surprise of findings, in bits of information.", BITS_BUCKETS, "detector"
     )
+    calibration_railed: Gauge = _gauge(
+        "calibration_railed", "Counts held at a rail: ten times what ships, or a tenth; bound: upper, lower.",
+        "partition", "bound",
+    )  # fmt: skip
     incidents: Counter = _counter(
         "incidents_total", "Incident messages; change: opened, extended, escalated, closed.", "severity", "change"
     )

@@ -85,7 +85,7 @@ def _batch(partition: int, state: State, first: int, slots: list[int], windows: 
         partition=partition, first=first, ids=[state.identity[slot].key_id for slot in slots],  # type: ignore[union-attr]
         identities=[msgspec.msgpack.encode(state.identity[slot]) for slot in slots],
         keys=state.keys.data[at].tobytes(), book=book.tobytes(),
-        incidents={index[slot]: state.incidents.rows[slot] for slot in slots if slot in state.open},
+        incidents={index[slot]: state.incidents.rows[slot] for slot in slots if slot in state.incidents.rows},
         windows={name: raw for name, rows in windows.items() if (raw := _windows_of(rows, at))},
     )  # fmt: skip
 

@@ -3,9 +3,9 @@
 Every key takes an equal part of its partition's shared knowledge along: where 30 % of a partition's keys go to another
 one, so do 30 % of what it has counted (visits by score, peers by network, units and errors), and the new partition has
 the sum of what came. So nothing is counted twice however often keys move, and totals stay what they were. Means (the
-peers' rate) are averaged by what they weigh, with the variance between the partitions in it. What was seen of single
-keys on routes lately (`outage`) goes with these keys. A partition that gets all the keys of one other, and nobody
-else's, has its shared knowledge bit for bit.
+peers' rate) are averaged by what they weigh, with the variance between the partitions in it. It is known for as long
+as the oldest of it (`teaching`). What was seen of single keys on routes lately (`outage`) goes with these keys. A
+partition that gets all the keys of one other, and nobody else's, has its shared knowledge bit for bit.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ def combine(parts: Iterable[Part], find: Find, target: Any) -> None:
 
 
 def _combine(parts: list[Part], target: Any) -> None:
+    target["since_us"] = min((since for part in parts if (since := int(part.record["since_us"])) > 0), default=0)
     for name in sorted(SUMMED):
         outer, inner = name.split(".")
         total = sum(np.asarray(part.record[outer][inner], "f8") * part.share for part in parts)

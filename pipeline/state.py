@@ -15,12 +15,14 @@ import numpy as np
 
 from detectors import DETECTORS
 from detectors.fuse import key_dtype, shared_dtype
+from detectors.fusion import SERIES_US
 from detectors.records import records
 from pipeline import aggregate
 from pipeline.column import Coded, constant
 from pipeline.controls import Controls, Said
 from pipeline.marks import Marks
 from pipeline.pages import Blobs, BlobTable, PagedArray
+from pipeline.times import micros, rfc3339
 from schemas.incident import Incident
 from schemas.key import Key
 
@@ -30,6 +32,7 @@ KEY: Final = key_dtype(DETECTORS)
 SHARED: Final = shared_dtype(DETECTORS)
 
 NEVER_US: Final = np.iinfo(np.int64).max
+KEPT_US: Final = 2 * SERIES_US
 
 REPEATS: Final = 36
 """Requests of a key within which the same one counts once: what intake or a gateway sends again after a failure."""
@@ -235,6 +238,7 @@ class State:
         self.slots: dict[str, int] = {}
         self.free_slots: list[int] = []  # a heap: the lowest is taken first, after a restart as before it
         self.open: dict[int, Incident] = {}
+        self.closed: dict[int, Incident] = {}  # the last one of a key whose way may yet be adopted
         for pool in (self.minutes, self.hours, self.sources):
             pool.rebuild()
         self.reindex_sources()  # never smaller than twice the rows: a full index would be probed for ever
@@ -248,7 +252,9 @@ class State:
         self.identities.reserve(self.keys.used)
         self.slots = {each.key_id: slot for slot, each in enumerate(self.identity) if each is not None}
         self.free_slots = [slot for slot in range(self.keys.used) if self.identity[slot] is None]
-        self.open = {slot: msgspec.msgpack.decode(raw, type=Incident) for slot, raw in self.incidents.rows.items()}
+        for slot, raw in self.incidents.rows.items():
+            incident = msgspec.msgpack.decode(raw, type=Incident)
+            (self.open if incident.state == "open" else self.closed)[slot] = incident
 
     def meta_bytes(self) -> bytes:
         """The meta as it goes into the manifest."""
@@ -302,6 +308,8 @@ class State:
         assert identity is not None
         del self.slots[identity.key_id]
         self.identities.set(slot, None)
+        if slot in self.incidents.rows:
+            self.set_incident(slot, None)
         rows = np.array([slot])
         self.keys.data[slot] = np.zeros((), self.keys.dtype)
         self.book.data[slot] = np.zeros((), self.book.dtype)
@@ -310,13 +318,25 @@ class State:
         heappush(self.free_slots, slot)
 
     def set_incident(self, slot: int, incident: Incident | None) -> None:
-        """Keep or (None) drop the open incident of a key."""
+        """Keep or (None) drop the open incident of a key; a closed one that was kept goes either way."""
+        self.closed.pop(slot, None)
         if incident is None:
             self.open.pop(slot, None)
             self.incidents.put(slot, None)
         else:
             self.open[slot] = incident
             self.incidents.put(slot, msgspec.msgpack.encode(incident))
+
+    def keep_closed(self, slot: int, incident: Incident) -> None:
+        """Until its way is adopted; after 14 days none is silently: `fusion.rule_that_opens` tells it anew.
+
+        So there are no more than 14 days bring, and which are dropped follows from the log alone.
+        """
+        before = rfc3339(micros(incident.closed_at) - KEPT_US)
+        for old in [old for old, each in self.closed.items() if each.closed_at < before]:
+            self.set_incident(old, None)
+        self.closed[slot] = incident
+        self.incidents.put(slot, msgspec.msgpack.encode(incident))
 
     @property
     def size_bytes(self) -> int:

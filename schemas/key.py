@@ -47,6 +47,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_at: str = ""  # RFC 3339
     rotated_from: Annotated[str, Meta(max_length=128)] = ""  # the id of the key that this one replaces
     rotated_to: Annotated[str, Meta(max_length=128)] = ""  # the id of the key that replaces this one
+    superseded_at: str = ""  # RFC 3339; when the key that replaces it was made: by default as that one declares
     last_rotated_at: str = ""  # RFC 3339; when it became the newest of its line
     status: Status = "active"  # an ended key that still succeeds is a proof
     protected: bool = False  # never acted on without people's approval

@@ -60,9 +60,15 @@ def of_incident(incident: Incident, told: Brief | None = None, case_id: str = ""
         message_id=webhook_id(incident.incident_id, incident.revision), event=f"incident.{incident.change}",
         subject=incident.incident_id, action="resolve" if closed else "trigger", severity=incident.severity,
         at=incident.closed_at or incident.last_at, opened_at=incident.opened_at,
-        title=one_line(f"{incident.severity}: {incident.key_id}: {incident.text}"), text=incident.text, brief=told,
+        title=one_line(f"{incident.severity}: {incident.key_id}: {incident.text}"), text=_text(incident), brief=told,
         incident=incident, case_id=case_id, link=link,
     )  # fmt: skip
+
+
+def _text(incident: Incident) -> str:
+    """What it says; a revision that lets its way be learned says that too, or its second closing would say nothing."""
+    unreviewed = incident.adopted and not incident.label
+    return f"{incident.text}; adopted unreviewed: what goes on is learned now" if unreviewed else incident.text
 
 
 def link_to(page: str, incident_id: str, key_id: str) -> str:

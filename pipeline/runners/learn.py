@@ -144,7 +144,7 @@ def settled(state: State, next_offset: int) -> Holder:
     Versions of side inputs are left empty: the worker adopts them, and writes that down, when it loads.
     """
     state.keys.data["fusion"]["open"] = 0
-    for slot in list(state.open):
+    for slot in list(state.incidents.rows):
         state.set_incident(slot, None)
     for name, head in (("minutes", "head_1m"), ("hours", "head_1h"), ("sources", "")):
         pool: Pool = getattr(state, name)

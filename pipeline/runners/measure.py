@@ -13,6 +13,7 @@ from pipeline.core import Core, Effects, Sides, Slice
 from pipeline.flow import KeyCore
 from pipeline.geo.provider import SHIPPED, Geo
 from pipeline.metrics import METRICS
+from pipeline.rails import BOUNDS, railed
 from pipeline.rows import RowBuffer
 
 FINDINGS = "findings."
@@ -81,6 +82,8 @@ def state_of(partition: int, core: Core) -> None:
     METRICS.tracked_keys.labels(str(partition)).set(len(core.state.slots))
     METRICS.state_bytes.labels(str(partition)).set(sum(a.used * a.dtype.itemsize for a in core.state.arrays))
     METRICS.open_incidents.labels(str(partition)).set(len(core.state.open))
+    for bound, rows in railed(core.state.shared.data[:1]).items():
+        METRICS.calibration_railed.labels(str(partition), bound).set(rows)
     if core.state.meta.watermark_us > 0:  # nothing was read yet: no time to be late by
         METRICS.watermark_timestamp.labels(str(partition)).set(core.state.meta.watermark_us / 1e6)
 
@@ -111,6 +114,8 @@ def assigned(topic: str, before: Mapping[int, object], now: Collection[int]) -> 
         METRICS.lag_records.labels(topic, str(gone)).set(0)
         for gauge in (METRICS.tracked_keys, METRICS.state_bytes, METRICS.open_incidents, METRICS.watermark_timestamp):
             gauge.remove(str(gone))
+        for bound in BOUNDS:
+            METRICS.calibration_railed.remove(str(gone), bound)
 
 
 def committed(taken: bool) -> None:

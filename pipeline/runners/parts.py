@@ -45,9 +45,10 @@ class Parts:
 
 def config_version(config: Config) -> str:
     """12 hex digits of what may change a result: the settings, and this version of the product, its code and all."""
-    worker = config.worker
+    worker, life = config.worker, config.key_life
     judged = (
         config.detectors, config.budget, worker.lateness_s, worker.max_keys_per_partition, config.geo, product(),
+        (life.rotation_days, life.overlap_days, life.test_networks),
     )  # fmt: skip
     return hashlib.blake2b(msgspec.json.encode(judged, order="deterministic"), digest_size=6).hexdigest()
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from detectors.detector import EVENT, READING, SEES_OUTCOME, VISIT, VISIT_GAP_US, VISIT_MAX_US, Detector, config_record
 from detectors.records import records
+from detectors.teaching import TEACHES
 
 SECOND_US = 1_000_000
 MINUTE_US = 60 * SECOND_US
@@ -54,6 +55,7 @@ class OneKey:
         self.state = record(detector.state)
         self.shared = record(detector.shared) if shared is None else shared
         self.visit = record(VISIT)
+        self.visit.teaches = TEACHES
         self.config = first(config_record(detector.config))
 
     def feed(self, event: Any, weight: float = 1.0) -> Any:

@@ -19,7 +19,7 @@ from detectors import DETECTORS, fuse
 from detectors.detector import DECLARED_DECOY, READING, VISIT, Detector, config_record
 from detectors.generate import load_pass
 from detectors.records import reading_of, records
-from tests.detectors.streams import CONTEXT, Judge, blank, compiled_pass, random_stream
+from tests.detectors.streams import CONTEXT, DAY_US, Judge, blank, compiled_pass, daily_visits, random_stream
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the pass: 40 s of one free core
 
@@ -211,6 +211,30 @@ def test_names_are_unique_and_a_key_fits_its_budget() -> None:
     assert len({detector.name for detector in DETECTORS}) == len(DETECTORS)
     assert fuse.key_dtype(DETECTORS).itemsize <= 1824
     assert VISIT.itemsize <= 48
+
+
+def test_a_key_that_is_known_for_less_than_a_week_teaches_nobody() -> None:
+    judge = Judge(4)
+    judge.feed(random_stream(1, 500, 3, days=9.0))
+    before, keys = copied(judge.shared), int(judge.shared["geography"]["keys"][0])
+    young, grown = random_stream(2, 300, 1, days=6.5), random_stream(3, 200, 1, days=3.0)
+    for events, days, first in ((young, 10, 1_000_000), (grown, 18, 2_000_000)):
+        events["slot"] = 3
+        events["ts_us"] += days * DAY_US
+        events["request"] += first
+    judge.feed(young)
+    assert judge.keys["visit"]["ordinal"][3] > 10
+    assert judge.shared.tobytes() == before.tobytes(), "whatever a detector shares"
+    judge.feed(grown)
+    taught = {name for name in before.dtype.names if judge.shared[name].tobytes() != before[name].tobytes()}
+    assert taught >= {"calibration", "geography", "novel_client", "spike", "errors", "egress"}
+    assert judge.shared["geography"]["keys"][0] == keys + 1, "with the networks that it brought, once"
+
+
+def test_while_nothing_is_older_than_a_week_young_keys_teach() -> None:
+    judge = Judge(1)
+    judge.feed(daily_visits(3))
+    assert judge.shared["calibration"]["visits"].sum() > 0
 
 
 def test_output_arrays_too_small_for_one_event_are_refused() -> None:

@@ -42,6 +42,7 @@ def test_no_count_leaves_the_rails() -> None:
 def test_a_window_that_keys_often_reach_says_little_and_a_key_that_rings_for_a_week_counts_once() -> None:
     state, shared, visit = record(STATE), record(SHARED), record(np.dtype([(n, "i8") for n in VISIT_FIELDS]))
     visit.start_us, visit.last_us, visit.first_seen_us, visit.ordinal = 40 * DAY_US, 40 * DAY_US, DAY_US, 40
+    visit.teaches = 1
     before = counted_bits(state, shared, visit, 3, 40.0)
     for number in range(2_000):
         if number % 4 == 0:
@@ -63,7 +64,7 @@ def test_a_window_that_keys_often_reach_says_little_and_a_key_that_rings_for_a_w
     assert not state.peak.any()
 
 
-VISIT_FIELDS = ("start_us", "last_us", "first_seen_us", "ordinal", "events")
+VISIT_FIELDS = ("start_us", "last_us", "first_seen_us", "ordinal", "events", "teaches")
 
 
 def test_evidence_is_a_ratio_of_densities() -> None:

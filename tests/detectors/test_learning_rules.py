@@ -213,6 +213,34 @@ def test_an_adoption_is_marked_on_the_incidents_that_follow_it() -> None:
     assert all(day < 7 for day, mark in zip(days, marks, strict=True) if not mark)
 
 
+def taken_over(per_day: int, history_days: int) -> Array:
+    """Twelve days of somebody else, from another network by another client, who also does one thing that is new."""
+    moved = daily_visits(12, per_day)
+    moved["ts_us"] += (history_days + 1) * DAY_US
+    moved["request"] += 5_000_000
+    moved["route"][::6] = 900
+    place(moved, 2)
+    moved["address"], moved["client"] = 99, 77
+    return moved
+
+
+def test_a_silent_adoption_is_told_once_however_the_log_is_cut() -> None:
+    moved, told = taken_over(4, 60), []
+    for cut in (len(moved), 5):
+        judge = Judge(1)
+        judge.feed(daily_visits(60, per_day=4))
+        for start in range(0, len(moved), cut):
+            judge.feed(moved[start : start + cut])
+        days = [(row["at_us"] - int(moved["ts_us"][0])) / DAY_US for row in judge.changed]
+        assert [(kind, row["adopted"]) for kind, row in zip(judge.kinds(), judge.changed, strict=True)] == [
+            ("opened", 0), ("escalated", 0), ("closed", 0), ("adopted", 1),
+        ]  # fmt: skip
+        assert 7 <= days[-1] < 7.5
+        assert 64502 in judge.keys["geography"]["networks"]["value"][0]
+        told.append(judge.changed)
+    assert told[0] == told[1]
+
+
 def test_a_simulated_detector_weighs_nothing_but_tells() -> None:
     from detectors import fuse
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 import pytest
 
 from detectors import fusion
-from detectors.detector import DECLARED_ENDED, DECLARED_NETWORK, DECLARED_OVERAGE, DECLARED_SCOPE
+from detectors.detector import (
+    DECLARED_ENDED,
+    DECLARED_NETWORK,
+    DECLARED_OVERAGE,
+    DECLARED_SCOPE,
+    DECLARED_SUPERSEDED,
+)
 from tests.detectors.one_more import bits_of, found_in, one_more
-from tests.detectors.streams import Judge, daily_visits
+from tests.detectors.streams import DAY_US, Judge, daily_visits
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -36,6 +42,25 @@ def test_a_success_with_an_ended_key_is_a_proof_and_a_refusal_is_not() -> None:
         judge.feed(one_more(life, declared=DECLARED_ENDED, authenticated=authenticated))
         rules = [fusion.RULES[row["rule"]] for row in judge.changed if fusion.KINDS[row["kind"]] == "opened"]
         assert rules == opened
+
+
+def test_a_superseded_key_is_evidence_once_and_a_forgotten_job_is_none_for_long() -> None:
+    life = daily_visits(30)
+    found = found_in("misuse", life, one_more(life, declared=DECLARED_SUPERSEDED))
+    assert found and found[0]["bits"] > 6
+    assert 4 < found[0]["lr_stranger"] < 8
+    judge = Judge(1)
+    judge.feed(life)
+    later = daily_visits(30)
+    later["ts_us"] += 30 * DAY_US
+    later["request"] += 1_000_000
+    later["declared"] = DECLARED_SUPERSEDED
+    judge.feed(later)
+    assert judge.kinds() == []
+    again = one_more(later, declared=DECLARED_SUPERSEDED)
+    judge.found.clear()
+    judge.feed(again)
+    assert judge.bits("misuse") == []
 
 
 def test_old_age_is_a_finding_and_never_evidence() -> None:

@@ -19,13 +19,16 @@ from detectors.detector import (
     DECLARED_OVERAGE,
     DECLARED_READ_ONLY,
     DECLARED_SCOPE,
+    DECLARED_SUPERSEDED,
     DECLARED_SUSPENDED,
     DECLARED_TEST_LIVE,
     OPERATION_DELETE,
     OPERATION_READ,
     OPERATION_WRITE,
 )
+from pipeline.catalogue import Catalogue
 from pipeline.column import coded, constant
+from pipeline.config import KeyLife
 from pipeline.declared import LIVE, TEST, Declarations
 from pipeline.geo.provider import Place
 from schemas.key import Key
@@ -83,6 +86,9 @@ def place(country: str) -> Place:
         ({"created_at": "2024-01-01T00:00:00Z"}, {}, DECLARED_OVERAGE),
         ({"created_at": "2024-01-01T00:00:00Z", "last_rotated_at": "2026-09-01T00:00:00Z"}, {}, 0),
         ({"created_at": "once"}, {}, 0),
+        ({"rotated_to": "n", "superseded_at": "2026-09-01T00:00:00Z"}, {}, DECLARED_SUPERSEDED),
+        ({"rotated_to": "n", "superseded_at": "2026-09-18T00:00:00Z"}, {}, 0),  # within the overlap
+        ({"rotated_to": "n"}, {}, 0),
     ],
 )
 def test_each_declaration_is_held_against_the_request(
@@ -122,6 +128,36 @@ def test_a_key_that_is_declared_anew_is_judged_anew() -> None:
         )
         answers.append(int(found[0]))
     assert answers == [0, DECLARED_DECOY, 0]
+
+
+def test_the_setting_says_how_old_a_key_may_be_how_long_two_are_valid_and_where_tests_run() -> None:
+    key = Key(
+        key_id="k", environment="live", created_at="2026-08-01T00:00:00Z", rotated_to="n",
+        superseded_at="2026-09-01T00:00:00Z",
+    )  # fmt: skip
+
+    def found(life: KeyLife, address: str = "192.0.2.7") -> int:
+        asked = (np.zeros(1), np.zeros(1), np.full(1, NOW_US), coded([""]), coded([address]), coded([place("")]))
+        return int(Declarations(life).bits(coded([key]), *asked)[0])
+
+    assert found(KeyLife()) == DECLARED_SUPERSEDED
+    assert found(KeyLife(rotation_days=30, overlap_days=90)) == DECLARED_OVERAGE
+    tests_run = KeyLife(overlap_days=90, test_networks=("192.0.2.0/24", "2001:db8::/32"))
+    assert found(tests_run) == DECLARED_LIVE_TEST
+    assert found(tests_run, "198.51.100.1") == found(tests_run, "") == found(tests_run, "nonsense") == 0
+    with pytest.raises(ValueError, match="nonsense"):
+        KeyLife(test_networks=("nonsense",))
+
+
+def test_a_key_is_superseded_when_its_successor_was_made_and_the_catalogue_fills_that_in() -> None:
+    old, new = Key(key_id="o", rotated_to="n"), Key(key_id="n", created_at="2026-09-01T00:00:00Z")
+    known = Catalogue.of([old, new])
+    told = known.get("o")
+    assert told is not None and told.superseded_at == new.created_at
+    assert known.written("o") == old
+    assert Catalogue.of([old]).get("o") == old
+    own = Key(key_id="o", rotated_to="n", superseded_at="2026-09-11T00:00:00Z")
+    assert Catalogue.of([own, new]).get("o") == own
 
 
 LEAKED_AT = "2026-09-21T14:13:20+00:00"  # NOW_US

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline import moments, operate, plans, queries
+from detectors import novel_operation
+from detectors.egress import Egress
+from pipeline import coverage, moments, operate, plans, queries
 from pipeline.catalogue import Catalogue
 from pipeline.config import ClickHouse, Config
 from pipeline.controls import NO_CONTROLS, Controls, Said
@@ -282,12 +285,13 @@ def test_spans_and_moments() -> None:
 
 def test_coverage_names_every_key_that_is_not_really_watched(clickhouse: ClickHouse) -> None:
     hour_us, old = 3_600_000_000, NOON_US - 30 * DAY_US
+    routes = [f"/r/{number}" for number in range(coverage.OPERATIONS + 1)]  # the last one of another key
     written(
         clickhouse,
         keys_last_used=rows_of(
-            "keys_last_used", 5, key_id=["newest", "evicted", "back", "young", "open"],
-            last_used=[NOON_US, NOON_US - DAY_US, NOON_US - hour_us, NOON_US - hour_us, NOON_US - hour_us],
-            first_used=[old, old, old, NOON_US - 2 * hour_us, old],
+            "keys_last_used", 6, key_id=["newest", "evicted", "back", "young", "open", "week"],
+            last_used=[NOON_US, NOON_US - DAY_US, *[NOON_US - hour_us] * 4],
+            first_used=[old, old, old, NOON_US - 2 * hour_us, old, NOON_US - 6 * DAY_US],
         ),
         evictions=rows_of(
             "evictions", 2, key_id=["evicted", "back"], at=[NOON_US - DAY_US] * 2,
@@ -298,18 +302,27 @@ def test_coverage_names_every_key_that_is_not_really_watched(clickhouse: ClickHo
             opened_at=[NOON_US - 2 * DAY_US, NOON_US - hour_us], rule=["visit", "slow"],
         ),
         key_source_1h=rows_of(
-            "key_source_1h", 2, key_id=["blind", "newest"], prefix=["", "192.0.2.0/24"], client=["", "curl"],
-            route=["/a", "/a"], window_start=[(NOON_US - hour_us) // 1_000_000] * 2,
+            "key_source_1h", 2 + len(routes), key_id=["blind", "newest", *["many"] * coverage.OPERATIONS, "fewer"],
+            prefix=["", *["192.0.2.0/24"] * (1 + len(routes))], client=["", *["curl"] * (1 + len(routes))],
+            route=["/a", "/a", *routes], outcome=["success"] * (2 + len(routes)),
+            window_start=[(NOON_US - hour_us) // 1_000_000] * (2 + len(routes)),
         ),
     )  # fmt: skip
     mutes = said.controls(said.mute(owner="acme"), said.mute(detector="spike"), said.mute(key_id="x", until=said.AT))
     client = connect(clickhouse, clickhouse.database)
-    assert keys_used(client) == 5
+    assert keys_used(client) == 6
     found = {(each.key_id, each.why) for each in unwatched(client, mutes, CATALOGUE)}
     client.close()
     assert found == {
         ("evicted", "evicted"), ("young", "young"), ("open", "open"), ("blind", "blind"), ("mine", "muted"),
+        ("week", "abstaining"), ("many", "abstaining"),
     }  # fmt: skip
+
+
+def test_coverage_goes_by_what_the_detectors_abstain_at() -> None:
+    full = math.log(1 - novel_operation.FULL) / (2 * math.log(1 - 1 / novel_operation.FILTER_BITS))
+    assert round(full) == coverage.OPERATIONS
+    assert 24 * Egress().least_days == coverage.EGRESS_H
 
 
 def test_critical_keys_come_first() -> None:

@@ -285,3 +285,10 @@ def test_a_partition_that_gets_no_key_begins_as_an_empty_one() -> None:
     combine([], lambda source, number: -1, target)
     combine([Part(0, np.ones(1, SHARED)[0], 0.0)], lambda source, number: -1, target)
     assert not np.frombuffer(target.tobytes(), np.uint8).any()
+
+
+def test_shared_knowledge_is_known_for_as_long_as_the_oldest_that_came() -> None:
+    given, target = np.zeros(3, SHARED), np.zeros(1, SHARED)
+    given["since_us"] = (0, 500, 300)  # 0: of a partition without an event
+    combine([Part(i, given[i], 0.5) for i in range(3)], lambda source, number: -1, target)
+    assert target["since_us"][0] == 300

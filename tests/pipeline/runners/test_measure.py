@@ -107,9 +107,14 @@ def test_a_partitions_keys_and_time_are_told_and_leave_with_it() -> None:
     assert told("open_incidents", partition="77") == 0
     assert 1_000 < (told("state_bytes", partition="77") or 0) < 1_000_000
     assert told("watermark_timestamp_seconds", partition="77") == 1_764_000_000 - Config().worker.lateness_s
+    assert told("calibration_railed", partition="77", bound="upper") == 0
+    core.state.shared.data["calibration"]["counts"][0, 0, :, -1] = core.state.shared.data["calibration"]["visits"] = 1e5
+    measure.state_of(77, core)
+    assert told("calibration_railed", partition="77", bound="upper") == 3
     measure.assigned(TOPIC, {77: core}, {})
     assert told("watermark_timestamp_seconds", partition="77") is None
     assert told("state_bytes", partition="77") is None
+    assert told("calibration_railed", partition="77", bound="upper") is None
 
 
 def test_the_date_of_each_geo_database_is_told_by_the_setting_that_names_it(tmp_path: Path) -> None:
