@@ -24,10 +24,12 @@ BUDGETS: Final = (10, 100, 1000)
 LISTED: Final = 100
 DRAWS: Final = 400
 DAY_US: Final = 86_400_000_000
+AUC_LIMIT: Final = 0.6
+"""Of the leak audit: the issue."""
 AUDITED: Final = {
     "client": {"client"}, "place": {"network", "country", "travel"}, "operation": {"route", "method"},
-    "status": {"error", "outcome", "route"}, "bytes_out": {"bytes", "route"}, "hour": {"hour"},
-    "second": set(), "microsecond": set(),
+    "status": {"error", "outcome"}, "bytes_out": {"bytes", "route"}, "hour": {"hour"},
+    "second": set(), "microsecond": set(), "object": {"route"}, "object_common": {"route"},
 }  # fmt: skip
 """Field -> names in a scenario's list that make it what the scenario is about; the leak audit then leaves it out."""
 

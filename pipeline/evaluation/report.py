@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any, Final
 
+from pipeline.evaluation.measures import AUC_LIMIT
+
 STYLE: Final = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;padding:0 1rem;color:#1d2733;background:#fff}
 h1{font-size:1.7rem;margin-bottom:.2rem}h2{font-size:1.2rem;margin-top:2.2rem;border-bottom:1px solid #d8dee6}
@@ -21,7 +23,6 @@ svg{display:block;margin:.6rem 0}svg text{font:12px system-ui,sans-serif}
 BLUE: Final = "#2f6fb2"
 GREY: Final = "#9aa7b6"
 RED: Final = "#c4553b"
-AUC_LIMIT: Final = 0.6  # of the leak audit: the issue
 
 
 def summary(found: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ for anybody else.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -20,12 +21,15 @@ import numpy.typing as npt
 
 from detectors import DETECTORS, fuse, fusion
 from detectors.detector import Detector, config_record
+from detectors.records import records
+from pipeline import admit
 from pipeline.decide import behind
 from pipeline.evaluation import attacks, innocents, oracle
 from pipeline.evaluation.attacks import Stage
 from pipeline.evaluation.sources import Ints
 from pipeline.evaluation.world import DAY_US, START_US, World, events_of, history
 from pipeline.given import best, strongest_pair
+from pipeline.state import BOOK
 
 Array = npt.NDArray[Any]
 
@@ -222,7 +226,8 @@ def stage_calls(placement: Placement, stage: Stage) -> Array:
         strong = made.planted[made.planted["planted"] == 1]
         before = made.planted[made.planted["planted"] == 2]
         owner_us = made.owner["ts_us"]
-        kept, placement.bits = oracle.cut(stage.key, stage.known, stage.world, strong, owner_us, placement.wanted_bits)
+        wanted = math.inf if name in attacks.WHOLE else placement.wanted_bits
+        kept, placement.bits = oracle.cut(stage.key, stage.known, stage.world, strong, owner_us, wanted)
         planted = np.concatenate([before, kept])
     else:
         made = innocents.placebo(stage) if name == "placebo" else innocents.INNOCENTS[name](stage)
@@ -247,12 +252,11 @@ def branch_out(
     parts = [stage_calls(placement, stage) for placement, stage in zip(chosen, stages, strict=True)]
     owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     calls = np.concatenate(parts)
-    jittered = calls["ts_us"].copy()
-    order = np.argsort(jittered, kind="stable")
+    order = log_order(calls)
     calls, owner = calls[order], owner[order]
     calls["key"] = owner
     branch = partition.branch(slots, fresh=chosen[0].scenario in FRESH)
-    found, changed = branch.judge(events_of(calls, world.words, owner))
+    found, changed = branch.judge(admitted(events_of(calls, world.words, owner), len(parts)))
     opened: list[list[Opened]] = [[] for _ in parts]
     told = found[calls["planted"][found["event"]] > 0]
     for number, most in enumerate(_largest(owner[told["event"]], told["bits"], len(parts))):
@@ -260,6 +264,19 @@ def branch_out(
     for incident in incidents(branch, found, changed, calls, slots):
         opened[incident.placement].append(incident)
     return parts, opened
+
+
+def log_order(calls: Array) -> Ints:
+    """Where each of these calls stands in the log: by when they come, which is not always when they happened."""
+    order: Ints = np.argsort(calls["ts_us"] + calls["behind_us"], kind="stable")
+    return order
+
+
+def admitted(events: Array, keys: int) -> Array:
+    """The events with repeated requests passed over (slot -1), by the worker's own code and a book that is empty yet."""
+    keep, first_us = np.ones(len(events), np.uint8), np.zeros(len(events), np.int64)
+    admit.first_time(records(events), records(np.zeros(keys, BOOK)), keep, first_us)
+    return events
 
 
 def _largest(group: Ints, bits: Array, groups: int) -> Array:

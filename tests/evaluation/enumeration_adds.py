@@ -17,13 +17,20 @@ from typing import Any
 import numpy as np
 
 from pipeline.evaluation import keybench, measures
-from pipeline.evaluation.attacks import ATTACKS, Plan, Stage, _own_burst, fresh_objects, own_lines
+from pipeline.evaluation.attacks import ATTACKS, Plan, Stage, _own_burst, own_lines
 from pipeline.evaluation.run import Job, Outcome
+from pipeline.evaluation.sources import Ints
 from pipeline.evaluation.work import ablate, make_world
+from pipeline.evaluation.world import US
 from tests.bench.grown import print_json
 
 HEADLINE = 40.0
 LIKE_IT = ("bulk_read", "slow_exfiltration", "endpoint_scan", "privilege_probing")
+
+
+def fresh_objects(stage: Stage, count: int) -> Ints:
+    """Objects that the key has not asked for, each another."""
+    return (np.arange(1, count + 1) * 2_654_435_761 + stage.start_us // US) % 2**32
 
 
 def ids_walked(stage: Stage) -> Plan:
