@@ -113,7 +113,7 @@ def payload(stage: Stage, count: int = MOST_CALLS) -> tuple[Ints, Ints]:
     return (since - since[0])[:count], np.concatenate(parts)[:count]
 
 
-def _as_lines(stage: Stage, sensitivity: Ints, refused: Array) -> Array:
+def as_lines(stage: Stage, sensitivity: Ints, refused: Array) -> Array:
     lines = np.zeros(len(sensitivity), CALL)
     lines["operation"] = [of_kind(stage, int(kind)) for kind in sensitivity]
     lines["status"] = np.where(refused, 403, 200)
@@ -172,7 +172,7 @@ def leaked_vpn_home(stage: Stage) -> Plan:
 def leaked_same_provider(stage: Stage) -> Plan:
     """From another address of the owner's own network, doing what a recorded attack did, as sensitive."""
     since, sensitivity = payload(stage)
-    lines = _as_lines(stage, sensitivity, np.zeros(len(since), np.bool_))
+    lines = as_lines(stage, sensitivity, np.zeros(len(since), np.bool_))
     place = int(stage.key.homes[0]) + stage.world.words.siblings
     return Plan(stage.base, planted(stage, stage.active_time() + since, place, fresh_client(stage), lines))
 
@@ -232,7 +232,7 @@ def endpoint_scan(stage: Stage) -> Plan:
 def privilege_probing(stage: Stage) -> Plan:
     """Sensitive operations one after another, four of five refused."""
     kinds = stage.rng.choice([ADMIN, CREDENTIAL, DELETE], 60)
-    lines = _as_lines(stage, kinds, stage.rng.random(60) < 0.8)
+    lines = as_lines(stage, kinds, stage.rng.random(60) < 0.8)
     return _own_burst(stage, stage.active_time(), 60, 20.0, lines)
 
 
@@ -284,7 +284,7 @@ def client_swap(stage: Stage) -> Plan:
 def destructive_calls(stage: Stage) -> Plan:
     """Single calls that delete or change what is sensitive, hours apart, from the owner's place and client."""
     count = 8
-    lines = _as_lines(stage, stage.rng.choice([DELETE, ADMIN, CREDENTIAL], count), np.zeros(count, np.bool_))
+    lines = as_lines(stage, stage.rng.choice([DELETE, ADMIN, CREDENTIAL], count), np.zeros(count, np.bool_))
     at = np.sort(np.array([stage.active_time() for _ in range(count)]))
     return Plan(stage.base, planted(stage, at, int(stage.key.homes[0]), int(stage.key.clients[0]), lines))
 

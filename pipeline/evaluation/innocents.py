@@ -192,7 +192,7 @@ def load_test(stage: Stage) -> Plan:
 
 
 def geo_update(stage: Stage) -> Plan:
-    """A tenth of all addresses are placed elsewhere from a day on; meanwhile the log is late, repeated, out of order."""
+    """A tenth of all addresses are placed elsewhere from a day on; and the log is late, repeated and out of order."""
     calls = stage.base.copy()
     words = stage.world.words
     changed = stage.rng.random(len(words.addresses)) < 0.1

@@ -24,7 +24,7 @@ from detectors.detector import Detector, config_record
 from detectors.records import records
 from pipeline import admit
 from pipeline.decide import behind
-from pipeline.evaluation import attacks, innocents, oracle
+from pipeline.evaluation import attacks, innocents, oracle, variants
 from pipeline.evaluation.attacks import Stage
 from pipeline.evaluation.sources import Ints
 from pipeline.evaluation.world import DAY_US, START_US, World, events_of, history
@@ -38,6 +38,8 @@ BURN_IN_DAYS: Final = 14
 DEFAULT_DAYS: Final = 3.0
 FRESH: Final = ("new_keys", "ci_runners")
 """Scenarios whose keys begin anew."""
+PLANTED: Final = attacks.ATTACKS | variants.VARIANTS
+"""Whose planted calls the oracle counts."""
 STRONG_BITS: Final = 10.0  # as in pipeline.decide
 
 
@@ -69,6 +71,7 @@ class Placement:
     bits: float = 0.0
     first_us: int = 0
     calls: int = 0
+    visits_a_day: float = 1.0  # of the key
     opened: list[Opened] = field(default_factory=list)
     loudest: float = 0.0  # bits of any detector at a planted call
     scores: dict[str, float] = field(default_factory=dict)  # of the baselines
@@ -187,17 +190,21 @@ def plan(job: Job, world: World, keys: Sequence[int]) -> list[Placement]:
     rng = np.random.default_rng([job.seed, 77, job.part])
     found = []
     for name in job.scenarios:
-        attack = name in attacks.ATTACKS
-        for bits in job.strengths if attack else (0.0,):
-            count = job.placements if not attack or bits == job.headline else max(1, job.placements // 3)
+        for bits in _strengths(name, job):
+            count = job.placements if bits in (0.0, job.headline) else max(1, job.placements // 3)
             found += [_place(name, bits, world, keys, rng) for _ in range(-(-count // job.parts))]
     found += [_place("placebo", 0.0, world, keys, rng) for _ in range(-(-job.placebos // job.parts))]
     return found
 
 
+def _strengths(name: str, job: Job) -> tuple[float, ...]:
+    """What a scenario is cut to; what is innocent has no strength."""
+    return job.strengths if name in attacks.ATTACKS else (job.headline,) if name in PLANTED else (0.0,)
+
+
 def days_of(name: str) -> float:
     """How long a placement of this scenario lasts."""
-    return attacks.DAYS.get(name, innocents.DAYS.get(name, DEFAULT_DAYS))
+    return (attacks.DAYS | variants.DAYS | innocents.DAYS).get(name, DEFAULT_DAYS)
 
 
 def _place(name: str, bits: float, world: World, keys: Sequence[int], rng: np.random.Generator) -> Placement:
@@ -221,8 +228,8 @@ def stage_of(placement: Placement, world: World, calls: Array, known: oracle.Hab
 def stage_calls(placement: Placement, stage: Stage) -> Array:
     """The placement's traffic in order, `planted` where the scenario is; fills in strength and first time."""
     name = placement.scenario
-    if name in attacks.ATTACKS:
-        made = attacks.ATTACKS[name](stage)
+    if name in PLANTED:
+        made = PLANTED[name](stage)
         strong = made.planted[made.planted["planted"] == 1]
         before = made.planted[made.planted["planted"] == 2]
         owner_us = made.owner["ts_us"]
@@ -234,6 +241,7 @@ def stage_calls(placement: Placement, stage: Stage) -> Array:
         planted = made.planted
     calls = np.concatenate([made.owner, planted])
     marked = calls["planted"] > 0
+    placement.visits_a_day = stage.known.visits_a_day
     placement.calls = int(marked.sum())
     counted = calls["ts_us"][calls["planted"] == 1]
     placement.first_us = int(counted.min()) if len(counted) else 0
@@ -273,7 +281,7 @@ def log_order(calls: Array) -> Ints:
 
 
 def admitted(events: Array, keys: int) -> Array:
-    """The events with repeated requests passed over (slot -1), by the worker's own code and a book that is empty yet."""
+    """The events, repeated requests passed over (slot -1): by the worker's own code, with a book that is empty yet."""
     keep, first_us = np.ones(len(events), np.uint8), np.zeros(len(events), np.int64)
     admit.first_time(records(events), records(np.zeros(keys, BOOK)), keep, first_us)
     return events

@@ -18,10 +18,11 @@ from detectors import fuse, fusion
 from pipeline.catalogue import Catalogue
 from pipeline.config import Config
 from pipeline.core import Sides, Slice
-from pipeline.evaluation import baselines, commands, keybench, measures, oracle, report, run, sources, work
+from pipeline.evaluation import baselines, commands, figures, keybench, measures, oracle, report, run, sources, work
 from pipeline.evaluation.attacks import ATTACKS, Plan, Stage
 from pipeline.evaluation.innocents import INNOCENTS, delivered
 from pipeline.evaluation.run import Opened, Outcome, Partition, Placement, Setting
+from pipeline.evaluation.variants import VARIANTS
 from pipeline.evaluation.world import (
     DAY_US,
     NO_ZONE,
@@ -136,7 +137,7 @@ def test_what_a_scenario_does_not_name_is_drawn_as_innocent_calls_are() -> None:
     lives = work.lives_of(run.Job(5, 0, 1, 1, (40.0,), 40.0, (), 0), many)
     marked = []
     for name in (name for name, about in names.items() if "route" not in about):
-        for number in range(200):
+        for number in range(160):
             placement = placed(name, number % 100, run.days_of(name), 5)
             calls = lives.calls[placement.key]
             scene = run.stage_of(placement, many, calls, lives.known[placement.key], [1, number])
@@ -172,9 +173,7 @@ def test_a_roaming_key_has_another_address_each_visit_and_one_network() -> None:
 
 def test_a_batch_comes_weekly_or_monthly() -> None:
     days = run.days_of("batch")
-    runs = {
-        len(np.unique(INNOCENTS["batch"](stage(2, seed, days, 1)).planted["ts_us"] // DAY_US)) for seed in range(8)
-    }
+    runs = {len(np.unique(INNOCENTS["batch"](stage(2, seed, days, 1)).planted["ts_us"] // DAY_US)) for seed in range(8)}
     assert runs == {2, 5}
 
 
@@ -237,8 +236,8 @@ def test_the_bulk_way_opens_the_same_incidents_as_the_worker_s_core() -> None:
             core_opened.setdefault(incident.incident_id, incident.opened_at)
     assert len(bulk) >= 2
     assert sorted(core_opened.values()) == bulk
-    assert counts["duplicates"] == (events["slot"] < 0).sum() > 100
-    assert counts["late"] == ((events["late"] == 1) & (events["slot"] >= 0)).sum() > 100
+    assert counts["duplicates"] == (events["slot"] < 0).sum() > 50
+    assert counts["late"] == ((events["late"] == 1) & (events["slot"] >= 0)).sum() > 20
 
 
 def slice_of(calls: Array, start: int) -> Slice:
@@ -317,6 +316,21 @@ def test_acts_are_counted_by_what_families_have_given_each_other_and_by_their_ow
     assert measures.acts(both) == {"incidents": 3, "given": 1, "by_own": 2}
 
 
+def test_the_wide_run_adds_its_budget_to_every_strength() -> None:
+    placements = [
+        Placement("bulk_read", bits, 1, 0, 0, 3.0, calls=3, opened=[Opened(0, 1, 5, 200.0, True, "spike", False, 1)])
+        for bits in (20.0, 40.0)
+    ]
+    declared = {"headline_bits": 40, "strengths_bits": [20, 40], "attacks": {"bulk_read": {}}}
+    found = {
+        "recall": {"bulk_read": 0.0}, "recall_at": {}, "untouched_at": {},
+        "recall_by_strength": figures.by_strength(placements, declared),
+    }  # fmt: skip
+    figures.add_wide(found, [Outcome(keys=1, key_days=10.0, placements=placements)], declared)
+    assert found["recall_by_strength"]["20"]["bulk_read"]["at"] == {"10": 0.0, "100": 0.0, "1000": 1.0}
+    assert found["recall_at"]["1000"] == {"bulk_read": 1.0}
+
+
 def test_a_leak_in_a_field_is_found_by_the_audit_and_chance_is_not() -> None:
     rng = np.random.default_rng(1)
     leaking = [Placement("client_swap", 40.0, k, 0, 0, 3.0, calls=1) for k in range(200)]
@@ -329,6 +343,21 @@ def test_a_leak_in_a_field_is_found_by_the_audit_and_chance_is_not() -> None:
     assert "client" not in audit
     assert audit["status"]["low"] > 0.9
     assert audit["operation"]["low"] < 0.6
+    worst = measures.worst_leak({"client_swap": audit})
+    assert (worst["pair"], worst["above"]) == ("client_swap.status", ["client_swap.status"])
+    assert worst["auc"] == max(each["auc"] for each in audit.values())
+
+
+def test_recall_relative_to_the_oracle_leaves_out_what_no_one_could_catch() -> None:
+    hit = Opened(0, 1, 5, 2_000.0, True, "geography", False, 1)
+    strong = [Placement("bulk_read", 40.0, k, 0, 0, 3.0, bits=40.0, calls=3, visits_a_day=8.0) for k in range(4)]
+    strong[0].opened = [hit]
+    weak = [Placement("bulk_read", 40.0, k, 0, 0, 3.0, bits=12.9, calls=3, visits_a_day=8.0) for k in range(4, 8)]
+    assert [measures.in_reach(weak[0], budget) for budget in (10, 100, 1000)] == [False, False, True]
+    told = measures.relative(strong + weak, 100)
+    assert (told["oracle"]["mean"], told["ours"]["mean"]) == (0.5, 0.25)
+    assert figures.relative_to_oracle({"bulk_read": strong + weak})["macro"]["mean"] == 0.25
+    assert measures.recall_of(strong + weak, 100)["mean"] == 0.125
 
 
 # -- the whole, small
@@ -354,6 +383,17 @@ def test_a_small_run_gives_every_key_of_the_output() -> None:
     assert set(found["baselines"]) == {*baselines.RULES, "union"}
     assert all(0.0 <= value <= 1.0 for value in found["recall"].values())
     assert 0.0 < found["macro_recall"] < 1.0
+    assert found["leak_audit_max"]["auc"] >= 0.5
+    ranges = found["intervals"]
+    for each in (
+        ranges["macro_recall"], ranges["delay_p50_s"], ranges["reason_hit_rate"], *found["twin_intervals"].values(),
+        *found["baseline_intervals"].values(), found["relative_to_oracle"]["macro"],
+    ):  # fmt: skip
+        assert each["low"] <= each["mean"] <= each["high"]
+    assert set(found["variants"]) == set(VARIANTS)
+    assert set(found["relative_to_oracle"]["recall"]) == set(ATTACKS)
+    crossed = found["recall_by_strength"]["20"]["leaked_abroad"]["at"]
+    assert set(crossed) == {"10", "100"}
 
 
 def test_the_page_shows_every_scenario_and_needs_nothing_from_elsewhere() -> None:
