@@ -28,8 +28,8 @@ Array = npt.NDArray[Any]
 OWN_DAYS: Final = 60
 RAMP_DAYS: Final = (28, 60)
 PER_DAY: Final = (24.0, 120.0, 600.0)
-"""Calls of the owner."""
-GROWTH: Final = (1.02, 1.04, 1.07, 1.1, 1.15, 1.25, 1.5, 2.0)
+"""Calls of the owner, a day."""
+GROWTH: Final = (1.02, 1.04, 1.07, 1.1, 1.12, 1.15, 1.2, 1.25, 1.35, 1.5, 1.7, 2.0, 3.0)
 FIRST: Final = 0.1
 MOST_A_DAY: Final = 50_000.0
 """Added calls: he stops growing there, for the run to end; a gain that is this bound's own is called `bounded`."""

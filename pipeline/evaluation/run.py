@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import ChainMap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -38,7 +39,7 @@ BURN_IN_DAYS: Final = 14
 DEFAULT_DAYS: Final = 3.0
 FRESH: Final = ("new_keys", "ci_runners")
 """Scenarios whose keys begin anew."""
-PLANTED: Final = attacks.ATTACKS | variants.VARIANTS
+PLANTED: Final = ChainMap(attacks.ATTACKS, variants.VARIANTS)
 """Whose planted calls the oracle counts."""
 STRONG_BITS: Final = 10.0  # as in pipeline.decide
 
