@@ -192,10 +192,11 @@ def load_test(stage: Stage) -> Plan:
 
 
 def geo_update(stage: Stage) -> Plan:
-    """A tenth of all addresses are placed elsewhere from a day on; and the log is late, repeated and out of order."""
+    """A tenth of all addresses are placed elsewhere from a day on, the owner's too; and the log is in disorder."""
     calls = stage.base.copy()
     words = stage.world.words
     changed = stage.rng.random(len(words.addresses)) < 0.1
+    changed[stage.key.homes] = True
     renamed = (calls["ts_us"] >= stage.start_us + DAY_US) & changed[calls["place"] % words.siblings]
     calls["place"] = np.where(renamed, calls["place"] % words.siblings + 2 * words.siblings, calls["place"])
     calls["planted"] = 1

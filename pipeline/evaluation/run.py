@@ -213,7 +213,7 @@ def _place(name: str, bits: float, world: World, keys: Sequence[int], rng: np.ra
     days = days_of(name)
     last = max(1, world.days - int(days))
     day = int(rng.integers(min(BURN_IN_DAYS + 4, last - 1), last))
-    if name in ("retry_storm", "region_failover"):  # many keys meet it together
+    if name in ("retry_storm", "region_failover", "geo_update"):  # many keys meet it together
         day = min(last - 1, BURN_IN_DAYS + 4 + day % 4)
     return Placement(name, bits, key, world.keys[key].volume, START_US + day * DAY_US, days)
 

@@ -192,6 +192,8 @@ def test_the_judged_log_of_a_geo_update_is_late_repeated_and_out_of_order(monkey
     run.branch_out(Partition(Setting(), 1), [placement], [stage(2, 1)], np.array([0]), world())
     events = judged[0]
     asked = events["request"].tolist()
+    later = events["ts_us"] >= placement.start_us + DAY_US
+    assert not set(events["asn"][later]) & set(world().words.network(world().keys[2].homes)), "placed elsewhere"
     assert (np.diff(events["ts_us"]) < 0).sum() > 20
     assert (events["late"] == 1).sum() > 5
     assert len(asked) - len(set(asked)) > 20
