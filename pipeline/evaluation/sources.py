@@ -3,12 +3,12 @@
 addresses, agents, routes   elastic's Apache log: an address's own lines are a *donor* of routes, outcomes and sizes
 rhythms                     `rhythms` (people: their weeks, in their own UTC offset), NAB's tweets and ELB (services)
 gaps                        between the calls of the Azure trace, mean 1
-payloads                    Stratus and invictus: order, time between and sensitivity of an attack's calls
+payloads                    Stratus and invictus: order, time between, sensitivity and outcome of an attack's calls
 
-Label leaks are left behind: of attack records nothing but those three is read; user agents, names, addresses, regions
-and operations' names never reach an event, nor does an outcome: no scenario with a recorded pace is about refusals, and
-the leak audit would find them. Where a scenario is about routes, they are drawn from the vocabulary innocent keys use
-too, by sensitivity. The Apache log knows GET only, so what a route does is invented: popular ones are read, of the others
+Label leaks are left behind: of attack records nothing but those four is read; user agents, names, addresses, regions
+and operations' names never reach an event. Where a scenario is about routes, they are drawn from the vocabulary that
+innocent keys use too, by sensitivity; none that has a recorded pace is about refusals, so outcomes are not planted (the
+leak audit would find them). The Apache log knows GET only, so what a route does is invented: popular ones are read, of the others
 a fixed hash makes 12 % write, 6 % delete, 4 % admin, 3 % credential.
 """
 
@@ -61,11 +61,12 @@ class Donor:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """One recorded attack: per call seconds since the one before, and sensitivity."""
+    """One recorded attack: per call seconds since the one before, sensitivity and whether it was refused."""
 
     name: str
     gaps_s: Floats
     sensitivity: Ints
+    refused: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +292,8 @@ def _payload(name: str, records: list[dict[str, Any]]) -> Payload:
     records = sorted(records, key=seconds)
     at = np.array([seconds(record) for record in records])
     kinds = [_sensitivity(record) for record in records]
-    return Payload(name, np.diff(at, prepend=at[0]), np.array(kinds))
+    refused = [bool(record.get("errorCode")) for record in records]
+    return Payload(name, np.diff(at, prepend=at[0]), np.array(kinds), np.array(refused))
 
 
 def _sensitivity(record: dict[str, Any]) -> int:

@@ -92,9 +92,9 @@ def test_the_halves_share_no_address_no_person_no_series_and_no_technique() -> N
         assert not of(first) & of(second)
 
 
-def test_of_an_attack_record_only_order_time_and_sensitivity_are_read() -> None:
+def test_of_an_attack_record_only_order_time_sensitivity_and_outcome_are_read() -> None:
     payload = sources.payloads(real("cloudtrail-stratus").parent)[0]
-    assert set(payload.__slots__) == {"name", "gaps_s", "sensitivity"}
+    assert set(payload.__slots__) == {"name", "gaps_s", "sensitivity", "refused"}
     assert (payload.gaps_s >= 0).all()
 
 
