@@ -8,8 +8,8 @@ payloads                    Stratus and invictus: order, time between, sensitivi
 Label leaks are left behind: of attack records nothing but those four is read; user agents, names, addresses, regions
 and operations' names never reach an event. Where a scenario is about routes, they are drawn from the vocabulary that
 innocent keys use too, by sensitivity; none that has a recorded pace is about refusals, so outcomes are not planted (the
-leak audit would find them). The Apache log knows GET only, so what a route does is invented: popular ones are read, of the others
-a fixed hash makes 12 % write, 6 % delete, 4 % admin, 3 % credential.
+leak audit would find them). The Apache log knows GET only, so what a route does is invented: popular ones are read, of
+the others a fixed hash makes 12 % write, 6 % delete, 4 % admin, 3 % credential.
 """
 
 from __future__ import annotations
