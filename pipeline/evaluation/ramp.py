@@ -79,32 +79,33 @@ def gain_within(days: int) -> Callable[[Ramp], float]:
 
 
 def run(data: Path, half: str, seed: int) -> list[Ramp]:
-    """All attackers, one key each; who was seen goes on no further."""
+    """All attackers, one key each, each for himself: in one partition they would be each other's innocent peers."""
     plans = [(per_day, growth) for per_day in PER_DAY for growth in GROWTH]
     world = make_world(data, half, len(plans), OWN_DAYS + RAMP_DAYS[-1], seed)
     rng, partition = np.random.default_rng([seed, 41]), Partition(Setting(), len(plans))
-    seen: dict[int, int] = {}
-    judge(partition, world, 0, [[per_day] * OWN_DAYS for per_day, _ in plans], rng)
-    for day in range(RAMP_DAYS[-1]):
-        wanted = [
-            [] if slot in seen else [per_day * (1.0 + extra(per_day, growth, day))]
-            for slot, (per_day, growth) in enumerate(plans)
-        ]
-        for slot in judge(partition, world, OWN_DAYS + day, wanted, rng):
-            seen.setdefault(slot, day)
-    return [Ramp(*plan, seen.get(slot)) for slot, plan in enumerate(plans)]
-
-
-def judge(
-    partition: Partition, world: World, first_day: int, rates: Sequence[Sequence[float]], rng: np.random.Generator
-) -> list[int]:
-    """The next days' calls of each key, `rates[slot]` a day, through the pass; keys on which an incident opened."""
-    parts = [traffic(world, key, first_day, each, rng) for key, each in zip(world.keys, rates, strict=True)]
-    calls = np.concatenate(parts)
+    parts = [
+        traffic(world, key, 0, [per_day] * OWN_DAYS, rng) for key, (per_day, _) in zip(world.keys, plans, strict=True)
+    ]
     owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    calls = np.concatenate(parts)
     order = np.argsort(calls["ts_us"], kind="stable")
-    _, changed = partition.judge(events_of(calls[order], world.words, owner[order]))
-    return sorted({int(slot) for slot in changed["slot"][changed["kind"] == fusion.OPENED]})
+    partition.judge(events_of(calls[order], world.words, owner[order]))
+    return [Ramp(*plan, seen_day(partition, world, slot, *plan, rng)) for slot, plan in enumerate(plans)]
+
+
+def seen_day(
+    partition: Partition, world: World, slot: int, per_day: float, growth: float, rng: np.random.Generator
+) -> int | None:
+    """Day of this attacker's first incident. What keys share stays as it was: one of thousands does not move it."""
+    mine = partition.branch(np.array([slot]), fresh=False)
+    for day in range(RAMP_DAYS[-1]):
+        rate = per_day * (1.0 + extra(per_day, growth, day))
+        calls = traffic(world, world.keys[slot], OWN_DAYS + day, [rate], rng)
+        mine.shared = partition.shared.copy()
+        _, changed = mine.judge(events_of(calls, world.words, np.zeros(len(calls), np.int64)))
+        if (changed["kind"] == fusion.OPENED).any():
+            return day
+    return None
 
 
 def traffic(world: World, key: Key, first_day: int, rates: Sequence[float], rng: np.random.Generator) -> Array:
