@@ -1,9 +1,11 @@
 """The 16 attacks of keybench: who plants which calls into one key's traffic, before the oracle cuts them to strength.
 
 Every function takes a `Stage` and gives a `Plan`: the owner's calls as they then are, and the planted calls in order
-of time. Order, time between, sensitivity and outcome of what an intruder does come from recorded attacks (`Payload`);
-routes, agents, networks and sizes from what innocent keys use. `planted` is 1 on what the oracle counts, 2 on
-preparation (a slow ramp), which counts as detected when it is.
+of time. When an intruder calls comes from recorded attacks (`Payload`), and how sensitive it is where the scenario is
+about routes; routes, agents, networks, objects and sizes come from what innocent keys use. What a scenario does not
+name (tests/evaluation/scenarios.json) is as the key's own calls are: its operations, statuses, sizes and objects, or
+the leak audit would find it. `planted` is 1 on what the oracle counts, 2 on preparation (a slow ramp), which counts as
+detected when it is.
 """
 
 from __future__ import annotations
@@ -28,15 +30,19 @@ from pipeline.evaluation.world import (
     US,
     Key,
     World,
-    joined,
     new_place,
+    own_routes,
 )
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
+BLOCK: Final = 10
+"""Calls that follow one another in a donor, as in a visit."""
 MOST_CALLS: Final = 400
 """Of an attack; the oracle cuts long before at 80 bits, but for slow ones."""
+LEAST_SWARM: Final = 20
+"""Addresses."""
 
 
 @dataclass(frozen=True)
@@ -87,44 +93,33 @@ def planted(stage: Stage, at_us: Ints, place: Ints | int, client: Ints | int, li
 
 
 def own_lines(stage: Stage, count: int) -> Array:
-    """Consecutive lines of the key's own donors, from a random one on."""
-    donors = [stage.world.sources.donors[i] for i in stage.key.donors]
-    operations = joined(donors, "operations")
-    row = (int(stage.rng.integers(len(operations))) + np.arange(count)) % len(operations)
+    """What the key asks for and gets, drawn as its own visits are."""
     lines = np.zeros(count, CALL)
-    lines["operation"] = operations[row]
-    lines["status"] = joined(donors, "status")[row]
-    lines["bytes_out"] = joined(donors, "bytes_out")[row]
-    lines["object"] = joined(donors, "objects")[row]
-    lines["outcome"] = np.where(lines["status"] == 403, DENIED, SUCCESS)
+    own_routes(
+        stage.key, stage.world, lines, np.arange(count) // BLOCK, np.arange(0, count, BLOCK), stage.rng
+    )  # fmt: skip
     return lines
 
 
-def payload(stage: Stage, count: int = MOST_CALLS) -> tuple[Ints, Array]:
-    """(microseconds since the first call, lines) of recorded attacks, one after another until there are `count`."""
+def payload(stage: Stage, count: int = MOST_CALLS) -> tuple[Ints, Ints]:
+    """(microseconds since the first call, sensitivities) of recorded attacks, one after another up to `count`."""
     gaps: list[Floats] = []
-    parts: list[Array] = []
+    parts: list[Ints] = []
     while sum(map(len, parts)) < count:
         record = stage.world.sources.payloads[int(stage.rng.integers(len(stage.world.sources.payloads)))]
         gaps.append(np.concatenate([[20.0], record.gaps_s[1:] + stage.rng.uniform(0.1, 0.9, len(record.gaps_s) - 1)]))
-        parts.append(_as_lines(stage, record.sensitivity, record.refused))
+        parts.append(record.sensitivity)
     since = (np.cumsum(np.concatenate(gaps)) * US).astype(np.int64)
     return (since - since[0])[:count], np.concatenate(parts)[:count]
 
 
-def _as_lines(stage: Stage, sensitivity: Ints, refused: Array) -> Array:
+def as_lines(stage: Stage, sensitivity: Ints, refused: Array) -> Array:
     lines = np.zeros(len(sensitivity), CALL)
     lines["operation"] = [of_kind(stage, int(kind)) for kind in sensitivity]
     lines["status"] = np.where(refused, 403, 200)
     lines["outcome"] = np.where(refused, DENIED, SUCCESS)
-    lines["object"] = fresh_objects(stage, len(sensitivity))
-    lines["bytes_out"] = usual_sizes(stage, lines)
+    _answered(stage, lines)
     return lines
-
-
-def fresh_objects(stage: Stage, count: int) -> Ints:
-    """Objects that the key has not asked for, each another."""
-    return (np.arange(1, count + 1) * 2_654_435_761 + stage.start_us // US) % 2**32
 
 
 def of_kind(stage: Stage, kind: int) -> int:
@@ -134,10 +129,11 @@ def of_kind(stage: Stage, kind: int) -> int:
     return int(stage.rng.choice(fitting, p=share / share.sum()))
 
 
-def usual_sizes(stage: Stage, lines: Array) -> Ints:
-    """What the lines' operations usually answer."""
+def _answered(stage: Stage, lines: Array) -> Ints:
+    """Into the lines an object that each operation was asked for and the size of that answer; returns its status."""
     answers = stage.world.sources.answered(lines["operation"].astype(np.int64), stage.rng)
-    return np.asarray(answers[:, 0], np.int64)
+    lines["bytes_out"], lines["object"] = answers[:, 0], answers[:, 2]
+    return answers[:, 1]
 
 
 def fresh_client(stage: Stage) -> int:
@@ -153,7 +149,8 @@ def _paced(stage: Stage, start_us: int, count: int, mean_s: float) -> Ints:
 
 
 def _stranger(stage: Stage, place: int, client: int) -> Plan:
-    since, lines = payload(stage)
+    since, _ = payload(stage)
+    lines = own_lines(stage, len(since))
     return Plan(stage.base, planted(stage, stage.active_time() + since, place, client, lines))
 
 
@@ -173,8 +170,11 @@ def leaked_vpn_home(stage: Stage) -> Plan:
 
 
 def leaked_same_provider(stage: Stage) -> Plan:
-    """From another address of the owner's own network."""
-    return _stranger(stage, int(stage.key.homes[0]) + stage.world.words.siblings, fresh_client(stage))
+    """From another address of the owner's own network, doing what a recorded attack did, as sensitive."""
+    since, sensitivity = payload(stage)
+    lines = as_lines(stage, sensitivity, np.zeros(len(since), np.bool_))
+    place = int(stage.key.homes[0]) + stage.world.words.siblings
+    return Plan(stage.base, planted(stage, stage.active_time() + since, place, fresh_client(stage), lines))
 
 
 def impossible_travel(stage: Stage) -> Plan:
@@ -185,15 +185,16 @@ def impossible_travel(stage: Stage) -> Plan:
 
 
 def residential_swarm(stage: Stage) -> Plan:
-    """20 to 500 addresses of people's networks, each for a call or some, over six hours."""
+    """20 to 500 addresses of people's networks, each for a call or two, over six hours."""
     words = stage.world.words
     people = np.flatnonzero(words.places["net_flags"][: words.siblings] & NET_HOSTING == 0)
-    crowd = stage.rng.choice(people, min(len(people), int(np.exp(stage.rng.uniform(np.log(20), np.log(500))))), False)
-    at = np.sort(stage.active_time() + (stage.rng.uniform(0, 6 * 3600, MOST_CALLS) * US).astype(np.int64))
-    clients = stage.rng.choice([fresh_client(stage) for _ in range(4)], MOST_CALLS)
-    return Plan(
-        stage.base, planted(stage, at, stage.rng.choice(crowd, MOST_CALLS), clients, own_lines(stage, MOST_CALLS))
-    )
+    size = int(np.exp(stage.rng.uniform(np.log(LEAST_SWARM), np.log(500))))
+    crowd = stage.rng.choice(people, min(len(people), size), replace=False)
+    places = stage.rng.permutation(np.repeat(crowd, stage.rng.integers(1, 3, len(crowd))))
+    begin = min(stage.active_time(), stage.end_us - 6 * HOUR_US)
+    at = begin + (stage.rng.uniform(0, 6 * 3600, len(places)) * US).astype(np.int64)
+    clients = stage.rng.choice([fresh_client(stage) for _ in range(4)], len(places))
+    return Plan(stage.base, planted(stage, at, places, clients, own_lines(stage, len(places))))
 
 
 def _own_burst(stage: Stage, start_us: int, count: int, mean_s: float, lines: Array) -> Plan:
@@ -222,24 +223,24 @@ def endpoint_scan(stage: Stage) -> Plan:
     count = 300
     lines = np.zeros(count, CALL)
     lines["operation"] = stage.rng.permutation(len(stage.world.sources.operations))[:count]
-    lines["object"] = fresh_objects(stage, count)
     lines["status"] = stage.rng.choice([404, 403, 200], count, p=[0.6, 0.1, 0.3])
     lines["outcome"] = np.where(lines["status"] == 403, DENIED, SUCCESS)
-    lines["bytes_out"] = usual_sizes(stage, lines)
+    _answered(stage, lines)
     return _own_burst(stage, stage.some_time(), count, 1.0, lines)
 
 
 def privilege_probing(stage: Stage) -> Plan:
     """Sensitive operations one after another, four of five refused."""
     kinds = stage.rng.choice([ADMIN, CREDENTIAL, DELETE], 60)
-    lines = _as_lines(stage, kinds, stage.rng.random(60) < 0.8)
+    lines = as_lines(stage, kinds, stage.rng.random(60) < 0.8)
     return _own_burst(stage, stage.active_time(), 60, 20.0, lines)
 
 
 def guess_then_success(stage: Stage) -> Plan:
-    """Tens of guesses at the secret from elsewhere are refused, then one is right; the rest is a recorded attack."""
+    """Tens of guesses at the secret from elsewhere are refused, then one is right; the rest is paced as an attack."""
     guesses = int(stage.rng.integers(20, 60))
-    since, lines = payload(stage)
+    since, _ = payload(stage)
+    lines = own_lines(stage, len(since))
     start = stage.some_time()
     first = own_lines(stage, guesses)
     first["status"], first["outcome"] = 401, INVALID
@@ -265,7 +266,8 @@ def dormant_wakes(stage: Stage) -> Plan:
     silent = stage.base[:0]
     elsewhere = stage.rng.random() < 0.7
     place = new_place(stage.key, stage.world, stage.rng) if elsewhere else int(stage.key.homes[0])
-    since, lines = payload(stage)
+    since, _ = payload(stage)
+    lines = own_lines(stage, len(since))
     wakes = stage.start_us + int(stage.rng.uniform(0.8, 0.95) * stage.days * DAY_US)
     return Plan(silent, planted(stage, wakes + since, place, fresh_client(stage), lines))
 
@@ -282,7 +284,7 @@ def client_swap(stage: Stage) -> Plan:
 def destructive_calls(stage: Stage) -> Plan:
     """Single calls that delete or change what is sensitive, hours apart, from the owner's place and client."""
     count = 8
-    lines = _as_lines(stage, stage.rng.choice([DELETE, ADMIN, CREDENTIAL], count), np.zeros(count, np.bool_))
+    lines = as_lines(stage, stage.rng.choice([DELETE, ADMIN, CREDENTIAL], count), np.zeros(count, np.bool_))
     at = np.sort(np.array([stage.active_time() for _ in range(count)]))
     return Plan(stage.base, planted(stage, at, int(stage.key.homes[0]), int(stage.key.clients[0]), lines))
 
@@ -292,8 +294,9 @@ def resource_abuse(stage: Stage) -> Plan:
     count = 4 * MOST_CALLS
     pace_s = min(30.0, 3600.0 / (20.0 * max(0.5, stage.known.calls_a_day / 24)))
     lines = own_lines(stage, count)
-    lines["operation"], lines["status"], lines["outcome"] = lines["operation"][0], 200, SUCCESS
-    lines["bytes_out"] = usual_sizes(stage, lines)
+    lines["operation"] = lines["operation"][0]
+    lines["status"] = _answered(stage, lines)
+    lines["outcome"] = np.where(lines["status"] == 403, DENIED, SUCCESS)
     return _own_burst(stage, stage.some_time(1.0), count, pace_s, lines)
 
 
@@ -325,3 +328,5 @@ ATTACKS: Final[dict[str, Callable[[Stage], Plan]]] = {
 """name -> generator."""
 DAYS: Final = {"slow_exfiltration": 14.0, "dormant_wakes": 30.0, "poison_then_burst": 15.0, "off_hours_own": 7.0}
 """How long a placement lasts; three days where nothing is said."""
+WHOLE: Final = ("residential_swarm",)
+"""Placed whole, whatever strength is wanted: cut to 40 bits, a swarm is two addresses. Its bits are as they come."""

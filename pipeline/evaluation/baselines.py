@@ -74,7 +74,7 @@ def hourly(calls: Array, words: Vocabulary, known: Memory) -> tuple[Floats, Floa
     speed, listed = _speeds(calls, words, network, fresh, known)
     np.maximum.at(scores[4], hour, speed)
     np.maximum.at(scores[5], hour, listed)
-    np.maximum.at(scores[6], hour, calls["place"] != known.first_address)
+    np.maximum.at(scores[6], hour, (calls["place"] != known.first_address) | (calls["turn"] > 0))
     features = _features(calls, hour, count, fresh, ~np.isin(client, list(known.clients)))
     return scores, features, np.bincount(hour, calls["planted"] > 0) / count
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from detectors.detector import NET_HOSTING
 from pipeline.evaluation.attacks import Plan, Stage, own_lines
 from pipeline.evaluation.sources import Ints
-from pipeline.evaluation.world import DAY_US, DENIED, HOUR_US, NO_ZONE, US, dress, new_place
+from pipeline.evaluation.world import DAY_US, DENIED, HOUR_US, NO_ZONE, US, VISIT_US, dress, new_place
 
 Array = npt.NDArray[Any]
 
@@ -96,8 +96,8 @@ def holidays(stage: Stage) -> Plan:
 
 
 def batch(stage: Stage) -> Plan:
-    """A job that the key has never done: at 02:00, once a week, ten hours' worth of calls."""
-    starts = stage.start_us + np.arange(0, int(stage.days), 7) * DAY_US + 2 * HOUR_US
+    """A job that the key has never done: at 02:00, once a week or once in thirty days, ten hours' worth of calls."""
+    starts = stage.start_us + np.arange(0, int(stage.days), int(stage.rng.choice([7, 30]))) * DAY_US + 2 * HOUR_US
     count = 20 + int(stage.known.calls_a_day / 24 * 10)
     return Plan(stage.base, _extra(stage, np.concatenate([_spread(stage, int(s), 0.7, count) for s in starts])))
 
@@ -119,11 +119,9 @@ def viral_spike(stage: Stage) -> Plan:
 
 
 def roaming(stage: Stage) -> Plan:
-    """Every visit from another address of the home network."""
+    """Every visit from another address of the place's network, which the key has never had."""
     calls = stage.base.copy()
-    turn = stage.rng.random(len(calls)) < 0.5
-    home = calls["place"] < stage.world.words.siblings
-    calls["place"] = np.where(turn & home, calls["place"] + stage.world.words.siblings, calls["place"])
+    calls["turn"] = 1 + (calls["ts_us"] - stage.start_us) // VISIT_US
     calls["planted"] = 1
     return _marked(calls)
 
@@ -194,19 +192,31 @@ def load_test(stage: Stage) -> Plan:
 
 
 def geo_update(stage: Stage) -> Plan:
-    """A tenth of all addresses are placed elsewhere from then on; some events are late, repeated or out of order."""
+    """A tenth of all addresses are placed elsewhere from a day on, the owner's too; and the log is in disorder."""
     calls = stage.base.copy()
     words = stage.world.words
     changed = stage.rng.random(len(words.addresses)) < 0.1
+    changed[stage.key.homes] = True
     renamed = (calls["ts_us"] >= stage.start_us + DAY_US) & changed[calls["place"] % words.siblings]
     calls["place"] = np.where(renamed, calls["place"] % words.siblings + 2 * words.siblings, calls["place"])
-    repeated = calls[stage.rng.random(len(calls)) < 0.02]
-    jitter = stage.rng.random(len(calls)) < 0.05
-    calls["ts_us"] += np.where(jitter, (stage.rng.uniform(-60, 60, len(calls)) * US).astype(np.int64), 0)
-    calls["planted"], repeated["planted"] = 1, 1
-    late = stage.rng.random(len(calls)) < 0.01
-    calls["late"] = late
-    return _marked(np.concatenate([calls, repeated]))
+    calls["planted"] = 1
+    return _marked(delivered(calls, stage.rng))
+
+
+def delivered(calls: Array, rng: np.random.Generator) -> Array:
+    """The key's calls as a shipper under stress brings them, once or twice; the log's order is by when they come.
+
+    One in twenty is held back for up to a minute, one in a hundred for 3 to 30 minutes, which is beyond the lateness;
+    one in fifty comes again within a minute.
+    """
+    calls = calls.copy()
+    calls["request"] = np.arange(1, len(calls) + 1)
+    fate, wait_s = rng.random(len(calls)), rng.random(len(calls))
+    held_s = np.where(fate < 0.05, 60 * wait_s, np.where(fate < 0.06, 180 + 1_620 * wait_s, 0.0))
+    calls["behind_us"] = (held_s * US).astype(np.int64)
+    again = calls[rng.random(len(calls)) < 0.02]
+    again["behind_us"] += (rng.uniform(0.2, 60, len(again)) * US).astype(np.int64)
+    return np.concatenate([calls, again])
 
 
 def placebo(stage: Stage) -> Plan:
@@ -230,7 +240,7 @@ INNOCENTS: Final[dict[str, Callable[[Stage], Plan]]] = {
 }  # fmt: skip
 """name -> generator."""
 DAYS: Final = {
-    "misconfigured_403": 5.0, "holidays": 8.0, "batch": 8.0, "growth": 14.0, "vpn_flips": 5.0, "new_keys": 7.0,
+    "misconfigured_403": 5.0, "holidays": 8.0, "batch": 31.0, "growth": 14.0, "vpn_flips": 5.0, "new_keys": 7.0,
     "travelling_employee": 8.0, "ci_runners": 14.0, "placebo": 14.0,
 }  # fmt: skip
 """As in `attacks`."""

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.evaluation import baselines
+from pipeline.evaluation.bootstrap import DRAWS, Valued
 from pipeline.evaluation.run import Opened, Outcome, Placement
 
 Floats = npt.NDArray[np.float64]
@@ -22,12 +23,13 @@ Array = npt.NDArray[Any]
 
 BUDGETS: Final = (10, 100, 1000)
 LISTED: Final = 100
-DRAWS: Final = 400
 DAY_US: Final = 86_400_000_000
+AUC_LIMIT: Final = 0.6
+"""Of the leak audit: the issue."""
 AUDITED: Final = {
     "client": {"client"}, "place": {"network", "country", "travel"}, "operation": {"route", "method"},
-    "status": {"error", "outcome", "route"}, "bytes_out": {"bytes", "route"}, "hour": {"hour"},
-    "second": set(), "microsecond": set(),
+    "status": {"error", "outcome"}, "bytes_out": {"bytes", "route"}, "hour": {"hour"},
+    "second": set(), "microsecond": set(), "object": {"route"}, "object_common": {"route"},
 }  # fmt: skip
 """Field -> names in a scenario's list that make it what the scenario is about; the leak audit then leaves it out."""
 
@@ -35,6 +37,27 @@ AUDITED: Final = {
 def caught(placement: Placement, budget: float) -> bool:
     """Whether an incident opened at a planted call and reached the budget's return period."""
     return any(each.planted and each.return_days >= 1e5 / budget for each in placement.opened)
+
+
+def in_reach(placement: Placement, budget: float) -> bool:
+    """Whether an oracle that knows both generators would alert at this budget.
+
+    Its ratio reaches 2^b by chance in at most one of 2^b innocent visits, so that the budget allows it
+    log2(visits a day x key-days per incident) bits.
+    """
+    return placement.bits >= np.log2(max(1.0, placement.visits_a_day * 1e5 / budget))
+
+
+def relative(placements: Sequence[Placement], budget: float) -> dict[str, dict[str, float]]:
+    """`oracle`: what share is in its reach; `ours`: what share of that we catch."""
+    reach = [each for each in placements if in_reach(each, budget)]
+    hits = np.array([in_reach(each, budget) for each in placements], np.float64)
+    return {"oracle": share([each.key for each in placements], hits), "ours": recall_of(reach, budget)}
+
+
+def hits_of(placements: Sequence[Placement], budget: float) -> Valued:
+    """1 where a placement was caught."""
+    return Valued([each.key for each in placements], [float(caught(each, budget)) for each in placements])
 
 
 def by_scenario(placements: Sequence[Placement], bits: float | None = None) -> dict[str, list[Placement]]:
@@ -77,12 +100,16 @@ def untouched_rate(outcomes: Sequence[Outcome], budget: float) -> dict[str, floa
 
 def _untouched_draws(outcomes: Sequence[Outcome], budget: float) -> Floats:
     """Incidents per 100,000 key-days of DRAWS sets of as many keys, drawn whole."""
-    kept = [each.key for outcome in outcomes for each in outcome.untouched if each.return_days >= 1e5 / budget]
+    return 1e5 * _count_draws(outcomes, 1e5 / budget) / sum(outcome.key_days for outcome in outcomes)
+
+
+def _count_draws(outcomes: Sequence[Outcome], least_days: float) -> Floats:
+    """Incidents at least so rare on DRAWS sets of as many keys."""
+    kept = [each.key for outcome in outcomes for each in outcome.untouched if each.return_days >= least_days]
     keys = max(1, sum(outcome.keys for outcome in outcomes))
     counts = np.bincount(kept, minlength=keys).astype(np.float64) if kept else np.zeros(keys)
-    days = sum(outcome.key_days for outcome in outcomes)
     draws: Floats = np.random.default_rng(1).choice(counts, (DRAWS, len(counts))).sum(axis=1)
-    return 1e5 * draws / days
+    return draws
 
 
 def placebo(outcomes: Sequence[Outcome], budget: float) -> dict[str, float]:
@@ -150,6 +177,11 @@ def delays(placements: Sequence[Placement]) -> tuple[list[float], list[int]]:
     return seconds, events
 
 
+def delays_of(placements: Sequence[Placement]) -> Valued:
+    """The seconds, and on which keys."""
+    return Valued([each.key for each in placements if first_hit(each)], delays(placements)[0])
+
+
 def reason_hit(placements: Sequence[Placement], accepted: dict[str, list[str]]) -> dict[str, float]:
     """How often the first-named reason is one of those accepted, of what was caught."""
     pairs = [(each, hit) for each in placements if (hit := first_hit(each))]
@@ -189,6 +221,15 @@ def leak_audit(placements: Sequence[Placement], names: dict[str, list[str]]) -> 
     return found
 
 
+def worst_leak(audit: dict[str, dict[str, dict[str, float]]]) -> dict[str, Any]:
+    """The largest AUC of any pair and which; how many of the pairs are above the limit with all of their interval."""
+    every = [(v["auc"], v["low"], v["high"], f"{name}.{field}") for name, by in audit.items()
+             for field, v in by.items()]  # fmt: skip
+    area, low, high, pair = max(every, default=(0.5, 0.0, 1.0, ""))
+    return {"auc": area, "low": low, "high": high, "pair": pair, "pairs": len(every),
+            "above": sorted(name for _, least, _, name in every if least > AUC_LIMIT)}  # fmt: skip
+
+
 def _field_auc(placements: Sequence[Placement], field: str) -> dict[str, float]:
     planted = np.array([each.fields[f"planted.{field}"] for each in placements])
     innocent = np.array([each.fields[f"innocent.{field}"] for each in placements])
@@ -211,49 +252,52 @@ def _field_auc(placements: Sequence[Placement], field: str) -> dict[str, float]:
 def compare(
     outcomes: Sequence[Outcome], attacks: dict[str, list[Placement]], budget: float
 ) -> dict[str, dict[str, float]]:
-    """rule -> macro recall and recall by scenario of the baselines at this budget; `union` shares it out equally."""
+    """rule -> macro recall and recall by scenario of the baselines at this budget."""
+    found = {}
+    for name, by in baseline_hits(outcomes, attacks, budget).items():
+        means = {scenario: float(np.mean(hits.values)) for scenario, hits in by.items()}
+        found[name] = {"macro": float(np.mean(list(means.values()))) if means else 0.0, **means}
+    return found
+
+
+def baseline_hits(
+    outcomes: Sequence[Outcome], attacks: dict[str, list[Placement]], budget: float
+) -> dict[str, dict[str, Valued]]:
+    """rule -> scenario -> chance of an alarm for each placement; `union` shares the budget out equally."""
     samples = {name: np.concatenate([each.baselines[name] for each in outcomes]) for name in baselines.RULES}
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, Valued]] = {}
     for part, names in ((1, baselines.RULES), (len(baselines.RULES), ("union",))):
         limits = {
             name: baselines.threshold(samples[name], len(samples[name]), budget / part) for name in baselines.RULES
         }
         for name in names:
             rules = baselines.RULES if name == "union" else (name,)
-            by = {scenario: _baseline_recall(mine, rules, limits) for scenario, mine in attacks.items()}
-            found[name] = {"macro": float(np.mean(list(by.values()))) if by else 0.0, **by}
+            found[name] = {scenario: _alarms(mine, rules, limits) for scenario, mine in attacks.items()}
     return found
 
 
-def _baseline_recall(
-    placements: Sequence[Placement], rules: Sequence[str], limits: dict[str, tuple[float, float]]
-) -> float:
+def _alarms(placements: Sequence[Placement], rules: Sequence[str], limits: dict[str, tuple[float, float]]) -> Valued:
     missed = np.ones(len(placements))
     for rule in rules:
         scores = np.array([each.scores.get(rule, -1.0) for each in placements])
         missed *= 1.0 - baselines.chance(scores, limits[rule])
-    return float(1.0 - missed.mean())
+    return Valued([each.key for each in placements], (1.0 - missed).tolist())
 
 
 def calibration(outcomes: Sequence[Outcome]) -> list[dict[str, float]]:
-    """Nominal against observed return period on untouched keys, from the listed threshold on."""
+    """Nominal against observed return period on untouched keys, from the listed threshold on; intervals over keys."""
     days = sum(outcome.key_days for outcome in outcomes)
     periods = np.array([each.return_days for outcome in outcomes for each in outcome.untouched])
     rows = []
     for nominal in (1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0):
         count = int((periods >= nominal).sum())
-        low, high = _poisson_interval(count)
+        ends = np.percentile(_count_draws(outcomes, nominal), [2.5, 97.5]) if count else (0.0, 3.0)  # the rule of three
+        low, high = (float(end) * nominal / days for end in ends)
         rows.append(
             {
                 "nominal_days": nominal, "observed_days": days / count if count else float("inf"),
-                "ratio": count * nominal / days, "low": low * nominal / days, "high": high * nominal / days,
+                "ratio": count * nominal / days, "low": low, "high": high,
                 "incidents": float(count),
             }
         )  # fmt: skip
     return rows
-
-
-def _poisson_interval(count: int) -> tuple[float, float]:
-    """About 95 %, by the square root's normal law."""
-    root = np.sqrt(count + 0.375)
-    return float(max(0.0, root - 0.98) ** 2 if count else 0.0), float((root + 0.98) ** 2)

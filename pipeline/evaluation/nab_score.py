@@ -12,6 +12,7 @@ of a file (at most 750 rows) are not scored. 0 is a detector that says nothing, 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,8 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+from pipeline import private
 
 PROBATION: Final = 0.15
 PROBATION_ROWS: Final = 5000
@@ -167,11 +170,11 @@ def write_results(folder: Path, detector: str, series: Sequence[Series], scores:
     """Result files in NAB's format: `<folder>/<detector>_<file>.csv` with timestamp, value, anomaly_score, label."""
     for each, score in zip(series, scores, strict=True):
         place, name = each.name.split("/")
-        (folder / place).mkdir(parents=True, exist_ok=True)
-        with (folder / place / f"{detector}_{name}").open("w", newline="") as out:
-            lines = csv.writer(out)
-            lines.writerow(["timestamp", "value", "anomaly_score", "label"])
-            lines.writerows(zip(each.at, each.values.tolist(), score.tolist(), each.label.tolist(), strict=True))
+        out = io.StringIO(newline="")
+        lines = csv.writer(out)
+        lines.writerow(["timestamp", "value", "anomaly_score", "label"])
+        lines.writerows(zip(each.at, each.values.tolist(), score.tolist(), each.label.tolist(), strict=True))
+        private.write(private.folder(folder / place) / f"{detector}_{name}", out.getvalue().encode())
 
 
 def published(folder: Path) -> Mapping[str, Mapping[str, float]]:

@@ -21,28 +21,50 @@ svg{display:block;margin:.6rem 0}svg text{font:12px system-ui,sans-serif}
 BLUE: Final = "#2f6fb2"
 GREY: Final = "#9aa7b6"
 RED: Final = "#c4553b"
-AUC_LIMIT: Final = 0.6  # of the leak audit: the issue
 
 
 def summary(found: dict[str, Any]) -> str:
     """Some lines for the terminal."""
     rate = found["intervals"]["incidents_per_100k_key_days"]
     lines = [
-        f"macro recall {found['macro_recall']:.3f} at the listed threshold (aim .85)",
+        f"macro recall {_ranged(found['intervals']['macro_recall'])} at the listed threshold (aim .85); of what an"
+        f" oracle could catch {_ranged(found['relative_to_oracle']['macro'])}",
         f"untouched: {rate['mean']:.0f} [{rate['low']:.0f}-{rate['high']:.0f}] per 100,000 key-days (budget 100); "
         f"macro recall with the threshold raised to the budget {found['ours_at_budget']['macro']:.3f}",
         f"placebo ratio {_number(found['placebo_ratio'])}, first reason right {found['reason_hit_rate']:.2f}, "
         f"delay p50 {_number(found['delay_p50_s'])} s, p95 {_number(found['delay_p95_s'])} s",
         "largest undetected gain of a ramp: "
-        + ", ".join(f"{gain:.1f} x in {days} days" for days, gain in found["ramp"]["gain"].items()),
+        + ", ".join(_gain(found["ramp"], days) for days in found["ramp"]["gain"]),
+        _leaks(found["leak_audit_max"]),
         "recall: " + ", ".join(f"{n} {v:.2f}" for n, v in found["recall"].items()),
         "innocent, listed: " + ", ".join(f"{n} {v:.2f}" for n, v in found["innocent_rate"].items()),
         "would be acted on when they open (had each family its own bits), of incidents: "
         + ", ".join(f"{n} {v['given']} ({v['by_own']}) of {v['incidents']}" for n, v in found["acts"].items()),
         "baselines at the same budget, macro recall: "
         + ", ".join(f"{n} {v['macro']:.2f}" for n, v in found["baselines"].items()),
-    ]
+        "off-hours use with more: "
+        + ", ".join(f"{n} {v['recall']['mean']:.2f} (without {v['without']['mean']:.2f})"
+                    for n, v in found["variants"].items()),
+    ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _ranged(each: dict[str, Any], digits: int = 3) -> str:
+    """A figure with its interval."""
+    if each["mean"] is None:
+        return "n.a."
+    return f"{each['mean']:.{digits}f} [{each['low']:.{digits}f}-{each['high']:.{digits}f}]"
+
+
+def _gain(ramp: dict[str, Any], days: str) -> str:
+    return f"{'at least ' if ramp['bounded'][days] else ''}{ramp['gain'][days]:.1f} x in {days} days"
+
+
+def _leaks(worst: dict[str, Any]) -> str:
+    """The leak audit in a line."""
+    over = f"surely over it: {', '.join(worst['above'])}" if worst["above"] else "none surely over it"
+    return (f"leak audit: largest AUC {worst['auc']:.2f} [{worst['low']:.2f}-{worst['high']:.2f}] ({worst['pair']}) of"
+            f" {worst['pairs']} pairs, limit .60, {over}")  # fmt: skip
 
 
 def _number(value: Any) -> str:
@@ -64,18 +86,25 @@ def page(found: dict[str, Any], declared: dict[str, Any]) -> str:
 def _head(found: dict[str, Any]) -> str:
     run, rate = found["run"], found["intervals"]["incidents_per_100k_key_days"]
     figures = (
-        ("macro recall", f"{found['macro_recall']:.2f}", "aim 0.85"),
+        ("macro recall", _ranged(found["intervals"]["macro_recall"], 2), "aim 0.85"),
+        ("of what an oracle could catch", _ranged(found["relative_to_oracle"]["macro"], 2), "at the same budget"),
         ("incidents / 100,000 key-days", f"{rate['mean']:.0f}", f"{rate['low']:.0f} to {rate['high']:.0f}; budget 100"),
         ("placebo / the same untouched", _number(found["placebo_ratio"]), _placebo(found["placebo"])),
-        ("first reason right", f"{100 * found['reason_hit_rate']:.0f} %", "aim 90 %"),
-        ("delay, median", f"{_number(found['delay_p50_s'])} s", f"95 %: {_number(found['delay_p95_s'])} s"),
+        ("first reason right", _ranged(found["intervals"]["reason_hit_rate"], 2), "aim 0.90"),
+        (
+            "delay, median, s",
+            _ranged(found["intervals"]["delay_p50_s"], 1),
+            f"95 %: {_ranged(found['intervals']['delay_p95_s'], 0)}",
+        ),
     )
     boxes = "".join(f"<div class=figure><span>{a}</span><b>{b}</b><span>{c}</span></div>" for a, b, c in figures)
     return (
         f"<h1>keybench</h1><p class=note>Detectors: {', '.join(run['detectors'])}. {run['half'].capitalize()} sources, "
         f"seeds {run['seeds']}, {run['keys']:,} keys, {run['days']} days ({run['events_untouched']:,} untouched "
         f"events, {run['key_days']:,.0f} key-days counted), {run['placements']} placements per scenario, one setting. "
-        f"Strength 40 oracle bits unless another is named; intervals are 95 %, by bootstrap over keys.</p>"
+        f"Strength 40 oracle bits unless another is named, but residential swarms, which are placed whole (20 addresses"
+        f" and more within six hours), with the bits they then have; intervals are 95 %, by bootstrap over keys, the"
+        f" baselines' thresholds held as they are.</p>"
         f"<div class=figures>{boxes}</div>"
     )
 
@@ -114,17 +143,30 @@ def _attacks(found: dict[str, Any], declared: dict[str, Any]) -> str:
     rows = [(n, v["mean"], v["low"], v["high"], union.get(n)) for n, v in recall.items()]
     strengths = found["recall_by_strength"]
     head = "".join(f"<th>{b} bits</th><th>bits had</th><th>calls</th>" for b in strengths)
+    reach = found["relative_to_oracle"]["recall"]
     body = "".join(
         f"<tr><td>{escape(n)}{' (easy)' if n in declared['easy'] else ' (hard)' if n in declared['hard'] else ''}</td>"
-        + "".join(_strength(strengths[b].get(n)) for b in strengths) + "</tr>"
+        + "".join(_strength(strengths[b].get(n)) for b in strengths)
+        + f"<td>{reach[n]['oracle']['mean']:.2f}</td><td>{_ranged(reach[n]['ours'], 2)}</td></tr>"
         for n in recall
     )  # fmt: skip
     return (
         "<h2>Attacks caught at the listed threshold</h2>" + bars(rows, {"aim .85": 0.85})
         + "<p class=note>Red: the union of the baselines at a budget of 100. Below: by strength in bits of an oracle"
-        " that knows both generators; a scenario may not reach the wanted bits.</p>"
-        f"<table><tr><th>attack</th>{head}</tr>{body}</table>"
+        " that knows both generators; a scenario may not reach the wanted bits. Then what share that oracle could"
+        " catch at the budget (its bits above log2 of the key's visits in 1,000 key-days), and what share of it we"
+        " catch.</p>"
+        f"<table><tr><th>attack</th>{head}<th>an oracle's</th><th>ours of it</th></tr>{body}</table>" + _beside(found)
     )  # fmt: skip
+
+
+def _beside(found: dict[str, Any]) -> str:
+    """What is reported beside the 16."""
+    said = "; ".join(
+        f"<b>{escape(n)}</b> {_ranged(v['recall'], 2)} (without it {_ranged(v['without'], 2)})"
+        for n, v in found["variants"].items()
+    )
+    return f"<p class=note>Off-hours use from the owner's own address, with more than hour and volume: {said}.</p>"
 
 
 def _strength(cell: dict[str, float] | None) -> str:
@@ -159,16 +201,33 @@ def _budgets(found: dict[str, Any]) -> str:
     )
     return (
         f"<h2>Budgets</h2><table><tr><th>nominal incidents per 100,000 key-days</th>{head}</tr>"
-        f"<tr><td>on untouched keys</td>{rates}</tr>{rows}</table>"
+        f"<tr><td>on untouched keys</td>{rates}</tr>{rows}</table>" + _cross(found, budgets)
     )
 
 
+def _cross(found: dict[str, Any], budgets: list[str]) -> str:
+    """Recall by strength and budget."""
+    by_bits = found["recall_by_strength"]
+    columns = [(bits, budget) for bits in by_bits for budget in budgets]
+    head = "".join(f"<th>{bits} bits at {budget}</th>" for bits, budget in columns)
+    rows = "".join(
+        f"<tr><td>{escape(n)}</td>"
+        + "".join(f"<td>{_number(by_bits[b].get(n, {}).get('at', {}).get(at))}</td>" for b, at in columns) + "</tr>"
+        for n in found["recall"]
+    )  # fmt: skip
+    return f"<table><tr><th>recall by strength and budget</th>{head}</tr>{rows}</table>"
+
+
 def _baselines(found: dict[str, Any]) -> str:
-    row = "<tr><td>{}</td><td>{:.3f}</td><td>{:.3f}</td><td>{:.3f}</td></tr>"
+    row, ranges = "<tr><td>{}</td><td>{}</td><td>{:.3f}</td><td>{:.3f}</td></tr>", found["baseline_intervals"]
     innocent = found["baselines_innocent"]
-    ours = (found["ours_at_budget"]["macro"], found["ours_at_budget_innocent"]["macro"], found["macro_recall"])
+    ours = (
+        _ranged(found["ours_at_budget"]["interval"]),
+        found["ours_at_budget_innocent"]["macro"],
+        found["macro_recall"],
+    )
     rows = row.format("keywatch", *ours) + "".join(
-        row.format(escape(n), by["macro"], innocent[n]["macro"], found["baselines_at_our_rate"][n]["macro"])
+        row.format(escape(n), _ranged(ranges[n]), innocent[n]["macro"], found["baselines_at_our_rate"][n]["macro"])
         for n, by in found["baselines"].items()
     )
     ablation = "".join(
@@ -223,7 +282,8 @@ def _scatter(rows: list[dict[str, Any]]) -> str:
 
 
 def _twins(found: dict[str, Any]) -> str:
-    rows = "".join(f"<tr><td>{escape(n)}</td><td>{v:.2f}</td></tr>" for n, v in found["twins"].items())
+    pairs = found["twin_intervals"].items()
+    rows = "".join(f"<tr><td>{escape(n)}</td><td>{_ranged(v, 2)}</td></tr>" for n, v in pairs)
     return f"<h2>Twins: attack against its innocent look-alike, pair AUC</h2><table>{rows}</table>"
 
 
@@ -247,11 +307,11 @@ def _audit(found: dict[str, Any]) -> str:
         (v["auc"], v["low"], v["high"], f"{n}.{f}") for n, by in found["leak_audit"].items() for f, v in by.items()
     ]
     said = ", ".join(f"{escape(n)} {area:.2f} [{low:.2f}-{high:.2f}]" for area, low, high, n in sorted(every)[::-1][:8])
-    clear, over = sum(high < AUC_LIMIT for _, _, high, _ in every), sum(low > AUC_LIMIT for _, low, _, _ in every)
     return (
-        "<h2>Leak audit</h2><p class=note>AUC of a single field that the scenario is not about, limit 0.60: of"
-        f" {len(every)} pairs {clear} are below it with all of their interval, {over} above it with all of it, of the"
-        f" others these placements are too few to say; the largest: {said}.</p>"
+        "<h2>Leak audit</h2><p class=note>AUC of a single field that the scenario is not about, of one planted against"
+        f" one innocent call. {escape(_leaks(found['leak_audit_max']))}; the largest: {said}. What a scenario does not"
+        " name (routes, statuses, sizes, objects) is drawn as the key's own calls are; recorded attacks give the pace,"
+        " and the sensitivity where routes are named.</p>"
     )
 
 

@@ -11,6 +11,8 @@ for anybody else.
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections import ChainMap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -20,12 +22,15 @@ import numpy.typing as npt
 
 from detectors import DETECTORS, fuse, fusion
 from detectors.detector import Detector, config_record
+from detectors.records import records
+from pipeline import admit
 from pipeline.decide import behind
-from pipeline.evaluation import attacks, innocents, oracle
+from pipeline.evaluation import attacks, innocents, oracle, variants
 from pipeline.evaluation.attacks import Stage
 from pipeline.evaluation.sources import Ints
 from pipeline.evaluation.world import DAY_US, START_US, World, events_of, history
 from pipeline.given import best, strongest_pair
+from pipeline.state import BOOK
 
 Array = npt.NDArray[Any]
 
@@ -34,6 +39,8 @@ BURN_IN_DAYS: Final = 14
 DEFAULT_DAYS: Final = 3.0
 FRESH: Final = ("new_keys", "ci_runners")
 """Scenarios whose keys begin anew."""
+PLANTED: Final = ChainMap(attacks.ATTACKS, variants.VARIANTS)
+"""Whose planted calls the oracle counts."""
 STRONG_BITS: Final = 10.0  # as in pipeline.decide
 
 
@@ -65,6 +72,7 @@ class Placement:
     bits: float = 0.0
     first_us: int = 0
     calls: int = 0
+    visits_a_day: float = 1.0  # of the key
     opened: list[Opened] = field(default_factory=list)
     loudest: float = 0.0  # bits of any detector at a planted call
     scores: dict[str, float] = field(default_factory=dict)  # of the baselines
@@ -183,17 +191,21 @@ def plan(job: Job, world: World, keys: Sequence[int]) -> list[Placement]:
     rng = np.random.default_rng([job.seed, 77, job.part])
     found = []
     for name in job.scenarios:
-        attack = name in attacks.ATTACKS
-        for bits in job.strengths if attack else (0.0,):
-            count = job.placements if not attack or bits == job.headline else max(1, job.placements // 3)
+        for bits in _strengths(name, job):
+            count = job.placements if bits in (0.0, job.headline) else max(1, job.placements // 3)
             found += [_place(name, bits, world, keys, rng) for _ in range(-(-count // job.parts))]
     found += [_place("placebo", 0.0, world, keys, rng) for _ in range(-(-job.placebos // job.parts))]
     return found
 
 
+def _strengths(name: str, job: Job) -> tuple[float, ...]:
+    """What a scenario is cut to; what is innocent has no strength."""
+    return job.strengths if name in attacks.ATTACKS else (job.headline,) if name in PLANTED else (0.0,)
+
+
 def days_of(name: str) -> float:
     """How long a placement of this scenario lasts."""
-    return attacks.DAYS.get(name, innocents.DAYS.get(name, DEFAULT_DAYS))
+    return (attacks.DAYS | variants.DAYS | innocents.DAYS).get(name, DEFAULT_DAYS)
 
 
 def _place(name: str, bits: float, world: World, keys: Sequence[int], rng: np.random.Generator) -> Placement:
@@ -201,7 +213,7 @@ def _place(name: str, bits: float, world: World, keys: Sequence[int], rng: np.ra
     days = days_of(name)
     last = max(1, world.days - int(days))
     day = int(rng.integers(min(BURN_IN_DAYS + 4, last - 1), last))
-    if name in ("retry_storm", "region_failover"):  # many keys meet it together
+    if name in ("retry_storm", "region_failover", "geo_update"):  # many keys meet it together
         day = min(last - 1, BURN_IN_DAYS + 4 + day % 4)
     return Placement(name, bits, key, world.keys[key].volume, START_US + day * DAY_US, days)
 
@@ -217,18 +229,20 @@ def stage_of(placement: Placement, world: World, calls: Array, known: oracle.Hab
 def stage_calls(placement: Placement, stage: Stage) -> Array:
     """The placement's traffic in order, `planted` where the scenario is; fills in strength and first time."""
     name = placement.scenario
-    if name in attacks.ATTACKS:
-        made = attacks.ATTACKS[name](stage)
+    if name in PLANTED:
+        made = PLANTED[name](stage)
         strong = made.planted[made.planted["planted"] == 1]
         before = made.planted[made.planted["planted"] == 2]
         owner_us = made.owner["ts_us"]
-        kept, placement.bits = oracle.cut(stage.key, stage.known, stage.world, strong, owner_us, placement.wanted_bits)
+        wanted = math.inf if name in attacks.WHOLE else placement.wanted_bits
+        kept, placement.bits = oracle.cut(stage.key, stage.known, stage.world, strong, owner_us, wanted)
         planted = np.concatenate([before, kept])
     else:
         made = innocents.placebo(stage) if name == "placebo" else innocents.INNOCENTS[name](stage)
         planted = made.planted
     calls = np.concatenate([made.owner, planted])
     marked = calls["planted"] > 0
+    placement.visits_a_day = stage.known.visits_a_day
     placement.calls = int(marked.sum())
     counted = calls["ts_us"][calls["planted"] == 1]
     placement.first_us = int(counted.min()) if len(counted) else 0
@@ -247,12 +261,11 @@ def branch_out(
     parts = [stage_calls(placement, stage) for placement, stage in zip(chosen, stages, strict=True)]
     owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     calls = np.concatenate(parts)
-    jittered = calls["ts_us"].copy()
-    order = np.argsort(jittered, kind="stable")
+    order = log_order(calls)
     calls, owner = calls[order], owner[order]
     calls["key"] = owner
     branch = partition.branch(slots, fresh=chosen[0].scenario in FRESH)
-    found, changed = branch.judge(events_of(calls, world.words, owner))
+    found, changed = branch.judge(admitted(events_of(calls, world.words, owner), len(parts)))
     opened: list[list[Opened]] = [[] for _ in parts]
     told = found[calls["planted"][found["event"]] > 0]
     for number, most in enumerate(_largest(owner[told["event"]], told["bits"], len(parts))):
@@ -260,6 +273,19 @@ def branch_out(
     for incident in incidents(branch, found, changed, calls, slots):
         opened[incident.placement].append(incident)
     return parts, opened
+
+
+def log_order(calls: Array) -> Ints:
+    """Where each of these calls stands in the log: by when they come, which is not always when they happened."""
+    order: Ints = np.argsort(calls["ts_us"] + calls["behind_us"], kind="stable")
+    return order
+
+
+def admitted(events: Array, keys: int) -> Array:
+    """The events, repeated requests passed over (slot -1): by the worker's own code, with a book that is empty yet."""
+    keep, first_us = np.ones(len(events), np.uint8), np.zeros(len(events), np.int64)
+    admit.first_time(records(events), records(np.zeros(keys, BOOK)), keep, first_us)
+    return events
 
 
 def _largest(group: Ints, bits: Array, groups: int) -> Array:

@@ -6,9 +6,10 @@ gaps                        between the calls of the Azure trace, mean 1
 payloads                    Stratus and invictus: order, time between, sensitivity and outcome of an attack's calls
 
 Label leaks are left behind: of attack records nothing but those four is read; user agents, names, addresses, regions
-and operations' names never reach an event. An attack's route is drawn from the vocabulary innocent keys use too, by
-sensitivity. The Apache log knows GET only, so what a route does is invented: popular ones are read, of the others
-a fixed hash makes 12 % write, 6 % delete, 4 % admin, 3 % credential.
+and operations' names never reach an event. Where a scenario is about routes, they are drawn from the vocabulary that
+innocent keys use too, by sensitivity; none that has a recorded pace is about refusals, so outcomes are not planted (the
+leak audit would find them). The Apache log knows GET only, so what a route does is invented: popular ones are read, of
+the others a fixed hash makes 12 % write, 6 % delete, 4 % admin, 3 % credential.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Sources:
     operations: list[tuple[str, str]]  # method, route; common to both halves, as an API is
     sensitivity: Ints  # per operation
     popularity: Floats  # per operation, sums to 1
-    answers: Ints  # (bytes, status) of the log's answers, by operation; common to both halves as operations are
+    answers: Ints  # (bytes, status, object) of the log's answers, by operation; common to both halves as operations are
     first_answer: Ints  # per operation and one more: where its answers begin
     rhythms: list[Rhythm]
     series: dict[str, Floats]  # per 5 min, from a Monday 00:00 on, UTC
@@ -98,7 +99,7 @@ class Sources:
         return [np.flatnonzero(self.sensitivity == kind) for kind in range(5)]
 
     def answered(self, operations: Ints, rng: np.random.Generator) -> Ints:
-        """(bytes, status) of one of each operation's answers, whoever asked: a route answers as itself."""
+        """(bytes, status, object) of one of each operation's answers, whoever asked: a route answers as itself."""
         first, last = self.first_answer[operations], self.first_answer[operations + 1]
         return self.answers[first + (rng.random(len(operations)) * (last - first)).astype(np.int64)]
 
@@ -183,8 +184,9 @@ def _operations(lines: list[Line]) -> tuple[list[tuple[str, str]], dict[str, int
 
 
 def _answers(lines: list[Line], numbers: dict[str, int]) -> tuple[Ints, Ints]:
-    """(bytes, status) of the log's lines by operation, and where each operation's begin."""
-    operation, answer = np.array([numbers[line[1]] for line in lines]), np.array([(line[3], line[2]) for line in lines])
+    """(bytes, status, object) of the log's lines by operation, and where each operation's begin."""
+    operation = np.array([numbers[line[1]] for line in lines])
+    answer = np.array([(line[3], line[2], line[5]) for line in lines])
     order = np.argsort(operation, kind="stable")
     return answer[order], np.searchsorted(operation[order], np.arange(len(numbers) + 1))
 

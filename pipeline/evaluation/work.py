@@ -22,7 +22,6 @@ Array = npt.NDArray[Any]
 
 SAMPLED_DAYS: Final = 4
 """Days of each key whose hours the baselines are measured on and half-space trees learn; the rest would cost hours."""
-AUDIT_FIELDS: Final = ("client", "place", "operation", "status", "bytes_out", "second", "microsecond", "hour")
 
 
 def make_world(data: Path, half: str, keys: int, days: int, seed: int) -> World:
@@ -34,18 +33,20 @@ def make_world(data: Path, half: str, keys: int, days: int, seed: int) -> World:
 
 @dataclass(frozen=True)
 class Lives:
-    """This process's keys (numbers in the world) and their untouched calls."""
+    """This process's keys (numbers in the world), their untouched calls, and the objects that these ask for."""
 
     mine: list[int]
     calls: list[Array]
     known: list[oracle.Habits]
+    objects: Array  # u4, sorted
 
 
 def lives_of(job: Job, world: World) -> Lives:
     """Every key of this process with its history."""
     mine = list(range(job.part, len(world.keys), job.parts))
     calls = run.histories(job, world, mine)
-    return Lives(mine, calls, [oracle.habits(each, float(world.days)) for each in calls])
+    objects = np.unique(np.concatenate([each["object"] for each in calls]))
+    return Lives(mine, calls, [oracle.habits(each, float(world.days)) for each in calls], objects)
 
 
 def work(job: Job, world: World) -> Outcome:
@@ -162,7 +163,7 @@ def _beside(
         before = calls[: np.searchsorted(calls["ts_us"], placement.start_us)]
         if placement.scenario != "placebo" and placement.wanted_bits in (0.0, job.headline):
             _compare(placement, part, world, baselines.memory_of(before, world.words), trees)
-            _audit(placement, part, before, world)
+            audit(placement, part, before, lives.objects, world)
 
 
 def _compare(placement: Placement, part: Array, world: World, memory: Memory, trees: HalfSpace | None) -> None:
@@ -176,8 +177,12 @@ def _compare(placement: Placement, part: Array, world: World, memory: Memory, tr
     placement.scores = {name: float(scores[i, hit].max()) for i, name in enumerate(baselines.RULES)}
 
 
-def _audit(placement: Placement, part: Array, before: Array, world: World) -> None:
-    """Single fields of one planted call and of one innocent call of the same key, for the leak audit."""
+def audit(placement: Placement, part: Array, before: Array, objects: Array, world: World) -> None:
+    """Single fields of one planted call and of one innocent call of the same key, for the leak audit.
+
+    objects: what untouched calls ask for. Detectors see an object as a number; whether anybody asks for it is judged
+    beside it, since values that never come innocently are each seen too rarely for a classifier of values.
+    """
     marked = part[part["planted"] == 1]
     if not len(marked) or not len(before):
         return
@@ -189,5 +194,6 @@ def _audit(placement: Placement, part: Array, before: Array, world: World) -> No
             "client": int(call["client"]), "place": int(call["place"]) % world.words.siblings,
             "operation": int(call["operation"]), "status": int(call["status"]), "bytes_out": int(call["bytes_out"]),
             "second": at // 1_000_000 % 60, "microsecond": at % 1_000_000, "hour": at // 3_600_000_000 % 24,
+            "object": int(call["object"]), "object_common": int(call["object"] in objects),
         }  # fmt: skip
         placement.fields |= {f"{prefix}.{name}": float(value) for name, value in values.items()}

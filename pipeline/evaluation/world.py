@@ -54,12 +54,18 @@ GAP_S: Final = 8.0
 CALL: Final = np.dtype(
     [
         ("ts_us", "i8"), ("key", "i4"), ("bytes_out", "i4"), ("place", "i2"), ("client", "i2"), ("operation", "i2"),
-        ("object", "u4"), ("status", "u2"), ("outcome", "u1"), ("planted", "u1"), ("zone_h", "i1"), ("late", "u1"),
+        ("object", "u4"), ("status", "u2"), ("outcome", "u1"), ("planted", "u1"), ("zone_h", "i1"), ("turn", "u2"),
+        ("request", "u4"), ("behind_us", "i8"),
     ]
 )  # fmt: skip
 """One call; place, client and operation index the vocabularies; `object`: hash of the path.
-`zone_h`: local minus UTC, 127: none declared."""
+`zone_h`: local minus UTC, 127: none declared. `turn`: which other address of the place's network, 0: the place's own.
+`request`: number of its request among the key's, 0: one that comes once. `behind_us`: how much later than it happened
+it comes in the log."""
 NO_ZONE: Final = 127
+LATENESS_US: Final = round(Config().worker.lateness_s * US)
+ANOTHER: Final = np.uint64(0x9E3779B97F4A7C15)
+"""Odd: multiples of it are different, so a network's addresses are."""
 
 
 @dataclass(frozen=True)
@@ -301,7 +307,19 @@ def new_place(key: Key, world: World, rng: np.random.Generator, *, abroad: bool 
 
 
 def _routes(key: Key, world: World, calls: Array, which: Ints, first: Ints, rng: np.random.Generator) -> None:
-    """Consecutive lines of one of the key's donors, from a random line on; sometimes a route it has never used."""
+    """What the key's visits ask for; sometimes a route it has never used, with an answer and an object of that."""
+    own_routes(key, world, calls, which, first, rng)
+    days = (calls["ts_us"][-1] - calls["ts_us"][0]) / DAY_US
+    fresh = rng.integers(0, len(calls), rng.poisson(key.route_hazard * days))
+    calls["operation"][fresh] = rng.choice(len(world.sources.operations), len(fresh), p=world.sources.popularity)
+    answers = world.sources.answered(calls["operation"][fresh].astype(np.int64), rng)
+    for column, name in enumerate(("bytes_out", "status", "object")):
+        calls[name][fresh] = answers[:, column]
+    calls["outcome"] = np.where(calls["status"] == 403, DENIED, SUCCESS)
+
+
+def own_routes(key: Key, world: World, calls: Array, which: Ints, first: Ints, rng: np.random.Generator) -> None:
+    """Into `calls` per visit (`which`, beginning at `first`) consecutive lines of one of the key's donors."""
     lines = [world.sources.donors[i] for i in key.donors]
     lengths = np.array([len(donor.operations) for donor in lines])
     begin = np.cumsum(lengths) - lengths
@@ -313,11 +331,6 @@ def _routes(key: Key, world: World, calls: Array, which: Ints, first: Ints, rng:
     calls["status"] = joined(lines, "status")[row]
     calls["bytes_out"] = joined(lines, "bytes_out")[row]
     calls["object"] = joined(lines, "objects")[row]
-    days = (calls["ts_us"][-1] - calls["ts_us"][0]) / DAY_US
-    fresh = rng.integers(0, len(calls), rng.poisson(key.route_hazard * days))
-    calls["operation"][fresh] = rng.choice(len(world.sources.operations), len(fresh), p=world.sources.popularity)
-    answers = world.sources.answered(calls["operation"][fresh].astype(np.int64), rng)
-    calls["bytes_out"][fresh], calls["status"][fresh] = answers[:, 0], answers[:, 1]
     calls["outcome"] = np.where(calls["status"] == 403, DENIED, SUCCESS)
 
 
@@ -327,7 +340,10 @@ def joined(donors: list[Donor], name: str) -> Ints:
 
 
 def events_of(calls: Array, words: Vocabulary, slots: Ints) -> Array:
-    """CALL -> EVENT: the vocabularies' records, the hours, the requests' numbers."""
+    """CALL, in the log's order -> EVENT: the vocabularies' records, the hours, the requests' numbers.
+
+    Late is what comes later than the lateness: the watermark is with the log, as other keys and ticks move it.
+    """
     events = np.repeat(words.empty, len(calls))
     for table, column in ((words.places, "place"), (words.clients, "client"), (words.routes, "operation")):
         name = {"place": "places", "client": "clients", "operation": "routes"}[column]
@@ -338,11 +354,12 @@ def events_of(calls: Array, words: Vocabulary, slots: Ints) -> Array:
         events[field] = calls[field]
     events["authenticated"] = np.isin(calls["outcome"], (SUCCESS, DENIED, LIMITED))
     events["error"] = error_class(calls["status"])
-    events["request"] = np.arange(1, len(calls) + 1)
+    events["address"] ^= calls["turn"] * ANOTHER
+    events["request"] = np.where(calls["request"] > 0, calls["request"], np.arange(1, len(calls) + 1))
     events["utc_hour"] = (calls["ts_us"] // HOUR_US + 72) % 168
     local = (events["utc_hour"].astype(np.int64) + calls["zone_h"]) % 168
     events["local_hour"] = np.where(calls["zone_h"] == NO_ZONE, -1, local)
-    events["late"] = calls["late"]
+    events["late"] = calls["behind_us"] > LATENESS_US
     return events
 
 

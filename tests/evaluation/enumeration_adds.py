@@ -16,14 +16,22 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation import keybench, measures
-from pipeline.evaluation.attacks import ATTACKS, Plan, Stage, _own_burst, fresh_objects, own_lines
+from pipeline.evaluation import measures
+from pipeline.evaluation.attacks import ATTACKS, Plan, Stage, _own_burst, own_lines
+from pipeline.evaluation.figures import at_budget
 from pipeline.evaluation.run import Job, Outcome
+from pipeline.evaluation.sources import Ints
 from pipeline.evaluation.work import ablate, make_world
+from pipeline.evaluation.world import US
 from tests.bench.grown import print_json
 
 HEADLINE = 40.0
 LIKE_IT = ("bulk_read", "slow_exfiltration", "endpoint_scan", "privilege_probing")
+
+
+def fresh_objects(stage: Stage, count: int) -> Ints:
+    """Objects that the key has not asked for, each another."""
+    return (np.arange(1, count + 1) * 2_654_435_761 + stage.start_us // US) % 2**32
 
 
 def ids_walked(stage: Stage) -> Plan:
@@ -48,7 +56,7 @@ def figures(outcome: Outcome) -> dict[str, Any]:
     return {
         "untouched": len(outcome.untouched),
         "key_days": outcome.key_days,
-        "at_budget": keybench.at_budget([outcome], by_scenario),
+        "at_budget": at_budget([outcome], by_scenario),
         "shipped": {name: measures.recall_of(mine, 100)["mean"] for name, mine in by_scenario.items()},
         "first_reasons": {
             name: [each.opened[0].first_reason for each in mine if each.opened] for name, mine in by_scenario.items()

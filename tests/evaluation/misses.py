@@ -101,7 +101,7 @@ def judged(
     slot = placement.key
     stage = run.stage_of(placement, world, lives.calls[slot], lives.known[slot], [job.seed, 11, job.part, number])
     calls = run.stage_calls(placement, stage)
-    calls = calls[np.argsort(calls["ts_us"], kind="stable")]
+    calls = calls[run.log_order(calls)]
     branch = partition.branch(np.array([slot]), fresh=placement.scenario in run.FRESH)
     visits, planted = int(branch.keys[0]["visit"]["ordinal"]), int((calls["planted"] == 1).sum())
     events = events_of(calls, world.words, np.zeros(len(calls), np.int64))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,25 @@ import msgspec
 import numpy as np
 import pytest
 
-from detectors import fusion
+from detectors import fuse, fusion
 from pipeline.catalogue import Catalogue
 from pipeline.config import Config
 from pipeline.core import Sides, Slice
-from pipeline.evaluation import baselines, commands, keybench, measures, oracle, report, run, sources, work
+from pipeline.evaluation import baselines, commands, figures, keybench, measures, oracle, report, run, sources, work
 from pipeline.evaluation.attacks import ATTACKS, Plan, Stage
-from pipeline.evaluation.innocents import INNOCENTS
+from pipeline.evaluation.innocents import INNOCENTS, delivered
 from pipeline.evaluation.run import Opened, Outcome, Partition, Placement, Setting
-from pipeline.evaluation.world import DAY_US, NO_ZONE, START_US, World, events_of, history
+from pipeline.evaluation.variants import VARIANTS
+from pipeline.evaluation.world import (
+    DAY_US,
+    NO_ZONE,
+    START_US,
+    VISIT_US,
+    World,
+    events_of,
+    history,
+    keys_of,
+)
 from pipeline.flow import open_core
 from pipeline.geo.provider import open_geo
 from pipeline.times import rfc3339
@@ -43,8 +55,12 @@ def calls_of(key: int) -> Array:
     return history(world().keys[key], world(), np.random.default_rng([5, 5, key]))
 
 
+def placed(name: str, key: int, days: float = 3.0, day: int = 20) -> Placement:
+    return Placement(name, 40.0, key, key % 3, START_US + day * DAY_US, days)
+
+
 def stage(key: int, seed: int, days: float = 3.0, day: int = 20) -> Stage:
-    placement = Placement("any", 40.0, key, key % 3, START_US + day * DAY_US, days)
+    placement = placed("any", key, days, day)
     known = oracle.habits(calls_of(key), DAYS)
     return run.stage_of(placement, world(), calls_of(key), known, [seed])
 
@@ -115,7 +131,75 @@ def test_more_wanted_bits_keep_more_calls_and_never_fewer_bits() -> None:
     assert all(after >= wanted for after, wanted in zip(bits, (20.0, 40.0, 80.0), strict=True))
 
 
+def test_what_a_scenario_does_not_name_is_drawn_as_innocent_calls_are() -> None:
+    names = {name: each["names"] for name, each in keybench.declarations(FOLDER)["attacks"].items()}
+    many = replace(world(), keys=keys_of(world().sources, world().words, 100, np.random.default_rng(3)))
+    lives = work.lives_of(run.Job(5, 0, 1, 1, (40.0,), 40.0, (), 0), many)
+    marked = []
+    for name in (name for name, about in names.items() if "route" not in about):
+        for number in range(160):
+            placement = placed(name, number % 100, run.days_of(name), 5)
+            calls = lives.calls[placement.key]
+            scene = run.stage_of(placement, many, calls, lives.known[placement.key], [1, number])
+            planted = ATTACKS[name](scene).planted
+            before = calls[calls["ts_us"] < placement.start_us]
+            placement.calls = len(planted)
+            work.audit(placement, planted[planted["planted"] == 1][:20], before, lives.objects, many)
+            marked.append(placement)
+    audit = measures.leak_audit(marked, names)
+    timeless = ("operation", "status", "bytes_out", "object", "object_common")
+    told = {(n, f): v["low"] for n, by in audit.items() for f, v in by.items() if f in timeless}
+    assert len(told) > 40
+    assert {pair: low for pair, low in told.items() if low > measures.AUC_LIMIT} == {}
+
+
+def test_a_swarm_is_placed_whole_and_its_strength_is_what_the_oracle_says() -> None:
+    placement = placed("residential_swarm", 1)
+    calls = run.stage_calls(placement, stage(1, 3))
+    swarm = calls[calls["planted"] == 1]
+    assert 20 <= len(np.unique(swarm["place"])) <= 500
+    assert np.ptp(swarm["ts_us"]) <= 6 * 3600 * 1_000_000
+    assert placement.bits > placement.wanted_bits
+
+
+def test_a_roaming_key_has_another_address_each_visit_and_one_network() -> None:
+    calls = run.stage_calls(placed("roaming", 2), stage(2, 4))
+    events = events_of(calls, world().words, np.zeros(len(calls), np.int64))
+    visits = len(np.unique(calls["ts_us"] // VISIT_US))
+    assert visits > 20
+    assert len(np.unique(events["address"])) >= visits
+    assert set(events["asn"]) == set(world().words.network(np.unique(stage(2, 4).base["place"])))
+
+
+def test_a_batch_comes_weekly_or_monthly() -> None:
+    days = run.days_of("batch")
+    runs = {len(np.unique(INNOCENTS["batch"](stage(2, seed, days, 1)).planted["ts_us"] // DAY_US)) for seed in range(8)}
+    assert runs == {2, 5}
+
+
 # -- machinery
+
+
+def test_the_judged_log_of_a_geo_update_is_late_repeated_and_out_of_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = []
+
+    def keep(partition: Partition, events: Array) -> tuple[Array, Array]:
+        judged.append(events)
+        return np.zeros(0, fuse.FOUND), np.zeros(0, fuse.CHANGED)
+
+    monkeypatch.setattr(Partition, "judge", keep)
+    placement = placed("geo_update", 2)
+    run.branch_out(Partition(Setting(), 1), [placement], [stage(2, 1)], np.array([0]), world())
+    events = judged[0]
+    asked = events["request"].tolist()
+    later = events["ts_us"] >= placement.start_us + DAY_US
+    assert not set(events["asn"][later]) & set(world().words.network(world().keys[2].homes)), "placed elsewhere"
+    assert (np.diff(events["ts_us"]) < 0).sum() > 20
+    assert (events["late"] == 1).sum() > 5
+    assert len(asked) - len(set(asked)) > 20
+    passed_over = [request for request, slot in zip(asked, events["slot"].tolist(), strict=True) if slot < 0]
+    assert len(passed_over) > 20
+    assert set(passed_over) <= {request for request in asked if asked.count(request) > 1}
 
 
 def event_of(call: Any, number: int) -> Event:
@@ -129,34 +213,45 @@ def event_of(call: Any, number: int) -> Event:
 
 
 def test_the_bulk_way_opens_the_same_incidents_as_the_worker_s_core() -> None:
-    calls = []
+    rng, calls = np.random.default_rng(8), []
     for key in (0, 1, 3, 4, 6, 7):
         scene = stage(key, 8)
         stolen = ATTACKS["leaked_abroad"](scene).planted[:60]
-        calls += [calls_of(key), stolen]
+        calls.append(delivered(np.concatenate([calls_of(key), stolen]), rng))
     joined = np.concatenate(calls)
     joined["zone_h"] = NO_ZONE
-    joined = joined[np.argsort(joined["ts_us"], kind="stable")]
+    joined = joined[run.log_order(joined)]
     _, slots = np.unique(joined["key"], return_inverse=True)
-    partition = Partition(Setting(), int(slots.max()) + 1)
-    _, changed = partition.judge(events_of(joined, world().words, slots))
+    keys = int(slots.max()) + 1
+    events = run.admitted(events_of(joined, world().words, slots), keys)
+    _, changed = Partition(Setting(), keys).judge(events)
     opened = changed[changed["kind"] == fusion.OPENED]
     bulk = sorted(rfc3339(int(at)) for at in opened["at_us"])
 
     core = open_core(0, Config(), Sides(Catalogue.empty(), open_geo(Config().geo), "test"), "test")
-    events = [event_of(call, number) for number, call in enumerate(joined)]
     core_opened: dict[str, str] = {}
-    for start in range(0, len(events), 1000):
-        part = events[start : start + 1000]
-        values = [msgspec.json.encode(event) for event in part]
-        batch = Slice(
-            "t", 0, range(start, start + len(part)), [event.key_id.encode() for event in part], values,
-            [event.ts_us // 1000 for event in part],
-        )  # fmt: skip
-        for incident in core.process(batch).incidents:
+    counts: Counter[str] = Counter()
+    for start in range(0, len(joined), 1000):
+        effects = core.process(slice_of(joined[start : start + 1000], start))
+        counts.update({name: effects.counts.get(name, 0) for name in ("duplicates", "late")})
+        for incident in effects.incidents:
             core_opened.setdefault(incident.incident_id, incident.opened_at)
     assert len(bulk) >= 2
     assert sorted(core_opened.values()) == bulk
+    assert counts["duplicates"] == (events["slot"] < 0).sum() > 50
+    assert counts["late"] == ((events["late"] == 1) & (events["slot"] >= 0)).sum() > 20
+
+
+def slice_of(calls: Array, start: int) -> Slice:
+    """These calls as records, each after a tick of the same time, which moves the watermark with the log."""
+    events = [event_of(call, int(call["request"])) for call in calls]
+    values = [value for event in events for value in (None, msgspec.json.encode(event))]
+    stamps = np.repeat((calls["ts_us"] + calls["behind_us"]) // 1000, 2).tolist()
+    return Slice(
+        "t", 0, range(2 * start, 2 * start + len(values)),
+        [key for event in events for key in (None, event.key_id.encode())],
+        values, stamps, frozenset(range(0, len(values), 2)),
+    )  # fmt: skip
 
 
 def test_a_placebo_branch_opens_just_what_the_untouched_key_opens() -> None:
@@ -223,6 +318,21 @@ def test_acts_are_counted_by_what_families_have_given_each_other_and_by_their_ow
     assert measures.acts(both) == {"incidents": 3, "given": 1, "by_own": 2}
 
 
+def test_the_wide_run_adds_its_budget_to_every_strength() -> None:
+    placements = [
+        Placement("bulk_read", bits, 1, 0, 0, 3.0, calls=3, opened=[Opened(0, 1, 5, 200.0, True, "spike", False, 1)])
+        for bits in (20.0, 40.0)
+    ]
+    declared = {"headline_bits": 40, "strengths_bits": [20, 40], "attacks": {"bulk_read": {}}}
+    found = {
+        "recall": {"bulk_read": 0.0}, "recall_at": {}, "untouched_at": {},
+        "recall_by_strength": figures.by_strength(placements, declared),
+    }  # fmt: skip
+    figures.add_wide(found, [Outcome(keys=1, key_days=10.0, placements=placements)], declared)
+    assert found["recall_by_strength"]["20"]["bulk_read"]["at"] == {"10": 0.0, "100": 0.0, "1000": 1.0}
+    assert found["recall_at"]["1000"] == {"bulk_read": 1.0}
+
+
 def test_a_leak_in_a_field_is_found_by_the_audit_and_chance_is_not() -> None:
     rng = np.random.default_rng(1)
     leaking = [Placement("client_swap", 40.0, k, 0, 0, 3.0, calls=1) for k in range(200)]
@@ -235,6 +345,21 @@ def test_a_leak_in_a_field_is_found_by_the_audit_and_chance_is_not() -> None:
     assert "client" not in audit
     assert audit["status"]["low"] > 0.9
     assert audit["operation"]["low"] < 0.6
+    worst = measures.worst_leak({"client_swap": audit})
+    assert (worst["pair"], worst["above"]) == ("client_swap.status", ["client_swap.status"])
+    assert worst["auc"] == max(each["auc"] for each in audit.values())
+
+
+def test_recall_relative_to_the_oracle_leaves_out_what_no_one_could_catch() -> None:
+    hit = Opened(0, 1, 5, 2_000.0, True, "geography", False, 1)
+    strong = [Placement("bulk_read", 40.0, k, 0, 0, 3.0, bits=40.0, calls=3, visits_a_day=8.0) for k in range(4)]
+    strong[0].opened = [hit]
+    weak = [Placement("bulk_read", 40.0, k, 0, 0, 3.0, bits=12.9, calls=3, visits_a_day=8.0) for k in range(4, 8)]
+    assert [measures.in_reach(weak[0], budget) for budget in (10, 100, 1000)] == [False, False, True]
+    told = measures.relative(strong + weak, 100)
+    assert (told["oracle"]["mean"], told["ours"]["mean"]) == (0.5, 0.25)
+    assert figures.relative_to_oracle({"bulk_read": strong + weak})["macro"]["mean"] == 0.25
+    assert measures.recall_of(strong + weak, 100)["mean"] == 0.125
 
 
 # -- the whole, small
@@ -260,6 +385,17 @@ def test_a_small_run_gives_every_key_of_the_output() -> None:
     assert set(found["baselines"]) == {*baselines.RULES, "union"}
     assert all(0.0 <= value <= 1.0 for value in found["recall"].values())
     assert 0.0 < found["macro_recall"] < 1.0
+    assert found["leak_audit_max"]["auc"] >= 0.5
+    ranges = found["intervals"]
+    for each in (
+        ranges["macro_recall"], ranges["delay_p50_s"], ranges["reason_hit_rate"], *found["twin_intervals"].values(),
+        *found["baseline_intervals"].values(), found["relative_to_oracle"]["macro"],
+    ):  # fmt: skip
+        assert each["low"] <= each["mean"] <= each["high"]
+    assert set(found["variants"]) == set(VARIANTS)
+    assert set(found["relative_to_oracle"]["recall"]) == set(ATTACKS)
+    crossed = found["recall_by_strength"]["20"]["leaked_abroad"]["at"]
+    assert set(crossed) == {"10", "100"}
 
 
 def test_the_page_shows_every_scenario_and_needs_nothing_from_elsewhere() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from pipeline import private
@@ -17,6 +18,7 @@ from pipeline.config import Config
 from pipeline.demo import settings
 from pipeline.demo.children import Children
 from pipeline.errors import ConfigError
+from pipeline.evaluation.nab_score import Series, write_results
 from pipeline.runners.replay import Outcome, write
 from pipeline.sinks.clickhouse import FileSink
 from tests.row_examples import rows_of
@@ -46,6 +48,13 @@ def test_a_file_that_was_open_to_others_is_closed_when_it_is_written_again(tmp_p
     path.touch(mode=0o666)
     write(Outcome(), tmp_path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_what_a_benchmark_writes_is_closed(tmp_path: Path) -> None:
+    none = np.zeros(1, np.int64)
+    series = Series("realTweets/a.csv", ["2015-01-01"], np.zeros(1), none, none, np.zeros(1), 0)
+    write_results(tmp_path / "nab", "keywatch", [series], [np.zeros(1)])
+    assert modes(tmp_path / "nab") == {0o700, 0o600}
 
 
 async def test_what_the_file_sink_writes_is_closed(tmp_path: Path) -> None:
@@ -82,10 +91,6 @@ def test_a_folder_in_tmp_that_is_a_link_is_refused(tmp_path: Path) -> None:
 OTHERS = {
     "reference/pages.py": "documents of the checkout, made by developers",
     "geo/centroids.py": "makes a file of the package, run by developers",
-    **dict.fromkeys(
-        ("evaluation/nab.py", "evaluation/nab_score.py", "evaluation/keybench.py"),
-        "a benchmark's figures",
-    ),
 }
 """Modules that write without `pipeline.private`, and why they may."""
 
