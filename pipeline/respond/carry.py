@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -75,9 +75,13 @@ class Carrier:
     ladder: Ladder | None = None  # with the approvers: what approvals are counted by; None: nothing approved is done
     approvers: tuple[Approver, ...] = ()
 
-    async def carry_out(self, act: Act, again: bool = False) -> Outcome:
-        """The act itself, to its end; returns what became of it. `again`: it may have been sent before."""
-        await self.record(act.proposal, "acting", "allowed", "telling the target", act=act)
+    async def carry_out(self, act: Act, decided: Awaitable[None] | None = None, *, again: bool = False) -> Outcome:
+        """The act itself, to its end; returns what became of it. `again`: it may have been sent before.
+
+        `decided` writes the line before: both go out together, since the thief has the time that each takes.
+        """
+        acting = self.record(act.proposal, "acting", "allowed", "telling the target", act=act)
+        await (asyncio.gather(decided, acting) if decided else acting)
         actor = self.actors.get(act.proposal.adapter) or NullActor()
         with METRICS.act_seconds.time():
             outcome = await actor.act(intent_of(act))

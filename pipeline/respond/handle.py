@@ -4,8 +4,9 @@ For one revision of an incident:
  1 its messages are queued for the endpoints (`deliver.py`);
  2 all guards are asked (`guard.py`), the policy leads to a rung (`ladder.py`); if all say yes, the act is proposed on
    `api.decisions` and its verdict read back: granted, refused, or waiting for people;
- 3 the decision is recorded on `api.responses`, acknowledged: `decided`;
- 4 `acting` is recorded, then the target is told (`act.py`), again and again until it has answered or the intent is old;
+ 3 the decision is recorded on `api.responses`: `decided`;
+ 4 `acting` is recorded with it; once both are acknowledged the target is told (`act.py`), again and again until it has
+   answered or the intent is old;
  5 `done` or `failed` is recorded, then the act is closed on `api.decisions` (4 and 5: `carry.py`);
  6 the incident's offset may be committed once all that is done and its messages are delivered or handed over.
 What waits for people, ends by itself or is undone goes on from the ledger alone (`caretaker.py`).
@@ -125,9 +126,8 @@ class Responder:
         elif act.stage == "pending":
             await self._say(wanted, "waiting", verdict.reason, guards, act)
         else:
-            await self._say_granted(act, guards, verdict)
-            if not act.proposal.simulated:
-                await self._go(act, incident, record.timestamp_us / 1e6)
+            said = self._say_granted(act, guards, verdict)
+            await (said if act.proposal.simulated else self._go(act, incident, record.timestamp_us / 1e6, said))
 
     async def _say_granted(self, act: Act, guards: tuple[GuardResult, ...], verdict: Verdict) -> None:
         if act.proposal.simulated:
@@ -136,8 +136,8 @@ class Responder:
             return
         await self._say(act.proposal, "allowed", "all guards passed", guards, act)
 
-    async def _go(self, act: Act, incident: Incident, incident_s: float) -> None:
-        outcome = await self.carrier.carry_out(act)
+    async def _go(self, act: Act, incident: Incident, incident_s: float, decided: Awaitable[None]) -> None:
+        outcome = await self.carrier.carry_out(act, decided)
         age_s = guard.evidence_age_s(incident, outcome.answered_s)
         if outcome.result == "done":
             event_s = None if age_s is None else outcome.answered_s - age_s

@@ -286,7 +286,8 @@ class Ledger:
             return
         if record.direction == "undo":
             act.end(record, self.now_us)
-        elif act.stage == "open":
+        elif act.stage == "open" or (act.stage == "expired" and record.result == "done"):
+            # one responder gave it up, perhaps by a wrong clock, and another had the answer: it stands
             act.stage, act.outcome = record.result, record.outcome
             act.before, act.new_key_id, act.done_us = record.before, record.new_key_id, self.now_us
             self._supersede(act)

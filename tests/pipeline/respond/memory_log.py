@@ -26,19 +26,20 @@ class Fuse:
 
     at: int = -1
     after: bool = False
-    count: int = 0
+    count: int = 0  # effects that began; several may be under way together
+    ended: int = 0
     burnt: bool = False
 
     def before_effect(self) -> None:
         if self.burnt or (self.count == self.at and not self.after):
             self.burnt = True
             raise Killed
+        self.count += 1
 
     def after_effect(self) -> None:
-        hit = self.count == self.at and self.after
-        self.count += 1
-        if hit:
-            self.burnt = True
+        self.burnt = self.burnt or (self.ended == self.at and self.after)
+        self.ended += 1
+        if self.burnt:
             raise Killed
 
 

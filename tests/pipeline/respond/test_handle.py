@@ -285,3 +285,40 @@ async def test_what_is_no_incident_is_passed_over() -> None:
     responder = responder_of(world, carrier, revocation(policy()))
     await (await responder.receive(Positioned(0, 0, 0, b"", b"{}")))
     assert world.lines() == []
+
+
+class Both:
+    """A broker that acknowledges a key's lines of the audit only once two are on their way."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._publisher, self._waiting, self._two = MemoryPublisher(log, Fuse()), 0, asyncio.Event()
+
+    async def publish(self, topic: str, key: bytes, value: bytes, partition: int | None = None) -> int:
+        if topic == RESPONSES and not self._two.is_set():
+            self._waiting += 1
+            if self._waiting == 2:
+                self._two.set()
+            await self._two.wait()
+        return await self._publisher.publish(topic, key, value, partition)
+
+
+async def test_the_decision_and_that_it_is_acted_on_go_out_together_and_both_before_the_act() -> None:
+    world, stages = World(), list[str]()
+
+    class Looks(NullActor):
+        async def act(self, intent: Intent) -> Outcome:
+            stages.extend(line.stage for line in world.lines())
+            return Outcome("done", "revoked", "done")
+
+    publisher = Both(world.log)
+    decisions = Decisions(publisher, MemoryReader(world.log, DECISIONS), DECISIONS, "a")
+    carrier = Carrier(RESPONSES, publisher, decisions, lambda: world.now_s, {"keys": Looks()})
+    responder = responder_of(world, carrier, revocation(policy()))
+    await decisions.start()
+    try:
+        value = msgspec.json.encode(incident())
+        async with asyncio.timeout(5):
+            await (await responder.receive(Positioned(0, 0, world.log.now_us, b"", value)))
+    finally:
+        await decisions.close()
+    assert sorted(stages) == ["acting", "decided"]

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pipeline.respond.entries import Proposed, Raised, Reset, Simulating, Switched, Undo, decode
+from pipeline.respond.entries import Finished, Proposed, Raised, Reset, Simulating, Switched, Undo, decode
 from pipeline.respond.ledger import Ledger
 from pipeline.respond.propose import ids
 from tests.pipeline.respond.incidents import finding, key
@@ -275,3 +275,15 @@ Responders.TestCase.settings = settings(
     max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestResponders = Responders.TestCase
+
+
+def test_what_a_wrong_clock_gave_up_and_another_did_is_not_done_again() -> None:
+    story = Responders()
+    story.declare(protected=set())
+    story.incidents_of_the_first_hour(names=["k1", "k2"], kind="suspend", fuse=None)
+    story.incidents(names=["k3"], kind="suspend", old=False, fuse=(3, False))
+    story.two_at_once(fuses=(None, None), skew_s=7200.0, zombie=True)
+    story.incidents(names=["k3"], kind="suspend", old=False, fuse=None)
+    assert {each.result for each in story.records() if isinstance(each, Finished)} == {"expired", "done"}
+    story.nothing_is_done_twice()
+    story.teardown()
