@@ -6,7 +6,6 @@ import asyncio
 import socket
 import time
 from collections.abc import Iterator
-from functools import partial
 from urllib.parse import quote, urlencode
 
 import httpx2
@@ -14,13 +13,11 @@ import msgspec
 import pytest
 from starlette.testclient import TestClient
 
-from pipeline.catalogue import Catalogue
 from pipeline.config import Config, Console, Secret
-from pipeline.console import acts, app, side
+from pipeline.console import acts, app
 from pipeline.console.pages import in_order
 from pipeline.console.questions import Effect
 from pipeline.console.side import Side
-from pipeline.controls import Controls, Said
 from pipeline.errors import ConfigError
 from pipeline.queries import ResponseLine
 from pipeline.respond.ladder import ladder_of
@@ -28,8 +25,8 @@ from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
 from pipeline.times import micros
 from schemas.control import Control, Feedback, Mute
-from schemas.key import Key
 from tests.console.filled import EVIL, FLEET, INCIDENT, KEY, NOON_S, TOKENS, config, fill
+from tests.console.known import DECLARED, known
 from tests.row_examples import rows_of
 
 PAGES = ["/", "/?state=all&severity=critical&about=key_", f"/incidents/{INCIDENT.incident_id}",
@@ -175,33 +172,11 @@ def test_a_responder_mutes_a_key(settings: Config, said: list[Control]) -> None:
     assert (word.key_id, word.owner_of_mute, word.reason) == (KEY, "responder", "load test")
 
 
-MUTES = (
-    Mute(key_id=KEY, reason="load test", owner_of_mute="bea", at="2026-09-21T00:00:00Z", until="2099-01-01T00:00:00Z"),
-    Mute(owner=EVIL, detector="spike", reason="launch", owner_of_mute="cy", at="2026-09-21T00:00:00Z",
-         until="2098-01-01T00:00:00Z"),
-    Mute(key_id="other", reason="r", owner_of_mute="dan", at="2026-09-21T00:00:00Z", until="2099-01-01T00:00:00Z"),
-    Mute(key_id=KEY, detector="spike", reason="r", owner_of_mute="eve", at="2026-09-21T00:00:00Z",
-         until="2026-09-22T00:00:00Z"),
-)  # fmt: skip
-DECLARED = Key(
-    key_id=KEY, owner=EVIL, environment="live", role="read_only", created_at="2024-01-01T00:00:00Z", protected=True,
-    leaked_at="2026-09-20T00:00:00Z",
-)  # fmt: skip
-
-
-def of_keys(settings: Config, *declared: Key) -> Side:
-    """As if both topics had been read."""
-    made = Side(partial(side.connected, settings))
-    made.catalogue = Catalogue.of(declared)
-    made.controls = Controls.of("topic", [Said(seq, mute) for seq, mute in enumerate(MUTES)], len(MUTES))
-    return made
-
-
 @pytest.mark.parametrize("page", ["/?state=all", f"/incidents/{INCIDENT.incident_id}", f"/keys/{KEY}"])
 def test_what_is_muted_is_shown_with_its_end_and_who_said_it_and_nothing_of_other_keys(
     settings: Config, page: str
 ) -> None:
-    text = visitor(settings, "viewer", of_keys(settings, DECLARED)).get(page).text
+    text = visitor(settings, "viewer", known(DECLARED)).get(page).text
     assert "until 2099-01-01 00:00:00 by bea" in text
     assert "until 2098-01-01 00:00:00 by cy" in text
     assert not [words for words in ("by dan", "by eve", "End this mute") if words in text]
@@ -209,7 +184,7 @@ def test_what_is_muted_is_shown_with_its_end_and_who_said_it_and_nothing_of_othe
 
 
 def test_a_responder_ends_a_mute_and_the_log_has_who_did(settings: Config, said: list[Control]) -> None:
-    client = visitor(settings, "responder", of_keys(settings))
+    client = visitor(settings, "responder", known())
     assert client.get(f"/keys/{KEY}").text.count("End this mute") == 1  # whose key it is nobody declares here
     body = {"form_token": form_token(client), "key": KEY, "detector": "", "owner": "", "back": "/"}
     assert "unmuted: key" in client.post("/unmute", data=body).text
@@ -220,7 +195,7 @@ def test_a_responder_ends_a_mute_and_the_log_has_who_did(settings: Config, said:
     over = client.post("/unmute", data=body | {"detector": "spike"})
     assert (over.status_code, "not muted any more" in over.text) == (400, True)
     assert client.post("/unmute", data=body | {"form_token": "x"}).status_code == 403
-    assert visitor(settings, "viewer", of_keys(settings)).post("/unmute", data=body).status_code == 403
+    assert visitor(settings, "viewer", known()).post("/unmute", data=body).status_code == 403
     rows = noted(settings, "path = '/unmute' AND detail LIKE 'unmuted: key%'")
     assert rows == [("responder", "/unmute", 303)]
 
@@ -234,16 +209,13 @@ def noted(settings: Config, what: str) -> list[tuple[object, ...]]:
 
 
 def test_a_key_shows_what_is_declared_of_it_and_what_its_audit_says(settings: Config) -> None:
-    text = visitor(settings, "viewer", of_keys(settings, DECLARED)).get(f"/keys/{KEY}").text
+    text = visitor(settings, "viewer", known(DECLARED)).get(f"/keys/{KEY}").text
     for words in ("active, protected", "<dd>live</dd>", "read_only", "2024-01-01", "open to all networks",
                   "leaked: public since 2026-09-20", "over_age: "):  # fmt: skip
         assert words in text, words
-    assert (
-        "undeclared: used, and nobody declares it"
-        in visitor(settings, "viewer", of_keys(settings)).get(f"/keys/{KEY}").text
-    )
+    assert "undeclared: used, and nobody declares it" in visitor(settings, "viewer", known()).get(f"/keys/{KEY}").text
     idle = msgspec.structs.replace(DECLARED, key_id="idle", leaked_at="")
-    text = visitor(settings, "viewer", of_keys(settings, idle)).get("/keys/idle").text
+    text = visitor(settings, "viewer", known(idle)).get("/keys/idle").text
     assert "never_used: " in text
     assert "Declared, and never used" in text
     assert "can&#39;t be read now" in visitor(settings, "viewer").get(f"/keys/{KEY}").text.replace("'", "&#39;")

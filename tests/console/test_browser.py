@@ -19,6 +19,7 @@ from pipeline.respond.desk import Desk
 from schemas.control import Control, Feedback
 from tests.console import browser
 from tests.console.filled import INCIDENT, KEY, TOKENS, config, fill
+from tests.console.known import DECLARED, known
 from tests.console.looks import CONTRAST, FAULTS, FOCUS, TOO_WIDE
 from tests.console.serving import SHOTS, served
 from tests.console.waiting import RESPONDER, in_memory, propose
@@ -94,7 +95,7 @@ def decisions(monkeypatch: pytest.MonkeyPatch) -> list[Decisions]:
 
 @pytest.fixture
 def address(settings: Config, decisions: list[Decisions]) -> Iterator[str]:
-    with served(app.make_app(settings)) as (found, _):
+    with served(app.make_app(settings, of_keys=known(DECLARED))) as (found, _):
         yield found
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.evaluation import ramp
 from pipeline.evaluation.ramp import FIRST, MOST_A_DAY, Ramp, extra
+from tests.pipeline.test_progress import sit_down
 from tests.real_data import FOLDER, real
 
 pytestmark = pytest.mark.timeout(900)
@@ -30,7 +31,9 @@ def test_the_fastest_ramps_are_seen_and_the_best_gain_is_that_of_the_best_choice
     real("weblog-elastic-apache")
     monkeypatch.setattr(ramp, "PER_DAY", (24.0, 600.0))
     monkeypatch.setattr(ramp, "GROWTH", (1.15, 1.25, 2.0))
+    terminal = sit_down(monkeypatch)
     found = ramp.measure(FOLDER, "development")
+    assert "attackers" in terminal.getvalue() and "6/6" in terminal.getvalue()
     by_growth = {name: each["gain"] for name, each in found["by_growth"].items()}
     assert len(by_growth) == 6
     assert found["gain"]["60"] == max(by_growth.values())
