@@ -95,10 +95,13 @@ def test_classes_are_judged_apart() -> None:
     assert best(judge) > 10
 
 
-def outage(error: int, others_fail: bool) -> Judge:
+def outage(error: int, others_fail: bool, others_known: bool = True) -> Judge:
     """Twelve routes fail for key 0; five other keys have used them in the minutes before."""
     judge = Judge(6)
     life = daily_visits(14)
+    first = life[:5].copy()
+    first["slot"], first["ts_us"], first["request"] = range(1, 6), life["ts_us"][0] - 1, range(900_001, 900_006)
+    judge.feed(first if others_known else first[:0])
     judge.feed(life)
     at_us = int(life["ts_us"][-1]) + 2 * HOUR_US
     parts = []
@@ -117,6 +120,7 @@ def outage(error: int, others_fail: bool) -> Judge:
 def test_the_apis_own_outage_is_discounted(error: int) -> None:
     assert best(outage(error, others_fail=True)) == 0
     assert best(outage(error, others_fail=False)) > 10
+    assert best(outage(error, others_fail=True, others_known=False)) > 10, "keys made for it fake no outage"
 
 
 @pytest.mark.parametrize("error", [ERROR_403, ERROR_404])
