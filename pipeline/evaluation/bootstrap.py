@@ -30,8 +30,8 @@ class Valued:
     def sums(self, names: Ints) -> tuple[Floats, Floats]:
         """(sum of values, count) per key of `names` (sorted)."""
         which, size = np.searchsorted(names, np.asarray(self.keys, np.int64)), len(names)
-        values = np.asarray(self.values, np.float64)
-        return np.bincount(which, values, size), np.bincount(which, minlength=size).astype(np.float64)
+        total = np.bincount(which, np.asarray(self.values, np.float64), size).astype(np.float64)
+        return total, np.bincount(which, minlength=size).astype(np.float64)
 
 
 def macro(groups: Sequence[Valued]) -> dict[str, float]:

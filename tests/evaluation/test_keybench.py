@@ -324,7 +324,7 @@ def test_the_wide_run_adds_its_budget_to_every_strength() -> None:
         for bits in (20.0, 40.0)
     ]
     declared = {"headline_bits": 40, "strengths_bits": [20, 40], "attacks": {"bulk_read": {}}}
-    found = {
+    found: dict[str, Any] = {
         "recall": {"bulk_read": 0.0}, "recall_at": {}, "untouched_at": {},
         "recall_by_strength": figures.by_strength(placements, declared),
     }  # fmt: skip
