@@ -49,14 +49,16 @@ COVERAGE: Final = Row(
     ),
 )
 
+DECIDED: Final = "stage = 'decided' AND key_id != '*'"
+"""Of keys: what people say to all responders stands among the responses, too."""
 _STEPS: Final = (
     ("1 findings", f"SELECT count() FROM v_findings WHERE {IN_TIME}"),
     ("2 in an incident", f"SELECT count() FROM v_findings WHERE incident_id != '' AND {IN_TIME}"),
     ("3 incidents", f"SELECT count() FROM v_incidents WHERE {OPENED}"),
-    ("4 decided", f"SELECT uniqExact(response_id) FROM v_responses WHERE stage = 'decided' AND {IN_TIME}"),
+    ("4 decided", f"SELECT uniqExact(response_id) FROM v_responses WHERE {DECIDED} AND {IN_TIME}"),
     (
         "5 allowed",
-        f"SELECT uniqExact(response_id) FROM v_responses WHERE stage = 'decided' AND verdict = 'allowed' AND {IN_TIME}",
+        f"SELECT uniqExact(response_id) FROM v_responses WHERE {DECIDED} AND verdict = 'allowed' AND {IN_TIME}",
     ),
     (
         "6 done",
@@ -88,7 +90,7 @@ FUNNEL: Final = Row(
             "Decisions, by verdict",
             "timeseries",
             "SELECT $__timeInterval(at) AS time, verdict, uniqExact(response_id) AS decisions\n"
-            f"FROM v_responses WHERE stage = 'decided' AND {IN_TIME}\nGROUP BY time, verdict ORDER BY time, verdict",
+            f"FROM v_responses WHERE {DECIDED} AND {IN_TIME}\nGROUP BY time, verdict ORDER BY time, verdict",
             (("time", "time"), ("verdict", "text"), ("decisions", "number")),
             bars=True,
             description="Of the guards: allowed, refused (below: by which), waiting for approval, or only simulated.",
@@ -166,7 +168,7 @@ REFUSED: Final = Row(
             "FROM (\n"
             "    SELECT response_id, key_id, at,\n"
             "        arrayJoin(JSONExtract(body, 'guards', 'Array(Tuple(guard String, passed Bool))')) AS said\n"
-            f"    FROM v_responses WHERE stage = 'decided' AND verdict = 'refused' AND {IN_TIME}\n"
+            f"    FROM v_responses WHERE {DECIDED} AND verdict = 'refused' AND {IN_TIME}\n"
             ") WHERE NOT said.2 GROUP BY guard ORDER BY refused DESC",
             (("guard", "text"), ("refused", "number"), ("keys", "number"), ("last", "time")),
             8,
