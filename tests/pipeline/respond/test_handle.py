@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.config import Revocation
 from pipeline.policy import Approver
+from pipeline.ports import Headers
 from pipeline.respond.act import Actor, NullActor
 from pipeline.respond.adapters.adapter import Intent, Outcome
 from pipeline.respond.adapters.webhook import MATRIX
@@ -293,13 +294,15 @@ class Both:
     def __init__(self, log: MemoryLog) -> None:
         self._publisher, self._waiting, self._two = MemoryPublisher(log, Fuse()), 0, asyncio.Event()
 
-    async def publish(self, topic: str, key: bytes, value: bytes, partition: int | None = None) -> int:
+    async def publish(
+        self, topic: str, key: bytes, value: bytes, headers: Headers = (), partition: int | None = None
+    ) -> int:
         if topic == RESPONSES and not self._two.is_set():
             self._waiting += 1
             if self._waiting == 2:
                 self._two.set()
             await self._two.wait()
-        return await self._publisher.publish(topic, key, value, partition)
+        return await self._publisher.publish(topic, key, value, headers, partition)
 
 
 async def test_the_decision_and_that_it_is_acted_on_go_out_together_and_both_before_the_act() -> None:
