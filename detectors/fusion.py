@@ -181,7 +181,7 @@ def put_change(row: Any, event: int, slot: int, kind: int, fusion: Any, at_us: i
     row.kind = kind
     row.rule = fusion.rule
     row.severity = fusion.severity
-    row.adopted = 1 if fusion.taken == UNREVIEWED else 0
+    row.adopted = 1 if fusion.taken == UNREVIEWED and fusion.series_severity == 0 else 0  # a page is never learned
     row.score = fusion.score
     row.return_days = fusion.days
     row.seen = fusion.seen

@@ -116,7 +116,7 @@ class Door:
     def cookie(self, visitor: Visitor) -> str:
         """The session."""
         body = base64.urlsafe_b64encode(msgspec.json.encode(visitor)).decode()
-        return f"{body}.{self._sign('session', body)}"
+        return f"{body}.{self._sign_session(visitor.name, body)}"
 
     def recognise(self, cookie: str, headers: Headers, peer: str) -> Visitor | None:
         """Who this is, by the proxy's word or by the session; None is nobody. `peer`: the connection's address."""
@@ -140,14 +140,21 @@ class Door:
         return hmac.compare_digest(self.form_token(visitor).encode(), token.encode("utf-8", "replace"))
 
     def _by_cookie(self, cookie: str) -> Visitor | None:
+        """A session outlives a restart where there is a session key, but not its person, role or token."""
         body, _, signature = cookie.rpartition(".")
-        if not hmac.compare_digest(self._sign("session", body).encode(), signature.encode("utf-8", "replace")):
-            return None
         try:
             visitor = msgspec.json.decode(base64.urlsafe_b64decode(body), type=Visitor)
         except (msgspec.MsgspecError, binascii.Error, ValueError):
             return None
+        wanted = self._sign_session(visitor.name, body).encode()
+        if not hmac.compare_digest(wanted, signature.encode("utf-8", "replace")):
+            return None
         return visitor if visitor.until_s > self.now_s() else None
+
+    def _sign_session(self, name: str, body: str) -> str:
+        known = [person for person in self.settings.people if person.name == name and not person.machine]
+        stands = "\x00".join([*(f"{person.role}\x00{person.token.reveal()}" for person in known), body])
+        return self._sign("session" if known else "nobody", stands)
 
     def _sign(self, use: str, text: str) -> str:
         return hmac.new(self._key, f"{use}\x00{text}".encode(), hashlib.sha256).hexdigest()

@@ -25,6 +25,9 @@ SETTLES_US: Final = 10_000_000  # what a person does by hand is signed at once: 
 FAILED: Final = frozenset({"failed", "expired", "lapsed"})
 DONE: Final = frozenset({"done", "undone", "superseded"})
 MOST_KEYS: Final = 20
+RECENT_US: Final = (
+    DAY_US - 60_000_000
+)  # of a grant: after a day the ledger forgets members one by one, and a bulk is another
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ def due(
     for name, members in threads.items():
         yield from _first(_waiting(members, now_us, told), told)
         yield from _first(_thread(f"response:{name}", members, now_us), told)
-        if len(members) > 1:
+        if len(members) > 1 and any(act.stands for act in members):
             for act in members:
                 yield from _first(_undone(f"response:{act.proposal.response_id}", [act], now_us), told)
 
@@ -82,26 +85,27 @@ def _waiting(acts: list[Act], now_us: int, told: Callable[[str], frozenset[str]]
 
 
 def _thread(subject: str, acts: list[Act], now_us: int) -> Iterator[Said]:
-    """Done and failed are told once all that was granted together has ended."""
-    if any(act.stage in ("open", "pending") for act in acts):
+    """Done and failed are told once all that was granted together has ended; what could not be granted is left out."""
+    acts = [act for act in acts if act.stage != "pending"]
+    if not acts or any(act.stage == "open" for act in acts):
         return
-    last = max(act.offset for act in acts)
-    done = tuple(act for act in acts if act.stage in DONE and _is_fresh(act.done_us, now_us))
-    failed = tuple(act for act in acts if act.stage in FAILED and _is_fresh(act.done_us or act.lapses_us, now_us))
+    last, recent = max(act.offset for act in acts), now_us - max(act.at_us for act in acts) < RECENT_US
+    done = tuple(act for act in acts if recent and act.stage in DONE and act.confirmed_us)
+    failed = tuple(act for act in acts if recent and act.stage in FAILED)
     if done:
         yield Said(subject, f"done:{last}", "response.done", done)
     if failed:
         yield Said(subject, f"failed:{last}", "response.failed", failed)
     stuck = tuple(act for act in acts if act.stands and act.undo and act.undo.stage == "failed")
     if stuck and _is_fresh(max(act.undo.at_us for act in stuck if act.undo), now_us):
-        yield Said(subject, f"undo_failed:{last}", "response.failed", stuck)
+        yield Said(subject, f"undo_failed:{min(act.offset for act in stuck)}", "response.failed", stuck)
     if not any(act.stands for act in acts):
         yield from _undone(subject, acts, now_us)
 
 
 def _undone(subject: str, acts: list[Act], now_us: int) -> Iterator[Said]:
-    ended = tuple(act for act in acts if act.stage == "undone" and _is_fresh(act.ended_us, now_us))
-    if ended:
+    ended = tuple(act for act in acts if act.stage == "undone")
+    if ended and _is_fresh(max(act.ended_us for act in ended), now_us):
         yield Said(subject, f"undone:{max(act.offset for act in ended)}", "response.undone", ended, "resolve")
 
 

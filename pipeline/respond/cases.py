@@ -88,7 +88,7 @@ class CaseBook:
             case ActSeen() if record.broken:
                 self._break(record)
             case ActSeen():
-                if case := self.case_of(record.incident_id):
+                for case in self.cases.values():  # its incident may have gone on to a later one
                     case.broken.pop(record.response_id, None)
             case DrillStarted():
                 self.drills[record.key_id] = self.now_us + int((record.limit_s + GRACE_S) * 1e6)
@@ -99,8 +99,11 @@ class CaseBook:
 
     def is_drill(self, of: Proposed, at_us: int) -> bool:
         """Whether this act was led to by nothing but a decoy's abuse on purpose: the drill tells of that."""
-        case = self.case_of(of.incident_id)
-        return case.drill if case else at_us <= self.drills.get(of.key_id, -1)
+        return at_us <= self.drills.get(of.key_id, -1)
+
+    def is_broken(self, response_id: str) -> bool:
+        """Whether some case says that this act does not hold."""
+        return any(response_id in case.broken for case in self.cases.values())
 
     def full(self, case: Case) -> bool:
         """Whether its span is over, and it takes nothing but ends: what goes on is a new case."""
@@ -146,8 +149,10 @@ class CaseBook:
                 case.links.add(link)
         graver = RANK[seen.severity] > RANK[case.severity]
         if graver:
-            case.severity, case.lead = seen.severity, seen.body
+            case.severity = seen.severity
             case.rounds += 1
+        if graver or not case.lead:
+            case.lead = seen.body
         case.drill = case.drill and self.now_us <= self.drills.get(seen.key_id, -1)
         if graver or any(before < size <= len(case.keys) for size in GROWN):
             self._reopen(case, anew=graver)

@@ -290,6 +290,7 @@ class Ledger:
             # one responder gave it up, perhaps by a wrong clock, and another had the answer: it stands
             act.stage, act.outcome = record.result, record.outcome
             act.before, act.new_key_id, act.done_us = record.before, record.new_key_id, self.now_us
+            act.confirmed_us = self.now_us if record.result == "done" else 0
             self._supersede(act)
         elif act.stage == "pending" and self.now_us > act.lapses_us:
             act.stage, act.outcome = "lapsed", record.outcome

@@ -25,7 +25,7 @@ from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.metrics import METRICS
 from pipeline.respond import act_notices
 from pipeline.respond.brief import Brief, Known, Usage, brief
-from pipeline.respond.cases import RANK, CaseBook, due, links_of
+from pipeline.respond.cases import CaseBook, due, links_of
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.deliver import Deliveries
 from pipeline.respond.drills import DrillBook
@@ -182,13 +182,12 @@ class Night:
         return of_incident(incident, told, case.case_id if case else "", link_of(self.settings, incident))
 
     def _seen(self, incident: Incident, key: Key | None, partition: int) -> CaseSeen:
-        known = self.books.cases.case_of(incident.incident_id)
-        news = known is None or RANK[incident.severity] > RANK[known.severity] or self.books.cases.full(known)
+        """Always with its lead: whether it opens a case is for the topic's clock to say, not for ours."""
         return CaseSeen(
             incident_id=incident.incident_id, revision=incident.revision, key_id=incident.key_id,
             severity=incident.severity, closed=incident.state == "closed", at_us=micros(incident.last_at),
             links=links_of(incident, key), window_s=self.settings.cases.window_s, partition=partition,
-            body=lead_of(incident) if news else "",
+            body=lead_of(incident),
         )  # fmt: skip
 
     async def _key(self, incident: Incident) -> tuple[Key | None, str]:
@@ -225,7 +224,7 @@ class Night:
         """At most one step of each subject: steps of a subject are told one after the other."""
         books, owned = self.books, self.deliveries.owned
         for case in books.cases.cases.values():
-            if case.partition in owned:
+            if case.partition in owned and case.lead:  # an older responder opened some without: a revision brings it
                 step = next(due(case, books.told(case.case_id), now_us, self.settings.cases), "")
                 if step:
                     yield Due(case.case_id, step, case.partition)

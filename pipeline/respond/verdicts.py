@@ -80,7 +80,7 @@ class Verdicts:
         """The incident's topic is its worker's alone; what people take at night is the case, and that opens again."""
         of, broken = verdict.watch, verdict.word == "broken"
         case = self.books.cases.case_of(of.incident_id)
-        if not broken and (case is None or of.response_id not in case.broken):
+        if not broken and not self.books.cases.is_broken(of.response_id):
             return
         await self.decisions.write(ActSeen(
             response_id=of.response_id, incident_id=of.incident_id, key_id=of.key_id, verdict_id=verdict.message_id,

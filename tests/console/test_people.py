@@ -60,6 +60,27 @@ def test_a_session_with_one_letter_changed_is_none(at: int, to: str) -> None:
     assert ours.recognise(forged, Headers(), "") is None or forged == cookie
 
 
+@pytest.mark.parametrize(
+    "later",
+    [
+        (),
+        (Person(name="ann", role="viewer", token=Secret(TOKEN)),),
+        (Person(name="ann", role="responder", token=Secret("another-token-of-letters")),),
+        (Person(name="ann", role="responder", token=Secret(TOKEN), machine=True),),
+    ],
+    ids=["gone", "another role", "another token", "a program now"],
+)
+def test_a_session_that_outlives_a_restart_does_not_outlive_its_person_role_or_token(later: tuple[Person, ...]) -> None:
+    key, bob = Secret("k" * LEAST_KEY), Person(name="bob", role="viewer", token=Secret("bobs-token-of-20-letters"))
+    before = Door(Console(people=(*PEOPLE, bob), session_key=key), Time())
+    visitor = before.sign_in(TOKEN)
+    assert visitor is not None
+    cookie = before.cookie(visitor)
+    again = Door(Console(people=(bob, *PEOPLE), session_key=key), Time())
+    assert again.recognise(cookie, Headers(), "") == visitor
+    assert Door(Console(people=(*later, bob), session_key=key), Time()).recognise(cookie, Headers(), "") is None
+
+
 def test_another_process_knows_nothing_of_the_session() -> None:
     visitor = door()[0].sign_in(TOKEN)
     assert visitor is not None

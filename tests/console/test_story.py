@@ -164,7 +164,8 @@ def test_the_switches_are_obeyed_at_once_and_after_a_restart(front: str, tmp_pat
     with place(world, front, "keywatch_switches") as found:
         asyncio.run(_switches(found, tmp_path))
     assert {effect.intent.key_id for effect in world.gateway.effects} == {"k0"}
-    verdicts = {line.key_id: line.verdict for line in world.lines() if line.stage == "decided"}
+    verdicts = {line.key_id: line.verdict for line in world.lines() if line.stage == "decided" and not line.switch}
+    assert {"simulate", "stop"} <= {line.switch for line in world.lines()}, "who said so stands in the audit"
     assert verdicts == {"k0": "allowed", "k2": "simulated", "k4": "simulated", "k6": "refused"}
 
 

@@ -376,10 +376,34 @@ def test_helm_itself_renders_the_same(changes: dict[str, Any], tmp_path: Path) -
 def test_the_console_shows_the_policy_that_the_responder_judges_by() -> None:
     changed = "[respond.policy]\nmode = 'enforce'\nadapter = 'keys'\n"
     for changes in ({}, {"policy": changed}):
-        trees = [tomllib.loads(each["data"]["keywatch.toml"]) for each in of_kind("ConfigMap", changes)
-                 if "keywatch.toml" in each["data"]]  # fmt: skip
-        [one, other] = [ladder_of(config_file.build({"respond": tree["respond"]}).respond) for tree in trees]
+        of = configurations(changes)
+        [one, other] = [
+            ladder_of(config_file.build({"respond": of[name]["respond"]}).respond)
+            for name in ("keywatch-responder", "keywatch-console")
+        ]
         assert one.version == other.version != Ladder(Policy(), ()).version
+
+
+def configurations(changes: dict[str, Any]) -> dict[str, Any]:
+    """What each ConfigMap's keywatch.toml says."""
+    return {
+        each["metadata"]["name"]: tomllib.loads(each["data"]["keywatch.toml"])
+        for each in of_kind("ConfigMap", changes)
+        if "keywatch.toml" in each["data"]
+    }
+
+
+def test_whom_the_responder_tells_is_its_own_configuration_since_only_it_has_the_secrets() -> None:
+    changes = EVERYTHING | {
+        "responder": {"config": "[[respond.endpoints]]\nname = 'soc'\nsecret_file = '/run/secrets/soc'\n"}
+    }
+    of = configurations(changes)
+    assert [name for name, tree in of.items() if "endpoints" in tree["respond"]] == ["keywatch-responder"]
+    mounted = {
+        name: [each["configMap"]["name"] for each in pod["volumes"] if each["name"] == "config"]
+        for name, pod in pods(changes).items()
+    }
+    assert [name for name, maps in mounted.items() if maps == ["keywatch-responder"]] == ["responder"]
 
 
 def test_with_sasl_each_component_signs_in_as_its_own_user_of_acls_sh_by_its_own_secret(tmp_path: Path) -> None:
@@ -404,10 +428,10 @@ def test_with_sasl_each_component_signs_in_as_its_own_user_of_acls_sh_by_its_own
     assert "kafka_password" not in str(pods({})), "without SASL nobody needs one"
 
 
-def test_what_is_mounted_besides_is_there_for_every_process_that_places_addresses() -> None:
+def test_what_is_mounted_besides_is_there_for_every_process_that_reads_the_configuration() -> None:
     for name, pod in pods(EVERYTHING).items():
         mounted = {each["mountPath"] for each in pod["containers"][0]["volumeMounts"]}
-        assert ("/geo" in mounted) == (name not in ("migrate", "privacy", "drill")), name
+        assert ("/geo" in mounted) == (name != "migrate"), name
 
 
 def test_replicas_of_the_console_share_a_session_key_from_a_secret(tmp_path: Path) -> None:

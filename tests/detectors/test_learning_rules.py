@@ -241,6 +241,16 @@ def test_a_silent_adoption_is_told_once_however_the_log_is_cut() -> None:
     assert told[0] == told[1]
 
 
+def test_a_page_in_a_series_that_was_adopted_is_not_told_as_adopted() -> None:
+    judge, moved = Judge(1), taken_over(4, 60)
+    judge.feed(daily_visits(60, per_day=4))
+    judge.feed(moved)
+    assert "adopted" in judge.kinds()
+    judge.feed(attack(int(moved["ts_us"][-1]) + 6 * HOUR_US, 200, 3, 2_000_000))
+    pages = [row for row in judge.changed if row["severity"] > 0]
+    assert pages and not any(row["adopted"] for row in pages)
+
+
 def test_a_simulated_detector_weighs_nothing_but_tells() -> None:
     from detectors import fuse
 

@@ -34,6 +34,7 @@ def wanted(key_id: str = "k1", **changes: Any) -> Proposed:
 def act(stage: Stage = "done", ago_us: int = SECOND_US, **changes: Any) -> Act:
     made = Act(wanted(**changes), 5, NOW_US - ago_us, stage=stage, outcome="HTTP 403", ticket="act-1")
     made.done_us = made.ended_us = NOW_US - ago_us
+    made.confirmed_us = made.done_us if stage in ("done", "undone") else 0
     made.until_us, made.ended_by = NOW_US + 3600 * SECOND_US, TIME
     return made
 
@@ -65,6 +66,21 @@ def test_each_step_comes_once_and_in_its_order() -> None:
     assert due(act("undone")) == ["response.done done:5 1"]
     assert due(act("undone"), told=("done:5", "answered")) == ["response.undone undone:5 1"]
     assert due(act("undone"), told=("done:5", "undone:5", "answered")) == []
+
+
+def test_what_failed_as_far_as_is_known_is_never_told_as_done() -> None:
+    given_up = act("undone")
+    given_up.confirmed_us = 0  # it had expired, and was undone to be sure
+    assert due(given_up, told=("failed:5", "answered")) == ["response.undone undone:5 1"]
+
+
+def test_a_bulk_of_which_the_ledger_forgets_a_member_is_not_told_again() -> None:
+    members = [act("done", key_id=f"k{n}", group="bulk-1", ago_us=DAY_US - 30 * SECOND_US) for n in range(3)]
+    assert due(*members, told=("answered",), bulk=3) == [], "a day after its grant, whichever of them is left"
+    for member in members:
+        member.stage, member.ended_us = "undone", NOW_US - 3600 * SECOND_US
+    members[2].ended_us, members[2].offset = NOW_US - 2 * DAY_US, 9
+    assert due(*members, told=("undone:9", "answered"), bulk=3) == []
 
 
 def test_only_a_call_that_was_made_is_answered() -> None:

@@ -14,6 +14,7 @@ from pipeline.respond.night_records import ActSeen, CaseSaid, CaseSeen, DrillSta
 from schemas.incident import SEVERITIES, Severity
 from tests.pipeline.respond.incidents import finding, incident, key
 from tests.pipeline.respond.notices import full
+from tests.pipeline.respond.test_ledger import proposed
 
 MINUTE_US, HOUR_US = 60_000_000, 3_600_000_000
 T0 = 1_795_000_000_000_000
@@ -170,6 +171,33 @@ def test_a_drill_s_decoy_pages_nobody_while_it_lasts_and_everybody_after() -> No
     assert steps(later, "a", 11) == ["page:high"]
     joined = book((0, started), (1, seen("a", ("n:x",), key_id="decoy")), (1, seen("b", ("n:x",), key_id="real")))
     assert steps(joined, "a", 2) == ["page:high"]
+
+
+def test_what_a_drill_led_to_stays_the_drill_s_when_its_incident_closes_later() -> None:
+    this = book(
+        (0, DrillStarted(drill_id="d", key_id="key-a", at_us=T0, limit_s=120, act=True, by="ada")), (1, seen("a")),
+        (60, seen("a", revision=2, closed=True)),
+    )  # fmt: skip
+    act = proposed("key-a", incident_id="a")
+    assert this.is_drill(act, T0 + MINUTE_US)
+    assert not this.is_drill(act, T0 + 60 * MINUTE_US)
+
+
+def test_a_case_without_its_lead_takes_that_of_the_next_revision() -> None:
+    this = book((0, msgspec.structs.replace(seen("a"), body="")), (1, seen("a", revision=2)))
+    assert this.cases[case_id_of("a")].lead == "lead a"
+
+
+def test_an_act_that_holds_again_is_broken_in_none_of_its_incident_s_cases() -> None:
+    broken = ActSeen(
+        response_id="r1", incident_id="a", key_id="key-a", verdict_id="v1", broken=True, text="goes on", partition=0,
+        body="{}",
+    )  # fmt: skip
+    over_min = ((cases.span_of(T0) + 1) * SPAN_US + cases.SPANS_END_US - T0) / MINUTE_US + 1
+    this = book((0, seen("a")), (1, broken), (over_min, seen("a", revision=2)))
+    assert (len(this.cases), this.is_broken("r1")) == (2, True)
+    this.apply(this.now_us + MINUTE_US, msgspec.structs.replace(broken, broken=False, verdict_id="v2"))
+    assert not this.is_broken("r1")
 
 
 def test_a_word_on_a_case_that_is_not_there_is_nothing() -> None:

@@ -15,13 +15,14 @@ from pipeline.config_night import Kind
 from pipeline.errors import Fatal
 from pipeline.respond.brief import Usage
 from pipeline.respond.caller import Answer
+from pipeline.respond.cases import SPAN_US, SPANS_END_US, span_of
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.deliver import Deliveries
 from pipeline.respond.entries import Record, decode, encode
 from pipeline.respond.ladder import Others
 from pipeline.respond.mailbox import Mailbox
 from pipeline.respond.night import Books, Night
-from pipeline.respond.night_records import ActSeen, CaseSaid, DrillStarted, Protection, RotationSeen, Told
+from pipeline.respond.night_records import ActSeen, CaseSaid, CaseSeen, DrillStarted, Protection, RotationSeen, Told
 from pipeline.respond.watch import Look
 from schemas.incident import Incident
 from schemas.key import Key
@@ -287,6 +288,19 @@ async def arrive_or_die(night: Night, about: Incident) -> None:
         await task
     for released in waiting:
         await released.wait()
+
+
+async def test_whichever_revision_opens_a_case_by_the_topic_s_clock_has_what_its_page_says() -> None:
+    world = World()
+    async with life(world) as night:
+        await arrive(night, full(key_id="k1", incident_id="i1"))
+        # a span is over, and nobody here knows it yet
+        world.log.now_us = (span_of(world.log.now_us) + 1) * SPAN_US + SPANS_END_US + 1
+        await arrive(night, full(key_id="k1", incident_id="i1", revision=2))
+        await rounds(night)
+        assert len(night.books.cases.cases) == 2
+    assert all(each.body for each in world.records(CaseSeen) if isinstance(each, CaseSeen))
+    assert len(pages(world)) == 2
 
 
 async def test_what_was_told_before_a_restart_is_not_told_again() -> None:

@@ -47,9 +47,15 @@ spec:
               volumeMounts:
                 - {name: config, mountPath: /etc/keywatch, readOnly: true}
                 {{- include "keywatch.mounts" . | nindent 16 }}
+                {{- with .root.Values.extraVolumeMounts }}
+                {{- toYaml . | nindent 16 }}
+                {{- end }}
           volumes:
             - {name: config, configMap: {name: {{ include "keywatch.name" .root }}}}
             {{- include "keywatch.volumes" . | nindent 12 }}
+            {{- with .root.Values.extraVolumes }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
 {{- if .root.Values.networkPolicy.enabled }}
 ---
 apiVersion: networking.k8s.io/v1

@@ -167,7 +167,7 @@ env:
 {{- define "keywatch.podMetadata" -}}
 labels: {{- include "keywatch.labels" . | nindent 2 }}
 annotations:
-  checksum/config: {{ printf "%s%s%s" .root.Values.config .root.Values.console.config .root.Values.policy | sha256sum }}
+  checksum/config: {{ printf "%s%s%s%s" .root.Values.config .root.Values.responder.config .root.Values.console.config .root.Values.policy | sha256sum }}
   {{- with .root.Values.podAnnotations }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
