@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ SAMPLE = ROOT / "deploy" / "examples" / "consume_incidents.py"
 OPENED: dict[str, Any] = json.loads((ROOT / "schemas/examples/incident/v1/opened.json").read_bytes())
 
 
+OURS = {"0f0f0f0f0f0f", "abababababab", "cdcdcdcdcdcd"}
+
+
 async def write(address: str, messages: Sequence[dict[str, Any]]) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=address)
     await producer.start()
@@ -29,11 +33,12 @@ async def write(address: str, messages: Sequence[dict[str, Any]]) -> None:
 
 
 def told(address: str, lines: int) -> list[str]:
-    """So many lines of the sample's, which is stopped then."""
+    """So many lines of the sample's about our incidents, which is stopped then; other tests write to this topic, too."""
     process = subprocess.Popen([sys.executable, str(SAMPLE), address, "of-the-test"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
-        return [process.stdout.readline().rstrip() for _ in range(lines)]
+        ours = (line.rstrip() for line in process.stdout if line[:12] in OURS)
+        return list(islice(ours, lines))
     finally:
         process.kill()
         process.wait(10)
