@@ -33,7 +33,7 @@ async def write(address: str, messages: Sequence[dict[str, Any]]) -> None:
 
 
 def told(address: str, lines: int) -> list[str]:
-    """So many lines of the sample's about our incidents, which is stopped then; other tests write to this topic, too."""
+    """So many of the sample's lines about our incidents, then it is stopped; other tests write to this topic, too."""
     process = subprocess.Popen([sys.executable, str(SAMPLE), address, "of-the-test"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
