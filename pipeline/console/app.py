@@ -7,7 +7,6 @@ that is shown is escaped, nothing is loaded from anywhere else, and each request
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import logging
 import math
@@ -16,8 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
@@ -25,12 +23,11 @@ import jinja2
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import FormData, MutableHeaders
+from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.config import Config
 from pipeline.config import Console as Settings
@@ -38,6 +35,7 @@ from pipeline.console import acts, board, pagerduty, pages, side
 from pipeline.console.answers import Answers
 from pipeline.console.api import Api
 from pipeline.console.board import Board, Link
+from pipeline.console.headers import HERE, Headers, static
 from pipeline.console.people import COOKIE, Door
 from pipeline.console.renewals import Renewals
 from pipeline.console.side import Side
@@ -49,27 +47,12 @@ from pipeline.metrics import REGISTRY
 
 log = logging.getLogger(__name__)
 
-HERE: Final = Path(__file__).parent
 MAX_FORM_BYTES: Final = 16_384
 STOP_S: Final = 5.0
 REACH_S: Final = 2.0
 """A page waits so long for what was just said to be read back."""
 _PATH: Final = re.compile(r"/(?![/\\])[!-~]*")
 OTHER_SESSION: Final = "this form is of another session: load the page again"
-HEADERS: Final = {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
-        "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-
-FOR_GOOD: Final = "public, max-age=31536000, immutable"
-
 Page = Callable[[Answers, Request], tuple[str, dict[str, Any]] | None]
 """The template's name and what it shows; None where what was asked for is not there."""
 Act = Callable[[FormData, Visitor], Awaitable[str]]
@@ -88,7 +71,7 @@ class Console:
         self._templates.filters.update(
             when=pages.when, ago=pages.ago, number=pages.number, span=pages.span, moment=pages.moment, day=pages.day
         )  # fmt: skip
-        self._templates.globals.update(static=_static)
+        self._templates.globals.update(static=static)
 
     def app(self) -> Starlette:
         """With all routes."""
@@ -120,7 +103,7 @@ class Console:
         if any(each.machine for each in self.config.console.people):
             routes += Api(self.door, self.answers, lambda: self.link.board).routes()
         app = Starlette(routes=routes, lifespan=self._following)
-        app.add_middleware(_Headers)
+        app.add_middleware(Headers)
         return app
 
     @asynccontextmanager
@@ -335,43 +318,6 @@ def _to_sign_in(request: Request, to: str) -> Response:
             to = "/"
         return Response(status_code=401, headers={"HX-Redirect": f"/sign-in?{urlencode({'to': to})}"})
     return RedirectResponse(f"/sign-in?{urlencode({'to': to})}", 303)
-
-
-@cache
-def _addresses() -> dict[str, str]:
-    """By the name of each file of ours: its address, another one as soon as its content is another."""
-    files = [path for path in (HERE / "static").rglob("*") if path.is_file()]
-    digests = {str(path.relative_to(HERE / "static")): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    return {name: f"/static/{name}?v={digest[:12]}" for name, digest in digests.items()}
-
-
-def _static(name: str) -> str:
-    return _addresses()[name]
-
-
-def _is_for_good(scope: Scope) -> bool:
-    """Whether browsers may keep it: not under the name of a version that another replica serves."""
-    asked = f"{scope['path']}?{scope['query_string'].decode('latin-1')}"
-    return asked in _addresses().values()
-
-
-class _Headers:
-    """The security headers on every response."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                if message["status"] == 200 and _is_for_good(scope):
-                    headers["Cache-Control"] = FOR_GOOD
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
-        await self._app(scope, receive, with_headers)
 
 
 def make_app(

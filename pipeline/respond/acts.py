@@ -48,7 +48,7 @@ class Act:
     undo: Undoing | None = None
     ended_by: str = ""
     ended_us: int = 0
-    done_us: int = 0  # when the target had confirmed it; 0 where that is no longer known
+    done_us: int = 0  # when it was closed as done, failed or expired; 0 where that is no longer known
     confirmed_us: int = 0  # when the target said that it is done; 0 also where it never did, though it may stand
     kept_us: int = 0
 

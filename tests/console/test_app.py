@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from pipeline.config import Config, Console, Secret
 from pipeline.console import acts, app
+from pipeline.console.headers import FOR_GOOD
 from pipeline.console.pages import in_order
 from pipeline.console.questions import Effect
 from pipeline.console.side import Side
@@ -133,7 +134,8 @@ def test_files_of_one_version_are_kept_by_browsers_and_pages_never(settings: Con
     sheet = client.get("/sign-in").text.split('rel="stylesheet" href="')[1].split('"')[0]
     others = ("/static/console.css", "/static/console.css?v=of-a-later-one", "/static/none?v=1")
     kept, *passing = (client.get(path).headers["cache-control"] for path in (sheet, *others))
-    assert (kept, passing) == (app.FOR_GOOD, ["no-store"] * 3), "what has another content must not stay under this name"
+    wanted = (FOR_GOOD, ["no-store"] * 3)
+    assert (kept, passing) == wanted, "what has another content must not stay under this name"
 
 
 @pytest.mark.parametrize("path", ["/incidents/none", "/incidents/'", "/keys/none", "/incidents/%00"])
