@@ -39,7 +39,7 @@ from detectors.detector import (
 )
 from detectors.log_sizes import LAW, evidence_of, learn_size, size_bits, usual
 from detectors.surprise import log2_of, quantise
-from detectors.teaching import teaches
+from detectors.teaching import teaches, tell_levels
 
 BITS: Final = 64
 WIDEST: Final = BITS * math.log(BITS)  # objects, at one bit that is still clear: 266
@@ -241,13 +241,8 @@ def count_wrong(state: Any, shared: Any, visit: Any) -> None:
     for j in range(LEVELS):
         reached = 1.0 if j < levels else 0.0
         state.tried[j] = min(255, int(int(state.tried[j]) * FADING + reached * UNIT + 0.5))
-    if not teaches(visit):
-        return
-    if shared.tried[0] > PEERS_KEPT:
-        for j in range(LEVELS):
-            shared.tried[j] *= 0.5
-    for j in range(levels):
-        shared.tried[j] += 1.0
+    if teaches(visit):
+        tell_levels(shared.tried, levels, PEERS_KEPT)
 
 
 @compiled

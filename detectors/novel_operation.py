@@ -50,7 +50,7 @@ from detectors.detector import (
     known_words,
 )
 from detectors.surprise import log2_of, quantise
-from detectors.teaching import teaches
+from detectors.teaching import teaches, tell_levels
 
 FILTER_BYTES: Final = 64
 FILTER_BITS: Final = 8 * FILTER_BYTES
@@ -347,13 +347,8 @@ def learn_breadth(state: Any, shared: Any, visit: Any) -> None:
     for j in range(LEVELS):
         reached = 1.0 if j <= level else 0.0
         state.levels[j] = min(65_535, int(FADING * int(state.levels[j]) + UNIT * reached + 0.5))
-    if not teaches(visit):
-        return
-    if shared.levels[0] > PEERS_KEPT:
-        for j in range(LEVELS):
-            shared.levels[j] *= 0.5
-    for j in range(level + 1):
-        shared.levels[j] += 1.0
+    if teaches(visit):
+        tell_levels(shared.levels, level + 1, PEERS_KEPT)
 
 
 WORDS: Final = {

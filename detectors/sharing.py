@@ -31,7 +31,7 @@ from detectors.detector import (
     Detector,
 )
 from detectors.surprise import log2_of, quantise
-from detectors.teaching import teaches
+from detectors.teaching import teaches, tell_levels
 
 LEVELS: Final = 4
 LEAST: Final = np.array([1, 2, 3, 5])  # changes of network in a visit
@@ -140,16 +140,6 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
 
 
 @compiled
-def tell_peers(visits: Any, level: int) -> None:
-    """One visit more of such keys."""
-    if visits[0] > PEERS_KEPT:
-        for j in range(LEVELS):
-            visits[j] *= 0.5
-    for j in range(level + 1):
-        visits[j] += 1.0
-
-
-@compiled
 def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:
     """The visit's changes into the key's and the peers' counts."""
     if weight > 0.0 and int(state.network) != 0:
@@ -157,7 +147,7 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
         for j in range(LEVELS):
             state.visits[j] = FADING * float(state.visits[j]) + (1.0 if j <= level else 0.0)
         if teaches(visit):
-            tell_peers(shared.visits[kind], level)
+            tell_levels(shared.visits[kind], level + 1, PEERS_KEPT)
     state.network = 0
     state.changes = 0
 

@@ -40,3 +40,13 @@ def lesson_of(visit: Any, since_us: int, ts_us: int, learned: bool) -> int:
 def teaches(visit: Any) -> bool:
     """Whether what this visit brings counts among peers."""
     return int(visit.teaches) != SILENT
+
+
+@compiled
+def tell_levels(counts: Any, levels: int, kept: float) -> None:
+    """One visit more that came to the first `levels` of them; all are halved where more than `kept` are counted."""
+    if counts[0] > kept:
+        for j in range(len(counts)):
+            counts[j] *= 0.5
+    for j in range(levels):
+        counts[j] += 1.0
