@@ -136,8 +136,8 @@ class KafkaEyes:
         """Clients of their own each time: a look is every 15 s."""
         from aiokafka import TopicPartition
 
-        from pipeline.sinks.group import group_members
-        from pipeline.sinks.kafka import committed_offsets, side_consumer
+        from pipeline.sinks.group import committed_offsets, group_members
+        from pipeline.sinks.kafka import side_consumer
         from pipeline.sinks.topics import partitions_of
 
         commits = await committed_offsets(self._kafka, self._topic)

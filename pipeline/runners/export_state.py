@@ -21,8 +21,8 @@ from pipeline.progress import counted
 from pipeline.recover import fill, load
 from pipeline.repartition import Holder, frames, layout, tables
 from pipeline.runners.unjudged import first_unjudged
-from pipeline.sinks.group import refuse_members
-from pipeline.sinks.kafka import committed_offsets, log_starts, read_pages
+from pipeline.sinks.group import committed_offsets, refuse_members
+from pipeline.sinks.kafka import log_starts, read_pages
 from pipeline.sinks.topics import partitions_of, topic_id
 from pipeline.state import State
 

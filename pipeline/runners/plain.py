@@ -28,7 +28,8 @@ from pipeline.runners.parts import Parts, production_parts
 from pipeline.runners.shell import Shell
 from pipeline.runners.slices import FETCH_BYTES, FETCH_WAIT_MS, Positions, cut
 from pipeline.runners.start import Ready, exit_code, prepare, tasks_of
-from pipeline.sinks.kafka import client_settings, committed_offsets, pages_in_turn
+from pipeline.sinks.group import committed_offsets
+from pipeline.sinks.kafka import client_settings, pages_in_turn
 from pipeline.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)

@@ -31,7 +31,8 @@ from pipeline.runners.parts import Parts, production_parts
 from pipeline.runners.shell import Shell
 from pipeline.runners.slices import PageTable, PassThrough, transport_of, unless_revoked
 from pipeline.runners.start import Ready, exit_code, prepare, tasks_of
-from pipeline.sinks.kafka import committed_offsets, pages_in_turn, ssl_context
+from pipeline.sinks.group import committed_offsets
+from pipeline.sinks.kafka import pages_in_turn, ssl_context
 from pipeline.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)

@@ -1,31 +1,56 @@
-"""The workers' consumer group as an operator sees it: who is in it, and setting its offsets while nobody is."""
+"""The workers' consumer group from outside: what it committed, who is in it, setting its offsets while nobody is."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+    for_code,
+)
 
 from pipeline.config import Kafka
 from pipeline.errors import Fatal
+from pipeline.sinks.administration import AWAY, administrator
 from pipeline.sinks.kafka import by_consequence, client_settings, started
 
 GONE: Final = ("Empty", "Dead")
+COORDINATOR_WAIT_S: Final = 30.0
+MOVES: Final = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError, *AWAY)
+"""A young cluster makes its offsets topic now; a coordinator died, moves or loads."""
+
+
+async def committed_offsets(kafka: Kafka, topic: str) -> dict[int, int | None]:
+    """What the group has committed, by partition; what it never committed is missing or None. Raises Fatal."""
+    async with administrator(kafka) as admin:
+        (described,) = await admin.describe_topics([topic])
+        wanted = [TopicPartition(topic, each["partition"]) for each in described["partitions"]]
+        offsets = await _group_offsets(admin, kafka.group, wanted)
+    return {
+        tp.partition: meta.offset if meta.offset >= 0 else None for tp, meta in offsets.items() if tp.topic == topic
+    }
+
+
+async def _group_offsets(admin: Any, group: str, wanted: list[TopicPartition]) -> Any:
+    """Asked for by name: to "all of the group's" Tansu sends an answer that cannot be decoded."""
+    async with asyncio.timeout(COORDINATOR_WAIT_S):
+        while True:
+            try:
+                return await admin.list_consumer_group_offsets(group, partitions=wanted)
+            except MOVES:
+                await asyncio.sleep(0.1)
 
 
 async def group_members(kafka: Kafka) -> int:
     """How many members the group has; at least 1 while it rebalances. Raises Fatal."""
-    admin = AIOKafkaAdminClient(**client_settings(kafka))
-    try:
-        await admin.start()
+    async with administrator(kafka) as admin:
         responses: Any = await admin.describe_consumer_groups([kafka.group])
-    except (KafkaError, OSError) as error:
-        raise await by_consequence(kafka, error) from error
-    finally:
-        await admin.close()
     code, _, state, _, _, members, *_ = responses[0].groups[0]
     if code:
         raise Fatal(f"group {kafka.group}: {for_code(code).__name__}")

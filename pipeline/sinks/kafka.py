@@ -1,4 +1,4 @@
-"""Kafka by aiokafka: client settings out of the configuration, a producer that is BulkPublisher and PageLog, offsets.
+"""Kafka by aiokafka: client settings out of the configuration, a producer (BulkPublisher and PageLog), what topics hold
 
 Both runners use the same producer: acks=all, idempotent (so retries neither double nor reorder), lz4. No transactions.
 """
@@ -17,19 +17,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import (
     AuthenticationFailedError,
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
-    GroupCoordinatorNotAvailableError,
-    GroupLoadInProgressError,
     IncompatibleBrokerVersion,
     KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
-    NotCoordinatorForGroupError,
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
     UnknownError,
@@ -48,7 +44,6 @@ log = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S: Final = 30.0
 HIGHWATER_WAIT_S: Final = 30.0
-COORDINATOR_WAIT_S: Final = 30.0
 BATCH_BYTES: Final = 131_072
 UNCOMPRESSED: Final = 0
 """Kafka's number for it in a batch of records."""
@@ -299,36 +294,6 @@ async def fetched_highwaters(kafka: Kafka, topic: str, partitions: Iterable[int]
         except TimeoutError as error:
             raise Fatal(f"the ends of {topic} were not told within {HIGHWATER_WAIT_S:.0f} s") from error
         return {tp.partition: int(consumer.highwater(tp)) for tp in wanted}
-
-
-async def committed_offsets(kafka: Kafka, topic: str) -> dict[int, int | None]:
-    """What the group has committed, by partition; what it never committed is missing or None. Raises Fatal."""
-    admin = AIOKafkaAdminClient(**client_settings(kafka))
-    try:
-        await admin.start()
-        offsets = await _group_offsets(admin, kafka.group, await _partitions(admin, topic))
-    except (KafkaError, OSError) as error:
-        raise await by_consequence(kafka, error) from error
-    finally:
-        await admin.close()
-    return {
-        tp.partition: meta.offset if meta.offset >= 0 else None for tp, meta in offsets.items() if tp.topic == topic
-    }
-
-
-async def _partitions(admin: Any, topic: str) -> list[TopicPartition]:
-    (described,) = await admin.describe_topics([topic])
-    return [TopicPartition(topic, each["partition"]) for each in described["partitions"]]
-
-
-async def _group_offsets(admin: Any, group: str, wanted: list[TopicPartition]) -> Any:
-    """Asked for by name: to "all of the group's" Tansu sends an answer that cannot be decoded."""
-    async with asyncio.timeout(COORDINATOR_WAIT_S):
-        while True:
-            try:
-                return await admin.list_consumer_group_offsets(group, partitions=wanted)
-            except (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError):
-                await asyncio.sleep(0.1)  # a young cluster makes its offsets topic now; a moved coordinator loads
 
 
 async def log_starts(kafka: Kafka, topic: str, partitions: Iterable[int]) -> dict[int, int]:

@@ -9,11 +9,9 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
-from aiokafka.client import AIOKafkaClient
+from aiokafka.admin import NewPartitions, NewTopic
 from aiokafka.errors import (
     IncompatibleBrokerVersion,
-    KafkaError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
     for_code,
@@ -33,7 +31,7 @@ from aiokafka.protocol.types import (
 from pipeline.config import Config, Kafka
 from pipeline.errors import ConfigError, Fatal
 from pipeline.partitioner import moved
-from pipeline.sinks.kafka import by_consequence, client_settings
+from pipeline.sinks.administration import administrator
 
 PAGES_CONFIG: Final = {
     "cleanup.policy": "compact",
@@ -166,16 +164,11 @@ class _MetadataRequest(Request[_MetadataRequestV10]):
 
 async def topic_id(kafka: Kafka, topic: str) -> str:
     """The broker's id of a topic (32 hex digits), "" where the broker is too old to have one. Raises Fatal."""
-    client = AIOKafkaClient(**client_settings(kafka))
-    try:
-        await client.bootstrap()
-        response: Any = await client.send(client.get_random_node(), _MetadataRequest(topic))
-    except (IncompatibleBrokerVersion, NotImplementedError):
-        return ""
-    except (KafkaError, OSError) as error:
-        raise await by_consequence(kafka, error) from error
-    finally:
-        await client.close()
+    async with administrator(kafka) as admin:
+        try:
+            response: Any = await admin._send_request(_MetadataRequest(topic))
+        except (IncompatibleBrokerVersion, NotImplementedError):
+            return ""
     code, _, ident, *_ = response.topics[0]
     if code:
         raise Fatal(f"topic {topic}: {for_code(code).__name__}")
@@ -184,14 +177,8 @@ async def topic_id(kafka: Kafka, topic: str) -> str:
 
 async def partitions_of(kafka: Kafka, topics: list[str]) -> dict[str, int]:
     """Number of partitions of each topic that exists. Raises Fatal, also where the user may not see one of them."""
-    admin = AIOKafkaAdminClient(**client_settings(kafka))
-    try:
-        await admin.start()
+    async with administrator(kafka) as admin:
         described: Any = await admin.describe_topics(topics)
-    except (KafkaError, OSError) as error:
-        raise await by_consequence(kafka, error) from error
-    finally:
-        await admin.close()
     denied = [each["topic"] for each in described if for_code(each["error_code"]) is TopicAuthorizationFailedError]
     if denied:
         raise Fatal(
@@ -240,15 +227,9 @@ async def create_topics(kafka: Kafka, specs: list[TopicSpec]) -> None:
     """Create topics; one that exists already is left as it is. Raises Fatal."""
     if not specs:
         return
-    admin = AIOKafkaAdminClient(**client_settings(kafka))
     new = [NewTopic(s.name, s.partitions, kafka.replication, topic_configs=dict(s.config)) for s in specs]
-    try:
-        await admin.start()
+    async with administrator(kafka) as admin:
         response: Any = await admin.create_topics(new)
-    except (KafkaError, OSError) as error:
-        raise await by_consequence(kafka, error) from error
-    finally:
-        await admin.close()
     for name, code, *rest in response.topic_errors:
         if code and for_code(code) is not TopicAlreadyExistsError:
             raise Fatal(f"topic {name} cannot be created: {for_code(code).__name__} {rest[0] if rest else ''}")
@@ -256,11 +237,5 @@ async def create_topics(kafka: Kafka, specs: list[TopicSpec]) -> None:
 
 async def add_partitions(kafka: Kafka, topic: str, partitions: int) -> None:
     """Let a topic have so many, more than it has. Raises Fatal."""
-    admin = AIOKafkaAdminClient(**client_settings(kafka))
-    try:
-        await admin.start()
+    async with administrator(kafka) as admin:
         await admin.create_partitions({topic: NewPartitions(partitions)})
-    except (KafkaError, OSError) as error:
-        raise await by_consequence(kafka, error) from error
-    finally:
-        await admin.close()

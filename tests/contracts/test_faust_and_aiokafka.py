@@ -60,8 +60,10 @@ RELIED_ON: Final = {
     "aiokafka.producer.producer:AIOKafkaProducer": "send send_and_wait create_batch send_batch",
     "aiokafka.producer.message_accumulator:BatchBuilder": "__init__ append",
     "aiokafka.producer.message_accumulator:MessageAccumulator": "create_builder add_batch",
-    "aiokafka.admin.client:AIOKafkaAdminClient": "list_consumer_group_offsets create_topics describe_topics",
-    "aiokafka.client:AIOKafkaClient": "send bootstrap get_random_node",
+    "aiokafka.admin.client:AIOKafkaAdminClient": (
+        "_send_request list_consumer_group_offsets create_topics describe_topics"
+    ),
+    "aiokafka.client:AIOKafkaClient": "send bootstrap",
 }
 
 SOURCES: Final[dict[str, str]] = {
@@ -169,12 +171,12 @@ SOURCES: Final[dict[str, str]] = {
     "aiokafka.producer.message_accumulator:BatchBuilder.append": "f39b5d4cbe",
     "aiokafka.producer.message_accumulator:MessageAccumulator.create_builder": "ad4cce3ec1",
     "aiokafka.producer.message_accumulator:MessageAccumulator.add_batch": "260e07e6f0",
+    "aiokafka.admin.client:AIOKafkaAdminClient._send_request": "4f96411c07",
     "aiokafka.admin.client:AIOKafkaAdminClient.list_consumer_group_offsets": "8a5029121f",
     "aiokafka.admin.client:AIOKafkaAdminClient.create_topics": "9b2e23e631",
     "aiokafka.admin.client:AIOKafkaAdminClient.describe_topics": "82df235dcb",
     "aiokafka.client:AIOKafkaClient.send": "d4455114a3",
     "aiokafka.client:AIOKafkaClient.bootstrap": "aadcea4597",
-    "aiokafka.client:AIOKafkaClient.get_random_node": "0fec48b3b7",
 }
 
 

@@ -23,7 +23,8 @@ from aiokafka import TopicPartition
 from pipeline.config import Config
 from pipeline.records import of_records
 from pipeline.recover import fill, load
-from pipeline.sinks.kafka import Producer, committed_offsets, fetched_highwaters, read_pages, side_consumer
+from pipeline.sinks.group import committed_offsets
+from pipeline.sinks.kafka import Producer, fetched_highwaters, read_pages, side_consumer
 from pipeline.sinks.topics import ensure_topics, partitions_of
 from schemas.incident import Incident
 from tests.kafka.cluster import PATIENCE

@@ -7,6 +7,7 @@ are (`make test-faults` asks for 100).
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import time
@@ -131,6 +132,12 @@ def whole_again(three: cluster.Cluster, deployment: Deployment, node: cluster.No
     asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact"))
 
 
+def patient(deployment: Deployment) -> Deployment:
+    """Its workers' sessions outlast the death of their group's coordinator: no rebalance comes of that."""
+    deployment.environment = {"KW_KAFKA": json.dumps({"session_timeout_s": 10.0 * cluster.PATIENCE})}
+    return deployment
+
+
 @pytest.mark.parametrize("runner", ["faust", pytest.param("plain", marks=long)])
 def test_a_changelog_without_its_replicas_holds_up_checkpoints_and_nothing_else(
     three: cluster.Cluster, deploy: Callable[..., Deployment], runner: str
@@ -139,7 +146,7 @@ def test_a_changelog_without_its_replicas_holds_up_checkpoints_and_nothing_else(
 
     A new leader may not show the newest manifest meanwhile: it can't advance its high watermark with two replicas.
     """
-    deployment = deploy(runner, "replicas")
+    deployment = patient(deploy(runner, "replicas"))
     deployment.produce(1_000)
     worker = deployment.start()
     deployment.wait_drained()
@@ -150,5 +157,32 @@ def test_a_changelog_without_its_replicas_holds_up_checkpoints_and_nothing_else(
     assert all(at <= before[number] for number, at in deployment.manifests().items()), "a checkpoint was taken"
     whole_again(three, deployment, node)
     with until_caught_up(deployment, "the changelog takes nothing", began_s):
+        deployment.wait_drained()
+    compare_counts(deployment, worker)
+
+
+@pytest.mark.parametrize("runner", ["faust", pytest.param("plain", marks=long)])
+def test_who_loads_while_the_changelog_lacks_replicas_waits_and_nothing_is_lost(
+    three: cluster.Cluster, deploy: Callable[..., Deployment], runner: str
+) -> None:
+    """No event is judged before the manifest that says by whom and with which side inputs.
+
+    Whoever reads pages meanwhile may miss the newest manifest, and refuses (exit 70) until it shows: so all are killed.
+    """
+    deployment = patient(deploy(runner, "loading"))
+    deployment.produce(1_000)
+    deployment.start()
+    deployment.wait_drained()
+    began_s, node = time.monotonic(), without_a_replica(three, deployment)
+    loads = deployment.start()
+    deployment.wait(lambda: "state of " in deployment.log_of(loads), "a rebalance meanwhile")
+    deployment.produce(500)
+    time.sleep(5.0)
+    assert "next offset" not in deployment.log_of(loads), "loaded without a manifest"
+    whole_again(three, deployment, node)
+    deployment.kill_all()
+    with until_caught_up(deployment, "the changelog takes nothing, all are killed", began_s):
+        worker = deployment.start()
+        deployment.wait_ready(worker)
         deployment.wait_drained()
     compare_counts(deployment, worker)

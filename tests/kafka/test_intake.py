@@ -15,7 +15,8 @@ from pipeline.errors import Fatal
 from pipeline.intake import run
 from pipeline.partitioner import PARTITIONERS
 from pipeline.sinks import kafka
-from pipeline.sinks.kafka import Producer, committed_offsets, fetched_highwaters, side_consumer
+from pipeline.sinks.group import committed_offsets
+from pipeline.sinks.kafka import Producer, fetched_highwaters, side_consumer
 from pipeline.sinks.topics import TopicSpec, create_topics
 from schemas.event import Event
 from schemas.reasons import Rejected

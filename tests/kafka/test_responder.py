@@ -22,7 +22,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from pipeline.config import Config, Kafka, Topics
 from pipeline.respond.consume import TopicReader
-from pipeline.sinks.kafka import Producer, client_settings, committed_offsets
+from pipeline.sinks.group import committed_offsets
+from pipeline.sinks.kafka import Producer, client_settings
 from pipeline.sinks.topics import TopicSpec, create_topics, topic_specs
 from schemas.incident import Incident
 from schemas.response import Response

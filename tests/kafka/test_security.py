@@ -27,7 +27,8 @@ from pipeline.runners.ending import EXIT_FATAL
 from pipeline.runners.published import newest_incidents
 from pipeline.runners.topology import TOPOLOGIES, settings_of
 from pipeline.shadow import shadowed
-from pipeline.sinks.kafka import Producer, committed_offsets, fetched_highwaters, side_consumer
+from pipeline.sinks.group import committed_offsets
+from pipeline.sinks.kafka import Producer, fetched_highwaters, side_consumer
 from pipeline.sinks.topics import ensure_topics
 from tests.kafka import cluster
 from tests.kafka.comparison import finish_counts

@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from pipeline.config import Kafka
 from pipeline.errors import Fatal
-from pipeline.sinks.kafka import client_settings
+from pipeline.sinks.administration import administrator
 from pipeline.sinks.topics import TopicSpec, create_topics, topic_id
-
-
-@asynccontextmanager
-async def administrator(kafka: Kafka) -> AsyncIterator[Any]:
-    """A connected client."""
-    admin = AIOKafkaAdminClient(**client_settings(kafka))
-    await admin.start()
-    try:
-        yield admin
-    finally:
-        await admin.close()
 
 
 async def configure(kafka: Kafka, topic: str, **settings: str) -> None:

@@ -31,7 +31,8 @@ from pipeline.operate import feedback_on
 from pipeline.recover import load
 from pipeline.respond.audit import Positioned, rows
 from pipeline.runners.parts import config_version
-from pipeline.sinks.kafka import Producer, committed_offsets, fetched_highwaters, read_pages
+from pipeline.sinks.group import committed_offsets
+from pipeline.sinks.kafka import Producer, fetched_highwaters, read_pages
 from pipeline.sinks.topics import create_topics, partitions_of, topic_specs
 from pipeline.state import Meta
 from schemas.control import Mute, Verdict
