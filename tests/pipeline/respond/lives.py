@@ -12,7 +12,7 @@ import msgspec
 from pipeline.policy import Approver, Caps, Policy, Rule
 from pipeline.respond.act import Acting
 from pipeline.respond.acts import Act
-from pipeline.respond.adapters.adapter import Intent, Outcome, TryAgain
+from pipeline.respond.adapters.adapter import Intent, NoteFirst, Outcome, TryAgain
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.audit import Positioned
 from pipeline.respond.caretaker import Caretaker, due
@@ -20,7 +20,7 @@ from pipeline.respond.carry import Carrier
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.desk import Desk
 from pipeline.respond.drills import DrillBook
-from pipeline.respond.entries import Record, encode
+from pipeline.respond.entries import Noted, Record, decode, encode
 from pipeline.respond.ladder import Ladder
 from pipeline.respond.responder import Undoer
 from schemas.incident import Incident
@@ -31,6 +31,7 @@ from tests.pipeline.respond.test_handle import DECISIONS, RESPONSES, World, resp
 
 NETWORKS = ("192.0.2.0/24",)
 SUSPEND_S = 1800.0
+WAS = "was open"
 POLICY = Policy(
     mode="enforce", adapter="keys", caps=Caps(max_share_of_active=0.5), fence_caps=Caps(max_share_of_active=0.5),
     proof_caps=Caps(max_per_hour=2, max_share_of_active=0.5), settle_s=0.0, breaker_owners=4, max_per_owner=0,
@@ -51,6 +52,7 @@ class Effect:
     intent: Intent
     protected: bool
     stopped: bool
+    noted: bool  # what was before stands on the topic
 
 
 @dataclass
@@ -87,6 +89,11 @@ class Lives(World):
 
     def say(self, record: Record) -> None:
         self.log.append(DECISIONS, b"", encode(record))
+
+    def noted(self, intent: Intent) -> bool:
+        """Whether a record on the topic says what was before this act."""
+        records = map(decode, self.log.values(DECISIONS))
+        return any(isinstance(each, Noted) and each.response_id == intent.response_id for each in records)
 
     def open(self, key_id: str, revision: int = 1, **changes: Any) -> None:
         """An incident of this moment, on the key's partition."""
@@ -137,22 +144,25 @@ class Process:
         self.world.pages.append(message)
         self.fuse.after_effect()
 
-    async def attempt(self, intent: Intent) -> Outcome | TryAgain:
-        """The gateway."""
+    async def attempt(self, intent: Intent) -> Outcome | TryAgain | NoteFirst:
+        """The gateway. It holds no mark of ours: what was there must be noted first."""
         gateway, spot = self.world.gateway, (intent.key_id, intent.rung)
         if gateway.mood == "fails":
             return Outcome("failed", "no", "failed")
+        if intent.direction == "apply" and intent.rung != "revoke" and not intent.before:
+            return NoteFirst(WAS)
         self.fuse.before_effect()
         declared = (self.world.catalogue.keys or {}).get(intent.key_id)
         protected = declared is None or declared.protected
-        gateway.effects.append(Effect(self.world.log.now_us, intent, protected, bool(self.killed())))
+        stopped, noted = bool(self.killed()), self.world.noted(intent)
+        gateway.effects.append(Effect(self.world.log.now_us, intent, protected, stopped, noted))
         if intent.direction == "undo":
             gateway.set_on.pop(spot, None)
         else:
             gateway.set_on[spot] = intent.act_id
         await asyncio.sleep(0)
         self.fuse.after_effect()
-        return TryAgain("gave no answer") if gateway.mood == "deaf" else Outcome("done", "done", "done", "was open")
+        return TryAgain("gave no answer") if gateway.mood == "deaf" else Outcome("done", "done", "done", intent.before)
 
     async def check(self) -> list[str]:
         return []

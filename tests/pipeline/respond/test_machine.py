@@ -21,7 +21,7 @@ from pipeline.respond.entries import Finished, Proposed, Raised, Reset, Simulati
 from pipeline.respond.ledger import Ledger
 from pipeline.respond.propose import ids
 from tests.pipeline.respond.incidents import finding, key
-from tests.pipeline.respond.lives import POLICY, Effect, Lives, live
+from tests.pipeline.respond.lives import POLICY, WAS, Effect, Lives, live
 from tests.pipeline.respond.memory_log import Fuse
 from tests.pipeline.respond.people import ANN, BOB, EVE
 from tests.pipeline.respond.test_handle import DECISIONS, Catalogue
@@ -238,6 +238,14 @@ class Responders(RuleBasedStateMachine):
                 assert effect.intent.key_id not in revoked or self.gave_up(
                     ids(effect.intent.key_id, 1, "revoke", "", 0)[0]
                 )
+
+    @invariant()
+    def what_was_is_on_the_topic_before_anything_changes_and_every_undo_has_it(self) -> None:
+        for effect in self.world.gateway.effects:
+            if effect.intent.direction == "undo":
+                assert effect.intent.before == WAS
+            elif effect.intent.rung != "revoke":
+                assert effect.noted
 
     @invariant()
     def volume_alone_does_nothing(self) -> None:
