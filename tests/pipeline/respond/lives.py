@@ -190,10 +190,11 @@ class Process:
 
 
 async def live(
-    world: Lives, name: str = "a", partitions: Sequence[int] = (0, 1), fuse: Fuse | None = None, skew_s: float = 0.0
-) -> bool:
+    world: Lives, name: str = "a", partitions: Sequence[int] = (0, 1), fuse: Fuse | None = None, skew_s: float = 0.0,
+    kind: type[Process] = Process,
+) -> bool:  # fmt: skip
     """One process' life: all incidents, then all that is due. False if it was killed."""
-    process = Process(world, name, frozenset(partitions), fuse or Fuse(), skew_s)
+    process = kind(world, name, frozenset(partitions), fuse or Fuse(), skew_s)
     survived = True
     try:
         await process.decisions.start()
