@@ -159,7 +159,7 @@ def _words(said: Said, what: str) -> tuple[str, str]:
         case "waiting":
             title = f"{what} waits for approval until {clock(rfc3339(act.lapses_us))}"
             signed = f"{len(act.approved_by)} of {act.proposal.approvals} have signed"
-            return title, f"{title}: {signed}. {why} `{_approve(act)}` (`respond refuse` declines it)."
+            return title, f"{title}: {signed}. {why}{_would_end(act)} `{_approve(act)}` (`respond refuse` declines it)."
         case "answered":
             title = f"{what} waits no longer: {_answer(act)}"
             return title, f"{title}. {why}"
@@ -194,6 +194,15 @@ def _overlap(act: Act) -> str:
         return f"(its gateway ends the old key {at})" if at else "(its gateway ends the old key)"
     when = f"{at}, or before that when its traffic has moved" if at else "when its traffic has moved"
     return f"(the old key is revoked {when})"
+
+
+def _would_end(act: Act) -> str:
+    """rotate: what whoever signs should know of the old key."""
+    of = act.proposal
+    if of.rung != "rotate":
+        return ""
+    at = f" {of.duration_s / 3600:g} h later, in use or not" if of.duration_s else " when its traffic has moved"
+    return f" The old key ends{at}."
 
 
 def _answer(act: Act) -> str:

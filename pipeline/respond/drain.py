@@ -284,6 +284,7 @@ class Drain:
         guards = (*guards, guard.result(verdict.guard, verdict.granted, verdict.reason))
         if verdict.act is None or not verdict.granted:
             await self._refuse(wanted, guards, guards[-1:])
+            await self._say_held(asked, guards[-1:])
         elif wanted.simulated:
             self._said[wanted.key_id, wanted.key_version] = "simulated"
             reason = f"would have been done: revoke, {wanted.reason} (simulate)"
@@ -295,9 +296,9 @@ class Drain:
         return False
 
     async def _say_held(self, asked: Question, no: tuple[GuardResult, ...]) -> None:
-        """A deadline that is not kept is told: whoever has the old secret can go on."""
+        """A deadline that is not kept is told, unless it may only be late: whoever has the old secret can go on."""
         row = asked.row
-        if asked.act is None or row.state != "overdue":
+        if asked.act is None or row.state != "overdue" or asked.now_s - row.deadline_us / 1e6 < EVERY_S:
             return
         why = "; ".join(f"{each.guard}: {each.reason}" for each in no)
         await self._say(RotationSeen(

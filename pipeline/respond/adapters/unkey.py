@@ -289,6 +289,8 @@ def _entry(intent: Intent, before: Before) -> dict[str, Any]:
 def _is_restored(rung: Rung, key: Found, before: Before) -> bool:
     if rung == "suspend":
         return key.enabled == before.enabled
+    if rung == "rotate":
+        return key.expires == before.expires  # the new key is deleted before that
     return rung == "throttle" and all(each.name != LIMIT_NAME for each in key.ratelimits)
 
 

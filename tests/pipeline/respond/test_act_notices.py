@@ -246,6 +246,17 @@ def test_a_rotation_says_when_the_old_key_ends_and_by_whom() -> None:
     assert titles == [f"done: rotate of k1 ({each}), by rule live alone" for each in ends]
 
 
+def test_whoever_signs_a_rotation_is_told_that_the_old_key_ends() -> None:
+    texts = []
+    for duration_s in (5400.0, 0.0):
+        (said,) = act_notices.due(
+            [act("pending", rung="rotate", duration_s=duration_s)], NOW_US, lambda _: frozenset(), {}
+        )
+        texts.append(act_notices.notice(said, NOW_US).text)
+    assert "The old key ends 1.5 h later, in use or not." in texts[0]
+    assert "The old key ends when its traffic has moved." in texts[1]
+
+
 async def test_a_drill_s_act_is_told_by_the_drill_alone() -> None:
     world = World(lines=[line("pager", "pagerduty"), line("hook", "webhook")])
     async with life(world) as night:

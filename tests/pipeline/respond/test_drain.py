@@ -362,6 +362,10 @@ async def test_a_deadline_that_may_not_be_kept_is_refused_and_told_once(
     if record:
         about.say(record)
     about.advance(3_601.0)
+    assert await look(about, [])
+    assert not [each for each in map(_record, about.log.values("api.decisions")) if isinstance(each, RotationSeen)]
+    about.advance(300.0)
+    about.log.topics["api.responses"].clear()  # another process says it again
     assert await look(about, [], looks=3)
     assert not about.gateway.effects
     (line,) = [each for each in about.lines() if not each.switch]
