@@ -83,7 +83,8 @@ class Acting:
 
     def _ends_old(self, intent: Intent, answer: Outcome) -> bool:
         rotated = (intent.rung, intent.direction, answer.result) == ("rotate", "apply", "done")
-        return rotated and self.adapter.matrix[intent.rung].ends_old == "keywatch"
+        another = answer.new_key_id not in ("", intent.key_id)  # or to revoke the old key would be to revoke both
+        return rotated and another and self.adapter.matrix[intent.rung].ends_old == "keywatch"
 
     def _stopped(self, intent: Intent, last: str) -> Outcome | None:
         if killed := self._killed():

@@ -169,6 +169,7 @@ def _words(said: Said, what: str) -> tuple[str, str]:
             title = f"done: {what} {ends}, by {who(act)}"
             undos = [f"`{undo_of(each)}`" for each in said.acts if each.stands]
             undo = f" Undo: {undos[0]}" if undos else " There is nothing to undo."
+            undo += " (deletes the new key, whoever uses it by then)" if undos and act.proposal.rung == "rotate" else ""
             more = f" (and {len(undos) - 1} more: `keywatch respond holds`)." if len(undos) > 1 else "."
             return title, f"{title}. {why}{undo}{more if undos else ''}"
         case "failed":

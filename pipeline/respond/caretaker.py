@@ -67,9 +67,11 @@ def _kind(act: Act, now_us: int) -> Kind | None:
         return None
     if act.undo and not act.revoked:
         wait_us = int(UNDO_AGAIN_S[min(act.undo.tries, len(UNDO_AGAIN_S)) - 1] * 1e6)
-        again = act.undo.stage == "failed" and now_us >= act.undo.at_us + wait_us
-        return "undo" if act.undo.stage == "open" else "end" if again else None
-    if act.ends and now_us >= act.until_us:
+        if act.undo.stage == "open":
+            return "undo"
+        if act.undo.stage == "failed" and now_us >= act.undo.at_us + wait_us:
+            return "end"
+    elif act.ends and now_us >= act.until_us:
         return "end"
     return "keep" if now_us >= max(act.at_us, act.kept_us) + KEEP_US else None
 

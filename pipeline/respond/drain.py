@@ -176,6 +176,7 @@ class Drain:
     killed: Callable[[], str]
     blind: Callable[[], str]
     _said: dict[tuple[str, int], str] = field(default_factory=dict)  # what of a key's version was recorded last
+    _held_s: dict[str, float] = field(default_factory=dict)  # act id -> not proposed again before that
     _away: bool = False
     _task: asyncio.Task[None] | None = None
 
@@ -234,7 +235,8 @@ class Drain:
     async def end_overlaps(self) -> None:
         """Revoke the old key of each rotation of ours whose deadline is over, by the topic's clock."""
         for act in list(self._ledger.acts.values()):
-            if act.overlaps and _is_over(act, self._ledger.now_us):
+            held_s = self._held_s.get(act.proposal.act_id, 0.0)
+            if act.overlaps and _is_over(act, self._ledger.now_us) and self.carrier.now_s() >= held_s:
                 await self._end(over(act), act.until_us, act)
 
     @property
@@ -285,6 +287,8 @@ class Drain:
         if verdict.act is None or not verdict.granted:
             await self._refuse(wanted, guards, guards[-1:])
             await self._say_held(asked, guards[-1:])
+            if asked.act:  # by the caps, say: no proposal every quarter of a minute
+                self._held_s[asked.act.proposal.act_id] = asked.now_s + EVERY_S
         elif wanted.simulated:
             self._said[wanted.key_id, wanted.key_version] = "simulated"
             reason = f"would have been done: revoke, {wanted.reason} (simulate)"
@@ -296,8 +300,13 @@ class Drain:
         return False
 
     async def _say_held(self, asked: Question, no: tuple[GuardResult, ...]) -> None:
-        """A deadline that is not kept is told, unless it may only be late: whoever has the old secret can go on."""
+        """A deadline that is not kept is told, unless it may only be late: whoever has the old secret can go on.
+
+        Not of a key that somebody else has ended, or whose secret is another one by now.
+        """
         row = asked.row
+        if any(each.guard in ("status", "key_version") for each in no):
+            return
         if asked.act is None or row.state != "overdue" or asked.now_s - row.deadline_us / 1e6 < EVERY_S:
             return
         why = "; ".join(f"{each.guard}: {each.reason}" for each in no)

@@ -349,13 +349,12 @@ async def test_after_its_end_a_rotation_has_no_undo() -> None:
     ("changes", "record", "guard"),
     [
         ({}, Switched(stop=True, by="ann"), "kill_switch"),
+        ({}, Kept(offset=0, at_us=NOW_US, owners=("a", "b")), "breaker"),
         ({"k1": key("k1", protected=True)}, None, "protected"),
-        ({"k1": key("k1", version=2)}, None, "key_version"),
-        ({"k1": key("k1", status="revoked")}, None, "status"),
     ],
 )
 async def test_a_deadline_that_may_not_be_kept_is_refused_and_told_once(
-    changes: dict[str, Key], record: Switched | None, guard: str
+    changes: dict[str, Key], record: Switched | Kept | None, guard: str
 ) -> None:
     about = world(**changes)
     rotated(about)
@@ -378,6 +377,34 @@ async def test_a_deadline_that_may_not_be_kept_is_refused_and_told_once(
     assert f"Keywatch did not end it: {guard}" in told.text
 
 
+@pytest.mark.parametrize(("changes", "guard"), [({"version": 2}, "key_version"), ({"status": "revoked"}, "status")])
+async def test_of_an_old_key_that_is_ended_or_has_another_secret_nothing_is_told(
+    changes: dict[str, Any], guard: str
+) -> None:
+    about = world(k1=key("k1", **changes))
+    rotated(about)
+    about.advance(4_000.0)
+    assert await look(about, [])
+    assert not about.gateway.effects
+    assert [line.reason.partition(":")[0] for line in about.lines() if not line.switch] == [guard]
+    assert not [each for each in map(_record, about.log.values("api.decisions")) if isinstance(each, RotationSeen)]
+
+
+async def test_the_topics_clock_goes_on_for_a_deadline_though_nothing_else_is_written() -> None:
+    about = world()
+    process = Process(about, "a", frozenset({0, 1}), Fuse(), 0.0)
+    await process.decisions.start()
+    of = rotated(about)
+    await process.care()
+    about.advance(3_601.0)
+    await process.care()
+    act = process.decisions.ledger.act_of(of.act_id)
+    assert act is not None
+    assert 0 < act.until_us <= process.decisions.ledger.now_us
+    await process.caretaker.close()
+    await process.decisions.close()
+
+
 async def test_by_the_simulate_switch_a_deadline_is_only_told_of() -> None:
     about = world()
     rotated(about)
@@ -393,8 +420,10 @@ async def test_deadlines_are_within_the_cap_of_rotations() -> None:
     for number in range(5):
         rotated(about, f"k{number}", max_per_hour=9)
     about.advance(3_601.0)
-    assert await look(about, [])
+    assert await look(about, [], looks=9)
     assert len([spot for spot in about.gateway.set_on if spot[1] == "revoke"]) == 3
+    asked = [each for each in map(_record, about.log.values("api.decisions")) if isinstance(each, Proposed)]
+    assert [each.rung for each in asked].count("revoke") == 5
     about.advance(3_601.0)
     assert await look(about, [])
     assert len([spot for spot in about.gateway.set_on if spot[1] == "revoke"]) == 5
