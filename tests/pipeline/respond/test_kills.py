@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from pipeline.policy import Rule
-from pipeline.respond.adapters.adapter import Intent, NoteFirst, Outcome, TryAgain
+from pipeline.respond.adapters.adapter import Adapter, Intent, NoteFirst, Outcome, TryAgain
 from pipeline.respond.caller import Answer
 from pipeline.respond.entries import Undo
 from pipeline.respond.ladder import Ladder
+from schemas.incident import Rung
 from tests.pipeline.respond.adapters.peers import running, snapshot
 from tests.pipeline.respond.adapters.test_contract import FAKES, UNDONE
 from tests.pipeline.respond.incidents import finding, incident, key
@@ -35,9 +37,9 @@ class Calling(Process):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.adapter = self.world.fake.adapter(self.world.url)
-        peer = self.adapter._peer
-        call = peer.call
+        self.adapter: Adapter = self.world.fake.adapter(self.world.url)
+        peer: Any = vars(self.adapter)["_peer"]
+        call: Callable[..., Awaitable[Answer]] = peer.call
 
         async def fused(method: str, *rest: Any) -> Answer:
             if method == "GET":
@@ -53,19 +55,16 @@ class Calling(Process):
         return await self.adapter.attempt(intent)
 
 
-RULES = {
-    rung: Rule(name="it", rung=rung, min_severity="critical", duration_s=3600.0, limit_per_s=0.5)
-    for rung in ("flag", "throttle", "fence", "suspend", "rotate")
-} | {"deny": Rule(name="it", rung="deny", min_severity="critical", scopes=("s3:GetObject",))}
 ROWS = [row for row in UNDONE if row != ("unkey", "rotate")]
 """All that can be undone; an Unkey secret that got lost on the way is another test's (`adapters/test_unkey.py`)."""
 
 
-async def story(name: str, rung: str, fuses: tuple[Fuse, Fuse]) -> None:
+async def story(name: str, rung: Rung, fuses: tuple[Fuse, Fuse]) -> None:
     """An act and its undo, both by responders that may be killed, and by others that go on: the key is as it was."""
     fake = FAKES[name]()
     world = AtAGateway(catalogue=Catalogue({fake.key_id: key(fake.key_id, owner="acme")}), fake=fake)
-    world.ladder = Ladder(POLICY, (RULES[rung],))
+    rule = Rule(name="it", rung=rung, min_severity="critical", limit_per_s=0.5, scopes=("s3:GetObject",))
+    world.ladder = Ladder(POLICY, (rule,))
     world.incidents[0].append(incident(fake.key_id, findings=(finding("network"), finding("outcome")), owner="acme"))
     async with running(fake.routes()) as server:
         world.url, before = server.url, snapshot(fake)
@@ -82,7 +81,7 @@ async def story(name: str, rung: str, fuses: tuple[Fuse, Fuse]) -> None:
 
 
 @pytest.mark.parametrize(("name", "rung"), ROWS)
-async def test_killed_anywhere_an_act_and_its_undo_leave_the_key_as_it_was(name: str, rung: str) -> None:
+async def test_killed_anywhere_an_act_and_its_undo_leave_the_key_as_it_was(name: str, rung: Rung) -> None:
     whole = Fuse(), Fuse()
     await story(name, rung, whole)
     for nth, count in enumerate(fuse.count for fuse in whole):
