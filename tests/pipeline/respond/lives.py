@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from pipeline.catalogue import Catalogue as Declared
+from pipeline.errors import Retry
 from pipeline.policy import Approver, Caps, Policy, Rule
 from pipeline.respond.act import Acting
 from pipeline.respond.acts import Act
@@ -19,10 +21,13 @@ from pipeline.respond.caretaker import Caretaker, due
 from pipeline.respond.carry import Carrier
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.desk import Desk
+from pipeline.respond.drain import Drain
 from pipeline.respond.drills import DrillBook
 from pipeline.respond.entries import Noted, Record, decode, encode
 from pipeline.respond.ladder import Ladder
+from pipeline.respond.night import Books
 from pipeline.respond.responder import Undoer
+from pipeline.rotations import Begun, Rotation
 from schemas.incident import Incident
 from tests.pipeline.respond.incidents import finding, incident
 from tests.pipeline.respond.memory_log import Fuse, Killed, MemoryPublisher, MemoryReader
@@ -70,6 +75,13 @@ class Usual:
 
     async def usual(self, key_id: str, before_us: int) -> tuple[tuple[str, ...], str]:
         return NETWORKS, ""
+
+
+class Nowhere:
+    """ClickHouse: it is away."""
+
+    def look(self, catalogue: Declared, begun: tuple[Begun, ...]) -> tuple[int, list[Rotation]]:
+        raise Retry("away")
 
 
 @dataclass
@@ -126,6 +138,10 @@ class Process:
         drills = DrillBook()
         self.decisions.followers.append(drills.apply)
         self.caretaker = Caretaker(carrier, self.world.catalogue, self.page, self.partitions, drills)
+        self.drain = Drain(
+            carrier, self.world.ladder, self.world.catalogue, Books(), Nowhere(), lambda: None, {"keys": MATRIX},
+            self.caretaker, lambda: self.world.killed, str,
+        )  # fmt: skip
 
     matrix = MATRIX
 
@@ -162,7 +178,9 @@ class Process:
             gateway.set_on[spot] = intent.act_id
         await asyncio.sleep(0)
         self.fuse.after_effect()
-        return TryAgain("gave no answer") if gateway.mood == "deaf" else Outcome("done", "done", "done", intent.before)
+        return TryAgain("gave no answer") if gateway.mood == "deaf" else Outcome(
+            "done", "done", "done", intent.before, f"{intent.key_id}-new" if intent.rung == "rotate" else ""
+        )  # fmt: skip
 
     async def check(self) -> list[str]:
         return []
@@ -179,6 +197,8 @@ class Process:
     async def care(self) -> None:
         """Rounds until nothing is due any more."""
         for _ in range(40):
+            if 0 in self.partitions:
+                await self.drain.end_overlaps()
             await self.caretaker.round()
             busy = list(self.caretaker._busy.values())
             if busy:

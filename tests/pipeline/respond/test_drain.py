@@ -11,8 +11,7 @@ import pytest
 from pipeline.catalogue import Catalogue
 from pipeline.errors import Retry
 from pipeline.respond.act import act_id
-from pipeline.respond.adapters.webhook import MATRIX
-from pipeline.respond.drain import Drain, Question, begun, judge
+from pipeline.respond.drain import Question, begun, judge
 from pipeline.respond.entries import Kept, Proposed, Simulating, Switched, Undo, decode
 from pipeline.respond.guard import refusals
 from pipeline.respond.ladder import Ladder
@@ -117,11 +116,9 @@ async def look(
     """One process' life with so many looks and all that is due then; False if it was killed."""
     process, books = Process(about, "a", frozenset({0, 1}), fuse or Fuse(), 0.0), Books()
     process.decisions.followers.append(books.apply)
-    carrier = process.caretaker.carrier
-    drain = Drain(
-        carrier, about.ladder, about.catalogue, books, Seen(rows, about.log.now_us, error=error),
-        lambda: Catalogue.of([]), {"keys": MATRIX}, process.caretaker, lambda: about.killed, lambda: blind,
-    )  # fmt: skip
+    drain = process.drain
+    drain.books, drain.rotations = books, Seen(rows, about.log.now_us, error=error)
+    drain.held, drain.blind = (lambda: Catalogue.of([])), (lambda: blind)
     try:
         await process.decisions.start()
         await process.care()
