@@ -72,6 +72,11 @@ class Act:
         return self.stands and self.stage == "done" and self.ends_old and self.undo is None
 
     @property
+    def taken_back(self) -> bool:
+        """A rotation that stands and that somebody wants undone, whether or not that works."""
+        return self.stands and self.proposal.rung == "rotate" and self.undo is not None
+
+    @property
     def revoked(self) -> bool:
         """A revocation that the target has confirmed: it has no undo, and nothing else is done to this key."""
         return not self.proposal.simulated and self.proposal.rung == "revoke" and self.stage == "done"

@@ -179,6 +179,8 @@ class Ledger:
             return no
         if not wanted.simulated and (no := self._off()):
             return no
+        if wanted.cap == ROTATION and any(act.taken_back and act.same_key(wanted) for act in self.acts.values()):
+            return Verdict(False, "undo", "its rotation is being undone: the old key is to live on")
         if self.now_us < self.blind_until_us:
             return Verdict(False, "caps", f"{BLIND} until {rfc3339(self.blind_until_us / 1e6)}")
         bulk = self.groups.get(wanted.group)

@@ -11,6 +11,7 @@ import pytest
 from pipeline.catalogue import Catalogue
 from pipeline.errors import Retry
 from pipeline.respond.act import act_id
+from pipeline.respond.caps import ROTATION
 from pipeline.respond.drain import Question, begun, judge
 from pipeline.respond.entries import Kept, Proposed, Simulating, Switched, Undo, decode
 from pipeline.respond.guard import refusals
@@ -329,6 +330,17 @@ async def test_an_undo_before_the_deadline_deletes_the_new_key_and_the_old_one_l
         assert await look(about, [])
         assert {each.intent.direction for each in about.gateway.effects} <= {"undo"}
         assert all(each.intent.before == WAS for each in about.gateway.effects)
+
+
+def test_whoever_undoes_a_rotation_just_before_its_end_is_heard_and_a_proof_is_still_acted_on() -> None:
+    ledger = Ledger()
+    of = proposed("k1", rung="rotate", act_id="rotate", response_id="rotate")
+    records = of, finished(of), Undo(act_id="rotate", by="ann", reason="ours", responder="")
+    for offset, record in enumerate(records):
+        ledger.apply(offset, NOW_US, record)
+    refused = ledger.apply(3, NOW_US, proposed("k1", cap=ROTATION))
+    assert (refused.granted, refused.guard) == (False, "undo")
+    assert ledger.apply(4, NOW_US, proposed("k1", cap="proof")).granted
 
 
 async def test_after_its_end_a_rotation_has_no_undo() -> None:
