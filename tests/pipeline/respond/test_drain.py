@@ -13,7 +13,7 @@ from pipeline.errors import Retry
 from pipeline.respond.act import act_id
 from pipeline.respond.caps import ROTATION
 from pipeline.respond.drain import Question, begun, judge
-from pipeline.respond.entries import Kept, Proposed, Simulating, Switched, Undo, decode
+from pipeline.respond.entries import Kept, Proposed, Record, Simulating, Switched, Undo, decode
 from pipeline.respond.guard import refusals
 from pipeline.respond.ladder import Ladder
 from pipeline.respond.ledger import Ledger
@@ -335,7 +335,7 @@ async def test_an_undo_before_the_deadline_deletes_the_new_key_and_the_old_one_l
 def test_whoever_undoes_a_rotation_just_before_its_end_is_heard_and_a_proof_is_still_acted_on() -> None:
     ledger = Ledger()
     of = proposed("k1", rung="rotate", act_id="rotate", response_id="rotate")
-    records = of, finished(of), Undo(act_id="rotate", by="ann", reason="ours", responder="")
+    records: list[Record] = [of, finished(of), Undo(act_id="rotate", by="ann", reason="ours", responder="")]
     for offset, record in enumerate(records):
         ledger.apply(offset, NOW_US, record)
     refused = ledger.apply(3, NOW_US, proposed("k1", cap=ROTATION))
