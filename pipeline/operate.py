@@ -173,7 +173,7 @@ def _end(config: Config, ident: str, field: str) -> bool:
     known, now = asyncio.run(read_controls(config)).get(ident), moments.now()
     if known is None or micros(getattr(known, field)) <= now.timestamp() * 1e6:
         return False
-    ended = {field: moments.text(now), "at": moments.text(now)}
+    ended = {field: moments.text(now), "at": moments.text(now), "ended_by": user()}
     asyncio.run(say(config, [msgspec.structs.replace(known, **ended)]))
     return True
 
@@ -238,13 +238,16 @@ def _row(control: Control) -> dict[str, Any] | None:
         case _:
             return None
     kind = "exception" if isinstance(control, Feedback) else type(control).__name__.lower()
-    return {"kind": kind, "about": about, "from": from_, "until": until, "by": who(control), "reason": control.reason}
+    return {
+        "kind": kind, "about": about, "from": from_, "until": until, "by": who(control), "reason": control.reason,
+        "ended_by": getattr(control, "ended_by", ""),
+    }  # fmt: skip
 
 
 HOLDS: Final[tuple[Shown, ...]] = (
     ("kind", lambda row: str(row["kind"]), "left"),
     ("until", lambda row: moments.of_us(micros(row["until"])), "left"),
-    ("by", lambda row: str(row["by"]), "left"),
+    ("by", lambda row: f"{row['by']}, ended by {row['ended_by']}" if row["ended_by"] else str(row["by"]), "left"),
     ("what, and why", lambda row: f"{row['about']}: {row['reason']}", "left"),
 )
 WORDS: Final = 3

@@ -12,7 +12,7 @@ from detectors.fusion import Settings
 from pipeline.column import Columns
 from pipeline.controls import Said
 from pipeline.times import micros
-from schemas.control import Control, Feedback, Mute, control_id
+from schemas.control import Control, Feedback, Mute, Planned, control_id
 from schemas.incident import Finding
 
 FINDING_BITS: Final = Settings().finding_bits
@@ -49,6 +49,11 @@ def who(control: Control) -> str:
             return control.owner_of_mute
         case _:
             return control.by
+
+
+def said_by(control: Control) -> str:
+    """Who said this: of a mute or a plan that was ended before its time who ended it."""
+    return (control.ended_by if isinstance(control, Mute | Planned) else "") or who(control)
 
 
 def rows(withheld: Sequence[Withheld], partition: int) -> Columns:
@@ -88,7 +93,7 @@ def control_rows(said: Sequence[Said]) -> Columns:
         "incident_id": [getattr(each, "incident_id", "") for each in controls],
         "verdict": [getattr(each, "verdict", "") for each in controls],
         "detectors": [_detectors(each) for each in controls],
-        "by": [who(each) for each in controls],
+        "by": [said_by(each) for each in controls],
         "reason": [each.reason for each in controls],
         "at": [micros(each.at) for each in controls],
         "until": [micros(getattr(each, "until", "") or getattr(each, "to", "")) or None for each in controls],

@@ -2,9 +2,9 @@
 
 Four kinds in one topic, told apart by `type`: what an incident was (`feedback`), what shall not be told for a while
 (`mute`), what is planned (`planned`), which key is to be forgotten (`forget`). The record's key is `control_id`: the
-newest of one id counts. Nothing is taken back by a tombstone: a mute that is lifted is the same mute with its end now,
-so that a replay of the topic knows from when to when it held. Only what was said of a forgotten key is: no replay knows
-it any more. Times RFC 3339 with an offset; `until` "" is without end.
+newest of one id counts. Nothing is taken back by a tombstone: a mute that is lifted is the same mute with its end now
+and who lifted it, so that a replay of the topic knows from when to when it held. Only what was said of a forgotten key
+is: no replay knows it any more. Times RFC 3339 with an offset; `until` "" is without end.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class Mute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="m
     key_id: Annotated[str, Meta(max_length=128)] = ""  # "" is any
     detector: Annotated[str, Meta(max_length=64)] = ""  # "" is any
     owner: Who = ""  # of the key; "" is any
+    ended_by: Who = ""  # who let it end before its time
     v: Annotated[int, Meta(ge=1, le=1)] = VERSION  # version of this shape
 
 
@@ -79,6 +80,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
     owners: tuple[str, ...] = ()  # of keys; () is any
     environments: tuple[str, ...] = ()  # of keys; () is any
     routes: tuple[str, ...] = ()  # of the request that opened the incident; a trailing * stands for anything
+    ended_by: Who = ""  # who let it end before its time
     v: Annotated[int, Meta(ge=1, le=1)] = VERSION  # version of this shape
 
 

@@ -48,7 +48,9 @@ async def mute(config: Config, key: str, until: str, reason: str, person: str) -
     return f"muted until {said.until}; {IN_EFFECT}", seq
 
 
-async def unmute(config: Config, known: Controls | None, scope: tuple[str, str, str]) -> tuple[str, int]:
+async def unmute(
+    config: Config, known: Controls | None, scope: tuple[str, str, str], person: str
+) -> tuple[str, int]:  # fmt: skip
     """Let the mute of this very (key, detector, owner) end now, as `keywatch unmute`. `known`: what was read of it."""
     if known is None:
         raise Retry("what is muted can't be read just now: `keywatch mutes`, `keywatch unmute`")
@@ -57,7 +59,8 @@ async def unmute(config: Config, known: Controls | None, scope: tuple[str, str, 
     found = known.get(control_id(wanted))
     if not isinstance(found, Mute) or micros(found.until) <= now.timestamp() * 1e6:
         raise ConfigError(f"{operate.scope_words(wanted)} is not muted any more")
-    (seq,) = await say(config, [msgspec.structs.replace(found, until=moments.text(now), at=moments.text(now))])
+    ended = msgspec.structs.replace(found, until=moments.text(now), at=moments.text(now), ended_by=person)
+    (seq,) = await say(config, [ended])
     return f"unmuted: {operate.scope_words(found)}; {IN_EFFECT}", seq
 
 

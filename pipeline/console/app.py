@@ -253,7 +253,7 @@ class Console:
 
     async def _unmute(self, request: Request, form: FormData, visitor: Visitor) -> str:
         key, detector, owner = (_text(form, name) for name in ("key", "detector", "owner"))
-        words, seq = await acts.unmute(self.config, self.answers.side.controls, (key, detector, owner))
+        words, seq = await acts.unmute(self.config, self.answers.side.controls, (key, detector, owner), visitor.name)
         await self.answers.side.reach(seq, REACH_S)
         return words
 

@@ -5,6 +5,9 @@ attempt at it (`adapters/adapter.py`), with the same `Idempotency-Key` (what is 
 every attempt, from whichever responder. Before each the kill switch and the grant's age are asked anew.
 Source: reference/delivery.md, section 7.
 
+What an adapter wants noted before it changes anything is written down first (`note`), so that kill -9 right after the
+change does not lose what an undo restores.
+
 A `NullActor` is what replay and backfill get: it has no way to send anything, by type and not by a flag.
 """
 
@@ -14,25 +17,34 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final, Protocol
 
-from pipeline.respond.adapters.adapter import Adapter, Intent, Outcome
+from pipeline.respond.adapters.adapter import Adapter, Intent, NoteFirst, Outcome
 
 INTENT_LIVES_S: Final = 900.0  # never carried out later than 15 min after it was granted (reference/delivery.md, 7)
 RETRY_DELAYS_S: Final = (0.25, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # then every minute: a leaked key is in use meanwhile
+
+Note = Callable[[str], Awaitable[str]]
+"""Keeps what was before an act, durably; returns what is kept, which of two responders is the first one's."""
+
+
+async def unkept(before: str) -> str:
+    """A `Note` for what needs none: an undo."""
+    return before
 
 
 class Actor(Protocol):
     """Who can act."""
 
-    async def act(self, intent: Intent) -> Outcome:
+    async def act(self, intent: Intent, note: Note = unkept) -> Outcome:
         """Bring it about, or tell why not; takes up to `INTENT_LIVES_S`. Never raises for what the target does."""
 
 
 class NullActor:
     """Cannot act: for replay, backfill and simulation."""
 
-    async def act(self, intent: Intent) -> Outcome:
+    async def act(self, intent: Intent, note: Note = unkept) -> Outcome:
         """Nothing is sent."""
         return Outcome("failed", "not sent: this run has no way to act", "failed")
 
@@ -50,7 +62,7 @@ class Acting:
         self.adapter = adapter
         self._killed, self._now_s, self._sleep = killed, now_s, sleep
 
-    async def act(self, intent: Intent) -> Outcome:
+    async def act(self, intent: Intent, note: Note = unkept) -> Outcome:
         """Attempts until the adapter has said something final, the intent has expired or the kill switch is on."""
         if intent.rung not in self.adapter.matrix:
             return Outcome("failed", f"{self.adapter.name} cannot {intent.rung}", "failed")
@@ -60,11 +72,19 @@ class Acting:
         while not (stop := self._stopped(intent, last)):
             answer = await self.adapter.attempt(intent)
             if isinstance(answer, Outcome):
-                return answer
+                return replace(answer, ends_old=self._ends_old(intent, answer))
+            if isinstance(answer, NoteFirst):
+                intent = replace(intent, before=await note(answer.before))
+                continue
             last = answer.words
             await self._sleep(min(max(delay_s(attempt), answer.retry_after_s), self._left_s(intent) + 1.0))
             attempt += 1
         return stop
+
+    def _ends_old(self, intent: Intent, answer: Outcome) -> bool:
+        rotated = (intent.rung, intent.direction, answer.result) == ("rotate", "apply", "done")
+        another = answer.new_key_id not in ("", intent.key_id)  # or to revoke the old key would be to revoke both
+        return rotated and another and self.adapter.matrix[intent.rung].ends_old == "keywatch"
 
     def _stopped(self, intent: Intent, last: str) -> Outcome | None:
         if killed := self._killed():

@@ -47,9 +47,17 @@ class Said:
 
 
 def due(
-    acts: Iterable[Act], now_us: int, told: Callable[[str], frozenset[str]], sizes: Mapping[str, int]
-) -> Iterator[Said]:
-    """At most one step of each thread, in the order of telling. `sizes`: of how many acts each bulk consists."""
+    acts: Iterable[Act], now_us: int, told: Callable[[str], frozenset[str]], sizes: Mapping[str, int],
+    replaced: Iterable[Act] = (),
+) -> Iterator[Said]:  # fmt: skip
+    """At most one step of each thread, in the order of telling. `sizes`: of how many acts each bulk consists.
+
+    `replaced`: acts after which others came under the same id, perhaps before anything of them was told.
+    """
+    for act in replaced:
+        if not act.proposal.group:
+            yield from _first(_waiting([act], now_us, told), told)
+            yield from _first(_thread(f"response:{act.proposal.response_id}", [act], now_us), told)
     threads: dict[str, list[Act]] = {}
     for act in acts:
         if not act.proposal.simulated:
@@ -151,16 +159,17 @@ def _words(said: Said, what: str) -> tuple[str, str]:
         case "waiting":
             title = f"{what} waits for approval until {clock(rfc3339(act.lapses_us))}"
             signed = f"{len(act.approved_by)} of {act.proposal.approvals} have signed"
-            return title, f"{title}: {signed}. {why} `{_approve(act)}` (`respond refuse` declines it)."
+            return title, f"{title}: {signed}. {why}{_would_end(act)} `{_approve(act)}` (`respond refuse` declines it)."
         case "answered":
             title = f"{what} waits no longer: {_answer(act)}"
             return title, f"{title}. {why}"
         case "done":
             ends = f"until {clock(rfc3339(act.until_us))}" if act.until_us else "without an end of its own"
-            ends = "for good" if act.proposal.rung == "revoke" else ends
+            ends = "for good" if act.proposal.rung == "revoke" else _overlap(act) or ends
             title = f"done: {what} {ends}, by {who(act)}"
             undos = [f"`{undo_of(each)}`" for each in said.acts if each.stands]
             undo = f" Undo: {undos[0]}" if undos else " There is nothing to undo."
+            undo += " (deletes the new key, whoever uses it by then)" if undos and act.proposal.rung == "rotate" else ""
             more = f" (and {len(undos) - 1} more: `keywatch respond holds`)." if len(undos) > 1 else "."
             return title, f"{title}. {why}{undo}{more if undos else ''}"
         case "failed":
@@ -175,6 +184,26 @@ def _words(said: Said, what: str) -> tuple[str, str]:
             by = "its time was over" if act.ended_by == TIME else f"{act.ended_by} undid it: {act.outcome}"
             title = f"undone: {what}: {by}"
             return title, f"{title}. The key works as before. {why}"
+
+
+def _overlap(act: Act) -> str:
+    """rotate: when the old key ends, and by whom; "" of another rung."""
+    if act.proposal.rung != "rotate":
+        return ""
+    at = f"at {clock(rfc3339(act.until_us))}" if act.until_us else ""
+    if not act.ends_old:
+        return f"(its gateway ends the old key {at})" if at else "(its gateway ends the old key)"
+    when = f"{at}, or before that when its traffic has moved" if at else "when its traffic has moved"
+    return f"(the old key is revoked {when})"
+
+
+def _would_end(act: Act) -> str:
+    """rotate: what whoever signs should know of the old key."""
+    of = act.proposal
+    if of.rung != "rotate":
+        return ""
+    at = f" {of.duration_s / 3600:g} h later, in use or not" if of.duration_s else " when its traffic has moved"
+    return f" The old key ends{at}."
 
 
 def _answer(act: Act) -> str:

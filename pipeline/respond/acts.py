@@ -41,6 +41,7 @@ class Act:
     outcome: str = ""
     before: str = ""
     new_key_id: str = ""
+    ends_old: bool = False  # rotate: the old key is ours to end; False: the gateway ends it
     until_us: int = 0
     ticket: str = ""
     words_said: dict[str, Signed] = field(default_factory=dict)
@@ -59,8 +60,21 @@ class Act:
 
     @property
     def ends(self) -> bool:
-        """By itself: then it is undone. A rotation's time is its overlap, and the gateway's to end."""
+        """By itself: then it is undone. A rotation's time is its overlap, which ends with the old key (`overlaps`)."""
         return self.stands and self.until_us > 0 and self.proposal.rung in ENDS
+
+    @property
+    def overlaps(self) -> bool:
+        """A rotation that stands and whose old key is ours to end: at its deadline, or when its traffic has moved.
+
+        Not where somebody wants it undone, though that failed so far: the old key is to live on.
+        """
+        return self.stands and self.stage == "done" and self.ends_old and self.undo is None
+
+    @property
+    def taken_back(self) -> bool:
+        """A rotation that stands and that somebody wants undone, whether or not that works."""
+        return self.stands and self.proposal.rung == "rotate" and self.undo is not None
 
     @property
     def revoked(self) -> bool:
@@ -136,5 +150,5 @@ def kept_act(record: Kept) -> Act:
     assert record.proposal is not None
     return Act(
         record.proposal, record.offset, record.at_us, stage="done", before=record.before, new_key_id=record.new_key_id,
-        until_us=record.until_us, approved_by=record.approved_by,
+        ends_old=record.ends_old, until_us=record.until_us, approved_by=record.approved_by,
     )  # fmt: skip

@@ -67,9 +67,11 @@ def _kind(act: Act, now_us: int) -> Kind | None:
         return None
     if act.undo and not act.revoked:
         wait_us = int(UNDO_AGAIN_S[min(act.undo.tries, len(UNDO_AGAIN_S)) - 1] * 1e6)
-        again = act.undo.stage == "failed" and now_us >= act.undo.at_us + wait_us
-        return "undo" if act.undo.stage == "open" else "end" if again else None
-    if act.ends and now_us >= act.until_us:
+        if act.undo.stage == "open":
+            return "undo"
+        if act.undo.stage == "failed" and now_us >= act.undo.at_us + wait_us:
+            return "end"
+    elif act.ends and now_us >= act.until_us:
         return "end"
     return "keep" if now_us >= max(act.at_us, act.kept_us) + KEEP_US else None
 
@@ -189,7 +191,7 @@ class Caretaker:
     async def _keep(self, act: Act) -> None:
         verdict = await self.carrier.decisions.write(Kept(
             proposal=act.proposal, offset=act.offset, at_us=act.at_us, until_us=act.until_us, before=act.before,
-            new_key_id=act.new_key_id, approved_by=act.approved_by,
+            new_key_id=act.new_key_id, ends_old=act.ends_old, approved_by=act.approved_by,
         ))  # fmt: skip
         if not verdict.granted:  # it ended while we wrote: said again, or it would come back once that is forgotten
             await self.carrier.decisions.write(Finished(
@@ -231,8 +233,9 @@ class Caretaker:
 
     def _wants_time(self) -> bool:
         """Often, where by our own clock something is over; a clock of ours that lies only costs some marks."""
-        ends_us = [act.until_us if act.ends else act.lapses_us for act in self._ledger.acts.values()
-                   if act.ends or act.stage == "pending"]  # fmt: skip
+        acts, now_us = self._ledger.acts.values(), self._ledger.now_us
+        ends_us = [act.until_us if act.ends else act.lapses_us for act in acts if act.ends or act.stage == "pending"]
+        ends_us += [act.until_us for act in acts if act.overlaps and now_us < act.until_us]
         now_s = self.carrier.now_s()
         every_s = SOON_S if ends_us and min(ends_us) <= now_s * 1e6 else CLOCK_S
         return bool(ends_us) and abs(now_s - self._clock_at_s) >= every_s

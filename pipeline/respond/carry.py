@@ -12,6 +12,7 @@ import hashlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import msgspec
 
@@ -25,7 +26,7 @@ from pipeline.respond.acts import Act
 from pipeline.respond.adapters.adapter import Direction, Intent, Outcome
 from pipeline.respond.audit import rfc3339
 from pipeline.respond.decisions import RETRY_S, Decisions
-from pipeline.respond.entries import Finished, Proposed
+from pipeline.respond.entries import Finished, Noted, Proposed
 from pipeline.respond.keys import Keys
 from pipeline.respond.ladder import Ladder
 from schemas.incident import Rung
@@ -84,12 +85,19 @@ class Carrier:
         await (asyncio.gather(decided, acting) if decided else acting)
         actor = self.actors.get(act.proposal.adapter) or NullActor()
         with METRICS.act_seconds.time():
-            outcome = await actor.act(intent_of(act))
+            outcome = await actor.act(intent_of(act), partial(self._note, act))
         outcome = replace(outcome, answered_s=self.now_s())  # before the records that close it, which take their time
         if again and outcome.result == "failed":
             outcome = replace(outcome, result="expired")
         await self.close(act, outcome)
         return outcome
+
+    async def _note(self, act: Act, before: str) -> str:
+        """Keep what is there now on the topic, before it is changed; what was kept first counts."""
+        of = act.proposal
+        await self.decisions.write(Noted(act_id=of.act_id, response_id=of.response_id, before=before))
+        now = self.decisions.ledger.act_of(of.act_id)
+        return now.before if now and now.proposal.response_id == of.response_id and now.before else before
 
     async def resume(self, act: Act, keys: Keys) -> None:
         """Go on with an act that was granted some time ago: before a crash, or when people had approved it.
@@ -121,7 +129,7 @@ class Carrier:
         await self.record(wanted, stage, "allowed", outcome.words, act=act, outcome=outcome)
         await self.decisions.write(Finished(
             act_id=wanted.act_id, response_id=wanted.response_id, result=outcome.result, outcome=outcome.words,
-            before=outcome.before, new_key_id=outcome.new_key_id,
+            before=outcome.before, new_key_id=outcome.new_key_id, ends_old=outcome.ends_old,
         ))  # fmt: skip
 
     async def undo(self, act: Act) -> None:
@@ -188,7 +196,7 @@ def intent_of(act: Act, direction: Direction = "apply") -> Intent:
         incident_id=of.incident_id, key_id=of.key_id, key_version=of.key_version, granted_at=rfc3339(at_s),
         granted_at_s=at_s, reason=act.undo.asked.reason if act.undo and direction == "undo" else of.reason,
         rung=_rung(of), direction=direction, until_s=act.until_us / 1e6, networks=of.networks, scopes=of.scopes,
-        limit_per_s=of.limit_per_s, before=act.before if direction == "undo" else "",
+        limit_per_s=of.limit_per_s, before=act.before,
     )  # fmt: skip
 
 

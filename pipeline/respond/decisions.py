@@ -18,7 +18,7 @@ from pipeline.errors import Fatal, Retry
 from pipeline.ports import Publisher
 from pipeline.respond import ledger
 from pipeline.respond.audit import Positioned
-from pipeline.respond.entries import Joined, Record, decode, encode
+from pipeline.respond.entries import Joined, Record, decode, encode, unread
 from pipeline.respond.ledger import Ledger, Verdict
 from pipeline.respond.outbox import Outbox
 
@@ -132,7 +132,10 @@ class Decisions:
     def _apply(self, entry: Positioned) -> None:
         record = decode(entry.value)
         if record is None:
-            log.error("offset %d of %s is no record of ours: no act for a day", entry.offset, self.topic)
+            log.error(
+                "offset %d of %s can't be read: %s. No act for a day from then on, or until a release that can read it "
+                "is started: renew all responders together", entry.offset, self.topic, unread(entry.value),
+            )  # fmt: skip
         verdict = self.ledger.apply(entry.offset, entry.timestamp_us, record)
         self.outbox.apply(record, entry.timestamp_us)
         for follow in self.followers:

@@ -1,4 +1,8 @@
-"""A rotated key whose traffic has moved to its successor is revoked, where `respond.policy.revoke_at_drain` says so.
+"""A rotated key is revoked once its traffic has moved, where `respond.policy.revoke_at_drain` says so, or is due.
+
+A rotation that the responder carried out at a gateway which ends no key by itself (`Support.ends_old`) ends like this,
+whatever that setting says: when the old key has drained, and at its deadline whether it has or not (`end_overlaps`).
+The deadline is the topic's clock's to tell, and needs neither ClickHouse nor a successor in use.
 
 The way of any act: guard -> decide (on `api.decisions`, with caps of its own) -> act -> record; simulated by default;
 once granted it goes on after a crash like every other (`caretaker.py`). There is no incident: the evidence is how long
@@ -25,6 +29,7 @@ from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.policy import Rule
 from pipeline.respond import guard
 from pipeline.respond.act import act_id, response_id
+from pipeline.respond.acts import Act
 from pipeline.respond.caps import DAY_US, ROTATION
 from pipeline.respond.caretaker import Caretaker
 from pipeline.respond.carry import Carrier
@@ -34,8 +39,11 @@ from pipeline.respond.ladder import Ladder, Matrix, Means, judged
 from pipeline.respond.ledger import Ledger
 from pipeline.respond.night import Books
 from pipeline.respond.night_records import RotationSeen
+from pipeline.respond.standing import clock, undo_of
 from pipeline.rotations import GAP_DAYS, Begun, Rotation, look
+from pipeline.rotations import Drain as Quiet
 from pipeline.sinks.connect import connect
+from pipeline.times import rfc3339
 from schemas.incident import incident_id
 from schemas.key import Key
 from schemas.response import GuardResult
@@ -43,6 +51,7 @@ from schemas.response import GuardResult
 log = logging.getLogger(__name__)
 
 EVERY_S: Final = 300.0
+DEADLINES_S: Final = 15.0
 RULE: Final = Rule(name="revoke_at_drain", rung="revoke")
 AWAY: Final = (Retry, Fatal, ConfigError, ClickHouseError, OSError)
 
@@ -68,7 +77,10 @@ class ClickHouseRotations:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One drained rotation. `key`: the old one as the catalogue has it; `blind`: why requests are not judged, or ""."""
+    """One rotation to end. `key`: the old one as the catalogue has it; `blind`: why requests are not judged, or "".
+
+    `act`: the rotation, where it is ours; then a row that has not drained is over its deadline.
+    """
 
     row: Rotation
     as_of_us: int
@@ -78,26 +90,49 @@ class Question:
     killed: str
     blind: str
     now_s: float
+    act: Act | None = None
+
+    @property
+    def rule(self) -> Rule:
+        """By which it ends: what the policy says of all of them, or the rule that rotated it."""
+        return Rule(name=(self.act.proposal.rule or "rotate") if self.act else RULE.name, rung="revoke")
+
+    @property
+    def adapter(self) -> str:
+        """Who ends it: who rotated it."""
+        return self.act.proposal.adapter if self.act else self.ladder.policy.adapter
 
 
 def judge(asked: Question) -> tuple[GuardResult, ...]:
     """Every guard's answer; those that incidents have, too, have the same names."""
-    row, key, policy = asked.row, asked.key, asked.ladder.policy
-    behind_s = asked.now_s - asked.as_of_us / 1e6
+    key, policy = asked.key, asked.ladder.policy
     known = key is not None and not asked.catalogue_error
     shielded = key is None or key.protected or key.decoy
+    version = key.version if key else 0
+    same = version > 0 and (asked.act is None or version == asked.act.proposal.key_version)
     return (
         guard.result("mode", policy.mode in ("simulate", "enforce"), f"the mode is {policy.mode}"),
         guard.result("kill_switch", not asked.killed, asked.killed or "off"),
-        guard.result("drained", row.drain.drained and row.began_us > 0, row.drain.reason),
-        guard.result("history", _is_known(row, asked.as_of_us), f"known for {GAP_DAYS} days, or the deadline is over"),
-        guard.result("successor", row.new_requests_24h > 0, f"{row.new}: {row.new_requests_24h} requests in 24 h"),
-        guard.result("freshness", behind_s <= policy.max_evidence_age_s, f"the newest request is {behind_s:.0f} s old"),
-        guard.result("sight", not asked.blind, asked.blind or "requests are seen to be judged as they come"),
+        *_evidence(asked),
         guard.result("catalogued", known, asked.catalogue_error or ("declared" if key else "nobody declared this key")),
         guard.result("protected", not shielded, "for people only" if shielded else "not protected"),
         guard.result("status", key is not None and key.status == "active", key.status if key else "not known"),
-        guard.result("key_version", key is not None and key.version > 0, f"version {key.version if key else 0}"),
+        guard.result("key_version", same, f"version {version}"),
+    )
+
+
+def _evidence(asked: Question) -> tuple[GuardResult, ...]:
+    """That its traffic has moved; or that its deadline is over, which needs no other."""
+    row = asked.row
+    if asked.act and row.state == "overdue":
+        return (guard.result("deadline", True, row.drain.reason),)
+    behind_s, age_s = asked.now_s - asked.as_of_us / 1e6, asked.ladder.policy.max_evidence_age_s
+    return (
+        guard.result("drained", row.drain.drained and row.began_us > 0, row.drain.reason),
+        guard.result("history", _is_known(row, asked.as_of_us), f"known for {GAP_DAYS} days, or the deadline is over"),
+        guard.result("successor", row.new_requests_24h > 0, f"{row.new}: {row.new_requests_24h} requests in 24 h"),
+        guard.result("freshness", behind_s <= age_s, f"the newest request is {behind_s:.0f} s old"),
+        guard.result("sight", not asked.blind, asked.blind or "requests are seen to be judged as they come"),
     )
 
 
@@ -116,7 +151,7 @@ def proposal(asked: Question, adapter: str, active_keys: int) -> Proposed:
         revision=1, key_id=row.old, key_version=version, responder="", simulated=policy.mode != "enforce",
         max_per_hour=policy.caps.max_per_hour, max_per_day=policy.caps.max_per_day,
         max_share_of_active=policy.caps.max_share_of_active, active_keys=active_keys, cap=ROTATION, owner=row.owner,
-        settled=False, exempt_s=policy.exempt_s, adapter=adapter, rule=RULE.name, first_us=row.began_us,
+        settled=False, exempt_s=policy.exempt_s, adapter=adapter, rule=asked.rule.name, first_us=row.began_us,
         reason=f"rotated to {row.new}: {row.drain.reason}", policy_version=asked.ladder.version,
         evidence_hash=hashlib.blake2b(msgspec.json.encode(row), digest_size=16).hexdigest(),
     )  # fmt: skip
@@ -141,6 +176,7 @@ class Drain:
     killed: Callable[[], str]
     blind: Callable[[], str]
     _said: dict[tuple[str, int], str] = field(default_factory=dict)  # what of a key's version was recorded last
+    _held_s: dict[str, float] = field(default_factory=dict)  # act id -> not proposed again before that
     _away: bool = False
     _task: asyncio.Task[None] | None = None
 
@@ -160,10 +196,14 @@ class Drain:
             raise Fatal(f"the watch over rotations ended: {error}") from error
 
     async def _run(self) -> None:
+        clock_s, look_at_s = asyncio.get_running_loop().time, 0.0
         while True:
             if 0 in self.caretaker.partitions:
-                self.caretaker.also("drain", self.look())
-            await asyncio.sleep(EVERY_S)
+                self.caretaker.also("overlaps", self.end_overlaps())
+                if clock_s() >= look_at_s:
+                    self.caretaker.also("drain", self.look())
+                    look_at_s = clock_s() + EVERY_S
+            await asyncio.sleep(DEADLINES_S)
 
     async def look(self) -> None:
         """One look at all rotations: what nears its deadline is said, what has drained is refused, or one is revoked.
@@ -181,41 +221,58 @@ class Drain:
             self._away = True
             return
         self._away = False
+        ours = {act.proposal.key_id: act for act in self._ledger.acts.values() if act.overlaps}
         for row in rows:
+            act = ours.get(row.old)
             if row.state in ("due", "overdue"):
-                await self._say_due(row)
-            elif row.state == "drained" and self.ladder.policy.revoke_at_drain and await self._drained(row, as_of_us):
+                await self._say_due(row, act)
+            elif act is not None and _is_over(act, self._ledger.now_us):
+                continue  # its deadline's
+            ends = row.state == "drained" and (act is not None or self.ladder.policy.revoke_at_drain)
+            if ends and await self._end(row, as_of_us, act):
                 return
+
+    async def end_overlaps(self) -> None:
+        """Revoke the old key of each rotation of ours whose deadline is over, by the topic's clock."""
+        for act in list(self._ledger.acts.values()):
+            held_s = self._held_s.get(act.proposal.act_id, 0.0)
+            if act.overlaps and _is_over(act, self._ledger.now_us) and self.carrier.now_s() >= held_s:
+                await self._end(over(act), act.until_us, act)
 
     @property
     def _ledger(self) -> Ledger:
         return self.carrier.decisions.ledger
 
-    async def _say_due(self, row: Rotation) -> None:
-        seen = RotationSeen(
+    async def _say_due(self, row: Rotation, act: Act | None) -> None:
+        end = f"Keywatch revokes the old key then, also if it is in use. Before that: `{undo_of(act)}`" if act else ""
+        await self._say(RotationSeen(
             old=row.old, new=row.new, owner=row.owner, deadline_us=row.deadline_us, state=row.state,
-            requests_24h=row.old_requests_24h, reason=row.drain.reason, sources=tuple(words_of(row)),
-        )  # fmt: skip
+            requests_24h=row.old_requests_24h, reason=row.drain.reason, sources=tuple(words_of(row)), end=end,
+        ))  # fmt: skip
+
+    async def _say(self, seen: RotationSeen) -> None:
         if self.books.rotations.is_news(seen, self._ledger.now_us):
             await self.carrier.decisions.write(seen)
 
-    async def _drained(self, row: Rotation, as_of_us: int) -> bool:
+    async def _end(self, row: Rotation, as_of_us: int, act: Act | None) -> bool:
         """Whether it was acted on."""
         async with self.carrier.locks.one_at_a_time(row.old):
+            if act is not None and not act.overlaps:
+                return False  # undone meanwhile
             key, active_keys, error = await self.keys.look_up(row.old)
             ladder = self.ladder.simulated() if self._ledger.simulating else self.ladder
             lost = self.books.protection.lost
             blind = lost.why or "requests are not judged" if lost else self.blind()
             stop = self._ledger.stopped
             killed = self.killed() or (f"stopped by {stop.by}: {stop.reason}" if stop else "")
-            asked = Question(row, as_of_us, ladder, key, error, killed, blind, self.carrier.now_s())
+            asked = Question(row, as_of_us, ladder, key, error, killed, blind, self.carrier.now_s(), act)
             return await self._decide(asked, active_keys)
 
     async def _decide(self, asked: Question, active_keys: int) -> bool:
-        adapter = asked.ladder.policy.adapter
+        adapter = asked.adapter
         of_owner, others = await self.keys.others(asked.key) if asked.key else (None, None)
         means = Means(adapter, self.matrices.get(adapter), owner_keys=of_owner, other_keys=others)
-        guards = (*judge(asked), *judged("revoke", RULE, means))
+        guards = (*judge(asked), *judged("revoke", asked.rule, means))
         wanted = msgspec.structs.replace(
             proposal(asked, adapter, active_keys), responder=self.carrier.decisions.responder
         )
@@ -223,11 +280,15 @@ class Drain:
             return False
         if no := guard.refusals(guards):
             await self._refuse(wanted, guards, no)
+            await self._say_held(asked, no)
             return False
         verdict = await self.carrier.decisions.write(wanted)
         guards = (*guards, guard.result(verdict.guard, verdict.granted, verdict.reason))
         if verdict.act is None or not verdict.granted:
             await self._refuse(wanted, guards, guards[-1:])
+            await self._say_held(asked, guards[-1:])
+            if asked.act:  # by the caps, say: no proposal every quarter of a minute
+                self._held_s[asked.act.proposal.act_id] = asked.now_s + EVERY_S
         elif wanted.simulated:
             self._said[wanted.key_id, wanted.key_version] = "simulated"
             reason = f"would have been done: revoke, {wanted.reason} (simulate)"
@@ -237,6 +298,22 @@ class Drain:
             await self.carrier.carry_out(verdict.act)
             return True
         return False
+
+    async def _say_held(self, asked: Question, no: tuple[GuardResult, ...]) -> None:
+        """A deadline that is not kept is told, unless it may only be late: whoever has the old secret can go on.
+
+        Not of a key that somebody else has ended, or whose secret is another one by now.
+        """
+        row = asked.row
+        if any(each.guard in ("status", "key_version") for each in no):
+            return
+        if asked.act is None or row.state != "overdue" or asked.now_s - row.deadline_us / 1e6 < EVERY_S:
+            return
+        why = "; ".join(f"{each.guard}: {each.reason}" for each in no)
+        await self._say(RotationSeen(
+            old=row.old, new=row.new, owner=row.owner, deadline_us=row.deadline_us, state="held",
+            requests_24h=row.old_requests_24h, reason=row.drain.reason, end=f"Keywatch did not end it: {why}",
+        ))  # fmt: skip
 
     def _is_done(self, wanted: Proposed) -> bool:
         """Whether this version was revoked, is being so, or was said to be: nothing to say every five minutes.
@@ -268,6 +345,20 @@ def begun(ledger: Ledger) -> list[Begun]:
         for act in ledger.acts.values()
         if act.stands and act.proposal.rung == "rotate" and act.new_key_id
     ]
+
+
+def _is_over(act: Act, now_us: int) -> bool:
+    return 0 < act.until_us <= now_us
+
+
+def over(act: Act) -> Rotation:
+    """A rotation of ours at its deadline, of which nothing else need be known."""
+    of, since = act.proposal, clock(rfc3339(act.until_us))
+    why = Quiet(drained=False, since_us=0, safe_at_us=0, reason=f"its overlap was over at {since}")
+    return Rotation(
+        old=of.key_id, new=act.new_key_id, owner=of.owner, state="overdue", began_us=act.at_us,
+        deadline_us=act.until_us, old_requests_24h=0, new_requests_24h=0, old_share=0.0, drain=why, sources=[],
+    )  # fmt: skip
 
 
 def words_of(row: Rotation) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 
@@ -68,6 +68,16 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
     direction: Literal["apply", "undo"] = "apply"
     before: str = ""  # what the undo needs to restore
     new_key_id: str = ""
+    ends_old: bool = False  # rotate: the old key is Keywatch's to end; False: its gateway does, or an older release did
+
+
+class Noted(msgspec.Struct, frozen=True, kw_only=True, tag="noted"):
+    """What was there before a granted act, written before anything is changed. The first one counts."""
+
+    act_id: str
+    response_id: str
+    before: str
+    no_act: bool = True
 
 
 class Undo(msgspec.Struct, frozen=True, kw_only=True, tag="undo"):
@@ -188,6 +198,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):
     until_us: int = 0
     before: str = ""
     new_key_id: str = ""
+    ends_old: bool = False
     approved_by: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()  # of the breaker
     simulated: bool = False
@@ -221,9 +232,14 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True, tag="settled"):
     why: str = ""  # given up
 
 
+class PassedOver(msgspec.Struct, frozen=True, kw_only=True, tag="passed_over"):
+    """What a later release wrote, and what says of itself that nothing is acted on by it: nothing to us."""
+
+
 Record = (
     Proposed
     | Finished
+    | Noted
     | Undo
     | Signed
     | Bulked
@@ -237,8 +253,12 @@ Record = (
     | Joined
     | HandedOver
     | Settled
+    | PassedOver
     | NightRecord
 )
+"""A new kind by which nothing is granted has a field `no_act: bool = True`: an older responder passes over it. Any
+other that it can't read may be an act, and it grants nothing for a day. Proposals get no new field: their names
+(`ticket_of`, `content_of`) would be others when the topic is read again, and what people signed would be lost."""
 
 
 BOUND: Final = "bulk2-"
@@ -251,14 +271,36 @@ def encode(record: Record) -> bytes:
 
 
 def decode(value: bytes | None) -> Record | None:
-    """The record, or None for what is none of ours."""
+    """The record, or None for what is none of ours, or may be an act that we can't read."""
     try:
         return _decoder.decode(value or b"")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
+        head = _head(value)
+        return PassedOver() if head.no_act and head.type not in KINDS else None
+
+
+def unread(value: bytes | None) -> str:
+    """What can be said of a record that can't be read: its kind, and whether that is known."""
+    kind = _head(value).type
+    return f"it is of the kind {kind!r}, unknown to this release" if kind and kind not in KINDS else "it is damaged"
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """What every record has, whatever its release."""
+
+    type: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    no_act: bool = False
+
+
+def _head(value: bytes | None) -> _Head:
+    try:
+        return msgspec.json.decode(value or b"", type=_Head)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _Head()
 
 
 _decoder: Final[msgspec.json.Decoder[Record]] = msgspec.json.Decoder(Record)
+KINDS: Final = frozenset(str(each.__struct_config__.tag) for each in get_args(Record))
 
 
 def ticket_of(proposal: Proposed, offset: int) -> str:

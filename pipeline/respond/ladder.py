@@ -6,7 +6,7 @@
     fence     goes on from the networks it was used from, refused elsewhere   undo, ends by itself
     deny      without the sensitive scopes                                    undo, ends by itself
     suspend   refused                                                         undo, ends by itself
-    rotate    a new key is made, the old one is valid for an overlap          undo
+    rotate    a new key is made, the old one ends at drain or a deadline      undo, until the old one has ended
     revoke    refused for ever                                                none
 
 Going up needs an incident; time and people only go down. A fence needs the networks that the key used on at least 7
@@ -182,9 +182,18 @@ def supported(rung: Rung, rule: Rule, means: Means) -> GuardResult:
     if means.matrix is None:
         return GuardResult(guard="supported", passed=False, reason=f"there is no adapter {means.adapter!r}")
     has = rung in means.matrix
+    if has and rung == "rotate" and not ends_old(means.matrix):
+        words = f"{means.adapter} makes a new key, but nobody could end the old one"
+        return GuardResult(guard="supported", passed=False, reason=words)
     return GuardResult(
         guard="supported", passed=has, reason=f"{means.adapter} {'can' if has else 'cannot'} {rung} a key"
     )
+
+
+def ends_old(matrix: Matrix) -> bool:
+    """Whether somebody ends the old key of a rotation: the gateway, or Keywatch, which must be able to."""
+    ends = matrix["rotate"].ends_old
+    return ends == "gateway" or (ends == "keywatch" and "revoke" in matrix)
 
 
 def granularity(rung: Rung, rule: Rule, means: Means) -> GuardResult:

@@ -28,6 +28,7 @@ from typing import Final
 from pipeline.policy import Caps
 from pipeline.respond import approval
 from pipeline.respond.acts import TIME, Act, Undoing, in_the_way, is_kept, kept_act
+from pipeline.respond.audit import rfc3339
 from pipeline.respond.breaker import Breaker
 from pipeline.respond.builds import Builds
 from pipeline.respond.caps import APPROVED, DAY_US, HOUR_US, ROTATION, Counts, Raise, share_of
@@ -38,6 +39,7 @@ from pipeline.respond.entries import (
     HandedOver,
     Joined,
     Kept,
+    Noted,
     Paged,
     Proposed,
     Raised,
@@ -71,6 +73,10 @@ class Verdict:
     act: Act | None = None
 
 
+BLIND: Final = (
+    "a record on the decisions topic cannot be read, so the counts are not known: renew all responders together, or it "
+    "is so"
+)
 IGNORED: Final = Verdict(False, "none", "nothing to judge")
 
 
@@ -95,6 +101,7 @@ class Ledger:
     simulating_us: int = 0
     blind_until_us: int = 0
     acts: dict[tuple[bool, str], Act] = field(default_factory=dict)  # by (simulated, act_id): the latest
+    replaced: list[Act] = field(default_factory=list)  # real ones of whose id there is a later one: for what is told
     counts: Counts = field(default_factory=Counts)
     breaker: Breaker = field(default_factory=Breaker)
     queue: dict[str, Queued] = field(default_factory=dict)  # by key: real ones only
@@ -115,6 +122,8 @@ class Ledger:
                 return self._judge(offset, record)
             case Finished():
                 self._finish(record)
+            case Noted():
+                self._note_before(record)
             case Undo():
                 return self._undo(record)
             case Signed():
@@ -159,8 +168,7 @@ class Ledger:
         )
         if no:
             return no
-        act = self._open(Act(wanted, offset, self.now_us), wanted.cap)
-        self.acts[wanted.simulated, wanted.act_id] = act
+        act = self._put(self._open(Act(wanted, offset, self.now_us), wanted.cap))
         hour, day = (self.used(span, wanted.simulated, wanted.cap) for span in (HOUR_US, DAY_US))
         return Verdict(True, "caps", f"key {hour} of this hour and {day} of this day, within the caps", act)
 
@@ -171,8 +179,10 @@ class Ledger:
             return no
         if not wanted.simulated and (no := self._off()):
             return no
+        if wanted.cap == ROTATION and any(act.taken_back and act.same_key(wanted) for act in self.acts.values()):
+            return Verdict(False, "undo", "its rotation is being undone: the old key is to live on")
         if self.now_us < self.blind_until_us:
-            return Verdict(False, "caps", "a record on the decisions topic cannot be read, so the counts are not known")
+            return Verdict(False, "caps", f"{BLIND} until {rfc3339(self.blind_until_us / 1e6)}")
         bulk = self.groups.get(wanted.group)
         if wanted.group and (bulk is None or not bulk.holds(wanted)):
             return Verdict(False, "group", "the bulk does not name it")
@@ -203,9 +213,16 @@ class Ledger:
     def _wait(self, offset: int, wanted: Proposed) -> Verdict:
         if wanted.simulated:
             return Verdict(True, "approvals", f"would have waited for {wanted.approvals}", Act(wanted, offset, 0))
-        act = Act(wanted, offset, self.now_us, stage="pending", ticket=ticket_of(wanted, offset))
-        self.acts[False, wanted.act_id] = act
+        act = self._put(Act(wanted, offset, self.now_us, stage="pending", ticket=ticket_of(wanted, offset)))
         return Verdict(False, "approvals", f"waits for {wanted.approvals}, ticket {wanted.group or act.ticket}", act)
+
+    def _put(self, act: Act) -> Act:
+        """The latest of its id; what became of the one before may not have been told yet."""
+        name = act.proposal.simulated, act.proposal.act_id
+        if (before := self.acts.get(name)) and not act.proposal.simulated:
+            self.replaced.append(before)
+        self.acts[name] = act
+        return act
 
     def _open(self, act: Act, cap: str) -> Act:
         """Granted now."""
@@ -273,7 +290,8 @@ class Ledger:
         if act.proposal.rung not in UNDOABLE:
             return f"{act.proposal.rung} cannot be undone"
         if not act.stands and act.stage != "failed":
-            return f"it is {act.stage}"
+            ended = "superseded, by a revocation or another try" if act.stage == "superseded" else act.stage
+            return f"it is {ended}"
         if act.undo and act.undo.stage == "open":
             return "it is being undone"
         if any(each.proposal.rung == "revoke" and each.stage in ("open", "done") for each in self._same_key(act)):
@@ -289,23 +307,32 @@ class Ledger:
         elif act.stage == "open" or (act.stage == "expired" and record.result == "done"):
             # one responder gave it up, perhaps by a wrong clock, and another had the answer: it stands
             act.stage, act.outcome = record.result, record.outcome
-            act.before, act.new_key_id, act.done_us = record.before, record.new_key_id, self.now_us
+            act.before, act.new_key_id, act.done_us = record.before or act.before, record.new_key_id, self.now_us
             act.confirmed_us = self.now_us if record.result == "done" else 0
+            act.ends_old = record.ends_old
             self._supersede(act)
         elif act.stage == "pending" and self.now_us > act.lapses_us:
             act.stage, act.outcome = "lapsed", record.outcome
         elif act.stage == "declined":
             act.outcome = record.outcome
 
+    def _note_before(self, record: Noted) -> None:
+        act = self.acts.get((False, record.act_id))
+        same = act is not None and act.proposal.response_id == record.response_id
+        if act is not None and same and act.stage in ("open", "expired") and not act.before:
+            act.before = record.before
+
     def _supersede(self, act: Act) -> None:
         """A revoked key has nothing to go back to: what else stood on it neither ends nor is undone.
 
-        What may still be of an earlier try of the same rung ends with this one, once this one is sure to stand.
+        What may still be of an earlier try of the same rung ends with this one, once this one is sure to stand. If that
+        one noted something else, this one may have found its work and taken it for what was: then nobody knows.
         """
         all_of_them = [act, *self._same_key(act)]
         for other in all_of_them[1:]:
             if act.stage == "done" and other.stage == "expired" and other.proposal.rung == act.proposal.rung:
                 other.stage = "superseded"
+                act.before = act.before if other.before in ("", act.before) else ""
         if any(each.proposal.rung == "revoke" and each.stage == "done" for each in all_of_them):
             for each in all_of_them:
                 each.stage = "superseded" if each.stands else each.stage
@@ -340,5 +367,6 @@ class Ledger:
         self.counts.forget(self.now_us)
         start = self.now_us - DAY_US
         self.acts = {name: act for name, act in self.acts.items() if act.at_us > start or is_kept(act, self.now_us)}
+        self.replaced = [act for act in self.replaced if act.at_us > start]
         self.queue = {key: each for key, each in self.queue.items() if each.at_us > start}
         self.raises = {name: each for name, each in self.raises.items() if each.at_us > start}

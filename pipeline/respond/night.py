@@ -255,8 +255,11 @@ class Night:
     def _due_of_acts(self, now_us: int) -> Iterator[Due]:
         cases, ledger = self.books.cases, self.decisions.ledger
         sizes = {name: len(bulk.act_ids) for name, bulk in ledger.groups.items()}
-        acts = [act for act in ledger.acts.values() if not cases.is_drill(act.proposal, act.at_us)]
-        for said in act_notices.due(acts, now_us, self.books.told, sizes):
+        acts, replaced = (
+            [act for act in some if not cases.is_drill(act.proposal, act.at_us)]
+            for some in (ledger.acts.values(), ledger.replaced)
+        )
+        for said in act_notices.due(acts, now_us, self.books.told, sizes, replaced):
             if said.partition in self.deliveries.owned:
                 case = cases.case_of(said.acts[0].proposal.incident_id)
                 paged = case.case_id if case and case.state != "closed" and self.books.told(case.case_id) else ""

@@ -110,16 +110,19 @@ def of_leftover(left: Left, now_us: int) -> Notice:
 
 def of_rotation(seen: RotationSeen, step: str, now_us: int) -> Notice:
     """A rotation whose old key has not drained near its deadline, or after it."""
-    word = "was to end" if seen.state == "overdue" else "is to end"
-    title = f"the rotation {seen.old} -> {seen.new} {word} on {_day(seen.deadline_us)}: the old key has not drained"
+    word = "is to end" if seen.state == "due" else "was to end"
+    state = "is still valid" if seen.state == "held" else "has not drained"
+    title = f"the rotation {seen.old} -> {seen.new} {word} on {_day(seen.deadline_us)}: the old key {state}"
     who = f", by {'; '.join(seen.sources)}" if seen.sources else ""
     owner = f" Its owner is {seen.owner}." if seen.owner else ""
+    use = "" if seen.state == "held" else f": {seen.requests_24h:,} requests in the last 24 h{who} ({seen.reason})"
+    end = f" {seen.end}." if seen.end else ""
     text = (
-        f"{title}: {seen.requests_24h:,} requests in the last 24 h{who} ({seen.reason}).{owner} Who that is has the "
-        "old secret. `keywatch keys rotations` says when it is safe to revoke."
+        f"{title}{use}.{owner}{end} Who has the old secret goes on. `keywatch keys rotations` says when it is safe to "
+        "revoke."
     )
     subject = f"rotation:{seen.old}:{seen.deadline_us}"
-    severity: Grade = "high" if seen.state == "overdue" else "medium"
+    severity: Grade = "medium" if seen.state == "due" else "high"
     return _system("rotation.due", subject, step, now_us, title, text, severity=severity)
 
 

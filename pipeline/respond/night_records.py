@@ -71,6 +71,7 @@ class ActSeen(msgspec.Struct, frozen=True, kw_only=True, tag="act_seen"):
     text: str
     partition: int
     body: str = ""  # broken: the incident, for a case that is forgotten
+    no_act: bool = True
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True, tag="told"):
@@ -136,10 +137,11 @@ class RotationSeen(msgspec.Struct, frozen=True, kw_only=True, tag="rotation_seen
     new: str
     owner: str
     deadline_us: int
-    state: str  # due | overdue
+    state: str  # due | overdue | held (over, and the old key was to be ended and is not)
     requests_24h: int
     reason: str = ""  # why it has not drained
     sources: tuple[str, ...] = ()
+    end: str = ""  # what Keywatch does at the deadline, or why it did not
 
 
 NightRecord = (

@@ -18,6 +18,7 @@ ENVIRONMENTS: Final = ("live", "test")
 MODES: Final = ("off", "simulate", "enforce")
 WIDE_SHARE: Final = 0.01
 LONG_S: Final = 7 * 86_400.0
+SHORT_S: Final = 86_400.0
 
 Level = Literal["wrong", "never", "unsafe"]
 
@@ -189,6 +190,13 @@ def _unsafe_rule(rule: Rule) -> Iterator[Fault]:
         yield Fault("unsafe", where, "revokes by itself and without a proof; revoke cannot be undone: prefer suspend")
     if not rule.duration_s and ENDS & set(rungs):
         yield Fault("unsafe", where, "duration_s is 0: nothing ends it but a person")
+    if "rotate" in rungs and not rule.duration_s:
+        yield Fault(
+            "unsafe", where, "duration_s is 0: a rotated key has no deadline, it ends when its traffic has moved"
+        )
+    if "rotate" in rungs and 0 < rule.duration_s < SHORT_S:
+        words = f"a rotated key ends {rule.duration_s / 3600:g} h later, whether its owner has moved or not"
+        yield Fault("unsafe", where, words)
     if rule.duration_s > LONG_S and "suspend" in rungs:
         yield Fault("unsafe", where, f"suspends for {rule.duration_s / 86_400:.0f} days")
     if rule.min_severity == "medium" and UNDOABLE & set(rungs) - {"flag"} and not rule.approvals:

@@ -28,7 +28,7 @@ from pipeline.health import Health, serve
 from pipeline.metrics import REGISTRY, process_started, responder_started
 from pipeline.refreshes import RefreshWatch, refreshes
 from pipeline.respond import witness
-from pipeline.respond.act import Acting, Actor
+from pipeline.respond.act import Acting, Actor, Note, unkept
 from pipeline.respond.adapters import build
 from pipeline.respond.adapters.adapter import Adapter, Intent, Outcome
 from pipeline.respond.adapters.webhook import MATRIX
@@ -222,11 +222,11 @@ class Undoer:
     def __init__(self, actor: Actor) -> None:
         self._actor = actor
 
-    async def act(self, intent: Intent) -> Outcome:
+    async def act(self, intent: Intent, note: Note = unkept) -> Outcome:
         """Refuses what is no undo."""
         if intent.direction != "undo":
             return Outcome("failed", "not sent: this can only undo", "failed")
-        return await self._actor.act(intent)
+        return await self._actor.act(intent, note)
 
 
 def _paging(deliveries: Deliveries) -> Callable[[Incident], Awaitable[None]]:

@@ -42,6 +42,12 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
             return f"{self.rung} waits for approval since {since}, until {until}: {self.approve}"
         ends = f" until {until}" if until else ", without an end of its own"
         other = "" if self.this_key else " (on another key, or an earlier version of it)"
+        if self.rung == "rotate":
+            ends = (
+                f", the old key ends {until} at the latest"
+                if until
+                else ", the old key ends when its traffic has moved"
+            )
         ends = "" if self.state == "revoked" else ends
         broken = ", but THE GATEWAY DOES NOT OBEY" if self.broken else ""
         return f"{self.rung} is {self.now} since {since}{ends}, by {self.by}{other}{broken}"

@@ -20,13 +20,13 @@ from pipeline.errors import ConfigError
 from pipeline.metrics import render
 from pipeline.respond.act import Acting
 from pipeline.respond.adapters import build
-from pipeline.respond.adapters.adapter import Adapter, Outcome, TryAgain
+from pipeline.respond.adapters.adapter import Adapter, Outcome
 from pipeline.respond.adapters.settings import Adapters, AwsApiGateway, AwsIam, Kong, Tyk, Unkey
 from pipeline.respond.enforcement import Watch
 from pipeline.setting import Secret
 from tests.pipeline.respond.adapters import fake_aws, fake_kong, fake_tyk, fake_unkey
 from tests.pipeline.respond.adapters.peers import Fake, Running, running
-from tests.pipeline.respond.adapters.test_contract import intent, undo
+from tests.pipeline.respond.adapters.test_contract import intent, noting, undo
 from tests.pipeline.respond.incidents import NOW_S
 
 CREDENTIALS = {
@@ -66,7 +66,7 @@ async def act(adapter: Adapter, fake: Fake, server: Running, faults: list[int | 
     for rung, support in adapter.matrix.items():
         wanted = intent(fake, rung, f"i-{rung}-{faults}")
         server.faults = list(faults)
-        outcome: Outcome | TryAgain = await adapter.attempt(wanted)
+        outcome = await noting(adapter, wanted)
         watch = Watch.of(wanted, NOW_S, support.delay_s)
         log.info("%s %s: %s", wanted.key_id, rung, outcome.words)  # as the responder does
         written += [repr(outcome), repr(wanted), msgspec.json.encode(watch).decode()]

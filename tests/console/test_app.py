@@ -192,7 +192,7 @@ def test_a_responder_ends_a_mute_and_the_log_has_who_did(settings: Config, said:
     assert "unmuted: key" in client.post("/unmute", data=body).text
     [word] = said
     assert isinstance(word, Mute)
-    assert (word.key_id, word.owner_of_mute) == (KEY, "bea")
+    assert (word.key_id, word.owner_of_mute, word.ended_by) == (KEY, "bea", "responder")
     assert micros(word.until) <= time.time() * 1e6
     over = client.post("/unmute", data=body | {"detector": "spike"})
     assert (over.status_code, "not muted any more" in over.text) == (400, True)

@@ -21,6 +21,7 @@ from pipeline.controls import NO_CONTROLS, Controls, Said
 from pipeline.coverage import Unwatched, keys_used, muted, ranked, unwatched
 from pipeline.errors import ConfigError
 from pipeline.operate import Word, give_feedback
+from pipeline.people import user
 from pipeline.report import Counts, against, of, poisson_interval, rated, wilson
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
@@ -197,9 +198,14 @@ def test_a_mute_is_listed_until_it_is_lifted(topic: Topic, capsys: pytest.Captur
     assert operate.print_mutes(config, False, "json") == 0
     assert len(json.loads(capsys.readouterr().out)) == 1
     assert operate.print_mutes(config, True, "json") == 0
-    assert len(json.loads(capsys.readouterr().out)) == 2
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["about"]: bool(row["ended_by"]) for row in rows} == {
+        "key pk_1": True, "keys of acme, what rests on spike alone": False,
+    }  # fmt: skip
     assert operate.print_mutes(config, True, "table") == 0
-    assert "load test" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "load test" in shown
+    assert f"ended by {user()}" in " ".join(shown.split())
 
 
 @pytest.mark.parametrize(
@@ -352,6 +358,13 @@ def test_a_mute_that_is_too_wide_is_refused_but_one_that_stands_can_be_lifted(
 def test_a_mute_that_is_over_leaves_its_keys_watched() -> None:
     over = said.controls(said.mute(key_id="mine", until="2026-01-01T00:00:00Z"))
     assert not list(muted(over, CATALOGUE, NOON_US))
+
+
+def test_the_table_names_who_ended_a_mute_or_a_plan_and_before_that_who_made_it() -> None:
+    words = said.mute(key_id="k"), said.planned(by="cy")
+    ended = [msgspec.structs.replace(each, ended_by="bob") for each in words]
+    rows = control_rows([Said(seq, each) for seq, each in enumerate((*words, *ended))])
+    assert list(rows["by"]) == ["me", "cy", "bob", "bob"]
 
 
 def report_rows() -> dict[str, dict[str, list[object]]]:

@@ -4,7 +4,9 @@ An adapter makes ONE attempt at a state to be set ("this version of this key is 
 around it (`pipeline/respond/act.py`) asks the kill switch before each, waits between them, and gives up in time. Over
 HTTP nobody can promise "exactly once", so an attempt that finds the state already there is `done`. What was there
 before is the adapter's to tell (`Outcome.before`) and comes back to it in the intent of the undo, which restores
-exactly that, and nothing that somebody changed meanwhile.
+exactly that, and nothing that somebody changed meanwhile. Most peers hold a mark of ours, written with the change
+itself; where one can't, what is there is told before anything is changed (`NoteFirst`), kept by the loop where kill -9
+does not reach it, and comes back with the next attempt.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ class Support:
     delay_s: float  # usual time until every node of the gateway obeys; proof of enforcement counts from then on
     undo: bool
     most_networks: int = MOST_NETWORKS  # fence: so many fit
+    ends_old: Literal["", "gateway", "keywatch"] = ""  # rotate: who ends the old key when the overlap is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Intent:
     networks: tuple[str, ...] = ()  # fence: CIDR from which the key goes on working
     scopes: tuple[str, ...] = ()  # deny: what it may not do any more
     limit_per_s: float = 0.0  # throttle
-    before: str = ""  # undo: what the adapter told when it applied
+    before: str = ""  # undo: what the adapter told when it applied; apply: what an earlier attempt asked to note
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,20 @@ class Outcome:
     label: str  # of the metric: done | scheduled | refused | failed | expired
     before: str = ""  # what the undo needs to restore; never a secret
     new_key_id: str = ""  # rotate: the successor's public id
+    ends_old: bool = False  # rotate: the old key is ours to end; the loop tells it, by the adapter's matrix
     answered_s: float = 0.0  # when the target had said so, Unix time; the adapter need not tell
+
+
+@dataclass(frozen=True, slots=True)
+class NoteFirst:
+    """Nothing is changed yet: keep what is there now, then attempt again with it as the intent's `before`."""
+
+    before: str  # what the undo will need; never a secret
+
+    @property
+    def words(self) -> str:
+        """For a log."""
+        return "what is there now is to be noted first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +94,7 @@ class Adapter(Protocol):
     name: str
     matrix: Mapping[Rung, Support]
 
-    async def attempt(self, intent: Intent) -> Outcome | TryAgain:
+    async def attempt(self, intent: Intent) -> Outcome | TryAgain | NoteFirst:
         """One attempt. Never raises for what the peer does, and never loops."""
 
     async def check(self) -> list[str]:

@@ -6,8 +6,8 @@
 - fence, flag, deny and rotate are not supported: a key has no networks and no scopes, and API Gateway's answer to
   CreateApiKey would hand us the new secret (`keys import` or the owner's own pipeline makes it).
 
-An API key has no place for a mark that could be written together with its switch, so what was before is remembered by
-this process (`peer.Remembered`). HTTP APIs have no API keys. Least rights: apigateway:GET on /apikeys/*, /usageplans
+An API key has no place for a mark that could be written together with its switch, so what was before is noted first
+(`peer.noted`). HTTP APIs have no API keys. Least rights: apigateway:GET on /apikeys/*, /usageplans
 and /usageplans/*, apigateway:PATCH on /apikeys/* and, for throttle, /usageplans/*; never `includeValue`.
 Source: AWS API Reference, Amazon API Gateway V1: GetApiKey, UpdateApiKey, GetUsagePlans, UpdateUsagePlan, Patch
 Operations. It promises no time; `delay_s` is what we allow.
@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from pipeline.respond.adapters.adapter import Intent, Outcome, Support, TryAgain
-from pipeline.respond.adapters.peer import Peer, Remembered, ailments, attempted, done, recalled, refuse
+from pipeline.respond.adapters.adapter import Intent, NoteFirst, Outcome, Support, TryAgain
+from pipeline.respond.adapters.peer import Peer, ailments, attempted, done, noted, recalled, refuse
 from pipeline.respond.adapters.settings import AwsApiGateway
 from pipeline.respond.adapters.sigv4 import Signer
 from pipeline.respond.address import LookUp, system_look_up
@@ -119,17 +119,11 @@ class AwsApiGatewayAdapter:
             self.name, url, sign, timeouts_s, allow_private=settings.allow_private, ca_file=settings.ca_file,
             look_up=look_up,
         )  # fmt: skip
-        self._remembered = Remembered()
         self.matrix = matrix(settings)
 
-    async def attempt(self, intent: Intent) -> Outcome | TryAgain:
+    async def attempt(self, intent: Intent) -> Outcome | TryAgain | NoteFirst:
         """Some readings and at most one writing."""
-        if intent.direction == "apply":
-            return await attempted(self._apply(intent))
-        outcome = await attempted(self._undo(intent))
-        if isinstance(outcome, Outcome) and outcome.result == "done":
-            self._remembered.forget(intent)
-        return outcome
+        return await attempted(self._undo(intent) if intent.direction == "undo" else self._apply(intent))
 
     async def check(self) -> list[str]:
         """Whether keys and plans may be read; the right to change one can't be asked for without changing it."""
@@ -145,9 +139,9 @@ class AwsApiGatewayAdapter:
         key = await self._key(intent.key_id)
         if key is None:
             return done("api gateway knows no such key")
+        before = "" if intent.rung == "revoke" else noted(intent, _text(Before(enabled=key.enabled)))
         if not key.enabled:
-            return done("it was so already", self._remembered.of(intent))
-        before = self._remembered.first(intent, _text(Before(enabled=True)))
+            return done("it was so already", before)
         await self._switch(key.id, on=False)
         return done("disabled", before)
 
@@ -160,9 +154,9 @@ class AwsApiGatewayAdapter:
         if not intent.before and key.enabled:
             return done("nothing of ours is there")
         before = recalled(intent.before, Before, "enable the key")
-        if key.enabled == before.enabled:
+        if key.enabled or not before.enabled:  # an undo never takes a key out of use
             return done("it was so already")
-        await self._switch(key.id, on=before.enabled)
+        await self._switch(key.id, on=True)
         return done("restored as it was")
 
     async def _throttle(self, intent: Intent) -> Outcome:
@@ -170,11 +164,13 @@ class AwsApiGatewayAdapter:
             raise refuse("a throttle needs a limit above 0")
         plan = await self._sole_plan(intent.key_id)
         wanted = _rate(intent)
+        if plan.throttle != wanted and plan.throttle and 0 < plan.throttle.rate_limit <= wanted.rate_limit:
+            return done("limited to less already", intent.before)
+        before = noted(intent, _text(Before(plan=plan.id, rate=plan.throttle, set=wanted)))
         if plan.throttle == wanted:
-            return done("it was so already", self._remembered.of(intent))
-        if plan.throttle and 0 < plan.throttle.rate_limit <= wanted.rate_limit:
-            return done("limited to less already")
-        before = self._remembered.first(intent, _text(Before(plan=plan.id, rate=plan.throttle, set=wanted)))
+            return done("it was so already", before)
+        if plan.throttle != recalled(before, Before, "throttle the usage plan").rate:
+            raise refuse("somebody changed the usage plan meanwhile")
         await self._set_rate(plan.id, wanted)
         return done("the usage plan's rate is set", before)
 

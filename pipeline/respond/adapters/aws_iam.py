@@ -8,7 +8,7 @@
 
 IAM has no condition on the access key's id, so both policies hit the user: refused where he has another active key.
 A password of the user's is hit, too. Policies have names of ours, so they are their own mark; a key's status has
-none, so what was before is remembered by this process (`peer.Remembered`). Temporary credentials (ASIA...) belong to
+none, so what was before is noted first (`peer.noted`). Temporary credentials (ASIA...) belong to
 a role and are refused. A user's inline policies have 2,048 characters in all.
 Least rights: iam:GetAccessKeyLastUsed, ListAccessKeys, UpdateAccessKey, GetUserPolicy, PutUserPolicy,
 DeleteUserPolicy, on users below a path. Changes take effect within seconds, without a promise (eventual consistency).
@@ -25,8 +25,8 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import msgspec
 
-from pipeline.respond.adapters.adapter import Intent, Outcome, Support, TryAgain
-from pipeline.respond.adapters.peer import Peer, Remembered, Stop, ailments, attempted, done, recalled, refuse
+from pipeline.respond.adapters.adapter import Intent, NoteFirst, Outcome, Support, TryAgain
+from pipeline.respond.adapters.peer import Peer, Stop, ailments, attempted, done, noted, recalled, refuse
 from pipeline.respond.adapters.settings import AwsIam
 from pipeline.respond.adapters.sigv4 import Signer
 from pipeline.respond.address import LookUp, system_look_up
@@ -96,17 +96,12 @@ class AwsIamAdapter:
             self.name, settings.url, sign, timeouts_s, allow_private=settings.allow_private, ca_file=settings.ca_file,
             look_up=look_up,
         )  # fmt: skip
-        self._own_key, self._remembered = settings.access_key_id, Remembered()
+        self._own_key = settings.access_key_id
         self.matrix = matrix(settings)
 
-    async def attempt(self, intent: Intent) -> Outcome | TryAgain:
+    async def attempt(self, intent: Intent) -> Outcome | TryAgain | NoteFirst:
         """Some readings and at most one writing."""
-        if intent.direction == "apply":
-            return await attempted(self._apply(intent))
-        outcome = await attempted(self._undo(intent))
-        if isinstance(outcome, Outcome) and outcome.result == "done":
-            self._remembered.forget(intent)
-        return outcome
+        return await attempted(self._undo(intent) if intent.direction == "undo" else self._apply(intent))
 
     async def check(self) -> list[str]:
         """Whether our own key may be looked up and its user's keys listed; changes can't be asked for without one."""
@@ -130,9 +125,9 @@ class AwsIamAdapter:
             raise refuse("iam knows no such access key")
         if intent.rung in POLICIES:
             return await self._put_policy(intent, user, statuses)
+        before = "" if intent.rung == "revoke" else noted(intent, _text(Before(user, status=statuses[intent.key_id])))
         if statuses[intent.key_id] != "Active":
-            return done("it was so already", self._remembered.of(intent))
-        before = self._remembered.first(intent, _text(Before(user, status="Active")))
+            return done("it was so already", before)
         await self._ask("UpdateAccessKey", UserName=user, AccessKeyId=intent.key_id, Status="Inactive")
         return done("made inactive", before)
 
@@ -148,9 +143,9 @@ class AwsIamAdapter:
         statuses = await self._statuses(before.user)
         if intent.key_id not in statuses:
             raise refuse("iam knows no such access key any more")
-        if statuses[intent.key_id] == before.status:
+        if statuses[intent.key_id] == "Active" or before.status != "Active":  # an undo never takes a key out of use
             return done("it was so already")
-        await self._ask("UpdateAccessKey", UserName=before.user, AccessKeyId=intent.key_id, Status=before.status)
+        await self._ask("UpdateAccessKey", UserName=before.user, AccessKeyId=intent.key_id, Status="Active")
         return done("restored as it was")
 
     async def _undo_unknown(self, intent: Intent, user: str) -> Outcome:

@@ -10,7 +10,8 @@ What is exact instead:
   credentials. Refused where it has others. A consumer's plug-in REPLACES those of the same name on routes, services
   and globally, and is itself replaced by one on consumer and route. So nothing is done where another would be
   replaced, but for a throttle, which takes over the narrowest of their limits. Each node counts by itself.
-- rotate: a second credential for the same consumer; its owner reads the new key from Kong. The undo deletes it.
+- rotate: a second credential for the same consumer; its owner reads the new key from Kong. The undo deletes it. Kong
+  lets no credential end at a time: Keywatch revokes the old one at the deadline, or when its traffic has moved.
 - deny is not supported: Kong knows no scopes of a key.
 
 Marks of ours are tags of the credential and of the plug-in, written in the same request as the change itself.
@@ -26,8 +27,8 @@ from typing import Any, Final
 
 import msgspec
 
-from pipeline.respond.adapters.adapter import Intent, Outcome, Support, TryAgain
-from pipeline.respond.adapters.peer import Peer, Stop, ailments, attempted, done, mark, recalled, refuse
+from pipeline.respond.adapters.adapter import Intent, NoteFirst, Outcome, Support, TryAgain
+from pipeline.respond.adapters.peer import Peer, Stop, ailments, attempted, done, mark, noted, recalled, refuse
 from pipeline.respond.adapters.settings import Kong
 from pipeline.respond.address import LookUp, system_look_up
 from schemas.incident import Rung
@@ -114,7 +115,7 @@ def matrix(settings: Kong) -> Mapping[Rung, Support]:
         "throttle": Support("consumer", delay_s, undo=True),
         "fence": Support("consumer", delay_s, undo=True),
         "suspend": Support("key", delay_s, undo=True),
-        "rotate": Support("key", delay_s, undo=True),
+        "rotate": Support("key", delay_s, undo=True, ends_old="keywatch"),
         "revoke": Support("key", delay_s, undo=False),
     }
 
@@ -136,7 +137,7 @@ class KongAdapter:
         )  # fmt: skip
         self.matrix = matrix(settings)
 
-    async def attempt(self, intent: Intent) -> Outcome | TryAgain:
+    async def attempt(self, intent: Intent) -> Outcome | TryAgain | NoteFirst:
         """Some readings and at most one writing of the thing itself."""
         return await attempted(self._undo(intent) if intent.direction == "undo" else self._apply(intent))
 
@@ -265,7 +266,7 @@ class KongAdapter:
 
     async def _rotate(self, intent: Intent, credential: Credential) -> Outcome:
         new_id = str(uuid.uuid5(NAMES, intent.act_id))
-        before = _text(Before(credential.consumer.id, new_key_id=new_id))
+        before = noted(intent, _text(Before(credential.consumer.id, new_key_id=new_id)))
         path = f"/consumers/{credential.consumer.id}/key-auth/{new_id}"
         if await self._peer.find(Ref, path) is None:  # a second PUT would make another secret
             await self._peer.ask(Ref, "PUT", path, {"tags": [f"keywatch-after-{credential.id}"]})

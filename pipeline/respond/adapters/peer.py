@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -16,13 +15,12 @@ import msgspec
 
 from pipeline.errors import ConfigError
 from pipeline.metrics import METRICS
-from pipeline.respond.adapters.adapter import Intent, Outcome, TryAgain
+from pipeline.respond.adapters.adapter import Intent, NoteFirst, Outcome, TryAgain
 from pipeline.respond.address import AddressError, LookUp, system_look_up
 from pipeline.respond.caller import Answer, Caller
 
 T = TypeVar("T")
 MAX_ANSWER_BYTES: Final = 4 << 20  # lists of plug-ins
-MAX_REMEMBERED: Final = 1000
 Sign = Callable[[str, str, bytes], Mapping[str, str]]
 """Method, path with query and body to the headers that carry the credential."""
 
@@ -30,12 +28,12 @@ Sign = Callable[[str, str, bytes], Mapping[str, str]]
 class Stop(Exception):
     """An attempt's end, on its way out of the adapter."""
 
-    def __init__(self, answer: Outcome | TryAgain) -> None:
+    def __init__(self, answer: Outcome | TryAgain | NoteFirst) -> None:
         super().__init__(answer.words)
         self.answer = answer
 
 
-async def attempted(steps: Awaitable[Outcome]) -> Outcome | TryAgain:
+async def attempted(steps: Awaitable[Outcome]) -> Outcome | TryAgain | NoteFirst:
     """The outcome of an adapter's steps, whether they went to their end or were stopped."""
     try:
         return await steps
@@ -141,30 +139,14 @@ def _trust(ca_file: str) -> ssl.SSLContext | None:
     return ssl.create_default_context(cafile=ca_file) if ca_file else None
 
 
-class Remembered:
-    """What was there before an attempt whose answer got lost, by act, for as long as this process lives.
+def noted(intent: Intent, before: str) -> str:
+    """What was there, as noted before anything was changed. Raises `Stop` to have `before` noted where nothing is yet.
 
-    For peers that have no place for a mark of ours. After a crash in just that moment the next attempt finds its own
-    work and can't know it: `before` is then empty, and the undo refuses instead of guessing.
+    For peers that have no place for a mark of ours: an attempt that goes on after a crash could not know its own work.
     """
-
-    def __init__(self) -> None:
-        self._before: OrderedDict[tuple[str, str], str] = OrderedDict()
-
-    def first(self, intent: Intent, before: str) -> str:
-        """What the first attempt of this act found."""
-        found = self._before.setdefault((intent.response_id, intent.rung), before)
-        while len(self._before) > MAX_REMEMBERED:
-            self._before.popitem(last=False)
-        return found
-
-    def of(self, intent: Intent) -> str:
-        """The same, "" where this process made no attempt before."""
-        return self._before.get((intent.response_id, intent.rung), "")
-
-    def forget(self, intent: Intent) -> None:
-        """It was undone: if it is done again, it finds what is there then."""
-        self._before.pop((intent.response_id, intent.rung), None)
+    if not intent.before:
+        raise Stop(NoteFirst(before))
+    return intent.before
 
 
 def mark(intent: Intent) -> str:

@@ -25,6 +25,7 @@ class Row:
     delay_s: float
     undo: bool
     in_use: bool
+    ends_old: str = ""  # rotate: who ends the old key, gateway or keywatch
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -35,10 +36,10 @@ def rows(respond: Respond) -> list[Row]:
     """All adapters' supported rungs, from the mildest to revoke. Raises `ConfigError`."""
     used = set(gateways(respond)) | ({"webhook"} if respond.endpoints else set())
     return [
-        Row(name, rung, matrix[rung].granularity, matrix[rung].delay_s, matrix[rung].undo, name in used)
+        Row(name, rung, has.granularity, has.delay_s, has.undo, name in used, has.ends_old)
         for name, matrix in matrices(respond.adapters).items()
         for rung in RUNGS
-        if rung in matrix
+        if (has := matrix.get(rung))
     ]
 
 
@@ -51,11 +52,15 @@ def table(found: list[Row]) -> str:
         cells = [f"{_cell(own[rung]) if rung in own else '-':18}" for rung in rungs]
         first = next(iter(own.values()))
         lines.append(f"{name + ('*' if first.in_use else ''):16}{first.delay_s:>5g}s  " + "".join(cells).rstrip())
-    return "\n".join([*lines, "", "* in use; `no undo` is by hand, at the gateway; `consumer` hits all keys of it"])
+    return "\n".join([
+        *lines, "", "* in use; `no undo` is by hand, at the gateway; `consumer` hits all keys of it",
+        "  rotate: at its deadline the gateway ends the old key (`it`), or Keywatch revokes it (`we`)",
+    ])  # fmt: skip
 
 
 def _cell(row: Row) -> str:
-    return row.granularity if row.undo else f"{row.granularity}, no undo"
+    ends = {"gateway": ", it ends old", "keywatch": ", we end old"}.get(row.ends_old, "")
+    return row.granularity + (ends if row.undo else ", no undo")
 
 
 async def check(respond: Respond) -> dict[str, list[str]]:

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import msgspec
 
-from pipeline.respond.adapters.adapter import Intent, Outcome, Support, TryAgain
+from pipeline.respond.adapters.adapter import Intent, NoteFirst, Outcome, Support, TryAgain
 from pipeline.respond.adapters.peer import Peer, ailments, attempted, done, mark, recalled, refuse
 from pipeline.respond.adapters.settings import Tyk
 from pipeline.respond.address import LookUp, system_look_up
@@ -70,7 +70,7 @@ class TykAdapter:
         )  # fmt: skip
         self.matrix = matrix(settings)
 
-    async def attempt(self, intent: Intent) -> Outcome | TryAgain:
+    async def attempt(self, intent: Intent) -> Outcome | TryAgain | NoteFirst:
         """One reading and at most one writing of the session."""
         return await attempted(self._undo(intent) if intent.direction == "undo" else self._apply(intent))
 

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import msgspec
 
-from pipeline.respond.adapters.adapter import Intent, Outcome, Support, TryAgain
+from pipeline.respond.adapters.adapter import Intent, NoteFirst, Outcome, Support, TryAgain
 from pipeline.respond.adapters.peer import Peer, Stop, ailments, attempted, done, mark, recalled, refuse
 from pipeline.respond.adapters.settings import Unkey
 from pipeline.respond.address import LookUp, system_look_up
@@ -88,7 +88,9 @@ class Before(msgspec.Struct, frozen=True, omit_defaults=True):
 def matrix(settings: Unkey) -> Mapping[Rung, Support]:
     """What it can do; a rung that is absent is not supported. Rotate needs a place for the new secret."""
     delay_s = settings.delay_s
-    rotate: dict[Rung, Support] = {"rotate": Support("key", delay_s, undo=True)} if settings.handover_dir else {}
+    rotate: dict[Rung, Support] = (
+        {"rotate": Support("key", delay_s, undo=True, ends_old="gateway")} if settings.handover_dir else {}
+    )
     return {
         "throttle": Support("key", delay_s, undo=True),
         "suspend": Support("key", delay_s, undo=True),
@@ -119,7 +121,7 @@ class UnkeyAdapter:
         )  # fmt: skip
         self.matrix = matrix(settings)
 
-    async def attempt(self, intent: Intent) -> Outcome | TryAgain:
+    async def attempt(self, intent: Intent) -> Outcome | TryAgain | NoteFirst:
         """One reading and at most two writings."""
         return await attempted(self._undo(intent) if intent.direction == "undo" else self._apply(intent))
 
@@ -209,10 +211,11 @@ class UnkeyAdapter:
                 raise _changed()
             return done("it was so already")
         if intent.rung == "rotate":
-            if not before.new_key_id:
-                raise refuse("a new key may have been made, its id is not known: look for it and delete it by hand")
-            await self._delete(before.new_key_id)
+            if before.new_key_id:
+                await self._delete(before.new_key_id)
             await self._update(key.key_id, {"expires": before.expires or None, "meta": _meta(key, rest)})
+            if not before.new_key_id:  # the old one must not end: that is restored in any case
+                return done("restored, but a new key may have been made whose id is not known: delete it by hand")
         elif intent.rung == "throttle":
             if before.limit not in key.ratelimits:
                 raise _changed()
@@ -286,6 +289,8 @@ def _entry(intent: Intent, before: Before) -> dict[str, Any]:
 def _is_restored(rung: Rung, key: Found, before: Before) -> bool:
     if rung == "suspend":
         return key.enabled == before.enabled
+    if rung == "rotate":
+        return key.expires == before.expires  # the new key is deleted before that
     return rung == "throttle" and all(each.name != LIMIT_NAME for each in key.ratelimits)
 
 

@@ -4,7 +4,8 @@
 
     {"type": "key.fence", "timestamp": "<when it was granted>", "data": {
         "key_id", "key_version", "incident_id", "response_id", "rung", "reason",
-        "until"?: RFC 3339, when it ends by itself    "networks"?: [CIDR], fence: where the key goes on working
+        "until"?: RFC 3339, when it ends by itself (rotate: the old key's end)
+        "networks"?: [CIDR], fence: where the key goes on working
         "scopes"?: [text], deny                       "limit_per_s"?: number, throttle
         "before"?: text, undo: what you answered when it was applied}}
 
@@ -13,15 +14,20 @@ already is `done`, what is so no more is set again. The answer is 2xx with
 
     {"status": "revoked" | "scheduled" | "refused" | "done", "before"?: text, "new_key_id"?: text, "reason"?: text}
 
-`before` (at most `MAX_BEFORE` characters, never a secret: it is kept in the audit) comes back with the undo, which
-has to restore exactly that, and to answer `refused` where somebody changed it meanwhile. 404 (no such key) and 409 (it
-is so already) are a success where a key is to be taken out of use. A version of the key that was replaced since is
-yours to refuse. 408, 425, 429, 5xx and silence are tried again, 410 disables the endpoint, anything else is final.
+`before` (at most `MAX_BEFORE` characters, never a secret: it is kept in the audit) comes back with the undo, which has
+to restore exactly that, and to answer `refused` where somebody changed it meanwhile. Keep it by `Idempotency-Key`: a
+repeated order gets the answer of the first one, `before` and `new_key_id` included, for the first answer may have been
+lost with whoever asked. An undo without `before` is of an order whose answer never came: restore what you kept. After a
+`key.rotate` that you answered with a `new_key_id` the old key's end comes as `key.revoke`: at `until`, or when its
+traffic has moved; a secret that keeps its key's id is yours to end. 404 (no such key) and 409 (it is so already) are a
+success where a key is to be taken out of use. A version of the key that was replaced since is yours to refuse. 408,
+425, 429, 5xx and silence are tried again, 410 disables the endpoint, anything else is final.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -40,7 +46,7 @@ MATRIX: Final[Mapping[Rung, Support]] = {
     "fence": Support("key", DELAY_S, undo=True),
     "deny": Support("key", DELAY_S, undo=True),
     "suspend": Support("key", DELAY_S, undo=True),
-    "rotate": Support("key", DELAY_S, undo=True),
+    "rotate": Support("key", DELAY_S, undo=True, ends_old="keywatch"),
     "revoke": Support("key", DELAY_S, undo=False),
 }
 _OUT_OF_USE: Final = frozenset({"suspend", "revoke"})
@@ -56,7 +62,7 @@ class WebhookAdapter:
         self._poster, self.gone = poster, False
         wanted = frozenset(rungs) or frozenset(MATRIX)
         self.matrix: Mapping[Rung, Support] = {
-            rung: Support(row.granularity, delay_s, row.undo) for rung, row in MATRIX.items() if rung in wanted
+            rung: replace(row, delay_s=delay_s) for rung, row in MATRIX.items() if rung in wanted
         }
 
     async def attempt(self, intent: Intent) -> Outcome | TryAgain:
@@ -129,7 +135,7 @@ def message(intent: Intent) -> bytes:
     until = rfc3339(intent.until_s) if intent.until_s else ""
     optional = {
         "until": until, "networks": intent.networks, "scopes": intent.scopes, "limit_per_s": intent.limit_per_s,
-        "before": intent.before,
+        "before": intent.before if intent.direction == "undo" else "",
     }  # fmt: skip
     data |= {name: value for name, value in optional.items() if value}
     return msgspec.json.encode({"type": message_type(intent), "timestamp": intent.granted_at, "data": data})

@@ -9,20 +9,25 @@ from typing import Any
 
 import msgspec
 
+from pipeline.catalogue import Catalogue as Declared
+from pipeline.errors import Retry
 from pipeline.policy import Approver, Caps, Policy, Rule
 from pipeline.respond.act import Acting
 from pipeline.respond.acts import Act
-from pipeline.respond.adapters.adapter import Intent, Outcome, TryAgain
+from pipeline.respond.adapters.adapter import Intent, NoteFirst, Outcome, TryAgain
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.audit import Positioned
 from pipeline.respond.caretaker import Caretaker, due
 from pipeline.respond.carry import Carrier
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.desk import Desk
+from pipeline.respond.drain import Drain
 from pipeline.respond.drills import DrillBook
-from pipeline.respond.entries import Record, encode
+from pipeline.respond.entries import Noted, Record, decode, encode
 from pipeline.respond.ladder import Ladder
+from pipeline.respond.night import Books
 from pipeline.respond.responder import Undoer
+from pipeline.rotations import Begun, Rotation
 from schemas.incident import Incident
 from tests.pipeline.respond.incidents import finding, incident
 from tests.pipeline.respond.memory_log import Fuse, Killed, MemoryPublisher, MemoryReader
@@ -31,6 +36,7 @@ from tests.pipeline.respond.test_handle import DECISIONS, RESPONSES, World, resp
 
 NETWORKS = ("192.0.2.0/24",)
 SUSPEND_S = 1800.0
+WAS = "was open"
 POLICY = Policy(
     mode="enforce", adapter="keys", caps=Caps(max_share_of_active=0.5), fence_caps=Caps(max_share_of_active=0.5),
     proof_caps=Caps(max_per_hour=2, max_share_of_active=0.5), settle_s=0.0, breaker_owners=4, max_per_owner=0,
@@ -51,6 +57,7 @@ class Effect:
     intent: Intent
     protected: bool
     stopped: bool
+    noted: bool  # what was before stands on the topic
 
 
 @dataclass
@@ -70,6 +77,13 @@ class Usual:
         return NETWORKS, ""
 
 
+class Nowhere:
+    """ClickHouse: it is away."""
+
+    def look(self, catalogue: Declared, begun: tuple[Begun, ...]) -> tuple[int, list[Rotation]]:
+        raise Retry("away")
+
+
 @dataclass
 class Lives(World):
     """What outlives processes: topics, gateway, catalogue, how far each partition is committed."""
@@ -87,6 +101,11 @@ class Lives(World):
 
     def say(self, record: Record) -> None:
         self.log.append(DECISIONS, b"", encode(record))
+
+    def noted(self, intent: Intent) -> bool:
+        """Whether a record on the topic says what was before this act."""
+        records = map(decode, self.log.values(DECISIONS))
+        return any(isinstance(each, Noted) and each.response_id == intent.response_id for each in records)
 
     def open(self, key_id: str, revision: int = 1, **changes: Any) -> None:
         """An incident of this moment, on the key's partition."""
@@ -119,6 +138,10 @@ class Process:
         drills = DrillBook()
         self.decisions.followers.append(drills.apply)
         self.caretaker = Caretaker(carrier, self.world.catalogue, self.page, self.partitions, drills)
+        self.drain = Drain(
+            carrier, self.world.ladder, self.world.catalogue, Books(), Nowhere(), lambda: None, {"keys": MATRIX},
+            self.caretaker, lambda: self.world.killed, str,
+        )  # fmt: skip
 
     matrix = MATRIX
 
@@ -137,22 +160,27 @@ class Process:
         self.world.pages.append(message)
         self.fuse.after_effect()
 
-    async def attempt(self, intent: Intent) -> Outcome | TryAgain:
-        """The gateway."""
+    async def attempt(self, intent: Intent) -> Outcome | TryAgain | NoteFirst:
+        """The gateway. It holds no mark of ours: what was there must be noted first."""
         gateway, spot = self.world.gateway, (intent.key_id, intent.rung)
         if gateway.mood == "fails":
             return Outcome("failed", "no", "failed")
+        if intent.direction == "apply" and intent.rung != "revoke" and not intent.before:
+            return NoteFirst(WAS)
         self.fuse.before_effect()
         declared = (self.world.catalogue.keys or {}).get(intent.key_id)
         protected = declared is None or declared.protected
-        gateway.effects.append(Effect(self.world.log.now_us, intent, protected, bool(self.killed())))
+        stopped, noted = bool(self.killed()), self.world.noted(intent)
+        gateway.effects.append(Effect(self.world.log.now_us, intent, protected, stopped, noted))
         if intent.direction == "undo":
             gateway.set_on.pop(spot, None)
         else:
             gateway.set_on[spot] = intent.act_id
         await asyncio.sleep(0)
         self.fuse.after_effect()
-        return TryAgain("gave no answer") if gateway.mood == "deaf" else Outcome("done", "done", "done", "was open")
+        return TryAgain("gave no answer") if gateway.mood == "deaf" else Outcome(
+            "done", "done", "done", intent.before, f"{intent.key_id}-new" if intent.rung == "rotate" else ""
+        )  # fmt: skip
 
     async def check(self) -> list[str]:
         return []
@@ -169,6 +197,8 @@ class Process:
     async def care(self) -> None:
         """Rounds until nothing is due any more."""
         for _ in range(40):
+            if 0 in self.partitions:
+                await self.drain.end_overlaps()
             await self.caretaker.round()
             busy = list(self.caretaker._busy.values())
             if busy:
@@ -180,10 +210,11 @@ class Process:
 
 
 async def live(
-    world: Lives, name: str = "a", partitions: Sequence[int] = (0, 1), fuse: Fuse | None = None, skew_s: float = 0.0
-) -> bool:
+    world: Lives, name: str = "a", partitions: Sequence[int] = (0, 1), fuse: Fuse | None = None, skew_s: float = 0.0,
+    kind: type[Process] = Process,
+) -> bool:  # fmt: skip
     """One process' life: all incidents, then all that is due. False if it was killed."""
-    process = Process(world, name, frozenset(partitions), fuse or Fuse(), skew_s)
+    process = kind(world, name, frozenset(partitions), fuse or Fuse(), skew_s)
     survived = True
     try:
         await process.decisions.start()

@@ -145,6 +145,13 @@ async def test_what_the_adapter_has_no_row_for_is_never_sent() -> None:
     assert target.received == []
 
 
+@pytest.mark.parametrize(("new_key_id", "ours"), [("k2", True), ("k1", False), ("", False)])
+async def test_an_old_key_is_ours_to_end_only_where_the_new_one_has_another_id(new_key_id: str, ours: bool) -> None:
+    async with receiver(web.json_response({"status": "done", "new_key_id": new_key_id})) as target:
+        outcome = await actor(target, Clock()).act(dataclasses.replace(INTENT, rung="rotate"))
+    assert (outcome.result, outcome.new_key_id, outcome.ends_old) == ("done", new_key_id, ours)
+
+
 async def test_a_null_actor_sends_nothing() -> None:
     assert (await NullActor().act(INTENT)).result == "failed"
 

@@ -201,6 +201,62 @@ async def test_what_waits_calls_people_and_their_answer_ends_the_call() -> None:
     assert sorted(map(str, classes(world)[1])) == ["response.done", "response.waiting", "response.waiting"]
 
 
+async def test_the_answer_to_what_waited_is_told_though_another_act_took_its_place_at_once() -> None:
+    world, ada = World(), person("ada")
+    of = wanted(approvals=1, approvers=(ada.approver,), rung="revoke")
+    async with life(world) as night:
+        await night.decisions.write(of)
+        await rounds(night)
+        (waiting,) = night.decisions.ledger.acts.values()
+        await night.decisions.write(ada.says(waiting.ticket, False))
+        again = msgspec.structs.replace(of, incident_id="i2", response_id="2" * 32, approvals=0)
+        assert (await night.decisions.write(again)).granted  # within the round: the same id, another act
+        await night.decisions.write(finished(again))
+        await rounds(night)
+    told = [(each["event_action"], each["dedup_key"]) for each in world.lines[0].came]
+    ticket = f"waiting:{waiting.ticket}"
+    assert [action for action, key in told if key == ticket] == ["trigger", "resolve"]
+    assert sorted(map(str, classes(world)[1])) == ["response.done", "response.waiting", "response.waiting"]
+
+
+async def test_what_failed_is_told_though_it_was_tried_again_at_once_and_done() -> None:
+    world, of = World(), wanted(rung="revoke")
+    async with life(world) as night:
+        await night.decisions.write(of)
+        await night.decisions.write(finished(of, "failed"))
+        await night.decisions.write(of)
+        await night.decisions.write(finished(of))
+        await rounds(night)
+        await rounds(night)
+    assert classes(world)[1] == ["response.failed", "response.done"]
+
+
+def test_a_rotation_says_when_the_old_key_ends_and_by_whom() -> None:
+    titles = []
+    for ends_old, until_us in ((True, NOW_US + 3600 * SECOND_US), (True, 0), (False, NOW_US), (False, 0)):
+        rotated = act(rung="rotate")
+        rotated.ends_old, rotated.until_us = ends_old, until_us
+        (said,) = act_notices.due([rotated], NOW_US, lambda _: frozenset(), {})
+        titles.append(act_notices.notice(said, NOW_US).title)
+    moved = "when its traffic has moved"
+    ends = (
+        f"the old key is revoked at 2026-11-18 12:06 UTC, or before that {moved}", f"the old key is revoked {moved}",
+        "its gateway ends the old key at 2026-11-18 11:06 UTC", "its gateway ends the old key",
+    )  # fmt: skip
+    assert titles == [f"done: rotate of k1 ({each}), by rule live alone" for each in ends]
+
+
+def test_whoever_signs_a_rotation_is_told_that_the_old_key_ends() -> None:
+    texts = []
+    for duration_s in (5400.0, 0.0):
+        (said,) = act_notices.due(
+            [act("pending", rung="rotate", duration_s=duration_s)], NOW_US, lambda _: frozenset(), {}
+        )
+        texts.append(act_notices.notice(said, NOW_US).text)
+    assert "The old key ends 1.5 h later, in use or not." in texts[0]
+    assert "The old key ends when its traffic has moved." in texts[1]
+
+
 async def test_a_drill_s_act_is_told_by_the_drill_alone() -> None:
     world = World(lines=[line("pager", "pagerduty"), line("hook", "webhook")])
     async with life(world) as night:

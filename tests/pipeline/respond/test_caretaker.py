@@ -531,6 +531,22 @@ def prove(world: Lives, revision: int) -> None:
     world.open("k1", revision, rule="proof", incident_id="proof-k1", findings=(found,))
 
 
+async def test_an_undo_that_fails_for_longer_than_the_topic_keeps_is_not_forgotten(world: Lives) -> None:
+    """Whoever restarts then knew neither the act nor that it is over, and the key stayed refused for ever."""
+    world.open("k1")
+    await live(world)
+    world.gateway.mood = "fails"
+    for _ in range(12):
+        world.advance(86_400)
+        await live(world)
+        forget(world, days=7)
+    assert ("k1", "suspend") in world.gateway.set_on
+    world.gateway.mood = "ok"
+    world.advance(7200)
+    await live(world)
+    assert world.gateway.set_on == {}
+
+
 def forget(world: Lives, days: float) -> None:
     """What the topic's retention does; offsets stay."""
     start_us = world.log.now_us - int(days * 86_400e6)

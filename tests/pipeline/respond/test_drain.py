@@ -10,21 +10,23 @@ import pytest
 
 from pipeline.catalogue import Catalogue
 from pipeline.errors import Retry
-from pipeline.respond.adapters.webhook import MATRIX
-from pipeline.respond.drain import Drain, Question, begun, judge
-from pipeline.respond.entries import Kept, Switched, decode
+from pipeline.respond.act import act_id
+from pipeline.respond.caps import ROTATION
+from pipeline.respond.drain import Question, begun, judge
+from pipeline.respond.entries import Kept, Proposed, Record, Simulating, Switched, Undo, decode
 from pipeline.respond.guard import refusals
 from pipeline.respond.ladder import Ladder
 from pipeline.respond.ledger import Ledger
 from pipeline.respond.night import Books
+from pipeline.respond.night_notices import of_rotation
 from pipeline.respond.night_records import Leftover, Protection, RotationSeen
 from pipeline.rotations import Begun, Rotation, Source, drained
 from schemas.key import Key
 from tests.pipeline.respond.incidents import NOW_S, key
-from tests.pipeline.respond.lives import POLICY, Lives, Process
+from tests.pipeline.respond.lives import POLICY, WAS, Lives, Process
 from tests.pipeline.respond.memory_log import Fuse, Killed
 from tests.pipeline.respond.test_handle import Catalogue as Declared
-from tests.pipeline.respond.test_ledger import proposed
+from tests.pipeline.respond.test_ledger import finished, proposed
 
 NOW_US = int(NOW_S * 1e6)
 DAY_US = 86_400_000_000
@@ -115,15 +117,14 @@ async def look(
     """One process' life with so many looks and all that is due then; False if it was killed."""
     process, books = Process(about, "a", frozenset({0, 1}), fuse or Fuse(), 0.0), Books()
     process.decisions.followers.append(books.apply)
-    carrier = process.caretaker.carrier
-    drain = Drain(
-        carrier, about.ladder, about.catalogue, books, Seen(rows, about.log.now_us, error=error),
-        lambda: Catalogue.of([]), {"keys": MATRIX}, process.caretaker, lambda: about.killed, lambda: blind,
-    )  # fmt: skip
+    drain = process.drain
+    drain.books, drain.rotations = books, Seen(rows, about.log.now_us, error=error)
+    drain.held, drain.blind = (lambda: Catalogue.of([])), (lambda: blind)
     try:
         await process.decisions.start()
         await process.care()
         for _ in range(looks):
+            await drain.end_overlaps()
             await drain.look()
         await process.care()
     except Killed:
@@ -132,6 +133,15 @@ async def look(
         await process.caretaker.close()
         await process.decisions.close()
     return True
+
+
+def rotated(about: Lives, key_id: str = "k1", ends_old: bool = True, **changes: Any) -> Proposed:
+    """The responder has rotated this key, with an overlap of an hour."""
+    of = proposed(key_id, rung="rotate", duration_s=3_600.0, adapter="keys", owner=f"owner-{key_id}",
+        act_id=f"rotate-{key_id}", response_id=f"rotate-{key_id}", rule="leaked", **changes)  # fmt: skip
+    about.say(of)
+    about.say(msgspec.structs.replace(finished(of), new_key_id=f"{key_id}-new", ends_old=ends_old, before=WAS))
+    return of
 
 
 def lines(about: Lives) -> list[tuple[str, str, str]]:
@@ -267,3 +277,207 @@ def test_a_rotation_by_the_ladder_is_one_too_until_it_is_undone() -> None:
 
 def _record(value: bytes) -> object:
     return decode(value)
+
+
+async def test_at_the_deadline_of_our_own_rotation_the_old_key_is_revoked_in_use_or_not_and_without_clickhouse() -> (
+    None
+):
+    about = world()
+    about.ladder = Ladder(POLICY, ())  # whatever revoke_at_drain says
+    rotated(about)
+    about.advance(3_590.0)
+    assert await look(about, [])
+    assert not about.gateway.effects
+    about.advance(11.0)
+    assert await look(about, [], error=Retry("away"), blind="nobody looks")
+    assert await look(about, [], error=Retry("away"))
+    (effect,) = about.gateway.effects
+    assert (effect.intent.key_id, effect.intent.rung) == ("k1", "revoke")
+    assert [(line.stage, line.rule) for line in about.lines()] == [
+        ("decided", "leaked"), ("acting", "leaked"), ("done", "leaked"),
+    ]  # fmt: skip
+    assert "rotated to k1-new: its overlap was over at 2026-11-18 12:06 UTC" in about.lines()[0].reason
+
+
+async def test_killed_at_any_effect_the_deadline_is_kept_once() -> None:
+    async def over(fuse: Fuse) -> Lives:
+        about = world()
+        rotated(about)
+        about.advance(3_601.0)
+        await look(about, [], fuse=fuse)
+        return about
+
+    fuse = Fuse()
+    oracle = await over(fuse)
+    assert 4 < fuse.count < 20
+    for at in range(fuse.count):
+        for after in (False, True):
+            about = await over(Fuse(at, after))
+            assert await look(about, [])
+            assert about.gateway.set_on == oracle.gateway.set_on == {("k1", "revoke"): act_id("k1", 1)}, (at, after)
+            assert {each.intent.act_id for each in about.gateway.effects} == {act_id("k1", 1)}, (at, after)
+
+
+async def test_an_undo_before_the_deadline_deletes_the_new_key_and_the_old_one_lives_on() -> None:
+    for mood in ("ok", "fails"):  # one that fails is tried again, and what it wants is known
+        about = world()
+        of = rotated(about)
+        about.gateway.mood = mood
+        about.say(Undo(act_id=of.act_id, by="ann", reason="ours", responder=""))
+        about.advance(3_601.0)
+        assert await look(about, [])
+        about.gateway.mood = "ok"
+        assert await look(about, [])
+        assert {each.intent.direction for each in about.gateway.effects} <= {"undo"}
+        assert all(each.intent.before == WAS for each in about.gateway.effects)
+
+
+def test_whoever_undoes_a_rotation_just_before_its_end_is_heard_and_a_proof_is_still_acted_on() -> None:
+    ledger = Ledger()
+    of = proposed("k1", rung="rotate", act_id="rotate", response_id="rotate")
+    records: list[Record] = [of, finished(of), Undo(act_id="rotate", by="ann", reason="ours", responder="")]
+    for offset, record in enumerate(records):
+        ledger.apply(offset, NOW_US, record)
+    refused = ledger.apply(3, NOW_US, proposed("k1", cap=ROTATION))
+    assert (refused.granted, refused.guard) == (False, "undo")
+    assert ledger.apply(4, NOW_US, proposed("k1", cap="proof")).granted
+
+
+async def test_after_its_end_a_rotation_has_no_undo() -> None:
+    about = world()
+    of = rotated(about)
+    about.advance(3_601.0)
+    assert await look(about, [])
+    ledger = read(about)
+    act = ledger.act_of(of.act_id)
+    assert act is not None
+    assert "superseded, by a revocation" in ledger.why_no_undo(act)
+
+
+@pytest.mark.parametrize(
+    ("changes", "record", "guard"),
+    [
+        ({}, Switched(stop=True, by="ann"), "kill_switch"),
+        ({}, Kept(offset=0, at_us=NOW_US, owners=("a", "b")), "breaker"),
+        ({"k1": key("k1", protected=True)}, None, "protected"),
+    ],
+)
+async def test_a_deadline_that_may_not_be_kept_is_refused_and_told_once(
+    changes: dict[str, Key], record: Switched | Kept | None, guard: str
+) -> None:
+    about = world(**changes)
+    rotated(about)
+    if record:
+        about.say(record)
+    about.advance(3_601.0)
+    assert await look(about, [])
+    assert not [each for each in map(_record, about.log.values("api.decisions")) if isinstance(each, RotationSeen)]
+    about.advance(300.0)
+    about.log.topics["api.responses"].clear()  # another process says it again
+    assert await look(about, [], looks=3)
+    assert not about.gateway.effects
+    (line,) = [each for each in about.lines() if not each.switch]
+    assert (line.verdict, line.reason.partition(":")[0]) == ("refused", guard)
+    (said,) = [each for each in map(_record, about.log.values("api.decisions")) if isinstance(each, RotationSeen)]
+    assert said.state == "held"
+    told = of_rotation(said, "held:1", NOW_US)
+    assert told.severity == "high"
+    assert "the old key is still valid" in told.title
+    assert f"Keywatch did not end it: {guard}" in told.text
+
+
+@pytest.mark.parametrize(("changes", "guard"), [({"version": 2}, "key_version"), ({"status": "revoked"}, "status")])
+async def test_of_an_old_key_that_is_ended_or_has_another_secret_nothing_is_told(
+    changes: dict[str, Any], guard: str
+) -> None:
+    about = world(k1=key("k1", **changes))
+    rotated(about)
+    about.advance(4_000.0)
+    assert await look(about, [])
+    assert not about.gateway.effects
+    assert [line.reason.partition(":")[0] for line in about.lines() if not line.switch] == [guard]
+    assert not [each for each in map(_record, about.log.values("api.decisions")) if isinstance(each, RotationSeen)]
+
+
+async def test_the_topics_clock_goes_on_for_a_deadline_though_nothing_else_is_written() -> None:
+    about = world()
+    process = Process(about, "a", frozenset({0, 1}), Fuse(), 0.0)
+    await process.decisions.start()
+    of = rotated(about)
+    await process.care()
+    about.advance(3_601.0)
+    await process.care()
+    act = process.decisions.ledger.act_of(of.act_id)
+    assert act is not None
+    assert 0 < act.until_us <= process.decisions.ledger.now_us
+    await process.caretaker.close()
+    await process.decisions.close()
+
+
+async def test_by_the_simulate_switch_a_deadline_is_only_told_of() -> None:
+    about = world()
+    rotated(about)
+    about.say(Simulating(on=True, by="ann"))
+    about.advance(3_601.0)
+    assert await look(about, [], looks=3)
+    assert not about.gateway.effects
+    assert [line.verdict for line in about.lines() if not line.switch] == ["simulated"]
+
+
+async def test_deadlines_are_within_the_cap_of_rotations() -> None:
+    about = world()
+    for number in range(5):
+        rotated(about, f"k{number}", max_per_hour=9)
+    about.advance(3_601.0)
+    assert await look(about, [], looks=9)
+    assert len([spot for spot in about.gateway.set_on if spot[1] == "revoke"]) == 3
+    asked = [each for each in map(_record, about.log.values("api.decisions")) if isinstance(each, Proposed)]
+    assert [each.rung for each in asked].count("revoke") == 5
+    about.advance(3_601.0)
+    assert await look(about, [])
+    assert len([spot for spot in about.gateway.set_on if spot[1] == "revoke"]) == 5
+
+
+async def test_our_own_rotation_ends_when_its_traffic_has_moved_whatever_the_policy_says_of_others() -> None:
+    about = world()
+    about.ladder = Ladder(POLICY, ())
+    rotated(about)
+    assert await look(about, [row("k2"), row()])
+    assert list(about.gateway.set_on) == [("k1", "revoke")]
+
+
+async def test_where_the_gateway_ends_the_old_key_or_an_older_release_rotated_nothing_is_revoked() -> None:
+    about = world()
+    about.ladder = Ladder(POLICY, ())
+    rotated(about, ends_old=False)
+    about.advance(3_601.0)
+    assert await look(about, [row()])
+    assert not about.gateway.effects
+
+
+async def test_a_deadline_outlives_what_the_topic_forgets() -> None:
+    about = world()
+    long = proposed("k1", rung="rotate", adapter="keys", act_id="rotate-k1", response_id="rotate-k1", rule="leaked")
+    about.say(Kept(proposal=long, at_us=NOW_US - DAY_US, until_us=NOW_US + DAY_US, new_key_id="n", ends_old=True))
+    assert await look(about, [])
+    assert not about.gateway.effects
+    about.advance(86_401.0)
+    assert await look(about, [])
+    assert list(about.gateway.set_on) == [("k1", "revoke")]
+
+
+async def test_that_it_will_be_revoked_is_said_before_the_deadline_with_the_command_that_prevents_it() -> None:
+    about = world()
+    rotated(about)
+    assert await look(about, [row(quiet_days=0.1, state="due", deadline_us=NOW_US + DAY_US)])
+    (said,) = [each for each in map(_record, about.log.values("api.decisions")) if isinstance(each, RotationSeen)]
+    told = of_rotation(said, "due:1", NOW_US)
+    assert "Keywatch revokes the old key then, also if it is in use" in told.text
+    assert "keywatch respond undo rotate-k1 --reason TEXT" in told.text
+
+
+def read(about: Lives) -> Ledger:
+    ledger = Ledger()
+    for each in about.log.topics["api.decisions"]:
+        ledger.apply(each.offset, each.timestamp_us, decode(each.value))
+    return ledger

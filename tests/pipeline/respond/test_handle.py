@@ -14,7 +14,7 @@ import pytest
 from pipeline.config import Revocation
 from pipeline.policy import Approver
 from pipeline.ports import Headers
-from pipeline.respond.act import Actor, NullActor
+from pipeline.respond.act import Actor, Note, NullActor, unkept
 from pipeline.respond.adapters.adapter import Intent, Outcome
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.audit import Positioned
@@ -49,7 +49,7 @@ class TargetActor:
     target: Target
     fuse: Fuse
 
-    async def act(self, intent: Intent) -> Outcome:
+    async def act(self, intent: Intent, note: Note = unkept) -> Outcome:
         self.fuse.before_effect()
         self.target.revoked.setdefault(intent.key_id, set()).add(intent.act_id)
         self.target.messages.add((intent.response_id, intent.granted_at))
@@ -223,7 +223,7 @@ async def test_an_open_act_older_than_its_life_is_never_carried_out() -> None:
     world.now_s += 901
 
     class Late:
-        async def act(self, intent: Intent) -> Outcome:
+        async def act(self, intent: Intent, note: Note = unkept) -> Outcome:
             assert world.now_s - intent.granted_at_s > 900
             return Outcome("expired", "granted too long ago", "expired")
 
@@ -309,7 +309,7 @@ async def test_the_decision_and_that_it_is_acted_on_go_out_together_and_both_bef
     world, stages = World(), list[str]()
 
     class Looks(NullActor):
-        async def act(self, intent: Intent) -> Outcome:
+        async def act(self, intent: Intent, note: Note = unkept) -> Outcome:
             stages.extend(line.stage for line in world.lines())
             return Outcome("done", "revoked", "done")
 

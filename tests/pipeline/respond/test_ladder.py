@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from pipeline.policy import Caps, Policy, Rule
 from pipeline.respond.adapters import aws_iam
 from pipeline.respond.adapters.adapter import Support
 from pipeline.respond.adapters.settings import AwsIam
-from pipeline.respond.ladder import LADDER, UNDOABLE, Ladder, Means, ladder_of, step_of
+from pipeline.respond.adapters.webhook import MATRIX
+from pipeline.respond.ladder import LADDER, UNDOABLE, Ladder, Matrix, Means, ladder_of, step_of
 from schemas.incident import Rung
 from tests.pipeline.respond.incidents import finding, incident, key
 
@@ -81,6 +83,17 @@ def test_the_ladder_is_never_left_for_a_rung_that_the_policy_does_not_name() -> 
     only_revoke: dict[Rung, Support] = {"revoke": ALL["revoke"]}
     step = step_of(FENCE, means(matrix=only_revoke))
     assert (step.rung, step.possible) == ("fence", False)
+
+
+def test_a_rotation_whose_old_key_nobody_can_end_is_refused() -> None:
+    rule = Rule(name="r", rung="rotate")
+    rotate, revoke = MATRIX["rotate"], MATRIX["revoke"]
+    assert rotate.ends_old == "keywatch"
+    assert refused(rule, Means("keys", {"rotate": rotate, "revoke": revoke})) == []
+    assert refused(rule, Means("keys", {"rotate": replace(rotate, ends_old="gateway")})) == []
+    matrices: list[Matrix] = [{"rotate": rotate}, {"rotate": replace(rotate, ends_old=""), "revoke": revoke}]
+    for matrix in matrices:
+        assert refused(rule, Means("keys", matrix)) == ["supported"]
 
 
 @pytest.mark.parametrize(

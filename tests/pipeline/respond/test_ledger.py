@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.respond.act import act_id, response_id
-from pipeline.respond.entries import Simulating
+from pipeline.respond.entries import Noted, PassedOver, Simulating, unread
 from pipeline.respond.ledger import (
     DAY_US,
     HOUR_US,
@@ -61,6 +61,43 @@ def test_the_share_of_active_keys_is_rounded_down_and_the_smaller_cap_counts() -
     _, verdicts = run((1, proposed("k1", active_keys=1000, max_share_of_active=0.001)),
                       (2, proposed("k2", active_keys=1000, max_share_of_active=0.001)))  # fmt: skip
     assert [verdict.granted for verdict in verdicts] == [True, False]
+
+
+def noted(of: Proposed, before: str) -> Noted:
+    return Noted(act_id=of.act_id, response_id=of.response_id, before=before)
+
+
+def test_what_was_noted_first_is_what_an_undo_restores_whatever_comes_later() -> None:
+    of = proposed(rung="suspend")
+    failed = Finished(act_id=of.act_id, response_id=of.response_id, result="expired")
+    for ends in (finished(of), failed):
+        ledger, _ = run((1, of), (2, noted(of, "open")), (3, noted(of, "shut")), (4, ends), (5, noted(of, "late")))
+        act = ledger.act_of(of.act_id)
+        assert act is not None
+        assert act.before == "open"
+
+
+def test_another_try_that_found_the_work_of_the_first_does_not_take_it_for_what_was() -> None:
+    first = proposed(rung="suspend", act_id="a1", response_id="r1")
+    gone = Finished(act_id="a1", response_id="r1", result="expired")
+    for second_saw, restores in (("shut", ""), ("open", "open")):
+        then = proposed(rung="suspend", act_id="a2", response_id="r2", incident_id="i2")
+        ledger, _ = run((1, first), (2, noted(first, "open")), (3, gone), (4, then), (5, noted(then, second_saw)),
+                        (6, finished(then)))  # fmt: skip
+        act = ledger.act_of("a2")
+        assert act is not None
+        assert (act.stage, act.before) == ("done", restores)
+
+
+def test_a_later_releases_record_that_is_no_act_is_passed_over_and_any_other_may_be_one() -> None:
+    later = b'{"type": "of_tomorrow", "no_act": true, "what": [1]}'
+    assert decode(later) == PassedOver()
+    for value in (b'{"type": "of_tomorrow"}', b'{"type": "proposed", "no_act": true}', b"", None, b'{"no_act": true'):
+        assert (decode(value) == PassedOver()) == (value == b'{"no_act": true}')
+    more = encode(proposed()).replace(b'"key_id"', b'"of_tomorrow":1,"key_id"')
+    assert decode(more) == proposed()
+    assert unread(b'{"type": "of_tomorrow"}') == "it is of the kind 'of_tomorrow', unknown to this release"
+    assert unread(b'{"type": "proposed"}') == unread(b"") == "it is damaged"
 
 
 def test_unknown_numbers_grant_nothing() -> None:

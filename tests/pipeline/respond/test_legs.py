@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.metrics import REGISTRY
 from pipeline.ports import Headers
+from pipeline.respond.act import Note, unkept
 from pipeline.respond.adapters.adapter import Intent, Outcome
 from pipeline.respond.audit import Positioned
 from pipeline.respond.carry import Carrier
@@ -31,7 +32,7 @@ class SlowWorld(World):
         self.now_s += seconds
         self.log.now_us += int(seconds * 1e6)
 
-    async def act(self, intent: Intent) -> Outcome:
+    async def act(self, intent: Intent, note: Note = unkept) -> Outcome:
         self.pass_by(ANSWER_S)
         return Outcome("done", "revoked", "done")
 

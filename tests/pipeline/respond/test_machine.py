@@ -17,19 +17,23 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from pipeline.policy import Rule
+from pipeline.respond.caps import ROTATION
 from pipeline.respond.entries import Finished, Proposed, Raised, Reset, Simulating, Switched, Undo, decode
+from pipeline.respond.ladder import Ladder
 from pipeline.respond.ledger import Ledger
 from pipeline.respond.propose import ids
 from tests.pipeline.respond.incidents import finding, key
-from tests.pipeline.respond.lives import POLICY, Effect, Lives, live
+from tests.pipeline.respond.lives import POLICY, RULES, WAS, Effect, Lives, live
 from tests.pipeline.respond.memory_log import Fuse
 from tests.pipeline.respond.people import ANN, BOB, EVE
 from tests.pipeline.respond.test_handle import DECISIONS, Catalogue
 
 T = TypeVar("T")
 KEYS = [f"k{i}" for i in range(8)]
+LEAKY = Rule(name="leaky", rung="rotate", min_severity="critical", detectors=("operation",), duration_s=3600.0)
 ENDLESS_S = 10 * 86_400.0
-_kinds = st.sampled_from(["suspend", "fence", "flag", "revoke", "volume"])
+_kinds = st.sampled_from(["suspend", "fence", "flag", "revoke", "volume", "rotate"])
 _several = st.lists(st.sampled_from(KEYS), min_size=3, max_size=8, unique=True)
 _fuses = st.one_of(st.none(), st.tuples(st.integers(0, 25), st.booleans()))
 
@@ -40,7 +44,10 @@ class Responders(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.world = Lives(catalogue=Catalogue({name: key(name, owner=f"owner-{name}") for name in KEYS}))
+        self.world = Lives(
+            catalogue=Catalogue({name: key(name, owner=f"owner-{name}") for name in KEYS}),
+            ladder=Ladder(POLICY, (LEAKY, *RULES)),
+        )
         self.revisions = dict.fromkeys(KEYS, 0)
         self.names = (f"r{n}" for n in itertools.count())
 
@@ -88,6 +95,8 @@ class Responders(RuleBasedStateMachine):
                 "findings": (finding("declared", ago_s=ago_s),),
                 "incident_id": f"proof-{name}",
             }
+        if kind == "rotate":
+            changes |= {"findings": (finding("network", ago_s=ago_s), finding("operation", ago_s=ago_s))}
         if kind == "volume":
             changes |= {"findings": (finding("volume", 99.0, ago_s),)}
         self.world.open(name, self.revisions[name], **changes)
@@ -181,15 +190,16 @@ class Responders(RuleBasedStateMachine):
         approved = self.approvals()
         kinds = self.kinds()
         own = [each for each in self.applied if not approved[each.intent.response_id]]
-        for kind, caps in (("usual", POLICY.caps), ("fence", POLICY.fence_caps), ("proof", POLICY.proof_caps)):
-            grants = [(e.intent.granted_at_s, e.intent.key_id) for e in own if kinds[e.intent.act_id] == kind]
+        of_kinds = {"usual": POLICY.caps, "fence": POLICY.fence_caps, "proof": POLICY.proof_caps, ROTATION: POLICY.caps}
+        for kind, caps in of_kinds.items():
+            grants = [(e.intent.granted_at_s, e.intent.key_id) for e in own if kinds[e.intent.response_id] == kind]
             for at_s, _ in grants:
                 for span_s, cap in ((3600, caps.max_per_hour), (86_400, caps.max_per_day)):
                     assert len({name for t, name in grants if at_s - span_s < t <= at_s}) <= min(cap, 50)
 
     def kinds(self) -> dict[str, str]:
         records = (decode(record.value) for record in self.world.log.topics[DECISIONS])
-        return {record.act_id: record.cap for record in records if isinstance(record, Proposed)}
+        return {record.response_id: record.cap for record in records if isinstance(record, Proposed)}
 
     @invariant()
     def nothing_is_done_twice(self) -> None:
@@ -240,6 +250,15 @@ class Responders(RuleBasedStateMachine):
                 )
 
     @invariant()
+    def what_was_is_on_the_topic_before_anything_changes_and_every_undo_has_it(self) -> None:
+        did = {each.intent.response_id for each in self.applied}  # what expired may never have taken place
+        for effect in self.world.gateway.effects:
+            if effect.intent.direction == "undo":
+                assert effect.intent.before == WAS or effect.intent.response_id not in did
+            elif effect.intent.rung != "revoke":
+                assert effect.noted
+
+    @invariant()
     def volume_alone_does_nothing(self) -> None:
         weak = {(i.key_id, i.revision) for each in self.world.incidents.values() for i in each if len(i.findings) == 1}
         proofs = {x.response_id for x in self.world.lines() if x.rung == "revoke"}
@@ -253,6 +272,7 @@ class Responders(RuleBasedStateMachine):
         world.gateway.mood = "ok"
         world.say(Switched(stop=False, by="ann"))
         world.say(Simulating(on=False, by="ann"))
+        world.say(Reset(by="ann", reason=""))
         for _ in range(8):
             assert self.wait(live(world, next(self.names)))
             world.advance(ENDLESS_S / 8)
@@ -267,6 +287,8 @@ class Responders(RuleBasedStateMachine):
         timed = {spot for spot in world.gateway.set_on if spot[1] in ("suspend", "fence")}
         revoked = {name for name, rung in world.gateway.set_on if rung == "revoke"}
         assert {name for name, _ in timed} <= revoked
+        rotated = {act.proposal.key_id for act in self.read().acts.values() if act.overlaps}
+        assert rotated <= {name for name, each in (world.catalogue.keys or {}).items() if each.protected}
         assert not [act for act in self.read().acts.values() if act.stage in ("open", "pending")]
         assert all(msgspec.json.decode(value) for value in world.log.values(DECISIONS))
 
@@ -285,5 +307,21 @@ def test_what_a_wrong_clock_gave_up_and_another_did_is_not_done_again() -> None:
     story.two_at_once(fuses=(None, None), skew_s=7200.0, zombie=True)
     story.incidents(names=["k3"], kind="suspend", old=False, fuse=None)
     assert {each.result for each in story.records() if isinstance(each, Finished)} == {"expired", "done"}
+    story.nothing_is_done_twice()
+    story.teardown()
+
+
+def test_what_was_rotated_is_revoked_at_its_deadline_by_whoever_lives_then() -> None:
+    story = Responders()
+    story.declare(protected=set())
+    story.incidents_of_the_first_hour(names=["k1", "k2", "k3"], kind="rotate", fuse=(9, False))
+    story.one_responder(None)
+    assert set(story.world.gateway.set_on) == {(name, "rotate") for name in ("k1", "k2", "k3")}
+    story.time_passes(3700.0)
+    story.one_responder((7, True))
+    story.one_responder(None)
+    revoked = {name for name, rung in story.world.gateway.set_on if rung == "revoke"}
+    assert revoked == {"k1", "k2", "k3"}
+    story.no_cap_is_exceeded()
     story.nothing_is_done_twice()
     story.teardown()

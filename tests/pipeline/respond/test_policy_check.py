@@ -83,6 +83,8 @@ def rule(**changes: Any) -> Rule:
         (respond(rule(rung="revoke")), "unsafe", "revoke cannot be undone"),
         (respond(rule(duration_s=0.0)), "unsafe", "nothing ends it but a person"),
         (respond(rule(duration_s=10 * 86_400.0)), "unsafe", "suspends for 10 days"),
+        (respond(rule(rung="rotate")), "unsafe", "ends 1 h later, whether its owner has moved or not"),
+        (respond(rule(rung="rotate", duration_s=0.0)), "unsafe", "a rotated key has no deadline"),
         (respond(rule(min_severity="medium")), "unsafe", "acts on medium incidents by itself"),
         (respond(rule(criticalities=("critical",))), "unsafe", "acts on critical keys by itself"),
         (respond(approvers=()), "unsafe", "protected keys are never acted on"),

@@ -86,9 +86,13 @@ def test_the_command_prints_the_matrix_and_fails_where_a_gateway_is_not_well() -
     shown = CliRunner().invoke(app, ["adapters", "matrix", "--json"])
     assert shown.exit_code == 0
     assert {"adapter": "kong", "rung": "suspend", "granularity": "key", "delay_s": 10.0, "undo": True,
-            "in_use": False} in json.loads(shown.stdout)  # fmt: skip
+            "in_use": False, "ends_old": ""} in json.loads(shown.stdout)  # fmt: skip
     table = CliRunner().invoke(app, ["adapters", "matrix"]).stdout
     assert "key, no undo" in table
+    lines = {line.split()[0]: line for line in table.splitlines() if line}
+    assert "we end old" in lines["kong"]
+    assert "we end old" in lines["webhook"]
+    assert "it ends old" not in table  # unkey rotates only where the new secret has a place
     assert CliRunner().invoke(app, ["adapters", "check"]).exit_code == 0
     there = {
         "KEYWATCH_RESPOND__ADAPTERS__TYK__URL": "http://127.0.0.1:9",

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from pipeline.respond.adapters.adapter import Outcome
+from pipeline.respond.adapters.adapter import NoteFirst, Outcome
 from pipeline.respond.adapters.peer import mark
 from tests.pipeline.respond.adapters.peers import running
-from tests.pipeline.respond.adapters.test_contract import FAKES, intent
+from tests.pipeline.respond.adapters.test_contract import FAKES, intent, noting
 
 FOLDER = Path(__file__).parent / "exchanges"
 
@@ -52,6 +52,9 @@ async def test_the_documented_exchange_is_what_the_adapter_says_and_understands(
     recording.mark = mark(asked)
     async with running([web.route("*", "/{path:.*}", recording.play)]) as server:
         outcome = await fake.adapter(server.url).attempt(asked)
+        if isinstance(outcome, NoteFirst):  # the next attempt begins anew
+            recording.left = list(recording.script["exchanges"])
+            outcome = await fake.adapter(server.url).attempt(dataclasses.replace(asked, before=outcome.before))
     assert recording.wrong == []
     assert recording.left == []
     assert isinstance(outcome, Outcome)
@@ -65,7 +68,7 @@ async def test_the_fake_answers_in_the_documented_shape(name: str) -> None:
     key_id = recording.script["key_id"]
     compared = 0
     async with running(fake.routes()) as server:
-        await fake.adapter(server.url).attempt(intent(fake, "suspend"))
+        await noting(fake.adapter(server.url), intent(fake, "suspend"))
         own = {(method, path.replace(fake.key_id, key_id)) for method, path, _, _ in server.requests}
     for exchange in recording.script["exchanges"]:
         wanted = exchange["request"]

@@ -105,6 +105,17 @@ async def test_a_quarantine_whose_plugin_somebody_removed_is_made_sure_of_before
     assert fake.works("suspend")
 
 
+async def test_a_rotations_old_credential_is_revoked_by_itself_and_the_new_one_goes_on_working() -> None:
+    fake = FakeKong()
+    async with running(fake.routes()) as server:
+        adapter = fake.adapter(server.url)
+        rotated = await done(adapter, intent(fake, "rotate"))
+        await done(adapter, intent(fake, "revoke", "i2"))
+    assert fake.works("revoke")
+    new = fake.state["key-auths"][rotated.new_key_id]
+    assert (new["consumer"]["id"], "key" in new) == (CONSUMER, True)
+
+
 async def test_the_raw_key_is_in_no_answer_of_the_adapter() -> None:
     fake = FakeKong()
     async with running(fake.routes()) as server:

@@ -47,6 +47,19 @@ async def test_a_reroll_whose_answer_got_lost_is_told_and_not_repeated(tmp_path:
     assert len(fake.state["keys"]) == 2
 
 
+async def test_the_undo_of_a_reroll_whose_answer_got_lost_lets_the_old_key_live_on(tmp_path: Path) -> None:
+    """Its owner never got the new secret: were the undo refused, he would have no key at the end of the overlap."""
+    fake = FakeUnkey(str(tmp_path))
+    async with running(fake.routes()) as server:
+        before = fake.state["keys"][KEY_ID].get("expires")
+        server.faults = [0, "lost"]
+        assert isinstance(await fake.adapter(server.url).attempt(intent(fake, "rotate")), TryAgain)
+        assert fake.state["keys"][KEY_ID].get("expires") != before
+        undone = await done(fake.adapter(server.url), dataclasses.replace(intent(fake, "rotate"), direction="undo"))
+    assert fake.state["keys"][KEY_ID].get("expires") == before
+    assert "delete it by hand" in undone.words
+
+
 async def test_without_a_place_for_the_secret_there_is_no_rotate() -> None:
     fake = FakeUnkey()
     assert "rotate" not in fake.adapter("http://127.0.0.1:1").matrix
