@@ -70,7 +70,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     detectors: tuple[str, ...] = ()  # at least one of these among the authenticated findings
     criticalities: tuple[str, ...] = ()  # of the key, as declared
     adapter: str = ""  # who does it; "" is the policy's
-    duration_s: Seconds = 3600.0  # of throttle, fence, deny, suspend; overlap of rotate; 0: till undone (or drained)
+    duration_s: Seconds = 3600.0  # of throttle, fence, deny, suspend; 0: till undone
+    overlap_s: Seconds = 604_800.0  # rotate: so long the old key stays valid; 0: till its traffic has moved
     approvals: People = 0  # how many people must sign first
     scopes: tuple[str, ...] = ()  # deny: what the key may not do any more
     limit_per_s: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0  # throttle

@@ -42,6 +42,13 @@ Others = tuple[int | None, int | None]
 """(other active keys of the same owner, other active keys at all); None is not known."""
 
 
+def lasts_s(rule: Rule, rung: Rung) -> float:
+    """How long the rung stands by this rule; of rotate how long the old key stays valid. 0: without end, or none."""
+    if rung == "rotate":
+        return rule.overlap_s
+    return rule.duration_s if rung in ENDS else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Ladder:
     """Policy and rules, in force together."""

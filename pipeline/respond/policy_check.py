@@ -190,12 +190,12 @@ def _unsafe_rule(rule: Rule) -> Iterator[Fault]:
         yield Fault("unsafe", where, "revokes by itself and without a proof; revoke cannot be undone: prefer suspend")
     if not rule.duration_s and ENDS & set(rungs):
         yield Fault("unsafe", where, "duration_s is 0: nothing ends it but a person")
-    if "rotate" in rungs and not rule.duration_s:
+    if "rotate" in rungs and not rule.overlap_s:
         yield Fault(
-            "unsafe", where, "duration_s is 0: a rotated key has no deadline, it ends when its traffic has moved"
+            "unsafe", where, "overlap_s is 0: a rotated key has no deadline, it ends when its traffic has moved"
         )
-    if "rotate" in rungs and 0 < rule.duration_s < SHORT_S:
-        words = f"a rotated key ends {rule.duration_s / 3600:g} h later, whether its owner has moved or not"
+    if "rotate" in rungs and 0 < rule.overlap_s < SHORT_S:
+        words = f"a rotated key ends {rule.overlap_s / 3600:g} h later, whether its owner has moved or not"
         yield Fault("unsafe", where, words)
     if rule.duration_s > LONG_S and "suspend" in rungs:
         yield Fault("unsafe", where, f"suspends for {rule.duration_s / 86_400:.0f} days")

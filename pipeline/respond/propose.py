@@ -14,7 +14,7 @@ from pipeline.respond import fence, guard
 from pipeline.respond.act import act_id, response_id
 from pipeline.respond.entries import Proposed
 from pipeline.respond.guard import Question
-from pipeline.respond.ladder import ENDS, Means, Step
+from pipeline.respond.ladder import Means, Step, lasts_s
 from schemas.incident import PROOF_RULES, Incident
 from schemas.response import GuardResult
 
@@ -34,14 +34,13 @@ def proposal(
     """To take this step on the incident's key, by the policy's numbers."""
     policy, key = question.policy, question.key
     cap, caps = question.ladder.caps_of(step.rung, question.incident.rule in PROOF_RULES)
-    timed = step.rung in ENDS or step.rung == "rotate"
     return msgspec.structs.replace(
         _about(question, step.rung, rule, partition),
         max_per_hour=caps.max_per_hour, max_per_day=caps.max_per_day, max_share_of_active=caps.max_share_of_active,
         active_keys=active_keys, cap=cap, max_per_owner=policy.max_per_owner, settled=_is_old(question),
         breaker_owners=policy.breaker_owners, breaker_s=policy.breaker_s, exempt_s=policy.exempt_s,
         approvals=approvals(question, rule, guards, len(approvers)), approval_s=policy.approval_s, approvers=approvers,
-        adapter=means.adapter, duration_s=rule.duration_s if timed else 0.0,
+        adapter=means.adapter, duration_s=lasts_s(rule, step.rung),
         networks=means.networks if step.rung == "fence" else (), scopes=rule.scopes if step.rung == "deny" else (),
         limit_per_s=rule.limit_per_s if step.rung == "throttle" else 0.0,
         owner=(key.owner if key else "") or question.incident.owner, labels=tuple(labels(question.incident)),

@@ -13,7 +13,7 @@ from pipeline.respond.adapters import aws_iam
 from pipeline.respond.adapters.adapter import Support
 from pipeline.respond.adapters.settings import AwsIam
 from pipeline.respond.adapters.webhook import MATRIX
-from pipeline.respond.ladder import LADDER, UNDOABLE, Ladder, Matrix, Means, ladder_of, step_of
+from pipeline.respond.ladder import LADDER, UNDOABLE, Ladder, Matrix, Means, ladder_of, lasts_s, step_of
 from schemas.incident import Rung
 from tests.pipeline.respond.incidents import finding, incident, key
 
@@ -171,3 +171,10 @@ def test_every_number_and_rule_is_in_the_policy_s_version() -> None:
         Ladder(Policy(fence_caps=Caps(max_per_day=9)), (FENCE,)).version,
     }
     assert len(versions) == 4
+
+
+def test_a_rotated_key_stays_valid_for_its_overlap_and_never_as_long_as_a_fence_lasts() -> None:
+    """Its owner would be cut off: `duration_s` is an hour where nobody set it."""
+    rule = Rule(name="leaked", rung="rotate", otherwise=("suspend", "revoke"), duration_s=60.0)
+    assert [lasts_s(rule, rung) for rung in ("rotate", "suspend", "revoke")] == [7 * 86_400.0, 60.0, 0.0]
+    assert lasts_s(Rule(name="leaked", rung="rotate", overlap_s=0.0), "rotate") == 0.0

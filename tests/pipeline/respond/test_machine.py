@@ -31,7 +31,7 @@ from tests.pipeline.respond.test_handle import DECISIONS, Catalogue
 
 T = TypeVar("T")
 KEYS = [f"k{i}" for i in range(8)]
-LEAKY = Rule(name="leaky", rung="rotate", min_severity="critical", detectors=("operation",), duration_s=3600.0)
+LEAKY = Rule(name="leaky", rung="rotate", min_severity="critical", detectors=("operation",), overlap_s=3600.0)
 ENDLESS_S = 10 * 86_400.0
 _kinds = st.sampled_from(["suspend", "fence", "flag", "revoke", "volume", "rotate"])
 _several = st.lists(st.sampled_from(KEYS), min_size=3, max_size=8, unique=True)
