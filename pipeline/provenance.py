@@ -12,6 +12,7 @@ from typing import Any, Final
 from pipeline.formats import FORMATS, Options, Refused
 from pipeline.formats.envelope import json_records
 from pipeline.formats.format import BadValueError, Format
+from pipeline.formats.registry import as_read
 from schemas.event import Event
 
 MOST_RECORDS: Final = 20
@@ -30,7 +31,7 @@ def sources(raw: bytes, name: str, fields: Sequence[str], options: Options) -> d
     for record, _ in zip(json_records(raw), range(MOST_RECORDS), strict=False):
         wanted = [field for field in fields if field not in found]
         if isinstance(record, dict) and wanted:
-            found |= _of_record(record, format, wanted, options)
+            found |= _of_record(as_read(record, format), format, wanted, options)
     return found
 
 

@@ -88,6 +88,27 @@ def test_one_record_and_an_array_of_it_and_its_gzip_give_the_same_event() -> Non
         assert list(decode(gzip.compress(raw), name)) == one
 
 
+@given(
+    st.lists(JSON.filter(lambda value: isinstance(value, dict)), min_size=2, max_size=4),
+    st.sampled_from(["", " ", "\t"]),
+)
+def test_objects_that_run_together_are_read_like_an_array_of_them(objects: list[Any], between: str) -> None:
+    """So Firehose writes what CloudWatch sends it to S3."""
+    each = [msgspec.json.encode(value) for value in objects]
+    together, array = between.encode().join(each), b"[" + b",".join(each) + b"]"
+    for name in ("native", "kong", "otel"):
+        read = list(decode(together, name))
+        assert read == list(decode(array, name))
+        *same, last = decode(together + b'{"key_id', name)
+        assert (same, isinstance(last, Refused)) == (read, True)
+
+
+def test_many_objects_that_run_together_are_read_one_after_the_other() -> None:
+    """100,000 of them, of which each would copy all that follow were the rest cut off anew each time."""
+    one = b'{"key_id":"k","ts_us":1764000000000000}'
+    assert sum(isinstance(each, Event) for each in decode(one * 100_000, "native")) == 100_000
+
+
 def test_an_unpacked_gzip_is_bounded_and_broken_ones_are_refused() -> None:
     packed = gzip.compress(b"0" * 1000)
     assert unpacking.gunzip(packed + packed, 2000) == b"0" * 2000
@@ -121,6 +142,26 @@ def test_a_sample_of_each_format_is_detected_even_when_it_is_cut(name: str) -> N
     assert detect(max(samples, key=len)[:500]) == name or name == "kong"  # Kong's own names come later in its objects
 
 
+NAMELESS = {
+    "cloudwatch_control",
+    "no_cloudtrail",
+    "time_missing",
+    "not_json",
+    "another_class",
+    "native/short_circuited_401",
+}
+"""Examples of what has no name of its format in it."""
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_example_is_named_by_its_own_format_whatever_it_comes_in(name: str) -> None:
+    for path in SAMPLES[name]:
+        stem = path.name.partition(".")[0]
+        raw = path.read_bytes()
+        found = detect(unpacking.gunzip(raw) if raw.startswith(unpacking.GZIP_MAGIC) else raw)
+        assert found == (None if {stem, f"{name}/{stem}"} & NAMELESS else name), path
+
+
 def test_a_sample_of_something_else_is_not_detected() -> None:
     assert [detect(raw) for raw in (b"", b"hello", b"{}", b"\xff\xfe", b"[1,2]", b"[")] == [None] * 6
 
@@ -128,6 +169,7 @@ def test_a_sample_of_something_else_is_not_detected() -> None:
 def test_capabilities_follow_from_the_source_of_an_event() -> None:
     assert sees_of("") == sees_of("native") == sees_of("our-own-gateway") == 127
     assert not sees_of("cloudtrail") & SEES_BYTES
+    assert sees_of("aws_apigateway") & SEES_BYTES  # of the answer, which is what egress reads
     assert not sees_of("combined") & SEES_OUTCOME
     assert not sees_of("aws_apigateway") & SEES_DENIED
     assert all(sees_of(name) == each.sees for name, each in FORMATS.items())
@@ -140,10 +182,16 @@ def test_capabilities_follow_from_the_source_of_an_event() -> None:
         ("2001:DB8:0:0::1", "2001:db8::1"), ("::ffff:203.0.113.7", "203.0.113.7"), ("fe80::1%eth0", "fe80::1"),
         ("203.0.113.7, 10.0.0.1", "203.0.113.7"), ("cloudformation.amazonaws.com", ""), ("AWS Internal", ""),
         ("-", ""), ("", ""), (None, ""), (7, ""), ("255.090.254.5", ""), (["203.0.113.7"], "203.0.113.7"),
+        ("10.0.0.9, 10.0.0.1", "10.0.0.1"), (",", ""), ("a, b", ""),
     ],
 )  # fmt: skip
 def test_an_address_is_canonical_or_nothing(given_: Any, canonical: str) -> None:
     assert address(given_) == canonical
+
+
+@given(st.lists(st.ip_addresses().map(str) | st.text(max_size=9)), st.sampled_from(["203.0.113.7", "2001:db8::7"]))
+def test_callers_can_not_choose_their_address_by_what_they_write_before_it(written: list[str], real: str) -> None:
+    assert address(", ".join([*written, real])) == address(", ".join([*written, real, "10.0.0.1", "fd00::1"])) == real
 
 
 @given(st.ip_addresses())
@@ -183,6 +231,26 @@ def test_names_of_stages_become_live_or_test() -> None:
 def test_nested_flat_and_dotted_names_are_found() -> None:
     assert get({"a": {"b": {"c": 1}}}, "a.b.c") == get({"a.b.c": 1}, "a.b.c") == get({"a": {"b.c": 1}}, "a.b.c") == 1
     assert get({"a": [1]}, "a.b") is None
+
+
+def test_values_of_otlp_are_plain_and_too_deep_ones_are_none() -> None:
+    deep: dict[str, Any] = {"stringValue": "x"}
+    for _ in range(40):
+        deep = {"arrayValue": {"values": [deep]}}
+    body = {
+        "kvlistValue": {
+            "values": [{"key": "a", "value": {"arrayValue": {"values": [{"intValue": "7"}, {"boolValue": True}]}}}]
+        }
+    }
+    record = {
+        "body": body,
+        "attributes": [{"key": "deep", "value": deep}, {"key": "raw", "value": {"bytesValue": "AA=="}}],
+    }
+    [found] = unpacking.json_records(msgspec.json.encode({"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}))
+    assert found["body"] == {"a": ["7", True]}
+    assert "x" not in str(found["attributes"]["deep"])
+    assert found["attributes"]["raw"] is None
+    assert unpacking.carried(found)["a"] == ["7", True]
 
 
 def test_text_is_one_line() -> None:
