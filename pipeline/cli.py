@@ -24,7 +24,7 @@ from pipeline import (
     cli_traffic,
 )
 from pipeline.cli_guard import guarded
-from pipeline.cli_options import AsJson, ConfigFile, Output, Shadow, load, one_of
+from pipeline.cli_options import AsJson, ConfigFile, Output, Shadow, Words, json_wanted, load, one_of
 from pipeline.errors import ConfigError
 from pipeline.evaluation import commands as evaluation
 from pipeline.listing import listed
@@ -143,7 +143,10 @@ def replay(
     config: ConfigFile = None,
     out: Annotated[Path | None, typer.Option(help="Folder for incidents, findings and windows as JSON lines.")] = None,
     as_json: AsJson = False,
-    key_from: Annotated[str, typer.Option(help="Combined logs: the key is the user or the address.")] = "",
+    output: Words = "text",
+    key_from: Annotated[
+        str, typer.Option(help="The field that names the key, as intake.key_field; combined logs: user or address.")
+    ] = "",
     partitions: Annotated[int, typer.Option(help="As many as the topic has.")] = 1,
     partitioner: Annotated[str, typer.Option(help="murmur2 (Java) or crc32 (librdkafka).")] = "murmur2",
     topic: Annotated[str, typer.Option(help="Replay a range of this topic instead of files.")] = "",
@@ -162,9 +165,9 @@ def replay(
 
     return main(
         ReplayOptions(
-            paths=tuple(paths or ()), format=format, keys=keys, config=config, out=out, json=as_json, key_from=key_from,
-            partitions=partitions, partitioner=partitioner, topic=topic, from_=from_, to=to,
-            against=against, controls=controls,
+            paths=tuple(paths or ()), format=format, keys=keys, config=config, out=out,
+            json=json_wanted(as_json, output), key_from=key_from, partitions=partitions, partitioner=partitioner,
+            topic=topic, from_=from_, to=to, against=against, controls=controls,
         )
     )  # fmt: skip
 
@@ -185,6 +188,7 @@ def demo(
 @guarded
 def bench(
     as_json: AsJson = False,
+    output: Words = "text",
     broker: Annotated[str, typer.Option(help="HOST:PORT[,...] of a Kafka instead of the embedded broker.")] = "",
     events: Annotated[int, typer.Option(min=10_000, help="Events of each repetition.")] = 600_000,
     repeats: Annotated[int, typer.Option(min=1, help="Repetitions; medians are reported.")] = 3,
@@ -201,7 +205,7 @@ def bench(
     """Events per second beside the peers', event to incident, nanoseconds per step: measured here and now."""
     from pipeline.runners.bench import main
 
-    return main(as_json, broker, events, repeats, only, profile, here)
+    return main(json_wanted(as_json, output), broker, events, repeats, only, profile, here)
 
 
 @app.command()
@@ -244,11 +248,12 @@ def explain(
     config: ConfigFile = None,
     shadow: Shadow = "",
     as_json: AsJson = False,
+    output: Words = "text",
 ) -> int | None:
     """One incident: the evidence in words and numbers, sample requests, what is normal for the key."""
     from pipeline.asking import print_explanation
 
-    return print_explanation(load(config, shadow), incident_id, as_json)
+    return print_explanation(load(config, shadow), incident_id, json_wanted(as_json, output))
 
 
 @app.command()

@@ -14,6 +14,7 @@ ConfigFile = Annotated[
 ]
 Shadow = Annotated[str, typer.Option(help="Of the shadow of this name.")]
 Output = Annotated[str, typer.Option("--output", "-o", help="table, json or csv.")]
+Words = Annotated[str, typer.Option("--output", "-o", help="text or json.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of words.")]
 
 
@@ -23,6 +24,11 @@ def load(path: Path | None, shadow: str = "") -> Any:
     from pipeline.shadow import shadowed
 
     return shadowed(config_file.load(path), shadow)
+
+
+def json_wanted(as_json: bool, output: str) -> bool:
+    """Of a command whose answer is one thing: `--json`, or `-o json` as everywhere. Raises ConfigError."""
+    return one_of(output, "text", "json") == "json" or as_json
 
 
 def one_of(name: str, *known: str) -> str:

@@ -5,7 +5,6 @@ No format has to say it of itself, and none can say it wrongly. Formats of text 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -37,7 +36,7 @@ def sources(raw: bytes, name: str, fields: Sequence[str], options: Options) -> d
 
 def _of_record(record: dict[str, Any], format: Format, fields: Sequence[str], options: Options) -> dict[str, str]:
     whole = _event(record, format, options)
-    if whole is None:
+    if isinstance(whole, str):
         return {}
     found: dict[str, list[str]] = {}
     for path, _ in zip(_leaves(record), range(MOST_FIELDS), strict=False):
@@ -46,14 +45,18 @@ def _of_record(record: dict[str, Any], format: Format, fields: Sequence[str], op
     return {field: " and ".join(names) for field, names in found.items()}
 
 
-def _event(record: dict[str, Any], format: Format, options: Options) -> Event | Refused | None:
-    with contextlib.suppress(BadValueError):
+def _event(record: dict[str, Any], format: Format, options: Options) -> Event | Refused | str:
+    """The event, or the words of a value that makes it none."""
+    try:
         return format.event(record, options)
-    return None
+    except BadValueError as error:
+        return str(error)
 
 
-def _changed(whole: Event | Refused, less: Event | Refused | None, fields: Sequence[str]) -> Iterator[str]:
-    if isinstance(whole, Event) and isinstance(less, Event):
+def _changed(whole: Event | Refused, less: Event | Refused | str, fields: Sequence[str]) -> Iterator[str]:
+    if isinstance(less, str):
+        yield from (field for field in ("ts_us",) if field in fields and less.startswith("the time"))
+    elif isinstance(whole, Event) and isinstance(less, Event):
         yield from (field for field in fields if getattr(whole, field) != getattr(less, field))
     elif isinstance(less, Refused) and less.reason == "no_key" and "key_id" in fields:
         yield "key_id"

@@ -64,6 +64,7 @@ def test_every_format_shows_how_its_fields_map(name: str) -> None:
         ("kong", "client_ip", "client_ip"), ("kong", "method", "request.method"),
         ("otel", "client_ip", "attributes.client.address"), ("otel", "key_id", "attributes.api_key.id"),
         ("nginx", "key_id", "api_key_id"), ("envoy", "status", "response_code"),
+        ("envoy", "ts", "start_time: is that when it was?"), ("traefik", "ts", "StartUTC: is that when it was?"),
     ],
 )  # fmt: skip
 def test_it_is_said_from_which_field_of_the_log_each_came(name: str, field: str, source: str) -> None:
