@@ -25,6 +25,7 @@ from pipeline.formats.values import (
     epoch_us,
     event_of,
     first,
+    key_id_at,
     log_us,
     number,
     outcome_of,
@@ -44,7 +45,7 @@ def event(record: Any, options: Options) -> Event | Refused:
     status = status_code(record.get("status"))
     route_key = text(record.get("routeKey"))  # WebSocket: "$connect"; HTTP APIs: "GET /users/{id}"
     fields = {
-        "key_id": text(first(record, *((options.key_field,) if options.key_field else _KEY_IDS))),
+        "key_id": key_id_at(record, status, options, *_KEY_IDS),
         "ts_us": _ts_us(record),
         "client_ip": address(first(record, "identity.sourceIp", "sourceIp", "ip")),
         "method": text(first(record, "httpMethod", "method")).upper() or route_key.rpartition(" ")[0],

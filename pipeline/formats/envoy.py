@@ -21,6 +21,7 @@ from pipeline.formats.values import (
     event_of,
     first,
     iso_us,
+    key_id_at,
     number,
     outcome_of,
     status_code,
@@ -35,7 +36,7 @@ def event(record: Any, options: Options) -> Event | Refused:
     status = status_code(record.get("response_code"))
     limited = "RL" in text(record.get("response_flags")).split(",")
     fields = {
-        "key_id": text(first(record, options.key_field or "key_id", "api_key_id")),
+        "key_id": key_id_at(record, status, options, "key_id", "api_key_id"),
         "ts_us": iso_us(record.get("start_time")),
         "client_ip": address(record.get("downstream_remote_address")),
         "method": text(record.get("method")).upper(),

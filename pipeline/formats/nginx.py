@@ -1,6 +1,7 @@
 """NGINX: a JSON log (`log_format ... escape=json`) with the variables' names.
 
 The key's id comes from a map that never logs the key: `map $http_x_api_key $api_key_id { default ""; KEY "id-1"; }`.
+Where nothing but the key itself is logged, `intake.key_field = "http_x_api_key"` and a pepper make its HMAC the id.
 Use `$uri`, not `$request_uri`; a query is dropped. `$request_time` and `$msec` are seconds. A format that has it all:
 log_format keywatch escape=json '{"msec":"$msec","remote_addr":"$remote_addr","request_method":"$request_method",
 "uri":"$uri","status":"$status","request_time":"$request_time","request_length":"$request_length",
@@ -22,6 +23,7 @@ from pipeline.formats.values import (
     event_of,
     first,
     iso_us,
+    key_id_at,
     log_us,
     number,
     outcome_of,
@@ -39,7 +41,7 @@ def event(record: Any, options: Options) -> Event | Refused:
     status = status_code(record.get("status"))
     method, _, target = text(record.get("request")).partition(" ")  # "GET /path HTTP/1.1"
     fields = {
-        "key_id": text(first(record, options.key_field or "api_key_id", "key_id")),
+        "key_id": key_id_at(record, status, options, "api_key_id", "key_id"),
         "ts_us": _ts_us(record),
         "client_ip": address(record.get("remote_addr")),
         "method": (text(first(record, "request_method", "method")) or method).upper(),

@@ -2,9 +2,10 @@
 
 Both generations of names are read: the stable ones and the deprecated ones that most exporters still write. There is
 no convention for a key's id: ours is `api_key.id` (or what `intake.key_field` names); `http.request.header.x-api-key`
-is never read. Headers are lists there, of which the first value counts. A collector may also carry the line of another
-gateway, as the record's body (filelog) or attributes (Traefik): read it by that gateway's format (`envelope.carried`).
-Whether refusals carry the id is the server's doing, so they are not declared.
+is read only where that names it, with a pepper, as its HMAC. Headers are lists there, of which the first value counts.
+A collector may also carry the line of another gateway, as the record's body (filelog) or attributes (Traefik): read it
+by that gateway's format (`envelope.carried`). Whether refusals carry the id is the server's doing, so they are not
+declared.
 Source: OpenTelemetry semantic conventions @384d661; OTLP's JSON mapping (64-bit integers are strings);
 reference/gateways.md, section 6.
 """
@@ -22,6 +23,7 @@ from pipeline.formats.values import (
     epoch_us,
     event_of,
     first,
+    key_id_at,
     number,
     outcome_of,
     status_code,
@@ -83,7 +85,7 @@ def event(record: Any, options: Options) -> Event | Refused:
     status = status_code(first(said, "http.response.status_code", "http.status_code"))
     time = first(record, "timeUnixNano", "observedTimeUnixNano")
     fields = {
-        "key_id": text(first(said, options.key_field or "api_key.id")),
+        "key_id": key_id_at(said, status, options, "api_key.id"),
         "ts_us": epoch_us(time if text(time) != "0" else record.get("observedTimeUnixNano"), "ns"),
         "client_ip": address(first(said, *PEERS)),
         "method": text(first(said, "http.request.method", "http.method")).upper(),

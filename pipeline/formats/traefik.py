@@ -2,7 +2,8 @@
 
 `Duration` is in nanoseconds. Traefik logs no id of a key: let the middleware that checks it set a header (one that
 callers can't send through) and keep that (`accessLog.fields.headers.names`), e.g. `request_X-Api-Key-Id`;
-`intake.key_field` names another, or `ClientUsername` for basic auth. Never keep the header with the key itself.
+`intake.key_field` names another, or `ClientUsername` for basic auth. Better never keep the header with the
+key itself; of one that `intake.key_field` names (`request_X-Api-Key`) the HMAC counts, with a pepper.
 `ClientHost` is the whole `X-Forwarded-For` where an entry point trusts it: of its addresses the last outer one counts,
 since callers write the first. `RequestPath` may have a query, which is dropped. Over OTLP times are nanoseconds.
 Refused requests carry an id only if that middleware sets it before it refuses, so they are not declared.
@@ -22,6 +23,7 @@ from pipeline.formats.values import (
     event_of,
     first,
     iso_us,
+    key_id_at,
     number,
     outcome_of,
     status_code,
@@ -35,7 +37,7 @@ def event(record: Any, options: Options) -> Event | Refused:
     """One line of the log."""
     status = status_code(first(record, "DownstreamStatus", "OriginStatus"))
     fields = {
-        "key_id": text(first(record, options.key_field or "request_X-Api-Key-Id", "key_id")),
+        "key_id": key_id_at(record, status, options, "request_X-Api-Key-Id", "key_id"),
         "ts_us": _ts_us(first(record, "StartUTC", "time")),
         "client_ip": address(first(record, "ClientHost", "ClientAddr")),
         "method": text(record.get("RequestMethod")).upper(),

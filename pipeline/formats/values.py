@@ -26,6 +26,8 @@ _LIMITS: Final = {
 _LIVE: Final = frozenset({"live", "prod", "production", "prd"})
 _TEST: Final = frozenset({"test", "testing", "sandbox", "staging", "stage", "stg", "dev", "development", "qa"})
 _KEY_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_RAW_KEY: Final = re.compile(r"(?i:(?:[-_.]api-?key|x_api_key|authorization)$|^api-?key$)")
+"""Names under which gateways log the header itself: http_x_api_key, request_X-Api-Key, identity.apiKey."""
 _LOG_TIME: Final = re.compile(r"(\d\d)/([A-Z][a-z]{2})/(\d{4}):(\d\d:\d\d:\d\d) ([+-]\d{4})")
 _MONTHS: Final = {
     name: f"{number:02}"
@@ -193,6 +195,18 @@ def key_id_of(named: str, raw: str, status: int, options: Options) -> str:
     if named or not raw or not options.pepper or status == 401:
         return named
     return key_id_of_secret(raw, options.pepper.reveal())
+
+
+def key_id_at(record: Any, status: int, options: Options, name: str, *others: str) -> str:
+    """The key's id where the operator says or the format has it.
+
+    A field that he names and that is a header with the key itself (`http_x_api_key`) gives the key's HMAC, with a
+    pepper and for requests that were let in; without a pepper it gives nothing.
+    """
+    said = text(first(record, options.key_field or name, *others))
+    if not _RAW_KEY.search(options.key_field):
+        return said
+    return "" if status == 403 else key_id_of("", said, status, options)
 
 
 def event_of(fields: Mapping[str, Any], source: str) -> Event | Refused:

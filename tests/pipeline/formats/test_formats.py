@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.detector import SEES_BYTES, SEES_DENIED, SEES_OUTCOME
+from pipeline.config import Secret
 from pipeline.formats import FORMATS, Options, Refused, decode, detect, sees_of
 from pipeline.formats import envelope as unpacking
 from pipeline.formats.format import BadValueError
@@ -251,6 +252,27 @@ def test_values_of_otlp_are_plain_and_too_deep_ones_are_none() -> None:
     assert "x" not in str(found["attributes"]["deep"])
     assert found["attributes"]["raw"] is None
     assert unpacking.carried(found)["a"] == ["7", True]
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("nginx", "http_x_api_key"), ("nginx", "http_apikey"), ("nginx", "http_authorization"), ("envoy", "x-api-key"),
+        ("traefik", "request_X-Api-Key"), ("traefik", "request_Authorization"), ("aws_apigateway", "identity.apiKey"),
+        ("otel", "http.request.header.x-api-key"), ("otel", "http.request.header.apikey"),
+    ],
+)  # fmt: skip
+def test_a_header_with_the_key_itself_is_never_an_id_but_by_its_hmac(name: str, field: str) -> None:
+    """Also of keys that don't look like one."""
+    path = next(p for p in SAMPLES[name] if p.name in ("object.json", "nested.json"))
+    [record] = unpacking.json_records(path.read_bytes())
+    holder = record["attributes"] if name == "otel" else record
+    holder[field] = "hunter2"
+    plain = FORMATS[name].event(record, Options(key_field=field))
+    hashed = FORMATS[name].event(record, Options(key_field=field, pepper=Secret("p")))
+    assert "hunter2" not in str(plain) + str(hashed)
+    assert isinstance(hashed, Event)
+    assert hashed.key_id.startswith("hmac_")
 
 
 def test_text_is_one_line() -> None:
