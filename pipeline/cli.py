@@ -24,7 +24,19 @@ from pipeline import (
     cli_traffic,
 )
 from pipeline.cli_guard import guarded
-from pipeline.cli_options import AsJson, ConfigFile, Output, Shadow, Words, json_wanted, load, one_of
+from pipeline.cli_options import (
+    AsJson,
+    ConfigFile,
+    KeyFrom,
+    LogFormat,
+    Output,
+    Shadow,
+    Words,
+    formats,
+    json_wanted,
+    load,
+    one_of,
+)
 from pipeline.errors import ConfigError
 from pipeline.evaluation import commands as evaluation
 from pipeline.listing import listed
@@ -109,7 +121,9 @@ def intake(
     paths: Annotated[list[Path] | None, typer.Argument(help="Files or folders, with --from files.")] = None,
     config: ConfigFile = None,
     source: Annotated[str, typer.Option("--from", help="topic (the raw topic), http, or files.")] = "",
-    format: Annotated[str, typer.Option("--format", help="The gateway's format, instead of intake.format.")] = "",
+    format: Annotated[
+        str, typer.Option("--format", help="The gateway's format, instead of intake.format.", autocompletion=formats)
+    ] = "",
 ) -> None:
     """Take a gateway's log in: decode, strip secrets, key by key id, write to the requests topic."""
     import asyncio
@@ -138,15 +152,13 @@ def plugin(config: ConfigFile = None) -> int:
 @guarded
 def replay(
     paths: Annotated[list[Path] | None, typer.Argument(help="Files or folders of logs, gzip too.")] = None,
-    format: Annotated[str, typer.Option("--format", help="native, cloudtrail, combined, kong, ...")] = "native",
+    format: LogFormat = "native",
     keys: Annotated[Path | None, typer.Option(help="What is declared of keys: JSON lines or CSV.")] = None,
     config: ConfigFile = None,
     out: Annotated[Path | None, typer.Option(help="Folder for incidents, findings and windows as JSON lines.")] = None,
     as_json: AsJson = False,
     output: Words = "text",
-    key_from: Annotated[
-        str, typer.Option(help="The field that names the key, as intake.key_field; combined logs: user or address.")
-    ] = "",
+    key_from: KeyFrom = "",
     partitions: Annotated[int, typer.Option(help="As many as the topic has.")] = 1,
     partitioner: Annotated[str, typer.Option(help="murmur2 (Java) or crc32 (librdkafka).")] = "murmur2",
     topic: Annotated[str, typer.Option(help="Replay a range of this topic instead of files.")] = "",

@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from pipeline.cli_guard import guarded
-from pipeline.cli_options import AsJson, ConfigFile, Output, Shadow, Words, json_wanted, load, one_of
+from pipeline.cli_options import (
+    AsJson,
+    ConfigFile,
+    KeyFrom,
+    LogFormat,
+    Output,
+    Shadow,
+    Words,
+    json_wanted,
+    load,
+    one_of,
+)
 from pipeline.errors import ConfigError
 from pipeline.listing import listed
 
@@ -136,8 +147,8 @@ def report(
 @guarded
 def learn(
     paths: Annotated[list[Path] | None, typer.Argument(help="Files or folders of old logs, gzip too.")] = None,
-    format: Annotated[str, typer.Option("--format", help="native, cloudtrail, combined, kong, ...")] = "native",
-    key_from: Annotated[str, typer.Option(help="Combined logs: the key is the user or the address.")] = "",
+    format: LogFormat = "native",
+    key_from: KeyFrom = "",
     keys: Annotated[Path | None, typer.Option(help="What is declared of keys, instead of the keys topic.")] = None,
     topic: Annotated[str, typer.Option(help="A range of this topic instead of files.")] = "",
     from_: Annotated[str, typer.Option("--from", help="RFC 3339, with --topic.")] = "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +14,35 @@ ConfigFile = Annotated[
     Path | None, typer.Option("--config", envvar="KEYWATCH_CONFIG", help="TOML file; KEYWATCH_* variables override it.")
 ]
 Shadow = Annotated[str, typer.Option(help="Of the shadow of this name.")]
-Output = Annotated[str, typer.Option("--output", "-o", help="table, json or csv.")]
-Words = Annotated[str, typer.Option("--output", "-o", help="text or json.")]
+
+
+def completing(*words: str) -> Callable[[str], list[str]]:
+    """What the shell offers for an option's value; Typer knows the parameter by its name."""
+
+    def offered(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return offered
+
+
+def formats(incomplete: str) -> list[str]:
+    """Names of input formats; imported only now."""
+    from pipeline.formats import FORMATS
+
+    return [name for name in FORMATS if name.startswith(incomplete)]
+
+
+Output = Annotated[
+    str,
+    typer.Option("--output", "-o", help="table, json or csv.", autocompletion=completing("table", "json", "csv")),
+]
+Words = Annotated[str, typer.Option("--output", "-o", help="text or json.", autocompletion=completing("text", "json"))]
+LogFormat = Annotated[
+    str, typer.Option("--format", help="native, cloudtrail, combined, kong, ...", autocompletion=formats)
+]
+KeyFrom = Annotated[
+    str, typer.Option(help="The field that names the key, as intake.key_field; combined logs: user or address.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of words.")]
 
 
