@@ -1,5 +1,6 @@
 """OpenTelemetry: log records of HTTP servers in OTLP JSON, as the collector's kafka exporter writes it (`otlp_json`).
 
+The exporter's `encoding` must be `otlp_json`: its default is Protobuf, which is refused as no JSON.
 Both generations of names are read: the stable ones and the deprecated ones that most exporters still write. There is
 no convention for a key's id: ours is `api_key.id` (or what `intake.key_field` names); `http.request.header.x-api-key`
 is read only where that names it, with a pepper, as its HMAC. Headers are lists there, of which the first value counts.
