@@ -116,7 +116,7 @@ class _Endpoint:
                 return await self._take(body, request.headers.get(FIREHOSE_ID, "").encode() or body)
 
     def _allowed(self, request: web.Request) -> bool:
-        """`Authorization: Bearer TOKEN` or `X-Keywatch-Token: TOKEN` (Kong's http-log can set either), or FIREHOSE_KEY."""
+        """`Authorization: Bearer TOKEN`, `X-Keywatch-Token: TOKEN` (http-log can set either) or Firehose's header."""
         wanted = self._config.intake.http_token.reveal()
         bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
         given = request.headers.get("X-Keywatch-Token", request.headers.get(FIREHOSE_KEY, bearer))

@@ -168,10 +168,10 @@ def _run_together(line: bytes, room: Room) -> Iterator[Any]:
     text, at = line.decode("utf-8", "replace").strip(), 0
     while text.startswith("{", at):
         try:
-            parsed, end = _DECODER.raw_decode(text, at)
+            _, end = _DECODER.raw_decode(text, at)  # only where it ends: it takes NaN and halves of surrogate pairs
         except (ValueError, RecursionError):
             break
-        yield from unpack(parsed, 0, room)
+        yield from json_line(text[at:end].encode("utf-8", "replace"), room)
         at = end + len(_BLANKS.match(text, end)[0])  # type: ignore[index]
     if at < len(text) or not text:
         yield Refused(reason="undecodable", detail="not JSON in UTF-8" if text else "empty")

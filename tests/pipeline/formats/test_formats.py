@@ -104,6 +104,15 @@ def test_objects_that_run_together_are_read_like_an_array_of_them(objects: list[
         assert (same, isinstance(last, Refused)) == (read, True)
 
 
+@pytest.mark.parametrize("bad", [b'{"key_id":"\\ud800","ts_us":1}', b'{"a":NaN}', b'{"a":1e999}'])
+def test_an_object_that_is_no_json_among_others_is_refused_alone(bad: bytes) -> None:
+    good = b'{"key_id":"k","ts_us":1764000000000000}'
+    one, refused, two = decode(good + bad + good, "native")
+    assert isinstance(one, Event)
+    assert one == two
+    assert isinstance(refused, Refused)
+
+
 def test_many_objects_that_run_together_are_read_one_after_the_other() -> None:
     """100,000 of them, of which each would copy all that follow were the rest cut off anew each time."""
     one = b'{"key_id":"k","ts_us":1764000000000000}'
