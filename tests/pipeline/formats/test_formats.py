@@ -45,6 +45,7 @@ def check(records: list[Event | Refused]) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
+@settings(deadline=None)
 @given(raw=st.binary(max_size=200) | st.text(max_size=200).map(str.encode) | JSON.map(msgspec.json.encode))
 def test_any_bytes_become_events_or_refusals_and_never_an_exception(name: str, raw: bytes) -> None:
     check(list(decode(raw, name)))
@@ -72,6 +73,7 @@ def _paths(value: Any, head: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path for key, inner in value.items() for path in _paths(inner, (*head, key))] or [head or ("x",)]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300), st.sampled_from(["", "address"]))
 def test_any_line_is_answered_by_the_combined_format(line: str, key_field: str) -> None:
     check(list(decode(line.encode(), "combined", Options(key_field=key_field))))
@@ -89,6 +91,7 @@ def test_one_record_and_an_array_of_it_and_its_gzip_give_the_same_event() -> Non
         assert list(decode(gzip.compress(raw), name)) == one
 
 
+@settings(deadline=None)
 @given(
     st.lists(JSON.filter(lambda value: isinstance(value, dict)), min_size=2, max_size=4),
     st.sampled_from(["", " ", "\t"]),
@@ -199,11 +202,13 @@ def test_an_address_is_canonical_or_nothing(given_: Any, canonical: str) -> None
     assert address(given_) == canonical
 
 
+@settings(deadline=None)
 @given(st.lists(st.ip_addresses().map(str) | st.text(max_size=9)), st.sampled_from(["203.0.113.7", "2001:db8::7"]))
 def test_callers_can_not_choose_their_address_by_what_they_write_before_it(written: list[str], real: str) -> None:
     assert address(", ".join([*written, real])) == address(", ".join([*written, real, "10.0.0.1", "fd00::1"])) == real
 
 
+@settings(deadline=None)
 @given(st.ip_addresses())
 def test_every_address_lies_in_its_network(ip: Any) -> None:
     assert network(address(str(ip))) != ""
@@ -215,6 +220,7 @@ def test_what_is_no_number_is_not_known(missing: Any) -> None:
     assert whole(missing) == 0
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=946_684_800_000_000, max_value=4_102_444_799_999_999))
 def test_every_way_to_write_a_time_gives_the_same_microseconds(ts_us: int) -> None:
     moment = datetime.fromtimestamp(ts_us // 1_000_000, UTC)
