@@ -24,7 +24,19 @@ from pipeline import (
     cli_traffic,
 )
 from pipeline.cli_guard import guarded
-from pipeline.cli_options import AsJson, ConfigFile, Output, Shadow, load, one_of
+from pipeline.cli_options import (
+    AsJson,
+    ConfigFile,
+    KeyFrom,
+    LogFormat,
+    Output,
+    Shadow,
+    Words,
+    formats,
+    json_wanted,
+    load,
+    one_of,
+)
 from pipeline.errors import ConfigError
 from pipeline.evaluation import commands as evaluation
 from pipeline.listing import listed
@@ -109,7 +121,9 @@ def intake(
     paths: Annotated[list[Path] | None, typer.Argument(help="Files or folders, with --from files.")] = None,
     config: ConfigFile = None,
     source: Annotated[str, typer.Option("--from", help="topic (the raw topic), http, or files.")] = "",
-    format: Annotated[str, typer.Option("--format", help="The gateway's format, instead of intake.format.")] = "",
+    format: Annotated[
+        str, typer.Option("--format", help="The gateway's format, instead of intake.format.", autocompletion=formats)
+    ] = "",
 ) -> None:
     """Take a gateway's log in: decode, strip secrets, key by key id, write to the requests topic."""
     import asyncio
@@ -138,12 +152,13 @@ def plugin(config: ConfigFile = None) -> int:
 @guarded
 def replay(
     paths: Annotated[list[Path] | None, typer.Argument(help="Files or folders of logs, gzip too.")] = None,
-    format: Annotated[str, typer.Option("--format", help="native, cloudtrail, combined, kong, ...")] = "native",
+    format: LogFormat = "native",
     keys: Annotated[Path | None, typer.Option(help="What is declared of keys: JSON lines or CSV.")] = None,
     config: ConfigFile = None,
     out: Annotated[Path | None, typer.Option(help="Folder for incidents, findings and windows as JSON lines.")] = None,
     as_json: AsJson = False,
-    key_from: Annotated[str, typer.Option(help="Combined logs: the key is the user or the address.")] = "",
+    output: Words = "text",
+    key_from: KeyFrom = "",
     partitions: Annotated[int, typer.Option(help="As many as the topic has.")] = 1,
     partitioner: Annotated[str, typer.Option(help="murmur2 (Java) or crc32 (librdkafka).")] = "murmur2",
     topic: Annotated[str, typer.Option(help="Replay a range of this topic instead of files.")] = "",
@@ -162,9 +177,9 @@ def replay(
 
     return main(
         ReplayOptions(
-            paths=tuple(paths or ()), format=format, keys=keys, config=config, out=out, json=as_json, key_from=key_from,
-            partitions=partitions, partitioner=partitioner, topic=topic, from_=from_, to=to,
-            against=against, controls=controls,
+            paths=tuple(paths or ()), format=format, keys=keys, config=config, out=out,
+            json=json_wanted(as_json, output), key_from=key_from, partitions=partitions, partitioner=partitioner,
+            topic=topic, from_=from_, to=to, against=against, controls=controls,
         )
     )  # fmt: skip
 
@@ -185,6 +200,7 @@ def demo(
 @guarded
 def bench(
     as_json: AsJson = False,
+    output: Words = "text",
     broker: Annotated[str, typer.Option(help="HOST:PORT[,...] of a Kafka instead of the embedded broker.")] = "",
     events: Annotated[int, typer.Option(min=10_000, help="Events of each repetition.")] = 600_000,
     repeats: Annotated[int, typer.Option(min=1, help="Repetitions; medians are reported.")] = 3,
@@ -201,7 +217,7 @@ def bench(
     """Events per second beside the peers', event to incident, nanoseconds per step: measured here and now."""
     from pipeline.runners.bench import main
 
-    return main(as_json, broker, events, repeats, only, profile, here)
+    return main(json_wanted(as_json, output), broker, events, repeats, only, profile, here)
 
 
 @app.command()
@@ -244,11 +260,12 @@ def explain(
     config: ConfigFile = None,
     shadow: Shadow = "",
     as_json: AsJson = False,
+    output: Words = "text",
 ) -> int | None:
     """One incident: the evidence in words and numbers, sample requests, what is normal for the key."""
     from pipeline.asking import print_explanation
 
-    return print_explanation(load(config, shadow), incident_id, as_json)
+    return print_explanation(load(config, shadow), incident_id, json_wanted(as_json, output))
 
 
 @app.command()

@@ -7,7 +7,7 @@ import json
 import typer
 
 from pipeline.cli_guard import guarded
-from pipeline.cli_options import AsJson, ConfigFile, Output, load
+from pipeline.cli_options import AsJson, ConfigFile, Output, Words, json_wanted, load
 from pipeline.listing import listed
 
 app = typer.Typer(help="The adapters by which the responder acts on gateways.", no_args_is_help=True)
@@ -29,18 +29,19 @@ def matrix(config: ConfigFile = None, as_json: AsJson = False, output: Output = 
 
 @app.command()
 @guarded
-def check(config: ConfigFile = None, as_json: AsJson = False) -> int:
+def check(config: ConfigFile = None, as_json: AsJson = False, output: Words = "text") -> int:
     """Ask each gateway in use whether our credential works and what stands in the way. Changes nothing."""
     import asyncio
 
     from pipeline.respond.adapters import report
 
+    plain = json_wanted(as_json, output)
     found = asyncio.run(report.check(load(config).respond))
-    if as_json:
+    if plain:
         typer.echo(json.dumps(found))
-    for name, problems in found.items() if not as_json else ():
+    for name, problems in found.items() if not plain else ():
         for line in problems or ["ok"]:
             typer.echo(f"{name:15} {line}")
-    if not found and not as_json:
+    if not found and not plain:
         typer.echo("no adapter is in use: set respond.adapters")
     return 1 if any(found.values()) else 0

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli_guard import guarded
-from pipeline.cli_options import ConfigFile, Output, load, one_of
+from pipeline.cli_options import ConfigFile, Output, Words, load, one_of
 from pipeline.listing import listed
 
 From = Annotated[str, typer.Option("--from", help="RFC 3339, or a span back from --to (6h, 14d).")]
@@ -24,7 +24,7 @@ def investigate(
     to: To = "",
     html: Annotated[Path | None, typer.Option(help="Write one HTML file.")] = None,
     markdown: Annotated[Path | None, typer.Option("--md", help="Write Markdown.")] = None,
-    output: Annotated[str, typer.Option("--output", "-o", help="text or json.")] = "text",
+    output: Words = "text",
     config: ConfigFile = None,
 ) -> int:
     """One report: timeline, scope, sources, responses, the normal before, likely cause, open questions, next steps."""

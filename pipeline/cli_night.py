@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli_guard import guarded
-from pipeline.cli_options import AsJson, ConfigFile, Output, load
+from pipeline.cli_options import AsJson, ConfigFile, Output, Words, json_wanted, load
 from pipeline.listing import listed
 from pipeline.people import user
 
@@ -164,11 +164,11 @@ def deleted(
 
 
 @guarded
-def promotion(config: ConfigFile = None, as_json: AsJson = False) -> int:
+def promotion(config: ConfigFile = None, as_json: AsJson = False, output: Words = "text") -> int:
     """How far the policy has come from simulate to enforce; exit code 1 while something is missing."""
     from pipeline.respond import promotion as way
 
-    return way.show(load(config), as_json)
+    return way.show(load(config), json_wanted(as_json, output))
 
 
 def register(app: typer.Typer, respond_app: typer.Typer) -> None:

@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from pipeline.cli_guard import guarded
-from pipeline.cli_options import AsJson, ConfigFile, Output, Shadow, load, one_of
+from pipeline.cli_options import (
+    AsJson,
+    ConfigFile,
+    KeyFrom,
+    LogFormat,
+    Output,
+    Shadow,
+    Words,
+    json_wanted,
+    load,
+    one_of,
+)
 from pipeline.errors import ConfigError
 from pipeline.listing import listed
 
@@ -29,13 +40,15 @@ def feedback(
     wait: Annotated[float, typer.Option(min=0, max=600, help="Seconds to wait until it is in effect.")] = 20.0,
     config: ConfigFile = None,
     as_json: AsJson = False,
+    output: Words = "text",
 ) -> int:
     """Say what an incident was: `expected` is learned at once, `malicious` never; shows what it changed."""
     from pipeline.operate import Word, give_feedback
 
     word = Word(
-        incident=incident, verdict=verdict, reason=reason, until=until, owner=owner, wait_s=wait, as_json=as_json
-    )
+        incident=incident, verdict=verdict, reason=reason, until=until, owner=owner, wait_s=wait,
+        as_json=json_wanted(as_json, output),
+    )  # fmt: skip
     return give_feedback(load(config), word)
 
 
@@ -134,8 +147,8 @@ def report(
 @guarded
 def learn(
     paths: Annotated[list[Path] | None, typer.Argument(help="Files or folders of old logs, gzip too.")] = None,
-    format: Annotated[str, typer.Option("--format", help="native, cloudtrail, combined, kong, ...")] = "native",
-    key_from: Annotated[str, typer.Option(help="Combined logs: the key is the user or the address.")] = "",
+    format: LogFormat = "native",
+    key_from: KeyFrom = "",
     keys: Annotated[Path | None, typer.Option(help="What is declared of keys, instead of the keys topic.")] = None,
     topic: Annotated[str, typer.Option(help="A range of this topic instead of files.")] = "",
     from_: Annotated[str, typer.Option("--from", help="RFC 3339, with --topic.")] = "",

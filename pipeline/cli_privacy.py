@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli_guard import guarded
-from pipeline.cli_options import AsJson, ConfigFile, Output, load, one_of
+from pipeline.cli_options import AsJson, ConfigFile, Output, Words, json_wanted, load, one_of
 
 privacy_app = typer.Typer(help="What is kept of people, and for how long.", no_args_is_help=True)
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
@@ -22,11 +22,13 @@ def erase(
     wait: Annotated[float, typer.Option(min=0, max=900, help="Seconds to wait for the workers.")] = 30.0,
     config: ConfigFile = None,
     as_json: AsJson = False,
+    output: Words = "text",
 ) -> int:
     """Erase what is kept of a key, or of an owner's keys: state, rows, what was said. Says what remains."""
     from pipeline.privacy import Wish, erase_all
 
-    wish = Wish(key=key, owner=owner, reason=reason, dry_run=dry_run, wait_s=wait, as_json=as_json)
+    plain = json_wanted(as_json, output)
+    wish = Wish(key=key, owner=owner, reason=reason, dry_run=dry_run, wait_s=wait, as_json=plain)
     return erase_all(load(config), wish)
 
 

@@ -163,7 +163,7 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """`keywatch intake`: which log, from where."""
 
     format: str = "native"  # of the log: kong, nginx, otel, ... (`keywatch doctor --sample FILE` names it)
-    key_field: str = ""  # combined logs: "user" (default) or "address"
+    key_field: str = ""  # the record's field that names the key, if not its format's; combined: "user" or "address"
     group: Name = "keywatch-intake"  # intake's consumer group
     http_host: str = "127.0.0.1"  # `intake --from http`: where it listens; beyond loopback it needs http_token
     http_port: Port = 8085  # of the same

@@ -44,11 +44,10 @@ NEEDED: Final = (
 def main(config_file: Path | None, sample: Path | None = None, as_json: bool = False) -> int:
     """Exit code: 0 where nothing failed (warnings may stand), 1 where something did, 2 for a wrong configuration."""
     if sample is not None:
-        from pipeline.formats import Options
         from pipeline.intake import options_of
         from pipeline.sample import check_sample
 
-        return _print(check_sample(sample, options_of(load(config_file)) if config_file else Options()), as_json)
+        return _print(check_sample(sample, options_of(load(config_file))), as_json)
     config = load(config_file)
     check_detectors(config)
     check_format(config)

@@ -1,7 +1,9 @@
-"""An HTTP endpoint as intake's source, for Kong's http-log and all that can POST JSON.
+"""An HTTP endpoint as intake's source, for Kong's http-log, Amazon Data Firehose and all that can POST JSON.
 
 200 means: the broker has acknowledged every event of this body. 503 (broker away) and 413 tell the gateway to keep it;
-Kong's http-log then tries again, and a repeated body gives the same request ids.
+Kong's http-log then tries again, and a repeated body gives the same request ids. Firehose sends its token in a header
+of its own and counts a delivery as failed unless the answer names its request: give it a buffer of at most 2 MiB.
+Source: Firehose's HTTP endpoint delivery request and response specifications, version 1.0. No Firehose was run.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import contextlib
 import hashlib
 import hmac
 import ipaddress
+import time
 from typing import Final
 
 from aiohttp import web
@@ -26,6 +29,9 @@ ACK_S: Final = 10.0
 """Kong's http-log waits 10 s by default: an answer after that is not heard."""
 MARK_S: Final = 5.0
 """How often it says that it lives."""
+FIREHOSE_ID: Final = "X-Amz-Firehose-Request-Id"
+"""The same at each attempt to deliver the same records."""
+FIREHOSE_KEY: Final = "X-Amz-Firehose-Access-Key"
 MAX_AT_ONCE: Final = 64
 """Bodies in work; more are told 503, so that memory stays within 64 * 4 MB."""
 SMALL_BYTES: Final = 256 << 10
@@ -94,6 +100,11 @@ class _Endpoint:
 
     async def post(self, request: web.Request) -> web.Response:
         """200 acknowledged, 401 wrong token, 413 too large, 503 try again."""
+        answer = await self._post(request)
+        firehose = request.headers.get(FIREHOSE_ID)
+        return _to_firehose(answer, firehose) if firehose else answer
+
+    async def _post(self, request: web.Request) -> web.Response:
         if not self._allowed(request):
             return web.Response(status=401, text="the token is missing or wrong\n")
         if self._room.locked():
@@ -102,18 +113,19 @@ class _Endpoint:
             body = await request.read()  # aiohttp answers 413 by itself
             large = body.startswith(GZIP_MAGIC) or len(body) > SMALL_BYTES
             async with self._large if large else contextlib.nullcontext():
-                return await self._take(body)
+                return await self._take(body, request.headers.get(FIREHOSE_ID, "").encode() or body)
 
     def _allowed(self, request: web.Request) -> bool:
-        """`Authorization: Bearer TOKEN` or `X-Keywatch-Token: TOKEN` (Kong's http-log can set either)."""
+        """`Authorization: Bearer TOKEN`, `X-Keywatch-Token: TOKEN` (http-log can set either) or Firehose's header."""
         wanted = self._config.intake.http_token.reveal()
         bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        given = request.headers.get("X-Keywatch-Token", bearer)
+        given = request.headers.get("X-Keywatch-Token", request.headers.get(FIREHOSE_KEY, bearer))
         return not wanted or hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode())
 
-    async def _take(self, body: bytes) -> web.Response:
-        # The body is its own position: sent again, it gives the same request ids, where the gateway gives none.
-        position = f"http/{hashlib.blake2b(body, digest_size=12).hexdigest()}"
+    async def _take(self, body: bytes, named: bytes) -> web.Response:
+        # What names the body, by default itself, is its position: sent again, it gives the same request ids, where the
+        # gateway gives none.
+        position = f"http/{hashlib.blake2b(named, digest_size=12).hexdigest()}"
         METRICS.events_consumed.labels("http").inc()
         try:
             async with asyncio.timeout(ACK_S):
@@ -121,6 +133,14 @@ class _Endpoint:
         except (Retry, Fatal, TimeoutError):
             return _try_again("the broker did not acknowledge")
         return web.Response(text="ok\n")
+
+
+def _to_firehose(answer: web.Response, request_id: str) -> web.Response:
+    """The same answer as Firehose wants it."""
+    said: dict[str, object] = {"requestId": request_id, "timestamp": int(time.time() * 1000)}
+    if answer.status != 200:
+        said["errorMessage"] = (answer.text or "").strip()
+    return web.json_response(said, status=answer.status)
 
 
 def _try_again(why: str) -> web.Response:

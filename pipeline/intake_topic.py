@@ -12,6 +12,7 @@ from pipeline import schema_registry
 from pipeline.config import Config
 from pipeline.errors import Fatal
 from pipeline.formats import Options, Refused, place
+from pipeline.formats.confluent import framed
 from pipeline.intake import Outgoing, Pump, batches, options_of, outgoing, stream
 from pipeline.metrics import METRICS
 from pipeline.schema_registry import SchemaRegistry
@@ -50,7 +51,7 @@ async def _one_fetch(consumer: AIOKafkaConsumer, config: Config, pump: Pump, reg
     for tp, records in fetched.items():
         METRICS.events_consumed.labels(tp.topic).inc(len(records))
         if registry is not None:
-            await registry.know(record.value for record in records if record.value is not None)
+            await registry.know(framed(each.value, each.headers) for each in records if each.value is not None)
         routed = (out for record in records for out in _routed(record, config.intake.format, options, registry))
         for batch in batches(routed):  # never all at once: records may unpack to a million each
             await pump.persist(batch)
@@ -63,7 +64,7 @@ def _routed(
     if record.value is None:  # a tombstone says nothing
         return iter(())
     position = f"{record.topic}/{record.partition}/{record.offset}"
-    plain = record.value if registry is None else registry.plain(record.value)
+    plain = record.value if registry is None else registry.plain(framed(record.value, record.headers))
     if isinstance(plain, Refused):
         return iter([outgoing(place(plain, f"{position}/0"), format, record.value, len(record.value))])
     return stream(plain, format, options, position)

@@ -5,13 +5,13 @@ No format has to say it of itself, and none can say it wrongly. Formats of text 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from pipeline.formats import FORMATS, Options, Refused
 from pipeline.formats.envelope import json_records
 from pipeline.formats.format import BadValueError, Format
+from pipeline.formats.registry import as_read
 from schemas.event import Event
 
 MOST_RECORDS: Final = 20
@@ -30,13 +30,13 @@ def sources(raw: bytes, name: str, fields: Sequence[str], options: Options) -> d
     for record, _ in zip(json_records(raw), range(MOST_RECORDS), strict=False):
         wanted = [field for field in fields if field not in found]
         if isinstance(record, dict) and wanted:
-            found |= _of_record(record, format, wanted, options)
+            found |= _of_record(as_read(record, format), format, wanted, options)
     return found
 
 
 def _of_record(record: dict[str, Any], format: Format, fields: Sequence[str], options: Options) -> dict[str, str]:
     whole = _event(record, format, options)
-    if whole is None:
+    if isinstance(whole, str):
         return {}
     found: dict[str, list[str]] = {}
     for path, _ in zip(_leaves(record), range(MOST_FIELDS), strict=False):
@@ -45,14 +45,18 @@ def _of_record(record: dict[str, Any], format: Format, fields: Sequence[str], op
     return {field: " and ".join(names) for field, names in found.items()}
 
 
-def _event(record: dict[str, Any], format: Format, options: Options) -> Event | Refused | None:
-    with contextlib.suppress(BadValueError):
+def _event(record: dict[str, Any], format: Format, options: Options) -> Event | Refused | str:
+    """The event, or the words of a value that makes it none."""
+    try:
         return format.event(record, options)
-    return None
+    except BadValueError as error:
+        return str(error)
 
 
-def _changed(whole: Event | Refused, less: Event | Refused | None, fields: Sequence[str]) -> Iterator[str]:
-    if isinstance(whole, Event) and isinstance(less, Event):
+def _changed(whole: Event | Refused, less: Event | Refused | str, fields: Sequence[str]) -> Iterator[str]:
+    if isinstance(less, str):
+        yield from (field for field in ("ts_us",) if field in fields and less.startswith("the time"))
+    elif isinstance(whole, Event) and isinstance(less, Event):
         yield from (field for field in fields if getattr(whole, field) != getattr(less, field))
     elif isinstance(less, Refused) and less.reason == "no_key" and "key_id" in fields:
         yield "key_id"

@@ -70,7 +70,7 @@ def read_as(raw: bytes, name: str, options: Options = _DEFAULTS) -> list[Finding
     events = [each for each in records if isinstance(each, Event)]
     refused = Counter(f"{each.reason}: {each.detail}" for each in records if isinstance(each, Refused))
     found = [Finding("ok" if events else "fail", "records", f"{len(events)} events, {refused.total()} refused")]
-    found += [Finding("warn", "refused", f"{count} x {why}") for why, count in refused.most_common(5)]
+    found += [_refused(name, why, count) for why, count in refused.most_common(5)]
     if not events:
         return found
     keys = {each.key_id for each in events}
@@ -80,6 +80,11 @@ def read_as(raw: bytes, name: str, options: Options = _DEFAULTS) -> list[Finding
     found.append(Finding("ok", "ts", f"{span[0]} to {span[1]}{_from(of, 'ts_us')}: is that when it was?"))
     found += [_field(events, field, without, of) for field, without in FIELDS.items()]
     return [*found, *_routes(events, of)]
+
+
+def _refused(name: str, why: str, count: int) -> Finding:
+    advice = f"looked for: {FORMATS[name].key}" if why.startswith("no_key") else ""
+    return Finding("warn", "refused", f"{count} x {why}", advice)
 
 
 def _span_us(events: list[Event]) -> tuple[int, int]:

@@ -18,7 +18,7 @@ import msgspec
 
 from pipeline.config import Intake
 from pipeline.errors import ConfigError, Fatal
-from pipeline.formats.confluent import HEADER_BYTES, Reader, Schema, reader, schema_id
+from pipeline.formats.confluent import Reader, Schema, SchemaId, body_of, reader, schema_id
 from pipeline.formats.format import BadValueError, Refused
 
 log = logging.getLogger(__name__)
@@ -48,8 +48,8 @@ class SchemaRegistry:
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         self._url = url.rstrip("/")
         self._session = session
-        self._readers: dict[int, Reader] = {}
-        self._unknown: set[int] = set()
+        self._readers: dict[SchemaId, Reader] = {}
+        self._unknown: set[SchemaId] = set()
 
     async def know(self, values: Iterable[bytes], give_up_s: float = GIVE_UP_S) -> None:
         """Learn every schema that these records name. Raises ConfigError for a refusal, Fatal after `give_up_s`."""
@@ -65,14 +65,14 @@ class SchemaRegistry:
         if ident not in self._readers:
             return Refused(reason="undecodable", detail=f"the registry knows no schema {ident}")
         try:
-            return self._readers[ident](value[HEADER_BYTES:])
+            return self._readers[ident](body_of(value))
         except BadValueError as error:
             return Refused(reason="undecodable", detail=str(error))
 
-    async def _learn(self, ident: int, give_up_s: float) -> None:
-        answer = await self._ask(f"/schemas/ids/{ident}", give_up_s)
+    async def _learn(self, ident: SchemaId, give_up_s: float) -> None:
+        answer = await self._ask(f"/schemas/{'ids' if isinstance(ident, int) else 'guids'}/{ident}", give_up_s)
         if answer is None:
-            log.warning("the schema registry knows no schema %d: its records are rejected", ident)
+            log.warning("the schema registry knows no schema %s: its records are rejected", ident)
             if len(self._unknown) >= MAX_UNKNOWN:
                 self._unknown.clear()
             self._unknown.add(ident)

@@ -5,6 +5,7 @@ APISIX logs no id of the credential, only `consumer.username`: one consumer with
 credential's id; `key_id` counts before the consumer. The raw key may stand in `request.headers` and in the query of
 `request.uri` and `request.url`: of the headers only the user agent is read, the query never; with a pepper, and only
 for a request that was let in without a consumer's name, the header's HMAC becomes the key id.
+With a `log_format` of one's own, as the plugins' documents show it, the time is `@timestamp` (RFC 3339, seconds).
 Source: apisix/utils/log-util.lua @f519a0f; reference/gateways.md, section 3. No APISIX was run.
 """
 
@@ -20,6 +21,7 @@ from pipeline.formats.values import (
     event_of,
     first,
     get,
+    iso_us,
     key_id_of,
     number,
     outcome_of,
@@ -36,7 +38,7 @@ def event(record: Any, options: Options) -> Event | Refused:
     named = ("consumer.username",) if options.key_field == "consumer" else ("key_id", "consumer.username")
     fields = {
         "key_id": key_id_of(text(first(record, *named)), text(get(record, "request.headers.apikey")), status, options),
-        "ts_us": epoch_us(record.get("start_time"), "ms"),
+        "ts_us": _ts_us(record),
         "client_ip": address(record.get("client_ip")),
         "method": text(get(record, "request.method")).upper(),
         "path": text(get(record, "request.uri")),
@@ -52,9 +54,15 @@ def event(record: Any, options: Options) -> Event | Refused:
     return event_of(fields, "apisix")
 
 
+def _ts_us(record: Any) -> int:
+    started = record.get("start_time")
+    return iso_us(record["@timestamp"]) if started is None and "@timestamp" in record else epoch_us(started, "ms")
+
+
 def recognises(record: Any) -> bool:
     """By the two names that only APISIX has together."""
-    return "start_time" in record and not {"apisix_latency", "route_id"}.isdisjoint(record)
+    times = {"start_time", "@timestamp"}
+    return not times.isdisjoint(record) and not {"apisix_latency", "route_id"}.isdisjoint(record)
 
 
 APISIX = Format(
@@ -62,4 +70,5 @@ APISIX = Format(
     sees=SEES_ALL,
     event=event,
     recognises=recognises,
+    key="`key_id` of log_format_extra, or `consumer.username`: it needs a plugin that authenticates, such as key-auth",
 )

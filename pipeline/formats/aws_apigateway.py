@@ -1,9 +1,13 @@
-"""AWS API Gateway access logs (REST and WebSocket APIs) in JSON; every value is a string, a missing one is "-".
+"""AWS API Gateway access logs in JSON; every value is a string, a missing one is "-".
 
 The operator writes the format himself: names may be flat (`apiKeyId`), dotted (`identity.apiKeyId`) or nested; times as
-`requestTimeEpoch` (ms) or `requestTime` (CLF). The key is `identity.apiKeyId`; `identity.apiKey` is the key itself and
-is never read. A request that was refused for its key carries no id, and whether one refused by a usage plan does is not
-known to us, so refusals are not declared; request size is not logged.
+`requestTimeEpoch` (ms; HTTP APIs write seconds) or `requestTime` (CLF). The key is `identity.apiKeyId` of REST and
+WebSocket APIs; `identity.apiKey` is the key itself and is never read. HTTP APIs have no API keys: there
+`intake.key_field` names what the authorizer says of the caller's, e.g. `authorizer.keyId`. A request that was refused
+for its key carries no id, and whether one refused by a usage plan does is not known to us, so refusals are not
+declared; request size is not logged.
+The log comes through Firehose: to Kafka, or straight to `keywatch intake --from http` behind TLS (its access key is
+`intake.http_token`, its buffer at most 2 MiB).
 Source: API Gateway access-log variables; reference/gateways.md, section 4. A format that has it all:
 {"requestId":"$context.requestId","requestTimeEpoch":"$context.requestTimeEpoch","httpMethod":"$context.httpMethod",
 "resourcePath":"$context.resourcePath","status":"$context.status","responseLength":"$context.responseLength",
@@ -13,9 +17,9 @@ Source: API Gateway access-log variables; reference/gateways.md, section 4. A fo
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from detectors.detector import SEES_BYTES, SEES_DENIED
+from detectors.detector import SEES_DENIED
 from pipeline.formats.format import SEES_ALL, Format, Options, Refused
 from pipeline.formats.values import (
     address,
@@ -23,6 +27,7 @@ from pipeline.formats.values import (
     epoch_us,
     event_of,
     first,
+    key_id_at,
     log_us,
     number,
     outcome_of,
@@ -32,13 +37,17 @@ from pipeline.formats.values import (
 )
 from schemas.event import Event
 
+_KEY_IDS: Final = ("identity.apiKeyId", "apiKeyId", "api_key_id")
+_SECONDS_BELOW: Final = 1e11
+"""In ms that is 1973, in seconds the year 5138."""
+
 
 def event(record: Any, options: Options) -> Event | Refused:
     """One access-log object."""
     status = status_code(record.get("status"))
     route_key = text(record.get("routeKey"))  # WebSocket: "$connect"; HTTP APIs: "GET /users/{id}"
     fields = {
-        "key_id": text(first(record, "identity.apiKeyId", "apiKeyId", "api_key_id")),
+        "key_id": key_id_at(record, status, options, *_KEY_IDS),
         "ts_us": _ts_us(record),
         "client_ip": address(first(record, "identity.sourceIp", "sourceIp", "ip")),
         "method": text(first(record, "httpMethod", "method")).upper() or route_key.rpartition(" ")[0],
@@ -57,7 +66,9 @@ def event(record: Any, options: Options) -> Event | Refused:
 
 def _ts_us(record: Any) -> int:
     epoch = first(record, "requestTimeEpoch")
-    return epoch_us(epoch, "ms") if epoch is not None else log_us(first(record, "requestTime"))
+    if epoch is None:
+        return log_us(first(record, "requestTime"))
+    return epoch_us(epoch, "s" if number(epoch) < _SECONDS_BELOW else "ms")
 
 
 def recognises(record: Any) -> bool:
@@ -68,7 +79,8 @@ def recognises(record: Any) -> bool:
 
 AWS_APIGATEWAY = Format(
     name="aws_apigateway",
-    sees=SEES_ALL & ~(SEES_DENIED | SEES_BYTES),
+    sees=SEES_ALL & ~SEES_DENIED,
     event=event,
     recognises=recognises,
+    key="`identity.apiKeyId` (HTTP APIs have none), or what intake.key_field names",
 )

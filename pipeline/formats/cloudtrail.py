@@ -16,6 +16,7 @@ from pipeline.formats.format import SEES_ALL, BadValueError, Format, Options, Re
 from pipeline.formats.values import address, event_of, get, iso_us, text, whole
 from schemas.event import Event
 
+AWS: Final = ".amazonaws.com"
 # First match wins: NotFound comes before Invalid (Client.InvalidVpcID.NotFound), quotas (VpcLimitExceeded) are plain
 # errors while request limits are throttling.
 _MEANINGS: Final = (
@@ -40,13 +41,13 @@ def event(record: Any, options: Options) -> Event | Refused:
     source, name = text(record.get("eventSource")), text(record.get("eventName"))
     if not source or not name:
         raise BadValueError("eventSource or eventName is missing: no CloudTrail record")
-    status, outcome = _meaning(text(record.get("errorCode")))
+    status, outcome = meaning(text(record.get("errorCode")))
     fields = {
         "key_id": text(get(record, "userIdentity.accessKeyId")),
         "ts_us": iso_us(record.get("eventTime")),
         "client_ip": address(record.get("sourceIPAddress")),
         "method": _method(record.get("readOnly")),
-        "route": f"{source.removesuffix('.amazonaws.com')}:{name}",
+        "route": operation(source, name),
         "status": status,
         "outcome": outcome,
         "bytes_in": whole(get(record, "additionalEventData.bytesTransferredIn")),
@@ -58,7 +59,13 @@ def event(record: Any, options: Options) -> Event | Refused:
     return event_of(fields, "cloudtrail")
 
 
-def _meaning(error_code: str) -> tuple[int, str]:
+def operation(source: str, name: str) -> str:
+    """A call's route: `s3:GetObject`."""
+    return f"{source.removesuffix(AWS)}:{name}"
+
+
+def meaning(error_code: str) -> tuple[int, str]:
+    """(status, outcome) of an error's name, or of none."""
     if not error_code:
         return 200, "success"
     return next(((status, word) for pattern, status, word in _MEANINGS if pattern.search(error_code)), (400, "success"))
@@ -80,4 +87,5 @@ CLOUDTRAIL = Format(
     sees=SEES_ALL & ~SEES_BYTES,
     event=event,
     recognises=recognises,
+    key="`userIdentity.accessKeyId`: console sign-ins and AWS services have none",
 )

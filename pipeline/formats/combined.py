@@ -74,5 +74,6 @@ COMBINED = Format(
     sees=SEES_ALL & ~SEES_OUTCOME,
     event=event,
     recognises=recognises,
+    key='the third word, a user; or who asked, with intake.key_field = "address"',
     lines=True,
 )

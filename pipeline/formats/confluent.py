@@ -1,6 +1,8 @@
 """Records under a schema registry's id (Confluent's wire format) to plain JSON, which the formats read.
 
-A byte 0, the schema's id in four bytes (big-endian), for Protobuf the path to the message type, the body. Avro's
+A byte 0, the schema's id in four bytes (big-endian), for Protobuf the path to the message type, the body. Or a byte 1
+and the schema's GUID in sixteen. Either may stand before the body or in the Kafka header `__value_schema_id`, the path
+with it. Avro's
 logical types are left out: a time stays the number it is written as, in the unit that the format's field has.
 Protobuf's own JSON names 64-bit integers as strings, as gateways do. Bytes become base64. An Avro schema in which a
 record holds itself, or an array's items take no bytes, is refused: a log line has no such thing, and a hostile body of
@@ -13,16 +15,18 @@ from __future__ import annotations
 import base64
 import importlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
+from uuid import UUID
 
 import msgspec
 
 from pipeline.errors import ConfigError
 from pipeline.formats.format import BadValueError
 
-HEADER_BYTES: Final = 5
-MAGIC: Final = 0
+IN_HEADER: Final = "__value_schema_id"
+_BYTES_OF: Final = {0: 5, 1: 17}
+"""First byte -> how many bytes name the schema, this one included: a number, or a GUID."""
 MAX_PATH: Final = 32
 """Nesting of a Protobuf message type within others; more is no header."""
 
@@ -39,11 +43,27 @@ class Schema(msgspec.Struct, frozen=True):
     name: str = ""  # as others import it
 
 
-def schema_id(value: bytes) -> int | None:
+SchemaId = int | str
+"""The registry's number, or a GUID."""
+
+
+def framed(value: bytes, headers: Iterable[tuple[str, bytes | None]]) -> bytes:
+    """The value with what names its schema before it, wherever its producer has put that."""
+    return next((said for name, said in headers if name == IN_HEADER and said), b"") + value
+
+
+def schema_id(value: bytes) -> SchemaId | None:
     """The id that a record names; None for plain ones."""
-    if len(value) <= HEADER_BYTES or value[0] != MAGIC:
+    ends = _BYTES_OF.get(value[0] if value else -1, len(value))
+    if len(value) <= ends:
         return None
-    return int.from_bytes(value[1:HEADER_BYTES], "big")
+    named = value[1:ends]
+    return int.from_bytes(named, "big") if value[0] == 0 else str(UUID(bytes=named))
+
+
+def body_of(value: bytes) -> bytes:
+    """What follows the id of a record that names one."""
+    return value[_BYTES_OF[value[0]] :]
 
 
 def reader(schema: Schema, imported: Sequence[Schema] = ()) -> Reader:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import json
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ _BOM = b"\xef\xbb\xbf"
 _DEEPEST = 4  # CloudWatch data in base64 in an array is 3
 MAX_VALUES: Final = 4_000_000
 """Of one JSON document: empty objects take 64 bytes each, so that 64 MB of text would become more than a gigabyte."""
+_DECODER: Final = json.JSONDecoder()
+_BLANKS: Final = re.compile(r"[ \t\r\n]*")
 NOT_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 """What msgspec raises for bytes that are no JSON."""
 
@@ -136,8 +140,12 @@ def _parsed(plain: bytes, room: Room) -> Iterator[Any]:
 
 def _begins_with_a_line(plain: bytes) -> bool:
     """Whether the first line alone is JSON: of a document that is too large it is not."""
+    return _is_json(plain[: plain.find(b"\n", 0, MAX_LINE_BYTES)] if b"\n" in plain[:MAX_LINE_BYTES] else b"")
+
+
+def _is_json(line: bytes) -> bool:
     try:
-        document(plain[: plain.find(b"\n", 0, MAX_LINE_BYTES)] if b"\n" in plain[:MAX_LINE_BYTES] else b"")
+        document(line)
     except (*NOT_JSON, TooLargeError):
         return False
     return True
@@ -147,12 +155,26 @@ def _json_lines(plain: bytes, room: Room) -> Iterator[Any]:
     lines = (line for line in io.BytesIO(plain) if line.strip())
     head, second = next(lines, b""), next(lines, b"")
     if not second:
-        yield Refused(reason="undecodable", detail="not JSON in UTF-8" if head else "empty")
+        yield from _run_together(head, room)
         return
     for line in (head, second):
         yield from json_line(line, room)
     for line in lines:
         yield from json_line(line, room)
+
+
+def _run_together(line: bytes, room: Room) -> Iterator[Any]:
+    """Objects with nothing between them, as Firehose writes CloudWatch's to S3; then a `Refused` of what is left."""
+    text, at = line.decode("utf-8", "replace").strip(), 0
+    while text.startswith("{", at):
+        try:
+            _, end = _DECODER.raw_decode(text, at)  # only where it ends: it takes NaN and halves of surrogate pairs
+        except (ValueError, RecursionError):
+            break
+        yield from json_line(text[at:end].encode("utf-8", "replace"), room)
+        at = end + len(_BLANKS.match(text, end)[0])  # type: ignore[index]
+    if at < len(text) or not text:
+        yield Refused(reason="undecodable", detail="not JSON in UTF-8" if text else "empty")
 
 
 def json_line(line: bytes, room: Room | None = None) -> Iterator[Any]:
@@ -184,16 +206,44 @@ def unpack(value: Any, depth: int, room: Room) -> Iterator[Any]:
 
 
 def _nested(record: bytes | str, depth: int, room: Room) -> Iterator[Any]:
-    """A record that is text: CloudWatch's `message`, or gzip in base64."""
+    """A record that is text: CloudWatch's `message`, or gzip in base64; Firehose packs several lines into one."""
     raw = record.encode("utf-8", "replace") if isinstance(record, str) else record
     try:
-        parsed = document(plain_bytes(raw, room))
+        plain = plain_bytes(raw, room).strip()
+        lines = plain.splitlines() if b"\n" in plain else [plain]
     except TooLargeError:
         yield _too_large()
-    except (*NOT_JSON, BadValueError):
-        yield Refused(reason="undecodable", detail="a record inside the envelope is not JSON")
+    except BadValueError:
+        yield _NOT_JSON_INSIDE
+    else:
+        whole = len(lines) == 1 or not _is_json(lines[0])
+        for line in [plain] if whole else filter(None, lines):
+            yield from _inner(line, depth, room)
+
+
+def _inner(line: bytes, depth: int, room: Room) -> Iterator[Any]:
+    try:
+        parsed = document(line)
+    except TooLargeError:
+        yield _too_large()
+    except NOT_JSON:
+        yield _NOT_JSON_INSIDE
     else:
         yield from unpack(parsed, depth + 1, room)
+
+
+_NOT_JSON_INSIDE: Final = Refused(reason="undecodable", detail="a record inside the envelope is not JSON")
+
+
+def carried(record: dict[str, Any]) -> dict[str, Any]:
+    """The record of another gateway that an OTLP log record carries: its attributes, and its body if that is one."""
+    body = record.get("body")
+    if isinstance(body, str) and body.lstrip().startswith("{"):
+        try:
+            body = document(body.encode("utf-8", "replace"))
+        except (*NOT_JSON, TooLargeError):
+            body = None
+    return {**record["attributes"], **(body if isinstance(body, dict) else {})}
 
 
 def _inside(document: dict[str, Any]) -> list[Any] | None:

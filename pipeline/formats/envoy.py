@@ -1,11 +1,12 @@
-"""Envoy and Istio: the JSON access log, Istio's default names.
+"""Envoy, Istio, Envoy Gateway: the JSON access log, by the default names of Istio and of Envoy Gateway.
 
 There is no id of a key by default: log one that the filter which checked the key has set, e.g. `"key_id":
 "%DYNAMIC_METADATA(...)%"` or a request header that Envoy itself overwrites; a header that callers may send is no
 proof of anything. `intake.key_field` names another field. `downstream_remote_address` already minds
 `xff_num_trusted_hops`; `x_forwarded_for` is what callers say, and is not read. The path may have a query, which is
 dropped.
-Source: Envoy's access-log operators, Istio's default format; reference/gateways.md, section 4. No Envoy was run.
+Source: Envoy's access-log operators, the default formats of Istio (pilot/pkg/model/telemetry_logging.go) and Envoy
+Gateway (internal/xds/translator/accesslog.go); reference/gateways.md, section 4. No Envoy was run.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pipeline.formats.values import (
     event_of,
     first,
     iso_us,
+    key_id_at,
     number,
     outcome_of,
     status_code,
@@ -34,25 +36,25 @@ def event(record: Any, options: Options) -> Event | Refused:
     status = status_code(record.get("response_code"))
     limited = "RL" in text(record.get("response_flags")).split(",")
     fields = {
-        "key_id": text(first(record, options.key_field or "key_id", "api_key_id")),
+        "key_id": key_id_at(record, status, options, "key_id", "api_key_id"),
         "ts_us": iso_us(record.get("start_time")),
         "client_ip": address(record.get("downstream_remote_address")),
         "method": text(record.get("method")).upper(),
-        "path": text(record.get("path")),
+        "path": text(first(record, "path", "x-envoy-origin-path")),
         "status": status,
         "outcome": "rate_limited" if limited else outcome_of(status),
         "latency_ms": min(number(record.get("duration")), 1e9),
         "bytes_in": whole(record.get("bytes_received")),
         "bytes_out": whole(record.get("bytes_sent")),
-        "user_agent": text(record.get("user_agent")),
+        "user_agent": text(first(record, "user_agent", "user-agent")),
         "environment": environment(record.get("environment")),
-        "request_id": text(record.get("request_id")),
+        "request_id": text(first(record, "request_id", "x-request-id")),
     }
     return event_of(fields, "envoy")
 
 
 def recognises(record: Any) -> bool:
-    """By the names of Istio's default format."""
+    """By names that all of them have."""
     return "start_time" in record and "response_flags" in record
 
 
@@ -61,4 +63,5 @@ ENVOY = Format(
     sees=SEES_ALL & ~SEES_DENIED,
     event=event,
     recognises=recognises,
+    key="`key_id`, `api_key_id`, or what intake.key_field names: log what the filter that checked the key has set",
 )

@@ -32,7 +32,7 @@ MAX_LINE_BYTES: Final = 1 << 20
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator chooses of a format; everything has a default."""
 
-    key_field: str = ""  # combined: user (default) | address; kong: credential (default) | consumer
+    key_field: str = ""  # the field that names the key; combined: user (default) | address; kong, apisix: consumer
     pepper: Secret = Secret("")  # only where a gateway logs nothing but the raw key: key_id = HMAC(pepper, key)
 
 
@@ -64,6 +64,7 @@ class Format:
     sees: int  # SEES_* bits of detectors/detector.py: what this format can say at all
     event: Callable[[Any, Options], Event | Refused]
     recognises: Callable[[Any], bool]  # whether one record looks like this format, for `detect`
+    key: str  # where the key's id is looked for, in words for whoever has none
     lines: bool = False  # text lines instead of JSON
 
 

@@ -72,4 +72,5 @@ KONG = Format(
     sees=SEES_ALL,
     event=event,
     recognises=recognises,
+    key="`authenticated_entity.id`: it needs a plugin that authenticates; or with intake.pepper the raw key",
 )

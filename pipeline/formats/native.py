@@ -107,4 +107,5 @@ NATIVE = Format(
     sees=SEES_ALL,
     event=event,
     recognises=recognises,
+    key="`key_id`",
 )

@@ -1,17 +1,19 @@
 """NGINX: a JSON log (`log_format ... escape=json`) with the variables' names.
 
 The key's id comes from a map that never logs the key: `map $http_x_api_key $api_key_id { default ""; KEY "id-1"; }`.
+Where nothing but the key itself is logged, `intake.key_field = "http_x_api_key"` and a pepper make its HMAC the id.
 Use `$uri`, not `$request_uri`; a query is dropped. `$request_time` and `$msec` are seconds. A format that has it all:
 log_format keywatch escape=json '{"msec":"$msec","remote_addr":"$remote_addr","request_method":"$request_method",
 "uri":"$uri","status":"$status","request_time":"$request_time","request_length":"$request_length",
 "bytes_sent":"$bytes_sent","http_user_agent":"$http_user_agent","request_id":"$request_id","api_key_id":"$api_key_id"}';
+The names of ingress-nginx's documented JSON are read, too (`time`, `method`, `path`), and `$time_local`.
 The map knows the key whatever the answer, so refusals (403, 429) carry its id; a wrong key has none.
 Source: NGINX's variables; reference/gateways.md, section 5.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from pipeline.formats.format import SEES_ALL, Format, Options, Refused
 from pipeline.formats.values import (
@@ -21,6 +23,8 @@ from pipeline.formats.values import (
     event_of,
     first,
     iso_us,
+    key_id_at,
+    log_us,
     number,
     outcome_of,
     status_code,
@@ -29,18 +33,19 @@ from pipeline.formats.values import (
 )
 from schemas.event import Event
 
+_ISO_TIMES: Final = ("time_iso8601", "time", "@timestamp")
+
 
 def event(record: Any, options: Options) -> Event | Refused:
     """One line of the log."""
     status = status_code(record.get("status"))
     method, _, target = text(record.get("request")).partition(" ")  # "GET /path HTTP/1.1"
-    msec = text(record.get("msec"))
     fields = {
-        "key_id": text(first(record, options.key_field or "api_key_id", "key_id")),
-        "ts_us": epoch_us(msec, "s") if msec else iso_us(record.get("time_iso8601")),
+        "key_id": key_id_at(record, status, options, "api_key_id", "key_id"),
+        "ts_us": _ts_us(record),
         "client_ip": address(record.get("remote_addr")),
-        "method": (text(record.get("request_method")) or method).upper(),
-        "path": text(first(record, "uri", "request_uri")) or target.partition(" ")[0],
+        "method": (text(first(record, "request_method", "method")) or method).upper(),
+        "path": text(first(record, "uri", "path", "request_uri")) or target.partition(" ")[0],
         "status": status,
         "outcome": outcome_of(status),
         "latency_ms": min(number(record.get("request_time")) * 1000, 1e9),
@@ -53,9 +58,16 @@ def event(record: Any, options: Options) -> Event | Refused:
     return event_of(fields, "nginx")
 
 
+def _ts_us(record: Any) -> int:
+    msec, local = text(record.get("msec")), text(record.get("time_local"))
+    if msec:
+        return epoch_us(msec, "s")
+    return log_us(local) if local else iso_us(first(record, *_ISO_TIMES))
+
+
 def recognises(record: Any) -> bool:
     """By the client's address and a time, under NGINX's names."""
-    return "remote_addr" in record and not {"msec", "time_iso8601"}.isdisjoint(record)
+    return "remote_addr" in record and not {"msec", "time_local", *_ISO_TIMES}.isdisjoint(record)
 
 
 NGINX = Format(
@@ -63,4 +75,5 @@ NGINX = Format(
     sees=SEES_ALL,
     event=event,
     recognises=recognises,
+    key="`api_key_id`, `key_id`, or what intake.key_field names: a map from keys to ids makes it",
 )

@@ -2,15 +2,17 @@
 
 The key is `api.token.uid` (1.9), else a programmatic credential of the user or session. The token's value, if
 somebody logs it, is never read. `time` is in ms. `status_id` 2 with a code of 401, 403 or 429 says which refusal; a
-record without a code is a success or, for `status_id` 2, unknown: not every failure is the caller's. Most producers
-log API calls with their credential whether refused or not, so refusals are declared.
-Source: OCSF schema @a5cfc68 (1.9.0-dev); reference/gateways.md, section 9.
+record without a code is a success or, for `status_id` 2, unknown: not every failure is the caller's. What AWS Security
+Lake makes of CloudTrail (1.1) has no HTTP answer but `api.response.error`, and its operations are named as `cloudtrail`
+names them. Most producers log API calls with their credential whether refused or not, so refusals are declared.
+Source: OCSF schema @a5cfc68 (1.9.0-dev), 1.1 to 1.5 besides; reference/gateways.md, section 9.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
+from pipeline.formats.cloudtrail import AWS, meaning, operation
 from pipeline.formats.format import SEES_ALL, BadValueError, Format, Options, Refused
 from pipeline.formats.values import (
     address,
@@ -37,7 +39,7 @@ def event(record: Any, options: Options) -> Event | Refused:
     """One activity."""
     if whole(record.get("class_uid")) != CLASS_UID:
         raise BadValueError("class_uid is not 6003 (API Activity)")
-    status = status_code(get(record, "http_response.code"))
+    status, outcome = _answer(record)
     method, route = _operation(record)
     fields = {
         "key_id": text(get(record, options.key_field)) if options.key_field else _key_id(record),
@@ -47,13 +49,13 @@ def event(record: Any, options: Options) -> Event | Refused:
         "route": route,
         "path": text(get(record, "http_request.url.path")),
         "status": status,
-        "outcome": _outcome(record, status),
+        "outcome": outcome,
         "latency_ms": min(number(get(record, "http_response.latency")), 1e9),
         "bytes_in": whole(get(record, "http_request.length")),
         "bytes_out": whole(get(record, "http_response.length")),
         "user_agent": text(get(record, "http_request.user_agent")),
         "environment": environment(get(record, "cloud.account.name")),
-        "request_id": text(first(record, "http_request.uid", "metadata.uid")),
+        "request_id": text(first(record, "http_request.uid", "metadata.uid", "api.request.uid")),
     }
     return event_of(fields, "ocsf")
 
@@ -74,13 +76,22 @@ def _operation(record: Any) -> tuple[str, str]:
     head, _, tail = said.partition(" ")
     in_words = head.upper() in METHODS and bool(tail)
     method = text(get(record, "http_request.http_method")).upper() or (head.upper() if in_words else "")
-    return method or _METHOD_OF.get(whole(record.get("activity_id")), ""), tail if in_words else said
+    method = method or _METHOD_OF.get(whole(record.get("activity_id")), "")
+    if in_words:
+        return method, tail
+    service = text(get(record, "api.service.name"))
+    return method, operation(service, said) if service.endswith(AWS) and said else said
 
 
-def _outcome(record: Any, status: int) -> str:
+def _answer(record: Any) -> tuple[int, str]:
+    """(status, outcome): by the HTTP answer, by the API's own or its error, or by what the record says of itself."""
+    status = status_code(first(record, "http_response.code", "api.response.code"))
     if status:
-        return outcome_of(status)
-    return "success" if whole(record.get("status_id")) == _SUCCESS else "unknown"
+        return status, outcome_of(status)
+    error = text(get(record, "api.response.error"))
+    if error:
+        return meaning(error)
+    return 0, "success" if whole(record.get("status_id")) == _SUCCESS else "unknown"
 
 
 def recognises(record: Any) -> bool:
@@ -93,4 +104,5 @@ OCSF = Format(
     sees=SEES_ALL,
     event=event,
     recognises=recognises,
+    key="`api.token.uid`, `actor.user.credential_uid` and its like, or what intake.key_field names",
 )

@@ -1,8 +1,12 @@
 """OpenTelemetry: log records of HTTP servers in OTLP JSON, as the collector's kafka exporter writes it (`otlp_json`).
 
+The exporter's `encoding` must be `otlp_json`: its default is Protobuf, which is refused as no JSON.
 Both generations of names are read: the stable ones and the deprecated ones that most exporters still write. There is
 no convention for a key's id: ours is `api_key.id` (or what `intake.key_field` names); `http.request.header.x-api-key`
-is never read. Whether refusals carry the id is the server's doing, so they are not declared.
+is read only where that names it, with a pepper, as its HMAC. Headers are lists there, of which the first value counts.
+A collector may also carry the line of another gateway, as the record's body (filelog) or attributes (Traefik): read it
+by that gateway's format (`envelope.carried`). Whether refusals carry the id is the server's doing, so they are not
+declared.
 Source: OpenTelemetry semantic conventions @384d661; OTLP's JSON mapping (64-bit integers are strings);
 reference/gateways.md, section 6.
 """
@@ -20,6 +24,7 @@ from pipeline.formats.values import (
     epoch_us,
     event_of,
     first,
+    key_id_at,
     number,
     outcome_of,
     status_code,
@@ -28,9 +33,11 @@ from pipeline.formats.values import (
 )
 from schemas.event import Event
 
-PEERS: Final = ("client.address", "http.client_ip", "network.peer.address", "net.sock.peer.addr")
+PEERS: Final = ("client.address", "http.client_ip", "network.peer.address", "net.sock.peer.addr", "net.peer.ip")
 """Who asked, as the server sees it; else who the connection is with: perhaps a proxy, so it comes last."""
 _SCALARS: Final = ("stringValue", "intValue", "doubleValue", "boolValue")
+_DEEPEST: Final = 8
+"""Nesting of a value that is read."""
 
 
 def log_records(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -40,7 +47,12 @@ def log_records(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for scope in (*_objects(resource.get("scopeLogs")), *_objects(resource.get("instrumentationLibraryLogs"))):
             for record in _objects(scope.get("logRecords")):
                 times = {name: record.get(name) for name in ("timeUnixNano", "observedTimeUnixNano")}
-                yield {**times, "attributes": {**shared, **_attributes(record)}}
+                yield {**times, "attributes": {**shared, **_attributes(record)}, "body": _value(record.get("body"))}
+
+
+def is_log_record(record: Any) -> bool:
+    """Whether `log_records` made it."""
+    return type(record) is dict and "timeUnixNano" in record and isinstance(record.get("attributes"), dict)
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
@@ -50,10 +62,21 @@ def _objects(value: Any) -> list[dict[str, Any]]:
 def _attributes(holder: Any) -> dict[str, Any]:
     found = {}
     for each in _objects(holder.get("attributes") if isinstance(holder, dict) else None):
-        value = each.get("value")
-        if isinstance(each.get("key"), str) and isinstance(value, dict):
-            found[each["key"]] = next((value[kind] for kind in _SCALARS if kind in value), None)
+        if isinstance(each.get("key"), str):
+            found[each["key"]] = _value(each.get("value"))
     return found
+
+
+def _value(value: Any, depth: int = 0) -> Any:
+    """A plain value of OTLP's `AnyValue`; None of what is none, or lies too deep."""
+    if not isinstance(value, dict) or depth > _DEEPEST:
+        return None
+    if isinstance(value.get("arrayValue"), dict):
+        return [_value(each, depth + 1) for each in _objects(value["arrayValue"].get("values"))]
+    if isinstance(value.get("kvlistValue"), dict):
+        pairs = _objects(value["kvlistValue"].get("values"))
+        return {each["key"]: _value(each.get("value"), depth + 1) for each in pairs if isinstance(each.get("key"), str)}
+    return next((value[kind] for kind in _SCALARS if kind in value), None)
 
 
 def event(record: Any, options: Options) -> Event | Refused:
@@ -63,7 +86,7 @@ def event(record: Any, options: Options) -> Event | Refused:
     status = status_code(first(said, "http.response.status_code", "http.status_code"))
     time = first(record, "timeUnixNano", "observedTimeUnixNano")
     fields = {
-        "key_id": text(first(said, options.key_field or "api_key.id")),
+        "key_id": key_id_at(said, status, options, "api_key.id"),
         "ts_us": epoch_us(time if text(time) != "0" else record.get("observedTimeUnixNano"), "ns"),
         "client_ip": address(first(said, *PEERS)),
         "method": text(first(said, "http.request.method", "http.method")).upper(),
@@ -93,4 +116,5 @@ OTEL = Format(
     sees=SEES_ALL & ~SEES_DENIED,
     event=event,
     recognises=recognises,
+    key="the attribute `api_key.id`, or what intake.key_field names: there is no convention for it",
 )

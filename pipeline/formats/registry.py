@@ -10,14 +10,14 @@ from pipeline.formats.apisix import APISIX
 from pipeline.formats.aws_apigateway import AWS_APIGATEWAY
 from pipeline.formats.cloudtrail import CLOUDTRAIL
 from pipeline.formats.combined import COMBINED
-from pipeline.formats.envelope import json_records, line_records, text_line
+from pipeline.formats.envelope import carried, json_records, line_records, text_line
 from pipeline.formats.envoy import ENVOY
 from pipeline.formats.format import BadValueError, Format, Options, Refused
 from pipeline.formats.kong import KONG
 from pipeline.formats.native import NATIVE
 from pipeline.formats.nginx import NGINX
 from pipeline.formats.ocsf import OCSF
-from pipeline.formats.otel import OTEL
+from pipeline.formats.otel import OTEL, is_log_record
 from pipeline.formats.traefik import TRAEFIK
 from pipeline.formats.tyk import TYK
 from schemas.event import Event
@@ -50,9 +50,14 @@ def decode_line(line: bytes, format: Format, options: Options) -> Event | Refuse
 
 def _event(record: Any, format: Format, options: Options) -> Event | Refused:
     try:
-        return format.event(record, options)
+        return format.event(as_read(record, format), options)
     except BadValueError as error:
         return Refused(reason="invalid", detail=str(error))
+
+
+def as_read(record: Any, format: Format) -> Any:
+    """The record as this format gets it: OpenTelemetry's log records are an envelope to all others."""
+    return carried(record) if format is not OTEL and is_log_record(record) else record
 
 
 _NAME: Final = re.compile(r'"([A-Za-z_][A-Za-z_.-]{0,40})"\s*:')
@@ -66,4 +71,7 @@ def detect(sample: bytes) -> str | None:
     record = next(json_records(sample), None)
     if not isinstance(record, dict):  # cut in the middle: the names alone
         record = dict.fromkeys(_NAME.findall(sample.decode("utf-8", "replace")))
-    return next((f.name for f in FORMATS.values() if not f.lines and f.recognises(record)), None)
+    json_formats = [format for format in FORMATS.values() if not format.lines]
+    if is_log_record(record):  # perhaps the line of another gateway
+        json_formats.sort(key=lambda format: format is OTEL)
+    return next((f.name for f in json_formats if f.recognises(as_read(record, f))), None)

@@ -2,10 +2,12 @@
 
 `Duration` is in nanoseconds. Traefik logs no id of a key: let the middleware that checks it set a header (one that
 callers can't send through) and keep that (`accessLog.fields.headers.names`), e.g. `request_X-Api-Key-Id`;
-`intake.key_field` names another, or `ClientUsername` for basic auth. Never keep the header with the key itself.
-`RequestPath` may have a query, which is dropped. Refused requests carry an id only if that middleware sets it before
-it refuses, so they are not declared.
-Source: Traefik's access-log fields; reference/gateways.md, section 5. No Traefik was run.
+`intake.key_field` names another, or `ClientUsername` for basic auth. Better never keep the header with the
+key itself; of one that `intake.key_field` names (`request_X-Api-Key`) the HMAC counts, with a pepper.
+`ClientHost` is the whole `X-Forwarded-For` where an entry point trusts it: of its addresses the last outer one counts,
+since callers write the first. `RequestPath` may have a query, which is dropped. Over OTLP times are nanoseconds.
+Refused requests carry an id only if that middleware sets it before it refuses, so they are not declared.
+Source: Traefik's pkg/middlewares/accesslog; reference/gateways.md, section 5. No Traefik was run.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ from pipeline.formats.format import SEES_ALL, Format, Options, Refused
 from pipeline.formats.values import (
     address,
     environment,
+    epoch_us,
     event_of,
     first,
     iso_us,
+    key_id_at,
     number,
     outcome_of,
     status_code,
@@ -33,8 +37,8 @@ def event(record: Any, options: Options) -> Event | Refused:
     """One line of the log."""
     status = status_code(first(record, "DownstreamStatus", "OriginStatus"))
     fields = {
-        "key_id": text(first(record, options.key_field or "request_X-Api-Key-Id", "key_id")),
-        "ts_us": iso_us(first(record, "StartUTC", "time")),
+        "key_id": key_id_at(record, status, options, "request_X-Api-Key-Id", "key_id"),
+        "ts_us": _ts_us(first(record, "StartUTC", "time")),
         "client_ip": address(first(record, "ClientHost", "ClientAddr")),
         "method": text(record.get("RequestMethod")).upper(),
         "path": text(record.get("RequestPath")),
@@ -50,6 +54,10 @@ def event(record: Any, options: Options) -> Event | Refused:
     return event_of(fields, "traefik")
 
 
+def _ts_us(value: Any) -> int:
+    return epoch_us(value, "ns") if text(value).isdecimal() else iso_us(value)
+
+
 def recognises(record: Any) -> bool:
     """By Traefik's own names."""
     return "DownstreamStatus" in record and not {"ClientHost", "ClientAddr"}.isdisjoint(record)
@@ -60,4 +68,5 @@ TRAEFIK = Format(
     sees=SEES_ALL & ~SEES_DENIED,
     event=event,
     recognises=recognises,
+    key="`request_X-Api-Key-Id`, or what intake.key_field names: accessLog.fields.headers must keep it",
 )

@@ -1,8 +1,9 @@
-"""Tyk: the records that Tyk Pump writes to Kafka.
+"""Tyk: the records that Tyk Pump writes to Kafka, or as JSON to its standard output (`tyk-analytics-record`).
 
 `api_key` is the raw key, or its hash where the gateway has `hash_keys`: nothing in the record says which. So it is an
 id only where the operator says so (`intake.key_field = "hash"`); otherwise its HMAC is, with a pepper, or else the
-`alias`, which names a session. Tyk answers a key that it does not know by 403 and no alias: such a guess makes no id.
+`alias`, which names a session. Of OAuth `oauth_id`, the client's id, counts before all: its tokens, which stand in
+`api_key`, are new every hour. Tyk answers a key that it does not know by 403 and no alias: such a guess makes no id.
 `raw_request` and `raw_response` are never read. No size of the response is sent, so egress is not seen.
 Source: tyk-pump/pumps/kafka.go @95d7b7c; reference/gateways.md, section 3. No Tyk was run.
 """
@@ -28,12 +29,14 @@ from pipeline.formats.values import (
 )
 from schemas.event import Event
 
+_ON_STDOUT: Final = "tyk-analytics-record"
 _UNKNOWN: Final = frozenset({400, 401, 403})
 """What Tyk answers where no session belongs to the key."""
 
 
 def event(record: Any, options: Options) -> Event | Refused:
     """One record of the pump."""
+    record = _inside(record)
     status = status_code(record.get("response_code"))
     tags = record.get("tags")
     fields = {
@@ -44,7 +47,7 @@ def event(record: Any, options: Options) -> Event | Refused:
         "path": text(first(record, "raw_path", "path")),
         "status": status,
         "outcome": outcome_of(status),
-        "latency_ms": min(number(record.get("request_time_ms")), 1e9),
+        "latency_ms": min(number(first(record, "request_time_ms", "request_time")), 1e9),
         "bytes_in": whole(record.get("content_length")),
         "user_agent": text(record.get("user_agent")),
         "environment": next(filter(None, map(environment, tags if isinstance(tags, list) else ())), ""),
@@ -54,6 +57,8 @@ def event(record: Any, options: Options) -> Event | Refused:
 
 def _key_id(record: Any, status: int, options: Options) -> str:
     key, alias = text(record.get("api_key")), text(record.get("alias"))
+    if not options.key_field and (client := text(record.get("oauth_id"))):
+        return client
     if status in _UNKNOWN and not alias:
         return ""
     if options.key_field == "hash":
@@ -63,8 +68,14 @@ def _key_id(record: Any, status: int, options: Options) -> str:
     return key_id_of("", key, status, options) or alias
 
 
+def _inside(record: Any) -> Any:
+    inner = record.get(_ON_STDOUT)
+    return inner if isinstance(inner, dict) else record
+
+
 def recognises(record: Any) -> bool:
     """By the pump's own names."""
+    record = _inside(record)
     return "api_id" in record and "api_key" in record and "raw_path" in record
 
 
@@ -73,4 +84,5 @@ TYK = Format(
     sees=SEES_ALL & ~(SEES_DENIED | SEES_BYTES),
     event=event,
     recognises=recognises,
+    key='`oauth_id`, or `alias`; with intake.pepper the raw key, with intake.key_field = "hash" `api_key` itself',
 )

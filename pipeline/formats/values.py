@@ -26,11 +26,20 @@ _LIMITS: Final = {
 _LIVE: Final = frozenset({"live", "prod", "production", "prd"})
 _TEST: Final = frozenset({"test", "testing", "sandbox", "staging", "stage", "stg", "dev", "development", "qa"})
 _KEY_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_RAW_KEY: Final = re.compile(r"(?i:(?:[-_.]api-?key|x_api_key|authorization)$|^api-?key$)")
+"""Names under which gateways log the header itself: http_x_api_key, request_X-Api-Key, identity.apiKey."""
 _LOG_TIME: Final = re.compile(r"(\d\d)/([A-Z][a-z]{2})/(\d{4}):(\d\d:\d\d:\d\d) ([+-]\d{4})")
 _MONTHS: Final = {
     name: f"{number:02}"
     for number, name in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)  # noqa: SIM905
 }
+_INNER: Final = tuple(
+    ipaddress.ip_network(each)
+    for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
+                 "::1", "fc00::/7", "fe80::/10")
+)  # fmt: skip
+"""Of proxies, never of who came through them."""
+_MAX_HOPS_CHARS: Final = 512
 _MAX_INT: Final = 1 << 50
 _US_OF: Final = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0.001}
 
@@ -86,13 +95,27 @@ def status_code(value: Any) -> int:
 
 
 def address(value: Any) -> str:
-    """The canonical address of `ip`, `ip:port`, `[v6]:port` or a forwarded list's first; "" for names and rubbish."""
-    return _address(text(value))
+    """The canonical address of `ip`, `ip:port` or `[v6]:port`; "" for names and rubbish.
+
+    Of a forwarded list it is the last that is no inner address: what stands before it callers may have written.
+    """
+    return _address(text(value)[-_MAX_HOPS_CHARS:])
 
 
 @lru_cache(maxsize=1 << 15)  # clients recur; parsing one costs 5 us
 def _address(value: str) -> str:
-    host = value.partition(",")[0].strip()
+    if "," in value:
+        hops = [hop for each in reversed(value.split(",")) if (hop := _one_address(each.strip()))]
+        return next((hop for hop in hops if not _is_inner(hop)), hops[0] if hops else "")
+    return _one_address(value)
+
+
+def _is_inner(ip: str) -> bool:
+    parsed = ipaddress.ip_address(ip)
+    return any(parsed in each for each in _INNER if each.version == parsed.version)
+
+
+def _one_address(host: str) -> str:
     if host.startswith("["):
         host = host[1:].partition("]")[0]
     elif host.count(":") == 1:
@@ -172,6 +195,18 @@ def key_id_of(named: str, raw: str, status: int, options: Options) -> str:
     if named or not raw or not options.pepper or status == 401:
         return named
     return key_id_of_secret(raw, options.pepper.reveal())
+
+
+def key_id_at(record: Any, status: int, options: Options, name: str, *others: str) -> str:
+    """The key's id where the operator says or the format has it.
+
+    A field that he names and that is a header with the key itself (`http_x_api_key`) gives the key's HMAC, with a
+    pepper and for requests that were let in; without a pepper it gives nothing.
+    """
+    said = text(first(record, options.key_field or name, *others))
+    if not _RAW_KEY.search(options.key_field):
+        return said
+    return "" if status == 403 else key_id_of("", said, status, options)
 
 
 def event_of(fields: Mapping[str, Any], source: str) -> Event | Refused:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from pipeline.reference import commands, detectors, messages, metrics, settings, tables, topics
+from pipeline.reference import commands, detectors, formats, messages, metrics, settings, tables, topics
 
 FOLDER: Final = Path(__file__).parents[2] / "deploy" / "docs" / "reference"
 MADE: Final = "<!-- Made by `python -m pipeline.reference`: change the source, not this file. -->\n\n"
@@ -16,6 +16,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "commands": commands.page,
     "metrics": metrics.page,
     "detectors": detectors.page,
+    "formats": formats.page,
     "messages": messages.page,
     "topics": topics.page,
     "tables": tables.page,

@@ -41,6 +41,8 @@ from pipeline.ports import Headers, Outgoing
 from pipeline.sinks.packing import quick_lz4
 
 log = logging.getLogger(__name__)
+# What aiokafka calls an unexpected error there, we say in our own words, with what is done about it (`_start_plainly`).
+logging.getLogger("aiokafka.producer.sender").addFilter(lambda said: "InitProducerIdRequest" not in said.getMessage())
 
 REQUEST_TIMEOUT_S: Final = 30.0
 HIGHWATER_WAIT_S: Final = 30.0

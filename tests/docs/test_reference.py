@@ -14,6 +14,8 @@ from detectors import DETECTORS
 from detectors.detector import Detector
 from pipeline.cli import app
 from pipeline.config import Config
+from pipeline.formats import FORMATS
+from pipeline.formats.format import SEES_ALL
 from pipeline.metrics import metric_names
 from pipeline.reference import commands, detectors, messages, pages, settings, tables, topics
 from pipeline.reference.words import field_words, summary
@@ -64,6 +66,17 @@ def test_every_detector_says_what_it_finds_what_it_misses_and_what_misleads_it(d
 @pytest.mark.parametrize("module", detectors.TOPOLOGIES, ids=lambda module: module.__name__.rpartition(".")[2])
 def test_so_does_every_topology(module: ModuleType) -> None:
     assert tuple(detectors.parts_of(module)[1]) == detectors.PARTS
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_input_format_says_where_the_key_is_what_it_leaves_blind_and_how_its_fields_map(name: str) -> None:
+    [section] = [part for part in MADE["formats.md"].split("\n## ") if part.startswith(f"{name}\n")]
+    assert f"Key id: {FORMATS[name].key}." in section
+    assert "Source: " in section
+    assert ("It tells all" in section) == (FORMATS[name].sees == SEES_ALL)
+    assert FORMATS[name].lines or {"| `ts_us` |", "| `key_id` |"} <= {
+        line[: line.index("|", 2) + 1] for line in section.splitlines() if line.startswith("| `")
+    }
 
 
 def test_every_field_of_a_message_says_what_it_is() -> None:

@@ -156,6 +156,18 @@ def test_the_exit_code_is_1_where_something_failed(tmp_path: Path, capsys: pytes
     assert main(path, sample) == 0
 
 
+def test_a_sample_is_read_as_intake_would_read_it_by_variables_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = tmp_path / "access.log"
+    sample.write_bytes(b'192.0.2.1 - - [17/May/2015:10:05:03 +0000] "GET /x HTTP/1.1" 200 203 "-" "curl/7"\n')
+    assert main(None, sample) == 1
+    assert "intake.key_field" in capsys.readouterr().out
+    monkeypatch.setenv("KEYWATCH_INTAKE__KEY_FIELD", "address")
+    assert main(None, sample) == 0
+    assert "1 keys, e.g. 192.0.2.1" in capsys.readouterr().out
+
+
 async def test_ports_beyond_this_machine_are_told_and_one_that_takes_events_needs_a_token() -> None:
     assert await check_ports(Config()) == []
     wide = Intake(http_host="0.0.0.0", metrics_host="::")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import socket
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -20,7 +21,7 @@ from pipeline.config import Config, Intake, Secret, Topics, Worker
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.formats import FORMATS, Options
 from pipeline.intake import NoKeyLane, Outgoing, Pump, _partitioner, _read, check, from_files, outgoing, route, run
-from pipeline.intake_http import MAX_BODY_BYTES, from_http, make_app
+from pipeline.intake_http import FIREHOSE_ID, FIREHOSE_KEY, MAX_BODY_BYTES, from_http, make_app
 from pipeline.partitioner import PARTITIONERS
 from pipeline.ports import Headers
 from schemas.event import MAX_EVENT_BYTES, Event
@@ -273,6 +274,27 @@ async def test_http_takes_the_right_token_only() -> None:
         ):  # fmt: skip
             assert (await session.post(url, json=native("a"), headers=headers)).status == status
     assert len(broker.records) == 2
+
+
+async def test_http_answers_firehose_in_its_own_words_and_knows_a_second_attempt_by_its_id() -> None:
+    """It counts a 200 without its request's id as a failure, and may date the second attempt anew."""
+    broker = Broker(failures=1)
+    data = base64.b64encode(b"\n".join(msgspec.json.encode(native(key)) for key in "ab")).decode()
+    sent = {"requestId": "ed4acda5-034f", "timestamp": 1_578_090_901_599, "records": [{"data": data}]}
+    headers = {FIREHOSE_ID: "ed4acda5-034f", FIREHOSE_KEY: "correct"}
+    async with listening(broker, "correct") as (session, url):
+        for wrong in ({FIREHOSE_ID: "x"}, {FIREHOSE_ID: "x", FIREHOSE_KEY: "wrong"}):
+            async with session.post(url, json=sent, headers=wrong) as answer:
+                assert (answer.status, (await answer.json())["errorMessage"]) == (401, "the token is missing or wrong")
+        for status, dated in ((503, 1), (200, 2), (200, 3)):
+            async with session.post(url, json=sent | {"timestamp": dated}, headers=headers) as answer:
+                told = await answer.json()
+                assert (answer.status, answer.content_type) == (status, "application/json")
+                assert (told["requestId"], "errorMessage" in told) == ("ed4acda5-034f", status != 200)
+                assert isinstance(told["timestamp"], int)
+    ids = [msgspec.json.decode(value, type=Event).request_id for _, value in broker.of("api.requests")]
+    assert len(ids) >= 4
+    assert len(set(ids)) == 2
 
 
 async def test_http_refuses_a_body_that_is_too_large_and_keeps_rubbish_as_a_reject() -> None:

@@ -56,6 +56,30 @@ def test_every_command_that_has_json_is_known_here() -> None:
     assert with_json == LISTS | ONE
 
 
+def test_o_json_is_understood_wherever_there_is_json() -> None:
+    assert {name for name in LISTS | ONE if "json" in outputs(FOUND[name])} == LISTS | ONE
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("keywatch respond st", ["stop"]), ("keywatch replay --format ap", ["apisix"]),
+        ("keywatch intake --format nat", ["native"]), ("keywatch incidents --output c", ["csv"]),
+        ("keywatch explain -o ", ["text", "json"]), ("keywatch doctor --sam", ["--sample"]),
+    ],
+)  # fmt: skip
+def test_the_shell_completes_commands_options_and_their_values(typed: str, offered: list[str]) -> None:
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split(" ")) - 1), "_KEYWATCH_COMPLETE": "complete_bash"}
+    said = RUNNER.invoke(app, [], prog_name="keywatch", env=words)
+    assert said.stdout.split() == offered
+
+
+def test_an_adapters_check_is_json_either_way() -> None:
+    said = [RUNNER.invoke(app, ["adapters", "check", *args]) for args in (("--json",), ("-o", "json"))]
+    assert [(each.exit_code, each.stdout) for each in said] == [(0, "{}\n")] * 2
+    assert RUNNER.invoke(app, ["adapters", "check", "-o", "csv"]).exit_code == 2
+
+
 def printing(value: Any, code: int = 0) -> Any:
     def run(as_json: bool) -> int:
         print_json(value) if as_json else sys.stdout.write("a table\n")

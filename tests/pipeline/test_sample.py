@@ -64,6 +64,7 @@ def test_every_format_shows_how_its_fields_map(name: str) -> None:
         ("kong", "client_ip", "client_ip"), ("kong", "method", "request.method"),
         ("otel", "client_ip", "attributes.client.address"), ("otel", "key_id", "attributes.api_key.id"),
         ("nginx", "key_id", "api_key_id"), ("envoy", "status", "response_code"),
+        ("envoy", "ts", "start_time: is that when it was?"), ("traefik", "ts", "StartUTC: is that when it was?"),
     ],
 )  # fmt: skip
 def test_it_is_said_from_which_field_of_the_log_each_came(name: str, field: str, source: str) -> None:
@@ -87,6 +88,22 @@ def test_records_without_a_key_say_so_and_another_field_can_be_named(tmp_path: P
     path.write_text(json.dumps(record))
     assert "no_key: the record carries no key id" in str(check_sample(path))
     assert "1 keys, e.g. key-7" in str(check_sample(path, Options(key_field="who")))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_who_finds_no_key_is_told_where_it_was_looked_for(name: str) -> None:
+    folder = examples.ROOT / "formats" / name
+    start = "without_access_key" if name == "cloudtrail" else "short_circuited_401"
+    raw = next(path for path in examples.inputs(folder) if path.name.startswith(start)).read_bytes()
+    [refused] = [finding for finding in read_as(raw, name) if "no_key" in finding.text]
+    assert refused.advice == f"looked for: {FORMATS[name].key}"
+
+
+def test_a_line_of_envoys_that_a_collector_carries_shows_its_own_fields() -> None:
+    path = examples.ROOT / "formats/envoy/carried_by_otel.json"
+    told = {finding.about: finding.text for finding in check_sample(path)}
+    assert ": envoy (" in told["format"]
+    assert told["key_id"] == "2 keys, e.g. key-7, from key_id"
 
 
 def test_a_record_that_the_sample_cuts_is_not_held_against_it(tmp_path: Path) -> None:

@@ -12,14 +12,17 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
+from aiokafka import ConsumerRecord
 
 from pipeline import intake_topic, schema_registry
 from pipeline.config import Intake, Secret
 from pipeline.errors import ConfigError, Fatal
 from pipeline.formats import Options, Refused
+from pipeline.formats.confluent import IN_HEADER, framed
 from pipeline.schema_registry import SchemaRegistry
 from tests.pipeline.formats.test_confluent import (
     CLIENT_AVRO,
+    GUID,
     NATIVE_AVRO,
     TS_US,
     avro,
@@ -61,6 +64,7 @@ class Registry:
             "/subjects/client/versions/1": {"schema": json.dumps(CLIENT_AVRO)},
             "/schemas/ids/8": {"schema": texts[1], "schemaType": "PROTOBUF", "references": proto},
             "/subjects/client.proto/versions/3": {"schema": texts[0], "schemaType": "PROTOBUF"},
+            f"/schemas/guids/{GUID}": {"schema": texts[1], "schemaType": "PROTOBUF", "references": proto},
             "/schemas/ids/9": {"schema": "x", "schemaType": "THRIFT"},
         }
 
@@ -99,6 +103,18 @@ async def test_schemas_and_what_they_import_are_asked_for_once() -> None:
         assert key_of(client.plain(proto)) == "key-7"
     assert len(registry.asked) == len(set(registry.asked))
     assert registry.asked[:2] == ["/schemas/ids/7", "/subjects/client/versions/1"]
+
+
+async def test_a_guid_in_the_kafka_header_with_the_path_to_the_message_is_asked_for() -> None:
+    body = protobuf_body()
+    header = b"\x01" + bytes.fromhex(GUID.replace("-", "")) + body[:3]
+    registry = Registry()
+    async with serving(registry) as client:
+        await client.know([framed(body[3:], [(IN_HEADER, header)])])
+        record = ConsumerRecord("t", 0, 0, 0, 0, b"", body[3:], None, 0, 0, ((IN_HEADER, header),))
+        [out] = intake_topic._routed(record, "native", Options(), client)
+    assert (out.lane, out.key) == ("requests", b"key-7")
+    assert registry.asked[0] == f"/schemas/guids/{GUID}"
 
 
 async def test_an_unknown_id_is_a_reject_that_names_it_and_is_not_asked_for_again() -> None:
@@ -150,6 +166,7 @@ async def test_what_the_raw_topic_brings_becomes_events_or_rejects_without_paylo
         topic: str = "gateway.raw"
         partition: int = 0
         offset: int = 3
+        headers: tuple[()] = ()
 
     async with serving(Registry()) as client:
         await client.know([RECORD])

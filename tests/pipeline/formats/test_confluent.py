@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
 from pipeline.formats import decode
-from pipeline.formats.confluent import HEADER_BYTES, Schema, reader, schema_id
+from pipeline.formats.confluent import IN_HEADER, Schema, body_of, framed, reader, schema_id
 from pipeline.formats.format import BadValueError
 from schemas.event import Event
 
@@ -120,7 +120,21 @@ def test_json_under_an_id_is_json() -> None:
 def test_the_id_is_read_from_the_header_and_plain_records_have_none(ident: int, body: bytes) -> None:
     assert schema_id(b"\x00" + struct.pack(">I", ident) + body) == ident
     assert schema_id(b'{"key_id"' + body) is None
-    assert schema_id(b"\x00" * HEADER_BYTES) is None
+    assert schema_id(b"\x00" * 5) is None
+
+
+GUID = "89791762-2336-4186-9674-299b90a802e2"
+
+
+@given(st.binary(min_size=1, max_size=9))
+def test_an_id_or_guid_is_read_before_the_body_or_from_the_kafka_header(body: bytes) -> None:
+    guid = b"\x01" + bytes.fromhex(GUID.replace("-", ""))
+    for named, wanted in ((b"\0\0\0\0\x07", 7), (guid, GUID)):
+        in_header = framed(body, [("other", b"x"), (IN_HEADER, named)])
+        assert in_header == named + body
+        assert (schema_id(in_header), body_of(in_header)) == (wanted, body)
+        assert schema_id(named) is None  # no body
+    assert framed(body, [(IN_HEADER, None), ("other", b"x")]) == framed(body, ()) == body
 
 
 ENDLESS = [

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.detector import SEES_BYTES, SEES_DENIED, SEES_OUTCOME
+from pipeline.config import Secret
 from pipeline.formats import FORMATS, Options, Refused, decode, detect, sees_of
 from pipeline.formats import envelope as unpacking
 from pipeline.formats.format import BadValueError
@@ -44,6 +45,7 @@ def check(records: list[Event | Refused]) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
+@settings(deadline=None)
 @given(raw=st.binary(max_size=200) | st.text(max_size=200).map(str.encode) | JSON.map(msgspec.json.encode))
 def test_any_bytes_become_events_or_refusals_and_never_an_exception(name: str, raw: bytes) -> None:
     check(list(decode(raw, name)))
@@ -71,6 +73,7 @@ def _paths(value: Any, head: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path for key, inner in value.items() for path in _paths(inner, (*head, key))] or [head or ("x",)]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300), st.sampled_from(["", "address"]))
 def test_any_line_is_answered_by_the_combined_format(line: str, key_field: str) -> None:
     check(list(decode(line.encode(), "combined", Options(key_field=key_field))))
@@ -86,6 +89,37 @@ def test_one_record_and_an_array_of_it_and_its_gzip_give_the_same_event() -> Non
         assert len(one) == 1
         assert list(decode(b"[" + raw + b"," + raw + b"]", name)) == one * 2
         assert list(decode(gzip.compress(raw), name)) == one
+
+
+@settings(deadline=None)
+@given(
+    st.lists(JSON.filter(lambda value: isinstance(value, dict)), min_size=2, max_size=4),
+    st.sampled_from(["", " ", "\t"]),
+)
+def test_objects_that_run_together_are_read_like_an_array_of_them(objects: list[Any], between: str) -> None:
+    """So Firehose writes what CloudWatch sends it to S3."""
+    each = [msgspec.json.encode(value) for value in objects]
+    together, array = between.encode().join(each), b"[" + b",".join(each) + b"]"
+    for name in ("native", "kong", "otel"):
+        read = list(decode(together, name))
+        assert read == list(decode(array, name))
+        *same, last = decode(together + b'{"key_id', name)
+        assert (same, isinstance(last, Refused)) == (read, True)
+
+
+@pytest.mark.parametrize("bad", [b'{"key_id":"\\ud800","ts_us":1}', b'{"a":NaN}', b'{"a":1e999}'])
+def test_an_object_that_is_no_json_among_others_is_refused_alone(bad: bytes) -> None:
+    good = b'{"key_id":"k","ts_us":1764000000000000}'
+    one, refused, two = decode(good + bad + good, "native")
+    assert isinstance(one, Event)
+    assert one == two
+    assert isinstance(refused, Refused)
+
+
+def test_many_objects_that_run_together_are_read_one_after_the_other() -> None:
+    """100,000 of them, of which each would copy all that follow were the rest cut off anew each time."""
+    one = b'{"key_id":"k","ts_us":1764000000000000}'
+    assert sum(isinstance(each, Event) for each in decode(one * 100_000, "native")) == 100_000
 
 
 def test_an_unpacked_gzip_is_bounded_and_broken_ones_are_refused() -> None:
@@ -121,6 +155,26 @@ def test_a_sample_of_each_format_is_detected_even_when_it_is_cut(name: str) -> N
     assert detect(max(samples, key=len)[:500]) == name or name == "kong"  # Kong's own names come later in its objects
 
 
+NAMELESS = {
+    "cloudwatch_control",
+    "no_cloudtrail",
+    "time_missing",
+    "not_json",
+    "another_class",
+    "native/short_circuited_401",
+}
+"""Examples of what has no name of its format in it."""
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_example_is_named_by_its_own_format_whatever_it_comes_in(name: str) -> None:
+    for path in SAMPLES[name]:
+        stem = path.name.partition(".")[0]
+        raw = path.read_bytes()
+        found = detect(unpacking.gunzip(raw) if raw.startswith(unpacking.GZIP_MAGIC) else raw)
+        assert found == (None if {stem, f"{name}/{stem}"} & NAMELESS else name), path
+
+
 def test_a_sample_of_something_else_is_not_detected() -> None:
     assert [detect(raw) for raw in (b"", b"hello", b"{}", b"\xff\xfe", b"[1,2]", b"[")] == [None] * 6
 
@@ -128,6 +182,7 @@ def test_a_sample_of_something_else_is_not_detected() -> None:
 def test_capabilities_follow_from_the_source_of_an_event() -> None:
     assert sees_of("") == sees_of("native") == sees_of("our-own-gateway") == 127
     assert not sees_of("cloudtrail") & SEES_BYTES
+    assert sees_of("aws_apigateway") & SEES_BYTES  # of the answer, which is what egress reads
     assert not sees_of("combined") & SEES_OUTCOME
     assert not sees_of("aws_apigateway") & SEES_DENIED
     assert all(sees_of(name) == each.sees for name, each in FORMATS.items())
@@ -140,12 +195,20 @@ def test_capabilities_follow_from_the_source_of_an_event() -> None:
         ("2001:DB8:0:0::1", "2001:db8::1"), ("::ffff:203.0.113.7", "203.0.113.7"), ("fe80::1%eth0", "fe80::1"),
         ("203.0.113.7, 10.0.0.1", "203.0.113.7"), ("cloudformation.amazonaws.com", ""), ("AWS Internal", ""),
         ("-", ""), ("", ""), (None, ""), (7, ""), ("255.090.254.5", ""), (["203.0.113.7"], "203.0.113.7"),
+        ("10.0.0.9, 10.0.0.1", "10.0.0.1"), (",", ""), ("a, b", ""),
     ],
 )  # fmt: skip
 def test_an_address_is_canonical_or_nothing(given_: Any, canonical: str) -> None:
     assert address(given_) == canonical
 
 
+@settings(deadline=None)
+@given(st.lists(st.ip_addresses().map(str) | st.text(max_size=9)), st.sampled_from(["203.0.113.7", "2001:db8::7"]))
+def test_callers_can_not_choose_their_address_by_what_they_write_before_it(written: list[str], real: str) -> None:
+    assert address(", ".join([*written, real])) == address(", ".join([*written, real, "10.0.0.1", "fd00::1"])) == real
+
+
+@settings(deadline=None)
 @given(st.ip_addresses())
 def test_every_address_lies_in_its_network(ip: Any) -> None:
     assert network(address(str(ip))) != ""
@@ -157,6 +220,7 @@ def test_what_is_no_number_is_not_known(missing: Any) -> None:
     assert whole(missing) == 0
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=946_684_800_000_000, max_value=4_102_444_799_999_999))
 def test_every_way_to_write_a_time_gives_the_same_microseconds(ts_us: int) -> None:
     moment = datetime.fromtimestamp(ts_us // 1_000_000, UTC)
@@ -183,6 +247,47 @@ def test_names_of_stages_become_live_or_test() -> None:
 def test_nested_flat_and_dotted_names_are_found() -> None:
     assert get({"a": {"b": {"c": 1}}}, "a.b.c") == get({"a.b.c": 1}, "a.b.c") == get({"a": {"b.c": 1}}, "a.b.c") == 1
     assert get({"a": [1]}, "a.b") is None
+
+
+def test_values_of_otlp_are_plain_and_too_deep_ones_are_none() -> None:
+    deep: dict[str, Any] = {"stringValue": "x"}
+    for _ in range(40):
+        deep = {"arrayValue": {"values": [deep]}}
+    body = {
+        "kvlistValue": {
+            "values": [{"key": "a", "value": {"arrayValue": {"values": [{"intValue": "7"}, {"boolValue": True}]}}}]
+        }
+    }
+    record = {
+        "body": body,
+        "attributes": [{"key": "deep", "value": deep}, {"key": "raw", "value": {"bytesValue": "AA=="}}],
+    }
+    [found] = unpacking.json_records(msgspec.json.encode({"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}))
+    assert found["body"] == {"a": ["7", True]}
+    assert "x" not in str(found["attributes"]["deep"])
+    assert found["attributes"]["raw"] is None
+    assert unpacking.carried(found)["a"] == ["7", True]
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("nginx", "http_x_api_key"), ("nginx", "http_apikey"), ("nginx", "http_authorization"), ("envoy", "x-api-key"),
+        ("traefik", "request_X-Api-Key"), ("traefik", "request_Authorization"), ("aws_apigateway", "identity.apiKey"),
+        ("otel", "http.request.header.x-api-key"), ("otel", "http.request.header.apikey"),
+    ],
+)  # fmt: skip
+def test_a_header_with_the_key_itself_is_never_an_id_but_by_its_hmac(name: str, field: str) -> None:
+    """Also of keys that don't look like one."""
+    path = next(p for p in SAMPLES[name] if p.name in ("object.json", "nested.json"))
+    [record] = unpacking.json_records(path.read_bytes())
+    holder = record["attributes"] if name == "otel" else record
+    holder[field] = "hunter2"
+    plain = FORMATS[name].event(record, Options(key_field=field))
+    hashed = FORMATS[name].event(record, Options(key_field=field, pepper=Secret("p")))
+    assert "hunter2" not in str(plain) + str(hashed)
+    assert isinstance(hashed, Event)
+    assert hashed.key_id.startswith("hmac_")
 
 
 def test_text_is_one_line() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from aiokafka import codec
+from aiokafka.errors import UnknownError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from pipeline.config import Kafka
@@ -76,3 +78,34 @@ async def test_ends_that_are_not_told_in_time_are_one_clear_line(monkeypatch: py
     monkeypatch.setattr(kafka, "HIGHWATER_WAIT_S", 0.01)
     with pytest.raises(Fatal, match=r"the ends of api\.requests were not told within"):
         await fetched_highwaters(Kafka(), "api.requests", [0])
+
+
+class Idless:
+    """A producer of a broker that gives out no ids: what aiokafka says of it, and then without."""
+
+    said = logging.getLogger("aiokafka.producer.sender")
+
+    def __init__(self, *, idempotent: bool) -> None:
+        self.idempotent = idempotent
+
+    async def start(self) -> None:
+        """Fails as aiokafka's does."""
+        if self.idempotent:
+            self.said.error("Unexpected error during InitProducerIdRequest: %s", UnknownError)
+            raise UnknownError
+        self.said.error("another error")
+
+    async def stop(self) -> None:
+        """Done."""
+
+
+async def test_a_broker_without_producer_ids_is_told_of_in_our_words_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(kafka, "_producer", lambda _, idempotent: Idless(idempotent=idempotent))
+    producer = kafka.Producer(Kafka())
+    await producer.start()
+    await producer.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        "Kafka at localhost:9092 gives out no producer ids: sending without idempotence", "another error",
+    ]  # fmt: skip
