@@ -222,12 +222,15 @@ def policy_check(config: ConfigFile = None, output: Output = "table") -> int:
 @guarded
 def policy_try(
     since: Annotated[str, typer.Option("--from", help="RFC 3339: incidents with evidence since then.")],
+    stage: Annotated[str, typer.Option(help="As if so much had been earned: simulate, fence, suspend.")] = "",
     config: ConfigFile = None,
     as_json: AsJson = False,
     output: Output = "table",
 ) -> int:
     """What would have been done to which keys, against the caps, with the incidents of ClickHouse."""
-    return listed(output, as_json, lambda plain: _commands().try_policy(load(config), since, plain))
+    if stage not in ("", "simulate", "fence", "suspend"):
+        raise ConfigError(f"unknown --stage '{stage}'; there are simulate, fence, suspend; without it all is earned")
+    return listed(output, as_json, lambda plain: _commands().try_policy(load(config), since, stage or "revoke", plain))
 
 
 def register(app: typer.Typer) -> None:

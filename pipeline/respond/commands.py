@@ -26,6 +26,7 @@ from pipeline.respond.keys import UNREADABLE
 from pipeline.respond.ladder import ladder_of
 from pipeline.respond.ledger import Queued
 from pipeline.respond.policy_check import faults, shares
+from pipeline.respond.promoted import Stage, Who
 from schemas.incident import Rung
 
 KEY_ENV: Final = "KEYWATCH_APPROVER_KEY"
@@ -142,6 +143,13 @@ def pending(config: Config, person: str, as_json: bool) -> int:
             {"ticket": ticket, "key_id": "*", "rung": f"raise {each.raised.cap} caps", "reason": each.raised.reason,
              "approved_by": [word.person for word in each.words], "approvals": 2, "lapses_us": each.raised.until_us}
             for ticket, each in mine.ledger.raises.items()
+        ]  # fmt: skip
+        who = Who.of(ladder_of(config.respond).policy, config.respond.approvers)
+        rows += [
+            {"ticket": each.record.ticket, "key_id": "*", "rung": f"promote to {each.record.to}",
+             "reason": each.record.reason, "approved_by": each.signed(who), "approvals": who.needs,
+             "lapses_us": each.at_us + int(who.within_s * 1e6)}
+            for each in mine.ledger.promotions.waiting(who, mine.ledger.now_us)
         ]  # fmt: skip
         return _show("waiting for approval", rows, _PENDING, "nothing waits for approval", as_json)
 
@@ -339,7 +347,7 @@ _TRIED: Final[tuple[Shown, ...]] = (
 )
 
 
-def try_policy(config: Config, since: str, as_json: bool) -> int:
+def try_policy(config: Config, since: str, stage: Stage, as_json: bool) -> int:
     """What the policy would have done with the incidents since then."""
     from pipeline.asking import connected
     from pipeline.respond import trial
@@ -354,7 +362,7 @@ def try_policy(config: Config, since: str, as_json: bool) -> int:
         past = trial.Past(
             ladder_of(config.respond), config.respond.approvers, keys,
             matrices_of(config.respond, adapters_of(config.respond)),
-            lambda key, before_us: usual_networks(client, key, before_us),
+            lambda key, before_us: usual_networks(client, key, before_us), stage,
         )  # fmt: skip
         results = trial.tried(trial.incidents_since(client, from_us), past)
     rows = [_tried_row(each) for each in results]
