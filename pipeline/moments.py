@@ -56,6 +56,11 @@ def stamp(words: str) -> float:
     return datetime.fromisoformat(words).timestamp()
 
 
+def second_of_us(time_us: int) -> str:
+    """Microseconds UTC to the second, as people read it."""
+    return at_us(time_us).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
 def at_us(time_us: int) -> datetime:
     """Microseconds UTC as a time."""
     return datetime.fromtimestamp(time_us / 1e6, UTC)
