@@ -131,11 +131,7 @@ def quarry_of(words: dict[str, str], as_of_us: int) -> Quarry:
 
 
 def _begin(text: str, end: Any) -> Any:
-    if not text:
-        return end - DEFAULT_SPAN
-    if text[-1:] in moments.SPANS_S:
-        return end - moments.span(text, "--from")
-    return moments.moment(text, "--from", end)
+    return moments.past(text, "--from", end) if text else end - DEFAULT_SPAN
 
 
 def print_hunt(config: Config, words: dict[str, str], output: str) -> int:

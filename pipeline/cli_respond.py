@@ -221,7 +221,7 @@ def policy_check(config: ConfigFile = None, output: Output = "table") -> int:
 @policy_app.command("try")
 @guarded
 def policy_try(
-    since: Annotated[str, typer.Option("--from", help="RFC 3339: incidents with evidence since then.")],
+    since: Annotated[str, typer.Option("--from", help="RFC 3339, or a span back (14d): since when.")],
     stage: Annotated[str, typer.Option(help="As if so much had been earned: simulate, fence, suspend.")] = "",
     config: ConfigFile = None,
     as_json: AsJson = False,

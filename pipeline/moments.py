@@ -43,6 +43,11 @@ def moment(words: str, option: str, since: datetime) -> datetime:
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
+def past(words: str, option: str, end: datetime) -> datetime:
+    """A time, or a span back from `end`. Raises ConfigError."""
+    return end - span(words, option) if words[-1:] in SPANS_S else moment(words, option, end)
+
+
 def future(words: str, option: str, since: datetime) -> str:
     """A time to come, at most 400 days off, as text. Raises ConfigError."""
     at = moment(words, option, since)

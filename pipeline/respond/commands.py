@@ -163,6 +163,9 @@ def sign(config: Config, person: str, ticket: str, yes: bool, key_file: Path | N
     async def work(mine: Desk) -> int:
         verdict = await mine.sign(ticket, yes, path, reason)
         say_line(verdict.reason if verdict.granted else f"not taken: {verdict.reason}")
+        if any(each.startswith(ticket) for each in mine.ledger.promotions.tickets):
+            who = Who.of(ladder_of(config.respond).policy, config.respond.approvers)
+            say_line(f"acts happen by themselves up to {mine.ledger.promotions.stage(who)}")
         return 0 if verdict.granted else REFUSED
 
     return at_desk(config, person, work)
@@ -354,7 +357,7 @@ def try_policy(config: Config, since: str, stage: Stage, as_json: bool) -> int:
     from pipeline.respond.fence import usual_networks
     from pipeline.respond.responder import adapters_of, matrices_of
 
-    from_us = int(moments.moment(since, "--from", moments.now()).timestamp() * 1e6)
+    from_us = int(moments.past(since, "--from", moments.now()).timestamp() * 1e6)
     if from_us > time.time() * 1e6:
         raise ConfigError(f"--from {since} is in the future")
     keys = dict(asyncio.run(read_catalogue(config)).items())

@@ -131,7 +131,12 @@ def count(config: Config, ladder: Ladder, since_us: int, earned: Stage | None) -
     rungs = frozenset(rung for rule in ladder.rules for rung in (rule.rung, *rule.otherwise))
     with connected(config.clickhouse) as client:
         found = tallies(client, ladder.version, since_us, config.respond.drill.key_id)
-    return msgspec.structs.replace(progress(ladder.policy.mode, rungs, found, earned), policy=ladder.version)
+    told = progress(ladder.policy.mode, rungs, found, earned)
+    if earned == "simulate" and ladder.policy.mode == "enforce":  # refused acts are no would-be acts
+        told = msgspec.structs.replace(
+            told, missing=('mode = "simulate" until then: else nothing is counted', *told.missing)
+        )
+    return msgspec.structs.replace(told, policy=ladder.version)
 
 
 async def _holding(config: Config) -> Step | None:

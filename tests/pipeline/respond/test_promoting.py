@@ -15,6 +15,7 @@ from pipeline.config import ClickHouse, Config
 from pipeline.errors import ConfigError
 from pipeline.respond import commands, promotion
 from pipeline.respond.entries import Promoted
+from pipeline.respond.ladder import ladder_of
 from pipeline.respond.promoted import Step
 from pipeline.respond.promoting import promote
 from pipeline.respond.promotion import Progress, Tally
@@ -93,6 +94,8 @@ def test_what_is_not_earned_takes_a_reason_and_two_people(
     commands.pending(required.config, "carl", as_json=True)
     (row,) = json.loads(said())
     assert (row["ticket"], row["rung"], row["approved_by"]) == (ticket, "promote to suspend", ["carl"])
+    commands.sign(required.config, "carl", ticket[:20], True, required.file, "")
+    assert "by themselves up to simulate" in said()
     required.world.say(ANN.says(ticket))
     commands.pending(required.config, "carl", as_json=False)
     assert "nothing waits" in said()
@@ -100,7 +103,7 @@ def test_what_is_not_earned_takes_a_reason_and_two_people(
     switches = [(line.switch, line.by, line.verdict) for line in required.world.lines()]
     assert switches == [
         ("override_promotion", "carl", "waiting"), ("sign_promotion", "carl", "allowed"),
-        ("sign_promotion", "ann", "allowed"),
+        ("sign_promotion", "carl", "allowed"), ("sign_promotion", "ann", "allowed"),
     ]  # fmt: skip
 
 
@@ -116,6 +119,15 @@ def test_where_nobody_must_sign_the_reason_is_enough_and_advice_refuses_nothing(
 def test_a_stage_that_does_not_exist_is_named(room: Room, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there are simulate, fence, suspend, revoke"):
         promote(room.config, "carl", "throttle", "", False, None)
+
+
+def test_where_acts_are_refused_none_can_be_counted_and_that_is_said(
+    front: str, monkeypatch: pytest.MonkeyPatch, room: Room
+) -> None:
+    monkeypatch.setattr(promotion, "tallies", lambda *asked: {})
+    config = msgspec.structs.replace(room.config, clickhouse=ClickHouse(url=front))
+    told = promotion.count(config, ladder_of(config.respond), 0, "simulate")
+    assert told.missing[0].startswith('mode = "simulate" until then')
 
 
 async def test_what_people_call_wrong_takes_back_what_was_done_and_what_was_counted(clickhouse: ClickHouse) -> None:
