@@ -121,7 +121,7 @@ def refuse(
 def queue(
     cluster: Cluster = "breaker", config: ConfigFile = None, as_json: AsJson = False, output: Output = "table"
 ) -> int:
-    """Keys that caps or the breaker held back within a day, the strongest evidence first."""
+    """Keys that caps, the breaker or a stage not earned held back within a day, the strongest evidence first."""
     return listed(output, as_json, lambda plain: _commands().queue(load(config), user(), cluster, plain))
 
 

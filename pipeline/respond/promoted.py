@@ -29,6 +29,8 @@ __all__ = ["NOT_PROMOTED", "STAGES", "Promotions", "Stage", "Step", "Who", "belo
 Stage = Literal["simulate", "fence", "suspend", "revoke"]
 STAGES: Final[tuple[Stage, ...]] = ("simulate", "fence", "suspend", "revoke")
 MOST_STEPS: Final = 50
+REVIEW: Final = "review"
+"""Who takes back a step after a wrong act; no person."""
 
 
 def earned(stage: Stage, proof: bool) -> frozenset[str]:
@@ -117,6 +119,11 @@ class Promotions:
     def holding(self, who: Who) -> Step | None:
         """The one in force; None: nothing was earned."""
         return next((step for step in reversed(self.steps) if step.stands(who)), None)
+
+    @property
+    def taken_back(self) -> Step | None:
+        """The newest step, if a review found that it must be one back."""
+        return self.steps[-1] if self.steps and self.steps[-1].record.by == REVIEW else None
 
     def stage(self, who: Who) -> Stage:
         """Up to where acts happen by themselves."""

@@ -23,8 +23,6 @@ from pipeline.respond.ladder import Ladder, ladder_of
 from pipeline.respond.promoted import STAGES, Stage, Step, Who
 
 REFUSED: Final = 1
-REVIEW: Final = "review"
-"""Who takes back a step after a wrong act; no person."""
 
 
 def promote(

@@ -22,8 +22,7 @@ from pipeline.respond.caretaker import Caretaker
 from pipeline.respond.carry import Carrier
 from pipeline.respond.entries import Promoted
 from pipeline.respond.ladder import Ladder
-from pipeline.respond.promoted import Step, Who, below
-from pipeline.respond.promoting import REVIEW
+from pipeline.respond.promoted import REVIEW, Step, Who, below
 from pipeline.sinks.connect import connect
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,7 @@ from pipeline.respond import approval
 from pipeline.respond.caretaker import KEEP_US
 from pipeline.respond.entries import Promoted, Proposed, Signed
 from pipeline.respond.ladder import Ladder
-from pipeline.respond.promoted import STAGES, Stage, earned
-from pipeline.respond.promoting import REVIEW
+from pipeline.respond.promoted import REVIEW, STAGES, Stage, earned
 from pipeline.respond.review import Review, Wrong
 from tests.pipeline.respond.incidents import key
 from tests.pipeline.respond.lives import POLICY, RULES, Lives, Process, live
