@@ -103,8 +103,8 @@ def of_promotion(back: Step, now_us: int) -> Notice:
     """That a wrong act has taken a stage back."""
     title = f"what acts by itself goes back to {back.record.to}: {back.record.reason}"
     text = (
-        f"{title}. What would have been done above that waits in `keywatch respond queue`; what is missing for the next "
-        "stage says `keywatch respond promotion`."
+        f"{title}. What would have been done above that waits in `keywatch respond queue`; what the next stage still "
+        "needs says `keywatch respond promotion`."
     )
     return _system("promotion.lost", PROMOTION, str(back.at_us), now_us, title, text, severity="high")
 
