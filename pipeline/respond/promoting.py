@@ -15,7 +15,7 @@ import msgspec
 
 from pipeline.asking import say_line
 from pipeline.config import Config
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.respond import promotion
 from pipeline.respond.desk import Desk
 from pipeline.respond.entries import Promoted
@@ -65,7 +65,12 @@ def _wanted(config: Config, ladder: Ladder, holding: Step | None, to: Stage, ove
         return "revoke by itself is never earned: proofs, approvals, or --override --reason TEXT"
     if up > 1 and not override:
         return f"{STAGES[STAGES.index(now) + 1]} comes first; or --override --reason TEXT"
-    told = promotion.count(config, ladder, holding.at_us if holding else 0, now)
+    try:
+        told = promotion.count(config, ladder, holding.at_us if holding else 0, now)
+    except (Retry, Fatal) as error:
+        if not override:
+            raise
+        return msgspec.structs.replace(blank, override=True, counted=f"not known: {error}")
     counted = promotion.acts_line(told)
     if told.missing and not override:
         return f"{'; '.join(told.missing)} ({counted}); or --override --reason TEXT"

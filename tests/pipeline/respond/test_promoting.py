@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from pipeline.config import ClickHouse, Config
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.respond import commands, promotion
 from pipeline.respond.entries import Promoted
 from pipeline.respond.ladder import ladder_of
@@ -115,6 +115,16 @@ def test_where_nobody_must_sign_the_reason_is_enough_and_advice_refuses_nothing(
     config = msgspec.structs.replace(room.config, respond=msgspec.structs.replace(room.config.respond, policy=policy))
     assert promote(config, "carl", "suspend", "since March", True, None) == 0
     assert 'is "advised": nothing is refused' in said()
+
+
+def test_an_override_needs_no_figures_a_step_does(room: Room, said: Callable[[], str]) -> None:
+    policy = msgspec.structs.replace(room.config.respond.policy, promotion_approvals=0)
+    respond = msgspec.structs.replace(room.config.respond, policy=policy)
+    away = msgspec.structs.replace(room.config, respond=respond, clickhouse=ClickHouse(url="http://127.0.0.1:9"))
+    with pytest.raises((Retry, Fatal)):
+        promote(away, "carl", "fence", "", False, None)
+    assert promote(away, "carl", "fence", "it is the night", True, None) == 0
+    assert "up to fence: not known" in said()
 
 
 def test_a_stage_that_does_not_exist_is_named(room: Room, tmp_path: Path) -> None:
