@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 from clickhouse_connect.driver.client import Client
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -28,6 +29,8 @@ FLEET_DAYS: Final = 1.0
 KEY_DAYS: Final = 30.0
 MISSING: Final = 1
 
+FOLDED: Final = 28
+"""Letters that a folding column needs to be read."""
 SHORT_ID: Final = 12
 """Of the 32 letters of an incident's id: `explain` takes any beginning that only one has."""
 
@@ -239,13 +242,35 @@ def export_rows(rows: Sequence[Row], columns: Sequence[Column], output: str) -> 
 
 
 def show_table(title: str, rows: Sequence[Row], columns: Sequence[Shown], folds: int = 0) -> int:
-    """A table on the terminal; where it is too narrow, the column number `folds` folds."""
+    """A table on the terminal; where it is too narrow, the column number `folds` folds, or each row has its own lines.
+
+    Nothing is ever cut off: an id that lost its end can neither be copied nor found by `grep`.
+    """
+    cells = [[printable(shown(row)) for _, shown, _ in columns] for row in rows]
+    console = Console(highlight=False)
+    if _needs(cells, [name for name, _, _ in columns], folds) > console.width:
+        return _stacked(title, cells, [name for name, _, _ in columns])
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for number, (name, _, justify) in enumerate(columns):
         table.add_column(name, overflow="fold", justify=justify, no_wrap=number != folds)
-    for row in rows:
-        table.add_row(*(escape(printable(shown(row))) for _, shown, _ in columns))
-    Console(highlight=False).print(table)
+    for row in cells:
+        table.add_row(*map(escape, row))
+    console.print(table)
+    return 0
+
+
+def _needs(cells: Sequence[Sequence[str]], names: Sequence[str], folds: int) -> int:
+    """How wide the table is with its folding column at `FOLDED` letters, or less."""
+    widths = [max(cell_len(each) for each in column) for column in zip(names, *cells, strict=True)]
+    return sum(min(width, FOLDED) if at == folds else width for at, width in enumerate(widths)) + 2 * (len(names) - 1)
+
+
+def _stacked(title: str, cells: Sequence[Sequence[str]], names: Sequence[str]) -> int:
+    sys.stdout.write(title + "\n")
+    for row in cells:
+        words = "  ".join(f"{name} {cell}".strip() for name, cell in zip(names, row, strict=True) if cell)
+        lines = textwrap.wrap(words, width(), subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
     return 0
 
 

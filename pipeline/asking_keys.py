@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from pipeline import audit_keys, hunt, manifest_policies, moments, rotations
-from pipeline.asking import Column, Shown, connected, export_rows, print_json, say_line, show_table
+from pipeline.asking import Column, Shown, connected, count_words, export_rows, print_json, say_line, show_table
 from pipeline.audit_keys import CHECKS, GRADES
 from pipeline.catalogue import Catalogue, read_catalogue
 from pipeline.config import Config
@@ -131,11 +131,7 @@ def quarry_of(words: dict[str, str], as_of_us: int) -> Quarry:
 
 
 def _begin(text: str, end: Any) -> Any:
-    if not text:
-        return end - DEFAULT_SPAN
-    if text[-1:] in moments.SPANS_S:
-        return end - moments.span(text, "--from")
-    return moments.moment(text, "--from", end)
+    return moments.past(text, "--from", end) if text else end - DEFAULT_SPAN
 
 
 def print_hunt(config: Config, words: dict[str, str], output: str) -> int:
@@ -151,15 +147,21 @@ def print_hunt(config: Config, words: dict[str, str], output: str) -> int:
     span = f"from {moments.of_us(quarry.from_us)} to {moments.of_us(quarry.to_us)}"
     if not rows:
         return say_line(f"no key was touched {span}")
-    say_line(f"{len(rows):,} keys touched {span}{_by_words(found)}")
+    say_line(f"{count_words(len(rows), 'key')} touched {span}{_by_words(found)}")
+    rows.sort(key=lambda row: row["by"] == "network")  # what is certain first
     if len(rows) > hunt.SHOWN_KEYS:
         say_line(f"the first {hunt.SHOWN_KEYS}; all: -o json or -o csv")
     return show_table("keys, by their first touch", rows[: hunt.SHOWN_KEYS], _TOUCHED)
 
 
 def _by_words(found: Sequence[Touched]) -> str:
-    wide = sum(row.by == "network" for row in found)
-    return f"; {wide:,} of them by its /24 or /48 alone: addresses are kept for 14 days" if wide else ""
+    wide, exact = (sum(row.by == by for row in found) for by in ("network", "address"))
+    if not wide:
+        return ""
+    return (
+        f"; {exact:,} of them by this very address, {wide:,} from its /24 or /48 (no request of theirs with this "
+        "address is kept; single requests are, for 14 days)"
+    )
 
 
 def _outcomes(row: dict[str, Any]) -> str:

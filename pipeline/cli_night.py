@@ -1,7 +1,8 @@
-"""`keywatch cases` and `keywatch drill`; and `keywatch respond endpoints`, `enable`, `dead-letters`, `promotion`."""
+"""`keywatch cases`, `keywatch drill`; and `keywatch respond endpoints`, `dead-letters`, `promotion`, `promote`, ..."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -171,6 +172,21 @@ def promotion(config: ConfigFile = None, as_json: AsJson = False, output: Words 
     return way.show(load(config), json_wanted(as_json, output))
 
 
+@guarded
+def promote(
+    to: Annotated[str, typer.Option(help="fence or suspend; back to simulate or fence; revoke by --override only.")],
+    reason: Why = "",
+    override: Annotated[bool, typer.Option("--override", help="Though it is not earned: say why; signed.")] = False,
+    person: Person = "",
+    key_file: Annotated[Path | None, typer.Option("--key-file", help="Your approver's key, to override.")] = None,
+    config: ConfigFile = None,
+) -> int:
+    """Let acts happen by themselves up to this stage, if its days and reviewed acts are there; or go back."""
+    from pipeline.respond import promoting
+
+    return promoting.promote(load(config), person or user(), to, reason, override, key_file)
+
+
 def register(app: typer.Typer, respond_app: typer.Typer) -> None:
     """Add them to `keywatch` and to `keywatch respond`."""
     app.add_typer(cases_app, name="cases")
@@ -181,3 +197,4 @@ def register(app: typer.Typer, respond_app: typer.Typer) -> None:
     respond_app.command()(leftovers)
     respond_app.command()(deleted)
     respond_app.command()(promotion)
+    respond_app.command()(promote)

@@ -121,7 +121,7 @@ def refuse(
 def queue(
     cluster: Cluster = "breaker", config: ConfigFile = None, as_json: AsJson = False, output: Output = "table"
 ) -> int:
-    """Keys that caps or the breaker held back within a day, the strongest evidence first."""
+    """Keys that caps, the breaker or a stage not earned held back within a day, the strongest evidence first."""
     return listed(output, as_json, lambda plain: _commands().queue(load(config), user(), cluster, plain))
 
 
@@ -221,13 +221,16 @@ def policy_check(config: ConfigFile = None, output: Output = "table") -> int:
 @policy_app.command("try")
 @guarded
 def policy_try(
-    since: Annotated[str, typer.Option("--from", help="RFC 3339: incidents with evidence since then.")],
+    since: Annotated[str, typer.Option("--from", help="RFC 3339, or a span back (14d): since when.")],
+    stage: Annotated[str, typer.Option(help="As if so much had been earned: simulate, fence, suspend.")] = "",
     config: ConfigFile = None,
     as_json: AsJson = False,
     output: Output = "table",
 ) -> int:
     """What would have been done to which keys, against the caps, with the incidents of ClickHouse."""
-    return listed(output, as_json, lambda plain: _commands().try_policy(load(config), since, plain))
+    if stage not in ("", "simulate", "fence", "suspend"):
+        raise ConfigError(f"unknown --stage '{stage}'; there are simulate, fence, suspend; without it all is earned")
+    return listed(output, as_json, lambda plain: _commands().try_policy(load(config), since, stage or "revoke", plain))
 
 
 def register(app: typer.Typer) -> None:

@@ -13,7 +13,7 @@ from pipeline.times import micros
 
 Kind = Literal["webhook", "cloudevents", "ocsf", "alertmanager", "pagerduty", "slack", "email"]
 
-SYSTEM: Final = ("protection.lost", "protection.restored", "endpoint.disabled", "drill.failed")
+SYSTEM: Final = ("protection.lost", "protection.restored", "endpoint.disabled", "drill.failed", "promotion.lost")
 """About Keywatch itself: goes to everybody who has not chosen for himself."""
 CALLS: Final = ("response.done", "response.failed", "response.waiting")
 """What Keywatch did to a key, could not do, or must not do without people: to everybody, too."""

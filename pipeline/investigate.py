@@ -114,6 +114,7 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str
     rung: str
     reason: str
+    direction: str = "apply"
 
 
 class Word(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +155,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     words: list[Word]
     leaks: list[LeakLine]
     normal: Normal
+    findings_left: int = 0  # weaker ones that are not among `findings`
 
     @property
     def strangers(self) -> list[Source]:
@@ -181,13 +183,15 @@ def investigate(client: Client, key_id: str, from_us: int, to_us: int, incident_
     incidents = [msgspec.json.decode(row.body, type=Incident) for row in ask(client, _Body, _INCIDENTS, values)]
     values["incidents"] = [incident.incident_id for incident in incidents]
     things, kept = _things(client, values)
+    findings = ask(client, FindingLine, _FINDINGS, values)
     return Case(
         key_id=key_id, from_us=from_us, to_us=to_us, incident_id=incident_id, incidents=incidents, sources=sources,
-        findings=ask(client, FindingLine, _FINDINGS, values), routes=ask(client, Route, _ROUTES, values), things=things,
+        findings=findings, routes=ask(client, Route, _ROUTES, values), things=things,
         things_from=kept, addresses=ask(client, Address, _addresses(kept), values) if kept else [],
         others=ask(client, OtherKey, _OTHERS, values) if values["networks"] else [],
         acts=ask(client, Act, _ACTS, values), words=ask(client, Word, _WORDS, values),
         leaks=ask(client, LeakLine, _LEAKS, values), normal=normal(client, key_id, rfc3339(from_us)),
+        findings_left=ask(client, _Count, _ALL_FINDINGS, values)[0].count - len(findings),
     )  # fmt: skip
 
 
@@ -223,6 +227,10 @@ def _of_table(sql: str, table: str) -> str:
         "evidence": "evidence AS r FINAL WHERE incident_id IN {incidents:Array(String)} AND",
     }
     return sql.replace("ROWS WHERE", rows[table])
+
+
+class _Count(msgspec.Struct, frozen=True):
+    count: int
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -286,13 +294,20 @@ _INCIDENTS: Final = """
     WHERE key_id = {key:String} AND opened_at < fromUnixTimestamp64Micro({to_us:Int64}, 'UTC')
         AND last_at >= fromUnixTimestamp64Micro({from_us:Int64}, 'UTC')
     ORDER BY opened_at, incident_id LIMIT {most:UInt32}"""
-_FINDINGS: Final = """
-    SELECT toUnixTimestamp64Micro(at) AS at_us, detector, family, bits, text, incident_id FROM findings FINAL
+_OF_FINDINGS: Final = """FROM findings FINAL
     WHERE key_id = {key:String} AND at >= fromUnixTimestamp64Micro({from_us:Int64}, 'UTC')
-        AND at < fromUnixTimestamp64Micro({to_us:Int64}, 'UTC')
-    ORDER BY at, finding_id LIMIT {findings:UInt32}"""
+        AND at < fromUnixTimestamp64Micro({to_us:Int64}, 'UTC')"""
+_FINDINGS: Final = f"""
+    SELECT at_us, detector, family, bits, text, incident_id FROM (
+        SELECT toUnixTimestamp64Micro(at) AS at_us, detector, family, bits, text, incident_id, finding_id
+        {_OF_FINDINGS}
+        ORDER BY incident_id = '', bits DESC, at, finding_id LIMIT {{findings:UInt32}}
+    ) ORDER BY at_us, finding_id"""  # noqa: S608 (constants)
+_ALL_FINDINGS: Final = f"SELECT count() AS count {_OF_FINDINGS}"
 _ACTS: Final = """
-    SELECT toUnixTimestamp64Micro(at) AS at_us, incident_id, stage, verdict, rung, reason FROM responses FINAL
+    SELECT toUnixTimestamp64Micro(at) AS at_us, incident_id, stage, verdict, rung, reason,
+        JSONExtractString(body, 'direction') AS direction
+    FROM responses FINAL
     WHERE key_id = {key:String} AND at >= fromUnixTimestamp64Micro({from_us:Int64}, 'UTC')
         AND at < fromUnixTimestamp64Micro({after_us:Int64}, 'UTC')
     ORDER BY at, partition, offset LIMIT 500"""

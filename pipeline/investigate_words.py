@@ -13,8 +13,8 @@ from typing import Final
 
 from pipeline.asking import count_words
 from pipeline.document import Block, Bullets, Heading, Paragraph, Steps, Table, shell
-from pipeline.investigate import BEFORE_DAYS, Case, Source
-from pipeline.moments import of_us
+from pipeline.investigate import BEFORE_DAYS, Act, Case, Source
+from pipeline.moments import of_us, second_of_us
 from pipeline.times import micros
 
 MOST_ENTRIES: Final = 100
@@ -40,7 +40,7 @@ def document(case: Case) -> list[Block]:
 
 
 def _entries(case: Case) -> list[tuple[str, ...]]:
-    return [(of_us(at), kind, text) for at, kind, text in timeline(case)]
+    return [(second_of_us(at), kind, text) for at, kind, text in timeline(case)]
 
 
 def _head(case: Case) -> str:
@@ -55,9 +55,28 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[Block
 
 
 def timeline(case: Case) -> list[Entry]:
-    """Everything with a time, the earliest first; the first is what happened first."""
-    entries = sorted([*_told(case), *_seen(case)])
-    return entries[:MOST_ENTRIES]
+    """Everything with a time, the earliest first; what is said again and again is one entry, at its first time.
+
+    Where there is too much, the weakest findings are left out, and the last entry says so.
+    """
+    told: dict[tuple[str, str], list[int]] = {}
+    for at_us, kind, text in sorted([*_told(case), *_seen(case)]):
+        told.setdefault((kind, text), []).append(at_us)
+    entries = [(times[0], kind, _again(text, times)) for (kind, text), times in told.items()]
+    left = max(case.findings_left, 0)
+    return [*entries[:MOST_ENTRIES], *_left_out(case, entries, left)]
+
+
+def _again(text: str, times: list[int]) -> str:
+    return f"{text}; {len(times)} times, the last at {second_of_us(times[-1])}" if len(times) > 1 else text
+
+
+def _left_out(case: Case, entries: list[Entry], findings: int) -> Iterator[Entry]:
+    later = len(entries) - MOST_ENTRIES
+    if later > 0:
+        yield entries[MOST_ENTRIES][0], "left out", f"{later:,} later ones: -o json has all"
+    if findings:
+        yield case.to_us, "left out", f"{count_words(findings, 'weaker finding')} of the span"
 
 
 def _seen(case: Case) -> Iterator[Entry]:
@@ -77,9 +96,13 @@ def _told(case: Case) -> Iterator[Entry]:
         if incident.closed_at:
             yield micros(incident.closed_at), "incident", f"{incident.incident_id[:12]} closed"
     for act in case.acts:
-        yield act.at_us, "response", f"{act.stage}: {act.rung} {act.verdict}, {act.reason}"
+        yield act.at_us, "response", f"{act.stage}: {_undoing(act)}{act.rung} {act.verdict}, {act.reason}"
     for word in case.words:
         yield word.at_us, "feedback", f"{word.incident_id[:12]} is {word.verdict}, says {word.by}: {word.reason}"
+
+
+def _undoing(act: Act) -> str:
+    return "undo of " if act.direction == "undo" else ""
 
 
 def _from(source: Source) -> str:
@@ -94,8 +117,8 @@ def _scope(case: Case) -> Iterator[Block]:
     into = sum(route.bytes_in for route in case.routes)
     yield Paragraph(f"{whose}: {count_words(total, 'request')}, {_bytes(out)} out, {_bytes(into)} in")
     rows = [
-        (row.route or "not known", row.outcome, f"{row.requests:,}", _bytes(row.bytes_out), of_us(row.first_us),
-         of_us(row.last_us))
+        (row.route or "not known", row.outcome, f"{row.requests:,}", _bytes(row.bytes_out), second_of_us(row.first_us),
+         second_of_us(row.last_us))
         for row in case.routes
     ]  # fmt: skip
     yield from _table(("route", "outcome", "requests", "bytes out", "first", "last"), rows)
@@ -111,7 +134,8 @@ def _scope(case: Case) -> Iterator[Block]:
 def _sources(case: Case) -> Iterator[Block]:
     rows = [
         (_new(row), row.network or "not known", " ".join(row.prefixes[:3]), row.country, row.client,
-         f"{row.requests:,}", f"{row.succeeded:,}", f"{row.refused:,}", of_us(row.first_us), of_us(row.last_us))
+         f"{row.requests:,}", f"{row.succeeded:,}", f"{row.refused:,}", second_of_us(row.first_us),
+         second_of_us(row.last_us))
         for row in sorted(case.sources, key=lambda row: (not row.strange, row.first_us))
     ]  # fmt: skip
     head = ("", "network", "addresses in", "country", "client", "requests", "succeeded", "refused", "first", "last")
@@ -119,7 +143,7 @@ def _sources(case: Case) -> Iterator[Block]:
     if case.addresses:
         addresses = [
             (row.client_ip, f"AS{row.asn}" if row.asn else "", row.country, row.user_agent, f"{row.requests:,}",
-             of_us(row.first_us))
+             second_of_us(row.first_us))
             for row in case.addresses
         ]  # fmt: skip
         yield Table(("address", "network", "country", "user agent", "requests", "first"), tuple(addresses))
@@ -127,7 +151,7 @@ def _sources(case: Case) -> Iterator[Block]:
         yield Paragraph("other keys used from the networks that are new to this one:")
         others = [
             (row.key_id, " ".join(row.networks), f"{row.requests:,}", f"{row.succeeded:,}",
-             of_us(row.first_us), of_us(row.last_us))
+             second_of_us(row.first_us), second_of_us(row.last_us))
             for row in case.others
         ]  # fmt: skip
         yield Table(("key", "networks", "requests", "succeeded", "first", "last"), tuple(others))
@@ -143,7 +167,9 @@ def _new(source: Source) -> str:
 
 
 def _done(case: Case) -> list[Block]:
-    rows = [(of_us(act.at_us), act.stage, act.rung, act.verdict, act.reason) for act in case.acts]
+    rows = [
+        (second_of_us(act.at_us), act.stage, _undoing(act) + act.rung, act.verdict, act.reason) for act in case.acts
+    ]
     return [Table(("when", "stage", "rung", "verdict", "why"), tuple(rows))] if rows else [
         Paragraph("nothing: no decision on this key is in the audit log of the span and the week after it")
     ]  # fmt: skip
@@ -170,12 +196,12 @@ def causes(case: Case) -> list[str]:
     by_strangers = sum(source.succeeded for source in case.strangers)
     found: list[str] = []
     if case.leaks:
-        found.append(
-            f"the key is public: {case.leaks[0].feed} reported it on {of_us(case.leaks[0].at_us)} {case.leaks[0].url}"
-        )
+        first = case.leaks[0]
+        found.append(f"the key is public: {first.feed} reported it on {second_of_us(first.at_us)} {first.url}")
     found += [f"proof: {finding.text}" for finding in proofs[:3]]
     if by_strangers and case.normal.active_hours:
-        batch = f"; so were {len(case.others)} other keys: perhaps a batch was stolen" if case.others else ""
+        others = count_words(len(case.others), "other key")
+        batch = f"; they used {others} as well: perhaps a batch was stolen" if case.others else ""
         found.append(
             f"somebody else holds the secret: {count_words(by_strangers, 'request')} succeeded from sources that it "
             f"never had in {BEFORE_DAYS} days{batch}; if its owner moved or deployed, it is that instead: ask"
@@ -215,9 +241,8 @@ def questions(case: Case) -> list[str]:
     if any(_is_cut(row.client_ip) for row in case.addresses):
         asked.append("Which very addresses? Those that end in .0 or :: were cut to their network since, for privacy")
     if case.others:
-        asked.append(
-            f"Are the {len(case.others)} other keys the same actor's, or do their owners share a provider with him?"
-        )
+        others = count_words(len(case.others), "other key")
+        asked.append(f"Has the same actor the {others}, or do their owners share a provider with him?")
     if not case.acts:
         asked.append("Why was nothing done? No decision is in the audit log")
     if case.strangers and not case.words:
@@ -232,7 +257,7 @@ def _is_cut(address: str) -> bool:
 def steps(case: Case) -> Iterator[tuple[str, str]]:
     """In this order: each with a command that exists, where there is one."""
     key, incident = case.key_id, case.incident_id or (case.incidents[-1].incident_id if case.incidents else "")
-    yield "Stop it: revoke or suspend the key at the gateway (Keywatch's responder does so where its policy allows)", ""
+    yield from _stop(case, incident)
     yield (
         "Make a new key, and declare rotated_to and rotated_from in the catalogue",
         shell("keywatch", "keys", "import", "keys.csv"),
@@ -255,6 +280,28 @@ def steps(case: Case) -> Iterator[tuple[str, str]]:
     )
     yield "Find the keys with the same weakness", shell("keywatch", "keys", "audit")
     yield "Prevent: push protection on repositories, a secrets manager, short lives, an owner for each key", ""
+
+
+def _stop(case: Case, incident: str) -> Iterator[tuple[str, str]]:
+    """What stands already by the audit, and its way back; then how to stop more."""
+    for act in in_force(case):
+        since, of = second_of_us(act.at_us), act.incident_id
+        if act.rung == "revoke":
+            yield f"It is revoked since {since}: delete it at the gateway", ""
+            return
+        yield (
+            f"In force since {since}: {act.rung} (until its time is over: keywatch respond holds). To take it back",
+            shell("keywatch", "respond", "undo", of, "--reason", "..."),
+        )
+    rung = "fence" if any(source.new_network for source in case.strangers) and not in_force(case) else "suspend"
+    command = shell("keywatch", "respond", "act", incident, "--rung", rung, "--preview") if incident else ""
+    yield f"Stop it: {rung} the key at the gateway, or by the responder where it enforces", command
+
+
+def in_force(case: Case) -> list[Act]:
+    """Acts that were done and, as far as the audit says, not undone since; the last of each rung."""
+    last = {act.rung: act for act in case.acts if act.stage == "done"}
+    return [act for act in last.values() if act.direction != "undo"]
 
 
 LEAK_SOURCES: Final = (

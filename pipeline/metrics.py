@@ -264,6 +264,7 @@ def responder_started(rungs: Iterable[str], endpoints: Iterable[str]) -> None:
             METRICS.enforcement.labels(rung, word)
     for cap in CAPS:
         METRICS.cap_refusals.labels(cap)
+    METRICS.refusals.labels("not_promoted")
     for endpoint in endpoints:
         METRICS.webhook_disabled.labels(endpoint)
         for outcome in DELIVERY_OUTCOMES:

@@ -43,6 +43,11 @@ def moment(words: str, option: str, since: datetime) -> datetime:
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
+def past(words: str, option: str, end: datetime) -> datetime:
+    """A time, or a span back from `end`. Raises ConfigError."""
+    return end - span(words, option) if words[-1:] in SPANS_S else moment(words, option, end)
+
+
 def future(words: str, option: str, since: datetime) -> str:
     """A time to come, at most 400 days off, as text. Raises ConfigError."""
     at = moment(words, option, since)
@@ -54,6 +59,11 @@ def future(words: str, option: str, since: datetime) -> str:
 def stamp(words: str) -> float:
     """RFC 3339 to Unix seconds."""
     return datetime.fromisoformat(words).timestamp()
+
+
+def second_of_us(time_us: int) -> str:
+    """Microseconds UTC to the second, as people read it."""
+    return at_us(time_us).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def at_us(time_us: int) -> datetime:

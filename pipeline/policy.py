@@ -51,6 +51,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     breaker_owners: Number = 5  # so many owners' keys tripping within `breaker_s` open it (start); 0: never
     breaker_s: Annotated[float, Meta(ge=1, le=3600)] = 600.0  # the span in which owners' keys count together
     breaker_age_days: Annotated[float, Meta(ge=0, le=400)] = 7.0  # younger keys don't count towards it
+    promotion: Annotated[str, Meta(pattern="^(advised|required)$")] = (
+        "advised"  # required: what acts by itself does only what `respond promote` has earned; advised: counted only
+    )
+    promotion_approvals: People = 1  # of `respond promote --override`
     caps: Caps = Caps()  # of all acts but fences, flags and proofs
     fence_caps: Caps = Caps(max_per_hour=10, max_per_day=50, max_share_of_active=0.005)  # and of flags, counted apart
     proof_caps: Caps = Caps(max_per_hour=3, max_per_day=10, max_share_of_active=0.001)  # not stopped by the breaker

@@ -29,7 +29,8 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the audit. `response_id` = hash(incident_id, rung, key_version); stages of an act share it.
 
     So do those of its undo, under `direction`. `until` "" is without end; `before_hash` names what the undo restores.
-    What a person says to all responders is a line, too: `switch`, of key "*" and no incident (`respond/words.py`).
+    What a person says to all responders is a line, too: `switch`, of key "*" and no incident (`respond/words.py`):
+    stop, go_on, simulate, enforce, raise_caps, sign_raise, close_breaker, promote, override_promotion, sign_promotion.
     """
 
     response_id: str  # of the act
@@ -55,5 +56,5 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     ticket: str = ""  # by which people approve it, while it waits
     before_hash: str = ""  # of what was before
     new_key_id: str = ""  # rotate: the successor's public id
-    switch: str = ""  # stop, go_on, simulate, enforce, raise_caps, sign_raise, close_breaker: said to all; "" is an act
+    switch: str = ""  # what was said to all: stop, go_on, simulate, promote, ...; "" is an act
     v: int = VERSION  # version of this shape

@@ -147,11 +147,11 @@ class Console:
         now = self.link.board
         if now is None:
             nothing: dict[str, Any] = {"in_force": [], "waiting": [], "stopped": "", "simulating": "", "breaker": False}
-            return {"connected": False, **nothing}
+            return {"connected": False, "stage": "", **nothing}
         waiting = [(each, *board.texts(each.ticket, visitor.name)) for each in now.waiting(incident)]
         return {
             "connected": True, "in_force": now.in_force(incident), "waiting": waiting, "stopped": now.stopped,
-            "simulating": now.simulating, "breaker": now.breaker,
+            "simulating": now.simulating, "breaker": now.breaker, "stage": now.stage(self.config.respond),
         }  # fmt: skip
 
     def _rendered(self, page: Page, request: Request, visitor: Visitor, acts: dict[str, Any]) -> Response:

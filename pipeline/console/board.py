@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
-from pipeline.config import Config
+from pipeline.config import Config, Respond
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.respond.acts import Act
 from pipeline.respond.approval import signed_text
@@ -24,9 +24,11 @@ from pipeline.respond.cases import Case
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.desk import Desk
 from pipeline.respond.entries import Signed
+from pipeline.respond.ladder import ladder_of
 from pipeline.respond.ledger import Verdict
 from pipeline.respond.night import Books
 from pipeline.respond.night_records import CaseSaid, Verb
+from pipeline.respond.promoted import Who
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +123,12 @@ class Board:
         """Who has put all acts to simulate, and why; "" where nobody has."""
         switch = self._desk.ledger.simulating
         return f"{switch.by}: {switch.reason or 'no reason given'}" if switch else ""
+
+    def stage(self, respond: Respond) -> str:
+        """Up to where acts happen by themselves; "" where that needn't be earned."""
+        policy = ladder_of(respond).policy
+        who = Who.of(policy, respond.approvers)
+        return self._desk.ledger.promotions.stage(who) if policy.promotion == "required" else ""
 
     @property
     def breaker(self) -> bool:

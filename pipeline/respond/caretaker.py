@@ -27,6 +27,7 @@ from pipeline.respond.entries import Finished, Joined, Kept, Paged, Undo
 from pipeline.respond.keys import Keys
 from pipeline.respond.ladder import LADDER
 from pipeline.respond.ledger import DAY_US, Ledger
+from pipeline.respond.promoted import Who
 from schemas.incident import Incident
 
 log = logging.getLogger(__name__)
@@ -223,6 +224,11 @@ class Caretaker:
             await decisions.write(msgspec.structs.replace(ledger.stopped, again=True))
         if ledger.simulating and ledger.now_us >= ledger.simulating_us + KEEP_US:
             await decisions.write(msgspec.structs.replace(ledger.simulating, again=True))
+        if ladder := self.carrier.ladder:
+            for promoted in ledger.promotions.again(
+                Who.of(ladder.policy, self.carrier.approvers), ledger.now_us, KEEP_US
+            ):
+                await decisions.write(promoted)
         if builds := ledger.builds.again(ledger.now_us, KEEP_US):
             await decisions.write(builds)
         if passed := self.drills.again(ledger.now_us, KEEP_US):

@@ -28,7 +28,7 @@ from pipeline.respond.audit import rfc3339
 from pipeline.respond.decisions import RETRY_S, Decisions
 from pipeline.respond.entries import Finished, Noted, Proposed
 from pipeline.respond.keys import Keys
-from pipeline.respond.ladder import Ladder
+from pipeline.respond.ladder import NOT_PROMOTED, Ladder
 from schemas.incident import Rung
 from schemas.key import Key
 from schemas.response import GuardResult, Response, Stage, Verdict
@@ -108,6 +108,8 @@ class Carrier:
         guards = guard.still(act.proposal, key, error, approved=bool(act.approved_by))
         if act.approved_by or act.proposal.approvals:
             guards += (self._signed(act, key),)
+        elif why_not := self.decisions.ledger.promotions.refuses(act.proposal):  # earned then, and no more
+            guards += (guard.result(NOT_PROMOTED, False, why_not),)
         why = "granted before an interruption, going on with it"  # its own line may never have been written
         reason = f"approved by {' and '.join(act.approved_by)}" if act.approved_by else why
         await self.record(act.proposal, "decided", "allowed", reason, act=act, guards=guards)

@@ -26,6 +26,7 @@ from pipeline.respond.keys import UNREADABLE
 from pipeline.respond.ladder import ladder_of
 from pipeline.respond.ledger import Queued
 from pipeline.respond.policy_check import faults, shares
+from pipeline.respond.promoted import Stage, Who
 from schemas.incident import Rung
 
 KEY_ENV: Final = "KEYWATCH_APPROVER_KEY"
@@ -143,6 +144,13 @@ def pending(config: Config, person: str, as_json: bool) -> int:
              "approved_by": [word.person for word in each.words], "approvals": 2, "lapses_us": each.raised.until_us}
             for ticket, each in mine.ledger.raises.items()
         ]  # fmt: skip
+        who = Who.of(ladder_of(config.respond).policy, config.respond.approvers)
+        rows += [
+            {"ticket": each.record.ticket, "key_id": "*", "rung": f"promote to {each.record.to}",
+             "reason": each.record.reason, "approved_by": each.signed(who), "approvals": who.needs,
+             "lapses_us": each.at_us + int(who.within_s * 1e6)}
+            for each in mine.ledger.promotions.waiting(who, mine.ledger.now_us)
+        ]  # fmt: skip
         return _show("waiting for approval", rows, _PENDING, "nothing waits for approval", as_json)
 
     return at_desk(config, person, work)
@@ -155,6 +163,9 @@ def sign(config: Config, person: str, ticket: str, yes: bool, key_file: Path | N
     async def work(mine: Desk) -> int:
         verdict = await mine.sign(ticket, yes, path, reason)
         say_line(verdict.reason if verdict.granted else f"not taken: {verdict.reason}")
+        if any(each.startswith(ticket) for each in mine.ledger.promotions.tickets):
+            who = Who.of(ladder_of(config.respond).policy, config.respond.approvers)
+            say_line(f"acts happen by themselves up to {mine.ledger.promotions.stage(who)}")
         return 0 if verdict.granted else REFUSED
 
     return at_desk(config, person, work)
@@ -339,14 +350,14 @@ _TRIED: Final[tuple[Shown, ...]] = (
 )
 
 
-def try_policy(config: Config, since: str, as_json: bool) -> int:
+def try_policy(config: Config, since: str, stage: Stage, as_json: bool) -> int:
     """What the policy would have done with the incidents since then."""
     from pipeline.asking import connected
     from pipeline.respond import trial
     from pipeline.respond.fence import usual_networks
     from pipeline.respond.responder import adapters_of, matrices_of
 
-    from_us = int(moments.moment(since, "--from", moments.now()).timestamp() * 1e6)
+    from_us = int(moments.past(since, "--from", moments.now()).timestamp() * 1e6)
     if from_us > time.time() * 1e6:
         raise ConfigError(f"--from {since} is in the future")
     keys = dict(asyncio.run(read_catalogue(config)).items())
@@ -354,7 +365,7 @@ def try_policy(config: Config, since: str, as_json: bool) -> int:
         past = trial.Past(
             ladder_of(config.respond), config.respond.approvers, keys,
             matrices_of(config.respond, adapters_of(config.respond)),
-            lambda key, before_us: usual_networks(client, key, before_us),
+            lambda key, before_us: usual_networks(client, key, before_us), stage,
         )  # fmt: skip
         results = trial.tried(trial.incidents_since(client, from_us), past)
     rows = [_tried_row(each) for each in results]

@@ -26,7 +26,18 @@ from pipeline.respond.act import act_id, response_id
 from pipeline.respond.acts import TIME, Act
 from pipeline.respond.caps import DAY_US
 from pipeline.respond.decisions import Decisions
-from pipeline.respond.entries import Bulked, Proposed, Raised, Reset, Simulating, Switched, Undo, content_of, group_of
+from pipeline.respond.entries import (
+    Bulked,
+    Promoted,
+    Proposed,
+    Raised,
+    Reset,
+    Simulating,
+    Switched,
+    Undo,
+    content_of,
+    group_of,
+)
 from pipeline.respond.fence import Networks
 from pipeline.respond.keys import others_of
 from pipeline.respond.ladder import Ladder, Matrix, Others, reach, too_many
@@ -116,7 +127,8 @@ class Desk:
     async def sign(self, ticket: str, yes: bool, key_file: Path, reason: str = "") -> Verdict:
         """Approve or decline what waits under this ticket (or its beginning)."""
         known = {each for act in self.pending() for each in (act.ticket, act.proposal.group) if each}
-        matching = [each for each in known | set(self.ledger.raises) if each.startswith(ticket)]
+        known |= set(self.ledger.raises) | self.ledger.promotions.tickets
+        matching = [each for each in known if each.startswith(ticket)]
         if len(matching) != 1:
             raise ConfigError(f"{ticket!r} is not the beginning of exactly one ticket: `keywatch respond pending`")
         word = approval.sign(matching[0], yes, self.person, key_file, reason, self.decisions.responder)
@@ -153,6 +165,11 @@ class Desk:
     async def simulate(self, on: bool, reason: str) -> None:
         """The simulate switch on the topic."""
         await self.decisions.write(Simulating(on=on, by=self.person, reason=reason))
+
+    async def promote(self, wanted: Promoted, key_file: Path | None) -> Verdict | None:
+        """Another stage from now on; what was not earned is signed as the first, where anybody must."""
+        await self.decisions.write(wanted)
+        return await self.sign(wanted.ticket, True, key_file) if key_file else None
 
 
 def bulked(wanted: list[Proposed], group: str, nonce: str, person: str) -> Bulked:

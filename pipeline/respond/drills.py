@@ -13,8 +13,9 @@ from typing import Final
 
 import msgspec
 
-from pipeline.respond.entries import Finished, Proposed, Record
+from pipeline.respond.entries import Finished, Promoted, Proposed, Record, Signed
 from pipeline.respond.night_records import CaseSeen, DrillEnded, DrillStarted
+from pipeline.respond.promoted import Promotions
 
 MAX_DRILLS: Final = 100
 SKEW_US: Final = 5_000_000  # an event's time is the gateway's, the drill's is the broker's
@@ -67,6 +68,7 @@ class DrillBook:
     _passed: DrillEnded | None = None
     _said_us: int = 0  # when that was last said
     _acts: dict[str, str] = field(default_factory=dict)  # act id -> key, of keys under drill
+    _promotions: Promotions = field(default_factory=Promotions)  # where a stage must be earned: which one is
 
     def apply(self, at_us: int, record: Record | None) -> None:
         """Take the next record of the topic, in order, with the broker's time."""
@@ -81,10 +83,14 @@ class DrillBook:
                 for drill in self._of(record.key_id):
                     if not drill.seen_us and not record.closed and record.at_us >= drill.started_us - SKEW_US:
                         drill.seen_us = at_us
+            case Promoted():
+                self._promotions.apply(record, at_us)
+            case Signed():
+                self._promotions.hear(record, at_us)
             case Proposed():
                 for drill in self._of(record.key_id):
                     self._acts[record.act_id] = record.key_id
-                    if record.simulated:  # would have been done: as much as there can be
+                    if record.simulated or self._promotions.refuses(record):  # as much as there can be
                         drill.acted_us = drill.acted_us or at_us
             case Finished():
                 if record.result == "done":

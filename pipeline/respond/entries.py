@@ -54,6 +54,8 @@ class Proposed(msgspec.Struct, frozen=True, kw_only=True, tag="proposed"):
     bits: float = 0.0  # ranks what waits
     labels: tuple[str, ...] = ()  # what it has in common with others: asn:64500, client:curl, owner:acme
     group: str = ""  # of a bulk: approved together
+    promotion_required: bool = False  # refused where its rung is above what was earned
+    promotion_approvals: int = 0  # so many of its approvers must have signed what was not earned
     evidence_hash: str = ""
     policy_version: str = ""
 
@@ -160,6 +162,29 @@ class Simulating(msgspec.Struct, frozen=True, kw_only=True, tag="simulating"):
     again: bool = False  # as of Switched
 
 
+class Promoted(msgspec.Struct, frozen=True, kw_only=True, tag="promoted"):
+    """Up to which stage acts happen by themselves from now on: earned, gone back to, or asked for without (`override`).
+
+    The latter is in force for a proposal once enough of its approvers have signed the ticket (`promoted.py`).
+    """
+
+    to: Literal["simulate", "fence", "suspend", "revoke"]
+    by: str
+    reason: str
+    override: bool = False
+    policy: str = ""  # the version whose acts were counted
+    counted: str = ""  # in words
+    nonce: str = ""  # makes its ticket unlike an earlier one's
+    again: bool = False  # said again before retention forgets it: nobody's word
+    at_us: int = 0  # again: when it was said first
+    words: tuple[Signed, ...] = ()  # again: who signed it
+
+    @property
+    def ticket(self) -> str:
+        """Names what was said first."""
+        return PROMOTION + _digest(msgspec.json.encode(msgspec.structs.replace(self, again=False, at_us=0, words=())))
+
+
 class Reset(msgspec.Struct, frozen=True, kw_only=True, tag="reset"):
     """A person closes the breaker: automatic acts go on."""
 
@@ -246,6 +271,7 @@ Record = (
     | Raised
     | Switched
     | Simulating
+    | Promoted
     | Reset
     | Paged
     | Build
@@ -261,6 +287,7 @@ other that it can't read may be an act, and it grants nothing for a day. Proposa
 (`ticket_of`, `content_of`) would be others when the topic is read again, and what people signed would be lost."""
 
 
+PROMOTION: Final = "promote-"
 BOUND: Final = "bulk2-"
 """Begins the name of a bulk that stands for everything its acts do; none with another is carried out any more."""
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -37,10 +37,11 @@ from pipeline.respond.entries import Build, Proposed
 from pipeline.respond.fence import Networks
 from pipeline.respond.guard import Question
 from pipeline.respond.keys import Keys
-from pipeline.respond.ladder import Ladder, Matrix, Means, step_of
+from pipeline.respond.ladder import NOT_PROMOTED, Ladder, Matrix, Means, step_of
 from pipeline.respond.ledger import Verdict
+from pipeline.respond.promoted import Who, earned
 from pipeline.respond.witness import acted
-from schemas.incident import KEY_RULES, Incident
+from schemas.incident import KEY_RULES, PROOF_RULES, Incident
 from schemas.response import GuardResult
 from schemas.response import Verdict as Word
 
@@ -104,14 +105,18 @@ class Responder:
             await self._observe(propose.nothing(question, rule, record.partition), guards, rule)
             return
         means = await self._means(question, rule, ask=_may_pass(guards))
+        if not propose.approvals(question, rule, guards, len(self.approvers)):
+            means = replace(means, earned=self._earned(question))
         step = step_of(rule, means)
         guards = (*guards, *step.guards)
         wanted = propose.proposal(question, rule, guards, step, means, active_keys, self.approvers, record.partition)
         wanted = msgspec.structs.replace(wanted, responder=self.decisions.responder)
-        if no := propose.final(guard.refusals(guards), wanted):
+        no = propose.final(guard.refusals(guards), wanted)
+        if any(each.guard != NOT_PROMOTED for each in no):
             await self._refuse(wanted, guards, no)
-        else:
-            await self._decide(wanted, guards, incident, record)
+        else:  # what was earned is the topic's to say; what wasn't waits in the queue
+            asked = tuple(each for each in guards if each not in no)
+            await self._decide(wanted, asked, incident, record)
 
     async def _decide(
         self, wanted: Proposed, guards: tuple[GuardResult, ...], incident: Incident, record: Positioned
@@ -189,6 +194,14 @@ class Responder:
             networks_error="" if fence.with_declared((), question.key) else error,
             suspects=fence.suspects(question.incident), owner_keys=of_owner, other_keys=others,
         )  # fmt: skip
+
+    def _earned(self, question: Question) -> frozenset[str] | None:
+        """Rungs that may be taken by themselves; where only higher ones can, the ledger refuses, and queues the key."""
+        policy = question.policy
+        if policy.promotion != "required" or policy.mode != "enforce":
+            return None
+        stage = self.decisions.ledger.promotions.stage(Who.of(policy, self.approvers))
+        return earned(stage, question.incident.rule in PROOF_RULES)
 
     async def _note_build(self, incident: Incident, partition: int) -> None:
         """Another configuration, version or geo database is known to everybody before anything it says is judged."""

@@ -37,6 +37,10 @@ SURE: Final = frozenset({"observe", "flag", "fence"})
 """A wrong one of these is felt by nobody who behaves as before: the stage of a policy between simulate and all else."""
 ENDS: Final = frozenset({"throttle", "fence", "deny", "suspend"})
 
+EARNING: Final = ("promotion", "promotion_approvals")
+NOT_PROMOTED: Final = "not_promoted"
+"""The refusal of a rung above what was earned."""
+
 Matrix = Mapping[Rung, Support]
 Others = tuple[int | None, int | None]
 """(other active keys of the same owner, other active keys at all); None is not known."""
@@ -59,8 +63,14 @@ class Ladder:
 
     @property
     def version(self) -> str:
-        """12 hex digits over every number and rule, so that an audit row says by which rules it was decided."""
-        return hashlib.blake2b(msgspec.json.encode((self.policy, self.rules)), digest_size=6).hexdigest()
+        """12 hex digits over every number and rule, so that an audit row says by which rules it was decided.
+
+        Not over how a stage is earned: to require it is no other policy, and its days go on counting.
+        """
+        policy = msgspec.to_builtins(self.policy)
+        for name in EARNING:
+            del policy[name]
+        return hashlib.blake2b(msgspec.json.encode((policy, self.rules)), digest_size=6).hexdigest()
 
     def simulated(self) -> Ladder:
         """The same, but nothing is carried out: what the simulate switch makes of it."""
@@ -149,6 +159,7 @@ class Means:
     suspects: tuple[str, ...] = ()  # addresses of the suspicious requests
     owner_keys: int | None = None  # other active keys of the same owner; None is not known
     other_keys: int | None = None  # other active keys at all
+    earned: frozenset[str] | None = None  # rungs that may be taken without people; None: all of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +189,17 @@ def step_of(rule: Rule, means: Means) -> Step:
 
 
 def judged(rung: Rung, rule: Rule, means: Means) -> tuple[GuardResult, ...]:
-    """Can the adapter do it, does it hit nobody else, is there what it needs?"""
+    """Was it earned, can the adapter do it, does it hit nobody else, is there what it needs?"""
     if rung == "observe":
         return ()
-    return tuple(guard(rung, rule, means) for guard in (supported, granularity, parameters))
+    guards = (supported, granularity, parameters)
+    return tuple(guard(rung, rule, means) for guard in (guards if means.earned is None else (promoted, *guards)))
+
+
+def promoted(rung: Rung, rule: Rule, means: Means) -> GuardResult:
+    """The stage that was earned has the rung; what holds in the end is the topic's order (`promoted.py`)."""
+    has = means.earned is None or rung in means.earned
+    return GuardResult(guard=NOT_PROMOTED, passed=has, reason=f"{rung} was {'' if has else 'not '}earned")
 
 
 def supported(rung: Rung, rule: Rule, means: Means) -> GuardResult:

@@ -41,6 +41,7 @@ from pipeline.respond.entries import (
     Kept,
     Noted,
     Paged,
+    Promoted,
     Proposed,
     Raised,
     Record,
@@ -55,6 +56,7 @@ from pipeline.respond.entries import (
     ticket_of,
 )
 from pipeline.respond.ladder import UNDOABLE
+from pipeline.respond.promoted import NOT_PROMOTED, Promotions
 from pipeline.respond.words import Words
 
 __all__ = [
@@ -108,6 +110,7 @@ class Ledger:
     raises: dict[str, Raise] = field(default_factory=dict)
     groups: dict[str, Bulked] = field(default_factory=dict)
     builds: Builds = field(default_factory=Builds)
+    promotions: Promotions = field(default_factory=Promotions)
     words: Words = field(default_factory=Words)
 
     def apply(self, offset: int, at_us: int, record: Record | None) -> Verdict:
@@ -116,7 +119,7 @@ class Ledger:
             return IGNORED
         self.next_offset, self.now_us = offset + 1, max(self.now_us, at_us)
         self._forget()
-        self.words.apply(offset, at_us, record, self.raises)
+        self.words.apply(offset, at_us, record, self.raises.keys() | self.promotions.tickets)
         match record:
             case Proposed():
                 return self._judge(offset, record)
@@ -162,6 +165,8 @@ class Ledger:
             return no
         if wanted.approvals:
             return self._wait(offset, wanted)
+        if no := self._stopped_by(NOT_PROMOTED, self.promotions.refuses(wanted), wanted):
+            return no
         self.breaker.trip(wanted, self.now_us, offset)
         no = self._stopped_by("breaker", self.breaker.stops(wanted), wanted) or self._stopped_by(
             "caps", self.counts.over(wanted, self.now_us, self._raises(wanted)), wanted
@@ -248,6 +253,8 @@ class Ledger:
         if raise_ := self.raises.get(word.ticket):
             raise_.words.append(word)
             return Verdict(True, "approvals", f"{len(raise_.words)} signed; two approvers are needed")
+        if heard := self.promotions.hear(word, self.now_us):
+            return Verdict(True, "approvals", heard)
         waiting = [act for act in self.acts.values() if act.stage == "pending" and act.answers_to(word.ticket)]
         verdicts = [self._hear(act, word) for act in waiting]
         return verdicts[0] if verdicts else Verdict(False, "approvals", "nothing waits under this ticket")
@@ -352,6 +359,8 @@ class Ledger:
                 self.stopped, self.stopped_us = (record if record.stop else None), self.now_us
             case Simulating():
                 self.simulating, self.simulating_us = (record if record.on else None), self.now_us
+            case Promoted():
+                self.promotions.apply(record, self.now_us)
             case Reset():
                 self.breaker.close()
             case Paged():

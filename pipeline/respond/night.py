@@ -25,7 +25,7 @@ from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.metrics import METRICS
 from pipeline.respond import act_notices
 from pipeline.respond.brief import Brief, Known, Usage, brief
-from pipeline.respond.cases import CaseBook, due, links_of
+from pipeline.respond.cases import DAY_US, CaseBook, due, links_of
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.deliver import Deliveries
 from pipeline.respond.drills import DrillBook
@@ -33,12 +33,14 @@ from pipeline.respond.entries import Record
 from pipeline.respond.ladder import Others
 from pipeline.respond.leftovers import LeftoverBook, Tidying
 from pipeline.respond.night_notices import (
+    PROMOTION,
     PROTECTION,
     lead_of,
     of_case,
     of_drill,
     of_endpoint,
     of_leftover,
+    of_promotion,
     of_protection,
     of_rotation,
 )
@@ -243,6 +245,9 @@ class Night:
             if failed and "failed" not in books.told(drill.started.drill_id):
                 notice = of_drill(drill, now_us)
                 yield Due(notice.subject, "failed", 0, lambda notice=notice: notice)  # type: ignore[misc]
+        back = self.decisions.ledger.promotions.taken_back
+        if back and now_us - back.at_us < DAY_US and str(back.at_us) not in books.told(PROMOTION):
+            yield Due(PROMOTION, str(back.at_us), 0, partial(of_promotion, back, now_us))
         for left in books.leftovers.due(now_us):
             notice = of_leftover(left, now_us)
             yield Due(left.subject, "due", 0, lambda notice=notice: notice)  # type: ignore[misc]

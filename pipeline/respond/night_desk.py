@@ -84,19 +84,24 @@ def at_desk(config: Config, work: Callable[[Desk], Any], desk: Opened = opened) 
 
 
 def list_cases(config: Config, everything: bool, as_json: bool, desk: Opened = opened) -> int:
-    """Open ones, or all of the last days; who waits longest first."""
+    """Those that are not closed, or all of the last days; who waits longest first, what somebody has taken last."""
     return at_desk(config, lambda this: show_cases(this.books, everything, as_json), desk)
 
 
 def show_cases(books: Books, everything: bool, as_json: bool) -> int:
     """Prints them."""
     cases = [case for case in books.cases.cases.values() if everything or case.state != "closed"]
-    rows = [case_row(case, int(time.time() * 1e6)) for case in sorted(cases, key=lambda c: c.waiting_since_us)]
+    rows = [case_row(case, int(time.time() * 1e6)) for case in sorted(cases, key=in_order)]
     if as_json:
         return print_json(rows)
     if not rows:
         return say_line("no open cases" if not everything else "no cases in the last days")
     return show_table("cases", rows, _CASES, folds=len(_CASES) - 1)
+
+
+def in_order(case: Case) -> tuple[bool, int]:
+    """What waits for somebody first, the longest."""
+    return case.state != "open", case.waiting_since_us
 
 
 def case_row(case: Case, now_us: int) -> dict[str, Any]:

@@ -15,12 +15,14 @@ from pipeline.respond.leftovers import Left
 from pipeline.respond.night_records import Protection, RotationSeen
 from pipeline.respond.notice import Action, CaseView, Grade, Notice, one_line
 from pipeline.respond.outbox import Disabled
+from pipeline.respond.promoted import Step
 from pipeline.times import rfc3339
 from schemas.incident import Incident
 
 SHOWN_KEYS: Final = 20
 MOST_FINDINGS: Final = 5
 PROTECTION: Final = "protection"
+PROMOTION: Final = "promotion"
 EVENTS: Final[dict[str, tuple[str, Action]]] = {
     "page": ("case.opened", "trigger"),
     "grown": ("case.escalated", "trigger"),
@@ -95,6 +97,16 @@ def of_drill(drill: Drill, now_us: int) -> Notice:
         "worker and responder the way is broken: a real leak would go unseen. Runbook: KeywatchDrillFailed."
     )
     return _system("drill.failed", drill.started.drill_id, "failed", now_us, title, text, severity="critical")
+
+
+def of_promotion(back: Step, now_us: int) -> Notice:
+    """That a wrong act has taken a stage back."""
+    title = f"what acts by itself goes back to {back.record.to}: {back.record.reason}"
+    text = (
+        f"{title}. What would have been done above that waits in `keywatch respond queue`; what the next stage still "
+        "needs says `keywatch respond promotion`."
+    )
+    return _system("promotion.lost", PROMOTION, str(back.at_us), now_us, title, text, severity="high")
 
 
 def of_leftover(left: Left, now_us: int) -> Notice:

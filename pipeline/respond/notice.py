@@ -60,9 +60,15 @@ def of_incident(incident: Incident, told: Brief | None = None, case_id: str = ""
         message_id=webhook_id(incident.incident_id, incident.revision), event=f"incident.{incident.change}",
         subject=incident.incident_id, action="resolve" if closed else "trigger", severity=incident.severity,
         at=incident.closed_at or incident.last_at, opened_at=incident.opened_at,
-        title=one_line(f"{incident.severity}: {incident.key_id}: {incident.text}"), text=_text(incident), brief=told,
+        title=one_line(f"{incident.severity}: {_about(incident)}"), text=_text(incident), brief=told,
         incident=incident, case_id=case_id, link=link,
     )  # fmt: skip
+
+
+def _about(incident: Incident) -> str:
+    """With the key's name once: its text mostly begins with it, and a title has little room."""
+    named = incident.text.startswith(f"{incident.key_id}:")
+    return incident.text if named else f"{incident.key_id}: {incident.text}"
 
 
 def _text(incident: Incident) -> str:

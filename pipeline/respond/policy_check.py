@@ -133,6 +133,10 @@ def _people(respond: Respond, ladder: Ladder) -> Iterator[Fault]:
     if respond.rules and ladder.policy.protected_approvals > len(people):
         words = "protected keys are never acted on: too few respond.approvers"
         yield Fault("unsafe", "respond.policy.protected_approvals", words)
+    policy = ladder.policy
+    if respond.rules and policy.promotion == "required" and policy.promotion_approvals > len(people):
+        words = "`respond promote --override` can't be approved: too few respond.approvers"
+        yield Fault("unsafe", "respond.policy.promotion_approvals", words)
     if respond.rules and ladder.policy.bulk_approvals > len(people):
         words = "`respond bulk` can't be approved: too few respond.approvers"
         yield Fault("unsafe", "respond.policy.bulk_approvals", words)
@@ -206,13 +210,21 @@ def _unsafe_rule(rule: Rule) -> Iterator[Fault]:
 
 
 def _not_earned(ladder: Ladder) -> Iterator[Fault]:
-    """Rules that enforce more than a fence by themselves; proofs alone and what people approve are not meant."""
-    for rule in ladder.rules if ladder.policy.mode == "enforce" else ():
+    """Rules that enforce more than a fence by themselves; proofs alone and what people approve are not meant.
+
+    Where it must be earned, a guard refuses it: then only what never can be is named.
+    """
+    required = ladder.policy.promotion == "required"
+    for rule in ladder.rules if required else ():
+        if rule.rung in ("rotate", "revoke") and rule.proof != "only" and not rule.approvals:
+            words = f"{rule.rung} is never earned but for proofs: refused until people override that or approve"
+            yield Fault("unsafe", f"respond.rules {rule.name}", words)
+    for rule in ladder.rules if ladder.policy.mode == "enforce" and not required else ():
         beyond = [rung for rung in dict.fromkeys((rule.rung, *rule.otherwise)) if rung not in SURE]
         if beyond and rule.proof != "only" and not rule.approvals:
             words = (
                 f"enforces {' and '.join(beyond)} by itself; that is earned by fence only, two weeks without a wrong "
-                "one, and nothing asks for it here: `keywatch respond promotion`"
+                'one, and nothing asks for it here: `keywatch respond promotion`, promotion = "required"'
             )
             yield Fault("unsafe", f"respond.rules {rule.name}", words)
 

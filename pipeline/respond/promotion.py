@@ -3,13 +3,15 @@
 The way (issue 6, section 8): 14 days simulate, then fence only (or flag; no throttle, which the owner feels), then
 suspend. A step needs 14 days of decisions since the last one and no wrong would-be act among at least 50 that people
 have reviewed: an act is reviewed once somebody gave feedback on its incident, and wrong if that was `expected`. Only
-what the policy as it is now decided counts: a change of any rule or number is a new policy, and counting begins anew.
-Decisions are read from the audit's copy in ClickHouse (`responses`), feedback from `controls`; each incident counts
-once for each rung.
+what the policy as it is now decided by itself counts, since the last step where steps must be earned: a change of any
+rule or number is a new policy, and counting begins anew. What people approved, and what a drill's decoy led to, are no
+experience. Decisions are read from the audit's copy in ClickHouse (`responses`), feedback from `controls`; each
+incident counts once for each rung.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 import msgspec
@@ -17,8 +19,12 @@ from clickhouse_connect.driver.client import Client
 
 from pipeline.asking import connected, print_json, say_line
 from pipeline.config import Config
+from pipeline.people import user
 from pipeline.queries import ask
-from pipeline.respond.ladder import SURE, ladder_of
+from pipeline.respond import desk
+from pipeline.respond.ladder import SURE, Ladder, ladder_of
+from pipeline.respond.promoted import STAGES as BY_NAME
+from pipeline.respond.promoted import Stage, Step, Who
 
 DAYS: Final = 14.0
 REVIEWED: Final = 50
@@ -36,7 +42,9 @@ _ACTS: Final = """
         FROM (
             SELECT incident_id, rung, verdict, min(at) AS first FROM responses FINAL
             WHERE stage = 'decided' AND verdict IN ('simulated', 'allowed') AND rung != 'observe'
-                AND JSONExtractString(body, 'policy_version') = {policy:String}
+                AND JSONExtractString(body, 'policy_version') = {policy:String} AND key_id != {decoy:String}
+                AND at >= fromUnixTimestamp64Micro({since_us:Int64}, 'UTC')
+                AND empty(JSONExtract(body, 'approvals', 'Array(String)'))
             GROUP BY incident_id, rung, verdict
         ) AS decided
         LEFT JOIN (
@@ -68,13 +76,20 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     policy: str = ""  # its version
 
 
-def tallies(client: Client, policy: str) -> dict[str, Tally]:
-    """Of this version of the policy, by kind; what never happened is not in it."""
-    return {tally.stage: tally for tally in ask(client, Tally, _ACTS, {"policy": policy})}
+def tallies(client: Client, policy: str, since_us: int = 0, decoy: str = "") -> dict[str, Tally]:
+    """Of this version of the policy since then, by kind; what never happened is not in it. `decoy`: the drill's key."""
+    asked = {"policy": policy, "since_us": since_us, "decoy": decoy}
+    return {tally.stage: tally for tally in ask(client, Tally, _ACTS, asked)}
 
 
-def progress(mode: str, rungs: frozenset[str], counted: dict[str, Tally]) -> Progress:
-    """`rungs`: what the policy's rules may do. Without enforcing it is in the first stage, whatever they say."""
+def progress(mode: str, rungs: frozenset[str], counted: dict[str, Tally], earned: Stage | None = None) -> Progress:
+    """`rungs`: what the policy's rules may do. Without enforcing it is in the first stage, whatever they say.
+
+    `earned`: the stage on the topic, where that is what holds (`promoted.py`).
+    """
+    if earned:
+        kind = "simulated" if earned == "simulate" else "real"
+        return _step(min(BY_NAME.index(earned), len(STAGES) - 1), counted.get(kind, Tally(stage=kind)))
     if mode != "enforce":
         return _step(0, counted.get("simulated", Tally(stage="simulated")))
     real = counted.get("real", Tally(stage="real"))
@@ -99,10 +114,11 @@ def _step(stage: int, counted: Tally) -> Progress:
 def show(config: Config, as_json: bool) -> int:
     """Print it. Exit code 1 while something is missing."""
     ladder = ladder_of(config.respond)
-    rungs = frozenset(rung for rule in ladder.rules for rung in (rule.rung, *rule.otherwise))
-    with connected(config.clickhouse) as client:
-        told = progress(ladder.policy.mode, rungs, tallies(client, ladder.version))
-    told = msgspec.structs.replace(told, policy=ladder.version)
+    step, stage = None, None
+    if ladder.policy.promotion == "required":
+        step = asyncio.run(_holding(config))
+        stage = step.record.to if step else BY_NAME[0]
+    told = count(config, ladder, step.at_us if step else 0, stage)
     if as_json:
         print_json(told)
     else:
@@ -110,17 +126,43 @@ def show(config: Config, as_json: bool) -> int:
     return 1 if told.missing else 0
 
 
+def count(config: Config, ladder: Ladder, since_us: int, earned: Stage | None) -> Progress:
+    """Where the policy stands; asks ClickHouse."""
+    rungs = frozenset(rung for rule in ladder.rules for rung in (rule.rung, *rule.otherwise))
+    with connected(config.clickhouse) as client:
+        found = tallies(client, ladder.version, since_us, config.respond.drill.key_id)
+    told = progress(ladder.policy.mode, rungs, found, earned)
+    if earned == "simulate" and ladder.policy.mode == "enforce":  # refused acts are no would-be acts
+        told = msgspec.structs.replace(
+            told, missing=('mode = "simulate" until then: else nothing is counted', *told.missing)
+        )
+    return msgspec.structs.replace(told, policy=ladder.version)
+
+
+async def _holding(config: Config) -> Step | None:
+    who = Who.of(ladder_of(config.respond).policy, config.respond.approvers)
+    async with desk.opened(config, user()) as mine:
+        return mine.ledger.promotions.holding(who)
+
+
 def lines(told: Progress) -> list[str]:
     """For people."""
-    counted = told.counted
     words = [
         f"stage {told.stage}: {dict(STAGES)[told.stage]}",
         f"  by policy {told.policy} alone: any change of it counts anew",
-        f"  {counted.acts} {'would-be acts' if told.stage == 'simulate' else 'acts'} in {counted.days:.1f} days "
-        f"({', '.join(counted.rungs) or 'none'}), {counted.reviewed} reviewed, {counted.wrong} wrong",
+        f"  {acts_line(told)}",
     ]
     if told.missing:
         words.append(f"  {'for ' + told.next if told.next else 'to stay'}: {'; '.join(told.missing)}")
     elif told.next:
         words.append(f"  may go on to {told.next}: {dict(STAGES)[told.next]}")
     return words
+
+
+def acts_line(told: Progress) -> str:
+    """What was counted, as the audit says it."""
+    of, kind = told.counted, "would-be acts" if told.stage == "simulate" else "acts"
+    return (
+        f"{of.acts} {kind} in {of.days:.1f} days ({', '.join(of.rungs) or 'none'}), "
+        f"{of.reviewed} reviewed, {of.wrong} wrong"
+    )

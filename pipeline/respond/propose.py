@@ -43,6 +43,7 @@ def proposal(
         adapter=means.adapter, duration_s=lasts_s(rule, step.rung),
         networks=means.networks if step.rung == "fence" else (), scopes=rule.scopes if step.rung == "deny" else (),
         limit_per_s=rule.limit_per_s if step.rung == "throttle" else 0.0,
+        promotion_required=policy.promotion == "required", promotion_approvals=policy.promotion_approvals,
         owner=(key.owner if key else "") or question.incident.owner, labels=tuple(labels(question.incident)),
     )  # fmt: skip
 

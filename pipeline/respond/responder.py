@@ -47,6 +47,8 @@ from pipeline.respond.ladder import LADDER, Matrix, ladder_of
 from pipeline.respond.ledger import Ledger
 from pipeline.respond.night import Books
 from pipeline.respond.policy_check import check
+from pipeline.respond.promoted import Who
+from pipeline.respond.review import ClickHouseWrongs, Review
 from pipeline.respond.set_up import SetUp
 from pipeline.respond.telling import telling
 from pipeline.respond.verdicts import Verdicts
@@ -86,6 +88,7 @@ async def run(config: Config, *, stop: asyncio.Event | None = None) -> None:
         audit.start()
         seen = await _witness(config, responder, caretaker, books, stack)
         log.info("responding: mode %s, policy %s", responder.ladder.policy.mode, responder.ladder.version)
+        _say_what_is_earned(responder)
 
         def check_all() -> None:
             audit.check()
@@ -93,6 +96,14 @@ async def run(config: Config, *, stop: asyncio.Event | None = None) -> None:
 
         await incidents.run(stop, check_all)
         log.info("stopped: what was finished is committed, the rest goes on at the next start")
+
+
+def _say_what_is_earned(responder: Responder) -> None:
+    policy = responder.ladder.policy
+    if policy.promotion == "required" and policy.mode == "enforce":
+        stage = responder.decisions.ledger.promotions.stage(Who.of(policy, responder.approvers))
+        level = logging.WARNING if stage == "simulate" else logging.INFO
+        log.log(level, "by themselves acts go up to %s: `keywatch respond promotion`, `respond promote`", stage)
 
 
 def main(config: Config) -> int:
@@ -162,6 +173,10 @@ async def _responder(
     drain.start()
     stack.push_async_callback(drain.close)
     deliveries.checks.append(drain.check)
+    review = Review(carrier, ladder, ClickHouseWrongs(config), caretaker)
+    review.start()
+    stack.push_async_callback(review.close)
+    deliveries.checks.append(review.check)
     responder = Responder(
         ladder=ladder, approvers=respond.approvers, matrices=matrices, carrier=carrier,
         keys=keys, networks=ClickHouseNetworks(config.clickhouse), deliveries=deliveries,

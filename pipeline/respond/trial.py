@@ -18,12 +18,13 @@ from clickhouse_connect.driver.client import Client
 from pipeline.policy import Approver, Rule
 from pipeline.respond import fence, guard, propose
 from pipeline.respond.acts import TIME
-from pipeline.respond.entries import Finished, Undo
+from pipeline.respond.entries import Finished, Promoted, Undo
 from pipeline.respond.guard import Question
 from pipeline.respond.ladder import Ladder, Matrix, Means, step_of
 from pipeline.respond.ledger import DAY_US, HOUR_US, Ledger
+from pipeline.respond.promoted import Stage, earned
 from pipeline.times import micros
-from schemas.incident import Incident
+from schemas.incident import PROOF_RULES, Incident
 from schemas.key import Key
 
 MOST: Final = 100_000
@@ -57,6 +58,7 @@ class Past:
     keys: Mapping[str, Key]
     matrices: Mapping[str, Matrix]
     networks: Callable[[str, int], tuple[str, ...]]  # of a key before a time
+    stage: Stage = "revoke"  # as if so much had been earned
 
 
 def incidents_since(client: Client, from_us: int) -> list[Incident]:
@@ -67,9 +69,10 @@ def incidents_since(client: Client, from_us: int) -> list[Incident]:
 
 def tried(incidents: Iterable[Incident], past: Past) -> list[Tried]:
     """Each in turn. The mode doesn't matter: what would be done if it were enforced."""
-    policy = msgspec.structs.replace(past.ladder.policy, mode="enforce")
+    policy = msgspec.structs.replace(past.ladder.policy, mode="enforce", promotion_approvals=0)
     past = replace(past, ladder=replace(past.ladder, policy=policy))
     ledger, results = Ledger(), []
+    ledger.promotions.apply(Promoted(to=past.stage, by="trial", reason="", override=past.stage == "revoke"), 0)
     for incident in incidents:
         at_us = _at_us(incident)
         _end_what_is_over(ledger, at_us)
@@ -87,6 +90,10 @@ def _one(incident: Incident, past: Past, ledger: Ledger, at_us: int) -> Tried:
         return Tried(at_us, incident, name, "observe", word, "policy", why)
     active = sum(each.status == "active" for each in past.keys.values())
     means = _means(question, past, rule)
+    if past.ladder.policy.promotion == "required" and not propose.approvals(
+        question, rule, guards, len(past.approvers)
+    ):
+        means = replace(means, earned=earned(past.stage, incident.rule in PROOF_RULES))
     step = step_of(rule, means)
     guards = (*guards, *step.guards)
     wanted = propose.proposal(question, rule, guards, step, means, active, past.approvers, 0)

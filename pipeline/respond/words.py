@@ -16,14 +16,14 @@ from typing import Final
 from pipeline.policy import Approver
 from pipeline.respond import approval
 from pipeline.respond.audit import rfc3339
-from pipeline.respond.entries import Raised, Record, Reset, Signed, Simulating, Switched
+from pipeline.respond.entries import PROMOTION, Promoted, Raised, Record, Reset, Signed, Simulating, Switched
 from pipeline.respond.night_records import Told
 from schemas.response import Response, Verdict
 
 ALL_KEYS: Final = "*"
 _SUBJECT: Final = "word:{}"
 
-Word = Switched | Simulating | Reset | Raised | Signed
+Word = Switched | Simulating | Promoted | Reset | Raised | Signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +55,17 @@ class Words:
 
     waiting: dict[int, Said] = field(default_factory=dict)
 
-    def apply(self, offset: int, at_us: int, record: Record | None, raises: Collection[str]) -> None:
-        """Take the next record of the topic; `raises`: tickets of raises so far."""
+    def apply(self, offset: int, at_us: int, record: Record | None, tickets: Collection[str]) -> None:
+        """Take the next record of the topic; `tickets`: of raises and promotions so far."""
         match record:
             case Told():
                 for said in [each for each in self.waiting.values() if each.told == record]:
                     del self.waiting[said.offset]
-            case Switched(again=True) | Simulating(again=True):
+            case Switched(again=True) | Simulating(again=True) | Promoted(again=True):
                 pass
-            case Switched() | Simulating() | Reset() | Raised():
+            case Switched() | Simulating() | Promoted() | Reset() | Raised():
                 self.waiting[offset] = Said(offset, at_us, record)
-            case Signed() if record.ticket in raises:
+            case Signed() if record.ticket in tickets:
                 self.waiting[offset] = Said(offset, at_us, record)
 
 
@@ -78,16 +78,28 @@ def _told(word: Word, approvers: tuple[Approver, ...]) -> tuple[Verdict, str, st
         case Simulating():
             what = "has acts simulated only" if word.on else "ends the simulation"
             return "allowed", "simulate" if word.on else "enforce", word.by, _why(word.by, what, word.reason), ""
+        case Promoted():
+            return _promotion(word)
         case Reset():
             return "allowed", "close_breaker", word.by, _why(word.by, "closes the breaker", word.reason), ""
         case Raised():
             return "waiting", "raise_caps", word.by, _why(word.by, _raise(word), word.reason), word.ticket
         case Signed():
             genuine = approval.is_genuine(word, approvers)
-            what = f"{'signs' if word.yes else 'declines'} a raise of caps"
+            promotion = word.ticket.startswith(PROMOTION)
+            what = f"{'signs' if word.yes else 'declines'} {'a promotion' if promotion else 'a raise of caps'}"
             what += "" if genuine else ", and is no approver of ours, or did not sign it"
             verdict: Verdict = "allowed" if genuine and word.yes else "refused"
-            return verdict, "sign_raise", word.person, _why(word.person, what, word.reason), word.ticket
+            switch = "sign_promotion" if promotion else "sign_raise"
+            return verdict, switch, word.person, _why(word.person, what, word.reason), word.ticket
+
+
+def _promotion(word: Promoted) -> tuple[Verdict, str, str, str, str]:
+    if word.override:
+        what = f"asks to let acts go up to {word.to} by themselves, which was not earned"
+        return "waiting", "override_promotion", word.by, _why(word.by, what, word.reason), word.ticket
+    what = f"lets acts go up to {word.to} by themselves" + (f" ({word.counted})" if word.counted else "")
+    return "allowed", "promote", word.by, _why(word.by, what, word.reason), ""
 
 
 def _raise(word: Raised) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 from starlette.testclient import TestClient
 
@@ -20,7 +21,7 @@ from pipeline.errors import Fatal, Retry
 from pipeline.respond.acts import Act
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.desk import Desk
-from pipeline.respond.entries import Finished, Switched, encode
+from pipeline.respond.entries import Finished, Promoted, Switched, encode
 from pipeline.respond.night import link_of
 from pipeline.respond.night_records import ActSeen
 from tests.console.filled import INCIDENT, TOKENS, config, fill
@@ -179,6 +180,16 @@ def test_an_admin_puts_all_acts_to_simulate_and_takes_it_back(world: World) -> N
     world.post("/simulate", on="no", reason="seen enough")
     assert world.decisions.ledger.simulating is None
     assert "put to simulate" not in world.browser.get("/policy").text
+
+
+def test_the_policy_page_says_up_to_where_acts_were_earned(filled: Config) -> None:
+    policy = msgspec.structs.replace(filled.respond.policy, mode="enforce", promotion="required")
+    earned = msgspec.structs.replace(filled, respond=msgspec.structs.replace(filled.respond, policy=policy))
+    with ExitStack() as stack:
+        world = World(earned, stack).sign_in("viewer")
+        assert "<strong>simulate</strong> (nothing by itself)" in world.browser.get("/policy").text
+        world.portal.call(world.decisions.write, Promoted(to="fence", by="ann", reason=""))
+        assert "earned: <strong>fence</strong>" in world.browser.get("/policy").text
 
 
 @pytest.mark.parametrize("path", ["/switch", "/simulate"])

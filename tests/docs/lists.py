@@ -32,6 +32,7 @@ PARSED: Final = {
     "cases ack": SPEAKS, "cases assign": SPEAKS, "cases close": SPEAKS, "cases snooze": SPEAKS,
     "drill run": SPEAKS, "feedback": SPEAKS, "mute": SPEAKS, "unmute": SPEAKS, "plan": SPEAKS,
     "respond act": SPEAKS, "respond approve": SPEAKS, "respond bulk": SPEAKS,
+    "respond promote": "takes 14 days; tests/pipeline/respond/test_promoting.py",
     "respond deleted": SPEAKS,
     "respond enable": SPEAKS, "respond raise": SPEAKS, "respond refuse": SPEAKS, "respond undo": SPEAKS,
     "leaks hash": "reads a secret from stdin; tests/pipeline/test_leaks.py",

@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.formats import Options
 from pipeline.history import ordered
 from pipeline.hunt import Quarry, hunt
-from pipeline.investigate import Case, investigate
+from pipeline.investigate import Act, Case, investigate
 from pipeline.investigate_words import causes, document, questions, steps, timeline
 from pipeline.investigating import case_of, print_investigation
 from pipeline.sinks.clickhouse import ClickHouseSink
@@ -134,7 +134,7 @@ def test_the_timeline_begins_with_what_happened_first_and_ends_with_what_was_sai
 
 def test_the_likely_cause_is_said_with_what_speaks_for_it(case: Case) -> None:
     assert causes(case)[0].startswith("somebody else holds the secret: 30 requests succeeded")
-    assert "1 other keys" in causes(case)[0]
+    assert "they used 1 other key as well" in causes(case)[0]
     assert "How did the secret get out?" in " ".join(questions(case))
 
 
@@ -269,3 +269,47 @@ def test_the_attack_in_the_invictus_log_is_hunted_and_told_as_its_records_say(cl
     assert by_tool == count
     assert told.things and told.routes
     assert "What is normal for this key?" in " ".join(questions(told))  # the log has no day before
+
+
+def test_the_incidents_own_findings_are_told_however_many_weak_ones_came_before(clickhouse: ClickHouse) -> None:
+    weak, at = 200, [NOON_US - DAY_US + n * MINUTE_US for n in range(200)]
+    found = rows_of(
+        "findings", weak + 1, key_id=["office"] * (weak + 1), at=[*at, NOON_US - 1], detector=["spike"] * (weak + 1),
+        bits=[6.0] * weak + [20.0], text=[f"weak {n}" for n in range(weak)] + ["the one that opened it"],
+        incident_id=[""] * weak + [INCIDENT.incident_id], finding_id=[f"f{n}" for n in range(weak + 1)],
+    )  # fmt: skip
+    fill(clickhouse, daily("office", range(3)), findings=found)
+    client = connect(clickhouse, clickhouse.database)
+    case = investigate(client, "office", NOON_US - 2 * DAY_US, NOON_US)
+    client.close()
+    entries = timeline(case)
+    assert "the one that opened it" in " ".join(text for _, _, text in entries)
+    assert entries[-1][1:] == ("left out", "141 weaker findings of the span")
+
+
+def act(at_us: int, stage: str, rung: str, direction: str = "apply", verdict: str = "allowed") -> Act:
+    return Act(
+        at_us=at_us, incident_id="i" * 32, stage=stage, verdict=verdict, rung=rung, reason="it is", direction=direction
+    )
+
+
+def test_what_is_in_force_comes_first_with_its_way_back_and_an_undo_is_told_as_one(case: Case) -> None:
+    fenced = [act(NOON_US, "decided", "fence"), act(NOON_US + 1, "done", "fence")]
+    stands = msgspec.structs.replace(case, acts=fenced)
+    first, second, *_ = steps(stands)
+    assert "In force since" in first[0] and first[1].startswith("keywatch respond undo iiii")
+    assert second == (
+        "Stop it: suspend the key at the gateway, or by the responder where it enforces",
+        f"keywatch respond act {INCIDENT.incident_id} --rung suspend --preview",
+    )
+    over = msgspec.structs.replace(case, acts=[*fenced, act(NOON_US + 2, "done", "fence", "undo")])
+    assert "--rung fence --preview" in next(iter(steps(over)))[1]
+    assert ("response", "done: undo of fence allowed, it is") in [(kind, text) for _, kind, text in timeline(over)]
+    revoked = msgspec.structs.replace(case, acts=[act(NOON_US, "done", "revoke")])
+    assert next(iter(steps(revoked)))[0].startswith("It is revoked since")
+
+
+def test_what_is_said_again_and_again_is_one_entry(case: Case) -> None:
+    refused = [act(NOON_US + n, "decided", "fence", verdict="refused") for n in range(150)]
+    texts = [text for _, kind, text in timeline(msgspec.structs.replace(case, acts=refused)) if kind == "response"]
+    assert texts == ["decided: fence refused, it is; 150 times, the last at 2026-09-21 12:00:00Z"]

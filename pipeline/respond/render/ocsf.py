@@ -14,7 +14,7 @@ import msgspec
 from pipeline.respond.brief import lines
 from pipeline.respond.notice import Grade, Notice
 from pipeline.times import micros
-from schemas.incident import Finding, Incident, Sample
+from schemas.incident import PROOF_RULES, Finding, Incident, Sample
 
 VERSION: Final = "1.6.0"
 CLASS_UID: Final = 2004
@@ -63,7 +63,7 @@ def _finding_info(notice: Notice) -> dict[str, Any]:
     if notice.link:
         told["src_url"] = notice.link
     if incident:
-        kind = RULE if incident.rule == "proof" else STATISTICAL
+        kind = RULE if incident.rule in PROOF_RULES else STATISTICAL
         told |= {
             "analytic": {"name": incident.rule, "type_id": kind, "uid": f"keywatch.{incident.rule}"},
             "first_seen_time": _ms(incident.opened_at), "last_seen_time": _ms(incident.last_at),

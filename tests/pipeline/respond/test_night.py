@@ -18,11 +18,12 @@ from pipeline.respond.caller import Answer
 from pipeline.respond.cases import SPAN_US, SPANS_END_US, span_of
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.deliver import Deliveries
-from pipeline.respond.entries import Record, decode, encode
+from pipeline.respond.entries import Promoted, Record, decode, encode
 from pipeline.respond.ladder import Others
 from pipeline.respond.mailbox import Mailbox
 from pipeline.respond.night import Books, Night
 from pipeline.respond.night_records import ActSeen, CaseSaid, CaseSeen, DrillStarted, Protection, RotationSeen, Told
+from pipeline.respond.promoted import REVIEW
 from pipeline.respond.watch import Look
 from schemas.incident import Incident
 from schemas.key import Key
@@ -391,6 +392,23 @@ async def test_a_drill_that_is_not_seen_pages_and_one_that_is_seen_does_not() ->
         await rounds(night)
     (told,) = world.lines[0].came
     assert told["payload"]["summary"].startswith("the drill failed: detection is missing")  # type: ignore[index]
+
+
+async def test_that_a_wrong_act_took_a_stage_back_is_told_once_and_not_what_people_do() -> None:
+    world = World()
+    back = Promoted(to="fence", by=REVIEW, reason="suspend for incident i1 was done by itself, and was expected")
+    async with life(world) as night:
+        world.say(Promoted(to="suspend", by="ann", reason=""))
+        await rounds(night)
+        assert world.lines[0].came == []
+        world.say(back)
+        await rounds(night)
+    async with life(world) as night:
+        await rounds(night)
+    for line_ in world.lines:
+        assert len(line_.came) == 1
+    told = world.lines[0].came[0]["payload"]
+    assert told["summary"].startswith("what acts by itself goes back to fence: suspend for incident i1")  # type: ignore[index]
 
 
 async def test_a_rotation_near_its_deadline_is_one_message_in_a_week_and_gets_nobody_up() -> None:

@@ -122,6 +122,17 @@ def test_more_than_a_fence_is_remarked_where_it_is_enforced_before_it_is_earned(
     check(policy)
 
 
+def test_where_it_must_be_earned_only_what_never_can_be_is_remarked() -> None:
+    policy = Policy(mode="enforce", adapter="keys", promotion="required", promotion_approvals=3)
+    found = said(respond(rule(), rule(name="end", rung="revoke", min_severity="critical"), policy=policy))
+    unsafe = [words for level, words in found if level == "unsafe"]
+    assert not [words for words in unsafe if "enforces" in words]
+    assert [words for words in unsafe if "revoke is never earned but for proofs" in words]
+    assert [words for words in unsafe if "`respond promote --override` can't be approved" in words]
+    signed = said(respond(rule(rung="revoke", approvals=1), policy=Policy(adapter="keys", promotion="required")))
+    assert not [words for _, words in signed if "never earned" in words]
+
+
 def test_a_rule_after_a_narrower_one_can_match() -> None:
     narrow = rule(name="narrow", owners=("acme",), min_severity="high")
     assert not [words for level, words in said(respond(narrow, rule())) if level == "never"]

@@ -82,3 +82,29 @@ async def test_each_incident_counts_once_by_its_newest_feedback(clickhouse: Clic
     client.close()
     assert (told.stage, told.rungs, told.acts, told.reviewed, told.wrong) == ("simulated", ("fence",), 2, 1, 0)
     assert 19.9 < told.days < 20.1
+
+
+async def test_what_came_before_the_step_what_people_approved_and_the_drills_decoy_are_no_experience(
+    clickhouse: ClickHouse,
+) -> None:
+    sink, now_us = ClickHouseSink(clickhouse), int(time.time() * 1e6)
+    body = '{"policy_version": "p1", "approvals": [%s]}'
+    await sink.write("responses", rows_of(
+        "responses", 4, incident_id=["old", "auto", "people", "drill"], rung=["fence"] * 4, stage=["decided"] * 4,
+        verdict=["allowed"] * 4, at=[now_us - 10_000_000] + [now_us] * 3, key_id=["k", "k", "k", "decoy"],
+        offset=range(4), body=[body % "", body % "", body % '"ann"', body % ""],
+    ))  # fmt: skip
+    await sink.close()
+    client = connect(clickhouse, clickhouse.database)
+    (told,) = tallies(client, "p1", now_us - 5_000_000, "decoy").values()
+    (all_of_them,) = tallies(client, "p1").values()
+    client.close()
+    assert (told.acts, all_of_them.acts) == (1, 3)
+
+
+def test_where_it_must_be_earned_the_stage_on_the_topic_says_what_counts() -> None:
+    both = {"simulated": GOOD, "real": msgspec.structs.replace(GOOD, stage="real", acts=3, reviewed=0)}
+    assert progress("enforce", frozenset({"suspend"}), both, "simulate").missing == ()
+    told = progress("enforce", frozenset({"suspend"}), both, "fence")
+    assert (told.stage, told.next, len(told.missing)) == ("fence", "suspend", 1)
+    assert progress("simulate", frozenset(), both, "revoke").stage == "suspend"

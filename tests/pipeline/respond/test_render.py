@@ -23,7 +23,7 @@ import pytest
 
 from pipeline.config import Secret
 from pipeline.respond.channel import channel
-from pipeline.respond.notice import one_line
+from pipeline.respond.notice import of_incident, one_line
 from pipeline.respond.render import RENDERINGS, alertmanager, cloudevents, mail, ocsf, pagerduty, slack, standard
 from schemas.incident import Incident
 from tests.pipeline.respond.channels import respond
@@ -255,3 +255,15 @@ def test_a_real_alertmanager_takes_our_alerts_and_ends_them(real_alertmanager: i
     assert [each["labels"]["severity"] for each in _alerts(real_alertmanager)] == ["critical"]
     asyncio.run(post(told("incident.closed", "critical")))
     assert _alerts(real_alertmanager) == []
+
+
+def test_a_title_names_the_key_once() -> None:
+    told = full(text="k1: from AS64500", key_id="k1", severity="high")
+    assert of_incident(told).title == "high: k1: from AS64500"
+    assert of_incident(msgspec.structs.replace(told, text="odd")).title == "high: k1: odd"
+
+
+@pytest.mark.parametrize(("rule", "kind"), [("visit", ocsf.STATISTICAL), ("proof", ocsf.RULE), ("leak", ocsf.RULE)])
+def test_what_a_proof_rests_on_is_a_rule(rule: str, kind: int) -> None:
+    about = ocsf.finding(of_incident(full(rule=rule)))
+    assert about["finding_info"]["analytic"]["type_id"] == kind

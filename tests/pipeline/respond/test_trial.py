@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from pipeline.policy import Caps, Policy, Rule
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.ladder import Ladder
+from pipeline.respond.promoted import Stage
 from pipeline.respond.trial import Past, summary, tried
 from schemas.incident import Incident
 from tests.pipeline.respond.incidents import at, finding, incident, key
@@ -39,6 +42,19 @@ def test_incidents_of_last_week_are_judged_at_their_own_time_against_the_caps() 
     assert [(each.hour, each.day) for each in results[:3]] == [(1, 1), (2, 2), (3, 3)]
     assert results[3].guard == "caps"
     assert summary(results)[0] == ("done", "suspend", 4)
+
+
+def test_a_policy_that_must_be_earned_is_tried_at_each_stage() -> None:
+    history = [once("k1", 50), once("k2", 40, severity="high"), once("k3", 30, rule="proof")]
+    policy = msgspec.structs.replace(past().ladder.policy, promotion="required", promotion_approvals=2, proof_caps=WIDE)
+
+    def words(stage: Stage) -> list[tuple[str, str]]:
+        return [(each.word, each.guard) for each in tried(history, past(ladder=Ladder(policy, RULES), stage=stage))]
+
+    refused, done = ("refused", "not_promoted"), ("done", "caps")
+    assert words("simulate") == [refused] * 3
+    assert words("fence") == [refused, done, refused]
+    assert words("suspend") == words("revoke") == [done] * 3
 
 
 def test_what_ended_in_its_time_may_be_done_again() -> None:

@@ -23,7 +23,8 @@ ABOUT = incident(KEY, incident_id="f" * 32, opened_at="2026-09-21T14:30:00Z")
 
 
 async def fill(config: ClickHouse) -> None:
-    """Two clients the day before, 120 requests in two hours; since it opened 3 of its own network's and 2 others."""
+    """Two clients the day before, 120 requests in two hours; since it opened 3 of its own network's, 2 others, and a
+    stranger in that network who has no more than the key's id."""
     sink = ClickHouseSink(config)
     hour = OPENED_S - 1800
     await sink.write("key_source_1h", rows_of(
@@ -31,8 +32,9 @@ async def fill(config: ClickHouse) -> None:
         client=["python", "go", "curl"], requests=[60, 60, 999],
     ))  # fmt: skip
     await sink.write("requests", rows_of(
-        "requests", 6, key_id=[KEY] * 6, ts=[(OPENED_S + at) * 10**6 for at in (-5, 1, 2, 3, 4, 5)],
-        asn=[1, 1, 1, 1, 64500, 64500], one_in=[1] * 6, offset=range(6),
+        "requests", 7, key_id=[KEY] * 7, ts=[(OPENED_S + at) * 10**6 for at in (-5, 1, 2, 3, 4, 5, 6)],
+        asn=[1, 1, 1, 1, 64500, 64500, 1], one_in=[1] * 7, offset=range(7),
+        outcome=["success", "success", "denied", "disabled", "success", "success", "invalid"],
     ))  # fmt: skip
     await sink.write("evidence", rows_of(
         "evidence", 3, incident_id=[ABOUT.incident_id] * 3, method=["GET"] * 3, route=["/b", "/a", "/b"],

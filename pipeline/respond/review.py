@@ -1,0 +1,148 @@
+"""The way back: once people say of an automatic act that it was wrong, the stage that allowed it is taken back.
+
+Looked up in ClickHouse, where the audit and people's feedback are, by whoever has the first partition, and written to
+the decisions topic, where all responders read it. Whoever can forge rows there can only make Keywatch do less. While
+ClickHouse can't be asked nothing is taken back, and the log says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import msgspec
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from pipeline.config import Config
+from pipeline.errors import ConfigError, Fatal, Retry
+from pipeline.queries import ask
+from pipeline.respond.caretaker import Caretaker
+from pipeline.respond.carry import Carrier
+from pipeline.respond.entries import Promoted
+from pipeline.respond.ladder import Ladder
+from pipeline.respond.promoted import REVIEW, Step, Who, below
+from pipeline.sinks.connect import connect
+
+log = logging.getLogger(__name__)
+
+EVERY_S: Final = 60.0
+AWAY: Final = (Retry, Fatal, ConfigError, ClickHouseError, OSError)
+MOST: Final = 5  # incidents that are named
+_WRONG: Final = """
+    SELECT incident_id, rung, verdict FROM (
+        SELECT incident_id, rung, verdict FROM responses FINAL
+        WHERE stage = 'decided' AND rung != 'observe' AND incident_id != '' AND key_id != {decoy:String}
+            AND JSONExtractString(body, 'direction') != 'undo'
+            AND empty(JSONExtract(body, 'approvals', 'Array(String)'))
+            AND (
+                (verdict = 'allowed' AND at >= fromUnixTimestamp64Micro({since_us:Int64}, 'UTC'))
+                OR (verdict = 'simulated' AND {policy:String} != ''
+                    AND JSONExtractString(body, 'policy_version') = {policy:String}
+                    AND at < fromUnixTimestamp64Micro({since_us:Int64}, 'UTC'))
+            )
+        GROUP BY incident_id, rung, verdict
+    ) AS decided
+    INNER JOIN (
+        SELECT incident_id, argMax(verdict, seq) AS said, argMax(at, seq) AS said_at FROM controls FINAL
+        WHERE kind = 'feedback' GROUP BY incident_id
+    ) AS feedback USING incident_id
+    WHERE said = 'expected'
+        AND (verdict = 'allowed' OR said_at >= fromUnixTimestamp64Micro({since_us:Int64}, 'UTC'))
+    ORDER BY incident_id LIMIT {most:UInt32}"""
+
+
+class Wrong(msgspec.Struct, frozen=True, kw_only=True):
+    """One act that was wrong: done (`allowed`), or counted for the step and reviewed since (`simulated`)."""
+
+    incident_id: str
+    rung: str
+    verdict: str
+
+    @property
+    def words(self) -> str:
+        """In the audit."""
+        done = "was done by itself" if self.verdict == "allowed" else "was counted for it"
+        return f"{self.rung} for incident {self.incident_id} {done}, and was expected"
+
+
+class Wrongs(Protocol):
+    """What people have said of automatic acts."""
+
+    def since(self, step: Step) -> list[Wrong]:
+        """Wrong ones since this step, or that led to it. Raises what is in `AWAY`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClickHouseWrongs:
+    """Asks ClickHouse, each time anew."""
+
+    config: Config
+
+    def since(self, step: Step) -> list[Wrong]:
+        """See `Wrongs`."""
+        asked: dict[str, str | int] = {
+            "since_us": step.at_us, "policy": step.record.policy, "most": MOST,
+            "decoy": self.config.respond.drill.key_id,
+        }  # fmt: skip
+        with connect(self.config.clickhouse, self.config.clickhouse.database) as client:
+            return ask(client, Wrong, _WRONG, asked)
+
+
+@dataclass
+class Review:
+    """Looks once a minute; only where a stage must be earned."""
+
+    carrier: Carrier
+    ladder: Ladder
+    wrongs: Wrongs
+    caretaker: Caretaker
+    _away: bool = False
+    _task: asyncio.Task[None] | None = field(default=None)
+
+    def start(self) -> None:
+        """Begin."""
+        if self.ladder.policy.promotion == "required":
+            self._task = asyncio.create_task(self._run(), name="review")
+
+    async def close(self) -> None:
+        """Stop."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def check(self) -> None:
+        """Raise what ended it."""
+        if self._task and self._task.done() and not self._task.cancelled() and (error := self._task.exception()):
+            raise Fatal(f"the review of acts ended: {error}") from error
+
+    async def _run(self) -> None:
+        while True:
+            if 0 in self.caretaker.partitions:
+                self.caretaker.also("review", self.look())
+            await asyncio.sleep(EVERY_S)
+
+    async def look(self) -> None:
+        """Take a step back, if an act since it was wrong."""
+        step = self._holding()
+        if step is None or step.record.to == "simulate":
+            return
+        try:
+            wrong = await asyncio.to_thread(self.wrongs.since, step)
+        except AWAY as error:
+            if not self._away:
+                log.warning("whether acts were wrong can't be looked up, no stage is taken back: %s", error)
+            self._away = True
+            return
+        self._away = False
+        if not wrong or self._holding() is not step:
+            return
+        words = "; ".join(each.words for each in wrong)
+        back = Promoted(to=below(step.record.to), by=REVIEW, reason=words, nonce=wrong[0].incident_id[:8])
+        log.warning("acts by themselves go back from %s to %s: %s", step.record.to, back.to, words)
+        await self.carrier.decisions.write(back)
+
+    def _holding(self) -> Step | None:
+        who = Who.of(self.ladder.policy, self.carrier.approvers)
+        return self.carrier.decisions.ledger.promotions.holding(who)

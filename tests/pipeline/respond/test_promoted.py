@@ -1,0 +1,208 @@
+"""What was earned: records on the topic in any order, signed or not, said again or forgotten, against a plain fold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.policy import Policy
+from pipeline.respond.entries import Promoted, Proposed, Signed, decode, encode
+from pipeline.respond.ladder import LADDER, SURE
+from pipeline.respond.ledger import DAY_US, Ledger
+from pipeline.respond.promoted import STAGES, Promotions, Stage, Who, below, earned
+from tests.pipeline.respond.people import ANN, BOB, BOTH, EVE, Person
+
+TWO = Who(BOTH, needs=2, within_s=1800.0)
+MINUTE_US = 60_000_000
+
+
+def step(to: Stage, override: bool = False, nonce: str = "") -> Promoted:
+    return Promoted(to=to, by="ann", reason="it is", override=override, nonce=nonce)
+
+
+def told(*records: Promoted | Signed) -> Promotions:
+    made = Promotions()
+    for number, record in enumerate(records):
+        said(made, record, number * MINUTE_US)
+    return made
+
+
+def said(made: Promotions, record: Promoted | Signed, now_us: int) -> None:
+    if isinstance(record, Promoted):
+        made.apply(record, now_us)
+    else:
+        made.hear(record, now_us)
+
+
+def test_each_stage_has_more_rungs_than_the_one_before_and_only_what_is_overridden_has_all() -> None:
+    assert earned("simulate", True) == {"observe"}
+    assert earned("fence", True) == SURE
+    assert earned("suspend", False) == set(LADDER) - {"rotate", "revoke"}
+    assert earned("suspend", True) == earned("revoke", False) == set(LADDER)
+    assert [below(stage) for stage in STAGES] == ["simulate", "simulate", "fence", "suspend"]
+
+
+def test_nothing_is_earned_where_nothing_is_known_and_revoke_never_is() -> None:
+    assert Promotions().stage(TWO) == "simulate"
+    assert told(step("fence"), step("revoke")).stage(TWO) == "fence"
+
+
+SUSPEND = step("suspend", override=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "stands"),
+    [
+        ((), False),
+        ((ANN.says(SUSPEND.ticket),), False),
+        ((ANN.says(SUSPEND.ticket), ANN.says(SUSPEND.ticket)), False),
+        ((ANN.says(SUSPEND.ticket), EVE.says(SUSPEND.ticket)), False),
+        ((ANN.says(SUSPEND.ticket), EVE.says(SUSPEND.ticket, name="bob")), False),
+        ((ANN.says(SUSPEND.ticket), BOB.says(step("fence", True).ticket)), False),
+        ((ANN.says(SUSPEND.ticket), BOB.says(SUSPEND.ticket)), True),
+        ((ANN.says(SUSPEND.ticket), BOB.says(SUSPEND.ticket, yes=False)), False),
+        ((ANN.says(SUSPEND.ticket), EVE.says(SUSPEND.ticket, yes=False), BOB.says(SUSPEND.ticket)), True),
+    ],
+)
+def test_what_was_not_earned_stands_by_two_different_approvers_signatures(
+    words: tuple[Signed, ...], stands: bool
+) -> None:
+    made = told(step("fence"), SUSPEND, *words)
+    assert made.stage(TWO) == ("suspend" if stands else "fence")
+    assert [each.record for each in made.waiting(TWO, 0)] == ([] if stands else [SUSPEND])
+
+
+def test_a_signature_that_comes_too_late_is_none() -> None:
+    made = told(SUSPEND, ANN.says(SUSPEND.ticket))
+    made.hear(BOB.says(SUSPEND.ticket), int(1801e6))
+    assert made.stage(TWO) == "simulate"
+
+
+def test_a_signature_after_a_step_back_brings_nothing_back() -> None:
+    made = told(SUSPEND, ANN.says(SUSPEND.ticket), step("simulate"), BOB.says(SUSPEND.ticket))
+    assert made.stage(TWO) == "simulate"
+
+
+def test_what_is_said_again_keeps_its_place_so_that_it_never_undoes_what_came_after() -> None:
+    made = told(step("fence"))
+    (again,) = made.again(TWO, 3 * DAY_US, 3 * DAY_US)
+    made.apply(step("simulate"), 3 * DAY_US)
+    made.apply(again, 3 * DAY_US + 1)
+    assert made.stage(TWO) == "simulate"
+    fresh = Promotions()
+    fresh.apply(again, 4 * DAY_US)
+    assert fresh.stage(TWO) == "fence"
+    assert fresh.again(TWO, 4 * DAY_US, DAY_US) == []
+
+
+ORDERS = st.lists(
+    st.one_of(
+        st.builds(step, st.sampled_from(STAGES), st.booleans(), st.sampled_from(["a", "b"])),
+        st.tuples(st.sampled_from([ANN, BOB, EVE]), st.booleans()),
+        st.sampled_from(["again", "a minute", "three days", "retention"]),
+    ),
+    max_size=25,
+)
+
+
+class Plain:
+    """The same by a fold over what was said first, with nothing forgotten."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, Promoted, dict[str, bool]]] = []
+
+    def apply(self, record: Promoted, now_us: int) -> None:
+        self.steps.append((now_us, record, {}))
+
+    def hear(self, person: Person, ticket: str, yes: bool, now_us: int) -> None:
+        for at_us, record, words in self.steps:
+            if record.override and record.ticket == ticket and now_us <= at_us + int(1800e6) and person is not EVE:
+                words[person.name] = words.get(person.name, True) and yes
+            elif record.override and record.ticket == ticket and person is not EVE and not yes:
+                words[person.name] = False
+
+    @property
+    def stage(self) -> Stage:
+        for _, record, words in reversed(self.steps):
+            earned_it = not record.override and record.to != "revoke"
+            if earned_it or (record.override and len(words) > 1 and all(words.values())):
+                return record.to
+        return "simulate"
+
+
+@settings(max_examples=200, deadline=None)
+@given(ORDERS)
+def test_no_order_of_steps_signatures_repetitions_and_forgetting_allows_more_than_the_last_that_stands(
+    order: list[Any],
+) -> None:
+    now_us, log, plain, made = 0, list[tuple[int, Promoted | Signed]](), Plain(), Promotions()
+    for each in order:
+        now_us += 1_000_000
+        if isinstance(each, Promoted):
+            each = msgspec.structs.replace(each, nonce=f"{each.nonce}{now_us}")
+            plain.apply(each, now_us)
+            log.append((now_us, each))
+        elif isinstance(each, tuple):
+            tickets = [record.ticket for _, record in log if isinstance(record, Promoted) and record.override]
+            if not tickets:
+                continue
+            person, yes = each
+            plain.hear(person, tickets[-1], yes, now_us)
+            log.append((now_us, person.says(tickets[-1], yes)))
+        elif each == "again":
+            log += [(now_us, record) for record in made.again(TWO, now_us, 0)]
+        elif each == "retention":  # a new responder after seven days of others, who said it again every three
+            now_us += 3 * DAY_US
+            log += [(now_us, record) for record in made.again(TWO, now_us, 3 * DAY_US)]
+            log, made = [entry for entry in log if entry[0] > now_us - 7 * DAY_US], Promotions()
+            for at_us, record in log:
+                said(made, record, at_us)
+            continue
+        else:
+            now_us += 3 * DAY_US if each == "three days" else MINUTE_US
+            log += [(now_us, record) for record in made.again(TWO, now_us, 3 * DAY_US)]
+        for at_us, record in log:
+            if at_us == now_us:
+                said(made, record, at_us)
+        assert made.stage(TWO) == plain.stage
+    assert made.stage(TWO) == plain.stage
+
+
+def proposal(rung: str, **changes: Any) -> Proposed:
+    values: dict[str, Any] = {
+        "act_id": f"a-{rung}", "response_id": "r", "incident_id": "i", "revision": 1, "key_id": "k", "key_version": 1,
+        "responder": "me", "rung": rung, "max_per_hour": 9, "max_per_day": 9, "max_share_of_active": 1.0,
+        "active_keys": 100, "approvers": BOTH, "promotion_required": True, "promotion_approvals": 2,
+    }  # fmt: skip
+    return Proposed(**(values | changes))
+
+
+@pytest.mark.parametrize("rung", LADDER[1:])
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("cap", ["usual", "proof"])
+def test_the_ledger_refuses_what_was_not_earned_and_keeps_it_for_people(rung: str, stage: Stage, cap: str) -> None:
+    ledger = Ledger()
+    record = step(stage, override=stage == "revoke")
+    records: list[Promoted | Signed] = [record, ANN.says(record.ticket), BOB.says(record.ticket)]
+    for offset, each in enumerate(records):
+        ledger.apply(offset, offset, decode(encode(each)))
+    verdict = ledger.apply(9, 9, proposal(rung, cap=cap))
+    may = rung in earned(stage, cap == "proof")
+    assert (verdict.granted, verdict.guard) == ((True, "caps") if may else (False, "not_promoted"))
+    assert ("k" in ledger.queue) == (not may)
+
+
+@pytest.mark.parametrize(
+    "of", [{"promotion_required": False}, {"simulated": True}, {"approvals": 1}], ids=["advised", "simulated", "people"]
+)
+def test_what_needs_not_be_earned_is_not_asked(of: dict[str, Any]) -> None:
+    assert Ledger().apply(0, 0, proposal("suspend", **of)).guard != "not_promoted"
+
+
+def test_the_policy_says_by_whom() -> None:
+    who = Who.of(Policy(promotion_approvals=2, approval_s=60.0), BOTH)
+    assert (who.needs, who.within_s, who.approvers) == (2, 60.0, BOTH)

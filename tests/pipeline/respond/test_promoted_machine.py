@@ -1,0 +1,199 @@
+"""No sequence of incidents, promotions, demotions, crashes and restarts makes an act by itself above what was earned.
+
+The machine of `test_machine.py`, all of whose promises hold here as well, with a policy that asks for promotion.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, invariant, rule
+
+from pipeline.respond import approval
+from pipeline.respond.caretaker import KEEP_US
+from pipeline.respond.entries import Promoted, Proposed, Signed
+from pipeline.respond.ladder import Ladder
+from pipeline.respond.promoted import REVIEW, STAGES, Stage, earned
+from pipeline.respond.review import Review, Wrong
+from tests.pipeline.respond.incidents import key
+from tests.pipeline.respond.lives import POLICY, RULES, Lives, Process, live
+from tests.pipeline.respond.memory_log import Fuse
+from tests.pipeline.respond.people import ANN, BOB, BOTH, EVE
+from tests.pipeline.respond.test_handle import Catalogue
+from tests.pipeline.respond.test_machine import Responders
+
+REQUIRED = msgspec.structs.replace(POLICY, promotion="required", promotion_approvals=2)
+
+
+class Promoting(Responders):
+    """The same world; people take steps, with and without what they need."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world.ladder = Ladder(REQUIRED, RULES)
+        self.count = 0
+
+    def take(self, to: Stage, override: bool) -> Promoted:
+        self.count += 1
+        record = Promoted(to=to, by="ann", reason="", override=override, nonce=str(self.count))
+        self.world.say(record)
+        return record
+
+    @initialize(to=st.sampled_from(STAGES))
+    def first(self, to: Stage) -> None:
+        self.take(to, False)
+
+    @rule(to=st.sampled_from(STAGES))
+    def a_step(self, to: Stage) -> None:
+        self.take(to, False)
+
+    @rule(to=st.sampled_from(STAGES), people=st.lists(st.sampled_from([ANN, BOB, EVE]), max_size=3))
+    def an_override(self, to: Stage, people: list[Any]) -> None:
+        record = self.take(to, True)
+        for person in people:
+            self.world.say(person.says(record.ticket))
+
+    @rule()
+    def three_days_later(self) -> None:
+        self.world.advance(KEEP_US / 1e6 + 60)
+        self.one_responder(None)
+
+    def allowed_at_each_proposal(self) -> dict[str, bool]:
+        """Of each act that nobody approved: whether the stage of that place on the topic has its rung, ever."""
+        stage, asked, allowed = "simulate", dict[str, tuple[Promoted, set[str]]](), dict[str, bool]()
+        for record in self.records():
+            if isinstance(record, Promoted) and not record.again:
+                if record.override:
+                    asked[record.ticket] = record, set()
+                elif record.to != "revoke":
+                    stage, asked = record.to, {}
+            elif isinstance(record, Signed) and record.ticket in asked and approval.is_genuine(record, BOTH):
+                of, people = asked[record.ticket]
+                people.add(record.person)
+                if people == {"ann", "bob"}:
+                    later = list(asked)[list(asked).index(record.ticket) + 1 :]
+                    stage = of.to if not any(asked[each][1] == people for each in later) else stage
+            elif isinstance(record, Proposed) and not record.simulated and not record.approvals:
+                may = record.rung in earned(msgspec.convert(stage, Stage), record.cap == "proof")
+                allowed[record.act_id] = allowed.get(record.act_id, False) or may
+        return allowed
+
+    @invariant()
+    def nothing_is_done_by_itself_above_what_was_earned(self) -> None:
+        allowed, approved = self.allowed_at_each_proposal(), self.approvals()
+        for effect in self.applied:
+            assert approved[effect.intent.response_id] or allowed[effect.intent.act_id]
+
+
+Promoting.TestCase.settings = settings(
+    max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestPromoting = Promoting.TestCase
+
+
+@pytest.fixture
+def world() -> Lives:
+    names = {f"k{i}": key(f"k{i}", owner=f"owner-k{i}") for i in range(9)}
+    return Lives(catalogue=Catalogue(names), ladder=Ladder(REQUIRED, RULES))
+
+
+def decided(world: Lives) -> list[tuple[str, str, str]]:
+    return [
+        (line.key_id, line.rung, line.verdict) for line in world.lines() if line.stage == "decided" and not line.switch
+    ]
+
+
+async def test_stage_by_stage_acts_begin(world: Lives) -> None:
+    world.open("k1", severity="high")
+    assert await live(world)
+    assert world.gateway.set_on == {}
+    (line,) = [line for line in world.lines() if line.verdict == "refused"]
+    assert line.reason.startswith("not_promoted: fence by itself was not earned, nothing is earned yet")
+    world.say(Promoted(to="fence", by="ann", reason=""))
+    world.open("k2", severity="high")
+    world.open("k3")
+    assert await live(world)
+    assert set(world.gateway.set_on) == {("k2", "fence")}
+    world.say(Promoted(to="suspend", by="ann", reason=""))
+    world.open("k4")
+    assert await live(world)
+    assert set(world.gateway.set_on) == {("k2", "fence"), ("k4", "suspend")}
+    assert decided(world)[-1] == ("k4", "suspend", "allowed")
+
+
+async def test_a_milder_rung_that_is_earned_is_taken_where_the_rule_allows_it(world: Lives) -> None:
+    rule = msgspec.structs.replace(RULES[1], otherwise=("fence",))
+    world.ladder = Ladder(REQUIRED, (rule,))
+    world.say(Promoted(to="fence", by="ann", reason=""))
+    world.open("k1")
+    assert await live(world)
+    assert set(world.gateway.set_on) == {("k1", "fence")}
+
+
+@pytest.mark.parametrize("effects", range(8))
+async def test_what_was_granted_before_a_crash_is_not_done_once_it_is_not_earned_any_more(
+    world: Lives, effects: int
+) -> None:
+    world.say(Promoted(to="suspend", by="ann", reason=""))
+    world.open("k1")
+    survived = await live(world, fuse=Fuse(effects, False))
+    before = len(world.gateway.effects)
+    world.say(Promoted(to="simulate", by="ann", reason="wrong"))
+    assert await live(world)
+    assert len(world.gateway.effects) == before
+    granted = [line for line in world.lines() if line.verdict == "allowed" and not line.switch]
+    assert survived or before or not granted or granted[-1].stage == "failed"
+
+
+class Said:
+    """What people say of acts."""
+
+    def __init__(self, *wrong: Wrong) -> None:
+        self.wrong, self.asked = list(wrong), list[str]()
+
+    def since(self, step: Any) -> list[Wrong]:
+        self.asked.append(step.record.to)
+        if not self.wrong:
+            raise OSError("no ClickHouse")
+        return self.wrong
+
+
+WRONG = Wrong(incident_id="i1", rung="suspend", verdict="allowed")
+
+
+async def looked(world: Lives, said: Said, times: int = 1) -> None:
+    process = Process(world, "reviewer", frozenset({0, 1}), Fuse(), 0.0)
+    await process.decisions.start()
+    review = Review(process.responder.carrier, world.ladder, said, process.caretaker)
+    for _ in range(times):
+        await review.look()
+    await process.caretaker.close()
+    await process.decisions.close()
+
+
+async def test_a_wrong_act_takes_one_stage_back_each_time_it_is_found(world: Lives) -> None:
+    world.say(Promoted(to="suspend", by="ann", reason=""))
+    said = Said(WRONG)
+    await looked(world, said, times=4)
+    assert said.asked == ["suspend", "fence"]
+    world.open("k1", severity="high")
+    world.log.moved = asyncio.Event()
+    assert await live(world)
+    assert world.gateway.set_on == {}
+    backs = [line for line in world.lines() if line.switch == "promote" and line.by == REVIEW]
+    assert len(backs) == 2
+    assert "suspend for incident i1 was done by itself, and was expected" in backs[0].reason
+
+
+async def test_while_nobody_can_say_whether_acts_were_wrong_the_stage_stays(world: Lives) -> None:
+    world.say(Promoted(to="suspend", by="ann", reason=""))
+    await looked(world, Said(), times=2)
+    world.open("k1")
+    world.log.moved = asyncio.Event()
+    assert await live(world)
+    assert set(world.gateway.set_on) == {("k1", "suspend")}

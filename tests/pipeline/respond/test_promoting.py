@@ -1,0 +1,178 @@
+"""`keywatch respond promote`: counted before it is written, signed where it was not earned; and what takes it back."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from pipeline.config import ClickHouse, Config
+from pipeline.errors import ConfigError, Fatal, Retry
+from pipeline.respond import commands, promotion
+from pipeline.respond.entries import Promoted
+from pipeline.respond.ladder import ladder_of
+from pipeline.respond.promoted import Step
+from pipeline.respond.promoting import promote
+from pipeline.respond.promotion import Progress, Tally
+from pipeline.respond.review import ClickHouseWrongs, Wrong
+from pipeline.sinks.clickhouse import ClickHouseSink
+from tests.pipeline.respond.people import ANN
+from tests.pipeline.respond.test_commands import Room, room, said
+from tests.row_examples import rows_of
+
+__all__ = ["room", "said"]
+
+
+class Count:
+    """What ClickHouse would count; and what was asked."""
+
+    def __init__(self) -> None:
+        self.missing: tuple[str, ...] = ()
+        self.asked: list[tuple[int, str | None]] = []
+
+    def __call__(self, config: Config, ladder: Any, since_us: int, earned: str | None) -> Progress:
+        self.asked.append((since_us, earned))
+        of = Tally(stage="real", rungs=("fence",), days=15.0, acts=60, reviewed=50)
+        return Progress(stage=earned or "", next="", missing=self.missing, counted=of, policy=ladder.version)
+
+
+@pytest.fixture
+def count(monkeypatch: pytest.MonkeyPatch) -> Count:
+    made = Count()
+    monkeypatch.setattr(promotion, "count", made)
+    return made
+
+
+@pytest.fixture
+def required(room: Room) -> Room:
+    policy = msgspec.structs.replace(room.config.respond.policy, promotion="required", promotion_approvals=2)
+    respond = msgspec.structs.replace(room.config.respond, policy=policy)
+    room.config = msgspec.structs.replace(room.config, respond=respond)
+    return room
+
+
+def test_a_step_is_taken_once_it_is_earned_one_at_a_time(required: Room, count: Count, said: Callable[[], str]) -> None:
+    count.missing = ("3.0 more days", "9 more reviewed acts (1 wait)")
+    assert promote(required.config, "carl", "fence", "", False, None) == 1
+    assert "not promoted: 3.0 more days; 9 more reviewed acts" in said()
+    count.missing = ()
+    assert promote(required.config, "carl", "suspend", "", False, None) == 1
+    assert "fence comes first" in said()
+    assert promote(required.config, "carl", "fence", "", False, None) == 0
+    assert "up to fence: 60 would-be acts in 15.0 days (fence), 50 reviewed, 0 wrong" in said()
+    assert promote(required.config, "carl", "fence", "", False, None) == 1
+    assert promote(required.config, "carl", "suspend", "", False, None) == 0
+    assert [earned for _, earned in count.asked] == ["simulate", "simulate", "fence"]
+    assert count.asked[0][0] == 0 < count.asked[-1][0]
+    assert promote(required.config, "carl", "revoke", "", False, None) == 1
+    assert "never earned" in said()
+
+
+def test_back_goes_at_any_time(required: Room, count: Count, said: Callable[[], str]) -> None:
+    promote(required.config, "carl", "fence", "", False, None)
+    assert promote(required.config, "carl", "simulate", "it was our customer", False, None) == 0
+    assert "up to simulate" in said()
+
+
+def test_what_is_not_earned_takes_a_reason_and_two_people(
+    required: Room, count: Count, said: Callable[[], str]
+) -> None:
+    count.missing = ("14.0 more days",)
+    with pytest.raises(ConfigError, match="--reason"):
+        promote(required.config, "carl", "suspend", "", True, required.file)
+    with pytest.raises(ConfigError, match="--key-file"):
+        promote(required.config, "carl", "suspend", "since March", True, None)
+    assert promote(required.config, "carl", "suspend", "since March", True, required.file) == 0
+    words = said()
+    assert "2 are needed: keywatch respond approve promote-" in words
+    ticket = words.split("approve ")[1].strip()
+    commands.pending(required.config, "carl", as_json=True)
+    (row,) = json.loads(said())
+    assert (row["ticket"], row["rung"], row["approved_by"]) == (ticket, "promote to suspend", ["carl"])
+    commands.sign(required.config, "carl", ticket[:20], True, required.file, "")
+    assert "by themselves up to simulate" in said()
+    required.world.say(ANN.says(ticket))
+    commands.pending(required.config, "carl", as_json=False)
+    assert "nothing waits" in said()
+    required.live()
+    switches = [(line.switch, line.by, line.verdict) for line in required.world.lines()]
+    assert switches == [
+        ("override_promotion", "carl", "waiting"), ("sign_promotion", "carl", "allowed"),
+        ("sign_promotion", "carl", "allowed"), ("sign_promotion", "ann", "allowed"),
+    ]  # fmt: skip
+
+
+def test_where_nobody_must_sign_the_reason_is_enough_and_advice_refuses_nothing(
+    room: Room, count: Count, said: Callable[[], str]
+) -> None:
+    policy = msgspec.structs.replace(room.config.respond.policy, promotion_approvals=0)
+    config = msgspec.structs.replace(room.config, respond=msgspec.structs.replace(room.config.respond, policy=policy))
+    assert promote(config, "carl", "suspend", "since March", True, None) == 0
+    assert 'is "advised": nothing is refused' in said()
+
+
+def test_an_override_needs_no_figures_a_step_does(room: Room, said: Callable[[], str]) -> None:
+    policy = msgspec.structs.replace(room.config.respond.policy, promotion_approvals=0)
+    respond = msgspec.structs.replace(room.config.respond, policy=policy)
+    away = msgspec.structs.replace(room.config, respond=respond, clickhouse=ClickHouse(url="http://127.0.0.1:9"))
+    with pytest.raises((Retry, Fatal)):
+        promote(away, "carl", "fence", "", False, None)
+    assert promote(away, "carl", "fence", "it is the night", True, None) == 0
+    assert "up to fence: not known" in said()
+
+
+def test_a_stage_that_does_not_exist_is_named(room: Room, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there are simulate, fence, suspend, revoke"):
+        promote(room.config, "carl", "throttle", "", False, None)
+
+
+def test_where_acts_are_refused_none_can_be_counted_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, room: Room
+) -> None:
+    monkeypatch.setattr(promotion, "tallies", lambda *asked: {})
+    monkeypatch.setattr(promotion, "connected", lambda config: nullcontext())
+    told = promotion.count(room.config, ladder_of(room.config.respond), 0, "simulate")
+    assert told.missing[0].startswith('mode = "simulate" until then')
+
+
+async def test_what_people_call_wrong_takes_back_what_was_done_and_what_was_counted(clickhouse: ClickHouse) -> None:
+    sink, now_us = ClickHouseSink(clickhouse), int(time.time() * 1e6)
+    since_us = now_us - 3_600_000_000
+    rows = {  # incident -> (verdict, at, policy, approvals, direction, key, feedback, when)
+        "done": ("allowed", now_us, "p2", "", "apply", "k", "expected", now_us),
+        "right": ("allowed", now_us, "p2", "", "apply", "k", "malicious", now_us),
+        "early": ("allowed", since_us - 1, "p1", "", "apply", "k", "expected", now_us),
+        "people": ("allowed", now_us, "p2", '"ann"', "apply", "k", "expected", now_us),
+        "undo": ("allowed", now_us, "p2", "", "undo", "k", "expected", now_us),
+        "drill": ("allowed", now_us, "p2", "", "apply", "decoy", "expected", now_us),
+        "counted": ("simulated", since_us - 9, "p1", "", "apply", "k", "expected", now_us),
+        "known": ("simulated", since_us - 9, "p1", "", "apply", "k", "expected", since_us - 5),
+        "other": ("simulated", since_us - 9, "p0", "", "apply", "k", "expected", now_us),
+        "later": ("simulated", now_us, "p1", "", "apply", "k", "expected", now_us),
+    }
+    values = list(rows.values())
+    await sink.write("responses", rows_of(
+        "responses", len(rows), incident_id=list(rows), rung=["fence"] * len(rows), stage=["decided"] * len(rows),
+        verdict=[v[0] for v in values], at=[v[1] for v in values], offset=range(len(rows)),
+        key_id=[v[5] for v in values],
+        body=[f'{{"policy_version": "{v[2]}", "approvals": [{v[3]}], "direction": "{v[4]}"}}' for v in values],
+    ))  # fmt: skip
+    await sink.write("controls", rows_of(
+        "controls", len(rows), kind=["feedback"] * len(rows), incident_id=list(rows), control_id=list(rows),
+        verdict=[v[6] for v in values], at=[v[7] for v in values], seq=range(1, len(rows) + 1),
+    ))  # fmt: skip
+    await sink.close()
+    config = Config(clickhouse=clickhouse)
+    drill = msgspec.structs.replace(config.respond.drill, key_id="decoy")
+    config = msgspec.structs.replace(config, respond=msgspec.structs.replace(config.respond, drill=drill))
+    step = Step(since_us, Promoted(to="fence", by="ann", reason="", policy="p1"))
+    assert ClickHouseWrongs(config).since(step) == [
+        Wrong(incident_id="counted", rung="fence", verdict="simulated"),
+        Wrong(incident_id="done", rung="fence", verdict="allowed"),
+    ]
