@@ -51,8 +51,8 @@ MAX_FORM_BYTES: Final = 16_384
 STOP_S: Final = 5.0
 REACH_S: Final = 2.0
 """A page waits so long for what was just said to be read back."""
-POLICY_S: Final = 1.0
-"""The policy page waits so long for what was decided of late: its switches have to be there."""
+POLICY: Final[dict[str, Any]] = {"misses": 1, "patience_s": 10.0}
+"""Its switches have to be there: it is the first to go without what ClickHouse has."""
 _PATH: Final = re.compile(r"/(?![/\\])[!-~]*")
 OTHER_SESSION: Final = "this form is of another session: load the page again"
 Page = Callable[[Answers, Request], tuple[str, dict[str, Any]] | None]
@@ -166,7 +166,7 @@ class Console:
     async def _found(self, page: Page, request: Request) -> tuple[str, dict[str, Any]] | None:
         """What a page shows; where ClickHouse is silent, or the page is not to wait for it, what it shows without."""
         asked = asyncio.ensure_future(run_in_threadpool(page, self.answers, request))
-        if await self.answers.reach.outlasts(asked, POLICY_S if page is pages.policy else math.inf):
+        if await self.answers.reach.outlasts(asked, **(POLICY if page is pages.policy else {})):
             return await asked
         return page(self.answers.without(), request)
 

@@ -7,7 +7,6 @@ after `clickhouse.timeout_s`. So `/ping` is asked twice a second on a connection
 from __future__ import annotations
 
 import asyncio
-import math
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -26,24 +25,28 @@ class Reach:
     def __init__(self, ping: Callable[[], Awaitable[bool]], silent: bool = False) -> None:
         self.silent = silent
         self.ping, self._misses = ping, 0
-        self._fell_silent = asyncio.Event()
+        self._waiting: dict[asyncio.Future[None], int] = {}
 
     async def follow(self) -> None:
         """Until cancelled."""
         while True:
             self._misses = 0 if await self.ping() else self._misses + 1
             self.silent = self._misses >= MISSES
-            (self._fell_silent.set if self.silent else self._fell_silent.clear)()
+            for waiting, misses in self._waiting.items():
+                if self._misses >= misses and not waiting.done():
+                    waiting.set_result(None)
             await asyncio.sleep(EVERY_S)
 
-    async def outlasts(self, answer: asyncio.Future[T], patience_s: float = math.inf) -> bool:
-        """Whether the answer is there before ClickHouse falls silent, or patience ends. It is not cancelled: its thread
-        can't be, and what still comes of it is of no interest.
+    async def outlasts(self, answer: asyncio.Future[T], misses: int = MISSES, patience_s: float | None = None) -> bool:
+        """Whether the answer is there before so many looks in a row were missed, or patience ends. It is not cancelled:
+        its thread can't be, and what still comes of it is of no interest.
         """
-        silence = asyncio.ensure_future(self._fell_silent.wait())
-        limit_s = None if math.isinf(patience_s) else patience_s
-        await asyncio.wait({answer, silence}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
-        silence.cancel()
+        silence: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.silent:
+            silence.set_result(None)
+        self._waiting[silence] = misses
+        await asyncio.wait({answer, silence}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        del self._waiting[silence]
         if not answer.done():
             answer.add_done_callback(lambda late: late.cancelled() or late.exception())
         return answer.done()

@@ -154,6 +154,22 @@ async def test_a_slow_answer_of_a_server_that_speaks_is_waited_for(monkeypatch: 
     assert not await of.outlasts(asyncio.get_running_loop().create_future(), patience_s=0.0)
 
 
+async def test_who_is_in_a_hurry_goes_without_after_the_first_miss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "EVERY_S", 0.0)
+    answers = [True, True, False]
+
+    async def ping() -> bool:
+        if not answers:
+            await asyncio.Event().wait()
+        return answers.pop(0)
+
+    of = Reach(ping)
+    following = asyncio.create_task(of.follow())
+    assert not await of.outlasts(asyncio.get_running_loop().create_future(), misses=1)
+    assert not of.silent
+    following.cancel()
+
+
 async def test_any_answer_is_one_and_a_refusal_or_a_hole_is_none(hole: str, front: str) -> None:
     assert await ping_of(front)()
     assert await ping_of("chdb:///nowhere")()
