@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 T = TypeVar("T")
@@ -45,7 +45,8 @@ class Reach:
         if self.silent:
             silence.set_result(None)
         self._waiting[silence] = misses
-        await asyncio.wait({answer, silence}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {answer, silence}
+        await asyncio.wait(either, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
         del self._waiting[silence]
         if not answer.done():
             answer.add_done_callback(lambda late: late.cancelled() or late.exception())
