@@ -1,8 +1,9 @@
 """The one decorator of everything that runs per event: `from detectors.compile import compiled`.
 
 Compiled functions may call one another. Numba's disk cache sees a change in a function's own file, not in the files
-of the functions it calls, so the cache folder's name carries a hash of all sources of this package (and of Python and
-numba). With `NUMBA_DISABLE_JIT=1` the decorator is the identity and the same code runs as ordinary Python.
+of the functions it calls, so the cache folder's name is a hash of all that compiled code comes from (`cache_name`): an
+upgrade has a folder of its own and never meets what another version left. With `NUMBA_DISABLE_JIT=1` the decorator is
+the identity and the same code runs as ordinary Python.
 
 Rules for compiled code, so that both ways give the same bits (measured, tests/detectors/test_compile.py):
  - read a record's field through `float(...)` or `int(...)`: numpy keeps `float32 * 2.0` in 32 bits, numba does not;
@@ -15,15 +16,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
+import llvmlite
 import numba
+import numpy as np
+from llvmlite import binding as llvm
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_TAKES: Final = re.compile(rb"^from detectors\.compile import .*\b(compiled|brief|inlined)\b", re.MULTILINE)
 
 
 def source_hash(folder: Path) -> str:
@@ -32,6 +38,31 @@ def source_hash(folder: Path) -> str:
     for path in sorted(folder.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
+
+
+def cache_name(root: Path = Path(__file__).parents[1]) -> str:
+    """The folder of this very code: 16 hex digits.
+
+    Of all sources of `detectors`, those of `pipeline` that have compiled functions (what these take from other files of
+    pipeline must be compiled, too: a test asks), the versions of Python and of what compiles, and the CPU.
+    """
+    parts = [source_hash(root / "detectors"), llvmlite.__version__, np.__version__, cpu()]
+    digest = hashlib.sha256("\0".join(parts).encode())
+    for path in compiled_files(root / "pipeline"):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def compiled_files(folder: Path) -> list[Path]:
+    """The Python sources at or below a folder that take the decorator from here."""
+    return [path for path in sorted(folder.rglob("*.py")) if _TAKES.search(path.read_bytes())]
+
+
+def cpu() -> str:
+    """The CPU and features that numba compiles for: this machine's, if NUMBA_CPU_NAME says no other."""
+    name, features = numba.config.CPU_NAME, numba.config.CPU_FEATURES  # type: ignore[attr-defined]
+    found = llvm.get_host_cpu_features().flatten() if features is None else features
+    return f"{name or llvm.get_host_cpu_name()} {found}"
 
 
 def cache_base() -> Path:
@@ -53,7 +84,7 @@ def writable(folder: Path) -> bool:
 def use_cache() -> bool:
     """Point numba at this version's own folder; False where none can be written: then each start compiles anew."""
     try:
-        folder = cache_base() / source_hash(Path(__file__).parent)
+        folder = cache_base() / cache_name()
     except RuntimeError:  # no home folder
         return False
     if not writable(folder):

@@ -95,7 +95,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     origins: dict[str, Origin]
     deeds: dict[str, Deeds]
     live: dict[str, LiveUse]
-    words: frozenset[str]  # of all routes
+    words: frozenset[str]  # of all routes; where a privileged key did anything
 
 
 def look(client: Client, catalogue: Catalogue, only: str = "") -> Seen:
@@ -103,13 +103,15 @@ def look(client: Client, catalogue: Catalogue, only: str = "") -> Seen:
     of = {"only": only}
     privileged = [key_id for key_id, key in catalogue.items() if key.scopes or key.role == "full"]
     tests = [key_id for key_id, key in catalogue.items() if key.environment == "test"]
+    deeds = {row.key_id: row for some in _some(privileged) for row in ask(client, Deeds, _DEEDS, {"keys": some})}
+    routes = ask(client, _Route, _ROUTES, {}) if deeds else []  # of all keys' sources: only where it is compared
     return Seen(
         as_of_us=as_of_us(client) or round(moments.now().timestamp() * 1e6),
         uses={row.key_id: row for row in ask(client, Use, _USES, of)},
         origins={row.key_id: row for row in ask(client, Origin, _ORIGINS, {"good": sorted(AUTHENTICATED), **of})},
-        deeds={row.key_id: row for some in _some(privileged) for row in ask(client, Deeds, _DEEDS, {"keys": some})},
+        deeds=deeds,
         live={row.key_id: row for some in _some(tests) for row in ask(client, LiveUse, _LIVE, {"keys": some})},
-        words=frozenset(word for row in ask(client, _Route, _ROUTES, {}) for word in scopes.words_of(row.route)),
+        words=frozenset(word for row in routes for word in scopes.words_of(row.route)),
     )
 
 

@@ -14,6 +14,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from pipeline.config import Config
+from pipeline.console.reach import Reach, ping_of
 from pipeline.console.side import Side
 from pipeline.console.visitor import Visitor
 from pipeline.errors import ConfigError, Retry
@@ -30,24 +31,30 @@ NOBODYS_ROWS: Final = 60
 refused there together with the rows of those who act."""
 MINUTE_S: Final = 60.0
 MAX_LINE: Final = 2048
+SILENT: Final = "ClickHouse gives no answer"
 
 
 class Answers:
     """A client for each thread, and the topics' snapshots. `unlogged`: requests whose row could not be written; the
-    process' log has them.
+    process' log has them. While `reach` is silent nothing is asked and nothing written.
     """
 
-    def __init__(self, config: Config, side: Side) -> None:
+    def __init__(self, config: Config, side: Side, reach: Reach | None = None) -> None:
         self.config = config
         self.side = side
+        self.reach = reach or Reach(ping_of(config.clickhouse.url))
         self.unlogged = 0
         self._own = threading.local()
         self._nobodys_at_s: deque[float] = deque()
         self._counting = threading.Lock()
 
     def ask(self, question: Callable[..., T], *values: Any, **named: Any) -> T:
-        """The answer. Raises Retry where ClickHouse is away, Fatal where it refuses."""
+        """The answer. Raises Retry where ClickHouse is away, at once where that is known; Fatal where it refuses."""
         return question(self._client(), *values, **named)
+
+    def without(self) -> Answers:
+        """What is known without ClickHouse: every question raises Retry at once."""
+        return Answers(self.config, self.side, Reach(self.reach.ping, silent=True))
 
     def note(
         self, visitor: Visitor | None, method: str, path: str, status: int, address: str, detail: str = ""
@@ -79,6 +86,8 @@ class Answers:
         return False
 
     def _client(self) -> Client:
+        if self.reach.silent:
+            raise Retry(SILENT)
         found: Client | None = getattr(self._own, "client", None)
         if found is None:
             found = self._own.client = connect(self.config.clickhouse, self.config.clickhouse.database)

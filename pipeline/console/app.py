@@ -51,6 +51,8 @@ MAX_FORM_BYTES: Final = 16_384
 STOP_S: Final = 5.0
 REACH_S: Final = 2.0
 """A page waits so long for what was just said to be read back."""
+POLICY: Final[dict[str, Any]] = {"misses": 1, "patience_s": 10.0}
+"""Its switches have to be there: it is the first to go without what ClickHouse has."""
 _PATH: Final = re.compile(r"/(?![/\\])[!-~]*")
 OTHER_SESSION: Final = "this form is of another session: load the page again"
 Page = Callable[[Answers, Request], tuple[str, dict[str, Any]] | None]
@@ -112,6 +114,7 @@ class Console:
         following = [
             asyncio.create_task(self.link.follow(), name="board"),
             asyncio.create_task(self.answers.side.follow(), name="side"),
+            asyncio.create_task(self.answers.reach.follow(), name="reach"),
         ]
         try:
             yield
@@ -130,7 +133,13 @@ class Console:
             if not visitor.may(role):
                 return self._refused(request, visitor, f"this page is for the role {role}, yours is {visitor.role}")
             acts = self._acts(request.path_params.get("incident", ""), visitor)  # here: the ledger is the loop's
-            response = await run_in_threadpool(self._rendered, page, request, visitor, acts)
+            try:
+                found = await self._found(page, request)
+            except (Retry, Fatal) as error:
+                log.warning("no answer for %s: %s", request.url.path, error)
+                response = self._without(page, request, visitor, acts)
+            else:
+                response = await run_in_threadpool(self._rendered, found, request, visitor, acts)
             if not self._renewals.is_known(request, visitor.name, response.status_code):
                 response.background = self._noting(request, visitor, response.status_code)
             return response
@@ -154,15 +163,26 @@ class Console:
             "simulating": now.simulating, "breaker": now.breaker, "stage": now.stage(self.config.respond),
         }  # fmt: skip
 
-    def _rendered(self, page: Page, request: Request, visitor: Visitor, acts: dict[str, Any]) -> Response:
-        try:
-            found = page(self.answers, request)
-        except (Retry, Fatal) as error:
-            log.warning("no answer for %s: %s", request.url.path, error)
-            return self._html(
-                "away.html", visitor, 503, said=self._said(request, visitor), acts=acts, at=request.url.path,
-                words="ClickHouse gives no answer: try again soon",
-            )  # fmt: skip
+    async def _found(self, page: Page, request: Request) -> tuple[str, dict[str, Any]] | None:
+        """What a page shows; where ClickHouse is silent, or the page is not to wait for it, what it shows without."""
+        asked = asyncio.ensure_future(run_in_threadpool(page, self.answers, request))
+        if await self.answers.reach.outlasts(asked, **(POLICY if page is pages.policy else {})):
+            return await asked
+        return page(self.answers.without(), request)
+
+    def _without(self, page: Page, request: Request, visitor: Visitor, acts: dict[str, Any]) -> Response:
+        """Where ClickHouse is away: what the topics tell, and what can be done. On the loop: the books are its own."""
+        now, shown = self.link.board, {"acts": acts, "said": self._said(request, visitor), "at": request.url.path}
+        if page is pages.incident:
+            case = now.case_of(request.path_params["incident"]) if now else None
+            of_key = [each.key_id for each in (*acts["in_force"], *(one for one, *_ in acts["waiting"]))]
+            known = pages.incident_without(self.answers, request, case, of_key)
+            return self._html("incident_away.html", visitor, 503, **shown, **known)
+        return self._html("away.html", visitor, 503, **shown, cases=pages.case_rows(now.cases() if now else ()))
+
+    def _rendered(
+        self, found: tuple[str, dict[str, Any]] | None, request: Request, visitor: Visitor, acts: dict[str, Any]
+    ) -> Response:
         if found is None:
             return self._html("missing.html", visitor, 404, words="There is nothing of this name")
         name, shown = found
@@ -281,7 +301,11 @@ class Console:
     def _noting(self, request: Request, visitor: Visitor | None, status: int, detail: str = "") -> BackgroundTask:
         address = self.door.address_of(request.headers, _peer(request))
         path = request.scope["path"]  # not of its URL: that has the caller's query, and may not be made of it
-        return BackgroundTask(self.answers.note, visitor, request.method, path, status, address, detail)
+        return BackgroundTask(self._note, visitor, request.method, path, status, address, detail)
+
+    async def _note(self, *row: Any) -> None:
+        """Connections take their next request when this is over: it ends when ClickHouse falls silent."""
+        await self.answers.reach.outlasts(asyncio.ensure_future(run_in_threadpool(self.answers.note, *row)))
 
 
 def _peer(request: Request) -> str:

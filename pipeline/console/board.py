@@ -80,7 +80,7 @@ class Board:
         return [replace(each, broken=self._broken(each)) for each in shown]
 
     def _broken(self, shown: Shown) -> str:
-        case = self._books.cases.case_of(shown.incident_id)
+        case = self.case_of(shown.incident_id)
         text = case.broken.get(shown.response_id, "") if case else ""
         return f"{text} ({case.case_id} is {case.state})" if case and text else ""
 
@@ -111,6 +111,10 @@ class Board:
     def case(self, case_id: str) -> Case | None:
         """The one of this id."""
         return self._books.cases.cases.get(case_id)
+
+    def case_of(self, incident_id: str) -> Case | None:
+        """The case that an incident belongs to."""
+        return self._books.cases.case_of(incident_id)
 
     @property
     def stopped(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
+import msgspec
 from starlette.requests import Request
 
 from pipeline import queries
@@ -20,15 +21,17 @@ from pipeline.console.side import mutes_of
 from pipeline.console_log import console_lines
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.manifest_of_key import Manifest, manifest
+from pipeline.respond.cases import Case
 from pipeline.respond.ladder import Ladder, ladder_of
 from pipeline.times import micros
 from schemas.control import Mute
-from schemas.incident import KEY_RULES, SEVERITIES, Finding
+from schemas.incident import KEY_RULES, SEVERITIES, Finding, Incident
 
 Shown = tuple[str, dict[str, Any]]
 CHART_DAYS: Final = 7
 KEY_DAYS: Final = 30
 LOG_DAYS: Final = 30
+CASES: Final = 50
 LOG_LINES: Final = 200
 LATE_S: Final = 900.0
 """The newest use is older than that: what is shown may not be now. A small API may truly be idle."""
@@ -86,8 +89,34 @@ def incident(answers: Answers, request: Request) -> Shown | None:
 def incident_now(answers: Answers, request: Request) -> Shown:
     """The live part of an incident's page alone: two small questions, where the whole page has a dozen."""
     name = request.path_params["incident"]
-    told = in_order(answers.ask(queries.responses_to, name), answers.ask(questions.applied_to, name))
+    try:
+        told = in_order(answers.ask(queries.responses_to, name), answers.ask(questions.applied_to, name))
+    except (Retry, Fatal):  # undo and approval have to be within reach then, too
+        told = None
     return "_incident_now.html", {"incident_id": name, "told": told}
+
+
+def incident_without(answers: Answers, request: Request, case: Case | None, acted_on: Sequence[str]) -> dict[str, Any]:
+    """What the topics tell of an incident while ClickHouse is away: its case, and what is declared of its key.
+
+    A case keeps the whole text of its gravest incident alone. `acted_on`: keys of what is done about this one.
+    """
+    name = request.path_params["incident"]
+    lead = msgspec.json.decode(case.lead, type=Incident) if case else None
+    known = lead if lead and lead.incident_id == name else None
+    keys = [known.key_id] if known else [*acted_on, *(case.keys if case and len(case.keys) == 1 else ())]
+    catalogue, key = answers.side.catalogue, keys[0] if keys else ""
+    declared = catalogue.get(key) if catalogue is not None and key else None
+    owner = declared.owner if declared else known.owner if known else ""
+    return {
+        "incident_id": name, "case": case, "known": known, "lead": lead, "key_id": key, "declared": declared,
+        "ours": known is None or known.rule in KEY_RULES, "mutes": mutes_of(_mutes(answers), key, owner) if key else [],
+    }  # fmt: skip
+
+
+def case_rows(cases: Sequence[Case]) -> list[tuple[Case, Incident]]:
+    """Open cases with their gravest incident."""
+    return [(case, msgspec.json.decode(case.lead, type=Incident)) for case in cases[:CASES]]
 
 
 def in_order(responses: Sequence[queries.ResponseLine], effects: Sequence[questions.Effect]) -> list[Told]:

@@ -249,36 +249,72 @@ def test_the_image_has_the_detectors_compiled_for_any_cpu_under_times_that_layer
     assert [build.index(step) for step in steps] == sorted(build.index(step) for step in steps)
     assert "NUMBA_CPU_NAME=generic" in build[: build.index("warm-up")]
     assert "NUMBA_CPU_NAME=generic" in final, "else the cache is of another CPU and all is compiled anew"
+    used = set(re.findall(r"NUMBA_CACHE_DIR=(\S+)", build + final))
+    assert len(used) == 1, "numba keeps the generated pass by its path, which is below the cache folder"
+    assert f"mv {used.pop()} /opt/keywatch/compiled" in build
     assert 'ENTRYPOINT ["start"]' in final
+
+
+class Container:
+    """One with an image of one compiled version: `deploy/start`, and a keywatch that says what it was told."""
+
+    def __init__(self, folder: Path, version: str) -> None:
+        made, self.programs = folder / "compiled" / version, folder / "bin"
+        for each in (made, self.programs):
+            each.mkdir(parents=True)
+        (made / "flow.nbi").write_text(version)
+        os.utime(made / "flow.nbi", (1_000_000, 1_000_000))
+        start = (DEPLOY / "start").read_text().replace("/opt/keywatch/compiled", str(made.parent))
+        (self.programs / "start").write_text(start)
+        (self.programs / "keywatch").write_text('#!/bin/sh\necho "$@"\n')
+        for program in self.programs.iterdir():
+            program.chmod(0o755)
+
+    def start(self, cache: Path) -> str:
+        """What it says on stderr."""
+        environ = {"PATH": f"{self.programs}:{os.environ['PATH']}", "NUMBA_CACHE_DIR": str(cache)}
+        done = subprocess.run(
+            ["start", "worker", "--topology", "keys"], env=environ, text=True, capture_output=True, timeout=60,
+            executable=self.programs / "start",
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, "worker --topology keys\n")
+        return done.stderr
+
+
+OLD, NEW = "0123456789abcdef", "fedcba9876543210"
 
 
 def test_a_container_starts_with_a_copy_of_what_the_image_has_compiled_and_without_one_where_none_fits(
     tmp_path: Path,
 ) -> None:
-    made, cache, programs = tmp_path / "compiled" / "0abc", tmp_path / "cache", tmp_path / "bin"
-    for folder in (made, cache, programs):
-        folder.mkdir(parents=True)
-    (made / "flow.nbi").write_text("index")
-    os.utime(made / "flow.nbi", (1_000_000, 1_000_000))
-    (programs / "start").write_text((DEPLOY / "start").read_text().replace("/opt/keywatch/compiled", str(made.parent)))
-    (programs / "keywatch").write_text('#!/bin/sh\necho "$@"\n')
-    for program in programs.iterdir():
-        program.chmod(0o755)
-    environ = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    container, cache = Container(tmp_path, OLD), tmp_path / "cache"
+    cache.mkdir()
+    assert [container.start(cache) for _ in range(2)] == ["", ""]
+    copied = cache / OLD / "flow.nbi"
+    assert (copied.read_text(), copied.stat().st_mtime) == (OLD, 1_000_000)
+    assert [each.name for each in cache.iterdir()] == [OLD]
+    assert "compiled anew" in container.start(tmp_path / "absent")
 
-    def start(folder: Path) -> subprocess.CompletedProcess[str]:
-        here = environ | {"NUMBA_CACHE_DIR": str(folder)}
-        return subprocess.run(
-            ["start", "worker", "--topology", "keys"], env=here, text=True, capture_output=True, timeout=60,
-            executable=programs / "start",
-        )  # fmt: skip
 
-    for _ in range(2):
-        done = start(cache)
-        assert (done.stdout, done.stderr) == ("worker --topology keys\n", "")
-    copied = cache / "0abc" / "flow.nbi"
-    assert (copied.read_text(), copied.stat().st_mtime) == ("index", 1_000_000)
-    assert [each.name for each in cache.iterdir()] == ["0abc"]
-    done = start(tmp_path / "absent")
-    assert (done.returncode, done.stdout) == (0, "worker --topology keys\n")
-    assert "compiled anew" in done.stderr
+def test_an_upgrade_and_a_rollback_leave_nothing_of_the_other_in_the_volume_and_touch_nothing_else(
+    tmp_path: Path,
+) -> None:
+    cache = tmp_path / "cache"
+    for name in ("of-somebody", "0123456789abcdeX", ".copying.killed", ".copying.going-on"):
+        (cache / name).mkdir(parents=True)
+    os.utime(cache / ".copying.killed", (1_000_000, 1_000_000))
+    others = {"of-somebody", "0123456789abcdeX", ".copying.going-on"}
+    old, new = Container(tmp_path / "old", OLD), Container(tmp_path / "new", NEW)
+    for container, version in ((old, OLD), (new, NEW), (new, NEW), (old, OLD)):
+        assert container.start(cache) == ""
+        assert {each.name for each in cache.iterdir()} == {version, *others}
+        assert (cache / version / "flow.nbi").read_text() == version
+
+
+def test_what_the_process_itself_compiles_for_another_cpu_stays_until_the_next_version(tmp_path: Path) -> None:
+    container, cache, own = Container(tmp_path, OLD), tmp_path / "cache", "00000000000000aa"
+    cache.mkdir()
+    container.start(cache)
+    (cache / own).mkdir()
+    container.start(cache)
+    assert {each.name for each in cache.iterdir()} == {OLD, own}

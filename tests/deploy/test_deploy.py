@@ -16,26 +16,11 @@ from clickhouse_connect.driver.client import Client
 
 from pipeline import config_file
 from pipeline.config import ClickHouse, Config, Kafka
-from pipeline.metrics import REGISTRY
 from pipeline.sinks.connect import connect
 from pipeline.sinks.topics import PAGES_CONFIG, topic_specs
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
-RULES = [
-    rule
-    for group in yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())["groups"]
-    for rule in group["rules"]
-]
-
-
-def _tool(name: str) -> str:
-    found = shutil.which(name)
-    if found is None and os.environ.get("CI") == "true":
-        pytest.fail(f"{name} is not installed; CI installs it")
-    if found is None:
-        pytest.skip(f"{name} is not installed (Debian: prometheus, prometheus-alertmanager)")
-    return found
 
 
 def _run(*command: str, **environment: str) -> str:
@@ -136,47 +121,6 @@ def test_the_topics_script_says_what_the_code_says(tmp_path: Path) -> None:
     for _, settings in found.values():
         assert settings.pop("min.insync.replicas") == "2"
     assert found == expected
-
-
-# Prometheus
-
-
-def test_promtool_accepts_configuration_and_rules_and_their_tests_pass() -> None:
-    promtool = _tool("promtool")
-    folder = DEPLOY / "prometheus"
-    _run(promtool, "check", "config", str(folder / "prometheus.yml"))
-    _run(promtool, "check", "rules", str(folder / "rules.yml"))
-    _run(promtool, "test", "rules", str(folder / "rules_test.yml"))
-
-
-def test_amtool_accepts_the_skeleton() -> None:
-    _run(_tool("amtool"), "check-config", str(DEPLOY / "prometheus" / "alertmanager.yml"))
-
-
-def test_rules_ask_only_for_metrics_that_we_have() -> None:
-    declared = {sample for family in REGISTRY.collect() for sample in (family.name, f"{family.name}_total")}
-    asked = {name for rule in RULES for name in re.findall(r"\bkeywatch_\w+", rule["expr"])}
-    assert asked
-    assert asked <= declared, asked - declared
-
-
-def test_labels_that_rules_ask_for_are_declared() -> None:
-    from dataclasses import fields
-
-    from pipeline.metrics import METRICS
-
-    metrics = [getattr(METRICS, item.name) for item in fields(METRICS)]
-    labels = {metric._name: set(metric._labelnames) for metric in metrics}
-    for rule in RULES:
-        for name, chosen in re.findall(r"(keywatch_\w+)\{([^}]*)\}", rule["expr"]):
-            wanted = set(re.findall(r"(\w+)[=!~]+\"", chosen))
-            assert wanted <= labels[name.removesuffix("_total")], (rule["alert"], name)
-
-
-def test_every_alert_has_its_section_in_the_runbook_and_none_is_left_over() -> None:
-    sections = set(re.findall(r"^## (Keywatch\w+)", (DEPLOY / "RUNBOOK.md").read_text(), re.MULTILINE))
-    assert sections == {rule["alert"] for rule in RULES}
-    assert {rule["labels"]["severity"] for rule in RULES} == {"page", "ticket"}
 
 
 # ClickHouse

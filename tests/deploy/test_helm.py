@@ -223,14 +223,14 @@ def test_every_selector_finds_the_pods_it_means() -> None:
     labels = [
         template_of(each)["metadata"]["labels"]
         for each in found
-        if each["kind"] in ("StatefulSet", "Deployment", "CronJob")
+        if each["kind"] in ("StatefulSet", "Deployment", "CronJob", "Job")
     ]
     wanted = {
         (each["kind"], each["metadata"]["name"]): _chosen(each)
         for each in found
         if each["kind"] in ("Service", "NetworkPolicy", "PodDisruptionBudget")
     }
-    assert len(wanted) == 20
+    assert len(wanted) == 21
     for name, selector in wanted.items():
         assert sum(selector.items() <= each.items() for each in labels) == 1, name
 
@@ -249,7 +249,7 @@ def test_a_policy_lets_each_out_to_the_ports_that_are_listed_for_it_and_obeys_th
     out = {name: [rule["ports"][0]["port"] for rule in spec["egress"]] for name, spec in found.items()}
     assert out.pop("keywatch-responder") == [53, 9092, 8123, 443, 8001]
     assert out.pop("keywatch-intake") == [53, 9092, 8123, 8081, 443]
-    assert out.pop("keywatch-privacy") == [53, 8123]
+    assert out.pop("keywatch-privacy") == out.pop("keywatch-migrate") == [53, 8123]
     assert out.pop("keywatch-drill") == [53, 9092, 443]
     kong = EVERYTHING["networkPolicy"]["egress"]["responder"][1]
     assert found["keywatch-responder"]["egress"][4] == {"ports": [{"port": 8001}], "to": kong["to"]}
@@ -301,6 +301,10 @@ def test_tables_are_brought_up_to_date_before_anything_starts() -> None:
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
     assert job["spec"]["template"]["spec"]["containers"][0]["args"] == ["migrate"]
     assert "config" not in {volume["name"] for volume in job["spec"]["template"]["spec"]["volumes"]}, "not there yet"
+    [way_out] = [each for each in of_kind("NetworkPolicy", {}) if each["metadata"]["name"] == job["metadata"]["name"]]
+    hook = way_out["metadata"]["annotations"]
+    assert hook["helm.sh/hook"] == job["metadata"]["annotations"]["helm.sh/hook"]
+    assert int(hook["helm.sh/hook-weight"]) < 0, "before the job, whose weight is 0"
 
 
 def test_addresses_are_cut_once_a_day_by_a_user_that_can_do_nothing_else() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,10 @@ def test_every_configuration_is_right(block: Block, tmp_path: Path, monkeypatch:
     monkeypatch.delenv("KEYWATCH_CONFIG", raising=False)
     path = tmp_path / "keywatch.toml"
     path.write_text(block.text)
+    monkeypatch.chdir(tmp_path)
+    for secret in re.findall(r'^password_file = "(.*)"', block.text, re.MULTILINE):
+        (tmp_path / secret).parent.mkdir(exist_ok=True)
+        (tmp_path / secret).write_text("a-password")
     result = CliRunner().invoke(app, ["config", "check", "--config", str(path)])
     assert (result.exit_code, result.stdout) == (0, "the configuration is right\n"), result.stderr
     assert ("adapters.kong" in block.text) == ("kong" in build.adapters(load(path).respond))  # the responder takes it
