@@ -31,6 +31,7 @@ from detectors.known_values import (
     any_new,
     clear,
     find,
+    forget_lately,
     hours,
     is_strangers,
     is_young,
@@ -182,6 +183,8 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
 @compiled
 def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:
     """Move the visit's clients into the forecast."""
+    if int(visit.tainted) == 1:
+        state.last = int(state.last) & (255 - forget_lately(state.clients, visit))
     if weight > 0.0 and int(state.waiting[0].value) != 0:
         ts_us = visit.last_us
         first = float(state.mixture.visits) <= 0.0

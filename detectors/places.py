@@ -10,6 +10,7 @@ from detectors.compile import compiled
 from detectors.known_values import HOUR_US, clear, find, hours
 
 NETWORKS: Final = 10
+ADDRESSES: Final = 8
 PENDING: Final = 4  # distinct values of one visit that are tested and learned; more are not
 TOGETHER_US: Final = 12 * HOUR_US  # networks used within this time of each other occur together
 
@@ -42,6 +43,27 @@ def wait_address(state: Any, address: int) -> None:
         if state.waiting_addresses[j] == 0:
             state.waiting_addresses[j] = address
             return
+
+
+@compiled
+def keep_addresses(state: Any) -> None:
+    """The visit's addresses into the ring."""
+    state.lately = 0
+    for j in range(len(state.waiting_addresses)):
+        address = state.waiting_addresses[j]
+        if address != 0 and not recent(state.addresses, address):
+            state.addresses[state.address_next % ADDRESSES] = address
+            state.address_next = (state.address_next + 1) % ADDRESSES
+            state.lately = int(state.lately) + 1
+
+
+@compiled
+def forget_addresses(state: Any) -> None:
+    """Those that the last learned visit added."""
+    for _ in range(int(state.lately)):
+        state.address_next = (int(state.address_next) + ADDRESSES - 1) % ADDRESSES
+        state.addresses[state.address_next] = 0
+    state.lately = 0
 
 
 @compiled
