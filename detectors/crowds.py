@@ -4,7 +4,8 @@ A key's visits are compared with each other: the logarithm of a visit's fullest 
 key's own mean and variance over a hundred visits' memory, begun with those of its peers (keys of few visits among
 themselves). What comes of it in the far tail is counted over visits (`window_peaks`), as for spike's other windows.
 A grown key's mean rises by .002 a visit at most, a tenth in a day at 48 visits, and what is usual at most twofold in 28
-days of use, whatever comes (`growth`): nobody trains it quickly, nor patiently. Fields are spike's. Source: keybench, development half; the law is reference/forecasting.md's, section 3, law 4.
+days of use, whatever comes (`growth`): nobody trains it quickly, nor patiently. Fields are spike's. Source: keybench,
+development half; the law is reference/forecasting.md's, section 3, law 4.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def lesson_of(visit: Any, since_us: int, ts_us: int, learned: bool) -> int:
     since_us: the first event that the partition knows of.
     """
     before = int(visit.teaches)
-    taught = before == TEACHES or before == QUIET or (before == FIRST and learned)
+    taught = before in (TEACHES, QUIET) or (before == FIRST and learned)
     if too_young(visit.first_seen_us, since_us, ts_us):
         return QUIET if taught else SILENT
     return TEACHES if taught else FIRST

@@ -93,8 +93,11 @@ def _head(found: dict[str, Any]) -> str:
     run, rate = found["run"], found["intervals"]["incidents_per_100k_key_days"]
     figures = (
         ("macro recall", _ranged(found["intervals"]["macro_recall"], 2), "aim 0.85"),
-        ("of what an oracle could catch", _ranged(found["relative_to_oracle"]["macro"], 2),
-         f"at the same budget{_beyond(found)}"),
+        (
+            "of what an oracle could catch",
+            _ranged(found["relative_to_oracle"]["macro"], 2),
+            f"at the same budget{_beyond(found)}",
+        ),
         ("incidents / 100,000 key-days", f"{rate['mean']:.0f}", f"{rate['low']:.0f} to {rate['high']:.0f}; budget 100"),
         ("placebo / the same untouched", _number(found["placebo_ratio"]), _placebo(found["placebo"])),
         ("first reason right", _ranged(found["intervals"]["reason_hit_rate"], 2), "aim 0.90"),

@@ -119,9 +119,7 @@ def test_no_sequence_of_visits_makes_twice_the_crowd_usual_in_28_days(days: list
     key = OneKey(SPIKE)
     for day in range(30):
         crowd_of(key, day, usual)
-    reached = [
-        crowd_of(key, 30 + day, min(120, max(1, int(usual * times)))) for day, times in enumerate(days)
-    ]
+    reached = [crowd_of(key, 30 + day, min(120, max(1, int(usual * times)))) for day, times in enumerate(days)]
     doubled_at_most(reached, FREE_REACH)
 
 
