@@ -244,6 +244,7 @@ def test_what_was_adopted_of_a_malicious_one_is_forgotten_and_what_was_known_bef
 def test_taking_a_run_out_of_the_calibration_undoes_its_counting(bits: list[float], own: list[float]) -> None:
     shared, key = np.zeros(1, shared_dtype(DETECTORS)), np.zeros(1, key_dtype(DETECTORS))
     known, row = records(shared)[0]["calibration"], records(key)[0]
+    shared["since_us"] = 499 * HOUR_US  # as young as the key: it counts
     for each in bits:
         calibration.count(known, 0, calibration.stratum_of(2.0), each, -1)
     before = shared["calibration"]["counts"].copy()
