@@ -52,7 +52,6 @@ from detectors.known_values import (
     WAITING,
     any_new,
     find,
-    forget_lately,
     is_strangers,
     keep,
     p_value,
@@ -62,10 +61,11 @@ from detectors.places import (
     ADDRESSES,
     NETWORKS,
     PENDING,
-    forget_addresses,
+    forget_hour,
     forget_visit,
     join,
     keep_addresses,
+    leapt_here,
     recent,
     short,
     wait_address,
@@ -219,12 +219,6 @@ def has_rested(state: Any, visit: Any, event: Any) -> bool:
 
 
 @compiled
-def leapt_here(state: Any, event: Any) -> bool:
-    """Whether this visit came to this new network with no time to travel; the owner's own network stays what it is."""
-    return int(state.leapt) == 1 and event.asn == state.place_asn
-
-
-@compiled
 def describe(state: Any, event: Any, reading: Any) -> None:
     """Observed: this key's visits from this network (decayed); the band: from its networks."""
     j = find(state.networks, event.asn)
@@ -337,14 +331,6 @@ def count_peers(state: Any, shared: Any, visit: Any) -> None:
         value = int(state.waiting[j].value)
         if value != 0 and (float(state.waiting[j].p) < 1.0 or (first and find(state.networks, value) < 0)):
             shared.networks[value % PEER_CELLS] += 1.0
-
-
-@compiled
-def forget_hour(state: Any, visit: Any) -> None:
-    """An incident opened in this visit: what the hour before it brought is not learned, either."""
-    networks = forget_lately(state.networks, visit)
-    if forget_lately(state.countries, visit) + networks > 0:
-        forget_addresses(state)
 
 
 def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from detectors.compile import compiled
-from detectors.known_values import HOUR_US, clear, find, hours
+from detectors.known_values import HOUR_US, clear, find, forget_lately, hours
 
 NETWORKS: Final = 10
 ADDRESSES: Final = 8
@@ -64,6 +64,20 @@ def forget_addresses(state: Any) -> None:
         state.address_next = (int(state.address_next) + ADDRESSES - 1) % ADDRESSES
         state.addresses[state.address_next] = 0
     state.lately = 0
+
+
+@compiled
+def leapt_here(state: Any, event: Any) -> bool:
+    """Whether this visit came to this new network with no time to travel; the owner's own network stays what it is."""
+    return int(state.leapt) == 1 and event.asn == state.place_asn
+
+
+@compiled
+def forget_hour(state: Any, visit: Any) -> None:
+    """An incident opened in this visit: what the hour before it brought is not learned, either."""
+    networks = forget_lately(state.networks, visit)
+    if forget_lately(state.countries, visit) + networks > 0:
+        forget_addresses(state)
 
 
 @compiled
