@@ -3,8 +3,9 @@
 A key's visits are compared with each other: the logarithm of a visit's fullest span, forecast by Student's t with the
 key's own mean and variance over a hundred visits' memory, begun with those of its peers (keys of few visits among
 themselves). What comes of it in the far tail is counted over visits (`window_peaks`), as for spike's other windows.
-A grown key's mean rises by .002 a visit at most, a tenth in a day at 48 visits: nobody trains it quickly. Fields are
-spike's. Source: keybench, development half; the law is reference/forecasting.md's, section 3, law 4.
+A grown key's mean rises by .002 a visit at most, a tenth in a day at 48 visits, and what is usual at most twofold in 28
+days of use, whatever comes (`growth`): nobody trains it quickly, nor patiently. Fields are spike's. Source: keybench,
+development half; the law is reference/forecasting.md's, section 3, law 4.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from detectors.compile import compiled
 from detectors.fusion import visits_per_day
+from detectors.growth import GROWN, LOG_ROOT_2, held, reach
 from detectors.surprise import bits_of, quantise, student_tail
 from detectors.teaching import teaches
 
@@ -36,6 +38,8 @@ FREEDOM_MAX: Final = 30.0
 ODD_SPREADS: Final = 2.0  # above the mean: below, nothing is odd and no tail is worked out
 FOURFOLD: Final = 1.3862943611198906  # ln 4: a launch brings three times as much to a steady key, and is no dump
 GROWTH: Final = 0.002
+FREE_REACH: Final = 1.25  # ln 3.5: a fourth of the fewest requests that are judged; up to there growth is no matter
+BASE_UNIT: Final = 16.0
 LOW: Final = -1.65
 HIGH: Final = 1.65
 
@@ -112,12 +116,30 @@ def learn_crowds(state: Any, shared: Any, visit: Any, weight: float) -> None:
         gain = 1.0 / (behind + 1.0)
         off = min(x - mean, 4.0 * deviation(variance, behind))
         step = gain * off
-        state.crowd_mean[w] = mean + (min(step, GROWTH) if behind >= MEMORY else step)
-        state.crowd_variance[w] = variance + gain * (off * off * (1.0 - gain) - variance)
+        after = mean + (min(step, GROWTH) if behind >= MEMORY else step)
+        width = variance + gain * (off * off * (1.0 - gain) - variance)
+        before, beyond = reach(mean, variance, LEAST_VARIANCE), reach(after, width, LEAST_VARIANCE)
+        most = most_reach(state, w, behind, before, beyond)
+        mean, variance = held(mean, variance, after, width, LEAST_VARIANCE, most)
+        state.crowd_mean[w] = mean
+        state.crowd_variance[w] = variance
         if teaches(visit):
             tell_peers(shared.crowds[group_of(visit), w], x)
         if w == CROWDS - 1:
             state.crowd_visits = int(min(behind + 1.0, MEMORY))
+
+
+@compiled
+def most_reach(state: Any, w: int, behind: float, before: float, after: float) -> float:
+    """The largest reach that a visit may lead to, which would move it from `before` to `after` (`growth.limit`).
+
+    `request_level` empties `crowd_base` when they begin, and all through the first week.
+    """
+    if int(state.crowd_base[w]) == 0 or behind < GROWN:
+        state.crowd_base[w] = int(min(255.0, max(1.0, math.floor((after if behind < GROWN else before) * BASE_UNIT))))
+    if behind < GROWN:
+        return max(before, after)
+    return max(before, max(FREE_REACH, int(state.crowd_base[w]) / BASE_UNIT) + LOG_ROOT_2)
 
 
 @compiled

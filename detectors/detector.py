@@ -107,7 +107,8 @@ EVENT: Final = np.dtype(
         ("late", "u1"),  # 1: beyond the lateness; counted, not scored
         ("live", "u1"),  # environment: 0 unknown, 1 live, 2 test
         ("operation", "u1"),  # OPERATION_*
-        ("pad", "u1", (2,)),
+        ("version", "u1"),  # major version of the client, at most 255; 0: it says none
+        ("pad", "u1"),
     ],
     align=True,
 )

@@ -15,7 +15,7 @@ visit's mean of these, against what visits of this key usually have, is Student'
 t - 1/2 in nats, upwards only. The larger of the two in bits is counted over runs of visits of such keys (`counted`,
 what ships is keybench's development half), and their share of visits is the score. Answers of errors and without a
 body say nothing. What is under an incident is not learned, and the sum begins anew: what an incident has told is used
-up.
+up. What is usual of these grows twofold in 28 days at most (`growth`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from detectors.compile import compiled
 from detectors.counted import BINS, VISITS_KEPT, begins_run, bin_of, fade, hour_of, log_share, raise_peak
 from detectors.detector import ERROR_NONE, SEES_BYTES, SEES_OUTCOME, Context, Detector
 from detectors.fusion import visits_per_day
-from detectors.log_sizes import LAW, learn_size, spread, usual
+from detectors.growth import held, limit, reach
+from detectors.log_sizes import LAW, learn_held, spread, usual
 from detectors.shipped_counts import EGRESS
 from detectors.surprise import LN2, bits_of, evidence_of, quantise, student_tail
 from detectors.teaching import teaches
@@ -47,6 +48,7 @@ MEMORY: Final = 100.0  # visits
 FREEDOM_MAX: Final = 30.0
 STEP_MOST: Final = 3.0  # of t, that one visit adds to the sum
 SUM_MOST: Final = 30.0  # bits; more would only last
+NO_FLOOR: Final = -8.0  # deviations; a route's answers deviate by a nat or so, so growth is held as it is in bytes
 BODIES_MOST: Final = 60_000
 DAY_US: Final = 86_400_000_000
 
@@ -56,7 +58,9 @@ STATE: Final = np.dtype(
         ("whole", LAW),  # of a visit's bytes
         ("mean", "f4"),  # of a visit's mean deviation from its routes
         ("variance", "f4"),
-        ("seen", "f4"),
+        ("seen", "u1"),  # visits behind them
+        ("period", "u1"),  # `growth`'s, as `base`
+        ("base", "u2"),
         ("slow", "f4"),  # CUSUM, bits
         ("bytes", "f4"),  # of this visit
         ("logs", "f4"),  # sum of ln(bytes) of this visit
@@ -197,8 +201,8 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
     if weight > 0.0 and int(state.bodies) > 0:
         if int(state.judged) > 0:
             learn_visit(state, shared, visit, config)
-        learn_size(state.sizes, math.exp((np.float64(state.logs)) / int(state.bodies)))
-        learn_size(state.whole, np.float64(state.bytes))
+        learn_held(state.sizes, visit, math.exp((np.float64(state.logs)) / int(state.bodies)), 1.0)
+        learn_held(state.whole, visit, np.float64(state.bytes), 1.0)
     elif weight <= 0.0:
         state.slow = 0.0
     state.bytes = 0.0
@@ -239,9 +243,11 @@ def learn_visit(state: Any, shared: Any, visit: Any, config: Any) -> None:
         seen, mean, variance = np.float64(FIRST_SEEN), np.float64(0.0), np.float64(FIRST_VARIANCE)
     gain = 1.0 / (seen + 1.0)
     far = off / count - mean
-    state.mean = mean + gain * far
-    state.variance = variance + gain * (far * far * (1.0 - gain) - variance)
-    state.seen = min(seen + 1.0, MEMORY)
+    after, width = mean + gain * far, variance + gain * (far * far * (1.0 - gain) - variance)
+    before, beyond = reach(mean, variance, LEAST_VARIANCE), reach(after, width, LEAST_VARIANCE)
+    most = limit(state, visit, before, beyond, NO_FLOOR)
+    state.mean, state.variance = held(mean, variance, after, width, LEAST_VARIANCE, most)
+    state.seen = int(min(seen + 1.0, MEMORY))
 
 
 UNITS: Final = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))

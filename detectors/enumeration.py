@@ -37,7 +37,7 @@ from detectors.detector import (
     Detector,
     usual_words,
 )
-from detectors.log_sizes import LAW, evidence_of, learn_size, size_bits, usual
+from detectors.log_sizes import LAW, evidence_of, learn_held, size_bits, usual
 from detectors.surprise import log2_of, quantise
 from detectors.teaching import teaches, tell_levels
 
@@ -255,7 +255,7 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
         before = np.float64(state.requests)
         gain = 1.0 if float(state.objects.seen) <= 0.0 else 1.0 / (float(state.objects.seen) + 1.0)
         state.requests = before + gain * (logs - before)
-        learn_size(state.objects, objects_of(int(state.seen_bits)))
+        learn_held(state.objects, visit, objects_of(int(state.seen_bits)), float(LEAST_OBJECTS))
     state.seen = np.uint64(0)
     state.wrong = np.uint64(0)
     state.seen_bits = 0

@@ -18,6 +18,7 @@ from detectors.detector import VISIT, Detector
 from detectors.generate import load_pass
 from detectors.known_values import SLOT, hours
 from detectors.records import records
+from detectors.teaching import too_young
 
 Array = np.ndarray[Any, Any]
 
@@ -125,6 +126,8 @@ def uncount(key: Array, shared: Array, rule: str, opened_us: int) -> bool:
     hour = opened_us // fusion.HOUR_US % 65_535 + 1
     if counted.begins_run(int(kept["run_h"][number]), hour):
         return False
+    if too_young(int(visit["first_seen_us"]), int(shared["since_us"][0]), opened_us):
+        return False  # its visits were not counted then
     stratum = calibration.stratum_of(fusion.visits_per_day(records(key)[0]["visit"], int(visit["last_us"])))
     known = shared["calibration"]
     for counts in (known["visits"][0, number], known["counts"][0, number, :, int(kept["run_bin"][number])]):

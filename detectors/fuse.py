@@ -176,8 +176,8 @@ def turn_visit(key: Any, shared: Any, event: Any, ended: bool) -> None:
         visit.ordinal += 1
     else:
         visit.first_seen_us = event.ts_us
-    if shared.since_us == 0:
-        shared.since_us = event.ts_us
+    if shared.since_us == 0 or visit.first_seen_us < shared.since_us:  # keys may be older than what counts them
+        shared.since_us = visit.first_seen_us
     visit.teaches = lesson_of(visit, shared.since_us, event.ts_us, ended and settle_weight(visit) > 0.0)
     visit.start_us = event.ts_us
     visit.events = 0

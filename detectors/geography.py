@@ -57,13 +57,24 @@ from detectors.known_values import (
     p_value,
     wait,
 )
-from detectors.places import NETWORKS, PENDING, forget_visit, join, recent, short, wait_address
+from detectors.places import (
+    ADDRESSES,
+    NETWORKS,
+    PENDING,
+    forget_hour,
+    forget_visit,
+    join,
+    keep_addresses,
+    leapt_here,
+    recent,
+    short,
+    wait_address,
+)
 from detectors.teaching import FIRST, teaches
 from detectors.travel import TRAVEL_KM_PER_H, has_place, p_travel, travels
 
 COUNTRIES: Final = 6
 PENDING_COUNTRIES: Final = 2
-ADDRESSES: Final = 8
 PEER_CELLS: Final = 256
 PEERS_MIN: Final = 50
 STAY: Final = 0.3  # share of strangers who come from a place the key knows
@@ -113,6 +124,7 @@ STATE: Final = np.dtype(
         ("was_elsewhere", "u1"),  # this visit
         ("rested", "u1"),  # this visit began after a journey's silence
         ("leapt", "u1"),  # this visit came to a new network with no time to travel
+        ("lately", "u1"),  # addresses that the last learned visit added
     ],
     align=True,
 )
@@ -204,12 +216,6 @@ def has_rested(state: Any, visit: Any, event: Any) -> bool:
         return int(state.rested) == 1
     silent_us = event.ts_us - visit.last_us
     return visits_per_day(visit, event.ts_us) >= REST_VISITS and REST_US <= silent_us <= REST_MOST_US
-
-
-@compiled
-def leapt_here(state: Any, event: Any) -> bool:
-    """Whether this visit came to this new network with no time to travel; the owner's own network stays what it is."""
-    return int(state.leapt) == 1 and event.asn == state.place_asn
 
 
 @compiled
@@ -329,6 +335,8 @@ def count_peers(state: Any, shared: Any, visit: Any) -> None:
 
 def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:
     """Move the visit's values into the forecast."""
+    if int(visit.tainted) == 1:
+        forget_hour(state, visit)
     if weight <= 0.0 or state.waiting[0].value == 0:
         forget_visit(state)
         return
@@ -351,11 +359,7 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
     join(state, ts_us)
     rate = max(0.01, 1.0 / (float(state.network.visits) + 1.0))
     state.elsewhere = float(state.elsewhere) + rate * (int(state.was_elsewhere) - float(state.elsewhere))
-    for j in range(len(state.waiting_addresses)):
-        address = state.waiting_addresses[j]
-        if address != 0 and not recent(state.addresses, address):
-            state.addresses[state.address_next % ADDRESSES] = address
-            state.address_next = (state.address_next + 1) % ADDRESSES
+    keep_addresses(state)
     forget_visit(state)
 
 

@@ -1,7 +1,8 @@
 """The values of one open set that a key's visits bring (networks, countries, clients): which are known, since when.
 
 A known value has one slot, the weakest gives way; a visit's own values wait until it is settled, so that a value is
-as new at a visit's last event as at its first. How probable a new value is, `novelty` says.
+as new at a visit's last event as at its first. What the hour before an incident's visit brought is taken back again
+(`forget_lately`): so learning lags by more than the visit. How probable a new value is, `novelty` says.
 """
 
 from __future__ import annotations
@@ -124,6 +125,33 @@ def keep(slots: Any, value: int, ts_us: int, old: bool) -> int:
     slots[j].count = min(65_535, int(slots[j].count) + COUNT_UNIT)
     slots[j].last_h = now_h
     return j
+
+
+@compiled
+def drop(slots: Any, j: int) -> None:
+    """Empty a slot."""
+    for k in range(len(slots)):
+        slots[k].with_ = int(slots[k].with_) & (65_535 - (1 << j))
+    slots[j].value = 0
+    slots[j].count = 0
+    slots[j].first_h = 0
+    slots[j].last_h = 0
+    slots[j].with_ = 0
+
+
+@compiled
+def forget_lately(slots: Any, visit: Any) -> int:
+    """Take back what the hour before a visit brought in which an incident opened; returns the slots, one bit each.
+
+    By whole hours: values first seen in the clock hour in which the visit began, or in the one before. What a key
+    brought in its first visit is its own (`keep`). How often new values come stays as it was counted.
+    """
+    start_h, dropped = hours(visit.start_us), 0
+    for j in range(len(slots)):
+        if slots[j].value != 0 and (start_h - int(slots[j].first_h)) % 65_536 <= 1:
+            drop(slots, j)
+            dropped |= 1 << j
+    return dropped
 
 
 @compiled

@@ -13,14 +13,15 @@ from typing import Any, Final
 import numpy as np
 
 from detectors.compile import compiled
+from detectors.growth import held, limit, reach
 from detectors.surprise import bits_of, quantise, student_tail
 
-LAW: Final = np.dtype([("mean", "f4"), ("variance", "f4"), ("seen", "f4")])
-"""Of natural logarithms; zeros: nothing learned."""
+LAW: Final = np.dtype([("mean", "f4"), ("variance", "f4"), ("seen", "u1"), ("period", "u1"), ("base", "u2")])
+"""Of natural logarithms; zeros: nothing learned. seen: values, at most MEMORY; period and base: `growth`'s."""
 MEMORY: Final = 100.0
 LEAST_VARIANCE: Final = 0.05
 FIRST_VARIANCE: Final = 1.0
-FIRST_SEEN: Final = 2.0
+FIRST_SEEN: Final = 2
 SCALELESS: Final = 0.03
 FREEDOM_MAX: Final = 30.0
 
@@ -51,21 +52,45 @@ def usual(law: Any, deviations: float) -> float:
 
 
 @compiled
+def moved(law: Any, size: float) -> tuple[float, float]:
+    """Mean and variance with one more; far out it teaches as four standard deviations do."""
+    if float(law.seen) <= 0.0:
+        return math.log(size), FIRST_VARIANCE
+    g = 1.0 / (float(law.seen) + 1.0)
+    y = min(math.log(size) - float(law.mean), 4.0 * spread(law))
+    return float(law.mean) + g * y, float(law.variance) + g * (y * y * (1.0 - g) - float(law.variance))
+
+
+@compiled
+def take(law: Any, mean: float, variance: float) -> None:
+    """The law from now on, of one value more."""
+    law.mean = mean
+    law.variance = variance
+    law.seen = int(min(float(law.seen) + 1.0, MEMORY)) if float(law.seen) > 0.0 else FIRST_SEEN
+
+
+@compiled
 def learn_size(law: Any, size: float) -> None:
-    """One more; far out it teaches as four standard deviations do."""
+    """One more, however large."""
+    if size > 0.0:
+        mean, variance = moved(law, size)
+        take(law, mean, variance)
+
+
+@compiled
+def learn_held(law: Any, visit: Any, size: float, floor: float) -> None:
+    """One more, unless it lifts what is usual at most over twice what it was 28 days before.
+
+    floor: sizes up to there judge nothing, and may grow freely.
+    """
     if size <= 0.0:
         return
-    if float(law.seen) <= 0.0:
-        law.mean = math.log(size)
-        law.variance = FIRST_VARIANCE
-        law.seen = FIRST_SEEN
-        return
-    seen = float(law.seen)
-    g = 1.0 / (seen + 1.0)
-    y = min(math.log(size) - float(law.mean), 4.0 * spread(law))
-    law.mean = float(law.mean) + g * y
-    law.variance = float(law.variance) + g * (y * y * (1.0 - g) - float(law.variance))
-    law.seen = min(seen + 1.0, MEMORY)
+    mean, variance = moved(law, size)
+    was, width = np.float64(law.mean), np.float64(law.variance)
+    before, after = reach(was, width, LEAST_VARIANCE), reach(mean, variance, LEAST_VARIANCE)
+    most = limit(law, visit, before, after, math.log(floor))
+    mean, variance = held(was, width, mean, variance, LEAST_VARIANCE, most)
+    take(law, mean, variance)
 
 
 @compiled

@@ -4,8 +4,10 @@ Detects: a thief's tool where the owner's program was: curl, a scanner, another 
 often this key brings new clients (`novelty`), so that a key of many browsers says little and a server's key much. The
 slow rule counts a client of the last 7 days again each time that it comes back after an older one: an update
 replaces the old client, a second user alternates with it.
-Misses: a thief who sends the owner's user agent, which costs nothing; a client swap within one family; the first visit
-of a key; requests without a user agent.
+Told, but worth nothing by itself: a known client of an older major version than the key ever used, since programs are
+updated and thieves' copies are not.
+Misses: a thief who sends the owner's user agent, which costs nothing; a client swap within one family and version; the
+first visit of a key; requests without a user agent.
 False alarms: a new SDK, a person's curl, a monitor. Clients and places change together when owners move house: beside
 a new place a new client counts as rare as it is among peers' new places, and no rarer.
 Source: reference/evidence.md, section 4 (e2) and 1 (mixture of 4 experts; new with 1/60 a visit was simulated there).
@@ -31,6 +33,7 @@ from detectors.known_values import (
     any_new,
     clear,
     find,
+    forget_lately,
     hours,
     is_strangers,
     is_young,
@@ -43,6 +46,7 @@ from detectors.teaching import teaches
 
 CLIENTS: Final = 4
 PENDING: Final = 2
+OLDER_BITS: Final = 2.0  # told with an incident, never a finding of its own: how rare it is nobody counted
 STAY: Final = 0.3  # share of strangers whose client the key knows
 
 
@@ -61,7 +65,9 @@ STATE: Final = np.dtype(
         ("clients", SLOT, (CLIENTS,)),
         ("waiting", WAITING, (PENDING,)),
         ("last", "u1"),  # bit mask of the last visit's clients
-        ("pad", "u1", (7,)),
+        ("oldest", "u1", (CLIENTS,)),  # major version that the client in this slot was used in; 0: none said
+        ("visit_oldest", "u1", (PENDING,)),  # the same of `waiting`
+        ("pad", "u1"),
     ],
     align=True,
 )
@@ -125,7 +131,10 @@ def returns(state: Any, visit: Any, event: Any, config: Any) -> bool:
 
 @compiled
 def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
-    """Fill `reading`; a = 1 where the client is new, 2 where a young one returns, 3 of a leaked key, b = known ones."""
+    """Fill `reading`; a = 1 where the client is new, 2 where a young one returns, 3 of a leaked key, 4 an old version.
+
+    b = known clients, of an old version the oldest that was known before * 256 + this one.
+    """
     if int(event.sees) & SEES_CLIENT == 0 or int(event.client) == 0:
         return
     reading.covered = 1
@@ -147,10 +156,26 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     reading.observed = int(state.clients[j].count) / COUNT_UNIT if j >= 0 else 0.0
     describe(state, reading)
     reading.a = 1.0 if j < 0 else reading.a
+    if reading.bits < OLDER_BITS and is_older(state, j, event):
+        reading.bits = OLDER_BITS
+        reading.a = 4.0
+        reading.b = int(state.oldest[j]) * 256.0 + int(event.version)
     if is_strangers(state.clients, event.client, visit, event):
         reading.proof = 1
         reading.bits = LEAK_BITS
         reading.a = 3.0
+
+
+@compiled
+def is_older(state: Any, j: int, event: Any) -> bool:
+    """Whether the known client in slot j comes in an older major version than this key ever used."""
+    return j >= 0 and 0 < int(event.version) < int(state.oldest[j])
+
+
+@compiled
+def older(known: int, version: int) -> int:
+    """The older of two major versions; 0 is none."""
+    return version if known == 0 else known if version == 0 else min(known, version)
 
 
 @compiled
@@ -177,11 +202,16 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
     if weight <= 0.0 or int(event.sees) & SEES_CLIENT == 0 or int(event.client) == 0:
         return
     wait(state.waiting, event.client, p_value(state.waiting, state.clients, state.mixture, event.client, event.ts_us))
+    k = find(state.waiting, event.client)
+    if k >= 0:
+        state.visit_oldest[k] = older(int(state.visit_oldest[k]), int(event.version))
 
 
 @compiled
 def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:
     """Move the visit's clients into the forecast."""
+    if int(visit.tainted) == 1:
+        state.last = int(state.last) & (255 - forget_lately(state.clients, visit))
     if weight > 0.0 and int(state.waiting[0].value) != 0:
         ts_us = visit.last_us
         first = float(state.mixture.visits) <= 0.0
@@ -192,12 +222,17 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
         mask = 0
         for j in range(PENDING):
             if int(state.waiting[j].value) != 0:
-                mask |= 1 << keep(state.clients, state.waiting[j].value, ts_us, first)
+                known = find(state.clients, state.waiting[j].value) >= 0
+                slot = keep(state.clients, state.waiting[j].value, ts_us, first)
+                state.oldest[slot] = older(int(state.oldest[slot]) if known else 0, int(state.visit_oldest[j]))
+                mask |= 1 << slot
         state.last = mask
         if int(visit.new_place) == 1 and not first and teaches(visit):
             shared.new_places += 1.0
             shared.both_new += 1.0 if new else 0.0
     clear(state.waiting)
+    for j in range(PENDING):
+        state.visit_oldest[j] = 0
 
 
 def explain(reading: Any, context: Context) -> str:
@@ -209,6 +244,9 @@ def explain(reading: Any, context: Context) -> str:
         return f"by {name}, which it has known for days only, in turn with an older client"
     if reading.a == 3.0:
         return f"by {name}, not its owner's client before its secret was public"
+    if reading.a == 4.0:
+        oldest, version = divmod(int(reading.b), 256)
+        return f"by {name} {version}, older than any that it was used by (from {oldest} on)"
     known = math.floor(reading.b)
     others = f"it uses {known} other{'' if known == 1 else 's'}" if known < CLIENTS else f"it uses {known} and more"
     return f"by {name}, a client never seen for this key in {known_words(context.seen_days)} ({others})"

@@ -7,9 +7,10 @@ from typing import Any, Final
 import numpy as np
 
 from detectors.compile import compiled
-from detectors.known_values import HOUR_US, clear, find, hours
+from detectors.known_values import HOUR_US, clear, find, forget_lately, hours
 
 NETWORKS: Final = 10
+ADDRESSES: Final = 8
 PENDING: Final = 4  # distinct values of one visit that are tested and learned; more are not
 TOGETHER_US: Final = 12 * HOUR_US  # networks used within this time of each other occur together
 
@@ -42,6 +43,41 @@ def wait_address(state: Any, address: int) -> None:
         if state.waiting_addresses[j] == 0:
             state.waiting_addresses[j] = address
             return
+
+
+@compiled
+def keep_addresses(state: Any) -> None:
+    """The visit's addresses into the ring."""
+    state.lately = 0
+    for j in range(len(state.waiting_addresses)):
+        address = state.waiting_addresses[j]
+        if address != 0 and not recent(state.addresses, address):
+            state.addresses[state.address_next % ADDRESSES] = address
+            state.address_next = (state.address_next + 1) % ADDRESSES
+            state.lately = int(state.lately) + 1
+
+
+@compiled
+def forget_addresses(state: Any) -> None:
+    """Those that the last learned visit added."""
+    for _ in range(int(state.lately)):
+        state.address_next = (int(state.address_next) + ADDRESSES - 1) % ADDRESSES
+        state.addresses[state.address_next] = 0
+    state.lately = 0
+
+
+@compiled
+def leapt_here(state: Any, event: Any) -> bool:
+    """Whether this visit came to this new network with no time to travel; the owner's own network stays what it is."""
+    return int(state.leapt) == 1 and event.asn == state.place_asn
+
+
+@compiled
+def forget_hour(state: Any, visit: Any) -> None:
+    """An incident opened in this visit: what the hour before it brought is not learned, either."""
+    networks = forget_lately(state.networks, visit)
+    if forget_lately(state.countries, visit) + networks > 0:
+        forget_addresses(state)
 
 
 @compiled

@@ -161,12 +161,21 @@ def hold_growth(state: Any, peer: float) -> None:
     if int(state.awake_h) <= WEEK_H:
         state.held = level
         state.base = level
+        begin_period(state)
         return
     daily = (np.float64(state.held) + 1.0) * GROWTH_H - 1.0
     monthly = (np.float64(state.base) + 1.0) * ROOT_2 - 1.0
     state.held = min(level, daily, monthly)
     if int(state.awake_h) % MONTH_H == 0:
         state.base = np.float64(state.held)
+        begin_period(state)
+
+
+@compiled
+def begin_period(state: Any) -> None:
+    """28 days of use begin: crowds take what is usual now for their base."""
+    for w in range(state.crowd_base.shape[0]):
+        state.crowd_base[w] = 0
 
 
 @compiled

@@ -116,6 +116,7 @@ STATE: Final = np.dtype(
         ("zone_shift", "u1"),  # hours from UTC to the key's own time, of the week
         ("peak", "u1", (MIXED,)),  # whole bits + 1 of this visit; 0: none
         ("crowd_visits", "u1"),  # behind them
+        ("crowd_base", "u1", (CROWDS,)),  # what was usual at most as these 28 days of use began; 0: to be taken
         ("most", "u2", (CROWDS,)),  # requests of this visit's fullest span
         ("run_h", "u2"),  # hour at which the running run of visits began (`counted`)
         ("run_bin", "u1", (WINDOWS,)),  # bin of its largest bits, by window; 0: none

@@ -22,7 +22,8 @@ KNOWN_US: Final = 7 * 86_400_000_000  # issue 5, section 3
 SILENT: Final = 0
 TEACHES: Final = 1
 FIRST: Final = 2
-"""Of VISIT's `teaches`. FIRST: no learned visit of this key has taught yet."""
+QUIET: Final = 3
+"""Of VISIT's `teaches`. FIRST: no learned visit of this key has taught yet; QUIET: silent, but it has taught before."""
 
 
 @compiled
@@ -31,15 +32,23 @@ def lesson_of(visit: Any, since_us: int, ts_us: int, learned: bool) -> int:
 
     since_us: the first event that the partition knows of.
     """
-    if ts_us - visit.first_seen_us < KNOWN_US and ts_us - since_us >= KNOWN_US:
-        return SILENT
-    return TEACHES if int(visit.teaches) == TEACHES or (int(visit.teaches) == FIRST and learned) else FIRST
+    before = int(visit.teaches)
+    taught = before in (TEACHES, QUIET) or (before == FIRST and learned)
+    if too_young(visit.first_seen_us, since_us, ts_us):
+        return QUIET if taught else SILENT
+    return TEACHES if taught else FIRST
+
+
+@compiled
+def too_young(first_seen_us: int, since_us: int, ts_us: int) -> bool:
+    """Whether the key teaches nobody at `ts_us`: it is known for less than a week, and the partition for longer."""
+    return bool(ts_us - first_seen_us < KNOWN_US and ts_us - since_us >= KNOWN_US)
 
 
 @compiled
 def teaches(visit: Any) -> bool:
     """Whether what this visit brings counts among peers."""
-    return int(visit.teaches) != SILENT
+    return int(visit.teaches) == TEACHES or int(visit.teaches) == FIRST
 
 
 @compiled

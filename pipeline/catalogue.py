@@ -20,6 +20,7 @@ import msgspec
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.side_topic import Brokers, Source, Tail
+from pipeline.times import micros
 from schemas.key import Key
 
 logger = logging.getLogger(__name__)
@@ -55,9 +56,8 @@ class Catalogue:
         """What is declared of a key, and when the one that replaces it was made; None where nothing is."""
         key = self._keys.get(key_id)
         new = self._keys.get(key.rotated_to) if key is not None and key.rotated_to and not key.superseded_at else None
-        if key is None or new is None or not (new.created_at or new.last_rotated_at):
-            return key
-        return msgspec.structs.replace(key, superseded_at=new.created_at or new.last_rotated_at)
+        since = made_after(key, new) if key is not None and new is not None else ""
+        return msgspec.structs.replace(key, superseded_at=since) if key is not None and since else key
 
     def written(self, key_id: str) -> Key | None:
         """What is declared of the key alone, as it was published."""
@@ -83,6 +83,18 @@ class Catalogue:
                 keys[key_id] = key
                 total += _weight(key)
         return Catalogue(keys, total % _BITS)
+
+
+def made_after(old: Key, new: Key) -> str:
+    """When the key that replaces `old` was made, as it declares; "" where it says nothing or was there before `old`.
+
+    Whoever rotates to a key that he has had for long declares no moment: `superseded_at` may say it.
+    """
+    text, made = new.created_at or new.last_rotated_at, old.created_at or old.last_rotated_at
+    try:
+        return text if not made or not text or micros(text) > micros(made) else ""
+    except ValueError:
+        return text
 
 
 def _weight(key: Key) -> int:

@@ -1,4 +1,4 @@
-"""User agent -> family of clients: a short name without version, e.g. "curl", "Boto3", "Chrome".
+"""User agent -> family of clients: a short name without version, e.g. "curl", "Boto3", "Chrome"; and its major version.
 
 A family is what a stolen key's new user changes and a routine upgrade does not. Rules go from the special to the
 general (every browser says "Mozilla", Edge says "Chrome", Boto3 may say "aws-cli"); what no rule knows is named by
@@ -72,7 +72,9 @@ RULES: Final = (
 """(what the user agent holds, in lower case; the family)"""
 
 _PRODUCT: Final = re.compile(r"[A-Za-z][A-Za-z0-9._+-]*")
+_MAJOR: Final = re.compile(r"[a-z-]*[/ ]?v?(\d{1,3})(?!\d)")
 LONGEST: Final = 24
+NEWEST: Final = 255
 MOST_DIGITS: Final = 3
 
 
@@ -85,6 +87,18 @@ def family(user_agent: str) -> str:
         if part in lower:
             return name
     return _product(user_agent)
+
+
+def version(user_agent: str) -> int:
+    """The client's major version, 1 .. NEWEST; 0 where it says none, behind the name that gave the family."""
+    lower = user_agent.lower()
+    end = next((lower.index(part) + len(part) for part, _ in RULES if part in lower), -1)
+    if end < 0:
+        lead = len(lower) - len(lower.lstrip("[(\"' "))
+        product = _PRODUCT.match(lower, lead)
+        end = product.end() if product and "/" in lower[product.end() : product.end() + 1] else len(lower)
+    found = _MAJOR.match(lower, end)
+    return min(NEWEST, int(found.group(1))) if found else 0
 
 
 def _product(user_agent: str) -> str:

@@ -36,7 +36,7 @@ from detectors.detector import (
 )
 from pipeline import spans
 from pipeline.batch import Kind
-from pipeline.clients import family
+from pipeline.clients import family, version
 from pipeline.column import Coded, joint
 from pipeline.config import KeyLife
 from pipeline.declared import AS_SHIPPED, Declarations
@@ -59,7 +59,7 @@ PLACE: Final = np.dtype(
     [("address", "u8"), ("prefix", "u8"), ("asn", "u4"), ("lat", "f4"), ("lon", "f4"), ("accuracy_km", "f4"),
      ("country", "u2"), ("net_flags", "u1")]
 )  # fmt: skip
-CLIENT: Final = np.dtype([("client", "u4")])
+CLIENT: Final = np.dtype([("client", "u4"), ("version", "u1")])
 ROUTE: Final = np.dtype([("route", "u4"), ("names", "u1"), ("verb", "u1")])
 KIND: Final = np.dtype(
     [("method", "u1"), ("outcome", "u1"), ("authenticated", "u1"), ("live", "u1"), ("sees", "u1"), ("does", "u1"),
@@ -270,7 +270,7 @@ def _route(key: str) -> tuple[tuple[Any, ...], str]:
 
 def _client(user_agent: str) -> tuple[tuple[Any, ...], str]:
     name = family(user_agent)
-    return (hash32(name.encode()) if name else 0,), name
+    return (hash32(name.encode()) if name else 0, version(user_agent)), name
 
 
 @lru_cache(maxsize=1 << 14)  # many paths, few routes

@@ -175,14 +175,15 @@ def _rotation(
 
 
 def began_us(old: Key, new: Key, first_used_us: int) -> int:
-    """When the new key was made, as declared; else when it was first used; else when the old one says; 0: unknown."""
-    for text in (new.created_at, new.last_rotated_at):
-        try:
-            if text:
-                return micros(text)
-        except ValueError:
-            continue
-    return first_used_us or _or_none(old.last_rotated_at if old.rotated_to else "")
+    """When the new key was made, as declared; else when it was first used; else when the old one says; 0: unknown.
+
+    A new key that is older than the old one began nothing when it was made or first used.
+    """
+    made_us = _or_none(old.created_at)
+    for found_us in (_or_none(new.created_at), _or_none(new.last_rotated_at), first_used_us):
+        if found_us > made_us:
+            return found_us
+    return _or_none(old.last_rotated_at if old.rotated_to else "")
 
 
 def _or_none(text: str) -> int:

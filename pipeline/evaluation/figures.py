@@ -45,11 +45,15 @@ def of(outcomes: Sequence[Outcome], declared: dict[str, Any]) -> dict[str, Any]:
 
 
 def relative_to_oracle(attacks: Group) -> dict[str, Any]:
-    """Per attack what an oracle could catch at the listed budget, and what share of that we do; `macro`: its mean."""
+    """Per attack what an oracle could catch at the listed budget, and what share of that we do.
+
+    `macro`: its mean over attacks of which an oracle could catch anything; `out_of_reach`: the others.
+    """
     reach = {n: [each for each in m if measures.in_reach(each, LISTED)] for n, m in attacks.items()}
     return {
         "macro": bootstrap.macro([measures.hits_of(m, LISTED) for m in reach.values()]),
         "recall": {n: measures.relative(m, LISTED) for n, m in attacks.items()},
+        "out_of_reach": [n for n, m in reach.items() if not m],
     }
 
 

@@ -28,7 +28,7 @@ def summary(found: dict[str, Any]) -> str:
     rate = found["intervals"]["incidents_per_100k_key_days"]
     lines = [
         f"macro recall {_ranged(found['intervals']['macro_recall'])} at the listed threshold (aim .85); of what an"
-        f" oracle could catch {_ranged(found['relative_to_oracle']['macro'])}",
+        f" oracle could catch {_ranged(found['relative_to_oracle']['macro'])}{_beyond(found)}",
         f"untouched: {rate['mean']:.0f} [{rate['low']:.0f}-{rate['high']:.0f}] per 100,000 key-days (budget 100); "
         f"macro recall with the threshold raised to the budget {found['ours_at_budget']['macro']:.3f}",
         f"placebo ratio {_number(found['placebo_ratio'])}, first reason right {found['reason_hit_rate']:.2f}, "
@@ -83,11 +83,21 @@ def page(found: dict[str, Any], declared: dict[str, Any]) -> str:
     )
 
 
+def _beyond(found: dict[str, Any]) -> str:
+    """The attacks that this share leaves out."""
+    beyond = found["relative_to_oracle"]["out_of_reach"]
+    return f" (none of {', '.join(beyond)})" if beyond else ""
+
+
 def _head(found: dict[str, Any]) -> str:
     run, rate = found["run"], found["intervals"]["incidents_per_100k_key_days"]
     figures = (
         ("macro recall", _ranged(found["intervals"]["macro_recall"], 2), "aim 0.85"),
-        ("of what an oracle could catch", _ranged(found["relative_to_oracle"]["macro"], 2), "at the same budget"),
+        (
+            "of what an oracle could catch",
+            _ranged(found["relative_to_oracle"]["macro"], 2),
+            f"at the same budget{_beyond(found)}",
+        ),
         ("incidents / 100,000 key-days", f"{rate['mean']:.0f}", f"{rate['low']:.0f} to {rate['high']:.0f}; budget 100"),
         ("placebo / the same untouched", _number(found["placebo_ratio"]), _placebo(found["placebo"])),
         ("first reason right", _ranged(found["intervals"]["reason_hit_rate"], 2), "aim 0.90"),

@@ -19,6 +19,7 @@ from detectors import DETECTORS, fuse
 from detectors.detector import DECLARED_DECOY, READING, VISIT, Detector, config_record
 from detectors.generate import load_pass
 from detectors.records import reading_of, records
+from tests.detectors.one_more import one_more
 from tests.detectors.streams import CONTEXT, DAY_US, Judge, blank, compiled_pass, daily_visits, random_stream
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the pass: 40 s of one free core
@@ -229,6 +230,32 @@ def test_a_key_that_is_known_for_less_than_a_week_teaches_nobody() -> None:
     taught = {name for name in before.dtype.names if judge.shared[name].tobytes() != before[name].tobytes()}
     assert taught >= {"calibration", "geography", "novel_client", "spike", "errors", "egress"}
     assert judge.shared["geography"]["keys"][0] == keys + 1, "with the networks that it brought, once"
+
+
+def test_a_key_that_taught_while_the_partition_was_young_is_not_counted_again_when_it_is_a_week_old() -> None:
+    judge = Judge(2)
+    events = daily_visits(20)
+    old, younger = events.copy(), events.copy()
+    younger["slot"] = 1
+    younger["ts_us"] += 5 * DAY_US  # two days in the partition's first week, five silent ones, then a grown key
+    younger["request"] += 1_000_000
+    both = np.concatenate([old, younger])
+    judge.feed(both[np.argsort(both["ts_us"], kind="stable")])
+    assert judge.shared["geography"]["keys"][0] == 2
+
+
+def test_a_partition_is_as_old_as_its_oldest_key_also_after_an_upgrade_that_does_not_know_it() -> None:
+    judge = Judge(2)
+    life = daily_visits(20)
+    judge.feed(life)
+    judge.shared["since_us"] = 0
+    judge.feed(one_more(life))
+    assert judge.shared["since_us"][0] == life["ts_us"][0]
+    before = copied(judge.shared)
+    young = daily_visits(2)
+    young["slot"], young["ts_us"], young["request"] = 1, young["ts_us"] + 22 * DAY_US, young["request"] + 2_000_000
+    judge.feed(young)
+    assert judge.shared.tobytes() == before.tobytes()
 
 
 def test_while_nothing_is_older_than_a_week_young_keys_teach() -> None:

@@ -182,6 +182,45 @@ def test_nothing_of_a_visit_under_an_incident_is_ever_learned(visits: int, which
     assert forecasts(judge.keys[0]) == before
 
 
+def probe_then_incident(pause_h: float, seed_visits: int = 30) -> tuple[Judge, Array]:
+    """A stranger's quiet visit by the network and client that he comes back with, so much later, for an incident."""
+    judge, life = Judge(1), daily_visits(seed_visits)
+    judge.feed(life)
+    first = attack(int(life["ts_us"][-1]) + 6 * HOUR_US, 1, 2, 1_000_000)
+    first["route"], first["net_flags"] = 1, NET_KNOWN
+    back = attack(int(first["ts_us"][0] + pause_h * HOUR_US), 60, 2, 1_000_000)
+    back["error"] = 2
+    judge.feed(np.concatenate([first, back]))
+    later = daily_visits(1, per_day=1)
+    later["ts_us"] += int(back["ts_us"][-1]) + 3 * HOUR_US - int(later["ts_us"][0])
+    later["request"] += 9_000_000
+    judge.feed(later)  # ends the incident's visit
+    return judge, first
+
+
+def values(judge: Judge, detector: str, table: str) -> set[int]:
+    return {int(value) for value in judge.keys[detector][table]["value"][0] if value}
+
+
+@pytest.mark.parametrize("pause_h", [0.6, 0.9])
+def test_what_the_hour_before_an_incident_brought_is_withheld_too(pause_h: float) -> None:
+    judge, first = probe_then_incident(pause_h)
+    assert "opened" in judge.kinds()
+    assert int(first["asn"][0]) not in values(judge, "geography", "networks")
+    assert int(first["country"][0]) not in values(judge, "geography", "countries")
+    assert int(first["client"][0]) not in values(judge, "novel_client", "clients")
+    assert int(first["address"][0]) >> 32 not in judge.keys["geography"]["addresses"][0].tolist()
+    assert 64500 in values(judge, "geography", "networks"), "the owner's stays"
+    assert blank(1)["address"][0] >> 32 in judge.keys["geography"]["addresses"][0].tolist()
+    assert 5 in values(judge, "novel_client", "clients")
+
+
+def test_what_came_hours_before_an_incident_stays_learned() -> None:
+    judge, first = probe_then_incident(4.0)
+    assert "opened" in judge.kinds()
+    assert int(first["asn"][0]) in values(judge, "geography", "networks")
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     series_days=st.floats(0.1, 30.0), severity=st.integers(0, 2), started=st.booleans(),

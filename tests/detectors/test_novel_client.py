@@ -10,7 +10,7 @@ from detectors.detector import READING, SEES_CLIENT, config_record
 from detectors.generate import load_pass
 from detectors.novel_client import NOVEL_CLIENT
 from detectors.records import reading_of, records
-from tests.detectors.one_more import INDEX, bits_of, one_more
+from tests.detectors.one_more import INDEX, bits_of, found_in, one_more
 from tests.detectors.streams import CONTEXT, HOUR_US, Array, Judge, daily_visits, place
 
 pytestmark = pytest.mark.timeout(900)
@@ -149,3 +149,52 @@ def test_beside_a_new_place_the_owners_client_speaks_for_the_owner_less_than_els
         score(state, shared, turned, records(visit)[0], config, reading)
         told.append(float(reading["lr_stranger"]))
     assert told[0] < -1.5 < told[1] < -1.0
+
+
+def versions(life: Array, version: int) -> Array:
+    events = life.copy()
+    events["version"] = version
+    return events
+
+
+@pytest.mark.parametrize(
+    ("version", "told"), [(7, True), (0, False), (8, False), (9, False), (200, False)], ids=lambda value: str(value)
+)
+def test_an_older_major_version_than_the_key_ever_used_is_told_and_weighs_nothing(version: int, told: bool) -> None:
+    life = versions(daily_visits(60), 9)
+    life["version"][:24] = 8
+    plain, visit = one_more(life, version=9), one_more(life, version=version)
+    assert (bits_of("novel_client", life, visit) > 0) == told
+    weights = []
+    for events in (plain, visit):
+        judge = Judge(1)
+        judge.feed(life)
+        judge.feed(events)
+        weights.append(float(judge.keys["fusion"]["best"][0]))
+    assert weights[0] == weights[1]
+
+
+def test_an_older_version_is_said_in_words_and_is_known_after_its_visit() -> None:
+    life = versions(daily_visits(60), 9)
+    visit = one_more(life, version=6)
+    rows = found_in("novel_client", life, visit, listed_days=1e12)
+    row = records(np.zeros(1, READING))
+    row[0]["a"], row[0]["b"] = rows[-1]["a"], rows[-1]["b"]
+    assert (
+        NOVEL_CLIENT.explain(reading_of(row[0]), CONTEXT) == "by curl 6, older than any that it was used by (from 9 on)"
+    )
+    again = one_more(np.concatenate([life, visit]), version=6)
+    again["request"] += 5_000_000
+    assert bits_of("novel_client", np.concatenate([life, visit]), again) == 0
+
+
+def test_a_client_that_takes_anothers_slot_brings_its_own_version() -> None:
+    life = versions(daily_visits(60), 9)
+    for number in range(4):
+        life["client"][-6 * (number + 1) :] = 80 + number
+        life["version"][-6 * (number + 1) :] = 3
+    judge = Judge(1)
+    judge.feed(life)
+    judge.feed(one_more(life, client=83, version=3))
+    kept = judge.keys["novel_client"]
+    assert {int(v) for v, s in zip(kept["oldest"][0], kept["clients"][0], strict=True) if s["value"] >= 80} <= {3}

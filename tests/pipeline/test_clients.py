@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.clients import LONGEST, family
+from pipeline.clients import LONGEST, NEWEST, family, version
 
 CHROME = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0 Safari/537.36"
 CASES = {
@@ -49,3 +49,21 @@ def test_any_text_has_a_short_family(user_agent: str) -> None:
 def test_a_routine_upgrade_changes_no_family(major: int, minor: int) -> None:
     assert family(f"acme-sync/{major}.{minor}") == "acme-sync"
     assert family(CHROME.replace("120.0", f"{major}.{minor}")) == "Chrome"
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "major"),
+    [
+        ("", 0), ("-", 0), ("curl/8.4.0", 8), ("curl", 0), ("Boto3/1.28.1 md/Botocore#1.31", 1), (CHROME, 120),
+        (CHROME + " Edg/119.0", 119), ("PostmanRuntime/7.36", 7), ("acme-billing/3.2 (linux)", 3), ("acme/v12", 12),
+        ("[S3Console/0.4, aws-internal/3 aws-sdk-java/1.12]", 1), ("acme-billing (3 nodes)", 0), ("acme/20260101", 0),
+        ("Mozilla/5.0 (Windows NT 6.1) AppleWebKit/537.36 Safari/605.1", NEWEST), ("curl/999", NEWEST),
+    ],
+)  # fmt: skip
+def test_the_major_version_is_that_of_what_named_the_family(user_agent: str, major: int) -> None:
+    assert version(user_agent) == major
+
+
+@given(st.text(max_size=200))
+def test_no_user_agent_has_a_version_beyond_a_byte(user_agent: str) -> None:
+    assert 0 <= version(user_agent) <= NEWEST

@@ -156,6 +156,8 @@ def test_a_key_is_superseded_when_its_successor_was_made_and_the_catalogue_fills
     assert told is not None and told.superseded_at == new.created_at
     assert known.written("o") == old
     assert Catalogue.of([old]).get("o") == old
+    later = Key(key_id="o", rotated_to="n", created_at="2026-09-02T00:00:00Z")
+    assert Catalogue.of([later, new]).get("o") == later, "its successor was there before it: nobody says since when"
     own = Key(key_id="o", rotated_to="n", superseded_at="2026-09-11T00:00:00Z")
     assert Catalogue.of([own, new]).get("o") == own
 

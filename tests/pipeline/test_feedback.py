@@ -244,6 +244,7 @@ def test_what_was_adopted_of_a_malicious_one_is_forgotten_and_what_was_known_bef
 def test_taking_a_run_out_of_the_calibration_undoes_its_counting(bits: list[float], own: list[float]) -> None:
     shared, key = np.zeros(1, shared_dtype(DETECTORS)), np.zeros(1, key_dtype(DETECTORS))
     known, row = records(shared)[0]["calibration"], records(key)[0]
+    shared["since_us"] = 499 * HOUR_US  # as young as the key: it counts
     for each in bits:
         calibration.count(known, 0, calibration.stratum_of(2.0), each, -1)
     before = shared["calibration"]["counts"].copy()
@@ -257,6 +258,21 @@ def test_taking_a_run_out_of_the_calibration_undoes_its_counting(bits: list[floa
     assert feedback.uncount(key, shared, "visit", 500 * HOUR_US)
     assert np.array_equal(shared["calibration"]["counts"], before)
     assert not feedback.uncount(key, shared, "visit", 500 * HOUR_US)  # once
+
+
+def test_a_count_that_a_young_key_never_made_is_not_taken_out() -> None:
+    """It teaches nobody in its first week; what its run holds is of before or of after."""
+    shared, key = np.zeros(1, shared_dtype(DETECTORS)), np.zeros(1, key_dtype(DETECTORS))
+    known, row = records(shared)[0]["calibration"], records(key)[0]
+    shared["since_us"] = 1
+    calibration.count(known, 0, 0, 20.0, -1)
+    for name in ("start_us", "last_us", "first_seen_us"):
+        row["visit"][name] = 500 * HOUR_US
+    fusion.count_run(row["fusion"], row["visit"], known, 0, 20.0)
+    before = shared["calibration"].copy()
+    row["visit"]["start_us"] = 600 * HOUR_US
+    assert not feedback.uncount(key, shared, "visit", 520 * HOUR_US)
+    assert np.array_equal(shared["calibration"], before)
 
 
 def test_a_visit_that_goes_on_is_not_taken_out_but_will_not_be_counted() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from pipeline.asking_keys import print_rotations
 from pipeline.catalogue import Catalogue
 from pipeline.config import ClickHouse, Config, KeyLife
 from pipeline.errors import ConfigError
-from pipeline.rotations import Rotation, drained, overdue_words, pairs, rotations
+from pipeline.rotations import Rotation, began_us, drained, overdue_words, pairs, rotations
 from pipeline.sinks.connect import connect
 from pipeline.times import rfc3339
 from schemas.key import Key
@@ -75,6 +76,13 @@ def test_each_rotation_is_in_the_state_that_its_traffic_and_deadline_say(found: 
     }  # fmt: skip
     assert (found["going"].began_us, found["going"].deadline_us) == (NOON_US - 5 * DAY_US, NOON_US + 2 * DAY_US)
     assert (found["unknown"].began_us, found["unknown"].deadline_us) == (0, 0)
+
+
+def test_a_rotation_to_an_older_key_did_not_begin_when_that_one_was_made() -> None:
+    old, new = Key(key_id="o", created_at=MADE[5], rotated_to="n"), Key(key_id="n", created_at=MADE[10])
+    assert began_us(old, new, NOON_US - 9 * DAY_US) == 0
+    assert began_us(old, new, NOON_US - DAY_US) == NOON_US - DAY_US, "used for the first time since"
+    assert began_us(msgspec.structs.replace(old, last_rotated_at=MADE[1]), new, 0) == NOON_US - DAY_US
 
 
 def test_a_weekly_job_must_have_had_its_turn(found: dict[str, Rotation]) -> None:
