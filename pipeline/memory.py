@@ -1,18 +1,54 @@
 """Memory that was freed goes back to the system: glibc keeps it, though nobody may ask for so much again.
 
 A partition's pages are tens of thousands of pieces of some 16 KB, each freed once it is in the arrays. They lie below
-what was asked for later, so they stay the process' until they are trimmed; the arrays grow elsewhere (mmap).
+what was asked for later, so they stay the process' until they are trimmed. What a checkpoint copies is alike.
+
+Large arrays are the system's own (mmap). Of glibc they would come from what was freed, which is zeroed first: then
+rows that nobody has used yet take memory too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import mmap
 from typing import Any, Final
+
+import numpy as np
 
 EVERY_BYTES: Final = 64 << 20
 """Freed between two trims: one takes some milliseconds."""
 
+LARGE_BYTES: Final = 1 << 20
+PIECE_BYTES: Final = 8 << 20
+"""So much of an array that grows is there twice."""
+
 _freed = 0
+
+
+def zeros(length: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """As numpy's, of memory that counts from its first use and goes back with the array."""
+    size = length * dtype.itemsize
+    if size < LARGE_BYTES:
+        return np.zeros(length, dtype)
+    space = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # as numpy asks for it: a key's record is elsewhere than the last one's
+        with contextlib.suppress(OSError):
+            space.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(space, dtype)
+
+
+def moved(array: np.ndarray[Any, Any], length: int) -> np.ndarray[Any, Any]:
+    """A longer one with the same content, in pieces: where the old one is large it is empty afterwards."""
+    longer = zeros(length, array.dtype)
+    old, new = array.view(np.uint8), longer.view(np.uint8)  # numpy copies records field by field
+    space = getattr(array.base, "obj", None)
+    for start in range(0, len(old), PIECE_BYTES):
+        end = min(start + PIECE_BYTES, len(old))
+        new[start:end] = old[start:end]
+        if isinstance(space, mmap.mmap):
+            space.madvise(mmap.MADV_DONTNEED, start, end - start)
+    return longer
 
 
 def freed(size_bytes: int) -> None:

@@ -37,7 +37,7 @@ from pipeline.manifest import (
     read_manifest,
     restore_dtype,
 )
-from pipeline.pages import BlobTable, PagedArray, migrate
+from pipeline.pages import BlobTable, PagedArray
 
 Array = np.ndarray[Any, Any]
 
@@ -193,8 +193,8 @@ def fill(core: Core, state: LoadedState) -> None:
     for blobs in core.blobs:
         if blobs.name in state.manifest.tables:
             _fill_blobs(blobs, state)
-    memory.give_back()
     core.restore(state.manifest.meta)
+    memory.give_back()
 
 
 def _rows(state: LoadedState, value: bytes) -> list[tuple[str, Array, bytes]]:
@@ -252,7 +252,7 @@ class _Filling:
             self.array.row_bytes()[rows] = records  # numpy copies records field by field
             return
         new = np.zeros(len(records), self.array.dtype)
-        migrate(np.ascontiguousarray(records).view(self.dtype)[:, 0], new)
+        self.array.take_over(np.ascontiguousarray(records).view(self.dtype)[:, 0], new)
         self.array.data[rows] = new
 
     def finish(self) -> None:
