@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-EVERY_BYTES: Final = 64 << 20
+EVERY_BYTES: Final = 16 << 20
 """Freed between two trims: one takes some milliseconds."""
 
 LARGE_BYTES: Final = 1 << 20

@@ -61,7 +61,9 @@ def in_words(judge: KeyCore) -> list[str]:
 
 def test_a_state_with_texts_in_its_rows_is_taken_over_and_written_anew() -> None:
     """`states/sources_in_words.msgpack`: after `LOG[:CUT]`, by the version that had the texts in every row."""
-    old = dict(msgspec.msgpack.decode((STATES / "sources_in_words.msgpack").read_bytes(), type=list[tuple[bytes, bytes]]))
+    old = dict(
+        msgspec.msgpack.decode((STATES / "sources_in_words.msgpack").read_bytes(), type=list[tuple[bytes, bytes]])
+    )
     judge, straight = core(), core()
     state = load(0, old, CUT)
     fill(judge, state)
