@@ -20,10 +20,21 @@ EVERY_BYTES: Final = 16 << 20
 """Freed between two trims: one takes some milliseconds."""
 
 LARGE_BYTES: Final = 1 << 20
+HUGE_BYTES: Final = 40 << 20
+"""Of such arrays memory comes in pages of 2 MB, where the system has them; windows come and go in smaller ones."""
 PIECE_BYTES: Final = 8 << 20
 """So much of an array that grows is there twice."""
 
+M_ARENA_MAX: Final = -8
+"""Of mallopt(3)."""
+
 _freed = 0
+
+
+def few_arenas() -> None:
+    """Before threads are started: with an arena for each of them glibc keeps more that is free."""
+    if _mallopt is not None:
+        _mallopt(M_ARENA_MAX, 2)
 
 
 def zeros(length: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
@@ -32,7 +43,7 @@ def zeros(length: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     if size < LARGE_BYTES:
         return np.zeros(length, dtype)
     space = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):  # as numpy asks for it: a key's record is elsewhere than the last one's
+    if size >= HUGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):  # a key's record is elsewhere than the last one's
         with contextlib.suppress(OSError):
             space.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(space, dtype)
@@ -67,11 +78,11 @@ def give_back() -> None:
         _trim(0)
 
 
-def _found() -> Any:
+def _found(name: str) -> Any:
     try:
-        return ctypes.CDLL(None).malloc_trim
+        return getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError):
         return None
 
 
-_trim = _found()
+_trim, _mallopt = _found("malloc_trim"), _found("mallopt")

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from pipeline import memory
 from pipeline.config import Config
 from pipeline.core import Sides
 from pipeline.errors import ConfigError, Fatal
@@ -69,6 +70,7 @@ async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
     Brokers first: compiling takes a minute where no code is cached, a thread can't be stopped, and whoever has
     mistyped an address would be told only then.
     """
+    memory.few_arenas()
     log.info("topics are asked for at %s", config.kafka.brokers)
     partitions = await ensure_topics(config)
     compiling = asyncio.create_task(asyncio.to_thread(parts.warm_up))
