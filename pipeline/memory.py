@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import mmap
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -35,6 +36,22 @@ def few_arenas() -> None:
     """Before threads are started: with an arena for each of them glibc keeps more that is free."""
     if _mallopt is not None:
         _mallopt(M_ARENA_MAX, 2)
+
+
+def unmap_code(name: str) -> None:
+    """A library's code that is not needed soon: what is called again is read from its file again.
+
+    The compiler's is 50 MB of a worker that has compiled. Only code: what a library has written is in other pages.
+    """
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return  # not Linux
+    for line in lines:
+        span, rights, *_, path = line.split()
+        if rights == "r-xp" and Path(path).name == name:
+            start, end = (int(each, 16) for each in span.split("-"))
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
 
 
 def zeros(length: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:

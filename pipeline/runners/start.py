@@ -110,10 +110,14 @@ every longer compiled function, waited so long for it each time while rows were 
 
 
 def settle_interpreter() -> None:
-    """Threads take turns sooner; what is loaded now, compiler and libraries, is never looked at by a collection."""
+    """Threads take turns sooner; what is loaded now, compiler and libraries, is never looked at by a collection.
+
+    The compiler itself has done its work.
+    """
     sys.setswitchinterval(SWITCH_S)
     gc.collect()
     gc.freeze()
+    memory.unmap_code("libllvmlite.so")
     gc.set_threshold(YOUNG_OBJECTS, 20, 20)
 
 

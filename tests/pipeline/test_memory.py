@@ -47,3 +47,24 @@ def test_rows_that_nobody_has_used_take_no_memory_and_growing_needs_no_second_co
     assert resident_bytes() - full < 64 * MIB
     assert not old["at"].any(), "what has moved is given back, though somebody still holds the old array"
     assert (array.data["at"][: len(old)] == 1).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux tells what is resident")
+def test_code_that_was_let_go_is_there_again_when_it_is_called() -> None:
+    import numba
+
+    numba.njit(lambda x: x + 1)(1)
+    before = resident_code("libllvmlite.so")
+    memory.unmap_code("libllvmlite.so")
+    assert resident_code("libllvmlite.so") < before // 2
+    assert numba.njit(lambda x: x * 3)(2) == 6
+
+
+def resident_code(name: str) -> int:
+    """KiB of a library's code in memory."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    return sum(
+        next(int(following.split()[1]) for following in lines if following.startswith("Rss:"))
+        for line in lines
+        if " r-xp " in line and line.endswith(f"/{name}")
+    )
