@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-EVERY_BYTES: Final = 16 << 20
+EVERY_BYTES: Final = 8 << 20
 """Freed between two trims: one takes some milliseconds."""
 
 LARGE_BYTES: Final = 1 << 20
@@ -35,7 +35,7 @@ _freed = 0
 def few_arenas() -> None:
     """Before threads are started: with an arena for each of them glibc keeps more that is free."""
     if _mallopt is not None:
-        _mallopt(M_ARENA_MAX, 2)
+        _mallopt(M_ARENA_MAX, 1)
 
 
 def unmap_code(name: str) -> None:

@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError, Fatal
 from pipeline.health import Health, serve
 from pipeline.metrics import REGISTRY, process_started
 from pipeline.ports import BulkPublisher, PageLog, RowSink
-from pipeline.runners import measure
+from pipeline.runners import batches, measure
 from pipeline.runners.parts import Parts
 from pipeline.runners.published import Published, newest_incidents
 from pipeline.runners.recovering import tell_recovery
@@ -85,6 +85,7 @@ async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
         sides = await parts.read_sides(config)
         measure.sides_read(sides)
         await compiling
+        await asyncio.to_thread(batches.warm_up)
         log.info("compiled code, side inputs and topics are there: joining group %s", config.kafka.group)
         settle_interpreter()
         count = partitions_now(config)
