@@ -63,20 +63,20 @@ SOURCE: Final = np.dtype(
         ("last_us", "i8"),
         *_COUNTS,
         ("prefix_hash", "u8"),
+        ("network", "u8"),  # what the row says in words: `source_texts.py`
         ("asn", "u4"),
         ("client_hash", "u4"),
         ("route_hash", "u4"),
+        ("client_text", "u4"),
+        ("route_text", "u4"),
         ("slot", "i4"),
         ("country", "u2"),
         ("outcome", "u1"),
         ("live", "u1"),
-        ("prefix", "S48"),
-        ("client", "S40"),
-        ("route", "S160"),
     ],
     align=True,
 )
-"""One life of one key's use from one source in one hour; the texts are filled in when the row is made."""
+"""One life of one key's use from one source in one hour; what it is called is filled in when the row is made."""
 
 
 @compiled
@@ -175,7 +175,7 @@ def add_sources(
 ) -> int:  # fmt: skip
     """As `add_windows`, by source. `index`: open addressing, int32 row + 1, a power of two, at most half full.
 
-    `made[i]` is 1 where the event made a row, whose texts the caller fills in.
+    `made[i]` is 1 where the event made a row, which the caller says in words.
     """
     mask = len(index) - 1
     for i in range(len(events)):

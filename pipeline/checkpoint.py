@@ -86,6 +86,12 @@ class Plan:
     rows: list[list[journal.Rows]]  # pieces of the journal
     tables: dict[str, tuple[int, int, Any]]  # table -> block_rows, used, dtype as plain data
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the copies."""
+        pages = sum(len(raw) for _, _, raw in self.raw)
+        return pages + sum(len(raw) for piece in self.rows for _, _, raw in piece)
+
 
 def blob_block(blobs: BlobTable, block: int) -> bytes:
     """One block of variable-size values, as msgpack of {row: bytes}."""

@@ -20,6 +20,7 @@ from pipeline.core import Rows
 from pipeline.decide import Decisions
 from pipeline.fields import numbered
 from pipeline.geo.provider import Place
+from pipeline.source_texts import network_texts
 from pipeline.state import CoreMeta, State
 from pipeline.times import micros
 from schemas.event import OUTCOMES
@@ -70,7 +71,7 @@ def _part(rows: Array, epoch: str, partition: int) -> Texts:
 
 def _key_ids(state: State, slots: Array) -> Coded[str]:
     used, codes = np.unique(slots, return_inverse=True)
-    return Coded(codes.reshape(-1), [state.identity[slot].key_id for slot in used.tolist()])
+    return Coded(codes.reshape(-1), [state.identities.key_ids[slot] for slot in used.tolist()])
 
 
 def _counts(rows: Array) -> Columns:
@@ -106,22 +107,16 @@ def country_text(packed: int) -> str:
     return chr(packed >> 8) + chr(packed & 255) if packed else ""
 
 
-def _decoded(raw: Array) -> Coded[str]:
-    """Texts that are cut at a number of bytes, perhaps within a character."""
-    few = coded(raw.tolist())
-    return few.map(lambda text: text.decode("utf-8", "ignore"))
-
-
 def sources(state: State, rows: Array, epoch: str, partition: int) -> Columns:
     """`key_source_1h` from `aggregate.SOURCE` records."""
     return {
         "key_id": _key_ids(state, rows["slot"]),
         "window_start": rows["start_us"] // 1_000_000,
-        "prefix": _decoded(rows["prefix"]),
+        "prefix": network_texts(rows["network"]),
         "asn": rows["asn"],
         "country": coded(rows["country"].tolist()).map(country_text),
-        "client": _decoded(rows["client"]),
-        "route": _decoded(rows["route"]),
+        "client": state.source_texts.texts(rows["client_text"]),
+        "route": state.source_texts.texts(rows["route_text"]),
         "outcome": Coded(rows["outcome"], OUTCOMES),
         "part": _part(rows, epoch, partition),
         "version": rows["last_offset"],

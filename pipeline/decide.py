@@ -20,7 +20,7 @@ from detectors.fusion import Settings
 from pipeline.batch import Batch
 from pipeline.controls import NO_CONTROLS, Controls, Rising
 from pipeline.given import best, strongest_pair
-from pipeline.state import Identity, State
+from pipeline.state import State
 from pipeline.times import rfc3339
 from pipeline.withhold import Withheld, rests_on
 from schemas.event import OUTCOMES
@@ -233,9 +233,8 @@ class Decider:
 
     def _new(self, record: Any, batch: Batch, i: int) -> Incident:
         event, slot = batch.source[i], int(batch.events["slot"][i])
-        identity = self.state.identity[slot] or Identity(event.key_id, None)
         rule = RULES[int(record["rule"])]
-        declared = identity.declared
+        declared = self.state.identities.declared[slot]
         at = rfc3339(event.ts_us)
         ident = incident_id(event.key_id, rule, event.ts_us, f"{int(batch.events['request'][i]):x}")
         return Incident(

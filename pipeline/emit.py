@@ -24,6 +24,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from pipeline import memory
 from pipeline.checkpoint import Checkpoint, Plan, Record
 from pipeline.column import count
 from pipeline.config import Topics
@@ -255,6 +256,7 @@ class Emitter:
         reach("before_manifest")
         await self._send([draft.manifest()])  # alone and last: end of log and manifest are the same record
         self.writer.accept(draft)
+        await _in_thread(self._compressor, memory.freed, plan.size_bytes)
         self.cover = plan.next_offset if plan.next_offset >= 0 else None
         self.torn = False
         reach("after_manifest")

@@ -28,6 +28,7 @@ from pipeline.formats import sees_of
 from pipeline.geo.provider import Place
 from pipeline.partitioner import PARTITIONERS
 from pipeline.reject_limits import check
+from pipeline.source_texts import CLIENT_BYTES, ROUTE_BYTES, networks
 from pipeline.state import NEVER_US, Pool, State
 from schemas.incident import KEY_RULES, Incident
 
@@ -233,8 +234,15 @@ class KeyCore:
             records(batch.events), before, prefixes, records(pool.rows), self._state.source_index, pool.free,
             pool.n_free, at, made, aggregate.HOUR_US, lateness_us,
         )  # fmt: skip
-        _write_texts(pool.rows, at, np.flatnonzero(made), batch)
+        self._name(at, np.flatnonzero(made), batch)
         self._changed_windows("sources", pool, at)
+
+    def _name(self, at: Array, made: Array, batch: Batch) -> None:
+        """What the new rows of sources are called; column by column, since a record of numpy's costs 2 us a field."""
+        rows, texts, new = self._state.sources.rows, self._state.source_texts, at[made]
+        rows["network"][new] = networks(batch.places.take(made))
+        rows["client_text"][new] = texts.numbers(batch.clients.take(made), CLIENT_BYTES)
+        rows["route_text"][new] = texts.numbers(batch.routes.take(made), ROUTE_BYTES)
 
     def _changed_windows(self, name: str, pool: Pool, at: Array) -> None:
         touched = at[at >= 0]  # a row may come several times: sorting them out costs more
@@ -306,6 +314,7 @@ class KeyCore:
         if name == "sources":
             pool.release(gone)
             self._state.reindex_sources()
+            self._state.source_texts.sweep(pool.rows)
         else:
             pool.rows["live"][gone] = 0
             heads = self._state.book.data["head_1m" if name == "minutes" else "head_1h"]
@@ -380,14 +389,6 @@ class KeyCore:
 
 WINDOWS = (("minutes", "head_1m", aggregate.MINUTE_US), ("hours", "head_1h", aggregate.HOUR_US))
 TABLE_OF = {"minutes": "requests_1m", "hours": "requests_1h", "sources": "key_source_1h"}
-
-
-def _write_texts(rows: Array, at: Array, made: Array, batch: Batch) -> None:
-    """What the new rows of sources are called; column by column, since a record of numpy's costs 2 us a field."""
-    new = at[made]
-    rows["prefix"][new] = [place.prefix for place in batch.places.take(made)]
-    rows["client"][new] = [text.encode()[:40] for text in batch.clients.take(made)]
-    rows["route"][new] = [text.encode()[:160] for text in batch.routes.take(made)]
 
 
 def _us(seconds: float) -> int:

@@ -8,24 +8,33 @@ msgpack in a `BlobTable`, in blocks as well.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from pipeline import memory
+
+TakeOver = Callable[["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"], None]
 
 
 class PagedArray:
     """`data[:used]` rows of one dtype; grows by doubling, so views into `data` die at `reserve`.
 
-    `changed` marks rows, `dirty` whole blocks (their page must be written, whatever rows changed).
+    `changed` marks rows, `dirty` whole blocks (their page must be written, whatever rows changed). `take_over` fills
+    empty rows from rows of another layout: by name, or as the table knows better.
     """
 
-    def __init__(self, name: str, dtype: np.dtype[Any], block_rows: int, capacity: int = 0) -> None:
+    def __init__(
+        self, name: str, dtype: np.dtype[Any], block_rows: int, capacity: int = 0, take_over: TakeOver | None = None
+    ) -> None:
         self.name = name
         self.dtype = dtype
         self.block_rows = block_rows
+        self.take_over = take_over or migrate
         self.used = 0
         blocks = max(1, -(-capacity // block_rows))
-        self.data = np.zeros(blocks * block_rows, dtype)
+        self.data = memory.zeros(blocks * block_rows, dtype)
         self.changed = np.zeros(blocks * block_rows, np.bool_)
         self.dirty = np.zeros(blocks, np.bool_)
 
@@ -34,9 +43,9 @@ class PagedArray:
         if rows <= len(self.data):
             return
         blocks = max(-(-rows // self.block_rows), 2 * len(self.dirty))
-        self.data = _longer(self.data, blocks * self.block_rows)
-        self.changed = _longer(self.changed, blocks * self.block_rows)
-        self.dirty = _longer(self.dirty, blocks)
+        self.data = memory.moved(self.data, blocks * self.block_rows)
+        self.changed = memory.moved(self.changed, blocks * self.block_rows)
+        self.dirty = memory.moved(self.dirty, blocks)
 
     def touch(self, rows: np.ndarray[Any, np.dtype[np.int64]]) -> None:
         """These row numbers changed."""
@@ -69,13 +78,7 @@ class PagedArray:
         if dtype is None or dtype == self.dtype:
             target[:] = rows
         else:
-            migrate(rows, target)
-
-
-def _longer(array: np.ndarray[Any, Any], length: int) -> np.ndarray[Any, Any]:
-    longer = np.zeros(length, array.dtype)
-    longer.view(np.uint8)[: array.nbytes] = array.view(np.uint8)  # numpy copies records field by field
-    return longer
+            self.take_over(rows, target)
 
 
 def migrate(old: np.ndarray[Any, Any], new: np.ndarray[Any, Any]) -> None:

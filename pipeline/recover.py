@@ -1,7 +1,8 @@
 """Reads a partition's state back: the newest manifest, verified to the last byte, or the process ends.
 
 Pages are put into the arrays first, then the rows of the journal that are newer than their page, oldest first. What
-was put away is forgotten at once: beside a million keys' arrays there is no room for all that was read.
+was put away is forgotten at once: beside a million keys' arrays there is no room for all that was read. So the largest
+array is filled first, and the pieces of the journal that have rows of it alone, which most do, are gone by then.
 
 Falling back to an older checkpoint is refused: what lies between the two was committed or may have been, so it would
 be lost. Newest is the highest (epoch, generation).
@@ -10,7 +11,8 @@ be lost. Newest is the highest (epoch, generation).
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +39,7 @@ from pipeline.manifest import (
     read_manifest,
     restore_dtype,
 )
-from pipeline.pages import BlobTable, PagedArray, migrate
+from pipeline.pages import BlobTable, PagedArray
 
 Array = np.ndarray[Any, Any]
 
@@ -180,21 +182,33 @@ def fill(core: Core, state: LoadedState) -> None:
     if state.manifest is None:
         return
     fillings = {a.name: _Filling.of(a, state) for a in core.arrays if a.name in state.manifest.tables}
-    for filling in fillings.values():
-        filling.pages()
-    while state.pieces:
-        number, value = state.pieces.pop(0)
-        for table, rows, raw in _rows(state, value):
-            if table in fillings:
-                fillings[table].rows(number, rows, raw)
-        memory.freed(len(value))
+    largest = max(fillings, key=lambda name: fillings[name].size_bytes, default="")
+    for tables in ({largest} & fillings.keys(), fillings.keys() - {largest}):
+        for name in sorted(tables):
+            fillings[name].pages()
+        _journal(state, {name: fillings[name] for name in tables}, fillings.keys() - tables - {largest})
     for filling in fillings.values():
         filling.finish()
     for blobs in core.blobs:
         if blobs.name in state.manifest.tables:
             _fill_blobs(blobs, state)
-    memory.give_back()
     core.restore(state.manifest.meta)
+    memory.give_back()
+
+
+def _journal(state: LoadedState, fillings: Mapping[str, _Filling], later: Collection[str]) -> None:
+    """Rows of these tables, oldest first; pieces in which none is of a later one are let go."""
+    pieces, state.pieces = deque(state.pieces), []
+    while pieces:
+        number, value = pieces.popleft()
+        parts = _rows(state, value)
+        for table, rows, raw in parts:
+            if table in fillings:
+                fillings[table].rows(number, rows, raw)
+        if any(table in later for table, _, _ in parts):
+            state.pieces.append((number, value))
+        else:
+            memory.freed(len(value))
 
 
 def _rows(state: LoadedState, value: bytes) -> list[tuple[str, Array, bytes]]:
@@ -224,6 +238,11 @@ class _Filling:
         dtype = array.dtype if same else restore_dtype(table.dtype)
         return cls(array, state, table, dtype, same, state.manifest.format != FORMAT)
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the rows as they were written."""
+        return self.table.used * self.dtype.itemsize
+
     def pages(self) -> None:
         """Pages first, each where it belongs."""
         array, block_rows = self.array, self.table.block_rows
@@ -252,7 +271,7 @@ class _Filling:
             self.array.row_bytes()[rows] = records  # numpy copies records field by field
             return
         new = np.zeros(len(records), self.array.dtype)
-        migrate(np.ascontiguousarray(records).view(self.dtype)[:, 0], new)
+        self.array.take_over(np.ascontiguousarray(records).view(self.dtype)[:, 0], new)
         self.array.data[rows] = new
 
     def finish(self) -> None:

@@ -19,8 +19,9 @@ import numpy as np
 from pipeline.errors import Fatal
 from pipeline.keyfile import BATCH_KEYS, Batch, Head, Header
 from pipeline.manifest import describe, restore_dtype
-from pipeline.pages import migrate
+from pipeline.pages import TakeOver, migrate
 from pipeline.shares import Part, combine, named
+from pipeline.source_texts import IN_WORDS
 from pipeline.state import Meta, Pool, State
 
 Array = np.ndarray[Any, Any]
@@ -44,7 +45,7 @@ class Holder:
 
 def tables() -> dict[str, Any]:
     """The layout of key records: table -> dtype in plain data."""
-    return {array.name: describe(array.dtype) for array in State().arrays}
+    return {array.name: describe(array.dtype) for array in State().arrays} | {"sources": describe(IN_WORDS)}
 
 
 def layout(plain: Mapping[str, Any]) -> str:
@@ -57,7 +58,7 @@ def layout(plain: Mapping[str, Any]) -> str:
 
 def frames(partition: int, state: State, epoch: int, drained: bool) -> Iterator[Head | Batch]:
     """One partition's state, keys in the order of their slots."""
-    slots = [slot for slot, identity in enumerate(state.identity) if identity is not None]
+    slots = [slot for slot, key_id in enumerate(state.identities.key_ids) if key_id is not None]
     numbers = {slot: number for number, slot in enumerate(slots)}
     yield Head(
         partition=partition, next_offset=state.meta.next_offset, drained=drained, epoch=epoch,
@@ -82,21 +83,21 @@ def _batch(partition: int, state: State, first: int, slots: list[int], windows: 
         book[head] = 0
     index = {slot: i for i, slot in enumerate(slots)}
     return Batch(
-        partition=partition, first=first, ids=[state.identity[slot].key_id for slot in slots],  # type: ignore[union-attr]
-        identities=[msgspec.msgpack.encode(state.identity[slot]) for slot in slots],
+        partition=partition, first=first, ids=[state.identities.key_ids[slot] or "" for slot in slots],
+        identities=[state.identities.get(slot) or b"" for slot in slots],
         keys=state.keys.data[at].tobytes(), book=book.tobytes(),
         incidents={index[slot]: state.incidents.rows[slot] for slot in slots if slot in state.incidents.rows},
-        windows={name: raw for name, rows in windows.items() if (raw := _windows_of(rows, at))},
+        windows={name: raw for name, rows in windows.items() if (raw := _windows_of(state, name, rows, at))},
     )  # fmt: skip
 
 
-def _windows_of(rows: Array, slots: Array) -> bytes:
+def _windows_of(state: State, name: str, rows: Array, slots: Array) -> bytes:
     begin, end = np.searchsorted(rows["slot"], [slots[0], slots[-1] + 1])
     mine = rows[begin:end].copy()
     mine["slot"] = np.searchsorted(slots, mine["slot"])
     if "next" in (mine.dtype.names or ()):
         mine["next"] = 0
-    return mine.tobytes()
+    return (state.source_texts.in_words(mine) if name == "sources" else mine).tobytes()
 
 
 # -- in -----------------------------------------------------------------------------------------------------------
@@ -108,15 +109,15 @@ class Layouts:
     def __init__(self, header: Header) -> None:
         self._old = {name: restore_dtype(plain) for name, plain in header.tables.items()}
 
-    def rows(self, table: str, raw: bytes, dtype: np.dtype[Any]) -> Array:
-        """Taken over by name where the layout differs."""
+    def rows(self, table: str, raw: bytes, dtype: np.dtype[Any], take_over: TakeOver = migrate) -> Array:
+        """Taken over where the layout differs, which that of sources always does."""
         if table not in self._old:
             raise Fatal(f"the file has {table} but does not say how it is laid out")
         old = np.frombuffer(raw, self._old[table])
         if old.dtype == dtype:
             return old
         new = np.zeros(len(old), dtype)
-        migrate(old, new)
+        take_over(old, new)
         return new
 
 
@@ -152,7 +153,7 @@ class Target:
 
     def _put_windows(self, name: str, raw: bytes, slots: dict[int, int]) -> None:
         pool: Pool = getattr(self.state, name)
-        rows = self._layouts.rows(name, raw, pool.array.dtype)
+        rows = self._layouts.rows(name, raw, pool.array.dtype, pool.array.take_over)
         rows = rows[np.isin(rows["slot"], list(slots))].copy()
         rows["slot"] = [slots[i] for i in rows["slot"].tolist()]
         pool.reserve(len(rows))

@@ -22,6 +22,7 @@ from pipeline.column import Coded, constant
 from pipeline.controls import Controls, Said
 from pipeline.marks import Marks
 from pipeline.pages import Blobs, BlobTable, PagedArray
+from pipeline.source_texts import SourceTexts
 from pipeline.times import micros, rfc3339
 from schemas.incident import Incident
 from schemas.key import Key
@@ -59,50 +60,64 @@ rows that did not change. Small ones are more records to read at recovery. Measu
 million keys, 5 % active a minute, every 5 s: with 16 and 256 rows 302 MB were packed into 111 MB."""
 
 
-class Identity(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Whose record a slot is, and what the catalogue declared of the key when that was last adopted.
-
-    `gc=False`: there are a million, and none can be part of a cycle.
-    """
+class Identity(msgspec.Struct, frozen=True, array_like=True):
+    """Whose record a slot is, and what the catalogue declared of the key when that was last adopted."""
 
     key_id: str
     declared: Key | None
 
 
 class Identities(BlobTable):
-    """Who has which slot: `of[slot]`, None of a free one. Packed when a checkpoint asks: a million stand once."""
+    """Who has which slot, column by column: there are a million. Packed when a checkpoint asks."""
 
     def __init__(self) -> None:
         super().__init__("identities", block_rows=128)
-        self.of: list[Identity | None] = []
+        self.key_ids: list[str | None] = []  # None of a free slot
+        self.declared: list[Key | None] = []
 
     @property
     def rows(self) -> dict[int, bytes]:
         """All of them, packed."""
-        return {slot: msgspec.msgpack.encode(each) for slot, each in enumerate(self.of) if each is not None}
+        return {slot: raw for slot in range(len(self.key_ids)) if (raw := self.get(slot)) is not None}
 
     def get(self, row: int) -> bytes | None:
         """The msgpack of one."""
-        identity = self.of[row] if row < len(self.of) else None
-        return None if identity is None else msgspec.msgpack.encode(identity)
+        key_id = self.key_ids[row] if row < len(self.key_ids) else None
+        return None if key_id is None else msgspec.msgpack.encode(Identity(key_id, self.declared[row]))
 
     def put(self, row: int, value: bytes | None) -> None:
         """Set one by its msgpack or (None) remove it."""
-        self.set(row, None if value is None else msgspec.msgpack.decode(value, type=Identity))
+        if value is None:
+            self.set(row, None, None)
+        else:
+            identity = msgspec.msgpack.decode(value, type=Identity)
+            self.set(row, identity.key_id, identity.declared)
 
-    def set(self, slot: int, identity: Identity | None) -> None:
+    def set(self, slot: int, key_id: str | None, declared: Key | None) -> None:
         """Whose the slot is now."""
         self.reserve(slot + 1)
-        self.of[slot] = identity
+        self.key_ids[slot], self.declared[slot] = key_id, declared
         self.touch(slot)
 
     def reserve(self, slots: int) -> None:
         """So many there are at least; new ones are free."""
-        self.of += [None] * (slots - len(self.of))
+        more = [None] * (slots - len(self.key_ids))
+        self.key_ids += more
+        self.declared += more
 
     def clear(self) -> None:
         """Free all."""
-        self.of.clear()
+        self.key_ids.clear()
+        self.declared.clear()
+
+
+_numbers: list[int] = []
+
+
+def numbers(count: int) -> list[int]:
+    """0, 1, 2 and so on, at least so many, as objects that all partitions share: those of a million slots are 30 MB."""
+    _numbers.extend(range(len(_numbers), count))
+    return _numbers
 
 
 class CoreMeta(msgspec.Struct, kw_only=True):
@@ -222,15 +237,16 @@ class State:
         self.book = PagedArray("book", BOOK, block_rows=BOOKS_PER_PAGE)
         self.minutes = Pool(PagedArray("minutes", aggregate.WINDOW, block_rows=128))
         self.hours = Pool(PagedArray("hours", aggregate.WINDOW, block_rows=128))
-        self.sources = Pool(PagedArray("sources", aggregate.SOURCE, block_rows=128))
+        self.source_texts = SourceTexts()
+        sources = PagedArray("sources", aggregate.SOURCE, block_rows=128, take_over=self.source_texts.take_over)
+        self.sources = Pool(sources)
         self.shared = PagedArray("shared", SHARED, block_rows=1)
         self.marks = Marks()
         self.identities = Identities()
-        self.identity = self.identities.of
         self.incidents = Blobs("incidents", block_rows=16)
         own = (self.keys, self.book, self.minutes.array, self.hours.array, self.sources.array, self.shared)
         self.arrays: tuple[PagedArray, ...] = (*own, *self.marks.arrays)
-        self.blobs = (self.identities, self.incidents)
+        self.blobs: tuple[BlobTable, ...] = (self.identities, self.incidents, self.source_texts)
         self.meta = Meta()
         self._derive()
 
@@ -241,6 +257,7 @@ class State:
         self.closed: dict[int, Incident] = {}  # the last one of a key whose way may yet be adopted
         for pool in (self.minutes, self.hours, self.sources):
             pool.rebuild()
+        self.source_texts.rebuild()
         self.reindex_sources()  # never smaller than twice the rows: a full index would be probed for ever
 
     def restore(self, meta: bytes) -> None:
@@ -250,8 +267,9 @@ class State:
             array.used = self.meta.used.get(array.name, 0)
         self._derive()
         self.identities.reserve(self.keys.used)
-        self.slots = {each.key_id: slot for slot, each in enumerate(self.identity) if each is not None}
-        self.free_slots = [slot for slot in range(self.keys.used) if self.identity[slot] is None]
+        shared = zip(self.identities.key_ids, numbers(self.keys.used), strict=False)
+        self.slots = {key_id: slot for key_id, slot in shared if key_id is not None}
+        self.free_slots = [slot for slot in range(self.keys.used) if self.identities.key_ids[slot] is None]
         for slot, raw in self.incidents.rows.items():
             incident = msgspec.msgpack.decode(raw, type=Incident)
             (self.open if incident.state == "open" else self.closed)[slot] = incident
@@ -270,12 +288,13 @@ class State:
     def add_key(self, key_id: str, declared: Key | None) -> int:
         """A slot with zeroed records for a key that has none."""
         slot = heappop(self.free_slots) if self.free_slots else self.keys.used
+        slot = numbers(slot + 1)[slot]
         if slot == self.keys.used:
             self.keys.used = self.book.used = slot + 1
             self.keys.reserve(slot + 1)
             self.book.reserve(slot + 1)
         self.slots[key_id] = slot
-        self.identities.set(slot, Identity(key_id, declared))
+        self.identities.set(slot, key_id, declared)
         return slot
 
     def adopt_key(self, key_id: str, identity: bytes) -> int:
@@ -290,24 +309,22 @@ class State:
 
     def declared_of(self, slots: Array) -> Coded[Key | None]:
         """What the catalogue said of the keys in these slots; None of -1."""
-        identity = self.identity
         used, codes = np.unique(slots, return_inverse=True)
-        declared = [identity[slot].declared if slot >= 0 else None for slot in used.tolist()]
+        declared = [self.identities.declared[slot] if slot >= 0 else None for slot in used.tolist()]
         return Coded(codes, declared) if any(declared) else constant(None, len(slots))
 
     def declare_anew(self, get: Callable[[str], Key | None]) -> None:
         """Another catalogue: copy what has changed in it of the keys that are known."""
         for key_id, slot in self.slots.items():
-            identity, key = self.identity[slot], get(key_id)
-            if identity is not None and identity.declared != key:
-                self.identities.set(slot, Identity(key_id, key))
+            if self.identities.declared[slot] != (key := get(key_id)):
+                self.identities.set(slot, key_id, key)
 
     def drop_key(self, slot: int) -> None:
         """Forget a key; the caller has written out its windows."""
-        identity = self.identity[slot]
-        assert identity is not None
-        del self.slots[identity.key_id]
-        self.identities.set(slot, None)
+        key_id = self.identities.key_ids[slot]
+        assert key_id is not None
+        del self.slots[key_id]
+        self.identities.set(slot, None, None)
         if slot in self.incidents.rows:
             self.set_incident(slot, None)
         rows = np.array([slot])

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
-from aiokafka.record.default_records import _DefaultRecordBatchPy
+from aiokafka.record.default_records import DefaultRecordBatchBuilder, _DefaultRecordBatchPy
 from aiokafka.record.memory_records import _MemoryRecordsPy
 
 from pipeline import spans
@@ -109,6 +109,16 @@ def unpacked(batch: Batch, first: int) -> Whole:
     wanted = slice(int(np.searchsorted(offsets, first)), n)
     keys, values = Bytes(data, key_starts, key_lengths), Bytes(data, value_starts, value_lengths)
     return Whole(batch._buffer, Records(offsets[wanted], times_ms[wanted], keys[wanted], values[wanted], ticks[wanted]))
+
+
+def warm_up() -> None:
+    """Compile what takes a batch apart, before there is a fetch."""
+    builder = DefaultRecordBatchBuilder(
+        magic=WITH_HEADERS_MAGIC, compression_type=0, is_transactional=0, producer_id=-1, producer_epoch=-1,
+        base_sequence=-1, batch_size=1024,
+    )  # fmt: skip
+    builder.append(0, timestamp=1, key=b"k", value=b"v", headers=[])
+    unpacked(_DefaultRecordBatchPy(bytearray(builder.build())), 0)
 
 
 def joined(found: Sequence[Any]) -> Records:

@@ -12,13 +12,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from pipeline import memory
 from pipeline.config import Config
 from pipeline.core import Sides
 from pipeline.errors import ConfigError, Fatal
 from pipeline.health import Health, serve
 from pipeline.metrics import REGISTRY, process_started
 from pipeline.ports import BulkPublisher, PageLog, RowSink
-from pipeline.runners import measure
+from pipeline.runners import batches, measure
 from pipeline.runners.parts import Parts
 from pipeline.runners.published import Published, newest_incidents
 from pipeline.runners.recovering import tell_recovery
@@ -69,6 +70,7 @@ async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
     Brokers first: compiling takes a minute where no code is cached, a thread can't be stopped, and whoever has
     mistyped an address would be told only then.
     """
+    memory.few_arenas()
     log.info("topics are asked for at %s", config.kafka.brokers)
     partitions = await ensure_topics(config)
     compiling = asyncio.create_task(asyncio.to_thread(parts.warm_up))
@@ -83,6 +85,7 @@ async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
         sides = await parts.read_sides(config)
         measure.sides_read(sides)
         await compiling
+        await asyncio.to_thread(batches.warm_up)
         log.info("compiled code, side inputs and topics are there: joining group %s", config.kafka.group)
         settle_interpreter()
         count = partitions_now(config)
@@ -108,10 +111,14 @@ every longer compiled function, waited so long for it each time while rows were 
 
 
 def settle_interpreter() -> None:
-    """Threads take turns sooner; what is loaded now, compiler and libraries, is never looked at by a collection."""
+    """Threads take turns sooner; what is loaded now, compiler and libraries, is never looked at by a collection.
+
+    The compiler itself has done its work.
+    """
     sys.setswitchinterval(SWITCH_S)
     gc.collect()
     gc.freeze()
+    memory.unmap_code("libllvmlite.so")
     gc.set_threshold(YOUNG_OBJECTS, 20, 20)
 
 

@@ -112,7 +112,7 @@ def test_a_forgotten_key_begins_anew_and_its_open_incident_ends_without_its_cont
     used_again = effects.rows.get("requests", {}).get("key_id", [])
     assert set(judge._state.slots) == known - {incident.key_id} | set(used_again)
     for pool in (judge._state.minutes, judge._state.hours, judge._state.sources):
-        named = {judge._state.identity[slot] for slot in pool.rows["slot"][pool.rows["live"] == 1]}
+        named = {judge._state.identities.key_ids[slot] for slot in pool.rows["slot"][pool.rows["live"] == 1]}
         assert None not in named, "a window of nobody would be written under another key's name"
     assert incident.key_id not in effects.rows.get("keys_last_used", {}).get("key_id", []) or used_again
 

@@ -113,7 +113,7 @@ def records(cores: list[KeyCore]) -> dict[str, tuple[bytes, bytes, Any, Any]]:
             book["head_1m"] = book["head_1h"] = 0
             own = state.keys.data[slot : slot + 1].tobytes()
             assert key_id not in found, "a key is in two partitions"
-            found[key_id] = (own, book.tobytes(), state.identity[slot], state.open.get(slot))
+            found[key_id] = (own, book.tobytes(), state.identities.get(slot), state.open.get(slot))
     return found
 
 
@@ -128,8 +128,9 @@ def windows(cores: list[KeyCore]) -> list[str]:
     found = []
     for core in cores:
         for pool in (core.state.minutes, core.state.hours, core.state.sources):
-            for row in pool.rows[pool.rows["live"] == 1]:
-                name = core.state.identity[int(row["slot"])].key_id  # type: ignore[union-attr]
+            rows = pool.rows[pool.rows["live"] == 1]
+            for row in core.state.source_texts.in_words(rows) if pool is core.state.sources else rows:
+                name = core.state.identities.key_ids[int(row["slot"])]
                 plain = np.array([row])
                 plain["slot"] = 0
                 if "next" in (plain.dtype.names or ()):

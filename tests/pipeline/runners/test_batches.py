@@ -15,8 +15,9 @@ from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import spans
 from pipeline.core import TICK_HEADER
-from pipeline.runners.batches import Batches, Kept, Whole, joined
+from pipeline.runners.batches import Batches, Kept, Whole, joined, unpacked, warm_up
 
 TOPIC = TopicPartition("batches", 0)
 Headers = Sequence[tuple[str, bytes | None]]
@@ -147,3 +148,18 @@ def test_old_and_new_batches_of_one_fetch_become_one_slice() -> None:
         (None, None, False),
         (b"k", b"v", False),
     ]
+
+
+@pytest.mark.parametrize("compression", [NONE, GZIP, LZ4])
+def test_what_is_warm_takes_every_batch_apart(compression: int) -> None:
+    """Numba would compile anew for other kinds of arrays: 5 s in a loop that all partitions share."""
+    warm_up()
+    before = _signatures()
+    builder = DefaultRecordBatchBuilder(2, compression, 0, -1, -1, -1, 1 << 20)
+    builder.append(0, timestamp=1, key=b"k", value=b"v" * 99, headers=[])
+    assert len(unpacked(Kept(bytes(builder.build())).next_whole(), 0).records) == 1
+    assert _signatures() == before
+
+
+def _signatures() -> list[Any]:
+    return list(getattr(spans.unpack, "signatures", ()))  # none where nothing is compiled
