@@ -149,8 +149,11 @@ def state_bytes(cores: list[KeyCore]) -> dict[str, int]:
             found[array.name] += array.used * array.dtype.itemsize
         for pool in (state.minutes, state.hours, state.sources):
             found[pool.array.name] += int((pool.rows["live"] == 1).sum()) * pool.array.dtype.itemsize
-        for blobs in state.blobs:
-            found[blobs.name] += sum(len(raw) for raw in blobs.rows.values())
+        for name, rows in (
+            ("identities", state.identities.rows), ("incidents", state.incidents.rows),
+            ("source_texts", state.source_texts.rows),
+        ):  # fmt: skip
+            found[name] += sum(len(raw) for raw in rows.values())
     return dict(found)
 
 
