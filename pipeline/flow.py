@@ -28,7 +28,6 @@ from pipeline.formats import sees_of
 from pipeline.geo.provider import Place
 from pipeline.partitioner import PARTITIONERS
 from pipeline.reject_limits import check
-from pipeline.source_texts import CLIENT_BYTES, ROUTE_BYTES, networks
 from pipeline.state import NEVER_US, Pool, State
 from schemas.incident import KEY_RULES, Incident
 
@@ -234,15 +233,8 @@ class KeyCore:
             records(batch.events), before, prefixes, records(pool.rows), self._state.source_index, pool.free,
             pool.n_free, at, made, aggregate.HOUR_US, lateness_us,
         )  # fmt: skip
-        self._name(at, np.flatnonzero(made), batch)
+        self._state.source_texts.fill_in(pool.rows, at, np.flatnonzero(made), batch)
         self._changed_windows("sources", pool, at)
-
-    def _name(self, at: Array, made: Array, batch: Batch) -> None:
-        """What the new rows of sources are called; column by column, since a record of numpy's costs 2 us a field."""
-        rows, texts, new = self._state.sources.rows, self._state.source_texts, at[made]
-        rows["network"][new] = networks(batch.places.take(made))
-        rows["client_text"][new] = texts.numbers(batch.clients.take(made), CLIENT_BYTES)
-        rows["route_text"][new] = texts.numbers(batch.routes.take(made), ROUTE_BYTES)
 
     def _changed_windows(self, name: str, pool: Pool, at: Array) -> None:
         touched = at[at >= 0]  # a row may come several times: sorting them out costs more
