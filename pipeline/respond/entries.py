@@ -227,6 +227,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):
     approved_by: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()  # of the breaker
     simulated: bool = False
+    responder: str = ""  # who says it, and waits to hear whether it still stands
 
 
 class Joined(msgspec.Struct, frozen=True, kw_only=True, tag="joined"):
