@@ -289,7 +289,10 @@ class Drain:
             await self._say_held(asked, no)
             return False
         verdict = await self.carrier.decisions.write(wanted)
-        granted = verdict.act is not None and (verdict.granted or propose.same(verdict.act.proposal, wanted))
+        ours = verdict.act is not None and propose.same(verdict.act.proposal, wanted)
+        if ours and verdict.act and verdict.act.stage == "done":
+            return False  # by another responder, while we asked
+        granted = verdict.granted or ours
         guards = (*guards, guard.result(verdict.guard, granted, verdict.reason))
         if verdict.act is None or not granted:
             await self._refuse(asked, wanted, guards, guards[-1:])

@@ -547,6 +547,30 @@ async def test_a_write_whose_acknowledgement_was_lost_neither_refuses_the_end_no
     assert rotations_said(about) == []
 
 
+async def test_what_another_responder_has_ended_in_the_meantime_is_neither_repeated_nor_refused() -> None:
+    about = world()
+    rotated(about)
+    about.advance(4_000.0)
+    process = Process(about, "a", frozenset({0, 1}), Fuse(), 0.0)
+    await process.decisions.start()
+    publish = process.decisions.publisher.publish
+
+    async def second(topic: str, key: bytes, value: bytes, *rest: Any, **more: Any) -> int:
+        record = decode(value) if topic == "api.decisions" else None
+        if isinstance(record, Proposed):
+            about.say(msgspec.structs.replace(record, responder="b"))
+            about.say(finished(record))
+        return await publish(topic, key, value, *rest, **more)
+
+    process.decisions.publisher.publish = second  # type: ignore[method-assign]
+    await process.care()
+    await process.caretaker.close()
+    await process.decisions.close()
+    assert not about.gateway.effects
+    assert [line.verdict for line in about.lines() if not line.switch] == []
+    assert rotations_said(about) == []
+
+
 async def test_two_rotations_of_one_key_are_each_refused_once_and_not_in_turns() -> None:
     about = world(k1=key("k1", owner="owner-k1", version=2))
     for version in (1, 2):

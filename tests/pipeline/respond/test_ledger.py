@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.policy import Approver
 from pipeline.respond.act import act_id, response_id
-from pipeline.respond.entries import Noted, PassedOver, Simulating, unread
+from pipeline.respond.entries import Noted, PassedOver, Simulating, content_of, ticket_of, unread
 from pipeline.respond.ledger import (
     DAY_US,
     HOUR_US,
@@ -222,3 +224,18 @@ def test_a_restart_in_the_middle_comes_to_the_same_verdicts(log: list[tuple[int,
                 ledger.apply(earlier, now, log[earlier][1])
         again.append(ledger.apply(offset, now, record).granted)
     assert again == once
+
+
+def test_what_people_signed_before_a_release_with_more_fields_is_still_found_under_its_name() -> None:
+    """Names as the release before `promotion_required` made them of the same act, which has no such field."""
+    of = Proposed(
+        act_id="a" * 64, response_id="b" * 32, incident_id="c" * 32, revision=2, key_id="k1", key_version=3,
+        responder="r", rung="fence", max_per_hour=3, max_share_of_active=0.05, approvals=2,
+        approvers=(Approver(name="ann", public_key="x" * 44),), networks=("192.0.2.0/24",), limit_per_s=0.1,
+        bits=21.37, duration_s=3600.0, labels=("asn:1",), evidence_hash="e", policy_version="p",
+    )  # fmt: skip
+    assert (ticket_of(of, 7), content_of(of)) == ("act-1a45c027fa2591fa43bff6e1", "f7adcd1e3a45a74a80128fab")
+    for later in ({"promotion_required": True}, {"promotion_approvals": 2}):
+        other = msgspec.structs.replace(of, **later)
+        assert ticket_of(other, 7) != ticket_of(of, 7)
+        assert content_of(other) != content_of(of)
