@@ -301,6 +301,8 @@ class Ledger:
             return f"it is {ended}"
         if act.undo and act.undo.stage == "open":
             return "it is being undone"
+        if act.proposal.rung == "rotate" and not (act.ends_old or act.undo) and 0 < act.until_us <= self.now_us:
+            return "its gateway has ended the old key: to delete the new one would leave none"
         if any(each.proposal.rung == "revoke" and each.stage in ("open", "done") for each in self._same_key(act)):
             return "the key is revoked"
         return ""

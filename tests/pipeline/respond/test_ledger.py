@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.policy import Approver
 from pipeline.respond.act import act_id, response_id
-from pipeline.respond.entries import Noted, PassedOver, Simulating, content_of, ticket_of, unread
+from pipeline.respond.entries import Noted, PassedOver, Simulating, Undo, content_of, ticket_of, unread
 from pipeline.respond.ledger import (
     DAY_US,
     HOUR_US,
@@ -239,3 +239,19 @@ def test_what_people_signed_before_a_release_with_more_fields_is_still_found_und
         other = msgspec.structs.replace(of, **later)
         assert ticket_of(other, 7) != ticket_of(of, 7)
         assert content_of(other) != content_of(of)
+
+
+def test_a_rotation_whose_old_key_its_gateway_has_ended_has_no_undo_and_one_asked_for_before_goes_on() -> None:
+    """It would delete the only key that its owner has."""
+    of = proposed(rung="rotate", duration_s=3600.0)
+    made = msgspec.structs.replace(finished(of), new_key_id="k2")
+    undo = Undo(act_id=of.act_id, by="ann", reason="ours", responder="a")
+    not_undone = msgspec.structs.replace(finished(of, "failed"), direction="undo")
+    hour = HOUR_US
+    for ends_old, ended in ((False, True), (True, False)):
+        rotated = msgspec.structs.replace(made, ends_old=ends_old)
+        _, late = run((0, of), (1, rotated), (hour + 1, undo))
+        assert late[-1].granted is not ended
+        assert ("has ended the old key" in late[-1].reason) is ended
+        _, early = run((0, of), (1, rotated), (hour - 1, undo), (hour - 1, not_undone), (hour + 60, undo))
+        assert [each.granted for each in (early[2], early[4])] == [True, True]
