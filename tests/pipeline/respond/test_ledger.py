@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.policy import Approver
 from pipeline.respond.act import act_id, response_id
+from pipeline.respond.caps import ROTATION
 from pipeline.respond.entries import Noted, PassedOver, Simulating, Undo, content_of, ticket_of, unread
 from pipeline.respond.ledger import (
     DAY_US,
@@ -255,3 +257,16 @@ def test_a_rotation_whose_old_key_its_gateway_has_ended_has_no_undo_and_one_aske
         assert ("has ended the old key" in late[-1].reason) is ended
         _, early = run((0, of), (1, rotated), (hour - 1, undo), (hour - 1, not_undone), (hour + 60, undo))
         assert [each.granted for each in (early[2], early[4])] == [True, True]
+
+
+@pytest.mark.parametrize(("result", "granted"), [("expired", False), ("failed", True)])
+def test_a_rotation_whose_old_key_may_be_revoked_is_not_undone_or_its_owner_may_have_no_key(
+    result: str, granted: bool
+) -> None:
+    rotate = proposed(rung="rotate", act_id="rotate", response_id="rotate")
+    done = msgspec.structs.replace(finished(rotate), new_key_id="k2", ends_old=True)
+    revoke = proposed(cap=ROTATION)
+    undo = Undo(act_id="rotate", by="ann", reason="ours", responder="a")
+    _, verdicts = run((0, rotate), (1, done), (2, revoke), (3, finished(revoke, result)), (4, undo))
+    assert verdicts[2].granted
+    assert verdicts[4].granted is granted
