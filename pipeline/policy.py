@@ -42,7 +42,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_evidence_age_s: Seconds = 600.0  # older evidence is no ground to act
     max_lag_s: Seconds = 300.0  # from evidence to incident: above it the worker lags, recovers or replays; 0: any
     settle_s: Seconds = 600.0  # nothing acts for so long after a deploy, another geo database or policy; 0: at once
-    approval_s: Seconds = 1800.0  # an act that waits for people lapses after that
+    approval_s: Annotated[float, Meta(ge=0, le=6 * 86_400)] = 1800.0  # an act that waits for people lapses after that
     protected_approvals: People = 1  # of protected, undeclared and unreadable keys, where the rule asks for fewer
     bulk_approvals: People = 1  # of `respond bulk`
     revoke_at_drain: bool = False  # a rotated key is revoked once its traffic has moved; never a protected one

@@ -26,7 +26,8 @@ INTENT_LIVES_S: Final = 900.0  # never carried out later than 15 min after it wa
 RETRY_DELAYS_S: Final = (0.25, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # then every minute: a leaked key is in use meanwhile
 
 Note = Callable[[str], Awaitable[str]]
-"""Keeps what was before an act, durably; returns what is kept, which of two responders is the first one's."""
+"""Keeps what was before an act, durably; returns what is kept, which of two responders is the first one's. "": the act
+is over by now, nothing is to be changed any more."""
 
 
 async def unkept(before: str) -> str:
@@ -74,7 +75,9 @@ class Acting:
             if isinstance(answer, Outcome):
                 return replace(answer, ends_old=self._ends_old(intent, answer))
             if isinstance(answer, NoteFirst):
-                intent = replace(intent, before=await note(answer.before))
+                if not (before := await note(answer.before)):
+                    return Outcome("expired", "others have ended it meanwhile", "expired")
+                intent = replace(intent, before=before)
                 continue
             last = answer.words
             await self._sleep(min(max(delay_s(attempt), answer.retry_after_s), self._left_s(intent) + 1.0))

@@ -193,8 +193,11 @@ class Caretaker:
         verdict = await self.carrier.decisions.write(Kept(
             proposal=act.proposal, offset=act.offset, at_us=act.at_us, until_us=act.until_us, before=act.before,
             new_key_id=act.new_key_id, ends_old=act.ends_old, approved_by=act.approved_by,
+            responder=self.carrier.decisions.responder,
         ))  # fmt: skip
         if not verdict.granted:  # it ended while we wrote: said again, or it would come back once that is forgotten
+            by, reason = act.ended_by or TIME, act.outcome
+            await self.carrier.decisions.write(Undo(act_id=act.proposal.act_id, by=by, reason=reason, responder=""))
             await self.carrier.decisions.write(Finished(
                 act_id=act.proposal.act_id, response_id=act.proposal.response_id, result="done", direction="undo"
             ))  # fmt: skip

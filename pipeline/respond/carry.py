@@ -93,11 +93,16 @@ class Carrier:
         return outcome
 
     async def _note(self, act: Act, before: str) -> str:
-        """Keep what is there now on the topic, before it is changed; what was kept first counts."""
+        """Keep what is there now on the topic, before it is changed; what was kept first counts.
+
+        "" where the act is over: others ended it while our write waited, and nobody would undo what we do now.
+        """
         of = act.proposal
         await self.decisions.write(Noted(act_id=of.act_id, response_id=of.response_id, before=before))
         now = self.decisions.ledger.act_of(of.act_id)
-        return now.before if now and now.proposal.response_id == of.response_id and now.before else before
+        if now is None or now.proposal.response_id != of.response_id or now.undo is not None:
+            return ""
+        return (now.before or before) if now.stage in ("open", "done", "expired") else ""
 
     async def resume(self, act: Act, keys: Keys) -> None:
         """Go on with an act that was granted some time ago: before a crash, or when people had approved it.

@@ -27,7 +27,7 @@ from pipeline.catalogue import Catalogue
 from pipeline.config import Config
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.policy import Rule
-from pipeline.respond import guard
+from pipeline.respond import guard, propose
 from pipeline.respond.act import act_id, response_id
 from pipeline.respond.acts import Act
 from pipeline.respond.caps import DAY_US, ROTATION
@@ -224,10 +224,10 @@ class Drain:
         ours = {act.proposal.key_id: act for act in self._ledger.acts.values() if act.overlaps}
         for row in rows:
             act = ours.get(row.old)
+            if act is not None and _is_over(act, self._ledger.now_us):
+                continue  # its deadline's, which also tells if it is not kept
             if row.state in ("due", "overdue"):
                 await self._say_due(row, act)
-            elif act is not None and _is_over(act, self._ledger.now_us):
-                continue  # its deadline's
             ends = row.state == "drained" and (act is not None or self.ladder.policy.revoke_at_drain)
             if ends and await self._end(row, as_of_us, act):
                 return
@@ -235,8 +235,9 @@ class Drain:
     async def end_overlaps(self) -> None:
         """Revoke the old key of each rotation of ours whose deadline is over, by the topic's clock."""
         for act in list(self._ledger.acts.values()):
-            held_s = self._held_s.get(act.proposal.act_id, 0.0)
-            if act.overlaps and _is_over(act, self._ledger.now_us) and self.carrier.now_s() >= held_s:
+            left_s = self._held_s.get(act.proposal.act_id, 0.0) - self.carrier.now_s()
+            held = 0 < left_s <= EVERY_S  # more is a clock that was put back
+            if act.overlaps and _is_over(act, self._ledger.now_us) and not held:
                 await self._end(over(act), act.until_us, act)
 
     @property
@@ -244,7 +245,11 @@ class Drain:
         return self.carrier.decisions.ledger
 
     async def _say_due(self, row: Rotation, act: Act | None) -> None:
-        end = f"Keywatch revokes the old key then, also if it is in use. Before that: `{undo_of(act)}`" if act else ""
+        end = ""
+        if act:
+            off = self._ledger.held or ("" if self.ladder.policy.mode == "enforce" else "nothing is enforced")
+            end = "Keywatch revokes the old key then, also if it is in use" + (f" (but not while {off})" if off else "")
+            end += f". Before that: `{undo_of(act)}` (deletes the new key, whoever uses it by then)"
         await self._say(RotationSeen(
             old=row.old, new=row.new, owner=row.owner, deadline_us=row.deadline_us, state=row.state,
             requests_24h=row.old_requests_24h, reason=row.drain.reason, sources=tuple(words_of(row)), end=end,
@@ -277,15 +282,20 @@ class Drain:
             proposal(asked, adapter, active_keys), responder=self.carrier.decisions.responder
         )
         if self._is_done(wanted):
+            await self._say_waits(asked, wanted)
             return False
         if no := guard.refusals(guards):
-            await self._refuse(wanted, guards, no)
+            await self._refuse(asked, wanted, guards, no)
             await self._say_held(asked, no)
             return False
         verdict = await self.carrier.decisions.write(wanted)
-        guards = (*guards, guard.result(verdict.guard, verdict.granted, verdict.reason))
-        if verdict.act is None or not verdict.granted:
-            await self._refuse(wanted, guards, guards[-1:])
+        ours = verdict.act is not None and propose.same(verdict.act.proposal, wanted)
+        if ours and verdict.act and verdict.act.stage == "done":
+            return False  # by another responder, while we asked
+        granted = verdict.granted or ours
+        guards = (*guards, guard.result(verdict.guard, granted, verdict.reason))
+        if verdict.act is None or not granted:
+            await self._refuse(asked, wanted, guards, guards[-1:])
             await self._say_held(asked, guards[-1:])
             if asked.act:  # by the caps, say: no proposal every quarter of a minute
                 self._held_s[asked.act.proposal.act_id] = asked.now_s + EVERY_S
@@ -299,15 +309,26 @@ class Drain:
             return True
         return False
 
+    async def _say_waits(self, asked: Question, wanted: Proposed) -> None:
+        """Why a revocation that the ledger knows has not ended the old key. One that failed is told as such."""
+        known = self._ledger.act_of(wanted.act_id, wanted.simulated)
+        if wanted.simulated:
+            await self._say_held(asked, (guard.result("mode", False, self._ledger.held or "simulate"),))
+        elif known and known.stage in ("pending", "declined", "lapsed"):
+            why = f"a revocation for incident {known.proposal.incident_id} is {known.stage}"
+            await self._say_held(asked, (guard.result("approvals", False, why),))
+
     async def _say_held(self, asked: Question, no: tuple[GuardResult, ...]) -> None:
         """A deadline that is not kept is told, unless it may only be late: whoever has the old secret can go on.
 
-        Not of a key that somebody else has ended, or whose secret is another one by now.
+        Not of a key that somebody else has ended or deleted, or whose secret is another one by now: as far as that is
+        known, so of all while the catalogue can't be read.
         """
         row = asked.row
-        if any(each.guard in ("status", "key_version") for each in no):
+        if not asked.catalogue_error and any(each.guard in ("status", "key_version") for each in no):
             return
-        if asked.act is None or row.state != "overdue" or asked.now_s - row.deadline_us / 1e6 < EVERY_S:
+        late_s = max(asked.now_s, self._ledger.now_us / 1e6) - row.deadline_us / 1e6
+        if asked.act is None or row.state != "overdue" or late_s < EVERY_S:
             return
         why = "; ".join(f"{each.guard}: {each.reason}" for each in no)
         await self._say(RotationSeen(
@@ -328,9 +349,12 @@ class Drain:
             wanted.simulated and self._said.get(name) == "simulated"
         )  # fmt: skip
 
-    async def _refuse(self, of: Proposed, guards: tuple[GuardResult, ...], no: tuple[GuardResult, ...]) -> None:
-        """Recorded when its guards change, not at each look."""
-        names, about = ", ".join(each.guard for each in no), (of.key_id, of.key_version)
+    async def _refuse(
+        self, asked: Question, of: Proposed, guards: tuple[GuardResult, ...], no: tuple[GuardResult, ...]
+    ) -> None:  # fmt: skip
+        """Recorded when its guards change, not at each look; of each version that was rotated by itself."""
+        names = ", ".join(each.guard for each in no)
+        about = of.key_id, asked.act.proposal.key_version if asked.act else of.key_version
         if self._said.get(about) == names:
             return
         self._said[about] = names

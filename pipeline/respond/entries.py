@@ -227,6 +227,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):
     approved_by: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()  # of the breaker
     simulated: bool = False
+    responder: str = ""  # who says it, and waits to hear whether it still stands
 
 
 class Joined(msgspec.Struct, frozen=True, kw_only=True, tag="joined"):
@@ -283,8 +284,12 @@ Record = (
     | NightRecord
 )
 """A new kind by which nothing is granted has a field `no_act: bool = True`: an older responder passes over it. Any
-other that it can't read may be an act, and it grants nothing for a day. Proposals get no new field: their names
-(`ticket_of`, `content_of`) would be others when the topic is read again, and what people signed would be lost."""
+other that it can't read may be an act, and it grants nothing for a day. A new field of a proposal is named in `LATER`:
+their names (`ticket_of`, `content_of`) would be others when the topic is read again, and what people signed lost."""
+
+
+LATER: Final = frozenset({"promotion_required", "promotion_approvals"})
+"""Fields of proposals that earlier releases lack: not in a name while they are 0 or False."""
 
 
 PROMOTION: Final = "promote-"
@@ -332,17 +337,23 @@ KINDS: Final = frozenset(str(each.__struct_config__.tag) for each in get_args(Re
 
 def ticket_of(proposal: Proposed, offset: int) -> str:
     """Names one act that waits: all that would be done, and where it stands, so that no approval serves twice."""
-    return "act-" + _digest(msgspec.json.encode(proposal) + str(offset).encode())
+    return "act-" + _digest(_signed(proposal) + str(offset).encode())
 
 
 def content_of(proposal: Proposed) -> str:
     """All that would be done, but for the bulk it is of and who writes it down."""
-    return _digest(msgspec.json.encode(msgspec.structs.replace(proposal, group="", responder="")))
+    return _digest(_signed(msgspec.structs.replace(proposal, group="", responder="")))
 
 
 def group_of(contents: Iterable[str], rung: str, nonce: str) -> str:
     """Names a bulk by all that would be done (`content_of` each); `nonce` makes it unlike an earlier, equal one."""
     return BOUND + _digest("\0".join((rung, nonce, *sorted(contents))).encode())
+
+
+def _signed(proposal: Proposed) -> bytes:
+    """All of it, as the release that wrote it knew it."""
+    fields: dict[str, object] = msgspec.to_builtins(proposal)
+    return msgspec.json.encode({name: each for name, each in fields.items() if each or name not in LATER})
 
 
 def _digest(content: bytes) -> str:

@@ -301,8 +301,14 @@ class Ledger:
             return f"it is {ended}"
         if act.undo and act.undo.stage == "open":
             return "it is being undone"
-        if any(each.proposal.rung == "revoke" and each.stage in ("open", "done") for each in self._same_key(act)):
+        revoked = {each.stage for each in self._same_key(act) if each.proposal.rung == "revoke"}
+        if revoked & {"open", "done"}:
             return "the key is revoked"
+        if act.proposal.rung == "rotate" and act.undo is None:  # to delete the new key would leave none
+            if not act.ends_old and 0 < act.until_us <= self.now_us:
+                return "its gateway has ended the old key"
+            if "expired" in revoked:
+                return "the old key may be revoked: its revocation got no answer"
         return ""
 
     def _finish(self, record: Finished) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,15 +15,43 @@ from pipeline.errors import ConfigError
 from pipeline.metrics import REGISTRY
 from pipeline.policy import Rule
 from pipeline.respond import approval, desk
+from pipeline.respond.adapters.adapter import Intent, NoteFirst, Outcome, TryAgain
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.caps import Counts
 from pipeline.respond.drills import DrillBook
-from pipeline.respond.entries import Joined, Raised, Reset, Simulating, Switched, content_of, decode, encode, group_of
+from pipeline.respond.entries import (
+    Finished,
+    Joined,
+    Kept,
+    Proposed,
+    Raised,
+    Record,
+    Reset,
+    Simulating,
+    Switched,
+    Undo,
+    content_of,
+    decode,
+    encode,
+    group_of,
+)
 from pipeline.respond.ladder import Ladder
+from pipeline.respond.ledger import Ledger
 from pipeline.respond.night_records import DrillEnded, DrillStarted
 from schemas.response import Response
 from tests.pipeline.respond.incidents import finding, key
-from tests.pipeline.respond.lives import NETWORKS, POLICY, RULES, SUSPEND_S, Lives, Usual, at_desk, live, standing
+from tests.pipeline.respond.lives import (
+    NETWORKS,
+    POLICY,
+    RULES,
+    SUSPEND_S,
+    Lives,
+    Process,
+    Usual,
+    at_desk,
+    live,
+    standing,
+)
 from tests.pipeline.respond.memory_log import Fuse
 from tests.pipeline.respond.people import ANN, BOB, EVE
 from tests.pipeline.respond.test_handle import DECISIONS, Catalogue
@@ -545,6 +575,83 @@ async def test_an_undo_that_fails_for_longer_than_the_topic_keeps_is_not_forgott
     world.advance(7200)
     await live(world)
     assert world.gateway.set_on == {}
+
+
+async def test_an_undo_right_behind_what_is_said_again_is_carried_out(world: Lives) -> None:
+    """What was said again was followed by "it is undone", whoever wanted that meanwhile: the key stayed refused."""
+    of = await rival(world, lambda of: [Undo(act_id=of.act_id, by="ann", reason="ours", responder="")])
+    assert world.gateway.set_on == {}
+    assert [act.proposal for act in await standing(world) if act.proposal.act_id == of.act_id] == []
+
+
+async def test_what_is_said_again_is_one_record(world: Lives) -> None:
+    await rival(world, lambda of: [])
+    records = [decode(value) for value in world.log.values(DECISIONS)]
+    assert len([each for each in records if isinstance(each, Kept)]) == 1
+    assert not [each for each in records if isinstance(each, Finished) and each.direction == "undo"]
+
+
+async def test_what_ended_while_it_was_said_again_does_not_come_back_when_the_rest_is_forgotten(world: Lives) -> None:
+    def ended(of: Proposed) -> list[Record]:
+        undo = Undo(act_id=of.act_id, by="ann", reason="ours", responder="")
+        return [undo, Finished(act_id=of.act_id, response_id=of.response_id, result="done", direction="undo")]
+
+    of = await rival(world, ended, before=True)
+    records = world.log.topics[DECISIONS]
+    start = next(each.offset for each in records if isinstance(decode(each.value), Kept))
+    later = Ledger()
+    for each in records[start:]:
+        later.apply(each.offset, each.timestamp_us, decode(each.value))
+    act = later.act_of(of.act_id)
+    assert act is not None
+    assert (act.stage, act.ended_by) == ("undone", "ann")
+
+
+async def rival(world: Lives, says: Callable[[Proposed], list[Record]], *, before: bool = False) -> Proposed:
+    """A long suspension is said again, and others say this right before or behind it."""
+    world.ladder = Ladder(POLICY, (msgspec.structs.replace(RULES[1], duration_s=20 * 86_400.0),))
+    world.open("k1")
+    await live(world)
+    (act,) = await standing(world)
+    world.advance(3 * 86_400 + 60)
+    process = Process(world, "a", frozenset({0, 1}), Fuse(), 0.0)
+    await process.decisions.start()
+    publish = process.decisions.publisher.publish
+
+    async def told(topic: str, key: bytes, value: bytes, *rest: Any, **more: Any) -> int:
+        kept = topic == DECISIONS and isinstance(decode(value), Kept)
+        for record in says(act.proposal) if kept and before else []:
+            world.say(record)
+        offset = world.log.append(topic, key, value) if kept else await publish(topic, key, value, *rest, **more)
+        for record in says(act.proposal) if kept and not before else []:
+            world.say(record)
+        return offset
+
+    process.decisions.publisher.publish = told  # type: ignore[method-assign]
+    await process.care()
+    await process.caretaker.close()
+    await process.decisions.close()
+    return act.proposal
+
+
+async def test_whoever_comes_late_with_what_he_notes_does_not_act_on_what_others_have_undone(world: Lives) -> None:
+    """His write waited for the broker; meanwhile others had carried the act out, and a person had taken it back."""
+
+    class Late(Process):
+        async def attempt(self, intent: Intent) -> Outcome | TryAgain | NoteFirst:
+            answer = await super().attempt(intent)
+            if isinstance(answer, NoteFirst):
+                of = intent.act_id, intent.response_id
+                world.say(Finished(act_id=of[0], response_id=of[1], result="done", before="was open"))
+                world.say(Undo(act_id=of[0], by="ann", reason="ours", responder=""))
+                if undone:
+                    world.say(Finished(act_id=of[0], response_id=of[1], result="done", direction="undo"))
+            return answer
+
+    for undone in (True, False):
+        world.open("k1", incident_id=f"i{undone}")
+        await live(world, kind=Late)
+        assert not [each for each in world.gateway.effects if each.intent.direction == "apply"]
 
 
 def forget(world: Lives, days: float) -> None:

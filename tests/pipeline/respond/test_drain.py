@@ -24,7 +24,8 @@ from pipeline.rotations import Begun, Rotation, Source, drained
 from schemas.key import Key
 from tests.pipeline.respond.incidents import NOW_S, key
 from tests.pipeline.respond.lives import POLICY, WAS, Lives, Process
-from tests.pipeline.respond.memory_log import Fuse, Killed
+from tests.pipeline.respond.memory_log import Fuse, Killed, MemoryPublisher
+from tests.pipeline.respond.test_caretaker import forget
 from tests.pipeline.respond.test_handle import Catalogue as Declared
 from tests.pipeline.respond.test_ledger import finished, proposed
 
@@ -474,6 +475,179 @@ async def test_that_it_will_be_revoked_is_said_before_the_deadline_with_the_comm
     told = of_rotation(said, "due:1", NOW_US)
     assert "Keywatch revokes the old key then, also if it is in use" in told.text
     assert "keywatch respond undo rotate-k1 --reason TEXT" in told.text
+
+
+async def test_where_it_is_only_simulated_the_words_before_the_deadline_say_so_and_what_the_undo_does() -> None:
+    about = world()
+    rotated(about)
+    about.say(Simulating(on=True, by="ann", reason="a deploy"))
+    assert await look(about, [row(quiet_days=0.1, state="due", deadline_us=NOW_US + DAY_US)])
+    (said,) = rotations_said(about)
+    assert "put to simulate by ann: a deploy" in said.end
+    assert "deletes the new key" in said.end
+
+
+@pytest.mark.parametrize("mode", ["switch", "policy"])
+async def test_a_deadline_that_is_only_simulated_is_told_as_not_kept(mode: str) -> None:
+    about = world()
+    rotated(about)
+    if mode == "policy":
+        about.ladder = ON.simulated()
+    else:
+        about.say(Simulating(on=True, by="ann"))
+    about.advance(3_610.0)
+    assert await look(about, [])
+    assert rotations_said(about) == []
+    about.advance(300.0)
+    assert await look(about, [], looks=3)
+    assert [(each.state, "simulate" in each.end) for each in rotations_said(about)] == [("held", True)]
+
+
+@pytest.mark.parametrize(("approval_s", "stage"), [(700.0, "lapsed"), (7_000.0, "pending")])
+async def test_a_deadline_that_another_revocation_which_nobody_approved_stands_before_is_told_as_not_kept(
+    approval_s: float, stage: str
+) -> None:
+    about = world()
+    rotated(about)
+    about.advance(3_000.0)
+    about.say(proposed("k1", approvals=1, approval_s=approval_s))
+    about.advance(800.0)
+    assert await look(about, [])
+    about.advance(110.0)
+    assert await look(about, [])
+    assert not about.gateway.effects
+    assert [(each.state, f"is {stage}" in each.end) for each in rotations_said(about)] == [("held", True)]
+
+
+async def test_a_deadline_that_is_not_kept_is_told_once_and_not_as_overdue_too() -> None:
+    about = world()
+    rotated(about)
+    about.say(Switched(stop=True, by="ann"))
+    about.advance(3_910.0)
+    late = row(quiet_days=0.1, state="overdue", deadline_us=NOW_US + 3_600_000_000)
+    assert await look(about, [late], looks=3)
+    assert [each.state for each in rotations_said(about)] == ["held"]
+
+
+async def test_a_write_whose_acknowledgement_was_lost_neither_refuses_the_end_nor_tells_that_it_is_held() -> None:
+    about = world()
+    rotated(about)
+    about.advance(4_000.0)
+    process = Process(about, "a", frozenset({0, 1}), Fuse(), 0.0)
+    await process.decisions.start()
+    publisher = process.decisions.publisher
+    assert isinstance(publisher, MemoryPublisher)
+    publisher.lost = 1
+    await process.drain.end_overlaps()
+    await process.care()
+    await process.caretaker.close()
+    await process.decisions.close()
+    assert list(about.gateway.set_on) == [("k1", "revoke")]
+    assert {line.verdict for line in about.lines() if not line.switch} == {"allowed"}
+    assert rotations_said(about) == []
+
+
+async def test_what_another_responder_has_ended_in_the_meantime_is_neither_repeated_nor_refused() -> None:
+    about = world()
+    rotated(about)
+    about.advance(4_000.0)
+    process = Process(about, "a", frozenset({0, 1}), Fuse(), 0.0)
+    await process.decisions.start()
+    publish = process.decisions.publisher.publish
+
+    async def second(topic: str, key: bytes, value: bytes, *rest: Any, **more: Any) -> int:
+        record = decode(value) if topic == "api.decisions" else None
+        if isinstance(record, Proposed):
+            about.say(msgspec.structs.replace(record, responder="b"))
+            about.say(finished(record))
+        return await publish(topic, key, value, *rest, **more)
+
+    process.decisions.publisher.publish = second  # type: ignore[method-assign]
+    await process.care()
+    await process.caretaker.close()
+    await process.decisions.close()
+    assert not about.gateway.effects
+    assert [line.verdict for line in about.lines() if not line.switch] == []
+    assert rotations_said(about) == []
+
+
+async def test_two_rotations_of_one_key_are_each_refused_once_and_not_in_turns() -> None:
+    about = world(k1=key("k1", owner="owner-k1", version=2))
+    for version in (1, 2):
+        of = proposed("k1", rung="rotate", duration_s=3_600.0, adapter="keys", act_id=f"r{version}",
+            response_id=f"r{version}", key_version=version)  # fmt: skip
+        about.say(of)
+        about.say(msgspec.structs.replace(finished(of), new_key_id=f"new-{version}", ends_old=True))
+    about.say(Switched(stop=True, by="ann"))
+    about.advance(3_601.0)
+    assert await look(about, [], looks=5)
+    assert len([line for line in about.lines() if not line.switch]) == 2
+
+
+async def test_a_deadline_is_told_as_not_kept_while_the_catalogue_can_t_be_read_and_not_of_a_key_it_has_no_more() -> (
+    None
+):
+    gone, deleted = world(), world()
+    for about in (gone, deleted):
+        rotated(about)
+        about.advance(3_910.0)
+    gone.catalogue.keys = None
+    assert deleted.catalogue.keys is not None
+    del deleted.catalogue.keys["k1"]
+    for about in (gone, deleted):
+        assert await look(about, [])
+        assert not about.gateway.effects
+    (said,) = rotations_said(gone)
+    assert "the old key is still valid" in of_rotation(said, "held:1", NOW_US).title
+    assert "catalogued: " in said.end
+    assert rotations_said(deleted) == []
+
+
+async def test_a_clock_that_jumps_back_does_not_put_off_the_next_try() -> None:
+    about = world()
+    for number in range(4):
+        rotated(about, f"k{number}", max_per_hour=9)
+    about.advance(3_601.0)
+    process = Process(about, "a", frozenset({0, 1}), Fuse(), 0.0)
+    await process.decisions.start()
+    await process.drain.end_overlaps()
+    about.advance(3_601.0)
+    process.skew_s = -86_400.0
+    await process.care()
+    await process.caretaker.close()
+    await process.decisions.close()
+    assert len([spot for spot in about.gateway.set_on if spot[1] == "revoke"]) == 4
+
+
+@pytest.mark.parametrize("days", [7.0, 30.0])
+async def test_an_overlap_that_is_longer_than_the_topic_keeps_ends_at_its_deadline_by_a_responder_that_starts_then(
+    days: float,
+) -> None:
+    """Nothing but what is said again is left of the rotation; what its undo would need, too."""
+    about = world()
+    of = proposed("k1", rung="rotate", duration_s=days * 86_400.0, adapter="keys", act_id="r", response_id="r")
+    about.say(of)
+    about.say(msgspec.structs.replace(finished(of), new_key_id="n", ends_old=True, before=WAS))
+    for _ in range(int(days) - 1):
+        about.advance(86_400.0)
+        assert await look(about, [])
+        forget(about, days=7)
+    left = read(about).act_of("r")
+    assert left is not None
+    assert (left.overlaps, left.before, left.new_key_id) == (True, WAS, "n")
+    assert not about.gateway.effects
+    about.advance(86_401.0)
+    assert await look(about, [])
+    assert list(about.gateway.set_on) == [("k1", "revoke")]
+    for _ in range(12):  # and once, though the catalogue goes on calling it active
+        about.advance(86_400.0)
+        assert await look(about, [])
+        forget(about, days=7)
+    assert len(about.gateway.effects) == 1
+
+
+def rotations_said(about: Lives) -> list[RotationSeen]:
+    return [each for each in map(_record, about.log.values("api.decisions")) if isinstance(each, RotationSeen)]
 
 
 def read(about: Lives) -> Ledger:

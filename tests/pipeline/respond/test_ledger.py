@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.policy import Approver
 from pipeline.respond.act import act_id, response_id
-from pipeline.respond.entries import Noted, PassedOver, Simulating, unread
+from pipeline.respond.caps import ROTATION
+from pipeline.respond.entries import Noted, PassedOver, Simulating, Undo, content_of, ticket_of, unread
 from pipeline.respond.ledger import (
     DAY_US,
     HOUR_US,
@@ -222,3 +226,47 @@ def test_a_restart_in_the_middle_comes_to_the_same_verdicts(log: list[tuple[int,
                 ledger.apply(earlier, now, log[earlier][1])
         again.append(ledger.apply(offset, now, record).granted)
     assert again == once
+
+
+def test_what_people_signed_before_a_release_with_more_fields_is_still_found_under_its_name() -> None:
+    """Names as the release before `promotion_required` made them of the same act, which has no such field."""
+    of = Proposed(
+        act_id="a" * 64, response_id="b" * 32, incident_id="c" * 32, revision=2, key_id="k1", key_version=3,
+        responder="r", rung="fence", max_per_hour=3, max_share_of_active=0.05, approvals=2,
+        approvers=(Approver(name="ann", public_key="x" * 44),), networks=("192.0.2.0/24",), limit_per_s=0.1,
+        bits=21.37, duration_s=3600.0, labels=("asn:1",), evidence_hash="e", policy_version="p",
+    )  # fmt: skip
+    assert (ticket_of(of, 7), content_of(of)) == ("act-1a45c027fa2591fa43bff6e1", "f7adcd1e3a45a74a80128fab")
+    for later in ({"promotion_required": True}, {"promotion_approvals": 2}):
+        other = msgspec.structs.replace(of, **later)
+        assert ticket_of(other, 7) != ticket_of(of, 7)
+        assert content_of(other) != content_of(of)
+
+
+def test_a_rotation_whose_old_key_its_gateway_has_ended_has_no_undo_and_one_asked_for_before_goes_on() -> None:
+    """It would delete the only key that its owner has."""
+    of = proposed(rung="rotate", duration_s=3600.0)
+    made = msgspec.structs.replace(finished(of), new_key_id="k2")
+    undo = Undo(act_id=of.act_id, by="ann", reason="ours", responder="a")
+    not_undone = msgspec.structs.replace(finished(of, "failed"), direction="undo")
+    hour = HOUR_US
+    for ends_old, ended in ((False, True), (True, False)):
+        rotated = msgspec.structs.replace(made, ends_old=ends_old)
+        _, late = run((0, of), (1, rotated), (hour + 1, undo))
+        assert late[-1].granted is not ended
+        assert ("has ended the old key" in late[-1].reason) is ended
+        _, early = run((0, of), (1, rotated), (hour - 1, undo), (hour - 1, not_undone), (hour + 60, undo))
+        assert [each.granted for each in (early[2], early[4])] == [True, True]
+
+
+@pytest.mark.parametrize(("result", "granted"), [("expired", False), ("failed", True)])
+def test_a_rotation_whose_old_key_may_be_revoked_is_not_undone_or_its_owner_may_have_no_key(
+    result: str, granted: bool
+) -> None:
+    rotate = proposed(rung="rotate", act_id="rotate", response_id="rotate")
+    done = msgspec.structs.replace(finished(rotate), new_key_id="k2", ends_old=True)
+    revoke = proposed(cap=ROTATION)
+    undo = Undo(act_id="rotate", by="ann", reason="ours", responder="a")
+    _, verdicts = run((0, rotate), (1, done), (2, revoke), (3, finished(revoke, result)), (4, undo))
+    assert verdicts[2].granted
+    assert verdicts[4].granted is granted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from pipeline.config import Respond, Revocation
@@ -157,3 +158,10 @@ def test_the_configuration_file_holds_it_and_its_mistakes_are_named() -> None:
     ):
         with pytest.raises(ConfigError, match=words):
             build({"respond": {**tree["respond"], **change}})
+
+
+@pytest.mark.parametrize("name", ["approval_s", "exempt_s"])
+def test_what_the_topic_forgets_after_seven_days_neither_waits_nor_exempts_for_longer(name: str) -> None:
+    msgspec.convert({name: 6 * 86_400.0}, Policy)
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({name: 7 * 86_400.0}, Policy)
