@@ -177,6 +177,7 @@ class Promoted(msgspec.Struct, frozen=True, kw_only=True, tag="promoted"):
     nonce: str = ""  # makes its ticket unlike an earlier one's
     again: bool = False  # said again before retention forgets it: nobody's word
     at_us: int = 0  # again: when it was said first
+    asked_us: int = 0  # an override: when it was asked for (broker's time); what is signed is good for then alone
     words: tuple[Signed, ...] = ()  # again: who signed it
 
     @property
@@ -283,10 +284,11 @@ Record = (
     | NightRecord
 )
 """A new kind by which nothing is granted has a field `no_act: bool = True`: an older responder passes over it. Any
-other that it can't read may be an act, and it grants nothing for a day. Proposals get no new field: their names
-(`ticket_of`, `content_of`) would be others when the topic is read again, and what people signed would be lost."""
+other that it can't read may be an act, and it grants nothing for a day. A new field of proposals is one of `YOUNGER`:
+else their names (`ticket_of`, `content_of`) were others when the topic is read again, and what people signed lost."""
 
 
+YOUNGER: Final = ("promotion_required", "promotion_approvals")
 PROMOTION: Final = "promote-"
 BOUND: Final = "bulk2-"
 """Begins the name of a bulk that stands for everything its acts do; none with another is carried out any more."""
@@ -332,12 +334,21 @@ KINDS: Final = frozenset(str(each.__struct_config__.tag) for each in get_args(Re
 
 def ticket_of(proposal: Proposed, offset: int) -> str:
     """Names one act that waits: all that would be done, and where it stands, so that no approval serves twice."""
-    return "act-" + _digest(msgspec.json.encode(proposal) + str(offset).encode())
+    return "act-" + _digest(_named(proposal) + str(offset).encode())
 
 
 def content_of(proposal: Proposed) -> str:
     """All that would be done, but for the bulk it is of and who writes it down."""
-    return _digest(msgspec.json.encode(msgspec.structs.replace(proposal, group="", responder="")))
+    return _digest(_named(msgspec.structs.replace(proposal, group="", responder="")))
+
+
+def _named(proposal: Proposed) -> bytes:
+    """All of it; without the fields that are younger than a proposal which has none of them: its name stays."""
+    fields = msgspec.to_builtins(proposal)
+    if not any(fields[name] for name in YOUNGER):
+        for name in YOUNGER:
+            del fields[name]
+    return msgspec.json.encode(fields)
 
 
 def group_of(contents: Iterable[str], rung: str, nonce: str) -> str:

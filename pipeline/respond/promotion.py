@@ -44,6 +44,7 @@ _ACTS: Final = """
             WHERE stage = 'decided' AND verdict IN ('simulated', 'allowed') AND rung != 'observe'
                 AND JSONExtractString(body, 'policy_version') = {policy:String} AND key_id != {decoy:String}
                 AND at >= fromUnixTimestamp64Micro({since_us:Int64}, 'UTC')
+                AND JSONExtractString(body, 'direction') != 'undo'
                 AND empty(JSONExtract(body, 'approvals', 'Array(String)'))
             GROUP BY incident_id, rung, verdict
         ) AS decided
