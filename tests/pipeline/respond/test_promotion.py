@@ -109,4 +109,6 @@ def test_where_it_must_be_earned_the_stage_on_the_topic_says_what_counts() -> No
     assert progress("enforce", frozenset({"suspend"}), both, "simulate").missing == ()
     told = progress("enforce", frozenset({"suspend"}), both, "fence")
     assert (told.stage, told.next, len(told.missing)) == ("fence", "suspend", 1)
-    assert progress("simulate", frozenset(), both, "revoke").stage == "suspend"
+    overridden = progress("enforce", frozenset(), both, "revoke")
+    assert (overridden.stage, overridden.next) == ("revoke", "")
+    assert lines(overridden)[0].startswith("stage revoke: every rung by itself, revoke too")
