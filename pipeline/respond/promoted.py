@@ -84,12 +84,16 @@ class Step:
         words = [word for at_us, word in self.words if at_us <= ends_us and word.yes]
         return tuple({word.person: word for word in words if approval.is_genuine(word, who.approvers)}.values())
 
+    def is_copy(self, who: Who) -> bool:
+        """Whether an old override was written again: its signatures were for then."""
+        return self.record.override and abs(self.at_us - self.record.asked_us) > who.within_s * 1e6
+
     def stands(self, who: Who) -> bool:
         """Whether it counts: earned, or signed by enough people and declined by none."""
         if not self.record.override:
             return True
-        if abs(self.at_us - self.record.asked_us) > who.within_s * 1e6:
-            return False  # the copy of an old one: its signatures were for then
+        if self.is_copy(who):
+            return False
         no = any(not word.yes and approval.is_genuine(word, who.approvers) for _, word in self.words)
         return not no and len(self.signed(who)) >= who.needs
 
@@ -154,7 +158,7 @@ class Promotions:
     def waiting(self, who: Who, now_us: int) -> list[Step]:
         """What can still be signed."""
         after = [step for step in self.steps if now_us <= step.at_us + int(who.within_s * 1e6)]
-        return [step for step in after if step.record.override and not step.stands(who)]
+        return [step for step in after if step.record.override and not step.is_copy(who) and not step.stands(who)]
 
     def refuses(self, wanted: Proposed) -> str:
         """Why this act, which nobody approved, is above what was earned; "" if it is not, or needn't be earned."""

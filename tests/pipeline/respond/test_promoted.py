@@ -148,7 +148,7 @@ def test_signatures_are_good_for_the_time_in_which_they_were_asked_for() -> None
     made = Promotions()
     for record in (SUSPEND, *words):
         said(made, record, 9 * DAY_US)
-    assert made.stage(TWO) == "simulate"
+    assert (made.stage(TWO), made.waiting(TWO, 9 * DAY_US)) == ("simulate", [])
     made.apply(msgspec.structs.replace(SUSPEND, nonce="x", again=True, at_us=9 * DAY_US, words=words), 9 * DAY_US)
     assert made.stage(TWO) == "simulate"
 
