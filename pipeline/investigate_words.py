@@ -284,23 +284,24 @@ def steps(case: Case) -> Iterator[tuple[str, str]]:
 
 def _stop(case: Case, incident: str) -> Iterator[tuple[str, str]]:
     """What stands already by the audit, and its way back; then how to stop more."""
-    for act in in_force(case):
+    standing = in_force(case)
+    if revoked := next((act for act in standing if act.rung == "revoke"), None):  # what stood before ended with it
+        yield f"It is revoked since {second_of_us(revoked.at_us)}: delete it at the gateway", ""
+        return
+    for act in standing:
         since, of = second_of_us(act.at_us), act.incident_id
-        if act.rung == "revoke":
-            yield f"It is revoked since {since}: delete it at the gateway", ""
-            return
         yield (
             f"In force since {since}: {act.rung} (until its time is over: keywatch respond holds). To take it back",
             shell("keywatch", "respond", "undo", of, "--reason", "..."),
         )
-    rung = "fence" if any(source.new_network for source in case.strangers) and not in_force(case) else "suspend"
+    rung = "fence" if any(source.new_network for source in case.strangers) and not standing else "suspend"
     command = shell("keywatch", "respond", "act", incident, "--rung", rung, "--preview") if incident else ""
     yield f"Stop it: {rung} the key at the gateway, or by the responder where it enforces", command
 
 
 def in_force(case: Case) -> list[Act]:
-    """Acts that were done and, as far as the audit says, not undone since; the last of each rung."""
-    last = {act.rung: act for act in case.acts if act.stage == "done"}
+    """Acts that were done and, as far as the audit says, not undone since; the last of each."""
+    last = {(act.incident_id, act.rung): act for act in case.acts if act.stage == "done"}
     return [act for act in last.values() if act.direction != "undo"]
 
 

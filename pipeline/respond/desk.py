@@ -42,6 +42,7 @@ from pipeline.respond.fence import Networks
 from pipeline.respond.keys import others_of
 from pipeline.respond.ladder import Ladder, Matrix, Others, reach, too_many
 from pipeline.respond.ledger import Ledger, Queued, Verdict
+from pipeline.respond.promoted import REVIEW
 from schemas.incident import Rung
 from schemas.key import Key
 
@@ -74,6 +75,8 @@ class Desk:
         """Raises `ConfigError` for a name that is not a person's: what "time" ends is acted on again at once."""
         if self.person == TIME:
             raise ConfigError(f"{TIME!r} is who ends what was done for a time: say by --as who you are")
+        if self.person == REVIEW:
+            raise ConfigError(f"{REVIEW!r} is who takes a stage back after a wrong act: say by --as who you are")
 
     @property
     def ledger(self) -> Ledger:

@@ -177,6 +177,7 @@ class Promoted(msgspec.Struct, frozen=True, kw_only=True, tag="promoted"):
     nonce: str = ""  # makes its ticket unlike an earlier one's
     again: bool = False  # said again before retention forgets it: nobody's word
     at_us: int = 0  # again: when it was said first
+    asked_us: int = 0  # an override: when it was asked for (broker's time); what is signed is good for then alone
     words: tuple[Signed, ...] = ()  # again: who signed it
 
     @property
@@ -287,11 +288,8 @@ Record = (
 other that it can't read may be an act, and it grants nothing for a day. A new field of a proposal is named in `LATER`:
 their names (`ticket_of`, `content_of`) would be others when the topic is read again, and what people signed lost."""
 
-
 LATER: Final = frozenset({"promotion_required", "promotion_approvals"})
 """Fields of proposals that earlier releases lack: not in a name while they are 0 or False."""
-
-
 PROMOTION: Final = "promote-"
 BOUND: Final = "bulk2-"
 """Begins the name of a bulk that stands for everything its acts do; none with another is carried out any more."""

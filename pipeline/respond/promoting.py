@@ -37,17 +37,25 @@ def promote(
     ladder = ladder_of(config.respond)
     if override and not reason:
         raise ConfigError("--override needs --reason: why it is right though it is not earned")
-    signs = override and ladder.policy.promotion_approvals > 0
+    who = Who.of(ladder.policy, config.respond.approvers)
+    signs = override and who.needs > 0
     path = key_file_of(config, person, key_file) if signs else None
 
     async def work(mine: Desk) -> int:
-        holding = mine.ledger.promotions.holding(Who.of(ladder.policy, config.respond.approvers))
+        holding = mine.ledger.promotions.holding(who)
         wanted = await asyncio.to_thread(_wanted, config, ladder, holding, stage, override)
         if isinstance(wanted, str):
             say_line(f"not promoted: {wanted}")
             return REFUSED
-        verdict = await mine.promote(msgspec.structs.replace(wanted, by=person, reason=reason), path)
-        return _told(mine, ladder, config, wanted, verdict.reason if verdict else "")
+        await mine.decisions.catch_up()
+        now = mine.ledger.promotions.holding(who)
+        if (now and now.record) != (holding and holding.record):
+            say_line(f"not promoted: meanwhile {now.record.by if now else 'nobody'} changed the stage: ask again")
+            return REFUSED
+        asked_us = mine.ledger.now_us if wanted.override else 0
+        wanted = msgspec.structs.replace(wanted, by=person, reason=reason, asked_us=asked_us)
+        verdict = await mine.promote(wanted, path if wanted.override else None)
+        return _told(mine, who, wanted, verdict.reason if verdict else "", ladder.policy.promotion)
 
     return at_desk(config, person, work)
 
@@ -77,14 +85,14 @@ def _wanted(config: Config, ladder: Ladder, holding: Step | None, to: Stage, ove
     return msgspec.structs.replace(blank, override=override, policy=told.policy, counted=counted)
 
 
-def _told(mine: Desk, ladder: Ladder, config: Config, wanted: Promoted, signed: str) -> int:
-    policy = ladder.policy
-    stage = mine.ledger.promotions.stage(Who.of(policy, config.respond.approvers))
-    if stage != wanted.to:
-        ticket = next(iter(each for each in mine.ledger.promotions.tickets), "")
-        say_line(f"{signed}; {policy.promotion_approvals} are needed: keywatch respond approve {ticket}")
-    else:
+def _told(mine: Desk, who: Who, wanted: Promoted, signed: str, promotion_is: str) -> int:
+    stage = mine.ledger.promotions.stage(who)
+    if stage == wanted.to:
         say_line(f"acts happen by themselves up to {stage}" + (f": {wanted.counted}" if wanted.counted else ""))
-    if policy.promotion != "required":
+    elif wanted.override:
+        say_line(f"{signed}; {who.needs} are needed: keywatch respond approve {wanted.ticket}")
+    else:
+        say_line(f"somebody changed the stage at the same time: acts happen by themselves up to {stage}")
+    if promotion_is != "required":
         say_line('respond.policy.promotion is "advised": nothing is refused by it until that is "required"')
     return 0

@@ -33,6 +33,7 @@ STAGES: Final = (
     ("fence", 'mode = "enforce" with rules whose rung is fence (or flag), all else observe'),
     ("suspend", "rules may suspend; revoke stays for proofs and people"),
 )
+_OVERRIDDEN: Final = {"revoke": "every rung by itself, revoke too: overridden, it can't be earned"}
 _ACTS: Final = """
     SELECT stage, rungs, days, acts, reviewed, wrong FROM (
         SELECT if(verdict = 'simulated', 'simulated', 'real') AS stage,
@@ -44,6 +45,7 @@ _ACTS: Final = """
             WHERE stage = 'decided' AND verdict IN ('simulated', 'allowed') AND rung != 'observe'
                 AND JSONExtractString(body, 'policy_version') = {policy:String} AND key_id != {decoy:String}
                 AND at >= fromUnixTimestamp64Micro({since_us:Int64}, 'UTC')
+                AND JSONExtractString(body, 'direction') != 'undo'
                 AND empty(JSONExtract(body, 'approvals', 'Array(String)'))
             GROUP BY incident_id, rung, verdict
         ) AS decided
@@ -89,7 +91,8 @@ def progress(mode: str, rungs: frozenset[str], counted: dict[str, Tally], earned
     """
     if earned:
         kind = "simulated" if earned == "simulate" else "real"
-        return _step(min(BY_NAME.index(earned), len(STAGES) - 1), counted.get(kind, Tally(stage=kind)))
+        told = _step(min(BY_NAME.index(earned), len(STAGES) - 1), counted.get(kind, Tally(stage=kind)))
+        return msgspec.structs.replace(told, stage=earned)
     if mode != "enforce":
         return _step(0, counted.get("simulated", Tally(stage="simulated")))
     real = counted.get("real", Tally(stage="real"))
@@ -148,7 +151,7 @@ async def _holding(config: Config) -> Step | None:
 def lines(told: Progress) -> list[str]:
     """For people."""
     words = [
-        f"stage {told.stage}: {dict(STAGES)[told.stage]}",
+        f"stage {told.stage}: {(dict(STAGES) | _OVERRIDDEN)[told.stage]}",
         f"  by policy {told.policy} alone: any change of it counts anew",
         f"  {acts_line(told)}",
     ]

@@ -33,6 +33,7 @@ def proposal(
 ) -> Proposed:  # fmt: skip
     """To take this step on the incident's key, by the policy's numbers."""
     policy, key = question.policy, question.key
+    required = policy.promotion == "required"  # else nothing of it: releases without promotion name it the same
     cap, caps = question.ladder.caps_of(step.rung, question.incident.rule in PROOF_RULES)
     return msgspec.structs.replace(
         _about(question, step.rung, rule, partition),
@@ -43,7 +44,7 @@ def proposal(
         adapter=means.adapter, duration_s=lasts_s(rule, step.rung),
         networks=means.networks if step.rung == "fence" else (), scopes=rule.scopes if step.rung == "deny" else (),
         limit_per_s=rule.limit_per_s if step.rung == "throttle" else 0.0,
-        promotion_required=policy.promotion == "required", promotion_approvals=policy.promotion_approvals,
+        promotion_required=required, promotion_approvals=policy.promotion_approvals if required else 0,
         owner=(key.owner if key else "") or question.incident.owner, labels=tuple(labels(question.incident)),
     )  # fmt: skip
 

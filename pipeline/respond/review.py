@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -31,39 +32,38 @@ EVERY_S: Final = 60.0
 AWAY: Final = (Retry, Fatal, ConfigError, ClickHouseError, OSError)
 MOST: Final = 5  # incidents that are named
 _WRONG: Final = """
-    SELECT incident_id, rung, verdict FROM (
-        SELECT incident_id, rung, verdict FROM responses FINAL
-        WHERE stage = 'decided' AND rung != 'observe' AND incident_id != '' AND key_id != {decoy:String}
+    WITH feedback AS (
+        SELECT incident_id, minIf(at, verdict = 'expected') AS said_at FROM controls FINAL
+        WHERE kind = 'feedback' AND incident_id != '' GROUP BY incident_id HAVING argMax(verdict, seq) = 'expected'
+    )
+    SELECT incident_id, rung, verdict, early FROM (
+        SELECT incident_id, rung, verdict, at < fromUnixTimestamp64Micro({since_us:Int64}, 'UTC') AS early
+        FROM responses FINAL
+        PREWHERE stage = 'decided' AND rung != 'observe' AND incident_id IN (SELECT incident_id FROM feedback)
+        WHERE verdict IN ('allowed', 'simulated') AND key_id != {decoy:String}
             AND JSONExtractString(body, 'direction') != 'undo'
             AND empty(JSONExtract(body, 'approvals', 'Array(String)'))
-            AND (
-                (verdict = 'allowed' AND at >= fromUnixTimestamp64Micro({since_us:Int64}, 'UTC'))
-                OR (verdict = 'simulated' AND {policy:String} != ''
-                    AND JSONExtractString(body, 'policy_version') = {policy:String}
-                    AND at < fromUnixTimestamp64Micro({since_us:Int64}, 'UTC'))
-            )
-        GROUP BY incident_id, rung, verdict
+            AND if(early, {policy:String} != '' AND JSONExtractString(body, 'policy_version') = {policy:String},
+                verdict = 'allowed')
+        GROUP BY incident_id, rung, verdict, early
     ) AS decided
-    INNER JOIN (
-        SELECT incident_id, argMax(verdict, seq) AS said, argMax(at, seq) AS said_at FROM controls FINAL
-        WHERE kind = 'feedback' GROUP BY incident_id
-    ) AS feedback USING incident_id
-    WHERE said = 'expected'
-        AND (verdict = 'allowed' OR said_at >= fromUnixTimestamp64Micro({since_us:Int64}, 'UTC'))
-    ORDER BY incident_id LIMIT {most:UInt32}"""
+    INNER JOIN feedback USING incident_id
+    WHERE NOT early OR said_at >= fromUnixTimestamp64Micro({since_us:Int64}, 'UTC')
+    ORDER BY incident_id, rung LIMIT {most:UInt32}"""
 
 
 class Wrong(msgspec.Struct, frozen=True, kw_only=True):
-    """One act that was wrong: done (`allowed`), or counted for the step and reviewed since (`simulated`)."""
+    """One act that was wrong: done since the step, or (`early`) one that was counted for it, and reviewed since."""
 
     incident_id: str
     rung: str
     verdict: str
+    early: bool = False
 
     @property
     def words(self) -> str:
         """In the audit."""
-        done = "was done by itself" if self.verdict == "allowed" else "was counted for it"
+        done = "was counted for the stage" if self.early else "was done by itself"
         return f"{self.rung} for incident {self.incident_id} {done}, and was expected"
 
 
@@ -83,7 +83,7 @@ class ClickHouseWrongs:
     def since(self, step: Step) -> list[Wrong]:
         """See `Wrongs`."""
         asked: dict[str, str | int] = {
-            "since_us": step.at_us, "policy": step.record.policy, "most": MOST,
+            "since_us": step.at_us, "policy": "" if step.record.override else step.record.policy, "most": MOST,
             "decoy": self.config.respond.drill.key_id,
         }  # fmt: skip
         with connect(self.config.clickhouse, self.config.clickhouse.database) as client:
@@ -139,7 +139,7 @@ class Review:
         if not wrong or self._holding() is not step:
             return
         words = "; ".join(each.words for each in wrong)
-        back = Promoted(to=below(step.record.to), by=REVIEW, reason=words, nonce=wrong[0].incident_id[:8])
+        back = Promoted(to=below(step.record.to), by=REVIEW, reason=words, nonce=uuid.uuid4().hex[:8])
         log.warning("acts by themselves go back from %s to %s: %s", step.record.to, back.to, words)
         await self.carrier.decisions.write(back)
 

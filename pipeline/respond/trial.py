@@ -69,7 +69,9 @@ def incidents_since(client: Client, from_us: int) -> list[Incident]:
 
 def tried(incidents: Iterable[Incident], past: Past) -> list[Tried]:
     """Each in turn. The mode doesn't matter: what would be done if it were enforced."""
-    policy = msgspec.structs.replace(past.ladder.policy, mode="enforce", promotion_approvals=0)
+    policy = msgspec.structs.replace(
+        past.ladder.policy, mode="enforce", promotion="required", promotion_approvals=0
+    )  # `past.stage` holds, and that is all of it where none was asked for
     past = replace(past, ladder=replace(past.ladder, policy=policy))
     ledger, results = Ledger(), []
     ledger.promotions.apply(Promoted(to=past.stage, by="trial", reason="", override=past.stage == "revoke"), 0)

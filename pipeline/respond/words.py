@@ -98,6 +98,8 @@ def _promotion(word: Promoted) -> tuple[Verdict, str, str, str, str]:
     if word.override:
         what = f"asks to let acts go up to {word.to} by themselves, which was not earned"
         return "waiting", "override_promotion", word.by, _why(word.by, what, word.reason), word.ticket
+    if word.to == "revoke":
+        return "refused", "promote", word.by, _why(word.by, "asks for revoke, which is never earned", word.reason), ""
     what = f"lets acts go up to {word.to} by themselves" + (f" ({word.counted})" if word.counted else "")
     return "allowed", "promote", word.by, _why(word.by, what, word.reason), ""
 

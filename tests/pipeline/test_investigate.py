@@ -20,7 +20,7 @@ from pipeline.formats import Options
 from pipeline.history import ordered
 from pipeline.hunt import Quarry, hunt
 from pipeline.investigate import Act, Case, investigate
-from pipeline.investigate_words import causes, document, questions, steps, timeline
+from pipeline.investigate_words import causes, document, in_force, questions, steps, timeline
 from pipeline.investigating import case_of, print_investigation
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
@@ -287,10 +287,28 @@ def test_the_incidents_own_findings_are_told_however_many_weak_ones_came_before(
     assert entries[-1][1:] == ("left out", "141 weaker findings of the span")
 
 
-def act(at_us: int, stage: str, rung: str, direction: str = "apply", verdict: str = "allowed") -> Act:
+def act(
+    at_us: int, stage: str, rung: str, direction: str = "apply", verdict: str = "allowed", incident_id: str = "i" * 32
+) -> Act:  # fmt: skip
     return Act(
-        at_us=at_us, incident_id="i" * 32, stage=stage, verdict=verdict, rung=rung, reason="it is", direction=direction
-    )
+        at_us=at_us, incident_id=incident_id, stage=stage, verdict=verdict, rung=rung, reason="it is",
+        direction=direction,
+    )  # fmt: skip
+
+
+def test_of_a_revoked_key_nothing_is_said_to_be_taken_back(case: Case) -> None:
+    acts = [act(NOON_US, "done", "suspend"), act(NOON_US + 1, "done", "revoke")]
+    first, second, *_ = steps(msgspec.structs.replace(case, acts=acts))
+    assert first[0].startswith("It is revoked since")
+    assert "respond undo" not in second[1]
+
+
+def test_the_undo_of_one_incidents_act_does_not_end_another_incidents(case: Case) -> None:
+    acts = [act(NOON_US, "done", "fence"), act(NOON_US + 1, "done", "fence", "undo"),
+            act(NOON_US + 2, "done", "fence", incident_id="j" * 32),
+            act(NOON_US + 3, "done", "fence", "undo")]  # fmt: skip
+    (stands,) = in_force(msgspec.structs.replace(case, acts=acts))
+    assert stands.incident_id == "j" * 32
 
 
 def test_what_is_in_force_comes_first_with_its_way_back_and_an_undo_is_told_as_one(case: Case) -> None:

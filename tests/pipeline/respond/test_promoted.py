@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import msgspec
@@ -10,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.policy import Policy
-from pipeline.respond.entries import Promoted, Proposed, Signed, decode, encode
+from pipeline.respond.entries import Promoted, Proposed, Signed, content_of, decode, encode, ticket_of
 from pipeline.respond.ladder import LADDER, SURE
 from pipeline.respond.ledger import DAY_US, Ledger
-from pipeline.respond.promoted import STAGES, Promotions, Stage, Who, below, earned
+from pipeline.respond.promoted import MOST_STEPS, REVIEW, STAGES, Promotions, Stage, Who, below, earned
 from tests.pipeline.respond.people import ANN, BOB, BOTH, EVE, Person
 
 TWO = Who(BOTH, needs=2, within_s=1800.0)
@@ -99,6 +100,91 @@ def test_what_is_said_again_keeps_its_place_so_that_it_never_undoes_what_came_af
     assert fresh.again(TWO, 4 * DAY_US, DAY_US) == []
 
 
+def back(to: Stage, nonce: str = "") -> Promoted:
+    return Promoted(to=to, by=REVIEW, reason="wrong", nonce=nonce)
+
+
+def test_a_review_that_has_not_read_a_persons_step_back_does_not_undo_it() -> None:
+    made = told(step("suspend"), step("simulate"), back("fence"))
+    assert (made.stage(TWO), made.taken_back) == ("simulate", None)
+    signed = (ANN.says(SUSPEND.ticket), BOB.says(SUSPEND.ticket))
+    assert told(step("simulate"), SUSPEND, *signed, back("fence")).stage(TWO) == "fence"
+    assert told(SUSPEND, *signed, BOB.says(SUSPEND.ticket, yes=False), back("fence")).stage(TWO) == "simulate"
+
+
+REVIEWED = st.one_of(
+    st.builds(step, st.sampled_from(STAGES), st.booleans()), st.builds(back, st.sampled_from(STAGES)),
+    st.tuples(st.sampled_from([ANN, BOB]), st.booleans()),
+)  # fmt: skip
+
+
+@given(st.lists(REVIEWED, max_size=20), st.booleans())
+def test_a_review_never_raises_and_holds_until_people_take_a_step_or_sign(order: list[Any], often: bool) -> None:
+    made, asked, flood = Promotions(), "", 2 * MOST_STEPS if often else 0
+    for now_us, each in enumerate(order):
+        before, first = made.stage(TWO), not made.steps
+        if isinstance(each, tuple):
+            made.hear(each[0].says(asked, each[1]), now_us)
+            continue
+        each = msgspec.structs.replace(each, nonce=str(now_us))
+        asked = each.ticket if each.override else asked
+        made.apply(each, now_us)
+        if each.by == REVIEW and not first:
+            assert STAGES.index(made.stage(TWO)) == min(STAGES.index(before), STAGES.index(each.to))
+    held = made.stage(TWO)
+    for number in range(flood):
+        made.apply(step("suspend", override=True, nonce=f"flood{number}"), 100)
+    assert STAGES.index(made.stage(TWO)) <= STAGES.index(held)
+    assert not flood or len(made.steps) <= 2 * MOST_STEPS
+
+
+def test_what_a_retry_wrote_twice_counts_once() -> None:
+    once = step("suspend", nonce="n")
+    assert told(once, step("simulate"), once).stage(TWO) == "simulate"
+
+
+def test_signatures_are_good_for_the_time_in_which_they_were_asked_for() -> None:
+    words = ANN.says(SUSPEND.ticket), BOB.says(SUSPEND.ticket)
+    made = Promotions()
+    for record in (SUSPEND, *words):
+        said(made, record, 9 * DAY_US)
+    assert (made.stage(TWO), made.waiting(TWO, 9 * DAY_US)) == ("simulate", [])
+    made.apply(msgspec.structs.replace(SUSPEND, nonce="x", again=True, at_us=9 * DAY_US, words=words), 9 * DAY_US)
+    assert made.stage(TWO) == "simulate"
+
+
+def test_nothing_that_is_said_again_is_of_the_future() -> None:
+    made = told(msgspec.structs.replace(step("suspend"), again=True, at_us=99 * DAY_US))
+    made.apply(step("simulate"), DAY_US)
+    assert made.stage(TWO) == "simulate"
+
+
+def test_what_was_signed_too_late_is_not_in_time_once_it_is_said_again() -> None:
+    one = Who(BOTH, needs=1, within_s=1800.0)
+    made = told(SUSPEND, ANN.says(SUSPEND.ticket), EVE.says(SUSPEND.ticket))
+    made.hear(BOB.says(SUSPEND.ticket), int(1801e6))
+    (again,) = made.again(one, 3 * DAY_US, 3 * DAY_US)
+    assert [word.person for word in again.words] == ["ann"]
+    fresh = Promotions()
+    fresh.apply(again, 3 * DAY_US)
+    assert (fresh.stage(one), fresh.stage(TWO)) == ("suspend", "simulate")
+
+
+def test_what_people_signed_before_the_update_has_its_name_after_it() -> None:
+    old = msgspec.json.decode(encode(proposal("suspend", approvals=1)))
+    del old["promotion_required"], old["promotion_approvals"]
+    read = decode(msgspec.json.encode(old))
+    assert isinstance(read, Proposed)
+    signed = "act-" + hashlib.blake2b(msgspec.json.encode(old) + b"0", digest_size=12).hexdigest()
+    assert ticket_of(read, 0) == signed
+    named = hashlib.blake2b(msgspec.json.encode(old | {"group": "", "responder": ""}), digest_size=12).hexdigest()
+    assert content_of(read) == named
+    ledger = Ledger()
+    ledger.apply(0, 0, read)
+    assert ledger.apply(1, 1, ANN.says(signed)).reason == "1 of 1 approved"
+    assert ticket_of(proposal("suspend"), 0) != ticket_of(proposal("suspend", promotion_required=False), 0)
+
+
 ORDERS = st.lists(
     st.one_of(
         st.builds(step, st.sampled_from(STAGES), st.booleans(), st.sampled_from(["a", "b"])),
@@ -143,7 +229,7 @@ def test_no_order_of_steps_signatures_repetitions_and_forgetting_allows_more_tha
     for each in order:
         now_us += 1_000_000
         if isinstance(each, Promoted):
-            each = msgspec.structs.replace(each, nonce=f"{each.nonce}{now_us}")
+            each = msgspec.structs.replace(each, nonce=f"{each.nonce}{now_us}", asked_us=now_us)
             plain.apply(each, now_us)
             log.append((now_us, each))
         elif isinstance(each, tuple):

@@ -16,7 +16,7 @@ from hypothesis.stateful import initialize, invariant, rule
 
 from pipeline.respond import approval
 from pipeline.respond.caretaker import KEEP_US
-from pipeline.respond.entries import Promoted, Proposed, Signed
+from pipeline.respond.entries import Promoted, Proposed, Signed, decode
 from pipeline.respond.ladder import Ladder
 from pipeline.respond.promoted import REVIEW, STAGES, Stage, earned
 from pipeline.respond.review import Review, Wrong
@@ -24,7 +24,7 @@ from tests.pipeline.respond.incidents import key
 from tests.pipeline.respond.lives import POLICY, RULES, Lives, Process, live
 from tests.pipeline.respond.memory_log import Fuse
 from tests.pipeline.respond.people import ANN, BOB, BOTH, EVE
-from tests.pipeline.respond.test_handle import Catalogue
+from tests.pipeline.respond.test_handle import DECISIONS, Catalogue
 from tests.pipeline.respond.test_machine import Responders
 
 REQUIRED = msgspec.structs.replace(POLICY, promotion="required", promotion_approvals=2)
@@ -40,7 +40,8 @@ class Promoting(Responders):
 
     def take(self, to: Stage, override: bool) -> Promoted:
         self.count += 1
-        record = Promoted(to=to, by="ann", reason="", override=override, nonce=str(self.count))
+        now_us, nonce = self.world.log.now_us, str(self.count)
+        record = Promoted(to=to, by="ann", reason="", override=override, nonce=nonce, asked_us=now_us)
         self.world.say(record)
         return record
 
@@ -148,6 +149,26 @@ async def test_what_was_granted_before_a_crash_is_not_done_once_it_is_not_earned
     assert len(world.gateway.effects) == before
     granted = [line for line in world.lines() if line.verdict == "allowed" and not line.switch]
     assert survived or before or not granted or granted[-1].stage == "failed"
+
+
+async def test_where_a_stage_is_advised_only_proposals_say_nothing_of_it_so_that_older_responders_name_them_the_same(
+    world: Lives,
+) -> None:
+    world.ladder = Ladder(msgspec.structs.replace(REQUIRED, promotion="advised"), RULES)
+    world.open("k1")
+    assert await live(world)
+    records = [decode(value) for value in world.log.values(DECISIONS)]
+    (made,) = [record for record in records if isinstance(record, Proposed)]
+    assert (made.promotion_required, made.promotion_approvals) == (False, 0)
+
+
+async def test_a_revoke_stage_that_calls_itself_earned_is_no_step_and_the_audit_says_so(world: Lives) -> None:
+    world.say(Promoted(to="revoke", by="mallory", reason=""))
+    world.open("k1")
+    assert await live(world)
+    assert world.gateway.set_on == {}
+    (line,) = [line for line in world.lines() if line.switch == "promote"]
+    assert (line.verdict, "never earned" in line.reason) == ("refused", True)
 
 
 class Said:

@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.respond import commands, promotion
 from pipeline.respond.entries import Promoted
 from pipeline.respond.ladder import ladder_of
-from pipeline.respond.promoted import Step
+from pipeline.respond.promoted import REVIEW, Step
 from pipeline.respond.promoting import promote
 from pipeline.respond.promotion import Progress, Tally
 from pipeline.respond.review import ClickHouseWrongs, Wrong
@@ -108,6 +108,45 @@ def test_what_is_not_earned_takes_a_reason_and_two_people(
     ]  # fmt: skip
 
 
+def test_the_second_one_is_told_to_sign_what_was_asked_last(
+    required: Room, count: Count, said: Callable[[], str]
+) -> None:
+    tickets = set()
+    for to in ("fence", "suspend", "revoke", "fence", "suspend", "revoke"):
+        promote(required.config, "carl", to, "since March", True, required.file)
+        tickets.add(said().split("approve ")[1].strip())
+    assert len(tickets) == 6
+    commands.sign(required.config, "carl", tickets.pop(), False, required.file, "no")
+    assert said().startswith("declined by carl;")
+
+
+def test_a_step_back_needs_no_signature_though_one_is_given(
+    required: Room, count: Count, said: Callable[[], str]
+) -> None:
+    required.world.say(Promoted(to="suspend", by="ann", reason=""))
+    assert promote(required.config, "carl", "fence", "at once", True, required.file) == 0
+    assert "up to fence" in said()
+
+
+def test_what_was_counted_for_a_stage_that_is_gone_takes_no_step(
+    monkeypatch: pytest.MonkeyPatch, required: Room, said: Callable[[], str]
+) -> None:
+    required.world.say(Promoted(to="fence", by="ann", reason=""))
+
+    def slow(config: Config, ladder: Any, since_us: int, earned: str | None) -> Progress:
+        required.world.say(Promoted(to="simulate", by=REVIEW, reason="wrong"))
+        return Progress(stage="", next="", missing=(), counted=Tally(stage="real"), policy="")
+
+    monkeypatch.setattr(promotion, "count", slow)
+    assert promote(required.config, "carl", "suspend", "", False, None) == 1
+    assert "meanwhile review changed the stage" in said()
+
+
+def test_nobody_is_called_like_the_review(required: Room, count: Count) -> None:
+    with pytest.raises(ConfigError, match="--as"):
+        promote(required.config, REVIEW, "fence", "", False, None)
+
+
 def test_where_nobody_must_sign_the_reason_is_enough_and_advice_refuses_nothing(
     room: Room, count: Count, said: Callable[[], str]
 ) -> None:
@@ -148,6 +187,8 @@ async def test_what_people_call_wrong_takes_back_what_was_done_and_what_was_coun
         "done": ("allowed", now_us, "p2", "", "apply", "k", "expected", now_us),
         "right": ("allowed", now_us, "p2", "", "apply", "k", "malicious", now_us),
         "early": ("allowed", since_us - 1, "p1", "", "apply", "k", "expected", now_us),
+        "before": ("allowed", since_us - 1, "p0", "", "apply", "k", "expected", now_us),
+        "again": ("allowed", since_us - 1, "p1", "", "apply", "k", "expected", since_us - 5),
         "people": ("allowed", now_us, "p2", '"ann"', "apply", "k", "expected", now_us),
         "undo": ("allowed", now_us, "p2", "", "undo", "k", "expected", now_us),
         "drill": ("allowed", now_us, "p2", "", "apply", "decoy", "expected", now_us),
@@ -167,12 +208,19 @@ async def test_what_people_call_wrong_takes_back_what_was_done_and_what_was_coun
         "controls", len(rows), kind=["feedback"] * len(rows), incident_id=list(rows), control_id=list(rows),
         verdict=[v[6] for v in values], at=[v[7] for v in values], seq=range(1, len(rows) + 1),
     ))  # fmt: skip
+    await sink.write("controls", rows_of(
+        "controls", 1, kind=["feedback"], incident_id=["again"], control_id=["again"], verdict=["expected"],
+        at=[now_us], seq=[len(rows) + 1],
+    ))  # fmt: skip
     await sink.close()
     config = Config(clickhouse=clickhouse)
     drill = msgspec.structs.replace(config.respond.drill, key_id="decoy")
     config = msgspec.structs.replace(config, respond=msgspec.structs.replace(config.respond, drill=drill))
     step = Step(since_us, Promoted(to="fence", by="ann", reason="", policy="p1"))
     assert ClickHouseWrongs(config).since(step) == [
-        Wrong(incident_id="counted", rung="fence", verdict="simulated"),
+        Wrong(incident_id="counted", rung="fence", verdict="simulated", early=True),
         Wrong(incident_id="done", rung="fence", verdict="allowed"),
+        Wrong(incident_id="early", rung="fence", verdict="allowed", early=True),
     ]
+    step = Step(since_us, Promoted(to="fence", by="ann", reason="", policy="p1", override=True))
+    assert [wrong.incident_id for wrong in ClickHouseWrongs(config).since(step)] == ["done"]

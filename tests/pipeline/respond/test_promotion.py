@@ -84,15 +84,17 @@ async def test_each_incident_counts_once_by_its_newest_feedback(clickhouse: Clic
     assert 19.9 < told.days < 20.1
 
 
-async def test_what_came_before_the_step_what_people_approved_and_the_drills_decoy_are_no_experience(
+async def test_what_came_before_the_step_or_ended_what_people_approved_and_the_drills_decoy_are_no_experience(
     clickhouse: ClickHouse,
 ) -> None:
     sink, now_us = ClickHouseSink(clickhouse), int(time.time() * 1e6)
     body = '{"policy_version": "p1", "approvals": [%s]}'
+    undo = '{"policy_version": "p1", "direction": "undo"}'
     await sink.write("responses", rows_of(
-        "responses", 4, incident_id=["old", "auto", "people", "drill"], rung=["fence"] * 4, stage=["decided"] * 4,
-        verdict=["allowed"] * 4, at=[now_us - 10_000_000] + [now_us] * 3, key_id=["k", "k", "k", "decoy"],
-        offset=range(4), body=[body % "", body % "", body % '"ann"', body % ""],
+        "responses", 5, incident_id=["old", "auto", "people", "drill", "old"], rung=["fence"] * 5,
+        stage=["decided"] * 5, verdict=["allowed"] * 5, at=[now_us - 10_000_000] + [now_us] * 4,
+        key_id=["k", "k", "k", "decoy", "k"], offset=range(5),
+        body=[body % "", body % "", body % '"ann"', body % "", undo],
     ))  # fmt: skip
     await sink.close()
     client = connect(clickhouse, clickhouse.database)
@@ -107,4 +109,6 @@ def test_where_it_must_be_earned_the_stage_on_the_topic_says_what_counts() -> No
     assert progress("enforce", frozenset({"suspend"}), both, "simulate").missing == ()
     told = progress("enforce", frozenset({"suspend"}), both, "fence")
     assert (told.stage, told.next, len(told.missing)) == ("fence", "suspend", 1)
-    assert progress("simulate", frozenset(), both, "revoke").stage == "suspend"
+    overridden = progress("enforce", frozenset(), both, "revoke")
+    assert (overridden.stage, overridden.next) == ("revoke", "")
+    assert lines(overridden)[0].startswith("stage revoke: every rung by itself, revoke too")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 
 from pipeline.policy import Caps, Policy, Rule
 from pipeline.respond.adapters.webhook import MATRIX
@@ -44,9 +45,10 @@ def test_incidents_of_last_week_are_judged_at_their_own_time_against_the_caps() 
     assert summary(results)[0] == ("done", "suspend", 4)
 
 
-def test_a_policy_that_must_be_earned_is_tried_at_each_stage() -> None:
+@pytest.mark.parametrize("promotion", ["required", "advised"])
+def test_a_policy_is_tried_at_each_stage_whether_it_must_be_earned_yet_or_not(promotion: str) -> None:
     history = [once("k1", 50), once("k2", 40, severity="high"), once("k3", 30, rule="proof")]
-    policy = msgspec.structs.replace(past().ladder.policy, promotion="required", promotion_approvals=2, proof_caps=WIDE)
+    policy = msgspec.structs.replace(past().ladder.policy, promotion=promotion, promotion_approvals=2, proof_caps=WIDE)
 
     def words(stage: Stage) -> list[tuple[str, str]]:
         return [(each.word, each.guard) for each in tried(history, past(ladder=Ladder(policy, RULES), stage=stage))]
