@@ -12,14 +12,14 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
 from pipeline.formats.format import MAX_LINE_BYTES, MAX_MESSAGE_BYTES, MAX_RECORDS, BadValueError, Refused
-from pipeline.formats.otel import log_records
+from pipeline.formats.otel import is_log_record, log_records
 
 GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
@@ -216,7 +216,7 @@ def _nested(record: bytes | str, depth: int, room: Room) -> Iterator[Any]:
     except BadValueError:
         yield _NOT_JSON_INSIDE
     else:
-        whole = len(lines) == 1 or not _is_json(lines[0])
+        whole = len(lines) == 1 or not (_is_json(lines[0]) or (_is_json(lines[1]) and not _is_json(plain)))
         for line in [plain] if whole else filter(None, lines):
             yield from _inner(line, depth, room)
 
@@ -246,14 +246,23 @@ def carried(record: dict[str, Any]) -> dict[str, Any]:
     return {**record["attributes"], **(body if isinstance(body, dict) else {})}
 
 
-def _inside(document: dict[str, Any]) -> list[Any] | None:
+def is_bare(raw: bytes) -> bool:
+    """Whether a message is one record as it stands, with nothing packed around it or inside."""
+    try:
+        value = document(raw)
+    except (*NOT_JSON, TooLargeError):
+        return False
+    return isinstance(value, dict) and _inside(value) is None and not is_log_record(value)
+
+
+def _inside(document: dict[str, Any]) -> Iterable[Any] | None:
     """What an envelope carries, or None where the object is a record itself."""
     if isinstance(document.get("Records"), list):  # CloudTrail file, or Kinesis to Lambda
         return [_kinesis(record) for record in document["Records"]]
     if isinstance(document.get("records"), list) and "requestId" in document:  # Firehose to an HTTP endpoint
-        return [_base64(_text(record, "data")) for record in document["records"]]
+        return [_base64(_text(record, "data")) for record in document["records"] if record != _EMPTY]
     if isinstance(document.get("resourceLogs"), list):  # OTLP
-        return list(log_records(document))
+        return log_records(document)  # one by one: a megabyte of them would be hundreds
     if "specversion" in document and "type" in document:  # CloudEvents, structured
         return [document["data"]] if "data" in document else [_base64(_text(document, "data_base64"))]
     if isinstance(document.get("logEvents"), list):  # CloudWatch subscription; control messages carry nothing
@@ -265,6 +274,10 @@ def _inside(document: dict[str, Any]) -> list[Any] | None:
     if isinstance(document.get("detail"), dict) and "detail-type" in document:  # EventBridge
         return [document["detail"]]
     return None
+
+
+_EMPTY: Final = {"data": ""}
+"""Permitted by Firehose's specification, and nothing."""
 
 
 def _kinesis(record: Any) -> Any:

@@ -124,7 +124,7 @@ def test_keys_go_to_the_partition_of_their_producer(native: Path) -> None:
         (ReplayOptions(paths=(Path("/nowhere"),)), "does not exist"),
         (ReplayOptions(paths=(Path("/nowhere"),), format="xml"), "known are"),
         (ReplayOptions(paths=(Path("/nowhere"),), partitioner="md5"), "known are"),
-        (ReplayOptions(paths=(Path("/nowhere"),), key_from="host"), "user and address"),
+        (ReplayOptions(paths=(Path("/nowhere"),), format="combined", key_from="host"), "user and address"),
     ],
 )
 def test_a_wrong_use_says_what_to_do(options: ReplayOptions, said: str) -> None:
