@@ -1,8 +1,9 @@
 """An HTTP endpoint as intake's source, for Kong's http-log, Amazon Data Firehose and all that can POST JSON.
 
 200 means: the broker has acknowledged every event of this body. 503 (broker away) and 413 (Firehose: 400) tell the
-gateway to keep it; Kong's http-log then tries again, and a repeated body gives the same request ids. Firehose sends its token in a header
-of its own and counts a delivery as failed unless the answer names its request: give it a buffer of at most 2 MiB.
+gateway to keep it; Kong's http-log then tries again, and a repeated body gives the same request ids. Firehose sends its
+token in a header of its own and counts a delivery as failed unless the answer names its request: give it a buffer of at
+most 2 MiB.
 Source: Firehose's HTTP endpoint delivery request and response specifications, version 1.0. No Firehose was run.
 """
 
@@ -103,7 +104,7 @@ class _Endpoint:
         self._large = asyncio.Semaphore(MAX_LARGE)
 
     async def post(self, request: web.Request) -> web.Response:
-        """200 acknowledged, 401 wrong token, 413 too large, 503 try again."""
+        """200 acknowledged, 400 no such encoding, 401 wrong token, 413 too large, 503 try again."""
         firehose = request.headers.get(FIREHOSE_ID)
         if not firehose:
             return await self._post(request)
@@ -119,7 +120,10 @@ class _Endpoint:
         if self._room.locked():
             return _try_again("too many bodies at once")
         async with self._room:
-            body = await request.read()  # aiohttp answers 413 by itself
+            try:
+                body = await request.read()  # aiohttp answers 413 by itself
+            except web.RequestPayloadError:  # and 500, with a trace in the log, to what its Content-Encoding is not
+                return web.Response(status=400, text="the body is not what its Content-Encoding says\n")
             large = body.startswith(GZIP_MAGIC) or len(body) > SMALL_BYTES
             async with self._large if large else contextlib.nullcontext():
                 return await self._take(body, _of_records(body) if FIREHOSE_ID in request.headers else body)

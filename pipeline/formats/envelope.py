@@ -163,21 +163,21 @@ def _json_lines(plain: bytes, room: Room) -> Iterator[Any]:
         yield from json_line(line, room)
 
 
-def _run_together(line: bytes, room: Room) -> Iterator[Any]:
-    """Objects with nothing between them, as Firehose writes CloudWatch's to S3; then a `Refused` of what is left."""
+def _run_together(line: bytes, room: Room, depth: int = 0, rest: str = "not JSON in UTF-8") -> Iterator[Any]:
+    """Objects with nothing between them, as Firehose writes CloudWatch's to S3; then a `Refused` of the `rest`."""
     text, at = line.decode("utf-8", "replace").strip(), 0
     while text.startswith("{", at):
         try:
             _, end = _DECODER.raw_decode(text, at)  # only where it ends: it takes NaN and halves of surrogate pairs
         except (ValueError, RecursionError):
             break
-        yield from json_line(text[at:end].encode("utf-8", "replace"), room)
+        yield from json_line(text[at:end].encode("utf-8", "replace"), room, depth)
         at = end + len(_BLANKS.match(text, end)[0])  # type: ignore[index]
     if at < len(text) or not text:
-        yield Refused(reason="undecodable", detail="not JSON in UTF-8" if text else "empty")
+        yield Refused(reason="undecodable", detail=rest if text or depth else "empty")
 
 
-def json_line(line: bytes, room: Room | None = None) -> Iterator[Any]:
+def json_line(line: bytes, room: Room | None = None, depth: int = 0) -> Iterator[Any]:
     """The records of one line of JSON lines."""
     try:
         parsed = document(line)
@@ -186,7 +186,7 @@ def json_line(line: bytes, room: Room | None = None) -> Iterator[Any]:
     except NOT_JSON:
         yield Refused(reason="undecodable", detail="not JSON in UTF-8")
     else:
-        yield from unpack(parsed, 0, room or Room())
+        yield from unpack(parsed, depth, room or Room())
 
 
 def unpack(value: Any, depth: int, room: Room) -> Iterator[Any]:
@@ -227,7 +227,7 @@ def _inner(line: bytes, depth: int, room: Room) -> Iterator[Any]:
     except TooLargeError:
         yield _too_large()
     except NOT_JSON:
-        yield _NOT_JSON_INSIDE
+        yield from _run_together(line, room, depth + 1, _NOT_JSON_INSIDE.detail)
     else:
         yield from unpack(parsed, depth + 1, room)
 

@@ -323,7 +323,7 @@ async def test_http_tells_firehose_of_a_body_that_is_too_large_so_that_it_keeps_
 
 async def test_http_takes_any_bytes_for_the_id_of_a_request_of_firehoses() -> None:
     broker = Broker()
-    async with listening(broker) as (session, url):
+    async with listening(broker) as (_, url):
         body = msgspec.json.encode(native("a"))
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2].strip("/")))
         head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s: \xff\xfe\r\nContent-Length: %d\r\n\r\n"
@@ -332,6 +332,13 @@ async def test_http_takes_any_bytes_for_the_id_of_a_request_of_firehoses() -> No
         writer.close()
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert len(broker.records) == 1
+
+
+async def test_http_refuses_a_body_that_is_not_what_its_encoding_says() -> None:
+    async with listening(Broker()) as (session, url):
+        headers = {"Content-Encoding": "gzip", FIREHOSE_ID: "r"}
+        async with session.post(url, data=b"no gzip", headers=headers) as answer:
+            assert (answer.status, (await answer.json())["requestId"]) == (400, "r")
 
 
 async def test_http_refuses_a_body_that_is_too_large_and_keeps_rubbish_as_a_reject() -> None:

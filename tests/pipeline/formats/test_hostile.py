@@ -55,9 +55,11 @@ def test_whatever_a_header_with_the_key_is_called_the_key_is_never_an_id(name: s
     assert event.key_id == key_id_of_secret(RAW, PEPPER)
 
 
-@pytest.mark.parametrize("sent", [RAW, f"Bearer {RAW}", f"bearer {RAW}", f"BEARER   {RAW}", f"ApiKey {RAW}", [RAW, RAW]])
+@pytest.mark.parametrize(
+    "sent", [RAW, f"Bearer {RAW}", f"bearer {RAW}", f"BEARER   {RAW}", f"ApiKey {RAW}", [RAW, RAW]]
+)
 def test_a_key_has_one_id_however_it_is_sent(sent: Any) -> None:
-    """The one that `keywatch leaks hash` gives, by which a leaked key is found; and a thief can not choose a new one."""
+    """The id that `keywatch leaks hash` gives, by which a leaked key is found; a thief can not choose a new one."""
     event = read("nginx", "http_authorization", sent)
     assert isinstance(event, Event)
     assert event.key_id == key_id_of_secret(RAW, PEPPER)
@@ -148,6 +150,24 @@ def test_a_broken_first_line_costs_no_other_line_of_a_packed_record() -> None:
     refused, *events = decode(json.dumps(packed).encode(), "native")
     assert isinstance(refused, Refused)
     assert [each.key_id for each in events if isinstance(each, Event)] == ["0", "1"]
+
+
+def test_objects_that_run_together_are_read_inside_an_envelope_too() -> None:
+    one = b'{"key_id":"a","ts_us":1764000000000000}'
+    packed = {"requestId": "r", "records": [{"data": base64.b64encode(one * 2 + end).decode()} for end in (b"", b"x")]}
+    found = list(decode(json.dumps(packed).encode(), "native"))
+    assert [type(each) for each in found] == [Event, Event, Event, Event, Refused]
+
+
+def test_envelopes_in_objects_that_run_together_do_not_nest_without_end() -> None:
+    raw = b'{"key_id":"a","ts_us":1764000000000000}'
+    for _ in range(20):
+        raw = json.dumps(
+            {"specversion": "1.0", "type": "t", "data_base64": base64.b64encode(raw + b"{}").decode()}
+        ).encode()
+    found = list(decode(raw, "native"))
+    assert found
+    assert all(isinstance(each, Refused) for each in found)
 
 
 def test_a_packed_record_over_several_lines_is_one() -> None:
