@@ -7,7 +7,7 @@ where every key declares zone and business hours. Nothing here depends on what i
 Texts go on as codes into those tables (`Coded`), so that rows and aggregates ask for each distinct one only once.
 
 Hashes are the same in every process: blake2b for what is cached, a vectorised mixer for request ids, which are new
-with every event. The mixer is no cryptography: who can choose request ids can repeat them as well.
+with every event. The mixer is no cryptography: who can choose request ids can repeat them as well, but not their times.
 """
 
 from __future__ import annotations
@@ -293,13 +293,18 @@ _WORD_SEEDS: Final = np.random.default_rng(0x6B657977).integers(1, 1 << 63, 512,
 
 
 def request_hashes(told: Fields) -> Array:
-    """Identity of each event, never 0: of its request id, or where it has none, of all that it says."""
+    """Identity of each event, never 0: of its request id and its time, or where it has no id, of all that it says.
+
+    Many gateways log the id that the caller has sent (`X-Request-Id`): by the id alone a thief who sends always the
+    same would be taken for one request. A line that is delivered twice has its time twice.
+    """
     hashes = _hashes(told, "request_id")
     _, _, lengths = told.span("request_id")
     nameless = np.flatnonzero(lengths == 0).tolist()
     if nameless:
         whole = [hashlib.blake2b(_canonical.encode(told.event(i)), digest_size=16).digest() for i in nameless]
         hashes[nameless] = mix64(whole)
+    hashes ^= _finalise(told.ts_us.astype("u8"))
     hashes[hashes == 0] = 1
     return hashes
 

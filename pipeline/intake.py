@@ -26,6 +26,7 @@ import msgspec
 from pipeline.config import Config
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.formats import FORMATS, Options, Refused, decode, place
+from pipeline.formats.envelope import is_bare
 from pipeline.health import Health, serve
 from pipeline.history import ordered
 from pipeline.metrics import METRICS, REGISTRY, process_started
@@ -118,10 +119,10 @@ def _refused(record: Refused, format: str, payload: bytes, size_bytes: int) -> O
 
 
 def _payload(record: Refused, format: str, payload: bytes) -> bytes | None:
-    """The raw record, only where it can be read and can't hold a secret."""
+    """The raw record, only where it can be read and can't hold a secret: an envelope brings headers, or hides them."""
     if record.reason != "invalid" or format not in _SHOWABLE or not payload or len(payload) > MAX_PAYLOAD_BYTES:
         return None
-    return None if may_hold_secret(payload) else payload
+    return payload if is_bare(payload) and not may_hold_secret(payload) else None
 
 
 @dataclass

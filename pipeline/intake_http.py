@@ -1,8 +1,9 @@
 """An HTTP endpoint as intake's source, for Kong's http-log, Amazon Data Firehose and all that can POST JSON.
 
-200 means: the broker has acknowledged every event of this body. 503 (broker away) and 413 tell the gateway to keep it;
-Kong's http-log then tries again, and a repeated body gives the same request ids. Firehose sends its token in a header
-of its own and counts a delivery as failed unless the answer names its request: give it a buffer of at most 2 MiB.
+200 means: the broker has acknowledged every event of this body. 503 (broker away) and 413 (Firehose: 400) tell the
+gateway to keep it; Kong's http-log then tries again, and a repeated body gives the same request ids. Firehose sends its
+token in a header of its own and counts a delivery as failed unless the answer names its request: give it a buffer of at
+most 2 MiB.
 Source: Firehose's HTTP endpoint delivery request and response specifications, version 1.0. No Firehose was run.
 """
 
@@ -13,6 +14,7 @@ import contextlib
 import hashlib
 import hmac
 import ipaddress
+import re
 import time
 from typing import Final
 
@@ -30,8 +32,11 @@ ACK_S: Final = 10.0
 MARK_S: Final = 5.0
 """How often it says that it lives."""
 FIREHOSE_ID: Final = "X-Amz-Firehose-Request-Id"
-"""The same at each attempt to deliver the same records."""
+"""The same at each attempt to deliver the same records, but "in a best-effort manner": so the records name a body."""
+_OF_ATTEMPT: Final = re.compile(rb'"(?:requestId"\s*:\s*"[^"]*"|timestamp"\s*:\s*"?\d*"?)')
 FIREHOSE_KEY: Final = "X-Amz-Firehose-Access-Key"
+TOO_LARGE_FOR_FIREHOSE: Final = 400
+"""At 413 it gives the records up; at any other error it tries until its retry duration ends and backs them up in S3."""
 MAX_AT_ONCE: Final = 64
 """Bodies in work; more are told 503, so that memory stays within 64 * 4 MB."""
 SMALL_BYTES: Final = 256 << 10
@@ -99,10 +104,15 @@ class _Endpoint:
         self._large = asyncio.Semaphore(MAX_LARGE)
 
     async def post(self, request: web.Request) -> web.Response:
-        """200 acknowledged, 401 wrong token, 413 too large, 503 try again."""
-        answer = await self._post(request)
+        """200 acknowledged, 400 no such encoding, 401 wrong token, 413 too large, 503 try again."""
         firehose = request.headers.get(FIREHOSE_ID)
-        return _to_firehose(answer, firehose) if firehose else answer
+        if not firehose:
+            return await self._post(request)
+        try:
+            answer = await self._post(request)
+        except web.HTTPRequestEntityTooLarge:
+            answer = web.Response(status=TOO_LARGE_FOR_FIREHOSE, text=f"the body is larger than {MAX_BODY_BYTES} bytes")
+        return _to_firehose(answer, firehose)
 
     async def _post(self, request: web.Request) -> web.Response:
         if not self._allowed(request):
@@ -110,10 +120,13 @@ class _Endpoint:
         if self._room.locked():
             return _try_again("too many bodies at once")
         async with self._room:
-            body = await request.read()  # aiohttp answers 413 by itself
+            try:
+                body = await request.read()  # aiohttp answers 413 by itself
+            except web.RequestPayloadError:  # and 500, with a trace in the log, to what its Content-Encoding is not
+                return web.Response(status=400, text="the body is not what its Content-Encoding says\n")
             large = body.startswith(GZIP_MAGIC) or len(body) > SMALL_BYTES
             async with self._large if large else contextlib.nullcontext():
-                return await self._take(body, request.headers.get(FIREHOSE_ID, "").encode() or body)
+                return await self._take(body, _of_records(body) if FIREHOSE_ID in request.headers else body)
 
     def _allowed(self, request: web.Request) -> bool:
         """`Authorization: Bearer TOKEN`, `X-Keywatch-Token: TOKEN` (http-log can set either) or Firehose's header."""
@@ -133,6 +146,11 @@ class _Endpoint:
         except (Retry, Fatal, TimeoutError):
             return _try_again("the broker did not acknowledge")
         return web.Response(text="ok\n")
+
+
+def _of_records(body: bytes) -> bytes:
+    """A delivery of Firehose's without what may differ at the next attempt."""
+    return _OF_ATTEMPT.sub(b"", body, count=2)
 
 
 def _to_firehose(answer: web.Response, request_id: str) -> web.Response:

@@ -49,7 +49,12 @@ SchemaId = int | str
 
 def framed(value: bytes, headers: Iterable[tuple[str, bytes | None]]) -> bytes:
     """The value with what names its schema before it, wherever its producer has put that."""
-    return next((said for name, said in headers if name == IN_HEADER and said), b"") + value
+    return next((said for name, said in headers if name == IN_HEADER and said and _names_schema(said)), b"") + value
+
+
+def _names_schema(said: bytes) -> bool:
+    """What is no id would only spoil a plain record."""
+    return said[0] in _BYTES_OF and len(said) >= _BYTES_OF[said[0]]
 
 
 def schema_id(value: bytes) -> SchemaId | None:

@@ -12,14 +12,14 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
 from pipeline.formats.format import MAX_LINE_BYTES, MAX_MESSAGE_BYTES, MAX_RECORDS, BadValueError, Refused
-from pipeline.formats.otel import log_records
+from pipeline.formats.otel import is_log_record, log_records
 
 GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
@@ -163,21 +163,21 @@ def _json_lines(plain: bytes, room: Room) -> Iterator[Any]:
         yield from json_line(line, room)
 
 
-def _run_together(line: bytes, room: Room) -> Iterator[Any]:
-    """Objects with nothing between them, as Firehose writes CloudWatch's to S3; then a `Refused` of what is left."""
+def _run_together(line: bytes, room: Room, depth: int = 0, rest: str = "not JSON in UTF-8") -> Iterator[Any]:
+    """Objects with nothing between them, as Firehose writes CloudWatch's to S3; then a `Refused` of the `rest`."""
     text, at = line.decode("utf-8", "replace").strip(), 0
     while text.startswith("{", at):
         try:
             _, end = _DECODER.raw_decode(text, at)  # only where it ends: it takes NaN and halves of surrogate pairs
         except (ValueError, RecursionError):
             break
-        yield from json_line(text[at:end].encode("utf-8", "replace"), room)
+        yield from json_line(text[at:end].encode("utf-8", "replace"), room, depth)
         at = end + len(_BLANKS.match(text, end)[0])  # type: ignore[index]
     if at < len(text) or not text:
-        yield Refused(reason="undecodable", detail="not JSON in UTF-8" if text else "empty")
+        yield Refused(reason="undecodable", detail=rest if text or depth else "empty")
 
 
-def json_line(line: bytes, room: Room | None = None) -> Iterator[Any]:
+def json_line(line: bytes, room: Room | None = None, depth: int = 0) -> Iterator[Any]:
     """The records of one line of JSON lines."""
     try:
         parsed = document(line)
@@ -186,7 +186,7 @@ def json_line(line: bytes, room: Room | None = None) -> Iterator[Any]:
     except NOT_JSON:
         yield Refused(reason="undecodable", detail="not JSON in UTF-8")
     else:
-        yield from unpack(parsed, 0, room or Room())
+        yield from unpack(parsed, depth, room or Room())
 
 
 def unpack(value: Any, depth: int, room: Room) -> Iterator[Any]:
@@ -216,7 +216,7 @@ def _nested(record: bytes | str, depth: int, room: Room) -> Iterator[Any]:
     except BadValueError:
         yield _NOT_JSON_INSIDE
     else:
-        whole = len(lines) == 1 or not _is_json(lines[0])
+        whole = len(lines) == 1 or not (_is_json(lines[0]) or (_is_json(lines[1]) and not _is_json(plain)))
         for line in [plain] if whole else filter(None, lines):
             yield from _inner(line, depth, room)
 
@@ -227,7 +227,7 @@ def _inner(line: bytes, depth: int, room: Room) -> Iterator[Any]:
     except TooLargeError:
         yield _too_large()
     except NOT_JSON:
-        yield _NOT_JSON_INSIDE
+        yield from _run_together(line, room, depth + 1, _NOT_JSON_INSIDE.detail)
     else:
         yield from unpack(parsed, depth + 1, room)
 
@@ -246,14 +246,23 @@ def carried(record: dict[str, Any]) -> dict[str, Any]:
     return {**record["attributes"], **(body if isinstance(body, dict) else {})}
 
 
-def _inside(document: dict[str, Any]) -> list[Any] | None:
+def is_bare(raw: bytes) -> bool:
+    """Whether a message is one record as it stands, with nothing packed around it or inside."""
+    try:
+        value = document(raw)
+    except (*NOT_JSON, TooLargeError):
+        return False
+    return isinstance(value, dict) and _inside(value) is None and not is_log_record(value)
+
+
+def _inside(document: dict[str, Any]) -> Iterable[Any] | None:
     """What an envelope carries, or None where the object is a record itself."""
     if isinstance(document.get("Records"), list):  # CloudTrail file, or Kinesis to Lambda
         return [_kinesis(record) for record in document["Records"]]
     if isinstance(document.get("records"), list) and "requestId" in document:  # Firehose to an HTTP endpoint
-        return [_base64(_text(record, "data")) for record in document["records"]]
+        return [_base64(_text(record, "data")) for record in document["records"] if record != _EMPTY]
     if isinstance(document.get("resourceLogs"), list):  # OTLP
-        return list(log_records(document))
+        return log_records(document)  # one by one: a megabyte of them would be hundreds
     if "specversion" in document and "type" in document:  # CloudEvents, structured
         return [document["data"]] if "data" in document else [_base64(_text(document, "data_base64"))]
     if isinstance(document.get("logEvents"), list):  # CloudWatch subscription; control messages carry nothing
@@ -265,6 +274,10 @@ def _inside(document: dict[str, Any]) -> list[Any] | None:
     if isinstance(document.get("detail"), dict) and "detail-type" in document:  # EventBridge
         return [document["detail"]]
     return None
+
+
+_EMPTY: Final = {"data": ""}
+"""Permitted by Firehose's specification, and nothing."""
 
 
 def _kinesis(record: Any) -> Any:

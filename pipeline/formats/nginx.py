@@ -1,7 +1,8 @@
 """NGINX: a JSON log (`log_format ... escape=json`) with the variables' names.
 
 The key's id comes from a map that never logs the key: `map $http_x_api_key $api_key_id { default ""; KEY "id-1"; }`.
-Where nothing but the key itself is logged, `intake.key_field = "http_x_api_key"` and a pepper make its HMAC the id.
+Where nothing but the key itself is logged, `intake.key_field = "http_x_api_key"` and a pepper make its HMAC the id, of
+requests that were let in (not 401, 403, 429): let no path through without a key, for there any word would be one.
 Use `$uri`, not `$request_uri`; a query is dropped. `$request_time` and `$msec` are seconds. A format that has it all:
 log_format keywatch escape=json '{"msec":"$msec","remote_addr":"$remote_addr","request_method":"$request_method",
 "uri":"$uri","status":"$status","request_time":"$request_time","request_length":"$request_length",

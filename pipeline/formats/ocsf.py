@@ -21,6 +21,7 @@ from pipeline.formats.values import (
     event_of,
     first,
     get,
+    key_id_at,
     number,
     outcome_of,
     status_code,
@@ -42,7 +43,7 @@ def event(record: Any, options: Options) -> Event | Refused:
     status, outcome = _answer(record)
     method, route = _operation(record)
     fields = {
-        "key_id": text(get(record, options.key_field)) if options.key_field else _key_id(record),
+        "key_id": key_id_at(record, status, options, "") if options.key_field else _key_id(record),
         "ts_us": epoch_us(record.get("time"), "ms"),
         "client_ip": address(get(record, "src_endpoint.ip")),
         "method": method,

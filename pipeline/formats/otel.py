@@ -38,12 +38,14 @@ PEERS: Final = ("client.address", "http.client_ip", "network.peer.address", "net
 _SCALARS: Final = ("stringValue", "intValue", "doubleValue", "boolValue")
 _DEEPEST: Final = 8
 """Nesting of a value that is read."""
+MOST_SHARED: Final = 256
+"""Attributes of a resource that are read: each of its records gets them, so that a small body could grow a lot."""
 
 
 def log_records(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The log records of one export, each with its resource's attributes; what is no record is passed over."""
     for resource in _objects(document.get("resourceLogs")):
-        shared = _attributes(resource.get("resource"))
+        shared = _attributes(resource.get("resource"), MOST_SHARED)
         for scope in (*_objects(resource.get("scopeLogs")), *_objects(resource.get("instrumentationLibraryLogs"))):
             for record in _objects(scope.get("logRecords")):
                 times = {name: record.get(name) for name in ("timeUnixNano", "observedTimeUnixNano")}
@@ -59,9 +61,9 @@ def _objects(value: Any) -> list[dict[str, Any]]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
-def _attributes(holder: Any) -> dict[str, Any]:
+def _attributes(holder: Any, most: int | None = None) -> dict[str, Any]:
     found = {}
-    for each in _objects(holder.get("attributes") if isinstance(holder, dict) else None):
+    for each in _objects(holder.get("attributes") if isinstance(holder, dict) else None)[:most]:
         if isinstance(each.get("key"), str):
             found[each["key"]] = _value(each.get("value"))
     return found

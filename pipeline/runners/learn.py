@@ -117,7 +117,8 @@ def _judged(config: Config, options: LearnOptions, partitions: int, epoch: str) 
 
 def _feed_files(config: Config, options: LearnOptions, replay: Replay) -> None:
     lateness_us = round(config.worker.lateness_s * 1e6)
-    records = ordered(options.paths, options.format, Options(key_field=options.key_from), lateness_us)
+    read_as = Options(key_field=options.key_from, pepper=config.intake.pepper)
+    records = ordered(options.paths, options.format, read_as, lateness_us)
     for record in counted(records, "learning"):
         if isinstance(record, Refused):
             replay.outcome.rejected[record.reason] += 1

@@ -260,7 +260,8 @@ def _run_files(options: ReplayOptions, config: Config) -> Outcome:
     pair = _pair(options, config, catalogue, options.partitions, EPOCH, due)
     began = time.perf_counter()
     lateness_us = round(config.worker.lateness_s * 1e6)
-    records = ordered(options.paths, options.format, Options(key_field=options.key_from), lateness_us)
+    read_as = Options(key_field=options.key_from, pepper=config.intake.pepper)
+    records = ordered(options.paths, options.format, read_as, lateness_us)
     for record in counted(records, "replaying", shown=not options.json):
         for replay in pair.replays:
             if isinstance(record, Refused):
@@ -334,7 +335,7 @@ def _check(options: ReplayOptions) -> None:
         raise ConfigError(f"unknown format '{options.format}'; known are {', '.join(sorted(FORMATS))}")
     if options.partitioner not in PARTITIONERS:
         raise ConfigError(f"unknown partitioner '{options.partitioner}'; known are {', '.join(PARTITIONERS)}")
-    if options.key_from not in KEY_FROM:
+    if options.key_from not in KEY_FROM and FORMATS[options.format].lines:
         raise ConfigError(f"unknown --key-from '{options.key_from}'; there are user and address, for combined logs")
     if options.partitions < 1:
         raise ConfigError("--partitions must be at least 1")

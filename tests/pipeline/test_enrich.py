@@ -181,6 +181,14 @@ def test_a_request_hash_does_not_depend_on_its_neighbours(ids: list[str]) -> Non
     assert 0 not in together
 
 
+def test_a_caller_who_sends_always_the_same_request_id_is_not_taken_for_one_request() -> None:
+    """Traefik and ingress-nginx log his `X-Request-Id`; within 48 requests a repeat is dropped."""
+    events = [event(request_id="x", ts_us=AT_US + each) for each in (0, 1, 250_000, 0)]
+    first, second, third, again = request_hashes(fields_of(events)).tolist()
+    assert len({first, second, third}) == 3
+    assert first == again
+
+
 def test_events_without_request_id_differ_by_all_that_they_say() -> None:
     events = [event(request_id="", position="a:1"), event(request_id="", position="a:2"), event(request_id="")]
     assert len(set(request_hashes(fields_of(events)).tolist())) == 3

@@ -276,8 +276,8 @@ async def test_http_takes_the_right_token_only() -> None:
     assert len(broker.records) == 2
 
 
-async def test_http_answers_firehose_in_its_own_words_and_knows_a_second_attempt_by_its_id() -> None:
-    """It counts a 200 without its request's id as a failure, and may date the second attempt anew."""
+async def test_http_answers_firehose_in_its_own_words_and_knows_a_second_attempt_by_its_records() -> None:
+    """It counts a 200 without its request's id as a failure, and may date and name the second attempt anew."""
     broker = Broker(failures=1)
     data = base64.b64encode(b"\n".join(msgspec.json.encode(native(key)) for key in "ab")).decode()
     sent = {"requestId": "ed4acda5-034f", "timestamp": 1_578_090_901_599, "records": [{"data": data}]}
@@ -295,6 +295,50 @@ async def test_http_answers_firehose_in_its_own_words_and_knows_a_second_attempt
     ids = [msgspec.json.decode(value, type=Event).request_id for _, value in broker.of("api.requests")]
     assert len(ids) >= 4
     assert len(set(ids)) == 2
+
+
+async def test_http_knows_firehoses_records_under_another_request_id_and_other_records_under_the_same() -> None:
+    """Its specification keeps the id of a request "in a best-effort manner"."""
+    broker = Broker()
+    async with listening(broker) as (session, url):
+        for request, key in (("r1", "a"), ("r2", "a"), ("r2", "b")):
+            data = base64.b64encode(msgspec.json.encode(native(key) | {"request_id": ""})).decode()
+            sent = {"requestId": request, "timestamp": 1, "records": [{"data": ""}, {"data": data}]}
+            async with session.post(url, json=sent, headers={FIREHOSE_ID: request}) as answer:
+                assert (answer.status, (await answer.json())["requestId"]) == (200, request)
+    assert not broker.of(Topics().rejected)
+    first, repeated, other = (msgspec.json.decode(value, type=Event) for _, value in broker.of(Topics().requests))
+    assert first.request_id == repeated.request_id != other.request_id
+
+
+async def test_http_tells_firehose_of_a_body_that_is_too_large_so_that_it_keeps_the_records() -> None:
+    """By its specification a 413 is final, and no backup is made; any other error is tried again and then backed up."""
+    async with listening(Broker()) as (session, url):
+        body = io.BytesIO(b" " * (MAX_BODY_BYTES + 1))
+        async with session.post(url, data=body, headers={FIREHOSE_ID: "a-request"}) as answer:
+            told = await answer.json()
+            assert (answer.status, told["requestId"]) == (400, "a-request")
+            assert "larger than" in told["errorMessage"]
+
+
+async def test_http_takes_any_bytes_for_the_id_of_a_request_of_firehoses() -> None:
+    broker = Broker()
+    async with listening(broker) as (_, url):
+        body = msgspec.json.encode(native("a"))
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2].strip("/")))
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s: \xff\xfe\r\nContent-Length: %d\r\n\r\n"
+        writer.write(head % (FIREHOSE_ID.encode(), len(body)) + body)
+        answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert len(broker.records) == 1
+
+
+async def test_http_refuses_a_body_that_is_not_what_its_encoding_says() -> None:
+    async with listening(Broker()) as (session, url):
+        headers = {"Content-Encoding": "gzip", FIREHOSE_ID: "r"}
+        async with session.post(url, data=b"no gzip", headers=headers) as answer:
+            assert (answer.status, (await answer.json())["requestId"]) == (400, "r")
 
 
 async def test_http_refuses_a_body_that_is_too_large_and_keeps_rubbish_as_a_reject() -> None:

@@ -95,6 +95,16 @@ def test_an_ordinary_access_log_says_that_the_address_can_be_the_key(tmp_path: P
     assert main(ReplayOptions(paths=(log_file,), format="combined", key_from="address", json=True)) == 0
 
 
+def test_a_log_with_the_keys_themselves_is_replayed_by_their_hmac(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As intake reads it: with the names that `learn` and the worker give these keys."""
+    sample = Path(__file__).parents[3] / "schemas/examples/formats/nginx/raw_key_with_pepper.json"
+    monkeypatch.setenv("KEYWATCH_INTAKE__PEPPER", "a-pepper")
+    outcome = run(ReplayOptions(paths=(sample,), format="nginx", key_from="http_x_api_key"))
+    assert (outcome.events, outcome.keys) == (1, 1)
+
+
 def test_what_a_caller_of_the_api_chose_can_not_steer_the_terminal() -> None:
     golden = Path(__file__).parents[3] / "schemas/examples/incident/v1/opened.json"
     incident = msgspec.json.decode(golden.read_bytes(), type=Incident)
@@ -124,7 +134,7 @@ def test_keys_go_to_the_partition_of_their_producer(native: Path) -> None:
         (ReplayOptions(paths=(Path("/nowhere"),)), "does not exist"),
         (ReplayOptions(paths=(Path("/nowhere"),), format="xml"), "known are"),
         (ReplayOptions(paths=(Path("/nowhere"),), partitioner="md5"), "known are"),
-        (ReplayOptions(paths=(Path("/nowhere"),), key_from="host"), "user and address"),
+        (ReplayOptions(paths=(Path("/nowhere"),), format="combined", key_from="host"), "user and address"),
     ],
 )
 def test_a_wrong_use_says_what_to_do(options: ReplayOptions, said: str) -> None:
