@@ -15,7 +15,7 @@ import numpy as np
 from detectors import DETECTORS, fuse
 from detectors.detector import EVENT, config_record
 from detectors.fusion import Settings
-from pipeline.clients import family
+from pipeline.clients import family, version
 from pipeline.config import Geo as GeoConfig
 from pipeline.enrich import ERROR_CLASS, hash32, hash64
 from pipeline.formats import sees_of
@@ -44,7 +44,7 @@ class Judge:
         self._geo = open_geo(GeoConfig())
         self.place = lru_cache(CACHED)(self._place)
         self.route = lru_cache(CACHED)(template_of)
-        self.client = lru_cache(CACHED)(lambda agent: hash32(family(agent).encode()))
+        self.client = lru_cache(CACHED)(lambda agent: (hash32(family(agent).encode()), version(agent)))
         self.operation = lru_cache(CACHED)(operation)
         self.number = lru_cache(CACHED)(lambda text: hash32(text.encode()))
 
@@ -67,13 +67,14 @@ class Judge:
         address, asn, lat, lon, accuracy_km, country, flags = self.place(request.client_ip)
         template = request.route or self.route(request.path)
         route = self.number(f"{request.method} {template}")
+        client, major = self.client(request.user_agent)
         return (
             request.ts_us, offset, request.bytes_in, request.bytes_out, address, hash64(request.request_id.encode()),
-            0, asn, self.client(request.user_agent), route, crc32(request.path.encode()), request.latency_ms, lat, lon,
+            0, asn, client, route, crc32(request.path.encode()), request.latency_ms, lat, lon,
             accuracy_km, country, request.status, (request.ts_us // 3_600_000_000 + 72) % 168, -1, 0, 0,
             OUTCOMES.index(request.outcome),
             request.outcome in AUTHENTICATED, METHODS.index(request.method), ERROR_CLASS[request.status], flags,
-            sees_of(request.source), -1, 0, 1, self.operation(request.method, template), (0, 0),
+            sees_of(request.source), -1, 0, 1, self.operation(request.method, template), major, 0,
         )  # fmt: skip
 
 

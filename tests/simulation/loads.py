@@ -259,6 +259,11 @@ def assert_same_state(load_: Load, broker: Broker, number: int, wanted: Any) -> 
     core: Any = restored(load_, broker, number)
     assert told_by(core) == told_by(wanted)
     for mine, clean in zip(core.arrays, wanted.arrays, strict=True):
-        assert contents(mine.data) == contents(clean.data), f"partition {number}: {mine.name}"
+        told, true = (
+            contents(each.state.source_texts.in_words(rows.data) if rows.name == "sources" else rows.data)
+            for each, rows in ((core, mine), (wanted, clean))
+        )
+        assert told == true, f"partition {number}: {mine.name}"
     for blobs, clean_blobs in zip(core.blobs, wanted.blobs, strict=True):
-        assert blobs.rows == clean_blobs.rows, blobs.name
+        if blobs.name != "source_texts":  # which number a text has depends on where slices ended
+            assert blobs.rows == clean_blobs.rows, blobs.name

@@ -113,7 +113,9 @@ class Process:
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[None]:
         """A task; what escapes from it ends the process, as `guarded` does."""
-        return self.loop.create_task(self._guarded(work))
+        task = self.loop.create_task(self._guarded(work))
+        task.add_done_callback(lambda _: work.close())  # killed before its first step it would never be awaited
+        return task
 
     async def _guarded(self, work: Awaitable[Any]) -> None:
         try:

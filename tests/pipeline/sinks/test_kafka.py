@@ -102,6 +102,7 @@ class Idless:
 async def test_a_broker_without_producer_ids_is_told_of_in_our_words_alone(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, Idless.said.name)
     monkeypatch.setattr(kafka, "_producer", lambda _, idempotent: Idless(idempotent=idempotent))
     producer = kafka.Producer(Kafka())
     await producer.start()
