@@ -22,7 +22,9 @@ import numpy as np
 
 from pipeline.errors import Fatal
 
-FORMAT: Final = 2
+FORMAT: Final = 3
+"""Of 3 a source's row names its texts by number: a version that doesn't know would write its counts again, under no
+prefix, client and route."""
 CHUNK_BYTES: Final = 65_536
 """A record's value is at most this long, far below every broker's default limit of 1 MB."""
 ENTRIES_PER_PAGE: Final = 2_048
@@ -32,6 +34,7 @@ is that of the checkpoint."""
 ENTRY_OF_FORMAT: Final = {
     1: np.dtype([(name, ENTRY[name]) for name in ("writer", "version", "chunks", "crc")]),
     2: ENTRY,
+    FORMAT: ENTRY,
 }
 
 Kind = Literal["page", "piece", "directory", "manifest"]

@@ -75,7 +75,8 @@ def moved(array: np.ndarray[Any, Any], length: int) -> np.ndarray[Any, Any]:
         end = min(start + PIECE_BYTES, len(old))
         new[start:end] = old[start:end]
         if isinstance(space, mmap.mmap):
-            space.madvise(mmap.MADV_DONTNEED, start, end - start)
+            with contextlib.suppress(OSError):  # locked memory (mlock) stays where it is
+                space.madvise(mmap.MADV_DONTNEED, start, end - start)
     return longer
 
 

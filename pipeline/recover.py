@@ -28,7 +28,6 @@ from pipeline.manifest import (
     ENTRIES_PER_PAGE,
     ENTRY,
     ENTRY_OF_FORMAT,
-    FORMAT,
     Key,
     Manifest,
     Piece,
@@ -236,7 +235,7 @@ class _Filling:
         table = state.manifest.tables[array.name]
         same = bool(table.block_rows == array.block_rows and table.dtype == describe(array.dtype))
         dtype = array.dtype if same else restore_dtype(table.dtype)
-        return cls(array, state, table, dtype, same, state.manifest.format != FORMAT)
+        return cls(array, state, table, dtype, same, _old_entries(state.manifest))
 
     @property
     def size_bytes(self) -> int:
@@ -287,6 +286,11 @@ class _Filling:
             array.dirty[: -(-max(array.used, (last + 1) * self.table.block_rows, 1) // array.block_rows)] = True
 
 
+def _old_entries(manifest: Manifest) -> bool:
+    """Whether its directory is to be written anew: of a format without the number of the checkpoint."""
+    return ENTRY_OF_FORMAT[manifest.format] != ENTRY
+
+
 def _fill_blobs(blobs: BlobTable, state: LoadedState) -> None:
     assert state.manifest is not None
     blobs.clear()
@@ -295,7 +299,7 @@ def _fill_blobs(blobs: BlobTable, state: LoadedState) -> None:
         _, value = pages.popitem()
         for row, raw in _blob_in.decode(_inflate(value, state.partition, blobs.name)).items():
             blobs.put(row, raw)
-    if state.manifest.format != FORMAT or state.manifest.tables[blobs.name].block_rows != blobs.block_rows:
+    if _old_entries(state.manifest) or state.manifest.tables[blobs.name].block_rows != blobs.block_rows:
         _write_anew(state, blobs.name)
     else:
         blobs.dirty.clear()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
+from threading import Lock
 from typing import Any, Final
 
 import msgspec
@@ -112,11 +113,14 @@ class Identities(BlobTable):
 
 
 _numbers: list[int] = []
+_growing = Lock()  # two threads that grow it at once would make one number another, and two keys share a slot
 
 
 def numbers(count: int) -> list[int]:
     """0, 1, 2 and so on, at least so many, as objects that all partitions share: those of a million slots are 30 MB."""
-    _numbers.extend(range(len(_numbers), count))
+    if len(_numbers) < count:
+        with _growing:
+            _numbers.extend(range(len(_numbers), count))
     return _numbers
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from pipeline import emit
+from pipeline import emit, memory
 from pipeline.checkpoint import Checkpoint, Directory
 from pipeline.config import Config, Topics
 from pipeline.core import Effects, Rows, Sides, Slice
@@ -291,6 +292,27 @@ async def test_a_checkpoint_that_is_cut_off_makes_the_arrays_unsound() -> None:
         await emitter.checkpoint(lambda: 1, asyncio.Lock())
     assert not emitter.sound
     assert await emitter.checkpoint(lambda: 1, asyncio.Lock()) is None, "no further checkpoint from these arrays"
+
+
+async def test_a_checkpoint_that_is_cut_off_behind_its_manifest_is_whole() -> None:
+    """Its memory is given back in a thread: who waits for that may be cancelled there."""
+    outside = Outside()
+    emitter = emitter_of(outside, RowBuffer(outside, 1.0, 100))
+    emitter.core.process(some_slice(emitter.core, 3))
+
+    class Cut(ThreadPoolExecutor):
+        def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+            if function is memory.freed:
+                writing.cancel()
+            return super().submit(function, *args, **kwargs)
+
+    with Cut(1) as emitter._compressor:
+        writing = asyncio.create_task(emitter.checkpoint(lambda: 1, asyncio.Lock()))
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+    assert outside.kinds()[-1] == "manifest"
+    assert emitter.sound
+    assert emitter.cover == 3
 
 
 async def test_who_was_thrown_out_of_the_group_adopts_nothing_and_writes_no_further_checkpoint() -> None:

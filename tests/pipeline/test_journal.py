@@ -250,8 +250,23 @@ def test_state_of_format_1_is_read_written_anew_and_its_records_are_tombstoned()
         checkpoint(writer, core, log)
     again, _ = recovered(log, 19)
     assert again.counts() == core.counts()
-    assert newest(log).format == FORMAT == 2
+    assert newest(log).format == FORMAT == 3
     assert not staged(log).keys() & dict(old).keys(), "nothing of the old format is left"
+
+
+def test_of_state_of_format_2_pages_stay_as_they_are() -> None:
+    log, core, writer = begun()
+    core.put([5], 2)
+    checkpoint(writer, core, log)
+    before = msgspec.structs.replace(newest(log), format=2)
+    state = load(0, staged(log) | {key_bytes(manifest_key(before)): manifest_bytes(before)}, None)
+    again = Tables()
+    fill(again, state)
+    assert again.values() == core.values()
+    assert not any(array.dirty.any() or array.changed.any() for array in again.arrays)
+    same = load(0, staged(log), None)
+    fill(Tables(), same)
+    assert state.garbage == same.garbage
 
 
 def test_a_manifest_of_a_later_format_is_refused_in_words() -> None:
@@ -260,7 +275,7 @@ def test_a_manifest_of_a_later_format_is_refused_in_words() -> None:
     count(core, [1])
     checkpoint(writer, core, log)
     later = msgspec.structs.replace(newest(log), format=FORMAT + 1)
-    with pytest.raises(Fatal, match="format 3, this program reads up to 2"):
+    with pytest.raises(Fatal, match="format 4, this program reads up to 3"):
         load(0, staged(log) | {key_bytes(manifest_key(later)): manifest_bytes(later)}, None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,14 @@ def test_rows_that_nobody_has_used_take_no_memory_and_growing_needs_no_second_co
     assert resident_bytes() - full < 64 * MIB
     assert not old["at"].any(), "what has moved is given back, though somebody still holds the old array"
     assert (array.data["at"][: len(old)] == 1).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux refuses to empty locked memory")
+def test_an_array_in_locked_memory_grows_too() -> None:
+    old = filled(2 * memory.LARGE_BYTES // ROW.itemsize)
+    assert ctypes.CDLL(None).mlock(ctypes.c_void_p(old.ctypes.data), ctypes.c_size_t(1)) == 0
+    longer = memory.moved(old, 2 * len(old))
+    assert (longer["at"][: len(old)] == np.arange(len(old))).all()
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux tells what is resident")
