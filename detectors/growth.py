@@ -49,13 +49,16 @@ def limit(law: Any, visit: Any, before: float, after: float, floor: float) -> fl
     """
     period = period_of(visit)
     young = int(visit.start_us) - int(visit.first_seen_us) < WEEK_US or int(law.seen) < GROWN
-    if young or int(law.base) == 0 or int(visit.anew) != 0:
+    if young or int(law.base) == 0:
         law.base = stored(after)
         law.period = period
         return max(before, after)
     if int(law.period) != period:
         law.period = period
         law.base = stored(before)
+    if int(visit.anew) != 0:
+        law.base = max(int(law.base), stored(after))
+        return max(before, after)
     return max(before, max(floor, int(law.base) / UNIT - BELOW) + LOG_ROOT_2)
 
 

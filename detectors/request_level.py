@@ -148,7 +148,7 @@ def move_anchor(state: Any, peer: float, anew: bool) -> None:
     """The slow level: a plain mean in the first week, then 90 days, fed at most 1.5 times itself."""
     level = (float(state.seen) + 0.5) / (float(state.exposed) + 0.5 / peer)
     anchor = float(state.anchor)
-    if int(state.awake_h) <= 7 * 24 or anew:
+    if int(state.awake_h) <= 7 * 24 or (anew and level > anchor):
         state.anchor = level
         return
     gain = max(1.0 - ANCHOR_KEEP, 1.0 / (1.0 + int(state.awake_h)))
@@ -163,14 +163,16 @@ def hold_growth(state: Any, peer: float, anew: bool) -> None:
     no growth. Nor is one request an hour more: what is said of the level holds for level + 1.
     """
     level = (float(state.seen) + 0.5) / (float(state.exposed) + 0.5 / peer)
-    if int(state.awake_h) <= WEEK_H or anew:
+    if int(state.awake_h) <= WEEK_H:
         state.held = level
         state.base = level
         begin_period(state)
         return
     daily = (np.float64(state.held) + 1.0) * GROWTH_H - 1.0
     monthly = (np.float64(state.base) + 1.0) * ROOT_2 - 1.0
-    state.held = min(level, daily, monthly)
+    state.held = level if anew else min(level, daily, monthly)
+    if anew:
+        state.base = max(level, np.float64(state.base))
     if int(state.awake_h) % MONTH_H == 0:
         state.base = np.float64(state.held)
         begin_period(state)

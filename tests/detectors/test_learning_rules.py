@@ -228,6 +228,18 @@ def test_what_the_hour_before_an_incident_brought_is_withheld_too(pause_h: float
     assert 5 in values(judge, "novel_client", "clients")
 
 
+def test_who_was_quiet_while_his_new_way_was_adopted_may_be_as_busy_as_before() -> None:
+    """What is taken anew only ever rises: a key that has moved in its holidays is no grown one afterwards."""
+    levels = []
+    for anew in (0, 1):
+        state = spike_of(20.0)
+        learn(state, [2.0] * (10 * DAY_H), anew)
+        learn(state, [20.0] * (14 * DAY_H))
+        levels.append(request_level.level_of(state, PEER, Spike().anchor_cap))
+        assert drift_bits(state, records(config_record(Spike()))[0]) == 0.0
+    assert levels[1] >= levels[0]
+
+
 def visits_then_incident(*before: Array) -> Judge:
     """Visits half an hour and more apart from a full hour on, and 66 minutes after the first one an incident's."""
     judge, life = Judge(1), daily_visits(30)
