@@ -29,7 +29,9 @@ from llvmlite import binding as llvm
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_TAKES: Final = re.compile(rb"^from detectors\.compile import .*\b(compiled|brief|inlined)\b", re.MULTILINE)
+_TAKES: Final = re.compile(rb"^from detectors\.compile import (\([^)]*|.*)\b(compiled|brief|inlined)\b", re.MULTILINE)
+GIVES: Final = ("schemas/event.py",)
+"""Sources without compiled functions that give constants to some: bounds of an event's fields."""
 
 
 def source_hash(folder: Path) -> str:
@@ -43,12 +45,12 @@ def source_hash(folder: Path) -> str:
 def cache_name(root: Path = Path(__file__).parents[1]) -> str:
     """The folder of this very code: 16 hex digits.
 
-    Of all sources of `detectors`, those of `pipeline` that have compiled functions (what these take from other files of
-    pipeline must be compiled, too: a test asks), the versions of Python and of what compiles, and the CPU.
+    Of all sources of `detectors`, those of `pipeline` that have compiled functions and `GIVES` (a test asks that these
+    take constants from nowhere else, directly or not), the versions of Python and of what compiles, and the CPU.
     """
     parts = [source_hash(root / "detectors"), llvmlite.__version__, np.__version__, cpu()]
     digest = hashlib.sha256("\0".join(parts).encode())
-    for path in compiled_files(root / "pipeline"):
+    for path in (*compiled_files(root / "pipeline"), *(root / name for name in GIVES)):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 

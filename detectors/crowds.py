@@ -116,10 +116,10 @@ def learn_crowds(state: Any, shared: Any, visit: Any, weight: float) -> None:
         gain = 1.0 / (behind + 1.0)
         off = min(x - mean, 4.0 * deviation(variance, behind))
         step = gain * off
-        after = mean + (min(step, GROWTH) if behind >= MEMORY else step)
+        after = mean + (min(step, GROWTH) if behind >= MEMORY and int(visit.anew) == 0 else step)
         width = variance + gain * (off * off * (1.0 - gain) - variance)
         before, beyond = reach(mean, variance, LEAST_VARIANCE), reach(after, width, LEAST_VARIANCE)
-        most = most_reach(state, w, behind, before, beyond)
+        most = most_reach(state, w, behind, int(visit.anew) != 0, before, beyond)
         mean, variance = held(mean, variance, after, width, LEAST_VARIANCE, most)
         state.crowd_mean[w] = mean
         state.crowd_variance[w] = variance
@@ -130,14 +130,16 @@ def learn_crowds(state: Any, shared: Any, visit: Any, weight: float) -> None:
 
 
 @compiled
-def most_reach(state: Any, w: int, behind: float, before: float, after: float) -> float:
+def most_reach(state: Any, w: int, behind: float, anew: bool, before: float, after: float) -> float:
     """The largest reach that a visit may lead to, which would move it from `before` to `after` (`growth.limit`).
 
-    `request_level` empties `crowd_base` when they begin, and all through the first week.
+    `request_level` empties `crowd_base` when they begin, and all through the first week. anew: held by nothing.
     """
-    if int(state.crowd_base[w]) == 0 or behind < GROWN:
-        state.crowd_base[w] = int(min(255.0, max(1.0, math.floor((after if behind < GROWN else before) * BASE_UNIT))))
-    if behind < GROWN:
+    free = behind < GROWN or anew
+    base = int(min(255.0, max(1.0, math.floor((after if free else before) * BASE_UNIT))))
+    if int(state.crowd_base[w]) == 0 or behind < GROWN or (anew and base > int(state.crowd_base[w])):
+        state.crowd_base[w] = base
+    if free:
         return max(before, after)
     return max(before, max(FREE_REACH, int(state.crowd_base[w]) / BASE_UNIT) + LOG_ROOT_2)
 

@@ -125,7 +125,8 @@ VISIT: Final = np.dtype(
         ("tainted", "u1"),  # an incident was open at some event of this visit: nothing of it is learned
         ("confirmed", "u1"),  # an authenticated event came in this visit
         ("teaches", "u1"),  # whether it counts among peers (`teaching`)
-        ("pad", "u1", (4,)),
+        ("anew", "u1"),  # what is usual may grow freely: it was adopted (`fusion.begins_anew`)
+        ("pad", "u1", (3,)),
     ],
     align=True,
 )

@@ -16,7 +16,7 @@ import numpy as np
 from detectors import calibration, counted, fusion
 from detectors.detector import VISIT, Detector
 from detectors.generate import load_pass
-from detectors.known_values import SLOT, hours
+from detectors.known_values import ADMITTED, SLOT, has_room, hours
 from detectors.records import records
 from detectors.teaching import too_young
 
@@ -44,6 +44,9 @@ def admit(detectors: Sequence[Detector], configs: tuple[Array, ...], key: Any, s
             for event in some:
                 getattr(module, f"learn_{k}")(state, known, visit[0], event, 1.0, records(configs[k])[0])
             getattr(module, f"settle_{k}")(state, known, visit[0], 1.0, records(configs[k])[0])
+        for table, slots in _tables(detector, key):
+            said = np.isin(slots["value"], events[FIELD_OF[table]]) & (slots["value"] != 0)
+            slots["with_"][said] |= ADMITTED
 
 
 def _visit_of(events: Array) -> Array:
@@ -68,6 +71,7 @@ def confirm(key: Array, opened_us: int, now_us: int) -> bool:
     key["fusion"]["series_severity"] = 0
     key["fusion"]["taken"] = fusion.REVIEWED
     key["visit"]["tainted"] = 0
+    key["visit"]["anew"] = 1
     return True
 
 
@@ -95,12 +99,15 @@ def forget(detectors: Sequence[Detector], key: Array, values: dict[str, set[int]
     """
     gone = 0
     for detector in detectors:
-        for table in detector.state.names or ():
-            base = detector.state[table].base
-            if base == SLOT and table in FIELD_OF:
-                slots = key[detector.name][table][0]
-                gone += sum(_drop(slots, j) for j in _after(slots, values.get(FIELD_OF[table], set()), since_us))
+        for table, slots in _tables(detector, key):
+            gone += sum(_drop(slots, j) for j in _after(slots, values.get(FIELD_OF[table], set()), since_us))
     return gone
+
+
+def _tables(detector: Detector, key: Array) -> list[tuple[str, Array]]:
+    """The detector's tables of known values in a key's record, by name."""
+    names = [name for name in detector.state.names or () if name in FIELD_OF and detector.state[name].base == SLOT]
+    return [(name, key[detector.name][name][0]) for name in names]
 
 
 def _after(slots: Array, values: set[int], since_us: int) -> list[int]:
@@ -109,7 +116,9 @@ def _after(slots: Array, values: set[int], since_us: int) -> list[int]:
 
 
 def _drop(slots: Array, j: int) -> int:
+    room = has_room(records(slots))
     slots[j] = np.zeros((), slots.dtype)
+    slots[j]["last_h"] = 0 if room else 1  # as `forget_lately`
     slots["with_"] &= np.uint16(65_535 - (1 << j))
     return 1
 

@@ -184,6 +184,7 @@ def turn_visit(key: Any, shared: Any, event: Any, ended: bool) -> None:
     visit.new_place = 0
     visit.confirmed = 0
     visit.tainted = 0 if fusion.adopts(key.fusion, event.ts_us) else key.fusion.open
+    visit.anew = 1 if fusion.begins_anew(key.fusion, event.ts_us) else 0
     fusion.begin_visit(key.fusion)
 
 

@@ -260,6 +260,17 @@ def adopts(fusion: Any, ts_us: int) -> bool:
 
 
 @compiled
+def begins_anew(fusion: Any, ts_us: int) -> bool:
+    """Whether what is usual is taken anew, growth and all.
+
+    From the adoption on until 14 days after the last incident opened, then growth is held again: else a key that has
+    grown for good would ring again, and one that once was adopted would be held by nothing.
+    """
+    last_us = max(fusion.visit_opened_us, fusion.slow_opened_us)
+    return bool(fusion.taken != 0 and adopts(fusion, ts_us) and ts_us - last_us < 2 * SERIES_US)
+
+
+@compiled
 def rule_that_opens(fusion: Any, ts_us: int, days_visit: float, days_slow: float, families: int, settings: Any) -> int:
     """The rule over its threshold and out of its cool-down, the rarer first; 0 is none.
 

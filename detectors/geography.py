@@ -124,7 +124,8 @@ STATE: Final = np.dtype(
         ("was_elsewhere", "u1"),  # this visit
         ("rested", "u1"),  # this visit began after a journey's silence
         ("leapt", "u1"),  # this visit came to a new network with no time to travel
-        ("lately", "u1"),  # addresses that the last learned visit added
+        ("lately", "u1"),  # addresses that came last (`keep_addresses`)
+        ("lately_h", "u1"),  # hour of the last learned visit, modulo 256
     ],
     align=True,
 )
@@ -359,7 +360,7 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
     join(state, ts_us)
     rate = max(0.01, 1.0 / (float(state.network.visits) + 1.0))
     state.elsewhere = float(state.elsewhere) + rate * (int(state.was_elsewhere) - float(state.elsewhere))
-    keep_addresses(state)
+    keep_addresses(state, ts_us)
     forget_visit(state)
 
 

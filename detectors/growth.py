@@ -3,7 +3,8 @@
 What a key is believed to bring at most is its mean and two deviations, of logarithms (`reach`). In each 28 days of its
 life it rises by ln(root 2) at most above what it was when they began; so in any 28 days it doubles at most. A value
 that would lift it beyond that teaches nothing; lower ones go on teaching. A law of few values or of a key's
-first week is held by nothing. `request_level.hold_growth` has the same for requests an hour.
+first week is held by nothing, and neither is one after an adoption or a person's `expected` (`fusion.begins_anew`): a
+key that has grown for good is held from there on. `request_level.hold_growth` has the same for requests an hour.
 """
 
 from __future__ import annotations
@@ -47,13 +48,17 @@ def limit(law: Any, visit: Any, before: float, after: float, floor: float) -> fl
     Keeps `base` and `period` of `law`. floor: up to there a reach judges nothing, and may grow freely.
     """
     period = period_of(visit)
-    if int(visit.start_us) - int(visit.first_seen_us) < WEEK_US or int(law.seen) < GROWN or int(law.base) == 0:
+    young = int(visit.start_us) - int(visit.first_seen_us) < WEEK_US or int(law.seen) < GROWN
+    if young or int(law.base) == 0:
         law.base = stored(after)
         law.period = period
         return max(before, after)
     if int(law.period) != period:
         law.period = period
         law.base = stored(before)
+    if int(visit.anew) != 0:
+        law.base = max(int(law.base), stored(after))
+        return max(before, after)
     return max(before, max(floor, int(law.base) / UNIT - BELOW) + LOG_ROOT_2)
 
 

@@ -18,6 +18,8 @@ from detectors.detector import DECLARED_LEAKED
 HOUR_US: Final = 3_600_000_000
 COUNT_UNIT: Final = 16  # a count of 1 visit is 16
 YEAR_H: Final = 8_760
+ADMITTED: Final = 0x8000
+"""Bit of `with_`, above those of slots: a person has said that the value is the key's."""
 OWN_H: Final = 7 * 24
 """A value that a key brought so long before its secret was public is its owner's; as the fence has it."""
 LEAK_BITS: Final = 32.0
@@ -50,6 +52,15 @@ def is_young(slots: Any, value: int, ts_us: int, config: Any) -> bool:
 
 
 @compiled
+def has_room(slots: Any) -> bool:
+    """Whether a slot was never needed: no value was ever forgotten for another."""
+    for j in range(len(slots)):  # noqa: SIM110
+        if slots[j].value == 0 and slots[j].last_h == 0:
+            return True
+    return False
+
+
+@compiled
 def is_strangers(slots: Any, value: int, visit: Any, event: Any) -> bool:
     """Whether whoever holds a key whose secret is public brings a value that its owner didn't have before that.
 
@@ -64,7 +75,7 @@ def is_strangers(slots: Any, value: int, visit: Any, event: Any) -> bool:
         return False
     j = find(slots, value)
     if j < 0:
-        return find(slots, 0) >= 0
+        return has_room(slots)
     return (now_h - int(slots[j].first_h)) % 65_536 - since_h < OWN_H
 
 
@@ -144,12 +155,15 @@ def forget_lately(slots: Any, visit: Any) -> int:
     """Take back what the hour before a visit brought in which an incident opened; returns the slots, one bit each.
 
     By whole hours: values first seen in the clock hour in which the visit began, or in the one before. What a key
-    brought in its first visit is its own (`keep`). How often new values come stays as it was counted.
+    brought in its first visit is its own (`keep`), and so is what a person admitted. How often new values come stays
+    as it was counted. A slot of a full table stays one (`last_h` 1): the value that gave way to it is not known.
     """
-    start_h, dropped = hours(visit.start_us), 0
+    start_h, dropped, room = hours(visit.start_us), 0, has_room(slots)
     for j in range(len(slots)):
-        if slots[j].value != 0 and (start_h - int(slots[j].first_h)) % 65_536 <= 1:
+        lately = slots[j].value != 0 and (start_h - int(slots[j].first_h)) % 65_536 <= 1
+        if lately and int(slots[j].with_) & ADMITTED == 0:
             drop(slots, j)
+            slots[j].last_h = 0 if room else 1
             dropped |= 1 << j
     return dropped
 

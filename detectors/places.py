@@ -46,21 +46,27 @@ def wait_address(state: Any, address: int) -> None:
 
 
 @compiled
-def keep_addresses(state: Any) -> None:
-    """The visit's addresses into the ring."""
-    state.lately = 0
+def keep_addresses(state: Any, ts_us: int) -> None:
+    """The visit's addresses into the ring; `lately`: 16 * those of the hour before `lately_h` + those of it."""
+    hour = hours(ts_us) % 256
+    behind = (hour - int(state.lately_h)) % 256
+    state.lately = int(state.lately) if behind == 0 else int(state.lately) % 16 * 16 if behind == 1 else 0
+    state.lately_h = hour
     for j in range(len(state.waiting_addresses)):
         address = state.waiting_addresses[j]
         if address != 0 and not recent(state.addresses, address):
             state.addresses[state.address_next % ADDRESSES] = address
             state.address_next = (state.address_next + 1) % ADDRESSES
-            state.lately = int(state.lately) + 1
+            if int(state.lately) % 16 < ADDRESSES:
+                state.lately = int(state.lately) + 1
 
 
 @compiled
-def forget_addresses(state: Any) -> None:
-    """Those that the last learned visit added."""
-    for _ in range(int(state.lately)):
+def forget_addresses(state: Any, start_us: int) -> None:
+    """Those of the hours of which `forget_lately` takes values back; one that stayed would make its network known."""
+    behind = (hours(start_us) - int(state.lately_h)) % 256
+    count = int(state.lately) % 16 + int(state.lately) // 16 if behind == 0 else int(state.lately) % 16
+    for _ in range(min(ADDRESSES, count) if behind <= 1 else 0):
         state.address_next = (int(state.address_next) + ADDRESSES - 1) % ADDRESSES
         state.addresses[state.address_next] = 0
     state.lately = 0
@@ -77,7 +83,7 @@ def forget_hour(state: Any, visit: Any) -> None:
     """An incident opened in this visit: what the hour before it brought is not learned, either."""
     networks = forget_lately(state.networks, visit)
     if forget_lately(state.countries, visit) + networks > 0:
-        forget_addresses(state)
+        forget_addresses(state, int(visit.start_us))
 
 
 @compiled

@@ -104,8 +104,13 @@ def free_level(state: Any) -> float:
 
 
 @compiled
-def learn_hour(state: Any, hour: int, n: float, level: float, factor: float, peer: float, clip: float) -> None:
-    """One closed hour of n requests, where level x factor were forecast, into level, profile and anchor."""
+def learn_hour(
+    state: Any, hour: int, n: float, level: float, factor: float, peer: float, clip: float, anew: int
+) -> None:
+    """One closed hour of n requests, where level x factor were forecast, into level, profile and anchor.
+
+    anew: VISIT's; what was adopted is held by nothing, not by the anchor either.
+    """
     room = clip * (level * factor + 1.0) * (1.0 + 24.0 / (float(state.exposed) + 1.0))
     x = min(n, room)
     state.seen = LEVEL_KEEP * float(state.seen) + x
@@ -121,8 +126,8 @@ def learn_hour(state: Any, hour: int, n: float, level: float, factor: float, pee
     state.awake_h = int(state.awake_h) + 1
     if int(state.awake_h) % 168 == 0:
         fade_profile(state)
-    move_anchor(state, peer)
-    hold_growth(state, peer)
+    move_anchor(state, peer, anew != 0)
+    hold_growth(state, peer, anew != 0)
 
 
 @compiled
@@ -139,11 +144,11 @@ def fade_profile(state: Any) -> None:
 
 
 @compiled
-def move_anchor(state: Any, peer: float) -> None:
+def move_anchor(state: Any, peer: float, anew: bool) -> None:
     """The slow level: a plain mean in the first week, then 90 days, fed at most 1.5 times itself."""
     level = (float(state.seen) + 0.5) / (float(state.exposed) + 0.5 / peer)
     anchor = float(state.anchor)
-    if int(state.awake_h) <= 7 * 24:
+    if int(state.awake_h) <= 7 * 24 or (anew and level > anchor):
         state.anchor = level
         return
     gain = max(1.0 - ANCHOR_KEEP, 1.0 / (1.0 + int(state.awake_h)))
@@ -151,7 +156,7 @@ def move_anchor(state: Any, peer: float) -> None:
 
 
 @compiled
-def hold_growth(state: Any, peer: float) -> None:
+def hold_growth(state: Any, peer: float, anew: bool) -> None:
     """The level that is believed follows downwards at once, upwards by GROWTH_H an hour and root 2 in 28 days of use.
 
     So that it is never above twice what was believed within the 28 days before the last 28; to come back from a low is
@@ -165,7 +170,9 @@ def hold_growth(state: Any, peer: float) -> None:
         return
     daily = (np.float64(state.held) + 1.0) * GROWTH_H - 1.0
     monthly = (np.float64(state.base) + 1.0) * ROOT_2 - 1.0
-    state.held = min(level, daily, monthly)
+    state.held = level if anew else min(level, daily, monthly)
+    if anew:
+        state.base = max(level, np.float64(state.base))
     if int(state.awake_h) % MONTH_H == 0:
         state.base = np.float64(state.held)
         begin_period(state)
@@ -206,7 +213,7 @@ def close_hours(state: Any, shared: Any, visit: Any, config: Any, last_hour: int
             due += level * factor
         if hour * HOUR_US > int(state.tainted_us):
             n = float(state.hour_seen) if hour == int(state.hour) else 0.0
-            learn_hour(state, hour, n, level, factor, peer, float(config.clip))
+            learn_hour(state, hour, n, level, factor, peer, float(config.clip), int(visit.anew))
             if hour % 24 == 0 and int(state.awake_h) >= YOUNG_H and teaches(visit):
                 tell_peers(state, shared, level)
     if until > int(state.hour):

@@ -7,7 +7,6 @@ topic does.
 from __future__ import annotations
 
 import msgspec
-from starlette.concurrency import run_in_threadpool
 
 from pipeline import moments, operate, queries
 from pipeline.config import Config
@@ -27,12 +26,12 @@ async def judge(answers: Answers, incident_id: str, verdict: str, reason: str, u
     word = _verdict(verdict, until)
     needed(reason)
     ends = moments.future(until, "until", moments.now()) if until else ""
-    incident = await run_in_threadpool(answers.ask, queries.find_incident, incident_id)
+    incident = await answers.asked(queries.find_incident, incident_id)
     if incident is None:
         raise ConfigError("there is no such incident")
     if incident.rule not in KEY_RULES:
         raise ConfigError(f"{incident.rule} incidents are another topology's: mend the cause, words don't reach it")
-    events = await run_in_threadpool(answers.ask, queries.evidence_events, incident)
+    events = await answers.asked(queries.evidence_events, incident)
     await say(answers.config, [operate.feedback_on(incident, word, reason, person, ends, events)])
     return f"said: {verdict}; {IN_EFFECT}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from starlette.concurrency import run_in_threadpool
 
 from pipeline.config import Config
 from pipeline.console.reach import Reach, ping_of
@@ -55,6 +57,21 @@ class Answers:
     def without(self) -> Answers:
         """What is known without ClickHouse: every question raises Retry at once."""
         return Answers(self.config, self.side, Reach(self.reach.ping, silent=True))
+
+    async def asked(self, question: Callable[..., T], *values: Any) -> T:
+        """The same for the event loop; in a thread, which a server known to be silent does not get."""
+        if self.reach.silent:
+            raise Retry(SILENT)
+        return await run_in_threadpool(self.ask, question, *values)
+
+    async def noted(self, *row: Any) -> None:
+        """`note` for the event loop. Connections take their next request when this is over: it ends when ClickHouse
+        falls silent, and needs no thread from then on.
+        """
+        if self.reach.silent:
+            self.note(*row)
+            return
+        await self.reach.outlasts(asyncio.ensure_future(run_in_threadpool(self.note, *row)))
 
     def note(
         self, visitor: Visitor | None, method: str, path: str, status: int, address: str, detail: str = ""

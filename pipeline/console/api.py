@@ -104,7 +104,8 @@ class Api:
             return Response(
                 msgspec.json.encode(told.body), told.status, REFUSED.get(told.status), "application/json",
                 BackgroundTask(
-                    self._answers.note, visitor, request.method, request.scope["path"], told.status, address, told.words
+                    self._answers.noted, visitor, request.method, request.scope["path"], told.status, address,
+                    told.words,
                 ),
             )  # fmt: skip
 

@@ -134,12 +134,13 @@ class Console:
                 return self._refused(request, visitor, f"this page is for the role {role}, yours is {visitor.role}")
             acts = self._acts(request.path_params.get("incident", ""), visitor)  # here: the ledger is the loop's
             try:
-                found = await self._found(page, request)
+                found, alone = await self._found(page, request)
             except (Retry, Fatal) as error:
                 log.warning("no answer for %s: %s", request.url.path, error)
                 response = self._without(page, request, visitor, acts)
             else:
-                response = await run_in_threadpool(self._rendered, found, request, visitor, acts)
+                of_page = (found, request, visitor, acts)
+                response = self._rendered(*of_page) if alone else await run_in_threadpool(self._rendered, *of_page)
             if not self._renewals.is_known(request, visitor.name, response.status_code):
                 response.background = self._noting(request, visitor, response.status_code)
             return response
@@ -163,12 +164,17 @@ class Console:
             "simulating": now.simulating, "breaker": now.breaker, "stage": now.stage(self.config.respond),
         }  # fmt: skip
 
-    async def _found(self, page: Page, request: Request) -> tuple[str, dict[str, Any]] | None:
-        """What a page shows; where ClickHouse is silent, or the page is not to wait for it, what it shows without."""
+    async def _found(self, page: Page, request: Request) -> tuple[tuple[str, dict[str, Any]] | None, bool]:
+        """What a page shows; and True where it shows what is known without ClickHouse: silent, or not to be waited for.
+
+        No thread for that: those that wait for a silent server may be all there are, and requests would pile up.
+        """
+        if self.answers.reach.silent:
+            return page(self.answers.without(), request), True
         asked = asyncio.ensure_future(run_in_threadpool(page, self.answers, request))
         if await self.answers.reach.outlasts(asked, **(POLICY if page is pages.policy else {})):
-            return await asked
-        return page(self.answers.without(), request)
+            return await asked, False
+        return page(self.answers.without(), request), True
 
     def _without(self, page: Page, request: Request, visitor: Visitor, acts: dict[str, Any]) -> Response:
         """Where ClickHouse is away: what the topics tell, and what can be done. On the loop: the books are its own."""
@@ -301,11 +307,7 @@ class Console:
     def _noting(self, request: Request, visitor: Visitor | None, status: int, detail: str = "") -> BackgroundTask:
         address = self.door.address_of(request.headers, _peer(request))
         path = request.scope["path"]  # not of its URL: that has the caller's query, and may not be made of it
-        return BackgroundTask(self._note, visitor, request.method, path, status, address, detail)
-
-    async def _note(self, *row: Any) -> None:
-        """Connections take their next request when this is over: it ends when ClickHouse falls silent."""
-        await self.answers.reach.outlasts(asyncio.ensure_future(run_in_threadpool(self.answers.note, *row)))
+        return BackgroundTask(self.answers.noted, visitor, request.method, path, status, address, detail)
 
 
 def _peer(request: Request) -> str:

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
+from clickhouse_connect.driver.httputil import check_env_proxy
+
 T = TypeVar("T")
 EVERY_S: Final = 0.5
 WITHIN_S: Final = 0.75
@@ -60,12 +62,14 @@ def ping_of(url: str) -> Callable[[], Awaitable[bool]]:
         return _always
     host, tls = at.hostname, ssl.create_default_context() if at.scheme == "https" else None
     port = at.port or (8443 if tls else 8123)
+    if check_env_proxy(at.scheme, host, port):
+        return _always  # the pages' client goes through it, and there may be no other way
 
     async def ping() -> bool:
         try:
             async with asyncio.timeout(WITHIN_S):
                 return await _asked(host, port, tls)
-        except ssl.SSLError:
+        except (ssl.SSLError, ConnectionResetError):
             return True  # it speaks; what it lacks is told by the page's own question
         except OSError:  # TimeoutError is one
             return False
@@ -78,10 +82,11 @@ async def _always() -> bool:
 
 
 async def _asked(host: str, port: int, tls: ssl.SSLContext | None) -> bool:
-    """Whatever it answers, 404 of a proxy too, is an answer."""
+    """Whatever it answers is an answer, 404 of a proxy and a connection that it ends, too: silence is what is asked."""
     reader, writer = await asyncio.open_connection(host, port, ssl=tls)
     try:
         writer.write(f"GET /ping HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-        return bool(await reader.read(1))
+        await reader.read(1)
+        return True
     finally:
         writer.close()

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import msgspec
 import pytest
+from anyio import CapacityLimiter
+from anyio.to_thread import current_default_thread_limiter
 from starlette.testclient import TestClient
 
 from pipeline.config import Config
@@ -175,6 +178,50 @@ async def test_any_answer_is_one_and_a_refusal_or_a_hole_is_none(hole: str, fron
     assert await ping_of("chdb:///nowhere")()
     assert not await ping_of(hole)()
     assert not await ping_of("http://127.0.0.1:1")()
+
+
+def test_nothing_needs_a_thread_while_all_of_them_wait_for_a_silent_clickhouse(night: Night) -> None:
+    """Neither the page with the switches nor a form, nor the line of the log; so nothing piles up behind them."""
+    night.sign_in("admin").propose()
+    night.browser.get("/keys")  # from here on the silence is known
+    limiter = night.portal.call(_no_more_threads)
+    assert night.browser.get("/policy").status_code == 200
+    for page in ("/", "/keys", PAGE):
+        assert night.browser.get(page).status_code == 503
+    assert night.post(f"{PAGE}/judge", verdict="expected", reason="r", until="").status_code == 503
+    assert "acts are stopped" in night.post("/switch", stop="yes", reason="a rehearsal").text
+    assert limiter.statistics().tasks_waiting == 0
+
+
+async def _no_more_threads() -> CapacityLimiter:
+    limiter = current_default_thread_limiter()
+    limiter.total_tokens = max(1, limiter.borrowed_tokens)
+    for number in range(int(limiter.available_tokens)):
+        await limiter.acquire_on_behalf_of(f"waits {number}")
+    return limiter
+
+
+@pytest.mark.parametrize("reset", [True, False])
+async def test_a_server_that_ends_the_connection_is_not_silent(reset: bool) -> None:
+    """As one does that wants a certificate: the page's own question is answered at once, by whatever."""
+
+    async def ended(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if reset:
+            taken = writer.get_extra_info("socket")
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.close()
+
+    async with await asyncio.start_server(ended, "127.0.0.1", 0) as server:
+        assert await ping_of(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")()
+
+
+async def test_where_the_client_goes_through_a_proxy_nothing_is_pinged_beside_it(
+    hole: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert await ping_of(hole)()
 
 
 def test_cases_of_the_list_are_bounded() -> None:

@@ -53,7 +53,8 @@ def _tree(root: Path) -> Path:
     """A product of three files: a detector, a compiled function of the pipeline, and a file without any."""
     files = {
         "detectors/spike.py": "x = 1\n", "pipeline/below/sum.py": "from detectors.compile import compiled\n",
-        "pipeline/page.py": "y = 1\n",
+        "pipeline/long.py": "from detectors.compile import (\n    brief,\n    use_cache,\n)\n",
+        "schemas/event.py": "b = 1\n", "pipeline/page.py": "y = 1\n",
     }  # fmt: skip
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -62,8 +63,10 @@ def _tree(root: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "matters"), [("detectors/spike.py", True), ("pipeline/below/sum.py", True), ("pipeline/page.py", False)]
-)
+    ("name", "matters"),
+    [("detectors/spike.py", True), ("pipeline/below/sum.py", True), ("pipeline/long.py", True),
+     ("schemas/event.py", True), ("pipeline/page.py", False)],
+)  # fmt: skip
 def test_a_change_in_what_is_compiled_names_another_cache_and_one_elsewhere_does_not(
     tmp_path: Path, name: str, matters: bool
 ) -> None:
@@ -88,22 +91,56 @@ def test_another_compiler_library_python_or_cpu_names_another_cache(
 
 
 def test_compiled_functions_of_the_pipeline_take_from_others_only_what_names_the_cache() -> None:
-    """Numba puts the value of a constant into the code: one that another file gives must be known by that file."""
+    """Numba puts the value of a constant into the code: all that it is made of must be known by the cache's name."""
     root = Path(compiling.__file__).parents[1]
-    files = compiling.compiled_files(root / "pipeline")
-    known = {f"pipeline.{'.'.join(path.relative_to(root / 'pipeline').with_suffix('').parts)}" for path in files}
-    seen = 0
-    for path in files:
+    files = [*compiling.compiled_files(root / "pipeline"), *(root / name for name in compiling.GIVES)]
+    known = {".".join(path.relative_to(root).with_suffix("").parts): _Module(path) for path in files}
+    seen, todo = set[tuple[str, str]](), list[tuple[str, str]]()
+    for module, found in known.items():
+        todo += [(module, name) for function in found.compiled for name in _names(function)]
+    while todo:
+        module, name = todo.pop()
+        if (module, name) in seen or module.partition(".")[0] not in ("pipeline", "schemas"):
+            continue
+        seen.add((module, name))
+        assert module in known, f"compiled code has {name} of {module}"
+        todo += known[module].made_of(module, name)
+    assert len(seen) > 200
+    assert ("schemas.event", "Event") in seen, "the bounds in `scan`"
+
+
+class _Module:
+    """What a source's names are made of."""
+
+    def __init__(self, path: Path) -> None:
         body = ast.parse(path.read_text()).body
-        taken = {each.asname or each.name: node.module or "" for node in body if isinstance(node, ast.ImportFrom)
-                 for each in node.names}  # fmt: skip
-        for function in (node for node in body if isinstance(node, ast.FunctionDef) and _is_compiled(node)):
-            names = {each.id for part in function.body for each in ast.walk(part) if isinstance(each, ast.Name)}
-            sources = {taken[name] for name in names & taken.keys()}
-            seen += 1
-            ours = {each for each in sources if each.partition(".")[0] in ("pipeline", "schemas")}
-            assert ours <= known, f"{path.name}: {function.name} takes from {ours - known}"
-    assert seen > 20
+        self.taken = {each.asname or each.name: (node.module or "", each.name)
+                      for node in body if isinstance(node, ast.ImportFrom) for each in node.names}  # fmt: skip
+        self.taken |= {each.asname or each.name: (each.name, "")
+                       for node in body if isinstance(node, ast.Import) for each in node.names}  # fmt: skip
+        self.compiled = [node for node in body if isinstance(node, ast.FunctionDef) and _is_compiled(node)]
+        self.own = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
+        self.values: dict[str, ast.expr] = {}
+        for node in body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            for name in (each for target in targets if target is not None for each in _names(target)):
+                if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+                    self.values[name] = node.value
+
+    def made_of(self, module: str, name: str) -> list[tuple[str, str]]:
+        if name in self.taken:
+            return [self.taken[name]]
+        node = self.values.get(name) or self.own.get(name)
+        return [(module, each) for each in _names(node)] if node is not None else []
+
+
+def _names(node: ast.AST) -> set[str]:
+    """Of all that runs there; annotations do not."""
+    if isinstance(node, ast.FunctionDef):
+        return {name for part in node.body for name in _names(part)}
+    if isinstance(node, ast.AnnAssign):
+        return _names(node.value) if node.value is not None else set()
+    return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
 
 
 def _is_compiled(node: ast.FunctionDef) -> bool:

@@ -69,6 +69,19 @@ def test_what_is_held_back_is_held_by_growth_alone_and_falls_at_once() -> None:
     assert log_sizes.usual(held, 0.0) < 100.0
 
 
+def test_after_an_adoption_the_new_size_is_usual_and_held_from_there() -> None:
+    law = record(log_sizes.LAW)
+    for number, visit in enumerate(visits_of(120)):
+        day = number // PER_DAY
+        visit.anew = 1 if 30 <= day < 60 else 0
+        log_sizes.learn_held(law, visit, 1_000.0 if day < 30 else 40_000.0 if day < 60 else 4e9, 1.0)
+        if day == 59:
+            adopted = growth.reach(float(law["mean"]), float(law["variance"]), log_sizes.LEAST_VARIANCE)
+    assert log_sizes.usual(law, 0.0) > 10_000.0
+    after = growth.reach(float(law["mean"]), float(law["variance"]), log_sizes.LEAST_VARIANCE)
+    assert after <= adopted + 3 * growth.LOG_ROOT_2 + SLACK, "three times 28 days began"
+
+
 @settings(max_examples=10, deadline=None)
 @given(days=DAYS)
 def test_no_sequence_of_visits_makes_twice_the_objects_usual_in_28_days(days: list[float]) -> None:

@@ -13,12 +13,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors import DETECTORS, fusion, request_level
-from detectors.detector import NET_HOSTING, NET_KNOWN, config_record
+from detectors import DETECTORS, feedback, fusion, known_values, request_level
+from detectors.detector import DECLARED_LEAKED, EVENT, NET_HOSTING, NET_KNOWN, VISIT, config_record
 from detectors.drift import DRIFT_BITS, DRIFT_LISTED_BITS, drift_bits
+from detectors.known_values import SLOT
 from detectors.records import records
 from detectors.spike import STATE, Spike
-from tests.detectors.streams import DAY_US, HOUR_US, MINUTE_US, Array, Judge, blank, daily_visits, place
+from tests.detectors.one_more import one_more
+from tests.detectors.streams import (
+    DAY_US,
+    HOUR_US,
+    MINUTE_US,
+    START_US,
+    Array,
+    Judge,
+    blank,
+    daily_visits,
+    place,
+    set_hours,
+)
 
 PEER = 10.0
 DAY_H = 24
@@ -49,14 +62,14 @@ def spike_of(level_h: float) -> Any:
     return state
 
 
-def learn(state: Any, hours: list[float]) -> None:
+def learn(state: Any, hours: list[float], anew: int = 0) -> None:
     """Hours of requests, each closed with the level that held then."""
     config = Spike()
     for n in hours:
         hour = int(state["awake_h"])
         level = request_level.level_of(state, PEER, config.anchor_cap)
         factor = request_level.profile_factor(state, hour)
-        request_level.learn_hour(state, hour, float(n), level, factor, PEER, config.clip)
+        request_level.learn_hour(state, hour, float(n), level, factor, PEER, config.clip, anew)
 
 
 @settings(max_examples=25, deadline=None)
@@ -213,6 +226,143 @@ def test_what_the_hour_before_an_incident_brought_is_withheld_too(pause_h: float
     assert 64500 in values(judge, "geography", "networks"), "the owner's stays"
     assert blank(1)["address"][0] >> 32 in judge.keys["geography"]["addresses"][0].tolist()
     assert 5 in values(judge, "novel_client", "clients")
+
+
+def test_who_was_quiet_while_his_new_way_was_adopted_may_be_as_busy_as_before() -> None:
+    """What is taken anew only ever rises: a key that has moved in its holidays is no grown one afterwards."""
+    levels = []
+    for anew in (0, 1):
+        state = spike_of(20.0)
+        learn(state, [2.0] * (10 * DAY_H), anew)
+        learn(state, [20.0] * (14 * DAY_H))
+        levels.append(request_level.level_of(state, PEER, Spike().anchor_cap))
+        assert drift_bits(state, records(config_record(Spike()))[0]) == 0.0
+    assert levels[1] >= levels[0]
+
+
+def visits_then_incident(*before: Array) -> Judge:
+    """Visits half an hour and more apart from a full hour on, and 66 minutes after the first one an incident's."""
+    judge, life = Judge(1), daily_visits(30)
+    judge.feed(life)
+    begin_us = (int(life["ts_us"][-1]) // HOUR_US + 6) * HOUR_US
+    back = attack(begin_us + 66 * MINUTE_US, 60, 2, 1_000_000)
+    back["error"] = 2
+    for number, visit in enumerate((*before, back)):
+        visit["request"] += 10_000 * number
+        visit["ts_us"] += 0 if visit is back else begin_us + number * 33 * MINUTE_US - int(visit["ts_us"][0])
+        judge.feed(visit)
+    later = daily_visits(1, per_day=1)
+    later["ts_us"] += begin_us + 5 * HOUR_US - int(later["ts_us"][0])
+    later["request"] += 9_000_000
+    judge.feed(later)  # ends the incident's visit
+    assert "opened" in judge.kinds()
+    return judge
+
+
+def probe() -> Array:
+    """One quiet call by the network and address that the incident has."""
+    visit = attack(0, 1, 2, 0)
+    visit["route"], visit["net_flags"] = 1, NET_KNOWN
+    return visit
+
+
+def test_whoever_comes_twice_in_the_hour_before_his_incident_is_no_known_address_either() -> None:
+    """An address that stayed would make its network known for ever: one that the database has renamed."""
+    judge = visits_then_incident(probe(), probe())
+    assert int(probe()["asn"][0]) not in values(judge, "geography", "networks")
+    assert int(probe()["address"][0]) >> 32 not in judge.keys["geography"]["addresses"][0].tolist()
+    again = probe()
+    again["ts_us"], again["request"] = int(judge.keys["visit"]["last_us"][0]) + 2 * DAY_US, 77_000_000
+    seen = len(judge.bits("geography"))
+    judge.settings["finding_bits"] = 0.25
+    judge.feed(again)
+    assert max(judge.bits("geography")[seen:], default=0.0) > 3.0
+
+
+def test_an_address_of_the_owners_that_came_between_does_not_hide_the_strangers() -> None:
+    owner = daily_visits(1, per_day=1)[:1]
+    owner["address"] = 0x7777 << 40
+    judge = visits_then_incident(probe(), owner)
+    kept = judge.keys["geography"]["addresses"][0].tolist()
+    assert int(probe()["address"][0]) >> 32 not in kept
+    assert blank(1)["address"][0] >> 32 in kept, "what the owner had for long stays"
+
+
+def test_what_a_person_has_admitted_is_not_taken_back_by_the_next_incident() -> None:
+    judge, life = Judge(1), daily_visits(30)
+    judge.feed(life)
+    begin_us = (int(life["ts_us"][-1]) // HOUR_US + 6) * HOUR_US
+    mine = attack(begin_us, 1, 1, 0)
+    feedback.admit(DETECTORS, judge.configs, judge.keys[:1], judge.shared, mine)
+    back = attack(begin_us + 40 * MINUTE_US, 60, 2, 1_000_000)
+    back["error"] = 2
+    judge.feed(back)
+    assert "opened" in judge.kinds()
+    judge.feed(one_more(life, later_us=2 * DAY_US))
+    assert int(mine["asn"][0]) in values(judge, "geography", "networks")
+    assert int(mine["client"][0]) in values(judge, "novel_client", "clients")
+
+
+def test_what_an_incident_takes_back_makes_no_stranger_of_a_value_that_had_given_way() -> None:
+    """Of a leaked key; a table that was full never held all that its owner has."""
+    for full in (True, False):
+        slots, visit, event = np.zeros(4, SLOT), np.zeros(1, VISIT), np.zeros(1, EVENT)
+        for value in range(1, 5 if full else 4):
+            known_values.keep(records(slots), value, (90_000 if value < 3 else 99_000) * HOUR_US, False)
+        visit["start_us"] = event["ts_us"] = 99_001 * HOUR_US
+        visit["first_seen_us"] = 80_000 * HOUR_US
+        event["declared"], event["authenticated"], event["leaked_h"] = DECLARED_LEAKED, 1, 98_000 % 65_536
+        assert known_values.forget_lately(records(slots), records(visit)[0]) == (0b1100 if full else 0b0100)
+        assert known_values.is_strangers(records(slots), 9, records(visit)[0], records(event)[0]) is not full
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    series_days=st.floats(0.1, 60.0), opened_days=st.floats(0.1, 60.0), severity=st.integers(0, 2),
+    taken=st.integers(0, 2),
+)  # fmt: skip
+def test_what_is_usual_is_taken_anew_after_an_adoption_only_and_for_two_weeks_at_most(
+    series_days: float, opened_days: float, severity: int, taken: int
+) -> None:
+    state = records(np.zeros(1, fusion.fusion_dtype(1)))[0]
+    now = 400 * DAY_US
+    state["series_us"], state["series_severity"], state["taken"] = int(now - series_days * DAY_US), severity, taken
+    state["visit_opened_us"] = int(now - opened_days * DAY_US)
+    if fusion.begins_anew(state, now):
+        assert taken and severity == 0 and series_days > 6.999 and opened_days < 14.001
+
+
+def test_a_grown_key_is_held_from_where_it_was_adopted() -> None:
+    """For good: what is adopted is usual, whatever the anchor was."""
+    for anew, times in ((0, 6.0), (1, 3.0), (1, 6.0)):
+        state = spike_of(20.0)
+        learn(state, [20.0 * times] * (14 * DAY_H), anew)
+        level = request_level.level_of(state, PEER, Spike().anchor_cap)
+        reached = level / 20.0
+        assert reached > 0.7 * times if anew else reached < 1.5
+        assert (drift_bits(state, records(config_record(Spike()))[0]) == 0.0) == (anew == 1)
+        learn(state, [20_000.0] * (28 * DAY_H))
+        assert request_level.level_of(state, PEER, Spike().anchor_cap) < 2.3 * level, "and is held again"
+
+
+def busy(days: int, start_day: int, calls: int, rng: np.random.Generator) -> Array:
+    """Eight visits a day of so many calls on average, each within 50 minutes."""
+    counts = rng.poisson(calls, days * 8)
+    visit = np.repeat(np.arange(len(counts)), counts)
+    events = blank(len(visit))
+    at_us = np.concatenate([np.sort(rng.integers(0, 3_000, count)) for count in counts]) * 1_000_000
+    events["ts_us"] += (start_day + visit // 8) * DAY_US + visit % 8 * 2 * HOUR_US + at_us - events["ts_us"] + START_US
+    events["request"] += start_day * 1_000_000
+    set_hours(events)
+    return events
+
+
+def test_a_key_that_has_grown_sixfold_for_good_is_told_and_adopted_and_told_no_more() -> None:
+    judge, rng = Judge(1), np.random.default_rng(1)
+    judge.feed(busy(60, 0, 40, rng))
+    assert judge.kinds() == []
+    judge.feed(busy(80, 60, 240, rng))
+    assert [kind for kind in judge.kinds() if kind in ("opened", "adopted")] == ["opened", "adopted"]
 
 
 def test_what_came_hours_before_an_incident_stays_learned() -> None:
