@@ -13,14 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
-from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from pipeline.asking import connected
 from pipeline.config import ClickHouse
-from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.finding import Finding
 from pipeline.metrics import METRICS
 from pipeline.queries import ask
+from pipeline.sinks.connect import AWAY
 from pipeline.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
@@ -29,7 +28,6 @@ VIEWS: Final = ("to_days", "to_place_days")
 """Those that schemas/clickhouse/011_days.sql makes; each is refreshed every hour."""
 LATE_S: Final = 3 * 3_600
 LOOK_EVERY_S: Final = 300.0
-AWAY: Final = (Retry, Fatal, ConfigError, ClickHouseError, OSError)
 
 
 class Refresh(msgspec.Struct, frozen=True):

@@ -17,7 +17,6 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from pipeline.errors import Fatal
 from pipeline.metrics import METRICS
 from pipeline.respond.acts import TIME, Act
 from pipeline.respond.audit import rfc3339
@@ -28,6 +27,7 @@ from pipeline.respond.keys import Keys
 from pipeline.respond.ladder import LADDER
 from pipeline.respond.ledger import DAY_US, Ledger
 from pipeline.respond.promoted import Who
+from pipeline.tasks import cancel_all, raise_ended
 from schemas.incident import Incident
 
 log = logging.getLogger(__name__)
@@ -96,15 +96,11 @@ class Caretaker:
 
     async def close(self) -> None:
         """Stop; what is under way goes on with whoever comes next."""
-        tasks = [task for task in (self._task, *self._busy.values()) if task]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all((self._task, *self._busy.values()))
 
     def check(self) -> None:
         """Raise what ended it."""
-        if self._task and self._task.done() and not self._task.cancelled() and (error := self._task.exception()):
-            raise Fatal(f"timed ends and approvals stand still: {error}") from error
+        raise_ended(self._task, "timed ends and approvals stand still")
 
     async def _run(self) -> None:
         while True:

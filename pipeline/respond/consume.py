@@ -20,7 +20,7 @@ from pipeline.respond.audit import Positioned, rows
 from pipeline.respond.caretaker import Caretaker
 from pipeline.respond.handle import Responder
 from pipeline.respond.progress import Progress
-from pipeline.tasks import cancel_and_wait
+from pipeline.tasks import cancel_and_wait, raise_ended
 
 log = logging.getLogger(__name__)
 
@@ -216,8 +216,7 @@ class AuditLoader:
 
     def check(self) -> None:
         """Raise what ended it."""
-        if self._task and self._task.done() and not self._task.cancelled() and (error := self._task.exception()):
-            raise Fatal(f"the audit's loader ended: {error}") from error
+        raise_ended(self._task, "the audit's loader ended")
 
     async def _run(self) -> None:
         while True:

@@ -13,14 +13,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from clickhouse_connect.driver.exceptions import ClickHouseError
-
 from pipeline.catalogue import Catalogue
 from pipeline.column import Columns
 from pipeline.config import ClickHouse
-from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.ports import RowSink
-from pipeline.sinks.connect import connect
+from pipeline.sinks.connect import AWAY, connect
 from pipeline.tasks import cancel_and_wait
 from pipeline.times import micros
 from schemas.key import Key
@@ -30,7 +27,6 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 5.0  # as often as the catalogue is read
 ROWS_AT_ONCE: Final = 50_000
-AWAY: Final = (Retry, Fatal, ConfigError, ClickHouseError, OSError)
 
 _SAME: Final = ("environment", "owner", "role", "status", "criticality", "exposure", "rotated_from", "rotated_to")
 _TIMES: Final = ("created_at", "last_rotated_at", "leaked_at")

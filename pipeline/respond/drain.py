@@ -21,11 +21,9 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import msgspec
-from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from pipeline.catalogue import Catalogue
 from pipeline.config import Config
-from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.policy import Rule
 from pipeline.respond import guard, propose
 from pipeline.respond.act import act_id, response_id
@@ -42,7 +40,8 @@ from pipeline.respond.night_records import RotationSeen
 from pipeline.respond.standing import clock, undo_of
 from pipeline.rotations import GAP_DAYS, Begun, Rotation, look
 from pipeline.rotations import Drain as Quiet
-from pipeline.sinks.connect import connect
+from pipeline.sinks.connect import AWAY, connect
+from pipeline.tasks import cancel_all, raise_ended
 from pipeline.times import rfc3339
 from schemas.incident import incident_id
 from schemas.key import Key
@@ -53,7 +52,6 @@ log = logging.getLogger(__name__)
 EVERY_S: Final = 300.0
 DEADLINES_S: Final = 15.0
 RULE: Final = Rule(name="revoke_at_drain", rung="revoke")
-AWAY: Final = (Retry, Fatal, ConfigError, ClickHouseError, OSError)
 
 
 class Rotations(Protocol):
@@ -186,14 +184,11 @@ class Drain:
 
     async def close(self) -> None:
         """Stop; what was granted goes on with whoever comes next."""
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await cancel_all((self._task,))
 
     def check(self) -> None:
         """Raise what ended it."""
-        if self._task and self._task.done() and not self._task.cancelled() and (error := self._task.exception()):
-            raise Fatal(f"the watch over rotations ended: {error}") from error
+        raise_ended(self._task, "the watch over rotations ended")
 
     async def _run(self) -> None:
         clock_s, look_at_s = asyncio.get_running_loop().time, 0.0

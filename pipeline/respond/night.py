@@ -50,6 +50,7 @@ from pipeline.respond.rotation_book import TOLD_KEPT_US, RotationBook
 from pipeline.respond.set_up import SetUp
 from pipeline.respond.standing import standing
 from pipeline.respond.watch import Eyes, Look, ProtectionBook, Seen, Sight
+from pipeline.tasks import cancel_all, raise_ended
 from pipeline.times import micros
 from schemas.incident import Incident
 from schemas.key import Key
@@ -162,16 +163,12 @@ class Night:
 
     async def close(self) -> None:
         """Stop; what was not told is due again at the next start."""
-        tasks = [*self._tasks, *self._telling.values(), *self._asking]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all((*self._tasks, *self._telling.values(), *self._asking))
 
     def check(self) -> None:
         """Raise what ended it: without it nobody is paged any more."""
         for task in self._tasks:
-            if task.done() and not task.cancelled() and (error := task.exception()):
-                raise Fatal(f"telling of the night ended: {error}") from error
+            raise_ended(task, "telling of the night ended")
 
     # -- incidents -------------------------------------------------------------------------------------------------
 

@@ -14,22 +14,20 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import msgspec
-from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from pipeline.config import Config
-from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.queries import ask
 from pipeline.respond.caretaker import Caretaker
 from pipeline.respond.carry import Carrier
 from pipeline.respond.entries import Promoted
 from pipeline.respond.ladder import Ladder
 from pipeline.respond.promoted import REVIEW, Step, Who, below
-from pipeline.sinks.connect import connect
+from pipeline.sinks.connect import AWAY, connect
+from pipeline.tasks import cancel_all, raise_ended
 
 log = logging.getLogger(__name__)
 
 EVERY_S: Final = 60.0
-AWAY: Final = (Retry, Fatal, ConfigError, ClickHouseError, OSError)
 MOST: Final = 5  # incidents that are named
 _WRONG: Final = """
     WITH feedback AS (
@@ -108,14 +106,11 @@ class Review:
 
     async def close(self) -> None:
         """Stop."""
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await cancel_all((self._task,))
 
     def check(self) -> None:
         """Raise what ended it."""
-        if self._task and self._task.done() and not self._task.cancelled() and (error := self._task.exception()):
-            raise Fatal(f"the review of acts ended: {error}") from error
+        raise_ended(self._task, "the review of acts ended")
 
     async def _run(self) -> None:
         while True:

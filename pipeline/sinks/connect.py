@@ -33,6 +33,8 @@ KEEPALIVE_S: Final = 5.0  # below the server's own 10 s, which would close a con
 # CANNOT_WRITE_TO_FILE_DESCRIPTOR, ABORTED, TOO_FEW_LIVE_REPLICAS, UNKNOWN_STATUS_OF_INSERT.
 PASSING_CODES: Final = frozenset({209, 210, 159, 202, 201, 241, 242, 252, 243, 279, 394, 999, 99, 75, 236, 285, 319})
 DENIED_CODES: Final = frozenset({192, 193, 194, 497, 516})  # unknown user, wrong password, no right
+AWAY: Final = (Retry, Fatal, ConfigError, ClickHouseError, OSError)
+"""What asking it may raise, for those who can do without an answer and ask again."""
 
 
 def is_embedded(config: ClickHouse) -> bool:
