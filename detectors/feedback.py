@@ -16,7 +16,7 @@ import numpy as np
 from detectors import calibration, counted, fusion
 from detectors.detector import VISIT, Detector
 from detectors.generate import load_pass
-from detectors.known_values import ADMITTED, SLOT, has_room, hours
+from detectors.known_values import ADMITTED, SLOT, drop, hours
 from detectors.records import records
 from detectors.teaching import too_young
 
@@ -100,7 +100,10 @@ def forget(detectors: Sequence[Detector], key: Array, values: dict[str, set[int]
     gone = 0
     for detector in detectors:
         for table, slots in _tables(detector, key):
-            gone += sum(_drop(slots, j) for j in _after(slots, values.get(FIELD_OF[table], set()), since_us))
+            after = _after(slots, values.get(FIELD_OF[table], set()), since_us)
+            for j in after:
+                drop(records(slots), j)
+            gone += len(after)
     return gone
 
 
@@ -113,14 +116,6 @@ def _tables(detector: Detector, key: Array) -> list[tuple[str, Array]]:
 def _after(slots: Array, values: set[int], since_us: int) -> list[int]:
     age_h = (slots["first_h"].astype(np.int64) - hours(since_us)) % HOURS
     return [j for j, slot in enumerate(slots) if int(slot["value"]) in values and age_h[j] < HOURS // 2]
-
-
-def _drop(slots: Array, j: int) -> int:
-    room = has_room(records(slots))
-    slots[j] = np.zeros((), slots.dtype)
-    slots[j]["last_h"] = 0 if room else 1  # as `forget_lately`
-    slots["with_"] &= np.uint16(65_535 - (1 << j))
-    return 1
 
 
 def uncount(key: Array, shared: Array, rule: str, opened_us: int) -> bool:

@@ -140,13 +140,14 @@ def keep(slots: Any, value: int, ts_us: int, old: bool) -> int:
 
 @compiled
 def drop(slots: Any, j: int) -> None:
-    """Empty a slot."""
+    """Empty a slot. One of a full table stays one (`last_h` 1): the value that gave way to it is not known."""
+    room = has_room(slots)
     for k in range(len(slots)):
         slots[k].with_ = int(slots[k].with_) & (65_535 - (1 << j))
     slots[j].value = 0
     slots[j].count = 0
     slots[j].first_h = 0
-    slots[j].last_h = 0
+    slots[j].last_h = 0 if room else 1
     slots[j].with_ = 0
 
 
@@ -156,14 +157,13 @@ def forget_lately(slots: Any, visit: Any) -> int:
 
     By whole hours: values first seen in the clock hour in which the visit began, or in the one before. What a key
     brought in its first visit is its own (`keep`), and so is what a person admitted. How often new values come stays
-    as it was counted. A slot of a full table stays one (`last_h` 1): the value that gave way to it is not known.
+    as it was counted.
     """
-    start_h, dropped, room = hours(visit.start_us), 0, has_room(slots)
+    start_h, dropped = hours(visit.start_us), 0
     for j in range(len(slots)):
         lately = slots[j].value != 0 and (start_h - int(slots[j].first_h)) % 65_536 <= 1
         if lately and int(slots[j].with_) & ADMITTED == 0:
             drop(slots, j)
-            slots[j].last_h = 0 if room else 1
             dropped |= 1 << j
     return dropped
 
