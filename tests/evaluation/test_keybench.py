@@ -55,14 +55,18 @@ def calls_of(key: int) -> Array:
     return history(world().keys[key], world(), np.random.default_rng([5, 5, key]))
 
 
+@cache
+def known_of(key: int) -> oracle.Habits:
+    return oracle.habits(world().keys[key], world(), calls_of(key))
+
+
 def placed(name: str, key: int, days: float = 3.0, day: int = 20) -> Placement:
     return Placement(name, 40.0, key, key % 3, START_US + day * DAY_US, days)
 
 
 def stage(key: int, seed: int, days: float = 3.0, day: int = 20) -> Stage:
     placement = placed("any", key, days, day)
-    known = oracle.habits(calls_of(key), DAYS)
-    return run.stage_of(placement, world(), calls_of(key), known, [seed])
+    return run.stage_of(placement, world(), calls_of(key), known_of(key), [seed])
 
 
 # -- honesty
@@ -265,7 +269,7 @@ def test_a_placebo_branch_opens_just_what_the_untouched_key_opens() -> None:
     order = np.argsort(joined["ts_us"], kind="stable")
     partition.judge(events_of(joined[order], world().words, owner[order]))
     placements = [Placement("placebo", 0.0, key, key % 3, start_us, 14.0) for key in keys]
-    stages = [run.stage_of(p, world(), c, oracle.habits(c, DAYS), [1]) for p, c in zip(placements, calls, strict=True)]
+    stages = [run.stage_of(p, world(), calls_of(p.key), known_of(p.key), [1]) for p in placements]
     _, opened = run.branch_out(partition, placements, stages, np.arange(len(keys)), world())
     rest = [each[(each["ts_us"] >= start_us) & (each["ts_us"] < end_us)] for each in calls]
     joined = np.concatenate(rest)
