@@ -5,8 +5,9 @@ the mean 1 at most, so that a product of them reaches 2^b in at most one of 2^b 
 (Markov, Ville); tests/evaluation/test_oracle.py holds each part and their sum to that on untouched traffic, and the
 benchmark prints it of its own keys (`exceedance`).
 
-context  The place's hazard, once per network: during a trip the owner's own visits are from either place. The client's,
-         each time the owner came between: what has changed stays changed for a day at least, at every place.
+context  The place's hazard, once per network (during a trip the owner's own visits are from either place) and again in
+         each half hour in which the owner called in between: innocent half hours have one place, so that any value
+         holds. The client's too, and each time the owner came between: a change lasts a day at least, at every place.
 routes   Operation and kind of answer that none of the key's own lines has, once each: what innocent keys bring anew
          comes one by one, by popularity. Own operations are as likely in an attack that does what the owner does, half
          as likely in one that has routes of its own.
@@ -17,7 +18,7 @@ volume   `volume`: counts of each day's first visit, days multiplied (visits of 
 hours    The hour that each day's first visit begins in, against an intruder who knows none.
 
 Not knowing whether a part says anything costs a bit of each that does. Identities are not counted: which foreign place,
-which operation of a kind, which object of what size; nor that innocent half hours never mix places.
+which operation of a kind, which object of what size. Nor is the silence before a first call.
 `cut` keeps the first calls that reach the wanted bits; what a scenario cannot reach is reported as it is.
 """
 
@@ -147,21 +148,37 @@ def _perhaps(*said: Floats) -> Floats:
 
 def _context(key: Key, known: Habits, world: World, planted: Array, owner_us: npt.NDArray[np.int64]) -> Floats:
     """Place and client; each costs a bit for not knowing whether it would be another."""
-    turn = np.searchsorted(owner_us, planted["ts_us"])
-    back = np.ones(len(planted), np.bool_)
-    back[1:] = (turn[1:] != turn[:-1]) & (np.diff(planted["ts_us"]) > VISIT_US)
+    back, beside = _returns(planted["ts_us"], owner_us)
     network = world.words.network(planted["place"])
     foreign = ~np.isin(network, world.words.network(key.homes))
     abroad = ~np.isin(world.words.country(planted["place"]), world.words.country(key.homes))
     fresh = np.zeros(len(planted), np.bool_)
     fresh[np.unique(network, return_index=True)[1]] = True
     hazard = np.minimum(0.5, key.place_hazard / known.visits_a_day * np.where(abroad, 0.3, 0.7))
-    place = np.where(foreign & fresh, -np.log2(hazard) - 1.0, 0.0)
+    place = np.where(foreign & (fresh | beside), -np.log2(hazard) - 1.0, 0.0)
     strange = ~np.isin(planted["client"], key.clients)
     apart = min(0.5, key.client_hazard / known.visits_a_day)
     client = -np.log2(np.where(foreign & fresh, 0.25, apart)) - 1.0
-    said = np.where(foreign[0], place, 0.0) + np.where(strange & back & strange[0], client, 0.0)
+    said = np.where(foreign[0], place, 0.0) + np.where(strange & (back | beside) & strange[0], client, 0.0)
     return np.asarray(np.cumsum(said))
+
+
+def _returns(
+    at: npt.NDArray[np.int64], owner_us: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Per planted call: a visit before which the owner came, the first call too; a half hour's first after the owner's.
+
+    The latter only where planted calls were before: what changes back within a half hour has changed twice.
+    """
+    turn = np.searchsorted(owner_us, at)
+    between = np.append(True, turn[1:] != turn[:-1])
+    back = between & np.append(True, np.diff(at) > VISIT_US)
+    last_us = np.append(owner_us, 0)[turn - 1]
+    mixed = np.flatnonzero(between & (turn > 0) & (last_us // VISIT_US == at // VISIT_US))
+    mixed = mixed[mixed > 0]
+    beside = np.zeros(len(at), np.bool_)
+    beside[mixed[np.unique(at[mixed] // VISIT_US, return_index=True)[1]]] = True
+    return back, beside
 
 
 def _routes(known: Habits, world: World, planted: Array) -> Floats:

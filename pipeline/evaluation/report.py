@@ -70,11 +70,11 @@ def _leaks(worst: dict[str, Any]) -> str:
 
 def _exceeded(found: dict[str, Any]) -> str:
     """How often the oracle has so many bits of innocent visits, in the class and stretch where that is most often."""
-    most = {bits: max(each[bits]["mean"] for each in found.values()) for bits in ("4", "8", "12")}
-    said = ", ".join(
-        f"{bits} bits in {mean:.4f} at most ({2.0 ** -int(bits):.4f} are due)" for bits, mean in most.items()
+    most = {bits: max((each[bits] for each in found.values()), key=lambda each: each["mean"]) for bits in ("4", "8")}
+    said = (
+        f"{bits} bits in {_ranged(each, 4)} (at most {2.0 ** -int(bits):.4f} are due)" for bits, each in most.items()
     )
-    return f"the oracle on innocent visits: {said}"
+    return f"the oracle on innocent visits: {', '.join(said)}"
 
 
 def _number(value: Any) -> str:

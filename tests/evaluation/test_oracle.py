@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from pipeline.evaluation import oracle, volume, work
 from pipeline.evaluation.exceedance import BITS, Found, exceedance, table
 from pipeline.evaluation.measures import share
-from pipeline.evaluation.world import DAY_US, START_US, US, World, history, starts
+from pipeline.evaluation.world import DAY_US, START_US, US, VISIT_US, World, history, starts
 from tests.real_data import FOLDER, real
 
 Array = np.ndarray[Any, Any]
@@ -65,6 +66,34 @@ def test_the_law_of_volume_holds_on_lives_that_it_was_not_made_from(key: int) ->
             assert (said >= bits).sum() <= 3 + 3 * len(said) * 2.0**-bits, (spans, bits)
 
 
+def test_innocent_newcomers_have_b_bits_of_context_in_at_most_one_of_2_to_the_b_visits_beside_the_owner() -> None:
+    """Planted is what a new place or client does within three days, the owner's is the rest."""
+    most, visits = [], 0
+    for number in range(KEYS):
+        key, calls = world().keys[number], calls_of(number)
+        first = np.unique(calls["ts_us"] // VISIT_US, return_index=True)[1]
+        visits += len(first)
+        homes, clients = set(key.homes.tolist()), set(key.clients.tolist())
+        for at in first:
+            place, client = int(calls["place"][at]), int(calls["client"][at])
+            if place not in homes or client not in clients:
+                stretch = calls[at : np.searchsorted(calls["ts_us"], calls["ts_us"][at] + 3 * DAY_US)]
+                mine = np.zeros(len(stretch), np.bool_)
+                mine |= (stretch["place"] == place) & (place not in homes)
+                mine |= (stretch["client"] == client) & (client not in clients)
+                settled = replace(key, homes=np.array(sorted(homes)), clients=np.array(sorted(clients)))
+                owner_us = stretch["ts_us"][~mine]
+                said = oracle.parts(settled, known_of(number), world(), stretch[mine], owner_us)
+                most.append(float(said["context"].max()))
+            homes.add(place)
+            clients.add(client)
+    assert visits > 20_000
+    assert len(most) >= 15
+    for bits in range(2, 16):
+        due = visits * 2.0**-bits
+        assert (np.array(most) >= bits).sum() <= due + 2 * np.sqrt(due) + 1, bits
+
+
 def planted(gap_s: float, count: int) -> Array:
     calls = np.repeat(calls_of(1)[:1], count)
     calls["ts_us"] = START_US + 20 * DAY_US + (np.arange(count) * gap_s * US).astype(np.int64)
@@ -96,6 +125,7 @@ def test_an_owner_s_own_calls_have_no_bits_of_routes_and_a_new_refused_deletion_
 
 
 def test_another_place_counts_once_and_another_client_each_time_the_owner_was_there() -> None:
+    """A place again only in a half hour in which the owner calls between."""
     key, known = world().keys[1], known_of(1)
     calls = planted(3_600.0, 4)
     calls["place"], calls["client"] = key.homes[0], key.clients[0]
@@ -103,9 +133,14 @@ def test_another_place_counts_once_and_another_client_each_time_the_owner_was_th
     foreign = ~np.isin(world().words.network(np.arange(world().words.siblings)), world().words.network(key.homes))
     abroad["place"] = np.flatnonzero(foreign)[0]
     swapped["client"] = np.flatnonzero(~np.isin(np.arange(len(world().words.agents)), key.clients))[0]
-    owner_us = calls["ts_us"] + 60 * US
+    owner_us = calls["ts_us"] + 1_830 * US
     at_home, once, again = (oracle.parts(key, known, world(), c, owner_us)["context"] for c in (calls, abroad, swapped))
     assert at_home.max() == 0
     assert once[0] > 4
     assert once[-1] == once[0]
     assert np.allclose(again, again[0] * np.arange(1, 5))
+    quick = abroad.copy()
+    quick["ts_us"] = calls["ts_us"][0] + np.array([0, 20, 40, 60]) * US
+    between = calls["ts_us"][0] + np.array([10, 30, 50]) * US
+    beside = oracle.parts(key, known, world(), quick, between)["context"]
+    assert np.allclose(beside, once[0] * np.array([1, 2, 2, 2]))
