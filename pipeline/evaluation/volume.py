@@ -6,7 +6,7 @@ taken over visits that the generator itself makes (`world.starts` at the key's l
 life, the Azure trace's gaps), on another seed than the world. N is the same or larger with each call, so the ratio
 never falls within a visit, and Markov's bound holds for whenever it is read.
 Beyond the 99th percentile of N a geometric tail is put, its mean the seen excess's and two standard errors more, and
-where what was seen there gives a larger mean of 2^(tilt N), that is taken. The tilts are .5, .75 and .9 of the tail's slope,
+where what was seen there gives a larger mean of 2^(tilt N), that is taken. Tilts are .5, .75 and .9 of its slope,
 with equal weights over tilts and spans: an attacker of unknown pace.
 """
 
