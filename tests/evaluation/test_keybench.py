@@ -307,6 +307,14 @@ def test_a_baseline_s_threshold_alerts_just_as_often_as_the_budget_allows() -> N
     assert baselines.chance(scores, limit).sum() == pytest.approx(10.0)
 
 
+def test_an_owner_s_call_opens_for_what_was_planted_within_half_an_hour_and_no_longer() -> None:
+    calls = np.zeros(4, calls_of(1).dtype)
+    calls["key"] = (1, 2, 1, 1)
+    calls["planted"][0] = 1
+    calls["ts_us"] = START_US + np.array([0, 10, 20, 40]) * 60_000_000
+    assert [run.planted_before(calls, i) for i in range(4)] == [(1, True), (0, False), (1, True), (1, False)]
+
+
 def test_recall_counts_an_incident_at_a_planted_call_and_no_other() -> None:
     hit = Opened(0, 1, 5, 2_000.0, True, "geography", False, 1)
     beside = Opened(0, 1, 5, 2_000.0, False, "geography", False, 0)
