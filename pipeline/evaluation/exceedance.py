@@ -72,7 +72,7 @@ def table(found: Found) -> list[str]:
     """A line per class, stretch and part: log2 of the share of visits with at least BITS; `!`: surely more than due."""
     lines = [f"{'':23}visits" + "".join(f"{bits:>8}" for bits in BITS)]
     for (volume, stretch, part), (keys, most) in found.items():
-        told = [share(keys, (most >= bits).astype(np.float64)) for bits in BITS]
+        told = [share(keys.tolist(), (most >= bits).astype(np.float64)) for bits in BITS]
         cells = (
             (f"{np.log2(each['mean']):7.1f}" if each["mean"] else "      -") + "! "[each["low"] <= 2.0**-bits]
             for each, bits in zip(told, BITS, strict=True)

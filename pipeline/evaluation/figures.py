@@ -65,7 +65,7 @@ def _exceedance(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
         mine = [outcome.exceeded[group] for outcome in outcomes if group in outcome.exceeded]
         keys, most = (np.concatenate(each) for each in zip(*mine, strict=True))
         found[f"{group[0]}, {group[1]}"] = {
-            str(bits): measures.share(keys, (most >= bits).astype(np.float64)) for bits in (2, 4, 6, 8, 10, 12)
+            str(bits): measures.share(keys.tolist(), (most >= bits).astype(np.float64)) for bits in (2, 4, 6, 8, 10, 12)
         }
     return found
 

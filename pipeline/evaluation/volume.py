@@ -61,7 +61,7 @@ def _law(lives: list[Floats], spans_s: tuple[int, ...], days: int) -> Law:
     return Law(np.array([tilts for tilts, _ in rows]), np.array([means for _, means in rows]))
 
 
-def within(hours: Floats, span_h: float, days: int) -> Ints:
+def within(hours: Floats, span_h: float, days: float) -> Ints:
     """Calls within the span of each visit's first call; visits so late that the span isn't over are left out."""
     _, first = np.unique((hours * (HOUR_US / VISIT_US)).astype(np.int64), return_index=True)
     first = first[hours[first] <= days * 24 - span_h]
@@ -80,7 +80,7 @@ def tilted(counts: npt.NDArray[Any], apart: float) -> tuple[Floats, Floats]:
     excess = counts[counts > high] - high
     n = len(excess) + 1.0
     errors = 2.0 / np.sqrt(1.0 + len(excess) * apart / len(counts))
-    mean_excess = 1.0 + (excess.sum() + 1.0 - n + 1.0) / n * (1.0 + errors)
+    mean_excess = 1.0 + ((excess - 1.0).sum() + 1.0) / n * (1.0 + errors)
     rest = 1.0 - 1.0 / mean_excess  # of those beyond `high` by k, how many are by k + 1
     slopes = -np.array(SLOPES) * np.log(rest)
     below = np.exp(slopes[:, None] * (counts[counts <= high] - high)).sum(axis=1) / len(counts)

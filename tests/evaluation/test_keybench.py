@@ -308,7 +308,7 @@ def test_a_baseline_s_threshold_alerts_just_as_often_as_the_budget_allows() -> N
 
 
 def test_an_owner_s_call_opens_for_what_was_planted_within_half_an_hour_and_no_longer() -> None:
-    calls = np.zeros(4, calls_of(1).dtype)
+    calls: Array = np.zeros(4, calls_of(1).dtype)
     calls["key"] = (1, 2, 1, 1)
     calls["planted"][0] = 1
     calls["ts_us"] = START_US + np.array([0, 10, 20, 40]) * 60_000_000
