@@ -147,7 +147,7 @@ def pending(config: Config, person: str, as_json: bool) -> int:
         who = Who.of(ladder_of(config.respond).policy, config.respond.approvers)
         rows += [
             {"ticket": each.record.ticket, "key_id": "*", "rung": f"promote to {each.record.to}",
-             "reason": each.record.reason, "approved_by": each.signed(who), "approvals": who.needs,
+             "reason": each.record.reason, "approved_by": each.signed(who), "approvals": each.needs(who),
              "lapses_us": each.at_us + int(who.within_s * 1e6)}
             for each in mine.ledger.promotions.waiting(who, mine.ledger.now_us)
         ]  # fmt: skip

@@ -170,7 +170,7 @@ class Desk:
         await self.decisions.write(Simulating(on=on, by=self.person, reason=reason))
 
     async def promote(self, wanted: Promoted, key_file: Path | None) -> Verdict | None:
-        """Another stage from now on; what was not earned is signed as the first, where anybody must."""
+        """Another stage from now on; a step up is signed as the first."""
         await self.decisions.write(wanted)
         return await self.sign(wanted.ticket, True, key_file) if key_file else None
 

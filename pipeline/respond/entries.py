@@ -165,7 +165,7 @@ class Simulating(msgspec.Struct, frozen=True, kw_only=True, tag="simulating"):
 class Promoted(msgspec.Struct, frozen=True, kw_only=True, tag="promoted"):
     """Up to which stage acts happen by themselves from now on: earned, gone back to, or asked for without (`override`).
 
-    The latter is in force for a proposal once enough of its approvers have signed the ticket (`promoted.py`).
+    A step up is in force for a proposal once enough of its approvers have signed the ticket (`promoted.py`).
     """
 
     to: Literal["simulate", "fence", "suspend", "revoke"]
@@ -177,7 +177,7 @@ class Promoted(msgspec.Struct, frozen=True, kw_only=True, tag="promoted"):
     nonce: str = ""  # makes its ticket unlike an earlier one's
     again: bool = False  # said again before retention forgets it: nobody's word
     at_us: int = 0  # again: when it was said first
-    asked_us: int = 0  # an override: when it was asked for (broker's time); what is signed is good for then alone
+    asked_us: int = 0  # when signatures were asked for (broker's time), good for then alone; 0: it only lowers
     words: tuple[Signed, ...] = ()  # again: who signed it
 
     @property

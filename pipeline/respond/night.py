@@ -30,7 +30,7 @@ from pipeline.respond.decisions import Decisions
 from pipeline.respond.deliver import Deliveries
 from pipeline.respond.drills import DrillBook
 from pipeline.respond.entries import Record
-from pipeline.respond.ladder import Others
+from pipeline.respond.ladder import Others, ladder_of
 from pipeline.respond.leftovers import LeftoverBook, Tidying
 from pipeline.respond.night_notices import (
     PROMOTION,
@@ -46,6 +46,7 @@ from pipeline.respond.night_notices import (
 )
 from pipeline.respond.night_records import CaseSeen, NightRecord, Told
 from pipeline.respond.notice import Notice, link_to, of_incident
+from pipeline.respond.promoted import REVIEW, Who
 from pipeline.respond.rotation_book import TOLD_KEPT_US, RotationBook
 from pipeline.respond.set_up import SetUp
 from pipeline.respond.standing import standing
@@ -242,8 +243,10 @@ class Night:
             if failed and "failed" not in books.told(drill.started.drill_id):
                 notice = of_drill(drill, now_us)
                 yield Due(notice.subject, "failed", 0, lambda notice=notice: notice)  # type: ignore[misc]
-        back = self.decisions.ledger.promotions.taken_back
-        if back and now_us - back.at_us < DAY_US and str(back.at_us) not in books.told(PROMOTION):
+        who = Who.of(ladder_of(self.settings).policy, self.settings.approvers)
+        back = self.decisions.ledger.promotions.holding(who)
+        taken = back is not None and back.record.by == REVIEW and now_us - back.at_us < DAY_US
+        if back and taken and str(back.at_us) not in books.told(PROMOTION):
             yield Due(PROMOTION, str(back.at_us), 0, partial(of_promotion, back, now_us))
         for left in books.leftovers.due(now_us):
             notice = of_leftover(left, now_us)

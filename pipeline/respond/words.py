@@ -95,13 +95,15 @@ def _told(word: Word, approvers: tuple[Approver, ...]) -> tuple[Verdict, str, st
 
 
 def _promotion(word: Promoted) -> tuple[Verdict, str, str, str, str]:
-    if word.override:
-        what = f"asks to let acts go up to {word.to} by themselves, which was not earned"
-        return "waiting", "override_promotion", word.by, _why(word.by, what, word.reason), word.ticket
-    if word.to == "revoke":
+    if word.to == "revoke" and not word.override:
         return "refused", "promote", word.by, _why(word.by, "asks for revoke, which is never earned", word.reason), ""
-    what = f"lets acts go up to {word.to} by themselves" + (f" ({word.counted})" if word.counted else "")
-    return "allowed", "promote", word.by, _why(word.by, what, word.reason), ""
+    if not word.asked_us:
+        what = f"lets acts go no further than {word.to} by themselves"
+        return "allowed", "promote", word.by, _why(word.by, what, word.reason), ""
+    counted = "which was not earned" if word.override else word.counted or "nothing was counted"
+    what = f"asks to let acts go up to {word.to} by themselves ({counted})"
+    switch = "override_promotion" if word.override else "promote"
+    return "waiting", switch, word.by, _why(word.by, what, word.reason), word.ticket
 
 
 def _raise(word: Raised) -> str:
