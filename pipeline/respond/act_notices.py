@@ -104,6 +104,9 @@ def _thread(subject: str, acts: list[Act], now_us: int) -> Iterator[Said]:
         yield Said(subject, f"done:{last}", "response.done", done)
     if failed:
         yield Said(subject, f"failed:{last}", "response.failed", failed)
+    for act in acts:
+        if act.overlaps and act.extended and _is_fresh(act.extended_us, now_us):
+            yield Said(subject, f"extended:{act.until_us}", "response.done", (act,))
     stuck = tuple(act for act in acts if act.stands and act.undo and act.undo.stage == "failed")
     if stuck and _is_fresh(max(act.undo.at_us for act in stuck if act.undo), now_us):
         yield Said(subject, f"undo_failed:{min(act.offset for act in stuck)}", "response.failed", stuck)
@@ -169,9 +172,14 @@ def _words(said: Said, what: str) -> tuple[str, str]:
             title = f"done: {what} {ends}, by {who(act)}"
             undos = [f"`{undo_of(each)}`" for each in said.acts if each.stands]
             undo = f" Undo: {undos[0]}" if undos else " There is nothing to undo."
-            undo += " (deletes the new key, whoever uses it by then)" if undos and act.proposal.rung == "rotate" else ""
+            if undos and act.proposal.rung == "rotate":
+                undo += " (deletes the new key: refused once that is in use)"
             more = f" (and {len(undos) - 1} more: `keywatch respond holds`)." if len(undos) > 1 else "."
             return title, f"{title}. {why}{undo}{more if undos else ''}"
+        case "extended":
+            by = act.extended.by if act.extended else ""
+            title = f"put off: the old key {act.proposal.key_id} ends {clock(rfc3339(act.until_us))}, by {by}"
+            return title, f"{title}: {act.extended.reason if act.extended else ''}. It was rotated to {act.new_key_id}."
         case "failed":
             perhaps = " (it may have taken place all the same)" if act.stage == "expired" else ": nothing was done"
             reason = "nobody approved in time" if act.stage == "lapsed" else act.outcome

@@ -28,6 +28,7 @@ from pipeline.respond.caps import DAY_US
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.entries import (
     Bulked,
+    Extended,
     Promoted,
     Proposed,
     Raised,
@@ -114,13 +115,39 @@ class Desk:
             raise ConfigError(f"{name!r} is not the beginning of exactly one act's response id, nor an incident's id")
         return known if len(known) == 1 else sorted(of_incident, key=lambda act: -act.offset)
 
-    async def undo(self, act: Act, reason: str, wait_s: float = 0.0) -> Verdict:
-        """Take one act back; waits so long at most for the responder to have done it."""
-        asked = Undo(act_id=act.proposal.act_id, by=self.person, reason=reason, responder=self.decisions.responder)
+    async def undo(self, act: Act, reason: str, wait_s: float = 0.0, key_file: Path | None = None) -> Verdict:
+        """Take one act back; waits so long at most for the responder to have done it.
+
+        `key_file`: forced, though it deletes a key in use, and signed as the first.
+        """
+        asked = Undo(
+            act_id=act.proposal.act_id, by=self.person, reason=reason, responder=self.decisions.responder,
+            force=key_file is not None, asked_us=self.ledger.now_us if key_file else 0,
+        )  # fmt: skip
         verdict = await self.decisions.write(asked)
+        if key_file and asked.ticket in self.ledger.forces.waiting:
+            verdict = await self.sign(asked.ticket, True, key_file)
         if verdict.granted:
             await self._until_undone(act, wait_s)
         return verdict
+
+    def rotation(self, name: str) -> Act:
+        """The rotation of this key (the old one or the new), the one that stands if one does. Raises `ConfigError`."""
+        acts = [
+            act for act in self.ledger.acts.values() if act.proposal.rung == "rotate" and not act.proposal.simulated
+        ]
+        found = [act for act in acts if name in (act.proposal.key_id, act.new_key_id, act.proposal.response_id)]
+        if not found:
+            raise ConfigError(f"no rotation of {name!r} is known: `keywatch respond holds` lists what stands")
+        return max(found, key=lambda act: (act.stands, act.offset))
+
+    async def extend(self, act: Act, until_us: int, reason: str) -> Verdict:
+        """Put the end of a rotation off."""
+        of = act.proposal
+        return await self.decisions.write(Extended(
+            act_id=of.act_id, response_id=of.response_id, until_us=until_us, by=self.person, reason=reason,
+            responder=self.decisions.responder,
+        ))  # fmt: skip
 
     async def _until_undone(self, act: Act, wait_s: float) -> None:
         ends_at_s = time.monotonic() + wait_s
@@ -130,7 +157,7 @@ class Desk:
     async def sign(self, ticket: str, yes: bool, key_file: Path, reason: str = "") -> Verdict:
         """Approve or decline what waits under this ticket (or its beginning)."""
         known = {each for act in self.pending() for each in (act.ticket, act.proposal.group) if each}
-        known |= set(self.ledger.raises) | self.ledger.promotions.tickets
+        known |= {*self.ledger.raises, *self.ledger.promotions.tickets, *self.ledger.forces.waiting}
         matching = [each for each in known if each.startswith(ticket)]
         if len(matching) != 1:
             raise ConfigError(f"{ticket!r} is not the beginning of exactly one ticket: `keywatch respond pending`")

@@ -144,6 +144,16 @@ class RotationSeen(msgspec.Struct, frozen=True, kw_only=True, tag="rotation_seen
     end: str = ""  # what Keywatch does at the deadline, or why it did not
 
 
+class RotationOver(msgspec.Struct, frozen=True, kw_only=True, tag="rotation_over"):
+    """What `RotationSeen` said of this deadline is over: its message is resolved, once, where it was told."""
+
+    old: str
+    new: str
+    deadline_us: int
+    why: str
+    no_act: bool = True
+
+
 NightRecord = (
     EndpointSwitched
     | Resent
@@ -157,4 +167,5 @@ NightRecord = (
     | Leftover
     | LeftoverGone
     | RotationSeen
+    | RotationOver
 )

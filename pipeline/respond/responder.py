@@ -27,7 +27,7 @@ from pipeline.errors import ConfigError, Fatal
 from pipeline.health import Health, serve
 from pipeline.metrics import REGISTRY, process_started, responder_started
 from pipeline.refreshes import RefreshWatch, refreshes
-from pipeline.respond import witness
+from pipeline.respond import drain, review, witness
 from pipeline.respond.act import Acting, Actor, Note, unkept
 from pipeline.respond.adapters import build
 from pipeline.respond.adapters.adapter import Adapter, Intent, Outcome
@@ -49,6 +49,7 @@ from pipeline.respond.night import Books
 from pipeline.respond.policy_check import check
 from pipeline.respond.promoted import Who
 from pipeline.respond.review import ClickHouseWrongs, Review
+from pipeline.respond.rounds import Round, Rounds
 from pipeline.respond.set_up import SetUp
 from pipeline.respond.telling import telling
 from pipeline.respond.verdicts import Verdicts
@@ -166,17 +167,20 @@ async def _responder(
     caretaker = Caretaker(carrier, keys, _paging(deliveries), drills=books.drills)
     caretaker.start()
     stack.push_async_callback(caretaker.close)
-    drain = Drain(
-        carrier, ladder, keys, books, ClickHouseRotations(config), keys.held, matrices, caretaker,
+    rotations = Drain(
+        carrier, ladder, keys, books, ClickHouseRotations(config), keys.held, matrices,
         lambda: kill_switch(respond), night.blind,
     )  # fmt: skip
-    drain.start()
-    stack.push_async_callback(drain.close)
-    deliveries.checks.append(drain.check)
-    review = Review(carrier, ladder, ClickHouseWrongs(config), caretaker)
-    review.start()
-    stack.push_async_callback(review.close)
-    deliveries.checks.append(review.check)
+    looks = [
+        Round("overlaps", drain.DEADLINES_S, rotations.end_overlaps),
+        Round("drain", drain.EVERY_S, rotations.look),
+    ]
+    if ladder.policy.promotion == "required":
+        looks.append(Round("review", review.EVERY_S, Review(carrier, ladder, ClickHouseWrongs(config)).look))
+    rounds = Rounds(caretaker, tuple(looks))
+    rounds.start()
+    stack.push_async_callback(rounds.close)
+    deliveries.checks.append(rounds.check)
     responder = Responder(
         ladder=ladder, approvers=respond.approvers, matrices=matrices, carrier=carrier,
         keys=keys, networks=ClickHouseNetworks(config.clickhouse), deliveries=deliveries,

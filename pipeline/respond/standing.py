@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Container, Iterable
 from typing import Final, Literal
 
@@ -14,6 +15,7 @@ from schemas.incident import Incident, Rung
 
 ID_CHARS: Final = 12
 UNDO: Final = "keywatch respond undo {response} --reason TEXT"
+EXTEND: Final = "keywatch respond extend {key} --until WHEN --reason TEXT"
 APPROVE: Final = "keywatch respond approve {ticket}"
 State = Literal["waiting", "under way", "in force", "perhaps in force", "being undone", "revoked"]
 STOPS: Final = frozenset({"waiting", "under way", "in force", "being undone", "revoked"})
@@ -91,6 +93,11 @@ def who(act: Act) -> str:
 def undo_of(act: Act) -> str:
     """The command that takes this very act back."""
     return UNDO.format(response=act.proposal.response_id[:ID_CHARS])
+
+
+def extend_of(act: Act) -> str:
+    """The command that puts a rotation's end off."""
+    return EXTEND.format(key=shlex.quote(act.proposal.key_id))
 
 
 def _state(act: Act) -> State | None:

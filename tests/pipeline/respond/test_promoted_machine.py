@@ -205,7 +205,7 @@ WRONG = Wrong(incident_id="i1", rung="suspend", verdict="allowed")
 async def looked(world: Lives, said: Said, times: int = 1) -> None:
     process = Process(world, "reviewer", frozenset({0, 1}), Fuse(), 0.0)
     await process.decisions.start()
-    review = Review(process.responder.carrier, world.ladder, said, process.caretaker)
+    review = Review(process.responder.carrier, world.ladder, said)
     for _ in range(times):
         await review.look()
     await process.caretaker.close()
