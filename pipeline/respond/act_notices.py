@@ -2,7 +2,7 @@
 
 Nothing is queued where an act is carried out: each round `night.py` asks what the ledger says that was not told, tells
 it, and writes `Told` once it is delivered or durably handed over. So kill -9 anywhere leaves it due at the next start.
-What happened more than a day ago is not told any more: `Told` is forgotten after the topic's seven days, and a longer
+What happened more than a day ago is not told any more: `Told` is forgotten after seven days, and a longer
 act would be news again. Acts of a drill's decoy are the drill's to tell.
 
 Bulk is one thread under its own name, with one ticket; each other act is one under its response id.

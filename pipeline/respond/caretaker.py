@@ -3,8 +3,8 @@
 All of it follows from the ledger: `due` lists what is to be done, and doing it changes the ledger. So a responder that
 is killed has nothing to remember, and the next one finds the same list. Each act is the business of whoever owns its
 incident's partition; where that is not known, of partition 0's owner. What stands for long, the open breaker, the
-switches, by what is judged and when a drill last passed are said again before the topic's retention (7 days) forgets
-them.
+switches, by what is judged and when a drill last passed are said again each day, so that they outlive almost all of the
+topic's retention (28 days, `sinks/topics.py`) without any responder.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 ROUND_S: Final = 1.0
 CLOCK_S: Final = 30.0  # while something ends by itself, the broker's time is read so often
 SOON_S: Final = 2.0
-KEEP_US: Final = 3 * DAY_US
+KEEP_US: Final = DAY_US
 UNDO_AGAIN_S: Final = (60.0, 300.0, 900.0, 3600.0)  # after a failed undo; then every hour, for ever
 
 Kind = Literal["act", "end", "undo", "lapse", "declined", "keep"]

@@ -65,11 +65,13 @@ _BULK: Final[tuple[Shown, ...]] = (
 )
 
 
-def at_desk(config: Config, person: str, work: Callable[[Desk], Coroutine[Any, Any, int]]) -> int:
-    """Work at a desk on the broker's topic; the exit code."""
+def at_desk(
+    config: Config, person: str, work: Callable[[Desk], Coroutine[Any, Any, int]], reads: bool = False
+) -> int:  # fmt: skip
+    """Work at a desk on the broker's topic; `reads`: nothing is written at it. The exit code."""
 
     async def run() -> int:
-        async with desk.opened(config, person) as mine:
+        async with desk.opened(config, person, reads) as mine:
             return await work(mine)
 
     return asyncio.run(run())
@@ -155,7 +157,7 @@ def holds(config: Config, person: str, as_json: bool) -> int:
         rows = [act_row(act) for act in mine.in_force()]
         return show("in force", rows, _ACTS, "nothing is in force", as_json)
 
-    return at_desk(config, person, work)
+    return at_desk(config, person, work, reads=True)
 
 
 def pending(config: Config, person: str, as_json: bool) -> int:
@@ -183,7 +185,7 @@ def pending(config: Config, person: str, as_json: bool) -> int:
         ]  # fmt: skip
         return show("waiting for approval", rows, _PENDING, "nothing waits for approval", as_json)
 
-    return at_desk(config, person, work)
+    return at_desk(config, person, work, reads=True)
 
 
 def sign(config: Config, person: str, ticket: str, yes: bool, key_file: Path | None, reason: str) -> int:
@@ -224,7 +226,7 @@ def queue(config: Config, person: str, cluster: str, as_json: bool) -> int:
             say_line(f"{number} of them share {label}: keywatch respond bulk '{label}' --rung fence --preview")
         return code
 
-    return at_desk(config, person, work)
+    return at_desk(config, person, work, reads=True)
 
 
 def bulk(config: Config, person: str, cluster: str, rung: Rung, preview: bool, key_file: Path | None) -> int:
@@ -286,7 +288,7 @@ def breaker(config: Config, person: str, as_json: bool) -> int:
         words = f"open since {moments.of_us(opened.at_us)}: {', '.join(opened.owners)}" if opened else "closed"
         return say_line(f"{words}; {waiting} keys wait")
 
-    return at_desk(config, person, work)
+    return at_desk(config, person, work, reads=True)
 
 
 def close_breaker(config: Config, person: str, reason: str) -> int:

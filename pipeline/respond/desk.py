@@ -53,15 +53,16 @@ POLL_S: Final = 1.0
 
 
 @asynccontextmanager
-async def opened(config: Config, person: str) -> AsyncIterator[Desk]:
-    """A desk on the broker's topic, read up to now. Raises `Fatal`."""
+async def opened(config: Config, person: str, reads: bool = False) -> AsyncIterator[Desk]:
+    """A desk on the broker's topic, read up to now; `reads`: nothing is written at it. Raises `Fatal`."""
     from pipeline.respond.responder import decisions_of
     from pipeline.sinks.kafka import Producer
 
     async with AsyncExitStack() as stack:
-        producer = Producer(config.kafka)
-        await producer.start()
-        stack.push_async_callback(producer.close)
+        producer = None if reads else Producer(config.kafka)
+        if producer:
+            await producer.start()
+            stack.push_async_callback(producer.close)
         yield Desk(await decisions_of(config, producer, stack, f"{person}-{uuid.uuid4().hex[:8]}"), person)
 
 

@@ -2,7 +2,7 @@
 
 Why not on `api.control`: each record there is a version of a side input that every worker adopts at a checkpoint, it
 is read by those who judge, and is kept for 400 days; an acknowledgement at night is none of that. Here it stands in
-one order with the acts and the incidents' cases, under the broker's clock, and is forgotten after the topic's 7 days.
+one order with the acts and the incidents' cases, under the broker's clock, and is forgotten after the topic's 28 days.
 Who may write here may act, so people use the responder's credentials for it (deploy/SECURITY.md).
 """
 

@@ -149,7 +149,7 @@ def count(config: Config, ladder: Ladder, at: Where) -> Progress:
 
 async def _where(config: Config, ladder: Ladder) -> Where:
     who = Who.of(ladder.policy, config.respond.approvers)
-    async with desk.opened(config, user()) as mine:
+    async with desk.opened(config, user(), reads=True) as mine:
         return where(ladder, mine.ledger.promotions, who)
 
 

@@ -35,7 +35,7 @@ from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.caretaker import Caretaker
 from pipeline.respond.carry import Carrier
 from pipeline.respond.consume import AuditLoader, Incidents, TopicReader
-from pipeline.respond.decisions import Decisions, Follower
+from pipeline.respond.decisions import Decisions, Follower, ReadsOnly
 from pipeline.respond.declared import DeclaredKeys, listed
 from pipeline.respond.deliver import Deliveries
 from pipeline.respond.drain import ClickHouseRotations, Drain
@@ -54,7 +54,7 @@ from pipeline.respond.set_up import SetUp
 from pipeline.respond.telling import telling
 from pipeline.respond.verdicts import Verdicts
 from pipeline.sinks.clickhouse import ClickHouseSink
-from pipeline.sinks.kafka import Producer, client_settings, started
+from pipeline.sinks.kafka import Producer, client_settings, fetched_highwaters, started
 from pipeline.sinks.topics import create_topics, partitions_of, topic_specs
 from schemas.incident import Incident
 
@@ -257,11 +257,22 @@ def _paging(deliveries: Deliveries) -> Callable[[Incident], Awaitable[None]]:
 
 
 async def decisions_of(
-    config: Config, producer: Producer, stack: AsyncExitStack, name: str, *followers: Follower
+    config: Config, producer: Producer | None, stack: AsyncExitStack, name: str, *followers: Follower
 ) -> Decisions:
-    """The decisions topic, read up to now and followed from there, until the stack closes; followers get all of it."""
-    decisions = Decisions(producer, await _decision_reader(config, stack), config.topics.decisions, name)
+    """The decisions topic, read up to now and followed from there, until the stack closes; followers get all of it.
+
+    `producer` None: only read.
+    """
+    topic, reader = config.topics.decisions, await _decision_reader(config, stack)
+    decisions = Decisions(producer or ReadsOnly(), reader, topic, name)
     decisions.followers.extend(followers)
+    if producer is None:
+        end = (await fetched_highwaters(config.kafka, topic, [0]))[0]
+
+        async def all_read() -> bool:
+            return await reader.position(topic) >= end
+
+        decisions.all_read = all_read
     await decisions.start()
     stack.push_async_callback(decisions.close)
     return decisions

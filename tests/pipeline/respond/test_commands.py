@@ -31,6 +31,7 @@ class Room:
 
     def __init__(self, folder: Path) -> None:
         names = {f"k{i}": key(f"k{i}", owner=f"owner-k{i}") for i in range(9)}
+        self.reads = False  # the last desk was for reading alone
         self.world, self.file = Lives(catalogue=Catalogue(names)), folder / "carl"
         self.carl = approval.make("carl", self.file)
         self.world.approvers = (ANN.approver, self.carl)
@@ -51,8 +52,8 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
     made = Room(tmp_path)
 
     @asynccontextmanager
-    async def opened(config: Config, person: str) -> AsyncIterator[desk.Desk]:
-        made.world.log.moved = asyncio.Event()
+    async def opened(config: Config, person: str, reads: bool = False) -> AsyncIterator[desk.Desk]:
+        made.world.log.moved, made.reads = asyncio.Event(), reads
         mine = await at_desk(made.world, person)
         try:
             yield mine
@@ -84,6 +85,16 @@ def test_what_stands_is_listed_and_undone_by_the_beginning_of_its_id(room: Room,
         commands.undo(room.config, "carl", "nonsense", "x", wait_s=0.0)
 
 
+def test_what_only_lists_needs_no_right_to_write(room: Room, said: Callable[[], str]) -> None:
+    for show in (commands.holds, commands.pending, commands.breaker):
+        show(room.config, "carl", as_json=True)
+        assert room.reads, show.__name__
+    commands.queue(room.config, "carl", desk.ALL, as_json=True)
+    assert room.reads
+    commands.switch(room.config, "carl", True, "a deploy")
+    assert not room.reads
+
+
 def test_all_that_stands_of_an_incident_is_undone_by_its_id_the_newest_first(
     room: Room, said: Callable[[], str]
 ) -> None:
@@ -101,8 +112,8 @@ def test_all_that_stands_of_an_incident_is_undone_by_its_id_the_newest_first(
 
 def rotation(room: Room) -> None:
     of = proposed(
-        "k1", rung="rotate", duration_s=3_600.0, adapter="keys", act_id="r", response_id="rotation", approvers=(ANN.approver, room.carl),
-        max_overlap_s=86_400.0, force_approvals=2,
+        "k1", rung="rotate", duration_s=3_600.0, adapter="keys", act_id="r", response_id="rotation",
+        approvers=(ANN.approver, room.carl), max_overlap_s=86_400.0, force_approvals=2,
     )  # fmt: skip
     room.world.say(of)
     room.world.say(msgspec.structs.replace(finished(of), new_key_id="k9", ends_old=True))
@@ -115,7 +126,7 @@ def test_the_end_of_a_rotation_is_put_off_by_either_of_its_keys_and_refused_with
     began = datetime.fromtimestamp(room.world.log.now_us / 1e6, UTC)
     monkeypatch.setattr(moments, "now", lambda: began)
     assert commands.extend(room.config, "carl", "k1", "3h", "a batch job") == 0
-    assert said().startswith("the old key k1 ends 2026-11-18T14:06:40Z")
+    assert said() == "the old key k1 ends 2026-11-18 14:06Z; before that when its traffic has moved\n"
     assert commands.extend(room.config, "carl", "k9", "2h", "less") == 1
     assert "not put off: the old key ends at" in said()
     assert commands.extend(room.config, "carl", "k9", "2d", "more") == 1

@@ -182,8 +182,11 @@ def test_what_was_signed_once_and_lowered_since_is_not_brought_back_by_its_copy(
     yes = ANN.says(first.ticket)
     made = told(first, yes, lowered)
     copies = made.again(TWO, 9 * DAY_US, DAY_US)
-    forged: Promoted = msgspec.structs.replace(first, again=True, at_us=MINUTE_US, words=(yes,))
-    for order in ([*copies, forged], [forged, *copies], [*copies, forged, first, yes]):
+    forged = msgspec.structs.replace(first, again=True, at_us=MINUTE_US, words=(yes,))
+    orders: tuple[list[Promoted | Signed], ...] = (
+        [*copies, forged], [forged, *copies], [*copies, forged, first, yes],
+    )  # fmt: skip
+    for order in orders:
         fresh = Promotions()
         for number, record in enumerate(order):
             said(fresh, record, 9 * DAY_US + number)
