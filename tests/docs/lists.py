@@ -34,7 +34,7 @@ PARSED: Final = {
     "respond act": SPEAKS, "respond approve": SPEAKS, "respond bulk": SPEAKS,
     "respond promote": "takes 14 days; tests/pipeline/respond/test_promoting.py",
     "respond deleted": SPEAKS,
-    "respond enable": SPEAKS, "respond raise": SPEAKS, "respond refuse": SPEAKS, "respond undo": SPEAKS,
+    "respond enable": SPEAKS, "respond extend": SPEAKS, "respond raise": SPEAKS, "respond refuse": SPEAKS, "respond undo": SPEAKS,
     "leaks hash": "reads a secret from stdin; tests/pipeline/test_leaks.py",
     "bench": LONG, "demo": LONG, "evaluate keybench": LONG, "evaluate nab": LONG,
     "learn": "needs a broker whose offsets are right; tests/pipeline/runners/test_learn.py",

@@ -147,6 +147,7 @@ ANYTHING = st.one_of(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.lists(ANYTHING, max_size=20), st.booleans())
 def test_nothing_but_an_approvers_yes_ever_raises_the_stage(order: list[Any], flood: bool) -> None:
     made, asked = Promotions(), ""
