@@ -13,7 +13,9 @@ from pipeline.errors import ConfigError
 from pipeline.listing import listed
 from pipeline.people import user
 
-respond_app = typer.Typer(help="Carry incidents out; with a command: undo, approve, stop, ...")
+respond_app = typer.Typer(
+    help="The responder: carries incidents out until stopped. With a command: what people ask of it, or say to it."
+)
 policy_app = typer.Typer(help="Check the responder's policy, and try it on history.", no_args_is_help=True)
 
 Person = Annotated[str, typer.Option("--as", help="Who you are; the system's user by default.")]

@@ -136,7 +136,8 @@ def notice(said: Said, now_us: int, console_url: str = "", case_id: str = "") ->
     about = {
         "response_id": of.response_id, "incident_id": of.incident_id, "key_id": of.key_id,
         "key_version": str(of.key_version), "rung": of.rung, "by": who(act), "outcome": act.outcome,
-        "until": rfc3339(act.until_us) if act.until_us else "", "undo": undo_of(act) if act.stands else "",
+        "until": rfc3339(act.until_us) if act.until_us else "",
+        "undo": undo_of(act) if act.stands and not act.used_us else "",
         "approve": _approve(act) if act.stage == "pending" else "",
         "keys": " ".join(keys[:MOST_KEYS]) if len(keys) > 1 else "",
     }  # fmt: skip

@@ -105,15 +105,18 @@ class Desk:
         return [(label, number) for label, number in counted.most_common() if number > 1]
 
     def undoable(self, name: str) -> list[Act]:
-        """The act whose response id begins so, or all that stands of the incident `name`, the newest first.
+        """The act whose response id begins so, or all that stands of the incident whose id does, the newest first.
 
-        Raises `ConfigError` where neither is there, or several acts' ids begin so.
+        Raises `ConfigError` where neither is there, or several acts' or incidents' ids begin so.
         """
         found = [a for a in self.ledger.acts.values() if name and a.proposal.response_id.startswith(name)]
         known = [act for act in found if not act.proposal.simulated]
-        of_incident = [act for act in self.in_force() if act.proposal.incident_id == name]
-        if len(known) != 1 and not of_incident:
-            raise ConfigError(f"{name!r} is not the beginning of exactly one act's response id, nor an incident's id")
+        of_incident = [act for act in self.in_force() if name and act.proposal.incident_id.startswith(name)]
+        if len(known) != 1 and len({act.proposal.incident_id for act in of_incident}) != 1:
+            raise ConfigError(
+                f"{name!r} is not the beginning of exactly one act's response id, nor of the id of one incident with an "
+                "act that stands: `keywatch respond holds`"
+            )
         return known if len(known) == 1 else sorted(of_incident, key=lambda act: -act.offset)
 
     async def undo(self, act: Act, reason: str, wait_s: float = 0.0, key_file: Path | None = None) -> Verdict:

@@ -43,6 +43,9 @@ def promote(
 
     async def work(mine: Desk) -> int:
         at = promotion.where(ladder, mine.ledger.promotions, who)
+        if no := _refused(at, stage, override):
+            say_line(f"not promoted: {no}")
+            return REFUSED
         path = key_file_of(config, person, key_file) if _is_up(at, stage) else None  # before all is counted
         wanted = await asyncio.to_thread(_wanted, config, ladder, at, stage, override)
         if isinstance(wanted, str):
@@ -66,20 +69,25 @@ def _is_up(at: Where, to: Stage) -> bool:
     return height(to) > (height(at.step.record.to) if at.step else 0)
 
 
-def _wanted(config: Config, ladder: Ladder, at: Where, to: Stage, override: bool) -> Promoted | str:
-    """The record, or what is missing."""
+def _refused(at: Where, to: Stage, override: bool) -> str:
+    """Why it is no step from there, whatever is counted; "" if it is one."""
     up = height(to) - height(at.stage)
-    blank = Promoted(to=to, by="", reason="", nonce=uuid.uuid4().hex[:8])
     if at.by_rules and up <= 0 and to != "simulate" and not override:
         return f"acts go up to {at.stage} by the rules, which nobody promoted: --override --reason TEXT makes it a step"
     if up == 0 and not at.by_rules:
         return f"{to} is what holds now"
-    if not _is_up(at, to):
-        return blank
     if to == "revoke" and not override:
         return "revoke by itself is never earned: proofs, approvals, or --override --reason TEXT"
     if up > 1 and not override:
         return f"{STAGES[height(at.stage) + 1]} comes first; or --override --reason TEXT"
+    return ""
+
+
+def _wanted(config: Config, ladder: Ladder, at: Where, to: Stage, override: bool) -> Promoted | str:
+    """The record, or what is missing."""
+    blank = Promoted(to=to, by="", reason="", nonce=uuid.uuid4().hex[:8])
+    if not _is_up(at, to):
+        return blank
     try:
         told = promotion.count(config, ladder, at)
     except (Retry, Fatal) as error:

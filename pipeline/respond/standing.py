@@ -120,7 +120,7 @@ def _of(act: Act, state: State, incident: Incident, broken: bool) -> Standing:
     return Standing(
         response_id=of.response_id, incident_id=of.incident_id, rung=msgspec.convert(of.rung, Rung), state=state,
         since=rfc3339(act.done_us or act.at_us), until=rfc3339(until_us) if until_us else "", by=who(act),
-        undo=undo_of(act) if state in ("in force", "perhaps in force") else "",
+        undo=undo_of(act) if state in ("in force", "perhaps in force") and not act.used_us else "",
         approve=APPROVE.format(ticket=of.group or act.ticket) if state == "waiting" else "",
         broken=broken, this_key=of.key_id == incident.key_id and len(versions) < 2,
     )  # fmt: skip

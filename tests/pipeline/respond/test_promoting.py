@@ -117,7 +117,7 @@ def test_both_commands_speak_of_one_stage_also_where_none_is_required(
     assert promotion.show(room.config, as_json=False) == 0
     assert "nobody has promoted this policy, the stage is what its rules do" in said()
     for to in ("fence", "suspend"):
-        assert promote(room.config, "carl", to, "", False, room.file) == 1
+        assert promote(room.config, "carl", to, "", False, None) == 1
         assert "acts go up to suspend by the rules, which nobody promoted: --override" in said()
     assert promote(room.config, "carl", "fence", "as before", True, room.file) == 0
     said()
