@@ -28,6 +28,7 @@ class Undoing:
     at_us: int
     stage: Literal["open", "failed", "done"] = "open"
     tries: int = 1
+    signed: bool = False  # forced, by as many people as it takes: so are its retries
 
 
 @dataclass(slots=True)
@@ -106,10 +107,11 @@ class Act:
         return ticket in (self.ticket, self.proposal.group) and bool(ticket)
 
     def keep(self, record: Kept, now_us: int) -> None:
-        """It was said again; by one who knew less, perhaps, or more: an end is only ever put off."""
+        """It was said again; by one who knew less, perhaps, or more: an end is only put off, as far as it may be."""
         self.kept_us, self.used_us = now_us, self.used_us or record.used_us
         if self.overlaps:
-            self.until_us = max(self.until_us, record.until_us)
+            most_us = self.at_us + int(self.proposal.max_overlap_s * 1e6)
+            self.until_us = max(self.until_us, min(record.until_us, most_us))
 
     def end(self, record: Finished, now_us: int) -> None:
         """What became of its undo."""

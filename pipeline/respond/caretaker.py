@@ -70,7 +70,7 @@ def _kind(act: Act, now_us: int) -> Kind | None:
         wait_us = int(UNDO_AGAIN_S[min(act.undo.tries, len(UNDO_AGAIN_S)) - 1] * 1e6)
         if act.undo.stage == "open":
             return "undo"
-        refused = act.used_us and not act.undo.asked.force  # its new key came into use: for people
+        refused = act.used_us and not act.undo.signed  # its new key came into use: for people
         if act.undo.stage == "failed" and not refused and now_us >= act.undo.at_us + wait_us:
             return "end"
     elif act.ends and now_us >= act.until_us:

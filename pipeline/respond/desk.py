@@ -114,7 +114,7 @@ class Desk:
         of_incident = [act for act in self.in_force() if name and act.proposal.incident_id.startswith(name)]
         if len(known) != 1 and len({act.proposal.incident_id for act in of_incident}) != 1:
             raise ConfigError(
-                f"{name!r} is not the beginning of exactly one act's response id, nor of the id of one incident with an "
+                f"{name!r} is not the beginning of exactly one act's response id, nor of that of one incident with an "
                 "act that stands: `keywatch respond holds`"
             )
         return known if len(known) == 1 else sorted(of_incident, key=lambda act: -act.offset)

@@ -122,14 +122,15 @@ class Ledger:
             return IGNORED
         self.next_offset, self.now_us = offset + 1, max(self.now_us, at_us)
         self._forget()
-        tickets = self._tickets
+        tickets = self._tickets(record)  # before: the last signature of a forced undo takes its ticket away
         verdict = self._take(offset, record)
-        self.words.apply(offset, at_us, record, tickets | self._tickets, verdict.granted)
+        self.words.apply(offset, at_us, record, tickets | self._tickets(record), verdict.granted)
         return verdict
 
-    @property
-    def _tickets(self) -> set[str]:
-        """Of what people sign that is no act of its own."""
+    def _tickets(self, record: Record | None) -> set[str]:
+        """Of what people sign that is no act of its own; asked of words alone, since each is a digest."""
+        if not isinstance(record, Signed | Undo):
+            return set()
         return {*self.raises, *self.promotions.tickets, *self.forces.waiting}
 
     def _take(self, offset: int, record: Record | None) -> Verdict:
@@ -306,10 +307,10 @@ class Ledger:
             return Verdict(False, "undo", "its time is not over", act)
         if why := self.why_no_undo(act, asked.force):
             return Verdict(False, "undo", why, act)
-        signed = signed or (act.undo is not None and act.undo.asked.force)  # once: its retries need nobody any more
+        signed = signed or (act.undo is not None and act.undo.signed)
         if act.used_us and asked.force and not signed:
             return Verdict(False, "approvals", self.forces.ask(act, asked, self.now_us), act)
-        act.undo = Undoing(asked, self.now_us, tries=act.undo.tries + 1 if act.undo else 1)
+        act.undo = Undoing(asked, self.now_us, tries=act.undo.tries + 1 if act.undo else 1, signed=signed)
         return Verdict(True, "undo", "being undone", act)
 
     def why_no_undo(self, act: Act, force: bool = False) -> str:

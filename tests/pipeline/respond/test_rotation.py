@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from pipeline.catalogue import Catalogue
 from pipeline.errors import Fatal
 from pipeline.respond import act_notices
 from pipeline.respond.act import act_id
+from pipeline.respond.acts import kept
 from pipeline.respond.caps import DAY_US, ROTATION
 from pipeline.respond.entries import Extended, Finished, Kept, Proposed, Record, Undo, Used, decode
 from pipeline.respond.ladder import Ladder
@@ -172,6 +174,15 @@ def test_some_rotations_have_no_end_that_could_be_put_off(changes: dict[str, Any
     assert words in ledger.apply(ledger.next_offset, NOW_US, extended()).reason
 
 
+def test_what_is_said_again_puts_no_end_off_further_than_the_policy_lets_anybody() -> None:
+    ledger = read(ours())
+    act = ledger.acts[False, "rotate-k1"]
+    again = kept(act, "a")
+    for until_us, end_us in ((NOW_US, END_US), (LATER_US, LATER_US), (NOW_US + 99 * DAY_US, NOW_US + DAY_US)):
+        ledger.apply(ledger.next_offset, NOW_US, msgspec.structs.replace(again, until_us=until_us))
+        assert act.until_us == end_us
+
+
 def test_only_a_rotation_is_put_off_and_what_is_written_twice_counts_once() -> None:
     ledger = read(ours())
     fence = proposed("k2", rung="fence", act_id="f", response_id="f")
@@ -241,7 +252,7 @@ def test_in_no_order_does_the_old_key_end_before_its_deadline_nor_live_longer_th
         if isinstance(record, Proposed) and verdict.granted and record.deadline_us:
             assert now_us >= act.until_us
         if isinstance(record, Undo) and verdict.granted:
-            assert not act.used_us
+            assert not act.used_us, "nobody signed"
 
 
 # -- its undo deletes no key in use ------------------------------------------------------------------------------------
@@ -293,6 +304,14 @@ def test_what_people_signed_for_one_forced_undo_is_good_for_that_time_alone() ->
     ledger.apply(ledger.next_offset, ledger.now_us, asked)
     assert ledger.apply(ledger.next_offset, ledger.now_us, ANN.says(asked.ticket, yes=False)).granted
     assert "nothing waits" in ledger.apply(ledger.next_offset, ledger.now_us, BOB.says(asked.ticket)).reason
+
+
+def test_force_before_the_new_key_is_used_is_no_signature_for_afterwards() -> None:
+    ledger = read(ours())
+    failed = Finished(act_id="rotate-k1", response_id="rotate-k1", result="failed", direction="undo")
+    verdicts = [ledger.apply(ledger.next_offset, NOW_US, each) for each in (undo(True), failed, used(), undo(True))]
+    assert [each.granted for each in verdicts] == [True, False, False, False]
+    assert verdicts[-1].reason.startswith("waits for 2, ticket undo-")
 
 
 async def test_a_forced_undo_that_fails_is_tried_again_without_new_signatures_and_an_unforced_one_is_not() -> None:
