@@ -131,11 +131,23 @@ def joined(parts: Sequence[Column]) -> Column:
 def _join_coded(parts: Sequence[Coded[Any]]) -> Coded[Any]:
     if all(part.values is parts[0].values for part in parts):
         return Coded(np.concatenate([part.codes for part in parts]), parts[0].values)
-    distinct = [part.distinct() for part in parts]
-    values = coded(list(chain.from_iterable(part.values for part in distinct)))
-    starts = np.cumsum([0, *(len(part.values) for part in distinct)])
-    codes = [values.codes[start + part.codes] for start, part in zip(starts, distinct, strict=False)]
-    return Coded(np.concatenate([_NOTHING, *codes]), values.values)
+    tables = {id(part.values): part.values for part in parts}
+    used = {which: _occurring([part.codes for part in parts if id(part.values) == which]) for which in tables}
+    values = coded([tables[which][code] for which, codes in used.items() for code in codes.tolist()])
+    anew, begin = dict[int, Array](), 0
+    for which, codes in used.items():
+        anew[which] = np.zeros(codes.max(initial=-1) + 1, np.intp)
+        anew[which][codes] = values.codes[begin : begin + len(codes)]
+        begin += len(codes)
+    return Coded(np.concatenate([_NOTHING, *(anew[id(part.values)][part.codes] for part in parts)]), values.values)
+
+
+def _occurring(parts: Sequence[Array]) -> Array:
+    """The codes that occur, ascending."""
+    seen = np.zeros(max(int(codes.max(initial=-1)) for codes in parts) + 1, np.bool_)
+    for codes in parts:
+        seen[codes] = True
+    return np.flatnonzero(seen)
 
 
 def join_rows(parts: Sequence[Columns]) -> Columns:

@@ -145,7 +145,7 @@ def _names(node: ast.AST) -> set[str]:
 
 def _is_compiled(node: ast.FunctionDef) -> bool:
     named = {each.id for each in node.decorator_list if isinstance(each, ast.Name)}
-    return bool(named & {"compiled", "brief", "inlined"})
+    return bool(named & {"compiled", "brief", "inlined", "allocating"})
 
 
 def test_a_cache_folder_that_cannot_be_made_means_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
