@@ -99,12 +99,27 @@ def coded(values: Collection[T]) -> Coded[T]:
 
 def joint(columns: Sequence[Coded[Any]]) -> Coded[tuple[Any, ...]]:
     """Columns of equal length as one of tuples, only of those that occur."""
-    codes = columns[0].codes
-    for column in columns[1:]:
+    n = len(columns[0])
+    firsts, codes = np.zeros(min(n, 1), np.intp), np.zeros(n, np.intp)
+    for column in columns:
         if len(column.values) > 1:
-            _, codes = np.unique(codes * len(column.values) + column.codes, return_inverse=True)
-    _, firsts, codes = np.unique(codes, return_index=True, return_inverse=True)
+            firsts, codes = _numbered(
+                codes * len(column.values) + column.codes, max(len(firsts), 1) * len(column.values)
+            )
     return Coded(codes, list(zip(*(column.take(firsts) for column in columns), strict=True)))
+
+
+def _numbered(codes: Array, most: int) -> tuple[Array, Array]:
+    """(where each different number comes first, ascending by number; the codes anew), of numbers below `most`."""
+    if most > MANY + 8 * len(codes):
+        _, firsts, anew = np.unique(codes, return_index=True, return_inverse=True)
+        return firsts, anew.reshape(-1)
+    first = np.full(most, -1, np.intp)  # a table is cheaper than to sort
+    first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
+    used = np.flatnonzero(first >= 0)
+    place = np.empty(most, np.intp)
+    place[used] = np.arange(len(used))
+    return first[used], place[codes]
 
 
 def constant(value: T, n: int) -> Coded[T]:

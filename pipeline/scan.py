@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from detectors.compile import compiled, inlined
-from pipeline.spans import byte, head, word
+from pipeline.spans import HIGHS, ONES, byte, head, word
 from schemas.event import Event
 
 Array = np.ndarray[Any, Any]
@@ -58,8 +58,6 @@ _NAME_HEADS: Final = _heads(_NAMES, last=False)
 _NAME_TAILS: Final = _heads(_NAMES, last=True)
 _NAME_LENGTHS: Final = np.array([len(name) for name in _NAMES], np.int64)
 
-_ONES: Final = np.uint64(0x0101010101010101)
-_HIGHS: Final = np.uint64(0x8080808080808080)
 _BLANKS: Final = np.uint64(0x2020202020202020)
 _QUOTES: Final = np.uint64(0x2222222222222222)
 _ESCAPES: Final = np.uint64(0x5C5C5C5C5C5C5C5C)
@@ -89,7 +87,7 @@ def _text_end(data: Array, at: Any, end: int) -> int:
     while at < end:
         part = word(data, at)
         quote, escape = part ^ _QUOTES, part ^ _ESCAPES
-        odd = ((part - _BLANKS) & ~part | (quote - _ONES) & ~quote | (escape - _ONES) & ~escape | part) & _HIGHS
+        odd = ((part - _BLANKS) & ~part | (quote - ONES) & ~quote | (escape - ONES) & ~escape | part) & HIGHS
         if odd != 0:
             lowest = (odd & (~odd + np.uint64(1))) >> np.uint64(7)
             at += np.int64((lowest * _PLACES) >> np.uint64(56))
@@ -122,7 +120,7 @@ def _eight_digits(data: Array, at: Any) -> tuple[Any, Any]:
     follows are moved out. Then pairs, fours and eights are made of the digits, all at once.
     """
     part = word(data, at) ^ _ZEROS
-    odd = (part + _TO_HIGH | part) & _HIGHS
+    odd = (part + _TO_HIGH | part) & HIGHS
     count = np.int64(8)
     if odd != 0:
         lowest = (odd & (~odd + np.uint64(1))) >> np.uint64(7)

@@ -27,6 +27,9 @@ _MULTIPLY: Final = np.uint64(0x9E3779B97F4A7C15)
 _FIRST: Final = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND: Final = np.uint64(0x94D049BB133111EB)
 _SLASH: Final = 47
+ONES: Final = np.uint64(0x0101010101010101)
+HIGHS: Final = np.uint64(0x8080808080808080)
+"""(word - ONES) & ~word & HIGHS is not 0 where one of the word's bytes is."""
 
 
 @brief
@@ -210,11 +213,21 @@ def distinct(data: Array, starts: Array, lengths: Array, seed: Any, index: Array
 
 @brief
 def shaped(data: Array, starts: Array, lengths: Array, shapes: Array, run: int, found: Array) -> bool:
-    """found[i] = 1: text i holds a byte of shape 2, or `run` of shape 1 in a row. Returns whether any does."""
+    """found[i] = 1: text i holds a byte of shape 2, or `run` of shape 1 in a row; shapes are 0, 1 and 2.
+
+    Returns whether any does.
+    """
     some = False
     for i in range(len(starts)):
         found[i] = 0
         so_far = 0
+        if lengths[i] < run:  # as most are: there is nothing to be counted
+            seen = np.uint8(0)
+            for at in range(starts[i], starts[i] + lengths[i]):
+                seen |= shapes[byte(data, at)]
+            found[i] = seen >> 1
+            some = some or found[i] == 1
+            continue
         for at in range(starts[i], starts[i] + lengths[i]):
             shape = shapes[byte(data, at)]
             so_far = so_far + 1 if shape == 1 else 0
@@ -227,18 +240,24 @@ def shaped(data: Array, starts: Array, lengths: Array, shapes: Array, run: int, 
 
 @brief
 def holds(data: Array, starts: Array, lengths: Array, sought: int, heads: Array, found: Array) -> bool:
-    """found[i] = 1: text i holds the byte, or begins with one of `heads` (three bytes each). Returns whether any."""
+    """found[i] = 1: text i holds the byte (not 0), or begins with one of `heads` (three bytes each).
+
+    Returns whether any does.
+    """
     some = False
+    every = np.uint64(sought) * ONES
     for i in range(len(starts)):
         found[i] = 0
-        for at in range(starts[i], starts[i] + lengths[i]):
-            if byte(data, at) == sought:
+        for k in range(0, lengths[i], 8):
+            other = head(data, starts[i] + k, lengths[i] - k) ^ every
+            if (other - ONES) & ~other & HIGHS != 0:
                 found[i] = 1
         if lengths[i] >= 3:
             first = word(data, starts[i]) & np.uint64(0xFFFFFF)
+            same = False
             for known in heads:
-                if known == first:
-                    found[i] = 1
+                same |= known == first
+            found[i] |= same
         some = some or found[i] == 1
     return some
 
