@@ -171,8 +171,8 @@ def _decimal(data: Array, at: Any, end: int) -> tuple[Any, Any]:
 
 @inlined
 def _member(
-    data: Array, at: int, end: int, name: int, i: int, starts: Array, lengths: Array, whole: Array, latency: Array
-) -> int:
+    data: Array, at: Any, end: int, name: int, i: int, starts: Array, lengths: Array, whole: Array, latency: Array
+) -> Any:
     """Read the value of a member of record i; returns where it ends or -1."""
     if at >= end:
         return -1

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.column import MANY, Coded, coded, constant, count, join_rows, joint, joined, plain
+from pipeline.column import MANY, Coded, coded, constant, count, join_rows, joined, joint, plain
 
 TEXTS = st.lists(st.sampled_from(["", "a", "b", "long" * 50, "é"]), max_size=20)
 
