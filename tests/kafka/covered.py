@@ -15,10 +15,10 @@ from typing import Any, Final
 
 import msgspec
 
+from pipeline.column import join_rows
 from pipeline.core import Core, Rows
 from pipeline.flow import open_core
 from pipeline.records import of_records
-from pipeline.rows import append_rows
 from pipeline.sinks.connect import connect
 from pipeline.sinks.group import committed_offsets
 from pipeline.sinks.topics import topic_id
@@ -39,7 +39,7 @@ class Judged:
 
     partition: int
     offset: int
-    rows: Rows
+    rows: tuple[Rows, ...]
     incidents: list[Incident]
 
 
@@ -48,7 +48,6 @@ class Covered:
     """Made before the first worker starts; `check` at any moment."""
 
     whole: Whole
-    checks: int = 0
     _cores: dict[int, Core] = field(default_factory=dict)
     _read: dict[int, int] = field(default_factory=dict)  # partition -> offset after the last record
     _ahead: list[Judged] = field(default_factory=list)  # no commit has covered it yet
@@ -72,10 +71,9 @@ class Covered:
             for name, key, engine in outside.query(sql)
         }
         self._sides = self.whole.sides_now()
-        self._responder = self.whole.start_clean_responder()
 
-    def check(self) -> int:
-        """How many records are covered. First the commits are asked for, then what came out, then the log."""
+    def check(self) -> None:
+        """First the commits are asked for, then what came out, then the log."""
         whole, outside, topics = self.whole, self.whole.outside, self.whole.config.topics
         committed, handled, loaded = whole.committed(), self._commit(".respond"), self._commit(".respond-audit")
         found = {name: self._rows(outside.config.database, name) for name in WORKERS}
@@ -83,17 +81,16 @@ class Covered:
         responses = whole.responses(whole.config)
         published = whole.run(read_topic(whole.config, topics.incidents))
         self._judge(whole.run(read_topic(whole.config, topics.requests, self._read)))
-        fresh = self._cover(committed)
+        self._cover(committed)
         ahead = self._write(self._ahead)
         for name in WORKERS:
-            self._compare(name, found[name], {content for *_, content in ahead[name]})
+            known = {*self._contents[name].values(), *(content for *_, content in ahead[name])}
+            assert_covered(name, self._newest[name], known, found[name])
         self._compare_incidents(published)
-        self._compare_decisions(published, handled, fresh, responses)
+        self._compare_decisions(published, handled, responses)
         told = {(each.partition, each.offset): each.value.decode() for each in responses}
         due = {at: body for at, body in told.items() if at[1] < loaded.get(at[0], 0)}
         assert due.items() <= audit.items() <= told.items(), "the audit in ClickHouse is not the topic's"
-        self.checks += 1
-        return sum(committed.values())
 
     # --- the clean run
 
@@ -105,14 +102,12 @@ class Covered:
                 of = self.whole.config, self._sides, self._epoch, self.whole.partitions
                 self._cores[number] = open_core(number, *of)
             core = self._cores[number]
-            effects, rows = core.process(of_records([record]).part("", number, 0, 1)), Rows()
-            append_rows(rows, effects.rows)
-            append_rows(rows, core.due_rows())
-            self._ahead.append(Judged(number, record.offset, rows, effects.incidents))
+            effects = core.process(of_records([record]).part("", number, 0, 1))
+            self._ahead.append(Judged(number, record.offset, (effects.rows, core.due_rows()), effects.incidents))
             self._read[number] = record.offset + 1
 
-    def _cover(self, committed: dict[int, int]) -> list[Incident]:
-        """Incidents that are covered now and were not before."""
+    def _cover(self, committed: dict[int, int]) -> None:
+        """These offsets are covered now."""
         now = [each for each in self._ahead if each.offset < committed.get(each.partition, 0)]
         self._ahead = [each for each in self._ahead if each.offset >= committed.get(each.partition, 0)]
         for name, rows in self._write(now).items():
@@ -120,19 +115,16 @@ class Covered:
                 known = self._contents[name].setdefault((key, version), content)
                 assert known == content, f"{name}: a clean run gives {key} two contents of version {version}"
                 self._newest[name][key] = max(self._newest[name].get(key, 0), version)
-        fresh = [incident for each in now for incident in each.incidents]
-        self._incidents += fresh
-        return fresh
+        self._incidents += [incident for each in now for incident in each.incidents]
 
     # --- ClickHouse
 
     def _write(self, judged: list[Judged]) -> dict[str, list[Row]]:
         """All contents of rows that these records bring about, as ClickHouse has them."""
-        rows = Rows()
-        for each in judged:
-            append_rows(rows, {name: columns for name, columns in each.rows.items() if name in WORKERS})
+        by_table = {name: [rows[name] for each in judged for rows in each.rows if name in rows] for name in WORKERS}
         for name in WORKERS:
             self.whole.outside.query(f"TRUNCATE TABLE {name}", self._told)
+        rows = {name: join_rows(columns) for name, columns in by_table.items() if columns}
         self.whole.outside.write_clean(rows, self._told)
         return {name: self._rows(TOLD, name) for name in WORKERS}
 
@@ -144,14 +136,6 @@ class Covered:
 
     # --- comparisons
 
-    def _compare(self, name: str, found: list[Row], ahead: set[int]) -> None:
-        known, versions = set(self._contents[name].values()) | ahead, {key: version for key, version, _ in found}
-        strange = [key for key, _, content in found if content not in known]
-        lost = [key for key, version in self._newest[name].items() if versions.get(key, -1) < version]
-        assert len(versions) == len(found)
-        assert not strange, f"{name}: {len(strange)} rows that a clean run never has, as {strange[:3]}"
-        assert not lost, f"{name}: {len(lost)} rows are missing or old that the commit covers, as {lost[:3]}"
-
     def _compare_incidents(self, published: list[Any]) -> None:
         found = {record.value for record in published}
         covered = set(map(msgspec.json.encode, self._incidents))
@@ -160,10 +144,8 @@ class Covered:
         assert not lost, f"{len(lost)} incidents are missing that the commit covers, as {min(lost)!r}"
         assert not strange, f"{len(strange)} incidents that a clean run never tells, as {min(strange)!r}"
 
-    def _compare_decisions(
-        self, published: list[Any], handled: dict[int, int], fresh: list[Incident], responses: list[Any]
-    ) -> None:
-        truth = self.whole.decide_clean(fresh, self._incidents)
+    def _compare_decisions(self, published: list[Any], handled: dict[int, int], responses: list[Any]) -> None:
+        truth = self.whole.decide_clean(self._incidents)
         seen = [
             msgspec.json.decode(record.value, type=Incident)
             for record in published
@@ -184,8 +166,17 @@ class Covered:
         topic = topics.incidents if group == ".respond" else topics.responses
         return {number: at or 0 for number, at in self.whole.run(committed_offsets(kafka, topic)).items()}
 
-    def close(self) -> None:
-        """All covered once more, at the end; the clean responder has done its work."""
+    def check_all(self) -> None:
+        """At the end: nothing is left that no commit covers."""
         self.check()
         assert not self._ahead, f"{len(self._ahead)} records are not covered at the end"
-        assert self.whole.stop(self._responder) == 0
+
+
+def assert_covered(name: str, newest: dict[str, int], known: set[int], found: list[Row]) -> None:
+    """`newest`: key -> version that must be there, or a later one; `known`: all contents that a clean run gives."""
+    versions = {key: version for key, version, _ in found}
+    assert len(versions) == len(found), f"{name}: a key stands in two rows"
+    strange = [key for key, _, content in found if content not in known]
+    lost = [key for key, version in newest.items() if versions.get(key, -1) < version]
+    assert not strange, f"{name}: {len(strange)} rows that a clean run never has, as {strange[:3]}"
+    assert not lost, f"{name}: {len(lost)} rows are missing or old that the commit covers, as {lost[:3]}"

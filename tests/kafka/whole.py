@@ -74,6 +74,8 @@ class Whole(Deployment):
         """Everything but the processes. `real_logs`: those of `tests/real_data.py` are the load."""
         self.outside, self.rng, self.core = outside, rng, "real"
         self.responders: list[subprocess.Popen[bytes]] = []
+        self.clean_responder: subprocess.Popen[bytes] | None = None
+        self._given: set[tuple[str, int]] = set()  # incidents that it has had
         self.highest_mb = 0.0
         self.swap_geo(0)
         self.run(create_topics(self.config.kafka, list(topic_specs(self.config))))
@@ -161,13 +163,18 @@ class Whole(Deployment):
         return super().start(fault)
 
     def start_responder(self, config: Config | None = None) -> subprocess.Popen[bytes]:
-        """A responder; with `config` one on other topics."""
+        """A responder; with `config` the clean one."""
         environment = os.environ | {"KW_CONFIG": _as_json(config or self.config)}
         command = ["timeout", "-s", "KILL", str(LIFE_S), sys.executable, "-m", "tests.kafka.run_responder"]
         with (self.folder / f"responder{len(self.responders)}.log").open("wb") as out:
             process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=out, stderr=out)
         self.responders.append(process)
         return process
+
+    @property
+    def responder(self) -> subprocess.Popen[bytes]:
+        """The product's newest."""
+        return [each for each in self.responders if each is not self.clean_responder][-1]
 
     def kill_all(self) -> None:
         """Whatever still runs."""
@@ -219,16 +226,16 @@ class Whole(Deployment):
             clickhouse=self.outside.clean,
         )
 
-    def start_clean_responder(self) -> subprocess.Popen[bytes]:
-        """It decides on what `decide_clean` gives it."""
-        self.run(create_topics(self.clean_config.kafka, list(topic_specs(self.clean_config))))
-        return self.start_responder(self.clean_config)
-
-    def decide_clean(self, incidents: list[Incident], all_: list[Incident]) -> Decided:
-        """What a clean responder decides on `all_`, of which it has not had these."""
+    def decide_clean(self, incidents: list[Incident]) -> Decided:
+        """What a clean responder decides on all of these; it gets those that it has not had."""
         config = self.clean_config
-        self.run(_publish(config, incidents))
-        wanted = {(each.incident_id, each.revision) for each in all_ if each.change != "closed"}
+        if self.clean_responder is None:
+            self.run(create_topics(config.kafka, list(topic_specs(config))))
+            self.clean_responder = self.start_responder(config)
+        fresh = [each for each in incidents if (each.incident_id, each.revision) not in self._given]
+        self.run(_publish(config, fresh))
+        self._given |= {(each.incident_id, each.revision) for each in fresh}
+        wanted = {(each.incident_id, each.revision) for each in incidents if each.change != "closed"}
         self.wait(lambda: {mark[:2] for mark in decided(self.responses(config))} == wanted, "decided")
         return decided(self.responses(config))
 
@@ -250,9 +257,9 @@ class Whole(Deployment):
         assert found == truth, "the audit in ClickHouse is not the topic's"
 
     def _assert_decided_as_on(self, clean: Clean) -> None:
-        responder = self.start_clean_responder()
-        truth = self.decide_clean(clean.incidents, clean.incidents)
-        assert self.stop(responder) == 0
+        truth = self.decide_clean(clean.incidents)
+        assert self.clean_responder is not None
+        assert self.stop(self.clean_responder) == 0
         self.outside.query("TRUNCATE TABLE responses", self.outside.clean)
         made = decided(self.responses(self.config))
         assert made == truth, (
