@@ -284,8 +284,10 @@ async def read_topic(config: Config, topic: str, since: Mapping[int, int] | None
         return records
     async with side_consumer(config.kafka) as consumer:
         consumer.assign(list(waiting))
+        await consumer.seek_to_beginning()
         for tp in waiting:
-            consumer.seek(tp, since.get(tp.partition, 0))
+            if tp.partition in since:
+                consumer.seek(tp, since[tp.partition])
         while waiting:
             for batch in (await consumer.getmany(timeout_ms=200)).values():
                 records += batch
