@@ -74,6 +74,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
     before: str = ""  # what the undo needs to restore
     new_key_id: str = ""
     ends_old: bool = False  # rotate: the old key is Keywatch's to end; False: its gateway does, or an older release did
+    ended_by: str = ""  # undo: said again behind a `Kept` that came too late: who ended it, asked for or not
 
 
 class Noted(msgspec.Struct, frozen=True, kw_only=True, tag="noted"):
@@ -100,8 +101,8 @@ class Undo(msgspec.Struct, frozen=True, kw_only=True, tag="undo"):
 
     @property
     def ticket(self) -> str:
-        """Names all of it, by whom, and when."""
-        return FORCE + _digest(msgspec.json.encode(self))
+        """Names all of it, by whom, and when; not who wrote it down, so that a retry is of the same one."""
+        return FORCE + _digest(msgspec.json.encode(msgspec.structs.replace(self, responder="")))
 
 
 class Used(msgspec.Struct, frozen=True, kw_only=True, tag="used"):
@@ -259,6 +260,10 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):
     new_key_id: str = ""
     ends_old: bool = False
     used_us: int = 0
+    undo: Undo | None = None  # it is wanted, though it failed so far: so often, last at `undo_us`
+    undo_us: int = 0
+    undo_tries: int = 0
+    undo_words: tuple[Signed, ...] = ()  # by which it is forced
     approved_by: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()  # of the breaker
     simulated: bool = False

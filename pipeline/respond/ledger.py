@@ -122,10 +122,19 @@ class Ledger:
             return IGNORED
         self.next_offset, self.now_us = offset + 1, max(self.now_us, at_us)
         self._forget()
-        tickets = self._tickets(record)  # before: the last signature of a forced undo takes its ticket away
+        tickets, of = self._tickets(record), self._of(record)  # before: the last signature takes a ticket away
         verdict = self._take(offset, record)
-        self.words.apply(offset, at_us, record, tickets | self._tickets(record), verdict.granted)
+        self.words.apply(offset, at_us, record, tickets | self._tickets(record), verdict.granted, of)
         return verdict
+
+    def _of(self, record: Record | None) -> Proposed | None:
+        """Of which act people say it, if of one."""
+        act: Act | None = None
+        if isinstance(record, Undo | Extended):
+            act = self.acts.get((False, record.act_id))
+        elif isinstance(record, Signed) and (forced := self.forces.waiting.get(record.ticket)):
+            act = forced.act
+        return act.proposal if act else None
 
     def _tickets(self, record: Record | None) -> set[str]:
         """Of what people sign that is no act of its own; asked of words alone, since each is a digest."""
@@ -274,8 +283,8 @@ class Ledger:
         if heard := self.promotions.hear(word, self.now_us):
             return Verdict(True, "approvals", heard)
         if word.ticket in self.forces.waiting:
-            taken, why, asked = self.forces.hear(word, self.now_us)
-            return self._undo(asked, signed=True) if asked else Verdict(taken, "approvals", why)
+            taken, why, signed = self.forces.hear(word, self.now_us)
+            return self._undo(signed.asked, tuple(signed.words)) if signed else Verdict(taken, "approvals", why)
         waiting = [act for act in self.acts.values() if act.stage == "pending" and act.answers_to(word.ticket)]
         verdicts = [self._hear(act, word) for act in waiting]
         return verdicts[0] if verdicts else Verdict(False, "approvals", "nothing waits under this ticket")
@@ -299,7 +308,7 @@ class Ledger:
             self._open(act, APPROVED)
         return Verdict(True, "approvals", f"{len(act.approved_by)} of {wanted.approvals} approved", act)
 
-    def _undo(self, asked: Undo, signed: bool = False) -> Verdict:
+    def _undo(self, asked: Undo, words: tuple[Signed, ...] = ()) -> Verdict:
         act = self.acts.get((False, asked.act_id))
         if act is None:
             return Verdict(False, "undo", "no act of this id is known")
@@ -307,10 +316,11 @@ class Ledger:
             return Verdict(False, "undo", "its time is not over", act)
         if why := self.why_no_undo(act, asked.force):
             return Verdict(False, "undo", why, act)
-        signed = signed or (act.undo is not None and act.undo.signed)
-        if act.used_us and asked.force and not signed:
+        if not words and act.undo and act.undo.asked.ticket == asked.ticket:  # the same again, after it failed
+            words = act.undo.words
+        if act.used_us and asked.force and not words:
             return Verdict(False, "approvals", self.forces.ask(act, asked, self.now_us), act)
-        act.undo = Undoing(asked, self.now_us, tries=act.undo.tries + 1 if act.undo else 1, signed=signed)
+        act.undo = Undoing(asked, self.now_us, tries=act.undo.tries + 1 if act.undo else 1, words=words)
         return Verdict(True, "undo", "being undone", act)
 
     def why_no_undo(self, act: Act, force: bool = False) -> str:
@@ -363,6 +373,8 @@ class Ledger:
                 self.breaker.keep(record.offset, record.at_us, record.owners, self.now_us)
             return IGNORED
         act = self.acts.setdefault((False, record.proposal.act_id), kept_act(record))
+        if act.stands and any(each.revoked for each in self._same_key(act)):
+            act.stage = "superseded"  # and forgotten, when this was under way
         act.keep(record, self.now_us)
         return Verdict(act.stands or act.revoked, "kept", f"it is {act.stage}", act)
 

@@ -125,19 +125,22 @@ class Forced:
 
 @dataclass(slots=True)
 class Forces:
-    """Those that wait, by ticket."""
+    """Those that wait, by ticket; and when each other one was signed or declined: a ticket serves once."""
 
     waiting: dict[str, Forced] = field(default_factory=dict)
+    _over: dict[str, int] = field(default_factory=dict)
 
     def ask(self, act: Act, asked: Undo, now_us: int) -> str:
         """A new one; what it waits for, or why it does not."""
         if abs(now_us - asked.asked_us) > act.proposal.approval_s * 1e6:
             return "it was asked for at another time, and what is signed is good for then alone"
+        if asked.ticket in self._over:
+            return "that one was signed or declined: give the command again"
         forced = self.waiting.setdefault(asked.ticket, Forced(asked, act, now_us))
         return f"waits for {forced.needs}, ticket {asked.ticket}"
 
-    def hear(self, word: Signed, now_us: int) -> tuple[bool, str, Undo | None]:
-        """(whether it was taken, in words, the undo if enough have signed it)."""
+    def hear(self, word: Signed, now_us: int) -> tuple[bool, str, Forced | None]:
+        """(whether it was taken, in words, what enough have signed)."""
         forced = self.waiting[word.ticket]
         if now_us > forced.lapses_us:
             return False, f"it lapsed: {forced.needs} did not sign in time", None
@@ -147,8 +150,10 @@ class Forces:
         if word.yes and len(forced.signed) < forced.needs:
             return True, f"{len(forced.signed)} of {forced.needs} approved", None
         del self.waiting[word.ticket]
-        return True, "" if word.yes else f"declined: {word.reason}", forced.asked if word.yes else None
+        self._over[word.ticket] = now_us
+        return True, "" if word.yes else f"declined: {word.reason}", forced if word.yes else None
 
     def forget(self, before_us: int) -> None:
-        """Those that nobody signed in time."""
+        """Those that nobody signed in time, and those that are over for longer than anything is signed for."""
         self.waiting = {ticket: each for ticket, each in self.waiting.items() if each.at_us > before_us}
+        self._over = {ticket: at_us for ticket, at_us in self._over.items() if at_us > before_us}
