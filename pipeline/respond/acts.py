@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from pipeline.respond.caps import DAY_US
-from pipeline.respond.entries import Extended, Finished, Kept, Proposed, Signed, Undo
+from pipeline.respond.entries import Extended, Finished, Kept, Noted, Proposed, Signed, Undo
 from pipeline.respond.ladder import ENDS, LADDER, UNDOABLE
 
 TIME: Final = "time"
@@ -106,14 +106,28 @@ class Act:
         """Its own ticket, or its bulk's."""
         return ticket in (self.ticket, self.proposal.group) and bool(ticket)
 
-    def keep(self, record: Kept, now_us: int) -> None:
-        """It was said again; by one who knew less, perhaps, or more: an end is only put off, as far as it may be."""
+    def keep(self, record: Kept, others: Iterable[Act], now_us: int) -> None:
+        """It was said again; by one who knew less, perhaps, or more: an end is only put off, as far as it may be.
+
+        `others`: on the same version of the key; a revocation among them ended this one, forgotten while that was said.
+        """
+        if self.stands and any(each.revoked for each in others):
+            self.stage = "superseded"
         self.kept_us, self.used_us = now_us, self.used_us or record.used_us
         if self.undo is None and self.stands:
             self.undo = _undoing(record)
         if self.overlaps and self.until_us:
             most_us = self.at_us + int(self.proposal.max_overlap_s * 1e6)
             self.until_us = max(self.until_us, min(record.until_us, most_us))
+
+    def note(self, record: Noted) -> None:
+        """What was there before it; the first one counts."""
+        if self.proposal.response_id == record.response_id and self.stage in ("open", "expired"):
+            self.before = self.before or record.before
+
+    def words_for(self, asked: Undo) -> tuple[Signed, ...]:
+        """By which this undo is forced, if it is the same again after it failed."""
+        return self.undo.words if self.undo and self.undo.asked.ticket == asked.ticket else ()
 
     def end(self, record: Finished, now_us: int) -> None:
         """What became of its undo."""

@@ -227,7 +227,7 @@ class Drain:
         for act in list(self._ledger.acts.values()):
             of = act.proposal
             at_us = used.get((of.key_id, act.new_key_id), 0)
-            if act.stands and of.rung == "rotate" and not act.used_us and at_us:
+            if act.stands and of.rung == "rotate" and not act.used_us and at_us and act.new_key_id != of.key_id:
                 await self.carrier.decisions.write(Used(act_id=of.act_id, response_id=of.response_id, at_us=at_us))
 
     async def _say_due(self, row: Rotation, act: Act | None) -> None:
@@ -351,11 +351,14 @@ class Drain:
 
 
 def begun(ledger: Ledger) -> list[Begun]:
-    """The rotations that the responder carried out and that stand: their old keys are valid until the overlap ends."""
+    """The rotations that the responder carried out and that stand: their old keys are valid until the overlap ends.
+
+    Not where the new secret keeps the key's id: nothing tells whose a request is.
+    """
     return [
         Begun(old=act.proposal.key_id, new=act.new_key_id, began_us=act.at_us, deadline_us=act.until_us)
         for act in ledger.acts.values()
-        if act.stands and act.proposal.rung == "rotate" and act.new_key_id
+        if act.stands and act.proposal.rung == "rotate" and act.new_key_id not in ("", act.proposal.key_id)
     ]
 
 

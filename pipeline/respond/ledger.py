@@ -129,11 +129,8 @@ class Ledger:
 
     def _of(self, record: Record | None) -> Proposed | None:
         """Of which act people say it, if of one."""
-        act: Act | None = None
-        if isinstance(record, Undo | Extended):
-            act = self.acts.get((False, record.act_id))
-        elif isinstance(record, Signed) and (forced := self.forces.waiting.get(record.ticket)):
-            act = forced.act
+        forced = self.forces.waiting.get(record.ticket) if isinstance(record, Signed) else None
+        act = self.acts.get((False, record.act_id)) if isinstance(record, Undo | Extended) else forced and forced.act
         return act.proposal if act else None
 
     def _tickets(self, record: Record | None) -> set[str]:
@@ -316,8 +313,7 @@ class Ledger:
             return Verdict(False, "undo", "its time is not over", act)
         if why := self.why_no_undo(act, asked.force):
             return Verdict(False, "undo", why, act)
-        if not words and act.undo and act.undo.asked.ticket == asked.ticket:  # the same again, after it failed
-            words = act.undo.words
+        words = words or act.words_for(asked)
         if act.used_us and asked.force and not words:
             return Verdict(False, "approvals", self.forces.ask(act, asked, self.now_us), act)
         act.undo = Undoing(asked, self.now_us, tries=act.undo.tries + 1 if act.undo else 1, words=words)
@@ -362,10 +358,8 @@ class Ledger:
             act.outcome = record.outcome
 
     def _note_before(self, record: Noted) -> None:
-        act = self.acts.get((False, record.act_id))
-        same = act is not None and act.proposal.response_id == record.response_id
-        if act is not None and same and act.stage in ("open", "expired") and not act.before:
-            act.before = record.before
+        if (act := self.acts.get((False, record.act_id))) is not None:
+            act.note(record)
 
     def _keep(self, record: Kept) -> Verdict:
         if record.proposal is None:
@@ -373,9 +367,7 @@ class Ledger:
                 self.breaker.keep(record.offset, record.at_us, record.owners, self.now_us)
             return IGNORED
         act = self.acts.setdefault((False, record.proposal.act_id), kept_act(record))
-        if act.stands and any(each.revoked for each in self._same_key(act)):
-            act.stage = "superseded"  # and forgotten, when this was under way
-        act.keep(record, self.now_us)
+        act.keep(record, self._same_key(act), self.now_us)
         return Verdict(act.stands or act.revoked, "kept", f"it is {act.stage}", act)
 
     def _note(self, record: Record) -> None:
@@ -404,4 +396,4 @@ class Ledger:
         self.replaced = [act for act in self.replaced if act.at_us > start]
         self.queue = {key: each for key, each in self.queue.items() if each.at_us > start}
         self.raises = {name: each for name, each in self.raises.items() if each.at_us > start}
-        self.forces.forget(start)
+        self.forces.forget(self.now_us)

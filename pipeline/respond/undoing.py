@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pipeline.policy import Approver
 from pipeline.respond import approval
 from pipeline.respond.acts import Act
+from pipeline.respond.caps import DAY_US
 from pipeline.respond.entries import Proposed, Signed, Undo
 from pipeline.respond.ladder import UNDOABLE
 from pipeline.respond.standing import extend_of
@@ -113,6 +114,11 @@ class Forced:
         return self.at_us + int(self.act.proposal.approval_s * 1e6)
 
     @property
+    def serves_us(self) -> int:
+        """Until when the same words could be asked for again (`ask`)."""
+        return self.asked.asked_us + int(self.act.proposal.approval_s * 1e6)
+
+    @property
     def approvers(self) -> tuple[Approver, ...]:
         """Who may."""
         return self.act.proposal.approvers
@@ -125,7 +131,7 @@ class Forced:
 
 @dataclass(slots=True)
 class Forces:
-    """Those that wait, by ticket; and when each other one was signed or declined: a ticket serves once."""
+    """Those that wait, by ticket; and until when one that was signed or declined could come again: each serves once."""
 
     waiting: dict[str, Forced] = field(default_factory=dict)
     _over: dict[str, int] = field(default_factory=dict)
@@ -150,10 +156,10 @@ class Forces:
         if word.yes and len(forced.signed) < forced.needs:
             return True, f"{len(forced.signed)} of {forced.needs} approved", None
         del self.waiting[word.ticket]
-        self._over[word.ticket] = now_us
+        self._over[word.ticket] = forced.serves_us
         return True, "" if word.yes else f"declined: {word.reason}", forced if word.yes else None
 
-    def forget(self, before_us: int) -> None:
-        """Those that nobody signed in time, and those that are over for longer than anything is signed for."""
-        self.waiting = {ticket: each for ticket, each in self.waiting.items() if each.at_us > before_us}
-        self._over = {ticket: at_us for ticket, at_us in self._over.items() if at_us > before_us}
+    def forget(self, now_us: int) -> None:
+        """Those that nobody signed in time, a day later: until then that is said; and what can't come again."""
+        self.waiting = {ticket: each for ticket, each in self.waiting.items() if now_us <= each.lapses_us + DAY_US}
+        self._over = {ticket: serves_us for ticket, serves_us in self._over.items() if now_us <= serves_us}

@@ -1,9 +1,10 @@
 """What people say to all responders, for the audit: who stopped them, let them go on, raised a cap, put an end off.
 
 The topic of decisions forgets it after 28 days, the audit never does. Each such word becomes one line of it, of no
-incident (rung observe) and about no key (`key_id` "*") unless it is about one rotation, with the broker's time and the person in `by`. That a line is
-written stands on the topic (`Told`), so that one who was away writes what is missing; killed in between, it comes
-twice at worst, under one id. What the caretaker says again is nobody's word. Pure, from the ordered topic.
+incident (rung observe) and about no key (`key_id` "*") unless it is about one rotation, with the broker's time and the
+person in `by`. That a line is written stands on the topic (`Told`), so that one who was away writes what is missing;
+killed in between, it comes twice at worst, under one id. What the caretaker says again is nobody's word. Pure, from the
+ordered topic.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is left of a rotation and its undo once the topic has forgotten how it came to be, and who may still say what."""
+"""What is left of a rotation and its undo once the topic has forgotten how it came to be; who may still say what."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_whoever_is_no_approver_any_more_forces_nothing_though_the_rotatio
 
 @pytest.mark.parametrize("over", ["undone", "revoked"])
 async def test_what_ended_while_it_was_said_again_does_not_come_back_though_its_new_key_was_in_use(over: str) -> None:
-    """"It is undone" behind the repetition was refused as `new_key_in_use` by whoever had only that left."""
+    """What said "it is undone" behind the repetition was refused as `new_key_in_use` by whoever had only that left."""
     about = ours(duration_s=5 * 86_400.0)
     about.say(used())
     about.advance(2 * 86_400.0)
@@ -79,7 +79,7 @@ async def test_what_ended_while_it_was_said_again_does_not_come_back_though_its_
         said: list[int] = []
 
         def ends(record: Record) -> None:
-            if isinstance(record, Kept) and not said:
+            if isinstance(record, Kept) and record.proposal and not said:
                 said.append(len(about.log.topics["api.decisions"]))
                 if over == "revoked":
                     of = msgspec.structs.replace(record.proposal, rung="revoke", act_id="r", response_id="r")
@@ -109,16 +109,44 @@ def test_a_signature_serves_one_forced_undo_and_a_no_is_not_written_over_by_copi
     about = ours()
     about.say(used())
     ledger = read(about)
-    for record in (asked, yes[0], no):
+    once: list[Record] = [asked, yes[0], no]
+    for record in once:
         ledger.apply(ledger.next_offset, NOW_US, record)
-    for record in (asked, *yes):
+    copies: list[Record] = [asked, *yes]
+    for record in copies:
         assert not ledger.apply(ledger.next_offset, NOW_US, record).granted
     ledger = read(about)
-    failed = [asked, *yes, FAILED]
+    failed: list[Record] = [asked, *yes, FAILED]
     verdicts = [ledger.apply(ledger.next_offset, NOW_US, each).granted for each in failed]
     assert verdicts == [False, True, True, False]
     another = msgspec.structs.replace(asked, by="eve")
     assert "waits for 2" in ledger.apply(ledger.next_offset, NOW_US, another).reason, "signed for ann's"
+
+
+def test_a_forced_undo_waits_as_long_as_approvals_may_and_serves_no_later() -> None:
+    about = ours(approval_s=3 * 86_400.0)
+    about.say(used())
+    asked, ledger = undo(force=True), read(about)
+    late_us = NOW_US + 2 * DAY_US
+    ledger.apply(ledger.next_offset, NOW_US, asked)
+    assert ledger.apply(ledger.next_offset, late_us, ANN.says(asked.ticket)).reason == "1 of 2 approved"
+    assert ledger.apply(ledger.next_offset, late_us, BOB.says(asked.ticket, yes=False)).granted
+    copies: list[Record] = [asked, ANN.says(asked.ticket), BOB.says(asked.ticket)]
+    for record in copies:
+        assert not ledger.apply(ledger.next_offset, NOW_US + 3 * DAY_US, record).granted
+    assert "at another time" in ledger.apply(ledger.next_offset, NOW_US + 3 * DAY_US + 1, asked).reason
+
+
+async def test_where_the_new_secret_keeps_the_keys_id_nothing_tells_that_it_is_in_use() -> None:
+    about = ours(ends_old=False)
+    rotated = [each for each in map(decode, about.log.values("api.decisions")) if isinstance(each, Finished)][-1]
+    same = ours()
+    same.log.topics["api.decisions"].clear()
+    for each in map(decode, about.log.values("api.decisions")):
+        if each is not None:
+            same.say(msgspec.structs.replace(each, new_key_id="k1") if each == rotated else each)
+    assert await look(same, [row(new="k1", quiet_days=0.1, state="draining")])
+    assert not [each for each in map(decode, same.log.values("api.decisions")) if isinstance(each, Used)]
 
 
 def test_a_rotation_whose_gateway_has_ended_the_old_key_is_not_said_again_for_ever() -> None:
@@ -144,7 +172,7 @@ async def test_an_overlap_without_a_deadline_is_said_to_be_late_once_and_neither
 
 async def test_a_use_of_days_ago_that_the_stream_was_not_read_for_is_seen_in_clickhouse() -> None:
     about = ours(duration_s=30 * 86_400.0)
-    once = {"new": "k1-new", "quiet_days": 0.1, "state": "draining", "deadline_us": NOW_US + 30 * DAY_US}
+    once: dict[str, Any] = {"new": "k1-new", "quiet_days": 0.1, "state": "draining", "deadline_us": NOW_US + 30 * DAY_US}
     assert await look(about, [row(**once, new_requests_24h=0, new_used_us=NOW_US - 2 * DAY_US)])
     (seen,) = [each for each in map(decode, about.log.values("api.decisions")) if isinstance(each, Used)]
     assert seen.at_us == NOW_US - 2 * DAY_US
