@@ -6,10 +6,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.respond.acts import kept
 from pipeline.respond.caps import DAY_US
-from pipeline.respond.entries import Finished, Kept, Record, Undo, Used, decode
+from pipeline.respond.entries import Extended, Finished, Kept, Record, Undo, Used, decode
 from pipeline.respond.ledger import Ledger
 from pipeline.respond.night_records import RotationOver, RotationSeen
 from tests.pipeline.respond.incidents import NOW_S
@@ -172,8 +174,8 @@ async def test_an_overlap_without_a_deadline_is_said_to_be_late_once_and_neither
 
 async def test_a_use_of_days_ago_that_the_stream_was_not_read_for_is_seen_in_clickhouse() -> None:
     about = ours(duration_s=30 * 86_400.0)
-    once: dict[str, Any] = {"new": "k1-new", "quiet_days": 0.1, "state": "draining", "deadline_us": NOW_US + 30 * DAY_US}
-    assert await look(about, [row(**once, new_requests_24h=0, new_used_us=NOW_US - 2 * DAY_US)])
+    once: dict[str, Any] = {"state": "draining", "new_requests_24h": 0, "new_used_us": NOW_US - 2 * DAY_US}
+    assert await look(about, [row(new="k1-new", quiet_days=0.1, deadline_us=NOW_US + 30 * DAY_US, **once)])
     (seen,) = [each for each in map(decode, about.log.values("api.decisions")) if isinstance(each, Used)]
     assert seen.at_us == NOW_US - 2 * DAY_US
 
@@ -191,6 +193,39 @@ async def test_what_people_say_of_one_rotation_is_in_its_keys_audit(word: Any, s
     assert await live(about)
     (line,) = [line for line in about.lines() if line.switch == switch]
     assert (line.key_id, line.key_version, line.rung, line.incident_id) == ("k1", 1, "observe", "")
+
+
+SAID: list[Record] = [
+    extended(), extended(NOW_US + DAY_US), used(), undo(), undo(force=True), FAILED, ANN.says(undo(force=True).ticket),
+    BOB.says(undo(force=True).ticket), msgspec.structs.replace(FAILED, result="done"),
+]  # fmt: skip
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.sampled_from(SAID), max_size=8), st.lists(st.sampled_from(SAID), max_size=4))
+def test_whoever_has_only_what_is_said_again_decides_as_who_has_read_all(
+    before: list[Record], after: list[Record]
+) -> None:
+    """An undo under way is asked for once more, and what waited for signatures asks for them anew: no less is safe."""
+    whole, fresh = read(ours()), Ledger()
+    for record in before:
+        whole.apply(whole.next_offset, NOW_US, record)
+    act = whole.acts[False, "rotate-k1"]
+    if not act.stands or whole.forces.waiting or (act.undo and act.undo.stage == "open"):
+        return
+    fresh.apply(whole.next_offset, NOW_US, again := kept(act, "a"))
+    whole.apply(whole.next_offset, NOW_US, again)
+    for record in after:
+        offset = whole.next_offset
+        granted = [each.apply(offset, NOW_US, record).granted for each in (whole, fresh)]
+        if isinstance(record, Undo) and record.force:
+            return  # whether its ticket was used up is forgotten with it, after longer than it is good for
+        assert granted[0] == granted[1] or isinstance(record, Extended), record
+    states = [
+        (act.stands, act.taken_back, act.overlaps, bool(act.used_us), act.until_us, act.undo and act.undo.words)
+        for act in (each.acts[False, "rotate-k1"] for each in (whole, fresh))
+    ]
+    assert states[0] == states[1]
 
 
 def test_kept_says_of_an_undo_under_way_that_it_is_wanted() -> None:
