@@ -16,7 +16,6 @@ from pipeline.formats import FORMATS, Options, Refused, decode
 from pipeline.formats import envelope as unpacking
 from pipeline.formats.confluent import IN_HEADER, framed
 from pipeline.formats.otel import MOST_SHARED
-from pipeline.formats.values import _address, address
 from pipeline.intake import route
 from pipeline.secrets import key_id_of_secret
 from schemas.event import Event
@@ -87,14 +86,6 @@ def test_of_an_id_in_a_header_that_was_sent_twice_the_caller_does_not_choose_whi
 def test_a_made_up_key_that_was_not_let_in_makes_no_id(name: str, field: str, status: int) -> None:
     """A gateway may count requests before it looks at the key, and `rate_limited` opens a key's state."""
     assert isinstance(read(name, field, "made-up", status), Refused)
-
-
-def test_lists_of_addresses_that_callers_write_are_not_remembered() -> None:
-    _address.cache_clear()
-    for number in range(100):
-        written = ", ".join(f"x{number}-{each}" for each in range(50))
-        assert address(f"{written}, 203.0.113.7") == "203.0.113.7"
-    assert _address.cache_info().currsize == 1
 
 
 def otlp(shared: int, records: int) -> bytes:
