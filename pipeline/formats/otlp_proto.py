@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pipeline.formats.format import BadValueError
+from pipeline.formats.format import MAX_LINE_BYTES, BadValueError
 from pipeline.formats.otel import DEEPEST, MOST_SHARED, log_record
 
 MAX_FIELDS: Final = 4_000_000
@@ -39,8 +39,9 @@ class _Room:
     fields: int = MAX_FIELDS
 
 
+Buffer = bytes | memoryview
 Field = tuple[int, int, Any]
-"""Number, wire type, value: an integer, or the bytes as a memoryview."""
+"""Number, wire type, value: an integer, or a part of the buffer."""
 
 
 def is_export(raw: bytes) -> bool:
@@ -56,7 +57,7 @@ def is_export(raw: bytes) -> bool:
 
 
 def log_records(raw: bytes) -> Iterator[dict[str, Any]]:
-    """The log records, as `otel.log_records` has them. Raises BadValueError or TooManyFieldsError, perhaps after some."""
+    """The log records, as `otel.log_records` has them. Raises BadValueError, TooManyFieldsError, perhaps after some."""
     room = _Room()
     for number, wire, resource in _fields(memoryview(raw), room):
         if number != _RESOURCE_LOGS or wire != _BYTES:
@@ -66,10 +67,11 @@ def log_records(raw: bytes) -> Iterator[dict[str, Any]]:
             shared |= _attributes(found, 1, room, MOST_SHARED)
         for scope in _nested(resource, _SCOPES, room):
             for record in _nested(scope, frozenset({2}), room):
-                yield _log_record(record, shared, room)
+                small = len(record) <= MAX_LINE_BYTES  # then a copy at each level costs less than a view
+                yield _log_record(bytes(record) if small else record, shared, room)
 
 
-def _log_record(record: memoryview, shared: dict[str, Any], room: _Room) -> dict[str, Any]:
+def _log_record(record: Buffer, shared: dict[str, Any], room: _Room) -> dict[str, Any]:
     time = observed = body = None
     attributes: dict[str, Any] = {}
     for number, wire, value in _fields(record, room):
@@ -84,14 +86,14 @@ def _log_record(record: memoryview, shared: dict[str, Any], room: _Room) -> dict
     return log_record(time, observed, {**shared, **attributes}, body)
 
 
-def _attributes(holder: memoryview, field: int, room: _Room, most: int) -> dict[str, Any]:
+def _attributes(holder: Buffer, field: int, room: _Room, most: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for each, _ in zip(_nested(holder, frozenset({field}), room), range(most), strict=False):
         found |= _pair(each, 0, room)
     return found
 
 
-def _pair(raw: memoryview, depth: int, room: _Room) -> dict[str, Any]:
+def _pair(raw: Buffer, depth: int, room: _Room) -> dict[str, Any]:
     """One KeyValue."""
     key, value = "", None
     for number, wire, said in _fields(raw, room):
@@ -102,7 +104,7 @@ def _pair(raw: memoryview, depth: int, room: _Room) -> dict[str, Any]:
     return {key: value} if key else {}
 
 
-def _value(raw: memoryview, room: _Room, depth: int = 0) -> Any:
+def _value(raw: Buffer, room: _Room, depth: int = 0) -> Any:
     """One AnyValue; None of bytes, of what is none, and of what lies too deep."""
     value: Any = None
     if depth > DEEPEST:
@@ -128,40 +130,40 @@ def _value(raw: memoryview, room: _Room, depth: int = 0) -> Any:
     return value
 
 
-def _text(raw: memoryview) -> str:
-    return bytes(raw).decode("utf-8", "replace")
+def _text(raw: Buffer) -> str:
+    return str(raw, "utf-8", "replace")
 
 
-def _nested(raw: memoryview, numbers: frozenset[int], room: _Room) -> Iterator[memoryview]:
+def _nested(raw: Buffer, numbers: frozenset[int], room: _Room) -> Iterator[Buffer]:
     """The messages in these fields."""
     return (value for number, wire, value in _fields(raw, room) if number in numbers and wire == _BYTES)
 
 
-def _fields(raw: memoryview, room: _Room) -> Iterator[Field]:
+def _fields(raw: Buffer, room: _Room) -> Iterator[Field]:
     """Raises BadValueError at the first that is none, groups included: nobody has written these for twenty years."""
     at, end = 0, len(raw)
     while at < end:
         room.fields -= 1
         if room.fields < 0:
             raise TooManyFieldsError
-        tag, at = _varint(raw, at)
-        number, wire = tag >> 3, tag & 7
+        tag, at = (raw[at], at + 1) if raw[at] < 0x80 else _varint(raw, at)
+        wire = tag & 7
         if wire == _VARINT:
             value, at = _varint(raw, at)
-            yield number, wire, value
+            yield tag >> 3, wire, value
             continue
         if wire == _BYTES:
-            size, at = _varint(raw, at)
+            size, at = (raw[at], at + 1) if at < end and raw[at] < 0x80 else _varint(raw, at)
         else:
-            size = {_FIXED64: 8, _FIXED32: 4}.get(wire, -1)
-        if number == 0 or size < 0 or at + size > end:
+            size = 8 if wire == _FIXED64 else 4 if wire == _FIXED32 else end
+        start, at = at, at + size
+        if at > end or tag < 8:
             raise BadValueError(_TRUNCATED)
-        part = raw[at : at + size]
-        at += size
-        yield number, wire, part if wire == _BYTES else int.from_bytes(part, "little")
+        part = raw[start:at]
+        yield tag >> 3, wire, part if wire == _BYTES else int.from_bytes(part, "little")
 
 
-def _varint(raw: memoryview, at: int) -> tuple[int, int]:
+def _varint(raw: Buffer, at: int) -> tuple[int, int]:
     """An unsigned 64-bit varint and where it ends."""
     value = shift = 0
     while at < len(raw) and shift < 70:

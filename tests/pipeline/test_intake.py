@@ -287,8 +287,8 @@ async def test_http_takes_what_an_otlp_exporter_sends_and_answers_in_its_encodin
     raw = (examples.ROOT / "formats/otel/object.json").read_bytes()
     body, kind = (protobuf_of(raw), "application/x-protobuf") if protobuf else (raw, "application/json")
     headers = {"Content-Type": kind} | ({"Content-Encoding": "gzip"} if packed else {})
+    sent, said = gzip.compress(body) if packed else body, []
     async with listening(broker, format="otel") as (session, url):
-        said = []
         for _ in range(2):
             async with session.post(
                 url + "v1/logs", data=gzip.compress(body) if packed else body, headers=headers

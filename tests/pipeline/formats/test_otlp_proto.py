@@ -82,7 +82,7 @@ def test_every_example_gives_the_same_in_both_forms_and_packed(path: Path) -> No
     assert detect(packed) == path.parent.name
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None)
 @given(exports)
 def test_any_export_is_read_as_googles_own_reader_has_it(export: dict[str, Any]) -> None:
     packed = protobuf_of(msgspec.json.encode(export))
