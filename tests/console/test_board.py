@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from pipeline.config import Config, Respond
 from pipeline.config_night import Night as NightSettings
-from pipeline.console import app, board, following
+from pipeline.console import app, board
 from pipeline.console.board import Board, Kept, Link, texts
 from pipeline.errors import Fatal, Retry
 from pipeline.respond.acts import Act
@@ -229,7 +229,7 @@ class Broker:
 async def test_a_board_that_was_lost_is_found_again_and_knows_what_was_said_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(following, "RETRY_S", (0.01,))
+    monkeypatch.setattr("pipeline.console.following.RETRY_S", (0.01,))
     broker = Broker(away=True)
     link = Link(broker.connect)
     following = asyncio.create_task(link.follow())
