@@ -64,7 +64,7 @@ def log_records(raw: bytes) -> Iterator[dict[str, Any]]:
             continue
         shared: dict[str, Any] = {}
         for found in _nested(resource, frozenset({1}), room):  # wherever it stands: it may follow its records
-            shared |= _attributes(found, 1, room, MOST_SHARED)
+            shared |= _attributes(found, room, MOST_SHARED - len(shared))
         for scope in _nested(resource, _SCOPES, room):
             for record in _nested(scope, frozenset({2}), room):
                 small = len(record) <= MAX_LINE_BYTES  # then a copy at each level costs less than a view
@@ -86,9 +86,9 @@ def _log_record(record: Buffer, shared: dict[str, Any], room: _Room) -> dict[str
     return log_record(time, observed, {**shared, **attributes}, body)
 
 
-def _attributes(holder: Buffer, field: int, room: _Room, most: int) -> dict[str, Any]:
+def _attributes(resource: Buffer, room: _Room, most: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for each, _ in zip(_nested(holder, frozenset({field}), room), range(most), strict=False):
+    for each, _ in zip(_nested(resource, frozenset({1}), room), range(most), strict=False):
         found |= _pair(each, 0, room)
     return found
 

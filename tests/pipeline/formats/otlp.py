@@ -58,4 +58,4 @@ def protobuf_of(raw: bytes) -> bytes:
 
 def json_of(raw: bytes) -> bytes:
     """The JSON form of an export in Protobuf."""
-    return json_format.MessageToJson(EXPORT.FromString(raw)).encode()
+    return str(json_format.MessageToJson(EXPORT.FromString(raw))).encode()

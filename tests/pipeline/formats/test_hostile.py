@@ -88,6 +88,24 @@ def test_a_made_up_key_that_was_not_let_in_makes_no_id(name: str, field: str, st
     assert isinstance(read(name, field, "made-up", status), Refused)
 
 
+@pytest.mark.parametrize("status", [200, 404, 429])
+@pytest.mark.parametrize("key_field", ["", "consumer"])
+@pytest.mark.parametrize("name", ["kong", "apisix"])
+def test_a_key_that_the_gateway_has_not_authenticated_makes_no_id_whatever_it_let_through(
+    name: str, key_field: str, status: int
+) -> None:
+    """A route without such a plugin, or Kong's anonymous consumer: any made-up `apikey` comes through there."""
+    record = json.loads(next(p for p in SAMPLES[name] if p.name == "route_without_auth.json").read_bytes())
+    record["request"]["headers"] |= {"apikey": "made-up", "x-api-key": "made-up"}
+    record["request"]["querystring"] = {"apikey": "made-up"}
+    record["response"]["status"] = status
+    if name == "kong":
+        record["consumer"] = {"id": "c0ffee00-0000-4000-8000-000000000001", "username": "anonymous"}
+    refused = FORMATS[name].event(record, Options(key_field=key_field, pepper=Secret(PEPPER)))
+    assert isinstance(refused, Refused)
+    assert (refused.reason, refused.network) == ("no_key", "203.0.113.0/24")
+
+
 def otlp(shared: int, records: int) -> bytes:
     attributes = [{"key": f"a{number}", "value": {"intValue": "1"}} for number in range(shared)]
     exported = [{"resource": {"attributes": attributes}, "scopeLogs": [{"logRecords": [{}] * records}]}]

@@ -187,13 +187,15 @@ def test_a_gzip_bomb_of_an_export_is_refused() -> None:
 
 def test_a_small_export_of_many_records_with_a_large_resource_stays_small() -> None:
     shared = b"".join(_field(1, _field(1, b"k%d" % each) + _field(2, _field(1, b"v"))) for each in range(5000))
-    raw = _field(1, _field(1, shared) + _field(2, b"\x12\x00" * 5000))
-    tracemalloc.start()
-    sizes = {len(record["attributes"]) for record in unpacking.json_records(raw)}
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert sizes == {MOST_SHARED}
-    assert peak < 4 << 20
+    split = b"".join(_field(1, _field(1, _field(1, b"k%d" % each))) for each in range(5000))  # as many resources
+    for resources in (_field(1, shared), split):
+        raw = _field(1, resources + _field(2, b"\x12\x00" * 5000))
+        tracemalloc.start()
+        sizes = {len(record["attributes"]) for record in unpacking.json_records(raw)}
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert sizes == {MOST_SHARED}
+        assert peak < 4 << 20
 
 
 def test_googles_reader_takes_what_is_made_here() -> None:
