@@ -66,7 +66,8 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
 
 def options_of(config: Config) -> Options:
     """The format's options as configured."""
-    return Options(key_field=config.intake.key_field, pepper=config.intake.pepper)
+    of = config.intake
+    return Options(key_field=of.key_field, pepper=of.pepper, trusted_proxies=of.trusted_proxies)
 
 
 def route(raw: bytes, format: str, options: Options, position: str) -> list[Outgoing]:

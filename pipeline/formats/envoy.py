@@ -2,9 +2,9 @@
 
 There is no id of a key by default: log one that the filter which checked the key has set, e.g. `"key_id":
 "%DYNAMIC_METADATA(...)%"` or a request header that Envoy itself overwrites; a header that callers may send is no
-proof of anything. `intake.key_field` names another field. `downstream_remote_address` already minds
-`xff_num_trusted_hops`; `x_forwarded_for` is what callers say, and is not read. The path may have a query, which is
-dropped.
+proof of anything. `intake.key_field` names another field. `downstream_remote_address` is the peer's where the listener
+has `use_remote_address`, as one that faces callers must; without that, or with `xff_num_trusted_hops`, Envoy has taken
+it from `x_forwarded_for` by its own rules. The path may have a query, which is dropped.
 Source: Envoy's access-log operators, the default formats of Istio (pilot/pkg/model/telemetry_logging.go) and Envoy
 Gateway (internal/xds/translator/accesslog.go); reference/gateways.md, section 4. No Envoy was run.
 """
@@ -14,9 +14,9 @@ from __future__ import annotations
 from typing import Any
 
 from detectors.detector import SEES_DENIED
-from pipeline.formats.format import SEES_ALL, Format, Options, Refused
+from pipeline.formats.client_address import client_address
+from pipeline.formats.format import SEES_ALL, Format, Hops, Options, Refused
 from pipeline.formats.values import (
-    address,
     environment,
     event_of,
     first,
@@ -38,7 +38,7 @@ def event(record: Any, options: Options) -> Event | Refused:
     fields = {
         "key_id": key_id_at(record, status, options, "key_id", "api_key_id"),
         "ts_us": iso_us(record.get("start_time")),
-        "client_ip": address(record.get("downstream_remote_address")),
+        "client_ip": client_address(hops(record), options.trusted_proxies),
         "method": text(record.get("method")).upper(),
         "path": text(first(record, "path", "x-envoy-origin-path")),
         "status": status,
@@ -53,6 +53,11 @@ def event(record: Any, options: Options) -> Event | Refused:
     return event_of(fields, "envoy")
 
 
+def hops(record: Any) -> Hops:
+    """Envoy has appended its peer to the header by then, so that one may stand twice."""
+    return Hops(record.get("downstream_remote_address"), first(record, "x_forwarded_for", "x-forwarded-for"))
+
+
 def recognises(record: Any) -> bool:
     """By names that all of them have."""
     return "start_time" in record and "response_flags" in record
@@ -64,4 +69,7 @@ ENVOY = Format(
     event=event,
     recognises=recognises,
     key="`key_id`, `api_key_id`, or what intake.key_field names: log what the filter that checked the key has set",
+    hops=hops,
+    address="`downstream_remote_address`, as `use_remote_address` and `xff_num_trusted_hops` make it; "
+    "`x_forwarded_for`",
 )

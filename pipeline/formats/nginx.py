@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pipeline.formats.format import SEES_ALL, Format, Options, Refused
+from pipeline.formats.client_address import client_address
+from pipeline.formats.format import SEES_ALL, Format, Hops, Options, Refused
 from pipeline.formats.values import (
-    address,
     environment,
     epoch_us,
     event_of,
@@ -35,6 +35,7 @@ from pipeline.formats.values import (
 from schemas.event import Event
 
 _ISO_TIMES: Final = ("time_iso8601", "time", "@timestamp")
+_FORWARDED: Final = ("http_x_forwarded_for", "proxy_add_x_forwarded_for", "x_forwarded_for")
 
 
 def event(record: Any, options: Options) -> Event | Refused:
@@ -44,7 +45,7 @@ def event(record: Any, options: Options) -> Event | Refused:
     fields = {
         "key_id": key_id_at(record, status, options, "api_key_id", "key_id"),
         "ts_us": _ts_us(record),
-        "client_ip": address(record.get("remote_addr")),
+        "client_ip": client_address(hops(record), options.trusted_proxies),
         "method": (text(first(record, "request_method", "method")) or method).upper(),
         "path": text(first(record, "uri", "path", "request_uri")) or target.partition(" ")[0],
         "status": status,
@@ -66,6 +67,11 @@ def _ts_us(record: Any) -> int:
     return log_us(local) if local else iso_us(first(record, *_ISO_TIMES))
 
 
+def hops(record: Any) -> Hops:
+    """`remote_addr` is the peer, or whom `real_ip_header` names where `set_real_ip_from` has the peer."""
+    return Hops(record.get("remote_addr"), first(record, *_FORWARDED))
+
+
 def recognises(record: Any) -> bool:
     """By the client's address and a time, under NGINX's names."""
     return "remote_addr" in record and not {"msec", "time_local", *_ISO_TIMES}.isdisjoint(record)
@@ -77,4 +83,6 @@ NGINX = Format(
     event=event,
     recognises=recognises,
     key="`api_key_id`, `key_id`, or what intake.key_field names: a map from keys to ids makes it",
+    hops=hops,
+    address="`remote_addr`, as `set_real_ip_from` and `real_ip_header` make it; `http_x_forwarded_for`",
 )

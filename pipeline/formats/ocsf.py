@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from pipeline.formats.client_address import client_address
 from pipeline.formats.cloudtrail import AWS, meaning, operation
-from pipeline.formats.format import SEES_ALL, BadValueError, Format, Options, Refused
+from pipeline.formats.format import SEES_ALL, BadValueError, Format, Hops, Options, Refused
 from pipeline.formats.values import (
-    address,
     environment,
     epoch_us,
     event_of,
@@ -45,7 +45,7 @@ def event(record: Any, options: Options) -> Event | Refused:
     fields = {
         "key_id": key_id_at(record, status, options, "") if options.key_field else _key_id(record),
         "ts_us": epoch_us(record.get("time"), "ms"),
-        "client_ip": address(get(record, "src_endpoint.ip")),
+        "client_ip": client_address(hops(record), options.trusted_proxies),
         "method": method,
         "route": route,
         "path": text(get(record, "http_request.url.path")),
@@ -95,6 +95,11 @@ def _answer(record: Any) -> tuple[int, str]:
     return 0, "success" if whole(record.get("status_id")) == _SUCCESS else "unknown"
 
 
+def hops(record: Any) -> Hops:
+    """The header is a list there, in its own order."""
+    return Hops(get(record, "src_endpoint.ip"), get(record, "http_request.x_forwarded_for"))
+
+
 def recognises(record: Any) -> bool:
     """By the class, or in a sample that is cut by its names."""
     return "class_uid" in record and "api" in record and record["class_uid"] in (CLASS_UID, None)
@@ -106,4 +111,6 @@ OCSF = Format(
     event=event,
     recognises=recognises,
     key="`api.token.uid`, `actor.user.credential_uid` and its like, or what intake.key_field names",
+    hops=hops,
+    address="`src_endpoint.ip`, as the producer makes it; `http_request.x_forwarded_for`",
 )

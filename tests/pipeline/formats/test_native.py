@@ -41,7 +41,7 @@ def test_strict_is_what_sloppy_says_or_nothing(record: dict[str, Any]) -> None:
     if quick is None:
         return
     try:
-        assert quick == sloppy(record)
+        assert quick == sloppy(record, Options())
     except BadValueError as error:
         raise AssertionError(record) from error
 
