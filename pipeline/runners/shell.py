@@ -20,6 +20,7 @@ from pipeline.core import TICK_HEADER, Core, Sides
 from pipeline.emit import Emitter
 from pipeline.errors import Fatal, Retry
 from pipeline.faults import reach
+from pipeline.metrics import METRICS
 from pipeline.partitioner import moved
 from pipeline.recover import fill, load, writer_of
 from pipeline.rows import RowBuffer
@@ -258,9 +259,7 @@ class Shell:
         if records.first > owned.expected:
             owned.holes += 1  # compaction, retention, a transaction's marker: nothing lies there
             if records.first - owned.expected > 1:  # a marker is one offset
-                log.warning(
-                    "partition %d: no record lies in [%d, %d)", records.partition, owned.expected, records.first
-                )
+                await self._tell_hole(records.partition, owned.expected, records.first)
         batch = records.since(owned.expected)
         owned.emitter.cut = True
         judging = asyncio.get_running_loop().run_in_executor(self.core_thread, measure.timed, owned.core, batch)
@@ -276,6 +275,20 @@ class Shell:
         owned.active_at = self.progress_at = time.monotonic()
         self.health.progressed(self.lag())
         return None
+
+    async def _tell_hole(self, number: int, expected: int, first: int) -> None:
+        """No record lies in [expected, first): of those before the log's start retention has deleted any there were."""
+        starts, _ = await self._edges([number])
+        if (lost := min(starts[number], first) - expected) > 0:
+            topic = self.config.topics.requests
+            METRICS.records_lost.inc(lost)
+            log.error(
+                "partition %d: %d records from offset %d on are LOST: %s deleted them before they were judged. Its "
+                "retention.ms or retention.bytes is too small for how long no worker came there",
+                number, lost, expected, topic,
+            )  # fmt: skip
+        else:
+            log.warning("partition %d: no record lies in [%d, %d)", number, expected, first)
 
     # --- checkpoints
 

@@ -5,6 +5,7 @@ A topic's id is the epoch of its offsets: a topic that was deleted and made anew
 
 from __future__ import annotations
 
+import logging
 import uuid
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -32,6 +33,9 @@ from pipeline.config import Config, Kafka
 from pipeline.errors import ConfigError, Fatal
 from pipeline.partitioner import moved
 from pipeline.sinks.administration import administrator
+from pipeline.sinks.topic_settings import faults, topic_settings
+
+log = logging.getLogger(__name__)
 
 PAGES_CONFIG: Final = {
     "cleanup.policy": "compact",
@@ -207,6 +211,10 @@ async def ensure_topics(config: Config) -> int:
     pages = existing.get(topics.pages, count)
     if pages != count:
         raise ConfigError(moved(topics.requests, pages, count))
+    for topic, wrong in faults(config, await topic_settings(kafka, sorted(existing))).items():
+        if topic == topics.pages:
+            raise ConfigError(wrong)
+        log.warning("%s", wrong)
     return count
 
 
