@@ -361,16 +361,21 @@ class Shell:
         if await owned.emitter.adopt(sides, lambda: owned.generation, owned.lock, published=told):
             owned.sides = sides
 
-    async def drain(self) -> None:
+    async def drain(self) -> float:
         """Before a stop: let what already waits in the log be done, within a quarter of the time that a stop has.
 
-        A rebalance that is under way as well: no checkpoint is taken before the next assignment.
+        A rebalance that is under way as well: no checkpoint is taken before the next assignment. Returns how much of
+        the time is left, in seconds.
         """
-        until = time.monotonic() + self.config.worker.stop_s / 4
-        _, ends = await self._edges(list(self.owned))  # the last fetch may be older than the last record
-        self.ends.update(ends)
-        while time.monotonic() < until and (self.lag() or not self.settled):  # noqa: ASYNC110  (other threads tell)
+        until = time.monotonic() + self.config.worker.stop_s
+        drained_at = until - 0.75 * self.config.worker.stop_s
+        with contextlib.suppress(TimeoutError, Fatal):  # brokers that are silent now may take a checkpoint soon
+            async with asyncio.timeout(self.config.worker.stop_s / 4):
+                _, ends = await self._edges(list(self.owned))  # the last fetch may be older than the last record
+                self.ends.update(ends)
+        while time.monotonic() < drained_at and (self.lag() or not self.settled):  # noqa: ASYNC110  (threads tell)
             await asyncio.sleep(0.05)
+        return max(0.0, until - time.monotonic())
 
     async def close(self) -> None:
         """After the last checkpoint."""

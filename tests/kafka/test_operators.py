@@ -126,6 +126,26 @@ def test_a_running_worker_whose_topic_is_made_anew_ends(deploy: Callable[..., De
     assert deployment.seen() == before, "nothing of the new topic was taken for the old one's"
 
 
+@pytest.mark.parametrize("runner", ["faust", "plain"])
+def test_a_stop_while_the_broker_is_silent_ends_in_its_time_and_what_was_not_saved_comes_again(
+    deploy: Callable[..., Deployment], node: cluster.Cluster, runner: str
+) -> None:
+    """It takes connections and answers nothing: not where the log ends, not what is committed."""
+    deployment = deploy(runner, stop_s=4.0)
+    deployment.produce(600)
+    worker = deployment.start()
+    deployment.wait_drained()
+    node.freeze(True)
+    try:
+        os.kill(pid_of(worker), signal.SIGTERM)
+        assert worker.wait(DRAIN_S) == EXIT_FATAL, deployment.log_of(worker)
+        assert "not all is in a checkpoint within worker.stop_s" in last_words(deployment, worker)
+    finally:
+        node.freeze(False)
+    deployment.produce(200)
+    finish_counts(deployment)
+
+
 def test_state_on_a_topic_that_deletes_is_refused_before_any_is_lost(deploy: Callable[..., Deployment]) -> None:
     """As brokers make topics by themselves: after a week the pages of quiet keys would be gone."""
     deployment = deploy()
