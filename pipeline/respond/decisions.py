@@ -106,8 +106,8 @@ class Decisions:
         """
         if offset < read_to:
             raise Fatal(
-                f"{self.topic} goes on at offset {offset} where {read_to} was to come: it was deleted and made anew, or "
-                "its brokers have lost its end. At the next start it is read from its start"
+                f"{self.topic} goes on at offset {offset} where {read_to} was to come: it was deleted and made anew, "
+                "or its brokers have lost its end. At the next start it is read from its start"
             )
 
     async def _until(self, happened: Callable[[], bool]) -> None:

@@ -1,4 +1,4 @@
-"""Settings of topics by which Kafka itself would delete what we rely on: what the broker says, and what is wrong with it.
+"""Settings of topics by which Kafka itself would delete what we rely on: what the broker says, and what is wrong.
 
 Whoever lets the broker make topics (auto.create.topics.enable) gets all of them with `delete` and a week.
 """
@@ -56,14 +56,15 @@ def _faults(config: Config, settings: Settings) -> Iterator[tuple[str, str, str]
     for topic in (*kept, *pages):
         if "delete" in _of(settings, topic, POLICY):
             what = kept.get(topic, "the state of keys that are quiet, which a restart then can't read,")
-            yield topic, f"has cleanup.policy={_of(settings, topic, POLICY)}: {what} is deleted in time", _set("compact")
+            words = f"has {POLICY}={_of(settings, topic, POLICY)}: {what} is deleted in time"
+            yield topic, words, f"{POLICY}=compact"
     for topic in pages:
         if 0 < _number(settings, topic, "max.message.bytes") < PAGE_BYTES:
             yield topic, "takes no record of 1 MB: pages of state may be as large", "max.message.bytes=1048588"
     logs = (topics.raw, topics.requests, topics.incidents, topics.sightings, topics.key_events)
     for topic in (*logs, topics.rejected, topics.decisions, topics.responses):
         if "compact" in _of(settings, topic, POLICY):
-            yield topic, "is compacted: of each key's records all but the last are deleted", _set("delete")
+            yield topic, "is compacted: of each key's records all but the last are deleted", f"{POLICY}=delete"
     if _number(settings, topics.responses, KEEP) > 0:
         yield topics.responses, f"has {KEEP}={_of(settings, topics.responses, KEEP)}: it is the audit", f"{KEEP}=-1"
     if 0 < _number(settings, topics.decisions, KEEP) < WEBHOOKS_MS:
@@ -74,7 +75,8 @@ def _faults(config: Config, settings: Settings) -> Iterator[tuple[str, str, str]
         yield topics.decisions, words, "message.timestamp.type=LogAppendTime"
     for topic in logs:
         if 0 < _number(settings, topic, KEEP) < DAY_MS:
-            yield topic, "is kept for less than a day: a longer stop of its readers loses records", f"{KEEP}={7 * DAY_MS}"
+            words = "is kept for less than a day: a longer stop of its readers loses records"
+            yield topic, words, f"{KEEP}={7 * DAY_MS}"
 
 
 def _of(settings: Settings, topic: str, name: str) -> str:
@@ -85,7 +87,3 @@ def _of(settings: Settings, topic: str, name: str) -> str:
 def _number(settings: Settings, topic: str, name: str) -> int:
     """0 where it is not known."""
     return int(_of(settings, topic, name) or 0)
-
-
-def _set(policy: str) -> str:
-    return f"{POLICY}={policy}"

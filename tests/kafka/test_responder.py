@@ -22,6 +22,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from pipeline.config import Config, Kafka, Topics
 from pipeline.respond.consume import TopicReader
+from pipeline.runners.ending import EXIT_FATAL
 from pipeline.sinks.group import committed_offsets
 from pipeline.sinks.kafka import Producer, client_settings
 from pipeline.sinks.topics import TopicSpec, create_topics, topic_specs
@@ -244,3 +245,16 @@ async def test_a_decisions_topic_made_anew_ends_a_running_responder_and_the_next
     await world.lines(lambda lines: any(line.key_id == "k3" and line.stage == "done" for line in lines))
     told = {(each.message["data"]["key_id"], each.headers["idempotency-key"]) for each in target.received}
     assert sorted(name for name, _ in told) == ["k1", "k2", "k3"], "each under one id"
+
+
+async def test_a_stop_while_the_broker_is_silent_ends_all_the_same(world: World, node: Cluster) -> None:
+    await world.prepare(keys=20)
+    process = world.start()
+    await world.open("k1")
+    await world.lines(decided(1))
+    node.freeze(True)
+    try:
+        world.signal(process, signal.SIGTERM)
+        assert process.wait(90) == EXIT_FATAL
+    finally:
+        node.freeze(False)
