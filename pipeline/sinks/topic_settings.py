@@ -22,12 +22,11 @@ DAY_MS: Final = 86_400_000
 WEBHOOKS_MS: Final = 75 * 3_600_000
 """A delivery is tried for so long, and what waits is on the decisions topic."""
 PAGE_BYTES: Final = 1_000_000
-NAMES: Final = (POLICY, KEEP, "max.message.bytes", "message.timestamp.type")
 
 
 async def topic_settings(kafka: Kafka, topics: Sequence[str]) -> dict[str, dict[str, str]]:
     """What can be seen: a topic is missing where the user has no right to DescribeConfigs, or the broker can't tell."""
-    asked = [ConfigResource(ConfigResourceType.TOPIC, topic, configs=dict.fromkeys(NAMES, "")) for topic in topics]
+    asked = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]  # for all: Tansu knows no others
     async with administrator(kafka) as admin:
         try:
             answers: list[Any] = await admin.describe_configs(asked) if asked else []

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from pipeline.config import Config
-from pipeline.sinks.topic_settings import faults
-from pipeline.sinks.topics import PAGES_CONFIG, topic_specs
+from pipeline.config import Config, Kafka
+from pipeline.sinks.topic_settings import faults, topic_settings
+from pipeline.sinks.topics import PAGES_CONFIG, TopicSpec, create_topics, topic_specs
 
 CONFIG = Config()
 DELETED = {"cleanup.policy": "delete", "retention.ms": "604800000", "message.timestamp.type": "CreateTime"}
@@ -50,3 +50,10 @@ def test_each_fault_says_how_it_is_mended(topic: str, setting: str, value: str, 
     (found,) = faults(CONFIG, {topic: {setting: value}}).items()
     assert found[0] == topic
     assert re.search(words, found[1])
+
+
+async def test_the_demos_broker_tells_them_too(embedded_broker: str) -> None:
+    """It hangs up where single settings are asked for; Apache Kafka's answer is tests/kafka/test_operators.py's."""
+    kafka = Kafka(brokers=embedded_broker)
+    await create_topics(kafka, [TopicSpec("settings.pages", 1, PAGES_CONFIG)])
+    assert (await topic_settings(kafka, ["settings.pages"]))["settings.pages"]["cleanup.policy"] == "compact"
