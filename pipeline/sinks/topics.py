@@ -33,7 +33,7 @@ from pipeline.config import Config, Kafka
 from pipeline.errors import ConfigError, Fatal
 from pipeline.partitioner import moved
 from pipeline.sinks.administration import administrator
-from pipeline.sinks.topic_settings import faults, topic_settings
+from pipeline.sinks.topic_settings import POLICY, faults, topic_settings
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +195,8 @@ async def partitions_of(kafka: Kafka, topics: list[str]) -> dict[str, int]:
 async def ensure_topics(config: Config) -> int:
     """Create what is missing (where allowed) and check what must agree; returns the requests topic's partitions.
 
-    Raises ConfigError where a topic is missing and may not be created, or where pages and requests differ.
+    Raises ConfigError where a topic is missing and may not be created, where pages and requests differ, or where
+    Kafka would delete pages.
     """
     kafka, topics = config.kafka, config.topics
     told = set() if config.worker.tell else {topics.sightings, topics.key_events} - {topics.requests}
@@ -212,7 +213,7 @@ async def ensure_topics(config: Config) -> int:
     if pages != count:
         raise ConfigError(moved(topics.requests, pages, count))
     for topic, wrong in faults(config, await topic_settings(kafka, sorted(existing))).items():
-        if topic == topics.pages:
+        if topic == topics.pages and POLICY in wrong:
             raise ConfigError(wrong)
         log.warning("%s", wrong)
     return count
