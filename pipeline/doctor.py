@@ -13,7 +13,7 @@ import importlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -176,8 +176,8 @@ async def _check_settings(config: Config, existing: list[str]) -> list[Finding]:
     """Whether the broker would delete what must stay. Raises Fatal."""
     from pipeline.sinks.topic_settings import faults, topic_settings
 
-    settings = await topic_settings(config.kafka, existing)
-    findings = []
+    settings, decisions = await topic_settings(config.kafka, existing), config.topics.decisions
+    findings = of_decisions(decisions, settings.get(decisions, {}))
     for fault in faults(config, settings).values():
         text, _, advice = fault.partition(". Mend it: ")
         findings.append(Finding("fail", "topic", text, advice))
@@ -185,6 +185,30 @@ async def _check_settings(config: Config, existing: list[str]) -> list[Finding]:
         text = f"the settings of {', '.join(hidden)} can't be seen: would Kafka delete what must stay?"
         findings.append(Finding("warn", "topic", text, "give the right to DescribeConfigs (deploy/kafka/acls.sh)"))
     return findings
+
+
+def of_decisions(name: str, settings: Mapping[str, str]) -> list[Finding]:
+    """What of the decisions topic's configuration loses what stands; of what the broker does not say, nothing."""
+    from pipeline.sinks.topics import DECISIONS_CONFIG
+
+    kept_ms, wanted_ms = int(settings.get("retention.ms", -1)), int(DECISIONS_CONFIG["retention.ms"])
+    wrong = {
+        "retention.ms": 0 <= kept_ms < wanted_ms and (
+            f"{kept_ms / 86_400_000:.1f} days: after so many without a responder, less one, what stands is forgotten "
+            "(acts that were to end, the kill switch, the stage)"
+        ),
+        "message.timestamp.type": settings.get("message.timestamp.type", "LogAppendTime") != "LogAppendTime"
+        and "caps and ends would go by the clocks of whoever writes",
+        "cleanup.policy": "compact" in settings.get("cleanup.policy", "") and "its records have no keys: all are lost",
+    }  # fmt: skip
+    return [
+        Finding(
+            "warn" if setting == "retention.ms" else "fail", "topic", f"{name}: {setting}: {why}",
+            f"kafka-configs.sh --alter --entity-type topics --entity-name {name} --add-config "
+            f"{setting}={DECISIONS_CONFIG[setting]}",
+        )
+        for setting, why in wrong.items() if why
+    ]  # fmt: skip
 
 
 def _missing(config: Config, name: str) -> Finding:

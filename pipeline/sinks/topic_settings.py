@@ -1,6 +1,7 @@
 """Settings of topics by which Kafka itself would delete what we rely on: what the broker says, and what is wrong.
 
 Whoever lets the broker make topics (auto.create.topics.enable) gets all of them with `delete` and a week.
+The decisions topic's are the doctor's (`of_decisions`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ Settings = Mapping[str, Mapping[str, str]]
 POLICY: Final = "cleanup.policy"
 KEEP: Final = "retention.ms"
 DAY_MS: Final = 86_400_000
-WEBHOOKS_MS: Final = 75 * 3_600_000
-"""A delivery is tried for so long, and what waits is on the decisions topic."""
 PAGE_BYTES: Final = 1_000_000
 
 
@@ -61,17 +60,11 @@ def _faults(config: Config, settings: Settings) -> Iterator[tuple[str, str, str]
         if 0 < _number(settings, topic, "max.message.bytes") < PAGE_BYTES:
             yield topic, "takes no record of 1 MB: pages of state may be as large", "max.message.bytes=1048588"
     logs = (topics.raw, topics.requests, topics.incidents, topics.sightings, topics.key_events)
-    for topic in (*logs, topics.rejected, topics.decisions, topics.responses):
+    for topic in (*logs, topics.rejected, topics.responses):
         if "compact" in _of(settings, topic, POLICY):
             yield topic, "is compacted: of each key's records all but the last are deleted", f"{POLICY}=delete"
     if _number(settings, topics.responses, KEEP) > 0:
         yield topics.responses, f"has {KEEP}={_of(settings, topics.responses, KEEP)}: it is the audit", f"{KEEP}=-1"
-    if 0 < _number(settings, topics.decisions, KEEP) < WEBHOOKS_MS:
-        words = "forgets caps, holds and waiting deliveries before they are over"
-        yield topics.decisions, words, f"{KEEP}={7 * DAY_MS}"
-    if _of(settings, topics.decisions, "message.timestamp.type") == "CreateTime":
-        words = "has the senders' time, and caps rest on its clock"
-        yield topics.decisions, words, "message.timestamp.type=LogAppendTime"
     for topic in logs:
         if 0 < _number(settings, topic, KEEP) < DAY_MS:
             words = "is kept for less than a day: a longer stop of its readers loses records"

@@ -44,10 +44,12 @@ PAGES_CONFIG: Final = {
     "max.compaction.lag.ms": str(10 * 60 * 1000),
 }
 
-# Time is the broker's (caps must not depend on a responder's clock); it outlives the webhooks' schedule of 75 h.
+# Time is the broker's (caps must not depend on a responder's clock). What stands is said again each day while a
+# responder runs (`respond/caretaker.py`), so it outlives 27 days without any; less than a month, as erasure has it.
+# Never compacted: its records have no keys, and all but the last would go.
 DECISIONS_CONFIG: Final = {
     "cleanup.policy": "delete",
-    "retention.ms": str(7 * 86_400_000),
+    "retention.ms": str(28 * 86_400_000),
     "message.timestamp.type": "LogAppendTime",
 }
 

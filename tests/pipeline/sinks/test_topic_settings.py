@@ -29,7 +29,7 @@ def test_of_what_can_not_be_seen_nothing_is_said() -> None:
 def test_of_topics_as_brokers_make_them_all_that_lose_something_are_named() -> None:
     topics = {getattr(CONFIG.topics, name) for name in CONFIG.topics.__struct_fields__}
     assert faults(CONFIG, dict.fromkeys(topics, DELETED)).keys() == {
-        "api.keys", "api.control", "api.decisions", "api.responses",
+        "api.keys", "api.control", "api.responses",
         "keywatch.pages", "keywatch.sources", "keywatch.lifecycle",
     }  # fmt: skip
 
@@ -41,8 +41,6 @@ def test_of_topics_as_brokers_make_them_all_that_lose_something_are_named() -> N
         ("keywatch.pages", "max.message.bytes", "100000", "add-config max.message.bytes=1048588"),
         ("api.requests", "cleanup.policy", "compact", "add-config cleanup.policy=delete"),
         ("api.requests", "retention.ms", "3600000", "less than a day"),
-        ("api.decisions", "retention.ms", "86400000", "before they are over"),
-        ("api.decisions", "cleanup.policy", "compact", "all but the last are deleted"),
         ("api.responses", "retention.ms", "604800000", "it is the audit. Mend it: .*retention.ms=-1"),
     ],
 )
