@@ -3,8 +3,9 @@
 APISIX logs no id of the credential, only `consumer.username`: one consumer with two keys is one key here. Better is
 `log_format_extra: {"key_id": "$consumer_name", "request_id": "$request_id"}`, or a header that a plugin sets to the
 credential's id; `key_id` counts before the consumer. The raw key may stand in `request.headers` and in the query of
-`request.uri` and `request.url`: of the headers only the user agent is read, the query never; with a pepper, and only
-for a request that was let in without a consumer's name, the header's HMAC becomes the key id.
+`request.uri` and `request.url`: of the headers only the user agent and a CDN's TLS fingerprint are read, the query
+never; with a pepper, and only for a request that was let in without a consumer's name, the header's HMAC becomes the
+key id.
 With a `log_format` of one's own, as the plugins' documents show it, the time is `@timestamp` (RFC 3339, seconds).
 Source: apisix/utils/log-util.lua @f519a0f; reference/gateways.md, section 3. No APISIX was run.
 """
@@ -15,10 +16,12 @@ from typing import Any
 
 from pipeline.formats.format import SEES_ALL, Format, Options, Refused
 from pipeline.formats.values import (
+    FROM_CDN,
     address,
     environment,
     epoch_us,
     event_of,
+    fingerprint,
     first,
     get,
     iso_us,
@@ -48,6 +51,7 @@ def event(record: Any, options: Options) -> Event | Refused:
         "bytes_in": whole(get(record, "request.size")),
         "bytes_out": whole(get(record, "response.size")),
         "user_agent": text(get(record, "request.headers.user-agent")),
+        "fingerprint": fingerprint(get(record, "request.headers"), *FROM_CDN),
         "environment": environment(record.get("environment")),
         "request_id": text(record.get("request_id")),
     }

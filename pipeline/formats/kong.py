@@ -2,8 +2,8 @@
 
 The key is `authenticated_entity.id`, the credential's uuid. The raw key may stand in `request.headers.apikey`,
 `request.querystring.apikey` and, even with `hide_credentials`, in the query of `request.uri` and `request.url`: headers
-are not read but for the user agent, the query string never. With a pepper, and only for a request that Kong
-authenticated without naming the credential, the raw key's HMAC becomes the key id.
+are not read but for the user agent and a CDN's TLS fingerprint, the query string never. With a pepper, and only for a
+request that Kong authenticated without naming the credential, the raw key's HMAC becomes the key id.
 Kong's route paths are prefixes, not templates (one route `/` serves a whole API), so the event carries the path and the
 template is found from it. A 401 of key-auth names no credential; 403 (acl) and 429 (rate-limiting) come after
 authentication and do.
@@ -16,10 +16,12 @@ from typing import Any
 
 from pipeline.formats.format import SEES_ALL, Format, Options, Refused
 from pipeline.formats.values import (
+    FROM_CDN,
     address,
     environment,
     epoch_us,
     event_of,
+    fingerprint,
     first,
     get,
     key_id_of,
@@ -49,6 +51,7 @@ def event(record: Any, options: Options) -> Event | Refused:
         "bytes_in": whole(get(record, "request.size")),
         "bytes_out": whole(get(record, "response.size")),
         "user_agent": text(get(record, "request.headers.user-agent")),
+        "fingerprint": fingerprint(get(record, "request.headers"), *FROM_CDN),
         "environment": environment(first(record, "workspace_name", "environment")),
         "request_id": text(get(record, "request.id")),
     }
