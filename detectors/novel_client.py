@@ -9,7 +9,7 @@ updated and thieves' copies are not.
 Where the gateway logs them: a known client whose connection has a TLS fingerprint that it never had for this key, so
 that its user agent may be a copy (`fingerprints`). It is rare as a client that is new, and counts as one.
 Misses: a thief who sends the owner's user agent, which costs nothing, where the log has no fingerprints, where he uses
-the owner's program, too, or claims a newer version of it; a client swap within one family and version; the first visit
+the owner's program, too, or claims another version of it; a client swap within one family and version; the first visit
 of a key; requests without a user agent.
 False alarms: a new SDK, a person's curl, a monitor; a TLS library that was updated while the client's version stayed,
 told in up to four visits, and little where other keys' did, too. Clients and places change together when owners move
@@ -276,11 +276,11 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
                 state.oldest[slot] = older(int(state.oldest[slot]) if known else 0, int(state.visit_oldest[j]))
                 mask |= 1 << slot
         state.last = mask
-        if int(state.brought) != 0:
-            k = int(state.brought) >> 7
-            slot = state.clients[find(state.clients, state.waiting[k].value)]
-            version = int(state.visit_oldest[k])
-            fingerprints.learn(slot, shared, int(state.brought) & 127, version, visit, teaches(visit))
+        k = int(state.brought) >> 7
+        j = find(state.clients, state.waiting[k].value) if int(state.brought) != 0 else -1
+        if j >= 0:  # of two new ones the second may have taken the first one's slot
+            brought, version = int(state.brought) & 127, int(state.visit_oldest[k])
+            fingerprints.learn(state.clients[j], shared, brought, version, visit, teaches(visit))
         if int(visit.new_place) == 1 and not first and teaches(visit):
             shared.new_places += 1.0
             shared.both_new += 1.0 if new else 0.0

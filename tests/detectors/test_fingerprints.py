@@ -130,6 +130,22 @@ def test_a_stranger_in_the_owners_visit_is_told_and_kept_apart_from_him() -> Non
     assert told[0] == told[2] == 0
 
 
+def test_of_a_client_that_gives_way_at_once_no_other_gets_the_fingerprint() -> None:
+    """Two new clients in one visit of a key whose table is full of used ones: the second takes the first one's slot."""
+    key = OneKey(NOVEL_CLIENT)
+    for number in range(CLIENTS):
+        visits_by(key, *[OWN] * 30, at_day=10 * number, client=20 + number)
+    for request, client in enumerate((30, 31)):
+        event = event_at(MONDAY_US + 50 * DAY_US + request * 1_000_000)
+        event.sees, event.client, event.fingerprint, event.version = 127, client, COPY + request, 3
+        key.feed(event)
+    before = {int(slot.value): fingerprints.known(slot) for slot in key.state.clients}
+    key.turn_visit(MONDAY_US + 51 * DAY_US, 1.0)
+    after = {int(slot.value): fingerprints.known(slot) for slot in key.state.clients}
+    assert 30 not in after and 31 in after
+    assert all(after[client] == before[client] for client in after if client in before)
+
+
 def test_of_a_new_client_the_fingerprint_is_no_second_fact() -> None:
     def row(**fields: int) -> dict[str, Any]:
         judge = Judge(1, finding_bits=0.25)
