@@ -211,6 +211,7 @@ def test_a_fingerprint_has_bits_that_no_client_uses() -> None:
     assert PENDING <= 2, "one bit says which client brought it"
 
 
+@settings(deadline=None)  # the first call compiles
 @given(
     marks=st.integers(0, 15), admitted=st.booleans(), brought=st.integers(1, 127), stands=st.integers(0, 3),
     version=st.integers(0, 255), again=st.integers(1, 127),
@@ -229,6 +230,7 @@ def test_what_is_written_is_read_and_nothing_else_is_touched(
     assert bool(int(slot.with_) & ADMITTED) == admitted
 
 
+@settings(deadline=None)  # the first call compiles
 @given(st.integers(1, 2**32 - 1))
 def test_any_fingerprint_is_one_of_127(number: int) -> None:
     assert 1 <= fingerprints.short(number) <= 127
