@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from detectors.compile import compiled
+from detectors.compile import allocating, compiled
 from detectors.surprise import LN2, log_gamma
 
 LAWS: Final = 7
@@ -108,7 +108,7 @@ def mixture_bits(state: Any, w: int, n: int, mean: float, behind: float, reach: 
     return -math.log(max(1e-300, tail / total)) / LN2
 
 
-@compiled
+@allocating
 def teach(state: Any, w: int, n: int, k: int, window_h: float, mean: float, behind: float, reach: float) -> None:
     """A closed window of n requests (-1: none such) and k empty ones after it, into weights and local level."""
     f = local_factor(state, w)

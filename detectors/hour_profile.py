@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from detectors.archetypes import ARCHETYPES, SHARES, SHIFT_SHARES
-from detectors.compile import compiled
+from detectors.compile import allocating, compiled
 from detectors.surprise import bits_of, log2_of
 
 HOURS: Final = 168
@@ -64,10 +64,10 @@ def mixed(logs: Any, shifts: Any) -> Any:
 
 LOCAL_START: Final = mixed(LOCAL_PRIOR, LOCAL_SHIFTS)  # of a key with no visits: nothing need be worked out
 UTC_START: Final = mixed(UTC_PRIOR, UTC_SHIFTS)
-posterior_mix: Final = compiled(mixed)
+posterior_mix: Final = allocating(mixed)
 
 
-@compiled
+@allocating
 def log_posterior(state: Any, prior: Any, table: Any) -> Any:
     """(kinds x shifts) log posterior of archetype and shift from the histogram, not normalised."""
     logs = prior.copy()
@@ -88,7 +88,7 @@ def is_empty(state: Any) -> bool:
     return visits == 0
 
 
-@compiled
+@allocating
 def archetype_mix(state: Any, zoned: bool) -> Any:
     """(168,) what people with such a histogram do: shifts of -2 .. 2 h in local bins, of 2 h round the day in UTC."""
     if is_empty(state):
@@ -98,7 +98,7 @@ def archetype_mix(state: Any, zoned: bool) -> Any:
     return posterior_mix(log_posterior(state, UTC_PRIOR, UTC_LOGS), UTC_SHIFTS)
 
 
-@compiled
+@allocating
 def smoothed(state: Any) -> Any:
     """(168,) visits by hour of the week under the kernel."""
     wide = np.zeros(HOURS)
@@ -118,7 +118,7 @@ def prior_weight(state: Any, i: int) -> float:
     return float(state.weight[i]) / total if total > 0.0 else 1.0 / 3.0
 
 
-@compiled
+@allocating
 def forecast(state: Any, zoned: bool) -> Any:
     """(4, 168) chance of each hour of the week: under each prior, and mixed (last row)."""
     mix = archetype_mix(state, zoned)
@@ -156,7 +156,7 @@ def hour_bits(row: Any, hour: int) -> float:
     return bits_of(tail)
 
 
-@compiled
+@allocating
 def usual_hours(row: Any) -> tuple[int, int, int]:
     """(first, busiest, last) hour of the shortest run of the day's hours that holds 90 % of the forecast."""
     day = np.zeros(48)  # twice: no wrapping

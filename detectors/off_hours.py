@@ -23,7 +23,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from detectors.compile import compiled
+from detectors.compile import allocating, compiled
 from detectors.detector import NOTHING, SEES_OUTCOME, Context, Detector, known_words
 from detectors.hour_profile import HOURS, UNIT, entropy_bits, forecast, hour_bits, prior_weight, usual_hours
 from detectors.surprise import bits_of, halved, log2_of, quantise
@@ -85,7 +85,7 @@ def start_of(visit: Any, event: Any) -> int:
     return (start_us if start_us > 0 else int(event.ts_us)) // 1_000_000
 
 
-@compiled
+@allocating
 def judge(state: Any, event: Any, config: Any) -> tuple[int, int, float, float, float, float, float, int, int, int]:
     """The visit's hour by its first event: (kind, hour, bits, density, three chances, low, median, high)."""
     zoned = int(event.local_hour) >= 0
@@ -209,7 +209,7 @@ def zone_changed(state: Any, event: Any) -> bool:
     return before > 0 and (before == 1) != (zone_of(event) == 1)
 
 
-@compiled
+@allocating
 def follow_zone(state: Any, event: Any) -> None:
     """Turn the histogram where its bins change their meaning."""
     if zone_changed(state, event):

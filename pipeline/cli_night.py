@@ -178,7 +178,7 @@ def promote(
     reason: Why = "",
     override: Annotated[bool, typer.Option("--override", help="Though it is not earned: say why; signed.")] = False,
     person: Person = "",
-    key_file: Annotated[Path | None, typer.Option("--key-file", help="Your approver's key, to override.")] = None,
+    key_file: Annotated[Path | None, typer.Option("--key-file", help="Your approver's key; for a step up.")] = None,
     config: ConfigFile = None,
 ) -> int:
     """Let acts happen by themselves up to this stage, if its days and reviewed acts are there; or go back."""

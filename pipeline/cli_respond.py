@@ -13,7 +13,9 @@ from pipeline.errors import ConfigError
 from pipeline.listing import listed
 from pipeline.people import user
 
-respond_app = typer.Typer(help="Carry incidents out; with a command: undo, approve, stop, ...")
+respond_app = typer.Typer(
+    help="The responder: carries incidents out until stopped. With a command: what people ask of it, or say to it."
+)
 policy_app = typer.Typer(help="Check the responder's policy, and try it on history.", no_args_is_help=True)
 
 Person = Annotated[str, typer.Option("--as", help="Who you are; the system's user by default.")]
@@ -26,6 +28,12 @@ def _commands() -> Any:
     from pipeline.respond import commands
 
     return commands
+
+
+def _policy() -> Any:
+    from pipeline.respond import policy_commands
+
+    return policy_commands
 
 
 @respond_app.callback(invoke_without_command=True)
@@ -71,10 +79,25 @@ def undo(
     reason: Reason,
     person: Person = "",
     wait: Annotated[float, typer.Option(min=0, max=900, help="Seconds to wait for the target's answer.")] = 20.0,
+    force: Annotated[bool, typer.Option("--force", help="A rotation's, though its new key is in use; signed.")] = False,
+    key_file: KeyFile = None,
     config: ConfigFile = None,
 ) -> int:
-    """Take an act back: restores exactly what was."""
-    return int(_commands().undo(load(config), person or user(), response, reason, wait))
+    """Take an act back: restores exactly what was. Of a rotation not while its new key, which it deletes, is in use."""
+    return int(_commands().undo(load(config), person or user(), response, reason, wait, force, key_file))
+
+
+@respond_app.command()
+@guarded
+def extend(
+    key: Annotated[str, typer.Argument(help="A rotation's old or new key, or its response id.")],
+    until: Annotated[str, typer.Option(help="When the old key ends: 2d from now, or RFC 3339.")],
+    reason: Reason,
+    person: Person = "",
+    config: ConfigFile = None,
+) -> int:
+    """Put the end of a rotation off: its old key lives until then, or until its traffic has moved."""
+    return int(_commands().extend(load(config), person or user(), key, until, reason))
 
 
 @respond_app.command()
@@ -99,7 +122,7 @@ def approve(
     key_file: KeyFile = None,
     config: ConfigFile = None,
 ) -> int:
-    """Sign an act, a bulk or a raise."""
+    """Sign what waits: an act, a bulk, a raise, a step up, a forced undo."""
     return int(_commands().sign(load(config), person or user(), ticket, True, key_file, ""))
 
 
@@ -215,7 +238,7 @@ def approver(
 @guarded
 def policy_check(config: ConfigFile = None, output: Output = "table") -> int:
     """Name what can't be meant, what can never match, and what is unsafe."""
-    return listed(output, False, lambda plain: _commands().check_policy(load(config), plain))
+    return listed(output, False, lambda plain: _policy().check_policy(load(config), plain))
 
 
 @policy_app.command("try")
@@ -230,7 +253,7 @@ def policy_try(
     """What would have been done to which keys, against the caps, with the incidents of ClickHouse."""
     if stage not in ("", "simulate", "fence", "suspend"):
         raise ConfigError(f"unknown --stage '{stage}'; there are simulate, fence, suspend; without it all is earned")
-    return listed(output, as_json, lambda plain: _commands().try_policy(load(config), since, stage or "revoke", plain))
+    return listed(output, as_json, lambda plain: _policy().try_policy(load(config), since, stage or "revoke", plain))
 
 
 def register(app: typer.Typer) -> None:

@@ -99,12 +99,27 @@ def coded(values: Collection[T]) -> Coded[T]:
 
 def joint(columns: Sequence[Coded[Any]]) -> Coded[tuple[Any, ...]]:
     """Columns of equal length as one of tuples, only of those that occur."""
-    codes = columns[0].codes
-    for column in columns[1:]:
+    n = len(columns[0])
+    firsts, codes = np.zeros(min(n, 1), np.intp), np.zeros(n, np.intp)
+    for column in columns:
         if len(column.values) > 1:
-            _, codes = np.unique(codes * len(column.values) + column.codes, return_inverse=True)
-    _, firsts, codes = np.unique(codes, return_index=True, return_inverse=True)
+            firsts, codes = _numbered(
+                codes * len(column.values) + column.codes, max(len(firsts), 1) * len(column.values)
+            )
     return Coded(codes, list(zip(*(column.take(firsts) for column in columns), strict=True)))
+
+
+def _numbered(codes: Array, most: int) -> tuple[Array, Array]:
+    """(where each different number comes first, ascending by number; the codes anew), of numbers below `most`."""
+    if most > MANY + 8 * len(codes):
+        _, firsts, anew = np.unique(codes, return_index=True, return_inverse=True)
+        return firsts, anew.reshape(-1)
+    first = np.full(most, -1, np.intp)  # a table is cheaper than to sort
+    first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
+    used = np.flatnonzero(first >= 0)
+    place = np.empty(most, np.intp)
+    place[used] = np.arange(len(used))
+    return first[used], place[codes]
 
 
 def constant(value: T, n: int) -> Coded[T]:
@@ -131,11 +146,23 @@ def joined(parts: Sequence[Column]) -> Column:
 def _join_coded(parts: Sequence[Coded[Any]]) -> Coded[Any]:
     if all(part.values is parts[0].values for part in parts):
         return Coded(np.concatenate([part.codes for part in parts]), parts[0].values)
-    distinct = [part.distinct() for part in parts]
-    values = coded(list(chain.from_iterable(part.values for part in distinct)))
-    starts = np.cumsum([0, *(len(part.values) for part in distinct)])
-    codes = [values.codes[start + part.codes] for start, part in zip(starts, distinct, strict=False)]
-    return Coded(np.concatenate([_NOTHING, *codes]), values.values)
+    tables = {id(part.values): part.values for part in parts}
+    used = {which: _occurring([part.codes for part in parts if id(part.values) == which]) for which in tables}
+    values = coded([tables[which][code] for which, codes in used.items() for code in codes.tolist()])
+    anew, begin = dict[int, Array](), 0
+    for which, codes in used.items():
+        anew[which] = np.zeros(codes.max(initial=-1) + 1, np.intp)
+        anew[which][codes] = values.codes[begin : begin + len(codes)]
+        begin += len(codes)
+    return Coded(np.concatenate([_NOTHING, *(anew[id(part.values)][part.codes] for part in parts)]), values.values)
+
+
+def _occurring(parts: Sequence[Array]) -> Array:
+    """The codes that occur, ascending."""
+    seen = np.zeros(max(int(codes.max(initial=-1)) for codes in parts) + 1, np.bool_)
+    for codes in parts:
+        seen[codes] = True
+    return np.flatnonzero(seen)
 
 
 def join_rows(parts: Sequence[Columns]) -> Columns:

@@ -19,7 +19,7 @@ from pipeline import fields, secrets
 from pipeline.core import Reject, Slice
 from pipeline.fields import Events, Fields
 from pipeline.records import flat
-from pipeline.scan import scan
+from pipeline.scan import MOST_MEMBERS, scan
 from schemas.event import MAX_EVENT_BYTES, Event
 
 Array = np.ndarray[Any, Any]
@@ -73,7 +73,7 @@ def _scanned(batch: Slice) -> tuple[Fields, Array]:
     good = np.zeros(len(values), np.bool_)
     scan(
         values.data, values.starts, values.starts + sizes, keys.data, keys.starts, keys.lengths, latest_us,
-        told.starts, told.lengths, told.whole, told.latency_ms, good,
+        told.starts, told.lengths, told.whole, told.latency_ms, good, np.zeros(MOST_MEMBERS, np.int64),
     )  # fmt: skip
     return told, good
 

@@ -13,7 +13,7 @@ import importlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -146,7 +146,7 @@ def _known_fields(name: str, table: dict[str, Any], detector: Any) -> dict[str, 
 
 async def check_kafka(config: Config) -> list[Finding]:
     """Broker, topics, partition counts. Raises Fatal where no broker answers."""
-    from pipeline.sinks.topics import partitions_of, topic_specs
+    from pipeline.sinks.topics import partitions_of, settings_of, topic_specs
 
     topics = config.topics
     names = [spec.name for spec in topic_specs(config)] + [topics.pages]
@@ -169,7 +169,33 @@ async def check_kafka(config: Config) -> list[Finding]:
         if existing.get(name, 1) != 1:
             advice = f"one partition is what makes {what}; make it anew"
             findings.append(Finding("fail", "topic", f"{name} has more than one partition", advice))
+    if topics.decisions in existing:
+        findings += of_decisions(topics.decisions, await settings_of(config.kafka, topics.decisions))
     return findings
+
+
+def of_decisions(name: str, settings: Mapping[str, str]) -> list[Finding]:
+    """What of the decisions topic's configuration loses what stands; of what the broker does not say, nothing."""
+    from pipeline.sinks.topics import DECISIONS_CONFIG
+
+    kept_ms, wanted_ms = int(settings.get("retention.ms", -1)), int(DECISIONS_CONFIG["retention.ms"])
+    wrong = {
+        "retention.ms": 0 <= kept_ms < wanted_ms and (
+            f"{kept_ms / 86_400_000:.1f} days: after so many without a responder, less one, what stands is forgotten "
+            "(acts that were to end, the kill switch, the stage)"
+        ),
+        "message.timestamp.type": settings.get("message.timestamp.type", "LogAppendTime") != "LogAppendTime"
+        and "caps and ends would go by the clocks of whoever writes",
+        "cleanup.policy": "compact" in settings.get("cleanup.policy", "") and "its records have no keys: all are lost",
+    }  # fmt: skip
+    return [
+        Finding(
+            "warn" if setting == "retention.ms" else "fail", "topic", f"{name}: {setting}: {why}",
+            f"kafka-configs.sh --alter --entity-type topics --entity-name {name} --add-config "
+            f"{setting}={DECISIONS_CONFIG[setting]}",
+        )
+        for setting, why in wrong.items() if why
+    ]  # fmt: skip
 
 
 def _missing(config: Config, name: str) -> Finding:

@@ -61,7 +61,7 @@ KEPT: Final[dict[str, str]] = {
 KEPT_ELSEWHERE: Final = (
     ("api.requests, gateway.raw, api.requests.rejected, api.sightings, api.key_events", "the broker's retention"),
     ("api.incidents", "the broker's retention; incidents of many keys (spray, fleet) name up to 50 of them"),
-    ("api.decisions", "7 days, or for as long as an act stands"),
+    ("api.decisions", "28 days, or for as long as an act stands"),
     ("api.responses", "for ever: the audit's truth"),
     ("api.control", "what was said of the key goes when the topic is compacted, 400 days after it was said"),
     ("keywatch.pages", "the pages' former versions, until the topic is compacted: 10 min by default"),

@@ -177,9 +177,9 @@ def coded(data: Array, starts: Array, lengths: Array) -> Coded[str]:
 def _strings(data: Array, starts: Array, lengths: Array) -> list[str]:
     """Decoded all at once, and cut; one by one where characters are several bytes."""
     ends = np.cumsum(lengths)
-    out = np.empty(int(ends[-1]), np.uint8)
+    out = np.empty(int(ends[-1]) + spans.PADDING, np.uint8)
     spans.gather(data, starts, lengths, out)
-    raw = out.tobytes()
+    raw = out[: ends[-1]].tobytes()
     places = zip((ends - lengths).tolist(), ends.tolist(), strict=True)
     if not raw.isascii():
         return [raw[begin:end].decode() for begin, end in places]
@@ -189,7 +189,7 @@ def _strings(data: Array, starts: Array, lengths: Array) -> list[str]:
 
 def packed(data: Array, starts: Array, lengths: Array) -> Texts:
     """Texts in the form of rows."""
-    out = np.empty(int(lengths.sum()) + 5 * len(lengths), np.uint8)
+    out = np.empty(int(lengths.sum()) + 5 * len(lengths) + spans.PADDING, np.uint8)
     return Texts(out[: spans.pack(data, starts, lengths, out)], len(lengths))
 
 

@@ -54,6 +54,7 @@ class KeyCore:
         self._changed = np.zeros(1024, fuse.CHANGED)
         self._next_final_us = {"minutes": NEVER_US, "hours": NEVER_US, "sources": NEVER_US}
         self._last_seen: dict[int, tuple[Place, str]] = {}  # slot -> where and in what environment it was used last
+        self._newest = np.zeros(0, np.int32)  # by slot: its last event in the slice that is judged
         self._enricher = Enricher(sides.geo, sees_of, life=self._config.key_life)
         self._state.shared.used = 1
         self._untold = True  # by what it judges: told with the next adoption, or else with the first slice
@@ -268,10 +269,13 @@ class KeyCore:
         """The newest event of each key, for `keys_last_used`."""
         slots = batch.events["slot"]
         last_us = self._state.book.data["last_us"][slots]  # a late event is not the newest
-        at = np.flatnonzero((slots >= 0) & (batch.events["ts_us"] == last_us))[::-1]
-        used, last = np.unique(slots[at], return_index=True)  # of one key's several the last counts
-        seen = zip(batch.places.take(at[last]), batch.words["environment"].take(at[last]), strict=True)
-        self._last_seen.update(zip(used.tolist(), seen, strict=True))
+        at = np.flatnonzero((slots >= 0) & (batch.events["ts_us"] == last_us))
+        if len(self._newest) < len(self._state.book.data):
+            self._newest = np.zeros(len(self._state.book.data), np.int32)
+        self._newest[slots[at]] = at  # of one key's several the last counts
+        at = at[self._newest[slots[at]] == at]
+        seen = zip(batch.places.take(at), batch.words["environment"].take(at), strict=True)
+        self._last_seen.update(zip(slots[at].tolist(), seen, strict=True))
 
     def _finish(self, watermark_us: int, effects: Effects) -> None:
         """What the watermark has passed: incidents that end, windows that are final."""

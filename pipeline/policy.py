@@ -46,6 +46,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     protected_approvals: People = 1  # of protected, undeclared and unreadable keys, where the rule asks for fewer
     bulk_approvals: People = 1  # of `respond bulk`
     revoke_at_drain: bool = False  # a rotated key is revoked once its traffic has moved; never a protected one
+    max_overlap_s: Seconds = 2_592_000.0  # `respond extend` puts a rotation's end off to so long after it; 0: never
     exempt_s: Annotated[float, Meta(ge=0, le=6 * 86_400)] = 86_400.0  # after a person's undo nothing acts by itself
     max_per_owner: Number = 2  # different keys of one owner within an hour (start); 0: no cap of its own
     breaker_owners: Number = 5  # so many owners' keys tripping within `breaker_s` open it (start); 0: never

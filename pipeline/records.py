@@ -5,6 +5,7 @@ Keys and values are spans of one buffer (`pipeline/spans.py`), made to `bytes` f
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -83,9 +84,18 @@ class Records:
         few = slice(begin, end)
         keys, values = _alone(self.keys[few], self.values[few])
         return Slice(
-            topic, partition, self.offsets[few].tolist(), keys, values,
-            self.timestamps_ms[few].tolist(), frozenset(np.flatnonzero(self.ticks[few]).tolist()),
+            topic, partition, _numbers(self.offsets[few]), keys, values,
+            _numbers(self.timestamps_ms[few]), frozenset(np.flatnonzero(self.ticks[few]).tolist()),
         )  # fmt: skip
+
+
+def _numbers(numbers: Array) -> array[int]:
+    """Python's own numbers to those who ask for one of them, and memory to numpy: no object for each."""
+    return array("q", numbers.tobytes())
+
+
+def _one(parts: Sequence[Sequence[int]]) -> array[int]:
+    return _numbers(np.concatenate([np.asarray(part, np.int64) for part in parts]))
 
 
 def _alone(*texts: Bytes) -> list[Bytes]:
@@ -108,8 +118,8 @@ def following(slices: Sequence[Slice]) -> Slice:
         begin += sum(len(part.data) for part in _once(pair))
     firsts = np.cumsum([0, *(len(each.offsets) for each in slices)]).tolist()
     return Slice(
-        slices[0].topic, slices[0].partition, list(chain.from_iterable(each.offsets for each in slices)),
-        _run(data, keys), _run(data, values), list(chain.from_iterable(each.timestamps_ms for each in slices)),
+        slices[0].topic, slices[0].partition, _one([each.offsets for each in slices]),
+        _run(data, keys), _run(data, values), _one([each.timestamps_ms for each in slices]),
         frozenset(first + tick for first, each in zip(firsts, slices, strict=False) for tick in each.ticks),
     )  # fmt: skip
 

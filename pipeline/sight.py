@@ -137,7 +137,7 @@ def sight(
 ) -> int:  # fmt: skip
     """Fill `at` and `kinds` (`MOST` records per event); returns how many.
 
-    names[i]: 32 bits of the key's id; prefixes[i]: 64 bits of its address' prefix. places[i]: of its slot
+    names[i]: 32 bits of the key's id; prefixes[i]: 64 bits of its address' prefix. places[i]: of its key
     among the slice's; last_us: zeros, one for each of these, filled here with the key's last event as of event i.
     """
     n = 0
@@ -174,9 +174,9 @@ def tell(batch: Batch, marks: Marks, keys: Any, keep: Array, first_us: Array, pr
     names = np.array([crc32(key_id.encode()) for key_id in key_ids.values], "u4").take(key_ids.codes)
     at, kinds = np.empty(MOST * n, np.int64), np.empty(MOST * n, np.int64)
     touched, counted = np.zeros(MARKS, np.bool_), np.zeros(COUNTERS, np.bool_)
-    used, places = np.unique(batch.events["slot"], return_inverse=True)
+    last_us = np.zeros(len(key_ids.values), np.int64)
     found = sight(
-        records(batch.events), keep, first_us, names, prefixes, records(keys), places, np.zeros(len(used), np.int64),
+        records(batch.events), keep, first_us, names, prefixes, records(keys), key_ids.codes, last_us,
         records(marks.marks.data), records(marks.counters.data), touched, counted, at, kinds,
     )  # fmt: skip
     marks.marks.touch(np.flatnonzero(touched))

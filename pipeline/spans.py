@@ -27,15 +27,25 @@ _MULTIPLY: Final = np.uint64(0x9E3779B97F4A7C15)
 _FIRST: Final = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND: Final = np.uint64(0x94D049BB133111EB)
 _SLASH: Final = 47
+ONES: Final = np.uint64(0x0101010101010101)
+HIGHS: Final = np.uint64(0x8080808080808080)
+"""(word - ONES) & ~word & HIGHS is not 0 where one of the word's bytes is."""
+
+
+@brief
+def byte(data: Array, at: int) -> Any:
+    """`data[at]`, of `at` >= 0: numba asks of an index with a sign whether it counts from the end."""
+    return data[np.uint64(at)]
 
 
 @brief
 def word(data: Array, at: int) -> Any:
-    """Eight bytes from `at` on, little-endian; LLVM makes one load of it."""
-    low = np.uint64(data[at]) | np.uint64(data[at + 1]) << np.uint64(8)
-    low |= np.uint64(data[at + 2]) << np.uint64(16) | np.uint64(data[at + 3]) << np.uint64(24)
-    low |= np.uint64(data[at + 4]) << np.uint64(32) | np.uint64(data[at + 5]) << np.uint64(40)
-    return low | np.uint64(data[at + 6]) << np.uint64(48) | np.uint64(data[at + 7]) << np.uint64(56)
+    """Eight bytes from `at` on, little-endian; LLVM makes one load of it, since the index has no sign."""
+    i = np.uint64(at)
+    low = np.uint64(data[i]) | np.uint64(data[i + np.uint64(1)]) << np.uint64(8)
+    low |= np.uint64(data[i + np.uint64(2)]) << np.uint64(16) | np.uint64(data[i + np.uint64(3)]) << np.uint64(24)
+    low |= np.uint64(data[i + np.uint64(4)]) << np.uint64(32) | np.uint64(data[i + np.uint64(5)]) << np.uint64(40)
+    return low | np.uint64(data[i + np.uint64(6)]) << np.uint64(48) | np.uint64(data[i + np.uint64(7)]) << np.uint64(56)
 
 
 @brief
@@ -77,10 +87,10 @@ def _varint(data: Array, at: int, end: int) -> tuple[Any, int]:
     for k in range(10):
         if at >= end:
             return np.int64(0), -1
-        byte = np.uint64(data[at])
+        part = np.uint64(byte(data, at))
         at += 1
-        raw |= (byte & np.uint64(127)) << np.uint64(7 * k)
-        if byte < 128:
+        raw |= (part & np.uint64(127)) << np.uint64(7 * k)
+        if part < 128:
             return np.int64(raw >> np.uint64(1)) ^ -np.int64(raw & np.uint64(1)), at
     return np.int64(0), -1
 
@@ -203,13 +213,23 @@ def distinct(data: Array, starts: Array, lengths: Array, seed: Any, index: Array
 
 @brief
 def shaped(data: Array, starts: Array, lengths: Array, shapes: Array, run: int, found: Array) -> bool:
-    """found[i] = 1: text i holds a byte of shape 2, or `run` of shape 1 in a row. Returns whether any does."""
+    """found[i] = 1: text i holds a byte of shape 2, or `run` of shape 1 in a row; shapes are 0, 1 and 2.
+
+    Returns whether any does.
+    """
     some = False
     for i in range(len(starts)):
         found[i] = 0
         so_far = 0
+        if lengths[i] < run:  # as most are: there is nothing to be counted
+            seen = np.uint8(0)
+            for at in range(starts[i], starts[i] + lengths[i]):
+                seen |= shapes[byte(data, at)]
+            found[i] = seen >> 1
+            some = some or found[i] == 1
+            continue
         for at in range(starts[i], starts[i] + lengths[i]):
-            shape = shapes[data[at]]
+            shape = shapes[byte(data, at)]
             so_far = so_far + 1 if shape == 1 else 0
             if shape == 2 or so_far == run:
                 found[i] = 1
@@ -220,35 +240,52 @@ def shaped(data: Array, starts: Array, lengths: Array, shapes: Array, run: int, 
 
 @brief
 def holds(data: Array, starts: Array, lengths: Array, sought: int, heads: Array, found: Array) -> bool:
-    """found[i] = 1: text i holds the byte, or begins with one of `heads` (three bytes each). Returns whether any."""
+    """found[i] = 1: text i holds the byte (not 0), or begins with one of `heads` (three bytes each).
+
+    Returns whether any does.
+    """
     some = False
+    every = np.uint64(sought) * ONES
     for i in range(len(starts)):
         found[i] = 0
-        for at in range(starts[i], starts[i] + lengths[i]):
-            if data[at] == sought:
+        for k in range(0, lengths[i], 8):
+            other = head(data, starts[i] + k, lengths[i] - k) ^ every
+            if (other - ONES) & ~other & HIGHS != 0:
                 found[i] = 1
         if lengths[i] >= 3:
             first = word(data, starts[i]) & np.uint64(0xFFFFFF)
+            same = False
             for known in heads:
-                if known == first:
-                    found[i] = 1
+                same |= known == first
+            found[i] |= same
         some = some or found[i] == 1
     return some
 
 
 @brief
+def _copy(data: Array, start: int, length: int, out: Array, to: int) -> None:
+    """By words: up to seven bytes behind the text change in `out`."""
+    for k in range(0, length, 8):
+        part, i = word(data, start + k), np.uint64(to + k)
+        for shift in range(8):  # LLVM makes one store of it
+            out[i + np.uint64(shift)] = np.uint8(part >> np.uint64(8 * shift) & np.uint64(255))
+
+
+@brief
 def gather(data: Array, starts: Array, lengths: Array, out: Array) -> None:
-    """The texts one behind the other."""
+    """The texts one behind the other. `out`: their lengths, and the padding."""
     to = 0
     for i in range(len(starts)):
-        for k in range(lengths[i]):
-            out[to + k] = data[starts[i] + k]
+        _copy(data, starts[i], lengths[i], out, to)
         to += lengths[i]
 
 
 @brief
 def pack(data: Array, starts: Array, lengths: Array, out: Array) -> int:
-    """Each text behind its length as LEB128, one after the other; returns the bytes. `out`: lengths + 5 each."""
+    """Each text behind its length as LEB128, one after the other; returns the bytes.
+
+    out: their lengths, 5 for each, and the padding.
+    """
     at = 0
     for i in range(len(starts)):
         left = lengths[i]
@@ -258,9 +295,8 @@ def pack(data: Array, starts: Array, lengths: Array, out: Array) -> int:
             at += 1
         out[at] = left
         at += 1
-        for k in range(starts[i], starts[i] + lengths[i]):
-            out[at] = data[k]
-            at += 1
+        _copy(data, starts[i], lengths[i], out, at)
+        at += lengths[i]
     return at
 
 
@@ -276,8 +312,8 @@ def number(prefix: Array, numbers: Array, out: Array) -> int:
             digits += 1
         out[at] = len(prefix) + digits
         at += 1
-        for byte in prefix:
-            out[at] = byte
+        for each in prefix:
+            out[at] = each
             at += 1
         for k in range(digits):
             out[at + digits - 1 - k] = 48 + value % 10
@@ -288,7 +324,7 @@ def number(prefix: Array, numbers: Array, out: Array) -> int:
 
 @brief
 def _digits_end(data: Array, at: int, end: int) -> int:
-    while at < end and 48 <= data[at] <= 57:
+    while at < end and 48 <= byte(data, at) <= 57:
         at += 1
     return at
 
@@ -296,11 +332,11 @@ def _digits_end(data: Array, at: int, end: int) -> int:
 @brief
 def _is_uuid(data: Array, at: int) -> bool:
     for k in range(36):
-        byte = data[at + k]
+        found = byte(data, at + k)
         if k == 8 or k == 13 or k == 18 or k == 23:
-            if byte != 45:
+            if found != 45:
                 return False
-        elif not (48 <= byte <= 57 or 65 <= byte <= 70 or 97 <= byte <= 102):
+        elif not (48 <= found <= 57 or 65 <= found <= 70 or 97 <= found <= 102):
             return False
     return True
 
@@ -317,18 +353,18 @@ def shorten(data: Array, starts: Array, lengths: Array, out: Array, begins: Arra
         begins[i] = to
         at, end = starts[i], starts[i] + lengths[i]
         while at < end:
-            byte = data[at]
-            out[to] = byte
+            found = byte(data, at)
+            out[np.uint64(to)] = found
             to += 1
             at += 1
-            if byte != _SLASH:
+            if found != _SLASH:
                 continue
             stop = _digits_end(data, at, end)
-            if stop > at and (stop == end or data[stop] == _SLASH):
+            if stop > at and (stop == end or byte(data, stop) == _SLASH):
                 out[to], out[to + 1], out[to + 2], out[to + 3] = 123, 105, 100, 125
                 to += 4
                 at = stop
-            elif at + 36 <= end and (at + 36 == end or data[at + 36] == _SLASH) and _is_uuid(data, at):
+            elif at + 36 <= end and (at + 36 == end or byte(data, at + 36) == _SLASH) and _is_uuid(data, at):
                 out[to], out[to + 1], out[to + 2] = 123, 117, 117
                 out[to + 3], out[to + 4], out[to + 5] = 105, 100, 125
                 to += 6

@@ -26,7 +26,7 @@ topic api.requests.rejected "$PARTITIONS" retention.ms=604800000
 topic api.keys 1 cleanup.policy=compact
 topic api.control 1 cleanup.policy=compact min.compaction.lag.ms=34560000000
 topic api.incidents "$PARTITIONS"
-topic api.decisions 1 cleanup.policy=delete retention.ms=604800000 message.timestamp.type=LogAppendTime
+topic api.decisions 1 cleanup.policy=delete retention.ms=2419200000 message.timestamp.type=LogAppendTime
 topic api.responses 1 retention.ms=-1
 topic api.sightings "$PARTITIONS"
 topic api.key_events "$PARTITIONS"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import tempfile
 from typing import Any
 
 import faust
@@ -37,12 +38,14 @@ class Request(faust.Record, serializer="json"):
     source: str = ""
 
 
-def make(brokers: str, topic: str, partitions: int, total: int, group: str, clock: Clock) -> tuple[Any, asyncio.Event]:
-    """The application and what is set at its last event."""
+def make(
+    brokers: str, topic: str, partitions: int, total: int, group: str, clock: Clock, folder: str
+) -> tuple[Any, asyncio.Event]:
+    """The application, whose data lie in `folder`, and what is set at its last event."""
     app: Any = faust.App(
         group, broker=f"kafka://{brokers}", store="memory://", topic_partitions=partitions, web_enabled=False,
         broker_rebalance_timeout=3.0, broker_session_timeout=20.0, consumer_auto_offset_reset="earliest",
-        topic_replication_factor=1, topic_disable_leader=True,
+        topic_replication_factor=1, topic_disable_leader=True, datadir=folder,
     )  # fmt: skip
     schema: Any = faust.Schema(key_type=str, value_type=bytes, key_serializer="raw", value_serializer="raw")
     states = app.Table("states", schema=schema, partitions=partitions)
@@ -69,9 +72,10 @@ def make(brokers: str, topic: str, partitions: int, total: int, group: str, cloc
 async def measure(brokers: str, topic: str, partitions: int, total: int, group: str) -> None:
     """Prints its pace and ends the process."""
     clock = Clock(total)
-    app, finished = make(brokers, topic, partitions, total, group, clock)
-    await app.start()
-    await finished.wait()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        app, finished = make(brokers, topic, partitions, total, group, clock, folder)
+        await app.start()
+        await finished.wait()
     sys.stdout.write(clock.told())
     sys.stdout.flush()
     os._exit(0)  # to stop Faust takes longer than what is measured

@@ -7,7 +7,7 @@ What the profile said (cProfile with thread time; ns per event before -> after, 
 trees side by side on a busy machine): columns 3,355 -> 738, since rows are arrays and codes and no longer lists of
 Python values; a slice as a whole 25,600 -> 20,600. Joining and encoding 20,000 events' rows with 20,000 due rows:
 8,300 -> 6,100. Then half of decode and of `rest` was memory, 16 new texts per event made and freed: the compiled
-scanner (`pipeline/scan.py`, 0.9 us where msgspec takes 2.6) makes none. What is left: half of enrich is addresses that
+scanner (`pipeline/scan.py`, 0.14 us where msgspec takes 1.7) makes none. What is left: half of enrich is addresses that
 are new (one event in fifteen in this load, 12 us each). What is told to the other topologies (`pipeline/sight.py`)
 takes 2.0 us an event while most keys are new (240 messages per 1,000 events) and 0.9 once they are known (60): 9 to
 15 us a message, and 8 to 15 more to send it (`Producer.publish_all`; each by itself took 40).

@@ -37,6 +37,7 @@ from pipeline.errors import Fatal, Retry
 from pipeline.respond.acts import Act
 from pipeline.respond.commands import act_row
 from pipeline.respond.night_desk import case_row
+from pipeline.respond.standing import extend_of
 
 log = logging.getLogger(__name__)
 
@@ -213,6 +214,8 @@ def _unknown_act() -> Told:
 
 
 def _instead(act: Act) -> str:
+    if act.stands and act.used_us:
+        return f"put its end off by `{extend_of(act)}`; what deletes a key in use is signed, in a terminal"
     case = "revoke" if act.proposal.rung == "revoke" and act.stage != "pending" else act.stage
     return _INSTEAD.get(case, "nothing: it is not in force")
 

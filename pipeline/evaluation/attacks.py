@@ -40,7 +40,7 @@ Floats = npt.NDArray[np.float64]
 BLOCK: Final = 10
 """Calls that follow one another in a donor, as in a visit."""
 MOST_CALLS: Final = 400
-"""Of an attack; the oracle cuts long before at 80 bits, but for slow ones."""
+"""Of an attack; at 40 bits the oracle cuts long before, but for slow ones."""
 LEAST_SWARM: Final = 20
 """Addresses."""
 

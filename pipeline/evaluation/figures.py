@@ -40,6 +40,7 @@ def of(outcomes: Sequence[Outcome], declared: dict[str, Any]) -> dict[str, Any]:
         "twin_intervals": twins,
         **_comparisons(outcomes, attacks, innocents),
         "relative_to_oracle": relative_to_oracle(attacks),
+        "oracle_exceedance": _exceedance(outcomes),
         "variants": _variants(at_headline, declared),
     }
 
@@ -55,6 +56,18 @@ def relative_to_oracle(attacks: Group) -> dict[str, Any]:
         "recall": {n: measures.relative(m, LISTED) for n, m in attacks.items()},
         "out_of_reach": [n for n, m in reach.items() if not m],
     }
+
+
+def _exceedance(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+    """class, stretch -> bits -> share of innocent visits that have so many by the oracle; 2^-bits at most are due."""
+    found = {}
+    for group in sorted({each for outcome in outcomes for each in outcome.exceeded if each[2] == "sum"}):
+        mine = [outcome.exceeded[group] for outcome in outcomes if group in outcome.exceeded]
+        keys, most = (np.concatenate(each) for each in zip(*mine, strict=True))
+        found[f"{group[0]}, {group[1]}"] = {
+            str(bits): measures.share(keys.tolist(), (most >= bits).astype(np.float64)) for bits in (2, 4, 6, 8, 10, 12)
+        }
+    return found
 
 
 def _variants(at_headline: Group, declared: dict[str, Any]) -> dict[str, Any]:

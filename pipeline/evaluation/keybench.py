@@ -143,6 +143,7 @@ def outcomes_of(data: Path, size: Size, declared: dict[str, Any], setting: Setti
     for number, outcome in enumerate(outcomes):
         shift = number // size.processes * size.keys
         outcome.untouched = [replace(each, key=each.key + shift) for each in outcome.untouched]
+        outcome.exceeded = {of: (keys + shift, most) for of, (keys, most) in outcome.exceeded.items()}
         for placement in outcome.placements:
             placement.key += shift
     return outcomes

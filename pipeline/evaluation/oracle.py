@@ -1,14 +1,25 @@
-"""How strong a planted attack is: log2 of its likelihood under its own generator over the innocent one's.
+"""How strong a planted attack is: log2 of its likelihood under an attack's generator over the innocent one's.
 
-The oracle knows both generators (`world`, `attacks`): the key's habits and hazards, the hour's rate, what its routes
-and sizes are. Per planted visit in which the owner came between: the place and the client; per distinct operation with
-its outcome, and per size where the attack changes sizes. The volume of a planted visit is judged by the tail of a
-negative binomial law of the key's own mean in those hours and own dispersion at that span (innocent calls come in
-clumps: by a Poisson law six reads in three seconds had 40 bits, in a key that does so every day), less two bits for
-not knowing how many there would be; visits add up, or all days together where that says more.
-`cut` keeps the first calls that reach the wanted bits, so that a strength means the same in every scenario; what a
-scenario cannot reach is reported as it is. Identities of places are not counted twice: which foreign place it is, both
-sides draw from the same list.
+The oracle knows both generators (`world`, `attacks`). Every part is a likelihood ratio of which an innocent visit has
+the mean 1 at most, so that a product of them reaches 2^b in at most one of 2^b innocent visits, whenever it is read
+(Markov, Ville); tests/evaluation/test_oracle.py holds each part and their sum to that on untouched traffic, and the
+benchmark prints it of its own keys (`exceedance`).
+
+context  The place's hazard, once per network (during a trip the owner's own visits are from either place) and again in
+         each half hour in which the owner called in between: innocent half hours have one place, so that any value
+         holds. The client's too, and each time the owner came between: a change lasts a day at least, at every place.
+routes   Operation and kind of answer that none of the key's own lines has, once each: what innocent keys bring anew
+         comes one by one, by popularity. Own operations are as likely in an attack that does what the owner does, half
+         as likely in one that has routes of its own.
+sizes    Four times as large and 4,000 more (what attacks on sizes do) against the key's own, by half hour, where any
+         of the half hour's calls, the owner's too, may be the planted one.
+volume   `volume`: counts of each day's first visit, days multiplied (visits of one day swell together); or since the
+         first call of all. What is due of the owner in that time is added.
+hours    The hour that each day's first visit begins in, against an intruder who knows none.
+
+Not knowing whether a part says anything costs a bit of each that does. Identities are not counted: which foreign place,
+which operation of a kind, which object of what size. Nor is the silence before a first call.
+`cut` keeps the first calls that reach the wanted bits; what a scenario cannot reach is reported as it is.
 """
 
 from __future__ import annotations
@@ -19,130 +30,232 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from detectors.surprise import bits_of, negative_binomial_tail
-from pipeline.evaluation.world import DAY_US, HOUR_US, NO_ZONE, VISIT_US, Key, World
+from pipeline.evaluation.sources import Sources
+from pipeline.evaluation.volume import LONG_SPANS_S, VISIT_SPANS_S, Law, laws
+from pipeline.evaluation.world import DAY_US, HOUR_US, NO_ZONE, US, VISIT_US, Key, World, joined
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
-SPANS_S: Final = (10, 60, 600, 3_600, 86_400)
 LEAST_RATE: Final = 0.02
 """Calls an hour: what an owner may always do, ten times a month at odd hours."""
 REFUSED: Final = 0.0005
 """Of innocent calls are refused where none of the key's own lines is: 5 of 10,000 lines of the log are 403 or 5xx."""
+ANSWERED: Final = np.array([0.5, 0.25, 0.25])
+"""Shares of an attack's new operations that work, are not there, are refused."""
+BINS: Final = np.arange(4.5, 22.5, 0.5)
+"""Edges of ln(bytes + 100)."""
+PARTS: Final = ("context", "routes", "sizes", "volume", "hours")
 
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """What the oracle knows of one key: shares of operations with status, rates by hour of the day, sizes."""
+    """What the oracle knows of one key."""
 
     visits_a_day: float
     calls_a_day: float
     hourly: Floats  # calls per hour by hour of the day, UTC
-    shares: dict[tuple[int, int], float]  # (operation, status) -> share of its calls
-    log_bytes: float
-    spread: float
-    clumps: Floats  # variance over mean of its calls in windows of SPANS_S
+    begins: Floats  # share of its visits by hour of the day, UTC
+    own: frozenset[tuple[int, int]]  # (operation, status) of its donors' lines
+    new_routes: Floats  # (sensitivity, ANSWERED) -> bits of such a one that is new
+    larger: Floats  # by bin: density of larger sizes over that of the own
+    visit: Law  # of its calls within VISIT_SPANS_S
+    long: Law  # and LONG_SPANS_S
 
 
-def habits(calls: Array, days: float) -> Habits:
-    """From the key's untouched calls over `days`."""
-    hours = np.bincount((calls["ts_us"] // HOUR_US % 24).astype(np.int64), minlength=24) / max(1.0, days)
-    pairs, counts = np.unique(np.stack([calls["operation"], calls["status"]]), axis=1, return_counts=True)
-    shares = {(int(a), int(b)): float(c) / len(calls) for (a, b), c in zip(pairs.T, counts, strict=True)}
-    sizes = np.log(calls["bytes_out"].astype(np.float64) + 100.0)
-    visits = len(np.unique(calls["ts_us"] // VISIT_US))
+def habits(key: Key, world: World, calls: Array) -> Habits:
+    """From the key's untouched calls through all days, and from its generator."""
+    days = float(world.days)
+    hour = (calls["ts_us"] // HOUR_US % 24).astype(np.int64)
+    first = np.unique(calls["ts_us"] // VISIT_US, return_index=True)[1]
+    calls_a_day = max(0.1, len(calls) / days)
+    lines = [world.sources.donors[i] for i in key.donors]
+    own = zip(joined(lines, "operations").tolist(), joined(lines, "status").tolist(), strict=True)
+    begins = np.bincount(hour[first], minlength=24) + 1.0
+    visit, long = laws(key, world, calls_a_day)
     return Habits(
-        max(0.05, visits / days), max(0.1, len(calls) / days), np.maximum(hours, LEAST_RATE), shares,
-        float(sizes.mean()) if len(sizes) else 8.0, max(0.7, float(sizes.std())) if len(sizes) else 1.0,
-        _clumps(calls, days),
+        max(0.05, len(first) / days), calls_a_day,
+        np.maximum(np.bincount(hour, minlength=24) / max(1.0, days), LEAST_RATE), begins / begins.sum(),
+        frozenset(own), _new_routes(key, world.sources, calls_a_day), _larger(calls, first, world.sources),
+        visit, long,
     )  # fmt: skip
+
+
+def answer_kind(status: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Index into ANSWERED."""
+    status = np.asarray(status)
+    return np.where(np.isin(status, (401, 403)), 2, np.where(status == 404, 1, 0))
+
+
+def _new_routes(key: Key, sources: Sources, calls_a_day: float) -> Floats:
+    """The log's lines are what a new route is drawn from, `route_hazard` a day."""
+    operation = np.repeat(np.arange(len(sources.operations)), np.diff(sources.first_answer))
+    innocent = np.zeros((5, 3))
+    np.add.at(innocent, (sources.sensitivity[operation], answer_kind(sources.answers[:, 1])), 1.0 / len(operation))
+    innocent = np.maximum(innocent, innocent.sum(axis=1, keepdims=True) * np.array([0.0, REFUSED, REFUSED]))
+    new = min(0.5, key.route_hazard / calls_a_day)
+    return np.maximum(0.0, np.log2(0.5 * ANSWERED / 5 / (new * innocent)))
+
+
+def _larger(calls: Array, first: npt.NDArray[np.int64], sources: Sources) -> Floats:
+    """Scaled so that the mean over the key's visits of their calls' mean is 1."""
+    if not len(calls):
+        return np.ones(len(BINS) + 1)
+    length = np.diff(np.append(first, len(calls)))
+    weight = np.repeat(1.0 / length / len(first), length)
+    sizes = calls["bytes_out"].astype(np.float64)
+    everyone = _density(sources.answers[:, 0].astype(np.float64), None)
+    attack = 0.9 * _density(4 * sizes + 4000, weight) + 0.1 * everyone
+    ratio = attack / (0.9 * _density(sizes, weight) + 0.1 * everyone)
+    return np.asarray(ratio / (ratio[_bin(sizes)] * weight).sum())
+
+
+def _bin(sizes: Floats) -> npt.NDArray[np.int64]:
+    return np.digitize(np.log(sizes + 100.0), BINS)
+
+
+def _density(sizes: Floats, weight: Floats | None) -> Floats:
+    """Shares by bin, each with a quarter of its neighbours' and nowhere 0."""
+    shares = np.bincount(_bin(sizes), weight, minlength=len(BINS) + 1).astype(np.float64)
+    spread = np.convolve(np.pad(shares, 1, mode="edge"), [0.25, 0.5, 0.25], mode="valid") + 1e-6
+    return np.asarray(spread / spread.sum())
 
 
 def bits(key: Key, known: Habits, world: World, planted: Array, owner_us: npt.NDArray[np.int64]) -> Floats:
     """Bits after each planted call (sorted by time); `owner_us`: times of the owner's calls, sorted."""
+    return np.asarray(sum(parts(key, known, world, planted, owner_us).values(), np.zeros(len(planted))))
+
+
+def parts(key: Key, known: Habits, world: World, planted: Array, owner_us: npt.NDArray[np.int64]) -> dict[str, Floats]:
+    """The same by part (PARTS): the most that each has said so far."""
     if not len(planted):
-        return np.zeros(0)
-    return _context(key, known, world, planted, owner_us) + _calls(known, world, planted) + _volume(known, planted)
+        return {name: np.zeros(0) for name in PARTS}
+    return {
+        "context": _context(key, known, world, planted, owner_us),
+        "routes": _perhaps(_routes(known, world, planted)),
+        "sizes": _perhaps(_sizes(known, planted, owner_us)),
+        "volume": _perhaps(_visits(known, planted, owner_us), _since_first(known, planted, owner_us)),
+        "hours": _perhaps(_hours(known, planted)),
+    }
+
+
+def _perhaps(*said: Floats) -> Floats:
+    """The ratio of an attack of which one of these, or nothing, is true; the highest so far."""
+    odds = np.stack([np.zeros(len(said[0])), *said])
+    most = odds.max(axis=0)
+    return np.asarray(np.maximum.accumulate(most + np.log2(np.mean(2.0 ** (odds - most), axis=0))).clip(0.0))
 
 
 def _context(key: Key, known: Habits, world: World, planted: Array, owner_us: npt.NDArray[np.int64]) -> Floats:
-    """Place and client, each time the owner came between or they changed."""
-    turn = np.searchsorted(owner_us, planted["ts_us"])
-    changed = np.ones(len(planted), np.bool_)
-    changed[1:] = turn[1:] != turn[:-1]
-    half_hour = np.ones(len(planted), np.bool_)
-    half_hour[1:] = np.diff(planted["ts_us"]) > VISIT_US
-    changed[1:] &= half_hour[1:]  # within a visit the owner's calls between prove nothing new
+    """Place and client; each costs a bit for not knowing whether it would be another."""
+    back, beside = _returns(planted["ts_us"], owner_us)
     network = world.words.network(planted["place"])
     foreign = ~np.isin(network, world.words.network(key.homes))
     abroad = ~np.isin(world.words.country(planted["place"]), world.words.country(key.homes))
-    per_visit = 0.7 * key.place_hazard / known.visits_a_day
-    place = np.where(foreign, -np.log2(np.minimum(0.5, per_visit * np.where(abroad, 0.3, 0.7))), 0.0)
-    strange = ~np.isin(planted["client"], key.clients)
-    apart = np.minimum(0.5, key.client_hazard / known.visits_a_day)
-    client = np.where(strange, -np.log2(np.where(foreign, 0.25, apart)), 0.0)
     fresh = np.zeros(len(planted), np.bool_)
     fresh[np.unique(network, return_index=True)[1]] = True
-    return np.asarray(np.cumsum(np.where(changed, place + client, np.where(fresh, place, 0.0))))
+    hazard = np.minimum(0.5, key.place_hazard / known.visits_a_day * np.where(abroad, 0.3, 0.7))
+    place = np.where(foreign & (fresh | beside), -np.log2(hazard) - 1.0, 0.0)
+    strange = ~np.isin(planted["client"], key.clients)
+    apart = min(0.5, key.client_hazard / known.visits_a_day)
+    client = -np.log2(np.where(foreign & fresh, 0.25, apart)) - 1.0
+    said = np.where(foreign[0], place, 0.0) + np.where(strange & (back | beside) & strange[0], client, 0.0)
+    return np.asarray(np.cumsum(said))
 
 
-def _calls(known: Habits, world: World, planted: Array) -> Floats:
-    """Operation with outcome against the key's own; bounded above by 10 bits a distinct one, 0 when repeated."""
+def _returns(
+    at: npt.NDArray[np.int64], owner_us: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Per planted call: a visit before which the owner came, the first call too; a half hour's first after the owner's.
+
+    The latter only where planted calls were before: what changes back within a half hour has changed twice.
+    """
+    turn = np.searchsorted(owner_us, at)
+    between = np.append(True, turn[1:] != turn[:-1])
+    back = between & np.append(True, np.diff(at) > VISIT_US)
+    last_us = np.append(owner_us, 0)[turn - 1]
+    mixed = np.flatnonzero(between & (turn > 0) & (last_us // VISIT_US == at // VISIT_US))
+    mixed = mixed[mixed > 0]
+    beside = np.zeros(len(at), np.bool_)
+    beside[mixed[np.unique(at[mixed] // VISIT_US, return_index=True)[1]]] = True
+    return back, beside
+
+
+def _routes(known: Habits, world: World, planted: Array) -> Floats:
+    """Of an attack with routes of its own: what is new has its bits once, what is the key's own costs a bit."""
+    kinds = world.sources.sensitivity[planted["operation"].astype(np.int64)]
+    new = known.new_routes[kinds, answer_kind(planted["status"])]
     gains, seen = np.zeros(len(planted)), set()
-    for i, call in enumerate(planted):
-        pair = (int(call["operation"]), int(call["status"]))
-        if pair in seen:
-            continue
+    for i, pair in enumerate(zip(planted["operation"].tolist(), planted["status"].tolist(), strict=True)):
+        gains[i] = -1.0 if pair in known.own else 0.0 if pair in seen else new[i]
         seen.add(pair)
-        own = known.shares.get(pair, 0.0)
-        new = min(0.5, 0.05 / known.calls_a_day) * (REFUSED if pair[1] in (401, 403) else 1.0)
-        gains[i] = min(10.0, max(0.0, np.log2(0.02 / max(own, new))))
-    sizes = np.log(planted["bytes_out"].astype(np.float64) + 100.0)
-    shift = max(0.0, float(sizes.mean()) - known.log_bytes)
-    bytes_bits = (
-        shift * (sizes - known.log_bytes - shift / 2) / known.spread**2 / np.log(2) if shift > 0.5 else 0.0 * sizes
-    )
-    return np.asarray(np.cumsum(gains + np.minimum(bytes_bits, 3.0)))
+    return np.asarray(np.cumsum(gains))
 
 
-def _clumps(calls: Array, days: float) -> Floats:
-    """Variance over mean of the key's calls per window, at least 1.05, by span."""
-    found = []
-    for span_s in SPANS_S:
-        counts = np.unique(calls["ts_us"] // (span_s * 1_000_000), return_counts=True)[1].astype(np.float64)
-        windows = days * 86_400 / span_s
-        mean = counts.sum() / windows
-        found.append(max(1.05, (counts**2).sum() / windows / mean - mean) if mean > 0 else 2.0)
-    return np.array(found)
+def _sizes(known: Habits, planted: Array, owner_us: npt.NDArray[np.int64]) -> Floats:
+    """Per half hour the mean ratio of its calls, the owner's being 1 in the mean."""
+    ratio = known.larger[_bin(planted["bytes_out"].astype(np.float64))]
+    half_hours, begins, which = np.unique(planted["ts_us"] // VISIT_US, return_index=True, return_inverse=True)
+    owner = np.diff(np.searchsorted(owner_us, np.stack([half_hours, half_hours + 1]) * VISIT_US), axis=0)[0][which]
+    first = begins[which]
+    running = np.cumsum(ratio)
+    planted_so_far = np.arange(len(planted)) - first + 1
+    return _by_visit(first, np.log2((owner + running - (running - ratio)[first]) / (owner + planted_so_far)))
 
 
-def _volume(known: Habits, planted: Array) -> Floats:
-    """Bits of the counts: visits add up, or all together by the day; never falling."""
+def _first_visits(planted: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Per call the index of its visit's first, and whether that visit is the first of a day."""
     at = planted["ts_us"]
     begins = np.concatenate([[0], np.flatnonzero(np.diff(at) > VISIT_US) + 1])
+    of_day = np.unique(at[begins] // DAY_US, return_index=True)[1]
     which = np.searchsorted(begins, np.arange(len(at)), side="right") - 1
-    first = begins[which]
-    n = np.arange(len(at)) - first + 1
-    span_h = np.maximum((at - at[first]) / HOUR_US, SPANS_S[0] / 3600)
-    rate = known.hourly[(at // HOUR_US % 24).astype(np.int64)]
-    visit = np.array(
-        [_tail_bits(known, int(k), float(r * s), float(s)) for k, r, s in zip(n, rate, span_h, strict=True)]
-    )
-    ended = np.concatenate([[0.0], np.cumsum(np.maximum.reduceat(visit, begins))])
-    visits = ended[which] + visit
-    days = np.maximum(1.0, (at - at[0]) / DAY_US)
-    every = np.linspace(1, len(at), min(len(at), 40)).astype(int)
-    whole = [_tail_bits(known, int(k), known.calls_a_day * float(days[k - 1]), 24.0) for k in every]
-    together = np.interp(np.arange(1, len(at) + 1), every, whole)
-    return np.asarray(np.maximum.accumulate(np.maximum(visits, together)))
+    return begins[which], np.isin(which, of_day)
 
 
-def _tail_bits(known: Habits, count: int, due: float, span_h: float) -> float:
-    """-log2 of the chance of `count` more than are due, by the key's own dispersion at that span; less two."""
-    clump = float(np.interp(np.log(span_h * 3600), np.log(SPANS_S), known.clumps))
-    total = count + int(due)
-    return max(0.0, bits_of(negative_binomial_tail(total, due, max(1e-6, due / (clump - 1.0)))) - 2.0)
+def _visits(known: Habits, planted: Array, owner_us: npt.NDArray[np.int64]) -> Floats:
+    """The counts of each day's first visit, days multiplied; a visit may be as any."""
+    first, of_day = _first_visits(planted)
+    said = known.visit.bits(_counts(known, planted["ts_us"], first, VISIT_SPANS_S, owner_us))
+    visit = np.where(of_day, np.log2(0.5 + 0.5 * 2.0 ** np.minimum(said, 900.0)), 0.0)
+    return _by_visit(first, visit)
+
+
+def _by_visit(first: npt.NDArray[np.int64], said: Floats) -> Floats:
+    """What groups of calls (beginning at `first`) say so far, added up."""
+    begins = np.unique(first)
+    last = np.append(begins[1:], len(first)) - 1
+    ended = np.concatenate([[0.0], np.cumsum(said[last])])
+    return np.asarray(ended[np.searchsorted(begins, first)] + said)
+
+
+def _since_first(known: Habits, planted: Array, owner_us: npt.NDArray[np.int64]) -> Floats:
+    """The counts since the first call."""
+    at = planted["ts_us"]
+    return known.long.bits(_counts(known, at, np.zeros(len(at), np.int64), LONG_SPANS_S, owner_us))
+
+
+def _counts(
+    known: Habits, at: npt.NDArray[np.int64], first: npt.NDArray[np.int64], spans_s: tuple[int, ...],
+    owner_us: npt.NDArray[np.int64],
+) -> Floats:  # fmt: skip
+    """(calls, spans): planted calls from `first` on so far, within each span, and what is due of an owner who calls."""
+    since = (at - at[first]) / US
+    number = np.arange(len(at)) - first + 1
+    rate = np.where(since < 21_600, known.hourly[(at // HOUR_US % 24).astype(np.int64)], known.calls_a_day / 24)
+    rate = rate if len(owner_us) else np.zeros(len(at))
+    counts = np.zeros((len(at), len(spans_s)))
+    for column, span in enumerate(spans_s):
+        inside = np.searchsorted(at, at[first] + span * US, side="right") - first
+        counts[:, column] = np.minimum(number, inside) + rate * np.minimum(since, span) / 3600
+    return counts
+
+
+def _hours(known: Habits, planted: Array) -> Floats:
+    """When each day's first visit begins."""
+    first, of_day = _first_visits(planted)
+    counts = of_day & (first == np.arange(len(planted)))
+    share = known.begins[(planted["ts_us"] // HOUR_US % 24).astype(np.int64)]
+    return np.asarray(np.cumsum(np.where(counts, np.log2(0.5 + 0.5 / 24 / share), 0.0)))
 
 
 def cut(
@@ -158,8 +271,3 @@ def cut(
 def zone(key: Key) -> int:
     """What CALL says of the key's zone."""
     return key.zone_h if key.zone_declared else NO_ZONE
-
-
-def days_of(calls: Array) -> float:
-    """Days from the first to the last call."""
-    return float((calls["ts_us"][-1] - calls["ts_us"][0]) / DAY_US) if len(calls) else 0.0

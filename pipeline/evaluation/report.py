@@ -36,6 +36,7 @@ def summary(found: dict[str, Any]) -> str:
         "largest undetected gain of a ramp: "
         + ", ".join(_gain(found["ramp"], days) for days in found["ramp"]["gain"]),
         _leaks(found["leak_audit_max"]),
+        _exceeded(found["oracle_exceedance"]),
         "recall: " + ", ".join(f"{n} {v:.2f}" for n, v in found["recall"].items()),
         "innocent, listed: " + ", ".join(f"{n} {v:.2f}" for n, v in found["innocent_rate"].items()),
         "would be acted on when they open (had each family its own bits), of incidents: "
@@ -65,6 +66,15 @@ def _leaks(worst: dict[str, Any]) -> str:
     over = f"surely over it: {', '.join(worst['above'])}" if worst["above"] else "none surely over it"
     return (f"leak audit: largest AUC {worst['auc']:.2f} [{worst['low']:.2f}-{worst['high']:.2f}] ({worst['pair']}) of"
             f" {worst['pairs']} pairs, limit .60, {over}")  # fmt: skip
+
+
+def _exceeded(found: dict[str, Any]) -> str:
+    """How often the oracle has so many bits of innocent visits, in the class and stretch where that is most often."""
+    most = {bits: max((each[bits] for each in found.values()), key=lambda each: each["mean"]) for bits in ("4", "8")}
+    said = (
+        f"{bits} bits in {_ranged(each, 4)} (at most {2.0 ** -int(bits):.4f} are due)" for bits, each in most.items()
+    )
+    return f"the oracle on innocent visits: {', '.join(said)}"
 
 
 def _number(value: Any) -> str:
@@ -114,7 +124,7 @@ def _head(found: dict[str, Any]) -> str:
         f"events, {run['key_days']:,.0f} key-days counted), {run['placements']} placements per scenario, one setting. "
         f"Strength 40 oracle bits unless another is named, but residential swarms, which are placed whole (20 addresses"
         f" and more within six hours), with the bits they then have; intervals are 95 %, by bootstrap over keys, the"
-        f" baselines' thresholds held as they are.</p>"
+        f" baselines' thresholds held as they are. {escape(_exceeded(found['oracle_exceedance']).capitalize())}.</p>"
         f"<div class=figures>{boxes}</div>"
     )
 

@@ -28,11 +28,12 @@ from pipeline.decide import behind
 from pipeline.evaluation import attacks, innocents, oracle, variants
 from pipeline.evaluation.attacks import Stage
 from pipeline.evaluation.sources import Ints
-from pipeline.evaluation.world import DAY_US, START_US, World, events_of, history
+from pipeline.evaluation.world import DAY_US, START_US, VISIT_US, World, events_of, history
 from pipeline.given import best, strongest_pair
 from pipeline.state import BOOK
 
 Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
 
 BURN_IN_DAYS: Final = 14
 """Nothing is counted before."""
@@ -52,7 +53,7 @@ class Opened:
     key: int
     at_us: int
     return_days: float
-    planted: bool
+    planted: bool  # at a planted call, or within half an hour of one: an owner's call may tip what those brought
     first_reason: str
     acted: bool
     events: int  # planted calls up to the opening one
@@ -143,9 +144,9 @@ def incidents(
             by_family = best((families[int(f["detector"])], float(f["bits"])) for f in mine)
             pair = strongest_pair(by_family)
             placement = slot if first_planted is not None else -1
-            before = int(calls["planted"][: i + 1][calls["key"][: i + 1] == calls["key"][i]].astype(bool).sum())
+            before, lately = planted_before(calls, i)
             open_now[slot] = Opened(
-                placement, slot, int(row["at_us"]), float(row["return_days"]), bool(calls["planted"][i]), first,
+                placement, slot, int(row["at_us"]), float(row["return_days"]), lately, first,
                 pair is not None and pair.weaker > STRONG_BITS, before,
                 sum(bits > STRONG_BITS for bits in by_family.values()) >= 2,
             )  # fmt: skip
@@ -156,6 +157,13 @@ def incidents(
             if row["kind"] == fusion.CLOSED:
                 done.append(open_now.pop(slot))
     return done + list(open_now.values())
+
+
+def planted_before(calls: Array, i: int) -> tuple[int, bool]:
+    """How many planted calls call `i`'s key has in the log until then, itself included; any of half an hour ago?"""
+    mine = calls[: i + 1][calls["key"][: i + 1] == calls["key"][i]]
+    planted_us = mine["ts_us"][mine["planted"] > 0]
+    return len(planted_us), bool((planted_us >= calls["ts_us"][i] - VISIT_US).any())
 
 
 @dataclass(frozen=True)
@@ -184,6 +192,7 @@ class Outcome:
     placements: list[Placement] = field(default_factory=list)
     loudest: list[float] = field(default_factory=list)  # bits, per untouched key-day with a finding
     baselines: dict[str, list[float]] = field(default_factory=dict)  # scores of untouched key-days
+    exceeded: dict[tuple[str, str, str], tuple[Ints, Floats]] = field(default_factory=dict)  # exceedance.Found
 
 
 def plan(job: Job, world: World, keys: Sequence[int]) -> list[Placement]:

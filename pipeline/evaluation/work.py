@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from pipeline.evaluation import baselines, oracle, run
 from pipeline.evaluation.baselines import HalfSpace, Memory
+from pipeline.evaluation.exceedance import exceedance
 from pipeline.evaluation.run import BURN_IN_DAYS, Job, Outcome, Partition, Placement
 from pipeline.evaluation.sources import load
 from pipeline.evaluation.world import DAY_US, START_US, World, events_of, keys_of, vocabulary
@@ -22,6 +23,8 @@ Array = npt.NDArray[Any]
 
 SAMPLED_DAYS: Final = 4
 """Days of each key whose hours the baselines are measured on and half-space trees learn; the rest would cost hours."""
+VISITS_JUDGED: Final = 4
+"""Of each untouched key, by the oracle, to hold it against its bound."""
 
 
 def make_world(data: Path, half: str, keys: int, days: int, seed: int) -> World:
@@ -46,7 +49,8 @@ def lives_of(job: Job, world: World) -> Lives:
     mine = list(range(job.part, len(world.keys), job.parts))
     calls = run.histories(job, world, mine)
     objects = np.unique(np.concatenate([each["object"] for each in calls]))
-    return Lives(mine, calls, [oracle.habits(each, float(world.days)) for each in calls], objects)
+    known = [oracle.habits(world.keys[k], world, each) for k, each in zip(mine, calls, strict=True)]
+    return Lives(mine, calls, known, objects)
 
 
 def work(job: Job, world: World) -> Outcome:
@@ -55,6 +59,8 @@ def work(job: Job, world: World) -> Outcome:
     outcome = _empty(job, world, lives)
     trees = _train(job, world, lives.calls, outcome)
     _judge(job, world, lives, outcome, trees, compare=True)
+    keys = [world.keys[k] for k in lives.mine]
+    outcome.exceeded = exceedance(keys, lives.known, world, lives.calls, VISITS_JUDGED, job.seed)
     return outcome
 
 

@@ -196,11 +196,11 @@ def _key(
     )  # fmt: skip
 
 
-def starts(key: Key, world: World, rng: np.random.Generator) -> Floats:
-    """Hours since the start, UTC, of the key's calls, sorted."""
+def starts(key: Key, world: World, rng: np.random.Generator, calls_a_day: float = 0.0) -> Floats:
+    """Hours since the start, UTC, of the key's calls, sorted; at a service's level where one is given."""
     if key.volume == 0:
         return _person_hours(key, world, rng)
-    counts = rng.poisson(hourly_rate(key, world, rng))
+    counts = rng.poisson(hourly_rate(key, world, rng, calls_a_day))
     total = int(counts.sum())
     gaps = rng.choice(world.sources.gaps, total)
     hour = np.repeat(np.arange(len(counts)), counts)
@@ -233,8 +233,11 @@ def _person_hours(key: Key, world: World, rng: np.random.Generator) -> Floats:
     return found[(found >= 0) & (found < world.days * 24)]
 
 
-def hourly_rate(key: Key, world: World, rng: np.random.Generator) -> Floats:
-    """Expected calls per hour of a service: days of its series by type, a drifting level, its class's volume."""
+def hourly_rate(key: Key, world: World, rng: np.random.Generator, calls_a_day: float = 0.0) -> Floats:
+    """Expected calls per hour of a service: days of its series by type, a drifting level, its class's volume.
+
+    `calls_a_day`: its own level, where that is known.
+    """
     counts = world.sources.series[key.source]
     whole = len(counts) // 288
     by_day = counts[: whole * 288].reshape(whole, 24, 12).sum(axis=2)
@@ -244,7 +247,7 @@ def hourly_rate(key: Key, world: World, rng: np.random.Generator) -> Floats:
         day % 7 >= 5, rng.choice(np.flatnonzero(weekend), world.days), rng.choice(np.flatnonzero(~weekend), world.days)
     )
     level = np.exp(np.cumsum(rng.normal(0.0, 0.1 / np.sqrt(7), world.days)))
-    target = CALLS_A_DAY[key.volume] * np.exp(rng.normal(0.0, 0.5))
+    target = calls_a_day or CALLS_A_DAY[key.volume] * np.exp(rng.normal(0.0, 0.5))
     rate = by_day[chosen] / by_day.sum(axis=1).mean() * target * level[:, None]
     turned: Floats = np.roll(rate.reshape(-1), -key.zone_h)
     return turned

@@ -14,7 +14,7 @@ import maxminddb
 import numba
 import numpy as np
 
-from detectors.compile import compiled, inlined
+from detectors.compile import allocating, inlined
 
 MARKER: Final = b"\xab\xcd\xefMaxMind.com"
 MOST_METADATA: Final = 128 << 10
@@ -58,7 +58,7 @@ def reading_mode(path: Path) -> int:
     return int(maxminddb.MODE_AUTO)
 
 
-@compiled
+@allocating
 def damage(tree: Any, data: Any, node_count: int, record_size: int, sizes: Any) -> Any:
     """Offset in `data` (u1) of the first record that is none, -1 where all are. `tree`: u1, `sizes`: `SIZES`."""
     seen = np.zeros(len(data), np.uint8)
@@ -97,7 +97,7 @@ def record(tree: Any, node: int, side: int, record_size: int) -> Any:
     return value
 
 
-@compiled
+@allocating
 def walk(data: Any, at: Any, todo: Any, top: int, seen: Any, sizes: Any) -> tuple[Any, int]:
     """One record, whole; what it points to and nobody has seen goes onto `todo`. Returns it and its length, -1: bad."""
     left, named = np.zeros(MOST_DEPTH, np.int64), np.zeros(MOST_DEPTH, np.uint8)

@@ -2,7 +2,7 @@
 
 Nothing is queued where an act is carried out: each round `night.py` asks what the ledger says that was not told, tells
 it, and writes `Told` once it is delivered or durably handed over. So kill -9 anywhere leaves it due at the next start.
-What happened more than a day ago is not told any more: `Told` is forgotten after the topic's seven days, and a longer
+What happened more than a day ago is not told any more: `Told` is forgotten after seven days, and a longer
 act would be news again. Acts of a drill's decoy are the drill's to tell.
 
 Bulk is one thread under its own name, with one ticket; each other act is one under its response id.
@@ -104,6 +104,9 @@ def _thread(subject: str, acts: list[Act], now_us: int) -> Iterator[Said]:
         yield Said(subject, f"done:{last}", "response.done", done)
     if failed:
         yield Said(subject, f"failed:{last}", "response.failed", failed)
+    for act in acts:
+        if act.overlaps and act.extended and _is_fresh(act.extended_us, now_us):
+            yield Said(subject, f"extended:{act.until_us}", "response.done", (act,))
     stuck = tuple(act for act in acts if act.stands and act.undo and act.undo.stage == "failed")
     if stuck and _is_fresh(max(act.undo.at_us for act in stuck if act.undo), now_us):
         yield Said(subject, f"undo_failed:{min(act.offset for act in stuck)}", "response.failed", stuck)
@@ -133,7 +136,8 @@ def notice(said: Said, now_us: int, console_url: str = "", case_id: str = "") ->
     about = {
         "response_id": of.response_id, "incident_id": of.incident_id, "key_id": of.key_id,
         "key_version": str(of.key_version), "rung": of.rung, "by": who(act), "outcome": act.outcome,
-        "until": rfc3339(act.until_us) if act.until_us else "", "undo": undo_of(act) if act.stands else "",
+        "until": rfc3339(act.until_us) if act.until_us else "",
+        "undo": undo_of(act) if act.stands and not act.used_us else "",
         "approve": _approve(act) if act.stage == "pending" else "",
         "keys": " ".join(keys[:MOST_KEYS]) if len(keys) > 1 else "",
     }  # fmt: skip
@@ -169,9 +173,14 @@ def _words(said: Said, what: str) -> tuple[str, str]:
             title = f"done: {what} {ends}, by {who(act)}"
             undos = [f"`{undo_of(each)}`" for each in said.acts if each.stands]
             undo = f" Undo: {undos[0]}" if undos else " There is nothing to undo."
-            undo += " (deletes the new key, whoever uses it by then)" if undos and act.proposal.rung == "rotate" else ""
+            if undos and act.proposal.rung == "rotate":
+                undo += " (deletes the new key: refused once that is in use)"
             more = f" (and {len(undos) - 1} more: `keywatch respond holds`)." if len(undos) > 1 else "."
             return title, f"{title}. {why}{undo}{more if undos else ''}"
+        case "extended":
+            by = act.extended.by if act.extended else ""
+            title = f"put off: the old key {act.proposal.key_id} ends {clock(rfc3339(act.until_us))}, by {by}"
+            return title, f"{title}: {act.extended.reason if act.extended else ''}. It was rotated to {act.new_key_id}."
         case "failed":
             perhaps = " (it may have taken place all the same)" if act.stage == "expired" else ": nothing was done"
             reason = "nobody approved in time" if act.stage == "lapsed" else act.outcome

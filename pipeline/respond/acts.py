@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from pipeline.respond.caps import DAY_US
-from pipeline.respond.entries import Finished, Kept, Proposed, Signed, Undo
+from pipeline.respond.entries import Extended, Finished, Kept, Proposed, Signed, Undo
 from pipeline.respond.ladder import ENDS, LADDER, UNDOABLE
 
 TIME: Final = "time"
@@ -28,6 +28,7 @@ class Undoing:
     at_us: int
     stage: Literal["open", "failed", "done"] = "open"
     tries: int = 1
+    signed: bool = False  # forced, by as many people as it takes: so are its retries
 
 
 @dataclass(slots=True)
@@ -52,6 +53,9 @@ class Act:
     done_us: int = 0  # when it was closed as done, failed or expired; 0 where that is no longer known
     confirmed_us: int = 0  # when the target said that it is done; 0 also where it never did, though it may stand
     kept_us: int = 0
+    used_us: int = 0  # rotate: when its new key was first seen in use; 0: not yet
+    extended: Extended | None = None  # rotate: by whom its end was last put off, and
+    extended_us: int = 0  # when
 
     @property
     def stands(self) -> bool:
@@ -102,6 +106,13 @@ class Act:
         """Its own ticket, or its bulk's."""
         return ticket in (self.ticket, self.proposal.group) and bool(ticket)
 
+    def keep(self, record: Kept, now_us: int) -> None:
+        """It was said again; by one who knew less, perhaps, or more: an end is only put off, as far as it may be."""
+        self.kept_us, self.used_us = now_us, self.used_us or record.used_us
+        if self.overlaps:
+            most_us = self.at_us + int(self.proposal.max_overlap_s * 1e6)
+            self.until_us = max(self.until_us, min(record.until_us, most_us))
+
     def end(self, record: Finished, now_us: int) -> None:
         """What became of its undo."""
         if self.undo is None or self.undo.stage != "open":
@@ -133,6 +144,22 @@ def _rank(rung: str) -> int:
     return LADDER.index(rung) if rung in LADDER else len(LADDER)
 
 
+def supersede(act: Act, others: Iterable[Act]) -> None:
+    """A revoked key has nothing to go back to: what else stood on it neither ends nor is undone.
+
+    What may still be of an earlier try of the same rung ends with this one, once this one is sure to stand. If that
+    one noted something else, this one may have found its work and taken it for what was: then nobody knows.
+    """
+    all_of_them = [act, *others]
+    for other in all_of_them[1:]:
+        if act.stage == "done" and other.stage == "expired" and other.proposal.rung == act.proposal.rung:
+            other.stage = "superseded"
+            act.before = act.before if other.before in ("", act.before) else ""
+    if any(each.proposal.rung == "revoke" and each.stage == "done" for each in all_of_them):
+        for each in all_of_them:
+            each.stage = "superseded" if each.stands else each.stage
+
+
 def is_kept(act: Act, now_us: int) -> bool:
     """Remembered for more than a day: what is in force, waits or is under way, a person's undo while it exempts, and
     a revocation for 30 days.
@@ -150,5 +177,14 @@ def kept_act(record: Kept) -> Act:
     assert record.proposal is not None
     return Act(
         record.proposal, record.offset, record.at_us, stage="done", before=record.before, new_key_id=record.new_key_id,
-        ends_old=record.ends_old, until_us=record.until_us, approved_by=record.approved_by,
+        ends_old=record.ends_old, until_us=record.until_us, approved_by=record.approved_by, used_us=record.used_us,
+    )  # fmt: skip
+
+
+def kept(act: Act, responder: str) -> Kept:
+    """What is said again of it."""
+    return Kept(
+        proposal=act.proposal, offset=act.offset, at_us=act.at_us, until_us=act.until_us, before=act.before,
+        new_key_id=act.new_key_id, ends_old=act.ends_old, used_us=act.used_us, approved_by=act.approved_by,
+        responder=responder,
     )  # fmt: skip

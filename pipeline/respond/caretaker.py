@@ -3,8 +3,8 @@
 All of it follows from the ledger: `due` lists what is to be done, and doing it changes the ledger. So a responder that
 is killed has nothing to remember, and the next one finds the same list. Each act is the business of whoever owns its
 incident's partition; where that is not known, of partition 0's owner. What stands for long, the open breaker, the
-switches, by what is judged and when a drill last passed are said again before the topic's retention (7 days) forgets
-them.
+switches, by what is judged and when a drill last passed are said again each day, so that they outlive almost all of the
+topic's retention (28 days, `sinks/topics.py`) without any responder.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from pipeline.metrics import METRICS
-from pipeline.respond.acts import TIME, Act
+from pipeline.respond.acts import TIME, Act, kept
 from pipeline.respond.audit import rfc3339
 from pipeline.respond.carry import Carrier, publish
 from pipeline.respond.drills import DrillBook
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 ROUND_S: Final = 1.0
 CLOCK_S: Final = 30.0  # while something ends by itself, the broker's time is read so often
 SOON_S: Final = 2.0
-KEEP_US: Final = 3 * DAY_US
+KEEP_US: Final = DAY_US
 UNDO_AGAIN_S: Final = (60.0, 300.0, 900.0, 3600.0)  # after a failed undo; then every hour, for ever
 
 Kind = Literal["act", "end", "undo", "lapse", "declined", "keep"]
@@ -70,7 +70,8 @@ def _kind(act: Act, now_us: int) -> Kind | None:
         wait_us = int(UNDO_AGAIN_S[min(act.undo.tries, len(UNDO_AGAIN_S)) - 1] * 1e6)
         if act.undo.stage == "open":
             return "undo"
-        if act.undo.stage == "failed" and now_us >= act.undo.at_us + wait_us:
+        refused = act.used_us and not act.undo.signed  # its new key came into use: for people
+        if act.undo.stage == "failed" and not refused and now_us >= act.undo.at_us + wait_us:
             return "end"
     elif act.ends and now_us >= act.until_us:
         return "end"
@@ -163,8 +164,10 @@ class Caretaker:
     async def _end(self, act: Act) -> None:
         """Its time is over, or its undo failed: asked for on the topic, whose clock decides."""
         before = act.undo.asked if act.undo else None
-        by, reason = (before.by, before.reason) if before else (TIME, f"its time was over at {_at(act)}")
-        asked = Undo(act_id=act.proposal.act_id, by=by, reason=reason, responder=self.carrier.decisions.responder)
+        asked = before or Undo(
+            act_id=act.proposal.act_id, by=TIME, reason=f"its time was over at {_at(act)}", responder=""
+        )
+        asked = msgspec.structs.replace(asked, responder=self.carrier.decisions.responder)
         verdict = await self.carrier.decisions.write(asked)
         if verdict.granted and verdict.act:
             await self.carrier.undo(verdict.act)
@@ -186,11 +189,10 @@ class Caretaker:
         ))  # fmt: skip
 
     async def _keep(self, act: Act) -> None:
-        verdict = await self.carrier.decisions.write(Kept(
-            proposal=act.proposal, offset=act.offset, at_us=act.at_us, until_us=act.until_us, before=act.before,
-            new_key_id=act.new_key_id, ends_old=act.ends_old, approved_by=act.approved_by,
-            responder=self.carrier.decisions.responder,
-        ))  # fmt: skip
+        decisions = self.carrier.decisions
+        verdict = await decisions.write(said := kept(act, decisions.responder))
+        while verdict.granted and said != (now := kept(act, decisions.responder)):  # put off, or used, while we wrote
+            verdict = await decisions.write(said := now)
         if not verdict.granted:  # it ended while we wrote: said again, or it would come back once that is forgotten
             by, reason = act.ended_by or TIME, act.outcome
             await self.carrier.decisions.write(Undo(act_id=act.proposal.act_id, by=by, reason=reason, responder=""))

@@ -1,10 +1,9 @@
-"""What the commands `keywatch respond ...` and `keywatch policy ...` print. Each returns its exit code."""
+"""What the commands `keywatch respond ...` print. Each returns its exit code."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import time
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -25,8 +24,7 @@ from pipeline.respond.fence import ClickHouseNetworks
 from pipeline.respond.keys import UNREADABLE
 from pipeline.respond.ladder import ladder_of
 from pipeline.respond.ledger import Queued
-from pipeline.respond.policy_check import faults, shares
-from pipeline.respond.promoted import Stage, Who
+from pipeline.respond.promoted import Who
 from schemas.incident import Rung
 
 KEY_ENV: Final = "KEYWATCH_APPROVER_KEY"
@@ -67,11 +65,13 @@ _BULK: Final[tuple[Shown, ...]] = (
 )
 
 
-def at_desk(config: Config, person: str, work: Callable[[Desk], Coroutine[Any, Any, int]]) -> int:
-    """Work at a desk on the broker's topic; the exit code."""
+def at_desk(
+    config: Config, person: str, work: Callable[[Desk], Coroutine[Any, Any, int]], reads: bool = False
+) -> int:  # fmt: skip
+    """Work at a desk on the broker's topic; `reads`: nothing is written at it. The exit code."""
 
     async def run() -> int:
-        async with desk.opened(config, person) as mine:
+        async with desk.opened(config, person, reads) as mine:
             return await work(mine)
 
     return asyncio.run(run())
@@ -98,23 +98,33 @@ def queue_row(queued: Queued) -> Row:
     }  # fmt: skip
 
 
-def _show(title: str, rows: Sequence[Row], columns: Sequence[Shown], none: str, as_json: bool) -> int:
+def show(title: str, rows: Sequence[Row], columns: Sequence[Shown], none: str, as_json: bool) -> int:
+    """A table, or what is said where it is empty; the exit code."""
     if as_json:
         return print_json(rows)
     return show_table(title, rows, columns, folds=len(columns) - 1) if rows else say_line(none)
 
 
-def undo(config: Config, person: str, response: str, reason: str, wait_s: float) -> int:
+def undo(
+    config: Config, person: str, response: str, reason: str, wait_s: float, force: bool = False,
+    key_file: Path | None = None,
+) -> int:  # fmt: skip
     """Take one act back, or all that stands of an incident, one after the other, the newest first."""
+    path = key_file_of(config, person, key_file) if force else None
 
     async def work(mine: Desk) -> int:
-        return max([await _undo(mine, act, reason, wait_s) for act in mine.undoable(response)])
+        return max([await _undo(mine, act, reason, wait_s, path) for act in mine.undoable(response)])
 
     return at_desk(config, person, work)
 
 
-async def _undo(mine: Desk, act: Act, reason: str, wait_s: float) -> int:
-    verdict, of = await mine.undo(act, reason, wait_s), f"{act.proposal.rung} of {act.proposal.key_id}"
+async def _undo(mine: Desk, act: Act, reason: str, wait_s: float, key_file: Path | None) -> int:
+    verdict = await mine.undo(act, reason, wait_s, key_file)
+    of = f"{act.proposal.rung} of {act.proposal.key_id}"
+    waiting = next((ticket for ticket, each in mine.ledger.forces.waiting.items() if each.act is act), "")
+    if verdict.granted and waiting:
+        say_line(f"{of}: {verdict.reason}: keywatch respond approve {waiting}")
+        return 0
     if not verdict.granted:
         say_line(f"{of}: not undone: {verdict.reason}")
         return REFUSED
@@ -124,14 +134,30 @@ async def _undo(mine: Desk, act: Act, reason: str, wait_s: float) -> int:
     return 0 if done or not wait_s else REFUSED
 
 
+def extend(config: Config, person: str, key: str, until: str, reason: str) -> int:
+    """Put the end of a rotation off."""
+    until_us = int(moments.stamp(moments.future(until, "--until", moments.now())) * 1e6)
+
+    async def work(mine: Desk) -> int:
+        act = mine.rotation(key)
+        verdict = await mine.extend(act, until_us, reason)
+        if not verdict.granted:
+            say_line(f"not put off: {verdict.reason}")
+            return REFUSED
+        moved = "; before that when its traffic has moved" if act.new_key_id else ""
+        return say_line(f"the old key {act.proposal.key_id} ends {moments.of_us(act.until_us)}{moved}")
+
+    return at_desk(config, person, work)
+
+
 def holds(config: Config, person: str, as_json: bool) -> int:
     """What stands and can be undone."""
 
     async def work(mine: Desk) -> int:
         rows = [act_row(act) for act in mine.in_force()]
-        return _show("in force", rows, _ACTS, "nothing is in force", as_json)
+        return show("in force", rows, _ACTS, "nothing is in force", as_json)
 
-    return at_desk(config, person, work)
+    return at_desk(config, person, work, reads=True)
 
 
 def pending(config: Config, person: str, as_json: bool) -> int:
@@ -144,16 +170,22 @@ def pending(config: Config, person: str, as_json: bool) -> int:
              "approved_by": [word.person for word in each.words], "approvals": 2, "lapses_us": each.raised.until_us}
             for ticket, each in mine.ledger.raises.items()
         ]  # fmt: skip
+        rows += [
+            {"ticket": ticket, "key_id": each.act.proposal.key_id, "rung": "undo of rotate",
+             "reason": each.asked.reason, "approved_by": each.signed, "approvals": each.needs,
+             "lapses_us": each.lapses_us}
+            for ticket, each in mine.ledger.forces.waiting.items() if mine.ledger.now_us <= each.lapses_us
+        ]  # fmt: skip
         who = Who.of(ladder_of(config.respond).policy, config.respond.approvers)
         rows += [
             {"ticket": each.record.ticket, "key_id": "*", "rung": f"promote to {each.record.to}",
-             "reason": each.record.reason, "approved_by": each.signed(who), "approvals": who.needs,
+             "reason": each.record.reason, "approved_by": each.signed(who), "approvals": each.needs(who),
              "lapses_us": each.at_us + int(who.within_s * 1e6)}
             for each in mine.ledger.promotions.waiting(who, mine.ledger.now_us)
         ]  # fmt: skip
-        return _show("waiting for approval", rows, _PENDING, "nothing waits for approval", as_json)
+        return show("waiting for approval", rows, _PENDING, "nothing waits for approval", as_json)
 
-    return at_desk(config, person, work)
+    return at_desk(config, person, work, reads=True)
 
 
 def sign(config: Config, person: str, ticket: str, yes: bool, key_file: Path | None, reason: str) -> int:
@@ -189,12 +221,12 @@ def queue(config: Config, person: str, cluster: str, as_json: bool) -> int:
     """What caps or the breaker held back, ranked."""
 
     async def work(mine: Desk) -> int:
-        code = _show("held back", [queue_row(each) for each in mine.queue(cluster)], _QUEUE, "nothing waits", as_json)
+        code = show("held back", [queue_row(each) for each in mine.queue(cluster)], _QUEUE, "nothing waits", as_json)
         for label, number in [] if as_json else mine.clusters()[:10]:
             say_line(f"{number} of them share {label}: keywatch respond bulk '{label}' --rung fence --preview")
         return code
 
-    return at_desk(config, person, work)
+    return at_desk(config, person, work, reads=True)
 
 
 def bulk(config: Config, person: str, cluster: str, rung: Rung, preview: bool, key_file: Path | None) -> int:
@@ -203,7 +235,7 @@ def bulk(config: Config, person: str, cluster: str, rung: Rung, preview: bool, k
 
     path = None if preview else key_file_of(config, person, key_file)
     matrices = matrices_of(config.respond, adapters_of(config.respond))
-    catalogue = _declared(config)  # without it what hits more than the key is left out
+    catalogue = declared(config)  # without it what hits more than the key is left out
 
     async def work(mine: Desk) -> int:
         nonce = uuid.uuid4().hex[:8]
@@ -211,7 +243,7 @@ def bulk(config: Config, person: str, cluster: str, rung: Rung, preview: bool, k
             mine.queue(cluster), rung, nonce, ladder_of(config.respond), config.respond.approvers, matrices,
             ClickHouseNetworks(config.clickhouse), catalogue,
         )  # fmt: skip
-        _show(f"{rung} {cluster}", [_bulk_row(each, rung) for each in chosen], _BULK, "nothing waits", as_json=False)
+        show(f"{rung} {cluster}", [_bulk_row(each, rung) for each in chosen], _BULK, "nothing waits", as_json=False)
         wanted = [each.proposal for each in chosen if each.proposal]
         if path is None or not wanted:
             return 0
@@ -256,7 +288,7 @@ def breaker(config: Config, person: str, as_json: bool) -> int:
         words = f"open since {moments.of_us(opened.at_us)}: {', '.join(opened.owners)}" if opened else "closed"
         return say_line(f"{words}; {waiting} keys wait")
 
-    return at_desk(config, person, work)
+    return at_desk(config, person, work, reads=True)
 
 
 def close_breaker(config: Config, person: str, reason: str) -> int:
@@ -300,35 +332,9 @@ def make_approver(name: str, key_file: Path) -> int:
     return say_line(f'\n[[respond.approvers]]\nname = "{made.name}"\npublic_key = "{made.public_key}"')
 
 
-def check_policy(config: Config, as_json: bool = False) -> int:
-    """What is wrong, can never match or is unsafe. Exit code 1 where something is wrong or can never match."""
-    from detectors import DETECTORS
-    from pipeline.respond.responder import adapters_of, matrices_of
+def declared(config: Config) -> Catalogue | None:
+    """The catalogue; None where it can't be read at once."""
 
-    matrices = matrices_of(config.respond, adapters_of(config.respond))
-    names = frozenset(detector.name for detector in DETECTORS)
-    active_keys, ladder = active_keys_of(config), ladder_of(config.respond)
-    found = list(faults(config.respond, matrices, names, active_keys))
-    code = REFUSED if any(fault.level != "unsafe" for fault in found) else 0
-    if as_json:
-        print_json([{"level": fault.level, "where": fault.where, "words": fault.words} for fault in found])
-        return code
-    for fault in found:
-        say_line(f"{fault.level}: {fault.where}: {fault.words}")
-    if not active_keys and (needed := [f"{name} from {least:,} on" for name, _, least in shares(ladder)]):
-        say_line(f"by max_share_of_active something is acted on only with enough active keys: {', '.join(needed)}")
-    say_line(f"policy {ladder.version}, mode {ladder.policy.mode}, {len(ladder.rules)} rules, {len(found)} remarks")
-    return code
-
-
-def active_keys_of(config: Config) -> int:
-    """As the catalogue says; 0 where it can't be read at once."""
-
-    read = _declared(config)
-    return sum(key.status == "active" for _, key in read.items()) if read else 0
-
-
-def _declared(config: Config) -> Catalogue | None:
     async def read() -> Catalogue:
         async with asyncio.timeout(CATALOGUE_WITHIN_S):
             return await read_catalogue(config)
@@ -337,48 +343,6 @@ def _declared(config: Config) -> Catalogue | None:
         return asyncio.run(read())
     except UNREADABLE:
         return None
-
-
-_TRIED: Final[tuple[Shown, ...]] = (
-    ("at", lambda row: moments.of_us(row["at_us"]), "left"),
-    ("key", lambda row: row["key_id"], "left"),
-    ("severity", lambda row: row["severity"], "left"),
-    ("rule", lambda row: row["rule"], "left"),
-    ("would be", lambda row: f"{row['word']} {row['rung'] if row['word'] != 'refused' else row['guard']}", "left"),
-    ("hour, day", lambda row: f"{row['hour']}, {row['day']}" if row["hour"] else "", "left"),
-    ("why", lambda row: row["reason"], "left"),
-)
-
-
-def try_policy(config: Config, since: str, stage: Stage, as_json: bool) -> int:
-    """What the policy would have done with the incidents since then."""
-    from pipeline.asking import connected
-    from pipeline.respond import trial
-    from pipeline.respond.fence import usual_networks
-    from pipeline.respond.responder import adapters_of, matrices_of
-
-    from_us = int(moments.past(since, "--from", moments.now()).timestamp() * 1e6)
-    if from_us > time.time() * 1e6:
-        raise ConfigError(f"--from {since} is in the future")
-    keys = dict(asyncio.run(read_catalogue(config)).items())
-    with connected(config.clickhouse) as client:
-        past = trial.Past(
-            ladder_of(config.respond), config.respond.approvers, keys,
-            matrices_of(config.respond, adapters_of(config.respond)),
-            lambda key, before_us: usual_networks(client, key, before_us), stage,
-        )  # fmt: skip
-        results = trial.tried(trial.incidents_since(client, from_us), past)
-    rows = [_tried_row(each) for each in results]
-    _show("what would have been done", rows, _TRIED, "no incident since then", as_json)
-    for word, by, number in [] if as_json else trial.summary(results):
-        say_line(f"{number} {word} {by}")
-    return 0
-
-
-def _tried_row(each: Any) -> Row:
-    row = {name: getattr(each, name) for name in ("at_us", "rule", "rung", "word", "guard", "reason", "hour", "day")}
-    about = {name: getattr(each.incident, name) for name in ("incident_id", "key_id", "severity")}
-    return {**about, **row}
 
 
 def caps_of(config: Config, cap: str, per_hour: int | None, per_day: int | None, share: float | None) -> Caps:

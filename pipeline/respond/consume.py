@@ -59,6 +59,13 @@ class TopicReader:
             log.warning("%s should have message.timestamp.type=LogAppendTime: caps rest on its clock", records[0].topic)
         return [positioned(record) for record in records]
 
+    async def position(self, topic: str) -> int:
+        """The next offset. Raises `Retry`."""
+        try:
+            return int(await self._consumer.position(TopicPartition(topic, 0)))
+        except KafkaError as error:
+            raise Retry(f"{type(error).__name__}: {error}") from error
+
 
 class Incidents(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka asks for its own base
     """Reads incidents, lets the responder handle many side by side, commits what is finished, in order."""

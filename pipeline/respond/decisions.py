@@ -1,7 +1,8 @@
 """The topic `api.decisions` as every responder keeps it: read from its start, written to, and read back.
 
 Nothing is believed of a write before it is read back through the ledger, in the topic's order. "Read everything" is
-known without asking for end offsets (some brokers answer them wrongly): we write a mark and read until it comes.
+known without asking for end offsets (some brokers answer them wrongly): we write a mark and read until it comes. Who
+only reads asks where the topic ends, once (`sinks/kafka.fetched_highwaters`).
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from pipeline.errors import Fatal, Retry
-from pipeline.ports import Publisher
+from pipeline.ports import Headers, Publisher
 from pipeline.respond import ledger
 from pipeline.respond.audit import Positioned
 from pipeline.respond.entries import Joined, Record, decode, encode, unread
@@ -25,6 +27,7 @@ from pipeline.respond.outbox import Outbox
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 1.0
+POLL_S: Final = 0.05
 
 Follower = Callable[[int, Record | None], None]
 """Told of every record in order, with the broker's time in us."""
@@ -35,6 +38,16 @@ class LogReader(Protocol):
 
     async def read(self) -> Sequence[Positioned]:
         """The next records in order, without an end: waits for some, may return none. Raises `Retry` or `Fatal`."""
+
+
+class ReadsOnly:
+    """The publisher of who does not write."""
+
+    async def publish(
+        self, topic: str, key: bytes, value: bytes, headers: Headers = (), partition: int | None = None
+    ) -> int:
+        """Raises `Fatal`."""
+        raise Fatal(f"this desk only reads {topic}")
 
 
 @dataclass
@@ -48,6 +61,7 @@ class Decisions:
     ledger: Ledger = field(default_factory=Ledger)
     outbox: Outbox = field(default_factory=Outbox)
     followers: list[Follower] = field(default_factory=list)
+    all_read: Callable[[], Awaitable[bool]] | None = None  # of who only reads: whether all that was there has come
     _moved: asyncio.Condition = field(default_factory=asyncio.Condition)
     _verdicts: dict[int, Verdict] = field(default_factory=dict)
     _marks: set[str] = field(default_factory=set)
@@ -67,7 +81,12 @@ class Decisions:
                 await self._tail
 
     async def catch_up(self) -> None:
-        """Return once everything written before this call has been applied."""
+        """Return once everything written before this call (who only reads: before the start) has been applied."""
+        if self.all_read is not None:
+            while not await self.all_read():
+                await self.moved(POLL_S)
+            self.ledger.now_us = max(self.ledger.now_us, int(time.time() * 1e6))  # no mark tells the broker's
+            return
         mark = uuid.uuid4().hex
         await self._publish(Joined(responder=self.responder, mark=mark))
         await self._until(lambda: mark in self._marks)

@@ -28,6 +28,7 @@ from pipeline.respond.caps import DAY_US
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.entries import (
     Bulked,
+    Extended,
     Promoted,
     Proposed,
     Raised,
@@ -52,15 +53,16 @@ POLL_S: Final = 1.0
 
 
 @asynccontextmanager
-async def opened(config: Config, person: str) -> AsyncIterator[Desk]:
-    """A desk on the broker's topic, read up to now. Raises `Fatal`."""
+async def opened(config: Config, person: str, reads: bool = False) -> AsyncIterator[Desk]:
+    """A desk on the broker's topic, read up to now; `reads`: nothing is written at it. Raises `Fatal`."""
     from pipeline.respond.responder import decisions_of
     from pipeline.sinks.kafka import Producer
 
     async with AsyncExitStack() as stack:
-        producer = Producer(config.kafka)
-        await producer.start()
-        stack.push_async_callback(producer.close)
+        producer = None if reads else Producer(config.kafka)
+        if producer:
+            await producer.start()
+            stack.push_async_callback(producer.close)
         yield Desk(await decisions_of(config, producer, stack, f"{person}-{uuid.uuid4().hex[:8]}"), person)
 
 
@@ -103,24 +105,53 @@ class Desk:
         return [(label, number) for label, number in counted.most_common() if number > 1]
 
     def undoable(self, name: str) -> list[Act]:
-        """The act whose response id begins so, or all that stands of the incident `name`, the newest first.
+        """The act whose response id begins so, or all that stands of the incident whose id does, the newest first.
 
-        Raises `ConfigError` where neither is there, or several acts' ids begin so.
+        Raises `ConfigError` where neither is there, or several acts' or incidents' ids begin so.
         """
         found = [a for a in self.ledger.acts.values() if name and a.proposal.response_id.startswith(name)]
         known = [act for act in found if not act.proposal.simulated]
-        of_incident = [act for act in self.in_force() if act.proposal.incident_id == name]
-        if len(known) != 1 and not of_incident:
-            raise ConfigError(f"{name!r} is not the beginning of exactly one act's response id, nor an incident's id")
+        of_incident = [act for act in self.in_force() if name and act.proposal.incident_id.startswith(name)]
+        if len(known) != 1 and len({act.proposal.incident_id for act in of_incident}) != 1:
+            raise ConfigError(
+                f"{name!r} is not the beginning of exactly one act's response id, nor of that of one incident with an "
+                "act that stands: `keywatch respond holds`"
+            )
         return known if len(known) == 1 else sorted(of_incident, key=lambda act: -act.offset)
 
-    async def undo(self, act: Act, reason: str, wait_s: float = 0.0) -> Verdict:
-        """Take one act back; waits so long at most for the responder to have done it."""
-        asked = Undo(act_id=act.proposal.act_id, by=self.person, reason=reason, responder=self.decisions.responder)
+    async def undo(self, act: Act, reason: str, wait_s: float = 0.0, key_file: Path | None = None) -> Verdict:
+        """Take one act back; waits so long at most for the responder to have done it.
+
+        `key_file`: forced, though it deletes a key in use, and signed as the first.
+        """
+        asked = Undo(
+            act_id=act.proposal.act_id, by=self.person, reason=reason, responder=self.decisions.responder,
+            force=key_file is not None, asked_us=self.ledger.now_us if key_file else 0,
+        )  # fmt: skip
         verdict = await self.decisions.write(asked)
+        if key_file and asked.ticket in self.ledger.forces.waiting:
+            verdict = await self.sign(asked.ticket, True, key_file)
         if verdict.granted:
             await self._until_undone(act, wait_s)
         return verdict
+
+    def rotation(self, name: str) -> Act:
+        """The rotation of this key (the old one or the new), the one that stands if one does. Raises `ConfigError`."""
+        acts = [
+            act for act in self.ledger.acts.values() if act.proposal.rung == "rotate" and not act.proposal.simulated
+        ]
+        found = [act for act in acts if name in (act.proposal.key_id, act.new_key_id, act.proposal.response_id)]
+        if not found:
+            raise ConfigError(f"no rotation of {name!r} is known: `keywatch respond holds` lists what stands")
+        return max(found, key=lambda act: (act.stands, act.offset))
+
+    async def extend(self, act: Act, until_us: int, reason: str) -> Verdict:
+        """Put the end of a rotation off."""
+        of = act.proposal
+        return await self.decisions.write(Extended(
+            act_id=of.act_id, response_id=of.response_id, until_us=until_us, by=self.person, reason=reason,
+            responder=self.decisions.responder,
+        ))  # fmt: skip
 
     async def _until_undone(self, act: Act, wait_s: float) -> None:
         ends_at_s = time.monotonic() + wait_s
@@ -130,7 +161,7 @@ class Desk:
     async def sign(self, ticket: str, yes: bool, key_file: Path, reason: str = "") -> Verdict:
         """Approve or decline what waits under this ticket (or its beginning)."""
         known = {each for act in self.pending() for each in (act.ticket, act.proposal.group) if each}
-        known |= set(self.ledger.raises) | self.ledger.promotions.tickets
+        known |= {*self.ledger.raises, *self.ledger.promotions.tickets, *self.ledger.forces.waiting}
         matching = [each for each in known if each.startswith(ticket)]
         if len(matching) != 1:
             raise ConfigError(f"{ticket!r} is not the beginning of exactly one ticket: `keywatch respond pending`")
@@ -170,7 +201,7 @@ class Desk:
         await self.decisions.write(Simulating(on=on, by=self.person, reason=reason))
 
     async def promote(self, wanted: Promoted, key_file: Path | None) -> Verdict | None:
-        """Another stage from now on; what was not earned is signed as the first, where anybody must."""
+        """Another stage from now on; a step up is signed as the first."""
         await self.decisions.write(wanted)
         return await self.sign(wanted.ticket, True, key_file) if key_file else None
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -29,19 +29,17 @@ from pipeline.respond import guard, propose
 from pipeline.respond.act import act_id, response_id
 from pipeline.respond.acts import Act
 from pipeline.respond.caps import DAY_US, ROTATION
-from pipeline.respond.caretaker import Caretaker
 from pipeline.respond.carry import Carrier
-from pipeline.respond.entries import Proposed
+from pipeline.respond.entries import Proposed, Used
 from pipeline.respond.keys import Keys
 from pipeline.respond.ladder import Ladder, Matrix, Means, judged
 from pipeline.respond.ledger import Ledger
 from pipeline.respond.night import Books
 from pipeline.respond.night_records import RotationSeen
-from pipeline.respond.standing import clock, undo_of
+from pipeline.respond.standing import clock, extend_of, undo_of
 from pipeline.rotations import GAP_DAYS, Begun, Rotation, look
 from pipeline.rotations import Drain as Quiet
 from pipeline.sinks.connect import AWAY, connect
-from pipeline.tasks import cancel_all, raise_ended
 from pipeline.times import rfc3339
 from schemas.incident import incident_id
 from schemas.key import Key
@@ -49,8 +47,8 @@ from schemas.response import GuardResult
 
 log = logging.getLogger(__name__)
 
-EVERY_S: Final = 300.0
-DEADLINES_S: Final = 15.0
+EVERY_S: Final = 300.0  # a look at all
+DEADLINES_S: Final = 15.0  # at those that are ours and over
 RULE: Final = Rule(name="revoke_at_drain", rung="revoke")
 
 
@@ -152,14 +150,14 @@ def proposal(asked: Question, adapter: str, active_keys: int) -> Proposed:
         settled=False, exempt_s=policy.exempt_s, adapter=adapter, rule=asked.rule.name, first_us=row.began_us,
         reason=f"rotated to {row.new}: {row.drain.reason}", policy_version=asked.ladder.version,
         evidence_hash=hashlib.blake2b(msgspec.json.encode(row), digest_size=16).hexdigest(),
+        deadline_us=row.deadline_us if asked.act and row.state == "overdue" else 0,
     )  # fmt: skip
 
 
 @dataclass
 class Drain:
-    """Looks every few minutes where partition 0 is ours. `held`: the catalogue as last read.
+    """Looks at rotations (`rounds.py` says when). `held`: the catalogue as last read.
 
-    A look is the caretaker's work: given up with its partitions, so that nobody acts beside the next owner.
     `blind`: why it is not known that all requests are judged, or "".
     """
 
@@ -170,35 +168,11 @@ class Drain:
     rotations: Rotations
     held: Callable[[], Catalogue | None]
     matrices: dict[str, Matrix]
-    caretaker: Caretaker
     killed: Callable[[], str]
     blind: Callable[[], str]
     _said: dict[tuple[str, int], str] = field(default_factory=dict)  # what of a key's version was recorded last
     _held_s: dict[str, float] = field(default_factory=dict)  # act id -> not proposed again before that
     _away: bool = False
-    _task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin to look."""
-        self._task = asyncio.create_task(self._run(), name="drain")
-
-    async def close(self) -> None:
-        """Stop; what was granted goes on with whoever comes next."""
-        await cancel_all((self._task,))
-
-    def check(self) -> None:
-        """Raise what ended it."""
-        raise_ended(self._task, "the watch over rotations ended")
-
-    async def _run(self) -> None:
-        clock_s, look_at_s = asyncio.get_running_loop().time, 0.0
-        while True:
-            if 0 in self.caretaker.partitions:
-                self.caretaker.also("overlaps", self.end_overlaps())
-                if clock_s() >= look_at_s:
-                    self.caretaker.also("drain", self.look())
-                    look_at_s = clock_s() + EVERY_S
-            await asyncio.sleep(DEADLINES_S)
 
     async def look(self) -> None:
         """One look at all rotations: what nears its deadline is said, what has drained is refused, or one is revoked.
@@ -217,6 +191,9 @@ class Drain:
             return
         self._away = False
         ours = {act.proposal.key_id: act for act in self._ledger.acts.values() if act.overlaps}
+        await self._say_used(rows, as_of_us)
+        if self.carrier.now_s() - as_of_us / 1e6 <= self.ladder.policy.max_evidence_age_s:  # else nothing has moved
+            await self._say_over(catalogue, {row.old: row for row in rows})
         for row in rows:
             act = ours.get(row.old)
             if act is not None and _is_over(act, self._ledger.now_us):
@@ -228,7 +205,8 @@ class Drain:
                 return
 
     async def end_overlaps(self) -> None:
-        """Revoke the old key of each rotation of ours whose deadline is over, by the topic's clock."""
+        """Say what is over, and revoke the old key of each rotation of ours at its deadline, by the topic's clock."""
+        await self._say_over(self.held())
         for act in list(self._ledger.acts.values()):
             left_s = self._held_s.get(act.proposal.act_id, 0.0) - self.carrier.now_s()
             held = 0 < left_s <= EVERY_S  # more is a clock that was put back
@@ -239,12 +217,25 @@ class Drain:
     def _ledger(self) -> Ledger:
         return self.carrier.decisions.ledger
 
+    async def _say_over(self, catalogue: Catalogue | None, rows: Mapping[str, Rotation] | None = None) -> None:
+        for over in self.books.rotations.ended(self._ledger.acts.values(), catalogue, rows):
+            await self.carrier.decisions.write(over)
+
+    async def _say_used(self, rows: list[Rotation], as_of_us: int) -> None:
+        """What the requests' stream did not show within a day of the rotation (`watched.py`), ClickHouse does."""
+        used = {(row.old, row.new) for row in rows if row.new_requests_24h}
+        for act in list(self._ledger.acts.values()):
+            of = act.proposal
+            if act.stands and of.rung == "rotate" and not act.used_us and (of.key_id, act.new_key_id) in used:
+                await self.carrier.decisions.write(Used(act_id=of.act_id, response_id=of.response_id, at_us=as_of_us))
+
     async def _say_due(self, row: Rotation, act: Act | None) -> None:
         end = ""
         if act:
             off = self._ledger.held or ("" if self.ladder.policy.mode == "enforce" else "nothing is enforced")
             end = "Keywatch revokes the old key then, also if it is in use" + (f" (but not while {off})" if off else "")
-            end += f". Before that: `{undo_of(act)}` (deletes the new key, whoever uses it by then)"
+            end += f". Later: `{extend_of(act)}`" if act.proposal.max_overlap_s else ""
+            end += "" if act.used_us else f". Not at all: `{undo_of(act)}` (deletes the new key, which nobody used yet)"
         await self._say(RotationSeen(
             old=row.old, new=row.new, owner=row.owner, deadline_us=row.deadline_us, state=row.state,
             requests_24h=row.old_requests_24h, reason=row.drain.reason, sources=tuple(words_of(row)), end=end,
@@ -257,8 +248,8 @@ class Drain:
     async def _end(self, row: Rotation, as_of_us: int, act: Act | None) -> bool:
         """Whether it was acted on."""
         async with self.carrier.locks.one_at_a_time(row.old):
-            if act is not None and not act.overlaps:
-                return False  # undone meanwhile
+            if act is not None and (not act.overlaps or (row.state == "overdue" and act.until_us > row.deadline_us)):
+                return False  # undone or put off meanwhile
             key, active_keys, error = await self.keys.look_up(row.old)
             ladder = self.ladder.simulated() if self._ledger.simulating else self.ladder
             lost = self.books.protection.lost

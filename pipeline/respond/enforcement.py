@@ -10,7 +10,8 @@ clocks may differ by):
 - silence proves nothing: after `unproven_s` without either the act is `unproven`, until a request or a canary call.
 
 What an act should have stopped: suspend and revoke everything; fence what comes from elsewhere than its networks; deny
-its scopes; throttle more than twice its limit in a minute. Flag and rotate stop nothing and are not watched.
+its scopes; throttle more than twice its limit in a minute. Flag stops nothing and is not watched. Of a rotation the new
+key is: the first request with it that goes through says `used`, and silence says nothing.
 
 A request's time is the gateway's, but never later than its record's in the log, which the broker stamps: a gateway
 whose clock is ahead can't make an early request a late one. A request from before the confirmation says nothing.
@@ -37,8 +38,8 @@ from schemas.event import Event
 from schemas.incident import Rung
 from schemas.response import Response
 
-Word = Literal["enforced", "broken", "unproven"]
-WATCHED: Final = frozenset({"throttle", "fence", "deny", "suspend", "revoke"})
+Word = Literal["enforced", "broken", "unproven", "used"]
+WATCHED: Final = frozenset({"throttle", "fence", "deny", "suspend", "rotate", "revoke"})
 REFUSED: Final = frozenset({401, 403, 429})
 REFUSALS: Final = frozenset({"denied", "rate_limited", "invalid", "expired", "disabled"})
 THROTTLE_SLACK: Final = 2.0  # nodes that count by themselves, and windows that don't begin at ours
@@ -93,10 +94,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     def response(self, policy_version: str = "") -> Response:
         """Its line in the audit."""
-        of = self.watch
+        of, stage = self.watch, self.word
+        assert stage != "used", "nothing to tell"
         return Response(
             response_id=of.response_id, incident_id=of.incident_id, revision=of.revision, key_id=of.key_id,
-            key_version=of.key_version, at=rfc3339(self.at_us / 1e6), stage=self.word, verdict="allowed", rung=of.rung,
+            key_version=of.key_version, at=rfc3339(self.at_us / 1e6), stage=stage, verdict="allowed", rung=of.rung,
             reason=self.text, policy_version=policy_version,
         )  # fmt: skip
 
@@ -128,6 +130,11 @@ class _State:
     passed_us: int = 0  # the last one that went through
     minutes: dict[int, int] = field(default_factory=dict)  # throttle: minute -> requests that went through
     told: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether silence would say something of it."""
+        return self.word is None and self.watch.rung != "rotate"
 
 
 class Enforcement:
@@ -184,8 +191,8 @@ class Enforcement:
 
     def silent(self, now_us: int) -> list[Watch]:
         """What nothing has been seen of for so long that it matters."""
-        states = [state for of_key in self._states.values() for state in of_key.values()]
-        return [each.watch for each in states if each.word is None and now_us > self._silent_from_us(each.watch)]
+        states = [state for of_key in self._states.values() for state in of_key.values() if state.is_open]
+        return [each.watch for each in states if now_us > self._silent_from_us(each.watch)]
 
     def due(self, now_us: int, read_us: Callable[[Watch], int] | None = None) -> list[Verdict]:
         """What silence says by now; forgets what has ended. `read_us`: up to when a key's log has been read, if known.
@@ -197,7 +204,7 @@ class Enforcement:
             watch, from_us = state.watch, self._silent_from_us(state.watch)
             if self._is_over(watch, now_us):
                 self.ended(watch.response_id)
-            elif state.word is None and min(now_us, read_us(watch) if read_us else now_us) > from_us:
+            elif state.is_open and min(now_us, read_us(watch) if read_us else now_us) > from_us:
                 minutes = (now_us - watch.confirmed_us) // MINUTE_US
                 text = f"no request has shown in {minutes} min whether the gateway obeys: make one with this key"
                 verdicts += [verdict] if (verdict := _tell(state, "unproven", from_us, text)) else []
@@ -214,6 +221,9 @@ class Enforcement:
 
     def _judge(self, state: _State, event: Event, at_us: int) -> Verdict | None:
         watch = state.watch
+        if watch.rung == "rotate":
+            used = state.word is None and 200 <= event.status < 300 and event.outcome == "success"
+            return _tell(state, "used", at_us, f"{watch.key_id} is in use") if used else None
         if at_us <= watch.confirmed_us or (watch.until_us and at_us >= watch.until_us - self.skew_us):
             return None
         if event.status in REFUSED or event.outcome in REFUSALS:

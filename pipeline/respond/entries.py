@@ -58,6 +58,9 @@ class Proposed(msgspec.Struct, frozen=True, kw_only=True, tag="proposed"):
     promotion_approvals: int = 0  # so many of its approvers must have signed what was not earned
     evidence_hash: str = ""
     policy_version: str = ""
+    max_overlap_s: float = 0.0  # rotate: so long after the grant its end may be put off; 0: it may not
+    force_approvals: int = 0  # rotate: so many of its approvers must sign an undo that deletes a key in use
+    deadline_us: int = 0  # the end of a rotation whose deadline is over: refused where that was put off; 0: it drained
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
@@ -83,9 +86,39 @@ class Noted(msgspec.Struct, frozen=True, kw_only=True, tag="noted"):
 
 
 class Undo(msgspec.Struct, frozen=True, kw_only=True, tag="undo"):
-    """ "Take this act back": by a person, or because its time is over (`by` TIME). Each attempt has one of its own."""
+    """ "Take this act back": by a person, or because its time is over (`by` TIME). Each attempt has one of its own.
+
+    `force`: though it deletes a key in use, once enough approvers have signed the ticket, in the time of an approval.
+    """
 
     act_id: str
+    by: str
+    reason: str
+    responder: str
+    force: bool = False
+    asked_us: int = 0  # force: when (broker's time); what is signed is good for then alone
+
+    @property
+    def ticket(self) -> str:
+        """Names all of it, by whom, and when."""
+        return FORCE + _digest(msgspec.json.encode(self))
+
+
+class Used(msgspec.Struct, frozen=True, kw_only=True, tag="used"):
+    """The new key of a rotation was seen in use: a request with it was let in. The first one counts."""
+
+    act_id: str
+    response_id: str
+    at_us: int
+    no_act: bool = True
+
+
+class Extended(msgspec.Struct, frozen=True, kw_only=True, tag="extended"):
+    """A person puts a rotation's end off. Not `no_act`: whoever can't read it must not end the old key meanwhile."""
+
+    act_id: str
+    response_id: str
+    until_us: int
     by: str
     reason: str
     responder: str
@@ -165,7 +198,7 @@ class Simulating(msgspec.Struct, frozen=True, kw_only=True, tag="simulating"):
 class Promoted(msgspec.Struct, frozen=True, kw_only=True, tag="promoted"):
     """Up to which stage acts happen by themselves from now on: earned, gone back to, or asked for without (`override`).
 
-    The latter is in force for a proposal once enough of its approvers have signed the ticket (`promoted.py`).
+    A step up is in force for a proposal once enough of its approvers have signed the ticket (`promoted.py`).
     """
 
     to: Literal["simulate", "fence", "suspend", "revoke"]
@@ -177,7 +210,7 @@ class Promoted(msgspec.Struct, frozen=True, kw_only=True, tag="promoted"):
     nonce: str = ""  # makes its ticket unlike an earlier one's
     again: bool = False  # said again before retention forgets it: nobody's word
     at_us: int = 0  # again: when it was said first
-    asked_us: int = 0  # an override: when it was asked for (broker's time); what is signed is good for then alone
+    asked_us: int = 0  # when signatures were asked for (broker's time), good for then alone; 0: it only lowers
     words: tuple[Signed, ...] = ()  # again: who signed it
 
     @property
@@ -225,6 +258,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):
     before: str = ""
     new_key_id: str = ""
     ends_old: bool = False
+    used_us: int = 0
     approved_by: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()  # of the breaker
     simulated: bool = False
@@ -268,6 +302,8 @@ Record = (
     | Finished
     | Noted
     | Undo
+    | Used
+    | Extended
     | Signed
     | Bulked
     | Raised
@@ -288,9 +324,12 @@ Record = (
 other that it can't read may be an act, and it grants nothing for a day. A new field of a proposal is named in `LATER`:
 their names (`ticket_of`, `content_of`) would be others when the topic is read again, and what people signed lost."""
 
-LATER: Final = frozenset({"promotion_required", "promotion_approvals"})
+LATER: Final = frozenset({
+    "promotion_required", "promotion_approvals", "max_overlap_s", "force_approvals", "deadline_us"
+})  # fmt: skip
 """Fields of proposals that earlier releases lack: not in a name while they are 0 or False."""
 PROMOTION: Final = "promote-"
+FORCE: Final = "undo-"
 BOUND: Final = "bulk2-"
 """Begins the name of a bulk that stands for everything its acts do; none with another is carried out any more."""
 

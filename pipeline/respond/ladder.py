@@ -37,7 +37,8 @@ SURE: Final = frozenset({"observe", "flag", "fence"})
 """A wrong one of these is felt by nobody who behaves as before: the stage of a policy between simulate and all else."""
 ENDS: Final = frozenset({"throttle", "fence", "deny", "suspend"})
 
-EARNING: Final = ("promotion", "promotion_approvals")
+BESIDE: Final = ("promotion", "promotion_approvals", "max_overlap_s")
+"""What of the policy says nothing of which acts are decided on: another one is no other policy."""
 NOT_PROMOTED: Final = "not_promoted"
 """The refusal of a rung above what was earned."""
 
@@ -65,10 +66,10 @@ class Ladder:
     def version(self) -> str:
         """12 hex digits over every number and rule, so that an audit row says by which rules it was decided.
 
-        Not over how a stage is earned: to require it is no other policy, and its days go on counting.
+        Not over `BESIDE`, how a stage is earned, say: to require it is no other policy, and its days go on counting.
         """
         policy = msgspec.to_builtins(self.policy)
-        for name in EARNING:
+        for name in BESIDE:
             del policy[name]
         return hashlib.blake2b(msgspec.json.encode((policy, self.rules)), digest_size=6).hexdigest()
 

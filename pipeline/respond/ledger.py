@@ -27,7 +27,7 @@ from typing import Final
 
 from pipeline.policy import Caps
 from pipeline.respond import approval
-from pipeline.respond.acts import TIME, Act, Undoing, in_the_way, is_kept, kept_act
+from pipeline.respond.acts import TIME, Act, Undoing, in_the_way, is_kept, kept_act, supersede
 from pipeline.respond.audit import rfc3339
 from pipeline.respond.breaker import Breaker
 from pipeline.respond.builds import Builds
@@ -35,6 +35,7 @@ from pipeline.respond.caps import APPROVED, DAY_US, HOUR_US, ROTATION, Counts, R
 from pipeline.respond.entries import (
     Build,
     Bulked,
+    Extended,
     Finished,
     HandedOver,
     Joined,
@@ -51,12 +52,13 @@ from pipeline.respond.entries import (
     Simulating,
     Switched,
     Undo,
+    Used,
     decode,
     encode,
     ticket_of,
 )
-from pipeline.respond.ladder import UNDOABLE
 from pipeline.respond.promoted import NOT_PROMOTED, Promotions
+from pipeline.respond.undoing import Forces, why_lives_on, why_no_undo, why_not_extended
 from pipeline.respond.words import Words
 
 __all__ = [
@@ -108,6 +110,7 @@ class Ledger:
     breaker: Breaker = field(default_factory=Breaker)
     queue: dict[str, Queued] = field(default_factory=dict)  # by key: real ones only
     raises: dict[str, Raise] = field(default_factory=dict)
+    forces: Forces = field(default_factory=Forces)
     groups: dict[str, Bulked] = field(default_factory=dict)
     builds: Builds = field(default_factory=Builds)
     promotions: Promotions = field(default_factory=Promotions)
@@ -119,7 +122,18 @@ class Ledger:
             return IGNORED
         self.next_offset, self.now_us = offset + 1, max(self.now_us, at_us)
         self._forget()
-        self.words.apply(offset, at_us, record, self.raises.keys() | self.promotions.tickets)
+        tickets = self._tickets(record)  # before: the last signature of a forced undo takes its ticket away
+        verdict = self._take(offset, record)
+        self.words.apply(offset, at_us, record, tickets | self._tickets(record), verdict.granted)
+        return verdict
+
+    def _tickets(self, record: Record | None) -> set[str]:
+        """Of what people sign that is no act of its own; asked of words alone, since each is a digest."""
+        if not isinstance(record, Signed | Undo):
+            return set()
+        return {*self.raises, *self.promotions.tickets, *self.forces.waiting}
+
+    def _take(self, offset: int, record: Record | None) -> Verdict:
         match record:
             case Proposed():
                 return self._judge(offset, record)
@@ -129,6 +143,10 @@ class Ledger:
                 self._note_before(record)
             case Undo():
                 return self._undo(record)
+            case Extended():
+                return self._extend(record)
+            case Used():
+                self._use(record)
             case Signed():
                 return self._sign(record)
             case Kept():
@@ -184,8 +202,8 @@ class Ledger:
             return no
         if not wanted.simulated and (no := self._off()):
             return no
-        if wanted.cap == ROTATION and any(act.taken_back and act.same_key(wanted) for act in self.acts.values()):
-            return Verdict(False, "undo", "its rotation is being undone: the old key is to live on")
+        if wanted.cap == ROTATION and (why := why_lives_on(self.acts.values(), wanted)):
+            return Verdict(False, "undo", why)
         if self.now_us < self.blind_until_us:
             return Verdict(False, "caps", f"{BLIND} until {rfc3339(self.blind_until_us / 1e6)}")
         bulk = self.groups.get(wanted.group)
@@ -255,6 +273,9 @@ class Ledger:
             return Verdict(True, "approvals", f"{len(raise_.words)} signed; two approvers are needed")
         if heard := self.promotions.hear(word, self.now_us):
             return Verdict(True, "approvals", heard)
+        if word.ticket in self.forces.waiting:
+            taken, why, asked = self.forces.hear(word, self.now_us)
+            return self._undo(asked, signed=True) if asked else Verdict(taken, "approvals", why)
         waiting = [act for act in self.acts.values() if act.stage == "pending" and act.answers_to(word.ticket)]
         verdicts = [self._hear(act, word) for act in waiting]
         return verdicts[0] if verdicts else Verdict(False, "approvals", "nothing waits under this ticket")
@@ -278,38 +299,39 @@ class Ledger:
             self._open(act, APPROVED)
         return Verdict(True, "approvals", f"{len(act.approved_by)} of {wanted.approvals} approved", act)
 
-    def _undo(self, asked: Undo) -> Verdict:
+    def _undo(self, asked: Undo, signed: bool = False) -> Verdict:
         act = self.acts.get((False, asked.act_id))
         if act is None:
             return Verdict(False, "undo", "no act of this id is known")
-        if why := self._not_undone(act, asked):
+        if asked.by == TIME and not (act.stands and 0 < act.until_us <= self.now_us):
+            return Verdict(False, "undo", "its time is not over", act)
+        if why := self.why_no_undo(act, asked.force):
             return Verdict(False, "undo", why, act)
-        act.undo = Undoing(asked, self.now_us, tries=act.undo.tries + 1 if act.undo else 1)
+        signed = signed or (act.undo is not None and act.undo.signed)
+        if act.used_us and asked.force and not signed:
+            return Verdict(False, "approvals", self.forces.ask(act, asked, self.now_us), act)
+        act.undo = Undoing(asked, self.now_us, tries=act.undo.tries + 1 if act.undo else 1, signed=signed)
         return Verdict(True, "undo", "being undone", act)
 
-    def _not_undone(self, act: Act, asked: Undo) -> str:
-        if asked.by == TIME and not (act.stands and 0 < act.until_us <= self.now_us):
-            return "its time is not over"
-        return self.why_no_undo(act)
+    def why_no_undo(self, act: Act, force: bool = False) -> str:
+        """Why a person can't take it back; "" if he can."""
+        return why_no_undo(act, self._same_key(act), self.now_us, force)
 
-    def why_no_undo(self, act: Act) -> str:
-        """Why a person can't take it back; "" if he can. One that failed may have been done all the same."""
-        if act.proposal.rung not in UNDOABLE:
-            return f"{act.proposal.rung} cannot be undone"
-        if not act.stands and act.stage != "failed":
-            ended = "superseded, by a revocation or another try" if act.stage == "superseded" else act.stage
-            return f"it is {ended}"
-        if act.undo and act.undo.stage == "open":
-            return "it is being undone"
-        revoked = {each.stage for each in self._same_key(act) if each.proposal.rung == "revoke"}
-        if revoked & {"open", "done"}:
-            return "the key is revoked"
-        if act.proposal.rung == "rotate" and act.undo is None:  # to delete the new key would leave none
-            if not act.ends_old and 0 < act.until_us <= self.now_us:
-                return "its gateway has ended the old key"
-            if "expired" in revoked:
-                return "the old key may be revoked: its revocation got no answer"
-        return ""
+    def _use(self, record: Used) -> None:
+        act = self.acts.get((False, record.act_id))
+        if act is not None and act.proposal.response_id == record.response_id and act.proposal.rung == "rotate":
+            act.used_us = act.used_us or record.at_us
+
+    def _extend(self, asked: Extended) -> Verdict:
+        act = self.acts.get((False, asked.act_id))
+        if act is None or act.proposal.response_id != asked.response_id:
+            return Verdict(False, "extend", "no rotation of this id is known")
+        if act.extended == asked:
+            return Verdict(True, "extend", "it is put off", act)  # the same, written twice
+        if why := why_not_extended(act, self._same_key(act), asked.until_us, self.now_us):
+            return Verdict(False, "extend", why, act)
+        act.until_us, act.extended, act.extended_us = asked.until_us, asked, self.now_us
+        return Verdict(True, "extend", "it is put off", act)
 
     def _finish(self, record: Finished) -> None:
         act = self.acts.get((False, record.act_id))
@@ -323,7 +345,7 @@ class Ledger:
             act.before, act.new_key_id, act.done_us = record.before or act.before, record.new_key_id, self.now_us
             act.confirmed_us = self.now_us if record.result == "done" else 0
             act.ends_old = record.ends_old
-            self._supersede(act)
+            supersede(act, self._same_key(act))
         elif act.stage == "pending" and self.now_us > act.lapses_us:
             act.stage, act.outcome = "lapsed", record.outcome
         elif act.stage == "declined":
@@ -335,28 +357,13 @@ class Ledger:
         if act is not None and same and act.stage in ("open", "expired") and not act.before:
             act.before = record.before
 
-    def _supersede(self, act: Act) -> None:
-        """A revoked key has nothing to go back to: what else stood on it neither ends nor is undone.
-
-        What may still be of an earlier try of the same rung ends with this one, once this one is sure to stand. If that
-        one noted something else, this one may have found its work and taken it for what was: then nobody knows.
-        """
-        all_of_them = [act, *self._same_key(act)]
-        for other in all_of_them[1:]:
-            if act.stage == "done" and other.stage == "expired" and other.proposal.rung == act.proposal.rung:
-                other.stage = "superseded"
-                act.before = act.before if other.before in ("", act.before) else ""
-        if any(each.proposal.rung == "revoke" and each.stage == "done" for each in all_of_them):
-            for each in all_of_them:
-                each.stage = "superseded" if each.stands else each.stage
-
     def _keep(self, record: Kept) -> Verdict:
         if record.proposal is None:
             if False in self.breaker.opened or not self.breaker.trips:
                 self.breaker.keep(record.offset, record.at_us, record.owners, self.now_us)
             return IGNORED
         act = self.acts.setdefault((False, record.proposal.act_id), kept_act(record))
-        act.kept_us = self.now_us
+        act.keep(record, self.now_us)
         return Verdict(act.stands or act.revoked, "kept", f"it is {act.stage}", act)
 
     def _note(self, record: Record) -> None:
@@ -385,3 +392,4 @@ class Ledger:
         self.replaced = [act for act in self.replaced if act.at_us > start]
         self.queue = {key: each for key, each in self.queue.items() if each.at_us > start}
         self.raises = {name: each for name, each in self.raises.items() if each.at_us > start}
+        self.forces.forget(start)

@@ -9,11 +9,11 @@ from pipeline import moments
 from pipeline.asking import Shown, print_json, say_line, show_table
 from pipeline.config import Config
 from pipeline.respond.leftovers import Left
-from pipeline.respond.night_desk import Desk, Opened, at_desk, missing, opened
+from pipeline.respond.night_desk import Desk, Opened, at_desk, missing, opened, reading
 from pipeline.respond.night_records import LeftoverGone
 
 
-def list_leftovers(config: Config, as_json: bool, desk: Opened = opened) -> int:
+def list_leftovers(config: Config, as_json: bool, desk: Opened = reading) -> int:
     """All of them, the oldest first."""
 
     def work(this: Desk) -> int:

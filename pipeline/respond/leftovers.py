@@ -1,9 +1,9 @@
 """Keys that were revoked at a gateway which only disables them: they are deleted by hand after 30 days.
 
 Disabled, not deleted, since that can be taken back at the gateway if it was wrong. Somebody must be told when the time
-has come, a month later: so it stands on the decisions topic, is said again before the topic's retention (7 days)
-forgets it, and is told once. It is over when a person says so, or when the catalogue no longer has the key, or has
-another version of it.
+has come, a month later: so it stands on the decisions topic, is said again each day, before the topic's retention (28
+days) forgets it, and is told once. It is over when a person says so, or when the catalogue no longer has the key, or
+has another version of it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 DAY_US: Final = 86_400_000_000
 DELETE_AFTER_US: Final = 30 * DAY_US
-RESTATE_US: Final = 3 * DAY_US  # well within the topic's retention
+RESTATE_US: Final = DAY_US  # well within the topic's retention
 MAX_REVOKING: Final = 10_000
 CATALOGUE: Final = "catalogue"
 AGAIN: Final = "keywatch"  # says once more what somebody has said

@@ -30,7 +30,7 @@ from pipeline.respond.decisions import Decisions
 from pipeline.respond.deliver import Deliveries
 from pipeline.respond.drills import DrillBook
 from pipeline.respond.entries import Record
-from pipeline.respond.ladder import Others
+from pipeline.respond.ladder import Others, ladder_of
 from pipeline.respond.leftovers import LeftoverBook, Tidying
 from pipeline.respond.night_notices import (
     PROMOTION,
@@ -43,10 +43,12 @@ from pipeline.respond.night_notices import (
     of_promotion,
     of_protection,
     of_rotation,
+    of_rotation_over,
 )
 from pipeline.respond.night_records import CaseSeen, NightRecord, Told
 from pipeline.respond.notice import Notice, link_to, of_incident
-from pipeline.respond.rotation_book import TOLD_KEPT_US, RotationBook
+from pipeline.respond.promoted import REVIEW, Who
+from pipeline.respond.rotation_book import TOLD_KEPT_US, RotationBook, step_of
 from pipeline.respond.set_up import SetUp
 from pipeline.respond.standing import standing
 from pipeline.respond.watch import Eyes, Look, ProtectionBook, Seen, Sight
@@ -242,17 +244,24 @@ class Night:
             if failed and "failed" not in books.told(drill.started.drill_id):
                 notice = of_drill(drill, now_us)
                 yield Due(notice.subject, "failed", 0, lambda notice=notice: notice)  # type: ignore[misc]
-        back = self.decisions.ledger.promotions.taken_back
-        if back and now_us - back.at_us < DAY_US and str(back.at_us) not in books.told(PROMOTION):
+        who = Who.of(ladder_of(self.settings).policy, self.settings.approvers)
+        back = self.decisions.ledger.promotions.holding(who)
+        taken = back is not None and back.record.by == REVIEW and now_us - back.at_us < DAY_US
+        if back and taken and str(back.at_us) not in books.told(PROMOTION):
             yield Due(PROMOTION, str(back.at_us), 0, partial(of_promotion, back, now_us))
         for left in books.leftovers.due(now_us):
             notice = of_leftover(left, now_us)
             yield Due(left.subject, "due", 0, lambda notice=notice: notice)  # type: ignore[misc]
         for at_us, seen in books.rotations.seen.values():
-            step = f"{seen.state}:{at_us}"
+            step = step_of(at_us, seen)
             notice = of_rotation(seen, step, now_us)
             if step not in books.told(notice.subject):
                 yield Due(notice.subject, step, 0, lambda notice=notice: notice)  # type: ignore[misc]
+        for over in books.rotations.over.values():
+            notice = of_rotation_over(over, now_us)
+            told = books.told(notice.subject)
+            if over.steps & told and over.step not in told:
+                yield Due(notice.subject, over.step, 0, lambda notice=notice: notice)  # type: ignore[misc]
 
     def _due_of_acts(self, now_us: int) -> Iterator[Due]:
         cases, ledger = self.books.cases, self.decisions.ledger

@@ -12,7 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -55,18 +55,24 @@ Opened = Callable[[Config], Any]
 
 
 @asynccontextmanager
-async def opened(config: Config) -> AsyncIterator[Desk]:
-    """A desk on the broker's topic. Raises `Fatal`."""
+async def opened(config: Config, reads: bool = False) -> AsyncIterator[Desk]:
+    """A desk on the broker's topic; `reads`: nothing is written at it. Raises `Fatal`."""
     from pipeline.respond.responder import decisions_of
     from pipeline.sinks.kafka import Producer
 
     async with AsyncExitStack() as stack:
-        producer = Producer(config.kafka)
-        await producer.start()
-        stack.push_async_callback(producer.close)
+        producer = None if reads else Producer(config.kafka)
+        if producer:
+            await producer.start()
+            stack.push_async_callback(producer.close)
         books = Books()
         decisions = await decisions_of(config, producer, stack, f"desk-{uuid.uuid4().hex[:8]}", books.apply)
         yield Desk(decisions, books)
+
+
+def reading(config: Config) -> AbstractAsyncContextManager[Desk]:
+    """A desk at which nothing is written."""
+    return opened(config, reads=True)
 
 
 def at_desk(config: Config, work: Callable[[Desk], Any], desk: Opened = opened) -> int:
@@ -83,7 +89,7 @@ def at_desk(config: Config, work: Callable[[Desk], Any], desk: Opened = opened) 
 # -- cases -----------------------------------------------------------------------------------------------------------
 
 
-def list_cases(config: Config, everything: bool, as_json: bool, desk: Opened = opened) -> int:
+def list_cases(config: Config, everything: bool, as_json: bool, desk: Opened = reading) -> int:
     """Those that are not closed, or all of the last days; who waits longest first, what somebody has taken last."""
     return at_desk(config, lambda this: show_cases(this.books, everything, as_json), desk)
 
@@ -156,7 +162,7 @@ def chosen(cases: Sequence[Case], name: str) -> Case | None:
 # -- endpoints -------------------------------------------------------------------------------------------------------
 
 
-def list_endpoints(config: Config, as_json: bool, desk: Opened = opened) -> int:
+def list_endpoints(config: Config, as_json: bool, desk: Opened = reading) -> int:
     """What is configured: kind, what waits, dead letters, whether it gets anything."""
 
     def work(this: Desk) -> int:
@@ -191,7 +197,7 @@ def enable(config: Config, name: str, by: str, desk: Opened = opened) -> int:
 
 
 def dead_letters(
-    config: Config, endpoint: str, message: str, resend: bool, by: str, as_json: bool, desk: Opened = opened
+    config: Config, endpoint: str, message: str, resend: bool, by: str, as_json: bool, desk: Opened | None = None
 ) -> int:
     """List what was given up, or let it be tried again from the schedule's start."""
 
@@ -213,7 +219,7 @@ def dead_letters(
             return print_json(rows)
         return show_table("dead letters", rows, _DEAD, folds=len(_DEAD) - 1) if rows else say_line("no dead letters")
 
-    return at_desk(config, work, desk)
+    return at_desk(config, work, desk or (opened if resend else reading))
 
 
 def _again(letter: DeadLetter, by: str) -> Resent:
@@ -295,7 +301,7 @@ async def _outcome(this: Desk, drill_id: str, limit_s: float) -> int:
     return MISSING
 
 
-def drill_status(config: Config, as_json: bool, desk: Opened = opened) -> int:
+def drill_status(config: Config, as_json: bool, desk: Opened = reading) -> int:
     """The last drills; exit code 1 where the newest one failed."""
 
     def work(this: Desk) -> int:
@@ -306,7 +312,7 @@ def drill_status(config: Config, as_json: bool, desk: Opened = opened) -> int:
         elif rows:
             show_table("drills", rows, _DRILLS, folds=len(_DRILLS) - 1)
         else:
-            say_line("no drill in the last 7 days: keywatch drill run")
+            say_line("no drill is known: keywatch drill run")
         ended = next((each.ended for each in drills if each.ended), None)
         return 0 if ended is None or ended.passed else MISSING
 

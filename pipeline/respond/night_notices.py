@@ -12,10 +12,11 @@ from pipeline.respond.brief import Brief
 from pipeline.respond.cases import Case, words
 from pipeline.respond.drills import Drill
 from pipeline.respond.leftovers import Left
-from pipeline.respond.night_records import Protection, RotationSeen
+from pipeline.respond.night_records import Protection, RotationOver, RotationSeen
 from pipeline.respond.notice import Action, CaseView, Grade, Notice, one_line
 from pipeline.respond.outbox import Disabled
 from pipeline.respond.promoted import Step
+from pipeline.respond.rotation_book import Over
 from pipeline.times import rfc3339
 from schemas.incident import Incident
 
@@ -133,9 +134,21 @@ def of_rotation(seen: RotationSeen, step: str, now_us: int) -> Notice:
         f"{title}{use}.{owner}{end} Who has the old secret goes on. `keywatch keys rotations` says when it is safe to "
         "revoke."
     )
-    subject = f"rotation:{seen.old}:{seen.deadline_us}"
     severity: Grade = "medium" if seen.state == "due" else "high"
-    return _system("rotation.due", subject, step, now_us, title, text, severity=severity)
+    return _system("rotation.due", rotation_subject(seen), step, now_us, title, text, severity=severity)
+
+
+def of_rotation_over(over: Over, now_us: int) -> Notice:
+    """That it is over, under the subject of what was told before."""
+    of = over.record
+    title = f"the rotation {of.old} -> {of.new} wants nothing of you any more: {of.why}"
+    subject = rotation_subject(of)
+    return _system("rotation.due", subject, over.step, now_us, title, f"{title}.", severity="info", action="resolve")
+
+
+def rotation_subject(of: RotationSeen | RotationOver) -> str:
+    """One deadline of one rotation is one thread."""
+    return f"rotation:{of.old}:{of.deadline_us}"
 
 
 def _system(

@@ -2,7 +2,7 @@
 
 Why not on `api.control`: each record there is a version of a side input that every worker adopts at a checkpoint, it
 is read by those who judge, and is kept for 400 days; an acknowledgement at night is none of that. Here it stands in
-one order with the acts and the incidents' cases, under the broker's clock, and is forgotten after the topic's 7 days.
+one order with the acts and the incidents' cases, under the broker's clock, and is forgotten after the topic's 28 days.
 Who may write here may act, so people use the responder's credentials for it (deploy/SECURITY.md).
 """
 
@@ -144,6 +144,16 @@ class RotationSeen(msgspec.Struct, frozen=True, kw_only=True, tag="rotation_seen
     end: str = ""  # what Keywatch does at the deadline, or why it did not
 
 
+class RotationOver(msgspec.Struct, frozen=True, kw_only=True, tag="rotation_over"):
+    """What `RotationSeen` said of this deadline is over: its message is resolved, once, where it was told."""
+
+    old: str
+    new: str
+    deadline_us: int
+    why: str
+    no_act: bool = True
+
+
 NightRecord = (
     EndpointSwitched
     | Resent
@@ -157,4 +167,5 @@ NightRecord = (
     | Leftover
     | LeftoverGone
     | RotationSeen
+    | RotationOver
 )

@@ -4,9 +4,9 @@ A delivery goes on that topic only once its first attempt has failed (or its end
 body; each further attempt adds a small record, the last one settles it. So the incident's own offset can be committed
 as soon as every endpoint has either taken its message or handed it over here, a dead endpoint stalls nothing, and a
 restart goes on with the schedule where it was. Who owns the incident's partition retries its deliveries. The
-schedule's span (75 h) must fit into the topic's retention (7 days, `broker.py`).
+schedule's span (75 h) must fit into the topic's retention (28 days, `sinks/topics.py`).
 
-What was given up is a dead letter until that retention takes it, and can be sent again; which endpoints are disabled
+What was given up is a dead letter for 7 days, and can be sent again; which endpoints are disabled
 stands here, too, and is said again every few days (`restated`), since a restart must know it after a month as well.
 """
 
@@ -22,7 +22,8 @@ from pipeline.respond.entries import HandedOver, Record, Settled
 from pipeline.respond.night_records import EndpointSwitched, Resent
 
 MAX_DEAD: Final = 1000  # the newest; 20 kB each
-RESTATE_US: Final = 3 * 86_400_000_000  # well within the topic's retention
+RESTATE_US: Final = 86_400_000_000  # well within the topic's retention
+DEAD_US: Final = 7 * 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class Outbox:
 
     def apply(self, record: Record | None, at_us: int = 0) -> None:
         """Take the next record of the topic, in order, with the broker's time."""
+        while self.dead and (old := next(iter(self.dead))) and at_us - self.dead[old].at_us > DEAD_US:
+            del self.dead[old]
         match record:
             case HandedOver():
                 name = (record.endpoint, record.message_id)

@@ -5,17 +5,18 @@
     suspend    throttle, deny, suspend; after a proof rotate and revoke, too
     revoke     all; never earned, only overridden
 
-A person takes a step by `keywatch respond promote`, which counts first (`promotion.py`); a wrong act that a review
-finds takes one back (`review.py`). Both are records on the decisions topic: the last one that stands holds, for all
-responders and over restarts. One that was not earned stands for a proposal once enough of the proposal's own approvers
-have signed it, in the time that its approvals have. Where nothing is known, nothing was earned.
-What was earned is written by whoever may write the topic, unsigned; the copy of an old override signs nothing anew.
+A person takes a step up by `keywatch respond promote`, which counts first (`promotion.py`), and signs it: one approver
+where it was earned, as many as the policy says (one at least) where it was not. Whoever may write the topic without an
+approver's key can only lower: what nobody signed counts where it is below what holds, which is how a person goes back
+and how a review takes a step back after a wrong act (`review.py`). All are records on the decisions topic; the stage
+follows from their order, for all responders and over restarts. Where nothing is known, nothing was earned.
+A signature is good in the time that approvals have after it was asked for: the copy of an old step raises nothing.
 """
 
 from __future__ import annotations
 
 from bisect import insort
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, Self
 
 import msgspec
@@ -25,10 +26,17 @@ from pipeline.respond import approval
 from pipeline.respond.entries import Promoted, Proposed, Signed
 from pipeline.respond.ladder import LADDER, NOT_PROMOTED, SURE
 
-__all__ = ["NOT_PROMOTED", "STAGES", "Promotions", "Stage", "Step", "Who", "below", "earned"]
+__all__ = ["NOT_PROMOTED", "STAGES", "WORDS", "Promotions", "Stage", "Step", "Who", "below", "earned", "height"]
 
 Stage = Literal["simulate", "fence", "suspend", "revoke"]
-STAGES: Final[tuple[Stage, ...]] = ("simulate", "fence", "suspend", "revoke")
+WORDS: Final[dict[Stage, str]] = {
+    "simulate": "nothing acts; review what would have been done: keywatch feedback ID expected|malicious",
+    "fence": 'mode = "enforce" with rules whose rung is fence (or flag), all else observe',
+    "suspend": "rules may suspend; revoke stays for proofs and people",
+    "revoke": "every rung by itself, revoke too: overridden, it can't be earned",
+}
+"""In order, and what each one means."""
+STAGES: Final[tuple[Stage, ...]] = tuple(WORDS)
 MOST_STEPS: Final = 50
 MOST_HEARD: Final = 1_000  # tickets
 REVIEW: Final = "review"
@@ -45,14 +53,19 @@ def earned(stage: Stage, proof: bool) -> frozenset[str]:
     return every if proof or stage == "revoke" else every - {"rotate", "revoke"}
 
 
+def height(stage: Stage) -> int:
+    """Its place: 0 is simulate."""
+    return STAGES.index(stage)
+
+
 def below(stage: Stage) -> Stage:
     """One stage back."""
-    return STAGES[max(STAGES.index(stage) - 1, 0)]
+    return STAGES[max(height(stage) - 1, 0)]
 
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """By whose signatures, how many, within how long, what was not earned stands."""
+    """By whose signatures, within how long, a step up stands; and by how many one that was not earned."""
 
     approvers: tuple[Approver, ...]
     needs: int
@@ -61,7 +74,7 @@ class Who:
     @classmethod
     def of(cls, policy: Policy, approvers: tuple[Approver, ...]) -> Self:
         """As this policy says."""
-        return cls(approvers, policy.promotion_approvals, policy.approval_s)
+        return cls(approvers, max(1, policy.promotion_approvals), policy.approval_s)
 
 
 @dataclass(slots=True, order=True)
@@ -72,6 +85,7 @@ class Step:
     record: Promoted = field(compare=False)
     words: list[tuple[int, Signed]] = field(default_factory=list, compare=False)
     said_us: int = field(default=0, compare=False)  # when last
+    closed: bool = field(default=False, compare=False)  # nobody's word counts for it any more: it only lowers
 
     def signed(self, who: Who) -> tuple[str, ...]:
         """Who of them did, in time."""
@@ -84,18 +98,23 @@ class Step:
         words = [word for at_us, word in self.words if at_us <= ends_us and word.yes]
         return tuple({word.person: word for word in words if approval.is_genuine(word, who.approvers)}.values())
 
-    def is_copy(self, who: Who) -> bool:
-        """Whether an old override was written again: its signatures were for then."""
-        return self.record.override and abs(self.at_us - self.record.asked_us) > who.within_s * 1e6
+    def needs(self, who: Who) -> int:
+        """How many must sign it; 0: nobody can, it only lowers."""
+        if not self.record.asked_us:
+            return 0
+        return who.needs if self.record.override else 1
 
-    def stands(self, who: Who) -> bool:
-        """Whether it counts: earned, or signed by enough people and declined by none."""
-        if not self.record.override:
-            return True
-        if self.is_copy(who):
+    def is_copy(self, who: Who) -> bool:
+        """Whether an old step was written again: its signatures were for then."""
+        return abs(self.at_us - self.record.asked_us) > who.within_s * 1e6
+
+    def raises(self, who: Who) -> bool:
+        """Whether it counts though it is above what holds: signed by enough people and declined by none."""
+        needs = self.needs(who)
+        if self.closed or not needs or self.is_copy(who):
             return False
         no = any(not word.yes and approval.is_genuine(word, who.approvers) for _, word in self.words)
-        return not no and len(self.signed(who)) >= who.needs
+        return not no and len(self.signed(who)) >= needs
 
 
 @dataclass(slots=True)
@@ -108,7 +127,7 @@ class Promotions:
     @property
     def tickets(self) -> set[str]:
         """Of what may be signed."""
-        return {step.record.ticket for step in self.steps if step.record.override}
+        return {step.record.ticket for step in self.steps if step.record.asked_us and not step.closed}
 
     def apply(self, record: Promoted, now_us: int) -> None:
         """Take the next one. What is said again has its old place: it never comes after what superseded it."""
@@ -129,8 +148,8 @@ class Promotions:
         self._forget()
 
     def hear(self, word: Signed, now_us: int) -> str:
-        """A person's word on what was not earned; what came of it, "" where it is about something else."""
-        steps = [step for step in self.steps if step.record.override and step.record.ticket == word.ticket]
+        """A person's word on a step up; what came of it, "" where it is about something else."""
+        steps = [step for step in self.steps if step.record.ticket == word.ticket and word.ticket in self.tickets]
         for step in steps:
             step.words.append((now_us, word))
         said = f"{'signed' if word.yes else 'declined'} by {word.person}"
@@ -138,17 +157,15 @@ class Promotions:
 
     def holding(self, who: Who) -> Step | None:
         """The one in force; None: nothing was earned."""
-        held: Step | None = None
-        for number, step in enumerate(self.steps):
-            raises = number > 0 and _height(step) >= (_height(held) if held else 0)
-            if step.stands(who) and not (step.record.by == REVIEW and raises):
-                held = step
-        return held
+        return next(reversed(self._held(who)), None)
 
-    @property
-    def taken_back(self) -> Step | None:
-        """The newest step that a review took back, if no step that needs no signatures came after."""
-        return next((step for step in reversed(self.steps) if step.record.by == REVIEW), None)
+    def _held(self, who: Who) -> list[Step]:
+        """Those that came into force, one after the other."""
+        held: list[Step] = []
+        for step in self.steps:
+            if step.raises(who) or _height(step) < (_height(held[-1]) if held else 1):
+                held.append(step)
+        return held
 
     def stage(self, who: Who) -> Stage:
         """Up to where acts happen by themselves."""
@@ -158,41 +175,51 @@ class Promotions:
     def waiting(self, who: Who, now_us: int) -> list[Step]:
         """What can still be signed."""
         after = [step for step in self.steps if now_us <= step.at_us + int(who.within_s * 1e6)]
-        return [step for step in after if step.record.override and not step.is_copy(who) and not step.stands(who)]
+        return [s for s in after if s.needs(who) and not s.closed and not s.is_copy(who) and not s.raises(who)]
 
     def refuses(self, wanted: Proposed) -> str:
         """Why this act, which nobody approved, is above what was earned; "" if it is not, or needn't be earned."""
         if not wanted.promotion_required or wanted.simulated or wanted.approvals:
             return ""
-        stage = self.stage(Who(wanted.approvers, wanted.promotion_approvals, wanted.approval_s))
+        stage = self.stage(Who(wanted.approvers, max(1, wanted.promotion_approvals), wanted.approval_s))
         if wanted.rung in earned(stage, wanted.cap == "proof"):
             return ""
         has = "nothing is earned yet" if stage == "simulate" else f"what is earned is {stage}"
         return f"{wanted.rung} by itself was not earned, {has}: `keywatch respond promotion` says what is missing"
 
     def again(self, who: Who, now_us: int, every_us: int) -> list[Promoted]:
-        """What stands, once it was last said so long ago; not the newest alone, which a late word may still decline."""
+        """What came into force, once it was last said so long ago; not the newest alone, which may still be declined.
+
+        What lowers to simulate is said for ever: nothing older, whoever signed it, can then be brought back.
+        """
         return [
             msgspec.structs.replace(step.record, again=True, at_us=step.at_us, words=step.counted(who))
-            for step in self.steps
-            if step.stands(who) and now_us >= step.said_us + every_us
+            for step in self._held(who)
+            if now_us >= step.said_us + every_us
         ]
 
     def _forget(self) -> None:
-        kept: list[Step] = []
-        for step in self.steps:
-            highest = max(map(_height, kept), default=0)
-            lowest = 0 if kept and kept[0].record.override else min(map(_height, kept), default=0)
-            if step.record.by != REVIEW or not kept:
-                kept = [*kept, step] if step.record.override else [step]
-            elif _height(step) < lowest:
-                kept = [step]
-            elif _height(step) < highest:  # who may sign says what was in force
-                kept = [*kept, step]
-        while len(kept) > MOST_STEPS and (asked := [n for n, step in enumerate(kept) if n and step.record.override]):
-            del kept[asked[0]]
-        self.steps = kept
+        """Nothing before a step to simulate counts. Of too many the oldest lose their words, which never raises."""
+        zero = max((number for number, step in enumerate(self.steps) if _height(step) == 0), default=0)
+        self.steps = self.steps[zero:]
+        while len(self.steps) > MOST_STEPS:
+            loud = sorted((step for step in self.steps if not step.closed), key=lambda step: bool(step.words))
+            for step in loud[: len(self.steps) - MOST_STEPS]:
+                step.closed = True
+            self.steps = _merged(self.steps)
+
+
+def _merged(steps: list[Step]) -> list[Step]:
+    """Steps side by side that only lower are one: as low as the lowest, as late as the last."""
+    kept: list[Step] = []
+    for step in steps:
+        if kept and kept[-1].closed and step.closed:
+            lowest = min(step, kept[-1], key=_height)
+            kept[-1] = replace(lowest, at_us=step.at_us, said_us=min(step.said_us, kept[-1].said_us))
+        else:
+            kept.append(step)
+    return kept
 
 
 def _height(step: Step) -> int:
-    return STAGES.index(step.record.to)
+    return height(step.record.to)

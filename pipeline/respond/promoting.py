@@ -1,7 +1,8 @@
 """`keywatch respond promote`: a step from simulate to enforce, if it is earned; the way back at any time.
 
 Counted as `keywatch respond promotion` counts (`promotion.py`), written to the decisions topic, and read back by every
-responder (`promoted.py`). What is not earned takes `--override`, a reason, and as many signatures as the policy says.
+responder (`promoted.py`). A step up is signed with the approver's key of whoever takes it; what is not earned takes
+`--override`, a reason, and as many signatures as the policy says.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from pipeline.respond import promotion
 from pipeline.respond.desk import Desk
 from pipeline.respond.entries import Promoted
 from pipeline.respond.ladder import Ladder, ladder_of
-from pipeline.respond.promoted import STAGES, Stage, Step, Who
+from pipeline.respond.promoted import STAGES, Stage, Who, height
+from pipeline.respond.promotion import Where
 
 REFUSED: Final = 1
 
@@ -38,43 +40,56 @@ def promote(
     if override and not reason:
         raise ConfigError("--override needs --reason: why it is right though it is not earned")
     who = Who.of(ladder.policy, config.respond.approvers)
-    signs = override and who.needs > 0
-    path = key_file_of(config, person, key_file) if signs else None
 
     async def work(mine: Desk) -> int:
-        holding = mine.ledger.promotions.holding(who)
-        wanted = await asyncio.to_thread(_wanted, config, ladder, holding, stage, override)
+        at = promotion.where(ladder, mine.ledger.promotions, who)
+        if no := _refused(at, stage, override):
+            say_line(f"not promoted: {no}")
+            return REFUSED
+        path = key_file_of(config, person, key_file) if _is_up(at, stage) else None  # before all is counted
+        wanted = await asyncio.to_thread(_wanted, config, ladder, at, stage, override)
         if isinstance(wanted, str):
             say_line(f"not promoted: {wanted}")
             return REFUSED
         await mine.decisions.catch_up()
         now = mine.ledger.promotions.holding(who)
-        if (now and now.record) != (holding and holding.record):
+        if (now and now.record) != (at.step and at.step.record):
             say_line(f"not promoted: meanwhile {now.record.by if now else 'nobody'} changed the stage: ask again")
             return REFUSED
-        asked_us = mine.ledger.now_us if wanted.override else 0
+        asked_us = mine.ledger.now_us if path else 0
         wanted = msgspec.structs.replace(wanted, by=person, reason=reason, asked_us=asked_us)
-        verdict = await mine.promote(wanted, path if wanted.override else None)
-        return _told(mine, who, wanted, verdict.reason if verdict else "", ladder.policy.promotion)
+        verdict = await mine.promote(wanted, path)
+        return _told(mine, who, wanted, verdict.reason if verdict else "", ladder)
 
     return at_desk(config, person, work)
 
 
-def _wanted(config: Config, ladder: Ladder, holding: Step | None, to: Stage, override: bool) -> Promoted | str:
-    """The record, or what is missing."""
-    now: Stage = holding.record.to if holding else "simulate"
-    up = STAGES.index(to) - STAGES.index(now)
-    if up == 0:
+def _is_up(at: Where, to: Stage) -> bool:
+    """Whether the topic would let more happen than it does: then it is signed."""
+    return height(to) > (height(at.step.record.to) if at.step else 0)
+
+
+def _refused(at: Where, to: Stage, override: bool) -> str:
+    """Why it is no step from there, whatever is counted; "" if it is one."""
+    up = height(to) - height(at.stage)
+    if at.by_rules and up <= 0 and to != "simulate" and not override:
+        return f"acts go up to {at.stage} by the rules, which nobody promoted: --override --reason TEXT makes it a step"
+    if up == 0 and not at.by_rules:
         return f"{to} is what holds now"
-    blank = Promoted(to=to, by="", reason="", nonce=uuid.uuid4().hex[:8])
-    if up < 0:
-        return blank
     if to == "revoke" and not override:
         return "revoke by itself is never earned: proofs, approvals, or --override --reason TEXT"
     if up > 1 and not override:
-        return f"{STAGES[STAGES.index(now) + 1]} comes first; or --override --reason TEXT"
+        return f"{STAGES[height(at.stage) + 1]} comes first; or --override --reason TEXT"
+    return ""
+
+
+def _wanted(config: Config, ladder: Ladder, at: Where, to: Stage, override: bool) -> Promoted | str:
+    """The record, or what is missing."""
+    blank = Promoted(to=to, by="", reason="", nonce=uuid.uuid4().hex[:8])
+    if not _is_up(at, to):
+        return blank
     try:
-        told = promotion.count(config, ladder, holding.at_us if holding else 0, now)
+        told = promotion.count(config, ladder, at)
     except (Retry, Fatal) as error:
         if not override:
             raise
@@ -85,14 +100,15 @@ def _wanted(config: Config, ladder: Ladder, holding: Step | None, to: Stage, ove
     return msgspec.structs.replace(blank, override=override, policy=told.policy, counted=counted)
 
 
-def _told(mine: Desk, who: Who, wanted: Promoted, signed: str, promotion_is: str) -> int:
+def _told(mine: Desk, who: Who, wanted: Promoted, signed: str, ladder: Ladder) -> int:
     stage = mine.ledger.promotions.stage(who)
     if stage == wanted.to:
         say_line(f"acts happen by themselves up to {stage}" + (f": {wanted.counted}" if wanted.counted else ""))
-    elif wanted.override:
-        say_line(f"{signed}; {who.needs} are needed: keywatch respond approve {wanted.ticket}")
+    elif wanted.asked_us:
+        needs = who.needs if wanted.override else 1
+        say_line(f"{signed}; {needs} are needed: keywatch respond approve {wanted.ticket}")
     else:
         say_line(f"somebody changed the stage at the same time: acts happen by themselves up to {stage}")
-    if promotion_is != "required":
-        say_line('respond.policy.promotion is "advised": nothing is refused by it until that is "required"')
+    for line in promotion.beside(ladder, by_rules=False):
+        say_line(line)
     return 0

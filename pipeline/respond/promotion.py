@@ -5,13 +5,14 @@ suspend. A step needs 14 days of decisions since the last one and no wrong would
 have reviewed: an act is reviewed once somebody gave feedback on its incident, and wrong if that was `expected`. Only
 what the policy as it is now decided by itself counts, since the last step where steps must be earned: a change of any
 rule or number is a new policy, and counting begins anew. What people approved, and what a drill's decoy led to, are no
-experience. Decisions are read from the audit's copy in ClickHouse (`responses`), feedback from `controls`; each
-incident counts once for each rung.
+experience. `respond promote` goes by the same stage and the same count (`where`, `count`). Decisions are read from the
+audit's copy in ClickHouse (`responses`), feedback from `controls`; each incident counts once for each rung.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -23,17 +24,10 @@ from pipeline.people import user
 from pipeline.queries import ask
 from pipeline.respond import desk
 from pipeline.respond.ladder import SURE, Ladder, ladder_of
-from pipeline.respond.promoted import STAGES as BY_NAME
-from pipeline.respond.promoted import Stage, Step, Who
+from pipeline.respond.promoted import STAGES, WORDS, Promotions, Stage, Step, Who, height
 
 DAYS: Final = 14.0
 REVIEWED: Final = 50
-STAGES: Final = (
-    ("simulate", "nothing acts; review what would have been done: keywatch feedback ID expected|malicious"),
-    ("fence", 'mode = "enforce" with rules whose rung is fence (or flag), all else observe'),
-    ("suspend", "rules may suspend; revoke stays for proofs and people"),
-)
-_OVERRIDDEN: Final = {"revoke": "every rung by itself, revoke too: overridden, it can't be earned"}
 _ACTS: Final = """
     SELECT stage, rungs, days, acts, reviewed, wrong FROM (
         SELECT if(verdict = 'simulated', 'simulated', 'real') AS stage,
@@ -76,6 +70,32 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[str, ...]
     counted: Tally
     policy: str = ""  # its version
+    by_rules: bool = False  # nobody promoted it, and nothing asks for that: the stage is what the rules do
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """How far acts go by themselves, since when. `step`: on the topic; None: nobody took one."""
+
+    stage: Stage
+    step: Step | None
+    by_rules: bool = False
+
+    @property
+    def since_us(self) -> int:
+        """What was done before it is no experience with it."""
+        return self.step.at_us if self.step else 0
+
+
+def where(ladder: Ladder, promotions: Promotions, who: Who) -> Where:
+    """The one answer: the step on the topic; where nobody took one and none is required, as far as the rules go."""
+    step = promotions.holding(who)
+    if step:
+        return Where(step.record.to, step)
+    if ladder.policy.promotion == "required" or ladder.policy.mode != "enforce":
+        return Where("simulate", None)
+    rungs = frozenset(rung for rule in ladder.rules for rung in (rule.rung, *rule.otherwise))
+    return Where("fence" if rungs <= SURE else "suspend", None, by_rules=True)
 
 
 def tallies(client: Client, policy: str, since_us: int = 0, decoy: str = "") -> dict[str, Tally]:
@@ -84,26 +104,16 @@ def tallies(client: Client, policy: str, since_us: int = 0, decoy: str = "") -> 
     return {tally.stage: tally for tally in ask(client, Tally, _ACTS, asked)}
 
 
-def progress(mode: str, rungs: frozenset[str], counted: dict[str, Tally], earned: Stage | None = None) -> Progress:
-    """`rungs`: what the policy's rules may do. Without enforcing it is in the first stage, whatever they say.
-
-    `earned`: the stage on the topic, where that is what holds (`promoted.py`).
-    """
-    if earned:
-        kind = "simulated" if earned == "simulate" else "real"
-        told = _step(min(BY_NAME.index(earned), len(STAGES) - 1), counted.get(kind, Tally(stage=kind)))
-        return msgspec.structs.replace(told, stage=earned)
-    if mode != "enforce":
-        return _step(0, counted.get("simulated", Tally(stage="simulated")))
-    real = counted.get("real", Tally(stage="real"))
-    return _step(1 if rungs <= SURE else 2, real)
+def progress(stage: Stage, counted: dict[str, Tally]) -> Progress:
+    """What this stage has brought, and what the next one needs."""
+    kind = "simulated" if stage == "simulate" else "real"
+    return _step(stage, counted.get(kind, Tally(stage=kind)))
 
 
-def _step(stage: int, counted: Tally) -> Progress:
-    name = STAGES[stage][0]
-    if stage + 1 == len(STAGES):
+def _step(stage: Stage, counted: Tally) -> Progress:
+    if height(stage) >= height("suspend"):  # the last that can be earned
         wrong = (f"{counted.wrong} wrong acts: go back a stage",) if counted.wrong else ()
-        return Progress(stage=name, next="", missing=wrong, counted=counted)
+        return Progress(stage=stage, next="", missing=wrong, counted=counted)
     missing = []
     if counted.days < DAYS:
         missing.append(f"{DAYS - counted.days:.1f} more days")
@@ -111,55 +121,58 @@ def _step(stage: int, counted: Tally) -> Progress:
         missing.append(f"{REVIEWED - counted.reviewed} more reviewed acts ({counted.acts - counted.reviewed} wait)")
     if counted.wrong:
         missing.append(f"{counted.wrong} wrong acts: change the policy, then count anew")
-    return Progress(stage=name, next=STAGES[stage + 1][0], missing=tuple(missing), counted=counted)
+    return Progress(stage=stage, next=STAGES[height(stage) + 1], missing=tuple(missing), counted=counted)
 
 
 def show(config: Config, as_json: bool) -> int:
     """Print it. Exit code 1 while something is missing."""
     ladder = ladder_of(config.respond)
-    step, stage = None, None
-    if ladder.policy.promotion == "required":
-        step = asyncio.run(_holding(config))
-        stage = step.record.to if step else BY_NAME[0]
-    told = count(config, ladder, step.at_us if step else 0, stage)
+    told = count(config, ladder, asyncio.run(_where(config, ladder)))
     if as_json:
         print_json(told)
     else:
-        say_line("\n".join(lines(told)))
+        say_line("\n".join((*lines(told), *beside(ladder, told.by_rules))))
     return 1 if told.missing else 0
 
 
-def count(config: Config, ladder: Ladder, since_us: int, earned: Stage | None) -> Progress:
-    """Where the policy stands; asks ClickHouse."""
-    rungs = frozenset(rung for rule in ladder.rules for rung in (rule.rung, *rule.otherwise))
+def count(config: Config, ladder: Ladder, at: Where) -> Progress:
+    """What is missing there; asks ClickHouse."""
     with connected(config.clickhouse) as client:
-        found = tallies(client, ladder.version, since_us, config.respond.drill.key_id)
-    told = progress(ladder.policy.mode, rungs, found, earned)
-    if earned == "simulate" and ladder.policy.mode == "enforce":  # refused acts are no would-be acts
+        found = tallies(client, ladder.version, at.since_us, config.respond.drill.key_id)
+    told = progress(at.stage, found)
+    if at.stage == "simulate" and ladder.policy.mode == "enforce":  # refused acts are no would-be acts
         told = msgspec.structs.replace(
             told, missing=('mode = "simulate" until then: else nothing is counted', *told.missing)
         )
-    return msgspec.structs.replace(told, policy=ladder.version)
+    return msgspec.structs.replace(told, policy=ladder.version, by_rules=at.by_rules)
 
 
-async def _holding(config: Config) -> Step | None:
-    who = Who.of(ladder_of(config.respond).policy, config.respond.approvers)
-    async with desk.opened(config, user()) as mine:
-        return mine.ledger.promotions.holding(who)
+async def _where(config: Config, ladder: Ladder) -> Where:
+    who = Who.of(ladder.policy, config.respond.approvers)
+    async with desk.opened(config, user(), reads=True) as mine:
+        return where(ladder, mine.ledger.promotions, who)
 
 
 def lines(told: Progress) -> list[str]:
     """For people."""
     words = [
-        f"stage {told.stage}: {(dict(STAGES) | _OVERRIDDEN)[told.stage]}",
+        f"stage {told.stage}: {dict(WORDS)[msgspec.convert(told.stage, Stage)]}",
         f"  by policy {told.policy} alone: any change of it counts anew",
         f"  {acts_line(told)}",
     ]
     if told.missing:
         words.append(f"  {'for ' + told.next if told.next else 'to stay'}: {'; '.join(told.missing)}")
     elif told.next:
-        words.append(f"  may go on to {told.next}: {dict(STAGES)[told.next]}")
+        words.append(f"  may go on to {told.next}: {WORDS[msgspec.convert(told.next, Stage)]}")
     return words
+
+
+def beside(ladder: Ladder, by_rules: bool) -> list[str]:
+    """What `advised` means for the stage: nothing."""
+    if ladder.policy.promotion == "required":
+        return []
+    words = 'respond.policy.promotion is "advised": nothing is refused by it until that is "required"'
+    return [f"nobody has promoted this policy, the stage is what its rules do; {words}" if by_rules else words]
 
 
 def acts_line(told: Progress) -> str:

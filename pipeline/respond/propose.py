@@ -44,6 +44,8 @@ def proposal(
         adapter=means.adapter, duration_s=lasts_s(rule, step.rung),
         networks=means.networks if step.rung == "fence" else (), scopes=rule.scopes if step.rung == "deny" else (),
         limit_per_s=rule.limit_per_s if step.rung == "throttle" else 0.0,
+        max_overlap_s=policy.max_overlap_s if step.rung == "rotate" else 0.0,
+        force_approvals=max(1, policy.bulk_approvals, rule.approvals) if step.rung == "rotate" else 0,
         promotion_required=required, promotion_approvals=policy.promotion_approvals if required else 0,
         owner=(key.owner if key else "") or question.incident.owner, labels=tuple(labels(question.incident)),
     )  # fmt: skip

@@ -27,7 +27,7 @@ from pipeline.errors import ConfigError, Fatal
 from pipeline.health import Health, serve
 from pipeline.metrics import REGISTRY, process_started, responder_started
 from pipeline.refreshes import RefreshWatch, refreshes
-from pipeline.respond import witness
+from pipeline.respond import drain, review, witness
 from pipeline.respond.act import Acting, Actor, Note, unkept
 from pipeline.respond.adapters import build
 from pipeline.respond.adapters.adapter import Adapter, Intent, Outcome
@@ -35,7 +35,7 @@ from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.caretaker import Caretaker
 from pipeline.respond.carry import Carrier
 from pipeline.respond.consume import AuditLoader, Incidents, TopicReader
-from pipeline.respond.decisions import Decisions, Follower
+from pipeline.respond.decisions import Decisions, Follower, ReadsOnly
 from pipeline.respond.declared import DeclaredKeys, listed
 from pipeline.respond.deliver import Deliveries
 from pipeline.respond.drain import ClickHouseRotations, Drain
@@ -49,11 +49,12 @@ from pipeline.respond.night import Books
 from pipeline.respond.policy_check import check
 from pipeline.respond.promoted import Who
 from pipeline.respond.review import ClickHouseWrongs, Review
+from pipeline.respond.rounds import Round, Rounds
 from pipeline.respond.set_up import SetUp
 from pipeline.respond.telling import telling
 from pipeline.respond.verdicts import Verdicts
 from pipeline.sinks.clickhouse import ClickHouseSink
-from pipeline.sinks.kafka import Producer, client_settings, started
+from pipeline.sinks.kafka import Producer, client_settings, fetched_highwaters, started
 from pipeline.sinks.topics import create_topics, partitions_of, topic_specs
 from schemas.incident import Incident
 
@@ -166,17 +167,20 @@ async def _responder(
     caretaker = Caretaker(carrier, keys, _paging(deliveries), drills=books.drills)
     caretaker.start()
     stack.push_async_callback(caretaker.close)
-    drain = Drain(
-        carrier, ladder, keys, books, ClickHouseRotations(config), keys.held, matrices, caretaker,
+    rotations = Drain(
+        carrier, ladder, keys, books, ClickHouseRotations(config), keys.held, matrices,
         lambda: kill_switch(respond), night.blind,
     )  # fmt: skip
-    drain.start()
-    stack.push_async_callback(drain.close)
-    deliveries.checks.append(drain.check)
-    review = Review(carrier, ladder, ClickHouseWrongs(config), caretaker)
-    review.start()
-    stack.push_async_callback(review.close)
-    deliveries.checks.append(review.check)
+    looks = [
+        Round("overlaps", drain.DEADLINES_S, rotations.end_overlaps),
+        Round("drain", drain.EVERY_S, rotations.look),
+    ]
+    if ladder.policy.promotion == "required":
+        looks.append(Round("review", review.EVERY_S, Review(carrier, ladder, ClickHouseWrongs(config)).look))
+    rounds = Rounds(caretaker, tuple(looks))
+    rounds.start()
+    stack.push_async_callback(rounds.close)
+    deliveries.checks.append(rounds.check)
     responder = Responder(
         ladder=ladder, approvers=respond.approvers, matrices=matrices, carrier=carrier,
         keys=keys, networks=ClickHouseNetworks(config.clickhouse), deliveries=deliveries,
@@ -253,11 +257,22 @@ def _paging(deliveries: Deliveries) -> Callable[[Incident], Awaitable[None]]:
 
 
 async def decisions_of(
-    config: Config, producer: Producer, stack: AsyncExitStack, name: str, *followers: Follower
+    config: Config, producer: Producer | None, stack: AsyncExitStack, name: str, *followers: Follower
 ) -> Decisions:
-    """The decisions topic, read up to now and followed from there, until the stack closes; followers get all of it."""
-    decisions = Decisions(producer, await _decision_reader(config, stack), config.topics.decisions, name)
+    """The decisions topic, read up to now and followed from there, until the stack closes; followers get all of it.
+
+    `producer` None: only read.
+    """
+    topic, reader = config.topics.decisions, await _decision_reader(config, stack)
+    decisions = Decisions(producer or ReadsOnly(), reader, topic, name)
     decisions.followers.extend(followers)
+    if producer is None:
+        end = (await fetched_highwaters(config.kafka, topic, [0]))[0]
+
+        async def all_read() -> bool:
+            return await reader.position(topic) >= end
+
+        decisions.all_read = all_read
     await decisions.start()
     stack.push_async_callback(decisions.close)
     return decisions

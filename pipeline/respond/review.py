@@ -10,20 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import msgspec
 
 from pipeline.config import Config
 from pipeline.queries import ask
-from pipeline.respond.caretaker import Caretaker
 from pipeline.respond.carry import Carrier
 from pipeline.respond.entries import Promoted
 from pipeline.respond.ladder import Ladder
 from pipeline.respond.promoted import REVIEW, Step, Who, below
 from pipeline.sinks.connect import AWAY, connect
-from pipeline.tasks import cancel_all, raise_ended
 
 log = logging.getLogger(__name__)
 
@@ -90,33 +88,12 @@ class ClickHouseWrongs:
 
 @dataclass
 class Review:
-    """Looks once a minute; only where a stage must be earned."""
+    """Looks whether something was wrong (`rounds.py` says when); where a stage must be earned."""
 
     carrier: Carrier
     ladder: Ladder
     wrongs: Wrongs
-    caretaker: Caretaker
     _away: bool = False
-    _task: asyncio.Task[None] | None = field(default=None)
-
-    def start(self) -> None:
-        """Begin."""
-        if self.ladder.policy.promotion == "required":
-            self._task = asyncio.create_task(self._run(), name="review")
-
-    async def close(self) -> None:
-        """Stop."""
-        await cancel_all((self._task,))
-
-    def check(self) -> None:
-        """Raise what ended it."""
-        raise_ended(self._task, "the review of acts ended")
-
-    async def _run(self) -> None:
-        while True:
-            if 0 in self.caretaker.partitions:
-                self.caretaker.also("review", self.look())
-            await asyncio.sleep(EVERY_S)
 
     async def look(self) -> None:
         """Take a step back, if an act since it was wrong."""

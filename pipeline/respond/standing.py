@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Container, Iterable
 from typing import Final, Literal
 
@@ -14,6 +15,7 @@ from schemas.incident import Incident, Rung
 
 ID_CHARS: Final = 12
 UNDO: Final = "keywatch respond undo {response} --reason TEXT"
+EXTEND: Final = "keywatch respond extend {key} --until WHEN --reason TEXT"
 APPROVE: Final = "keywatch respond approve {ticket}"
 State = Literal["waiting", "under way", "in force", "perhaps in force", "being undone", "revoked"]
 STOPS: Final = frozenset({"waiting", "under way", "in force", "being undone", "revoked"})
@@ -93,6 +95,11 @@ def undo_of(act: Act) -> str:
     return UNDO.format(response=act.proposal.response_id[:ID_CHARS])
 
 
+def extend_of(act: Act) -> str:
+    """The command that puts a rotation's end off."""
+    return EXTEND.format(key=shlex.quote(act.proposal.key_id))
+
+
 def _state(act: Act) -> State | None:
     if act.proposal.simulated:
         return None
@@ -113,7 +120,7 @@ def _of(act: Act, state: State, incident: Incident, broken: bool) -> Standing:
     return Standing(
         response_id=of.response_id, incident_id=of.incident_id, rung=msgspec.convert(of.rung, Rung), state=state,
         since=rfc3339(act.done_us or act.at_us), until=rfc3339(until_us) if until_us else "", by=who(act),
-        undo=undo_of(act) if state in ("in force", "perhaps in force") else "",
+        undo=undo_of(act) if state in ("in force", "perhaps in force") and not act.used_us else "",
         approve=APPROVE.format(ticket=of.group or act.ticket) if state == "waiting" else "",
         broken=broken, this_key=of.key_id == incident.key_id and len(versions) < 2,
     )  # fmt: skip

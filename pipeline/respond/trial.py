@@ -18,7 +18,7 @@ from clickhouse_connect.driver.client import Client
 from pipeline.policy import Approver, Rule
 from pipeline.respond import fence, guard, propose
 from pipeline.respond.acts import TIME
-from pipeline.respond.entries import Finished, Promoted, Undo
+from pipeline.respond.entries import Finished, Undo
 from pipeline.respond.guard import Question
 from pipeline.respond.ladder import Ladder, Matrix, Means, step_of
 from pipeline.respond.ledger import DAY_US, HOUR_US, Ledger
@@ -69,12 +69,9 @@ def incidents_since(client: Client, from_us: int) -> list[Incident]:
 
 def tried(incidents: Iterable[Incident], past: Past) -> list[Tried]:
     """Each in turn. The mode doesn't matter: what would be done if it were enforced."""
-    policy = msgspec.structs.replace(
-        past.ladder.policy, mode="enforce", promotion="required", promotion_approvals=0
-    )  # `past.stage` holds, and that is all of it where none was asked for
+    policy = msgspec.structs.replace(past.ladder.policy, mode="enforce", promotion="advised")  # `past.stage` holds
     past = replace(past, ladder=replace(past.ladder, policy=policy))
     ledger, results = Ledger(), []
-    ledger.promotions.apply(Promoted(to=past.stage, by="trial", reason="", override=past.stage == "revoke"), 0)
     for incident in incidents:
         at_us = _at_us(incident)
         _end_what_is_over(ledger, at_us)
@@ -92,9 +89,7 @@ def _one(incident: Incident, past: Past, ledger: Ledger, at_us: int) -> Tried:
         return Tried(at_us, incident, name, "observe", word, "policy", why)
     active = sum(each.status == "active" for each in past.keys.values())
     means = _means(question, past, rule)
-    if past.ladder.policy.promotion == "required" and not propose.approvals(
-        question, rule, guards, len(past.approvers)
-    ):
+    if not propose.approvals(question, rule, guards, len(past.approvers)):
         means = replace(means, earned=earned(past.stage, incident.rule in PROOF_RULES))
     step = step_of(rule, means)
     guards = (*guards, *step.guards)

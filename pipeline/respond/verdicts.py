@@ -24,6 +24,7 @@ from pipeline.respond.carry import publish
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.deliver import Deliveries
 from pipeline.respond.enforcement import Verdict, Watch
+from pipeline.respond.entries import Used
 from pipeline.respond.keys import Keys
 from pipeline.respond.night import Books
 from pipeline.respond.night_notices import lead_of
@@ -61,6 +62,9 @@ class Verdicts:
     async def tell(self, verdict: Verdict) -> None:
         """Into the audit, and to the endpoints that want it; nothing where it was told, or the secret is another."""
         watch = verdict.watch
+        if verdict.word == "used":
+            await self._note_used(verdict)
+            return
         if self._is_told(verdict) or self._is_left(watch):
             return
         if await self._has_new_secret(watch):
@@ -75,6 +79,15 @@ class Verdicts:
         events = await self.deliveries.tell(verdict.notice(self.console_url), watch.partition)
         task = asyncio.create_task(self._note(verdict, events), name=f"tell {verdict.message_id}")
         self._telling[verdict.message_id] = watch.partition, task
+
+    async def _note_used(self, verdict: Verdict) -> None:
+        """That somebody uses a rotation's new key is nothing to tell: it keeps an undo from deleting it."""
+        for act in self.decisions.ledger.acts.values():
+            of = act.proposal
+            if of.response_id == verdict.watch.response_id and not of.simulated and not act.used_us:
+                used = Used(act_id=of.act_id, response_id=of.response_id, at_us=verdict.at_us)
+                await self.decisions.write(used)
+                return
 
     async def _tell_case(self, verdict: Verdict) -> None:
         """The incident's topic is its worker's alone; what people take at night is the case, and that opens again."""

@@ -1,6 +1,6 @@
-"""What people say to all responders, for the audit: who stopped them, let them go on, raised a cap, closed the breaker.
+"""What people say to all responders, for the audit: who stopped them, let them go on, raised a cap, put an end off.
 
-The topic of decisions forgets it after 7 days, the audit never does. Each such word becomes one line of it, about no
+The topic of decisions forgets it after 28 days, the audit never does. Each such word becomes one line of it, about no
 key (`key_id` "*", rung observe) and of no incident, with the broker's time and the person in `by`. That a line is
 written stands on the topic (`Told`), so that one who was away writes what is missing; killed in between, it comes
 twice at worst, under one id. What the caretaker says again is nobody's word. Pure, from the ordered topic.
@@ -16,14 +16,26 @@ from typing import Final
 from pipeline.policy import Approver
 from pipeline.respond import approval
 from pipeline.respond.audit import rfc3339
-from pipeline.respond.entries import PROMOTION, Promoted, Raised, Record, Reset, Signed, Simulating, Switched
+from pipeline.respond.entries import (
+    FORCE,
+    PROMOTION,
+    Extended,
+    Promoted,
+    Raised,
+    Record,
+    Reset,
+    Signed,
+    Simulating,
+    Switched,
+    Undo,
+)
 from pipeline.respond.night_records import Told
 from schemas.response import Response, Verdict
 
 ALL_KEYS: Final = "*"
 _SUBJECT: Final = "word:{}"
 
-Word = Switched | Simulating | Promoted | Reset | Raised | Signed
+Word = Switched | Simulating | Promoted | Reset | Raised | Signed | Undo | Extended
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +67,10 @@ class Words:
 
     waiting: dict[int, Said] = field(default_factory=dict)
 
-    def apply(self, offset: int, at_us: int, record: Record | None, tickets: Collection[str]) -> None:
-        """Take the next record of the topic; `tickets`: of raises and promotions so far."""
+    def apply(
+        self, offset: int, at_us: int, record: Record | None, tickets: Collection[str], granted: bool = False
+    ) -> None:
+        """Take the next record of the topic; `tickets`: of raises, promotions and forced undos by then."""
         match record:
             case Told():
                 for said in [each for each in self.waiting.values() if each.told == record]:
@@ -64,6 +78,10 @@ class Words:
             case Switched(again=True) | Simulating(again=True) | Promoted(again=True):
                 pass
             case Switched() | Simulating() | Promoted() | Reset() | Raised():
+                self.waiting[offset] = Said(offset, at_us, record)
+            case Undo() if record.force and record.ticket in tickets:
+                self.waiting[offset] = Said(offset, at_us, record)
+            case Extended() if granted:
                 self.waiting[offset] = Said(offset, at_us, record)
             case Signed() if record.ticket in tickets:
                 self.waiting[offset] = Said(offset, at_us, record)
@@ -86,22 +104,36 @@ def _told(word: Word, approvers: tuple[Approver, ...]) -> tuple[Verdict, str, st
             return "waiting", "raise_caps", word.by, _why(word.by, _raise(word), word.reason), word.ticket
         case Signed():
             genuine = approval.is_genuine(word, approvers)
-            promotion = word.ticket.startswith(PROMOTION)
-            what = f"{'signs' if word.yes else 'declines'} {'a promotion' if promotion else 'a raise of caps'}"
+            of, switch = _signed(word.ticket)
+            what = f"{'signs' if word.yes else 'declines'} {of}"
             what += "" if genuine else ", and is no approver of ours, or did not sign it"
             verdict: Verdict = "allowed" if genuine and word.yes else "refused"
-            switch = "sign_promotion" if promotion else "sign_raise"
             return verdict, switch, word.person, _why(word.person, what, word.reason), word.ticket
+        case Undo():
+            what = f"asks to undo the rotation {word.act_id} though its new key is in use"
+            return "waiting", "force_undo", word.by, _why(word.by, what, word.reason), word.ticket
+        case Extended():
+            what = f"puts the end of the old key of {word.response_id} off to {rfc3339(word.until_us / 1e6)}"
+            return "allowed", "extend", word.by, _why(word.by, what, word.reason), ""
+
+
+def _signed(ticket: str) -> tuple[str, str]:
+    """(of what the ticket is, the switch)."""
+    if ticket.startswith(FORCE):
+        return "a forced undo", "sign_undo"
+    return ("a promotion", "sign_promotion") if ticket.startswith(PROMOTION) else ("a raise of caps", "sign_raise")
 
 
 def _promotion(word: Promoted) -> tuple[Verdict, str, str, str, str]:
-    if word.override:
-        what = f"asks to let acts go up to {word.to} by themselves, which was not earned"
-        return "waiting", "override_promotion", word.by, _why(word.by, what, word.reason), word.ticket
-    if word.to == "revoke":
+    if word.to == "revoke" and not word.override:
         return "refused", "promote", word.by, _why(word.by, "asks for revoke, which is never earned", word.reason), ""
-    what = f"lets acts go up to {word.to} by themselves" + (f" ({word.counted})" if word.counted else "")
-    return "allowed", "promote", word.by, _why(word.by, what, word.reason), ""
+    if not word.asked_us:
+        what = f"lets acts go no further than {word.to} by themselves"
+        return "allowed", "promote", word.by, _why(word.by, what, word.reason), ""
+    counted = "which was not earned" if word.override else word.counted or "nothing was counted"
+    what = f"asks to let acts go up to {word.to} by themselves ({counted})"
+    switch = "override_promotion" if word.override else "promote"
+    return "waiting", switch, word.by, _why(word.by, what, word.reason), word.ticket
 
 
 def _raise(word: Raised) -> str:

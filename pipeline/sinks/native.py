@@ -22,6 +22,7 @@ import numpy as np
 from clickhouse_connect.datatypes.registry import get_from_name
 from clickhouse_connect.driver.insert import InsertContext
 
+from pipeline import spans
 from pipeline.column import Array, Coded, Column, Texts, coded, plain
 
 MAPPED: Final = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96
@@ -79,8 +80,16 @@ def _string(kind: str, column: Column) -> bytes:
         return bytes(column.raw.tobytes())
     if isinstance(column, Coded):
         few = column.distinct()
-        return b"".join(map([_text(value) for value in few.values].__getitem__, few.codes.tolist()))
+        return _gathered([_text(value) for value in few.values], few.codes)
     return texts(plain(column))
+
+
+def _gathered(raw: Sequence[bytes], codes: Array) -> bytes:
+    lengths = np.array([len(text) for text in raw], np.int64)
+    starts, lengths = (np.cumsum(lengths) - lengths).take(codes), lengths.take(codes)
+    out = np.empty(int(lengths.sum()) + spans.PADDING, np.uint8)
+    spans.gather(spans.buffer(raw), starts, lengths, out)
+    return bytes(out[: -spans.PADDING].tobytes())
 
 
 def texts(values: Sequence[str]) -> bytes:

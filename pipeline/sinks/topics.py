@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiokafka.admin import NewPartitions, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     IncompatibleBrokerVersion,
     TopicAlreadyExistsError,
@@ -40,10 +41,12 @@ PAGES_CONFIG: Final = {
     "max.compaction.lag.ms": str(10 * 60 * 1000),
 }
 
-# Time is the broker's (caps must not depend on a responder's clock); it outlives the webhooks' schedule of 75 h.
+# Time is the broker's (caps must not depend on a responder's clock). What stands is said again each day while a
+# responder runs (`respond/caretaker.py`), so it outlives 27 days without any; less than a month, as erasure has it.
+# Never compacted: its records have no keys, and all but the last would go.
 DECISIONS_CONFIG: Final = {
     "cleanup.policy": "delete",
-    "retention.ms": str(7 * 86_400_000),
+    "retention.ms": str(28 * 86_400_000),
     "message.timestamp.type": "LogAppendTime",
 }
 
@@ -186,6 +189,16 @@ async def partitions_of(kafka: Kafka, topics: list[str]) -> dict[str, int]:
             "deploy/kafka/acls.sh has the list"
         )
     return {each["topic"]: len(each["partitions"]) for each in described if not each["error_code"]}
+
+
+async def settings_of(kafka: Kafka, topic: str) -> dict[str, str]:
+    """A topic's configuration as it is now; {} where the broker does not say, or not to this user. Raises Fatal."""
+    async with administrator(kafka) as admin:
+        try:
+            (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+        except (IncompatibleBrokerVersion, NotImplementedError):
+            return {}
+    return {name: value for code, _, _, _, entries in answer.resources if not code for name, value, *_ in entries}
 
 
 async def ensure_topics(config: Config) -> int:

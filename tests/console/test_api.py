@@ -22,7 +22,7 @@ from pipeline.migrate import migrate
 from pipeline.respond.act import Acting
 from pipeline.respond.acts import Act
 from pipeline.respond.carry import Carrier
-from pipeline.respond.entries import Finished, Undo, decode
+from pipeline.respond.entries import Finished, Undo, Used, decode
 from pipeline.respond.night_notices import lead_of
 from pipeline.respond.night_records import CaseSaid, CaseSeen
 from pipeline.sinks.connect import connect
@@ -32,6 +32,7 @@ from tests.pipeline.respond.adapters.fake_kong import FakeKong
 from tests.pipeline.respond.adapters.peers import Running, running, snapshot
 from tests.pipeline.respond.incidents import incident
 from tests.pipeline.respond.memory_log import MemoryPublisher
+from tests.pipeline.respond.test_ledger import finished, proposed
 
 BOTS = {role: f"{role}-token-of-a-machine-01" for role in ("viewer", "responder")}
 SEEN = CaseSeen(
@@ -170,6 +171,16 @@ def test_what_can_not_be_undone_is_refused_with_what_to_do_instead(world: World)
         assert (world.act.stage, answer.status_code, do in answer.json()["do"]) == (stage, 409, True)
         step()
     assert world.act.undo is None
+
+
+def test_a_rotation_whose_new_key_is_in_use_is_not_undone_and_how_to_keep_the_old_one_is_said(world: World) -> None:
+    of = proposed("k1", rung="rotate", act_id="r", response_id="r")
+    for record in (of, finished(of), Used(act_id="r", response_id="r", at_us=1)):
+        world.portal.call(world.decisions.write, record)
+    assert world.get("/acts/r").json()["can_undo"] is False
+    answer = world.post(world.undo)
+    assert (answer.status_code, "new_key_in_use" in answer.json()["error"]) == (409, True)
+    assert "keywatch respond extend k1 --until WHEN" in answer.json()["do"]
 
 
 def test_what_failed_may_have_been_done_and_can_be_undone_as_it_says(world: World) -> None:

@@ -27,6 +27,7 @@ from pipeline.respond.night_records import ActSeen
 from tests.console.filled import INCIDENT, TOKENS, config, fill
 from tests.console.waiting import RESPONDER, TOPIC, connected, in_memory, linked, propose, unread
 from tests.pipeline.respond.memory_log import MemoryLog, MemoryPublisher, MemoryReader
+from tests.pipeline.respond.people import ANN, BOTH
 
 
 @pytest.fixture(scope="module")
@@ -184,11 +185,14 @@ def test_an_admin_puts_all_acts_to_simulate_and_takes_it_back(world: World) -> N
 
 def test_the_policy_page_says_up_to_where_acts_were_earned(filled: Config) -> None:
     policy = msgspec.structs.replace(filled.respond.policy, mode="enforce", promotion="required")
-    earned = msgspec.structs.replace(filled, respond=msgspec.structs.replace(filled.respond, policy=policy))
+    respond = msgspec.structs.replace(filled.respond, policy=policy, approvers=BOTH)
+    earned = msgspec.structs.replace(filled, respond=respond)
     with ExitStack() as stack:
         world = World(earned, stack).sign_in("viewer")
         assert "<strong>simulate</strong> (nothing by itself)" in world.browser.get("/policy").text
-        world.portal.call(world.decisions.write, Promoted(to="fence", by="ann", reason=""))
+        step = Promoted(to="fence", by="ann", reason="", asked_us=world.decisions.ledger.now_us)
+        for record in (step, ANN.says(step.ticket)):
+            world.portal.call(world.decisions.write, record)
         assert "earned: <strong>fence</strong>" in world.browser.get("/policy").text
 
 

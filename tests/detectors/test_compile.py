@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from detectors import compile as compiling
-from detectors.compile import compiled
+from detectors.compile import allocating, compiled
 
 
 @compiled
@@ -29,6 +29,44 @@ def third_of_next(x: float) -> float:
 
 def test_a_compiled_function_may_call_another() -> None:
     assert third_of_next(5.0) == 2.0
+
+
+@allocating
+def first_of_new(x: float) -> float:
+    made = np.zeros(3)
+    made[0] = x
+    return made[0]
+
+
+def test_a_compiled_function_may_call_one_that_makes_arrays_but_makes_none() -> None:
+    @compiled
+    def first(x: float) -> float:
+        return first_of_new(x)
+
+    @compiled
+    def sized(n: int) -> int:
+        return len(np.zeros(n))
+
+    assert first(2.0) == 2.0
+    with pytest.raises(numba.TypingError):
+        sized(3)
+
+
+def test_a_compiled_function_counts_no_references() -> None:
+    @compiled
+    def last(numbers: Any) -> Any:
+        return len(numbers)
+
+    @compiled
+    def total(numbers: Any) -> Any:
+        out = 0
+        for i in range(len(numbers)):
+            out += last(numbers) + numbers[i]
+        return out
+
+    assert total(np.arange(3)) == 12
+    [text] = total.inspect_llvm().values()  # type: ignore[attr-defined]
+    assert "NRT_" not in text
 
 
 def test_dividing_by_zero_raises_as_in_plain_python() -> None:
@@ -145,7 +183,7 @@ def _names(node: ast.AST) -> set[str]:
 
 def _is_compiled(node: ast.FunctionDef) -> bool:
     named = {each.id for each in node.decorator_list if isinstance(each, ast.Name)}
-    return bool(named & {"compiled", "brief", "inlined"})
+    return bool(named & {"compiled", "brief", "inlined", "allocating"})
 
 
 def test_a_cache_folder_that_cannot_be_made_means_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ PARSED: Final = {
     "drill run": SPEAKS, "feedback": SPEAKS, "mute": SPEAKS, "unmute": SPEAKS, "plan": SPEAKS,
     "respond act": SPEAKS, "respond approve": SPEAKS, "respond bulk": SPEAKS,
     "respond promote": "takes 14 days; tests/pipeline/respond/test_promoting.py",
-    "respond deleted": SPEAKS,
+    "respond deleted": SPEAKS, "respond extend": SPEAKS,
     "respond enable": SPEAKS, "respond raise": SPEAKS, "respond refuse": SPEAKS, "respond undo": SPEAKS,
     "leaks hash": "reads a secret from stdin; tests/pipeline/test_leaks.py",
     "bench": LONG, "demo": LONG, "evaluate keybench": LONG, "evaluate nab": LONG,

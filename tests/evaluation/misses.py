@@ -108,9 +108,9 @@ def judged(
     caught, short, said = False, math.inf, ""
     for i in range(len(events)):
         opened, readings = step(branch, events[i : i + 1])
+        caught = caught or (opened and run.planted_before(calls, i)[1])
         if not calls["planted"][i]:
             continue
-        caught = caught or opened
         lacking = shortfall(branch, int(events["ts_us"][i]))
         if calls["planted"][i] == 1 and lacking < short:
             short, said = lacking, words(readings)

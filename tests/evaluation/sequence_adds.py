@@ -176,7 +176,7 @@ def measure(data: Path, half: str, job: Job, keys: int, days: int) -> tuple[Outc
     partition = Partition(job.setting, keys)
     whole = np.concatenate(calls)
     whole = whole[np.argsort(whole["ts_us"], kind="stable")]
-    known = [oracle.habits(each, float(days)) for each in calls]
+    known = [oracle.habits(key, world, each) for key, each in zip(world.keys, calls, strict=True)]
     found, changed = [], []
     for day in range(days):
         _place(partition, world, day, outcome.placements, calls, known, job, chains, peers, attackers)

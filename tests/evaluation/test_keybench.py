@@ -55,14 +55,18 @@ def calls_of(key: int) -> Array:
     return history(world().keys[key], world(), np.random.default_rng([5, 5, key]))
 
 
+@cache
+def known_of(key: int) -> oracle.Habits:
+    return oracle.habits(world().keys[key], world(), calls_of(key))
+
+
 def placed(name: str, key: int, days: float = 3.0, day: int = 20) -> Placement:
     return Placement(name, 40.0, key, key % 3, START_US + day * DAY_US, days)
 
 
 def stage(key: int, seed: int, days: float = 3.0, day: int = 20) -> Stage:
     placement = placed("any", key, days, day)
-    known = oracle.habits(calls_of(key), DAYS)
-    return run.stage_of(placement, world(), calls_of(key), known, [seed])
+    return run.stage_of(placement, world(), calls_of(key), known_of(key), [seed])
 
 
 # -- honesty
@@ -265,7 +269,7 @@ def test_a_placebo_branch_opens_just_what_the_untouched_key_opens() -> None:
     order = np.argsort(joined["ts_us"], kind="stable")
     partition.judge(events_of(joined[order], world().words, owner[order]))
     placements = [Placement("placebo", 0.0, key, key % 3, start_us, 14.0) for key in keys]
-    stages = [run.stage_of(p, world(), c, oracle.habits(c, DAYS), [1]) for p, c in zip(placements, calls, strict=True)]
+    stages = [run.stage_of(p, world(), calls_of(p.key), known_of(p.key), [1]) for p in placements]
     _, opened = run.branch_out(partition, placements, stages, np.arange(len(keys)), world())
     rest = [each[(each["ts_us"] >= start_us) & (each["ts_us"] < end_us)] for each in calls]
     joined = np.concatenate(rest)
@@ -301,6 +305,14 @@ def test_a_baseline_s_threshold_alerts_just_as_often_as_the_budget_allows() -> N
     scores = np.concatenate([np.zeros(9_000), np.ones(1_000)])
     limit = baselines.threshold(scores, 10_000.0, 100.0)
     assert baselines.chance(scores, limit).sum() == pytest.approx(10.0)
+
+
+def test_an_owner_s_call_opens_for_what_was_planted_within_half_an_hour_and_no_longer() -> None:
+    calls: Array = np.zeros(4, calls_of(1).dtype)
+    calls["key"] = (1, 2, 1, 1)
+    calls["planted"][0] = 1
+    calls["ts_us"] = START_US + np.array([0, 10, 20, 40]) * 60_000_000
+    assert [run.planted_before(calls, i) for i in range(4)] == [(1, True), (0, False), (1, True), (1, False)]
 
 
 def test_recall_counts_an_incident_at_a_planted_call_and_no_other() -> None:

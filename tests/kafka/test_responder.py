@@ -148,6 +148,7 @@ def decided(count: int) -> Callable[[list[Response]], bool]:
     """So many incidents have a decision, and every granted act an end."""
 
     def enough(lines: list[Response]) -> bool:
+        lines = [line for line in lines if not line.switch]
         ended = {line.response_id for line in lines if line.stage in ("done", "failed")}
         granted = {line.response_id for line in lines if line.stage == "decided" and line.verdict == "allowed"}
         return len({line.incident_id for line in lines if line.stage == "decided"}) >= count and granted <= ended

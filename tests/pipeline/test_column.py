@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from itertools import chain
+from random import Random
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.column import MANY, Coded, coded, constant, count, join_rows, joined, plain
+from pipeline.column import MANY, Coded, coded, constant, count, join_rows, joined, joint, plain
 
 TEXTS = st.lists(st.sampled_from(["", "a", "b", "long" * 50, "é"]), max_size=20)
 
@@ -56,3 +57,11 @@ def test_rows_are_counted_and_joined_column_by_column() -> None:
     rows = join_rows([{"n": [1, 2], "t": constant("x", 2)}, {"n": [3], "t": constant("y", 1)}])
     assert count(rows) == 3
     assert [list(plain(column)) for column in rows.values()] == [[1, 2, 3], ["x", "x", "y"]]
+
+
+@given(st.integers(0, 30), st.lists(st.sampled_from([1, 2, 3, 9_000]), min_size=1, max_size=4), st.randoms())
+def test_columns_side_by_side_are_one_of_tuples(n: int, sizes: list[int], random: Random) -> None:
+    columns = [Coded(np.array([random.randrange(size) for _ in range(n)], np.intp), range(size)) for size in sizes]
+    found = joint(columns)
+    assert list(found) == list(zip(*columns, strict=True))
+    assert sorted(found.values) == sorted(set(found))

@@ -22,10 +22,12 @@ from pipeline.doctor import (
     check_ports,
     check_webhooks,
     main,
+    of_decisions,
 )
 from pipeline.errors import ConfigError
 from pipeline.geo.provider import DEMO_DB, SHIPPED
 from pipeline.respond.adapters.settings import Adapters, Kong
+from pipeline.sinks.topics import DECISIONS_CONFIG
 from tests.pipeline.respond.adapters.fake_kong import TOKEN, FakeKong
 from tests.pipeline.respond.adapters.peers import running
 
@@ -49,6 +51,27 @@ def test_what_does_not_answer_fails_with_advice() -> None:
     assert "no Kafka broker answers" in found["kafka"].text
     assert found["kafka"].advice
     assert found["clickhouse"].advice
+
+
+@pytest.mark.parametrize(
+    ("changes", "state", "words"),
+    [
+        ({}, "", ""),
+        ({"retention.ms": "-1"}, "", ""),
+        ({"retention.ms": "604800000"}, "warn", "7.0 days: after so many without a responder"),
+        ({"message.timestamp.type": "CreateTime"}, "fail", "by the clocks of whoever writes"),
+        ({"cleanup.policy": "compact,delete"}, "fail", "its records have no keys"),
+    ],
+)
+def test_a_decisions_topic_that_loses_what_stands_is_found_with_the_command_that_mends_it(
+    changes: dict[str, str], state: str, words: str
+) -> None:
+    found = of_decisions("api.decisions", DECISIONS_CONFIG | changes)
+    assert [(each.state, words in each.text) for each in found] == ([(state, True)] if state else [])
+    for each in found:
+        (setting,) = changes
+        assert each.advice.endswith(f"--entity-name api.decisions --add-config {setting}={DECISIONS_CONFIG[setting]}")
+    assert of_decisions("api.decisions", {}) == [], "of what a broker does not say nothing is said"
 
 
 def test_what_takes_a_connection_and_stays_silent_is_not_waited_for(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def test_a_request_hash_does_not_depend_on_its_neighbours(ids: list[str]) -> Non
 
 
 def test_a_caller_who_sends_always_the_same_request_id_is_not_taken_for_one_request() -> None:
-    """Traefik and ingress-nginx log his `X-Request-Id`; within 48 requests a repeat is dropped."""
+    """Traefik and ingress-nginx log his `X-Request-Id`; within 36 requests a repeat is dropped."""
     events = [event(request_id="x", ts_us=AT_US + each) for each in (0, 1, 250_000, 0)]
     first, second, third, again = request_hashes(fields_of(events)).tolist()
     assert len({first, second, third}) == 3

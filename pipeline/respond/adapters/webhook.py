@@ -18,10 +18,11 @@ already is `done`, what is so no more is set again. The answer is 2xx with
 to restore exactly that, and to answer `refused` where somebody changed it meanwhile. Keep it by `Idempotency-Key`: a
 repeated order gets the answer of the first one, `before` and `new_key_id` included, for the first answer may have been
 lost with whoever asked. An undo without `before` is of an order whose answer never came: restore what you kept. After a
-`key.rotate` that you answered with a `new_key_id` the old key's end comes as `key.revoke`: at `until`, or when its
-traffic has moved; a secret that keeps its key's id is yours to end. 404 (no such key) and 409 (it is so already) are a
-success where a key is to be taken out of use. A version of the key that was replaced since is yours to refuse. 408,
-425, 429, 5xx and silence are tried again, 410 disables the endpoint, anything else is final.
+`key.rotate` that you answered with a `new_key_id` the old key's end comes as `key.revoke`: at `until`, later where a
+person has put that off, or when its traffic has moved; a secret that keeps its key's id is yours to end. 404 (no such
+key) and 409 (it is so already) are a success where a key is to be taken out of use. A version of the key that was
+replaced since is yours to refuse. 408, 425, 429, 5xx and silence are tried again, 410 disables the endpoint, anything
+else is final.
 """
 
 from __future__ import annotations

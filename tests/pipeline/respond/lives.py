@@ -140,7 +140,7 @@ class Process:
         self.caretaker = Caretaker(carrier, self.world.catalogue, self.page, self.partitions, drills)
         self.drain = Drain(
             carrier, self.world.ladder, self.world.catalogue, Books(), Nowhere(), lambda: None, {"keys": MATRIX},
-            self.caretaker, lambda: self.world.killed, str,
+            lambda: self.world.killed, str,
         )  # fmt: skip
 
     matrix = MATRIX

@@ -17,12 +17,14 @@ from pipeline.policy import Rule
 from pipeline.respond import approval, desk
 from pipeline.respond.adapters.adapter import Intent, NoteFirst, Outcome, TryAgain
 from pipeline.respond.adapters.webhook import MATRIX
-from pipeline.respond.caps import Counts
+from pipeline.respond.caps import DAY_US, Counts
+from pipeline.respond.caretaker import KEEP_US
 from pipeline.respond.drills import DrillBook
 from pipeline.respond.entries import (
     Finished,
     Joined,
     Kept,
+    Promoted,
     Proposed,
     Raised,
     Record,
@@ -38,6 +40,8 @@ from pipeline.respond.entries import (
 from pipeline.respond.ladder import Ladder
 from pipeline.respond.ledger import Ledger
 from pipeline.respond.night_records import DrillEnded, DrillStarted
+from pipeline.respond.promoted import Who
+from pipeline.sinks.topics import DECISIONS_CONFIG
 from schemas.response import Response
 from tests.pipeline.respond.incidents import finding, key
 from tests.pipeline.respond.lives import (
@@ -53,9 +57,9 @@ from tests.pipeline.respond.lives import (
     standing,
 )
 from tests.pipeline.respond.memory_log import Fuse
-from tests.pipeline.respond.people import ANN, BOB, EVE
+from tests.pipeline.respond.people import ANN, BOB, BOTH, EVE
 from tests.pipeline.respond.test_handle import DECISIONS, Catalogue
-from tests.pipeline.respond.test_ledger import proposed
+from tests.pipeline.respond.test_ledger import finished, proposed
 
 
 @pytest.fixture
@@ -304,6 +308,33 @@ async def test_what_people_say_to_all_responders_is_in_the_audit_for_ever(world:
     reasons = [line.reason for line in lines.values()]
     assert reasons[:2] == ["ann stops all acts: drill", "bob lets acts go on: no reason"]
     assert "9 keys an hour" in reasons[4]
+
+
+RETENTION_DAYS = int(DECISIONS_CONFIG["retention.ms"]) / 86_400_000
+
+
+@pytest.mark.parametrize("absent_days", [5.0, RETENTION_DAYS - KEEP_US / DAY_US - 0.1])
+async def test_what_stands_outlives_weeks_without_any_responder(world: Lives, absent_days: float) -> None:
+    """Acts that were to end, those that end by themselves later, the kill switch, and a step that was signed."""
+    fence = proposed("k1", rung="fence", act_id="f", response_id="f", adapter="keys", duration_s=5 * 86_400.0)
+    flag = proposed("k2", rung="flag", act_id="g", response_id="g", adapter="keys")
+    step = Promoted(to="fence", by="ann", reason="", asked_us=world.log.now_us)
+    stop = Switched(stop=True, by="ann")
+    for record in (fence, finished(fence), flag, finished(flag), step, ANN.says(step.ticket), stop):
+        world.say(record)
+    for _ in range(4):
+        await live(world)
+        world.advance(86_400)
+    forget(world, RETENTION_DAYS)
+    world.advance(absent_days * 86_400)
+    forget(world, RETENTION_DAYS)
+    assert await live(world)
+    assert [(each.intent.key_id, each.intent.direction) for each in world.gateway.effects] == [("k1", "undo")]
+    desk = await at_desk(world)
+    assert [act.proposal.key_id for act in desk.in_force()] == ["k2"]
+    assert desk.ledger.stopped is not None
+    assert desk.ledger.promotions.stage(Who.of(POLICY, BOTH)) == "fence"
+    await desk.decisions.close()
 
 
 async def test_when_a_drill_last_passed_is_not_forgotten_either(world: Lives) -> None:

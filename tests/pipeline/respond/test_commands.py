@@ -6,20 +6,24 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from pipeline import moments
 from pipeline.catalogue import Catalogue as Declared
 from pipeline.config import Config, Respond
 from pipeline.errors import ConfigError, Fatal
 from pipeline.policy import Caps
-from pipeline.respond import approval, commands, desk
+from pipeline.respond import approval, commands, desk, policy_commands
+from pipeline.respond.entries import Used
 from tests.pipeline.respond.incidents import endpoint, key
 from tests.pipeline.respond.lives import POLICY, RULES, Lives, at_desk, live
 from tests.pipeline.respond.people import ANN
 from tests.pipeline.respond.test_handle import Catalogue
+from tests.pipeline.respond.test_ledger import finished, proposed
 
 
 class Room:
@@ -27,6 +31,7 @@ class Room:
 
     def __init__(self, folder: Path) -> None:
         names = {f"k{i}": key(f"k{i}", owner=f"owner-k{i}") for i in range(9)}
+        self.reads = False  # the last desk was for reading alone
         self.world, self.file = Lives(catalogue=Catalogue(names)), folder / "carl"
         self.carl = approval.make("carl", self.file)
         self.world.approvers = (ANN.approver, self.carl)
@@ -47,8 +52,8 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
     made = Room(tmp_path)
 
     @asynccontextmanager
-    async def opened(config: Config, person: str) -> AsyncIterator[desk.Desk]:
-        made.world.log.moved = asyncio.Event()
+    async def opened(config: Config, person: str, reads: bool = False) -> AsyncIterator[desk.Desk]:
+        made.world.log.moved, made.reads = asyncio.Event(), reads
         mine = await at_desk(made.world, person)
         try:
             yield mine
@@ -80,6 +85,16 @@ def test_what_stands_is_listed_and_undone_by_the_beginning_of_its_id(room: Room,
         commands.undo(room.config, "carl", "nonsense", "x", wait_s=0.0)
 
 
+def test_what_only_lists_needs_no_right_to_write(room: Room, said: Callable[[], str]) -> None:
+    for show in (commands.holds, commands.pending, commands.breaker):
+        show(room.config, "carl", as_json=True)
+        assert room.reads, show.__name__
+    commands.queue(room.config, "carl", desk.ALL, as_json=True)
+    assert room.reads
+    commands.switch(room.config, "carl", True, "a deploy")
+    assert not room.reads
+
+
 def test_all_that_stands_of_an_incident_is_undone_by_its_id_the_newest_first(
     room: Room, said: Callable[[], str]
 ) -> None:
@@ -87,12 +102,57 @@ def test_all_that_stands_of_an_incident_is_undone_by_its_id_the_newest_first(
     room.world.open("k1", revision=2, change="escalated")
     room.live()
     assert set(room.world.gateway.set_on) == {("k1", "fence"), ("k1", "suspend")}
-    assert commands.undo(room.config, "carl", "incident-k1", "ours", wait_s=0.0) == 0
+    assert commands.undo(room.config, "carl", "incident-", "ours", wait_s=0.0) == 0  # as `holds` shows it: cut off
     assert [line.partition(" of")[0] for line in said().splitlines()] == ["suspend", "fence"]
     room.live()
     assert room.world.gateway.set_on == {}
-    with pytest.raises(ConfigError, match="nor an incident's id"):
+    with pytest.raises(ConfigError, match="nor of that of one incident"):
         commands.undo(room.config, "carl", "incident-k1", "again", wait_s=0.0)
+
+
+def rotation(room: Room) -> None:
+    of = proposed(
+        "k1", rung="rotate", duration_s=3_600.0, adapter="keys", act_id="r", response_id="rotation",
+        approvers=(ANN.approver, room.carl), max_overlap_s=86_400.0, force_approvals=2,
+    )  # fmt: skip
+    room.world.say(of)
+    room.world.say(msgspec.structs.replace(finished(of), new_key_id="k9", ends_old=True))
+
+
+def test_the_end_of_a_rotation_is_put_off_by_either_of_its_keys_and_refused_with_words(
+    room: Room, said: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotation(room)
+    began = datetime.fromtimestamp(room.world.log.now_us / 1e6, UTC)
+    monkeypatch.setattr(moments, "now", lambda: began)
+    assert commands.extend(room.config, "carl", "k1", "3h", "a batch job") == 0
+    assert said() == "the old key k1 ends 2026-11-18 14:06Z; before that when its traffic has moved\n"
+    assert commands.extend(room.config, "carl", "k9", "2h", "less") == 1
+    assert "not put off: the old key ends at" in said()
+    assert commands.extend(room.config, "carl", "k9", "2d", "more") == 1
+    assert "respond.policy.max_overlap_s" in said()
+    with pytest.raises(ConfigError, match="no rotation of 'k2' is known"):
+        commands.extend(room.config, "carl", "k2", "3h", "another")
+
+
+def test_the_undo_of_a_rotation_in_use_is_forced_by_as_many_as_the_policy_says(
+    room: Room, said: Callable[[], str]
+) -> None:
+    rotation(room)
+    room.world.say(Used(act_id="r", response_id="rotation", at_us=room.world.log.now_us))
+    assert commands.undo(room.config, "carl", "rotation", "ours", 0.0) == 1
+    assert "rotate of k1: not undone: new_key_in_use: k9 was used at" in said()
+    with pytest.raises(ConfigError, match="--key-file"):
+        commands.undo(room.config, "carl", "rotation", "ours", 0.0, force=True)
+    assert commands.undo(room.config, "carl", "rotation", "ours", 0.0, force=True, key_file=room.file) == 0
+    words = said()
+    assert "1 of 2 approved: keywatch respond approve undo-" in words
+    assert commands.pending(room.config, "carl", as_json=True) == 0
+    (row,) = json.loads(said())
+    assert (row["key_id"], row["rung"], row["approved_by"], row["approvals"]) == ("k1", "undo of rotate", ["carl"], 2)
+    room.world.say(ANN.says(row["ticket"]))
+    room.live()
+    assert [each.intent.direction for each in room.world.gateway.effects] == ["undo"]
 
 
 def test_what_waits_is_listed_with_its_ticket_and_approved_or_declined(room: Room, said: Callable[[], str]) -> None:
@@ -229,13 +289,13 @@ def test_a_policy_s_faults_are_said_and_the_code_tells_what_can_never_match(
     declared(0, monkeypatch)
     wrong = msgspec.structs.replace(RULES[1], detectors=("nothing",))
     bad = msgspec.structs.replace(room.config.respond, rules=(wrong,))
-    assert commands.check_policy(Config(respond=bad)) == 1
+    assert policy_commands.check_policy(Config(respond=bad)) == 1
     assert "never: respond.rules grave: detectors: none of nothing exists" in said()
-    assert commands.check_policy(room.config) == 0
+    assert policy_commands.check_policy(room.config) == 0
     assert "only with enough active keys: caps from 2 on, fence_caps from 2 on, proof_caps from 2 on" in said()
     declared(1, monkeypatch)
-    assert commands.check_policy(room.config) == 1
+    assert policy_commands.check_policy(room.config) == 1
     assert "never: respond.policy.caps: max_share_of_active = 0.5 of 1 active keys is less than one key" in said()
     declared(2, monkeypatch)
-    assert commands.check_policy(room.config) == 0
+    assert policy_commands.check_policy(room.config) == 0
     assert "max_share_of_active" not in said()

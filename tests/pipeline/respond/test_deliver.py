@@ -407,11 +407,21 @@ async def test_partitions_that_went_away_are_forgotten() -> None:
 def test_what_is_disabled_is_said_again_before_retention_forgets_it() -> None:
     outbox, day_us = Outbox(), 86_400_000_000
     outbox.apply(EndpointSwitched(endpoint="a", disabled=True, by="keywatch", why="410"), day_us)
-    assert outbox.restated(3 * day_us) == []
+    assert outbox.restated(2 * day_us) == []
     (again,) = outbox.restated(5 * day_us)
     outbox.apply(again, 5 * day_us)
     assert (outbox.disabled["a"].since_us, outbox.disabled["a"].said_us) == (day_us, 5 * day_us)
     assert outbox.restated(5 * day_us) == []
+
+
+def test_a_dead_letter_is_kept_for_a_week_though_the_topic_keeps_its_record_for_longer() -> None:
+    outbox, day_us = Outbox(), 86_400_000_000
+    outbox.apply(HandedOver(message_id="a", endpoint="x", partition=0, attempts=9, next_at_us=0, body="{}"), day_us)
+    outbox.apply(Settled(message_id="a", endpoint="x", delivered=False, why="no"), day_us)
+    outbox.apply(None, 8 * day_us)
+    assert len(outbox.dead) == 1
+    outbox.apply(None, 8 * day_us + 1)
+    assert outbox.dead == {}
 
 
 def test_dead_letters_are_bounded_and_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -114,13 +116,14 @@ async def look(
     looks: int = 2,
     error: Exception | None = None,
     blind: str = "",
+    old_s: float = 0.0,
 ) -> bool:
     """One process' life with so many looks and all that is due then; False if it was killed."""
     process, books = Process(about, "a", frozenset({0, 1}), fuse or Fuse(), 0.0), Books()
     process.decisions.followers.append(books.apply)
     drain = process.drain
-    drain.books, drain.rotations = books, Seen(rows, about.log.now_us, error=error)
-    drain.held, drain.blind = (lambda: Catalogue.of([])), (lambda: blind)
+    drain.books, drain.rotations = books, Seen(rows, about.log.now_us - int(old_s * 1e6), error=error)
+    drain.held, drain.blind = (lambda: held(about)), (lambda: blind)
     try:
         await process.decisions.start()
         await process.care()
@@ -136,10 +139,41 @@ async def look(
     return True
 
 
+def held(about: Lives) -> Catalogue | None:
+    keys = about.catalogue.keys
+    return None if keys is None else Catalogue.of(keys.values())
+
+
+@asynccontextmanager
+async def process(about: Lives) -> AsyncIterator[Process]:
+    """A process that has read the topic."""
+    made = Process(about, "a", frozenset({0, 1}), Fuse(), 0.0)
+    await made.decisions.start()
+    yield made
+    await made.caretaker.close()
+    await made.decisions.close()
+
+
+def before_each_write(made: Process, do: Callable[[Record], None]) -> None:
+    """What others write right before this process' own records."""
+    publish = made.decisions.publisher.publish
+
+    async def second(topic: str, key: bytes, value: bytes, *rest: Any, **more: Any) -> int:
+        record = decode(value) if topic == "api.decisions" else None
+        if record is not None:
+            do(record)
+        return await publish(topic, key, value, *rest, **more)
+
+    made.decisions.publisher.publish = second  # type: ignore[method-assign]
+
+
 def rotated(about: Lives, key_id: str = "k1", ends_old: bool = True, **changes: Any) -> Proposed:
     """The responder has rotated this key, with an overlap of an hour."""
-    of = proposed(key_id, rung="rotate", duration_s=3_600.0, adapter="keys", owner=f"owner-{key_id}",
-        act_id=f"rotate-{key_id}", response_id=f"rotate-{key_id}", rule="leaked", **changes)  # fmt: skip
+    values: dict[str, Any] = {
+        "rung": "rotate", "duration_s": 3_600.0, "adapter": "keys", "owner": f"owner-{key_id}",
+        "act_id": f"rotate-{key_id}", "response_id": f"rotate-{key_id}", "rule": "leaked",
+    }  # fmt: skip
+    of = proposed(key_id, **(values | changes))
     about.say(of)
     about.say(msgspec.structs.replace(finished(of), new_key_id=f"{key_id}-new", ends_old=ends_old, before=WAS))
     return of
@@ -402,17 +436,14 @@ async def test_of_an_old_key_that_is_ended_or_has_another_secret_nothing_is_told
 
 async def test_the_topics_clock_goes_on_for_a_deadline_though_nothing_else_is_written() -> None:
     about = world()
-    process = Process(about, "a", frozenset({0, 1}), Fuse(), 0.0)
-    await process.decisions.start()
-    of = rotated(about)
-    await process.care()
-    about.advance(3_601.0)
-    await process.care()
-    act = process.decisions.ledger.act_of(of.act_id)
-    assert act is not None
-    assert 0 < act.until_us <= process.decisions.ledger.now_us
-    await process.caretaker.close()
-    await process.decisions.close()
+    async with process(about) as made:
+        of = rotated(about)
+        await made.care()
+        about.advance(3_601.0)
+        await made.care()
+        act = made.decisions.ledger.act_of(of.act_id)
+        assert act is not None
+        assert 0 < act.until_us <= made.decisions.ledger.now_us
 
 
 async def test_by_the_simulate_switch_a_deadline_is_only_told_of() -> None:
@@ -533,15 +564,12 @@ async def test_a_write_whose_acknowledgement_was_lost_neither_refuses_the_end_no
     about = world()
     rotated(about)
     about.advance(4_000.0)
-    process = Process(about, "a", frozenset({0, 1}), Fuse(), 0.0)
-    await process.decisions.start()
-    publisher = process.decisions.publisher
-    assert isinstance(publisher, MemoryPublisher)
-    publisher.lost = 1
-    await process.drain.end_overlaps()
-    await process.care()
-    await process.caretaker.close()
-    await process.decisions.close()
+    async with process(about) as made:
+        publisher = made.decisions.publisher
+        assert isinstance(publisher, MemoryPublisher)
+        publisher.lost = 1
+        await made.drain.end_overlaps()
+        await made.care()
     assert list(about.gateway.set_on) == [("k1", "revoke")]
     assert {line.verdict for line in about.lines() if not line.switch} == {"allowed"}
     assert rotations_said(about) == []
@@ -551,21 +579,15 @@ async def test_what_another_responder_has_ended_in_the_meantime_is_neither_repea
     about = world()
     rotated(about)
     about.advance(4_000.0)
-    process = Process(about, "a", frozenset({0, 1}), Fuse(), 0.0)
-    await process.decisions.start()
-    publish = process.decisions.publisher.publish
+    async with process(about) as made:
 
-    async def second(topic: str, key: bytes, value: bytes, *rest: Any, **more: Any) -> int:
-        record = decode(value) if topic == "api.decisions" else None
-        if isinstance(record, Proposed):
-            about.say(msgspec.structs.replace(record, responder="b"))
-            about.say(finished(record))
-        return await publish(topic, key, value, *rest, **more)
+        def second(record: Record) -> None:
+            if isinstance(record, Proposed):
+                about.say(msgspec.structs.replace(record, responder="b"))
+                about.say(finished(record))
 
-    process.decisions.publisher.publish = second  # type: ignore[method-assign]
-    await process.care()
-    await process.caretaker.close()
-    await process.decisions.close()
+        before_each_write(made, second)
+        await made.care()
     assert not about.gateway.effects
     assert [line.verdict for line in about.lines() if not line.switch] == []
     assert rotations_said(about) == []
@@ -608,14 +630,11 @@ async def test_a_clock_that_jumps_back_does_not_put_off_the_next_try() -> None:
     for number in range(4):
         rotated(about, f"k{number}", max_per_hour=9)
     about.advance(3_601.0)
-    process = Process(about, "a", frozenset({0, 1}), Fuse(), 0.0)
-    await process.decisions.start()
-    await process.drain.end_overlaps()
-    about.advance(3_601.0)
-    process.skew_s = -86_400.0
-    await process.care()
-    await process.caretaker.close()
-    await process.decisions.close()
+    async with process(about) as made:
+        await made.drain.end_overlaps()
+        about.advance(3_601.0)
+        made.skew_s = -86_400.0
+        await made.care()
     assert len([spot for spot in about.gateway.set_on if spot[1] == "revoke"]) == 4
 
 

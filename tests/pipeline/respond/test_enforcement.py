@@ -135,9 +135,18 @@ def test_a_throttle_is_broken_by_more_than_twice_its_rate_within_a_minute() -> N
     assert Stream(throttle).see(request(AFTER_S, 429, outcome="rate_limited"), *usual) == ["enforced"]
 
 
-@pytest.mark.parametrize("rung", ["observe", "flag", "rotate"])
+@pytest.mark.parametrize("rung", ["observe", "flag"])
 def test_what_stops_nothing_is_not_watched(rung: str) -> None:
     assert not Enforcement().watch(watch(rung=rung))
+
+
+def test_of_a_rotation_the_first_request_with_its_new_key_that_is_let_in_says_that_it_is_used_and_silence_nothing() -> (
+    None
+):
+    stream = Stream(watch(rung="rotate"))
+    assert (stream.enforcement.silent(us(9_999)), stream.enforcement.due(us(9_999))) == ([], [])
+    words = [each for status in (401, 403, 500, 200, 200) for each in stream.see(request(3.0, status))]
+    assert words == ["used"]
 
 
 def test_what_the_ledger_has_in_force_is_followed_and_an_old_act_is_not_taken_up_again() -> None:

@@ -30,6 +30,7 @@ from schemas.key import Key
 from tests.pipeline.respond.incidents import NOW_S, incident, key
 from tests.pipeline.respond.memory_log import Fuse, Killed, MemoryLog, MemoryPublisher, MemoryReader
 from tests.pipeline.respond.notices import USAGE, full
+from tests.pipeline.respond.people import ANN, BOTH
 from tests.pipeline.respond.test_ledger import finished, proposed
 
 TOPIC = "api.decisions"
@@ -123,7 +124,7 @@ async def life(world: World, fuse: Fuse | None = None) -> AsyncIterator[Night]:
     decisions = Decisions(publisher, MemoryReader(world.log, TOPIC), TOPIC, "a")
     books = Books()
     decisions.followers.append(books.apply)
-    night = Night(Respond(), books, decisions, Catalogue(), Numbers(), lambda: world.now_s, world.view)
+    night = Night(Respond(approvers=BOTH), books, decisions, Catalogue(), Numbers(), lambda: world.now_s, world.view)
     boxes = [Mailbox(each, decisions.write, lambda: world.now_s) for each in world.lines]
     deliveries = night.deliveries = Deliveries(boxes, night.prepare)
     decisions.followers.append(lambda _, record: deliveries.follow(decisions.outbox, record))
@@ -398,7 +399,9 @@ async def test_that_a_wrong_act_took_a_stage_back_is_told_once_and_not_what_peop
     world = World()
     back = Promoted(to="fence", by=REVIEW, reason="suspend for incident i1 was done by itself, and was expected")
     async with life(world) as night:
-        world.say(Promoted(to="suspend", by="ann", reason=""))
+        first = Promoted(to="suspend", by="ann", reason="", asked_us=world.log.now_us)
+        world.say(first)
+        world.say(ANN.says(first.ticket))
         await rounds(night)
         assert world.lines[0].came == []
         world.say(back)

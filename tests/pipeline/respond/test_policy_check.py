@@ -123,6 +123,16 @@ def test_more_than_a_fence_is_remarked_where_it_is_enforced_before_it_is_earned(
     check(policy)
 
 
+def test_a_stage_that_must_be_earned_is_not_overridden_by_nobody() -> None:
+    policy = Policy(mode="enforce", adapter="keys", promotion="required", promotion_approvals=0)
+    with pytest.raises(ConfigError, match="promotion_approvals: 0 would let anybody override"):
+        check(respond(rule(), policy=policy))
+    advised = msgspec.structs.replace(policy, promotion="advised")
+    check(respond(rule(), policy=advised))
+    alone = said(respond(rule(), policy=msgspec.structs.replace(policy, promotion_approvals=1), approvers=()))
+    assert [words for level, words in alone if level == "unsafe" and "no step can be signed" in words]
+
+
 def test_where_it_must_be_earned_only_what_never_can_be_is_remarked() -> None:
     policy = Policy(mode="enforce", adapter="keys", promotion="required", promotion_approvals=3)
     found = said(respond(rule(), rule(name="end", rung="revoke", min_severity="critical"), policy=policy))

@@ -23,7 +23,7 @@ from pipeline.respond.review import Review, Wrong
 from tests.pipeline.respond.incidents import key
 from tests.pipeline.respond.lives import POLICY, RULES, Lives, Process, live
 from tests.pipeline.respond.memory_log import Fuse
-from tests.pipeline.respond.people import ANN, BOB, BOTH, EVE
+from tests.pipeline.respond.people import ANN, BOB, BOTH, EVE, Person
 from tests.pipeline.respond.test_handle import DECISIONS, Catalogue
 from tests.pipeline.respond.test_machine import Responders
 
@@ -38,24 +38,30 @@ class Promoting(Responders):
         self.world.ladder = Ladder(REQUIRED, RULES)
         self.count = 0
 
-    def take(self, to: Stage, override: bool) -> Promoted:
+    def take(self, to: Stage, override: bool = False, back: bool = False) -> Promoted:
         self.count += 1
         now_us, nonce = self.world.log.now_us, str(self.count)
-        record = Promoted(to=to, by="ann", reason="", override=override, nonce=nonce, asked_us=now_us)
+        record = Promoted(to=to, by="ann", reason="", override=override, nonce=nonce, asked_us=0 if back else now_us)
         self.world.say(record)
         return record
 
-    @initialize(to=st.sampled_from(STAGES))
-    def first(self, to: Stage) -> None:
-        self.take(to, False)
+    @initialize(to=st.sampled_from(STAGES), person=st.sampled_from([ANN, EVE, None]))
+    def first(self, to: Stage, person: Person | None) -> None:
+        self.a_step(to, person)
+
+    @rule(to=st.sampled_from(STAGES), person=st.sampled_from([ANN, BOB, EVE, None]))
+    def a_step(self, to: Stage, person: Person | None) -> None:
+        record = self.take(to)
+        if person:
+            self.world.say(person.says(record.ticket))
 
     @rule(to=st.sampled_from(STAGES))
-    def a_step(self, to: Stage) -> None:
-        self.take(to, False)
+    def a_step_back(self, to: Stage) -> None:
+        self.take(to, back=True)
 
     @rule(to=st.sampled_from(STAGES), people=st.lists(st.sampled_from([ANN, BOB, EVE]), max_size=3))
     def an_override(self, to: Stage, people: list[Any]) -> None:
-        record = self.take(to, True)
+        record = self.take(to, override=True)
         for person in people:
             self.world.say(person.says(record.ticket))
 
@@ -66,23 +72,25 @@ class Promoting(Responders):
 
     def allowed_at_each_proposal(self) -> dict[str, bool]:
         """Of each act that nobody approved: whether the stage of that place on the topic has its rung, ever."""
-        stage, asked, allowed = "simulate", dict[str, tuple[Promoted, set[str]]](), dict[str, bool]()
+        steps, allowed = list[tuple[Promoted, set[str]]](), dict[str, bool]()
         for record in self.records():
             if isinstance(record, Promoted) and not record.again:
-                if record.override:
-                    asked[record.ticket] = record, set()
-                elif record.to != "revoke":
-                    stage, asked = record.to, {}
-            elif isinstance(record, Signed) and record.ticket in asked and approval.is_genuine(record, BOTH):
-                of, people = asked[record.ticket]
-                people.add(record.person)
-                if people == {"ann", "bob"}:
-                    later = list(asked)[list(asked).index(record.ticket) + 1 :]
-                    stage = of.to if not any(asked[each][1] == people for each in later) else stage
+                steps.append((record, set()))
+            elif isinstance(record, Signed) and approval.is_genuine(record, BOTH):
+                for of, people in steps:
+                    if of.ticket == record.ticket:
+                        people.add(record.person)
             elif isinstance(record, Proposed) and not record.simulated and not record.approvals:
-                may = record.rung in earned(msgspec.convert(stage, Stage), record.cap == "proof")
+                may = record.rung in earned(self.held(steps), record.cap == "proof")
                 allowed[record.act_id] = allowed.get(record.act_id, False) or may
         return allowed
+
+    def held(self, steps: list[tuple[Promoted, set[str]]]) -> Stage:
+        stage: Stage = "simulate"
+        for of, people in steps:
+            stands = of.asked_us and len(people) >= (2 if of.override else 1) and (of.override or of.to != "revoke")
+            stage = of.to if stands or STAGES.index(of.to) < STAGES.index(stage) else stage
+        return stage
 
     @invariant()
     def nothing_is_done_by_itself_above_what_was_earned(self) -> None:
@@ -103,6 +111,13 @@ def world() -> Lives:
     return Lives(catalogue=Catalogue(names), ladder=Ladder(REQUIRED, RULES))
 
 
+def promote(world: Lives, to: Stage) -> None:
+    """Earned, and signed by ann."""
+    record = Promoted(to=to, by="ann", reason="", asked_us=world.log.now_us)
+    world.say(record)
+    world.say(ANN.says(record.ticket))
+
+
 def decided(world: Lives) -> list[tuple[str, str, str]]:
     return [
         (line.key_id, line.rung, line.verdict) for line in world.lines() if line.stage == "decided" and not line.switch
@@ -115,12 +130,12 @@ async def test_stage_by_stage_acts_begin(world: Lives) -> None:
     assert world.gateway.set_on == {}
     (line,) = [line for line in world.lines() if line.verdict == "refused"]
     assert line.reason.startswith("not_promoted: fence by itself was not earned, nothing is earned yet")
-    world.say(Promoted(to="fence", by="ann", reason=""))
+    promote(world, "fence")
     world.open("k2", severity="high")
     world.open("k3")
     assert await live(world)
     assert set(world.gateway.set_on) == {("k2", "fence")}
-    world.say(Promoted(to="suspend", by="ann", reason=""))
+    promote(world, "suspend")
     world.open("k4")
     assert await live(world)
     assert set(world.gateway.set_on) == {("k2", "fence"), ("k4", "suspend")}
@@ -130,7 +145,7 @@ async def test_stage_by_stage_acts_begin(world: Lives) -> None:
 async def test_a_milder_rung_that_is_earned_is_taken_where_the_rule_allows_it(world: Lives) -> None:
     rule = msgspec.structs.replace(RULES[1], otherwise=("fence",))
     world.ladder = Ladder(REQUIRED, (rule,))
-    world.say(Promoted(to="fence", by="ann", reason=""))
+    promote(world, "fence")
     world.open("k1")
     assert await live(world)
     assert set(world.gateway.set_on) == {("k1", "fence")}
@@ -140,7 +155,7 @@ async def test_a_milder_rung_that_is_earned_is_taken_where_the_rule_allows_it(wo
 async def test_what_was_granted_before_a_crash_is_not_done_once_it_is_not_earned_any_more(
     world: Lives, effects: int
 ) -> None:
-    world.say(Promoted(to="suspend", by="ann", reason=""))
+    promote(world, "suspend")
     world.open("k1")
     survived = await live(world, fuse=Fuse(effects, False))
     before = len(world.gateway.effects)
@@ -190,7 +205,7 @@ WRONG = Wrong(incident_id="i1", rung="suspend", verdict="allowed")
 async def looked(world: Lives, said: Said, times: int = 1) -> None:
     process = Process(world, "reviewer", frozenset({0, 1}), Fuse(), 0.0)
     await process.decisions.start()
-    review = Review(process.responder.carrier, world.ladder, said, process.caretaker)
+    review = Review(process.responder.carrier, world.ladder, said)
     for _ in range(times):
         await review.look()
     await process.caretaker.close()
@@ -198,7 +213,7 @@ async def looked(world: Lives, said: Said, times: int = 1) -> None:
 
 
 async def test_a_wrong_act_takes_one_stage_back_each_time_it_is_found(world: Lives) -> None:
-    world.say(Promoted(to="suspend", by="ann", reason=""))
+    promote(world, "suspend")
     said = Said(WRONG)
     await looked(world, said, times=4)
     assert said.asked == ["suspend", "fence"]
@@ -212,7 +227,7 @@ async def test_a_wrong_act_takes_one_stage_back_each_time_it_is_found(world: Liv
 
 
 async def test_while_nobody_can_say_whether_acts_were_wrong_the_stage_stays(world: Lives) -> None:
-    world.say(Promoted(to="suspend", by="ann", reason=""))
+    promote(world, "suspend")
     await looked(world, Said(), times=2)
     world.open("k1")
     world.log.moved = asyncio.Event()

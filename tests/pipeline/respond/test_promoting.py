@@ -17,9 +17,9 @@ from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.respond import commands, promotion
 from pipeline.respond.entries import Promoted
 from pipeline.respond.ladder import ladder_of
-from pipeline.respond.promoted import REVIEW, Step
+from pipeline.respond.promoted import REVIEW, Stage, Step
 from pipeline.respond.promoting import promote
-from pipeline.respond.promotion import Progress, Tally
+from pipeline.respond.promotion import Progress, Tally, Where
 from pipeline.respond.review import ClickHouseWrongs, Wrong
 from pipeline.sinks.clickhouse import ClickHouseSink
 from tests.pipeline.respond.people import ANN
@@ -34,12 +34,12 @@ class Count:
 
     def __init__(self) -> None:
         self.missing: tuple[str, ...] = ()
-        self.asked: list[tuple[int, str | None]] = []
+        self.asked: list[tuple[int, str]] = []
 
-    def __call__(self, config: Config, ladder: Any, since_us: int, earned: str | None) -> Progress:
-        self.asked.append((since_us, earned))
+    def __call__(self, config: Config, ladder: Any, at: Where) -> Progress:
+        self.asked.append((at.since_us, at.stage))
         of = Tally(stage="real", rungs=("fence",), days=15.0, acts=60, reviewed=50)
-        return Progress(stage=earned or "", next="", missing=self.missing, counted=of, policy=ladder.version)
+        return Progress(stage=at.stage, next="", missing=self.missing, counted=of, by_rules=at.by_rules)
 
 
 @pytest.fixture
@@ -57,27 +57,74 @@ def required(room: Room) -> Room:
     return room
 
 
-def test_a_step_is_taken_once_it_is_earned_one_at_a_time(required: Room, count: Count, said: Callable[[], str]) -> None:
+def test_a_step_is_taken_once_it_is_earned_one_at_a_time_and_signed(
+    required: Room, count: Count, said: Callable[[], str]
+) -> None:
     count.missing = ("3.0 more days", "9 more reviewed acts (1 wait)")
-    assert promote(required.config, "carl", "fence", "", False, None) == 1
+    key = required.file
+    with pytest.raises(ConfigError, match="--key-file"):
+        promote(required.config, "carl", "fence", "", False, None)
+    assert promote(required.config, "carl", "fence", "", False, key) == 1
     assert "not promoted: 3.0 more days; 9 more reviewed acts" in said()
     count.missing = ()
-    assert promote(required.config, "carl", "suspend", "", False, None) == 1
+    assert promote(required.config, "carl", "suspend", "", False, key) == 1
     assert "fence comes first" in said()
-    assert promote(required.config, "carl", "fence", "", False, None) == 0
+    assert promote(required.config, "carl", "fence", "", False, key) == 0
     assert "up to fence: 60 would-be acts in 15.0 days (fence), 50 reviewed, 0 wrong" in said()
-    assert promote(required.config, "carl", "fence", "", False, None) == 1
-    assert promote(required.config, "carl", "suspend", "", False, None) == 0
+    assert promote(required.config, "carl", "fence", "", False, key) == 1
+    assert promote(required.config, "carl", "suspend", "", False, key) == 0
     assert [earned for _, earned in count.asked] == ["simulate", "simulate", "fence"]
     assert count.asked[0][0] == 0 < count.asked[-1][0]
-    assert promote(required.config, "carl", "revoke", "", False, None) == 1
+    assert promote(required.config, "carl", "revoke", "", False, key) == 1
     assert "never earned" in said()
+    required.live()
+    assert [(line.switch, line.by, line.verdict) for line in required.world.lines()] == [
+        ("promote", "carl", "waiting"), ("sign_promotion", "carl", "allowed"),
+    ] * 2  # fmt: skip
 
 
-def test_back_goes_at_any_time(required: Room, count: Count, said: Callable[[], str]) -> None:
-    promote(required.config, "carl", "fence", "", False, None)
+def test_a_step_whose_signature_was_lost_waits_for_an_approvers(
+    required: Room, count: Count, said: Callable[[], str]
+) -> None:
+    step = Promoted(to="fence", by="carl", reason="", asked_us=required.world.log.now_us)
+    required.world.say(step)
+    commands.pending(required.config, "carl", as_json=True)
+    (row,) = json.loads(said())
+    assert (row["ticket"], row["rung"], row["approvals"]) == (step.ticket, "promote to fence", 1)
+    commands.sign(required.config, "carl", step.ticket, True, required.file, "")
+    assert "by themselves up to fence" in said()
+
+
+def taken(required: Room, to: Stage) -> None:
+    """A step that ann signed."""
+    step = Promoted(to=to, by="ann", reason="", asked_us=required.world.log.now_us)
+    required.world.say(step)
+    required.world.say(ANN.says(step.ticket))
+
+
+def test_back_goes_at_any_time_and_unsigned(required: Room, count: Count, said: Callable[[], str]) -> None:
+    promote(required.config, "carl", "fence", "", False, required.file)
     assert promote(required.config, "carl", "simulate", "it was our customer", False, None) == 0
     assert "up to simulate" in said()
+
+
+def test_both_commands_speak_of_one_stage_also_where_none_is_required(
+    room: Room, count: Count, monkeypatch: pytest.MonkeyPatch, said: Callable[[], str]
+) -> None:
+    """The rules suspend, and nobody has promoted them."""
+    assert promotion.show(room.config, as_json=True) == 0
+    assert json.loads(said())["stage"] == "suspend"
+    assert promotion.show(room.config, as_json=False) == 0
+    assert "nobody has promoted this policy, the stage is what its rules do" in said()
+    for to in ("fence", "suspend"):
+        assert promote(room.config, "carl", to, "", False, None) == 1
+        assert "acts go up to suspend by the rules, which nobody promoted: --override" in said()
+    assert promote(room.config, "carl", "fence", "as before", True, room.file) == 0
+    said()
+    assert promotion.show(room.config, as_json=True) == 0
+    assert json.loads(said())["stage"] == "fence"
+    assert promote(room.config, "carl", "suspend", "", False, room.file) == 0
+    assert [stage for _, stage in count.asked] == ["suspend", "suspend", "suspend", "fence", "fence"]
 
 
 def test_what_is_not_earned_takes_a_reason_and_two_people(
@@ -123,7 +170,7 @@ def test_the_second_one_is_told_to_sign_what_was_asked_last(
 def test_a_step_back_needs_no_signature_though_one_is_given(
     required: Room, count: Count, said: Callable[[], str]
 ) -> None:
-    required.world.say(Promoted(to="suspend", by="ann", reason=""))
+    taken(required, "suspend")
     assert promote(required.config, "carl", "fence", "at once", True, required.file) == 0
     assert "up to fence" in said()
 
@@ -131,14 +178,14 @@ def test_a_step_back_needs_no_signature_though_one_is_given(
 def test_what_was_counted_for_a_stage_that_is_gone_takes_no_step(
     monkeypatch: pytest.MonkeyPatch, required: Room, said: Callable[[], str]
 ) -> None:
-    required.world.say(Promoted(to="fence", by="ann", reason=""))
+    taken(required, "fence")
 
-    def slow(config: Config, ladder: Any, since_us: int, earned: str | None) -> Progress:
+    def slow(config: Config, ladder: Any, at: Where) -> Progress:
         required.world.say(Promoted(to="simulate", by=REVIEW, reason="wrong"))
         return Progress(stage="", next="", missing=(), counted=Tally(stage="real"), policy="")
 
     monkeypatch.setattr(promotion, "count", slow)
-    assert promote(required.config, "carl", "suspend", "", False, None) == 1
+    assert promote(required.config, "carl", "suspend", "", False, required.file) == 1
     assert "meanwhile review changed the stage" in said()
 
 
@@ -147,22 +194,24 @@ def test_nobody_is_called_like_the_review(required: Room, count: Count) -> None:
         promote(required.config, REVIEW, "fence", "", False, None)
 
 
-def test_where_nobody_must_sign_the_reason_is_enough_and_advice_refuses_nothing(
+def test_an_override_is_signed_though_the_policy_asks_for_nobody_and_advice_refuses_nothing(
     room: Room, count: Count, said: Callable[[], str]
 ) -> None:
     policy = msgspec.structs.replace(room.config.respond.policy, promotion_approvals=0)
     config = msgspec.structs.replace(room.config, respond=msgspec.structs.replace(room.config.respond, policy=policy))
-    assert promote(config, "carl", "suspend", "since March", True, None) == 0
+    with pytest.raises(ConfigError, match="--key-file"):
+        promote(config, "carl", "suspend", "since March", True, None)
+    assert promote(config, "carl", "suspend", "since March", True, room.file) == 0
     assert 'is "advised": nothing is refused' in said()
 
 
-def test_an_override_needs_no_figures_a_step_does(room: Room, said: Callable[[], str]) -> None:
-    policy = msgspec.structs.replace(room.config.respond.policy, promotion_approvals=0)
-    respond = msgspec.structs.replace(room.config.respond, policy=policy)
-    away = msgspec.structs.replace(room.config, respond=respond, clickhouse=ClickHouse(url="http://127.0.0.1:9"))
+def test_an_override_needs_no_figures_a_step_does(required: Room, said: Callable[[], str]) -> None:
+    policy = msgspec.structs.replace(required.config.respond.policy, promotion_approvals=1)
+    respond = msgspec.structs.replace(required.config.respond, policy=policy)
+    away = msgspec.structs.replace(required.config, respond=respond, clickhouse=ClickHouse(url="http://127.0.0.1:9"))
     with pytest.raises((Retry, Fatal)):
-        promote(away, "carl", "fence", "", False, None)
-    assert promote(away, "carl", "fence", "it is the night", True, None) == 0
+        promote(away, "carl", "fence", "", False, required.file)
+    assert promote(away, "carl", "fence", "it is the night", True, required.file) == 0
     assert "up to fence: not known" in said()
 
 
@@ -176,7 +225,7 @@ def test_where_acts_are_refused_none_can_be_counted_and_that_is_said(
 ) -> None:
     monkeypatch.setattr(promotion, "tallies", lambda *asked: {})
     monkeypatch.setattr(promotion, "connected", lambda config: nullcontext())
-    told = promotion.count(room.config, ladder_of(room.config.respond), 0, "simulate")
+    told = promotion.count(room.config, ladder_of(room.config.respond), Where("simulate", None))
     assert told.missing[0].startswith('mode = "simulate" until then')
 
 

@@ -8,9 +8,15 @@ import msgspec
 import pytest
 
 from pipeline.config import ClickHouse
-from pipeline.respond.promotion import Tally, lines, progress, tallies
+from pipeline.policy import Policy, Rule
+from pipeline.respond.entries import Promoted
+from pipeline.respond.ladder import Ladder
+from pipeline.respond.promoted import Promotions, Stage, Who
+from pipeline.respond.promotion import Tally, lines, progress, tallies, where
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
+from schemas.incident import Rung
+from tests.pipeline.respond.people import ANN, BOTH
 from tests.row_examples import rows_of
 
 GOOD = Tally(stage="simulated", rungs=("fence",), days=15.0, acts=60, reviewed=50, wrong=0)
@@ -21,7 +27,7 @@ def simulated(**changes: object) -> Tally:
 
 
 def test_after_two_weeks_and_fifty_reviewed_without_a_wrong_one_it_may_go_on() -> None:
-    told = progress("simulate", frozenset({"revoke"}), {"simulated": GOOD})
+    told = progress("simulate", {"simulated": GOOD})
     assert (told.stage, told.next, told.missing) == ("simulate", "fence", ())
     assert "may go on to fence" in "\n".join(lines(told))
 
@@ -35,31 +41,58 @@ def test_after_two_weeks_and_fifty_reviewed_without_a_wrong_one_it_may_go_on() -
     ],
 )
 def test_what_is_missing_is_said(changes: dict[str, object], says: str) -> None:
-    told = progress("simulate", frozenset(), {"simulated": simulated(**changes)})
+    told = progress("simulate", {"simulated": simulated(**changes)})
     assert told.missing and says in told.missing[0]
 
 
 def test_a_policy_that_never_decided_anything_has_everything_before_it() -> None:
-    told = progress("simulate", frozenset(), {})
+    told = progress("simulate", {})
     assert len(told.missing) == 2
 
 
 def test_simulated_acts_are_no_experience_with_real_ones() -> None:
-    told = progress("enforce", frozenset({"fence", "observe"}), {"simulated": GOOD})
+    told = progress("fence", {"simulated": GOOD})
     assert (told.stage, told.next) == ("fence", "suspend")
     assert len(told.missing) == 2
-    assert progress("enforce", frozenset({"fence"}), {"real": GOOD}).missing == ()
-
-
-def test_fence_only_is_no_throttle_which_the_owner_feels() -> None:
-    assert progress("enforce", frozenset({"fence", "flag", "observe"}), {"real": GOOD}).stage == "fence"
-    assert progress("enforce", frozenset({"fence", "throttle"}), {"real": GOOD}).stage == "suspend"
+    assert progress("fence", {"real": GOOD}).missing == ()
 
 
 def test_the_last_stage_has_no_next_and_a_wrong_act_sends_back() -> None:
-    told = progress("enforce", frozenset({"suspend"}), {"real": GOOD})
+    told = progress("suspend", {"real": GOOD})
     assert (told.stage, told.next, told.missing) == ("suspend", "", ())
-    assert progress("enforce", frozenset({"suspend"}), {"real": simulated(wrong=2)}).missing
+    assert progress("suspend", {"real": simulated(wrong=2)}).missing
+
+
+def rules(*rungs: str, **policy: str) -> Ladder:
+    made = Rule(name="a", rung=msgspec.convert(rungs[0], Rung), otherwise=msgspec.convert(rungs[1:], tuple[Rung, ...]))
+    return Ladder(Policy(**({"mode": "enforce", "adapter": "keys"} | policy)), (made,))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("ladder", "stage", "by_rules"),
+    [
+        (rules("fence", "flag"), "fence", True),
+        (rules("fence", "throttle"), "suspend", True),  # the owner feels it
+        (rules("suspend"), "suspend", True),
+        (rules("suspend", promotion="required"), "simulate", False),
+        (rules("suspend", mode="simulate"), "simulate", False),
+    ],
+)
+def test_where_nobody_took_a_step_the_stage_is_what_the_rules_do_unless_one_is_required(
+    ladder: Ladder, stage: Stage, by_rules: bool
+) -> None:
+    at = where(ladder, Promotions(), Who.of(ladder.policy, BOTH))
+    assert (at.stage, at.step, at.by_rules) == (stage, None, by_rules)
+
+
+@pytest.mark.parametrize("promotion", ["advised", "required"])
+def test_a_step_that_somebody_took_is_the_stage_whether_one_is_required_or_not(promotion: str) -> None:
+    ladder, made = rules("suspend", promotion=promotion), Promotions()
+    record = Promoted(to="fence", by="ann", reason="", asked_us=5)
+    made.apply(record, 5)
+    made.hear(ANN.says(record.ticket), 6)
+    at = where(ladder, made, Who.of(ladder.policy, BOTH))
+    assert (at.stage, at.since_us, at.by_rules) == ("fence", 5, False)
 
 
 async def test_each_incident_counts_once_by_its_newest_feedback(clickhouse: ClickHouse) -> None:
@@ -104,11 +137,7 @@ async def test_what_came_before_the_step_or_ended_what_people_approved_and_the_d
     assert (told.acts, all_of_them.acts) == (1, 3)
 
 
-def test_where_it_must_be_earned_the_stage_on_the_topic_says_what_counts() -> None:
-    both = {"simulated": GOOD, "real": msgspec.structs.replace(GOOD, stage="real", acts=3, reviewed=0)}
-    assert progress("enforce", frozenset({"suspend"}), both, "simulate").missing == ()
-    told = progress("enforce", frozenset({"suspend"}), both, "fence")
-    assert (told.stage, told.next, len(told.missing)) == ("fence", "suspend", 1)
-    overridden = progress("enforce", frozenset(), both, "revoke")
+def test_what_was_overridden_is_told_as_what_it_is() -> None:
+    overridden = progress("revoke", {"real": GOOD})
     assert (overridden.stage, overridden.next) == ("revoke", "")
     assert lines(overridden)[0].startswith("stage revoke: every rung by itself, revoke too")

@@ -15,6 +15,7 @@ from pipeline.respond.brief import Known, brief, lines
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.deliver import Deliveries
 from pipeline.respond.enforcement import Enforcement, Watch
+from pipeline.respond.entries import Used, decode, encode
 from pipeline.respond.mailbox import Mailbox
 from pipeline.respond.night import Books
 from pipeline.respond.night_desk import case_row
@@ -30,7 +31,7 @@ from tests.pipeline.respond.memory_log import MemoryLog, MemoryPublisher, Memory
 from tests.pipeline.respond.receiver import Receiver, receiver
 from tests.pipeline.respond.test_enforcement import AFTER_S, SKEW_S, request, us, watch
 from tests.pipeline.respond.test_handle import DECISIONS, RESPONSES, Catalogue
-from tests.pipeline.respond.test_ledger import proposed
+from tests.pipeline.respond.test_ledger import finished, proposed
 
 BROKEN, REFUSED = request(AFTER_S), request(60.0, 403)
 
@@ -166,3 +167,18 @@ async def test_a_verdict_that_waits_for_its_endpoint_goes_with_its_partition() -
         await asyncio.wait([task for _, task in made._telling.values()])
         made.check()
         assert not made._is_told(verdict)
+
+
+async def test_that_a_rotations_new_key_is_used_is_written_once_and_told_to_nobody() -> None:
+    async with a_world() as world:
+        of = proposed("k1", rung="rotate", act_id="r", response_id="r1")
+        for record in (of, finished(of)):
+            world.log.append(DECISIONS, b"", encode(record))
+        async with world.verdicts() as made:
+            for _ in range(2):
+                await world.show(made, request(3.0), request(4.0), of=watch(rung="rotate"))
+            act = made.decisions.ledger.act_of("r")
+            assert act is not None
+            assert act.used_us == us(3.0)
+        assert [type(decode(value)) for value in world.log.values(DECISIONS)].count(Used) == 1
+        assert (world.stages, world.target.received) == ([], [])

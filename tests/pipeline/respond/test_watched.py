@@ -6,7 +6,7 @@ import msgspec
 
 from pipeline.respond.act import INTENT_LIVES_S
 from pipeline.respond.adapters.webhook import MATRIX
-from pipeline.respond.entries import Finished, Kept, Undo
+from pipeline.respond.entries import Finished, Kept, Undo, Used
 from pipeline.respond.ledger import Ledger
 from pipeline.respond.watched import in_force
 from tests.pipeline.respond.test_ledger import finished, proposed, run
@@ -51,3 +51,13 @@ def test_what_was_undone_is_watched_no_more() -> None:
 def test_of_an_act_that_was_kept_the_latest_moment_counts_at_which_it_can_have_been_confirmed() -> None:
     ledger, _ = run((1, Kept(proposal=FENCE, offset=0, at_us=5 * SECOND_US)))
     assert watched(ledger) == [("k1", 5.0 + INTENT_LIVES_S)]
+
+
+def test_of_a_rotation_its_new_key_is_watched_until_it_was_seen_in_use() -> None:
+    of = proposed(rung="rotate", act_id="r", response_id="r")
+    done = msgspec.structs.replace(finished(of), new_key_id="k9")
+    ledger, _ = run((1, of), (2, done))
+    assert [key for key, _ in watched(ledger)] == ["k9"]
+    ledger.apply(2, 3, Used(act_id="r", response_id="r", at_us=3))
+    assert watched(ledger) == []
+    assert watched(run((1, of), (2, msgspec.structs.replace(done, new_key_id=of.key_id)))[0]) == []
