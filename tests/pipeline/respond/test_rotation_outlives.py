@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.respond import act_notices
 from pipeline.respond.acts import kept
 from pipeline.respond.caps import DAY_US
 from pipeline.respond.entries import Extended, Finished, Kept, Record, Undo, Used, decode
@@ -44,6 +45,17 @@ async def test_an_undo_that_failed_before_the_new_key_came_into_use_keeps_the_ol
     act = read(about).act_of("rotate-k1")
     assert act is not None
     assert (act.taken_back, act.undo and act.undo.asked.by) == (True, "ann")
+
+
+@pytest.mark.parametrize("in_use", [True, False])
+def test_of_an_undo_that_failed_nobody_is_told_to_delete_a_key_in_use_at_the_gateway(in_use: bool) -> None:
+    ledger = read(ours())
+    for record in [undo(), FAILED, *([used()] if in_use else [])]:
+        ledger.apply(ledger.next_offset, NOW_US, record)
+    due = act_notices.due([ledger.acts[False, "rotate-k1"]], NOW_US, lambda subject: frozenset(), {})
+    (text,) = [act_notices.notice(each, NOW_US).text for each in due if each.step.startswith("undo_failed")]
+    assert ("it is tried again. Undo it at the gateway" in text) != in_use
+    assert ("k1-new is in use by now, so it is not tried again, and the old key lives on" in text) == in_use
 
 
 async def test_a_forced_undo_that_fails_for_longer_than_the_topic_keeps_needs_no_new_signatures() -> None:
