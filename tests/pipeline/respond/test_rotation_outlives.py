@@ -52,7 +52,8 @@ def test_of_an_undo_that_failed_nobody_is_told_to_delete_a_key_in_use_at_the_gat
     ledger = read(ours())
     for record in [undo(), FAILED, *([used()] if in_use else [])]:
         ledger.apply(ledger.next_offset, NOW_US, record)
-    due = act_notices.due([ledger.acts[False, "rotate-k1"]], NOW_US, lambda subject: frozenset(), {})
+    act = ledger.acts[False, "rotate-k1"]
+    due = act_notices.due([act], NOW_US, lambda subject: frozenset({f"done:{act.offset}"}), {})
     (text,) = [act_notices.notice(each, NOW_US).text for each in due if each.step.startswith("undo_failed")]
     assert ("it is tried again. Undo it at the gateway" in text) != in_use
     assert ("k1-new is in use by now, so it is not tried again, and the old key lives on" in text) == in_use
