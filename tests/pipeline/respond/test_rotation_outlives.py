@@ -50,7 +50,8 @@ async def test_an_undo_that_failed_before_the_new_key_came_into_use_keeps_the_ol
 @pytest.mark.parametrize("in_use", [True, False])
 def test_of_an_undo_that_failed_nobody_is_told_to_delete_a_key_in_use_at_the_gateway(in_use: bool) -> None:
     ledger = read(ours())
-    for record in [undo(), FAILED, *([used()] if in_use else [])]:
+    records: list[Record] = [undo(), FAILED, *([used()] if in_use else [])]
+    for record in records:
         ledger.apply(ledger.next_offset, NOW_US, record)
     act = ledger.acts[False, "rotate-k1"]
     due = act_notices.due([act], NOW_US, lambda subject: frozenset({f"done:{act.offset}"}), {})
