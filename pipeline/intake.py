@@ -28,7 +28,7 @@ from pipeline.formats import FORMATS, Options, Refused, decode, place
 from pipeline.formats.envelope import is_bare
 from pipeline.health import Health, serve
 from pipeline.history import ordered
-from pipeline.metrics import METRICS, REGISTRY, process_started
+from pipeline.metrics import METRICS, REGISTRY, process_started, reader_started
 from pipeline.partitioner import PARTITIONERS
 from pipeline.ports import Publisher
 from pipeline.runners.ending import stop_by_signal
@@ -36,7 +36,7 @@ from pipeline.secrets import keyed_hash, may_hold_secret
 from pipeline.sinks.kafka import Producer
 from pipeline.sinks.topics import create_topics, partitions_of, topic_specs
 from schemas.event import MAX_EVENT_BYTES, Event
-from schemas.reasons import Rejected
+from schemas.reasons import REASONS, Rejected
 
 SOURCES: Final = ("kafka", "http", "files")
 BATCH_EVENTS: Final = 1000
@@ -295,6 +295,7 @@ async def _read(config: Config, source: str, paths: Sequence[Path], pump: Pump, 
     from pipeline.intake_topic import from_topic
 
     process_started()
+    reader_started(REASONS)
     server = await serve(pump.health, REGISTRY, config.intake.metrics_host, config.intake.metrics_port)
     try:
         await {"http": from_http, "kafka": from_topic}[source](config, pump, stop)

@@ -165,12 +165,13 @@ class Metrics:
     )
     adapter_calls: Counter = _counter(
         "adapter_calls_total",
-        "Requests to a gateway's API; outcome: ok, failed, redirected, slowed, gone, refused_address.",
+        "Requests by which keys are acted on, a signed webhook's too; outcome: ok, failed, redirected, slowed, gone, "
+        "refused_address.",
         "adapter",
         "outcome",
     )
     adapter_seconds: Histogram = _histogram(
-        "adapter_call_seconds", "One request to a gateway's API.", LATENCY_BUCKETS_S, "adapter"
+        "adapter_call_seconds", "One request by which a key is acted on.", LATENCY_BUCKETS_S, "adapter"
     )
     cap_used_ratio: Gauge = _gauge(
         "cap_used_ratio", "Keys acted on within the window over what the cap allows.", "cap", "window"
@@ -241,6 +242,12 @@ ENFORCEMENT_WORDS: Final = ("enforced", "broken", "unproven")
 ROTATION_STATES: Final = ("draining", "due", "overdue", "drained")
 LEAK_OUTCOMES: Final = ("matched", "known", "unmatched")
 LEAK_DELIVERIES: Final = ("ok", "refused", "invalid", "failed")
+
+
+def reader_started(reasons: Iterable[str]) -> None:
+    """Begins at 0 what a panel and an alert ask for."""
+    for reason in reasons:
+        METRICS.events_rejected.labels(reason)
 
 
 def leaks_started() -> None:
