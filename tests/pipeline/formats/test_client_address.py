@@ -195,7 +195,7 @@ def test_proxies_may_be_written_as_ipv4_in_ipv6() -> None:
 
 
 def test_of_thousands_of_proxies_each_new_caller_is_held_against_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CDN's list is that long, and botnets come from as many addresses: 3 ms for each let 300 events a second pass."""
+    """A CDN's list is that long, and a botnet has as many addresses: at 3 ms for each 300 events a second pass."""
     proxies = tuple(f"10.{number >> 8}.{number & 255}.0/25" for number in range(5000))
     assert client_address(Hops("10.9.9.9", CALLER), proxies) == CALLER
     looked: list[object] = []
