@@ -240,9 +240,20 @@ def batches(messages: Iterable[Outgoing], size: int = BATCH_EVENTS) -> Iterator[
 
 
 async def batches_apart(messages: Iterable[Outgoing], size: int = BATCH_EVENTS) -> AsyncIterator[list[Outgoing]]:
-    """`batches`, made in a thread: what packs a lot takes seconds of one core to unpack, and others are served."""
+    """`batches`, made in a thread: what packs a lot takes seconds of one core to unpack, and others are served.
+
+    A thread can't be ended. So whoever is cancelled waits for it, and keeps what bounds how many there are.
+    """
     made = batches(messages, size)
-    while batch := await asyncio.to_thread(next, made, None):
+    while True:
+        step = asyncio.ensure_future(asyncio.to_thread(next, made, None))
+        try:
+            batch = await asyncio.shield(step)
+        except asyncio.CancelledError:
+            await asyncio.wait([step])
+            raise
+        if not batch:
+            return
         yield batch
 
 

@@ -47,7 +47,7 @@ SMALL_BYTES: Final = 256 << 10
 SHORT_BYTES: Final = 32 << 10
 """A body up to this is unpacked at once, in some 10 ms at most; others in a thread, so that short ones are served."""
 MAX_LARGE: Final = 2
-"""Bodies in gzip, or above SMALL_BYTES, that are unpacked at once; the others wait: each may take 300 MB."""
+"""Bodies in gzip, or above SMALL_BYTES, that are unpacked at once; others wait: each may take 300 MB, and a core."""
 
 
 async def from_http(config: Config, pump: Pump, stop: asyncio.Event, bound: asyncio.Future[int] | None = None) -> None:
@@ -156,7 +156,9 @@ class _Endpoint:
                 else:
                     async for batch in batches_apart(messages):
                         await self._pump.take(batch)
-        except (Retry, Fatal, TimeoutError):
+        except TimeoutError:
+            return _try_again(f"it was not unpacked and acknowledged within {ACK_S:.0f} s")
+        except (Retry, Fatal):
             return _try_again("the broker did not acknowledge")
         return web.Response(text="ok\n")
 

@@ -31,6 +31,7 @@ from pipeline.intake import (
     Pump,
     _partitioner,
     _read,
+    batches_apart,
     check,
     from_files,
     outgoing,
@@ -346,6 +347,30 @@ async def test_while_a_body_is_unpacked_others_are_served(packed: bool, monkeypa
         assert not large.done()
         let_go.set()
         assert (await large).status == 200
+
+
+async def test_whoever_gives_up_waits_for_the_thread_that_unpacks_for_him() -> None:
+    """Else one who sends a slow body again and again would have as many threads as he likes."""
+    begun, let_go = threading.Event(), threading.Event()
+
+    def slow() -> Iterator[Outgoing]:
+        begun.set()
+        let_go.wait(20)
+        yield nameless()
+
+    async def take() -> None:
+        async for _ in batches_apart(slow()):
+            pass
+
+    task = asyncio.create_task(take())
+    await asyncio.to_thread(begun.wait)
+    task.cancel()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not task.done()
+    let_go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_http_answers_firehose_in_its_own_words_and_knows_a_second_attempt_by_its_records() -> None:
