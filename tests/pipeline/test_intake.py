@@ -241,7 +241,6 @@ async def test_stopping_before_the_end_of_the_files_is_no_success(tmp_path: Path
         (Config(intake=Intake(format="squid")), "kafka", [], "intake.format 'squid' is unknown"),
         (Config(), "files", [], "give paths"),
         (Config(), "http", [Path("x")], "give paths"),
-        (Config(topics=Topics(raw="api.requests")), "kafka", [], "must not be"),
     ],
 )
 def test_what_can_not_work_is_refused_with_a_reason(config: Config, source: str, paths: list[Path], words: str) -> None:
