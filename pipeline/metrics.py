@@ -104,7 +104,7 @@ class Metrics:
     # State
     tracked_keys: Gauge = _gauge("tracked_keys", "Keys with state.", "partition")
     keys_used: Gauge = _gauge(
-        "keys_used", "Keys used since rows were last due, where there are 10 of them, else 0.", "partition"
+        "keys_used", "Keys looked at for keys_of_one_network: up to 1,000, from 3 on, else 0.", "partition"
     )
     keys_of_one_network: Gauge = _gauge(
         "keys_of_one_network",

@@ -80,7 +80,7 @@ def state_of(partition: int, core: Core) -> None:
     if not isinstance(core, KeyCore):
         return
     METRICS.tracked_keys.labels(str(partition)).set(len(core.state.slots))
-    used, of_one_network = core.networks
+    used, of_one_network = core.networks.told
     METRICS.keys_used.labels(str(partition)).set(used)
     METRICS.keys_of_one_network.labels(str(partition)).set(of_one_network)
     METRICS.state_bytes.labels(str(partition)).set(sum(a.used * a.dtype.itemsize for a in core.state.arrays))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.geo.provider import Place
-from pipeline.one_network import FEWEST_KEYS, keys_of_one
+from pipeline.one_network import FEWEST_KEYS, MOST_KEYS, Networks
 
 
 def place(number: int, asn: int = 0) -> Place:
@@ -24,4 +24,17 @@ def place(number: int, asn: int = 0) -> Place:
     ],
 )
 def test_it_counts_keys_by_autonomous_system_or_else_by_prefix(places: list[Place], told: tuple[int, int]) -> None:
-    assert keys_of_one(places) == told
+    networks = Networks()
+    networks.used(enumerate(places))
+    assert networks.told == told
+
+
+def test_keys_that_are_seldom_used_add_up_and_what_was_long_ago_is_forgotten() -> None:
+    networks = Networks()
+    for slot in range(MOST_KEYS):
+        networks.used([(slot, place(1))])
+    assert networks.told == (MOST_KEYS, MOST_KEYS)
+    networks.used([(slot, place(slot)) for slot in range(20)])
+    assert networks.told == (20, 1)
+    networks.used([(0, place(1))])  # used again, from elsewhere
+    assert networks.told == (20, 2)

@@ -129,9 +129,6 @@ def test_keys_that_all_come_from_one_network_are_told_once_rows_are_due() -> Non
     core.due_rows()
     measure.state_of(78, core)
     assert told("keys_used", partition="78") == told("keys_of_one_network", partition="78") == 12
-    core.due_rows()
-    measure.state_of(78, core)
-    assert told("keys_used", partition="78") == 0
     measure.assigned(TOPIC, {78: core}, {})
     assert told("keys_of_one_network", partition="78") is None
 
