@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
@@ -43,6 +43,8 @@ BATCH_EVENTS: Final = 1000
 GIVE_UP_S: Final = 300.0
 """How long one batch is tried again while the broker is away; then the process ends and starts over from the commit."""
 MAX_PAYLOAD_BYTES: Final = 16_384  # of a rejected record (reference/delivery.md, section 8)
+MOST_REFUSED: Final = 1000
+"""Refusals of one message that are written one by one: a body of 300 kB may hold a million, of 300 bytes each."""
 _SHOWABLE: Final = frozenset({"native", "cloudtrail"})
 """Formats without headers or query strings: a rejected record of another format goes without its payload."""
 
@@ -89,7 +91,22 @@ def stream(raw: bytes, format: str, options: Options, position: str) -> Iterator
     head, second = next(placed, None), next(placed, None)
     payload = raw if second is None else b""
     some = (each for each in (head, second) if each is not None)
-    yield from (outgoing(record, format, payload, len(raw)) for record in chain(some, placed))
+    yield from (outgoing(record, format, payload, len(raw)) for record in _told(chain(some, placed)))
+
+
+def _told(records: Iterable[Event | Refused]) -> Iterator[Event | Refused]:
+    """The records, of those refused but for `no_key` the first MOST_REFUSED; then one that counts the rest."""
+    refused, last = 0, None
+    for record in records:
+        if isinstance(record, Refused) and record.reason != "no_key":
+            refused += 1
+            if refused > MOST_REFUSED:
+                last = record
+                continue
+        yield record
+    if last is not None:
+        detail = f"{last.detail}; with it {refused - MOST_REFUSED} more records of this message are refused"
+        yield msgspec.structs.replace(last, detail=detail)
 
 
 def outgoing(record: Event | Refused, format: str, payload: bytes = b"", size_bytes: int = 0) -> Outgoing:
@@ -219,6 +236,24 @@ class Pump:
 def batches(messages: Iterable[Outgoing], size: int = BATCH_EVENTS) -> Iterator[list[Outgoing]]:
     stream = iter(messages)
     while batch := list(islice(stream, size)):
+        yield batch
+
+
+async def batches_apart(messages: Iterable[Outgoing], size: int = BATCH_EVENTS) -> AsyncIterator[list[Outgoing]]:
+    """`batches`, made in a thread: what packs a lot takes seconds of one core to unpack, and others are served.
+
+    A thread can't be ended. So whoever is cancelled waits for it, and keeps what bounds how many there are.
+    """
+    made = batches(messages, size)
+    while True:
+        step = asyncio.ensure_future(asyncio.to_thread(next, made, None))
+        try:
+            batch = await asyncio.shield(step)
+        except asyncio.CancelledError:
+            await asyncio.wait([step])
+            raise
+        if not batch:
+            return
         yield batch
 
 

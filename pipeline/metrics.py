@@ -103,6 +103,14 @@ class Metrics:
 
     # State
     tracked_keys: Gauge = _gauge("tracked_keys", "Keys with state.", "partition")
+    keys_used: Gauge = _gauge(
+        "keys_used", "Keys looked at for keys_of_one_network: up to 1,000, from 3 on, else 0.", "partition"
+    )
+    keys_of_one_network: Gauge = _gauge(
+        "keys_of_one_network",
+        "Of keys_used, those used last from the network (autonomous system, or else /24 or /48) that most were.",
+        "partition",
+    )
     state_bytes: Gauge = _gauge("state_bytes", "State in memory.", "partition")
     state_evictions: Counter = _counter("state_evictions_total", "Keys that lost their state to the cap.")
     checkpoints: Counter = _counter("checkpoints_total", "Manifests; outcome: ok, failed.", "outcome")
