@@ -69,7 +69,7 @@ class Asked(Coded[str]):
 
 
 def test_to_join_many_parts_with_a_table_each_takes_no_look_at_all_parts_for_each() -> None:
-    """Rows that waited while ClickHouse was away are thousands of parts: 6,400 took 1.2 s a column, 40 times as long."""
+    """Rows that waited while ClickHouse was away are thousands of parts: 6,400 took 1.2 s a column, of 0.03."""
     parts = [Asked(np.array([1, 0, 1]), [f"v{n % 7}", "w"]) for n in range(500)]
     Asked.times = 0
     assert list(joined(parts))[:4] == ["w", "v0", "w", "w"]
