@@ -58,8 +58,8 @@ class Asked(Coded[str]):
 
     times = 0
 
-    @property
-    def values(self) -> list[str]:  # type: ignore[override]
+    @property  # type: ignore[override]
+    def values(self) -> list[str]:
         Asked.times += 1
         return self.table
 
