@@ -26,7 +26,7 @@ from pipeline.queries import ask
 from pipeline.rotations import overdue_words, rotations
 
 NEAR_MISSES: Final = 10
-SERIES_DAYS: Final = 14  # a week that nobody objected in, and one for incidents that opened before it
+SERIES_DAYS: Final = 14  # 2 * `detectors.fusion.SERIES_US`: incidents of a key that are further apart are of two series
 SOON: Final = timedelta(days=7)
 Z_90: Final = 1.6449
 _AS_OF: Final = "(SELECT max(last_used) FROM keys_last_used)"
@@ -216,10 +216,11 @@ _ADOPTIONS: Final = f"""
             'UTC'), at)) AS words
         FROM controls FINAL WHERE kind = 'feedback' GROUP BY key_id) AS said USING key_id
     WHERE i.last_at > {_SINCE} AND JSONExtractBool(i.body, 'adopted') AND NOT arrayExists(each ->
-        each.1 = i.incident_id OR (each.3 >= i.last_at
-            AND each.2 BETWEEN i.opened_at - INTERVAL {SERIES_DAYS} DAY AND i.opened_at), said.words)
+        each.1 = i.incident_id
+        OR (each.3 >= i.last_at AND abs(dateDiff('second', each.2, i.opened_at)) <= {SERIES_DAYS * 86_400}), said.words)
     ORDER BY at_us DESC, incident_id"""  # noqa: S608
-"""A word on the incident itself is of it, whenever said; one on an earlier incident of its series if said since."""
+"""A word on the incident itself is of it, whenever said; one on another of its series (`feedback.in_series`) if said
+since. A time that can't be read is 1970: of no series."""
 _WITHHELD: Final = f"""
     SELECT control_id, argMax(by, at) AS by, argMax(reason, at) AS reason, countIf(change = 'opened') AS openings,
         uniqExact(key_id) AS keys,

@@ -12,7 +12,6 @@ import json
 import sys
 import time
 import tomllib
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

@@ -7,12 +7,13 @@ import json
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import starmap
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from detectors import novel_operation
+from detectors import fusion, novel_operation
 from detectors.egress import Egress
 from pipeline import coverage, moments, operate, plans, queries
 from pipeline.catalogue import Catalogue
@@ -22,7 +23,7 @@ from pipeline.coverage import Unwatched, keys_used, muted, ranked, unwatched
 from pipeline.errors import ConfigError
 from pipeline.operate import Word, give_feedback
 from pipeline.people import user
-from pipeline.report import Counts, against, of, poisson_interval, rated, wilson
+from pipeline.report import SERIES_DAYS, Counts, against, of, poisson_interval, rated, wilson
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
 from pipeline.times import rfc3339
@@ -451,28 +452,31 @@ def test_the_report_counts_what_it_names(clickhouse: ClickHouse) -> None:
 def test_an_adoption_is_reported_until_somebody_judges_it_and_no_word_on_something_else_hides_it(
     clickhouse: ClickHouse,
 ) -> None:
-    """`b` and `c` are of one key. Judged: `c` itself, `e` by a later word on the incident its series began with."""
-    opened = [NOON_US - days * DAY_US for days in (3, 3, 4, 3, 3)]
+    """`a` to `c` are of one key. Judged: `c` itself, `e` and `f` by later words on others of their series."""
+    opened = [NOON_US - days * DAY_US for days in (3, 3, 4, 3, 3, 3)]
     words = [
         on(feedback_on("1", "expected"), "kb", NOON_US - 60 * DAY_US, NOON_US),  # of another time
         on(feedback_on("2", "expected"), "kd", opened[3] - DAY_US, opened[3] - 1_000_000),  # before it was adopted
-        on(feedback_on("3", "malicious"), "kd", opened[3] + DAY_US, NOON_US),  # of what came later
+        on(feedback_on("3", "malicious"), "kd", opened[3] - 15 * DAY_US, NOON_US),  # of an older series
         on(feedback_on("c", "malicious"), "kb", opened[2], opened[2]),
         on(feedback_on("4", "expected"), "ke", opened[4] - 8 * DAY_US, NOON_US),
+        on(feedback_on("5", "malicious"), "kf", opened[5] + DAY_US, NOON_US),
     ]
     written(
         clickhouse,
         keys_last_used=rows_of("keys_last_used", 1, key_id=["k"], last_used=[NOON_US]),
         incidents=rows_of(
-            "incidents", 5, incident_id=[letter * 32 for letter in "abcde"], key_id=["kb", "kb", "kb", "kd", "ke"],
-            opened_at=opened, last_at=opened, body=[json.dumps({"adopted": True})] * 5,
+            "incidents", 6, incident_id=[letter * 32 for letter in "abcdef"],
+            key_id=["kb", "kb", "kb", "kd", "ke", "kf"], opened_at=opened, last_at=opened,
+            body=[json.dumps({"adopted": True})] * 6,
         ),
-        controls={name: list(column) for name, column in control_rows(list(map(Said, range(5), words))).items()},
+        controls={name: list(column) for name, column in control_rows(list(starmap(Said, enumerate(words)))).items()},
     )  # fmt: skip
     client = connect(clickhouse, clickhouse.database)
     found = [each.incident_id[0] for each in of(client, Config().budget, 7.0, []).adoptions]
     client.close()
     assert sorted(found) == ["a", "b", "d"]
+    assert SERIES_DAYS * DAY_US == 2 * fusion.SERIES_US
 
 
 def on(word: Feedback, key_id: str, opened_us: int, at_us: int) -> Feedback:
