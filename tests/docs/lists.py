@@ -20,7 +20,8 @@ PREVIEWED: Final = ("respond act", "respond bulk")
 RUN_BESIDES: Final = (
     "cases", "respond breaker -o json", "respond dead-letters", "respond endpoints -o json", "respond leftovers",
     "respond simulate --reason rehearsal", "respond simulate --off --reason over",
-    "doctor --sample access.log -o json",
+    "doctor --sample access.log -o json", "console-log", "erase pk_7 --dry-run", "privacy truncate --dry-run",
+    "top --once",
 )  # fmt: skip
 """Run, too: sentences name them, and they need nobody's answer."""
 
@@ -28,7 +29,8 @@ SERVICE: Final = "runs until it is stopped; tests/kafka runs it"
 SPEAKS: Final = "waits for an answer of workers or responders; tests/kafka has these"
 LONG: Final = "takes minutes; has tests of its own"
 PARSED: Final = {
-    "console": SERVICE, "intake": SERVICE, "plugin": SERVICE, "respond": SERVICE, "worker": SERVICE, "top": SERVICE,
+    "console": SERVICE, "intake": SERVICE, "plugin": SERVICE, "respond": SERVICE, "worker": SERVICE,
+    "top": "runs until it is stopped; --once is run",
     "cases ack": SPEAKS, "cases assign": SPEAKS, "cases close": SPEAKS, "cases snooze": SPEAKS,
     "drill run": SPEAKS, "feedback": SPEAKS, "mute": SPEAKS, "unmute": SPEAKS, "plan": SPEAKS,
     "respond act": SPEAKS, "respond approve": SPEAKS, "respond bulk": SPEAKS,
