@@ -52,6 +52,10 @@ FIELDS: Final = {
 """Field of the event -> what is missing without it."""
 
 
+OPTIONAL: Final = ("fingerprint",)
+"""Fields that few logs have: shown where they are, and nothing is blind without them."""
+
+
 _DEFAULTS: Final = Options()
 _PROBE: Final = Secret("only to see whether a pepper makes a difference")
 NEW_PEPPER: Final = (
@@ -85,13 +89,14 @@ def read_as(raw: bytes, name: str, options: Options = _DEFAULTS) -> list[Finding
         return found
     keys = {each.key_id for each in events}
     span = [datetime.fromtimestamp(at / 1e6, UTC).isoformat(timespec="milliseconds") for at in _span_us(events)]
-    of = sources(raw, name, ("key_id", "ts_us", *FIELDS, "route", "path"), options)
+    of = sources(raw, name, ("key_id", "ts_us", *FIELDS, *OPTIONAL, "route", "path"), options)
     found.append(Finding("ok", "key_id", f"{len(keys)} keys, e.g. {min(keys)}{_from(of, 'key_id')}"))
     found.append(Finding("ok", "ts", f"{span[0]} to {span[1]}{_from(of, 'ts_us')}: is that when it was?"))
     for field, without in FIELDS.items():
         found.append(_field(events, field, without, of))
         if field == "client_ip":
             found += whose_word(raw, FORMATS[name], options)
+    found += [_field(events, field, "", of) for field in OPTIONAL if any(getattr(each, field) for each in events)]
     return [*found, *_routes(events, of)]
 
 

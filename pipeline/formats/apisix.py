@@ -3,9 +3,10 @@
 APISIX logs no id of the credential, only `consumer.username`: one consumer with two keys is one key here. Better is
 `log_format_extra: {"key_id": "$consumer_name", "request_id": "$request_id"}`, or a header that a plugin sets to the
 credential's id; `key_id` counts before the consumer. The raw key may stand in `request.headers` and in the query of
-`request.uri` and `request.url`: of the headers only the user agent and the forwarded addresses are read, the query
-never. A request without a consumer's name was not authenticated: it has no key here, whatever its `apikey` said. One
-that key-auth let in as its `anonymous_consumer` bears that name: a key that everybody has, which nobody should declare.
+`request.uri` and `request.url`: of the headers only the user agent, the forwarded addresses and a CDN's TLS fingerprint
+are read, the query never. A request without a consumer's name was not authenticated: it has no key here, whatever its
+`apikey` said. One that key-auth let in as its `anonymous_consumer` bears that name: a key that everybody has, which
+nobody should declare.
 With a `log_format` of one's own, as the plugins' documents show it, the time is `@timestamp` (RFC 3339, seconds).
 Source: apisix/utils/log-util.lua @f519a0f; reference/gateways.md, section 3. No APISIX was run.
 """
@@ -17,9 +18,11 @@ from typing import Any
 from pipeline.formats.client_address import client_address
 from pipeline.formats.format import SEES_ALL, Format, Hops, Options, Refused
 from pipeline.formats.values import (
+    FROM_CDN,
     environment,
     epoch_us,
     event_of,
+    fingerprint,
     first,
     get,
     iso_us,
@@ -48,6 +51,7 @@ def event(record: Any, options: Options) -> Event | Refused:
         "bytes_in": whole(get(record, "request.size")),
         "bytes_out": whole(get(record, "response.size")),
         "user_agent": text(get(record, "request.headers.user-agent")),
+        "fingerprint": fingerprint(get(record, "request.headers"), *FROM_CDN),
         "environment": environment(record.get("environment")),
         "request_id": text(record.get("request_id")),
     }

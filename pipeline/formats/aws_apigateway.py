@@ -5,7 +5,7 @@ The operator writes the format himself: names may be flat (`apiKeyId`), dotted (
 WebSocket APIs; `identity.apiKey` is the key itself and is never read. HTTP APIs have no API keys: there
 `intake.key_field` names what the authorizer says of the caller's, e.g. `authorizer.keyId`. A request that was refused
 for its key carries no id, and whether one refused by a usage plan does is not known to us, so refusals are not
-declared; request size is not logged.
+declared; request size is not logged, nor any fingerprint of the connection.
 The log comes through Firehose: to Kafka, or straight to `keywatch intake --from http` behind TLS (its access key is
 `intake.http_token`, its buffer at most 2 MiB).
 Source: API Gateway access-log variables; reference/gateways.md, section 4. A format that has it all:

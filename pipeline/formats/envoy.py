@@ -5,13 +5,15 @@ There is no id of a key by default: log one that the filter which checked the ke
 proof of anything. `intake.key_field` names another field. `downstream_remote_address` is the peer's where the listener
 has `use_remote_address`, as one that faces callers must; without that, or with `xff_num_trusted_hops`, Envoy has taken
 it from `x_forwarded_for` by its own rules. The path may have a query, which is dropped.
+A TLS fingerprint is read as `"tls_ja4_fingerprint": "%TLS_JA4_FINGERPRINT%"` (or ja3; Contour's names, or `ja4`,
+`ja3`): the listener's TLS inspector must have `enable_ja4_fingerprinting`.
 Source: Envoy's access-log operators, the default formats of Istio (pilot/pkg/model/telemetry_logging.go) and Envoy
 Gateway (internal/xds/translator/accesslog.go); reference/gateways.md, section 4. No Envoy was run.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from detectors.detector import SEES_DENIED
 from pipeline.formats.client_address import client_address
@@ -19,6 +21,7 @@ from pipeline.formats.format import SEES_ALL, Format, Hops, Options, Refused
 from pipeline.formats.values import (
     environment,
     event_of,
+    fingerprint,
     first,
     iso_us,
     key_id_at,
@@ -29,6 +32,8 @@ from pipeline.formats.values import (
     whole,
 )
 from schemas.event import Event
+
+_FINGERPRINTS: Final = ("tls_ja4_fingerprint", "ja4", "tls_ja3_fingerprint", "ja3")
 
 
 def event(record: Any, options: Options) -> Event | Refused:
@@ -47,6 +52,7 @@ def event(record: Any, options: Options) -> Event | Refused:
         "bytes_in": whole(record.get("bytes_received")),
         "bytes_out": whole(record.get("bytes_sent")),
         "user_agent": text(first(record, "user_agent", "user-agent")),
+        "fingerprint": fingerprint(record, *_FINGERPRINTS),
         "environment": environment(record.get("environment")),
         "request_id": text(first(record, "request_id", "x-request-id")),
     }

@@ -2,9 +2,10 @@
 
 The key is `authenticated_entity.id`, the credential's uuid. The raw key may stand in `request.headers.apikey`,
 `request.querystring.apikey` and, even with `hide_credentials`, in the query of `request.uri` and `request.url`: headers
-are not read but for the user agent and the forwarded addresses, the query string never. Where Kong names no credential
-it has authenticated nobody: the route has no plugin for that, or the plugin's `anonymous` consumer let the request in,
-whatever its `apikey` said. So such a request has no key here, with a consumer or a pepper either.
+are not read but for the user agent, the forwarded addresses and a CDN's TLS fingerprint, the query string never. Where
+Kong names no credential it has authenticated nobody: the route has no plugin for that, or the plugin's `anonymous`
+consumer let the request in, whatever its `apikey` said. So such a request has no key here, with a consumer or a pepper
+either.
 Kong's route paths are prefixes, not templates (one route `/` serves a whole API), so the event carries the path and the
 template is found from it. A 401 of key-auth names no credential; 403 (acl) and 429 (rate-limiting) come after
 authentication and do.
@@ -19,9 +20,11 @@ from typing import Any
 from pipeline.formats.client_address import client_address
 from pipeline.formats.format import SEES_ALL, Format, Hops, Options, Refused
 from pipeline.formats.values import (
+    FROM_CDN,
     environment,
     epoch_us,
     event_of,
+    fingerprint,
     first,
     get,
     number,
@@ -48,6 +51,7 @@ def event(record: Any, options: Options) -> Event | Refused:
         "bytes_in": whole(get(record, "request.size")),
         "bytes_out": whole(get(record, "response.size")),
         "user_agent": text(get(record, "request.headers.user-agent")),
+        "fingerprint": fingerprint(get(record, "request.headers"), *FROM_CDN),
         "environment": environment(first(record, "workspace_name", "environment")),
         "request_id": text(get(record, "request.id")),
     }

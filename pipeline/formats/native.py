@@ -18,6 +18,7 @@ from pipeline.formats.values import (
     environment,
     epoch_us,
     event_of,
+    fingerprint,
     iso_us,
     number,
     outcome_of,
@@ -52,6 +53,7 @@ def strict(record: Any) -> Event | None:
         and _PLAIN_ADDRESS.fullmatch(event.client_ip) is not None
         and event.method == event.method.upper()
         and all(text.isprintable() and text == text.strip() and text != "-" for text in texts)
+        and event.fingerprint == fingerprint(record, "fingerprint")
         and event.key_id != "-"
         and is_clean(event)
     )
@@ -82,6 +84,7 @@ def sloppy(record: Any, options: Options) -> Event | Refused:
         "bytes_in": whole(record.get("bytes_in")),
         "bytes_out": whole(record.get("bytes_out")),
         "user_agent": text(record.get("user_agent")),
+        "fingerprint": fingerprint(record, "fingerprint"),
         "environment": environment(record.get("environment")),
         "scope": text(record.get("scope")),
         "request_id": text(record.get("request_id")),

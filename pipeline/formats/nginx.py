@@ -7,6 +7,8 @@ Use `$uri`, not `$request_uri`; a query is dropped. `$request_time` and `$msec` 
 log_format keywatch escape=json '{"msec":"$msec","remote_addr":"$remote_addr","request_method":"$request_method",
 "uri":"$uri","status":"$status","request_time":"$request_time","request_length":"$request_length",
 "bytes_sent":"$bytes_sent","http_user_agent":"$http_user_agent","request_id":"$request_id","api_key_id":"$api_key_id"}';
+A TLS fingerprint is read as `http_ssl_ja4` or `http_ssl_ja3_hash`, the variables of the modules ja4-nginx-module and
+nginx-ssl-fingerprint, or by the header of a CDN before it, `http_cf_ja4` or `http_cloudfront_viewer_ja4_fingerprint`.
 The names of ingress-nginx's documented JSON are read, too (`time`, `method`, `path`), and `$time_local`.
 The map knows the key whatever the answer, so refusals (403, 429) carry its id; a wrong key has none.
 Source: NGINX's variables; reference/gateways.md, section 5.
@@ -19,9 +21,11 @@ from typing import Any, Final
 from pipeline.formats.client_address import client_address
 from pipeline.formats.format import SEES_ALL, Format, Hops, Options, Refused
 from pipeline.formats.values import (
+    FROM_CDN,
     environment,
     epoch_us,
     event_of,
+    fingerprint,
     first,
     iso_us,
     key_id_at,
@@ -34,6 +38,9 @@ from pipeline.formats.values import (
 )
 from schemas.event import Event
 
+_FINGERPRINTS: Final = (
+    "http_ssl_ja4", "http_ssl_ja3_hash", *(f"http_{header.replace('-', '_')}" for header in FROM_CDN),
+)  # fmt: skip
 _ISO_TIMES: Final = ("time_iso8601", "time", "@timestamp")
 _FORWARDED: Final = ("http_x_forwarded_for", "proxy_add_x_forwarded_for", "x_forwarded_for")
 
@@ -54,6 +61,7 @@ def event(record: Any, options: Options) -> Event | Refused:
         "bytes_in": whole(record.get("request_length")),
         "bytes_out": whole(first(record, "bytes_sent", "body_bytes_sent")),
         "user_agent": text(record.get("http_user_agent")),
+        "fingerprint": fingerprint(record, *_FINGERPRINTS),
         "environment": environment(record.get("environment")),
         "request_id": text(record.get("request_id")),
     }

@@ -4,7 +4,8 @@ The key is `api.token.uid` (1.9), else a programmatic credential of the user or 
 somebody logs it, is never read. `time` is in ms. `status_id` 2 with a code of 401, 403 or 429 says which refusal; a
 record without a code is a success or, for `status_id` 2, unknown: not every failure is the caller's. What AWS Security
 Lake makes of CloudTrail (1.1) has no HTTP answer but `api.response.error`, and its operations are named as `cloudtrail`
-names them. Most producers log API calls with their credential whether refused or not, so refusals are declared.
+names them. The class has no `tls` object, so there is no fingerprint of the connection. Most producers log API calls
+with their credential whether refused or not, so refusals are declared.
 Source: OCSF schema @a5cfc68 (1.9.0-dev), 1.1 to 1.5 besides; reference/gateways.md, section 9.
 """
 

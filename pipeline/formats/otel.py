@@ -6,6 +6,7 @@ queue make batches below that, since it drops what is answered 413.
 Both generations of names are read: the stable ones and the deprecated ones that most exporters still write. There is
 no convention for a key's id: ours is `api_key.id` (or what `intake.key_field` names); `http.request.header.x-api-key`
 is read only where that names it, with a pepper, as its HMAC. Headers are lists there, of which the first value counts.
+A TLS fingerprint is `tls.client.ja4` (as the collector writes it of AWS WAF's logs) or `tls.client.ja3`.
 A collector may also carry the line of another gateway, as the record's body (filelog) or attributes (Traefik): read it
 by that gateway's format (`envelope.carried`). Whether refusals carry the id is the server's doing, so they are not
 declared.
@@ -22,9 +23,11 @@ from detectors.detector import SEES_DENIED
 from pipeline.formats.client_address import client_address
 from pipeline.formats.format import SEES_ALL, Format, Hops, Options, Refused
 from pipeline.formats.values import (
+    FROM_CDN,
     environment,
     epoch_us,
     event_of,
+    fingerprint,
     first,
     key_id_at,
     number,
@@ -40,6 +43,9 @@ _PEERS: Final = ("network.peer.address", "net.sock.peer.addr", "net.peer.ip")
 _CLIENTS: Final = ("client.address", "http.client_ip")
 """Who asked, as the instrumentation reads headers: most take the first forwarded address, which callers write."""
 _FORWARDED: Final = "http.request.header.x-forwarded-for"
+_FINGERPRINTS: Final = (
+    "tls.client.ja4", "tls.client.ja3", *(f"http.request.header.{header}" for header in FROM_CDN),
+)  # fmt: skip
 _SCALARS: Final = ("stringValue", "intValue", "doubleValue", "boolValue")
 DEEPEST: Final = 8
 """Nesting of a value that is read."""
@@ -112,6 +118,7 @@ def event(record: Any, options: Options) -> Event | Refused:
             first(said, "http.response.size", "http.response.body.size", "http.response_content_length")
         ),
         "user_agent": text(first(said, "user_agent.original", "http.user_agent")),
+        "fingerprint": fingerprint(said, *_FINGERPRINTS),
         "environment": environment(first(said, "deployment.environment.name", "deployment.environment")),
         "request_id": text(first(said, "http.request.header.x-request-id", "request.id")),
     }

@@ -9,21 +9,24 @@ peer's own address, which `ClientAddr` always has: keep both, and list the same 
 Of a header that was sent twice `ClientHost` has the first alone, which a caller may have written before a proxy that
 adds one of its own (HAProxy): keep the header itself, `request_X-Forwarded-For`, which has both and counts before it.
 `RequestPath` may have a query, which is dropped. Over OTLP times are nanoseconds.
+The header in which a CDN before it names the TLS fingerprint is read where it is kept, e.g. `request_Cf-Ja4`.
 Refused requests carry an id only if that middleware sets it before it refuses, so they are not declared.
 Source: Traefik's pkg/middlewares/accesslog; reference/gateways.md, section 5. No Traefik was run.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from detectors.detector import SEES_DENIED
 from pipeline.formats.client_address import client_address
 from pipeline.formats.format import SEES_ALL, Format, Hops, Options, Refused
 from pipeline.formats.values import (
+    FROM_CDN,
     environment,
     epoch_us,
     event_of,
+    fingerprint,
     first,
     iso_us,
     key_id_at,
@@ -34,6 +37,8 @@ from pipeline.formats.values import (
     whole,
 )
 from schemas.event import Event
+
+_FINGERPRINTS: Final = tuple(f"request_{header.title()}" for header in FROM_CDN)
 
 
 def event(record: Any, options: Options) -> Event | Refused:
@@ -51,6 +56,7 @@ def event(record: Any, options: Options) -> Event | Refused:
         "bytes_in": whole(record.get("RequestContentSize")),
         "bytes_out": whole(record.get("DownstreamContentSize")),
         "user_agent": text(record.get("request_User-Agent")),
+        "fingerprint": fingerprint(record, *_FINGERPRINTS),
         "environment": environment(record.get("environment")),
         "request_id": text(first(record, "request_X-Request-Id", "request_id")),
     }

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pipeline.formats.format import BadValueError, Options, Refused
 from pipeline.secrets import key_id_of_secret, scrub
-from schemas.event import Event
+from schemas.event import FINGERPRINT, Event
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _LIMITS: Final = {
@@ -37,6 +37,11 @@ _MONTHS: Final = {
     for number, name in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)  # noqa: SIM905
 }
 _MAX_HOST_CHARS: Final = 64  # an address of 45, brackets, a zone, a port
+FROM_CDN: Final = ("cloudfront-viewer-ja4-fingerprint", "cf-ja4", "cloudfront-viewer-ja3-fingerprint", "cf-ja3-hash")
+"""Request headers: CloudFront's, by an origin request policy, and Cloudflare's, by "Add bot protection headers".
+
+Whoever reaches the gateway beside the CDN can send them, too: then they tell no more than a user agent does.
+"""
 _MAX_INT: Final = 1 << 50
 _US_OF: Final = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0.001}
 
@@ -170,6 +175,15 @@ def outcome_of(status: int) -> str:
     """What a status says of the credential where the gateway says nothing itself (schemas.event.OUTCOMES)."""
     named = {0: "unknown", 401: "invalid", 403: "denied", 429: "rate_limited"}
     return named.get(status, "success")
+
+
+def fingerprint(record: Any, *names: str) -> str:
+    """The first of these fields that is a JA4 or JA3; "" where none is: logs say "-", "unknown", the raw list, too."""
+    for name in names:
+        said = text(get(record, name)).lower()
+        if said and FINGERPRINT.fullmatch(said):
+            return said
+    return ""
 
 
 def key_id_of(raw: str, status: int, options: Options) -> str:

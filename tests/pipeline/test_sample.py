@@ -74,6 +74,15 @@ def test_it_is_said_from_which_field_of_the_log_each_came(name: str, field: str,
     assert told[field].endswith(f", from {source}")
 
 
+def test_a_fingerprint_is_shown_where_there_is_one_and_missed_by_nobody(tmp_path: Path) -> None:
+    raw = (examples.ROOT / "formats/envoy/object.json").read_bytes()
+    told = {finding.about: finding for finding in read_as(raw, "envoy")}
+    assert told["fingerprint"].text.endswith("b186095e22b6, from tls_ja4_fingerprint")
+    path = tmp_path / "access.log"
+    path.write_bytes(COMBINED)
+    assert "fingerprint" not in {each.about for each in check_sample(path)}
+
+
 def test_a_path_is_not_called_a_route(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     path.write_bytes(COMBINED.replace(b"/x", b"/v1/users/4711"))

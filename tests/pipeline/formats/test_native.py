@@ -26,6 +26,7 @@ RECORDS = st.fixed_dictionaries(
         "latency_ms": st.floats(-1, 2e9),
         "bytes_out": st.integers(-1, 10**6),
         "user_agent": TEXTS,
+        "fingerprint": TEXTS | st.sampled_from(["0" * 32, "A" * 32, "t13d1516h2_8daaf6152771_b186095e22b6"]),
         "environment": st.sampled_from(["", "live", "prod", "test"]),
         "scope": TEXTS,
         "request_id": TEXTS,
