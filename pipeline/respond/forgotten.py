@@ -17,8 +17,10 @@ from datetime import datetime
 from typing import Final
 
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
 
 from pipeline.config import Config
+from pipeline.errors import Fatal
 from pipeline.respond.audit import decode
 from pipeline.respond.decisions import Decisions
 from pipeline.respond.entries import Kept, Proposed, Record, Switched
@@ -75,8 +77,11 @@ async def stop_if_forgotten(config: Config, decisions: Decisions, memory: Memory
     if memory.held:
         return
     topics, since_s = config.topics, await _kept_since_s(config)
-    async with aclosing(_audit(config)) as lines:
-        lost = [each async for each in lines if not memory.knows(each) and _at_s(each) >= since_s]
+    try:
+        async with asyncio.timeout(READ_S), aclosing(_audit(config)) as lines:
+            lost = [each async for each in lines if not memory.knows(each) and _at_s(each) >= since_s]
+    except (KafkaError, TimeoutError) as error:
+        raise Fatal(f"whether {topics.decisions} was emptied is not known: {topics.responses}: {error!r}") from error
     if not lost:
         return
     last = lost[-1]
@@ -104,7 +109,7 @@ async def _audit(config: Config) -> AsyncGenerator[Response, None]:
     """Its last lines, in order."""
     topic = config.topics.responses
     end = (await fetched_highwaters(config.kafka, topic, [0]))[0]
-    async with side_consumer(config.kafka) as consumer, asyncio.timeout(READ_S):
+    async with side_consumer(config.kafka) as consumer:
         partition = TopicPartition(topic, 0)
         consumer.assign([partition])
         await consumer.seek_to_beginning(partition)
