@@ -18,7 +18,7 @@ from detectors.compile import brief
 from pipeline.core import Slice
 from pipeline.decode import Decoded, reject
 from pipeline.fields import Fields
-from pipeline.state import State
+from pipeline.state import LATE_REPEATS, REPEATS, State
 from schemas.event import AUTHENTICATED
 from schemas.key import Key
 
@@ -83,6 +83,7 @@ def slots(state: State, told: Fields, declared: Callable[[str], Key | None], lim
 def first_time(events: Array, book: Array, keep: Array, first_us: Array) -> int:
     """keep[i] = 0, and the slot -1, where the same request of the same key came within the key's last `REPEATS`.
 
+    Of requests that came late, `LATE_REPEATS` places remember some, so that a mirror of old ones drives out no others.
     Returns how many did. A repeat has the time of what it repeats (`enrich.request_hashes`), so an event that is newer
     than all others of its key is none, whatever the hashes say; of the others, 36 hashes of 32 bits take one in 120
     million for a repeat by chance. Asked of every event, that dropped one of two million in a run of the bench.
@@ -106,8 +107,11 @@ def first_time(events: Array, book: Array, keep: Array, first_us: Array) -> int:
             repeats += 1
             event.slot = -1
             continue
-        row.recent[row.recent_at % len(row.recent)] = request
-        row.recent_at += 1
+        if event.late == 1:
+            row.recent[REPEATS + np.int64(request) % LATE_REPEATS] = request
+        else:
+            row.recent[row.recent_at % REPEATS] = request
+            row.recent_at += 1
         if event.ts_us == row.last_us:
             row.ties += 1
         elif event.ts_us > row.last_us:

@@ -229,7 +229,23 @@ async def check_clickhouse(config: Config) -> list[Finding]:
         text = f"{where}: {len(waiting)} migrations are missing ({', '.join(waiting)})"
         return [Finding("fail", "clickhouse", text, "run `keywatch migrate`")]
     up_to_date = Finding("ok", "clickhouse", f"{where}: tables are up to date")
-    return [up_to_date, *findings(config.clickhouse, refreshes(config.clickhouse))]
+    return [up_to_date, *findings(config.clickhouse, refreshes(config.clickhouse)), *_check_sole_writer(config)]
+
+
+_WRITTEN: Final = "SELECT epoch FROM requests WHERE ts > now() - INTERVAL 10 MINUTE GROUP BY epoch ORDER BY epoch"
+
+
+def _check_sole_writer(config: Config) -> list[Finding]:
+    """Whether events of one topic only are written here: two clusters in one database are one fleet to every query."""
+    from pipeline.asking import connected
+
+    with connected(config.clickhouse) as client:
+        epochs = [row[0] for row in client.query(_WRITTEN).result_rows]
+    if len(epochs) < 2:
+        return []
+    text = f"{config.clickhouse.database}.requests has events of {len(epochs)} topics within 10 minutes: "
+    advice = "give each cluster and environment a clickhouse.database of its own; after a topic made anew it passes"
+    return [Finding("warn", "clickhouse", text + ", ".join(epochs), advice)]
 
 
 async def check_geo(config: Config) -> list[Finding]:

@@ -5,7 +5,7 @@
 3. publish with full acknowledgement;
 4. only then move on: commit the raw topic's offset, answer 200, read the next lines.
 A crash repeats what was not yet confirmed and loses nothing: an event keeps its request id, or gets one from where it
-was read, and the core drops a repeat that comes within 48 requests of its key; for busy keys more may count twice.
+was read, and the core drops a repeat that comes within 32 requests of its key; for busy keys more may count twice.
 """
 
 from __future__ import annotations
@@ -263,7 +263,7 @@ async def from_files(config: Config, paths: Sequence[Path], pump: Pump, stop: as
         if stop.is_set():
             raise Fatal(
                 "stopped before the end of the files; run it again from the start into an empty topic: a repeat counts "
-                "once only within 48 requests of its key"
+                "once only within 32 requests of its key"
             )
         await pump.persist(batch)
 

@@ -36,14 +36,16 @@ SHARED: Final = shared_dtype(DETECTORS)
 NEVER_US: Final = np.iinfo(np.int64).max
 KEPT_US: Final = 2 * SERIES_US
 
-REPEATS: Final = 36
+REPEATS: Final = 32
 """Requests of a key within which the same one counts once: what intake or a gateway sends again after a failure."""
+LATE_REPEATS: Final = 4
+"""Places for the requests that came late: a mirror that writes a day's log again must not drive out the others."""
 
 BOOK: Final = np.dtype(
     [
         ("first_us", "i8"),  # time of the key's first event in the log
         ("last_us", "i8"),  # latest time of its events
-        ("recent", "u4", (REPEATS,)),  # ring of the last requests' hashes: a repeat within it counts once
+        ("recent", "u4", (REPEATS + LATE_REPEATS,)),  # hashes: a ring of the last requests, then of some late ones
         ("recent_at", "u4"),
         ("head_1m", "i4"),  # row + 1 of the key's newest open window
         ("head_1h", "i4"),

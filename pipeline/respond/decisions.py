@@ -23,11 +23,15 @@ from pipeline.respond.audit import Positioned
 from pipeline.respond.entries import Joined, Record, decode, encode, unread
 from pipeline.respond.ledger import Ledger, Verdict
 from pipeline.respond.outbox import Outbox
+from pipeline.tasks import cancel_all
 
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 1.0
 POLL_S: Final = 0.05
+SAME_S: Final = 5.0
+"""How often the broker is asked whether the topic is still the one that was read from its start."""
+AT_NEXT: Final = "At the next start it is read from its start"
 
 Follower = Callable[[int, Record | None], None]
 """Told of every record in order, with the broker's time in us."""
@@ -62,23 +66,22 @@ class Decisions:
     outbox: Outbox = field(default_factory=Outbox)
     followers: list[Follower] = field(default_factory=list)
     all_read: Callable[[], Awaitable[bool]] | None = None  # of who only reads: whether all that was there has come
+    same: Callable[[], Awaitable[bool]] | None = None  # whether the topic is still the one that was read
     _moved: asyncio.Condition = field(default_factory=asyncio.Condition)
     _verdicts: dict[int, Verdict] = field(default_factory=dict)
     _marks: set[str] = field(default_factory=set)
-    _tail: asyncio.Task[None] | None = None
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _error: BaseException | None = None
 
     async def start(self) -> None:
         """Read the topic up to now; then go on reading. Raises `Fatal`."""
-        self._tail = asyncio.create_task(self._follow(), name="decisions")
+        both = self._follow, self._watch
+        self._tasks = [asyncio.create_task(self._ending(work), name="decisions") for work in both]
         await self.catch_up()
 
     async def close(self) -> None:
         """Stop reading."""
-        if self._tail:
-            self._tail.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Fatal):
-                await self._tail
+        await cancel_all(self._tasks)
 
     async def catch_up(self) -> None:
         """Return once everything written before this call (who only reads: before the start) has been applied."""
@@ -126,7 +129,7 @@ class Decisions:
         if offset < read_to:
             raise Fatal(
                 f"{self.topic} goes on at offset {offset} where {read_to} was to come: it was deleted and made anew, "
-                "or its brokers have lost its end. At the next start it is read from its start"
+                f"or its brokers have lost its end. {AT_NEXT}"
             )
 
     async def _until(self, happened: Callable[[], bool]) -> None:
@@ -140,14 +143,24 @@ class Decisions:
         if self._error is not None:
             raise Fatal(f"reading {self.topic} ended: {self._error}") from self._error
 
-    async def _follow(self) -> None:
+    async def _ending(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            while True:
-                await self._step()
+            await work()
         except BaseException as error:
-            self._error = error
+            self._error = self._error or error
             await self._wake()
             raise
+
+    async def _follow(self) -> None:
+        while True:
+            await self._step()
+
+    async def _watch(self) -> None:
+        """A topic made anew that has outgrown the former one's end goes on at the very offset that was to come."""
+        while self.same is not None:
+            await asyncio.sleep(SAME_S)
+            if not await self.same():
+                raise Fatal(f"{self.topic} was deleted and made anew. {AT_NEXT}")
 
     async def _step(self) -> None:
         try:

@@ -8,6 +8,7 @@ ClickHouse. Any number may run: partitions of incidents are shared, caps are com
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -40,6 +41,7 @@ from pipeline.respond.deliver import Deliveries
 from pipeline.respond.drain import ClickHouseRotations, Drain
 from pipeline.respond.enforcement import Enforcement
 from pipeline.respond.fence import ClickHouseNetworks
+from pipeline.respond.forgotten import Memory, stop_if_forgotten
 from pipeline.respond.handle import Responder
 from pipeline.respond.keys import FreshKeys
 from pipeline.respond.ladder import LADDER, Matrix, ladder_of
@@ -55,7 +57,7 @@ from pipeline.respond.verdicts import Verdicts
 from pipeline.runners.ending import stop_by_signal
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.kafka import Producer, client_settings, fetched_highwaters, started
-from pipeline.sinks.topics import create_topics, partitions_of, topic_specs
+from pipeline.sinks.topics import create_topics, partitions_of, topic_id, topic_specs
 from schemas.incident import Incident
 
 log = logging.getLogger(__name__)
@@ -140,7 +142,9 @@ async def _responder(
     config: Config, producer: Producer, books: Books, stack: AsyncExitStack
 ) -> tuple[Responder, Caretaker]:  # fmt: skip
     respond, ladder = config.respond, ladder_of(config.respond)
-    decisions = await decisions_of(config, producer, stack, _responder_id(), books.apply)
+    memory = Memory()
+    decisions = await decisions_of(config, producer, stack, _responder_id(), books.apply, memory.apply)
+    await stop_if_forgotten(config, decisions, memory)
     keys = FreshKeys(lambda: CatalogueReader(config), time.monotonic)
     await keys.start()
     stack.push_async_callback(keys.close)
@@ -259,8 +263,16 @@ async def decisions_of(
 
     `producer` None: only read.
     """
-    topic, reader = config.topics.decisions, await _decision_reader(config, stack)
-    decisions = Decisions(producer or ReadsOnly(), reader, topic, name)
+    topic = config.topics.decisions
+    ident = await topic_id(config.kafka, topic)  # before the first record is read
+
+    async def same() -> bool:
+        with contextlib.suppress(Fatal):  # no broker, or none of that name yet: the next look tells
+            return await topic_id(config.kafka, topic) == ident
+        return True
+
+    reader = await _decision_reader(config, stack)
+    decisions = Decisions(producer or ReadsOnly(), reader, topic, name, same=same if ident else None)
     decisions.followers.extend(followers)
     if producer is None:
         end = (await fetched_highwaters(config.kafka, topic, [0]))[0]

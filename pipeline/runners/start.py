@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numba
+from aiokafka.errors import KafkaError
 
 from detectors.compile import CACHED
 from pipeline import memory
@@ -44,6 +45,9 @@ log = logging.getLogger(__name__)
 Edges = tuple[dict[int, int], dict[int, int]]
 """Of each partition of the requests topic: first offset the log still has, and its end."""
 
+
+EDGE_TRIES: Final = 3
+EDGE_RETRY_S: Final = 1.0
 
 RECOVERY_STUCK: Final = 5
 """A recovery may take this many times as long as a slice (`worker.stuck_s`): 10 minutes by default."""
@@ -145,11 +149,21 @@ def edges_of(config: Config, epoch: str) -> Callable[[list[int]], Awaitable[Edge
 
     async def edges(partitions: list[int]) -> Edges:
         kafka, topic = config.kafka, config.topics.requests
-        if await topic_epoch(config) != epoch:
+        for tries_left in reversed(range(EDGE_TRIES)):
+            try:
+                now, starts, ends = await asyncio.gather(
+                    topic_epoch(config), log_starts(kafka, topic, partitions),
+                    fetched_highwaters(kafka, topic, partitions),
+                )  # fmt: skip
+            except (Fatal, KafkaError) as error:
+                if not tries_left:
+                    raise Fatal(f"the edges of {topic} were not told, {EDGE_TRIES} times: {error}") from error
+                log.warning("the edges of %s were not told, asking again: %s", topic, error)
+                await asyncio.sleep(EDGE_RETRY_S)
+            else:
+                break
+        if now != epoch:
             raise Fatal(f"topic {topic} was made anew while the worker ran: its offsets mean something else")
-        starts, ends = await asyncio.gather(
-            log_starts(kafka, topic, partitions), fetched_highwaters(kafka, topic, partitions)
-        )
         return starts, ends
 
     return edges

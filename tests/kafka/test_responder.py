@@ -22,9 +22,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from pipeline.config import Config, Kafka, Topics
 from pipeline.respond.consume import TopicReader
+from pipeline.respond.desk import opened
+from pipeline.respond.entries import Joined, encode
 from pipeline.runners.ending import EXIT_FATAL
 from pipeline.sinks.group import committed_offsets
-from pipeline.sinks.kafka import Producer, client_settings
+from pipeline.sinks.kafka import Producer, client_settings, fetched_highwaters
 from pipeline.sinks.topics import TopicSpec, create_topics, topic_specs
 from schemas.incident import Incident
 from schemas.response import Response
@@ -103,6 +105,11 @@ class World:
                 value = msgspec.json.encode(fresh(name))
                 await producer.publish(self.config.topics.incidents, name.encode(), value)
 
+    async def go(self) -> None:
+        """As `keywatch respond go`."""
+        async with opened(self.config, "alice", False) as desk:
+            await desk.switch(False, "looked at it")
+
     async def lines(self, until: Callable[[list[Response]], bool]) -> list[Response]:
         """The audit so far, as soon as it is as wanted."""
         reader = await self.reader(self.config.topics.responses)
@@ -156,6 +163,11 @@ def decided(count: int) -> Callable[[list[Response]], bool]:
         return len({line.incident_id for line in lines if line.stage == "decided"}) >= count and granted <= ended
 
     return enough
+
+
+def told(line: Response) -> str:
+    """Why nothing was done, where nothing was: refused, or granted in the new topic by who had not noticed yet."""
+    return {"refused": line.reason, "allowed": line.outcome}.get(line.verdict, "")
 
 
 async def test_kafka_holds_the_contract_of_a_log(world: World) -> None:
@@ -231,7 +243,7 @@ async def test_a_webhook_that_failed_before_a_kill_is_delivered_after_it_under_t
     assert [each.message["type"] for each in target.received] == ["incident.opened"] * 2
 
 
-async def test_a_decisions_topic_made_anew_ends_a_running_responder_and_the_next_one_acts(
+async def test_a_decisions_topic_made_anew_ends_a_running_responder_and_the_next_one_acts_once_a_person_says_go(
     world: World, target: Receiver
 ) -> None:
     """To one that goes on, all that is said is of offsets that it has read: stops, proposals and undos are nothing."""
@@ -243,9 +255,12 @@ async def test_a_decisions_topic_made_anew_ends_a_running_responder_and_the_next
     await world.open("k3")
     assert first.wait(60) == 1
     world.start()
-    await world.lines(lambda lines: any(line.key_id == "k3" and line.stage == "done" for line in lines))
-    told = {(each.message["data"]["key_id"], each.headers["idempotency-key"]) for each in target.received}
-    assert sorted(name for name, _ in told) == ["k1", "k2", "k3"], "each under one id"
+    await world.lines(lambda lines: any(line.key_id == "k3" and "was emptied" in told(line) for line in lines))
+    await world.go()
+    await world.open("k4")
+    await world.lines(lambda lines: any(line.key_id == "k4" and line.stage == "done" for line in lines))
+    names = {(each.message["data"]["key_id"], each.headers["idempotency-key"]) for each in target.received}
+    assert sorted(name for name, _ in names) == ["k1", "k2", "k4"], "each under one id"
 
 
 async def test_a_stop_while_the_broker_is_silent_ends_all_the_same(world: World, node: Cluster) -> None:
@@ -259,3 +274,52 @@ async def test_a_stop_while_the_broker_is_silent_ends_all_the_same(world: World,
         assert process.wait(90) == EXIT_FATAL
     finally:
         node.freeze(False)
+
+
+async def test_on_an_emptied_decisions_topic_nothing_is_done_by_itself_until_a_person_says_go(
+    world: World, target: Receiver
+) -> None:
+    """Caps, ends and the kill switch were in it; what the audit tells says that something was."""
+    await world.prepare(keys=20)
+    first = world.start()
+    await world.open("k1", "k2")
+    await world.lines(decided(2))
+    world.signal(first, signal.SIGKILL)
+    first.wait(10)
+    decisions = world.config.topics.decisions
+    end = (await fetched_highwaters(world.config.kafka, decisions, [0]))[0]
+    await topics.delete_before(world.config.kafka, decisions, {0: end})
+    second = world.start()
+    await world.open("k3")
+    (refused,) = [line for line in await world.lines(decided(3)) if line.key_id == "k3" and line.stage == "decided"]
+    assert refused.verdict == "refused"
+    assert "was emptied" in refused.reason
+    world.signal(second, signal.SIGKILL)  # the next one is not taken in by what the second wrote
+    second.wait(10)
+    world.start()
+    await world.open("k4")
+    lines = await world.lines(decided(4))
+    assert [line.verdict for line in lines if line.key_id == "k4" and line.stage == "decided"] == ["refused"]
+    await world.go()
+    await world.open("k5")
+    await world.lines(lambda lines: any(line.key_id == "k5" and line.stage == "done" for line in lines))
+    assert {each.message["data"]["key_id"] for each in target.received} == {"k1", "k2", "k5"}
+
+
+async def test_a_decisions_topic_made_anew_that_has_outgrown_the_old_one_ends_a_responder_all_the_same(
+    world: World,
+) -> None:
+    await world.prepare(keys=20)
+    first = world.start()
+    await world.open("k1")
+    await world.lines(decided(1))
+    kafka, decisions = world.config.kafka, world.config.topics.decisions
+    end = (await fetched_highwaters(kafka, decisions, [0]))[0]
+    world.signal(first, signal.SIGSTOP)  # it reads on when the new topic has more than the old one had
+    await topics.make_anew(kafka, decisions, 1)
+    async with world.producer() as producer:
+        for number in range(end + 50):
+            value = encode(Joined(responder="somebody", mark=str(number)))
+            await producer.publish(decisions, b"", value, partition=0)
+    world.signal(first, signal.SIGCONT)
+    assert first.wait(60) == 1

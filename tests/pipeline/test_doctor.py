@@ -17,6 +17,7 @@ from pipeline.doctor import (
     STALE_DAYS,
     check,
     check_adapters,
+    check_clickhouse,
     check_detectors,
     check_geo,
     check_ports,
@@ -27,6 +28,7 @@ from pipeline.doctor import (
 from pipeline.errors import ConfigError
 from pipeline.geo.provider import DEMO_DB, SHIPPED
 from pipeline.respond.adapters.settings import Adapters, Kong
+from pipeline.sinks.connect import connect
 from pipeline.sinks.topics import DECISIONS_CONFIG
 from tests.pipeline.respond.adapters.fake_kong import TOKEN, FakeKong
 from tests.pipeline.respond.adapters.peers import running
@@ -217,3 +219,12 @@ async def test_every_port_that_others_can_reach_is_named(section: str, name: str
     port = getattr(part, name.replace("host", "port"))
     assert found.text.startswith(f"{section}.{name} is 0.0.0.0, port {port}: ")
     assert found.advice
+
+
+async def test_two_clusters_that_write_into_one_database_are_told(clickhouse: ClickHouse) -> None:
+    client = connect(clickhouse, clickhouse.database)
+    for age_h, epoch, told in ((5, "before", []), (0, "one", []), (0, "two", ["one, two"])):
+        client.command(f"INSERT INTO requests (key_id, ts, epoch) VALUES ('k', now64(6) - {age_h * 3_600}, '{epoch}')")
+        warned = [each for each in await check_clickhouse(Config(clickhouse=clickhouse)) if each.state == "warn"]
+        assert [each.text.rpartition(": ")[2] for each in warned] == told
+    client.close()

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import Config, Worker
-from pipeline.core import Slice
+from pipeline.core import Effects, Slice
 from pipeline.errors import Fatal
 from pipeline.flow import KeyCore
 from schemas.event import Event
-from tests.pipeline.log_of_requests import GEO, HOUR_US, START_US, Outcome, core, log, record, slices
+from schemas.incident import Incident
+from tests.pipeline.log_of_requests import GEO, HOUR_US, START_US, Outcome, Record, core, log, record, slices
 from tests.pipeline.restoring import carried
 
 
@@ -173,3 +174,22 @@ def test_the_state_of_a_key_stays_within_its_bytes(clean: tuple[Outcome, KeyCore
     state = clean[1].state
     assert state.keys.dtype.itemsize + state.book.dtype.itemsize + 200 <= 2200
     assert np.all(state.keys.data["visit"]["start_us"][:6] > 0)
+
+
+def test_a_mirror_of_the_log_into_its_own_topic_changes_no_incident() -> None:
+    """Copies of what came before, in order, in the middle of an attack: hours old but for the last ones."""
+    records = log(3, events=3_000)
+    told = judged(records)
+    at = told.incidents[0].offset + 1 + 5
+    copies = [(key, value, records[at][2]) for key, value, _ in records[at - 1_500 : at]]
+    again = judged(records[:at] + copies + records[at:])
+    assert [_seen(each) for each in again.incidents] == [_seen(each) for each in told.incidents]
+    assert again.counts["late"] > 1_000
+
+
+def judged(records: list[Record]) -> Effects:
+    return core().process(slices(records, [])[0])
+
+
+def _seen(incident: Incident) -> tuple[str, int, str, str, float]:
+    return incident.incident_id, incident.revision, incident.change, incident.last_at, incident.bits

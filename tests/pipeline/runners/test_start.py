@@ -7,14 +7,16 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 
-from pipeline.config import Config, Kafka
+from pipeline.config import Config, Kafka, Worker
 from pipeline.core import Sides
 from pipeline.errors import Fatal
 from pipeline.health import Health
+from pipeline.runners import start
 from pipeline.runners.parts import Parts
 from pipeline.runners.shell import Shell
-from pipeline.runners.start import Edges, Ready, prepare
+from pipeline.runners.start import EDGE_TRIES, Edges, Ready, edges_of, prepare
 from tests.pipeline.counting_core import SIDES, open_core
 from tests.pipeline.test_checkpoint import Log, checkpoint, count, first_writer, new_core, staged
 from tests.pipeline.test_emit import Outside
@@ -35,6 +37,33 @@ async def test_a_broker_that_is_not_there_is_told_before_anything_is_compiled() 
             async with prepare(config, parts):
                 pass
     assert compiled == []
+
+
+@pytest.mark.parametrize("failures", [EDGE_TRIES - 1, EDGE_TRIES])
+async def test_edges_that_are_not_told_are_asked_for_again_and_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    answers: list[dict[int, int] | Exception] = [KafkaConnectionError(), Fatal("no broker"), KafkaConnectionError()]
+    answers = [*answers[:failures], {0: 7}]
+
+    async def starts(*_: Any) -> dict[int, int]:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def ends(*_: Any) -> dict[int, int]:
+        return {0: 9}
+
+    monkeypatch.setattr(start, "log_starts", starts)
+    monkeypatch.setattr(start, "fetched_highwaters", ends)
+    monkeypatch.setattr(start, "EDGE_RETRY_S", 0.0)
+    ask = edges_of(Config(worker=Worker(topic_epoch="id")), "id")
+    if failures < EDGE_TRIES:
+        assert await ask([0]) == ({0: 7}, {0: 9})
+    else:
+        with pytest.raises(Fatal, match="not told"):
+            await ask([0])
 
 
 def state() -> dict[bytes, bytes]:

@@ -242,7 +242,7 @@ async def test_an_address_of_another_kind_is_a_configuration_error() -> None:
         await ClickHouseSink(ClickHouse(url="tcp://localhost:9000")).write("findings", rows_of("findings", 1))
 
 
-@pytest.mark.parametrize("code", [241, 252, 202, 159, 209])
+@pytest.mark.parametrize("code", [241, 243, 252, 202, 159, 209])
 def test_overload_is_retry(code: int) -> None:
     error = RuntimeError("overloaded")
     error.code = code  # type: ignore[attr-defined]
