@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from clickhouse_connect.driver.client import Client
 
@@ -86,6 +87,22 @@ def fill(client: Client, keys: int, days: int, each: int) -> None:
         client.command(f"OPTIMIZE TABLE {table}")
 
 
+def quarries(days: int) -> dict[str, Quarry]:
+    """What is hunted for, over all days."""
+    span: dict[str, Any] = {"from_us": START_S * 10**6, "to_us": (START_S + days * DAY_S) * 10**6}
+    return {
+        "a stranger's network": Quarry(asn=STRANGER, **span),
+        "a stranger's client": Quarry(client="sqlmap", **span),
+        "a stranger's route": Quarry(route="/v1/admin", **span),
+        "a stranger's address": Quarry(ip="203.0.113.9", **span),
+        "an innocent's address": Quarry(ip="10.7.7.7", **span),
+        "a busy network": Quarry(asn=60_007, **span),
+        "a client of every fourth key": Quarry(client="curl", **span),
+        "a route of every key": Quarry(route="/v1/orders", **span),
+        "the same, one day": Quarry(route="/v1/orders", from_us=span["to_us"] - DAY_S * 10**6, to_us=span["to_us"]),
+    }
+
+
 def timed(client: Client, quarry: Quarry) -> dict[str, float]:
     """Median and slowest of `TIMES`, and how many keys were found."""
     took, worked = [], []
@@ -112,21 +129,9 @@ def main() -> None:
         migrate(config)
         client = connect(config, config.database)
         fill(client, chosen.keys, chosen.days, chosen.each)
-        span = {"from_us": START_S * 10**6, "to_us": (START_S + chosen.days * DAY_S) * 10**6}
         rows = {t: client.command(f"SELECT count() FROM {t}") for t in ("key_source_1h", "requests")}
-        quarries = {
-            "a stranger's network": Quarry(asn=STRANGER, **span),
-            "a stranger's client": Quarry(client="sqlmap", **span),
-            "a stranger's route": Quarry(route="/v1/admin", **span),
-            "a stranger's address": Quarry(ip="203.0.113.9", **span),
-            "an innocent's address": Quarry(ip="10.7.7.7", **span),
-            "a busy network": Quarry(asn=60_007, **span),
-            "a client of every fourth key": Quarry(client="curl", **span),
-            "a route of every key": Quarry(route="/v1/orders", **span),
-            "the same, one day": Quarry(route="/v1/orders", from_us=span["to_us"] - DAY_S * 10**6, to_us=span["to_us"]),
-        }
         print_json("hunt", {"rows": rows})
-        for name, quarry in quarries.items():
+        for name, quarry in quarries(chosen.days).items():
             print_json(name, timed(client, quarry))
         client.close()
 
