@@ -78,7 +78,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     duration_s: Seconds = 3600.0  # of throttle, fence, deny, suspend; 0: till undone
     overlap_s: Seconds = 604_800.0  # rotate: so long the old key stays valid; 0: till its traffic has moved
     approvals: People = 0  # how many people must sign first
-    scopes: tuple[str, ...] = ()  # deny: what the key may not do any more
+    scopes: tuple[str, ...] = ()  # deny: what the key may not do any more; aws_iam: IAM actions, or its own list
     limit_per_s: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0  # throttle
 
 

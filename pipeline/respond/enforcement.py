@@ -10,8 +10,10 @@ clocks may differ by):
 - silence proves nothing: after `unproven_s` without either the act is `unproven`, until a request or a canary call.
 
 What an act should have stopped: suspend and revoke everything; fence what comes from elsewhere than its networks; deny
-its scopes; throttle more than twice its limit in a minute. Flag stops nothing and is not watched. Of a rotation the new
-key is: the first request with it that goes through says `used`, and silence says nothing.
+its scopes, literally, or where they are IAM actions by the event's route, as CloudTrail has it, by pattern and in any
+case; throttle more than twice its limit in a minute. What AWS answers whatever a policy denies (`WHATEVER`) says
+nothing. Flag stops nothing and is not watched. Of a rotation the new key is: the first request with it that goes
+through says `used`, and silence says nothing.
 
 A request's time is the gateway's, but never later than its record's in the log, which the broker stamps: a gateway
 whose clock is ahead can't make an early request a late one. A request from before the confirmation says nothing.
@@ -25,13 +27,15 @@ the same verdicts under the same ids.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from fnmatch import translate
 from typing import Final, Literal
 
 import msgspec
 
-from pipeline.respond.adapters.adapter import Intent
+from pipeline.respond.adapters.adapter import Intent, Support
 from pipeline.respond.audit import rfc3339
 from pipeline.respond.notice import Notice, link_to, one_line
 from schemas.event import Event
@@ -46,6 +50,10 @@ THROTTLE_SLACK: Final = 2.0  # nodes that count by themselves, and windows that 
 MINUTE_US: Final = 60_000_000
 MAX_TOLD: Final = 20  # verdicts of one act: a gateway that obeys now and then is told, but not for ever
 MAX_WATCHES: Final = 10_000
+WHATEVER: Final = frozenset({"sts:getcalleridentity", "sts:getsessiontoken", "s3:deleteobjects"})
+"""Routes that go through under any fence or denial: no policy stops the first two, and a batch is answered with 200
+though each of its objects was refused. Sources: AWS STS API Reference, GetCallerIdentity; IAM User Guide, "Permissions
+for GetSessionToken"; Amazon S3 API Reference, DeleteObjects."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -64,17 +72,22 @@ class Watch(msgspec.Struct, frozen=True, kw_only=True):
     until_us: int = 0  # when it ends by itself; 0 is never
     networks: tuple[str, ...] = ()
     scopes: tuple[str, ...] = ()
+    by_route: bool = False  # the scopes are patterns of routes
     limit_per_s: float = 0.0
     partition: int = 0  # of the incident: who owns that watches
 
     @staticmethod
-    def of(intent: Intent, confirmed_s: float, allowance_s: float, revision: int = 0, partition: int = 0) -> Watch:
+    def of(
+        intent: Intent, confirmed_s: float, support: Support | None, revision: int = 0, partition: int = 0
+    ) -> Watch:  # fmt: skip
         """What to watch after this intent was done. `confirmed_s`: when the target had said so, Unix time."""
+        allowance_s = support.delay_s if support else 0.0
         return Watch(
             response_id=intent.response_id, incident_id=intent.incident_id, revision=revision, key_id=intent.key_id,
             key_version=intent.key_version, rung=intent.rung, confirmed_us=int(confirmed_s * 1e6),
             allowance_us=int(allowance_s * 1e6), until_us=int(intent.until_s * 1e6), networks=intent.networks,
-            scopes=intent.scopes, limit_per_s=intent.limit_per_s, partition=partition,
+            scopes=intent.scopes, by_route=support is not None and support.by_route, limit_per_s=intent.limit_per_s,
+            partition=partition,
         )  # fmt: skip
 
 
@@ -124,6 +137,7 @@ class _State:
 
     watch: Watch
     networks: tuple[Network, ...]
+    denied: re.Pattern[str] | None  # by route
     read_to: int = -1  # offset in the key's partition
     word: Word | None = None
     refused_us: int = 0  # the first refusal after the last request that went through
@@ -151,7 +165,9 @@ class Enforcement:
         of_key = self._states.setdefault(watch.key_id, {})
         if watch.response_id not in of_key:
             networks = tuple(ipaddress.ip_network(each, strict=False) for each in watch.networks)
-            of_key[watch.response_id] = _State(watch, networks, word=told)
+            denied = "|".join(map(translate, watch.scopes)) if watch.by_route else None
+            pattern = re.compile(denied, re.IGNORECASE) if denied else None
+            of_key[watch.response_id] = _State(watch, networks, pattern, word=told)
             self._bound()
         return True
 
@@ -276,9 +292,15 @@ def _tell(state: _State, word: Word, at_us: int, text: str, effect_s: float = 0.
 
 def _forbidden(state: _State, event: Event) -> bool:
     """Whether the act should have stopped this request."""
+    if state.watch.rung not in ("fence", "deny"):
+        return True
+    if event.route.casefold() in WHATEVER:
+        return False
     if state.watch.rung == "fence":
         return _elsewhere(state, event)
-    return state.watch.rung != "deny" or event.scope in state.watch.scopes
+    if state.denied:
+        return bool(state.denied.match(event.route))
+    return event.scope in state.watch.scopes
 
 
 def _proves(state: _State, event: Event) -> bool:

@@ -238,14 +238,20 @@ def reach(support: Support | None, others: Others) -> tuple[bool, str]:
 
 
 def parameters(rung: Rung, rule: Rule, means: Means) -> GuardResult:
-    """A fence has networks, a throttle its limit, a denial its scopes."""
+    """A fence has networks, a throttle its limit, a denial its scopes or the adapter's own."""
     if rung == "fence":
         why = why_no_fence(means)
         words = why or f"goes on from {len(means.networks)} networks"
         return GuardResult(guard="parameters", passed=not why, reason=words)
-    missing = {"throttle": not rule.limit_per_s, "deny": not rule.scopes}.get(rung, False)
+    missing = {"throttle": not rule.limit_per_s, "deny": not denied(rule, means.matrix)}.get(rung, False)
     words = f"rule {rule.name} says {'no limit_per_s' if rung == 'throttle' else 'no scopes'}"
     return GuardResult(guard="parameters", passed=not missing, reason=words if missing else "complete")
+
+
+def denied(rule: Rule, matrix: Matrix | None) -> tuple[str, ...]:
+    """What the rule denies: its scopes, or the list of the adapter's own."""
+    support = (matrix or {}).get("deny")
+    return rule.scopes or (support.own_scopes if support else ())
 
 
 def why_no_fence(means: Means) -> str:

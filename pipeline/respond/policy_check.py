@@ -10,7 +10,7 @@ from typing import Final, Literal
 from pipeline.config import Respond, Revocation
 from pipeline.errors import ConfigError
 from pipeline.policy import Caps, Policy, Rule
-from pipeline.respond.ladder import ENDS, SURE, UNDOABLE, Ladder, Matrix, ladder_of
+from pipeline.respond.ladder import ENDS, SURE, UNDOABLE, Ladder, Matrix, denied, ladder_of
 from schemas.incident import SEVERITIES
 from schemas.key import CRITICALITIES, ROLES
 
@@ -51,7 +51,7 @@ def faults(
     yield from _people(respond, ladder)
     for index, rule in enumerate(ladder.rules):
         yield from _unknown(rule, detectors)
-        yield from _rule(rule, ladder.rules[:index])
+        yield from _rule(rule, ladder.rules[:index], (matrices or {}).get(ladder.adapter_of(rule)))
         yield from _unsafe_rule(rule)
     yield from _not_earned(ladder)
     yield from _unsafe_policy(ladder)
@@ -162,7 +162,7 @@ def _unknown(rule: Rule, detectors: frozenset[str] | None) -> Iterator[Fault]:
             yield Fault("never", where, f"{name}: {', '.join(sorted(unknown))} does not exist")
 
 
-def _rule(rule: Rule, before: tuple[Rule, ...]) -> Iterator[Fault]:
+def _rule(rule: Rule, before: tuple[Rule, ...], matrix: Matrix | None) -> Iterator[Fault]:
     where = f"respond.rules {rule.name}"
     if rule.name in {each.name for each in before}:
         yield Fault("wrong", where, "two rules have this name")
@@ -173,7 +173,7 @@ def _rule(rule: Rule, before: tuple[Rule, ...]) -> Iterator[Fault]:
     for rung in (rule.rung, *rule.otherwise):
         if rung == "throttle" and not rule.limit_per_s:
             yield Fault("never", where, "throttle needs limit_per_s")
-        if rung == "deny" and not rule.scopes:
+        if rung == "deny" and not denied(rule, matrix):
             yield Fault("never", where, "deny needs scopes")
 
 

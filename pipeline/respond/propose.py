@@ -14,7 +14,7 @@ from pipeline.respond import fence, guard
 from pipeline.respond.act import act_id, response_id
 from pipeline.respond.entries import Proposed
 from pipeline.respond.guard import Question
-from pipeline.respond.ladder import Means, Step, lasts_s
+from pipeline.respond.ladder import Means, Step, denied, lasts_s
 from schemas.incident import PROOF_RULES, Incident
 from schemas.response import GuardResult
 
@@ -42,7 +42,8 @@ def proposal(
         breaker_owners=policy.breaker_owners, breaker_s=policy.breaker_s, exempt_s=policy.exempt_s,
         approvals=approvals(question, rule, guards, len(approvers)), approval_s=policy.approval_s, approvers=approvers,
         adapter=means.adapter, duration_s=lasts_s(rule, step.rung),
-        networks=means.networks if step.rung == "fence" else (), scopes=rule.scopes if step.rung == "deny" else (),
+        networks=means.networks if step.rung == "fence" else (),
+        scopes=denied(rule, means.matrix) if step.rung == "deny" else (),
         limit_per_s=rule.limit_per_s if step.rung == "throttle" else 0.0,
         max_overlap_s=policy.max_overlap_s if step.rung == "rotate" else 0.0,
         force_approvals=max(1, policy.bulk_approvals, rule.approvals) if step.rung == "rotate" else 0,

@@ -34,7 +34,5 @@ def in_force(ledger: Ledger, matrices: Matrices, partitions: frozenset[int]) -> 
             intent = replace(intent, key_id=act.new_key_id, until_s=0.0)
         support = matrices.get(of.adapter, {}).get(intent.rung)
         confirmed_s = act.done_us / 1e6 if act.done_us else act.at_us / 1e6 + INTENT_LIVES_S
-        found.append(
-            Watch.of(intent, confirmed_s, support.delay_s if support else 0.0, of.revision, max(of.partition, 0))
-        )
+        found.append(Watch.of(intent, confirmed_s, support, of.revision, max(of.partition, 0)))
     return found

@@ -36,34 +36,15 @@ from pipeline.migrate import migrate
 from pipeline.sinks.connect import connect
 from schemas.incident import Band, Finding, Incident, Sample
 from schemas.key import Key
-from schemas.rows import TABLES
+from tests.bench.insert import insert
 from tests.clickhouse_front import FrontProcess
 
 DAYS: Final = 30
 INCIDENTS: Final = 3_000
 NOW: Final = "toStartOfHour(now())"
 KEY: Final = "concat('key_', leftPad(toString({number}), 6, '0'))"
-PLAIN: Final = {
-    "DateTime64": "now64(6)",
-    "DateTime(": "now()",
-    "Nullable": "NULL",
-    "Array": "[]",
-    "IPv6": "toIPv6('::1')",
-}
 GRADE: Final = "['medium', 'high', 'critical'][number % 3 + 1]"
 TOKEN: Final = "the-token-of-the-bench-01"
-
-
-def insert(table: str, source: str, **columns: str) -> str:
-    """An INSERT of all columns, those that are not given with a plain value."""
-    values = [f"{columns.get(name) or _plain(kind)} AS {name}" for name, kind in TABLES[table]]
-    names = ", ".join(name for name, _ in TABLES[table])
-    return f"INSERT INTO {table} ({names}) SELECT {', '.join(values)} FROM {source}"
-
-
-def _plain(kind: str) -> str:
-    found = next((value for name, value in PLAIN.items() if kind.startswith(name)), "")
-    return found or ("''" if "String" in kind else "1")
 
 
 def fills(keys: int, hours: int) -> Iterator[str]:

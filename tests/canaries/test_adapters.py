@@ -67,7 +67,7 @@ async def act(adapter: Adapter, fake: Fake, server: Running, faults: list[int | 
         wanted = intent(fake, rung, f"i-{rung}-{faults}")
         server.faults = list(faults)
         outcome = await noting(adapter, wanted)
-        watch = Watch.of(wanted, NOW_S, support.delay_s)
+        watch = Watch.of(wanted, NOW_S, support)
         log.info("%s %s: %s", wanted.key_id, rung, outcome.words)  # as the responder does
         written += [repr(outcome), repr(wanted), msgspec.json.encode(watch).decode()]
         if support.undo and isinstance(outcome, Outcome):

@@ -32,6 +32,8 @@ class Support:
     undo: bool
     most_networks: int = MOST_NETWORKS  # fence: so many fit
     ends_old: Literal["", "gateway", "keywatch"] = ""  # rotate: who ends the old key when the overlap is over
+    own_scopes: tuple[str, ...] = ()  # deny: what is denied where the rule names no scopes; without these it must
+    by_route: bool = False  # deny: its scopes are patterns (`s3:Get*`) of what events have as their route
 
 
 @dataclass(frozen=True, slots=True)

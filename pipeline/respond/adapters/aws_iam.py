@@ -1,8 +1,9 @@
 """AWS IAM: access keys of users, by the Query API, signed with SigV4.
 
 - suspend, revoke: UpdateAccessKey, `Inactive`. A revoked key stays, inactive; delete it by hand after 30 days.
-- deny: an inline policy on the key's user that denies what a thief does first (after AWS' own
-  AWSCompromisedKeyQuarantine policies), or the rung's scopes where they are IAM actions.
+- deny: an inline policy on the key's user that denies the rule's scopes, which must be IAM actions, or where it names
+  none what a thief does first (after AWS' own AWSCompromisedKeyQuarantine policies). sts:GetCallerIdentity and
+  sts:GetSessionToken are answered whatever a policy denies; what a session does is denied as its user's own calls are.
 - fence: an inline policy on the user that denies everything from other networks, but for what AWS calls on his behalf.
 - throttle, flag and rotate are not supported (CreateAccessKey would hand us the new secret, once).
 
@@ -43,7 +44,6 @@ DANGEROUS: Final = (
     "ecs:RegisterTaskDefinition", "ecs:RunTask", "bedrock:InvokeModel*", "bedrock:CreateModelInvocationJob",
     "bedrock:PutUseCaseForModelAccess", "ses:*", "sns:Publish", "sagemaker:Create*", "codebuild:CreateProject",
     "secretsmanager:GetSecretValue", "ssm:StartSession", "sts:AssumeRole", "sts:GetFederationToken",
-    "sts:GetSessionToken",
 )  # fmt: skip
 MAX_POLICY: Final = 2048
 MOST_NETWORKS: Final = 80  # /24 and /48 prefixes in a policy of that length; longer declared ones are refused by length
@@ -66,7 +66,7 @@ def matrix(settings: AwsIam) -> Mapping[Rung, Support]:
     delay_s = settings.delay_s
     return {
         "fence": Support("consumer", delay_s, undo=True, most_networks=MOST_NETWORKS),
-        "deny": Support("consumer", delay_s, undo=True),
+        "deny": Support("consumer", delay_s, undo=True, own_scopes=DANGEROUS, by_route=True),
         "suspend": Support("key", delay_s, undo=True),
         "revoke": Support("key", delay_s, undo=False),
     }

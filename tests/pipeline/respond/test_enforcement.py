@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.respond.act import act_id
-from pipeline.respond.adapters.adapter import Intent
+from pipeline.respond.adapters.adapter import Intent, Support
 from pipeline.respond.audit import rfc3339
 from pipeline.respond.enforcement import MAX_TOLD, Enforcement, Verdict, Watch
 from pipeline.respond.render import standard
@@ -28,7 +28,7 @@ def watch(**changes: Any) -> Watch:
         act_id=act_id("k1", 1, "suspend"), response_id="r1", incident_id="i1", key_id="k1", key_version=1,
         granted_at=rfc3339(NOW_S - 1), granted_at_s=NOW_S - 1, reason="odd", rung="suspend",
     )  # fmt: skip
-    return msgspec.structs.replace(Watch.of(intent, NOW_S, ALLOWANCE_S), **changes)
+    return msgspec.structs.replace(Watch.of(intent, NOW_S, Support("key", ALLOWANCE_S, undo=True)), **changes)
 
 
 def us(after_s: float) -> int:
@@ -124,6 +124,15 @@ def test_denied_scopes_and_no_others_are_watched() -> None:
     deny = watch(rung="deny", scopes=("keys:write",))
     assert Stream(deny).see(request(AFTER_S, scope="keys:read")) == []
     assert Stream(deny).see(request(AFTER_S, scope="keys:write")) == ["broken"]
+    assert Stream(deny).see(request(AFTER_S, 403, scope="keys:write")) == ["enforced"]
+
+
+@pytest.mark.parametrize("event", [
+    request(AFTER_S, scope="Keys:write"), request(AFTER_S, scope="keys:write2"),
+    request(AFTER_S, scope="keys:read", route="keys:write"), request(AFTER_S, route="keys:write"),
+])  # fmt: skip
+def test_where_scopes_are_no_routes_they_are_meant_literally_whatever_the_route(event: Event) -> None:
+    assert Stream(watch(rung="deny", scopes=("keys:write", "keys:*"))).see(event) == []
 
 
 def test_a_throttle_is_broken_by_more_than_twice_its_rate_within_a_minute() -> None:

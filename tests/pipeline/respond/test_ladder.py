@@ -140,6 +140,9 @@ def test_throttle_and_deny_need_their_numbers() -> None:
     assert refused(Rule(name="t", rung="throttle", limit_per_s=2.0), means()) == []
     assert refused(Rule(name="d", rung="deny"), means()) == ["parameters"]
     assert refused(Rule(name="d", rung="deny", scopes=("admin",)), means()) == []
+    assert (
+        refused(Rule(name="d", rung="deny"), means(matrix=aws_iam.matrix(AwsIam()))) == []
+    )  # it has a list of its own
 
 
 def test_every_rung_but_observe_and_revoke_can_be_undone() -> None:

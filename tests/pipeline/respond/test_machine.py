@@ -125,12 +125,24 @@ class Responders(RuleBasedStateMachine):
     def the_brokers_clock_jumps_back(self, seconds: float) -> None:
         self.world.log.now_us -= int(seconds * 1e6)
 
-    @rule(person=st.sampled_from([ANN, BOB, EVE]), yes=st.booleans(), names=_several)
-    def somebody_signs_all_that_waits(self, person: Any, yes: bool, names: list[str]) -> None:
+    @rule(people=st.sampled_from([(ANN,), (BOB,), (EVE,), (ANN, BOB), (BOB, ANN)]), yes=st.booleans(), names=_several)
+    def somebody_signs_all_that_waits(self, people: tuple[Any, ...], yes: bool, names: list[str]) -> None:
+        self.signed(people, yes, names)
+        self.one_responder(None)
+
+    @rule(yes=st.booleans(), names=_several, fuses=st.tuples(_fuses, _fuses), zombie=st.booleans())
+    def both_sign_at_once_and_two_responders_read_it(
+        self, yes: bool, names: list[str], fuses: Any, zombie: bool
+    ) -> None:
+        self.signed((ANN, BOB), yes, names)
+        self.two_at_once(fuses, 0.0, zombie)
+
+    def signed(self, people: tuple[Any, ...], yes: bool, names: list[str]) -> None:
+        """Each of these people's word on all that waits; Ann and Eve always say yes."""
         self.incidents(names, "flag", False, None)
         for act in [act for act in self.read().acts.values() if act.stage == "pending"]:
-            self.world.say(person.says(act.ticket, yes or person is not BOB))
-        self.one_responder(None)
+            for person in people:
+                self.world.say(person.says(act.ticket, yes or person is not BOB))
 
     @rule(pick=st.integers(0, 20))
     def somebody_undoes(self, pick: int) -> None:

@@ -11,6 +11,8 @@ from pipeline.config import Respond, Revocation
 from pipeline.config_file import build
 from pipeline.errors import ConfigError
 from pipeline.policy import Caps, Policy, Rule
+from pipeline.respond.adapters import aws_iam
+from pipeline.respond.adapters.settings import AwsIam
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.ladder import Matrix
 from pipeline.respond.policy_check import check, faults
@@ -80,6 +82,7 @@ def rule(**changes: Any) -> Rule:
         (respond(rule(min_severity="medium", approvals=1), rule(name="later")), "never", "rule it before it takes all"),
         (respond(rule(rung="throttle")), "never", "throttle needs limit_per_s"),
         (respond(rule(rung="deny")), "never", "deny needs scopes"),
+        (respond(rule(rung="deny", adapter="flags")), "never", "deny needs scopes"),
         (respond(policy=Policy(adapter="keys", caps=Caps(max_per_hour=20))), "never", "is above max_per_day"),
         (respond(rule(rung="revoke")), "unsafe", "revoke cannot be undone"),
         (respond(rule(duration_s=0.0)), "unsafe", "nothing ends it but a person"),
@@ -101,6 +104,12 @@ def test_each_fault_is_named(of: Respond, level: str, words: str) -> None:
     else:
         with pytest.raises(ConfigError):
             check(of)
+
+
+def test_an_adapter_with_a_list_of_its_own_needs_no_scopes() -> None:
+    matrices = {"iam": aws_iam.matrix(AwsIam())}
+    denies = respond(rule(rung="deny"), policy=Policy(adapter="iam"))
+    assert [fault.words for fault in faults(denies, matrices, DETECTORS)] == []
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ class Running:
     url: str = ""
     faults: list[int | str] = field(default_factory=list)
     requests: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
+    answers: list[web.Response] = field(default_factory=list)  # of the requests without a fault, in their order
     only_writes: bool = True
 
     @web.middleware
@@ -59,6 +60,8 @@ class Running:
         if isinstance(fault, int) and fault:
             return web.Response(status=fault, text="<no json>", headers={"Retry-After": "7"} if fault == 429 else {})
         response = await handler(request)
+        assert isinstance(response, web.Response)
+        self.answers.append(response)
         return web.Response(status=503) if fault == "lost" else response
 
 

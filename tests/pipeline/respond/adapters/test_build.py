@@ -86,12 +86,13 @@ def test_the_command_prints_the_matrix_and_fails_where_a_gateway_is_not_well() -
     shown = CliRunner().invoke(app, ["adapters", "matrix", "--json"])
     assert shown.exit_code == 0
     assert {"adapter": "kong", "rung": "suspend", "granularity": "key", "delay_s": 10.0, "undo": True,
-            "in_use": False, "ends_old": ""} in json.loads(shown.stdout)  # fmt: skip
+            "in_use": False, "ends_old": "", "own_scopes": []} in json.loads(shown.stdout)  # fmt: skip
     table = CliRunner().invoke(app, ["adapters", "matrix"]).stdout
     assert "key, no undo" in table
     lines = {line.split()[0]: line for line in table.splitlines() if line}
     assert "we end old" in lines["kong"]
     assert "we end old" in lines["webhook"]
+    assert [name for name, line in lines.items() if "own list  " in line] == ["aws_iam"]
     assert "it ends old" not in table  # unkey rotates only where the new secret has a place
     assert CliRunner().invoke(app, ["adapters", "check"]).exit_code == 0
     there = {
