@@ -63,4 +63,11 @@ EGRESS: Final = np.array(
     ]
 ) / -10.0
 """Of visits, the runs with so many bits of egress, by kind of key (`egress`): few visits, many."""
+REPETITION: Final = np.array(
+    [
+        [98, 103, 117, 136, 155, 175, 194, 213, 232, 251, 271, 290, 309, 328, 348, 367, 386],
+        [119, 137, 156, 177, 196, 215, 235, 254, 273, 292, 312, 331, 350, 369, 389, 408, 427],
+    ]
+) / -10.0
+"""Of visits, the runs with so much of one operation, by kind of key (`repetition`): few visits, many."""
 # fmt: on

@@ -85,6 +85,7 @@ def turn_run(state: Any, visit: Any) -> None:
         state.run_h = hour
         for w in range(WINDOWS):
             state.run_bin[w] = 0
+        state.same_bin = 0
 
 
 @compiled
