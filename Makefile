@@ -54,7 +54,7 @@ test-faults: $(WARM) ## the long way: simulation, 100 kills, ClickHouse away for
 	KEYWATCH_SIMULATE_S=300 KEYWATCH_EXAMPLES=1000 $(BIN)/python -m pytest -n 2 --timeout=1800 tests/simulation $(SEEDED) $(PYTEST_ARGS)
 	rm -f $(RECOVERIES)
 	KEYWATCH_KILLS=100 $(LONG) $(BIN)/python -m pytest --timeout=1800 $(KAFKA_TESTS)/test_faults.py $(KAFKA_TESTS)/test_kills.py $(PYTEST_ARGS)
-	$(LONG) $(BIN)/python -m pytest --timeout=3600 $(KAFKA_TESTS)/test_o*.py $(KAFKA_TESTS)/test_whole.py $(KAFKA_TESTS)/test_security.py $(PYTEST_ARGS)
+	KEYWATCH_KILLS=100 $(LONG) $(BIN)/python -m pytest --timeout=7200 $(KAFKA_TESTS)/test_o*.py $(KAFKA_TESTS)/test_whole.py $(KAFKA_TESTS)/test_security.py $(PYTEST_ARGS)
 	$(BIN)/python -m tests.kafka.recovery $(RECOVERIES)
 
 SECONDS ?= 60

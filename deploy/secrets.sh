@@ -7,7 +7,7 @@ chmod 700 secrets
 names="clickhouse_admin clickhouse_writer clickhouse_console clickhouse_reader clickhouse_privacy console_token grafana_admin"
 for name in $names intake_token pepper; do
     if [[ ! -s secrets/$name ]]; then
-        od --address-radix=n --format=x1 --read-bytes=32 /dev/urandom | tr --delete ' \n' > "secrets/$name"
+        od -A n -t x1 -N 32 /dev/urandom | tr -d ' \n' > "secrets/$name"
         chmod 444 "secrets/$name" # the folder is closed; services read their file as different users
     fi
 done

@@ -9,4 +9,4 @@ if [[ ${1:-} == --traffic ]]; then
     shift
     options=(--env-file traffic.env)
 fi
-exec docker compose "${options[@]}" up --build "$@"
+exec docker compose ${options[@]+"${options[@]}"} up --build "$@" # macOS has a bash to which an empty list is unset

@@ -85,6 +85,7 @@ EVENT: Final = np.dtype(
         ("slot", "i4"),  # of the key's record; -1: the key has no state (not admitted)
         ("asn", "u4"),
         ("client", "u4"),  # hash of the user-agent family; 0 is none
+        ("fingerprint", "u4"),  # hash of the connection's TLS fingerprint; 0 is none
         ("route", "u4"),  # hash of method and route template; 0 is none
         ("object", "u4"),  # hash of the path as it was asked for; 0 is none
         ("latency_ms", "f4"),

@@ -192,7 +192,8 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
     state.logs = (np.float64(state.logs)) + log_bytes
     state.bodies += 1
     if weight > 0.0 and teaches(visit):
-        route_sizes.teach(shared.routes, int(event.route), int(event.slot), log_bytes)
+        anew = int(visit.anew) != 0
+        route_sizes.teach(shared.routes, int(event.route), int(event.slot), log_bytes, int(event.ts_us), anew)
 
 
 @compiled

@@ -53,7 +53,7 @@ def _visit_of(events: Array) -> Array:
     visit = np.zeros(1, VISIT)
     visit["start_us"] = visit["first_seen_us"] = events["ts_us"][0]
     visit["last_us"] = events["ts_us"][-1]
-    visit["confirmed"] = 1
+    visit["confirmed"] = visit["anew"] = 1
     return visit
 
 

@@ -4,7 +4,8 @@ What a key is believed to bring at most is its mean and two deviations, of logar
 life it rises by ln(root 2) at most above what it was when they began; so in any 28 days it doubles at most. A value
 that would lift it beyond that teaches nothing; lower ones go on teaching. A law of few values or of a key's
 first week is held by nothing, and neither is one after an adoption or a person's `expected` (`fusion.begins_anew`): a
-key that has grown for good is held from there on. `request_level.hold_growth` has the same for requests an hour.
+key that has grown for good is held from there on. `request_level.hold_growth` has the same for requests an hour, and
+`route_sizes` for what all keys teach of a route.
 """
 
 from __future__ import annotations
@@ -42,6 +43,23 @@ def stored(value: float) -> int:
 
 
 @compiled
+def rebased(base: int, same: bool, free: bool, anew: bool, before: float, after: float) -> int:
+    """The stored reach with which the running 28 days began; same: it is of these, free: nothing is held yet."""
+    if free:
+        return stored(after)
+    begun = base if same else stored(before)
+    return max(begun, stored(after)) if anew else begun
+
+
+@compiled
+def ceiling(base: int, free: bool, before: float, after: float, floor: float) -> float:
+    """The largest reach that a value may lead to."""
+    if free:
+        return max(before, after)
+    return max(before, max(floor, base / UNIT - BELOW) + LOG_ROOT_2)
+
+
+@compiled
 def limit(law: Any, visit: Any, before: float, after: float, floor: float) -> float:
     """The largest reach that a value may lead to, which would move it from `before` to `after`.
 
@@ -49,17 +67,10 @@ def limit(law: Any, visit: Any, before: float, after: float, floor: float) -> fl
     """
     period = period_of(visit)
     young = int(visit.start_us) - int(visit.first_seen_us) < WEEK_US or int(law.seen) < GROWN
-    if young or int(law.base) == 0:
-        law.base = stored(after)
-        law.period = period
-        return max(before, after)
-    if int(law.period) != period:
-        law.period = period
-        law.base = stored(before)
-    if int(visit.anew) != 0:
-        law.base = max(int(law.base), stored(after))
-        return max(before, after)
-    return max(before, max(floor, int(law.base) / UNIT - BELOW) + LOG_ROOT_2)
+    free, anew = young or int(law.base) == 0, int(visit.anew) != 0
+    law.base = rebased(int(law.base), int(law.period) == period, free, anew, before, after)
+    law.period = period
+    return ceiling(int(law.base), free or anew, before, after, floor)
 
 
 @compiled

@@ -6,10 +6,14 @@ slow rule counts a client of the last 7 days again each time that it comes back 
 replaces the old client, a second user alternates with it.
 Told, but worth nothing by itself: a known client of an older major version than the key ever used, since programs are
 updated and thieves' copies are not.
-Misses: a thief who sends the owner's user agent, which costs nothing; a client swap within one family and version; the
-first visit of a key; requests without a user agent.
-False alarms: a new SDK, a person's curl, a monitor. Clients and places change together when owners move house: beside
-a new place a new client counts as rare as it is among peers' new places, and no rarer.
+Where the gateway logs them: a known client whose connection has a TLS fingerprint that it never had for this key, so
+that its user agent may be a copy (`fingerprints`). It is rare as a client that is new, and counts as one.
+Misses: a thief who sends the owner's user agent, which costs nothing, where the log has no fingerprints, where he uses
+the owner's program, too, or claims another version of it; a client swap within one family and version; the first visit
+of a key; requests without a user agent.
+False alarms: a new SDK, a person's curl, a monitor; a TLS library that was updated while the client's version stayed,
+told in up to four visits, and little where other keys' did, too. Clients and places change together when owners move
+house: beside a new place a new client counts as rare as it is among peers' new places, and no rarer.
 Source: reference/evidence.md, section 4 (e2) and 1 (mixture of 4 experts; new with 1/60 a visit was simulated there).
 """
 
@@ -21,7 +25,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from detectors import novelty
+from detectors import fingerprints, novelty
 from detectors.compile import compiled
 from detectors.detector import SEES_CLIENT, Context, Detector, known_words
 from detectors.known_values import (
@@ -48,6 +52,7 @@ CLIENTS: Final = 4
 PENDING: Final = 2
 OLDER_BITS: Final = 2.0  # told with an incident, never a finding of its own: how rare it is nobody counted
 STAY: Final = 0.3  # share of strangers whose client the key knows
+FOREIGN: Final = 0.2  # of strangers, those whose client it only seems to be [judged]
 
 
 class NovelClient(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,11 +72,13 @@ STATE: Final = np.dtype(
         ("last", "u1"),  # bit mask of the last visit's clients
         ("oldest", "u1", (CLIENTS,)),  # major version that the client in this slot was used in; 0: none said
         ("visit_oldest", "u1", (PENDING,)),  # the same of `waiting`
-        ("pad", "u1"),
+        ("brought", "u1"),  # fingerprint of the visit, a foreign one first; + 128 if with the second of `waiting`
     ],
     align=True,
 )
-SHARED: Final = np.dtype([("new_places", "f8"), ("both_new", "f8"), *novelty.FLEET_FIELDS])
+SHARED: Final = np.dtype(
+    [("new_places", "f8"), ("both_new", "f8"), *novelty.FLEET_FIELDS, *fingerprints.FIELDS], align=True
+)
 """Visits of known keys from a new place, and of these with a new client too."""
 
 
@@ -131,7 +138,8 @@ def returns(state: Any, visit: Any, event: Any, config: Any) -> bool:
 
 @compiled
 def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
-    """Fill `reading`; a = 1 where the client is new, 2 where a young one returns, 3 of a leaked key, 4 an old version.
+    """Fill `reading`; a = 1: the client is new, 2: a young one returns, 3: of a leaked key, 4: an old version,
+    5: a foreign fingerprint.
 
     b = known clients, of an old version the oldest that was known before * 256 + this one.
     """
@@ -153,6 +161,8 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
             reading.bits = float(config.return_bits)
             reading.a = 2.0
     j = find(state.clients, event.client)
+    if p >= 1.0 and j >= 0:
+        judge_fingerprint(state.clients[j], shared, event, beside, config, reading)
     reading.observed = int(state.clients[j].count) / COUNT_UNIT if j >= 0 else 0.0
     describe(state, reading)
     reading.a = 1.0 if j < 0 else reading.a
@@ -164,6 +174,23 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
         reading.proof = 1
         reading.bits = LEAK_BITS
         reading.a = 3.0
+
+
+@compiled
+def judge_fingerprint(slot: Any, shared: Any, event: Any, beside: float, config: Any, reading: Any) -> None:
+    """Add to the reading of a known client that its fingerprint is foreign; beside a new place as a new client is."""
+    if not fingerprints.is_foreign(slot, fingerprints.short(event.fingerprint), int(event.version)):
+        return
+    stands = fingerprints.standing(slot)
+    p = fingerprints.p_foreign(shared, stands)
+    told = quantise(log2_of(1.0 / p))
+    reading.lr_stranger = max(float(reading.lr_stranger), quantise(log2_of(FOREIGN / max(p, beside))))
+    if stands == fingerprints.LONGEST:  # an update comes in the visits after this one, too: a fact once
+        slow = min(float(config.return_bits), max(0.0, float(reading.lr_stranger)))
+        reading.lr_stranger_slow = max(float(reading.lr_stranger_slow), slow)
+    if told > reading.bits:
+        reading.bits = told
+        reading.a = 5.0
 
 
 @compiled
@@ -205,6 +232,28 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
     k = find(state.waiting, event.client)
     if k >= 0:
         state.visit_oldest[k] = older(int(state.visit_oldest[k]), int(event.version))
+        bring_fingerprint(state, shared, visit, event, k)
+
+
+@compiled
+def bring_fingerprint(state: Any, shared: Any, visit: Any, event: Any, k: int) -> None:
+    """Keep the visit's first fingerprint, or its first foreign one; `waiting[k]` is the event's client."""
+    brought = fingerprints.short(event.fingerprint)
+    j = find(state.clients, event.client)
+    foreign = j >= 0 and fingerprints.differs(state.clients[j], brought)
+    if brought == 0 or (int(state.brought) != 0 and (not foreign or brought_foreign(state))):
+        return
+    state.brought = brought + 128 * k
+    foreign = foreign and not fingerprints.updated(state.clients[j], int(event.version))
+    if foreign and fingerprints.standing(state.clients[j]) == fingerprints.LONGEST and teaches(visit):
+        shared.lately += 1.0  # peers know at once, not when the visit has ended
+
+
+@compiled
+def brought_foreign(state: Any) -> bool:
+    """Whether the fingerprint that is kept of this visit is another one than its client had."""
+    j = find(state.clients, state.waiting[int(state.brought) >> 7].value)
+    return j >= 0 and fingerprints.differs(state.clients[j], int(state.brought) & 127)
 
 
 @compiled
@@ -227,10 +276,16 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
                 state.oldest[slot] = older(int(state.oldest[slot]) if known else 0, int(state.visit_oldest[j]))
                 mask |= 1 << slot
         state.last = mask
+        k = int(state.brought) >> 7
+        j = find(state.clients, state.waiting[k].value) if int(state.brought) != 0 else -1
+        if j >= 0:  # of two new ones the second may have taken the first one's slot
+            brought, version = int(state.brought) & 127, int(state.visit_oldest[k])
+            fingerprints.learn(state.clients[j], shared, brought, version, visit, teaches(visit))
         if int(visit.new_place) == 1 and not first and teaches(visit):
             shared.new_places += 1.0
             shared.both_new += 1.0 if new else 0.0
     clear(state.waiting)
+    state.brought = 0
     for j in range(PENDING):
         state.visit_oldest[j] = 0
 
@@ -247,6 +302,8 @@ def explain(reading: Any, context: Context) -> str:
     if reading.a == 4.0:
         oldest, version = divmod(int(reading.b), 256)
         return f"by {name} {version}, older than any that it was used by (from {oldest} on)"
+    if reading.a == 5.0:
+        return f"by {name} in name, but with a TLS fingerprint that it never had for this key: a copied user agent?"
     known = math.floor(reading.b)
     others = f"it uses {known} other{'' if known == 1 else 's'}" if known < CLIENTS else f"it uses {known} and more"
     return f"by {name}, a client never seen for this key in {known_words(context.seen_days)} ({others})"

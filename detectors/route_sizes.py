@@ -1,8 +1,10 @@
 """How large are the answers of a route? The partition's own table, for egress: mean and variance of ln(bytes).
 
 A route is known when several keys in turn have taught it: the same key teaches once until another one has, so that
-nobody trains the law that he is judged by. 512 slots, four places for a route; what finds none wears down the least
-known of the four, so popular routes stay.
+nobody trains the law that he is judged by. And what is usual at most grows twofold in 28 days (`growth`), unless many
+keys say so: each step of root 2 beyond that needs larger answers to MANY of them, or to one that was adopted. Who has
+fewer of the keys that use a route can't move it faster. 512 slots, four places for a route; what finds none wears down
+the least known of the four, so popular routes stay.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from detectors.compile import compiled
+from detectors.growth import GROWN, PERIOD_US, ceiling, held, reach, rebased, stored
 
 SLOTS: Final = 512
 PLACES: Final = 4
@@ -21,6 +24,8 @@ MEMORY: Final = 200.0  # lessons: a route that has changed is relearned in a day
 LEAST_VARIANCE: Final = 0.0225  # 15 %: a static file is no more exact than that
 FIRST_VARIANCE: Final = 1.0
 WORN: Final = 0.25
+MANY: Final = 8  # keys
+NO_FLOOR: Final = -8.0
 FAR: Final = 4.0
 """Standard deviations: the most that one response is worth."""
 
@@ -31,6 +36,9 @@ TABLE: Final = np.dtype(
         ("seen", "f4", (SLOTS,)),
         ("mean", "f4", (SLOTS,)),
         ("variance", "f4", (SLOTS,)),
+        ("higher", "u4", (SLOTS,)),  # keys that would lift it beyond what it may grow by, one bit each (slot modulo 32)
+        ("base", "u2", (SLOTS,)),  # `growth`'s, as `period`: 28 days since the epoch, modulo 255, + 1
+        ("period", "u1", (SLOTS,)),
     ]
 )
 
@@ -80,12 +88,14 @@ def place_for(table: Any, route: int) -> int:
     table.route[least] = route
     table.teacher[least] = 0
     table.seen[least] = 0.0
+    table.higher[least] = 0
+    table.base[least] = 0
     return least
 
 
 @compiled
-def teach(table: Any, route: int, key_slot: int, log_bytes: float) -> None:
-    """One answer of this route, unless the same key was the last to teach it."""
+def teach(table: Any, route: int, key_slot: int, log_bytes: float, ts_us: int, anew: bool) -> None:
+    """One answer of this route, unless the same key was the last to teach it. anew: of a key that was adopted."""
     slot = place_for(table, route) if route != 0 else -1
     if slot < 0 or int(table.teacher[slot]) == int(key_slot) + 1:
         return
@@ -100,6 +110,36 @@ def teach(table: Any, route: int, key_slot: int, log_bytes: float) -> None:
     variance = np.float64(table.variance[slot])
     gain = 1.0 / (min(seen, MEMORY) + 1.0)
     off = log_bytes - mean
-    table.mean[slot] = mean + gain * off
-    table.variance[slot] = variance + gain * (off * off * (1.0 - gain) - variance)
+    after, width = mean + gain * off, variance + gain * (off * off * (1.0 - gain) - variance)
+    most = most_reach(table, slot, key_slot, ts_us, anew, reach(mean, variance, LEAST_VARIANCE),
+                      reach(after, width, LEAST_VARIANCE))  # fmt: skip
+    table.mean[slot], table.variance[slot] = held(mean, variance, after, width, LEAST_VARIANCE, most)
     table.seen[slot] = min(seen + 1.0, MEMORY)
+
+
+@compiled
+def most_reach(table: Any, slot: int, key_slot: int, ts_us: int, anew: bool, before: float, after: float) -> float:
+    """The largest reach that this key's answer may lead to; counts the keys that would go beyond."""
+    period = ts_us // PERIOD_US % 255 + 1
+    same = int(table.period[slot]) == period
+    free = float(table.seen[slot]) < GROWN or int(table.base[slot]) == 0
+    base = rebased(int(table.base[slot]), same, free, False, before, after)
+    higher = int(table.higher[slot]) if same else 0
+    if after > ceiling(base, free, before, after, NO_FLOOR):
+        higher |= 1 << (int(key_slot) % 32)
+        if anew or bits_set(higher) >= MANY:
+            base, free, higher = max(base, stored(after)), True, 0
+    table.higher[slot] = higher
+    table.base[slot] = base
+    table.period[slot] = period
+    return ceiling(base, free, before, after, NO_FLOOR)
+
+
+@compiled
+def bits_set(word: int) -> int:
+    """How many."""
+    count = 0
+    while word != 0:
+        word &= word - 1
+        count += 1
+    return count

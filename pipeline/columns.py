@@ -52,6 +52,7 @@ def requests(batch: Batch, chosen: Array, epoch: str, partition: int, one_in: in
         "asn": number["asn"],
         "client": words["client"],
         "user_agent": words["user_agent"],
+        "fingerprint": told.texts("fingerprint", some),
         "latency_ms": number["latency_ms"],
         "bytes_in": number["bytes_in"],
         "bytes_out": number["bytes_out"],

@@ -169,11 +169,19 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     http_port: Port = 8085  # of the same
     http_token: Secret = Secret("")  # what the gateway sends as a bearer token
     pepper: Secret = Secret("")  # HMAC of raw keys where no public id exists; never logged
+    trusted_proxies: tuple[str, ...] = ()  # CIDR of what stands between callers and the gateway; X-Forwarded-For is
+    # read from the right for as long as its hops are among these. () is: the gateway's peer is the caller
     registry_url: str = ""  # a schema registry (Confluent's API), for raw topics in Avro or Protobuf
     registry_username: str = ""  # of the registry
     registry_password: Secret = Secret("")  # of the registry
     metrics_host: str = "127.0.0.1"  # as worker.metrics_host
     metrics_port: Port = 9466  # as worker.metrics_port
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what is no network, and for one that trusts everybody."""
+        for proxies in map(ip_network, self.trusted_proxies):
+            if not proxies.prefixlen:
+                raise ValueError(f"{proxies} trusts everybody: any caller could choose his address")
 
 
 class Person(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

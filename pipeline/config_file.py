@@ -176,6 +176,7 @@ def _check_together(config: Config) -> None:
             raise ConfigError(f"kafka.brokers: '{broker.strip()}' is not HOST:PORT")
     if (scheme := config.clickhouse.url.partition("://")[0]) not in ("http", "https", "chdb"):
         raise ConfigError(f"clickhouse.url begins with '{scheme}': expected http://, https:// or chdb:///folder")
+    _check_apart(config)
     if kafka.heartbeat_s * 2 >= kafka.session_timeout_s:
         raise ConfigError("kafka.heartbeat_s must be less than half of kafka.session_timeout_s")
     if kafka.security.startswith("SASL") and not kafka.username:
@@ -191,6 +192,27 @@ def _check_together(config: Config) -> None:
         config_night.check(endpoint)
     if respond.revocation.mode == "enforce" and respond.revocation.endpoint not in names:
         raise ConfigError("respond.revocation.endpoint must name one of respond.endpoints where the mode is enforce")
+
+
+def _check_apart(config: Config) -> None:
+    """No topic has two uses: intake would read what it writes, state would lie between events. No group has two
+    kinds of members: Kafka lets the first in and refuses the others, again and again. Raises ConfigError.
+    """
+    topics = {f"topics.{name}": getattr(config.topics, name) for name in config.topics.__struct_fields__}
+    workers, responders = config.kafka.group, config.respond.group
+    groups = {
+        "kafka.group": workers,
+        "the group of --topology sources": f"{workers}-sources",
+        "the group of --topology lifecycle": f"{workers}-lifecycle",
+        "respond.group": responders,
+        "the group of the audit": f"{responders}-audit",
+        "intake.group": config.intake.group,
+    }
+    for named in (topics, groups):
+        first: dict[str, str] = {}
+        for setting, name in named.items():
+            if (other := first.setdefault(name, setting)) != setting:
+                raise ConfigError(f"{other} and {setting} are both '{name}': each needs a name of its own")
 
 
 def _is_address(text: str) -> bool:

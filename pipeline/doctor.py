@@ -146,7 +146,7 @@ def _known_fields(name: str, table: dict[str, Any], detector: Any) -> dict[str, 
 
 async def check_kafka(config: Config) -> list[Finding]:
     """Broker, topics, partition counts. Raises Fatal where no broker answers."""
-    from pipeline.sinks.topics import partitions_of, settings_of, topic_specs
+    from pipeline.sinks.topics import partitions_of, topic_specs
 
     topics = config.topics
     names = [spec.name for spec in topic_specs(config)] + [topics.pages]
@@ -169,8 +169,21 @@ async def check_kafka(config: Config) -> list[Finding]:
         if existing.get(name, 1) != 1:
             advice = f"one partition is what makes {what}; make it anew"
             findings.append(Finding("fail", "topic", f"{name} has more than one partition", advice))
-    if topics.decisions in existing:
-        findings += of_decisions(topics.decisions, await settings_of(config.kafka, topics.decisions))
+    return findings + await _check_settings(config, sorted(existing))
+
+
+async def _check_settings(config: Config, existing: list[str]) -> list[Finding]:
+    """Whether the broker would delete what must stay. Raises Fatal."""
+    from pipeline.sinks.topic_settings import faults, topic_settings
+
+    settings, decisions = await topic_settings(config.kafka, existing), config.topics.decisions
+    findings = of_decisions(decisions, settings.get(decisions, {}))
+    for fault in faults(config, settings).values():
+        text, _, advice = fault.partition(". Mend it: ")
+        findings.append(Finding("fail", "topic", text, advice))
+    if hidden := sorted(set(existing) - settings.keys()):
+        text = f"the settings of {', '.join(hidden)} can't be seen: would Kafka delete what must stay?"
+        findings.append(Finding("warn", "topic", text, "give the right to DescribeConfigs (deploy/kafka/acls.sh)"))
     return findings
 
 

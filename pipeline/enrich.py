@@ -185,6 +185,7 @@ class Enricher:
         _spread(out, known)
         numbers, clients = self._clients.find(told.coded("user_agent"))
         _spread(out, numbers)
+        out["fingerprint"] = _fingerprints(told.coded("fingerprint"))
         said, kinds = self._kinds.find(joint([told.coded(name) for name in Kind._fields]))
         _spread(out, said)
         routes, does = self._operations(out, told, said)
@@ -271,6 +272,11 @@ def _route(key: str) -> tuple[tuple[Any, ...], str]:
 def _client(user_agent: str) -> tuple[tuple[Any, ...], str]:
     name = family(user_agent)
     return (hash32(name.encode()) if name else 0, version(user_agent)), name
+
+
+def _fingerprints(texts: Coded[str]) -> Array:
+    """Hash of each; not kept, since callers can send a new one with each connection."""
+    return np.array([hash32(text.lower().encode()) if text else 0 for text in texts.values], "u4").take(texts.codes)
 
 
 @lru_cache(maxsize=1 << 14)  # many paths, few routes

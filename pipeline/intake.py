@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from pipeline.history import ordered
 from pipeline.metrics import METRICS, REGISTRY, process_started
 from pipeline.partitioner import PARTITIONERS
 from pipeline.ports import Publisher
+from pipeline.runners.ending import stop_by_signal
 from pipeline.secrets import keyed_hash, may_hold_secret
 from pipeline.sinks.kafka import Producer
 from pipeline.sinks.topics import create_topics, partitions_of, topic_specs
@@ -66,7 +66,8 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
 
 def options_of(config: Config) -> Options:
     """The format's options as configured."""
-    return Options(key_field=config.intake.key_field, pepper=config.intake.pepper)
+    of = config.intake
+    return Options(key_field=of.key_field, pepper=of.pepper, trusted_proxies=of.trusted_proxies)
 
 
 def route(raw: bytes, format: str, options: Options, position: str) -> list[Outgoing]:
@@ -248,7 +249,7 @@ async def run(config: Config, source: str, paths: Sequence[Path] = (), stop: asy
     Raises ConfigError for what the user gave, Fatal where going on would lose events.
     """
     check(config, source, paths)
-    stopping = stop or _stop_by_signal()
+    stopping = stop or stop_by_signal()
     partitions = await _topics(config)
     producer = Producer(config.kafka)
     await producer.start()
@@ -310,13 +311,3 @@ def check(config: Config, source: str, paths: Sequence[Path]) -> None:
         raise ConfigError(f"intake.format {config.intake.format!r} is unknown; known are {known}")
     if (source == "files") != bool(paths):
         raise ConfigError("give paths with the source `files`, and with no other")
-    if source == "kafka" and config.topics.raw in (config.topics.requests, config.topics.rejected):
-        raise ConfigError("topics.raw must not be a topic that intake writes to")
-
-
-def _stop_by_signal() -> asyncio.Event:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return stop

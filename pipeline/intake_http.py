@@ -1,10 +1,11 @@
-"""An HTTP endpoint as intake's source, for Kong's http-log, Amazon Data Firehose and all that can POST JSON.
+"""An HTTP endpoint as intake's source, for Kong's http-log, Amazon Data Firehose, OTLP and all that can POST JSON.
 
 200 means: the broker has acknowledged every event of this body. 503 (broker away) and 413 (Firehose: 400) tell the
 gateway to keep it; Kong's http-log then tries again, and a repeated body gives the same request ids. Firehose sends its
 token in a header of its own and counts a delivery as failed unless the answer names its request: give it a buffer of at
-most 2 MiB.
-Source: Firehose's HTTP endpoint delivery request and response specifications, version 1.0. No Firehose was run.
+most 2 MiB. An OTLP exporter posts to `/v1/logs` and wants its answer in the encoding of its request.
+Source: Firehose's HTTP endpoint delivery request and response specifications, version 1.0; OTLP 1.x, OTLP/HTTP
+response. No Firehose and no collector was run.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import re
 import time
 from typing import Final
 
+import msgspec
 from aiohttp import web
 
 from pipeline.config import Config
@@ -35,6 +37,8 @@ FIREHOSE_ID: Final = "X-Amz-Firehose-Request-Id"
 """The same at each attempt to deliver the same records, but "in a best-effort manner": so the records name a body."""
 _OF_ATTEMPT: Final = re.compile(rb'"(?:requestId"\s*:\s*"[^"]*"|timestamp"\s*:\s*"?\d*"?)')
 FIREHOSE_KEY: Final = "X-Amz-Firehose-Access-Key"
+OTLP_PATH: Final = "/v1/logs"
+PROTOBUF: Final = "application/x-protobuf"
 TOO_LARGE_FOR_FIREHOSE: Final = 400
 """At 413 it gives the records up; at any other error it tries until its retry duration ends and backs them up in S3."""
 MAX_AT_ONCE: Final = 64
@@ -81,7 +85,8 @@ def make_app(config: Config, pump: Pump) -> web.Application:
         raise ConfigError("set intake.http_token, or listen on 127.0.0.1: whoever can write events can frame a key")
     endpoint = _Endpoint(config, pump)
     app = web.Application(client_max_size=MAX_BODY_BYTES)
-    app.router.add_post("/", endpoint.post)
+    for path in ("/", OTLP_PATH):
+        app.router.add_post(path, endpoint.post)
     return app
 
 
@@ -107,7 +112,8 @@ class _Endpoint:
         """200 acknowledged, 400 no such encoding, 401 wrong token, 413 too large, 503 try again."""
         firehose = request.headers.get(FIREHOSE_ID)
         if not firehose:
-            return await self._post(request)
+            answer = await self._post(request)
+            return _to_exporter(answer, request.content_type) if request.path == OTLP_PATH else answer
         try:
             answer = await self._post(request)
         except web.HTTPRequestEntityTooLarge:
@@ -159,6 +165,18 @@ def _to_firehose(answer: web.Response, request_id: str) -> web.Response:
     if answer.status != 200:
         said["errorMessage"] = (answer.text or "").strip()
     return web.json_response(said, status=answer.status)
+
+
+def _to_exporter(answer: web.Response, encoding: str) -> web.Response:
+    """The same answer as an OTLP exporter wants it: a response without fields, or a Status with a message."""
+    text = "" if answer.status == 200 else (answer.text or "").strip()
+    if encoding == PROTOBUF:
+        said = text.encode()[:100]  # its length is one byte
+        body = b"\x12" + bytes([len(said)]) + said if said else b""
+    else:
+        body, encoding = msgspec.json.encode({"message": text} if text else {}), "application/json"
+    headers = {"Retry-After": answer.headers["Retry-After"]} if "Retry-After" in answer.headers else None
+    return web.Response(status=answer.status, body=body, content_type=encoding, headers=headers)
 
 
 def _try_again(why: str) -> web.Response:

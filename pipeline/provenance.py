@@ -6,12 +6,14 @@ No format has to say it of itself, and none can say it wrongly. Formats of text 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from pipeline.formats import FORMATS, Options, Refused
 from pipeline.formats.envelope import json_records
 from pipeline.formats.format import BadValueError, Format
 from pipeline.formats.registry import as_read
+from pipeline.formats.values import is_raw_key_field
 from schemas.event import Event
 
 MOST_RECORDS: Final = 20
@@ -32,6 +34,17 @@ def sources(raw: bytes, name: str, fields: Sequence[str], options: Options) -> d
         if isinstance(record, dict) and wanted:
             found |= _of_record(as_read(record, format), format, wanted, options)
     return found
+
+
+def fields_of_raw_keys(raw: bytes, name: str) -> list[str]:
+    """Fields of the first records by whose names the key itself stands there, as `intake.key_field` takes them."""
+    format, found = FORMATS[name], dict[str, None]()
+    for record, _ in zip(() if format.lines else json_records(raw), range(MOST_RECORDS), strict=False):
+        if isinstance(record, dict):
+            read = as_read(record, format)
+            leaves = islice(_leaves(read["attributes"] if format.name == "otel" else read), MOST_FIELDS)
+            found |= {path: None for each in leaves if is_raw_key_field(path := ".".join(each))}
+    return list(found)
 
 
 def _of_record(record: dict[str, Any], format: Format, fields: Sequence[str], options: Options) -> dict[str, str]:

@@ -290,7 +290,7 @@ def evidence_events(client: Client, incident: Incident, limit: int = MOST_EVENTS
     sql = r"""
         SELECT key_id, toUnixTimestamp64Micro(ts) AS ts_us,
             replaceRegexpOne(toString(r.client_ip), '^::(ffff:)?([0-9.]*)$', '\2') AS client_ip,
-            method, route, path, status, outcome, user_agent, environment, scope, request_id
+            method, route, path, status, outcome, user_agent, fingerprint, environment, scope, request_id
         FROM evidence AS r FINAL WHERE incident_id = {id:String}
             AND (asn, country, client) IN (
                 SELECT each.1, each.2, each.3

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from detectors.detector import (
     SEES_ADDRESS,
     SEES_BYTES,
@@ -18,11 +20,13 @@ from detectors.detector import (
     SEES_ROUTE,
     SEES_STATUS,
 )
+from pipeline.config import Secret
 from pipeline.errors import ConfigError
 from pipeline.finding import Finding
 from pipeline.formats import FORMATS, Options, Refused, decode, detect
-from pipeline.provenance import sources
+from pipeline.provenance import fields_of_raw_keys, sources
 from pipeline.routes import template
+from pipeline.sample_address import whose_word
 from schemas.event import Event
 
 SAMPLE_BYTES: Final = 256 * 1024
@@ -48,7 +52,16 @@ FIELDS: Final = {
 """Field of the event -> what is missing without it."""
 
 
+OPTIONAL: Final = ("fingerprint",)
+"""Fields that few logs have: shown where they are, and nothing is blind without them."""
+
+
 _DEFAULTS: Final = Options()
+_PROBE: Final = Secret("only to see whether a pepper makes a difference")
+NEW_PEPPER: Final = (
+    "make one, once for ever: `(umask 077; openssl rand -hex 32 > pepper)`; KEYWATCH_INTAKE__PEPPER_FILE names the "
+    "file. With another one every such key has another id"
+)
 
 
 def check_sample(path: Path, options: Options = _DEFAULTS) -> list[Finding]:
@@ -71,20 +84,39 @@ def read_as(raw: bytes, name: str, options: Options = _DEFAULTS) -> list[Finding
     refused = Counter(f"{each.reason}: {each.detail}" for each in records if isinstance(each, Refused))
     found = [Finding("ok" if events else "fail", "records", f"{len(events)} events, {refused.total()} refused")]
     found += [_refused(name, why, count) for why, count in refused.most_common(5)]
+    found += _without_pepper(raw, name, options, len(events))
     if not events:
         return found
     keys = {each.key_id for each in events}
     span = [datetime.fromtimestamp(at / 1e6, UTC).isoformat(timespec="milliseconds") for at in _span_us(events)]
-    of = sources(raw, name, ("key_id", "ts_us", *FIELDS, "route", "path"), options)
+    of = sources(raw, name, ("key_id", "ts_us", *FIELDS, *OPTIONAL, "route", "path"), options)
     found.append(Finding("ok", "key_id", f"{len(keys)} keys, e.g. {min(keys)}{_from(of, 'key_id')}"))
     found.append(Finding("ok", "ts", f"{span[0]} to {span[1]}{_from(of, 'ts_us')}: is that when it was?"))
-    found += [_field(events, field, without, of) for field, without in FIELDS.items()]
+    for field, without in FIELDS.items():
+        found.append(_field(events, field, without, of))
+        if field == "client_ip":
+            found += whose_word(raw, FORMATS[name], options)
+    found += [_field(events, field, "", of) for field in OPTIONAL if any(getattr(each, field) for each in events)]
     return [*found, *_routes(events, of)]
 
 
 def _refused(name: str, why: str, count: int) -> Finding:
     advice = f"looked for: {FORMATS[name].key}" if why.startswith("no_key") else ""
     return Finding("warn", "refused", f"{count} x {why}", advice)
+
+
+def _without_pepper(raw: bytes, name: str, options: Options, events: int) -> Iterator[Finding]:
+    """Whether requests name their key by the key itself alone: its HMAC is the id, with a pepper."""
+    if options.pepper:
+        return
+    for field in ("", *(() if options.key_field or events else fields_of_raw_keys(raw, name))):
+        probe = msgspec.structs.replace(options, pepper=_PROBE, key_field=field or options.key_field)
+        more = sum(isinstance(each, Event) for each in decode(raw, name, probe)) - events
+        if more > 0:
+            by = f'by the raw key in `{field}` (intake.key_field = "{field}")' if field else "by the raw key"
+            text = f"intake.pepper is missing: {more} requests name their key {by} alone, whose HMAC becomes its id"
+            yield Finding("fail", "pepper", text, NEW_PEPPER)
+            return
 
 
 def _span_us(events: list[Event]) -> tuple[int, int]:

@@ -19,8 +19,8 @@ from schemas.event import Event
 Array = np.ndarray[Any, Any]
 
 TEXTS: Final = (
-    "key_id", "client_ip", "method", "route", "path", "outcome", "user_agent", "environment", "scope", "request_id",
-    "source", "position",
+    "key_id", "client_ip", "method", "route", "path", "outcome", "user_agent", "fingerprint", "environment", "scope",
+    "request_id", "source", "position",
 )  # fmt: skip
 """The event's texts; position = the row of the spans."""
 WHOLE: Final = ("ts_us", "status", "bytes_in", "bytes_out", "v")

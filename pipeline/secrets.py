@@ -28,7 +28,7 @@ import numpy as np
 
 from pipeline import spans
 from pipeline.fields import Fields
-from schemas.event import Event
+from schemas.event import FINGERPRINT, Event
 
 Array = np.ndarray[Any, Any]
 
@@ -201,12 +201,18 @@ def _clean_request_id(text: str) -> bool:
     return _PREFIXED.match(text) is None
 
 
+def _clean_fingerprint(text: str) -> bool:
+    """What is no fingerprint may be anything, and goes."""
+    return not text or FINGERPRINT.fullmatch(text) is not None
+
+
 def _clean_address(text: str) -> bool:
     return len(text) < SHORT_CHARS or _ADDRESS.fullmatch(text) is not None
 
 
 _FEW: Final = {
-    "route": _clean_path, "user_agent": _clean_text, "scope": _clean_text, "source": _clean_text,
+    "route": _clean_path, "user_agent": _clean_text, "fingerprint": _clean_fingerprint, "scope": _clean_text,
+    "source": _clean_text,
     "method": _clean_text, "outcome": _clean_text, "environment": _clean_text,
 }  # fmt: skip
 """What has few different values in a slice, and the rule for it."""
@@ -227,6 +233,7 @@ def is_clean(item: Event | bytes) -> bool:
         (event.key_id in _keys or _clean_key(event.key_id))
         and (event.path in _paths or _clean_path(event.path))
         and (event.user_agent in _texts or _clean_text(event.user_agent))
+        and _clean_fingerprint(event.fingerprint)
         and (event.route in _paths or _clean_path(event.route))
         and (event.scope in _texts or _clean_text(event.scope))
         and (event.source in _texts or _clean_text(event.source))
@@ -283,6 +290,7 @@ def scrub(event: Event) -> Event | str:
         path=clean_path(event.path),
         route=clean_path(event.route),
         user_agent=_or_blank(event.user_agent, _clean_text),
+        fingerprint=_or_blank(event.fingerprint, _clean_fingerprint),
         scope=_or_blank(event.scope, _clean_text),
         source=_or_blank(event.source, _clean_text),
         method=_or_blank(event.method, _clean_text),

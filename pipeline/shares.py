@@ -25,6 +25,7 @@ SUMMED: Final = frozenset(
         "calibration.visits", "calibration.counts", "geography.keys", "geography.networks", "geography.new_networks",
         "geography.both_new", "geography.moves", "geography.leaps", "geography.due", "geography.seen",
         "novel_client.new_places", "novel_client.both_new", "novel_client.due", "novel_client.seen",
+        "novel_client.stood", "novel_client.changed", "novel_client.lately",
         "novel_operation.levels", "spike.keys", "spike.visits", "spike.peaks", "errors.units", "errors.wrong",
         "egress.visits", "egress.peaks", "sharing.visits", "enumeration.tried",
     }

@@ -274,7 +274,7 @@ def _copy(data: Array, start: int, length: int, out: Array, to: int) -> None:
 @brief
 def gather(data: Array, starts: Array, lengths: Array, out: Array) -> None:
     """The texts one behind the other. `out`: their lengths, and the padding."""
-    to = 0
+    to = int(np.int64(0))  # as a literal 0 it would have `_copy` compiled twice
     for i in range(len(starts)):
         _copy(data, starts[i], lengths[i], out, to)
         to += lengths[i]

@@ -6,6 +6,7 @@ A producer that cannot write this shape sends what it has to `keywatch intake`, 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final
 
 import msgspec
@@ -31,6 +32,8 @@ AUTHENTICATED: Final = frozenset({"success", "denied", "rate_limited"})
 ENVIRONMENTS: Final = ("", "live", "test")
 METHODS: Final = ("", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
 """Known methods; position = the number in state; any other method counts as "" there."""
+FINGERPRINT: Final = re.compile(r"(?ia:[0-9a-f]{32}|[tqd][0-9a-z]{2}[di][0-9]{4}[0-9a-z]{2}(?:_[0-9a-f]{12}){2})")
+"""A JA3 (MD5 in hex) or a JA4 (36 characters)."""
 
 
 class Event(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
@@ -48,6 +51,7 @@ class Event(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=T
     bytes_in: Annotated[int, Meta(ge=0, le=1 << 50)] = 0  # of the request
     bytes_out: Annotated[int, Meta(ge=0, le=1 << 50)] = 0  # of the answer
     user_agent: Annotated[str, Meta(max_length=512)] = ""  # as sent
+    fingerprint: Annotated[str, Meta(max_length=64)] = ""  # JA4 or JA3 of the TLS client, as the gateway saw it
     environment: Annotated[str, Meta(max_length=16)] = ""  # live | test | ""
     scope: Annotated[str, Meta(max_length=64)] = ""  # that the request needed
     request_id: Annotated[str, Meta(max_length=128)] = ""  # of the gateway; a repeat at the same time counts once

@@ -29,6 +29,7 @@ REQUESTS: Final[Table] = (
     ("asn", "UInt32"),
     ("client", _LC),
     ("user_agent", "String"),
+    ("fingerprint", "String"),
     ("latency_ms", "Float32"),
     ("bytes_in", "UInt64"),
     ("bytes_out", "UInt64"),

@@ -20,8 +20,8 @@ allow() { # "user ..." "operation ..." "topic ..." ["group ..."]
     "$BIN/kafka-acls.sh" "${connect[@]}" --add --force "${flags[@]}"
 }
 
-# Everybody may see that the topics exist: `doctor` compares their partitions.
-allow "$WORKER $INTAKE $LEAKS $RESPONDER $OPERATOR $ONCALL $CONSOLE" Describe \
+# Everybody may see that the topics exist, and with which settings: `doctor` compares them.
+allow "$WORKER $INTAKE $LEAKS $RESPONDER $OPERATOR $ONCALL $CONSOLE" "Describe DescribeConfigs" \
     "gateway.raw api.requests api.requests.rejected api.keys api.control api.incidents api.decisions api.responses
     keywatch.pages api.sightings api.key_events keywatch.sources keywatch.lifecycle"
 # Intake: gateway logs in, keyed events out; what is done to keys as well.
@@ -55,6 +55,6 @@ allow "$ONCALL $CONSOLE" Write "api.decisions api.control"
 # A shadow (`keywatch worker --shadow NAME`): the worker's user writes what nobody reads but people.
 if [[ -n $SHADOW ]]; then
     own="api.requests.rejected.shadow-$SHADOW api.incidents.shadow-$SHADOW keywatch.pages.shadow-$SHADOW"
-    allow "$WORKER" "Describe Write" "$own"
+    allow "$WORKER" "Describe DescribeConfigs Write" "$own"
     allow "$WORKER" Read "$own" "keywatch.shadow-$SHADOW"
 fi

@@ -47,6 +47,7 @@ class Judge:
         self.client = lru_cache(CACHED)(lambda agent: (hash32(family(agent).encode()), version(agent)))
         self.operation = lru_cache(CACHED)(operation)
         self.number = lru_cache(CACHED)(lambda text: hash32(text.encode()))
+        self.mark = lru_cache(CACHED)(lambda text: hash32(text.encode()) if text else 0)
 
     def _place(self, address: str) -> tuple[int, int, float, float, float, int, int]:
         place = self._geo.look_up(address)
@@ -70,7 +71,7 @@ class Judge:
         client, major = self.client(request.user_agent)
         return (
             request.ts_us, offset, request.bytes_in, request.bytes_out, address, hash64(request.request_id.encode()),
-            0, asn, client, route, crc32(request.path.encode()), request.latency_ms, lat, lon,
+            0, asn, client, self.mark(request.fingerprint), route, crc32(request.path.encode()), request.latency_ms, lat, lon,
             accuracy_km, country, request.status, (request.ts_us // 3_600_000_000 + 72) % 168, -1, 0, 0,
             OUTCOMES.index(request.outcome),
             request.outcome in AUTHENTICATED, METHODS.index(request.method), ERROR_CLASS[request.status], flags,

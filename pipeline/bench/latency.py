@@ -122,11 +122,11 @@ async def _with_a_past(trial: Trial, offer: Offer) -> AsyncIterator[tuple[Child,
 async def _until_done(trial: Trial, port: int, events: int) -> None:
     try:
         async with asyncio.timeout(ALLOW_S), aiohttp.ClientSession() as session:
-            while (await ask(session, port)).done < events:
+            while (last := await ask(session, port)).done < events:
                 trial.children.check()
                 await asyncio.sleep(0.2)
     except TimeoutError:
-        raise Fatal(f"the worker did not read {events} events of history in {ALLOW_S:.0f} s") from None
+        raise Fatal(f"the worker did not do {events} events of history in {ALLOW_S:.0f} s: {last.told}") from None
 
 
 async def _offering(trial: Trial, offer: Offer) -> Child:

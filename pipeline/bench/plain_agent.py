@@ -33,6 +33,7 @@ class Request(faust.Record, serializer="json"):
     bytes_in: int = 0
     bytes_out: int = 0
     user_agent: str = ""
+    fingerprint: str = ""
     environment: str = ""
     request_id: str = ""
     source: str = ""

@@ -60,7 +60,8 @@ async def measure(
                 counts = tuple(each.consumed for each in told)
                 samples.append(Sample(time.perf_counter(), counts, now(everybody)))
     except TimeoutError:
-        raise Fatal(f"{workers} workers did not come to the end of the log in {ALLOW_S:.0f} s") from None
+        read = sum(samples[-1].counts) if samples else 0
+        raise Fatal(f"{workers} workers read {read} of {total} events in {ALLOW_S:.0f} s") from None
     finally:
         await asyncio.gather(*(trial.stop(child) for child, _ in started))
     return rate(samples, total)

@@ -22,6 +22,8 @@ ALLOW_S: Final = 300.0
 _CONSUMED: Final = re.compile(r"^keywatch_events_consumed_total\{[^}]*\} (\S+)$", re.MULTILINE)
 _ROWS: Final = re.compile(r'^keywatch_clickhouse_insert_rows_total\{table="([^"]+)"\} (\S+)$', re.MULTILINE)
 _LAG: Final = re.compile(r"^keywatch_consumer_lag_records\{[^}]*\} (\S+)$", re.MULTILINE)
+_REPEATS: Final = re.compile(r"^keywatch_events_duplicate_total (\S+)$", re.MULTILINE)
+_REJECTED: Final = re.compile(r"^keywatch_events_rejected_total\{[^}]*\} (\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +33,21 @@ class Progress:
     consumed: int = 0
     rows: dict[str, int] = field(default_factory=dict)
     lag: int = -1
+    repeats: int = 0
+    rejected: int = 0
 
     @property
     def done(self) -> int:
         """Events that were judged and whose row is acknowledged."""
         return min(self.consumed, self.rows.get("requests", 0))
+
+    @property
+    def told(self) -> str:
+        """Where events are that are not done: not read, dropped, or read and without a row."""
+        return (
+            f"read {self.consumed}, taken for repeats {self.repeats}, rejected {self.rejected},"
+            f" rows acknowledged {self.rows.get('requests', 0)}"
+        )
 
 
 def parse(metrics: str) -> Progress:
@@ -43,7 +55,9 @@ def parse(metrics: str) -> Progress:
     rows: dict[str, int] = {}
     for table, count in _ROWS.findall(metrics):
         rows[table] = rows.get(table, 0) + round(float(count))
-    return Progress(_sum(_CONSUMED.findall(metrics)), rows, _sum(_LAG.findall(metrics)))
+    found = (_sum(each.findall(metrics)) for each in (_CONSUMED, _LAG, _REPEATS, _REJECTED))
+    consumed, lag, repeats, rejected = found
+    return Progress(consumed, rows, lag, repeats, rejected)
 
 
 def _sum(found: Sequence[str]) -> int:

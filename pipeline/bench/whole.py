@@ -18,7 +18,10 @@ import msgspec
 from pipeline.bench.clock import Clock, Pace, cpu_s_of
 from pipeline.bench.processes import CpuS
 from pipeline.bench.trial import ALLOW_S, Progress, Trial, ask
+from pipeline.config import ClickHouse
 from pipeline.errors import Fatal
+from pipeline.sinks.connect import connect
+from pipeline.sinks.topics import topic_id
 
 FINE_S: Final = 0.1
 COARSE_S: Final = 2.0
@@ -42,10 +45,33 @@ async def measure(trial: Trial, total: int, servers: Mapping[str, CpuS]) -> Whol
         async with asyncio.timeout(ALLOW_S), aiohttp.ClientSession() as session:
             started, last = await _watch(session, trial, port, clock)
     except TimeoutError:
-        raise Fatal(f"the worker did {clock.last[1]} of {total} events in {ALLOW_S:.0f} s") from None
+        raise Fatal(await _short_of(trial, port, total)) from None
     finally:
         await trial.stop(child)
     return Whole(clock.pace, started - began, sum(last.rows.values()) / total)
+
+
+async def _short_of(trial: Trial, port: int, total: int) -> str:
+    """Where the events are that are missing; the log's ids are all different, so rows tell lost ones from others."""
+    async with aiohttp.ClientSession() as session:
+        last = await ask(session, port)
+    epoch = await topic_id(trial.kafka, trial.log)
+    rows, ids = await asyncio.to_thread(rows_of, ClickHouse(url=trial.clickhouse_url), epoch)
+    return (
+        f"the worker did {last.done} of {total} events in {ALLOW_S:.0f} s: {last.told};"
+        f" in ClickHouse {rows} rows with {ids} request ids"
+    )
+
+
+def rows_of(clickhouse: ClickHouse, epoch: str) -> tuple[int, int]:
+    """(rows, different request ids) of the topic that has this id."""
+    client = connect(clickhouse, clickhouse.database)
+    try:
+        sql = "SELECT count(), uniqExact(request_id) FROM requests FINAL WHERE epoch = {epoch:String}"
+        ((rows, ids),) = client.query(sql, {"epoch": epoch}).result_rows
+    finally:
+        client.close()
+    return int(rows), int(ids)
 
 
 async def _watch(session: aiohttp.ClientSession, trial: Trial, port: int, clock: Clock) -> tuple[float, Progress]:

@@ -184,7 +184,15 @@ class Console:
             of_key = [each.key_id for each in (*acts["in_force"], *(one for one, *_ in acts["waiting"]))]
             known = pages.incident_without(self.answers, request, case, of_key)
             return self._html("incident_away.html", visitor, 503, **shown, **known)
-        return self._html("away.html", visitor, 503, **shown, cases=pages.case_rows(now.cases() if now else ()))
+        cases = now.cases() if now else ()
+        if page is pages.key:
+            key = request.path_params["key"]
+            shown["acts"] = acts | {
+                "in_force": [each for each in acts["in_force"] if each.key_id == key],
+                "waiting": [each for each in acts["waiting"] if each[0].key_id == key],
+            }
+            return self._html("key_away.html", visitor, 503, **shown, **pages.key_without(self.answers, request, cases))
+        return self._html("away.html", visitor, 503, **shown, cases=pages.case_rows(cases))
 
     def _rendered(
         self, found: tuple[str, dict[str, Any]] | None, request: Request, visitor: Visitor, acts: dict[str, Any]

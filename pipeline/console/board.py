@@ -7,7 +7,6 @@ and what comes here is the signature, checked by every responder.
 from __future__ import annotations
 
 import asyncio
-import logging
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,7 +16,8 @@ from functools import partial
 from typing import Final, TypeVar
 
 from pipeline.config import Config, Respond
-from pipeline.errors import ConfigError, Fatal, Retry
+from pipeline.console.following import follow
+from pipeline.errors import ConfigError, Retry
 from pipeline.respond.acts import Act
 from pipeline.respond.approval import signed_text
 from pipeline.respond.cases import Case
@@ -30,14 +30,11 @@ from pipeline.respond.night import Books
 from pipeline.respond.night_records import CaseSaid, Verb
 from pipeline.respond.promoted import Who
 
-log = logging.getLogger(__name__)
-
 T = TypeVar("T")
 LOOK_S: Final = 10.0
 """Between two looks whether the broker is still there."""
 ANSWER_S: Final = 15.0
 """A form waits for the broker no longer."""
-RETRY_S: Final = (1.0, 2.0, 5.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,21 +225,13 @@ class Link:
         self._connect = connect
 
     async def follow(self) -> None:
-        """Until cancelled: connect, hold, and connect again when it is lost."""
-        tries = 0
-        while True:
-            try:
-                async with self._connect() as (board, lost):
-                    tries = 0
-                    await self._hold(board, lost)
-            except (Fatal, Retry, ConfigError, OSError, TimeoutError) as error:
-                log.log(logging.DEBUG if tries else logging.WARNING, "no undo, no approval for now: %s", error)
-            await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
-            tries += 1
+        """Until cancelled: hold the board, and find another when it is lost."""
+        await follow(self._connect, self._hold, "no undo, no approval for now")
 
-    async def _hold(self, board: Board, lost: Callable[[], Awaitable[None]]) -> None:
-        self.board = board
+    async def _hold(self, kept: Kept) -> AsyncIterator[None]:
+        self.board, lost = kept
         try:
+            yield
             await lost()
         finally:
             self.board = None

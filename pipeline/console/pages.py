@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from itertools import groupby
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -27,6 +28,7 @@ from pipeline.times import micros
 from schemas.control import Mute
 from schemas.incident import KEY_RULES, SEVERITIES, Finding, Incident
 
+T = TypeVar("T")
 Shown = tuple[str, dict[str, Any]]
 CHART_DAYS: Final = 7
 KEY_DAYS: Final = 30
@@ -43,6 +45,16 @@ class Told(NamedTuple):
     at_us: int
     what: str
     why: str = ""
+    times: int = 1
+    first_us: int = 0
+
+
+class Decided(NamedTuple):
+    """Decisions that were alike: the newest, how many, and when the first was made."""
+
+    newest: questions.Decision
+    times: int
+    first_us: int
 
 
 def incidents(answers: Answers, request: Request) -> Shown:
@@ -114,16 +126,41 @@ def incident_without(answers: Answers, request: Request, case: Case | None, acte
     }  # fmt: skip
 
 
+def key_without(answers: Answers, request: Request, cases: Sequence[Case]) -> dict[str, Any]:
+    """What the topics tell of a key while ClickHouse is away: what is declared, its mutes, its open cases."""
+    name = request.path_params["key"]
+    catalogue = answers.side.catalogue
+    declared = catalogue.get(name) if catalogue is not None else None
+    theirs = [case for case in cases if name in case.keys]
+    return {
+        "key_id": name, "declared": declared, "read": catalogue is not None, "faults": None, "cases": case_rows(theirs),
+        "life": answers.config.key_life, "mutes": mutes_of(_mutes(answers), name, declared.owner if declared else ""),
+    }  # fmt: skip
+
+
 def case_rows(cases: Sequence[Case]) -> list[tuple[Case, Incident]]:
     """Open cases with their gravest incident."""
     return [(case, msgspec.json.decode(case.lead, type=Incident)) for case in cases[:CASES]]
 
 
 def in_order(responses: Sequence[queries.ResponseLine], effects: Sequence[questions.Effect]) -> list[Told]:
-    """What was done and what people said, as it happened."""
+    """What was done and what people said, as it happened; what came several times in a row stands once."""
     lines = [Told(each.at_us, f"{each.stage}: {each.rung} {each.verdict}", each.reason) for each in responses]
     lines += [Told(each.at_us, f"{each.verdict}: {each.effect}") for each in effects]
-    return sorted(lines, key=lambda each: each.at_us)
+    lines.sort(key=lambda each: each.at_us)
+    return [run[-1]._replace(times=len(run), first_us=run[0].at_us) for run in runs(lines, lambda each: each.what)]
+
+
+def runs(lines: Sequence[T], alike: Callable[[T], object]) -> list[list[T]]:
+    """The lines in their order, those that are alike and follow one another together."""
+    return [list(run) for _, run in groupby(lines, alike)]
+
+
+def decided(answers: Answers, key: str = "") -> list[Decided]:
+    """The newest first; what was decided several times in a row of one incident stands once."""
+    lines = answers.ask(questions.decisions, key)
+    found = runs(lines, lambda each: (each.incident_id, each.stage, each.verdict, each.rung, each.policy_version))
+    return [Decided(run[0], len(run), run[-1].at_us) for run in found]
 
 
 def _mutes(answers: Answers) -> list[Mute]:
@@ -168,7 +205,7 @@ def key(answers: Answers, request: Request) -> Shown | None:
         "errors": next(iter(answers.ask(queries.error_rates, [name], KEY_DAYS)), None),
         "places": answers.ask(queries.places, [name], KEY_DAYS, 20), "incidents": theirs,
         "chart": charts.hours(bars, band, [each.opened_us for each in theirs]), "by_day": charts.days(bars, band),
-        "decisions": answers.ask(questions.decisions, name),
+        "decisions": decided(answers, name),
         "week": charts.week(answers.ask(questions.week, name)), "days": KEY_DAYS, **_declared(answers, name),
     }  # fmt: skip
 
@@ -181,7 +218,7 @@ def _declared(answers: Answers, name: str) -> dict[str, Any]:
     life = answers.config.key_life
     faults = None if catalogue is None else audit(answers.ask(look, of_it, name), of_it, {}, life)
     mutes = mutes_of(_mutes(answers), name, declared.owner if declared else "")
-    return {"declared": declared, "faults": faults, "life": life, "mutes": mutes}
+    return {"declared": declared, "read": catalogue is not None, "faults": faults, "life": life, "mutes": mutes}
 
 
 def of_key(answers: Answers, request: Request) -> Shown | None:
@@ -204,12 +241,12 @@ def policy(answers: Answers, request: Request) -> Shown:
     """What may be done automatically, and what was decided of late."""
     ladder = ladder_of(answers.config.respond)
     try:
-        decisions = answers.ask(questions.decisions)
+        decisions: list[Decided] | None = decided(answers)
     except (Retry, Fatal):  # the switches have to be within reach then, too
         decisions = None
     return "policy.html", {
         "policy": ladder.policy, "rules": ladder.rules, "version": ladder.version, "decisions": decisions,
-        "other": by_another_policy(ladder, decisions or ()),
+        "other": by_another_policy(ladder, [each.newest for each in decisions or ()]),
     }  # fmt: skip
 
 

@@ -7,24 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final, Protocol
 
 from pipeline.catalogue import Catalogue, CatalogueReader
 from pipeline.config import Config
+from pipeline.console.following import follow
 from pipeline.control_topic import ControlsReader
 from pipeline.controls import Controls
-from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.times import micros
 from schemas.control import Mute
 
-log = logging.getLogger(__name__)
-
 EVERY_S: Final = 5.0
 """As often as an open page renews itself."""
-RETRY_S: Final = (1.0, 2.0, 5.0, 10.0)
 READ_S: Final = 60.0
 
 
@@ -49,20 +45,18 @@ class Side:
         self._read = asyncio.Condition()
 
     async def follow(self) -> None:
-        """Until cancelled: connect, read on, and connect again when it is lost."""
-        tries = 0
-        while True:
-            try:
-                async with self._connect() as readers:
-                    while True:
-                        await self._refresh(readers)
-                        tries, self._following = 0, True
-                        await self._rest()
-            except (Fatal, Retry, ConfigError, OSError, TimeoutError) as error:
-                log.log(logging.DEBUG if tries else logging.WARNING, "declared keys and mutes can't be read: %s", error)
+        """Until cancelled: read on, and find the topics again when they were lost."""
+        await follow(self._connect, self._hold, "declared keys and mutes can't be read")
+
+    async def _hold(self, readers: Readers) -> AsyncIterator[None]:
+        try:
+            while True:
+                await self._refresh(readers)
+                self._following = True
+                yield
+                await self._rest()
+        finally:
             self._following = False
-            await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
-            tries += 1
 
     async def _refresh(self, readers: Readers) -> None:
         async with asyncio.timeout(READ_S):

@@ -5,7 +5,7 @@ The operator writes the format himself: names may be flat (`apiKeyId`), dotted (
 WebSocket APIs; `identity.apiKey` is the key itself and is never read. HTTP APIs have no API keys: there
 `intake.key_field` names what the authorizer says of the caller's, e.g. `authorizer.keyId`. A request that was refused
 for its key carries no id, and whether one refused by a usage plan does is not known to us, so refusals are not
-declared; request size is not logged.
+declared; request size is not logged, nor any fingerprint of the connection.
 The log comes through Firehose: to Kafka, or straight to `keywatch intake --from http` behind TLS (its access key is
 `intake.http_token`, its buffer at most 2 MiB).
 Source: API Gateway access-log variables; reference/gateways.md, section 4. A format that has it all:
@@ -20,9 +20,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from detectors.detector import SEES_DENIED
-from pipeline.formats.format import SEES_ALL, Format, Options, Refused
+from pipeline.formats.client_address import client_address
+from pipeline.formats.format import SEES_ALL, Format, Hops, Options, Refused
 from pipeline.formats.values import (
-    address,
     environment,
     epoch_us,
     event_of,
@@ -49,7 +49,7 @@ def event(record: Any, options: Options) -> Event | Refused:
     fields = {
         "key_id": key_id_at(record, status, options, *_KEY_IDS),
         "ts_us": _ts_us(record),
-        "client_ip": address(first(record, "identity.sourceIp", "sourceIp", "ip")),
+        "client_ip": client_address(hops(record), options.trusted_proxies),
         "method": text(first(record, "httpMethod", "method")).upper() or route_key.rpartition(" ")[0],
         "route": text(first(record, "resourcePath", "resource")) or route_key.rpartition(" ")[2],
         "path": text(record.get("path")),
@@ -71,6 +71,11 @@ def _ts_us(record: Any) -> int:
     return epoch_us(epoch, "s" if number(epoch) < _SECONDS_BELOW else "ms")
 
 
+def hops(record: Any) -> Hops:
+    """AWS logs the peer; there is no variable for the header."""
+    return Hops(first(record, "identity.sourceIp", "sourceIp", "ip"))
+
+
 def recognises(record: Any) -> bool:
     """By the time's name and one that says REST or WebSocket."""
     names = {"resourcePath", "routeKey", "apiKeyId", "identity", "identity.apiKeyId", "httpMethod"}
@@ -83,4 +88,6 @@ AWS_APIGATEWAY = Format(
     event=event,
     recognises=recognises,
     key="`identity.apiKeyId` (HTTP APIs have none), or what intake.key_field names",
+    hops=hops,
+    address="`identity.sourceIp`, the peer: a CDN before the API is taken for its callers",
 )

@@ -12,8 +12,9 @@ import re
 from typing import Any, Final
 
 from detectors.detector import SEES_BYTES
-from pipeline.formats.format import SEES_ALL, BadValueError, Format, Options, Refused
-from pipeline.formats.values import address, event_of, get, iso_us, text, whole
+from pipeline.formats.client_address import client_address
+from pipeline.formats.format import SEES_ALL, BadValueError, Format, Hops, Options, Refused
+from pipeline.formats.values import event_of, get, iso_us, text, whole
 from schemas.event import Event
 
 AWS: Final = ".amazonaws.com"
@@ -45,7 +46,7 @@ def event(record: Any, options: Options) -> Event | Refused:
     fields = {
         "key_id": text(get(record, "userIdentity.accessKeyId")),
         "ts_us": iso_us(record.get("eventTime")),
-        "client_ip": address(record.get("sourceIPAddress")),
+        "client_ip": client_address(hops(record), options.trusted_proxies),
         "method": _method(record.get("readOnly")),
         "route": operation(source, name),
         "status": status,
@@ -77,6 +78,11 @@ def _method(read_only: Any) -> str:
     return words.get(str(read_only).lower(), "")
 
 
+def hops(record: Any) -> Hops:
+    """AWS logs the peer of its own front."""
+    return Hops(record.get("sourceIPAddress"))
+
+
 def recognises(record: Any) -> bool:
     """By the fields that every record has."""
     return "eventSource" in record and "eventName" in record and "eventTime" in record
@@ -88,4 +94,6 @@ CLOUDTRAIL = Format(
     event=event,
     recognises=recognises,
     key="`userIdentity.accessKeyId`: console sign-ins and AWS services have none",
+    hops=hops,
+    address="`sourceIPAddress`, as AWS saw it",
 )

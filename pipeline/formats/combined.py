@@ -12,8 +12,9 @@ import re
 from typing import Any, Final
 
 from detectors.detector import SEES_OUTCOME
-from pipeline.formats.format import SEES_ALL, BadValueError, Format, Options, Refused
-from pipeline.formats.values import address, event_of, log_us, outcome_of, status_code, text, whole
+from pipeline.formats.client_address import client_address
+from pipeline.formats.format import SEES_ALL, BadValueError, Format, Hops, Options, Refused
+from pipeline.formats.values import event_of, log_us, outcome_of, status_code, text, whole
 from schemas.event import Event
 
 _QUOTED: Final = r'"((?:[^"\\]|\\.)*)"'
@@ -37,7 +38,7 @@ def event(record: Any, options: Options) -> Event | Refused:
     fields = {
         "key_id": host if options.key_field == "address" else _user(user),
         "ts_us": log_us(time),
-        "client_ip": address(host),
+        "client_ip": client_address(Hops(host), options.trusted_proxies),
         "method": method,
         "path": path,
         "status": code,
@@ -64,6 +65,11 @@ def _plain(quoted: str) -> str:
     return _ESCAPE.sub(lambda found: chr(int(found[1][1:], 16)) if found[1][0] == "x" else found[1], quoted)
 
 
+def hops(record: Any) -> Hops:
+    """The line's first word."""
+    return Hops(record.partition(" ")[0])
+
+
 def recognises(record: Any) -> bool:
     """By the whole line's form."""
     return _LINE.match(record) is not None
@@ -75,5 +81,7 @@ COMBINED = Format(
     event=event,
     recognises=recognises,
     key='the third word, a user; or who asked, with intake.key_field = "address"',
+    hops=hops,
+    address="the first word, as `real_ip` (NGINX) or `mod_remoteip` (Apache) make it",
     lines=True,
 )

@@ -1,7 +1,7 @@
 """From the bytes of one message to its records: gunzip, arrays, JSON lines, and the envelopes that logs come in.
 
-CloudTrail's `Records`, CloudWatch (also to Lambda), EventBridge, Firehose, Kinesis, OTLP, CloudEvents (structured; in
-binary mode the value is the record itself).
+CloudTrail's `Records`, CloudWatch (also to Lambda), EventBridge, Firehose, Kinesis, OTLP (JSON or Protobuf),
+CloudEvents (structured; in binary mode the value is the record itself).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
+from pipeline.formats import otlp_proto
 from pipeline.formats.format import MAX_LINE_BYTES, MAX_MESSAGE_BYTES, MAX_RECORDS, BadValueError, Refused
 from pipeline.formats.otel import is_log_record, log_records
 
@@ -133,9 +134,19 @@ def _parsed(plain: bytes, room: Room) -> Iterator[Any]:
     except TooLargeError:
         yield from _json_lines(plain, room) if _begins_with_a_line(plain) else (_too_large(),)
     except NOT_JSON:
-        yield from _json_lines(plain, room)
+        yield from _exported(plain) if otlp_proto.is_export(plain) else _json_lines(plain, room)
     else:
         yield from unpack(parsed, 0, room)
+
+
+def _exported(plain: bytes) -> Iterator[Any]:
+    """The log records of a Protobuf export, and a `Refused` of the rest where it is broken or too large."""
+    try:
+        yield from otlp_proto.log_records(plain)
+    except BadValueError as error:
+        yield Refused(reason="undecodable", detail=str(error))
+    except otlp_proto.TooManyFieldsError:
+        yield Refused(reason="too_large", detail=f"the export has more than {otlp_proto.MAX_FIELDS} fields")
 
 
 def _begins_with_a_line(plain: bytes) -> bool:

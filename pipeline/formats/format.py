@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -34,6 +34,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     key_field: str = ""  # the field that names the key; combined: user (default) | address; kong, apisix: consumer
     pepper: Secret = Secret("")  # only where a gateway logs nothing but the raw key: key_id = HMAC(pepper, key)
+    trusted_proxies: tuple[str, ...] = ()  # networks whose word on whom they heard counts (client_address.py)
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +54,13 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
     route: str = ""
 
 
+class Hops(NamedTuple):
+    """What a record says of the way to its gateway: the `peer`, as that saw or resolved it; the header, as it came."""
+
+    peer: Any
+    forwarded: Any = None
+
+
 @dataclass(frozen=True)
 class Format:
     """One gateway's log. `event` maps one record (a JSON object, or a line for `lines` formats) to the event.
@@ -65,6 +73,8 @@ class Format:
     event: Callable[[Any, Options], Event | Refused]
     recognises: Callable[[Any], bool]  # whether one record looks like this format, for `detect`
     key: str  # where the key's id is looked for, in words for whoever has none
+    hops: Callable[[Any], Hops]  # what a record says of the way from the caller to the gateway
+    address: str  # the same in words: the peer's field, the header's, and who makes them what they are
     lines: bool = False  # text lines instead of JSON
 
 

@@ -12,12 +12,13 @@ from typing import Any, Final
 
 import msgspec
 
-from pipeline.formats.format import SEES_ALL, BadValueError, Format, Options, Refused
+from pipeline.formats.client_address import client_address
+from pipeline.formats.format import SEES_ALL, BadValueError, Format, Hops, Options, Refused
 from pipeline.formats.values import (
-    address,
     environment,
     epoch_us,
     event_of,
+    fingerprint,
     iso_us,
     number,
     outcome_of,
@@ -34,7 +35,7 @@ _PLAIN_ADDRESS: Final = re.compile(r"(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.(?!$)|$
 
 def event(record: Any, options: Options) -> Event | Refused:
     """A JSON object with event v1's names."""
-    return strict(record) or sloppy(record)
+    return strict(record) or sloppy(record, options)
 
 
 def strict(record: Any) -> Event | None:
@@ -52,6 +53,7 @@ def strict(record: Any) -> Event | None:
         and _PLAIN_ADDRESS.fullmatch(event.client_ip) is not None
         and event.method == event.method.upper()
         and all(text.isprintable() and text == text.strip() and text != "-" for text in texts)
+        and event.fingerprint == fingerprint(record, "fingerprint")
         and event.key_id != "-"
         and is_clean(event)
     )
@@ -62,7 +64,7 @@ def strict(record: Any) -> Event | None:
     return msgspec.structs.replace(event, source=event.source or "native", position="")
 
 
-def sloppy(record: Any) -> Event | Refused:
+def sloppy(record: Any, options: Options) -> Event | Refused:
     """The event of a record that may say the same in other ways; every value is looked at."""
     version = record.get("v", 1)
     if version != 1:
@@ -72,7 +74,7 @@ def sloppy(record: Any) -> Event | Refused:
     fields = {
         "key_id": text(record.get("key_id")),
         "ts_us": _ts_us(record),
-        "client_ip": address(record.get("client_ip")),
+        "client_ip": client_address(hops(record), options.trusted_proxies),
         "method": text(record.get("method")).upper(),
         "route": text(record.get("route")),
         "path": text(record.get("path")),
@@ -82,6 +84,7 @@ def sloppy(record: Any) -> Event | Refused:
         "bytes_in": whole(record.get("bytes_in")),
         "bytes_out": whole(record.get("bytes_out")),
         "user_agent": text(record.get("user_agent")),
+        "fingerprint": fingerprint(record, "fingerprint"),
         "environment": environment(record.get("environment")),
         "scope": text(record.get("scope")),
         "request_id": text(record.get("request_id")),
@@ -97,6 +100,11 @@ def _ts_us(record: Any) -> int:
     return iso_us(record.get("ts"))
 
 
+def hops(record: Any) -> Hops:
+    """The producer's own word; it may give the whole chain, the peer last."""
+    return Hops(record.get("client_ip"))
+
+
 def recognises(record: Any) -> bool:
     """By the two fields every event has."""
     return "key_id" in record and not {"ts_us", "ts_ms", "ts"}.isdisjoint(record)
@@ -108,4 +116,6 @@ NATIVE = Format(
     event=event,
     recognises=recognises,
     key="`key_id`",
+    hops=hops,
+    address="`client_ip`, the producer's word: the caller's address, or the forwarded ones with the peer's as the last",
 )

@@ -4,7 +4,8 @@ The key is `api.token.uid` (1.9), else a programmatic credential of the user or 
 somebody logs it, is never read. `time` is in ms. `status_id` 2 with a code of 401, 403 or 429 says which refusal; a
 record without a code is a success or, for `status_id` 2, unknown: not every failure is the caller's. What AWS Security
 Lake makes of CloudTrail (1.1) has no HTTP answer but `api.response.error`, and its operations are named as `cloudtrail`
-names them. Most producers log API calls with their credential whether refused or not, so refusals are declared.
+names them. The class has no `tls` object, so there is no fingerprint of the connection. Most producers log API calls
+with their credential whether refused or not, so refusals are declared.
 Source: OCSF schema @a5cfc68 (1.9.0-dev), 1.1 to 1.5 besides; reference/gateways.md, section 9.
 """
 
@@ -12,10 +13,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from pipeline.formats.client_address import client_address
 from pipeline.formats.cloudtrail import AWS, meaning, operation
-from pipeline.formats.format import SEES_ALL, BadValueError, Format, Options, Refused
+from pipeline.formats.format import SEES_ALL, BadValueError, Format, Hops, Options, Refused
 from pipeline.formats.values import (
-    address,
     environment,
     epoch_us,
     event_of,
@@ -45,7 +46,7 @@ def event(record: Any, options: Options) -> Event | Refused:
     fields = {
         "key_id": key_id_at(record, status, options, "") if options.key_field else _key_id(record),
         "ts_us": epoch_us(record.get("time"), "ms"),
-        "client_ip": address(get(record, "src_endpoint.ip")),
+        "client_ip": client_address(hops(record), options.trusted_proxies),
         "method": method,
         "route": route,
         "path": text(get(record, "http_request.url.path")),
@@ -95,6 +96,11 @@ def _answer(record: Any) -> tuple[int, str]:
     return 0, "success" if whole(record.get("status_id")) == _SUCCESS else "unknown"
 
 
+def hops(record: Any) -> Hops:
+    """The header is a list there, in its own order."""
+    return Hops(get(record, "src_endpoint.ip"), get(record, "http_request.x_forwarded_for"))
+
+
 def recognises(record: Any) -> bool:
     """By the class, or in a sample that is cut by its names."""
     return "class_uid" in record and "api" in record and record["class_uid"] in (CLASS_UID, None)
@@ -106,4 +112,6 @@ OCSF = Format(
     event=event,
     recognises=recognises,
     key="`api.token.uid`, `actor.user.credential_uid` and its like, or what intake.key_field names",
+    hops=hops,
+    address="`src_endpoint.ip`, as the producer makes it; `http_request.x_forwarded_for`",
 )

@@ -4,23 +4,29 @@
 callers can't send through) and keep that (`accessLog.fields.headers.names`), e.g. `request_X-Api-Key-Id`;
 `intake.key_field` names another, or `ClientUsername` for basic auth. Better never keep the header with the
 key itself; of one that `intake.key_field` names (`request_X-Api-Key`) the HMAC counts, with a pepper.
-`ClientHost` is the whole `X-Forwarded-For` where an entry point trusts it: of its addresses the last outer one counts,
-since callers write the first. `RequestPath` may have a query, which is dropped. Over OTLP times are nanoseconds.
+`ClientHost` is the `X-Forwarded-For` of a peer that the entry point trusts (`forwardedHeaders.trustedIPs`), else the
+peer's own address, which `ClientAddr` always has: keep both, and list the same proxies in `intake.trusted_proxies`.
+Of a header that was sent twice `ClientHost` has the first alone, which a caller may have written before a proxy that
+adds one of its own (HAProxy): keep the header itself, `request_X-Forwarded-For`, which has both and counts before it.
+`RequestPath` may have a query, which is dropped. Over OTLP times are nanoseconds.
+The header in which a CDN before it names the TLS fingerprint is read where it is kept, e.g. `request_Cf-Ja4`.
 Refused requests carry an id only if that middleware sets it before it refuses, so they are not declared.
 Source: Traefik's pkg/middlewares/accesslog; reference/gateways.md, section 5. No Traefik was run.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from detectors.detector import SEES_DENIED
-from pipeline.formats.format import SEES_ALL, Format, Options, Refused
+from pipeline.formats.client_address import client_address
+from pipeline.formats.format import SEES_ALL, Format, Hops, Options, Refused
 from pipeline.formats.values import (
-    address,
+    FROM_CDN,
     environment,
     epoch_us,
     event_of,
+    fingerprint,
     first,
     iso_us,
     key_id_at,
@@ -32,6 +38,8 @@ from pipeline.formats.values import (
 )
 from schemas.event import Event
 
+_FINGERPRINTS: Final = tuple(f"request_{header.title()}" for header in FROM_CDN)
+
 
 def event(record: Any, options: Options) -> Event | Refused:
     """One line of the log."""
@@ -39,7 +47,7 @@ def event(record: Any, options: Options) -> Event | Refused:
     fields = {
         "key_id": key_id_at(record, status, options, "request_X-Api-Key-Id", "key_id"),
         "ts_us": _ts_us(first(record, "StartUTC", "time")),
-        "client_ip": address(first(record, "ClientHost", "ClientAddr")),
+        "client_ip": client_address(hops(record), options.trusted_proxies),
         "method": text(record.get("RequestMethod")).upper(),
         "path": text(record.get("RequestPath")),
         "status": status,
@@ -48,10 +56,19 @@ def event(record: Any, options: Options) -> Event | Refused:
         "bytes_in": whole(record.get("RequestContentSize")),
         "bytes_out": whole(record.get("DownstreamContentSize")),
         "user_agent": text(record.get("request_User-Agent")),
+        "fingerprint": fingerprint(record, *_FINGERPRINTS),
         "environment": environment(record.get("environment")),
         "request_id": text(first(record, "request_X-Request-Id", "request_id")),
     }
     return event_of(fields, "traefik")
+
+
+def hops(record: Any) -> Hops:
+    """`ClientAddr` is the peer. Without it `ClientHost` has to do: its last address is the peer's, or its word."""
+    peer = text(record.get("ClientAddr"))
+    if not peer:
+        return Hops(record.get("ClientHost"))
+    return Hops(peer, first(record, "request_X-Forwarded-For", "ClientHost"))
 
 
 def _ts_us(value: Any) -> int:
@@ -69,4 +86,6 @@ TRAEFIK = Format(
     event=event,
     recognises=recognises,
     key="`request_X-Api-Key-Id`, or what intake.key_field names: accessLog.fields.headers must keep it",
+    hops=hops,
+    address="`ClientAddr`, else `ClientHost`; `request_X-Forwarded-For`, else `ClientHost`",
 )

@@ -4,8 +4,11 @@
 id only where the operator says so (`intake.key_field = "hash"`); otherwise its HMAC is, with a pepper, or else the
 `alias`, which names a session. Of OAuth `oauth_id`, the client's id, counts before all: its tokens, which stand in
 `api_key`, are new every hour. Tyk answers a key that it does not know by 403 and no alias: such a guess makes no id.
+`ip_address` is the header `X-Real-IP` where one came, else the first of `X-Forwarded-For` (or the one at
+`http_server_options.xff_depth` from its end), else the peer: callers write both headers. So let nobody reach Tyk but a
+proxy that sets `X-Real-IP` itself: no setting of Tyk's or ours keeps that one out.
 `raw_request` and `raw_response` are never read. No size of the response is sent, so egress is not seen.
-Source: tyk-pump/pumps/kafka.go @95d7b7c; reference/gateways.md, section 3. No Tyk was run.
+Source: tyk-pump/pumps/kafka.go @95d7b7c, tyk/request/real_ip.go; reference/gateways.md, section 3. No Tyk was run.
 """
 
 from __future__ import annotations
@@ -13,9 +16,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from detectors.detector import SEES_BYTES, SEES_DENIED
-from pipeline.formats.format import SEES_ALL, Format, Options, Refused
+from pipeline.formats.client_address import client_address
+from pipeline.formats.format import SEES_ALL, Format, Hops, Options, Refused
 from pipeline.formats.values import (
-    address,
     environment,
     event_of,
     first,
@@ -42,7 +45,7 @@ def event(record: Any, options: Options) -> Event | Refused:
     fields = {
         "key_id": _key_id(record, status, options),
         "ts_us": iso_us(record.get("timestamp")),
-        "client_ip": address(record.get("ip_address")),
+        "client_ip": client_address(hops(record), options.trusted_proxies),
         "method": text(record.get("method")).upper(),
         "path": text(first(record, "raw_path", "path")),
         "status": status,
@@ -65,7 +68,12 @@ def _key_id(record: Any, status: int, options: Options) -> str:
         return key
     if options.key_field == "alias":
         return alias
-    return key_id_of("", key, status, options) or alias
+    return key_id_of(key, status, options) or alias
+
+
+def hops(record: Any) -> Hops:
+    """What Tyk has made of headers: nothing else is sent of the way."""
+    return Hops(_inside(record).get("ip_address"))
 
 
 def _inside(record: Any) -> Any:
@@ -85,4 +93,7 @@ TYK = Format(
     event=event,
     recognises=recognises,
     key='`oauth_id`, or `alias`; with intake.pepper the raw key, with intake.key_field = "hash" `api_key` itself',
+    hops=hops,
+    address="`ip_address`, which Tyk takes from `X-Real-IP` or `X-Forwarded-For`: callers write it, unless a proxy "
+    "before Tyk sets `X-Real-IP`",
 )

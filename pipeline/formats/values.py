@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pipeline.formats.format import BadValueError, Options, Refused
 from pipeline.secrets import key_id_of_secret, scrub
-from schemas.event import Event
+from schemas.event import FINGERPRINT, Event
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _LIMITS: Final = {
@@ -36,14 +36,12 @@ _MONTHS: Final = {
     name: f"{number:02}"
     for number, name in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)  # noqa: SIM905
 }
-_INNER: Final = tuple(
-    ipaddress.ip_network(each)
-    for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
-                 "::1", "fc00::/7", "fe80::/10")
-)  # fmt: skip
-"""Of proxies, never of who came through them."""
-_MOST_HOPS: Final = 16
 _MAX_HOST_CHARS: Final = 64  # an address of 45, brackets, a zone, a port
+FROM_CDN: Final = ("cloudfront-viewer-ja4-fingerprint", "cf-ja4", "cloudfront-viewer-ja3-fingerprint", "cf-ja3-hash")
+"""Request headers: CloudFront's, by an origin request policy, and Cloudflare's, by "Add bot protection headers".
+
+Whoever reaches the gateway beside the CDN can send them, too: then they tell no more than a user agent does.
+"""
 _MAX_INT: Final = 1 << 50
 _US_OF: Final = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0.001}
 
@@ -101,33 +99,9 @@ def status_code(value: Any) -> int:
     return code if 100 <= code <= 599 else 0
 
 
-def address(value: Any) -> str:
-    """The canonical address of `ip`, `ip:port` or `[v6]:port`; "" for names and rubbish.
-
-    Of a forwarded list it is the last that is no inner address: what stands before it callers may have written. So may
-    they what stands before a hop that is no address: it is not looked for there.
-    """
-    said = text(value) if type(value) is not list else ",".join(map(text, value[-_MOST_HOPS:]))
-    return _of_hops(said) if "," in said else _address(said[:_MAX_HOST_CHARS])
-
-
-def _of_hops(said: str) -> str:
-    """Each hop alone is remembered, not the list: of that callers write a new one with each request."""
-    nearest = ""
-    for hop in said.rsplit(",", _MOST_HOPS)[: -_MOST_HOPS - 1 : -1]:
-        if not (host := hop.strip()):
-            continue
-        ip = _address(host[:_MAX_HOST_CHARS])
-        if not ip or not _is_inner(ip):
-            return ip or nearest
-        nearest = nearest or ip
-    return nearest
-
-
-@lru_cache(maxsize=1 << 12)
-def _is_inner(ip: str) -> bool:
-    parsed = ipaddress.ip_address(ip)
-    return any(parsed in each for each in _INNER if each.version == parsed.version)
+def address(name: str) -> str:
+    """The canonical address of `ip`, `ip:port` or `[v6]:port`; "" for names and rubbish."""
+    return _address(name[:_MAX_HOST_CHARS])
 
 
 @lru_cache(maxsize=1 << 15)  # clients recur; parsing one costs 5 us
@@ -203,13 +177,22 @@ def outcome_of(status: int) -> str:
     return named.get(status, "success")
 
 
-def key_id_of(named: str, raw: str, status: int, options: Options) -> str:
-    """The credential's id as named or, with a pepper and for requests that were let in, the raw key's HMAC.
+def fingerprint(record: Any, *names: str) -> str:
+    """The first of these fields that is a JA4 or JA3; "" where none is: logs say "-", "unknown", the raw list, too."""
+    for name in names:
+        said = text(get(record, name)).lower()
+        if said and FINGERPRINT.fullmatch(said):
+            return said
+    return ""
+
+
+def key_id_of(raw: str, status: int, options: Options) -> str:
+    """The raw key's HMAC, with a pepper and for requests that were let in; else "".
 
     A key that was refused must not make an id of its own: a guesser would create as many keys as he has guesses.
     """
-    if named or not raw or not options.pepper or status == 401:
-        return named
+    if not raw or not options.pepper or status == 401:
+        return ""
     return key_id_of_secret(raw, options.pepper.reveal())
 
 
@@ -219,10 +202,15 @@ def key_id_at(record: Any, status: int, options: Options, name: str, *others: st
     A field that he names and that holds the key itself (`http_x_api_key`) gives the key's HMAC, with a pepper and for
     requests that were let in; without a pepper it gives nothing.
     """
-    if options.key_field and _RAW_KEY.search(options.key_field):
+    if is_raw_key_field(options.key_field):
         raw = _credential(text(_the_one(get(record, options.key_field))))
-        return "" if status in _NOT_LET_IN else key_id_of("", raw, status, options)
+        return "" if status in _NOT_LET_IN else key_id_of(raw, status, options)
     return text(_the_one(first(record, options.key_field or name, *others)))
+
+
+def is_raw_key_field(name: str) -> bool:
+    """Whether a field of this name holds the key itself."""
+    return _RAW_KEY.search(name) is not None
 
 
 def _the_one(value: Any) -> Any:

@@ -39,7 +39,8 @@ def _section(format: Format) -> str:
     first, _, rest = inspect.cleandoc(sys.modules[format.event.__module__].__doc__ or "").partition("\n\n")
     blind = "; ".join(words for bit, words in BLIND if not format.sees & bit)
     tells = f"It does not tell {blind}." if blind else "It tells all that the detectors use."
-    return "\n\n".join([first, f"Key id: {format.key}. {tells}", f"```text\n{rest}\n```", *_mapping(format)]) + "\n"
+    read = f"Key id: {format.key}. Address: {format.address}. {tells}"
+    return "\n\n".join([first, read, f"```text\n{rest}\n```", *_mapping(format)]) + "\n"
 
 
 def _mapping(format: Format) -> list[str]:

@@ -107,14 +107,27 @@ class Decisions:
         return self._verdicts.pop(offset, ledger.IGNORED)
 
     async def _publish(self, record: Record) -> int:
-        value = encode(record)
+        value, read_to = encode(record), self.ledger.next_offset
         while True:
             try:
-                return await self.publisher.publish(self.topic, b"", value, partition=0)
+                offset = await self.publisher.publish(self.topic, b"", value, partition=0)
             except Retry as error:  # perhaps written all the same: a second copy changes nothing in the ledger
                 log.warning("cannot write to %s, trying again: %s", self.topic, error)
                 self.check()
                 await asyncio.sleep(RETRY_S)
+            else:
+                self._check_forward(offset, read_to)
+                return offset
+
+    def _check_forward(self, offset: int, read_to: int) -> None:
+        """Raises Fatal where a record lies before what was read: all that is said there, a stop, an act or an undo,
+        would be taken for read.
+        """
+        if offset < read_to:
+            raise Fatal(
+                f"{self.topic} goes on at offset {offset} where {read_to} was to come: it was deleted and made anew, "
+                "or its brokers have lost its end. At the next start it is read from its start"
+            )
 
     async def _until(self, happened: Callable[[], bool]) -> None:
         async with self._moved:
@@ -149,6 +162,7 @@ class Decisions:
             await self._wake()
 
     def _apply(self, entry: Positioned) -> None:
+        self._check_forward(entry.offset, self.ledger.next_offset)
         record = decode(entry.value)
         if record is None:
             log.error(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import socket
 import time
 import uuid
@@ -53,6 +52,7 @@ from pipeline.respond.rounds import Round, Rounds
 from pipeline.respond.set_up import SetUp
 from pipeline.respond.telling import telling
 from pipeline.respond.verdicts import Verdicts
+from pipeline.runners.ending import stop_by_signal
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.kafka import Producer, client_settings, fetched_highwaters, started
 from pipeline.sinks.topics import create_topics, partitions_of, topic_specs
@@ -108,7 +108,7 @@ def _say_what_is_earned(responder: Responder) -> None:
 
 
 def main(config: Config) -> int:
-    """The command: SIGTERM and SIGINT stop it. Exit code 0, 1 for `Fatal`, 2 for `ConfigError`."""
+    """The command: SIGTERM and SIGINT stop it. Exit code 0, 1 for `Fatal`, 2 for `ConfigError`, 70 if it can't stop."""
     try:
         asyncio.run(_until_signal(config))
     except ConfigError as error:
@@ -121,11 +121,7 @@ def main(config: Config) -> int:
 
 
 async def _until_signal(config: Config) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await run(config, stop=stop)
+    await run(config, stop=stop_by_signal())
 
 
 def kill_switch(respond: Respond) -> str:

@@ -24,9 +24,10 @@ from pipeline.config import Config
 from pipeline.control_topic import read_controls
 from pipeline.core import Sides
 from pipeline.errors import ConfigError, Fatal
-from pipeline.formats import FORMATS, Options, Refused
+from pipeline.formats import FORMATS, Refused
 from pipeline.geo.provider import open_geo
 from pipeline.history import ordered
+from pipeline.intake import options_of
 from pipeline.progress import counted
 from pipeline.repartition import Holder
 from pipeline.runners import topic_range
@@ -117,7 +118,7 @@ def _judged(config: Config, options: LearnOptions, partitions: int, epoch: str) 
 
 def _feed_files(config: Config, options: LearnOptions, replay: Replay) -> None:
     lateness_us = round(config.worker.lateness_s * 1e6)
-    read_as = Options(key_field=options.key_from, pepper=config.intake.pepper)
+    read_as = msgspec.structs.replace(options_of(config), key_field=options.key_from)
     records = ordered(options.paths, options.format, read_as, lateness_us)
     for record in counted(records, "learning"):
         if isinstance(record, Refused):

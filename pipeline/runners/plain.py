@@ -209,12 +209,12 @@ async def _until_stopped(worker: PlainWorker, stop: asyncio.Event) -> int:
     tasks = [asyncio.create_task(guarded(work)) for work in tasks_of(worker.shell)]
     working = asyncio.create_task(guarded(worker.work()))
     await stop.wait()
-    await worker.shell.drain()
-    worker.shell.stopping = True
-    worker.shell.health.stopping()
     limit_s = worker.config.worker.stop_s
     asyncio.get_running_loop().call_later(limit_s + 15.0, end_process, Fatal("the consumer did not stop in time"))
-    if not await worker.save(limit_s, "stop"):
+    save_s = await worker.shell.drain()
+    worker.shell.stopping = True
+    worker.shell.health.stopping()
+    if not await worker.save(save_s, "stop"):
         end_process(Fatal(f"not all is in a checkpoint within worker.stop_s ({limit_s} s)"))
     await working
     for task in tasks:

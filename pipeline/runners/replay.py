@@ -27,9 +27,10 @@ from pipeline.config_file import load
 from pipeline.core import Effects, Sides, Slice
 from pipeline.errors import ConfigError, Fatal
 from pipeline.flow import KeyCore, open_core
-from pipeline.formats import FORMATS, Options, Refused
+from pipeline.formats import FORMATS, Refused
 from pipeline.geo.provider import open_geo
 from pipeline.history import ordered
+from pipeline.intake import options_of
 from pipeline.partitioner import PARTITIONERS
 from pipeline.progress import counted
 from pipeline.runners import topic_range
@@ -260,7 +261,7 @@ def _run_files(options: ReplayOptions, config: Config) -> Outcome:
     pair = _pair(options, config, catalogue, options.partitions, EPOCH, due)
     began = time.perf_counter()
     lateness_us = round(config.worker.lateness_s * 1e6)
-    read_as = Options(key_field=options.key_from, pepper=config.intake.pepper)
+    read_as = msgspec.structs.replace(options_of(config), key_field=options.key_from)
     records = ordered(options.paths, options.format, read_as, lateness_us)
     for record in counted(records, "replaying", shown=not options.json):
         for replay in pair.replays:

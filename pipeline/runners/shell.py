@@ -20,6 +20,7 @@ from pipeline.core import TICK_HEADER, Core, Sides
 from pipeline.emit import Emitter
 from pipeline.errors import Fatal, Retry
 from pipeline.faults import reach
+from pipeline.metrics import METRICS
 from pipeline.partitioner import moved
 from pipeline.recover import fill, load, writer_of
 from pipeline.rows import RowBuffer
@@ -258,9 +259,7 @@ class Shell:
         if records.first > owned.expected:
             owned.holes += 1  # compaction, retention, a transaction's marker: nothing lies there
             if records.first - owned.expected > 1:  # a marker is one offset
-                log.warning(
-                    "partition %d: no record lies in [%d, %d)", records.partition, owned.expected, records.first
-                )
+                await self._tell_hole(records.partition, owned.expected, records.first)
         batch = records.since(owned.expected)
         owned.emitter.cut = True
         judging = asyncio.get_running_loop().run_in_executor(self.core_thread, measure.timed, owned.core, batch)
@@ -276,6 +275,20 @@ class Shell:
         owned.active_at = self.progress_at = time.monotonic()
         self.health.progressed(self.lag())
         return None
+
+    async def _tell_hole(self, number: int, expected: int, first: int) -> None:
+        """No record lies in [expected, first): of those before the log's start retention has deleted any there were."""
+        starts, _ = await self._edges([number])
+        if (lost := min(starts[number], first) - expected) > 0:
+            topic = self.config.topics.requests
+            METRICS.records_lost.inc(lost)
+            log.error(
+                "partition %d: %d records from offset %d on are LOST: %s deleted them before they were judged. Its "
+                "retention.ms or retention.bytes is too small for how long no worker came there",
+                number, lost, expected, topic,
+            )  # fmt: skip
+        else:
+            log.warning("partition %d: no record lies in [%d, %d)", number, expected, first)
 
     # --- checkpoints
 
@@ -348,16 +361,21 @@ class Shell:
         if await owned.emitter.adopt(sides, lambda: owned.generation, owned.lock, published=told):
             owned.sides = sides
 
-    async def drain(self) -> None:
+    async def drain(self) -> float:
         """Before a stop: let what already waits in the log be done, within a quarter of the time that a stop has.
 
-        A rebalance that is under way as well: no checkpoint is taken before the next assignment.
+        A rebalance that is under way as well: no checkpoint is taken before the next assignment. Returns how much of
+        the time is left, in seconds.
         """
-        until = time.monotonic() + self.config.worker.stop_s / 4
-        _, ends = await self._edges(list(self.owned))  # the last fetch may be older than the last record
-        self.ends.update(ends)
-        while time.monotonic() < until and (self.lag() or not self.settled):  # noqa: ASYNC110  (other threads tell)
+        until = time.monotonic() + self.config.worker.stop_s
+        drained_at = until - 0.75 * self.config.worker.stop_s
+        with contextlib.suppress(TimeoutError, Fatal):  # brokers that are silent now may take a checkpoint soon
+            async with asyncio.timeout(self.config.worker.stop_s / 4):
+                _, ends = await self._edges(list(self.owned))  # the last fetch may be older than the last record
+                self.ends.update(ends)
+        while time.monotonic() < drained_at and (self.lag() or not self.settled):  # noqa: ASYNC110  (threads tell)
             await asyncio.sleep(0.05)
+        return max(0.0, until - time.monotonic())
 
     async def close(self) -> None:
         """After the last checkpoint."""

@@ -10,8 +10,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import numba
+
+from detectors.compile import CACHED
 from pipeline import memory
 from pipeline.config import Config
 from pipeline.core import Sides
@@ -73,6 +77,8 @@ async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
     memory.few_arenas()
     log.info("topics are asked for at %s", config.kafka.brokers)
     partitions = await ensure_topics(config)
+    if not _compiled_before():
+        log.info("no compiled code of this version is found: compiling takes some minutes of a core")
     compiling = asyncio.create_task(asyncio.to_thread(parts.warm_up))
     epoch = await topic_epoch(config)
     health = Health()
@@ -98,6 +104,10 @@ async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
         await parts.close()
         await producer.close()
         await server.close()
+
+
+def _compiled_before() -> bool:
+    return CACHED and any(Path(numba.config.CACHE_DIR).glob("*/*.nbc"))  # type: ignore[attr-defined]
 
 
 YOUNG_OBJECTS: Final = 50_000

@@ -126,6 +126,7 @@ class FaustWorker:
         self._seeks: set[asyncio.Task[None]] = set()
         self._loads: set[asyncio.Task[None]] = set()
         self._loading = asyncio.Lock()
+        self.save_s = ready.config.worker.stop_s
         self._make_table(ready.partitions)
         topic = self.app.topic(self.config.topics.requests, schema=PassThrough(), partitions=ready.partitions)
         self.app.agent(topic, concurrency=1, name="slices")(self._slices)
@@ -252,7 +253,7 @@ class FaustWorker:
         self.shell.health.stopping()
         for load in list(self._loads):  # nobody waits for it, and what it needs is stopped now
             load.cancel()
-        if not await self._save(self.config.worker.stop_s, "stop"):
+        if not await self._save(self.save_s, "stop"):
             end_process(Fatal(f"not all is in a checkpoint within worker.stop_s ({self.config.worker.stop_s} s)"))
 
     async def _save(self, within_s: float, why: str) -> bool:
@@ -290,9 +291,9 @@ async def _until_stopped(worker: FaustWorker, stop: asyncio.Event) -> int:
     await asyncio.wait([stopped, crashed], return_when=asyncio.FIRST_COMPLETED)
     if crashed.done():
         end_process(Fatal(f"Faust crashed: {app.crash_reason!r}"))
-    await worker.shell.drain()
     loop = asyncio.get_running_loop()
     loop.call_later(config.worker.stop_s + 15.0, end_process, Fatal("Faust did not stop in time"))
+    worker.save_s = await worker.shell.drain()
     await app.stop()
     await worker.lanes.close()
     for task in [*tasks, crashed]:

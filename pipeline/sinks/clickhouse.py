@@ -26,7 +26,15 @@ from pipeline.column import Column, Columns, plain
 from pipeline.config import ClickHouse
 from pipeline.errors import Fatal, Retry
 from pipeline.sinks import native
-from pipeline.sinks.connect import by_consequence, connect, connect_async, display_name, is_embedded
+from pipeline.sinks.connect import (
+    DENIED_CODES,
+    by_consequence,
+    connect,
+    connect_async,
+    display_name,
+    error_code,
+    is_embedded,
+)
 from schemas.rows import TABLES
 
 # A backfill may touch any number of days at once; refused by default above 100 partitions, for ever.
@@ -41,16 +49,24 @@ class ClickHouseSink:
         self._client: AsyncClient | None = None
         self._embedded: Client | None = None
         self._connecting = asyncio.Lock()
+        self._was_let_in = False
 
     async def write(self, table: str, rows: Columns) -> None:
-        """Insert and await the acknowledgement. Raises `Retry` (transport, overload) or `Fatal` (schema, rights)."""
+        """Insert and await the acknowledgement. Raises `Retry` (transport, overload) or `Fatal` (schema, rights).
+
+        A user who was let in and is no longer is `Retry`: a password that is changed there must not end detection.
+        """
         names, columns = checked(table, rows)
         if not len(columns[0]):
             return
         try:
             await self._insert(table, names, columns)
+            self._was_let_in = True
         except (ClickHouseError, aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise by_consequence(f"insert into {self._config.database}.{table}", error) from error
+            found = by_consequence(f"insert into {self._config.database}.{table}", error)
+            if self._was_let_in and error_code(error) in DENIED_CODES:
+                found = Retry(f"{found}; rows wait until it is given back")
+            raise found from error
         except (TypeError, ValueError, OverflowError, AttributeError) as error:  # a value that its type can't take
             raise Fatal(f"insert into {table}: a value doesn't fit its column: {error}") from error
 

@@ -26,6 +26,7 @@ from aiokafka.errors import (
     KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
+    RequestTimedOutError,
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
     UnknownError,
@@ -99,7 +100,9 @@ async def by_consequence(kafka: Kafka, error: BaseException) -> Fatal:
     if isinstance(error, ssl.SSLError):
         return Fatal(f"no TLS with Kafka at {kafka.brokers}: {error}; check kafka.security and kafka.ca_file")
     if isinstance(error, (KafkaConnectionError, OSError, TimeoutError)):
-        return Fatal(f"no Kafka broker answers at {kafka.brokers} ({kafka.security}): {error}")
+        silent = "no answer in time" if isinstance(error, (TimeoutError, RequestTimedOutError)) else "it hangs up"
+        reason = str(error) or f"{silent}; does that port speak {kafka.security}?"
+        return Fatal(f"no Kafka broker answers at {kafka.brokers} ({kafka.security}): {reason}")
     return Fatal(f"Kafka at {kafka.brokers}: {type(error).__name__}: {error}")
 
 

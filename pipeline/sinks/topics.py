@@ -5,12 +5,12 @@ A topic's id is the epoch of its offsets: a topic that was deleted and made anew
 
 from __future__ import annotations
 
+import logging
 import uuid
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiokafka.admin import NewPartitions, NewTopic
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     IncompatibleBrokerVersion,
     TopicAlreadyExistsError,
@@ -33,6 +33,9 @@ from pipeline.config import Config, Kafka
 from pipeline.errors import ConfigError, Fatal
 from pipeline.partitioner import moved
 from pipeline.sinks.administration import administrator
+from pipeline.sinks.topic_settings import POLICY, faults, topic_settings
+
+log = logging.getLogger(__name__)
 
 PAGES_CONFIG: Final = {
     "cleanup.policy": "compact",
@@ -191,20 +194,11 @@ async def partitions_of(kafka: Kafka, topics: list[str]) -> dict[str, int]:
     return {each["topic"]: len(each["partitions"]) for each in described if not each["error_code"]}
 
 
-async def settings_of(kafka: Kafka, topic: str) -> dict[str, str]:
-    """A topic's configuration as it is now; {} where the broker does not say, or not to this user. Raises Fatal."""
-    async with administrator(kafka) as admin:
-        try:
-            (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
-        except (IncompatibleBrokerVersion, NotImplementedError):
-            return {}
-    return {name: value for code, _, _, _, entries in answer.resources if not code for name, value, *_ in entries}
-
-
 async def ensure_topics(config: Config) -> int:
     """Create what is missing (where allowed) and check what must agree; returns the requests topic's partitions.
 
-    Raises ConfigError where a topic is missing and may not be created, or where pages and requests differ.
+    Raises ConfigError where a topic is missing and may not be created, where pages and requests differ, or where
+    Kafka would delete pages.
     """
     kafka, topics = config.kafka, config.topics
     told = set() if config.worker.tell else {topics.sightings, topics.key_events} - {topics.requests}
@@ -220,6 +214,10 @@ async def ensure_topics(config: Config) -> int:
     pages = existing.get(topics.pages, count)
     if pages != count:
         raise ConfigError(moved(topics.requests, pages, count))
+    for topic, wrong in faults(config, await topic_settings(kafka, sorted(existing))).items():
+        if topic == topics.pages and POLICY in wrong:
+            raise ConfigError(wrong)
+        log.warning("%s", wrong)
     return count
 
 

@@ -438,3 +438,13 @@ async def test_beside_its_pages_the_console_answers_prometheus_and_probes_and_en
 
     await app._watched(pages, Console(metrics_port=port))
     assert told == {"/metrics": 200, "/livez": 200, "/readyz": 200}
+
+
+def test_what_was_decided_several_times_in_a_row_stands_once_and_says_how_often() -> None:
+    refused = [
+        ResponseLine(at_us=at, stage="decided", verdict="refused", rung="fence", reason=f"r{at}") for at in (1, 2, 4)
+    ]
+    said = Effect(verdict="expected", at_us=3, effect="learned")
+    assert [(each.at_us, each.first_us, each.times, each.why) for each in in_order(refused[::-1], [said])] == [
+        (2, 1, 2, "r2"), (3, 3, 1, ""), (4, 4, 1, "r4"),
+    ]  # fmt: skip

@@ -233,7 +233,7 @@ class Broker:
 async def test_a_board_that_was_lost_is_found_again_and_knows_what_was_said_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(board, "RETRY_S", (0.01,))
+    monkeypatch.setattr("pipeline.console.following.RETRY_S", (0.01,))
     broker = Broker(away=True)
     link = Link(broker.connect)
     following = asyncio.create_task(link.follow())

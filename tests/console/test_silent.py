@@ -24,10 +24,10 @@ from pipeline.console.pages import case_rows
 from pipeline.console.reach import MISSES, Reach, ping_of
 from pipeline.respond.night_notices import lead_of
 from pipeline.respond.night_records import CaseSeen
-from tests.console.filled import EVIL, INCIDENT, KEY, config
+from tests.console.filled import EVIL, INCIDENT, KEY, TOKENS, config
 from tests.console.known import DECLARED, known
 from tests.console.test_board import World
-from tests.console.waiting import connected, in_memory, linked
+from tests.console.waiting import connected, in_memory, linked, unread
 
 PAGE = f"/incidents/{INCIDENT.incident_id}"
 SEEN = CaseSeen(
@@ -101,6 +101,31 @@ def test_what_is_in_force_of_an_incident_is_undone_on_its_page(night: Night) -> 
     part = night.browser.get(f"/incidents/{incident}/now")
     assert (part.status_code, "<html" in part.text, "waits for 1 approval" in part.text) == (200, False, True)
     assert "what was done can" in part.text
+
+
+def test_a_key_is_told_as_the_topics_have_it_with_what_is_missing_and_what_can_be_done(night: Night) -> None:
+    night.sign_in("responder").propose()
+    night.portal.call(night.decisions.write, SEEN)
+    answer = night.browser.get(f"/keys/{KEY}")
+    assert answer.status_code == 503
+    told = ("ClickHouse gives no answer", "Missing until then", "read_only", "protected: nothing acts on it", "Leaked",
+            "until 2099-01-01 00:00:00 by bea", "is open", "412 requests in 60 s", 'action="/mute"',
+            "It goes by what ClickHouse knows", "Nothing of this key")  # fmt: skip
+    for words in told:
+        assert words in answer.text, words
+    assert EVIL not in answer.text, "what others chose is escaped"
+    acted = night.browser.get(f"/keys/{night.act.proposal.key_id}").text
+    for words in ("waits for 1 approval", "Nothing: nobody says whose key this is", "None of this key"):
+        assert words in acted, words
+
+
+def test_without_the_broker_either_a_keys_page_says_what_it_can_not_know(silent: Config) -> None:
+    with TestClient(app.make_app(silent, of_keys=unread()), base_url="http://127.0.0.1") as browser:
+        browser.post("/sign-in", data={"token": TOKENS["viewer"]})
+        answer = browser.get(f"/keys/{KEY}")
+    for words in ("What is declared can't be read now", "They can't be read now", "What is in force can't be read"):
+        assert words in answer.text, words
+    assert (answer.status_code, 'action="/mute"' in answer.text) == (503, False)
 
 
 def test_a_form_that_needs_clickhouse_is_refused_and_one_that_does_not_is_taken(night: Night) -> None:

@@ -126,6 +126,28 @@ def test_whatever_others_wait_for_to_be_healthy_can_say_so() -> None:
                 assert other in ONCE
 
 
+def test_clickhouse_is_healthy_only_where_others_reach_it() -> None:
+    """While its image makes users it answers on loopback alone: who waits for that to be healthy would find nobody."""
+    assert SERVICES["clickhouse"]["healthcheck"]["test"][-1] == "http://clickhouse:8123/ping"
+
+
+def test_health_checks_of_others_use_what_every_wget_has() -> None:
+    """busybox has no long options but where it was built with them."""
+    for name, service in SERVICES.items():
+        test = service.get("healthcheck", {}).get("test", [])
+        if "wget" in test:
+            assert test[:4] == ["CMD", "wget", "-q", "-O-"], name
+
+
+@pytest.mark.parametrize("script", ["up.sh", "secrets.sh"])
+def test_what_people_start_on_their_own_machine_runs_with_what_macos_has(script: str) -> None:
+    """A bash of 2007 (an empty list is unset to it) and BSD's tools (no long options)."""
+    text = re.sub(r"#.*", "", (DEPLOY / script).read_text())
+    assert not re.findall(r"\b(?:od|tr|mkdir|chmod|cat)\b[^|;&\n]* --\w", text)
+    assert not re.findall(r'(?<!\+)"\$\{\w+\[@\]\}"', text)
+    assert not re.findall(r"\b(?:mapfile|readarray|declare -A|local -n)\b|\$\{\w+(?:,,|\^\^)\}", text)
+
+
 @pytest.fixture
 def answering() -> Iterator[str]:
     """A server that answers /livez with 200 and anything else with 503."""

@@ -93,6 +93,17 @@ def test_pods_run_as_nobody_with_a_read_only_root_and_nothing_to_gain(changes: d
             assert mounted == {volume["name"] for volume in pod["volumes"]}
 
 
+def test_every_pod_goes_to_the_nodes_that_values_name_jobs_too() -> None:
+    """A migration that no node takes would hold every upgrade up."""
+    where: dict[str, Any] = {
+        "nodeSelector": {"pool": "keywatch"},
+        "tolerations": [{"key": "only", "operator": "Equal", "value": "keywatch", "effect": "NoSchedule"}],
+        "affinity": {"nodeAffinity": {}},
+    }
+    for name, spec in pods({**EVERYTHING, **where}).items():
+        assert {each: spec.get(each) for each in where} == where, name
+
+
 def test_probes_ask_where_the_processes_answer_and_for_their_progress() -> None:
     config = Config()
     ports = {

@@ -39,7 +39,7 @@ def test_every_path_that_is_answered_is_told_and_only_intake_takes_anything() ->
     reading = routes(_app(Health(), CollectorRegistry()))
     assert {method for method, _ in reading} == {"GET", "HEAD"}
     assert all(f"`{path}`" in TEXT for _, path in reading)
-    assert routes(make_app(Config(), Pump(Config(), Broker()))) == {("POST", "/")}
+    assert routes(make_app(Config(), Pump(Config(), Broker()))) == {("POST", "/"), ("POST", "/v1/logs")}
 
 
 def test_the_kafka_rights_are_those_of_the_script() -> None:

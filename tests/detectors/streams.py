@@ -99,6 +99,7 @@ def random_stream(seed: int, count: int, keys: int, days: float = 3.0) -> Array:
     events["operation"] = rng.integers(0, 7, count)
     events["object"] = rng.integers(1, 400, count)
     events["bytes_out"] = (2_000 * rng.lognormal(0.0, 1.5, count)).astype(np.int64)
+    events["fingerprint"] = rng.choice([0, 8, 9, 10], count, p=[0.3, 0.6, 0.08, 0.02])
     events["declared"] = np.where(rng.random(count) < 0.01, 1 << rng.integers(1, 10, count), 0)
     return events
 

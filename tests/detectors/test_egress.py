@@ -134,10 +134,10 @@ def test_a_format_without_sizes_is_not_covered_and_one_with_them_is() -> None:
 def test_a_key_alone_does_not_teach_a_route_however_often_it_asks() -> None:
     table = records(np.zeros(1, route_sizes.TABLE))[0]
     for _ in range(500):
-        route_sizes.teach(table, 7, 3, 10.0)
+        route_sizes.teach(table, 7, 3, 10.0, MONDAY_US, False)
     assert route_sizes.off_by(table, 7, 14.0) == (False, 0.0)
     for turn in range(20):
-        route_sizes.teach(table, 7, turn % 2, 10.0)
+        route_sizes.teach(table, 7, turn % 2, 10.0, MONDAY_US, False)
     known, off = route_sizes.off_by(table, 7, 14.0)
     assert known and off == route_sizes.FAR
 
@@ -145,9 +145,9 @@ def test_a_key_alone_does_not_teach_a_route_however_often_it_asks() -> None:
 def test_popular_routes_stay_in_the_table_whatever_a_scan_asks_for() -> None:
     table = records(np.zeros(1, route_sizes.TABLE))[0]
     for turn in range(400):
-        route_sizes.teach(table, 7, turn % 5, 10.0)
+        route_sizes.teach(table, 7, turn % 5, 10.0, MONDAY_US, False)
     for route in range(1_000, 21_000):
-        route_sizes.teach(table, route, route % 5, 3.0)
+        route_sizes.teach(table, route, route % 5, 3.0, MONDAY_US, False)
     assert route_sizes.find(table, 7) >= 0
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors import egress, enumeration, growth, log_sizes
+from detectors import egress, enumeration, growth, log_sizes, route_sizes
 from detectors.crowds import FREE_REACH, LEAST_VARIANCE, crowd_bits
 from detectors.detector import SEES_BYTES, SEES_OUTCOME, VISIT
+from detectors.records import records
 from detectors.spike import DETECTOR as SPIKE
 from tests.detectors.one_key import DAY_US, HOUR_US, MONDAY_US, OneKey, event_at, record
 
@@ -93,9 +95,8 @@ def test_no_sequence_of_visits_makes_twice_the_objects_usual_in_28_days(days: li
                 event = event_at(MONDAY_US + day * DAY_US + visit * 6 * HOUR_US + number * 1_000)
                 event.route, event.object = 7, 1 + day * 1_000 + number
                 key.feed(event)
-        if day >= 30:
-            law = key.state.objects
-            reached.append(growth.reach(float(law["mean"]), float(law["variance"]), log_sizes.LEAST_VARIANCE))
+        law = key.state.objects  # of all days: the 28 before the first odd one are what it is held to
+        reached.append(growth.reach(float(law["mean"]), float(law["variance"]), log_sizes.LEAST_VARIANCE))
     doubled_at_most(reached, math.log(enumeration.LEAST_OBJECTS))
 
 
@@ -149,3 +150,55 @@ def test_held_growth_of_crowds_alone_never_tells(days: list[int], usual: int) ->
         for n in (before, 2.0 * before, 3.9 * math.exp(float(key.state.crowd_mean[0]))):
             if n <= 3.9 * math.exp(float(key.state.crowd_mean[0])):
                 assert crowd_bits(key.state, key.shared, key.visit, 0, max(1.0, n)) == 0.0
+
+
+def reach_of(table: Any) -> float:
+    """What is usual at most of route 7."""
+    slot = route_sizes.find(table, 7)
+    return growth.reach(float(table["mean"][slot]), float(table["variance"][slot]), route_sizes.LEAST_VARIANCE)
+
+
+def taught(table: Any, day: int, times: float, keys: int, lessons: int = 24) -> float:
+    """A day on which `keys` in turn get answers of a route, `times` the usual; what was usual at most in it."""
+    reached = 0.0
+    for number in range(lessons):
+        at_us = MONDAY_US + day * DAY_US + number * DAY_US // lessons
+        size = math.log(max(1.0, 20_000.0 * times * (1.5 if number % 3 else 0.7)))
+        route_sizes.teach(table, 7, number % keys, size, at_us, False)
+        reached = max(reached, reach_of(table))
+    return reached
+
+
+@settings(max_examples=20, deadline=None)
+@given(days=DAYS, keys=st.integers(2, route_sizes.MANY - 1))
+def test_no_answers_to_fewer_than_eight_keys_make_a_routes_answers_twice_as_large_in_28_days(
+    days: list[float], keys: int
+) -> None:
+    table = records(np.zeros(1, route_sizes.TABLE))[0]
+    doubled_at_most([taught(table, day, times, keys) for day, times in enumerate([1.0] * 30 + days)], 0.0)
+
+
+def test_two_of_many_keys_do_not_move_a_route_and_all_of_them_do_within_days() -> None:
+    """An attacker's two keys bring forty times the usual; then a release of the API does, to everybody."""
+    table = records(np.zeros(1, route_sizes.TABLE))[0]
+    for day in range(30):
+        usual = taught(table, day, 1.0, 10)
+    for day in range(30, 50):
+        for number in range(40):
+            at_us = MONDAY_US + day * DAY_US + number * 1_000_000
+            route_sizes.teach(table, 7, number % 2, math.log(800_000.0), at_us, False)
+    assert reach_of(table) <= usual + math.log(2.0) + SLACK
+    for day in range(50, 60):
+        taught(table, day, 40.0, 10, lessons=100)
+    assert float(table["mean"][route_sizes.find(table, 7)]) > math.log(400_000.0)
+
+
+def test_a_key_that_was_adopted_teaches_a_route_freely() -> None:
+    held, free = (records(np.zeros(1, route_sizes.TABLE))[0] for _ in range(2))
+    for table, anew in ((held, False), (free, True)):
+        for number in range(800):
+            at_us = MONDAY_US + number * DAY_US // 40
+            size = math.log(20_000.0 if number < 200 else 400_000.0)
+            route_sizes.teach(table, 7, number % 2, size, at_us, anew and number >= 200)
+    slot = route_sizes.find(held, 7)
+    assert float(free["mean"][slot]) > math.log(300_000.0) > math.log(50_000.0) > float(held["mean"][slot])

@@ -72,6 +72,7 @@ def test_so_does_every_topology(module: ModuleType) -> None:
 def test_every_input_format_says_where_the_key_is_what_it_leaves_blind_and_how_its_fields_map(name: str) -> None:
     [section] = [part for part in MADE["formats.md"].split("\n## ") if part.startswith(f"{name}\n")]
     assert f"Key id: {FORMATS[name].key}." in section
+    assert f"Address: {FORMATS[name].address}." in section
     assert "Source: " in section
     assert ("It tells all" in section) == (FORMATS[name].sees == SEES_ALL)
     assert FORMATS[name].lines or {"| `ts_us` |", "| `key_id` |"} <= {

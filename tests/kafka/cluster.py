@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -125,6 +126,12 @@ class Cluster:
         for node in self.nodes:
             if node.process is not None:
                 _wait(node)
+
+    def freeze(self, frozen: bool) -> None:
+        """All take connections and answer nothing, or answer again."""
+        for node in self.nodes:
+            for child in _children(node.process.pid) if node.process else ():
+                os.kill(child, signal.SIGSTOP if frozen else signal.SIGCONT)
 
     def stop(self) -> None:
         """End all."""

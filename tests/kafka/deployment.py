@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -273,17 +273,21 @@ def last_words(deployment: Deployment, worker: subprocess.Popen[bytes]) -> str:
     return lines[0]
 
 
-async def read_topic(config: Config, topic: str) -> list[Any]:
-    """All records, in order within each partition."""
+async def read_topic(config: Config, topic: str, since: Mapping[int, int] | None = None) -> list[Any]:
+    """All records from these offsets on (partition -> offset, 0 by default), in order within each partition."""
+    since = since or {}
     count = (await partitions_of(config.kafka, [topic]))[topic]
     ends = await fetched_highwaters(config.kafka, topic, range(count))
     records: list[Any] = []
-    waiting = {TopicPartition(topic, partition) for partition, end in ends.items() if end}
+    waiting = {TopicPartition(topic, partition) for partition, end in ends.items() if end > since.get(partition, 0)}
     if not waiting:  # a consumer that is stopped as soon as it starts raises
         return records
     async with side_consumer(config.kafka) as consumer:
         consumer.assign(list(waiting))
         await consumer.seek_to_beginning()
+        for tp in waiting:
+            if tp.partition in since:
+                consumer.seek(tp, since[tp.partition])
         while waiting:
             for batch in (await consumer.getmany(timeout_ms=200)).values():
                 records += batch

@@ -27,9 +27,10 @@ RECORDS: Final = 60
 class Orchestrator:
     """Keeps `wanted` workers of a deployment alive while records come in."""
 
-    def __init__(self, deployment: Deployment, wanted: int, watch: Watch) -> None:
+    def __init__(self, deployment: Deployment, wanted: int, watch: Watch, records: int = RECORDS) -> None:
         self.deployment = deployment
         self.wanted = wanted
+        self._records = records
         self.restarts = 0
         self.failure: BaseException | None = None
         self._watch = watch
@@ -99,16 +100,16 @@ class Orchestrator:
     def _produce(self) -> None:
         """A broker that is away, or a leader that moves, is no failure of the test: the rest comes later."""
         try:
-            self.deployment.produce(RECORDS)
+            self.deployment.produce(self._records)
         except (Fatal, Retry, TimeoutError):
             time.sleep(PAUSE_S)
 
 
 @contextmanager
-def under_load(deployment: Deployment, wanted: int = 1) -> Iterator[Orchestrator]:
+def under_load(deployment: Deployment, wanted: int = 1, records: int = RECORDS) -> Iterator[Orchestrator]:
     """Load and workers while the block runs; afterwards all are stopped and have ended well, or were killed."""
     with closing(Watch(deployment)) as watch:
-        orchestrator = Orchestrator(deployment, wanted, watch)
+        orchestrator = Orchestrator(deployment, wanted, watch, records)
         orchestrator.begin()
         try:
             yield orchestrator

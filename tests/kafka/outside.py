@@ -64,11 +64,11 @@ class Outside:
                 client.command(f"TRUNCATE TABLE {database}.{name}")
         client.close()
 
-    def write_clean(self, rows: Rows) -> None:
-        """The truth's rows, by the product's own sink."""
+    def write_clean(self, rows: Rows, config: ClickHouse | None = None) -> None:
+        """The truth's rows, by the product's own sink; `config`: into another database."""
 
         async def write() -> None:
-            sink = ClickHouseSink(self.clean)
+            sink = ClickHouseSink(config or self.clean)
             for table, columns in rows.items():
                 await sink.write(table, columns)
             await sink.close()

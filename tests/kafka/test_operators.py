@@ -16,6 +16,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from pipeline.doctor import check_kafka
 from pipeline.runners.ending import EXIT_FATAL
 from pipeline.sinks.kafka import client_settings
 from tests.kafka import cluster, topics
@@ -27,6 +28,8 @@ from tests.pipeline.log_of_requests import log
 from tests.seeds import SEED
 
 pytestmark = pytest.mark.kafka
+
+EXIT_CONFIG = 2
 
 
 @pytest.mark.parametrize("runner", ["faust", "plain"])
@@ -121,6 +124,62 @@ def test_a_running_worker_whose_topic_is_made_anew_ends(deploy: Callable[..., De
     assert worker.wait(DRAIN_S) != 0
     assert "was made anew" in last_words(deployment, worker) or "UnknownTopic" in last_words(deployment, worker)
     assert deployment.seen() == before, "nothing of the new topic was taken for the old one's"
+
+
+@pytest.mark.parametrize("runner", ["faust", "plain"])
+def test_a_stop_while_the_broker_is_silent_ends_in_its_time_and_what_was_not_saved_comes_again(
+    deploy: Callable[..., Deployment], node: cluster.Cluster, runner: str
+) -> None:
+    """It takes connections and answers nothing: not where the log ends, not what is committed."""
+    deployment = deploy(runner, stop_s=4.0)
+    deployment.produce(600)
+    worker = deployment.start()
+    deployment.wait_drained()
+    node.freeze(True)
+    try:
+        os.kill(pid_of(worker), signal.SIGTERM)
+        assert worker.wait(DRAIN_S) == EXIT_FATAL, deployment.log_of(worker)
+        assert "not all is in a checkpoint within worker.stop_s" in last_words(deployment, worker)
+    finally:
+        node.freeze(False)
+    deployment.produce(200)
+    finish_counts(deployment)
+
+
+def test_state_on_a_topic_that_deletes_is_refused_before_any_is_lost(deploy: Callable[..., Deployment]) -> None:
+    """As brokers make topics by themselves: after a week the pages of quiet keys would be gone."""
+    deployment = deploy()
+    kafka, names = deployment.config.kafka, deployment.config.topics
+    asyncio.run(topics.configure(kafka, names.pages, cleanup_policy="delete"))
+    asyncio.run(topics.configure(kafka, names.keys, cleanup_policy="delete"))
+    worker = deployment.start()
+    assert worker.wait(DRAIN_S) == EXIT_CONFIG, deployment.log_of(worker)
+    assert f"{names.pages} has cleanup.policy=delete" in last_words(deployment, worker)
+    assert "--add-config cleanup.policy=compact" in last_words(deployment, worker)
+    found = {finding.text.split()[0]: finding for finding in asyncio.run(check_kafka(deployment.config))}
+    assert found[names.pages].state == found[names.keys].state == "fail"
+    asyncio.run(topics.configure(kafka, names.pages, cleanup_policy="compact"))
+    deployment.produce(500)
+    again = deployment.start()
+    deployment.wait_drained()
+    assert f"{names.keys} has cleanup.policy=delete" in deployment.log_of(again), "which stops nobody, and is told"
+
+
+def test_what_retention_deleted_unjudged_is_told_with_how_much(deploy: Callable[..., Deployment]) -> None:
+    deployment = deploy()
+    deployment.produce(600)
+    worker = deployment.start()
+    deployment.wait_drained()
+    assert deployment.stop(worker) == 0
+    deployment.produce(300)
+    before, ends = deployment.committed(), deployment.ends()
+    asyncio.run(topics.delete_before(deployment.config.kafka, deployment.config.topics.requests, ends))
+    deployment.produce(300)
+    again = deployment.start()
+    deployment.wait_drained()
+    for number, end in ends.items():
+        words = f"partition {number}: {end - before[number]} records from offset {before[number]} on are LOST"
+        assert words in deployment.log_of(again)
 
 
 @pytest.fixture

@@ -22,11 +22,13 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from pipeline.config import Config, Kafka, Topics
 from pipeline.respond.consume import TopicReader
+from pipeline.runners.ending import EXIT_FATAL
 from pipeline.sinks.group import committed_offsets
 from pipeline.sinks.kafka import Producer, client_settings
 from pipeline.sinks.topics import TopicSpec, create_topics, topic_specs
 from schemas.incident import Incident
 from schemas.response import Response
+from tests.kafka import topics
 from tests.kafka.cluster import Cluster
 from tests.pipeline.respond import log_contract
 from tests.pipeline.respond.incidents import SECRET, finding, incident, key
@@ -227,3 +229,33 @@ async def test_a_webhook_that_failed_before_a_kill_is_delivered_after_it_under_t
     await target.until(1)
     assert len({(each.message_id, each.body) for each in target.received}) == 1
     assert [each.message["type"] for each in target.received] == ["incident.opened"] * 2
+
+
+async def test_a_decisions_topic_made_anew_ends_a_running_responder_and_the_next_one_acts(
+    world: World, target: Receiver
+) -> None:
+    """To one that goes on, all that is said is of offsets that it has read: stops, proposals and undos are nothing."""
+    await world.prepare(keys=20)
+    first = world.start()
+    await world.open("k1", "k2")
+    await world.lines(decided(2))
+    await topics.make_anew(world.config.kafka, world.config.topics.decisions, 1)
+    await world.open("k3")
+    assert first.wait(60) == 1
+    world.start()
+    await world.lines(lambda lines: any(line.key_id == "k3" and line.stage == "done" for line in lines))
+    told = {(each.message["data"]["key_id"], each.headers["idempotency-key"]) for each in target.received}
+    assert sorted(name for name, _ in told) == ["k1", "k2", "k3"], "each under one id"
+
+
+async def test_a_stop_while_the_broker_is_silent_ends_all_the_same(world: World, node: Cluster) -> None:
+    await world.prepare(keys=20)
+    process = world.start()
+    await world.open("k1")
+    await world.lines(decided(1))
+    node.freeze(True)
+    try:
+        world.signal(process, signal.SIGTERM)
+        assert process.wait(90) == EXIT_FATAL
+    finally:
+        node.freeze(False)

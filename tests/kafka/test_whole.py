@@ -2,12 +2,14 @@
 change and people give feedback and mute; afterwards tables (FINAL), incidents, decisions and audit equal a clean run's,
 offsets are at the log's end and no worker took more memory than it may.
 
-KEYWATCH_SEED chooses order and moments, KEYWATCH_FAULTS how many faults there are (`make test-faults`: all, twice).
+KEYWATCH_SEED chooses order and moments, KEYWATCH_FAULTS how many faults there are (`make test-faults`: all, twice, with
+a generated load and with real logs). After each of KEYWATCH_KILLS kills what is committed is looked at (`covered.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import signal
@@ -20,6 +22,7 @@ import pytest
 
 from tests.kafka import cluster, topics
 from tests.kafka.conftest import long
+from tests.kafka.covered import Covered
 from tests.kafka.deployment import pid_of
 from tests.kafka.orchestrator import Orchestrator, under_load
 from tests.kafka.outside import Outside
@@ -30,6 +33,11 @@ from tests.seeds import SEED, kept
 pytestmark = pytest.mark.kafka
 
 FAULTS: Final = int(os.environ.get("KEYWATCH_FAULTS", "0"))
+KILLS: Final = int(os.environ.get("KEYWATCH_KILLS", "20"))
+FEW_KILLS: Final = 3
+FEW_RECORDS: Final = 10
+"""In each round, where a clean run goes along that takes a record at a time."""
+_number = itertools.count()
 
 
 class Breaker:
@@ -65,8 +73,8 @@ class Breaker:
         self.whole.step_clock(self.fleet.running()[-1], self.rng.choice((-3_600, 3_600)))
 
     def responder_dies(self) -> None:
-        os.kill(pid_of(self.whole.responders[-1]), signal.SIGKILL)
-        self.whole.responders[-1].wait(10)
+        os.kill(pid_of(self.whole.responder), signal.SIGKILL)
+        self.whole.responder.wait(10)
         self.whole.start_responder()
 
     def broker_dies(self) -> None:
@@ -139,12 +147,13 @@ ALL: Final = tuple(name for name in vars(Breaker) if not name.startswith(("_", "
 
 
 @pytest.fixture
-def whole(three: cluster.Cluster, outside: Outside, tmp_path: Path) -> Iterator[Callable[[str, int], Whole]]:
+def whole(three: cluster.Cluster, outside: Outside, tmp_path: Path) -> Iterator[Callable[..., Whole]]:
     made: list[Whole] = []
 
-    def make(runner: str, seed: int) -> Whole:
-        made.append(Whole(three.brokers, f"whole-{runner}-{seed}", tmp_path / "whole", runner))
-        made[-1].prepare(outside, random.Random(seed))
+    def make(runner: str, seed: int, real_logs: bool = False) -> Whole:
+        name = f"whole{next(_number)}-{runner}-{seed}"
+        made.append(Whole(three.brokers, name, tmp_path / "whole", runner))
+        made[-1].prepare(outside, random.Random(seed), real_logs)
         return made[-1]
 
     yield make
@@ -171,7 +180,24 @@ def run(whole: Whole, nodes: cluster.Cluster, faults: tuple[str, ...]) -> None:
     end(whole)
 
 
-def end(whole: Whole) -> None:
+def run_kills(whole: Whole, nodes: cluster.Cluster, kills: int) -> None:
+    """Kills of workers, and now and then of the responder; what is committed is looked at after each."""
+    whole.produce(HISTORY)
+    covered = Covered(whole)
+    whole.start_responder()
+    with under_load(whole, 2, FEW_RECORDS) as fleet:
+        breaker = Breaker(whole, fleet, nodes)
+        whole.wait(lambda: bool(whole.committed()), "first commit")
+        for number in range(kills):
+            time.sleep(whole.rng.uniform(0.5, 7.0))  # in recovery, at work, in a rebalance, in a checkpoint
+            with fleet.fault("kill -9, all looked at"):
+                breaker.responder_dies() if number % 3 == 2 else breaker.worker_dies()
+            covered.check()
+            whole.note_memory()
+    end(whole, covered)
+
+
+def end(whole: Whole, covered: Covered | None = None) -> None:
     whole.wait_session_over()
     last = whole.start()
     whole.wait_ready(last)
@@ -179,21 +205,41 @@ def end(whole: Whole) -> None:
     whole.note_memory()
     assert whole.stop(last) == 0, whole.log_of(last)
     whole.wait_responder()
-    assert whole.stop(whole.responders[-1]) == 0
+    assert whole.stop(whole.responder) == 0
+    if covered is not None:
+        covered.check_all()
     whole.assert_all_as_if_nothing_had_happened()
 
 
 def test_after_a_few_faults_all_of_the_product_is_as_if_nothing_had_happened(
-    three: cluster.Cluster, whole: Callable[[str, int], Whole]
+    three: cluster.Cluster, whole: Callable[..., Whole]
 ) -> None:
     run(whole("faust", SEED), three, FEW)
+
+
+@pytest.mark.timeout(900)  # the clean run beside it takes a record at a time
+def test_after_each_of_a_few_kills_all_that_is_committed_is_as_if_nothing_had_happened(
+    three: cluster.Cluster, whole: Callable[..., Whole]
+) -> None:
+    """With real logs for its load."""
+    run_kills(whole("faust", SEED, real_logs=True), three, FEW_KILLS)
+
+
+@long
+@pytest.mark.parametrize("seed", [SEED, *kept("covered")])
+@pytest.mark.parametrize("runner", ["faust", "plain"])
+def test_after_each_kill_all_that_is_committed_is_as_if_nothing_had_happened(
+    three: cluster.Cluster, whole: Callable[..., Whole], runner: str, seed: int
+) -> None:
+    run_kills(whole(runner, seed), three, KILLS)
 
 
 @long
 @pytest.mark.parametrize("seed", [SEED, *kept("whole")])
 @pytest.mark.parametrize("runner", ["faust", "plain"])
+@pytest.mark.parametrize("real_logs", [False, True], ids=["generated", "real"])
 def test_after_every_fault_all_of_the_product_is_as_if_nothing_had_happened(
-    three: cluster.Cluster, whole: Callable[[str, int], Whole], runner: str, seed: int
+    three: cluster.Cluster, whole: Callable[..., Whole], runner: str, seed: int, real_logs: bool
 ) -> None:
     faults = ALL * 2 if not FAULTS else (ALL * (1 + FAULTS // len(ALL)))[:FAULTS]
-    run(whole(runner, seed), three, faults)
+    run(whole(runner, seed, real_logs), three, faults)

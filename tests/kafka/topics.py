@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 
+from aiokafka import TopicPartition
+from aiokafka.admin import RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from pipeline.config import Kafka
@@ -17,6 +20,13 @@ async def configure(kafka: Kafka, topic: str, **settings: str) -> None:
     named = {name.replace("_", "."): value for name, value in settings.items()}
     async with administrator(kafka) as admin:
         await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=named)])
+
+
+async def delete_before(kafka: Kafka, topic: str, offsets: Mapping[int, int]) -> None:
+    """What lies before these offsets, by partition, as retention does it."""
+    wanted = {TopicPartition(topic, number): RecordsToDelete(before_offset=at) for number, at in offsets.items()}
+    async with administrator(kafka) as admin:
+        await admin.delete_records(wanted)
 
 
 async def make_anew(kafka: Kafka, topic: str, partitions: int) -> None:

@@ -15,6 +15,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterator
 from datetime import timedelta
+from itertools import chain, cycle
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from pipeline.config import ClickHouse, Config, Geo, Respond, Revocation, Secret
 from pipeline.control_topic import read_controls, say
 from pipeline.controls import NO_CONTROLS
 from pipeline.core import Sides
+from pipeline.formats import Options, read_file
 from pipeline.geo.provider import open_geo
 from pipeline.operate import feedback_on
 from pipeline.recover import load
@@ -45,6 +47,7 @@ from tests.kafka.comparison import MOST_MB, Clean, assert_clean, clean_pass
 from tests.kafka.deployment import ROOT, Deployment, pid_of, produce, read_topic
 from tests.kafka.outside import Outside
 from tests.pipeline.log_of_requests import START_US, Record, log, record
+from tests.real_data import real
 
 DAYS: Final = 4
 PAUSE_DAYS: Final = 2
@@ -67,10 +70,12 @@ class Whole(Deployment):
     outside: Outside
     rng: random.Random
 
-    def prepare(self, outside: Outside, rng: random.Random) -> None:
-        """Everything but the processes."""
+    def prepare(self, outside: Outside, rng: random.Random, real_logs: bool = False) -> None:
+        """Everything but the processes. `real_logs`: those of `tests/real_data.py` are the load."""
         self.outside, self.rng, self.core = outside, rng, "real"
         self.responders: list[subprocess.Popen[bytes]] = []
+        self.clean_responder: subprocess.Popen[bytes] | None = None
+        self._given: set[tuple[str, int]] = set()  # incidents that it has had
         self.highest_mb = 0.0
         self.swap_geo(0)
         self.run(create_topics(self.config.kafka, list(topic_specs(self.config))))
@@ -78,7 +83,7 @@ class Whole(Deployment):
         self.catalogues: dict[str, Catalogue] = {Catalogue.empty().version: Catalogue.empty()}
         decoys = [_declared(f"decoy_{n}", decoy=True) for n in range(DECOYS)]
         self.declare(decoys + [_declared(f"pk_{n}") for n in range(6)])
-        self._records = traffic(rng.randrange(100), rng)
+        self._records = real_traffic(rng) if real_logs else traffic(rng.randrange(100), rng)
 
     @property
     def config(self) -> Config:
@@ -145,6 +150,11 @@ class Whole(Deployment):
         shutil.copyfile(places, self.folder / "geo.new")
         (self.folder / "geo.new").replace(self.folder / "geo.mmdb")
 
+    def sides_now(self) -> Sides:
+        """What a worker that starts now judges with, as long as nobody has said anything."""
+        geo = _open(self.folder / "geo.mmdb")
+        return Sides(Catalogue.of(self.keys.values()), geo, config_version(self.config), NO_CONTROLS)
+
     # --- processes
 
     def start(self, fault: str = "") -> subprocess.Popen[bytes]:
@@ -153,13 +163,18 @@ class Whole(Deployment):
         return super().start(fault)
 
     def start_responder(self, config: Config | None = None) -> subprocess.Popen[bytes]:
-        """A responder; with `config` one on other topics."""
+        """A responder; with `config` the clean one."""
         environment = os.environ | {"KW_CONFIG": _as_json(config or self.config)}
         command = ["timeout", "-s", "KILL", str(LIFE_S), sys.executable, "-m", "tests.kafka.run_responder"]
         with (self.folder / f"responder{len(self.responders)}.log").open("wb") as out:
             process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=out, stderr=out)
         self.responders.append(process)
         return process
+
+    @property
+    def responder(self) -> subprocess.Popen[bytes]:
+        """The product's newest."""
+        return [each for each in self.responders if each is not self.clean_responder][-1]
 
     def kill_all(self) -> None:
         """Whatever still runs."""
@@ -200,6 +215,30 @@ class Whole(Deployment):
 
     # --- what came out
 
+    @property
+    def clean_config(self) -> Config:
+        """Of a responder that decides on the clean pass's incidents alone."""
+        names = {name: f"{self.prefix}.clean.{name}" for name in ("incidents", "decisions", "responses")}
+        return msgspec.structs.replace(
+            self.config,
+            topics=msgspec.structs.replace(self.config.topics, **names),
+            respond=msgspec.structs.replace(self.config.respond, group=f"{self.prefix}.clean"),
+            clickhouse=self.outside.clean,
+        )
+
+    def decide_clean(self, incidents: list[Incident]) -> Decided:
+        """What a clean responder decides on all of these; it gets those that it has not had."""
+        config = self.clean_config
+        if self.clean_responder is None:
+            self.run(create_topics(config.kafka, list(topic_specs(config))))
+            self.clean_responder = self.start_responder(config)
+        fresh = [each for each in incidents if (each.incident_id, each.revision) not in self._given]
+        self.run(_publish(config, fresh))
+        self._given |= {(each.incident_id, each.revision) for each in fresh}
+        wanted = {(each.incident_id, each.revision) for each in incidents if each.change != "closed"}
+        self.wait(lambda: {mark[:2] for mark in decided(self.responses(config))} == wanted, "decided")
+        return decided(self.responses(config))
+
     def responses(self, config: Config) -> list[Any]:
         """The audit, in order."""
         return self.run(read_topic(config, config.topics.responses))
@@ -218,21 +257,10 @@ class Whole(Deployment):
         assert found == truth, "the audit in ClickHouse is not the topic's"
 
     def _assert_decided_as_on(self, clean: Clean) -> None:
-        names = {name: f"{self.prefix}.clean.{name}" for name in ("incidents", "decisions", "responses")}
-        config = msgspec.structs.replace(
-            self.config,
-            topics=msgspec.structs.replace(self.config.topics, **names),
-            respond=msgspec.structs.replace(self.config.respond, group=f"{self.prefix}.clean"),
-            clickhouse=self.outside.clean,
-        )
-        self.run(create_topics(config.kafka, list(topic_specs(config))))
-        self.run(_publish(config, clean.incidents))
-        responder = self.start_responder(config)
-        wanted = {(each.incident_id, each.revision) for each in clean.incidents if each.change != "closed"}
-        self.wait(lambda: {mark[:2] for mark in decided(self.responses(config))} == wanted, "decided")
-        assert self.stop(responder) == 0
+        truth = self.decide_clean(clean.incidents)
+        assert self.clean_responder is not None
+        assert self.stop(self.clean_responder) == 0
         self.outside.query("TRUNCATE TABLE responses", self.outside.clean)
-        truth = decided(self.responses(config))
         made = decided(self.responses(self.config))
         assert made == truth, (
             f"{len(made - truth)} too many: {list(made - truth)[:3]}; missing: {list(truth - made)[:3]}"
@@ -298,7 +326,33 @@ def _moved(sent: Record, by_us: int) -> Record:
     return record(msgspec.structs.replace(event, ts_us=event.ts_us + by_us))
 
 
-def decided(audit: list[Any]) -> set[tuple[str, int, str, str, str, tuple[str, ...]]]:
+def real_traffic(rng: random.Random) -> Iterator[Record]:
+    """Real logs: some of a web server's days and CloudTrail's hour as history, then all as of now, again and again."""
+    replace = msgspec.structs.replace
+    web = _real("weblog-elastic-apache/apache_logs", "combined", "address")
+    trail = _real("cloudtrail-invictus", "cloudtrail")
+    begin_us = time.time_ns() // 1_000 - (DAYS + PAUSE_DAYS) * 86_400_000_000
+    chosen = [(web[0].ts_us, web[:: len(web) * 2 // HISTORY]), (trail[0].ts_us, trail[: HISTORY // 2])]
+    past = [replace(each, ts_us=each.ts_us - first_us + begin_us) for first_us, some in chosen for each in some]
+    yield from map(record, sorted(past, key=lambda each: each.ts_us))
+    for number, each in enumerate(cycle(chain.from_iterable(zip(cycle(web), trail)))):
+        key_id = f"decoy_{rng.randrange(DECOYS)}" if number % 97 == 0 else each.key_id
+        request_id, ts_us = f"{each.request_id[-96:]} {number}", time.time_ns() // 1_000
+        yield record(replace(each, key_id=key_id, ts_us=ts_us, request_id=request_id))
+
+
+def _real(name: str, format: str, key_field: str = "") -> list[Event]:
+    """In order of time."""
+    path, options = real(name), Options(key_field=key_field)
+    files = [path] if path.is_file() else sorted(path.rglob("*.json*"))
+    found = [each for file in files for each in read_file(file, format, options) if isinstance(each, Event)]
+    return sorted(found, key=lambda each: each.ts_us)
+
+
+Decided = set[tuple[str, int, str, str, str, tuple[str, ...]]]
+
+
+def decided(audit: list[Any]) -> Decided:
     """What of each decision must not depend on when it was made: ages are in the words, so who refused is taken."""
     lines = [msgspec.json.decode(each.value, type=Response) for each in audit]
     against = [tuple(guard.guard for guard in x.guards if not guard.passed) for x in lines]

@@ -70,7 +70,8 @@ SHORT = "sk_live_9aF3kQ0z"
 
 
 @pytest.mark.parametrize(
-    "field", ["path", "user_agent", "scope", "request_id", "route", "source", "method", "outcome", "environment"]
+    "field",
+    ["path", "user_agent", "fingerprint", "scope", "request_id", "route", "source", "method", "outcome", "environment"],
 )
 def test_a_secret_in_a_field_is_taken_out_and_the_event_kept(field: str) -> None:
     few = field in ("method", "outcome", "environment")
@@ -79,6 +80,12 @@ def test_a_secret_in_a_field_is_taken_out_and_the_event_kept(field: str) -> None
     (event,) = decoded.events
     assert SECRET.encode() not in msgspec.json.encode(event)
     assert SHORT.encode() not in msgspec.json.encode(event)
+
+
+@pytest.mark.parametrize(("said", "kept"), [("771,4865-4866,0-23,29,0", ""), ("unknown", ""), ("A" * 32, "A" * 32)])
+def test_what_is_no_fingerprint_goes_and_the_event_stays(said: str, kept: str) -> None:
+    (event,) = decode(batch(good(fingerprint=said))).events
+    assert (event.fingerprint, event.key_id) == (kept, "pk_a")
 
 
 def test_the_query_of_a_path_goes() -> None:

@@ -92,6 +92,12 @@ def test_a_client_is_its_family() -> None:
     assert none == 0
 
 
+def test_a_fingerprint_is_a_number_whatever_its_case() -> None:
+    numbers = enrich(*(event(fingerprint=each) for each in ("a" * 32, "A" * 32, "b" * 32, ""))).columns["fingerprint"]
+    assert numbers[0] == numbers[1] != numbers[2]
+    assert numbers[2] != 0 == numbers[3]
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [(200, ERROR_NONE), (0, ERROR_NONE), (302, ERROR_NONE), (401, ERROR_401), (403, ERROR_403), (404, ERROR_404),
@@ -149,6 +155,7 @@ EVENTS = st.builds(
     event,
     client_ip=ADDRESSES,
     user_agent=st.sampled_from(["", "curl/8", "acme/1"]),
+    fingerprint=st.sampled_from(["", "a" * 32, "b" * 32]),
     path=st.sampled_from(["", "/a", "/a/1", "/b/22/c"]),
     method=st.sampled_from(["", "GET", "POST"]),
     request_id=st.text(max_size=40),
@@ -182,7 +189,7 @@ def test_a_request_hash_does_not_depend_on_its_neighbours(ids: list[str]) -> Non
 
 
 def test_a_caller_who_sends_always_the_same_request_id_is_not_taken_for_one_request() -> None:
-    """Traefik and ingress-nginx log his `X-Request-Id`; within 48 requests a repeat is dropped."""
+    """Traefik and ingress-nginx log his `X-Request-Id`; within 36 requests a repeat is dropped."""
     events = [event(request_id="x", ts_us=AT_US + each) for each in (0, 1, 250_000, 0)]
     first, second, third, again = request_hashes(fields_of(events)).tolist()
     assert len({first, second, third}) == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import io
 import socket
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -26,6 +27,7 @@ from pipeline.partitioner import PARTITIONERS
 from pipeline.ports import Headers
 from schemas.event import MAX_EVENT_BYTES, Event
 from schemas.reasons import REASONS, Rejected
+from tests.pipeline.formats.otlp import protobuf_of
 from tests.schemas import examples
 
 T = 1_764_000_000_000_000
@@ -211,7 +213,6 @@ async def test_stopping_before_the_end_of_the_files_is_no_success(tmp_path: Path
         (Config(intake=Intake(format="squid")), "kafka", [], "intake.format 'squid' is unknown"),
         (Config(), "files", [], "give paths"),
         (Config(), "http", [Path("x")], "give paths"),
-        (Config(topics=Topics(raw="api.requests")), "kafka", [], "must not be"),
     ],
 )
 def test_what_can_not_work_is_refused_with_a_reason(config: Config, source: str, paths: list[Path], words: str) -> None:
@@ -226,12 +227,14 @@ async def test_a_missing_broker_is_one_clear_line(tmp_path: Path) -> None:
         await run(config, "files", [tmp_path / "one.json"], asyncio.Event())
 
 
-def listening(broker: Broker, token: str = "") -> AbstractAsyncContextManager[tuple[aiohttp.ClientSession, str]]:
+def listening(
+    broker: Broker, token: str = "", format: str = "native"
+) -> AbstractAsyncContextManager[tuple[aiohttp.ClientSession, str]]:
     """The endpoint on a free port of loopback, and a client's session."""
 
     @asynccontextmanager
     async def opened() -> Any:
-        config = Config(intake=Intake(http_port=0, http_token=Secret(token)))
+        config = Config(intake=Intake(http_port=0, http_token=Secret(token), format=format))
         stop, bound = asyncio.Event(), asyncio.get_running_loop().create_future()
         server = asyncio.create_task(from_http(config, Pump(config, broker), stop, bound))
         try:
@@ -274,6 +277,25 @@ async def test_http_takes_the_right_token_only() -> None:
         ):  # fmt: skip
             assert (await session.post(url, json=native("a"), headers=headers)).status == status
     assert len(broker.records) == 2
+
+
+@pytest.mark.parametrize("protobuf", [True, False])
+@pytest.mark.parametrize("packed", [True, False])
+async def test_http_takes_what_an_otlp_exporter_sends_and_answers_in_its_encoding(protobuf: bool, packed: bool) -> None:
+    broker = Broker(failures=1)
+    raw = (examples.ROOT / "formats/otel/object.json").read_bytes()
+    body, kind = (protobuf_of(raw), "application/x-protobuf") if protobuf else (raw, "application/json")
+    headers = {"Content-Type": kind} | ({"Content-Encoding": "gzip"} if packed else {})
+    sent, said = gzip.compress(body) if packed else body, []
+    async with listening(broker, format="otel") as (session, url):
+        for _ in range(2):
+            async with session.post(f"{url}v1/logs", data=sent, headers=headers) as told:
+                said.append((told.status, told.content_type, await told.read()))
+                assert ("Retry-After" in told.headers) == (told.status == 503)
+    words = b"the broker did not acknowledge; send it again"
+    refused = b"\x12" + bytes([len(words)]) + words if protobuf else b'{"message":"%s"}' % words
+    assert said == [(503, kind, refused), (200, kind, b"" if protobuf else b"{}")]
+    assert [key for key, _ in broker.of(Topics().requests)] == [b"key-7"]
 
 
 async def test_http_answers_firehose_in_its_own_words_and_knows_a_second_attempt_by_its_records() -> None:

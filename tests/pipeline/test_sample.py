@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import Secret
 from pipeline.errors import ConfigError
 from pipeline.formats import FORMATS, Options
 from pipeline.sample import SAMPLE_BYTES, blind_spots, check_sample, read_as
@@ -73,6 +74,15 @@ def test_it_is_said_from_which_field_of_the_log_each_came(name: str, field: str,
     assert told[field].endswith(f", from {source}")
 
 
+def test_a_fingerprint_is_shown_where_there_is_one_and_missed_by_nobody(tmp_path: Path) -> None:
+    raw = (examples.ROOT / "formats/envoy/object.json").read_bytes()
+    told = {finding.about: finding for finding in read_as(raw, "envoy")}
+    assert told["fingerprint"].text.endswith("b186095e22b6, from tls_ja4_fingerprint")
+    path = tmp_path / "access.log"
+    path.write_bytes(COMBINED)
+    assert "fingerprint" not in {each.about for each in check_sample(path)}
+
+
 def test_a_path_is_not_called_a_route(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     path.write_bytes(COMBINED.replace(b"/x", b"/v1/users/4711"))
@@ -112,3 +122,61 @@ def test_a_record_that_the_sample_cuts_is_not_held_against_it(tmp_path: Path) ->
     path.write_bytes(line * (SAMPLE_BYTES // len(line) + 10))
     told = {finding.about: finding for finding in check_sample(path)}
     assert told["records"].text.endswith(" events, 0 refused")
+
+
+def told_of(path: Path, options: Options = Options()) -> dict[str, list[str]]:  # noqa: B008  (frozen)
+    """What is said about what, all of it."""
+    found: dict[str, list[str]] = {}
+    for finding in read_as(path.read_bytes(), path.parent.name, options):
+        found.setdefault(finding.about, []).append(f"{finding.state} {finding.text} {finding.advice}")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("case", "key_field", "words"),
+    [
+        ("tyk/raw_key_with_pepper", "", "by the raw key alone"),
+        ("nginx/raw_key_with_pepper", "http_x_api_key", "by the raw key alone"),
+        ("nginx/raw_key_without_pepper", "", 'intake.key_field = "http_x_api_key"'),
+    ],
+)
+def test_where_only_raw_keys_stand_a_missing_pepper_is_told_with_how_to_make_one(
+    case: str, key_field: str, words: str
+) -> None:
+    path = examples.ROOT / "formats" / f"{case}.json"
+    [said] = told_of(path, Options(key_field=key_field))["pepper"]
+    assert said.startswith("fail intake.pepper is missing: ")
+    assert words in said
+    assert "openssl rand -hex 32 > pepper" in said
+    assert "pepper" not in told_of(path, Options(key_field=key_field, pepper=Secret("one")))
+
+
+def test_so_is_a_raw_key_in_an_attribute_of_otlp() -> None:
+    raw = (examples.ROOT / "formats/otel/object.json").read_bytes()
+    told = str(read_as(raw.replace(b'"api_key.id"', b'"http.request.header.x-api-key"'), "otel"))
+    assert 'intake.key_field = "http.request.header.x-api-key"' in told
+
+
+@pytest.mark.parametrize("case", ["kong/route_without_auth", "kong/object", "nginx/short_circuited_401", "tyk/object"])
+def test_where_a_pepper_would_change_nothing_none_is_asked_for(case: str) -> None:
+    """Kong names the credential wherever it has authenticated one: a raw key beside it proves nothing."""
+    assert "pepper" not in told_of(examples.ROOT / "formats" / f"{case}.json")
+
+
+def test_it_is_said_which_address_was_taken_and_why() -> None:
+    path = examples.ROOT / "formats/kong/behind_proxies.json"
+    said = " ".join(told_of(path)["address"])
+    assert "whom it names is not believed: 10.0.0.2, and not 10.0.0.3" in said
+    assert "warn 1 of 1 are of inner networks" in said
+    said = " ".join(told_of(path, Options(trusted_proxies=("10.0.0.0/8",)))["address"])
+    assert "the first from the right that is not in intake.trusted_proxies: 198.51.100.9, told by 10.0.0.3" in said
+    assert "warn" not in said
+    said = " ".join(told_of(path, Options(trusted_proxies=("0.0.0.0/1", "128.0.0.0/1")))["address"])
+    assert "the farthest: all are in intake.trusted_proxies: 192.0.2.66" in said
+
+
+def test_whose_word_an_address_is_is_said_of_formats_that_have_no_header_too() -> None:
+    tyk, *_ = told_of(examples.ROOT / "formats/tyk/object.json")["address"]
+    assert "ok read from `ip_address`, which Tyk takes from" in tyk
+    assert "1 x the peer: 192.0.2.1" in str(read_as(COMBINED, "combined"))
+    assert "none: the peer is no address" in str(told_of(examples.ROOT / "formats/cloudtrail/called_by_a_service.json"))

@@ -25,6 +25,7 @@ EVENTS = st.builds(
     key_id=st.from_regex(r"[!-~]{1,20}", fullmatch=True).filter(lambda text: '"' not in text and "\\" not in text),
     ts_us=st.integers(946_684_800_000_000, 4_102_444_799_999_999),
     client_ip=st.ip_addresses().map(str), route=TEXT, path=TEXT, user_agent=TEXT, request_id=TEXT,
+    fingerprint=TEXT.map(lambda t: t[:64]),
     method=st.sampled_from(["", "GET", "BREW"]), outcome=st.sampled_from(["unknown", "success", "denied"]),
     status=st.integers(0, 599), bytes_in=st.integers(0, 1 << 50), bytes_out=st.integers(0, 1 << 50),
     latency_ms=st.integers(0, 10**12).map(lambda n: n / 1000) | st.floats(0, 1e9),

@@ -145,6 +145,7 @@ def test_a_secret_is_taken_out_of_every_field(secret: str) -> None:
         path=st.text(max_size=80), route=st.text(max_size=80), user_agent=st.text(max_size=80),
         scope=st.text(max_size=40), request_id=st.one_of(st.uuids().map(str), st.sampled_from(WELL_KNOWN), st.text()),
         client_ip=st.one_of(st.ip_addresses().map(str), st.text(max_size=45)),
+        fingerprint=st.sampled_from(["", "a" * 32, "-", "x"]),
     )
 )  # fmt: skip
 def test_scrubbing_is_idempotent_and_gives_a_clean_event_back_as_it_is(dirty: Event) -> None:

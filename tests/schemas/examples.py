@@ -51,8 +51,12 @@ def message_result(path: Path) -> Any:
 def options(path: Path) -> Options:
     """The format options of a case."""
     file = beside(path, "options")
-    given = msgspec.json.decode(file.read_bytes(), type=dict[str, str]) if file.exists() else {}
-    return Options(key_field=given.get("key_field", ""), pepper=Secret(given.get("pepper", "")))
+    given = msgspec.json.decode(file.read_bytes(), type=dict[str, Any]) if file.exists() else {}
+    return Options(
+        key_field=given.get("key_field", ""),
+        pepper=Secret(given.get("pepper", "")),
+        trusted_proxies=tuple(given.get("trusted_proxies", ())),
+    )
 
 
 def format_result(path: Path) -> list[Any]:

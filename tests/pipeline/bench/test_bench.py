@@ -14,7 +14,11 @@ from pipeline.bench import load, processes, steps
 from pipeline.bench.clock import Clock, cpu_s_of
 from pipeline.bench.judge import Judge
 from pipeline.bench.plain_agent import Request
+from pipeline.bench.trial import parse
+from pipeline.bench.whole import rows_of
+from pipeline.config import ClickHouse
 from pipeline.secrets import is_clean
+from pipeline.sinks.connect import connect
 from schemas.event import Event
 
 START_US = 1_780_000_000_000_000
@@ -90,3 +94,24 @@ def test_the_plain_agent_judges_one_event_at_a_time() -> None:
         before = record
         record, _ = judge.judge(request, offset, record)
         assert record != before
+
+
+def test_progress_says_where_events_are_that_are_not_done() -> None:
+    told = parse(
+        'keywatch_events_consumed_total{topic="t"} 10.0\nkeywatch_events_duplicate_total 1.0\n'
+        'keywatch_events_rejected_total{reason="future"} 2.0\nkeywatch_events_rejected_total{reason="invalid"} 1.0\n'
+        'keywatch_clickhouse_insert_rows_total{table="requests"} 6.0\n'
+    )
+    assert told.done == 6
+    assert told.told == "read 10, taken for repeats 1, rejected 3, rows acknowledged 6"
+
+
+def test_the_rows_of_one_log_are_counted_apart(clickhouse: ClickHouse) -> None:
+    client = connect(clickhouse, clickhouse.database)
+    try:
+        for epoch, ids in (("one", ("a", "b", "b")), ("other", ("c",))):
+            rows = [[epoch, 0, offset, request_id] for offset, request_id in enumerate(ids)]
+            client.insert("requests", rows, ["epoch", "partition", "offset", "request_id"])
+    finally:
+        client.close()
+    assert rows_of(clickhouse, "one") == (3, 2)

@@ -19,7 +19,19 @@ from pipeline.config import Secret
 from pipeline.formats import FORMATS, Options, Refused, decode, detect, sees_of
 from pipeline.formats import envelope as unpacking
 from pipeline.formats.format import BadValueError
-from pipeline.formats.values import address, environment, epoch_us, get, iso_us, log_us, network, number, text, whole
+from pipeline.formats.values import (
+    address,
+    environment,
+    epoch_us,
+    fingerprint,
+    get,
+    iso_us,
+    log_us,
+    network,
+    number,
+    text,
+    whole,
+)
 from pipeline.secrets import is_clean
 from schemas.event import Event
 from schemas.reasons import REASONS
@@ -188,28 +200,6 @@ def test_capabilities_follow_from_the_source_of_an_event() -> None:
     assert all(sees_of(name) == each.sees for name, each in FORMATS.items())
 
 
-@pytest.mark.parametrize(
-    ("given_", "canonical"),
-    [
-        ("203.0.113.7", "203.0.113.7"), ("203.0.113.7:443", "203.0.113.7"), ("[2001:db8::1]:443", "2001:db8::1"),
-        ("2001:DB8:0:0::1", "2001:db8::1"), ("::ffff:203.0.113.7", "203.0.113.7"), ("fe80::1%eth0", "fe80::1"),
-        ("203.0.113.7, 10.0.0.1", "203.0.113.7"), ("cloudformation.amazonaws.com", ""), ("AWS Internal", ""),
-        ("-", ""), ("", ""), (None, ""), (7, ""), ("255.090.254.5", ""), (["203.0.113.7"], "203.0.113.7"),
-        ("10.0.0.9, 10.0.0.1", "10.0.0.1"), (",", ""), ("a, b", ""), ("203.0.113.7, ", "203.0.113.7"),
-        ("198.51.100.9, unknown, 10.0.0.1", "10.0.0.1"), ("198.51.100.9, unknown", ""),
-        (["198.51.100.9", "203.0.113.7"], "203.0.113.7"),
-    ],
-)  # fmt: skip
-def test_an_address_is_canonical_or_nothing(given_: Any, canonical: str) -> None:
-    assert address(given_) == canonical
-
-
-@settings(deadline=None)
-@given(st.lists(st.ip_addresses().map(str) | st.text(max_size=9)), st.sampled_from(["203.0.113.7", "2001:db8::7"]))
-def test_callers_can_not_choose_their_address_by_what_they_write_before_it(written: list[str], real: str) -> None:
-    assert address(", ".join([*written, real])) == address(", ".join([*written, real, "10.0.0.1", "fd00::1"])) == real
-
-
 @settings(deadline=None)
 @given(st.ip_addresses())
 def test_every_address_lies_in_its_network(ip: Any) -> None:
@@ -320,3 +310,37 @@ def test_every_record_of_the_real_logs_is_accounted_for(
     assert len(records) - len(reasons) == events
     assert {reason: reasons.count(reason) for reason in reasons} == refused
     assert {detect(p.read_bytes()) for p in files} == {name}
+
+
+JA3, JA4 = "e7d705a3286e19ea42f587b344ee6865", "t13d1516h2_8daaf6152771_b186095e22b6"
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (JA3, JA3), (JA3.upper(), JA3), (JA4, JA4), ([JA4], JA4), (f" {JA4}", JA4), (f"q{JA4[1:]}", f"q{JA4[1:]}"),
+        ("-", ""), ("unknown", ""), (None, ""), (7, ""), (JA4[:-1], ""), (f"{JA3}0", ""), ("771,4865-4866,0-23", ""),
+        (f"{JA3}, {JA3}", ""), ("\u0660" * 32, ""), ("sk_live_9aF3kQ0zXw7Lm2Pq8Rt5Vb6N", ""),
+    ],
+)  # fmt: skip
+def test_a_fingerprint_is_a_ja4_or_a_ja3_and_all_else_none(value: Any, read: str) -> None:
+    assert fingerprint({"said": value}, "missing", "said") == read
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("envoy", "tls_ja4_fingerprint"), ("kong", "request.headers.cf-ja4"), ("nginx", "http_ssl_ja4"),
+        ("apisix", "request.headers.cloudfront-viewer-ja4-fingerprint"), ("traefik", "request_Cf-Ja4"),
+    ],
+)  # fmt: skip
+def test_a_gateway_that_logs_the_fingerprint_gives_it_by_ja4_first(name: str, field: str) -> None:
+    record = msgspec.json.decode((examples.ROOT / "formats" / name / "object.json").read_bytes())
+    [event] = decode(msgspec.json.encode(record), name)
+    assert isinstance(event, Event) and event.fingerprint == JA4
+    target = record
+    for key in field.split(".")[:-1]:
+        target = target[key]
+    del target[field.split(".")[-1]]
+    [event] = decode(msgspec.json.encode(record), name)
+    assert isinstance(event, Event) and event.fingerprint == (JA3 if name in ("envoy", "kong") else "")

@@ -16,7 +16,6 @@ from pipeline.formats import FORMATS, Options, Refused, decode
 from pipeline.formats import envelope as unpacking
 from pipeline.formats.confluent import IN_HEADER, framed
 from pipeline.formats.otel import MOST_SHARED
-from pipeline.formats.values import _address, address
 from pipeline.intake import route
 from pipeline.secrets import key_id_of_secret
 from schemas.event import Event
@@ -89,12 +88,22 @@ def test_a_made_up_key_that_was_not_let_in_makes_no_id(name: str, field: str, st
     assert isinstance(read(name, field, "made-up", status), Refused)
 
 
-def test_lists_of_addresses_that_callers_write_are_not_remembered() -> None:
-    _address.cache_clear()
-    for number in range(100):
-        written = ", ".join(f"x{number}-{each}" for each in range(50))
-        assert address(f"{written}, 203.0.113.7") == "203.0.113.7"
-    assert _address.cache_info().currsize == 1
+@pytest.mark.parametrize("status", [200, 404, 429])
+@pytest.mark.parametrize("key_field", ["", "consumer"])
+@pytest.mark.parametrize("name", ["kong", "apisix"])
+def test_a_key_that_the_gateway_has_not_authenticated_makes_no_id_whatever_it_let_through(
+    name: str, key_field: str, status: int
+) -> None:
+    """A route without such a plugin, or Kong's anonymous consumer: any made-up `apikey` comes through there."""
+    record = json.loads(next(p for p in SAMPLES[name] if p.name == "route_without_auth.json").read_bytes())
+    record["request"]["headers"] |= {"apikey": "made-up", "x-api-key": "made-up"}
+    record["request"]["querystring"] = {"apikey": "made-up"}
+    record["response"]["status"] = status
+    if name == "kong":
+        record["consumer"] = {"id": "c0ffee00-0000-4000-8000-000000000001", "username": "anonymous"}
+    refused = FORMATS[name].event(record, Options(key_field=key_field, pepper=Secret(PEPPER)))
+    assert isinstance(refused, Refused)
+    assert (refused.reason, refused.network) == ("no_key", "203.0.113.0/24")
 
 
 def otlp(shared: int, records: int) -> bytes:

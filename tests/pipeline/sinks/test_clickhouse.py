@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.config import ClickHouse, Secret
 from pipeline.errors import ConfigError, Fatal, Retry
+from pipeline.migrate import migrate
 from pipeline.ports import RowSink
 from pipeline.sinks.clickhouse import ClickHouseSink, FileSink, MemorySink
 from pipeline.sinks.connect import by_consequence, connect
@@ -215,6 +216,25 @@ async def test_a_wrong_password_is_a_configuration_error_and_stays_unseen(tmp_pa
         await sink.close()
         process.stop()
     assert "wrong-one" not in str(caught.value)
+
+
+async def test_a_password_that_is_changed_there_is_waited_for_by_who_was_let_in(tmp_path: Path) -> None:
+    process = FrontProcess(tmp_path, password="right")
+    config = ClickHouse(url=process.url, password=Secret("right"))
+    migrate(config)
+    sink = ClickHouseSink(config)
+    try:
+        await sink.write("findings", rows_of("findings", 1))
+        process.stop()
+        process = FrontProcess(tmp_path, "--port", process.url.rpartition(":")[2], password="another")
+        with pytest.raises(Retry, match="rows wait until it is given back"):
+            await sink.write("findings", rows_of("findings", 1))
+        process.stop()
+        process = FrontProcess(tmp_path, "--port", process.url.rpartition(":")[2], password="right")
+        await sink.write("findings", rows_of("findings", 1))
+    finally:
+        await sink.close()
+        process.stop()
 
 
 async def test_an_address_of_another_kind_is_a_configuration_error() -> None:

@@ -39,6 +39,9 @@ spec:
           {{- with .root.Values.tolerations }}
           tolerations: {{- toYaml . | nindent 12 }}
           {{- end }}
+          {{- with .root.Values.affinity }}
+          affinity: {{- toYaml . | nindent 12 }}
+          {{- end }}
           containers:
             - name: keywatch
               {{- include "keywatch.container" . | nindent 14 }}
