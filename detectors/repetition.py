@@ -26,7 +26,7 @@ from detectors.compile import compiled
 from detectors.counted import BINS, VISITS_KEPT, bin_of, fade, log_share, raise_peak
 from detectors.detector import ERROR_NONE, Context
 from detectors.fusion import visits_per_day
-from detectors.growth import GROWN, WEEK_US
+from detectors.growth import GROWN
 from detectors.shipped_counts import REPETITION
 from detectors.surprise import LN2, log2_of, quantise
 from detectors.teaching import teaches
@@ -35,7 +35,8 @@ KINDS: Final = 2
 SPARSE_VISITS: Final = 3.0  # a day: below, the first kind
 LEAST: Final = 30  # surplus calls; fewer are a page or two of a list
 UNIT: Final = 16.0  # of a stored surplus: its natural logarithm, rounded down
-USUAL_LEAST: Final = 33  # 8 calls: less is never taken for what is usual at most
+USUAL_LEAST: Final = 33  # 8 calls: less is never taken for what is usual at most; below it `same_usual` is a stage:
+LEARNING: Final = 1  # a run of visits has begun since 0, its largest is in `same_base`
 ROOT_2: Final = 5  # in UNIT, rounded down
 DOUBLING_BITS: Final = 4.0  # until they are counted
 POLLS: Final = 128  # of 255: half of the calls
@@ -82,15 +83,15 @@ def kind_of(visit: Any) -> int:
 
 
 @compiled
-def speaks(state: Any, visit: Any) -> bool:
-    """Whether the key is old enough (a first week's few visits promise too much) and no poller."""
-    return int(visit.start_us) - int(visit.first_seen_us) >= WEEK_US and int(state.same_share) < POLLS
+def speaks(state: Any) -> bool:
+    """Whether a week of visits has been learned and the key is no poller."""
+    return int(state.same_usual) >= USUAL_LEAST and int(state.same_share) < POLLS
 
 
 @compiled
 def same_bits(state: Any, shared: Any, visit: Any, surplus: int) -> float:
     """-log2 of the share of visits of such keys with this or more, to 1/64."""
-    raw = raw_bits(state, float(surplus)) if surplus >= LEAST and speaks(state, visit) else 0.0
+    raw = raw_bits(state, float(surplus)) if surplus >= LEAST and speaks(state) else 0.0
     if raw <= 0.0:
         return 0.0
     kind = kind_of(visit)
@@ -142,17 +143,41 @@ def settle_same(state: Any, shared: Any, visit: Any, weight: float) -> None:
     most = int(state.same_most)
     if weight > 0.0 and most > 0:
         if teaches(visit):
-            raw = raw_bits(state, math.exp((most + 0.5) / UNIT)) if speaks(state, visit) else 0.0
+            raw = raw_bits(state, math.exp((most + 0.5) / UNIT)) if speaks(state) else 0.0
             count_run(state, shared, kind_of(visit), raw)
         learn_share(state, visit, most)
-        free = int(state.crowd_visits) < GROWN or int(visit.anew) != 0
-        before = max(USUAL_LEAST, int(state.same_usual))
-        after = max(before, most)
-        if int(state.same_base) == 0 or free:
-            state.same_base = after if free else before
-        state.same_usual = after if free else max(before, min(after, int(state.same_base) + ROOT_2))
+        learn_most(state, most, int(state.crowd_visits) < GROWN or int(visit.anew) != 0)
     state.same = 0
     state.same_most = 0
+
+
+@compiled
+def learn_most(state: Any, most: int, free: bool) -> None:
+    """What is usual at most with this visit; free: held by nothing, as are the visits of the first run."""
+    before = int(state.same_usual)
+    if before < USUAL_LEAST:
+        state.same_base = max(int(state.same_base), most)
+        return
+    after = max(before, most)
+    if int(state.same_base) == 0 or free:
+        state.same_base = after if free else before
+    state.same_usual = after if free else max(before, min(after, int(state.same_base) + ROOT_2))
+
+
+@compiled
+def begin_run(state: Any) -> None:
+    """A run of visits begins, a week or more after the last one: the first whole one is what is usual.
+
+    So a key that is new, or whose state is older than this count, is learned for a week before anything is said.
+    """
+    state.same_bin = 0
+    if int(state.same_usual) >= USUAL_LEAST:
+        return
+    if int(state.same_usual) == LEARNING:
+        state.same_usual = max(USUAL_LEAST, int(state.same_base))
+    else:
+        state.same_usual = LEARNING
+    state.same_base = 0
 
 
 @compiled

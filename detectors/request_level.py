@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from detectors.compile import compiled
+from detectors.repetition import USUAL_LEAST
 from detectors.teaching import teaches
 
 SLOTS: Final = 48  # 24 hours of a weekday, 24 of a day of the weekend
@@ -184,7 +185,8 @@ def begin_period(state: Any) -> None:
     """28 days of use begin: crowds and repetitions take what is usual now for their base."""
     for w in range(state.crowd_base.shape[0]):
         state.crowd_base[w] = 0
-    state.same_base = 0
+    if int(state.same_usual) >= USUAL_LEAST:
+        state.same_base = 0
 
 
 @compiled

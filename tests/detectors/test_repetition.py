@@ -82,13 +82,30 @@ def test_a_client_that_tries_again_is_no_use_of_the_key(mixed: OneKey) -> None:
     assert int(key.state.same) <= 1
 
 
-def test_fewer_than_thirty_say_nothing_and_a_first_week_neither(mixed: OneKey) -> None:
+def test_fewer_than_thirty_say_nothing(mixed: OneKey) -> None:
     key = copied(mixed)
     for surplus in (1, LEAST - 1):
         assert repetition.same_bits(key.state, key.shared, key.visit, surplus) == 0.0
     assert repetition.same_bits(key.state, key.shared, key.visit, 400) > 10.0
-    key.visit.first_seen_us = int(key.visit.start_us) - 6 * DAY_US
+
+
+@pytest.mark.parametrize("days", [3, 6])
+def test_a_first_week_says_nothing(days: int) -> None:
+    key = service(MIX, days)
     assert repetition.same_bits(key.state, key.shared, key.visit, 400) == 0.0
+
+
+def test_a_known_key_whose_state_is_older_than_this_count_is_learned_for_a_week_first() -> None:
+    key = service(MIX, 3)
+    for name in ("same", "same_mark", "same_most", "same_usual", "same_base", "same_share", "same_bin"):
+        key.state[name] = 0
+    for hour in range(3 * 24, 20 * 24):
+        for i in range(60 if hour == 200 else 8):  # an export in the week that is learned
+            key.feed(call(MONDAY_US + hour * HOUR_US + i * 20 * SECOND_US, 3 if hour == 200 else MIX[i % len(MIX)]))
+        if hour == 13 * 24:
+            assert repetition.same_bits(key.state, key.shared, key.visit, 400) == 0.0
+    assert repetition.raw_bits(key.state, 60.0) < 1.0
+    assert repetition.same_bits(key.state, key.shared, key.visit, 600) > 10.0
 
 
 @settings(max_examples=50, deadline=None)
