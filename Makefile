@@ -14,7 +14,7 @@ PYTEST_ARGS ?=
 SEEDED := $(if $(KEYWATCH_SEED),--hypothesis-seed=$(KEYWATCH_SEED))
 export KEYWATCH_SEED
 
-.PHONY: help install test test-cluster test-faults fuzz bench-rejects sbom coverage demo bench bench-scale profile evaluate lint format typecheck imports check clean
+.PHONY: help install test test-cluster test-faults fuzz bench-rejects sbom audit coverage demo bench bench-scale profile evaluate lint format typecheck imports check clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -68,6 +68,9 @@ bench-rejects: $(WARM) ## what rejected records cost the good ones, per kind of 
 sbom: $(READY) ## build/sbom.cdx.json: what we depend on, with versions and licences (CycloneDX 1.6)
 	@mkdir -p build
 	$(BIN)/python -m tests.dependencies.sbom > build/sbom.cdx.json
+
+audit: $(READY) ## known vulnerabilities of what is pinned, asked of pip's index; says so where that can't tell
+	$(BIN)/python -m tests.dependencies.audit
 
 demo: $(WARM) ## the whole product, small, on this machine
 	$(BIN)/keywatch demo $(DEMO_ARGS)

@@ -27,6 +27,8 @@ import numba
 import numpy as np
 from llvmlite import binding as llvm
 
+from detectors.borrowing import Borrowing
+
 P = ParamSpec("P")
 R = TypeVar("R")
 _TAKES: Final = re.compile(
@@ -103,27 +105,30 @@ CACHED = use_cache()
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """Compile on first call, nopython, without fastmath, releasing the GIL when called from Python.
 
-    For what makes no array and is handed none by those whom it calls (`allocating`); else numba refuses to compile it.
-    Without `_nrt` it counts references to every array at every call and assignment, loops and all: the scanner of
-    events (`pipeline/scan.py`) took 1,300 ns an event with that and takes 140 without, the detectors 840 and 690.
+    For what makes no array, returns none and is handed none by those whom it calls (`allocating`): else it is refused
+    (`borrowing.py`). Without `_nrt=False` it counts references to every array at every call and assignment, loops and
+    all: the scanner of events (`pipeline/scan.py`) took 1,300 ns an event with that and takes 140 without, the
+    detectors 840 and 690.
     """
     decorated: Callable[P, R] = numba.njit(
-        cache=CACHED, nogil=True, fastmath=False, no_cfunc_wrapper=True, _nrt=False
+        cache=CACHED, nogil=True, fastmath=False, no_cfunc_wrapper=True, _nrt=False, pipeline_class=Borrowing
     )(function)  # fmt: skip
     return decorated
 
 
 def brief(function: Callable[P, R]) -> Callable[P, R]:
     """As `compiled`, but the GIL is kept: for calls of some microseconds, behind which another thread might have it."""
-    decorated: Callable[P, R] = numba.njit(cache=CACHED, fastmath=False, no_cfunc_wrapper=True, _nrt=False)(function)
+    decorated: Callable[P, R] = numba.njit(
+        cache=CACHED, fastmath=False, no_cfunc_wrapper=True, _nrt=False, pipeline_class=Borrowing
+    )(function)  # fmt: skip
     return decorated
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:
     """As `compiled`, and put into its callers: for what runs per byte, where a call costs more than its work."""
-    decorated: Callable[P, R] = numba.njit(cache=CACHED, nogil=True, fastmath=False, forceinline=True, _nrt=False)(
-        function
-    )
+    decorated: Callable[P, R] = numba.njit(
+        cache=CACHED, nogil=True, fastmath=False, forceinline=True, _nrt=False, pipeline_class=Borrowing
+    )(function)  # fmt: skip
     return decorated
 
 

@@ -2,8 +2,9 @@
 
 Detects: a key that reads more per request than it did: whole lists instead of pages, exports, other people's larger
   records; in one visit, or over days by a cumulative sum of visits that are each too small to tell.
-Misses: bulk reads of answers of the usual size, which are requests and spike's; answers of a route that nobody else
-  uses, but for being larger than the key's own others; formats without response sizes (not covered, never quiet).
+Misses: bulk reads of answers of the usual size, which are requests and spike's; how many records an answer holds, which
+  no event says: many objects one by one are enumeration's, a list of many is its bytes; answers of a route that nobody
+  else uses, but for being larger than the key's own others; formats without response sizes (not covered, never quiet).
 False alarms: a route whose answers grew, until other keys' answers have taught it; a customer whose lists grow fast;
   a first export.
 Source: reference/detections.md no. 7 (Panther's and Sentinel's robust z of daily bytes; here per request, since bytes

@@ -146,8 +146,11 @@ def joined(parts: Sequence[Column]) -> Column:
 def _join_coded(parts: Sequence[Coded[Any]]) -> Coded[Any]:
     if all(part.values is parts[0].values for part in parts):
         return Coded(np.concatenate([part.codes for part in parts]), parts[0].values)
-    tables = {id(part.values): part.values for part in parts}
-    used = {which: _occurring([part.codes for part in parts if id(part.values) == which]) for which in tables}
+    tables, codes_of = dict[int, Sequence[Any]](), dict[int, list[Array]]()
+    for part in parts:
+        tables[id(part.values)] = part.values
+        codes_of.setdefault(id(part.values), []).append(part.codes)
+    used = {which: _occurring(codes) for which, codes in codes_of.items()}
     values = coded([tables[which][code] for which, codes in used.items() for code in codes.tolist()])
     anew, begin = dict[int, Array](), 0
     for which, codes in used.items():

@@ -180,7 +180,7 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         """Raises ValueError for what is no network, and for one that trusts everybody."""
         for proxies in map(ip_network, self.trusted_proxies):
-            if not proxies.prefixlen:
+            if not proxies.prefixlen or str(proxies) == "::ffff:0:0/96":
                 raise ValueError(f"{proxies} trusts everybody: any caller could choose his address")
 
 

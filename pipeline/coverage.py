@@ -3,9 +3,12 @@
 Why a key isn't: its state was evicted and it has not been used since (it would begin anew); somebody muted it; it is
 too young, so that it is judged by its peers and first uses test nothing; its incident has been open for over a day,
 and what is under it isn't learned; its requests don't tell the address, client or route that detectors need; a
-detector abstains: bytes are judged after a week of the key's life, and a key of hundreds of operations has filled the
-filter that knows them (`detectors.novel_operation`), so that nothing is new any more. Off hours abstain for a key that
-is used round the clock, which has none: that is no gap, and not listed.
+detector abstains: geography where no address is of a network that the databases know (private ones, a proxy nobody
+declared), egress where no answer has a size, and in the first week of the key's life; a key of hundreds of operations
+has filled the filter that knows them (`detectors.novel_operation`), so that nothing is new any more. Off hours abstain
+for a key that is used round the clock, which has none: that is no gap, and not listed.
+Which format an event came by is not stored: what `intake.format` can't tell (refused requests, for errors) is said of
+all keys at once, and not of each.
 Undeclared keys are watched, but protected; keys that were declared and never used have nothing to watch.
 """
 
@@ -23,7 +26,9 @@ from pipeline.catalogue import Catalogue, read_catalogue
 from pipeline.config import Config
 from pipeline.control_topic import read_controls
 from pipeline.controls import Controls
+from pipeline.formats import sees_of
 from pipeline.queries import ask
+from pipeline.sample import BLIND
 from pipeline.times import micros
 from schemas.control import Mute
 from schemas.key import CRITICALITIES
@@ -35,6 +40,7 @@ MOST_ROWS: Final = 200
 WHY: Final = ("evicted", "muted", "young", "open", "blind", "abstaining")
 EGRESS_H: Final = 7 * 24  # `detectors.egress.Egress.least_days`
 OPERATIONS: Final = 485  # of which `detectors.novel_operation`'s filter is full on average, by its bits
+SIZED: Final = 100  # accepted requests: a key of fewer may just not have read anything
 OPERATION_DAYS: Final = 30  # it forgets nothing: what is seen lately is the least that it holds
 _AS_OF: Final = "(SELECT max(last_used) FROM keys_last_used)"
 
@@ -52,11 +58,14 @@ def print_coverage(config: Config, output: str) -> int:
     catalogue, controls = asyncio.run(_said(config))
     with connected(config.clickhouse) as client:
         used, found = keys_used(client), unwatched(client, controls, catalogue)
-    rows = ranked(found, catalogue)
+    rows, untold = ranked(found, catalogue), untold_by(config.intake.format)
     if output == "json":
-        return print_json({"keys_used": used, "declared": len(catalogue), "unwatched": rows})
+        count = {"keys_used": used, "declared": len(catalogue), "untold": untold}
+        return print_json(count | {"unwatched": rows})
     keys = len({row["key_id"] for row in rows})
     say_line(f"{used:,} keys used in the last {DAYS} days, {len(catalogue):,} declared; not really watched: {keys:,}")
+    for words in untold:
+        say_line(f"of all keys: {config.intake.format} does not tell {words}")
     if len(rows) > MOST_ROWS:
         say_line(f"the first {MOST_ROWS} of {len(rows):,} reasons; all: keywatch coverage -o json")
     return show_table("not really watched", rows[:MOST_ROWS], _COLUMNS, len(_COLUMNS) - 1) if rows else 0
@@ -64,6 +73,12 @@ def print_coverage(config: Config, output: str) -> int:
 
 async def _said(config: Config) -> tuple[Catalogue, Controls]:
     return await read_catalogue(config), await read_controls(config)
+
+
+def untold_by(format_name: str) -> list[str]:
+    """What this format of logs can't tell of any key, in words."""
+    sees = sees_of(format_name)
+    return [words for bit, words in BLIND if not sees & bit]
 
 
 class _Count(msgspec.Struct, frozen=True):
@@ -86,7 +101,7 @@ def unwatched(client: Client, controls: Controls, catalogue: Catalogue) -> list[
         *muted(controls, catalogue, as_of_us),
         *ask(client, Unwatched, _YOUNG, {"hours": YOUNG_H}),
         *ask(client, Unwatched, _OPEN, {"hours": OPEN_H}),
-        *ask(client, Unwatched, _BLIND, {}),
+        *ask(client, Unwatched, _BLIND, {"sized": SIZED}),
         *ask(client, Unwatched, _FEW_BYTES, {"young": YOUNG_H, "hours": EGRESS_H}),
         *ask(client, Unwatched, _FULL, {"operations": OPERATIONS, "days": OPERATION_DAYS}),
     ]
@@ -136,11 +151,19 @@ _OPEN: Final = f"""
     WHERE state = 'open' AND rule IN ('visit', 'slow', 'proof')
         AND opened_at < {_AS_OF} - toIntervalHour({{hours:UInt16}}) ORDER BY key_id"""  # noqa: S608
 _BLIND: Final = f"""
-    SELECT key_id, 'blind' AS why, concat('its requests tell no ', arrayStringConcat(arrayFilter(x -> x != '', [
-            if(max(prefix) = '', 'address', ''), if(max(client) = '', 'client', ''),
-            if(max(route) = '', 'route', '')]), ', no ')) AS detail
-    FROM key_source_1h AS s FINAL WHERE s.window_start > {_AS_OF} - INTERVAL {DAYS} DAY
-    GROUP BY key_id HAVING max(prefix) = '' OR max(client) = '' OR max(route) = '' ORDER BY key_id"""  # noqa: S608
+    SELECT key_id, lack.1 AS why, lack.2 AS detail FROM (
+        SELECT key_id, arrayFilter(x -> x.2 != '', [
+            ('blind', if(max(prefix) != '' AND max(client) != '' AND max(route) != '', '',
+                concat('its requests tell no ', arrayStringConcat(arrayFilter(x -> x != '', [
+                    if(max(prefix) = '', 'address', ''), if(max(client) = '', 'client', ''),
+                    if(max(route) = '', 'route', '')]), ', no ')))),
+            ('abstaining', if(max(prefix) = '' OR max(asn) > 0, '',
+                'geography: its addresses are of no known network; behind a proxy set intake.trusted_proxies')),
+            ('abstaining', if(sumIf(requests, outcome = 'success') < {{sized:UInt16}} OR max(bytes_out) > 0, '',
+                concat('egress: none of ', toString(sumIf(requests, outcome = 'success')), ' answers has a size')))
+        ]) AS lacks
+        FROM key_source_1h AS s FINAL WHERE s.window_start > {_AS_OF} - INTERVAL {DAYS} DAY GROUP BY key_id)
+    ARRAY JOIN lacks AS lack ORDER BY key_id"""  # noqa: S608
 _FEW_BYTES: Final = f"""
     SELECT key_id, 'abstaining' AS why,
         concat('egress: first used ', formatDateTime(first_used, '%Y-%m-%d %H:%i', 'UTC'),

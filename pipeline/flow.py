@@ -26,6 +26,7 @@ from pipeline.enrich import Enricher
 from pipeline.fields import Events, Fields
 from pipeline.formats import sees_of
 from pipeline.geo.provider import Place
+from pipeline.one_network import Networks
 from pipeline.partitioner import PARTITIONERS
 from pipeline.reject_limits import check
 from pipeline.state import NEVER_US, Pool, State
@@ -54,6 +55,7 @@ class KeyCore:
         self._changed = np.zeros(1024, fuse.CHANGED)
         self._next_final_us = {"minutes": NEVER_US, "hours": NEVER_US, "sources": NEVER_US}
         self._last_seen: dict[int, tuple[Place, str]] = {}  # slot -> where and in what environment it was used last
+        self.networks = Networks()
         self._newest = np.zeros(0, np.int32)  # by slot: its last event in the slice that is judged
         self._enricher = Enricher(sides.geo, sees_of, life=self._config.key_life)
         self._state.shared.used = 1
@@ -148,6 +150,7 @@ class KeyCore:
         """All that `rows_ahead` leaves, and when the keys were last used."""
         out = self.rows_ahead(None)
         slots = np.array(sorted(self._last_seen), np.int64)
+        self.networks.used((slot, place) for slot, (place, _) in self._last_seen.items())
         if len(slots):
             columns.extend(out, "keys_last_used", columns.last_used(self._state, slots, self._last_seen))
             self._last_seen = {}

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
@@ -28,7 +28,7 @@ from pipeline.formats import FORMATS, Options, Refused, decode, place
 from pipeline.formats.envelope import is_bare
 from pipeline.health import Health, serve
 from pipeline.history import ordered
-from pipeline.metrics import METRICS, REGISTRY, process_started
+from pipeline.metrics import METRICS, REGISTRY, process_started, reader_started
 from pipeline.partitioner import PARTITIONERS
 from pipeline.ports import Publisher
 from pipeline.runners.ending import stop_by_signal
@@ -36,13 +36,15 @@ from pipeline.secrets import keyed_hash, may_hold_secret
 from pipeline.sinks.kafka import Producer
 from pipeline.sinks.topics import create_topics, partitions_of, topic_specs
 from schemas.event import MAX_EVENT_BYTES, Event
-from schemas.reasons import Rejected
+from schemas.reasons import REASONS, Rejected
 
 SOURCES: Final = ("kafka", "http", "files")
 BATCH_EVENTS: Final = 1000
 GIVE_UP_S: Final = 300.0
 """How long one batch is tried again while the broker is away; then the process ends and starts over from the commit."""
 MAX_PAYLOAD_BYTES: Final = 16_384  # of a rejected record (reference/delivery.md, section 8)
+MOST_REFUSED: Final = 1000
+"""Refusals of one message that are written one by one: a body of 300 kB may hold a million, of 300 bytes each."""
 _SHOWABLE: Final = frozenset({"native", "cloudtrail"})
 """Formats without headers or query strings: a rejected record of another format goes without its payload."""
 
@@ -89,7 +91,22 @@ def stream(raw: bytes, format: str, options: Options, position: str) -> Iterator
     head, second = next(placed, None), next(placed, None)
     payload = raw if second is None else b""
     some = (each for each in (head, second) if each is not None)
-    yield from (outgoing(record, format, payload, len(raw)) for record in chain(some, placed))
+    yield from (outgoing(record, format, payload, len(raw)) for record in _told(chain(some, placed)))
+
+
+def _told(records: Iterable[Event | Refused]) -> Iterator[Event | Refused]:
+    """The records, of those refused but for `no_key` the first MOST_REFUSED; then one that counts the rest."""
+    refused, last = 0, None
+    for record in records:
+        if isinstance(record, Refused) and record.reason != "no_key":
+            refused += 1
+            if refused > MOST_REFUSED:
+                last = record
+                continue
+        yield record
+    if last is not None:
+        detail = f"{last.detail}; with it {refused - MOST_REFUSED} more records of this message are refused"
+        yield msgspec.structs.replace(last, detail=detail)
 
 
 def outgoing(record: Event | Refused, format: str, payload: bytes = b"", size_bytes: int = 0) -> Outgoing:
@@ -222,6 +239,24 @@ def batches(messages: Iterable[Outgoing], size: int = BATCH_EVENTS) -> Iterator[
         yield batch
 
 
+async def batches_apart(messages: Iterable[Outgoing], size: int = BATCH_EVENTS) -> AsyncIterator[list[Outgoing]]:
+    """`batches`, made in a thread: what packs a lot takes seconds of one core to unpack, and others are served.
+
+    A thread can't be ended. So whoever is cancelled waits for it, and keeps what bounds how many there are.
+    """
+    made = batches(messages, size)
+    while True:
+        step = asyncio.ensure_future(asyncio.to_thread(next, made, None))
+        try:
+            batch = await asyncio.shield(step)
+        except asyncio.CancelledError:
+            await asyncio.wait([step])
+            raise
+        if not batch:
+            return
+        yield batch
+
+
 async def from_files(config: Config, paths: Sequence[Path], pump: Pump, stop: asyncio.Event) -> None:
     """All records of the files in the order of their times, as `replay` reads them; ends with the last one."""
     for batch in batches(_file_messages(config, paths)):
@@ -295,6 +330,7 @@ async def _read(config: Config, source: str, paths: Sequence[Path], pump: Pump, 
     from pipeline.intake_topic import from_topic
 
     process_started()
+    reader_started(REASONS)
     server = await serve(pump.health, REGISTRY, config.intake.metrics_host, config.intake.metrics_port)
     try:
         await {"http": from_http, "kafka": from_topic}[source](config, pump, stop)

@@ -13,7 +13,7 @@ from pipeline.config import Config
 from pipeline.errors import Fatal
 from pipeline.formats import Options, Refused, place
 from pipeline.formats.confluent import framed
-from pipeline.intake import Outgoing, Pump, batches, options_of, outgoing, stream
+from pipeline.intake import Outgoing, Pump, batches_apart, options_of, outgoing, stream
 from pipeline.metrics import METRICS
 from pipeline.schema_registry import SchemaRegistry
 from pipeline.sinks.kafka import by_consequence, client_settings
@@ -53,7 +53,7 @@ async def _one_fetch(consumer: AIOKafkaConsumer, config: Config, pump: Pump, reg
         if registry is not None:
             await registry.know(framed(each.value, each.headers) for each in records if each.value is not None)
         routed = (out for record in records for out in _routed(record, config.intake.format, options, registry))
-        for batch in batches(routed):  # never all at once: records may unpack to a million each
+        async for batch in batches_apart(routed):  # never all at once: records may unpack to a million each
             await pump.persist(batch)
         await _commit(consumer, tp, records[-1].offset + 1)
 

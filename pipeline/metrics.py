@@ -103,6 +103,14 @@ class Metrics:
 
     # State
     tracked_keys: Gauge = _gauge("tracked_keys", "Keys with state.", "partition")
+    keys_used: Gauge = _gauge(
+        "keys_used", "Keys looked at for keys_of_one_network: up to 1,000, from 3 on, else 0.", "partition"
+    )
+    keys_of_one_network: Gauge = _gauge(
+        "keys_of_one_network",
+        "Of keys_used, those used last from the network (autonomous system, or else /24 or /48) that most were.",
+        "partition",
+    )
     state_bytes: Gauge = _gauge("state_bytes", "State in memory.", "partition")
     state_evictions: Counter = _counter("state_evictions_total", "Keys that lost their state to the cap.")
     checkpoints: Counter = _counter("checkpoints_total", "Manifests; outcome: ok, failed.", "outcome")
@@ -165,12 +173,13 @@ class Metrics:
     )
     adapter_calls: Counter = _counter(
         "adapter_calls_total",
-        "Requests to a gateway's API; outcome: ok, failed, redirected, slowed, gone, refused_address.",
+        "Requests by which keys are acted on, a signed webhook's too; outcome: ok, failed, redirected, slowed, gone, "
+        "refused_address.",
         "adapter",
         "outcome",
     )
     adapter_seconds: Histogram = _histogram(
-        "adapter_call_seconds", "One request to a gateway's API.", LATENCY_BUCKETS_S, "adapter"
+        "adapter_call_seconds", "One request by which a key is acted on.", LATENCY_BUCKETS_S, "adapter"
     )
     cap_used_ratio: Gauge = _gauge(
         "cap_used_ratio", "Keys acted on within the window over what the cap allows.", "cap", "window"
@@ -241,6 +250,12 @@ ENFORCEMENT_WORDS: Final = ("enforced", "broken", "unproven")
 ROTATION_STATES: Final = ("draining", "due", "overdue", "drained")
 LEAK_OUTCOMES: Final = ("matched", "known", "unmatched")
 LEAK_DELIVERIES: Final = ("ok", "refused", "invalid", "failed")
+
+
+def reader_started(reasons: Iterable[str]) -> None:
+    """Begins at 0 what a panel and an alert ask for."""
+    for reason in reasons:
+        METRICS.events_rejected.labels(reason)
 
 
 def leaks_started() -> None:

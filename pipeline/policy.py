@@ -55,7 +55,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     promotion: Annotated[str, Meta(pattern="^(advised|required)$")] = (
         "advised"  # required: what acts by itself does only what `respond promote` has earned; advised: counted only
     )
-    promotion_approvals: People = 1  # of `respond promote --override`
+    promotion_approvals: People = 1  # of each step up by `respond promote`; 1 at least
     caps: Caps = Caps()  # of all acts but fences, flags and proofs
     fence_caps: Caps = Caps(max_per_hour=10, max_per_day=50, max_share_of_active=0.005)  # and of flags, counted apart
     proof_caps: Caps = Caps(max_per_hour=3, max_per_day=10, max_share_of_active=0.001)  # not stopped by the breaker

@@ -26,6 +26,7 @@ from pipeline.queries import ask
 from pipeline.rotations import overdue_words, rotations
 
 NEAR_MISSES: Final = 10
+SERIES_DAYS: Final = 14  # 2 * `detectors.fusion.SERIES_US`: incidents of a key that are further apart are of two series
 SOON: Final = timedelta(days=7)
 Z_90: Final = 1.6449
 _AS_OF: Final = "(SELECT max(last_used) FROM keys_last_used)"
@@ -50,7 +51,7 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Adoption(msgspec.Struct, frozen=True, kw_only=True):
-    """A key whose new way is learned, though nobody has reviewed it."""
+    """An incident of a key whose new way is learned, though nobody has reviewed it."""
 
     incident_id: str
     key_id: str
@@ -210,10 +211,16 @@ _PRECISION: Final = f"""
 _ADOPTIONS: Final = f"""
     SELECT i.incident_id AS incident_id, i.key_id AS key_id, i.owner AS owner,
         toUnixTimestamp64Micro(i.last_at) AS at_us, i.text AS text
-    FROM incidents AS i FINAL
-    WHERE i.last_at > {_SINCE} AND JSONExtractBool(i.body, 'adopted') AND i.key_id NOT IN (
-        SELECT key_id FROM controls WHERE kind = 'feedback' AND at > {_SINCE} - INTERVAL 14 DAY)
-    ORDER BY at_us DESC, incident_id LIMIT 1 BY key_id"""  # noqa: S608
+    FROM incidents AS i FINAL LEFT JOIN (
+        SELECT key_id, groupArray((incident_id, parseDateTime64BestEffortOrZero(JSONExtractString(body, 'opened_at'), 6,
+            'UTC'), at)) AS words
+        FROM controls FINAL WHERE kind = 'feedback' GROUP BY key_id) AS said USING key_id
+    WHERE i.last_at > {_SINCE} AND JSONExtractBool(i.body, 'adopted') AND NOT arrayExists(each ->
+        each.1 = i.incident_id
+        OR (each.3 >= i.last_at AND abs(dateDiff('second', each.2, i.opened_at)) <= {SERIES_DAYS * 86_400}), said.words)
+    ORDER BY at_us DESC, incident_id"""  # noqa: S608
+"""A word on the incident itself is of it, whenever said; one on another of its series (`feedback.in_series`) if said
+since. A time that can't be read is 1970: of no series."""
 _WITHHELD: Final = f"""
     SELECT control_id, argMax(by, at) AS by, argMax(reason, at) AS reason, countIf(change = 'opened') AS openings,
         uniqExact(key_id) AS keys,

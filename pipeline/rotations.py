@@ -73,6 +73,7 @@ class Rotation(msgspec.Struct, frozen=True, kw_only=True):
     drain: Drain
     sources: list[Source]
     known_since_us: int = 0  # the first use of the old key that is known
+    new_used_us: int = 0  # the new key's last
 
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,7 +171,7 @@ def _rotation(
         old=old.key_id, new=new.key_id, owner=old.owner, began_us=began,
         deadline_us=deadline, state=state(drain, deadline, now_us), old_requests_24h=old_day, new_requests_24h=new_day,
         old_share=old_day / (old_day + new_day) if old_day + new_day else 0.0, drain=drain, sources=[],
-        known_since_us=before.first_us if before else 0,
+        known_since_us=before.first_us if before else 0, new_used_us=after.last_us if after else 0,
     )  # fmt: skip
 
 

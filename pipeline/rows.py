@@ -102,14 +102,14 @@ class RowBuffer:
                 self._room.set()
 
     async def _write(self, table: str, columns: Columns) -> None:
-        wait_s = FIRST_WAIT_S
+        wait_s, failed = FIRST_WAIT_S, METRICS.clickhouse_insert_errors.labels(table)  # at 0 before the first failure
         while True:
             try:
                 with METRICS.clickhouse_insert_seconds.labels(table).time():
                     return await self._sink.write(table, columns)
             except Retry as error:
                 self.retries += 1
-                METRICS.clickhouse_insert_errors.labels(table).inc()
+                failed.inc()
                 log.warning("rows of %s not written, again in %.1f s: %s", table, wait_s, error)
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)

@@ -29,9 +29,9 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the audit. `response_id` = hash(incident_id, rung, key_version); stages of an act share it.
 
     So do those of its undo, under `direction`. `until` "" is without end; `before_hash` names what the undo restores.
-    What a person says to all responders is a line, too: `switch`, of key "*" and no incident (`respond/words.py`):
-    stop, go_on, simulate, enforce, raise_caps, sign_raise, close_breaker, promote, override_promotion, sign_promotion,
-    extend, force_undo, sign_undo.
+    What a person says to all responders is a line, too: `switch`, of no incident (`respond/words.py`), of key "*" but
+    for the last three, which are about one rotation: stop, go_on, simulate, enforce, raise_caps, sign_raise,
+    close_breaker, promote, override_promotion, sign_promotion, extend, force_undo, sign_undo.
     """
 
     response_id: str  # of the act

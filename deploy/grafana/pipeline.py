@@ -183,10 +183,10 @@ OUT: Final = Row(
         Chart(
             "Calls of gateways",
             ((per_second("keywatch_adapter_calls_total", "adapter, outcome"), "{{adapter}} {{outcome}}"),),
-            description="By adapter and outcome: where acts on keys are done.",
+            description="By adapter and outcome, signed webhooks that act on keys too: where acts are done.",
         ),
         Chart("One call", quantiles("keywatch_adapter_call_seconds", by="adapter"), unit="s",
-            description="Of a gateway's API.",
+            description="Of a gateway's API or of a signed webhook.",
         ),
         Chart(
             "Acts", ((per_second("keywatch_acts_total", "rung, outcome"), "{{rung}} {{outcome}}"),),

@@ -71,8 +71,8 @@ class Judge:
         client, major = self.client(request.user_agent)
         return (
             request.ts_us, offset, request.bytes_in, request.bytes_out, address, hash64(request.request_id.encode()),
-            0, asn, client, self.mark(request.fingerprint), route, crc32(request.path.encode()), request.latency_ms, lat, lon,
-            accuracy_km, country, request.status, (request.ts_us // 3_600_000_000 + 72) % 168, -1, 0, 0,
+            0, asn, client, self.mark(request.fingerprint), route, crc32(request.path.encode()), request.latency_ms,
+            lat, lon, accuracy_km, country, request.status, (request.ts_us // 3_600_000_000 + 72) % 168, -1, 0, 0,
             OUTCOMES.index(request.outcome),
             request.outcome in AUTHENTICATED, METHODS.index(request.method), ERROR_CLASS[request.status], flags,
             sees_of(request.source), -1, 0, 1, self.operation(request.method, template), major, 0,

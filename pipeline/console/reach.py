@@ -48,8 +48,10 @@ class Reach:
             silence.set_result(None)
         self._waiting[silence] = misses
         either: set[asyncio.Future[Any]] = {answer, silence}
-        await asyncio.wait(either, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
-        del self._waiting[silence]
+        try:
+            await asyncio.wait(either, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            del self._waiting[silence]
         if not answer.done():
             answer.add_done_callback(lambda late: late.cancelled() or late.exception())
         return answer.done()

@@ -13,6 +13,7 @@ not offered: whoever comes past the proxies, or through a gateway that has resol
 from __future__ import annotations
 
 import ipaddress
+from bisect import bisect
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -47,12 +48,12 @@ def client_address(hops: Hops, proxies: Sequence[str]) -> str:
 
 def walk(hops: Hops, proxies: Sequence[str]) -> Iterator[Hop]:
     """The hops from the peer on, up to the one that is taken, or to the first that is no address."""
-    known = tuple(proxies)
+    ranges = _ranges(tuple(proxies))
     for name in _nearest_first(hops):
         if not name:
             continue
         ip = address(name)
-        trusted = bool(ip) and is_within(ip, known)
+        trusted = bool(ip) and _lies_in(ip, ranges)
         yield Hop(ip, trusted)
         if not trusted:
             return
@@ -71,18 +72,48 @@ def _line(value: Any) -> str:
     return ",".join(map(text, value[-MOST_HOPS:])) if type(value) is list else text(value)
 
 
-@lru_cache(maxsize=1 << 12)
-def is_within(ip: str, networks: tuple[str, ...]) -> bool:
-    """Whether an address lies in one of the networks."""
-    parsed = ipaddress.ip_address(ip)
-    return any(parsed in each for each in _parsed(networks) if each.version == parsed.version)
-
-
 def is_inner(ip: str) -> bool:
     """Whether it is an address of inner networks: seldom a caller's, often a proxy's."""
-    return is_within(ip, _INNER)
+    return _lies_in(ip, _ranges(_INNER))
+
+
+Ranges = dict[int, tuple[list[int], list[int]]]
+"""IP version -> first and last addresses of networks that do not overlap, in order."""
+
+
+def _lies_in(ip: str, ranges: Ranges) -> bool:
+    version, number = _number(ip)
+    starts, ends = ranges[version]
+    at = bisect(starts, number)
+    return at > 0 and number <= ends[at - 1]
+
+
+@lru_cache(maxsize=1 << 15)
+def _number(ip: str) -> tuple[int, int]:
+    parsed = ipaddress.ip_address(ip)
+    return parsed.version, int(parsed)
 
 
 @lru_cache(maxsize=8)
-def _parsed(networks: tuple[str, ...]) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-    return tuple(map(ipaddress.ip_network, networks))
+def _ranges(networks: tuple[str, ...]) -> Ranges:
+    """Looked up by halves: a CDN names thousands of networks, and each new caller would be held against all."""
+    of: dict[int, list[tuple[int, int]]] = {4: [], 6: []}
+    for each in map(_unmapped, map(ipaddress.ip_network, networks)):
+        of[each.version].append((int(each.network_address), int(each.broadcast_address)))
+    ranges: Ranges = {}
+    for version, found in of.items():
+        starts: list[int] = []
+        ends: list[int] = []
+        for start, end in sorted(found):  # two networks lie apart, or one in the other
+            if not ends or start > ends[-1]:
+                starts.append(start)
+                ends.append(end)
+            ends[-1] = max(ends[-1], end)
+        ranges[version] = starts, ends
+    return ranges
+
+
+def _unmapped(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """IPv4 where it is written as IPv6, as `address` makes of addresses."""
+    mapped = network.network_address.ipv4_mapped if network.version == 6 and network.prefixlen >= 96 else None
+    return network if mapped is None else ipaddress.ip_network(f"{mapped}/{network.prefixlen - 96}")

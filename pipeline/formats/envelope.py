@@ -27,6 +27,8 @@ _BOM = b"\xef\xbb\xbf"
 _DEEPEST = 4  # CloudWatch data in base64 in an array is 3
 MAX_VALUES: Final = 4_000_000
 """Of one JSON document: empty objects take 64 bytes each, so that 64 MB of text would become more than a gigabyte."""
+MOST_MENDED_BYTES: Final = 16 << 20
+"""Of a document with bytes that are not UTF-8: the text of each may take four times as much."""
 _DECODER: Final = json.JSONDecoder()
 _BLANKS: Final = re.compile(r"[ \t\r\n]*")
 NOT_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
@@ -73,10 +75,19 @@ def plain_bytes(raw: bytes, room: Room) -> bytes:
 
 
 def document(plain: bytes) -> Any:
-    """The JSON value. Raises one of NOT_JSON or, before anything is made of it, TooLargeError."""
+    """The JSON value. Raises one of NOT_JSON or, before anything is made of it, TooLargeError.
+
+    What is not UTF-8 becomes a replacement character: gateways write what a caller sends as it comes, so that one byte
+    would hide his request, and all of its batch.
+    """
     if len(plain) > MAX_VALUES and sum(map(plain.count, (b",", b"[", b"{"))) > MAX_VALUES:
         raise TooLargeError
-    return msgspec.json.decode(plain)
+    try:
+        return msgspec.json.decode(plain)
+    except UnicodeDecodeError:
+        if len(plain) > MOST_MENDED_BYTES:
+            raise
+        return msgspec.json.decode(plain.decode("utf-8", "replace"))
 
 
 def json_records(raw: bytes) -> Iterator[Any]:

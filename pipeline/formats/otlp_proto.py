@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pipeline.formats.format import MAX_LINE_BYTES, BadValueError
+from pipeline.formats.format import MAX_LINE_BYTES, BadValueError, Refused
 from pipeline.formats.otel import DEEPEST, MOST_SHARED, log_record
 
 MAX_FIELDS: Final = 4_000_000
@@ -56,19 +56,36 @@ def is_export(raw: bytes) -> bool:
         return False
 
 
-def log_records(raw: bytes) -> Iterator[dict[str, Any]]:
-    """The log records, as `otel.log_records` has them. Raises BadValueError, TooManyFieldsError, perhaps after some."""
+def log_records(raw: bytes) -> Iterator[dict[str, Any] | Refused]:
+    """The log records, as `otel.log_records` has them; a `Refused` for one that is broken, or the rest of its resource.
+
+    Raises BadValueError (where nobody can tell where the next begins) or TooManyFieldsError, perhaps after some.
+    """
     room = _Room()
     for number, wire, resource in _fields(memoryview(raw), room):
         if number != _RESOURCE_LOGS or wire != _BYTES:
             continue
-        shared: dict[str, Any] = {}
-        for found in _nested(resource, frozenset({1}), room):  # wherever it stands: it may follow its records
-            shared |= _attributes(found, room, MOST_SHARED - len(shared))
-        for scope in _nested(resource, _SCOPES, room):
-            for record in _nested(scope, frozenset({2}), room):
-                small = len(record) <= MAX_LINE_BYTES  # then a copy at each level costs less than a view
+        try:
+            yield from _of_resource(resource, room)
+        except BadValueError:
+            yield _broken("a resource of the Protobuf export is broken")
+
+
+def _of_resource(resource: Buffer, room: _Room) -> Iterator[dict[str, Any] | Refused]:
+    shared: dict[str, Any] = {}
+    for found in _nested(resource, frozenset({1}), room):  # wherever it stands: it may follow its records
+        shared |= _attributes(found, room, MOST_SHARED - len(shared))
+    for scope in _nested(resource, _SCOPES, room):
+        for record in _nested(scope, frozenset({2}), room):
+            small = len(record) <= MAX_LINE_BYTES  # then a copy at each level costs less than a view
+            try:
                 yield _log_record(bytes(record) if small else record, shared, room)
+            except BadValueError:
+                yield _broken("a log record of the Protobuf export is broken")
+
+
+def _broken(what: str) -> Refused:
+    return Refused(reason="undecodable", detail=what)
 
 
 def _log_record(record: Buffer, shared: dict[str, Any], room: _Room) -> dict[str, Any]:
@@ -148,6 +165,8 @@ def _fields(raw: Buffer, room: _Room) -> Iterator[Field]:
             raise TooManyFieldsError
         tag, at = (raw[at], at + 1) if raw[at] < 0x80 else _varint(raw, at)
         wire = tag & 7
+        if tag < 8:  # number 0
+            raise BadValueError(_TRUNCATED)
         if wire == _VARINT:
             value, at = _varint(raw, at)
             yield tag >> 3, wire, value
@@ -157,7 +176,7 @@ def _fields(raw: Buffer, room: _Room) -> Iterator[Field]:
         else:
             size = 8 if wire == _FIXED64 else 4 if wire == _FIXED32 else end
         start, at = at, at + size
-        if at > end or tag < 8:
+        if at > end:
             raise BadValueError(_TRUNCATED)
         part = raw[start:at]
         yield tag >> 3, wire, part if wire == _BYTES else int.from_bytes(part, "little")

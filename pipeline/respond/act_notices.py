@@ -188,7 +188,10 @@ def _words(said: Said, what: str) -> tuple[str, str]:
             return title, f"{title}. The key goes on working, as far as is known. {why}"
         case "undo_failed":
             title = f"FAILED: the undo of {what}: it still stands"
-            return title, f"{title}; it is tried again. Undo it at the gateway if its owner waits. {why}"
+            again = "it is tried again. Undo it at the gateway if its owner waits"
+            if act.used_us and act.undo and not act.undo.words:
+                again = f"{act.new_key_id} is in use by now, so it is not tried again, and the old key lives on"
+            return title, f"{title}; {again}. {why}"
         case _:
             by = "its time was over" if act.ended_by == TIME else f"{act.ended_by} undid it: {act.outcome}"
             title = f"undone: {what}: {by}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from pipeline.respond.caps import DAY_US
-from pipeline.respond.entries import Extended, Finished, Kept, Proposed, Signed, Undo
+from pipeline.respond.entries import Extended, Finished, Kept, Noted, Proposed, Signed, Undo
 from pipeline.respond.ladder import ENDS, LADDER, UNDOABLE
 
 TIME: Final = "time"
@@ -28,7 +28,7 @@ class Undoing:
     at_us: int
     stage: Literal["open", "failed", "done"] = "open"
     tries: int = 1
-    signed: bool = False  # forced, by as many people as it takes: so are its retries
+    words: tuple[Signed, ...] = ()  # forced, by as many people as it takes: so are its retries
 
 
 @dataclass(slots=True)
@@ -106,15 +106,34 @@ class Act:
         """Its own ticket, or its bulk's."""
         return ticket in (self.ticket, self.proposal.group) and bool(ticket)
 
-    def keep(self, record: Kept, now_us: int) -> None:
-        """It was said again; by one who knew less, perhaps, or more: an end is only put off, as far as it may be."""
+    def keep(self, record: Kept, others: Iterable[Act], now_us: int) -> None:
+        """It was said again; by one who knew less, perhaps, or more: an end is only put off, as far as it may be.
+
+        `others`: on the same version of the key; a revocation among them ended this one, forgotten while that was said.
+        """
+        if self.stands and any(each.revoked for each in others):
+            self.stage = "superseded"
         self.kept_us, self.used_us = now_us, self.used_us or record.used_us
-        if self.overlaps:
+        if self.undo is None and self.stands:
+            self.undo = _undoing(record)
+        if self.overlaps and self.until_us:
             most_us = self.at_us + int(self.proposal.max_overlap_s * 1e6)
             self.until_us = max(self.until_us, min(record.until_us, most_us))
 
+    def note(self, record: Noted) -> None:
+        """What was there before it; the first one counts."""
+        if self.proposal.response_id == record.response_id and self.stage in ("open", "expired"):
+            self.before = self.before or record.before
+
+    def words_for(self, asked: Undo) -> tuple[Signed, ...]:
+        """By which this undo is forced, if it is the same again after it failed."""
+        return self.undo.words if self.undo and self.undo.asked.ticket == asked.ticket else ()
+
     def end(self, record: Finished, now_us: int) -> None:
         """What became of its undo."""
+        if record.ended_by and self.stands:
+            self.stage, self.ended_by, self.ended_us, self.outcome = "undone", record.ended_by, now_us, record.outcome
+            return
         if self.undo is None or self.undo.stage != "open":
             return
         if record.result != "done":
@@ -162,10 +181,12 @@ def supersede(act: Act, others: Iterable[Act]) -> None:
 
 def is_kept(act: Act, now_us: int) -> bool:
     """Remembered for more than a day: what is in force, waits or is under way, a person's undo while it exempts, and
-    a revocation for 30 days.
+    a revocation for 30 days. Not a rotation whose gateway has ended the old key: nothing is left to do or undo.
     """
     if act.proposal.simulated:
         return False
+    if act.proposal.rung == "rotate" and act.stage == "done" and act.undo is None and not act.ends_old:
+        return not 0 < act.until_us < now_us - DAY_US
     if act.revoked:
         return now_us < act.at_us + REVOKED_US
     exempt = act.stage == "undone" and now_us < act.ended_us + max(DAY_US, int(act.proposal.exempt_s * 1e6))
@@ -178,13 +199,23 @@ def kept_act(record: Kept) -> Act:
     return Act(
         record.proposal, record.offset, record.at_us, stage="done", before=record.before, new_key_id=record.new_key_id,
         ends_old=record.ends_old, until_us=record.until_us, approved_by=record.approved_by, used_us=record.used_us,
+        undo=_undoing(record),
     )  # fmt: skip
+
+
+def _undoing(record: Kept) -> Undoing | None:
+    """An undo that is still wanted."""
+    if record.undo is None:
+        return None
+    return Undoing(record.undo, record.undo_us, "failed", record.undo_tries, record.undo_words)
 
 
 def kept(act: Act, responder: str) -> Kept:
     """What is said again of it."""
+    undo = act.undo
     return Kept(
         proposal=act.proposal, offset=act.offset, at_us=act.at_us, until_us=act.until_us, before=act.before,
-        new_key_id=act.new_key_id, ends_old=act.ends_old, used_us=act.used_us, approved_by=act.approved_by,
-        responder=responder,
+        new_key_id=act.new_key_id, ends_old=act.ends_old, used_us=act.used_us, undo=undo.asked if undo else None,
+        undo_us=undo.at_us if undo else 0, undo_tries=undo.tries if undo else 0,
+        undo_words=undo.words if undo else (), approved_by=act.approved_by, responder=responder,
     )  # fmt: skip

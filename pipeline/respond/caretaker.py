@@ -70,7 +70,7 @@ def _kind(act: Act, now_us: int) -> Kind | None:
         wait_us = int(UNDO_AGAIN_S[min(act.undo.tries, len(UNDO_AGAIN_S)) - 1] * 1e6)
         if act.undo.stage == "open":
             return "undo"
-        refused = act.used_us and not act.undo.signed  # its new key came into use: for people
+        refused = act.used_us and not act.undo.words  # its new key came into use: for people
         if act.undo.stage == "failed" and not refused and now_us >= act.undo.at_us + wait_us:
             return "end"
     elif act.ends and now_us >= act.until_us:
@@ -197,7 +197,8 @@ class Caretaker:
             by, reason = act.ended_by or TIME, act.outcome
             await self.carrier.decisions.write(Undo(act_id=act.proposal.act_id, by=by, reason=reason, responder=""))
             await self.carrier.decisions.write(Finished(
-                act_id=act.proposal.act_id, response_id=act.proposal.response_id, result="done", direction="undo"
+                act_id=act.proposal.act_id, response_id=act.proposal.response_id, result="done", direction="undo",
+                ended_by=by, outcome=reason,  # whoever reads only this may not grant that undo: a key in use, say
             ))  # fmt: skip
 
     async def _tell_of_breaker(self) -> None:

@@ -20,7 +20,7 @@ from pipeline.errors import Retry
 from pipeline.metrics import METRICS
 from pipeline.policy import Approver
 from pipeline.ports import Publisher
-from pipeline.respond import guard
+from pipeline.respond import approval, guard
 from pipeline.respond.act import Actor, NullActor, act_id
 from pipeline.respond.acts import Act
 from pipeline.respond.adapters.adapter import Direction, Intent, Outcome
@@ -146,7 +146,7 @@ class Carrier:
         await self.record(act.proposal, "decided", "allowed", asked.reason, act=act, direction="undo")
         await self.record(act.proposal, "acting", "allowed", "telling the target", act=act, direction="undo")
         actor = self.undoers.get(act.proposal.adapter) or NullActor()
-        outcome = await actor.act(intent_of(act, "undo"))
+        outcome = self._unsigned(act) or await actor.act(intent_of(act, "undo"))
         METRICS.undos.labels(act.proposal.rung, outcome.label).inc()
         stage: Stage = "done" if outcome.result == "done" else "failed"
         await self.record(act.proposal, stage, "allowed", outcome.words, act=act, direction="undo", outcome=outcome)
@@ -154,6 +154,16 @@ class Carrier:
             act_id=act.proposal.act_id, response_id=act.proposal.response_id, result=outcome.result,
             outcome=outcome.words, direction="undo",
         ))  # fmt: skip
+
+    def _unsigned(self, act: Act) -> Outcome | None:
+        """What becomes of a forced undo that too few of our own approvers signed, whoever its proposal names."""
+        assert act.undo is not None
+        undo, of, policy = act.undo, act.proposal, self.ladder.policy if self.ladder else None
+        people = approval.people((each for each in undo.words if each.ticket == undo.asked.ticket), self.approvers)
+        needs = max(1, of.force_approvals, policy.bulk_approvals if policy else 0)
+        if not undo.words or len(people) >= needs:
+            return None
+        return Outcome("failed", f"not sent: {len(people)} of our approvers signed it, {needs} are needed", "failed")
 
     async def record(
         self, of: Proposed, stage: Stage, verdict: Verdict, reason: str, *, act: Act | None = None,

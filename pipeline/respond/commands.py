@@ -195,9 +195,11 @@ def sign(config: Config, person: str, ticket: str, yes: bool, key_file: Path | N
     async def work(mine: Desk) -> int:
         verdict = await mine.sign(ticket, yes, path, reason)
         say_line(verdict.reason if verdict.granted else f"not taken: {verdict.reason}")
-        if any(each.startswith(ticket) for each in mine.ledger.promotions.tickets):
-            who = Who.of(ladder_of(config.respond).policy, config.respond.approvers)
-            say_line(f"acts happen by themselves up to {mine.ledger.promotions.stage(who)}")
+        promotions, who = mine.ledger.promotions, Who.of(ladder_of(config.respond).policy, config.respond.approvers)
+        for step in [step for step in promotions.steps if step.record.ticket.startswith(ticket)]:
+            if not step.raises(who) and step not in promotions.waiting(who, mine.ledger.now_us):
+                say_line("it waits no longer: too late, or declined; `keywatch respond promote` asks anew")
+            say_line(f"acts happen by themselves up to {promotions.stage(who)}")
         return 0 if verdict.granted else REFUSED
 
     return at_desk(config, person, work)

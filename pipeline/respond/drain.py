@@ -191,7 +191,7 @@ class Drain:
             return
         self._away = False
         ours = {act.proposal.key_id: act for act in self._ledger.acts.values() if act.overlaps}
-        await self._say_used(rows, as_of_us)
+        await self._say_used(rows)
         if self.carrier.now_s() - as_of_us / 1e6 <= self.ladder.policy.max_evidence_age_s:  # else nothing has moved
             await self._say_over(catalogue, {row.old: row for row in rows})
         for row in rows:
@@ -221,20 +221,22 @@ class Drain:
         for over in self.books.rotations.ended(self._ledger.acts.values(), catalogue, rows):
             await self.carrier.decisions.write(over)
 
-    async def _say_used(self, rows: list[Rotation], as_of_us: int) -> None:
+    async def _say_used(self, rows: list[Rotation]) -> None:
         """What the requests' stream did not show within a day of the rotation (`watched.py`), ClickHouse does."""
-        used = {(row.old, row.new) for row in rows if row.new_requests_24h}
+        used = {(row.old, row.new): row.new_used_us for row in rows if row.new_used_us}
         for act in list(self._ledger.acts.values()):
             of = act.proposal
-            if act.stands and of.rung == "rotate" and not act.used_us and (of.key_id, act.new_key_id) in used:
-                await self.carrier.decisions.write(Used(act_id=of.act_id, response_id=of.response_id, at_us=as_of_us))
+            at_us = used.get((of.key_id, act.new_key_id), 0)
+            if act.stands and of.rung == "rotate" and not act.used_us and at_us and act.new_key_id != of.key_id:
+                await self.carrier.decisions.write(Used(act_id=of.act_id, response_id=of.response_id, at_us=at_us))
 
     async def _say_due(self, row: Rotation, act: Act | None) -> None:
         end = ""
         if act:
             off = self._ledger.held or ("" if self.ladder.policy.mode == "enforce" else "nothing is enforced")
-            end = "Keywatch revokes the old key then, also if it is in use" + (f" (but not while {off})" if off else "")
-            end += f". Later: `{extend_of(act)}`" if act.proposal.max_overlap_s else ""
+            when = "then, also if it is in use" if act.until_us else "once its traffic has moved, however late"
+            end = f"Keywatch revokes the old key {when}" + (f" (but not while {off})" if off else "")
+            end += f". Later: `{extend_of(act)}`" if act.proposal.max_overlap_s and act.until_us else ""
             end += "" if act.used_us else f". Not at all: `{undo_of(act)}` (deletes the new key, which nobody used yet)"
         await self._say(RotationSeen(
             old=row.old, new=row.new, owner=row.owner, deadline_us=row.deadline_us, state=row.state,
@@ -349,11 +351,14 @@ class Drain:
 
 
 def begun(ledger: Ledger) -> list[Begun]:
-    """The rotations that the responder carried out and that stand: their old keys are valid until the overlap ends."""
+    """The rotations that the responder carried out and that stand: their old keys are valid until the overlap ends.
+
+    Not where the new secret keeps the key's id: nothing tells whose a request is.
+    """
     return [
         Begun(old=act.proposal.key_id, new=act.new_key_id, began_us=act.at_us, deadline_us=act.until_us)
         for act in ledger.acts.values()
-        if act.stands and act.proposal.rung == "rotate" and act.new_key_id
+        if act.stands and act.proposal.rung == "rotate" and act.new_key_id not in ("", act.proposal.key_id)
     ]
 
 

@@ -55,7 +55,7 @@ class Proposed(msgspec.Struct, frozen=True, kw_only=True, tag="proposed"):
     labels: tuple[str, ...] = ()  # what it has in common with others: asn:64500, client:curl, owner:acme
     group: str = ""  # of a bulk: approved together
     promotion_required: bool = False  # refused where its rung is above what was earned
-    promotion_approvals: int = 0  # so many of its approvers must have signed what was not earned
+    promotion_approvals: int = 0  # so many of its approvers must have signed a step up
     evidence_hash: str = ""
     policy_version: str = ""
     max_overlap_s: float = 0.0  # rotate: so long after the grant its end may be put off; 0: it may not
@@ -74,6 +74,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
     before: str = ""  # what the undo needs to restore
     new_key_id: str = ""
     ends_old: bool = False  # rotate: the old key is Keywatch's to end; False: its gateway does, or an older release did
+    ended_by: str = ""  # undo: said again behind a `Kept` that came too late: who ended it, asked for or not
 
 
 class Noted(msgspec.Struct, frozen=True, kw_only=True, tag="noted"):
@@ -100,8 +101,8 @@ class Undo(msgspec.Struct, frozen=True, kw_only=True, tag="undo"):
 
     @property
     def ticket(self) -> str:
-        """Names all of it, by whom, and when."""
-        return FORCE + _digest(msgspec.json.encode(self))
+        """Names all of it, by whom, and when; not who wrote it down, so that a retry is of the same one."""
+        return FORCE + _digest(msgspec.json.encode(msgspec.structs.replace(self, responder="")))
 
 
 class Used(msgspec.Struct, frozen=True, kw_only=True, tag="used"):
@@ -259,6 +260,10 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):
     new_key_id: str = ""
     ends_old: bool = False
     used_us: int = 0
+    undo: Undo | None = None  # wanted, though it failed so far: so often, last at `undo_us`; forced by these words
+    undo_us: int = 0
+    undo_tries: int = 0
+    undo_words: tuple[Signed, ...] = ()
     approved_by: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()  # of the breaker
     simulated: bool = False
@@ -324,9 +329,7 @@ Record = (
 other that it can't read may be an act, and it grants nothing for a day. A new field of a proposal is named in `LATER`:
 their names (`ticket_of`, `content_of`) would be others when the topic is read again, and what people signed lost."""
 
-LATER: Final = frozenset({
-    "promotion_required", "promotion_approvals", "max_overlap_s", "force_approvals", "deadline_us"
-})  # fmt: skip
+LATER: Final = {"promotion_required", "promotion_approvals", "max_overlap_s", "force_approvals", "deadline_us"}
 """Fields of proposals that earlier releases lack: not in a name while they are 0 or False."""
 PROMOTION: Final = "promote-"
 FORCE: Final = "undo-"

@@ -12,7 +12,9 @@ For one revision of an incident:
 What waits for people, ends by itself or is undone goes on from the ledger alone (`caretaker.py`).
 Killed anywhere, the incident is read again: a granted act that is still open goes on under its own ids, within 15 min
 of its grant; a closed one is left alone. The audit may then hold a stage twice (same response_id, revision, stage),
-never too few. Revisions of one key are handled one after the other, different keys side by side.
+never too few. What was refused (by the caps, say, or above what was earned) leaves nothing to go on with: it is judged
+anew, by what holds then, and only while its evidence is fresh. Revisions of one key are handled one after the other,
+different keys side by side.
 """
 
 from __future__ import annotations

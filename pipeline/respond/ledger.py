@@ -122,10 +122,16 @@ class Ledger:
             return IGNORED
         self.next_offset, self.now_us = offset + 1, max(self.now_us, at_us)
         self._forget()
-        tickets = self._tickets(record)  # before: the last signature of a forced undo takes its ticket away
+        tickets, of = self._tickets(record), self._of(record)  # before: the last signature takes a ticket away
         verdict = self._take(offset, record)
-        self.words.apply(offset, at_us, record, tickets | self._tickets(record), verdict.granted)
+        self.words.apply(offset, at_us, record, tickets | self._tickets(record), verdict.granted, of)
         return verdict
+
+    def _of(self, record: Record | None) -> Proposed | None:
+        """Of which act people say it, if of one."""
+        forced = self.forces.waiting.get(record.ticket) if isinstance(record, Signed) else None
+        act = self.acts.get((False, record.act_id)) if isinstance(record, Undo | Extended) else forced and forced.act
+        return act.proposal if act else None
 
     def _tickets(self, record: Record | None) -> set[str]:
         """Of what people sign that is no act of its own; asked of words alone, since each is a digest."""
@@ -274,8 +280,8 @@ class Ledger:
         if heard := self.promotions.hear(word, self.now_us):
             return Verdict(True, "approvals", heard)
         if word.ticket in self.forces.waiting:
-            taken, why, asked = self.forces.hear(word, self.now_us)
-            return self._undo(asked, signed=True) if asked else Verdict(taken, "approvals", why)
+            taken, why, signed = self.forces.hear(word, self.now_us)
+            return self._undo(signed.asked, tuple(signed.words)) if signed else Verdict(taken, "approvals", why)
         waiting = [act for act in self.acts.values() if act.stage == "pending" and act.answers_to(word.ticket)]
         verdicts = [self._hear(act, word) for act in waiting]
         return verdicts[0] if verdicts else Verdict(False, "approvals", "nothing waits under this ticket")
@@ -299,7 +305,7 @@ class Ledger:
             self._open(act, APPROVED)
         return Verdict(True, "approvals", f"{len(act.approved_by)} of {wanted.approvals} approved", act)
 
-    def _undo(self, asked: Undo, signed: bool = False) -> Verdict:
+    def _undo(self, asked: Undo, words: tuple[Signed, ...] = ()) -> Verdict:
         act = self.acts.get((False, asked.act_id))
         if act is None:
             return Verdict(False, "undo", "no act of this id is known")
@@ -307,10 +313,10 @@ class Ledger:
             return Verdict(False, "undo", "its time is not over", act)
         if why := self.why_no_undo(act, asked.force):
             return Verdict(False, "undo", why, act)
-        signed = signed or (act.undo is not None and act.undo.signed)
-        if act.used_us and asked.force and not signed:
+        words = words or act.words_for(asked)
+        if act.used_us and asked.force and not words:
             return Verdict(False, "approvals", self.forces.ask(act, asked, self.now_us), act)
-        act.undo = Undoing(asked, self.now_us, tries=act.undo.tries + 1 if act.undo else 1, signed=signed)
+        act.undo = Undoing(asked, self.now_us, tries=act.undo.tries + 1 if act.undo else 1, words=words)
         return Verdict(True, "undo", "being undone", act)
 
     def why_no_undo(self, act: Act, force: bool = False) -> str:
@@ -352,10 +358,8 @@ class Ledger:
             act.outcome = record.outcome
 
     def _note_before(self, record: Noted) -> None:
-        act = self.acts.get((False, record.act_id))
-        same = act is not None and act.proposal.response_id == record.response_id
-        if act is not None and same and act.stage in ("open", "expired") and not act.before:
-            act.before = record.before
+        if (act := self.acts.get((False, record.act_id))) is not None:
+            act.note(record)
 
     def _keep(self, record: Kept) -> Verdict:
         if record.proposal is None:
@@ -363,7 +367,7 @@ class Ledger:
                 self.breaker.keep(record.offset, record.at_us, record.owners, self.now_us)
             return IGNORED
         act = self.acts.setdefault((False, record.proposal.act_id), kept_act(record))
-        act.keep(record, self.now_us)
+        act.keep(record, self._same_key(act), self.now_us)
         return Verdict(act.stands or act.revoked, "kept", f"it is {act.stage}", act)
 
     def _note(self, record: Record) -> None:
@@ -392,4 +396,4 @@ class Ledger:
         self.replaced = [act for act in self.replaced if act.at_us > start]
         self.queue = {key: each for key, each in self.queue.items() if each.at_us > start}
         self.raises = {name: each for name, each in self.raises.items() if each.at_us > start}
-        self.forces.forget(start)
+        self.forces.forget(self.now_us)

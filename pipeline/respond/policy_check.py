@@ -135,13 +135,13 @@ def _people(respond: Respond, ladder: Ladder) -> Iterator[Fault]:
         yield Fault("unsafe", "respond.policy.protected_approvals", words)
     policy = ladder.policy
     if policy.promotion == "required" and not policy.promotion_approvals:
-        words = "0 would let anybody override what is not earned: 1 at least (who steps back signs nothing)"
+        words = "0 would let anybody take a step up: 1 at least (who steps back signs nothing)"
         yield Fault("wrong", "respond.policy.promotion_approvals", words)
     if respond.rules and policy.promotion == "required" and not people:
         words = "no step can be signed, so none is taken: too few respond.approvers"
         yield Fault("unsafe", "respond.policy.promotion", words)
     elif respond.rules and policy.promotion == "required" and policy.promotion_approvals > len(people):
-        words = "`respond promote --override` can't be approved: too few respond.approvers"
+        words = "`respond promote` can't be approved: too few respond.approvers"
         yield Fault("unsafe", "respond.policy.promotion_approvals", words)
     if respond.rules and ladder.policy.bulk_approvals > len(people):
         words = "`respond bulk` can't be approved: too few respond.approvers"

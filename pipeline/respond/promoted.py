@@ -5,12 +5,13 @@
     suspend    throttle, deny, suspend; after a proof rotate and revoke, too
     revoke     all; never earned, only overridden
 
-A person takes a step up by `keywatch respond promote`, which counts first (`promotion.py`), and signs it: one approver
-where it was earned, as many as the policy says (one at least) where it was not. Whoever may write the topic without an
-approver's key can only lower: what nobody signed counts where it is below what holds, which is how a person goes back
-and how a review takes a step back after a wrong act (`review.py`). All are records on the decisions topic; the stage
-follows from their order, for all responders and over restarts. Where nothing is known, nothing was earned.
-A signature is good in the time that approvals have after it was asked for: the copy of an old step raises nothing.
+A person takes a step up by `keywatch respond promote`, which counts first (`promotion.py`), and signs it, with as many
+others as the policy says (one at least): that it was earned is the word of who counted, and no reader counts again.
+Whoever may write the topic without an approver's key can only lower: what nobody signed counts where it is below what
+holds, which is how a person goes back and how a review takes a step back after a wrong act (`review.py`). All are
+records on the decisions topic; the stage follows from their order, for all responders and over restarts. Where nothing
+is known, nothing was earned. A signature is good in the time that approvals have after it was asked for: the copy of an
+old step raises nothing.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def below(stage: Stage) -> Stage:
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """By whose signatures, within how long, a step up stands; and by how many one that was not earned."""
+    """By whose signatures, how many, within how long, a step up stands."""
 
     approvers: tuple[Approver, ...]
     needs: int
@@ -100,9 +101,7 @@ class Step:
 
     def needs(self, who: Who) -> int:
         """How many must sign it; 0: nobody can, it only lowers."""
-        if not self.record.asked_us:
-            return 0
-        return who.needs if self.record.override else 1
+        return who.needs if self.record.asked_us else 0
 
     def is_copy(self, who: Who) -> bool:
         """Whether an old step was written again: its signatures were for then."""
@@ -113,8 +112,11 @@ class Step:
         needs = self.needs(who)
         if self.closed or not needs or self.is_copy(who):
             return False
-        no = any(not word.yes and approval.is_genuine(word, who.approvers) for _, word in self.words)
-        return not no and len(self.signed(who)) >= needs
+        return not self.is_declined(who) and len(self.signed(who)) >= needs
+
+    def is_declined(self, who: Who) -> bool:
+        """Whether one of them said no, at any time: that is final."""
+        return any(not word.yes and approval.is_genuine(word, who.approvers) for _, word in self.words)
 
 
 @dataclass(slots=True)
@@ -174,8 +176,9 @@ class Promotions:
 
     def waiting(self, who: Who, now_us: int) -> list[Step]:
         """What can still be signed."""
-        after = [step for step in self.steps if now_us <= step.at_us + int(who.within_s * 1e6)]
-        return [s for s in after if s.needs(who) and not s.closed and not s.is_copy(who) and not s.raises(who)]
+        after = [step for step in self.steps if now_us <= step.at_us + int(who.within_s * 1e6) and not step.closed]
+        able = [step for step in after if step.needs(who) and not step.is_copy(who) and not step.is_declined(who)]
+        return [step for step in able if not step.raises(who)]
 
     def refuses(self, wanted: Proposed) -> str:
         """Why this act, which nobody approved, is above what was earned; "" if it is not, or needn't be earned."""

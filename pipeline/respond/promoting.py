@@ -1,8 +1,8 @@
 """`keywatch respond promote`: a step from simulate to enforce, if it is earned; the way back at any time.
 
 Counted as `keywatch respond promotion` counts (`promotion.py`), written to the decisions topic, and read back by every
-responder (`promoted.py`). A step up is signed with the approver's key of whoever takes it; what is not earned takes
-`--override`, a reason, and as many signatures as the policy says.
+responder (`promoted.py`). A step up is signed with the approver's key of whoever takes it, and takes as many signatures
+as the policy says; what is not earned takes `--override` and a reason, too.
 """
 
 from __future__ import annotations
@@ -105,8 +105,7 @@ def _told(mine: Desk, who: Who, wanted: Promoted, signed: str, ladder: Ladder) -
     if stage == wanted.to:
         say_line(f"acts happen by themselves up to {stage}" + (f": {wanted.counted}" if wanted.counted else ""))
     elif wanted.asked_us:
-        needs = who.needs if wanted.override else 1
-        say_line(f"{signed}; {needs} are needed: keywatch respond approve {wanted.ticket}")
+        say_line(f"{signed}; {who.needs} are needed: keywatch respond approve {wanted.ticket}")
     else:
         say_line(f"somebody changed the stage at the same time: acts happen by themselves up to {stage}")
     for line in promotion.beside(ladder, by_rules=False):

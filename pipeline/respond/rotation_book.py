@@ -90,7 +90,7 @@ def _by_acts(seen: RotationSeen, at_us: int, acts: list[Act]) -> str:
         if of.rung == "rotate" and act.new_key_id == seen.new:
             if act.stage == "undone":
                 return f"{act.ended_by} undid it, and the old key lives on"
-            if act.overlaps and act.until_us != seen.deadline_us:
+            if act.overlaps and act.until_us not in (0, seen.deadline_us):  # 0: it has none of its own
                 by = f" by {act.extended.by}: {act.extended.reason}" if act.extended else ""
                 return f"its end was put off to {rfc3339(act.until_us)}{by}"
     return ""

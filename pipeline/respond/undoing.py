@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pipeline.policy import Approver
 from pipeline.respond import approval
 from pipeline.respond.acts import Act
+from pipeline.respond.caps import DAY_US
 from pipeline.respond.entries import Proposed, Signed, Undo
 from pipeline.respond.ladder import UNDOABLE
 from pipeline.respond.standing import extend_of
@@ -113,6 +114,11 @@ class Forced:
         return self.at_us + int(self.act.proposal.approval_s * 1e6)
 
     @property
+    def serves_us(self) -> int:
+        """Until when the same words could be asked for again (`ask`)."""
+        return self.asked.asked_us + int(self.act.proposal.approval_s * 1e6)
+
+    @property
     def approvers(self) -> tuple[Approver, ...]:
         """Who may."""
         return self.act.proposal.approvers
@@ -125,19 +131,22 @@ class Forced:
 
 @dataclass(slots=True)
 class Forces:
-    """Those that wait, by ticket."""
+    """Those that wait, by ticket; and until when one that was signed or declined could come again: each serves once."""
 
     waiting: dict[str, Forced] = field(default_factory=dict)
+    _over: dict[str, int] = field(default_factory=dict)
 
     def ask(self, act: Act, asked: Undo, now_us: int) -> str:
         """A new one; what it waits for, or why it does not."""
         if abs(now_us - asked.asked_us) > act.proposal.approval_s * 1e6:
             return "it was asked for at another time, and what is signed is good for then alone"
+        if asked.ticket in self._over:
+            return "that one was signed or declined: give the command again"
         forced = self.waiting.setdefault(asked.ticket, Forced(asked, act, now_us))
         return f"waits for {forced.needs}, ticket {asked.ticket}"
 
-    def hear(self, word: Signed, now_us: int) -> tuple[bool, str, Undo | None]:
-        """(whether it was taken, in words, the undo if enough have signed it)."""
+    def hear(self, word: Signed, now_us: int) -> tuple[bool, str, Forced | None]:
+        """(whether it was taken, in words, what enough have signed)."""
         forced = self.waiting[word.ticket]
         if now_us > forced.lapses_us:
             return False, f"it lapsed: {forced.needs} did not sign in time", None
@@ -147,8 +156,10 @@ class Forces:
         if word.yes and len(forced.signed) < forced.needs:
             return True, f"{len(forced.signed)} of {forced.needs} approved", None
         del self.waiting[word.ticket]
-        return True, "" if word.yes else f"declined: {word.reason}", forced.asked if word.yes else None
+        self._over[word.ticket] = forced.serves_us
+        return True, "" if word.yes else f"declined: {word.reason}", forced if word.yes else None
 
-    def forget(self, before_us: int) -> None:
-        """Those that nobody signed in time."""
-        self.waiting = {ticket: each for ticket, each in self.waiting.items() if each.at_us > before_us}
+    def forget(self, now_us: int) -> None:
+        """Those that nobody signed in time, a day later: until then that is said; and what can't come again."""
+        self.waiting = {ticket: each for ticket, each in self.waiting.items() if now_us <= each.lapses_us + DAY_US}
+        self._over = {ticket: serves_us for ticket, serves_us in self._over.items() if now_us <= serves_us}

@@ -1,9 +1,10 @@
 """What people say to all responders, for the audit: who stopped them, let them go on, raised a cap, put an end off.
 
-The topic of decisions forgets it after 28 days, the audit never does. Each such word becomes one line of it, about no
-key (`key_id` "*", rung observe) and of no incident, with the broker's time and the person in `by`. That a line is
-written stands on the topic (`Told`), so that one who was away writes what is missing; killed in between, it comes
-twice at worst, under one id. What the caretaker says again is nobody's word. Pure, from the ordered topic.
+The topic of decisions forgets it after 28 days, the audit never does. Each such word becomes one line of it, of no
+incident (rung observe) and about no key (`key_id` "*") unless it is about one rotation, with the broker's time and the
+person in `by`. That a line is written stands on the topic (`Told`), so that one who was away writes what is missing;
+killed in between, it comes twice at worst, under one id. What the caretaker says again is nobody's word. Pure, from the
+ordered topic.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pipeline.respond.entries import (
     PROMOTION,
     Extended,
     Promoted,
+    Proposed,
     Raised,
     Record,
     Reset,
@@ -40,11 +42,12 @@ Word = Switched | Simulating | Promoted | Reset | Raised | Signed | Undo | Exten
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One word, where and when (broker's time, us)."""
+    """One word, where and when (broker's time, us). `of`: the one act that it is about."""
 
     offset: int
     at_us: int
     word: Word
+    of: Proposed | None = None
 
     @property
     def told(self) -> Told:
@@ -56,7 +59,8 @@ class Said:
         name = hashlib.blake2b(f"{self.offset}\0{self.at_us}".encode(), digest_size=16, person=b"kw-word").hexdigest()
         verdict, switch, by, reason, ticket = _told(self.word, approvers)
         return Response(
-            response_id=name, incident_id="", revision=0, key_id=ALL_KEYS, key_version=0, at=rfc3339(self.at_us / 1e6),
+            response_id=name, incident_id="", revision=0, key_id=self.of.key_id if self.of else ALL_KEYS,
+            key_version=self.of.key_version if self.of else 0, at=rfc3339(self.at_us / 1e6),
             stage="decided", verdict=verdict, rung="observe", reason=reason, by=by, ticket=ticket, switch=switch,
         )  # fmt: skip
 
@@ -68,8 +72,9 @@ class Words:
     waiting: dict[int, Said] = field(default_factory=dict)
 
     def apply(
-        self, offset: int, at_us: int, record: Record | None, tickets: Collection[str], granted: bool = False
-    ) -> None:
+        self, offset: int, at_us: int, record: Record | None, tickets: Collection[str], granted: bool = False,
+        of: Proposed | None = None,
+    ) -> None:  # fmt: skip
         """Take the next record of the topic; `tickets`: of raises, promotions and forced undos by then."""
         match record:
             case Told():
@@ -80,11 +85,11 @@ class Words:
             case Switched() | Simulating() | Promoted() | Reset() | Raised():
                 self.waiting[offset] = Said(offset, at_us, record)
             case Undo() if record.force and record.ticket in tickets:
-                self.waiting[offset] = Said(offset, at_us, record)
+                self.waiting[offset] = Said(offset, at_us, record, of)
             case Extended() if granted:
-                self.waiting[offset] = Said(offset, at_us, record)
+                self.waiting[offset] = Said(offset, at_us, record, of)
             case Signed() if record.ticket in tickets:
-                self.waiting[offset] = Said(offset, at_us, record)
+                self.waiting[offset] = Said(offset, at_us, record, of)
 
 
 def _told(word: Word, approvers: tuple[Approver, ...]) -> tuple[Verdict, str, str, str, str]:

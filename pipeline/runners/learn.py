@@ -5,6 +5,8 @@ told: no incident, no row, no webhook. What is still open at its end is closed i
 goes to the pages topic as a worker's first checkpoint would, and workers go on in the requests topic at its start or
 end; events there that are older than the history's end are stored and counted, but not judged again.
 Only before the workers' first start: where state is already, nothing is touched.
+What is primed is the keys' state, and no other topology's: sources (spray), the fleet and the life of keys begin cold
+with the first live sighting or key event, so that a source that has long used keys of many owners is new to spray.
 """
 
 from __future__ import annotations

@@ -80,6 +80,9 @@ def state_of(partition: int, core: Core) -> None:
     if not isinstance(core, KeyCore):
         return
     METRICS.tracked_keys.labels(str(partition)).set(len(core.state.slots))
+    used, of_one_network = core.networks.told
+    METRICS.keys_used.labels(str(partition)).set(used)
+    METRICS.keys_of_one_network.labels(str(partition)).set(of_one_network)
     METRICS.state_bytes.labels(str(partition)).set(sum(a.used * a.dtype.itemsize for a in core.state.arrays))
     METRICS.open_incidents.labels(str(partition)).set(len(core.state.open))
     for bound, rows in railed(core.state.shared.data[:1]).items():
@@ -112,7 +115,10 @@ def assigned(topic: str, before: Mapping[int, object], now: Collection[int]) -> 
     METRICS.assigned_partitions.set(len(now))
     for gone in before.keys() - set(now):
         METRICS.lag_records.labels(topic, str(gone)).set(0)
-        for gauge in (METRICS.tracked_keys, METRICS.state_bytes, METRICS.open_incidents, METRICS.watermark_timestamp):
+        for gauge in (
+            METRICS.tracked_keys, METRICS.keys_used, METRICS.keys_of_one_network, METRICS.state_bytes,
+            METRICS.open_incidents, METRICS.watermark_timestamp,
+        ):  # fmt: skip
             gauge.remove(str(gone))
         for bound in BOUNDS:
             METRICS.calibration_railed.remove(str(gone), bound)

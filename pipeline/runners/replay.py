@@ -82,6 +82,7 @@ class Outcome:
     window_lines: list[tuple[Any, ...]] = field(default_factory=list)
     comparison: Comparison | None = None
     keys: int = 0
+    declared: int = 0  # of these
     first_us: int = 0
     last_us: int = 0
     seconds: float = 0.0
@@ -111,6 +112,7 @@ class Outcome:
             "repeated": self.counts["duplicates"],
             "late": self.counts["late"],
             "keys": self.keys,
+            "declared": self.declared,
             "findings": dict(sorted(self.findings.items())),
             "incidents": len(self.incidents),
             "withheld": self.withheld,
@@ -183,6 +185,7 @@ class Replay:
     ) -> None:  # fmt: skip
         """`due`: when which side inputs are adopted; `sides` are those before that."""
         self._due = due.begin(sides)
+        self._catalogue = sides.catalogue
         self.outcome = Outcome()
         self._home = PARTITIONERS[partitioner]
         self._epoch = epoch
@@ -214,6 +217,7 @@ class Replay:
         """Judge what follows in this partition with these side inputs, as a worker does at a checkpoint."""
         if self._waiting[partition]:
             self._run(partition)
+        self._catalogue = sides.catalogue
         self.cores[partition].adopt(sides)
 
     def feed_record(self, record: Raw) -> None:
@@ -243,6 +247,7 @@ class Replay:
                 self._run(partition)
             self.outcome.take(Effects(rows=core.due_rows()))
             self.outcome.keys += len(core.state.slots)
+            self.outcome.declared += sum(self._catalogue.get(key_id) is not None for key_id in core.state.slots)
             self.outcome.key_days += key_days(core)
         return self.outcome
 

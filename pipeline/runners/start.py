@@ -21,7 +21,7 @@ from pipeline.config import Config
 from pipeline.core import Sides
 from pipeline.errors import ConfigError, Fatal
 from pipeline.health import Health, serve
-from pipeline.metrics import REGISTRY, process_started
+from pipeline.metrics import REGISTRY, process_started, reader_started
 from pipeline.ports import BulkPublisher, PageLog, RowSink
 from pipeline.runners import batches, measure
 from pipeline.runners.parts import Parts
@@ -29,6 +29,7 @@ from pipeline.runners.published import Published, newest_incidents
 from pipeline.runners.recovering import tell_recovery
 from pipeline.sinks.kafka import Producer, fetched_highwaters, log_starts
 from pipeline.sinks.topics import ensure_topics, partitions_of, topic_id
+from schemas.reasons import REASONS
 
 if TYPE_CHECKING:
     from pipeline.runners.shell import Shell
@@ -83,6 +84,7 @@ async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
     epoch = await topic_epoch(config)
     health = Health()
     process_started()
+    reader_started(REASONS)
     server = await serve(health, REGISTRY, config.worker.metrics_host, config.worker.metrics_port)
     producer = Producer(config.kafka).pages_to(config.topics.pages)
     await producer.start()

@@ -251,3 +251,16 @@ async def test_where_the_client_goes_through_a_proxy_nothing_is_pinged_beside_it
 
 def test_cases_of_the_list_are_bounded() -> None:
     assert case_rows([]) == []
+
+
+async def test_a_page_that_nobody_waits_for_any_more_leaves_nothing_behind() -> None:
+    async def answers() -> bool:
+        return True
+
+    reach = Reach(answers)
+    page = asyncio.create_task(reach.outlasts(asyncio.get_running_loop().create_future()))
+    await asyncio.sleep(0)
+    page.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await page
+    assert not reach._waiting

@@ -262,6 +262,9 @@ def test_a_policy_lets_each_out_to_the_ports_that_are_listed_for_it_and_obeys_th
     assert out.pop("keywatch-intake") == [53, 9092, 8123, 8081, 443]
     assert out.pop("keywatch-privacy") == out.pop("keywatch-migrate") == [53, 8123]
     assert out.pop("keywatch-drill") == [53, 9092, 443]
+    for spec in found.values():  # a policy sees the pod's port, on OpenShift 5353
+        ways = [(port["port"], port["protocol"]) for port in spec["egress"][0]["ports"]]
+        assert ways == [(53, "UDP"), (53, "TCP"), (5353, "UDP"), (5353, "TCP")]
     kong = EVERYTHING["networkPolicy"]["egress"]["responder"][1]
     assert found["keywatch-responder"]["egress"][4] == {"ports": [{"port": 8001}], "to": kong["to"]}
     assert all(ports == [53, 9092, 8123] for ports in out.values())

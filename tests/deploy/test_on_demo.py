@@ -17,7 +17,7 @@ import pytest
 from pipeline.config import ClickHouse
 from pipeline.config_file import load
 from pipeline.sinks.connect import connect
-from tests.deploy.on_demo import CHARTS, PANELS, SILENT, metrics_of, name, still_empty, without_sample
+from tests.deploy.on_demo import CHARTS, PANELS, metrics_of, name, still_empty, without_sample
 
 ROOT: Final = Path(__file__).parents[2]
 LONGEST_S: Final = 420.0
@@ -82,7 +82,5 @@ def test_every_panel_shows_something_on_the_demo(demo: Demo) -> None:
     assert not [name(*each) for each in empty], demo.printed.read_text()
 
 
-def test_what_is_left_out_is_in_a_panel_and_has_a_reason() -> None:
-    assert SILENT.keys() <= {name for _, chart in CHARTS for name in metrics_of(chart)}
-    assert all(len(why) > 20 for why in SILENT.values())
+def test_panels_ask_for_many_metrics() -> None:
     assert sum(len(metrics_of(chart)) for _, chart in CHARTS) > 30

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from detectors import compile as compiling
-from detectors.compile import allocating, compiled
+from detectors.compile import allocating, brief, compiled, inlined
 
 
 @compiled
@@ -50,6 +50,26 @@ def test_a_compiled_function_may_call_one_that_makes_arrays_but_makes_none() -> 
     assert first(2.0) == 2.0
     with pytest.raises(numba.TypingError):
         sized(3)
+
+
+@allocating
+def new(n: int) -> Any:
+    return np.zeros(n)
+
+
+@pytest.mark.parametrize("decorator", [compiled, brief, inlined])
+def test_what_counts_no_references_is_refused_an_array_of_its_own(decorator: Any) -> None:
+    """Numba would compile the first, which loses the array, and the second, which breaks its caller's heap."""
+
+    def first_of_new(n: int) -> Any:
+        return new(n)[0]
+
+    def handed_back(numbers: Any) -> Any:
+        return numbers, 1
+
+    for function, argument in ((first_of_new, 3), (handed_back, np.zeros(3))):
+        with pytest.raises(numba.TypingError, match="take `allocating`"):
+            decorator(function)(argument)
 
 
 def test_a_compiled_function_counts_no_references() -> None:

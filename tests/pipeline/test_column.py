@@ -53,6 +53,29 @@ def test_only_what_occurs_is_kept_be_the_table_small_or_large(values: int) -> No
     assert sorted(column.values) == ["3", "7"]
 
 
+class Asked(Coded[str]):
+    """Counts how often somebody asks for a table of texts."""
+
+    times = 0
+
+    @property  # type: ignore[override]
+    def values(self) -> list[str]:
+        Asked.times += 1
+        return self.table
+
+    @values.setter
+    def values(self, values: list[str]) -> None:
+        self.table = values
+
+
+def test_to_join_many_parts_with_a_table_each_takes_no_look_at_all_parts_for_each() -> None:
+    """Rows that waited while ClickHouse was away are thousands of parts: 6,400 took 1.2 s a column, of 0.03."""
+    parts = [Asked(np.array([1, 0, 1]), [f"v{n % 7}", "w"]) for n in range(500)]
+    Asked.times = 0
+    assert list(joined(parts))[:4] == ["w", "v0", "w", "w"]
+    assert Asked.times < 10 * len(parts)
+
+
 def test_rows_are_counted_and_joined_column_by_column() -> None:
     rows = join_rows([{"n": [1, 2], "t": constant("x", 2)}, {"n": [3], "t": constant("y", 1)}])
     assert count(rows) == 3

@@ -7,6 +7,8 @@ import base64
 import gzip
 import io
 import socket
+import threading
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +23,23 @@ from hypothesis import strategies as st
 from pipeline.config import Config, Intake, Secret, Topics, Worker
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.formats import FORMATS, Options
-from pipeline.intake import NoKeyLane, Outgoing, Pump, _partitioner, _read, check, from_files, outgoing, route, run
-from pipeline.intake_http import FIREHOSE_ID, FIREHOSE_KEY, MAX_BODY_BYTES, from_http, make_app
+from pipeline.formats.envelope import GZIP_MAGIC
+from pipeline.intake import (
+    MOST_REFUSED,
+    NoKeyLane,
+    Outgoing,
+    Pump,
+    _partitioner,
+    _read,
+    batches_apart,
+    check,
+    from_files,
+    outgoing,
+    route,
+    run,
+    stream,
+)
+from pipeline.intake_http import FIREHOSE_ID, FIREHOSE_KEY, MAX_BODY_BYTES, SHORT_BYTES, from_http, make_app
 from pipeline.partitioner import PARTITIONERS
 from pipeline.ports import Headers
 from schemas.event import MAX_EVENT_BYTES, Event
@@ -119,6 +136,17 @@ def test_any_message_becomes_records_with_a_key_and_a_known_reason(raw: bytes, f
 def test_nothing_planted_in_an_example_is_in_any_record(path: Path) -> None:
     for out in route(path.read_bytes(), path.parent.name, examples.options(path), "raw/0/1"):
         assert not any(secret in out.value or secret in out.key for secret in examples.PLANTED)
+
+
+def test_of_a_message_full_of_rubbish_so_many_refusals_are_written_and_the_rest_is_counted() -> None:
+    """A hundred times a body's bytes would go to the topic of rejects: 300 MB for 300 kB in gzip."""
+    raw = b"[" + msgspec.json.encode(native("a")) + b"," + b"{}," * 5000 + msgspec.json.encode(native("b")) + b"]"
+    found = route(raw, "native", Options(), "p")
+    assert [each.key for each in found if each.lane == "requests"] == [b"a", b"b"]
+    rejects = [msgspec.json.decode(each.value, type=Rejected) for each in found if each.lane == "rejected"]
+    assert len(rejects) == MOST_REFUSED + 1
+    assert rejects[-1].position == "p/5000"
+    assert rejects[-1].detail.endswith(f"with it {5000 - MOST_REFUSED} more records of this message are refused")
 
 
 def nameless(minute: int = 0, network: bytes = b"203.0.113.0/24") -> Outgoing:
@@ -296,6 +324,52 @@ async def test_http_takes_what_an_otlp_exporter_sends_and_answers_in_its_encodin
     refused = b"\x12" + bytes([len(words)]) + words if protobuf else b'{"message":"%s"}' % words
     assert said == [(503, kind, refused), (200, kind, b"" if protobuf else b"{}")]
     assert [key for key, _ in broker.of(Topics().requests)] == [b"key-7"]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+async def test_while_a_body_is_unpacked_others_are_served(packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few kilobytes may take seconds of one core; the loop has the others' answers, and /healthz."""
+    begun, let_go = threading.Event(), threading.Event()
+
+    def slow(raw: bytes, *args: Any) -> Iterator[Outgoing]:
+        if len(raw) > 1000 or raw.startswith(GZIP_MAGIC):
+            begun.set()
+            assert let_go.wait(5), "nobody was served meanwhile"
+        yield from stream(raw, *args)
+
+    monkeypatch.setattr("pipeline.intake_http.stream", slow)
+    body = msgspec.json.encode([native("a")]) + b" " * SHORT_BYTES
+    async with listening(Broker()) as (session, url):
+        large = asyncio.create_task(session.post(url, data=io.BytesIO(gzip.compress(body) if packed else body)))
+        await asyncio.to_thread(begun.wait)
+        assert (await session.post(url, json=native("b"))).status == 200
+        assert not large.done()
+        let_go.set()
+        assert (await large).status == 200
+
+
+async def test_whoever_gives_up_waits_for_the_thread_that_unpacks_for_him() -> None:
+    """Else one who sends a slow body again and again would have as many threads as he likes."""
+    begun, let_go = threading.Event(), threading.Event()
+
+    def slow() -> Iterator[Outgoing]:
+        begun.set()
+        let_go.wait(20)
+        yield nameless()
+
+    async def take() -> None:
+        async for _ in batches_apart(slow()):
+            pass
+
+    task = asyncio.create_task(take())
+    await asyncio.to_thread(begun.wait)
+    task.cancel()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not task.done()
+    let_go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_http_answers_firehose_in_its_own_words_and_knows_a_second_attempt_by_its_records() -> None:

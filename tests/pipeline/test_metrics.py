@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.metrics import METRICS, NAMESPACE, REGISTRY, metric_names, render, responder_started
+from pipeline.metrics import METRICS, NAMESPACE, REGISTRY, metric_names, reader_started, render, responder_started
 
 ROOT = Path(__file__).parents[2]
 FORBIDDEN_LABELS = {"key", "key_id", "ip", "client_ip", "address", "route", "path", "owner", "request_id"}
@@ -64,6 +64,11 @@ def test_what_a_responder_alerts_on_is_there_before_it_happens_first() -> None:
     assert 'keywatch_webhook_deliveries_total{endpoint="an-endpoint",outcome="ok"} 0.0' in text
     assert 'keywatch_webhook_deliveries_total{endpoint="an-endpoint",outcome="failed"} 0.0' in text
     assert 'keywatch_webhook_disabled{endpoint="an-endpoint"} 0.0' in text
+
+
+def test_what_a_reader_alerts_on_is_there_before_it_happens_first() -> None:
+    reader_started(["a-reason"])
+    assert 'keywatch_events_rejected_total{reason="a-reason"} 0.0' in render().decode()
 
 
 def test_an_undeclared_metric_is_an_error() -> None:

@@ -7,12 +7,13 @@ import json
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import starmap
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from detectors import novel_operation
+from detectors import fusion, novel_operation
 from detectors.egress import Egress
 from pipeline import coverage, moments, operate, plans, queries
 from pipeline.catalogue import Catalogue
@@ -22,9 +23,10 @@ from pipeline.coverage import Unwatched, keys_used, muted, ranked, unwatched
 from pipeline.errors import ConfigError
 from pipeline.operate import Word, give_feedback
 from pipeline.people import user
-from pipeline.report import Counts, against, of, poisson_interval, rated, wilson
+from pipeline.report import SERIES_DAYS, Counts, against, of, poisson_interval, rated, wilson
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
+from pipeline.times import rfc3339
 from pipeline.withhold import control_rows
 from schemas.control import Control, Feedback, Mute, Planned
 from schemas.incident import Band, Finding, Incident, Sample
@@ -325,6 +327,32 @@ def test_coverage_names_every_key_that_is_not_really_watched(clickhouse: ClickHo
     }  # fmt: skip
 
 
+def test_coverage_names_keys_that_geography_or_egress_never_judge(clickhouse: ClickHouse) -> None:
+    """`inner` behind a proxy nobody declared; `sizeless` by a format without bytes; the others are judged."""
+    keys = ["inner", "inner", "sizeless", "good", "good", "few", "refused"]
+    written(
+        clickhouse,
+        keys_last_used=rows_of("keys_last_used", 1, key_id=["good"], last_used=[NOON_US], first_used=[0]),
+        key_source_1h=rows_of(
+            "key_source_1h", 7, key_id=keys, part=list("abcdefg"), window_start=[NOON_US // 1_000_000 - 3600] * 7,
+            prefix=["10.0.0.0/24", "10.0.1.0/24", *["192.0.2.0/24"] * 5], asn=[0, 0, 64_500, 0, 64_500, 64_500, 64_500],
+            country=[""] * 7, requests=[100, 100, 150, 100, 100, 99, 900],
+            bytes_out=[1, 1, 0, 0, 7, 0, 0], outcome=[*["success"] * 6, "denied"],
+        ),
+    )  # fmt: skip
+    client = connect(clickhouse, clickhouse.database)
+    found = {each.key_id: (each.why, each.detail) for each in unwatched(client, NO_CONTROLS, CATALOGUE)}
+    client.close()
+    assert found.keys() == {"inner", "sizeless"}
+    assert found["inner"][0] == "abstaining" and found["inner"][1].startswith("geography: ")
+    assert found["sizeless"] == ("abstaining", "egress: none of 150 answers has a size")
+
+
+def test_coverage_says_of_all_keys_what_their_format_does_not_tell() -> None:
+    assert coverage.untold_by("kong") == []
+    assert any("errors misses them" in words for words in coverage.untold_by("envoy"))
+
+
 def test_coverage_goes_by_what_the_detectors_abstain_at() -> None:
     full = math.log(1 - novel_operation.FULL) / (2 * math.log(1 - 1 / novel_operation.FILTER_BITS))
     assert round(full) == coverage.OPERATIONS
@@ -419,6 +447,41 @@ def test_the_report_counts_what_it_names(clickhouse: ClickHouse) -> None:
     assert [each.key_id for each in report.adoptions] == ["k3"]
     assert [(each.key_id, each.bits) for each in report.near_misses] == [("n2", 11.0), ("n1", 9.0)]
     assert [(each.openings, each.worst) for each in report.withheld] == [(1, "high")]
+
+
+def test_an_adoption_is_reported_until_somebody_judges_it_and_no_word_on_something_else_hides_it(
+    clickhouse: ClickHouse,
+) -> None:
+    """`a` to `c` are of one key. Judged: `c` itself, `e` and `f` by later words on others of their series."""
+    opened = [NOON_US - days * DAY_US for days in (3, 3, 4, 3, 3, 3)]
+    words = [
+        on(feedback_on("1", "expected"), "kb", NOON_US - 60 * DAY_US, NOON_US),  # of another time
+        on(feedback_on("2", "expected"), "kd", opened[3] - DAY_US, opened[3] - 1_000_000),  # before it was adopted
+        on(feedback_on("3", "malicious"), "kd", opened[3] - 15 * DAY_US, NOON_US),  # of an older series
+        on(feedback_on("c", "malicious"), "kb", opened[2], opened[2]),
+        on(feedback_on("4", "expected"), "ke", opened[4] - 8 * DAY_US, NOON_US),
+        on(feedback_on("5", "malicious"), "kf", opened[5] + DAY_US, NOON_US),
+    ]
+    written(
+        clickhouse,
+        keys_last_used=rows_of("keys_last_used", 1, key_id=["k"], last_used=[NOON_US]),
+        incidents=rows_of(
+            "incidents", 6, incident_id=[letter * 32 for letter in "abcdef"],
+            key_id=["kb", "kb", "kb", "kd", "ke", "kf"], opened_at=opened, last_at=opened,
+            body=[json.dumps({"adopted": True})] * 6,
+        ),
+        controls={name: list(column) for name, column in control_rows(list(starmap(Said, enumerate(words)))).items()},
+    )  # fmt: skip
+    client = connect(clickhouse, clickhouse.database)
+    found = [each.incident_id[0] for each in of(client, Config().budget, 7.0, []).adoptions]
+    client.close()
+    assert sorted(found) == ["a", "b", "d"]
+    assert SERIES_DAYS * DAY_US == 2 * fusion.SERIES_US
+
+
+def on(word: Feedback, key_id: str, opened_us: int, at_us: int) -> Feedback:
+    opened_at, at = rfc3339(opened_us), rfc3339(at_us)
+    return msgspec.structs.replace(word, key_id=key_id, opened_at=opened_at, at=at)
 
 
 def test_rates_have_intervals_and_nothing_to_divide_by_is_no_error() -> None:

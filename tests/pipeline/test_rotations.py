@@ -96,6 +96,7 @@ def test_a_weekly_job_must_have_had_its_turn(found: dict[str, Rotation]) -> None
 def test_how_much_is_still_on_the_old_key_and_from_where_is_told(found: dict[str, Rotation]) -> None:
     late = found["late"]
     assert (late.old_requests_24h, late.new_requests_24h) == (7, 1)
+    assert (late.new_used_us, found["unknown"].new_used_us) == (NOON_US, 0)
     assert late.old_share == pytest.approx(7 / 8)
     assert [(s.prefix, s.client, s.requests) for s in late.sources] == [
         ("198.51.100.0/24", "python-requests", 14), ("192.0.2.0/24", "curl", 5),

@@ -33,6 +33,7 @@ from typing import Any, Final
 
 import msgspec
 
+from pipeline.metrics import METRICS
 from pipeline.respond.adapters.adapter import Intent, Outcome, Support, TryAgain
 from pipeline.respond.audit import rfc3339
 from pipeline.respond.caller import GONE, Answer
@@ -71,7 +72,9 @@ class WebhookAdapter:
         if self.gone:
             return Outcome("failed", "the endpoint answered 410 and is disabled", "failed")
         headers = {"Idempotency-Key": intent.act_id}
-        answer = await self._poster.post(message_id(intent), message(intent), headers)
+        with METRICS.adapter_seconds.labels(self.name).time():
+            answer = await self._poster.post(message_id(intent), message(intent), headers)
+        METRICS.adapter_calls.labels(self.name, answer.outcome).inc()
         self.gone = answer.status == GONE
         if answer.ok:
             return read_answer(answer, intent)

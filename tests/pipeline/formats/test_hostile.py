@@ -187,6 +187,25 @@ def test_a_packed_record_over_several_lines_is_one() -> None:
     assert isinstance(event, Event)
 
 
+@pytest.mark.parametrize("name", ["kong", "apisix", "nginx", "envoy", "native"])
+@pytest.mark.parametrize("join", [b"[%s,%s,%s]", b"%s\n%s\n%s\n", b"%s%s%s"])
+def test_a_byte_that_is_no_utf_8_hides_neither_its_request_nor_those_sent_with_it(name: str, join: bytes) -> None:
+    """Gateways write a caller's bytes as they come (NGINX's $uri of `/%ff`, headers in cjson): one would be a cloak."""
+    path = next(p for p in SAMPLES[name] if p.name == "object.json")
+    good = json.dumps(next(unpacking.json_records(path.read_bytes()))).encode()
+    agents = {each.user_agent for each in decode(good, name) if isinstance(each, Event)}
+    assert len(agents) == 1
+    agent = agents.pop().encode()
+    bad = good.replace(agent, agent[:2] + b"\xff\xc3" + agent[2:])
+    assert bad != good
+    found = list(decode(join % (good, bad, good), name))
+    assert [each.user_agent for each in found if isinstance(each, Event)] == [
+        agent.decode(), f"{agent[:2].decode()}\ufffd\ufffd{agent[2:].decode()}", agent.decode(),
+    ]  # fmt: skip
+    packed = {"requestId": "r", "records": [{"data": base64.b64encode(b"[%s,%s]" % (good, bad)).decode()}]}
+    assert [type(each) for each in decode(json.dumps(packed).encode(), name)] == [Event, Event]
+
+
 @pytest.mark.parametrize("header", [b"{", b"\x00\x00", b"\x01" + bytes(15), b"7"])
 def test_a_kafka_header_that_is_no_schema_id_does_not_spoil_a_plain_record(header: bytes) -> None:
     assert framed(b"{}", [(IN_HEADER, header)]) == b"{}"

@@ -103,6 +103,23 @@ def test_a_cut_or_damaged_export_gives_what_came_before_and_one_refusal(data: st
     assert all(isinstance(each, (Event, Refused)) for each in found)
 
 
+@pytest.mark.parametrize(
+    "bad", [b"\x0b", b"\x09\x01", b"\x2a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x00", b"\x2a"]
+)
+def test_a_broken_record_loses_no_other_and_is_told(bad: bytes) -> None:
+    """A group, a time that is cut, a negative length, a field 0, no length: inside of what is framed well."""
+    raw = protobuf_of((examples.ROOT / "formats/otel/object.json").read_bytes())
+    good = list(decode(raw, "otel"))
+    broken = _field(1, _field(2, _field(2, bad)))
+    first, refused, *rest = decode(raw + broken + raw, "otel")
+    assert [first, *rest] == [*good, *good]
+    assert isinstance(refused, Refused)
+    assert (refused.reason, refused.detail) == ("undecodable", "a log record of the Protobuf export is broken")
+    first, refused, *rest = decode(raw + _field(1, bad + b"\x0b") + raw, "otel")
+    assert [first, *rest] == [*good, *good]
+    assert isinstance(refused, Refused)
+
+
 def test_a_file_of_one_export_is_read_and_says_where_each_record_stood(tmp_path: Path) -> None:
     path = tmp_path / "export.bin"
     path.write_bytes(protobuf_of((examples.ROOT / "formats/otel/batch_of_mixed_keys.json").read_bytes()))

@@ -44,7 +44,7 @@ def row(old: str = "k1", quiet_days: float = 9.0, **changes: Any) -> Rotation:
         "old": old, "new": "k9", "owner": f"owner-{old}", "state": "drained" if drain.drained else "overdue",
         "began_us": NOW_US - 20 * DAY_US, "deadline_us": NOW_US - 13 * DAY_US, "old_requests_24h": 0,
         "new_requests_24h": 40, "old_share": 0.0, "drain": drain, "sources": [SOURCE],
-        "known_since_us": NOW_US - 90 * DAY_US,
+        "known_since_us": NOW_US - 90 * DAY_US, "new_used_us": NOW_US,
     }  # fmt: skip
     return Rotation(**(values | changes))
 

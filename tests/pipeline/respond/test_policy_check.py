@@ -125,7 +125,7 @@ def test_more_than_a_fence_is_remarked_where_it_is_enforced_before_it_is_earned(
 
 def test_a_stage_that_must_be_earned_is_not_overridden_by_nobody() -> None:
     policy = Policy(mode="enforce", adapter="keys", promotion="required", promotion_approvals=0)
-    with pytest.raises(ConfigError, match="promotion_approvals: 0 would let anybody override"):
+    with pytest.raises(ConfigError, match="promotion_approvals: 0 would let anybody take a step up"):
         check(respond(rule(), policy=policy))
     advised = msgspec.structs.replace(policy, promotion="advised")
     check(respond(rule(), policy=advised))
@@ -139,7 +139,7 @@ def test_where_it_must_be_earned_only_what_never_can_be_is_remarked() -> None:
     unsafe = [words for level, words in found if level == "unsafe"]
     assert not [words for words in unsafe if "enforces" in words]
     assert [words for words in unsafe if "revoke is never earned but for proofs" in words]
-    assert [words for words in unsafe if "`respond promote --override` can't be approved" in words]
+    assert [words for words in unsafe if "`respond promote` can't be approved" in words]
     signed = said(respond(rule(rung="revoke", approvals=1), policy=Policy(adapter="keys", promotion="required")))
     assert not [words for _, words in signed if "never earned" in words]
 

@@ -112,10 +112,11 @@ def world() -> Lives:
 
 
 def promote(world: Lives, to: Stage) -> None:
-    """Earned, and signed by ann."""
+    """Earned, and signed by two."""
     record = Promoted(to=to, by="ann", reason="", asked_us=world.log.now_us)
     world.say(record)
-    world.say(ANN.says(record.ticket))
+    for person in (ANN, BOB):
+        world.say(person.says(record.ticket))
 
 
 def decided(world: Lives) -> list[tuple[str, str, str]]:
@@ -164,6 +165,23 @@ async def test_what_was_granted_before_a_crash_is_not_done_once_it_is_not_earned
     assert len(world.gateway.effects) == before
     granted = [line for line in world.lines() if line.verdict == "allowed" and not line.switch]
     assert survived or before or not granted or granted[-1].stage == "failed"
+
+
+@pytest.mark.parametrize("late_s", [0.0, 700.0], ids=["fresh", "stale"])
+async def test_what_was_refused_is_judged_anew_after_a_kill_by_what_holds_then_and_only_on_fresh_evidence(
+    late_s: float,
+) -> None:
+    done = set[tuple[bool, bool]]()
+    for effects in range(12):
+        world = Lives(catalogue=Catalogue({"k1": key("k1")}), ladder=Ladder(REQUIRED, RULES))
+        world.open("k1")
+        survived = await live(world, fuse=Fuse(effects, False))
+        promote(world, "suspend")
+        world.advance(late_s)
+        assert await live(world)
+        done.add((survived, bool(world.gateway.set_on)))
+        assert len(world.gateway.effects) <= 1
+    assert done == {(True, False), (False, not late_s)}
 
 
 async def test_where_a_stage_is_advised_only_proposals_say_nothing_of_it_so_that_older_responders_name_them_the_same(

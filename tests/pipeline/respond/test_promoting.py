@@ -1,4 +1,4 @@
-"""`keywatch respond promote`: counted before it is written, signed where it was not earned; and what takes it back."""
+"""`keywatch respond promote`: counted before it is written, signed, earned or not; and what takes it back."""
 
 from __future__ import annotations
 
@@ -51,7 +51,17 @@ def count(monkeypatch: pytest.MonkeyPatch) -> Count:
 
 @pytest.fixture
 def required(room: Room) -> Room:
-    policy = msgspec.structs.replace(room.config.respond.policy, promotion="required", promotion_approvals=2)
+    return asking(room, 1)
+
+
+@pytest.fixture
+def two(room: Room) -> Room:
+    """A room in which a step takes two."""
+    return asking(room, 2)
+
+
+def asking(room: Room, approvals: int) -> Room:
+    policy = msgspec.structs.replace(room.config.respond.policy, promotion="required", promotion_approvals=approvals)
     respond = msgspec.structs.replace(room.config.respond, policy=policy)
     room.config = msgspec.structs.replace(room.config, respond=respond)
     return room
@@ -95,6 +105,29 @@ def test_a_step_whose_signature_was_lost_waits_for_an_approvers(
     assert "by themselves up to fence" in said()
 
 
+def test_what_one_person_calls_earned_waits_for_the_second_one_too(
+    two: Room, count: Count, said: Callable[[], str]
+) -> None:
+    assert promote(two.config, "carl", "fence", "", False, two.file) == 0
+    words = said()
+    assert "2 are needed: keywatch respond approve promote-" in words
+    two.world.say(ANN.says(words.split("approve ")[1].strip()))
+    assert promotion.show(two.config, as_json=True) == 0
+    assert json.loads(said())["stage"] == "fence"
+
+
+def test_who_signs_a_step_that_has_lapsed_or_was_declined_is_told_so(
+    two: Room, count: Count, said: Callable[[], str]
+) -> None:
+    for late_s, yes in ((0.0, True), (0.0, False), (90_000.0, True)):
+        step = Promoted(to="fence", by="ann", reason="", nonce=f"{late_s}{yes}", asked_us=two.world.log.now_us)
+        two.world.say(step)
+        two.world.say(ANN.says(step.ticket, yes))
+        two.world.advance(late_s)
+        commands.sign(two.config, "carl", step.ticket, True, two.file, "")
+        assert ("it waits no longer" in said()) == (late_s > 0 or not yes)
+
+
 def taken(required: Room, to: Stage) -> None:
     """A step that ann signed."""
     step = Promoted(to=to, by="ann", reason="", asked_us=required.world.log.now_us)
@@ -127,43 +160,39 @@ def test_both_commands_speak_of_one_stage_also_where_none_is_required(
     assert [stage for _, stage in count.asked] == ["suspend", "suspend", "suspend", "fence", "fence"]
 
 
-def test_what_is_not_earned_takes_a_reason_and_two_people(
-    required: Room, count: Count, said: Callable[[], str]
-) -> None:
+def test_what_is_not_earned_takes_a_reason_and_two_people(two: Room, count: Count, said: Callable[[], str]) -> None:
     count.missing = ("14.0 more days",)
     with pytest.raises(ConfigError, match="--reason"):
-        promote(required.config, "carl", "suspend", "", True, required.file)
+        promote(two.config, "carl", "suspend", "", True, two.file)
     with pytest.raises(ConfigError, match="--key-file"):
-        promote(required.config, "carl", "suspend", "since March", True, None)
-    assert promote(required.config, "carl", "suspend", "since March", True, required.file) == 0
+        promote(two.config, "carl", "suspend", "since March", True, None)
+    assert promote(two.config, "carl", "suspend", "since March", True, two.file) == 0
     words = said()
     assert "2 are needed: keywatch respond approve promote-" in words
     ticket = words.split("approve ")[1].strip()
-    commands.pending(required.config, "carl", as_json=True)
+    commands.pending(two.config, "carl", as_json=True)
     (row,) = json.loads(said())
     assert (row["ticket"], row["rung"], row["approved_by"]) == (ticket, "promote to suspend", ["carl"])
-    commands.sign(required.config, "carl", ticket[:20], True, required.file, "")
+    commands.sign(two.config, "carl", ticket[:20], True, two.file, "")
     assert "by themselves up to simulate" in said()
-    required.world.say(ANN.says(ticket))
-    commands.pending(required.config, "carl", as_json=False)
+    two.world.say(ANN.says(ticket))
+    commands.pending(two.config, "carl", as_json=False)
     assert "nothing waits" in said()
-    required.live()
-    switches = [(line.switch, line.by, line.verdict) for line in required.world.lines()]
+    two.live()
+    switches = [(line.switch, line.by, line.verdict) for line in two.world.lines()]
     assert switches == [
         ("override_promotion", "carl", "waiting"), ("sign_promotion", "carl", "allowed"),
         ("sign_promotion", "carl", "allowed"), ("sign_promotion", "ann", "allowed"),
     ]  # fmt: skip
 
 
-def test_the_second_one_is_told_to_sign_what_was_asked_last(
-    required: Room, count: Count, said: Callable[[], str]
-) -> None:
+def test_the_second_one_is_told_to_sign_what_was_asked_last(two: Room, count: Count, said: Callable[[], str]) -> None:
     tickets = set()
     for to in ("fence", "suspend", "revoke", "fence", "suspend", "revoke"):
-        promote(required.config, "carl", to, "since March", True, required.file)
+        promote(two.config, "carl", to, "since March", True, two.file)
         tickets.add(said().split("approve ")[1].strip())
     assert len(tickets) == 6
-    commands.sign(required.config, "carl", tickets.pop(), False, required.file, "no")
+    commands.sign(two.config, "carl", tickets.pop(), False, two.file, "no")
     assert said().startswith("declined by carl;")
 
 
@@ -206,9 +235,7 @@ def test_an_override_is_signed_though_the_policy_asks_for_nobody_and_advice_refu
 
 
 def test_an_override_needs_no_figures_a_step_does(required: Room, said: Callable[[], str]) -> None:
-    policy = msgspec.structs.replace(required.config.respond.policy, promotion_approvals=1)
-    respond = msgspec.structs.replace(required.config.respond, policy=policy)
-    away = msgspec.structs.replace(required.config, respond=respond, clickhouse=ClickHouse(url="http://127.0.0.1:9"))
+    away = msgspec.structs.replace(required.config, clickhouse=ClickHouse(url="http://127.0.0.1:9"))
     with pytest.raises((Retry, Fatal)):
         promote(away, "carl", "fence", "", False, required.file)
     assert promote(away, "carl", "fence", "it is the night", True, required.file) == 0

@@ -117,6 +117,22 @@ def test_a_partitions_keys_and_time_are_told_and_leave_with_it() -> None:
     assert told("calibration_railed", partition="77", bound="upper") is None
 
 
+def test_keys_that_all_come_from_one_network_are_told_once_rows_are_due() -> None:
+    core = open_core(78, Config(), Sides(Catalogue.empty(), open_geo(Config().geo), "t"), "t", 0)
+    for offset in range(12):
+        event = Event(
+            key_id=f"k{offset}", ts_us=1_764_000_000_000_000 + offset, client_ip="10.0.0.1", status=200,
+            outcome="success",
+        )  # fmt: skip
+        values = [msgspec.json.encode(event)]
+        core.process(Slice(TOPIC, 78, [offset], [event.key_id.encode()], values, [event.ts_us // 1000]))
+    core.due_rows()
+    measure.state_of(78, core)
+    assert told("keys_used", partition="78") == told("keys_of_one_network", partition="78") == 12
+    measure.assigned(TOPIC, {78: core}, {})
+    assert told("keys_of_one_network", partition="78") is None
+
+
 def test_the_date_of_each_geo_database_is_told_by_the_setting_that_names_it(tmp_path: Path) -> None:
     own = shutil.copy(DEMO_DB, tmp_path / "own.mmdb")
     geo = open_geo(Geo(country_db=str(own), asn_db=str(DEMO_DB)))

@@ -77,6 +77,13 @@ def test_the_summary_has_its_keys(native: Path) -> None:
     assert summary["rejected"]
 
 
+def test_it_says_how_many_of_the_logs_keys_are_declared(native: Path, tmp_path: Path) -> None:
+    """A file whose ids are written in another way would change nothing, and nobody would know."""
+    (tmp_path / "keys.csv").write_text("key_id,owner\npk_1,a\npk_2,b\nkey_of_another_log,c\n")
+    assert run(ReplayOptions(paths=(native,), keys=tmp_path / "keys.csv")).summary()["declared"] == 2
+    assert run(ReplayOptions(paths=(native,))).summary()["declared"] == 0
+
+
 def test_a_log_of_which_nothing_could_be_read_is_a_failure_that_says_what_to_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

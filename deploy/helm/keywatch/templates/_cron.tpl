@@ -72,7 +72,7 @@ spec:
   policyTypes: [Ingress, Egress]
   ingress: []
   egress:
-    - ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
+    {{- include "keywatch.dns" .root | nindent 4 }}
     {{- range .out }}
     - ports: [{port: {{ .port }}}]
       {{- with .to }}

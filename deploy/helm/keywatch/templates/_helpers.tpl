@@ -194,3 +194,13 @@ spec:
     - {name: http, port: {{ .http }}, targetPort: http}
     {{- end }}
 {{- end -}}
+
+{{/* The way out to DNS, for a NetworkPolicy. Policies see a connection as it reaches the pod, not the Service: OpenShift's
+     DNS pods listen on 5353 behind port 53. */}}
+{{- define "keywatch.dns" -}}
+- ports:
+    {{- range .Values.networkPolicy.dnsPorts }}
+    - {port: {{ . }}, protocol: UDP}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
+{{- end -}}
