@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from detectors.compile import compiled
+from detectors.repetition import USUAL_LEAST
 from detectors.teaching import teaches
 
 SLOTS: Final = 48  # 24 hours of a weekday, 24 of a day of the weekend
@@ -25,6 +26,7 @@ ANCHOR_KEEP: Final = 0.9996791457195462  # 2^(-1/2160): 90 days
 HOUR_US: Final = 3_600_000_000
 WEEK_H: Final = 7 * 24
 MONTH_H: Final = 28 * 24
+AWAKE_MOST: Final = 97 * MONTH_H - 1  # then 28 days back, so that periods go on and two bytes hold it
 GROWTH_H: Final = 1.0039791636705225  # 1.1^(1/24)
 ROOT_2: Final = 1.4142135623730951
 YOUNG_H: Final = 24.0  # awake hours until a key is judged by itself alone
@@ -123,7 +125,7 @@ def learn_hour(
         state.profile_sum = int(state.profile_sum) + grown
     weekend = 1 if slot >= 24 else 0
     state.hours_seen[weekend] = float(state.hours_seen[weekend]) + 1.0
-    state.awake_h = int(state.awake_h) + 1
+    state.awake_h = int(state.awake_h) + (1 if int(state.awake_h) < AWAKE_MOST else 1 - MONTH_H)
     if int(state.awake_h) % 168 == 0:
         fade_profile(state)
     move_anchor(state, peer, anew != 0)
@@ -180,9 +182,11 @@ def hold_growth(state: Any, peer: float, anew: bool) -> None:
 
 @compiled
 def begin_period(state: Any) -> None:
-    """28 days of use begin: crowds take what is usual now for their base."""
+    """28 days of use begin: crowds and repetitions take what is usual now for their base."""
     for w in range(state.crowd_base.shape[0]):
         state.crowd_base[w] = 0
+    if int(state.same_usual) >= USUAL_LEAST:
+        state.same_base = 0
 
 
 @compiled
@@ -218,7 +222,7 @@ def close_hours(state: Any, shared: Any, visit: Any, config: Any, last_hour: int
                 tell_peers(state, shared, level)
     if until > int(state.hour):
         state.hour_seen = 0
-        state.rate_hour = 0
+        state.rate_known = 0
     return empty, due / max(1, empty)
 
 
@@ -228,6 +232,6 @@ def renew_rate(state: Any, shared: Any, config: Any, hour: int) -> None:
     peer = peer_rate(shared, config)
     state.rate = level_of(state, peer, float(config.anchor_cap)) * profile_factor(state, hour)
     state.reach = youth(state) * peer_reach(shared, config, peer)
-    state.rate_hour = hour
+    state.rate_known = 1
     for w in range(state.until.shape[0]):
         state.until[w] = 0

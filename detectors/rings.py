@@ -55,5 +55,5 @@ def count(state: Any, last_tick: int, tick: int, hour: int) -> None:
         if here > sub_bin(w, last_tick) - SUB_BINS:
             state.ring[w, here % SUB_BINS] = int(state.ring[w, here % SUB_BINS]) + 1
             state.total[w] = int(state.total[w]) + 1
-    second = 1 if hour > int(state.pending_hour) else 0
+    second = 1 if int(state.under_way) == 0 or hour > int(state.hour) else 0
     state.pending[second] = int(state.pending[second]) + 1

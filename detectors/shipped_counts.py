@@ -1,7 +1,7 @@
 """What ships of counted shares, until a partition has counted its own: log2 of the share at 0, 4, .. 64 bits.
 
 Printed by `python -m tests.evaluation.calibrate`: keybench's development half, 2,300 untouched keys over 60 days;
-RETURNS is counted over twice as many, half of them other keys than PEAKS and EGRESS are from (seeds 11 and 12). Past
+RETURNS is counted over twice as many, half of them other keys than the rest is from (seeds 11 and 12). Past
 the last node with two exceedances a straight line that falls by half a bit a bit at most.
 """
 
@@ -63,4 +63,11 @@ EGRESS: Final = np.array(
     ]
 ) / -10.0
 """Of visits, the runs with so many bits of egress, by kind of key (`egress`): few visits, many."""
+REPETITION: Final = np.array(
+    [
+        [100, 106, 119, 138, 157, 176, 195, 215, 234, 253, 272, 292, 311, 330, 349, 369, 388],
+        [118, 137, 161, 181, 200, 219, 238, 258, 277, 296, 315, 335, 354, 373, 392, 412, 431],
+    ]
+) / -10.0
+"""Of visits, the runs with so much of one operation, by kind of key (`repetition`): few visits, many."""
 # fmt: on

@@ -1,6 +1,7 @@
 """Requests in 10 s, 60 s, 10 min and 1 h against the key's level, rhythm and growth.
 
-Detects: bulk use of a key: a dump, a scan, a resold key; a steady key's lasting change; a new key's rush.
+Detects: bulk use of a key: a dump, a scan, a resold key; a steady key's lasting change; a new key's rush; one operation
+  over and over for an hour (`repetition`), at a pace that no count tells from a launch.
 Misses: +30 % for days; one more minute at a person's pace; a ramp that stays below three times its slow level;
   fewer than 14 requests in a minute or 100 in an hour; most bursts of keys that burst anyway.
   Volume alone proves nothing.
@@ -20,6 +21,7 @@ forecast is `count_laws`' mixture around mean = level x profile x window; it lea
  - Bits of the long windows are lowered by log2(4 windows x windows of that length in an hour-long visit): 2.0 and 4.6
    bits, Bonferroni's correction to "one visit of this key". At 0 or below nothing is reported.
    Above, `window_peaks` counts what runs of visits of such keys reach, and their share, in bits, is the score.
+ - One operation over and over in a visit is looked at beside the windows, by the same counting (`repetition`).
  - Counted are events whose caller held the key, or all where the format cannot tell. Others are not judged here.
  - An event out of order (up to the lateness) is judged at the key's newest time; it enters the sub-bin of its own time
    if the ring still has it, and the hour of its own time within the visit. Bins that are closed stay as they are.
@@ -55,6 +57,15 @@ from detectors.count_laws import (
 from detectors.crowds import CROWD_FIELDS, CROWDS, crowd_bits, describe_crowd, learn_crowds
 from detectors.detector import SEES_OUTCOME, VISIT_GAP_US, Context, Detector, known_words, usual_words
 from detectors.drift import WEEK_S, describe_drift, drift_bits
+from detectors.repetition import (
+    REPETITION_FIELDS,
+    count_same,
+    describe_same,
+    same_bits,
+    same_words,
+    settle_same,
+    surplus_with,
+)
 from detectors.request_level import (
     HOUR_US,
     SLOTS,
@@ -107,12 +118,12 @@ STATE: Final = np.dtype(
         ("anchor", "f4"),  # requests an hour, slow
         ("held", "f4"),  # requests an hour: the level as far as its growth is believed
         ("base", "f4"),  # the same at the start of these 28 days of use
-        ("rate_hour", "i4"),  # that `rate` and `bits` hold in; 0: none
         ("hour", "i4"),  # the open hour, since the epoch
         ("hour_seen", "u4"),  # requests of settled visits in it
-        ("pending", "u4", (2,)),  # requests of the running visit in `pending_hour` and the next
-        ("pending_hour", "i4"),  # 0: nothing pending
-        ("awake_h", "u4"),  # hours learned, ever
+        ("pending", "u4", (2,)),  # requests of the running visit in `hour` and the next
+        ("awake_h", "u2"),  # hours learned; from seven years on the last 28 days again and again
+        ("rate_known", "u1"),  # 1: `rate` and `bits` hold in the newest event's hour
+        ("under_way", "u1"),  # 1: a visit is pending, which began in `hour`
         ("zone_shift", "u1"),  # hours from UTC to the key's own time, of the week
         ("peak", "u1", (MIXED,)),  # whole bits + 1 of this visit; 0: none
         ("crowd_visits", "u1"),  # behind them
@@ -120,12 +131,21 @@ STATE: Final = np.dtype(
         ("most", "u2", (CROWDS,)),  # requests of this visit's fullest span
         ("run_h", "u2"),  # hour at which the running run of visits began (`counted`)
         ("run_bin", "u1", (WINDOWS,)),  # bin of its largest bits, by window; 0: none
+        ("same", "u2"),  # surplus of the operation that leads in this visit (`repetition`); 0: none leads
+        ("same_mark", "u1"),  # that operation
+        ("same_most", "u1"),  # the largest of this visit, stored
+        ("same_usual", "u1"),  # the largest that is usual; while it is learned: a stage
+        ("same_base", "u1"),  # the largest as these 28 days of use began, 0: to be taken; or of the stage
+        ("same_share", "u1"),  # of a visit's calls, what it leads by on average, in 1/255; 0: not known
+        ("same_bin", "u1"),  # as `run_bin`
     ],
     align=True,
 )
 
-SHARED: Final = np.dtype([("keys", "f8"), ("log_rate", "f8"), ("spread", "f8"), *CROWD_FIELDS, *PEAKS_FIELDS])
-"""Peers: awake key-days counted, mean and variance of ln(requests an awake hour); what windows reach in visits."""
+SHARED: Final = np.dtype(
+    [("keys", "f8"), ("log_rate", "f8"), ("spread", "f8"), *CROWD_FIELDS, *PEAKS_FIELDS, *REPETITION_FIELDS]
+)
+"""Peers: awake key-days counted, mean and variance of ln(requests an awake hour); what visits reach."""
 
 
 class Spike(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,11 +217,18 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
         if bits > best:
             best, window, rate_then, reach_then = bits, w, rate, reach
             reading.observed = float(n)
+    surplus = surplus_with(state, event)
+    same = same_bits(state, shared, visit, surplus)
+    if same > COUNTED_BITS:
+        evidence = max(evidence, min(float(config.cap_bits), same - COUNTED_BITS))
     drift = drift_bits(state, config)
     reading.lr_stranger = quantise(max(evidence, evidence_of(drift)))
     reading.lr_insider = reading.lr_stranger
-    if drift > best:
+    if drift > max(best, same):
         describe_drift(state, reading, drift)
+    elif same > best:
+        reading.bits = same
+        describe_same(state, reading, surplus)
     elif window >= 0:
         reading.bits = best
         if window < CROWDS:
@@ -238,11 +265,12 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
     note_peaks(state, shared, config, ts_us)
     tick = ts_us * SUB_BINS // 10_000_000
     last_tick = last_us * SUB_BINS // 10_000_000
-    if tick > last_tick or (int(state.pending_hour) == 0 and ts_us >= last_us):
+    if tick > last_tick or (int(state.under_way) == 0 and ts_us >= last_us):
         advance(state, shared, visit, config, ts_us, last_tick, tick)
         last_tick = tick
     state.last_us = max(last_us, ts_us)
     count(state, last_tick, tick, ts_us // HOUR_US)
+    count_same(state, event)
     look_ahead(state, least_count(state, config))
 
 
@@ -268,11 +296,11 @@ def advance(state: Any, shared: Any, visit: Any, config: Any, ts_us: int, last_t
     reach = float(state.reach)
     empty_hours = 0
     empty_mean = 0.0
-    if int(state.pending_hour) == 0:
+    if int(state.under_way) == 0:
         if last_us > 0:
             empty_hours, empty_mean = close_hours(state, shared, visit, config, last_us // HOUR_US, hour)
         state.hour = hour
-        state.pending_hour = hour
+        state.under_way = 1
     until_tick = min(tick, last_tick + TICKS_H // 2)
     for w in range(WINDOWS):
         newest = sub_bin(w, last_tick)
@@ -286,7 +314,7 @@ def advance(state: Any, shared: Any, visit: Any, config: Any, ts_us: int, last_t
             state.ring[w, i % SUB_BINS] = 0
     if ts_us - last_us >= VISIT_GAP_US:
         forget_local(state)
-    if hour != int(state.rate_hour):
+    if int(state.rate_known) == 0 or hour != last_us // HOUR_US:
         renew_rate(state, shared, config, hour)
 
 
@@ -316,16 +344,17 @@ def close_bins(
 @compiled
 def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:
     """The visit ended: what it taught holds from now on, or is dropped with every bin and hour it touched."""
-    used = weight if int(state.pending_hour) != 0 else 0.0
+    used = weight if int(state.under_way) != 0 else 0.0
     count_visit(state, shared, visit, used, crowd_least(state, config))
+    settle_same(state, shared, visit, used)
     learn_crowds(state, shared, visit, used)
-    if int(state.pending_hour) == 0:
+    if int(state.under_way) == 0:
         return
     if weight > 0.0:
         settle_weights(state)
         state.hour_seen = min(4_000_000_000, int(state.hour_seen) + int(state.pending[0]))
         after = int(state.last_us) // HOUR_US
-        if after > int(state.pending_hour):  # the visit ran into the next hour: the first one closes
+        if after > int(state.hour):  # the visit ran into the next hour: the first one closes
             close_hours(state, shared, visit, config, after, after)
             state.hour = after
             state.hour_seen = int(state.pending[1])
@@ -334,13 +363,15 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
         state.tainted_us = max(int(state.tainted_us), int(state.last_us))
     state.pending[0] = 0
     state.pending[1] = 0
-    state.pending_hour = 0
-    state.rate_hour = 0
+    state.under_way = 0
+    state.rate_known = 0
 
 
 def explain(reading: Any, context: Context) -> str:
     """Such as "412 requests in 60 s where 9 [3-21] are usual"; a young key is said to be one."""
     seconds = int(reading.a)
+    if seconds < 0:
+        return same_words(reading, context)
     if seconds == WEEK_S:
         times = f"{reading.observed / max(1e-3, reading.median):.1f} times"
         return f"{reading.observed:.3g} requests an hour in a week of use, {times} the {reading.median:.3g} of 90 days"

@@ -29,7 +29,7 @@ def window_bits(state: Any, w: int, n: int, rate: float, reach: float, factor: f
 @compiled
 def bits_now(state: Any, shared: Any, config: Any, w: int, t_us: int, least: float) -> tuple[float, int, float, float]:
     """(bits, requests before this moment, rate, reach) of a window; no bits where there is nothing odd."""
-    known = t_us // HOUR_US == int(state.rate_hour)
+    known = int(state.rate_known) == 1 and t_us // HOUR_US == int(state.last_us) // HOUR_US
     m = w - CROWDS
     rate, reach, n = float(state.rate), float(state.reach), int(state.total[w])
     if n < least or (known and int(state.since[m]) == 0 and n <= int(state.until[m])):

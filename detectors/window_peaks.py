@@ -14,6 +14,7 @@ from detectors.count_laws import HEAVY, leading_law
 from detectors.counted import BINS, VISITS_KEPT, begins_run, bin_of, fade, hour_of, log_share, raise_peak
 from detectors.crowds import CROWDS, crowd_bits, crowd_spread
 from detectors.fusion import visits_per_day
+from detectors.repetition import begin_run
 from detectors.shipped_counts import PEAKS
 from detectors.teaching import teaches
 
@@ -85,6 +86,7 @@ def turn_run(state: Any, visit: Any) -> None:
         state.run_h = hour
         for w in range(WINDOWS):
             state.run_bin[w] = 0
+        begin_run(state)
 
 
 @compiled

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from detectors.counted import BIN_BITS, BINS, NODE_BITS, NODES, RAIL, SHRINK
-from detectors.shipped_counts import EGRESS, PEAKS, RETURNS
+from detectors.shipped_counts import EGRESS, PEAKS, REPETITION, RETURNS
 
 Array = np.ndarray[Any, Any]
 
@@ -21,7 +21,7 @@ UPPER: Final = "upper"
 LOWER: Final = "lower"
 BOUNDS: Final = (UPPER, LOWER)
 EDGES: Final = np.arange(BINS - 1) * BIN_BITS
-SHIPPED: Final = np.concatenate([nodes.reshape(-1, NODES) for nodes in (RETURNS, PEAKS, EGRESS)])
+SHIPPED: Final = np.concatenate([nodes.reshape(-1, NODES) for nodes in (RETURNS, PEAKS, REPETITION, EGRESS)])
 PRIOR: Final = np.array([np.interp(EDGES, np.arange(NODES) * NODE_BITS, nodes) for nodes in SHIPPED])
 """log2 of the shipped share at each edge of each row; the rows are in the order of `_counted`."""
 
@@ -41,6 +41,8 @@ def railed(shared: Array) -> dict[str, int]:
 def _counted(shared: Array) -> tuple[Array, Array]:
     """Counts by bin and visits of each row."""
     known, spike, egress = shared["calibration"][0], shared["spike"][0], shared["egress"][0]
-    counts = [each.reshape(-1, BINS) for each in (known["counts"], spike["peaks"], egress["peaks"])]
-    visits = [each.ravel() for each in (known["visits"], spike["visits"], egress["visits"])]
+    counts = [
+        each.reshape(-1, BINS) for each in (known["counts"], spike["peaks"], spike["same_peaks"], egress["peaks"])
+    ]
+    visits = [each.ravel() for each in (known["visits"], spike["visits"], spike["same_visits"], egress["visits"])]
     return np.concatenate(counts), np.concatenate(visits)

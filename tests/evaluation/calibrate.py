@@ -1,9 +1,9 @@
 """Measures what ships of counted shares (detectors/shipped_counts.py): the real pass over innocent keys.
 
 Run: `python -m tests.evaluation.calibrate [population ..]` (some minutes). It prints, for each population, the rows of
-`PEAKS`, `RETURNS` and `EGRESS` and what would alert with those that ship. Change a detector: run it, put in PEAKS and
-EGRESS of keybench-11, run it again, put in RETURNS of `keybench-11+keybench-12` (their counts added); the others show
-how what ships transfers, and nothing is taken from them.
+`PEAKS`, `REPETITION`, `RETURNS` and `EGRESS` and what would alert with those that ship. Change a detector: run it, put
+in all but RETURNS of keybench-11, run it again, put in RETURNS of `keybench-11+keybench-12` (their counts added); the
+others show how what ships transfers, and nothing is taken from them.
 keybench: untouched keys over 60 days of the development half (pipeline/evaluation/world.py), 1,500 of few visits, 600
 and 200 of more: what a row has counted bounds what it can say, and keys of few visits count little.
 People: when they worked is real (`../shared/data/rhythms`, a quarter of 5,000 people; each record is drawn out into
@@ -182,14 +182,17 @@ def nodes(counts: Array, visits: float) -> Array:
     return np.minimum.accumulate(np.minimum(0.0, found))
 
 
-TABLES: Final = {"PEAKS": ("spike", "peaks"), "RETURNS": ("calibration", "counts"), "EGRESS": ("egress", "peaks")}
+TABLES: Final = {
+    "PEAKS": ("spike", "visits", "peaks"), "REPETITION": ("spike", "same_visits", "same_peaks"),
+    "RETURNS": ("calibration", "visits", "counts"), "EGRESS": ("egress", "visits", "peaks"),
+}  # fmt: skip
 """What is printed, and where it is counted."""
 
 
 def tell(shared: Array) -> None:
-    """The rows of PEAKS, RETURNS and EGRESS that this population gives."""
-    for title, (part, name) in TABLES.items():
-        visits, counts = shared[part][0]["visits"], shared[part][0][name]
+    """The rows of PEAKS, REPETITION, RETURNS and EGRESS that this population gives."""
+    for title, (part, total, name) in TABLES.items():
+        visits, counts = shared[part][0][total], shared[part][0][name]
         for place in np.ndindex(*visits.shape):
             row = ", ".join(f"{value:.1f}" for value in nodes(counts[place], float(visits[place])))
             say(f"  {title}{list(place)}: [{row}],  # {visits[place]:,.0f} visits")
@@ -213,8 +216,8 @@ POPULATIONS: Final[dict[str, Callable[[np.random.Generator], Array]]] = {
 def added(parts: list[Array]) -> Array:
     """What several partitions have counted, together."""
     whole = parts[0].copy()
-    for part, name in TABLES.values():
-        for field in ("visits", name):
+    for part, *names in TABLES.values():
+        for field in names:
             whole[part][0][field] = sum(each[part][0][field] for each in parts)
     return whole
 

@@ -1,0 +1,202 @@
+"""One operation over and over: how many more of a visit's calls are of one operation than of all others together.
+
+For spike: volume alone is what a launch or the owner's own load test brings, too, but these bring the key's own mix of
+operations; who uses a key for what it was not made for calls one of them, hundreds of times. The surplus is Boyer's and
+Moore's majority count (1981): one up for a call of the operation that leads, one down for any other, and at 0 the next
+one leads; two numbers hold it for any number of operations. A mixed visit's stays small however long the visit is, that
+of a visit of one operation is its length. Its largest value in the visit is compared with the largest that the key's
+visits have had: 4 bits a doubling, from LEAST on, counted over runs of visits of such keys (`counted`). It says nothing
+of a key whose visits are of one operation anyway, by half of their calls on average (a poller): there more of it is
+more requests, and no other use.
+Calls that fail do not count: a client that tries again is no use of the key (errors judges it), and neither do those
+without a route. What is usual at most grows by root 2 in 28 days of use, like a crowd (`growth`), so by two in any.
+False alarms: a first export through one route, page by page; a loop in the owner's program.
+Source: keybench, development half, calls alone (seed 31, 60 placements, 13,754 key-days). Twice what was usual at most:
+73 in 100,000 key-days, .77 of resource abuse, .12 of batches, .07 of growth, .02 of load tests; four times: 15, .70,
+.03, 0, .02; eight times: 0, .60, 0, 0, 0. With pollers .92 of resource abuse and .13 of load tests at twice. A count
+that goes on from visit to visit finds no more (.77, .73, .62). Fields are spike's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+from detectors.compile import compiled
+from detectors.counted import BINS, VISITS_KEPT, bin_of, fade, log_share, raise_peak
+from detectors.detector import ERROR_NONE, Context
+from detectors.fusion import visits_per_day
+from detectors.growth import GROWN
+from detectors.shipped_counts import REPETITION
+from detectors.surprise import LN2, log2_of, quantise
+from detectors.teaching import teaches
+
+KINDS: Final = 2
+SPARSE_VISITS: Final = 3.0  # a day: below, the first kind
+LEAST: Final = 30  # surplus calls; fewer are a page or two of a list
+UNIT: Final = 16.0  # of a stored surplus: its natural logarithm, rounded down
+USUAL_LEAST: Final = 33  # 8 calls: less is never taken for what is usual at most; below it `same_usual` is a stage:
+LEARNING: Final = 1  # a run of visits has begun since 0, its largest is in `same_base`
+ROOT_2: Final = 5  # in UNIT, rounded down
+DOUBLING_BITS: Final = 4.0  # until they are counted
+POLLS: Final = 128  # of 255: half of the calls
+SHARE_CALLS: Final = 4  # of a visit, until it says what the key's share is
+SHARE_VISITS: Final = 16.0
+SEVERAL_BITS: Final = 1.0  # one of several things that spike looks at
+REPETITION_FIELDS: Final = [("same_visits", "f8", (KINDS,)), ("same_peaks", "f8", (KINDS, BINS))]
+"""Of spike's SHARED: visits, and runs of them by their largest bits, by kind of key (few visits, many)."""
+
+
+@compiled
+def mark_of(route: int) -> int:
+    """An operation in one byte: one of 256 others passes for it."""
+    return (int(route) * 0x9E3779B1 & 0xFFFFFFFF) >> 24
+
+
+@compiled
+def repeats(event: Any) -> bool:
+    """Whether the event counts here."""
+    return int(event.route) != 0 and int(event.error) == ERROR_NONE
+
+
+@compiled
+def surplus_with(state: Any, event: Any) -> int:
+    """The leading operation's surplus with this call of it; 0 where another leads."""
+    if not repeats(event) or int(state.same) == 0 or mark_of(event.route) != int(state.same_mark):
+        return 0
+    return int(state.same) + 1
+
+
+@compiled
+def raw_bits(state: Any, surplus: float) -> float:
+    """4 bits for each doubling of what is usual at most, to 1/64; 0 below LEAST."""
+    if surplus < LEAST:
+        return 0.0
+    usual = max(USUAL_LEAST, int(state.same_usual)) / UNIT
+    return quantise(max(0.0, DOUBLING_BITS * (log2_of(surplus) - usual / LN2)))
+
+
+@compiled
+def kind_of(visit: Any) -> int:
+    """0: keys of few visits."""
+    return 0 if visits_per_day(visit, int(visit.start_us)) < SPARSE_VISITS else 1
+
+
+@compiled
+def speaks(state: Any) -> bool:
+    """Whether a week of visits has been learned and the key is no poller."""
+    return int(state.same_usual) >= USUAL_LEAST and int(state.same_share) < POLLS
+
+
+@compiled
+def same_bits(state: Any, shared: Any, visit: Any, surplus: int) -> float:
+    """-log2 of the share of visits of such keys with this or more, to 1/64."""
+    raw = raw_bits(state, float(surplus)) if surplus >= LEAST and speaks(state) else 0.0
+    if raw <= 0.0:
+        return 0.0
+    kind = kind_of(visit)
+    share = log_share(REPETITION[kind], shared.same_peaks[kind], shared.same_visits[kind], raw)
+    return quantise(max(0.0, -share - SEVERAL_BITS))
+
+
+@compiled
+def describe_same(state: Any, reading: Any, surplus: int) -> None:
+    """What is usual at most, and that it is no window: a = -1."""
+    reading.observed = float(surplus)
+    reading.low = 0.0
+    reading.high = math.floor(math.exp(max(USUAL_LEAST, int(state.same_usual)) / UNIT) + 0.5)
+    reading.median = math.floor(0.5 * reading.high)
+    reading.a = -1.0
+    reading.b = -1.0
+
+
+def same_words(reading: Any, context: Context) -> str:
+    """Such as "168 calls of GET /v1/items more than of all others in a visit, where 8 are the most"."""
+    name = f"{context.method} {context.route}".strip() or "one operation"
+    usual = f"where {reading.high:.0f} are the most"
+    return f"{reading.observed:.0f} calls of {name} more than of all others in a visit, {usual}"
+
+
+@compiled
+def count_same(state: Any, event: Any) -> None:
+    """One call more in the visit."""
+    if not repeats(event):
+        return
+    mark, surplus = mark_of(event.route), int(state.same)
+    if surplus == 0 or mark == int(state.same_mark):
+        state.same_mark = mark
+        state.same = min(65_000, surplus + 1)
+        state.same_most = max(int(state.same_most), stored(surplus + 1))
+    else:
+        state.same = surplus - 1
+
+
+@compiled
+def stored(surplus: int) -> int:
+    """In one byte; at least 1, so that 0 is none."""
+    return max(1, min(255, int(UNIT * math.log(float(surplus)))))
+
+
+@compiled
+def settle_same(state: Any, shared: Any, visit: Any, weight: float) -> None:
+    """The visit ended: count what it came to, and learn it, or drop it. Before the crowds, whose visits it asks for."""
+    most = int(state.same_most)
+    if weight > 0.0 and most > 0:
+        if teaches(visit):
+            raw = raw_bits(state, math.exp((most + 0.5) / UNIT)) if speaks(state) else 0.0
+            count_run(state, shared, kind_of(visit), raw)
+        learn_share(state, visit, most)
+        learn_most(state, most, int(state.crowd_visits) < GROWN or int(visit.anew) != 0)
+    state.same = 0
+    state.same_most = 0
+
+
+@compiled
+def learn_most(state: Any, most: int, free: bool) -> None:
+    """What is usual at most with this visit; free: held by nothing, as are the visits of the first run."""
+    before = int(state.same_usual)
+    if before < USUAL_LEAST:
+        state.same_base = max(int(state.same_base), most)
+        return
+    after = max(before, most)
+    if int(state.same_base) == 0 or free:
+        state.same_base = after if free else before
+    state.same_usual = after if free else max(before, min(after, int(state.same_base) + ROOT_2))
+
+
+@compiled
+def begin_run(state: Any) -> None:
+    """A run of visits begins, a week or more after the last one: the first whole one is what is usual.
+
+    So a key that is new, or whose state is older than this count, is learned for a week before anything is said.
+    """
+    state.same_bin = 0
+    if int(state.same_usual) >= USUAL_LEAST:
+        return
+    if int(state.same_usual) == LEARNING:
+        state.same_usual = max(USUAL_LEAST, int(state.same_base))
+    else:
+        state.same_usual = LEARNING
+    state.same_base = 0
+
+
+@compiled
+def learn_share(state: Any, visit: Any, most: int) -> None:
+    """By how many of its calls the visit's leading operation led, into the mean of SHARE_VISITS visits."""
+    if int(visit.events) < SHARE_CALLS:
+        return
+    share = min(255.0, 255.0 * math.exp(most / UNIT) / int(visit.events))
+    before = float(int(state.same_share))
+    state.same_share = max(1, int((share if before == 0.0 else before + (share - before) / SHARE_VISITS) + 0.5))
+
+
+@compiled
+def count_run(state: Any, shared: Any, kind: int, raw: float) -> None:
+    """One visit more of such keys, and what its run has come to (`window_peaks.turn_run` begins them)."""
+    shared.same_visits[kind] += 1.0
+    if shared.same_visits[kind] > VISITS_KEPT:
+        shared.same_visits[kind] *= 0.5
+        fade(shared.same_peaks[kind])
+    if raw > 0.0:
+        before = int(state.same_bin)
+        state.same_bin = raise_peak(shared.same_peaks[kind], bin_of(raw), before if before > 0 else -1)

@@ -1,0 +1,146 @@
+"""One operation over and over. Near misses: the own mix as fast, a poller that polls more, a client that retries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detectors import repetition
+from detectors.detector import ERROR_5XX
+from detectors.repetition import LEAST, UNIT, USUAL_LEAST
+from detectors.spike import DETECTOR
+from tests.detectors.one_key import DAY_US, HOUR_US, MONDAY_US, SECOND_US, OneKey, event_at, record
+from tests.detectors.streams import CONTEXT
+
+MIX = (1, 2, 3, 4, 1, 5, 6, 2)
+DAYS = 10
+
+
+def call(at_us: int, route: int, error: int = 0) -> Any:
+    """An attested call of a route."""
+    event = event_at(at_us)
+    event.route, event.error = route, error
+    return event
+
+
+def service(routes: tuple[int, ...], days: int = DAYS) -> OneKey:
+    """A key that makes eight calls an hour, in turn of these routes."""
+    key = OneKey(DETECTOR)
+    for hour in range(days * 24):
+        for i in range(8):
+            key.feed(call(MONDAY_US + hour * HOUR_US + i * 20 * SECOND_US, routes[i % len(routes)]))
+    return key
+
+
+def abuse(key: OneKey, routes: tuple[int, ...], count: int = 240, gap_s: float = 14.0, error: int = 0) -> list[Any]:
+    """Readings of an hour's calls, paced so that no minute is full."""
+    start_us = MONDAY_US + DAYS * DAY_US + 40 * 60 * SECOND_US
+    return [key.feed(call(start_us + int(i * gap_s * SECOND_US), routes[i % len(routes)], error)) for i in range(count)]
+
+
+def most(readings: list[Any]) -> float:
+    """The largest evidence."""
+    return max(float(reading.lr_insider) for reading in readings)
+
+
+@pytest.fixture(scope="module")
+def mixed() -> OneKey:
+    """Six routes in turn."""
+    return service(MIX)
+
+
+def copied(key: OneKey) -> OneKey:
+    """The same key once more."""
+    other = OneKey(DETECTOR)
+    for name in ("state", "shared", "visit"):
+        for field in getattr(key, name).dtype.names:
+            getattr(other, name)[field] = getattr(key, name)[field]
+    return other
+
+
+def test_one_operation_for_an_hour_is_evidence_and_the_own_mix_as_fast_is_less(mixed: OneKey) -> None:
+    readings = abuse(copied(mixed), (3,))
+    assert most(readings) > 13.0
+    assert most(readings) > most(abuse(copied(mixed), MIX)) + 3.0
+    loudest = max(readings, key=lambda reading: float(reading.bits))
+    assert DETECTOR.explain(loudest, CONTEXT).startswith(f"{loudest.observed:.0f} calls of")
+    assert loudest.observed > 100 and loudest.high == 8
+
+
+def test_a_poller_that_polls_faster_is_judged_by_its_volume_alone() -> None:
+    key = service((3,))
+    readings = abuse(key, (3,), 60, 50.0)
+    assert all(float(reading.a) > 0.0 for reading in readings if float(reading.bits) > 0.0)
+
+
+def test_a_client_that_tries_again_is_no_use_of_the_key(mixed: OneKey) -> None:
+    key = copied(mixed)
+    abuse(key, (3,), error=ERROR_5XX)
+    assert int(key.state.same) <= 1
+
+
+def test_fewer_than_thirty_say_nothing(mixed: OneKey) -> None:
+    key = copied(mixed)
+    for surplus in (1, LEAST - 1):
+        assert repetition.same_bits(key.state, key.shared, key.visit, surplus) == 0.0
+    assert repetition.same_bits(key.state, key.shared, key.visit, 400) > 10.0
+
+
+@pytest.mark.parametrize("days", [3, 6])
+def test_a_first_week_says_nothing(days: int) -> None:
+    key = service(MIX, days)
+    assert repetition.same_bits(key.state, key.shared, key.visit, 400) == 0.0
+
+
+def test_a_known_key_whose_state_is_older_than_this_count_is_learned_for_a_week_first() -> None:
+    key = service(MIX, 3)
+    for name in ("same", "same_mark", "same_most", "same_usual", "same_base", "same_share", "same_bin"):
+        key.state[name] = 0
+    for hour in range(3 * 24, 20 * 24):
+        for i in range(60 if hour == 200 else 8):  # an export in the week that is learned
+            key.feed(call(MONDAY_US + hour * HOUR_US + i * 20 * SECOND_US, 3 if hour == 200 else MIX[i % len(MIX)]))
+        if hour == 13 * 24:
+            assert repetition.same_bits(key.state, key.shared, key.visit, 400) == 0.0
+    assert repetition.raw_bits(key.state, 60.0) < 1.0
+    assert repetition.same_bits(key.state, key.shared, key.visit, 600) > 10.0
+
+
+@settings(max_examples=50, deadline=None)
+@given(routes=st.lists(st.integers(1, 5), min_size=1, max_size=200))
+def test_an_operation_of_more_than_half_of_the_calls_leads_with_at_least_what_it_has_more(routes: list[int]) -> None:
+    state = record(DETECTOR.state)
+    for route in routes:
+        repetition.count_same(state, call(MONDAY_US, route))
+    for route in set(routes):
+        more = 2 * routes.count(route) - len(routes)
+        if more > 0:
+            assert int(state.same_mark) == repetition.mark_of(route)
+            assert int(state.same) >= more
+    assert int(state.same) <= len(routes)
+
+
+@settings(max_examples=8, deadline=None)
+@given(days=st.lists(st.integers(1, 120), min_size=1, max_size=60))
+def test_no_sequence_of_visits_makes_twice_the_repetition_usual_in_28_days(days: list[int]) -> None:
+    key, reached = OneKey(DETECTOR), list[int]()
+    for day, count in enumerate([10] * 30 + days):
+        for visit in range(2):
+            at_us = MONDAY_US + day * DAY_US + visit * 6 * HOUR_US
+            for i in range(count):
+                key.feed(call(at_us + i * SECOND_US, 3))
+        reached.append(max(USUAL_LEAST, int(key.state.same_usual)))
+    for day in range(30, len(reached)):
+        assert reached[day] - reached[max(30, day - 28)] <= UNIT * 0.6932
+
+
+def test_under_an_incident_no_repetition_is_learned(mixed: OneKey) -> None:
+    key = copied(mixed)
+    before = int(key.state.same_usual)
+    start_us = MONDAY_US + (DAYS + 1) * DAY_US
+    for i in range(200):
+        key.feed(call(start_us + i * SECOND_US, 3), weight=0.0)
+    key.feed(call(start_us + 6 * HOUR_US, 1))
+    assert int(key.state.same_usual) == before
