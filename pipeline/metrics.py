@@ -159,6 +159,11 @@ class Metrics:
     in_force: Gauge = _gauge("acts_in_force", "Acts that stand and can be undone.", "rung")
     waiting: Gauge = _gauge("acts_waiting", "Acts that wait for people's approval.")
     queued: Gauge = _gauge("acts_queued", "Keys that caps or the breaker held back within the day.")
+    acts_stopped: Gauge = _gauge(
+        "acts_stopped",
+        "1 while a switch stops all acts; by: person, keywatch (it found the decisions topic emptied).",
+        "by",
+    )
     breaker_open: Gauge = _gauge("breaker_open", "1 while automatic acts are stopped since many owners' keys tripped.")
     act_seconds: Histogram = _histogram("act_seconds", "Until the target answered, all tries.", LATENCY_BUCKETS_S)
     enforcement: Counter = _counter(

@@ -23,6 +23,7 @@ from pipeline.respond.audit import rfc3339
 from pipeline.respond.carry import Carrier, publish
 from pipeline.respond.drills import DrillBook
 from pipeline.respond.entries import Finished, Joined, Kept, Paged, Undo
+from pipeline.respond.forgotten import BY
 from pipeline.respond.keys import Keys
 from pipeline.respond.ladder import LADDER
 from pipeline.respond.ledger import DAY_US, Ledger
@@ -254,6 +255,9 @@ class Caretaker:
             METRICS.in_force.labels(rung).set(sum(act.stands and act.proposal.rung == rung for act in acts))
         METRICS.waiting.set(sum(act.stage == "pending" for act in acts))
         METRICS.queued.set(len(self._ledger.queue))
+        stopped_by = self._ledger.stopped.by if self._ledger.stopped else None
+        METRICS.acts_stopped.labels("keywatch").set(stopped_by == BY)
+        METRICS.acts_stopped.labels("person").set(stopped_by not in (None, BY))
         METRICS.breaker_open.set(False in self._ledger.breaker.opened)
         ladder = self.carrier.ladder
         simulated, now_us = bool(ladder and ladder.policy.mode != "enforce"), int(self.carrier.now_s() * 1e6)

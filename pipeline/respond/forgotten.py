@@ -23,7 +23,7 @@ from pipeline.config import Config
 from pipeline.errors import Fatal
 from pipeline.respond.audit import decode
 from pipeline.respond.decisions import Decisions
-from pipeline.respond.entries import Kept, Proposed, Record, Switched
+from pipeline.respond.entries import Joined, Kept, Proposed, Record, Switched
 from pipeline.respond.words import Word
 from pipeline.sinks.kafka import fetched_highwaters, side_consumer
 from pipeline.sinks.topic_settings import DAY_MS, KEEP, topic_settings
@@ -38,6 +38,7 @@ USUAL_KEEP_MS: Final = 7 * DAY_MS
 """What a broker keeps where it may not be asked."""
 ACTS: Final = frozenset({"decided", "acting", "done", "failed"})
 """Stages that follow a proposal at once."""
+WHOLE_S: Final = 2 * 86_400.0
 POLL_MS: Final = 200
 READ_S: Final = 60.0
 
@@ -46,12 +47,15 @@ READ_S: Final = 60.0
 class Memory:
     """Follows the decisions topic: what of the audit it knows."""
 
+    since_us: int = 0  # its oldest record but for marks; 0: none
     acts: set[str] = field(default_factory=set)  # response ids
     words: bool = False  # whether anybody said anything to all
     held: bool = False  # whether the topic was found forgotten before
 
     def apply(self, now_us: int, record: Record | None) -> None:
         """Take the next record."""
+        if self.since_us == 0 and not isinstance(record, Joined):
+            self.since_us = now_us
         match record:
             case Proposed():
                 self.acts.add(record.response_id)
@@ -68,6 +72,15 @@ class Memory:
         granted = line.verdict == "allowed" and line.stage in ACTS and line.direction == "apply"
         return not granted or line.rung == "observe" or line.response_id in self.acts
 
+    def told_since_s(self, kept_s: float, now_s: float) -> float:
+        """Since when it tells all that matters; `kept_s`: since when retention keeps records, 0: all.
+
+        A topic whose retention was less before (7 days of old) begins later than it keeps. One whose oldest record is
+        of two days ago is whole again: what stands is said again each day, and no cap looks further back.
+        """
+        oldest_s = self.since_us / 1e6
+        return max(kept_s, oldest_s) if 0.0 < oldest_s < now_s - WHOLE_S else kept_s
+
 
 async def stop_if_forgotten(config: Config, decisions: Decisions, memory: Memory) -> None:
     """Write the kill switch where the audit tells of what the topic should still have. Raises Fatal.
@@ -76,7 +89,7 @@ async def stop_if_forgotten(config: Config, decisions: Decisions, memory: Memory
     """
     if memory.held:
         return
-    topics, since_s = config.topics, await _kept_since_s(config)
+    topics, since_s = config.topics, memory.told_since_s(await _kept_since_s(config), time.time())
     try:
         async with asyncio.timeout(READ_S), aclosing(_audit(config)) as lines:
             lost = [each async for each in lines if not memory.knows(each) and _at_s(each) >= since_s]

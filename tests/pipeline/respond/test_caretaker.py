@@ -37,6 +37,7 @@ from pipeline.respond.entries import (
     encode,
     group_of,
 )
+from pipeline.respond.forgotten import BY
 from pipeline.respond.ladder import Ladder
 from pipeline.respond.ledger import Ledger
 from pipeline.respond.night_records import DrillEnded, DrillStarted
@@ -714,6 +715,16 @@ async def test_which_cap_is_used_up_is_shown_and_what_it_refuses_is_counted_by_c
     await live(world)
     assert metric("cap_used_ratio", cap="usual", window="hour") == 0.0
     assert metric("cap_used_ratio", cap="usual", window="day") == 0.3
+
+
+async def test_who_stopped_all_acts_is_shown(world: Lives) -> None:
+    for by, shown in ((BY, (1.0, 0.0)), ("ann", (0.0, 1.0))):
+        world.say(Switched(stop=True, by=by))
+        await live(world)
+        assert (metric("acts_stopped", by="keywatch"), metric("acts_stopped", by="person")) == shown
+    world.say(Switched(stop=False, by="ann"))
+    await live(world)
+    assert (metric("acts_stopped", by="keywatch"), metric("acts_stopped", by="person")) == (0.0, 0.0)
 
 
 def test_a_share_of_less_than_one_key_shows_as_a_cap_without_room() -> None:
