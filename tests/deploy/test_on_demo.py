@@ -1,6 +1,6 @@
-"""One demo of its own: no panel is empty on its data, and its worker and responder do what the documents' commands say.
+"""On one demo: no panel is empty, and its worker and responder do what the documents' commands say.
 
-It is stopped once all that was seen.
+The demo is started once, and ended after the last of them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -127,7 +126,7 @@ def until_ready(port: int, process: subprocess.Popen[bytes] | None = None) -> No
     while True:
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10).close()
-        except urllib.error.URLError:
+        except OSError:  # nobody listens yet, or it says 503
             assert time.monotonic() < until_s and (process is None or process.poll() is None)
             time.sleep(0.5)
         else:
