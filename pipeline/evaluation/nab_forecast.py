@@ -29,7 +29,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from detectors.compile import compiled
+from detectors.compile import allocating
 from pipeline.evaluation.nab_score import Series
 
 Floats = npt.NDArray[np.float64]
@@ -54,7 +54,7 @@ LABEL_FREE_BITS: Final = 9.965784284662087
 """log2 of 1,000: what a series brings once in 1,000 values."""
 
 
-@compiled
+@allocating
 def upper_tail(t: float) -> float:
     """P(T > t) for Student's t of 4 degrees of freedom, t >= 0, exact and without cancellation."""
     q = 1.0 + 0.25 * t * t
@@ -63,7 +63,7 @@ def upper_tail(t: float) -> float:
     return 0.25 * rest * rest * (r + 2.0)
 
 
-@compiled
+@allocating
 def forecast_bits(values: Floats, hours: npt.NDArray[np.int64], levels: Floats) -> Floats:
     """Two-sided bits of each value by the mixture over `levels` (memories), day, week and the heavy law."""
     laws = len(levels) + 3
@@ -92,7 +92,7 @@ def forecast_bits(values: Floats, hours: npt.NDArray[np.int64], levels: Floats) 
     return bits
 
 
-@compiled
+@allocating
 def set_centres(centre: Floats, level: Floats, slots: Floats, day: int, week: int) -> None:
     """Where each law expects the next value: levels, the hour of the day and of the week (shrunk), the heavy law."""
     n = len(level)
@@ -103,7 +103,7 @@ def set_centres(centre: Floats, level: Floats, slots: Floats, day: int, week: in
     centre[n + 2] = level[0]
 
 
-@compiled
+@allocating
 def set_scales(scale: Floats, square: Floats, seen: int, grain: float) -> None:
     """Each law's own scale after `seen` values, the heavy one's four times the long level's."""
     heavy = len(scale) - 1
@@ -112,7 +112,7 @@ def set_scales(scale: Floats, square: Floats, seen: int, grain: float) -> None:
     scale[heavy] = HEAVY * scale[0]
 
 
-@compiled
+@allocating
 def tail_of(value: float, centre: Floats, scale: Floats, weight: Floats, fit: Floats) -> float:
     """Twice the smaller tail of the mixture at `value`; `fit` gets the log density by each law."""
     up, down, total = 0.0, 0.0, 0.0
@@ -127,7 +127,7 @@ def tail_of(value: float, centre: Floats, scale: Floats, weight: Floats, fit: Fl
     return 2.0 * min(up, down) / total
 
 
-@compiled
+@allocating
 def learn_weights(weight: Floats, fit: Floats) -> None:
     """Log weights after a value: forgetting, a bounded step, the best at 0, a floor."""
     best = fit.max()
@@ -139,7 +139,7 @@ def learn_weights(weight: Floats, fit: Floats) -> None:
         weight[k] = max(FLOOR, weight[k] - top)
 
 
-@compiled
+@allocating
 def learn_scales(square: Floats, value: float, centre: Floats, scale: Floats, seen: int) -> None:
     """Squared errors of all but the heavy law, clipped once twenty values were seen."""
     gain = max(1.0 / LONG, 1.0 / (seen + 1.0))
@@ -150,7 +150,7 @@ def learn_scales(square: Floats, value: float, centre: Floats, scale: Floats, se
         square[k] += gain * (error * error - square[k])
 
 
-@compiled
+@allocating
 def lasting(bits: Floats) -> Floats:
     """Sum of the last `SUM` values' bits, over the root of their number."""
     found = np.zeros(len(bits))
@@ -161,7 +161,7 @@ def lasting(bits: Floats) -> Floats:
     return found
 
 
-@compiled
+@allocating
 def calibrated(bits: Floats) -> Floats:
     """-log2 of the share of this series' earlier values with as many bits or more."""
     found = np.zeros(len(bits))
@@ -177,7 +177,7 @@ def calibrated(bits: Floats) -> Floats:
     return found
 
 
-@compiled
+@allocating
 def told_once(bits: Floats) -> Floats:
     """What exceeds the last alarm by a bit, or comes `QUIET` values after it; 0 otherwise."""
     found = np.zeros(len(bits))

@@ -21,7 +21,9 @@ the format of a log of yours and shows how its fields map; `schemas/examples/for
 becomes of them. All but `combined` are JSON: an object, an array, lines, objects that run together, gzip, or any of
 these inside the envelopes of Firehose, Kinesis, CloudWatch, EventBridge, CloudTrail's files, OTLP (a log record's
 attributes, and its body where that is an object) or CloudEvents. `"-"`, `""` and null are missing values, numbers may
-be strings, queries are cut off paths. "Of the record" is seen by leaving out one field after the other.
+be strings, queries are cut off paths. Avro and Protobuf under a schema registry's ids are read with
+`intake.registry_url` (`pip install '.[registry]'` in a checkout). "Of the record" is seen by leaving out one field
+after the other.
 
 """
 EXAMPLES: Final = Path(inspect.getfile(schemas)).parent / "examples" / "formats"

@@ -108,11 +108,11 @@ def test_a_change_in_any_source_of_the_folder_names_another_cache(tmp_path: Path
 
 
 def _tree(root: Path) -> Path:
-    """A product of three files: a detector, a compiled function of the pipeline, and a file without any."""
+    """A small product: a detector, compiled functions of the pipeline, what gives them constants, and another file."""
     files = {
         "detectors/spike.py": "x = 1\n", "pipeline/below/sum.py": "from detectors.compile import compiled\n",
         "pipeline/long.py": "from detectors.compile import (\n    brief,\n    use_cache,\n)\n",
-        "schemas/event.py": "b = 1\n", "pipeline/page.py": "y = 1\n",
+        "schemas/event.py": "b = 1\n", "pipeline/state.py": "c = 1\n", "pipeline/page.py": "y = 1\n",
     }  # fmt: skip
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +123,7 @@ def _tree(root: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "matters"),
     [("detectors/spike.py", True), ("pipeline/below/sum.py", True), ("pipeline/long.py", True),
-     ("schemas/event.py", True), ("pipeline/page.py", False)],
+     ("schemas/event.py", True), ("pipeline/state.py", True), ("pipeline/page.py", False)],
 )  # fmt: skip
 def test_a_change_in_what_is_compiled_names_another_cache_and_one_elsewhere_does_not(
     tmp_path: Path, name: str, matters: bool
