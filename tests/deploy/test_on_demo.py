@@ -1,12 +1,17 @@
-"""No panel is empty on the demo's data: a demo of its own, stopped as soon as every panel has shown something."""
+"""On one demo: no panel is empty, and its worker and responder do what the documents' commands say.
+
+The demo is started once, and ended after the last of them.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +21,10 @@ import pytest
 
 from pipeline.config import ClickHouse
 from pipeline.config_file import load
+from pipeline.demo.broker import free_port
 from pipeline.sinks.connect import connect
 from tests.deploy.on_demo import CHARTS, PANELS, metrics_of, name, still_empty, without_sample
+from tests.deploy.spoken import SERVED, SPOKEN, Terminal, lines
 
 ROOT: Final = Path(__file__).parents[2]
 LONGEST_S: Final = 420.0
@@ -46,9 +53,23 @@ class Demo:
         match = re.search(pattern, self.printed.read_text())
         return match[1] if match else ""
 
+    def until_found(self, pattern: str) -> str:
+        """Waits for such a line."""
+        until_s = time.monotonic() + LONGEST_S
+        while not self.found(pattern) and self.goes_on(until_s):
+            pass
+        assert self.found(pattern), self.printed.read_text()
+        return self.found(pattern)
 
-@pytest.fixture
-def demo(tmp_path: Path) -> Iterator[Demo]:
+    @property
+    def config(self) -> Path:
+        """Its configuration, as it prints it for commands beside it."""
+        return next(self.printed.parent.rglob("keywatch.toml"))
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    tmp_path = tmp_path_factory.mktemp("demo")
     printed = tmp_path / "printed"
     with printed.open("wb") as out:
         command = [sys.executable, "-u", "-m", "pipeline.cli", "demo", "--keep"]
@@ -66,20 +87,136 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
 @pytest.mark.timeout(LONGEST_S + 60)
 def test_every_panel_shows_something_on_the_demo(demo: Demo) -> None:
     until_s = time.monotonic() + LONGEST_S
-    while not demo.found("(REVOKED)") and demo.goes_on(until_s):
-        pass
-    assert demo.found("(REVOKED)"), demo.printed.read_text()
+    demo.until_found("(REVOKED)")
     client = connect(ClickHouse(url=demo.found(r"ClickHouse .* on (http://[\d.:]+)")), "keywatch")
     empty = tuple(still_empty(client, PANELS))
     while empty and demo.goes_on(until_s):
         empty = tuple(still_empty(client, empty))
     client.close()
-    config = load(next(demo.printed.parent.rglob("keywatch.toml")))
+    config = load(demo.config)
     ports = (config.worker.metrics_port, config.respond.metrics_port)
     while without_sample(ports) and demo.goes_on(until_s):  # a responder tells of its caps now and then
         pass
     assert without_sample(ports) == []
     assert not [name(*each) for each in empty], demo.printed.read_text()
+
+
+@pytest.fixture
+def terminal(demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Once the story is over: two approvers, with the responder started anew, as the first policy's page says."""
+    monkeypatch.chdir(tmp_path)
+    responder = int(demo.until_found(r"kill -9 \d+ \(worker\) or (\d+) \(respond\)"))
+    mine = Terminal(demo.config, {})
+    for person in ("anna", "ben"):
+        told = mine.run("respond", "approver", person, "--key-file", f"{person}.key")
+        with demo.config.open("a") as file:
+            file.write(told[told.index("\n[[respond.approvers]]") :])
+    os.kill(responder, signal.SIGKILL)
+    demo.until_found("(respond was killed with -9)")
+    until_ready(load(demo.config).respond.metrics_port)
+    by_key = {row["key_id"]: row["incident_id"] for row in mine.rows("incidents")}
+    (key,) = (each for each in by_key if each.startswith("key_office"))  # a stranger's network, fenced by no rule
+    mine.values |= {"KEY": key, "INCIDENT": by_key[key], "ID": by_key[key]}
+    return mine
+
+
+def until_ready(port: int, process: subprocess.Popen[bytes] | None = None) -> None:
+    """Until /readyz answers 200, while the process runs."""
+    until_s = time.monotonic() + LONGEST_S
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10).close()
+        except OSError:  # nobody listens yet, or it says 503
+            assert time.monotonic() < until_s and (process is None or process.poll() is None)
+            time.sleep(0.5)
+        else:
+            return
+
+
+ANNA: Final = ("--as", "anna", "--key-file", "anna.key")
+BEN: Final = ("--as", "ben", "--key-file", "ben.key")
+STAGES: Final = ("simulate", "suspend", "fence")
+"""In this order each documented step is one: down from what the rules say, up by --override, down."""
+
+
+@pytest.mark.timeout(2 * LONGEST_S)
+def test_the_documents_commands_reach_the_worker_and_the_responder(demo: Demo, terminal: Terminal) -> None:
+    incident, key = terminal.values["INCIDENT"], terminal.values["KEY"]
+    says_to_worker(terminal, key)
+    takes_cases(terminal)
+    for undo in lines("respond undo"):
+        for _ in terminal.each("respond act"):
+            terminal.until_held(incident)
+        terminal.say(undo)
+        assert not terminal.holds(incident)
+    signs(demo, terminal)
+    for line in sorted(lines("respond promote"), key=lambda words: STAGES.index(words[words.index("--to") + 1])):
+        terminal.say(line)
+        assert terminal.rows("respond", "promotion")["stage"] == line[line.index("--to") + 1]
+    assert terminal.ran == set(SPOKEN)
+    assert {path.stem for path in demo.config.parent.glob("*.log")} >= set(SERVED)
+
+
+def says_to_worker(terminal: Terminal, key: str) -> None:
+    """A feedback is in effect once the worker has written where it took it up."""
+    for said in terminal.each("feedback", "--wait", "120"):
+        assert re.search(r"\(offset \d+ of partition \d+\)", said), said
+    for _ in (*terminal.each("mute"), *terminal.each("plan")):
+        pass
+    held = [(row["kind"], row["about"]) for row in terminal.rows("mutes")]
+    assert ("mute", f"key {key}") in held and ("planned", "NAME: owners SHOP") in held
+    assert [about for kind, about in held if kind == "exception" and key in about]
+    terminal.run("unmute", key)
+    assert ("mute", f"key {key}") not in [(row["kind"], row["about"]) for row in terminal.rows("mutes")]
+
+
+def takes_cases(terminal: Terminal) -> None:
+    def now() -> dict[str, tuple[str, str]]:
+        return {row["case_id"]: (row["state"], row["by"]) for row in terminal.rows("cases")}
+
+    case = next(iter(now()))
+    for _ in terminal.each("cases ack", "--as", "anna", ID=case):
+        assert now()[case] == ("acknowledged", "anna")
+    terminal.run("cases", "assign", case, "--to", "ben")
+    assert now()[case] == ("acknowledged", "ben")
+    terminal.run("cases", "snooze", case, "--until", "2h")
+    assert now()[case][0] == "snoozed"
+    terminal.run("cases", "close", case)
+    assert case not in now()
+
+
+def signs(demo: Demo, terminal: Terminal) -> None:
+    """Caps are raised by two; what the second one says reaches the responder, whose decision the demo prints."""
+
+    def asked() -> str:
+        (said,) = terminal.each("respond raise", *ANNA)
+        ticket = said.split()[-1]
+        assert ticket in [row["ticket"] for row in terminal.rows("respond", "pending")]
+        return ticket
+
+    (said,) = terminal.each("respond approve", *BEN, TICKET=asked())
+    assert said.startswith("2 signed")
+    demo.until_found("(ben signs a raise of caps)")
+    terminal.run("respond", "refuse", asked(), "--reason", "once is enough", *BEN)
+    demo.until_found("(ben declines a raise of caps)")
+
+
+@pytest.mark.timeout(2 * LONGEST_S)
+@pytest.mark.parametrize("line", lines("intake"), ids=" ".join)
+def test_intake_runs_as_the_documents_start_it_until_it_is_stopped(
+    demo: Demo, tmp_path: Path, line: tuple[str, ...]
+) -> None:
+    demo.until_found("(REVOKED)")
+    config, port = tmp_path / "keywatch.toml", free_port()
+    config.write_text(f"{demo.config.read_text()}\n[intake]\nhttp_port = {free_port()}\nmetrics_port = {port}\n")
+    command = [sys.executable, "-m", "pipeline.cli", *line]
+    process = subprocess.Popen(command, env=os.environ | {"KEYWATCH_CONFIG": str(config)})
+    try:
+        until_ready(port, process)
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
 
 
 def test_panels_ask_for_many_metrics() -> None:

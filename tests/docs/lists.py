@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 RUN: Final = (
     "adapters check", "adapters matrix", "config check", "config schema", "config show", "coverage", "doctor",
@@ -21,27 +21,56 @@ RUN_BESIDES: Final = (
     "cases", "respond breaker -o json", "respond dead-letters", "respond endpoints -o json", "respond leftovers",
     "respond simulate --reason rehearsal", "respond simulate --off --reason over",
     "doctor --sample access.log -o json", "console-log", "erase pk_7 --dry-run", "privacy truncate --dry-run",
-    "top --once",
+    "top --once", "intake kong.jsonl --format kong",
 )  # fmt: skip
 """Run, too: sentences name them, and they need nobody's answer."""
 
-SERVICE: Final = "runs until it is stopped; tests/kafka runs it"
-SPEAKS: Final = "waits for an answer of workers or responders; tests/kafka has these"
-LONG: Final = "takes minutes; has tests of its own"
+
+class Elsewhere(NamedTuple):
+    """Why a command is not run here, the test that does it, and what stands in that test."""
+
+    why: str
+    test: str
+    words: str
+
+
+DEMO: Final = "tests/deploy/test_on_demo.py"
+SERVED: Final = Elsewhere("runs until it is stopped; the demo runs it", DEMO, "SERVED")
+SPOKEN: Final = Elsewhere("a worker or responder answers; it is run on the demo's", DEMO, "SPOKEN")
+DESK: Final = "tests/pipeline/respond/test_night_desk.py"
+RESPOND: Final = "tests/pipeline/respond/test_commands.py"
+LONG: Final = "takes minutes"
+OFFSETS: Final = "needs a broker whose offsets are right"
+STATE: Final = "tests/kafka/test_partition_change.py"
 PARSED: Final = {
-    "console": SERVICE, "intake": SERVICE, "plugin": SERVICE, "respond": SERVICE, "worker": SERVICE,
-    "top": "runs until it is stopped; --once is run",
-    "cases ack": SPEAKS, "cases assign": SPEAKS, "cases close": SPEAKS, "cases snooze": SPEAKS,
-    "drill run": SPEAKS, "feedback": SPEAKS, "mute": SPEAKS, "unmute": SPEAKS, "plan": SPEAKS,
-    "respond act": SPEAKS, "respond approve": SPEAKS, "respond bulk": SPEAKS,
-    "respond promote": "takes 14 days; tests/pipeline/respond/test_promoting.py",
-    "respond deleted": SPEAKS, "respond extend": SPEAKS,
-    "respond enable": SPEAKS, "respond raise": SPEAKS, "respond refuse": SPEAKS, "respond undo": SPEAKS,
-    "leaks hash": "reads a secret from stdin; tests/pipeline/test_leaks.py",
-    "bench": LONG, "demo": LONG, "evaluate keybench": LONG, "evaluate nab": LONG,
-    "learn": "needs a broker whose offsets are right; tests/pipeline/runners/test_learn.py",
-    "state export": "needs a broker whose offsets are right; tests/kafka/test_partition_change.py",
-    "state import": "needs a broker whose offsets are right; tests/kafka/test_partition_change.py",
+    "console": SERVED, "respond": SERVED, "worker": SERVED,
+    "intake": Elsewhere("runs until it is stopped; with a file it is run here", DEMO, 'lines("intake")'),
+    "plugin": Elsewhere("runs until it is stopped", "tests/pipeline/test_beside_production.py", '"plugin", "--config"'),
+    "top": Elsewhere("runs until it is stopped; --once is run", "tests/pipeline/test_top.py", "top.main(filled, False"),
+    "feedback": SPOKEN, "mute": SPOKEN, "plan": SPOKEN, "cases ack": SPOKEN, "respond act": SPOKEN,
+    "respond undo": SPOKEN, "respond raise": SPOKEN, "respond approve": SPOKEN, "respond promote": SPOKEN,
+    "unmute": Elsewhere(SPOKEN.why, DEMO, 'run("unmute"'),
+    "cases assign": Elsewhere(SPOKEN.why, DEMO, 'run("cases", "assign"'),
+    "cases snooze": Elsewhere(SPOKEN.why, DEMO, 'run("cases", "snooze"'),
+    "cases close": Elsewhere(SPOKEN.why, DEMO, 'run("cases", "close"'),
+    "respond refuse": Elsewhere(SPOKEN.why, DEMO, 'run("respond", "refuse"'),
+    "respond bulk": Elsewhere("nothing waits in the demo", RESPOND, "commands.bulk("),
+    "respond extend": Elsewhere("no key is rotated by the demo's responder", RESPOND, "commands.extend("),
+    "respond enable": Elsewhere("no endpoint of the demo is disabled", DESK, "night_desk.enable("),
+    "respond deleted": Elsewhere(
+        "no gateway of the demo keeps keys", "tests/pipeline/respond/test_leftovers.py", "leftover_desk.deleted("
+    ),
+    "drill run": Elsewhere(
+        "the demo has no decoy", "tests/pipeline/respond/test_drill_whole.py", "night_desk.drilled("
+    ),
+    "leaks hash": Elsewhere("reads a secret from stdin", "tests/pipeline/test_leaks.py", "print_hash("),
+    "bench": Elsewhere(LONG + "; its peers are run", "tests/kafka/test_bench.py", "peers.PEERS"),
+    "demo": Elsewhere(LONG, DEMO, '"pipeline.cli", "demo"'),
+    "evaluate keybench": Elsewhere(LONG, "tests/evaluation/test_keybench.py", "keybench.bench("),
+    "evaluate nab": Elsewhere(LONG, "tests/evaluation/test_nab.py", "nab.main("),
+    "learn": Elsewhere(OFFSETS, "tests/kafka/test_operating.py", "learn(primed.config, "),
+    "state export": Elsewhere(OFFSETS, STATE, "export_state.main("),
+    "state import": Elsewhere(OFFSETS, STATE, "import_state.main("),
 }  # fmt: skip
 """Command -> why it is only parsed: an unknown command, option or value fails all the same."""
 

@@ -12,6 +12,8 @@ import typer
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from tests.deploy import spoken
+from tests.docs import lists
 from tests.docs.lists import FAULTS_WANTED, NOT_OURS, PARSED, PREVIEWED, RUN, RUN_BESIDES
 from tests.docs.parsing import filled, parse
 from tests.docs.reading import ROOT, WRITTEN, Command, commands
@@ -58,6 +60,14 @@ def test_every_command_is_run_or_it_is_said_why_not() -> None:
     assert names <= {*RUN, *PARSED}
     assert not set(RUN) & PARSED.keys()
     assert set(PREVIEWED) <= PARSED.keys()
+
+
+@pytest.mark.parametrize("name", PARSED)
+def test_what_is_only_parsed_is_run_by_the_test_that_is_named(name: str) -> None:
+    _, test, words = PARSED[name]
+    assert words in (ROOT / test).read_text()
+    assert (PARSED[name] == lists.SPOKEN) == (name in spoken.SPOKEN)
+    assert (PARSED[name] == lists.SERVED) == (name in spoken.SERVED)
 
 
 def test_whoever_signs_says_who_he_is_and_with_which_key() -> None:
