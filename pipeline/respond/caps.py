@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from pipeline.policy import Caps
+from pipeline.policy import Approver, Caps
 from pipeline.respond import approval
 from pipeline.respond.entries import Proposed, Raised, Signed
 
@@ -42,12 +42,29 @@ class Raise:
     at_us: int
     words: list[Signed] = field(default_factory=list)
 
+    @property
+    def until_us(self) -> int:
+        """When it is over."""
+        return min(self.raised.until_us, self.at_us + MAX_RAISE_US)
+
+    def signed(self, approvers: tuple[Approver, ...]) -> tuple[str, ...]:
+        """Who of them said yes."""
+        return approval.people(self.words, approvers)
+
+    def declined(self, approvers: tuple[Approver, ...]) -> bool:
+        """Whether one of them said no: that ends it, granted or not."""
+        return any(not word.yes and approval.is_genuine(word, approvers) for word in self.words)
+
+    def waits(self, approvers: tuple[Approver, ...], now_us: int) -> bool:
+        """For one more of them."""
+        open_ = now_us < self.until_us and not self.declined(approvers)
+        return open_ and len(self.signed(approvers)) < TWO
+
     def caps(self, wanted: Proposed, now_us: int) -> Caps | None:
-        """What it allows to this proposal, if two of its approvers signed and its time is not over."""
-        until_us = min(self.raised.until_us, self.at_us + MAX_RAISE_US)
-        if self.raised.cap != wanted.cap or now_us >= until_us:
+        """What it allows to this proposal, if two of its approvers signed, none declined and its time is not over."""
+        if self.raised.cap != wanted.cap or now_us >= self.until_us or self.declined(wanted.approvers):
             return None
-        if len(approval.people(self.words, wanted.approvers)) < TWO:
+        if len(self.signed(wanted.approvers)) < TWO:
             return None
         raised = self.raised
         return Caps(

@@ -19,6 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.policy import Caps
 from pipeline.respond import approval, desk
 from pipeline.respond.acts import Act
+from pipeline.respond.caps import TWO
 from pipeline.respond.desk import Chosen, Desk
 from pipeline.respond.fence import ClickHouseNetworks
 from pipeline.respond.keys import UNREADABLE
@@ -164,11 +165,11 @@ def pending(config: Config, person: str, as_json: bool) -> int:
     """What waits for people."""
 
     async def work(mine: Desk) -> int:
-        rows = [act_row(act) for act in mine.pending()]
+        rows, approvers = [act_row(act) for act in mine.pending()], config.respond.approvers
         rows += [
             {"ticket": ticket, "key_id": "*", "rung": f"raise {each.raised.cap} caps", "reason": each.raised.reason,
-             "approved_by": [word.person for word in each.words], "approvals": 2, "lapses_us": each.raised.until_us}
-            for ticket, each in mine.ledger.raises.items()
+             "approved_by": each.signed(approvers), "approvals": TWO, "lapses_us": each.until_us}
+            for ticket, each in mine.ledger.raises.items() if each.waits(approvers, mine.ledger.now_us)
         ]  # fmt: skip
         rows += [
             {"ticket": ticket, "key_id": each.act.proposal.key_id, "rung": "undo of rotate",

@@ -276,7 +276,9 @@ class Ledger:
     def _sign(self, word: Signed) -> Verdict:
         if raise_ := self.raises.get(word.ticket):
             raise_.words.append(word)
-            return Verdict(True, "approvals", f"{len(raise_.words)} signed; two approvers are needed")
+            return Verdict(
+                True, "approvals", "signed; it takes two approvers" if word.yes else "an approver's no ends it"
+            )
         if heard := self.promotions.hear(word, self.now_us):
             return Verdict(True, "approvals", heard)
         if word.ticket in self.forces.waiting:

@@ -231,7 +231,11 @@ def test_caps_are_raised_by_a_first_one_who_names_the_ticket_for_the_second(
     assert commands.raise_caps(room.config, "carl", "usual", caps, "2h", "drill", room.file) == 0
     ticket = said().split("approve ")[1].strip()
     assert ticket.startswith("raise-")
+    assert commands.pending(room.config, "ann", as_json=False) == 0
+    assert ticket in said()
     room.world.say(ANN.says(ticket))
+    commands.pending(room.config, "ann", as_json=False)
+    assert "nothing waits" in said(), "two signed: it stands"
     for number in (2, 3, 4, 5):
         room.world.open(f"k{number}")
     room.live()

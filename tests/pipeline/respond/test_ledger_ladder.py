@@ -383,6 +383,16 @@ def test_caps_are_raised_by_two_people_and_only_for_a_while(log: Log) -> None:
     assert not over(log, 10)
 
 
+def test_a_no_of_an_approver_ends_a_raise_signed_or_not_and_nobody_elses(log: Log) -> None:
+    wider = raised(HOUR_US // 2)
+    for record in (wider, ANN.says(wider.ticket), EVE.says(wider.ticket, yes=False), BOB.says(wider.ticket)):
+        log.say(record)
+    assert [over(log, n) for n in range(5)] == [True] * 5
+    assert log.say(BOB.says(wider.ticket, yes=False)).granted
+    log.say(BOB.says(wider.ticket))
+    assert not over(log, 6)
+
+
 def test_a_raise_lasts_a_day_at_most_and_raises_no_other_cap(log: Log) -> None:
     wider = raised(90 * DAY_US)
     for record in (wider, ANN.says(wider.ticket), BOB.says(wider.ticket)):
