@@ -91,10 +91,12 @@ async def stop_if_forgotten(config: Config, decisions: Decisions, memory: Memory
         return
     topics, since_s = config.topics, memory.told_since_s(await _kept_since_s(config), time.time())
     try:
-        async with asyncio.timeout(READ_S), aclosing(_audit(config)) as lines:
-            lost = [each async for each in lines if not memory.knows(each) and _at_s(each) >= since_s]
+        async with asyncio.timeout(READ_S), aclosing(_audit(config)) as audit:
+            lines = [each async for each in audit if _at_s(each) >= since_s]
     except (KafkaError, TimeoutError) as error:
         raise Fatal(f"whether {topics.decisions} was emptied is not known: {topics.responses}: {error!r}") from error
+    await decisions.catch_up()  # what another responder has said since is in the audit, too
+    lost = [each for each in lines if not memory.knows(each)]
     if not lost:
         return
     last = lost[-1]

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from pipeline.respond.entries import Joined, Switched
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+
+from pipeline.config import Config
+from pipeline.respond import forgotten
+from pipeline.respond.decisions import Decisions
+from pipeline.respond.entries import Joined, Proposed, Switched
 from pipeline.respond.forgotten import BY, Memory
+from schemas.response import Response
+from tests.pipeline.respond.test_ledger import proposed
 
 NOW_S = 1_790_000_000.0
 DAY_S = 86_400.0
@@ -43,3 +54,42 @@ def test_whoever_found_it_emptied_before_is_not_asked_again() -> None:
     assert not found.held
     found.apply(2, Switched(stop=True, by=BY))
     assert found.held
+
+
+class Topic:
+    """Of decisions: another responder's proposal comes with the next look."""
+
+    def __init__(self, memory: Memory, *ahead: Proposed) -> None:
+        self.memory, self.ahead, self.written = memory, list(ahead), list[Any]()
+
+    async def catch_up(self) -> None:
+        for each in self.ahead:
+            self.memory.apply(int(NOW_S * 1e6), each)
+
+    async def write(self, record: Any) -> None:
+        self.written.append(record)
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_what_another_responder_did_since_the_topic_was_read_is_not_forgotten(
+    known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that start at once: the second one stopped all acts over what the first did meanwhile."""
+    of = proposed("k1")
+    line = Response(
+        response_id=of.response_id, incident_id="i", revision=1, key_id="k1", key_version=1,
+        at=datetime.now(UTC).isoformat(), stage="done", verdict="allowed", rung="revoke", reason="",
+    )  # fmt: skip
+
+    async def audit(_: Config) -> AsyncGenerator[Response, None]:
+        yield line
+
+    async def kept(_: Config) -> float:
+        return 0.0
+
+    monkeypatch.setattr(forgotten, "_audit", audit)
+    monkeypatch.setattr(forgotten, "_kept_since_s", kept)
+    memory = Memory()
+    topic = Topic(memory, *([of] if known else []))
+    await forgotten.stop_if_forgotten(Config(), cast(Decisions, topic), memory)
+    assert [each.by for each in topic.written] == ([] if known else [BY])
