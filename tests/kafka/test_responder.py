@@ -23,7 +23,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from pipeline.config import Config, Kafka, Topics
 from pipeline.respond.consume import TopicReader
 from pipeline.respond.desk import opened
-from pipeline.respond.entries import Joined, encode
+from pipeline.respond.entries import Joined, decode, encode
 from pipeline.runners.ending import EXIT_FATAL
 from pipeline.sinks.group import committed_offsets
 from pipeline.sinks.kafka import Producer, client_settings, fetched_highwaters
@@ -120,6 +120,15 @@ class World:
         await self.close_readers()
         return lines
 
+    async def joined(self, responders: int) -> None:
+        """So many are up."""
+        reader, seen = await self.reader(self.config.topics.decisions), set[str]()
+        async with asyncio.timeout(60):
+            while len(seen) < responders:
+                records = [decode(each.value) for each in await reader.read()]
+                seen |= {each.responder for each in records if isinstance(each, Joined)}
+        await self.close_readers()
+
     @asynccontextmanager
     async def producer(self) -> AsyncIterator[Producer]:
         producer = Producer(self.config.kafka)
@@ -185,6 +194,7 @@ async def test_two_responders_stay_within_the_cap_and_stop_at_the_end_of_the_log
     names = [f"k{i}" for i in range(10)]
     await world.prepare(keys=20)
     both = [world.start(), world.start()]
+    await world.joined(2)
     await world.open(*names)
     lines = await world.lines(decided(10))
     told = Counter(each.message["data"]["key_id"] for each in target.received)
