@@ -42,6 +42,11 @@ class Raise:
     at_us: int
     words: list[Signed] = field(default_factory=list)
 
+    def hear(self, word: Signed) -> str:
+        """Take what a person said; what that means, whose word it is is seen later."""
+        self.words.append(word)
+        return "signed; it takes two approvers" if word.yes else "an approver's no ends it"
+
     @property
     def until_us(self) -> int:
         """When it is over."""

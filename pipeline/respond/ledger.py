@@ -275,10 +275,7 @@ class Ledger:
 
     def _sign(self, word: Signed) -> Verdict:
         if raise_ := self.raises.get(word.ticket):
-            raise_.words.append(word)
-            return Verdict(
-                True, "approvals", "signed; it takes two approvers" if word.yes else "an approver's no ends it"
-            )
+            return Verdict(True, "approvals", raise_.hear(word))
         if heard := self.promotions.hear(word, self.now_us):
             return Verdict(True, "approvals", heard)
         if word.ticket in self.forces.waiting:
