@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from tests.kafka import cluster, recovery
 from tests.kafka.deployment import Deployment
 from tests.kafka.outside import Outside
+from tests.pipeline.respond.receiver import Receiver, receiver
 
 _numbers = itertools.count()
 
@@ -102,3 +103,10 @@ def deploy_real(deploy: Callable[..., Deployment], outside: Outside) -> Callable
         return deployment
 
     return make
+
+
+@pytest.fixture
+async def target() -> AsyncIterator[Receiver]:
+    """Where a responder's webhooks go."""
+    async with receiver() as this:
+        yield this

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import msgspec
 import pytest
@@ -17,15 +17,9 @@ from pipeline.sinks.topic_settings import topic_settings
 from tests.kafka.cluster import Cluster
 from tests.kafka.test_responder import World, decided
 from tests.pipeline.respond.people import ANN, BOTH
-from tests.pipeline.respond.receiver import Receiver, receiver
+from tests.pipeline.respond.receiver import Receiver
 
 ONE = Who(BOTH, needs=1, within_s=1800.0)
-
-
-@pytest.fixture
-async def target() -> AsyncIterator[Receiver]:
-    async with receiver() as this:
-        yield this
 
 
 @pytest.fixture

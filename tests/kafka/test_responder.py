@@ -34,7 +34,7 @@ from tests.kafka import topics
 from tests.kafka.cluster import Cluster
 from tests.pipeline.respond import log_contract
 from tests.pipeline.respond.incidents import SECRET, finding, incident, key
-from tests.pipeline.respond.receiver import Receiver, code, receiver
+from tests.pipeline.respond.receiver import Receiver, code
 
 ROOT = Path(__file__).parents[2]
 _numbers = itertools.count()
@@ -147,12 +147,6 @@ class World:
         for consumer in self.consumers:
             await consumer.stop()
         self.consumers.clear()
-
-
-@pytest.fixture
-async def target() -> AsyncIterator[Receiver]:
-    async with receiver() as this:
-        yield this
 
 
 @pytest.fixture
