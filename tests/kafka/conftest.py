@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -97,9 +96,7 @@ def deploy_real(deploy: Callable[..., Deployment], outside: Outside) -> Callable
 
     def make(*arguments: Any, **settings: Any) -> Deployment:
         deployment = deploy(*arguments, **settings)
-        deployment.core = "real"
-        found = {name: getattr(outside.config, name) for name in ("url", "database", "timeout_s")}
-        deployment.environment["KW_CLICKHOUSE"] = json.dumps(found)
+        outside.serve(deployment)
         return deployment
 
     return make

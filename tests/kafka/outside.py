@@ -20,7 +20,9 @@ from pipeline.sinks.connect import connect
 from schemas.rows import TABLES
 from tests.clickhouse_front import FrontProcess
 from tests.kafka.cluster import PATIENCE, free_port
+from tests.kafka.deployment import Deployment
 
+AWAY_S: Final = float(os.environ.get("KEYWATCH_AWAY_S", "8"))
 WORKERS: Final = sorted(TABLES.keys() - {"responses", "adoptions", "leaks", "keys"})
 """The tables that follow from the log; `responses` copies its topic, `adoptions` begins the truth, others are apart."""
 
@@ -39,6 +41,12 @@ class Outside:
     def start(self) -> None:
         """Start it again."""
         self.process = FrontProcess(self._folder, "--faults", "--port", str(self._port))
+
+    def serve(self, deployment: Deployment) -> None:
+        """Workers that it starts from now on have the real core, and write here."""
+        deployment.core = "real"
+        found = {name: getattr(self.config, name) for name in ("url", "database", "timeout_s")}
+        deployment.environment["KW_CLICKHOUSE"] = json.dumps(found)
 
     def stop(self) -> None:
         """kill -9."""

@@ -19,17 +19,19 @@ from aiokafka.errors import KafkaError
 from pipeline.doctor import check_kafka
 from pipeline.runners.ending import EXIT_FATAL
 from pipeline.sinks.kafka import client_settings
+from schemas.event import Event
 from tests.kafka import cluster, topics
-from tests.kafka.comparison import compare_tables, finish_counts
+from tests.kafka.comparison import compare_tables, finish_counts, finish_tables
 from tests.kafka.conftest import available, long
 from tests.kafka.deployment import DRAIN_S, PARTITIONS, Deployment, last_words, pid_of, produce
 from tests.kafka.outside import Outside
-from tests.pipeline.log_of_requests import log
+from tests.pipeline.log_of_requests import START_US, log, record
 from tests.seeds import SEED
 
 pytestmark = pytest.mark.kafka
 
 EXIT_CONFIG = 2
+DAY_US = 86_400_000_000
 
 
 @pytest.mark.parametrize("runner", ["faust", "plain"])
@@ -104,6 +106,7 @@ def test_a_topic_made_anew_is_refused_with_words_that_help(deploy: Callable[...,
     worker = deployment.start()
     deployment.wait_drained()
     assert deployment.stop(worker) == 0
+    before = deployment.seen()
     asyncio.run(topics.make_anew(deployment.config.kafka, deployment.config.topics.requests, PARTITIONS))
     deployment.produce(3_000)
     again = deployment.start()
@@ -111,6 +114,7 @@ def test_a_topic_made_anew_is_refused_with_words_that_help(deploy: Callable[...,
     words = last_words(deployment, again)
     assert "was made anew" in words
     assert deployment.config.topics.pages in words
+    assert deployment.seen() == before, "nothing of the new topic was taken for the old one's"
 
 
 def test_a_running_worker_whose_topic_is_made_anew_ends(deploy: Callable[..., Deployment]) -> None:
@@ -195,12 +199,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @long
-def test_a_broker_whose_disk_is_full_loses_nothing_once_there_is_room(small_disk: Path, tmp_path: Path) -> None:
+def test_a_broker_whose_disk_is_full_loses_nothing_once_there_is_room(
+    outside: Outside, small_disk: Path, tmp_path: Path
+) -> None:
     available()
     running = cluster.start(small_disk)
     deployment = Deployment(running.brokers, "full", tmp_path / "full")
+    outside.serve(deployment)
+    records = log(SEED + 7, events=1_500)
     try:
-        deployment.produce(1_000)
+        produce(deployment, records[:1_000])
         worker = deployment.start()
         deployment.wait_drained()
         filler = fill_up(small_disk)
@@ -210,11 +218,11 @@ def test_a_broker_whose_disk_is_full_loses_nothing_once_there_is_room(small_disk
         filler.unlink()
         node.start()
         running.wait()
-        deployment.produce(500)
+        produce(deployment, records[1_000:])
         deployment.kill_all()
         deployment.wait_session_over()
         assert worker.returncode is not None
-        finish_counts(deployment)
+        finish_tables(deployment, outside)
     finally:
         deployment.kill_all()
         running.stop()
@@ -222,7 +230,7 @@ def test_a_broker_whose_disk_is_full_loses_nothing_once_there_is_room(small_disk
 
 def produce_until_it_ends(deployment: Deployment, node: cluster.Node) -> None:
     """A broker whose only disk is full ends itself; what it acknowledged before stands in its log."""
-    config = deployment.config
+    config, now_us = deployment.config, START_US + 2 * DAY_US
 
     async def produce_on() -> None:
         producer = AIOKafkaProducer(**client_settings(config.kafka), acks="all", request_timeout_ms=2_000)
@@ -230,8 +238,9 @@ def produce_until_it_ends(deployment: Deployment, node: cluster.Node) -> None:
         try:
             async with asyncio.timeout(DRAIN_S):
                 while node.process is not None and node.process.poll() is None:
+                    key, value, timestamp_ms = record(Event(key_id="pk_0", ts_us=now_us, path="/" + "x" * 1_000))
                     with contextlib.suppress(KafkaError):
-                        await producer.send_and_wait(config.topics.requests, b"k1 1" + bytes(2_000), partition=0)
+                        await producer.send_and_wait(config.topics.requests, value, key, timestamp_ms=timestamp_ms)
         finally:
             await producer.stop()
 

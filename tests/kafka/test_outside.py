@@ -19,14 +19,13 @@ from schemas.event import Event
 from tests.kafka.comparison import at_the_end, compare_tables, finish_tables, stop_all
 from tests.kafka.conftest import long
 from tests.kafka.deployment import DRAIN_S, Deployment, produce, read_topic
-from tests.kafka.outside import Outside
+from tests.kafka.outside import AWAY_S, Outside
 from tests.kafka.recovery import reached, until_caught_up
 from tests.pipeline.log_of_requests import START_US, Record, log, record
 from tests.seeds import SEED
 
 pytestmark = pytest.mark.kafka
 
-AWAY_S: Final = float(os.environ.get("KEYWATCH_AWAY_S", "8"))
 BACKLOG: Final = int(os.environ.get("KEYWATCH_BACKLOG", "12000"))
 IDS: Final = int(os.environ.get("KEYWATCH_IDS", "100000"))
 FLOOD_S: Final = IDS / 500
@@ -153,15 +152,21 @@ def test_poison_in_every_field_loses_nothing_of_the_good_events(
     assert len({each.key for each in told}) > 50
 
 
-def test_a_flood_of_poison_stops_the_worker_before_it_commits_it(
-    deploy_real: Callable[..., Deployment],
+def test_a_flood_of_poison_stops_the_worker_before_it_commits_it_and_is_worked_off_once_it_may_be(
+    deploy_real: Callable[..., Deployment], outside: Outside
 ) -> None:
     deployment = deploy_real(max_reject_run=500)
+    records = log(SEED + 8, events=1_000)
+    half = len(records) // 2
+    produce(deployment, records[:half])
     produce(deployment, [(b"pk_0", b"not json %d" % n, START_US // 1000) for n in range(2_000)])
     worker = deployment.start()
     assert worker.wait(DRAIN_S) == EXIT_FATAL, deployment.log_of(worker)
     assert "is a producer sending another format?" in deployment.log_of(worker)
-    assert sum(deployment.committed().values()) <= 500
+    assert sum(deployment.committed().values()) <= half + 500
+    deployment.settings |= {"max_reject_run": 5_000, "max_reject_ratio": 1.0}
+    produce(deployment, records[half:])
+    finish_tables(deployment, outside)
 
 
 @long

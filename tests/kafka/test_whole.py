@@ -25,7 +25,7 @@ from tests.kafka.conftest import long
 from tests.kafka.covered import Covered
 from tests.kafka.deployment import pid_of
 from tests.kafka.orchestrator import Orchestrator, under_load
-from tests.kafka.outside import Outside
+from tests.kafka.outside import AWAY_S, Outside
 from tests.kafka.recovery import reached
 from tests.kafka.whole import HISTORY, Whole
 from tests.seeds import SEED, kept
@@ -35,6 +35,7 @@ pytestmark = pytest.mark.kafka
 FAULTS: Final = int(os.environ.get("KEYWATCH_FAULTS", "0"))
 KILLS: Final = int(os.environ.get("KEYWATCH_KILLS", "20"))
 FEW_KILLS: Final = 3
+BACKLOG_S: Final = 30.0 * cluster.SLOWER
 FEW_RECORDS: Final = 10
 """In each round, where a clean run goes along that takes a record at a time."""
 _number = itertools.count()
@@ -46,6 +47,7 @@ class Breaker:
     def __init__(self, whole: Whole, fleet: Orchestrator, nodes: cluster.Cluster) -> None:
         self.whole, self.fleet, self.nodes, self.rng = whole, fleet, nodes, whole.rng
         self.swaps = 0
+        self.next_node = itertools.cycle(self.rng.sample(nodes.nodes, len(nodes.nodes)))
 
     def worker_dies(self) -> None:
         self.fleet.kill_one(self.rng)
@@ -61,11 +63,16 @@ class Breaker:
         self.all_ready()
         self.fleet.replace_one()
 
-    def fleet_grows_and_shrinks(self) -> None:
-        self.fleet.scale(3)
-        self.whole.wait(lambda: len(self.fleet.running()) == 3, "scaled out")
-        self.all_ready()
-        self.fleet.scale(1)
+    def fleet_grows_is_replaced_and_shrinks(self) -> None:
+        """1 to 3, each of the three is replaced (a rolling restart), and back to 1."""
+        before = self.fleet.wanted
+        self.all_scale(1)
+        self.all_scale(3)
+        for _ in range(3):
+            self.fleet.replace_one()
+            self.all_ready()
+        self.all_scale(1)
+        self.all_scale(before)
 
     def clock_steps(self) -> None:
         """A worker's, by an hour."""
@@ -78,7 +85,8 @@ class Breaker:
         self.whole.start_responder()
 
     def broker_dies(self) -> None:
-        node = self.rng.choice(self.nodes.nodes)
+        """One after the other, so that the group's coordinator and the controller are among three of them."""
+        node = next(self.next_node)
         node.kill()
         time.sleep(6.0 * cluster.SLOWER)
         node.start()
@@ -86,7 +94,7 @@ class Breaker:
 
     def clickhouse_is_away(self) -> None:
         self.whole.outside.stop()
-        time.sleep(6.0)
+        time.sleep(AWAY_S)
         self.whole.outside.start()
 
     def clickhouse_is_slow_and_fails_after_it_applied(self) -> None:
@@ -101,6 +109,23 @@ class Breaker:
         asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact", min_insync_replicas="3"))
         self.broker_dies()
         asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact"))
+
+    def changelog_refuses_pages(self) -> None:
+        """Too large, it says: workers end, and those that come after them end, until it is mended."""
+        kafka, pages = self.whole.config.kafka, self.whole.config.topics.pages
+        refused = f"pages were not written to {pages}: MessageSizeTooLarge"
+        before = self.count_that_said(refused)
+        asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact", max_message_bytes="300"))
+        self.whole.wait(lambda: self.count_that_said(refused) > before, "a worker ends")
+        asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact"))
+
+    def a_backlog_waits(self) -> None:
+        """All workers are killed and nobody is there for a while."""
+        wanted, self.fleet.wanted = self.fleet.wanted, 0
+        while self.fleet.running():
+            self.fleet.kill_one(self.rng)
+        time.sleep(BACKLOG_S)
+        self.fleet.wanted = wanted
 
     def catalogue_changes(self) -> None:
         self.all_judged()
@@ -120,6 +145,16 @@ class Breaker:
         self.whole.swap_geo(self.swaps)
         self.fleet.wanted = wanted
         self.whole.wait(lambda: len(self.fleet.running()) == wanted, "started")
+        self.all_ready()
+
+    def count_that_said(self, words: str) -> int:
+        """Of all workers that there have been."""
+        return sum(words in self.whole.log_of(worker) for worker in list(self.whole.workers))
+
+    def all_scale(self, wanted: int) -> None:
+        """To so many workers, all of them loaded."""
+        self.all_ready()
+        self.fleet.scale(wanted)
         self.all_ready()
 
     def all_ready(self) -> None:
@@ -143,7 +178,7 @@ class Breaker:
 
 
 FEW: Final = ("worker_dies", "catalogue_changes", "people_speak", "responder_dies", "geo_database_is_swapped")
-ALL: Final = tuple(name for name in vars(Breaker) if not name.startswith(("_", "all_")))
+ALL: Final = tuple(name for name in vars(Breaker) if not name.startswith(("_", "all_", "count_")))
 
 
 @pytest.fixture

@@ -236,8 +236,15 @@ class Whole(Deployment):
         self.run(_publish(config, fresh))
         self._given |= {(each.incident_id, each.revision) for each in fresh}
         wanted = {(each.incident_id, each.revision) for each in incidents if each.change != "closed"}
-        self.wait(lambda: {mark[:2] for mark in decided(self.responses(config))} == wanted, "decided")
-        return decided(self.responses(config))
+        made: Decided = set()
+
+        def complete() -> bool:
+            nonlocal made
+            made = decided(self.responses(config))
+            return {mark[:2] for mark in made} == wanted
+
+        self.wait(complete, "decided")
+        return made
 
     def responses(self, config: Config) -> list[Any]:
         """The audit, in order."""
