@@ -15,6 +15,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -24,10 +25,11 @@ from tests.kafka import cluster, topics
 from tests.kafka.conftest import long
 from tests.kafka.covered import Covered
 from tests.kafka.deployment import pid_of
+from tests.kafka.loads import HISTORY
 from tests.kafka.orchestrator import Orchestrator, under_load
 from tests.kafka.outside import AWAY_S, Outside
 from tests.kafka.recovery import reached
-from tests.kafka.whole import HISTORY, Whole
+from tests.kafka.whole import Whole
 from tests.seeds import SEED, kept
 
 pytestmark = pytest.mark.kafka
@@ -35,7 +37,7 @@ pytestmark = pytest.mark.kafka
 FAULTS: Final = int(os.environ.get("KEYWATCH_FAULTS", "0"))
 KILLS: Final = int(os.environ.get("KEYWATCH_KILLS", "20"))
 FEW_KILLS: Final = 3
-BACKLOG_S: Final = 30.0 * cluster.SLOWER
+BACKLOG_S: Final = 10.0 * cluster.SLOWER
 FEW_RECORDS: Final = 10
 """In each round, where a clean run goes along that takes a record at a time."""
 _number = itertools.count()
@@ -111,19 +113,19 @@ class Breaker:
         asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact"))
 
     def changelog_refuses_pages(self) -> None:
-        """Too large, it says: workers end, and those that come after them end, until it is mended."""
+        """Too large, it says: workers end, and those that come after them; it is mended while none runs."""
         kafka, pages = self.whole.config.kafka, self.whole.config.topics.pages
         refused = f"pages were not written to {pages}: MessageSizeTooLarge"
         before = self.count_that_said(refused)
         asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact", max_message_bytes="300"))
         self.whole.wait(lambda: self.count_that_said(refused) > before, "a worker ends")
+        wanted = self.all_die()
         asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact"))
+        self.fleet.wanted = wanted
 
     def a_backlog_waits(self) -> None:
         """All workers are killed and nobody is there for a while."""
-        wanted, self.fleet.wanted = self.fleet.wanted, 0
-        while self.fleet.running():
-            self.fleet.kill_one(self.rng)
+        wanted = self.all_die()
         time.sleep(BACKLOG_S)
         self.fleet.wanted = wanted
 
@@ -146,6 +148,14 @@ class Breaker:
         self.fleet.wanted = wanted
         self.whole.wait(lambda: len(self.fleet.running()) == wanted, "started")
         self.all_ready()
+
+    def all_die(self) -> int:
+        """By SIGKILL, and none is started: how many were wanted is given back."""
+        wanted, self.fleet.wanted = self.fleet.wanted, 0
+        while self.fleet.running():
+            with suppress(FileNotFoundError, ProcessLookupError):  # one has ended just now
+                self.fleet.kill_one(self.rng)
+        return wanted
 
     def count_that_said(self, words: str) -> int:
         """Of all workers that there have been."""
