@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 from typing import Any, Final
+
+from pipeline.evaluation.report_plots import bars, scatter
 
 STYLE: Final = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;padding:0 1rem;color:#1d2733;background:#fff}
@@ -16,11 +17,8 @@ td:first-child,th:first-child{text-align:left}th{color:#5b6b7f;font-weight:600}
 .figure{border:1px solid #d8dee6;border-radius:8px;padding:.6rem 1rem;min-width:9rem}
 .figure b{display:block;font-size:1.5rem}.figure span{color:#5b6b7f;font-size:13px}
 .bad{color:#b3261e}.good{color:#1a7f4b}p.note{color:#5b6b7f;max-width:75ch}
-svg{display:block;margin:.6rem 0}svg text{font:12px system-ui,sans-serif}
+.wide{overflow-x:auto}svg{display:block;margin:.6rem 0}svg text{font:12px system-ui,sans-serif}
 """
-BLUE: Final = "#2f6fb2"
-GREY: Final = "#9aa7b6"
-RED: Final = "#c4553b"
 
 
 def summary(found: dict[str, Any]) -> str:
@@ -28,11 +26,14 @@ def summary(found: dict[str, Any]) -> str:
     rate = found["intervals"]["incidents_per_100k_key_days"]
     lines = [
         f"macro recall {_ranged(found['intervals']['macro_recall'])} at the listed threshold (aim .85); of what an"
-        f" oracle could catch {_ranged(found['relative_to_oracle']['macro'])}{_beyond(found)}",
+        f" oracle could catch {_ranged(found['relative_to_oracle']['macro'])}{_beyond(found)}; without"
+        f" {_by_design(found)} {_ranged(found['macro_recall_without_findings_by_design'])}",
         f"untouched: {rate['mean']:.0f} [{rate['low']:.0f}-{rate['high']:.0f}] per 100,000 key-days (budget 100); "
         f"macro recall with the threshold raised to the budget {found['ours_at_budget']['macro']:.3f}",
         f"placebo ratio {_number(found['placebo_ratio'])}, first reason right {found['reason_hit_rate']:.2f}, "
-        f"delay p50 {_number(found['delay_p50_s'])} s, p95 {_number(found['delay_p95_s'])} s",
+        f"delay p50 {_number(found['delay_p50_s'])} s, p95 {_number(found['delay_p95_s'])} s; "
+        f"{_number(found['delay_p50_events'])} and {_number(found['delay_p95_events'])} planted calls",
+        f"page grade: {_ranged(found['untouched_at']['10'], 0)} per 100,000 key-days on untouched keys (budget 10)",
         "largest undetected gain of a ramp: "
         + ", ".join(_gain(found["ramp"], days) for days in found["ramp"]["gain"]),
         _leaks(found["leak_audit_max"]),
@@ -42,12 +43,23 @@ def summary(found: dict[str, Any]) -> str:
         "would be acted on when they open (had each family its own bits), of incidents: "
         + ", ".join(f"{n} {v['given']} ({v['by_own']}) of {v['incidents']}" for n, v in found["acts"].items()),
         "baselines at the same budget, macro recall: "
-        + ", ".join(f"{n} {v['macro']:.2f}" for n, v in found["baselines"].items()),
+        + ", ".join(f"{n} {v['macro']:.2f}" for n, v in found["baselines"].items())
+        + "; not surely beaten: " + (", ".join(_unbeaten(found)) or "none"),
         "off-hours use with more: "
         + ", ".join(f"{n} {v['recall']['mean']:.2f} (without {v['without']['mean']:.2f})"
                     for n, v in found["variants"].items()),
+        "aims not met: " + ", ".join(each["aim"] for each in found["aims"] if not each["met"]),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _by_design(found: dict[str, Any]) -> str:
+    """The attacks that by design stay a finding."""
+    return ", ".join(found["findings_by_design"])
+
+
+def _unbeaten(found: dict[str, Any]) -> list[str]:
+    return [rule for rule, lead in found["lead_over_baselines"].items() if lead["low"] <= 0]
 
 
 def _ranged(each: dict[str, Any], digits: int = 3) -> str:
@@ -84,8 +96,10 @@ def _number(value: Any) -> str:
 def page(found: dict[str, Any], declared: dict[str, Any]) -> str:
     """The whole page."""
     parts = [
-        _head(found), _attacks(found, declared), _innocents(found, declared), _budgets(found), _baselines(found),
+        _head(found), _aims(found), _attacks(found, declared), _innocents(found, declared), _budgets(found),
+        _baselines(found),
         _calibration(found), _twins(found), _reasons(found), _audit(found), _precision(found), _real(found),
+        _ramp(found),
     ]  # fmt: skip
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><title>Keywatch: keybench</title>"
@@ -104,17 +118,28 @@ def _head(found: dict[str, Any]) -> str:
     figures = (
         ("macro recall", _ranged(found["intervals"]["macro_recall"], 2), "aim 0.85"),
         (
+            f"macro recall without {_by_design(found)}",
+            _ranged(found["macro_recall_without_findings_by_design"], 2),
+            "which by design stays a finding",
+        ),
+        (
             "of what an oracle could catch",
             _ranged(found["relative_to_oracle"]["macro"], 2),
             f"at the same budget{_beyond(found)}",
         ),
         ("incidents / 100,000 key-days", f"{rate['mean']:.0f}", f"{rate['low']:.0f} to {rate['high']:.0f}; budget 100"),
+        ("page grade / 100,000 key-days", _ranged(found["untouched_at"]["10"], 0), "budget 10"),
         ("placebo / the same untouched", _number(found["placebo_ratio"]), _placebo(found["placebo"])),
         ("first reason right", _ranged(found["intervals"]["reason_hit_rate"], 2), "aim 0.90"),
         (
             "delay, median, s",
             _ranged(found["intervals"]["delay_p50_s"], 1),
             f"95 %: {_ranged(found['intervals']['delay_p95_s'], 0)}",
+        ),
+        (
+            "delay, median, planted calls",
+            _ranged(found["intervals"]["delay_p50_events"], 0),
+            f"95 %: {_ranged(found['intervals']['delay_p95_events'], 0)}",
         ),
     )
     boxes = "".join(f"<div class=figure><span>{a}</span><b>{b}</b><span>{c}</span></div>" for a, b, c in figures)
@@ -129,54 +154,53 @@ def _head(found: dict[str, Any]) -> str:
     )
 
 
+def _aims(found: dict[str, Any]) -> str:
+    """Every aim of the issue, met or not."""
+    rows = "".join(
+        f"<tr><td>{escape(each['aim'])}</td><td>{escape(each['wanted'])}</td><td>{_figure(each)}</td>"
+        f"<td class={'good' if each['met'] else 'bad'}>{'met' if each['met'] else 'not met'}</td></tr>"
+        for each in found["aims"]
+    )
+    count = sum(each["met"] for each in found["aims"])
+    return (f"<h2>Aims: {count} of {len(found['aims'])} met</h2><table><tr><th>aim</th><th>wanted</th><th>found</th>"
+            f"<th></th></tr>{rows}</table>")  # fmt: skip
+
+
+def _figure(each: dict[str, Any]) -> str:
+    """With its interval where it has one."""
+    digits = 0 if each["mean"] is not None and each["mean"] >= 5 else 2
+    return _ranged(each, digits) if each["low"] is not None else _number(each["mean"])
+
+
 def _placebo(control: dict[str, Any]) -> str:
     count = f"{control['incidents']} incidents against {control['untouched_incidents']}"
     return f"{count}, {_number(control['low'])} to {_number(control['high'])}; should be 1"
-
-
-def bars(rows: Sequence[tuple[str, float, float, float, float | None]], marks: dict[str, float]) -> str:
-    """Horizontal bars 0 .. 1 with an interval and, per row, a second value as a tick; `marks` are vertical lines."""
-    left, width, height = 190, 640, 24
-    out = [f"<svg width={left + width + 120} height={height * len(rows) + 30} role=img>"]
-    for text, value in marks.items():
-        x = left + width * value
-        out.append(f"<line x1={x:.0f} x2={x:.0f} y1=0 y2={height * len(rows)} stroke={GREY} stroke-dasharray='3 3'/>")
-        out.append(
-            f"<text x={x:.0f} y={height * len(rows) + 18} text-anchor=middle fill='{GREY}'>{escape(text)}</text>"
-        )
-    for i, (name, value, low, high, tick) in enumerate(rows):
-        y = i * height
-        out.append(f"<text x={left - 8} y={y + 16} text-anchor=end>{escape(name)}</text>")
-        out.append(f"<rect x={left} y={y + 4} width={width * value:.1f} height={height - 9} fill={BLUE} opacity=.85 />")
-        out.append(
-            f"<line x1={left + width * low:.1f} x2={left + width * high:.1f} y1={y + 12} y2={y + 12} stroke=#12314f />"
-        )
-        if tick is not None:
-            x = left + width * tick
-            out.append(f"<line x1={x:.1f} x2={x:.1f} y1={y + 2} y2={y + height - 3} stroke={RED} stroke-width=2 />")
-        out.append(f"<text x={left + width + 8} y={y + 16}>{value:.2f} [{low:.2f}, {high:.2f}]</text>")
-    return "".join(out) + "</svg>"
 
 
 def _attacks(found: dict[str, Any], declared: dict[str, Any]) -> str:
     recall, union = found["intervals"]["recall"], found["baselines"].get("union", {})
     rows = [(n, v["mean"], v["low"], v["high"], union.get(n)) for n, v in recall.items()]
     strengths = found["recall_by_strength"]
-    head = "".join(f"<th>{b} bits</th><th>bits had</th><th>calls</th>" for b in strengths)
+    head = "".join(
+        f"<th>{b} bits</th><th>bits had</th><th>calls</th><th>oracle's</th><th>ours of it</th>" for b in strengths
+    )
     reach = found["relative_to_oracle"]["recall"]
     body = "".join(
         f"<tr><td>{escape(n)}{' (easy)' if n in declared['easy'] else ' (hard)' if n in declared['hard'] else ''}</td>"
         + "".join(_strength(strengths[b].get(n)) for b in strengths)
         + f"<td>{reach[n]['oracle']['mean']:.2f}</td><td>{_ranged(reach[n]['ours'], 2)}</td></tr>"
         for n in recall
-    )  # fmt: skip
+    ) + "<tr><td>macro</td>" + "".join(
+        f"<td colspan=5>{_ranged(found['macro_by_strength'][b]['100'], 2)}</td>" for b in strengths
+    ) + f"<td></td><td>{_ranged(found['relative_to_oracle']['macro'], 2)}</td></tr>"  # fmt: skip
     return (
         "<h2>Attacks caught at the listed threshold</h2>" + bars(rows, {"aim .85": 0.85})
         + "<p class=note>Red: the union of the baselines at a budget of 100. Below: by strength in bits of an oracle"
         " that knows both generators; a scenario may not reach the wanted bits. Then what share that oracle could"
         " catch at the budget (its bits above log2 of the key's visits in 1,000 key-days), and what share of it we"
         " catch.</p>"
-        f"<table><tr><th>attack</th>{head}<th>an oracle's</th><th>ours of it</th></tr>{body}</table>" + _beside(found)
+        f"<div class=wide><table><tr><th>attack</th>{head}<th>oracle's</th><th>ours of it</th></tr>{body}</table></div>"
+        + _beside(found)
     )  # fmt: skip
 
 
@@ -189,10 +213,13 @@ def _beside(found: dict[str, Any]) -> str:
     return f"<p class=note>Off-hours use from the owner's own address, with more than hour and volume: {said}.</p>"
 
 
-def _strength(cell: dict[str, float] | None) -> str:
+def _strength(cell: dict[str, Any] | None) -> str:
     if cell is None:
-        return "<td></td><td></td><td></td>"
-    return f"<td>{cell['mean']:.2f}</td><td>{cell['bits']:.0f}</td><td>{cell['calls']:.0f}</td>"
+        return "<td></td>" * 5
+    told, ours = cell["relative"], cell["relative"]["ours"]
+    share = f"{ours['mean']:.2f}" if ours["n"] else "-"
+    return (f"<td>{cell['mean']:.2f}</td><td>{cell['bits']:.0f}</td><td>{cell['calls']:.0f}</td>"
+            f"<td>{told['oracle']['mean']:.2f}</td><td>{share}</td>")  # fmt: skip
 
 
 def _innocents(found: dict[str, Any], declared: dict[str, Any]) -> str:
@@ -220,7 +247,8 @@ def _budgets(found: dict[str, Any]) -> str:
         for v in (found["untouched_at"][b] for b in budgets)
     )
     return (
-        f"<h2>Budgets</h2><table><tr><th>nominal incidents per 100,000 key-days</th>{head}</tr>"
+        f"<h2>Budgets</h2><p class=note>10 is page grade, 100 what is listed; 1,000 comes from a second run whose"
+        f" threshold is a tenth.</p><table><tr><th>nominal incidents per 100,000 key-days</th>{head}</tr>"
         f"<tr><td>on untouched keys</td>{rates}</tr>{rows}</table>" + _cross(found, budgets)
     )
 
@@ -232,35 +260,51 @@ def _cross(found: dict[str, Any], budgets: list[str]) -> str:
     head = "".join(f"<th>{bits} bits at {budget}</th>" for bits, budget in columns)
     rows = "".join(
         f"<tr><td>{escape(n)}</td>"
-        + "".join(f"<td>{_number(by_bits[b].get(n, {}).get('at', {}).get(at))}</td>" for b, at in columns) + "</tr>"
+        + "".join(f"<td>{_crossed(by_bits[b].get(n), at)}</td>" for b, at in columns) + "</tr>"
         for n in found["recall"]
     )  # fmt: skip
-    return f"<table><tr><th>recall by strength and budget</th>{head}</tr>{rows}</table>"
+    macro = "".join(f"<td>{_ranged(found['macro_by_strength'][b][at], 2)}</td>" for b, at in columns)
+    return (f"<div class=wide><table><tr><th>recall by strength and budget</th>{head}</tr>{rows}"
+            f"<tr><td>macro</td>{macro}</tr></table></div>")  # fmt: skip
+
+
+def _crossed(cell: dict[str, Any] | None, budget: str) -> str:
+    return _ranged(cell["at"][budget], 2) if cell else ""
 
 
 def _baselines(found: dict[str, Any]) -> str:
-    row, ranges = "<tr><td>{}</td><td>{}</td><td>{:.3f}</td><td>{:.3f}</td></tr>", found["baseline_intervals"]
+    row = "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.3f}</td><td>{:.3f}</td></tr>"
+    ranges, leads = found["baseline_intervals"], found["lead_over_baselines"]
     innocent = found["baselines_innocent"]
     ours = (
         _ranged(found["ours_at_budget"]["interval"]),
+        "",
         found["ours_at_budget_innocent"]["macro"],
         found["macro_recall"],
     )
     rows = row.format("keywatch", *ours) + "".join(
-        row.format(escape(n), _ranged(ranges[n]), innocent[n]["macro"], found["baselines_at_our_rate"][n]["macro"])
-        for n, by in found["baselines"].items()
+        row.format(
+            escape(n),
+            _ranged(ranges[n]),
+            _ranged(leads[n]),
+            innocent[n]["macro"],
+            found["baselines_at_our_rate"][n]["macro"],
+        )
+        for n in found["baselines"]
     )
     ablation = "".join(
-        f"<tr><td>{escape(n)}</td><td>{v['macro_recall']:.3f}</td>"
+        f"<tr><td>{escape(n)}</td><td>{_ranged(v['interval'])}</td><td>{_ranged(v['lost'])}</td>"
         f"<td>{_number(v.get('incidents_per_100k_key_days'))}</td></tr>"
         for n, v in found["ablation"].items()
     )
     return (
         "<h2>Against what others do, and without each part</h2>"
-        "<table><tr><th>rule</th><th>macro recall at 100 on these keys</th><th>innocent scenarios listed there</th>"
+        "<table><tr><th>rule</th><th>macro recall at 100 on these keys</th><th>ours is better by</th>"
+        "<th>innocent scenarios listed there</th>"
         f"<th>macro recall at the rate Keywatch's shipped threshold has</th></tr>{rows}</table><p class=note>All"
-        " thresholds of the first two columns see the traffic they are judged on; the third is as shipped.</p>"
-        "<table><tr><th>ablation</th><th>macro recall</th><th>incidents per 100,000</th></tr>"
+        " thresholds but the last column's see the traffic they are judged on; that is as shipped. What ours is"
+        " better by, and what an ablation loses, is of the same placements.</p>"
+        "<table><tr><th>ablation</th><th>macro recall</th><th>lost</th><th>incidents per 100,000</th></tr>"
         f"{ablation}</table>"
     )
 
@@ -272,33 +316,11 @@ def _calibration(found: dict[str, Any]) -> str:
         f" [{r['low']:.2f}-{r['high']:.2f}]</td><td>{r['incidents']:.0f}</td></tr>" for r in rows
     )  # fmt: skip
     return (
-        "<h2>Calibration: how often what is called that rare happens</h2>" + _scatter(rows)
+        "<h2>Calibration: how often what is called that rare happens</h2>" + scatter(rows)
         + "<table><tr><th>said: once in key-days</th><th>seen</th><th>times as often as said</th>"
         "<th>incidents</th></tr>"
         + body + "</table>"
     )  # fmt: skip
-
-
-def _scatter(rows: list[dict[str, Any]]) -> str:
-    """Times as often as said (log scale .1 .. 100) by return period."""
-    from math import log10
-
-    width, height, left = 560, 200, 50
-    out = [f"<svg width={left + width + 20} height={height + 30} role=img>"]
-
-    def y(value: float) -> float:
-        return height - (log10(min(100.0, max(0.1, value))) + 1) / 3 * height
-
-    out.append(f"<rect x={left} y={y(2):.0f} width={width} height={y(0.5) - y(2):.0f} fill='#e6f2ea'/>")
-    for value in (0.1, 1.0, 10.0, 100.0):
-        out.append(f"<text x={left - 8} y={y(value) + 4:.0f} text-anchor=end>{value:g}</text>")
-        out.append(f"<line x1={left} x2={left + width} y1={y(value):.0f} y2={y(value):.0f} stroke='#e3e8ee'/>")
-    for i, row in enumerate(rows):
-        x = left + (i + 0.5) * width / len(rows)
-        out.append(f"<line x1={x} x2={x} y1={y(row['low']):.0f} y2={y(row['high']):.0f} stroke={BLUE} />")
-        out.append(f"<circle cx={x} cy={y(row['ratio']):.0f} r=5 fill={BLUE} />")
-        out.append(f"<text x={x} y={height + 20} text-anchor=middle>{row['nominal_days']:,.0f}</text>")
-    return "".join(out) + "</svg>"
 
 
 def _twins(found: dict[str, Any]) -> str:
@@ -310,14 +332,17 @@ def _twins(found: dict[str, Any]) -> str:
 def _reasons(found: dict[str, Any]) -> str:
     rows = "".join(
         f"<tr><td>{escape(n)}</td><td>{v['mean']:.2f}</td><td>{escape(str(found['first_reasons'][n]))}</td>"
-        f"<td>{_number(found['delay'][n].get('p50_s'))}</td><td>{_number(found['delay'][n].get('p50_events'))}</td>"
-        f"<td>{_number(found['delay'][n].get('within_5_events_or_10_s'))}</td></tr>"
+        + "".join(
+            f"<td>{_number(found['delay'][n].get(of))}</td>" for of in ("p50_s", "p95_s", "p50_events", "p95_events")
+        )
+        + f"<td>{_number(found['delay'][n].get('within_5_events_or_10_s'))}</td></tr>"
         for n, v in found["reasons"].items()
     )
     return (
         "<h2>Reasons and delays of what was caught</h2>"
         "<table><tr><th>attack</th><th>right first</th><th>named first</th>"
-        f"<th>median s</th><th>median calls</th><th>within 5 calls or 10 s</th></tr>{rows}</table>"
+        f"<th>median s</th><th>95 % s</th><th>median calls</th><th>95 % calls</th><th>within 5 calls or 10 s</th></tr>"
+        f"{rows}</table>"
         f"<p class=note>Named first on untouched keys: {escape(str(found['untouched_reasons']))}.</p>"
     )
 
@@ -337,7 +362,8 @@ def _audit(found: dict[str, Any]) -> str:
 
 def _precision(found: dict[str, Any]) -> str:
     rows = "".join(
-        f"<tr><td>{r['keys']:,}</td><td>{r['attacked_a_year']:g}</td><td>{r['incidents_a_day']:.1f}</td>"
+        f"<tr><td>{r['keys']:,}</td><td>{r['attacked_a_year']:g}</td><td>{r['incidents_a_day']:.1f}"
+        f" [{r['incidents_a_day_low']:.1f}-{r['incidents_a_day_high']:.1f}]</td>"
         f"<td>{r['precision']:.4f} [{r['low']:.4f}-{r['high']:.4f}]</td></tr>" for r in found["precision"]
     )  # fmt: skip
     head = "<tr><th>keys</th><th>attacked a year</th><th>incidents a day</th><th>precision</th></tr>"
@@ -345,7 +371,25 @@ def _precision(found: dict[str, Any]) -> str:
 
 
 def _real(found: dict[str, Any]) -> str:
-    rows = "".join(
-        f"<tr><td>{escape(n)}</td><td>{escape(str(v))}</td></tr>" for n, v in found.get("real_logs", {}).items()
+    apache, windows = found["real_logs"]["apache"], found["real_logs"]["invictus"]
+    return (
+        "<h2>Unmodified real logs</h2><p class=note>Apache log, a key being an address, false alarms only:"
+        f" {apache['incidents']} in {apache['key_days']:,.0f} key-days of {apache['keys']:,} keys, per 100,000"
+        f" {apache['per_100k_key_days']:.0f} [{apache['low']:.0f}-{apache['high']:.0f}].<br>invictus by ten-minute"
+        f" windows, no history before: {windows['alarmed_of_them']} of {windows['attacked_windows']} attacked ones"
+        f" alarmed, {windows['alarmed_innocent']} of {windows['innocent_windows']} others.</p>"
     )
-    return f"<h2>Unmodified real logs</h2><table>{rows}</table>"
+
+
+def _ramp(found: dict[str, Any]) -> str:
+    gains = ", ".join(_gain(found["ramp"], days) for days in found["ramp"]["gain"])
+    rows = "".join(
+        f"<tr><td>{escape(n)}</td><td>{'never' if v['seen_day'] is None else v['seen_day']}</td>"
+        f"<td>{v['gain']:.1f}</td></tr>"
+        for n, v in found["ramp"]["by_growth"].items()
+    )
+    return (
+        f"<h2>A patient ramp</h2><p class=note>Largest undetected multiple of the owner's traffic: {gains}.</p>"
+        "<details><summary>by growth and traffic</summary><table><tr><th>attacker</th><th>seen on day</th>"
+        f"<th>multiple until then</th></tr>{rows}</table></details>"
+    )

@@ -338,10 +338,12 @@ def test_the_wide_run_adds_its_budget_to_every_strength() -> None:
     declared = {"headline_bits": 40, "strengths_bits": [20, 40], "attacks": {"bulk_read": {}}}
     found: dict[str, Any] = {
         "recall": {"bulk_read": 0.0}, "recall_at": {}, "untouched_at": {},
-        "recall_by_strength": figures.by_strength(placements, declared),
+        "recall_by_strength": figures.by_strength(placements, declared), "macro_by_strength": {"20": {}, "40": {}},
     }  # fmt: skip
     figures.add_wide(found, [Outcome(keys=1, key_days=10.0, placements=placements)], declared)
-    assert found["recall_by_strength"]["20"]["bulk_read"]["at"] == {"10": 0.0, "100": 0.0, "1000": 1.0}
+    at = found["recall_by_strength"]["20"]["bulk_read"]["at"]
+    assert {budget: each["mean"] for budget, each in at.items()} == {"10": 0.0, "100": 0.0, "1000": 1.0}
+    assert found["macro_by_strength"]["20"]["1000"]["mean"] == 1.0
     assert found["recall_at"]["1000"] == {"bulk_read": 1.0}
 
 
@@ -412,7 +414,7 @@ def test_a_small_run_gives_every_key_of_the_output() -> None:
 
 def test_the_page_shows_every_scenario_and_needs_nothing_from_elsewhere() -> None:
     found, declared = small()
-    page = report.page(keybench._plain(found | {"real_logs": {}}), declared)
+    page = report.page(keybench._plain(found), declared)
     assert all(name in page for name in (*ATTACKS, *found["innocent_rate"]))
     assert "http" not in page
     assert page.count("<svg") >= 3
