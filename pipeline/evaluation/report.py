@@ -8,7 +8,7 @@ from typing import Any, Final
 from pipeline.evaluation.report_plots import bars, scatter
 
 STYLE: Final = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;padding:0 1rem;color:#1d2733;background:#fff}
+body{font:15px/1.5 system-ui,sans-serif;max-width:1180px;margin:2rem auto;padding:0 1rem;color:#1d2733;background:#fff}
 h1{font-size:1.7rem;margin-bottom:.2rem}h2{font-size:1.2rem;margin-top:2.2rem;border-bottom:1px solid #d8dee6}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:14px}
 td,th{padding:.22rem .7rem;text-align:right;border-bottom:1px solid #edf0f4}
@@ -17,7 +17,8 @@ td:first-child,th:first-child{text-align:left}th{color:#5b6b7f;font-weight:600}
 .figure{border:1px solid #d8dee6;border-radius:8px;padding:.6rem 1rem;min-width:9rem}
 .figure b{display:block;font-size:1.5rem}.figure span{color:#5b6b7f;font-size:13px}
 .bad{color:#b3261e}.good{color:#1a7f4b}p.note{color:#5b6b7f;max-width:75ch}
-.wide{overflow-x:auto}svg{display:block;margin:.6rem 0}svg text{font:12px system-ui,sans-serif}
+.wide{overflow-x:auto}.wide td,.wide th{padding:.2rem .45rem}.wide td{white-space:nowrap}small{color:#5b6b7f}
+svg{display:block;margin:.6rem 0}svg text{font:12px system-ui,sans-serif}
 """
 
 
@@ -90,7 +91,9 @@ def _exceeded(found: dict[str, Any]) -> str:
 
 
 def _number(value: Any) -> str:
-    return "n.a." if value is None or value != value else f"{value:.3g}"
+    if value is None or value != value:
+        return "n.a."
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
 
 
 def page(found: dict[str, Any], declared: dict[str, Any]) -> str:
@@ -105,6 +108,11 @@ def page(found: dict[str, Any], declared: dict[str, Any]) -> str:
         "<!doctype html><html lang=en><meta charset=utf-8><title>Keywatch: keybench</title>"
         f"<meta name=viewport content='width=device-width'><style>{STYLE}</style><body>{''.join(parts)}</body></html>\n"
     )
+
+
+def _tally(counts: dict[str, int]) -> str:
+    """Most often first."""
+    return escape(", ".join(f"{n} {count}" for n, count in sorted(counts.items(), key=lambda item: -item[1])))
 
 
 def _beyond(found: dict[str, Any]) -> str:
@@ -181,25 +189,20 @@ def _attacks(found: dict[str, Any], declared: dict[str, Any]) -> str:
     recall, union = found["intervals"]["recall"], found["baselines"].get("union", {})
     rows = [(n, v["mean"], v["low"], v["high"], union.get(n)) for n, v in recall.items()]
     strengths = found["recall_by_strength"]
-    head = "".join(
-        f"<th>{b} bits</th><th>bits had</th><th>calls</th><th>oracle's</th><th>ours of it</th>" for b in strengths
-    )
-    reach = found["relative_to_oracle"]["recall"]
+    head = "".join(f"<th>{b} bits</th><th>had</th><th>calls</th><th>oracle's</th><th>of it</th>" for b in strengths)
     body = "".join(
         f"<tr><td>{escape(n)}{' (easy)' if n in declared['easy'] else ' (hard)' if n in declared['hard'] else ''}</td>"
-        + "".join(_strength(strengths[b].get(n)) for b in strengths)
-        + f"<td>{reach[n]['oracle']['mean']:.2f}</td><td>{_ranged(reach[n]['ours'], 2)}</td></tr>"
+        + "".join(_strength(strengths[b].get(n)) for b in strengths) + "</tr>"
         for n in recall
-    ) + "<tr><td>macro</td>" + "".join(
-        f"<td colspan=5>{_ranged(found['macro_by_strength'][b]['100'], 2)}</td>" for b in strengths
-    ) + f"<td></td><td>{_ranged(found['relative_to_oracle']['macro'], 2)}</td></tr>"  # fmt: skip
+    )  # fmt: skip
+    macro = "".join(f"<td colspan=5>{_ranged(found['macro_by_strength'][b]['100'], 2)}</td>" for b in strengths)
     return (
         "<h2>Attacks caught at the listed threshold</h2>" + bars(rows, {"aim .85": 0.85})
-        + "<p class=note>Red: the union of the baselines at a budget of 100. Below: by strength in bits of an oracle"
-        " that knows both generators; a scenario may not reach the wanted bits. Then what share that oracle could"
-        " catch at the budget (its bits above log2 of the key's visits in 1,000 key-days), and what share of it we"
-        " catch.</p>"
-        f"<div class=wide><table><tr><th>attack</th>{head}<th>oracle's</th><th>ours of it</th></tr>{body}</table></div>"
+        + "<p class=note>Red: the union of the baselines at a budget of 100. Below by strength, in bits of an oracle"
+        " that knows both generators: recall, how many of the wanted bits the scenario had (median) in how many calls,"
+        " what share that oracle could catch at the budget (its bits above log2 of the key's visits in 1,000 key-days),"
+        " and what share of it we catch.</p>"
+        f"<div class=wide><table><tr><th>attack</th>{head}</tr>{body}<tr><td>macro</td>{macro}</tr></table></div>"
         + _beside(found)
     )  # fmt: skip
 
@@ -229,47 +232,34 @@ def _innocents(found: dict[str, Any], declared: dict[str, Any]) -> str:
     return (
         "<h2>Innocent but tricky: share of placements listed</h2>" + bars(rows, {"aim .02": 0.02})
         + "<p class=note>Would have been acted on (two families, strong given each other): "
-        + f"{escape(str(acted)) if acted else 'none'}. {said}.</p>"
+        + f"{_tally(acted) or 'none'}. {said}.</p>"
     )  # fmt: skip
 
 
 def _budgets(found: dict[str, Any]) -> str:
-    budgets = sorted(found["recall_at"], key=int)
+    """Nominal against observed rates; recall by strength and budget."""
+    budgets, by_bits = sorted(found["recall_at"], key=int), found["recall_by_strength"]
     head = "".join(f"<th>{b}</th>" for b in budgets)
-    rows = "".join(
-        f"<tr><td>{escape(n)}</td>"
-        + "".join(f"<td>{found['recall_at'][b].get(n, 0):.2f}</td>" for b in budgets)
-        + "</tr>"
-        for n in found["recall"]
-    )
-    rates = "".join(
-        f"<td>{v['mean']:.0f} [{v['low']:.0f}-{v['high']:.0f}]</td>"
-        for v in (found["untouched_at"][b] for b in budgets)
-    )
-    return (
-        f"<h2>Budgets</h2><p class=note>10 is page grade, 100 what is listed; 1,000 comes from a second run whose"
-        f" threshold is a tenth.</p><table><tr><th>nominal incidents per 100,000 key-days</th>{head}</tr>"
-        f"<tr><td>on untouched keys</td>{rates}</tr>{rows}</table>" + _cross(found, budgets)
-    )
-
-
-def _cross(found: dict[str, Any], budgets: list[str]) -> str:
-    """Recall by strength and budget."""
-    by_bits = found["recall_by_strength"]
+    rates = "".join(f"<td>{_ranged(found['untouched_at'][b], 0)}</td>" for b in budgets)
     columns = [(bits, budget) for bits in by_bits for budget in budgets]
-    head = "".join(f"<th>{bits} bits at {budget}</th>" for bits, budget in columns)
+    crossed = "".join(f"<th>{bits} bits at {budget}</th>" for bits, budget in columns)
     rows = "".join(
-        f"<tr><td>{escape(n)}</td>"
-        + "".join(f"<td>{_crossed(by_bits[b].get(n), at)}</td>" for b, at in columns) + "</tr>"
+        f"<tr><td>{escape(n)}</td>" + "".join(f"<td>{_small(by_bits[b].get(n, {}).get('at', {}).get(at))}</td>"
+                                              for b, at in columns) + "</tr>"
         for n in found["recall"]
     )  # fmt: skip
-    macro = "".join(f"<td>{_ranged(found['macro_by_strength'][b][at], 2)}</td>" for b, at in columns)
-    return (f"<div class=wide><table><tr><th>recall by strength and budget</th>{head}</tr>{rows}"
-            f"<tr><td>macro</td>{macro}</tr></table></div>")  # fmt: skip
+    macro = "".join(f"<td>{_small(found['macro_by_strength'][b][at])}</td>" for b, at in columns)
+    return (
+        "<h2>Budgets</h2><p class=note>10 is page grade, 100 what is listed; 1,000 comes from a second run whose"
+        f" threshold is a tenth.</p><table><tr><th>nominal incidents per 100,000 key-days</th>{head}</tr>"
+        f"<tr><td>on untouched keys</td>{rates}</tr></table><div class=wide><table><tr><th>recall by strength and"
+        f" budget</th>{crossed}</tr>{rows}<tr><td>macro</td>{macro}</tr></table></div>"
+    )
 
 
-def _crossed(cell: dict[str, Any] | None, budget: str) -> str:
-    return _ranged(cell["at"][budget], 2) if cell else ""
+def _small(each: dict[str, Any] | None) -> str:
+    """A figure above its interval."""
+    return f"{each['mean']:.2f}<br><small>{each['low']:.2f}-{each['high']:.2f}</small>" if each else ""
 
 
 def _baselines(found: dict[str, Any]) -> str:
@@ -299,9 +289,9 @@ def _baselines(found: dict[str, Any]) -> str:
     )
     return (
         "<h2>Against what others do, and without each part</h2>"
-        "<table><tr><th>rule</th><th>macro recall at 100 on these keys</th><th>ours is better by</th>"
+        "<div class=wide><table><tr><th>rule</th><th>macro recall at 100 on these keys</th><th>ours is better by</th>"
         "<th>innocent scenarios listed there</th>"
-        f"<th>macro recall at the rate Keywatch's shipped threshold has</th></tr>{rows}</table><p class=note>All"
+        f"<th>macro recall at the rate Keywatch's shipped threshold has</th></tr>{rows}</table></div><p class=note>All"
         " thresholds but the last column's see the traffic they are judged on; that is as shipped. What ours is"
         " better by, and what an ablation loses, is of the same placements.</p>"
         "<table><tr><th>ablation</th><th>macro recall</th><th>lost</th><th>incidents per 100,000</th></tr>"
@@ -331,7 +321,7 @@ def _twins(found: dict[str, Any]) -> str:
 
 def _reasons(found: dict[str, Any]) -> str:
     rows = "".join(
-        f"<tr><td>{escape(n)}</td><td>{v['mean']:.2f}</td><td>{escape(str(found['first_reasons'][n]))}</td>"
+        f"<tr><td>{escape(n)}</td><td>{v['mean']:.2f}</td><td>{_tally(found['first_reasons'][n])}</td>"
         + "".join(
             f"<td>{_number(found['delay'][n].get(of))}</td>" for of in ("p50_s", "p95_s", "p50_events", "p95_events")
         )
@@ -343,7 +333,7 @@ def _reasons(found: dict[str, Any]) -> str:
         "<table><tr><th>attack</th><th>right first</th><th>named first</th>"
         f"<th>median s</th><th>95 % s</th><th>median calls</th><th>95 % calls</th><th>within 5 calls or 10 s</th></tr>"
         f"{rows}</table>"
-        f"<p class=note>Named first on untouched keys: {escape(str(found['untouched_reasons']))}.</p>"
+        f"<p class=note>Named first on untouched keys: {_tally(found['untouched_reasons'])}.</p>"
     )
 
 

@@ -38,11 +38,11 @@ def bars(rows: Sequence[tuple[str, float, float, float, float | None]], marks: d
 
 def scatter(rows: list[dict[str, Any]]) -> str:
     """Times as often as said (log scale .1 .. 100) by return period, with intervals; green: within a factor of two."""
-    width, height, left = 560, 200, 50
-    out = [f"<svg width={left + width + 20} height={height + 30} role=img>"]
+    width, height, left, top = 560, 200, 50, 10
+    out = [f"<svg width={left + width + 20} height={top + height + 30} role=img>"]
 
     def y(value: float) -> float:
-        return height - (log10(min(100.0, max(0.1, value))) + 1) / 3 * height
+        return top + height - (log10(min(100.0, max(0.1, value))) + 1) / 3 * height
 
     out.append(f"<rect x={left} y={y(2):.0f} width={width} height={y(0.5) - y(2):.0f} fill='#e6f2ea'/>")
     for value in (0.1, 1.0, 10.0, 100.0):
@@ -52,5 +52,5 @@ def scatter(rows: list[dict[str, Any]]) -> str:
         x = left + (i + 0.5) * width / len(rows)
         out.append(f"<line x1={x} x2={x} y1={y(row['low']):.0f} y2={y(row['high']):.0f} stroke={BLUE} />")
         out.append(f"<circle cx={x} cy={y(row['ratio']):.0f} r=5 fill={BLUE} />")
-        out.append(f"<text x={x} y={height + 20} text-anchor=middle>{row['nominal_days']:,.0f}</text>")
+        out.append(f"<text x={x} y={top + height + 20} text-anchor=middle>{row['nominal_days']:,.0f}</text>")
     return "".join(out) + "</svg>"
