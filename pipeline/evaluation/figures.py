@@ -323,10 +323,12 @@ def precision(
     for keys, prior in fleets:
         true, false = keys * prior / 365 * caught, keys * rate / 1e5
         trues, falses = keys * prior / 365 * caught_draws, keys * rate_draws / 1e5
+        precise = true / max(1e-12, true + false)
         low, high = np.percentile(trues / np.maximum(1e-12, trues + falses), bootstrap.ENDS)
         fewest, most = np.percentile(trues + falses, bootstrap.ENDS)
         rows.append({
-            "keys": keys, "attacked_a_year": prior, "incidents_a_day": true + false, "incidents_a_day_low": fewest,
-            "incidents_a_day_high": most, "precision": true / max(1e-12, true + false), "low": low, "high": high,
+            "keys": keys, "attacked_a_year": prior, "incidents_a_day": true + false,
+            "incidents_a_day_low": min(fewest, true + false), "incidents_a_day_high": most,
+            "precision": precise, "low": low, "high": max(high, precise),
         })  # fmt: skip
     return rows
