@@ -47,6 +47,10 @@ def of(found: dict[str, Any], declared: dict[str, Any]) -> list[dict[str, Any]]:
                          budget / FACTOR <= rate["mean"] <= budget * FACTOR))  # fmt: skip
     for rule, lead in found["lead_over_baselines"].items():
         rows.append(_row(f"macro recall over {rule} at the same budget", "> 0", lead, lead["mean"] > 0))
+    placebo = found["placebo"]
+    if placebo["untouched_incidents"]:
+        rows.append(_row("placebo arm over the same keys untouched", "1 within its interval",
+                         placebo | {"mean": placebo["ratio"]}, placebo["low"] <= 1.0 <= placebo["high"]))  # fmt: skip
     if found["leak_audit_max"]["pairs"]:
         rows.append(_count(f"leaks surely over AUC {AUC_LIMIT}", len(found["leak_audit_max"]["above"])))
     return rows

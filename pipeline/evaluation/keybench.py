@@ -57,8 +57,9 @@ class Size:
 
     @property
     def parts(self) -> int:
-        """Partitions of each seed's keys."""
-        return max(2, -(-self.keys // PARTITION_KEYS))
+        """Partitions of each seed's keys; no multiple of 3, since key k is in partition k % parts and class k % 3."""
+        parts = max(2, -(-self.keys // PARTITION_KEYS))
+        return parts + (parts % 3 == 0)
 
 
 @dataclass

@@ -152,9 +152,10 @@ def judged(
                 short, nearest = lacking, readings
     evidence = evidence_of(nearest)
     strongest = max(evidence, key=lambda name: evidence[name], default="")
+    reach = measures.in_reach(placement, measures.LISTED)
+    said = ", ".join(f"{name} {bits:+.1f}" for name, bits in evidence.items())
     return Told(
-        placement.scenario, caught, placement.volume, visits, len(marked), measures.in_reach(placement, measures.LISTED),
-        short, ", ".join(f"{name} {bits:+.1f}" for name, bits in evidence.items()), strongest,
+        placement.scenario, caught, placement.volume, visits, len(marked), reach, short, said, strongest
     )  # fmt: skip
 
 

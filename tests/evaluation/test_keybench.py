@@ -435,6 +435,16 @@ def test_the_same_seed_gives_the_same_placements() -> None:
     assert first.tobytes() == again.tobytes()
 
 
+@pytest.mark.parametrize("keys", [12, 300, 501, 1_100, 1_500, 3_000, 10_000])
+def test_each_partition_has_keys_of_every_volume_class(keys: int) -> None:
+    parts = keybench.Size(keys=keys).parts
+    assert keys / parts <= keybench.PARTITION_KEYS
+    for part in range(parts):
+        mine = Counter(key % 3 for key in range(part, keys, parts))
+        assert len(mine) == 3
+        assert max(mine.values()) - min(mine.values()) <= 1
+
+
 @pytest.mark.parametrize(("text", "fleet"), [("5000:0.01", (5_000, 0.01)), ("1:1", (1, 1.0))])
 def test_a_fleet_is_keys_and_the_share_attacked(text: str, fleet: tuple[int, float]) -> None:
     assert commands._fleet(text) == fleet
