@@ -203,8 +203,19 @@ def _attacks(found: dict[str, Any], declared: dict[str, Any]) -> str:
         " what share that oracle could catch at the budget (its bits above log2 of the key's visits in 1,000 key-days),"
         " and what share of it we catch.</p>"
         f"<div class=wide><table><tr><th>attack</th>{head}</tr>{body}<tr><td>macro</td>{macro}</tr></table></div>"
-        + _beside(found)
+        + _beside(found) + _volumes(found)
     )  # fmt: skip
+
+
+def _volumes(found: dict[str, Any]) -> str:
+    """Recall by how much a key is used."""
+    by = found["recall_by_volume"]
+    head = "".join(f"<th>{escape(name)} calls</th>" for name in by)
+    rows = "".join(
+        f"<tr><td>{escape(n)}</td>" + "".join(f"<td>{_number(each.get(n))}</td>" for each in by.values()) + "</tr>"
+        for n in found["recall"]
+    )
+    return f"<details><summary>by volume of the key</summary><table><tr><th></th>{head}</tr>{rows}</table></details>"
 
 
 def _beside(found: dict[str, Any]) -> str:

@@ -96,6 +96,13 @@ def recall(found: Found) -> str:
     return table(head, rows)
 
 
+def volumes(found: Found) -> str:
+    """Recall by how much a key is used."""
+    by = found["recall_by_volume"]
+    rows = [[words(name), *(plain(each.get(name)) for each in by.values())] for name in found["recall"]]
+    return table(("attack", *(f"{name} calls" for name in by)), rows)
+
+
 def delays(found: Found) -> str:
     """Per attack: delays of what was caught, and the reason named first."""
     rows = [
@@ -200,7 +207,7 @@ def aims(found: Found) -> str:
 
 
 PARTS: Final[dict[str, Callable[[Found], str]]] = {
-    "headline": headline, "aims": aims, "recall": recall, "delays": delays, "innocents": innocents,
+    "headline": headline, "aims": aims, "recall": recall, "volumes": volumes, "delays": delays, "innocents": innocents,
     "budgets": budgets, "baselines": baselines, "ablation": ablation, "twins": twins, "precision": precision,
     "beside": beside,
 }  # fmt: skip
