@@ -76,6 +76,8 @@ def _gain(ramp: dict[str, Any], days: str) -> str:
 
 def _leaks(worst: dict[str, Any]) -> str:
     """The leak audit in a line."""
+    if not worst["pairs"]:
+        return "leak audit: not judged on fewer than 20 placements of a scenario"
     over = f"surely over it: {', '.join(worst['above'])}" if worst["above"] else "none surely over it"
     return (f"leak audit: largest AUC {worst['auc']:.2f} [{worst['low']:.2f}-{worst['high']:.2f}] ({worst['pair']}) of"
             f" {worst['pairs']} pairs, limit .60, {over}")  # fmt: skip
@@ -355,8 +357,8 @@ def _audit(found: dict[str, Any]) -> str:
     said = ", ".join(f"{escape(n)} {area:.2f} [{low:.2f}-{high:.2f}]" for area, low, high, n in sorted(every)[::-1][:8])
     return (
         "<h2>Leak audit</h2><p class=note>AUC of a single field that the scenario is not about, of one planted against"
-        f" one innocent call. {escape(_leaks(found['leak_audit_max']))}; the largest: {said}. What a scenario does not"
-        " name (routes, statuses, sizes, objects) is drawn as the key's own calls are; recorded attacks give the pace,"
+        f" one innocent call. {escape(_leaks(found['leak_audit_max']))}. The largest: {said or 'none'}. What a scenario"
+        " does not name (routes, statuses, sizes, objects) is drawn as the key's own calls are; recorded attacks give the pace,"
         " and the sensitivity where routes are named.</p>"
     )
 
