@@ -358,8 +358,8 @@ def _audit(found: dict[str, Any]) -> str:
     return (
         "<h2>Leak audit</h2><p class=note>AUC of a single field that the scenario is not about, of one planted against"
         f" one innocent call. {escape(_leaks(found['leak_audit_max']))}. The largest: {said or 'none'}. What a scenario"
-        " does not name (routes, statuses, sizes, objects) is drawn as the key's own calls are; recorded attacks give the pace,"
-        " and the sensitivity where routes are named.</p>"
+        " does not name (routes, statuses, sizes, objects) is drawn as the key's own calls are; recorded attacks give"
+        " the pace, and the sensitivity where routes are named.</p>"
     )
 
 
