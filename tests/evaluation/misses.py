@@ -1,10 +1,12 @@
 """Why keybench's attacks are missed: what each detector said at planted calls, and what the fusion fell short of.
 
 Run: `python -m tests.evaluation.misses [--seed 31] [--keys 300] [--placements 60] [--show 5] SCENARIO ..` (development
-half, the headline strength; about three minutes). Per scenario: how many are missed, grouped by how far the better of
-the two rules stayed below the score that is listed for such a key; then the missed placements themselves. Nothing is
-tuned by it: it says which kind of evidence was not there. Events go through the compiled pass one by one, so that the
-readings of each can be looked at; incidents are the pass's own.
+half, the headline strength; about three minutes). Per scenario: how many are missed. First those of which nobody could
+say enough: at a key's very first visit, or where the oracle itself stays below what is listed. Then by how far the
+better of the two rules stayed below the score that is listed for such a key. Then the missed placements themselves, the
+oracle's bits by part beside what the detectors said. Nothing is tuned by it: it says which kind of evidence was not
+there. Events go through the compiled pass one by one, so that the readings of each can be looked at; incidents are the
+pass's own.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from detectors import DETECTORS, calibration, fuse, fusion
 from detectors.detector import READING
 from detectors.generate import load_pass
 from detectors.records import records
-from pipeline.evaluation import run, work
+from pipeline.evaluation import oracle, run, work
 from pipeline.evaluation.run import Job, Partition, Placement, Setting
 from pipeline.evaluation.world import CLASSES, DAY_US, START_US, World, events_of
 from tests.real_data import FOLDER
@@ -44,10 +46,17 @@ class Told:
     planted: int
     short: float  # bits below the threshold of the better rule, at the nearest planted call
     said: str
+    oracle: dict[str, float]  # its bits by part
+    listed: float  # the score of the visit rule that is listed for such a key
+    silent: bool  # the owner made no call in the placement's days
 
     @property
     def cause(self) -> str:
         """In which group a miss is counted."""
+        if self.visits == 0:
+            return "at the first visit"
+        if sum(self.oracle.values()) < self.listed:
+            return "of which the oracle says less than is listed"
         if self.visits < YOUNG:
             return f"fewer than {YOUNG} visits known"
         return (
@@ -69,8 +78,10 @@ def main() -> None:
         causes = ", ".join(f"{count} {cause}" for cause, count in Counter(each.cause for each in missed).most_common())
         say(f"{scenario}: {len(missed)} of {len(mine)} missed: {causes}")
         for each in missed[: args.show]:
-            say(f"  {CLASSES[each.volume]} calls, {each.visits} visits, {each.planted} planted, {each.short:.1f} bits"
-                f" short: {each.said}")  # fmt: skip
+            most = ", ".join(f"{part} {bits:.0f}" for part, bits in each.oracle.items() if bits >= 0.5)
+            say(f"  {CLASSES[each.volume]} calls, {each.visits} visits, {each.planted} planted"
+                f"{', the owner silent' if each.silent else ''}, {each.short:.1f} bits short of {each.listed:.1f}:"
+                f" {each.said} (oracle: {most})")  # fmt: skip
 
 
 def placements(seed: int, keys: int, count: int, scenarios: tuple[str, ...]) -> list[Told]:
@@ -102,8 +113,11 @@ def judged(
     stage = run.stage_of(placement, world, lives.calls[slot], lives.known[slot], [job.seed, 11, job.part, number])
     calls = run.stage_calls(placement, stage)
     calls = calls[run.log_order(calls)]
+    mine, owner_us = calls[calls["planted"] == 1], calls["ts_us"][calls["planted"] == 0]
+    parts = oracle.parts(stage.key, stage.known, world, mine, owner_us)
+    known = {part: float(bits[-1]) for part, bits in parts.items() if len(bits)}
     branch = partition.branch(np.array([slot]), fresh=placement.scenario in run.FRESH)
-    visits, planted = int(branch.keys[0]["visit"]["ordinal"]), int((calls["planted"] == 1).sum())
+    visits = int(branch.keys[0]["visit"]["ordinal"])
     events = events_of(calls, world.words, np.zeros(len(calls), np.int64))
     caught, short, said = False, math.inf, ""
     for i in range(len(events)):
@@ -114,7 +128,11 @@ def judged(
         lacking = shortfall(branch, int(events["ts_us"][i]))
         if calls["planted"][i] == 1 and lacking < short:
             short, said = lacking, words(readings)
-    return Told(placement.scenario, caught, placement.volume, visits, planted, short, said)
+    key = records(branch.keys)[0]
+    per_day = float(fusion.visits_per_day(key["visit"], int(events["ts_us"][-1])))
+    listed = listed_from(records(branch.shared)[0]["calibration"], 0, per_day)
+    silent = not len(owner_us)
+    return Told(placement.scenario, caught, placement.volume, visits, len(mine), short, said, known, listed, silent)
 
 
 def step(branch: Partition, event: Array) -> tuple[bool, Array]:
