@@ -2,10 +2,11 @@
 
 Run: `python -m tests.evaluation.misses [--seed 31] [--keys 300] [--placements 60] [--show 5] [--table] [SCENARIO ..]`
 (development half, the headline strength, all attacks where none is named; two processes). Per scenario: how many are
-missed, grouped by `Told.cause`; then the missed placements themselves, or with `--table` the Markdown table of
-deploy/docs/figures.md. Nothing is tuned by it: it says which kind of evidence was not there. Whether a placement is
-caught is the pass's own word; a missed one goes through it again, its planted calls one by one, so that the readings
-of each can be looked at. Each scenario's placements are the same whichever others are asked for.
+missed, grouped by `Told.cause`; then the missed placements themselves, the oracle's bits by part beside what the
+detectors said, or with `--table` the Markdown table of deploy/docs/figures.md. Nothing is tuned by it: it says which
+kind of evidence was not there. Whether a placement is caught is the pass's own word; a missed one goes through it
+again, its planted calls one by one, so that the readings of each can be looked at. Each scenario's placements are the
+same whichever others are asked for.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -26,7 +27,7 @@ from detectors import DETECTORS, calibration, fuse, fusion
 from detectors.detector import READING
 from detectors.generate import load_pass
 from detectors.records import records
-from pipeline.evaluation import measures, run, work
+from pipeline.evaluation import measures, oracle, run, work
 from pipeline.evaluation.attacks import ATTACKS
 from pipeline.evaluation.run import Job, Partition, Placement, Setting
 from pipeline.evaluation.world import CLASSES, DAY_US, START_US, World, events_of
@@ -37,7 +38,7 @@ from tests.real_data import FOLDER
 Array = np.ndarray[Any, Any]
 BITS: Final = 40.0
 YOUNG: Final = 10  # visits: fewer and nothing is rare for the key yet
-CAUSES: Final = ("out of an oracle's reach", f"fewer than {YOUNG} visits known", "within 2 bits", "2 to 5 bits short",
+CAUSES: Final = ("at the first visit", "out of an oracle's reach", f"fewer than {YOUNG} visits known", "within 2 bits", "2 to 5 bits short",
                  "more than 5 bits short")  # fmt: skip
 FAMILIES: Final = np.array([1 << fuse.FAMILIES.index(each.family) for each in DETECTORS], np.int64)
 
@@ -55,15 +56,20 @@ class Told:
     short: float  # bits below the threshold of the better rule, at the nearest planted call
     said: str
     strongest: str  # detector
+    listed: float  # the score of the visit rule that is listed for such a key
+    oracle: dict[str, float] = field(default_factory=dict)  # its bits by part
+    silent: bool = False  # the owner made no call in the placement's days
 
     @property
     def cause(self) -> str:
         """In which group a miss is counted."""
-        if not self.in_reach:
+        if self.visits == 0:
             return CAUSES[0]
-        if self.visits < YOUNG:
+        if not self.in_reach:
             return CAUSES[1]
-        return CAUSES[2] if self.short < 2 else CAUSES[3] if self.short < 5 else CAUSES[4]
+        if self.visits < YOUNG:
+            return CAUSES[2]
+        return CAUSES[3] if self.short < 2 else CAUSES[4] if self.short < 5 else CAUSES[5]
 
 
 def main() -> None:
@@ -87,8 +93,10 @@ def main() -> None:
         causes = ", ".join(f"{count} {cause}" for cause, count in Counter(each.cause for each in missed).most_common())
         say(f"{scenario}: {len(missed)} of {len(mine)} missed: {causes}")
         for each in missed[: args.show]:
-            say(f"  {CLASSES[each.volume]} calls, {each.visits} visits, {each.planted} planted, {each.short:.1f} bits"
-                f" short: {each.said}")  # fmt: skip
+            most = ", ".join(f"{part} {bits:.0f}" for part, bits in each.oracle.items() if bits >= 0.5)
+            say(f"  {CLASSES[each.volume]} calls, {each.visits} visits, {each.planted} planted"
+                f"{', the owner silent' if each.silent else ''}, {each.short:.1f} bits short of {each.listed:.1f}:"
+                f" {each.said} (oracle: {most})")  # fmt: skip
 
 
 def table(names: Sequence[str], told: Sequence[Told]) -> str:
@@ -151,11 +159,15 @@ def judged(
             if calls["planted"][i] == 1 and (lacking := shortfall(branch, int(events["ts_us"][i]))) < short:
                 short, nearest = lacking, readings
     evidence = evidence_of(nearest)
-    strongest = max(evidence, key=lambda name: evidence[name], default="")
-    reach = measures.in_reach(placement, measures.LISTED)
-    said = ", ".join(f"{name} {bits:+.1f}" for name, bits in evidence.items())
+    per_day = float(fusion.visits_per_day(records(branch.keys)[0]["visit"], int(events["ts_us"][-1])))
+    owner_us = calls["ts_us"][calls["planted"] == 0]
+    parts = oracle.parts(stage.key, stage.known, world, calls[marked], owner_us)
     return Told(
-        placement.scenario, caught, placement.volume, visits, len(marked), reach, short, said, strongest
+        placement.scenario, caught, placement.volume, visits, len(marked), measures.in_reach(placement, measures.LISTED),
+        short, ", ".join(f"{name} {bits:+.1f}" for name, bits in evidence.items()),
+        max(evidence, key=lambda name: evidence[name], default=""),
+        listed_from(records(branch.shared)[0]["calibration"], 0, per_day),
+        {part: float(bits[-1]) for part, bits in parts.items() if len(bits)}, not len(owner_us),
     )  # fmt: skip
 
 
