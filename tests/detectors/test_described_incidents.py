@@ -143,11 +143,12 @@ def test_decoy_a_key_that_was_pushed_to_a_public_repository_is_used_80_seconds_l
 
 def test_novel_client_snowflake_a_database_client_that_the_customer_never_used_unloads_tables() -> None:
     """Mandiant, "UNC5537 Targets Snowflake Customer Instances", June 2024: DBeaver Ultimate, a VPN, a stage made."""
-    tool = {"client_ip": RENTED, "user_agent": "DBeaver_DBeaverUltimate"}
     life = office()
     start_us = life[-1].ts_us + 20 * HOUR_US
-    reads = burst(start_us, apache(READER), every_s=10, count=8, **tool)
-    found = told(life, [*reads, call("POST", "/api/v2/stages", start_us + 100 * SECOND_US, **tool)])
+    calls = burst(start_us, apache(READER), every_s=10, count=8)
+    calls.append(call("POST", "/api/v2/stages", start_us + 100 * SECOND_US))
+    tool = "DBeaver_DBeaverUltimate"
+    found = told(life, [msgspec.structs.replace(each, client_ip=RENTED, user_agent=tool) for each in calls])
     assert "by DBeaver_DBeaverUltimate, a client never seen for this key" in found.words("novel_client")
     assert found.opened and {"novel_client", "geography", "novel_operation"} <= found.reasons
 
