@@ -19,7 +19,8 @@ FILTER_BITS: Final = 8 * FILTER_BYTES
 PENDING: Final = 4
 HELD: Final = 16
 """Bits of `harms` from which on they say which of `waiting` an earlier visit brought: it was learned, and is known, but
-may yet be taken back. Of more than there is room for the oldest are kept for good."""
+may yet be taken back. Reads and writes give way to what is new, and are kept for good; the others don't, or a thief's
+list of new routes would keep what he did before: what finds no room is not learned in this visit."""
 HELD_US: Final = 3_600_000_000
 SENSITIVE_BYTES: Final = 16
 SENSITIVE_BITS: Final = 8 * SENSITIVE_BYTES
@@ -69,6 +70,12 @@ def is_held(state: Any, j: int) -> bool:
 
 
 @compiled
+def is_sensitive(state: Any, j: int) -> bool:
+    """Whether a waiting operation deletes, administers or handles credentials."""
+    return (int(state.harms) >> j) & 1 == 1
+
+
+@compiled
 def is_known(state: Any, route: int, sensitive: bool) -> bool:
     """Whether the filter of such operations has this one."""
     first, second = first_bit(route), second_bit(route)
@@ -102,7 +109,7 @@ def free(state: Any, j: int) -> None:
 @compiled
 def keep_waiting(state: Any, j: int) -> None:
     """A waiting operation is known for good; its place is free."""
-    keep(state, int(state.waiting[j]), (int(state.harms) >> j) & 1 == 1)
+    keep(state, int(state.waiting[j]), is_sensitive(state, j))
     free(state, j)
 
 
@@ -130,21 +137,12 @@ def put_waiting(state: Any, route: int, sensitive: bool) -> None:
         if int(state.waiting[j]) == route:
             return
     for j in range(PENDING):
-        if is_held(state, j) and not has_room(state):
+        if is_held(state, j) and not is_sensitive(state, j) and not has_room(state):
             keep_waiting(state, j)
         if int(state.waiting[j]) == 0:
             state.waiting[j] = route
             state.harms = int(state.harms) | (int(sensitive) << j)
             return
-
-
-@compiled
-def brought_new(state: Any) -> bool:
-    """Whether this visit brought an operation that was new."""
-    for j in range(PENDING):  # noqa: SIM110
-        if int(state.waiting[j]) != 0 and not is_held(state, j):
-            return True
-    return False
 
 
 @compiled

@@ -52,11 +52,11 @@ from detectors.known_operations import (
     HELD_US,
     PENDING,
     SENSITIVE_BYTES,
-    brought_new,
     first_bit,
     is_full,
     is_held,
     is_known,
+    is_sensitive,
     keep_held,
     put_waiting,
     settle_waiting,
@@ -135,7 +135,7 @@ def sensitive_in_visit(state: Any, event: Any, new: bool) -> int:
     for j in range(PENDING):
         if is_held(state, j):
             continue
-        count += (int(state.harms) >> j) & 1
+        count += 1 if is_sensitive(state, j) else 0
         if int(state.waiting[j]) == int(event.route):
             new = False
     return count + (1 if new else 0)
@@ -269,7 +269,7 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
     if weight > 0.0 and float(state.mixture.visits) > 0.0:
         learn_breadth(state, shared, visit)
     if weight > 0.0 and int(state.used) == 1:
-        novelty.learn_visit(state.mixture, visit.last_us, brought_new(state))
+        novelty.learn_visit(state.mixture, visit.last_us, float(state.p) > 0.0)
         off = int(visit.events) - np.float64(state.usual)
         state.usual = np.float64(state.usual) + off / min(MEMORY, max(1.0, np.float64(state.mixture.visits)))
     settle_waiting(state, weight > 0.0 and int(state.used) == 1, int(visit.tainted) == 1, own)

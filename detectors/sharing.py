@@ -2,9 +2,7 @@
 
 Detects: a thief and the owner at the same time; a key handed round; one key from many residential addresses, each for a
 call or some. What counts is how often a visit's network CHANGES from one request to the next: who moves changes once,
-who shares changes back and forth. The first change is `geography`'s to judge; this judges the ones after it. Another
-country of one network, or another city where the database has cities, is a change, too; and where the client changes
-with the place, twice and more, two programs take turns and not one that moves.
+who shares changes back and forth. The first change is `geography`'s to judge; this judges the ones after it.
 Misses: a thief within the owner's network, or while the owner is silent; keys that always come from several networks
 at once (two sites, a phone between two carriers, a relay of many networks), by their own history.
 False alarms: a phone at the edge of a wireless network; a failover that flaps; the first day of a second site.
@@ -39,7 +37,6 @@ LEVELS: Final = 4
 LEAST: Final = np.array([1, 2, 3, 5])  # changes of network in a visit
 STRANGERS: Final = np.array([1.0, 0.7, 0.6, 0.4])
 PEERS: Final = np.array([1.0, 0.3, 0.12, 0.05])  # of peers' visits with a change, before any was counted [judged]
-CLIENTS: Final = 0.2  # of peers' visits with two changes, those in which the client changes, too, twice [judged]
 PEERS_WEIGHT: Final = 20.0
 PEERS_KEPT: Final = 2_000.0
 OWN_WEIGHT: Final = 2.0  # visits that the peers' share weighs
@@ -53,15 +50,12 @@ STATE: Final = np.dtype(
         ("visits", "f4", (LEVELS,)),  # decayed, with so many changes or more
         ("network", "u4"),  # of the visit's last request; 0: none yet
         ("changes", "u1"),  # in this visit
-        ("place", "u1"),  # of the last request, within its network: country and city, hashed; 0: not known
-        ("client", "u1"),  # of the last request, hashed; 0: none
-        ("hands", "u1"),  # changes in this visit that brought another client, too
+        ("pad", "u1", (3,)),
     ],
     align=True,
 )
-SHARED: Final = np.dtype([("visits", "f8", (2, LEVELS)), ("hands", "f8", (2,))])
-"""Visits with a change by their number, of keys that never had one before and of others; visits with two changes and
-more, and those of them in which the client changed, too, twice and more."""
+SHARED: Final = np.dtype([("visits", "f8", (2, LEVELS))])
+"""Visits with a change by their number, of keys that never had one before and of others."""
 
 
 class Sharing(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +63,6 @@ class Sharing(msgspec.Struct, frozen=True, kw_only=True):
 
     cap_bits: float = 7.0  # of the log likelihood ratio
     known_bits: float = 3.0  # the same where none of the visit's networks is new: a second site [judged]
-    clients: float = 0.7  # of strangers' visits with two changes, those in which the client does, too [judged]; 0: off
 
 
 @compiled
@@ -81,50 +74,9 @@ def counted(event: Any) -> bool:
 
 
 @compiled
-def place_of(event: Any) -> int:
-    """Country and city (to a degree, where the database has cities) in a byte; 0: none."""
-    if event.country == 0:
-        return 0
-    return (int(event.country) * 31 + int(event.lat + 90.0) * 7 + int(event.lon + 180.0)) % 255 + 1
-
-
-@compiled
-def client_of(event: Any) -> int:
-    """The client in a byte; 0: none."""
-    return 0 if event.client == 0 else int(event.client) % 255 + 1
-
-
-@compiled
-def differs(one: int, other: int) -> bool:
-    """Whether both are known and not the same."""
-    return one != 0 and other != 0 and one != other
-
-
-@compiled
-def changed(state: Any, event: Any) -> bool:
-    """Whether the event comes from elsewhere than the one before it in this visit."""
-    if state.network == 0:
-        return False
-    return event.asn != state.network or differs(int(state.place), place_of(event))
-
-
-@compiled
 def changes_with(state: Any, event: Any) -> int:
-    """Changes of network, or of country or city within one, in this visit, with this event."""
-    return int(state.changes) + (1 if changed(state, event) else 0)
-
-
-@compiled
-def hands_with(state: Any, event: Any) -> int:
-    """The same that brought another client, too."""
-    return int(state.hands) + (1 if changed(state, event) and differs(int(state.client), client_of(event)) else 0)
-
-
-@compiled
-def clients_bits(shared: Any, config: Any) -> float:
-    """What it says that clients change with networks, twice and more."""
-    turns = shared.hands[0] + PEERS_WEIGHT
-    return max(0.0, log2_of(float(config.clients) * turns / (shared.hands[1] + PEERS_WEIGHT * CLIENTS)))
+    """Changes of network in this visit, with this event."""
+    return int(state.changes) + (1 if state.network != 0 and event.asn != state.network else 0)
 
 
 @compiled
@@ -159,7 +111,7 @@ def share_of(state: Any, shared: Any, level: int) -> float:
 
 @compiled
 def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
-    """Fill `reading`; a = the level reached, b = changes that brought another client, too."""
+    """Fill `reading`; a = the level reached."""
     if not counted(event):
         return
     reading.covered = 1
@@ -172,12 +124,7 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     any_change = min(1.0, (float(state.visits[0]) + 0.5) / (watched + 1.0))
     reading.bits = quantise(log2_of(1.0 / min(1.0, any_change * share)))
     most = float(config.cap_bits) if int(visit.new_place) == 1 else float(config.known_bits)
-    evidence = max(0.0, log2_of(STRANGERS[level] / share))
-    hands = hands_with(state, event)
-    if hands >= LEAST[1] and config.clients > 0.0:
-        evidence += clients_bits(shared, config)
-    reading.lr_stranger = quantise(min(most, evidence))
-    reading.b = hands
+    reading.lr_stranger = quantise(min(most, max(0.0, log2_of(STRANGERS[level] / share))))
     reading.observed = changes
     reading.high = 1.0 if share < 0.05 else 2.0 if share_of(state, shared, LEVELS - 1) < 0.05 else 5.0
     reading.median = 1.0 if any_change >= 0.5 else 0.0
@@ -188,11 +135,8 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
 def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config: Any) -> None:
     """Follow the visit's networks; what becomes of the count, settle decides."""
     if counted(event):
-        state.hands = min(255, hands_with(state, event))
         state.changes = min(255, changes_with(state, event))
         state.network = event.asn
-        state.place = place_of(event)
-        state.client = client_of(event)
 
 
 @compiled
@@ -204,13 +148,8 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
             state.visits[j] = FADING * float(state.visits[j]) + (1.0 if j <= level else 0.0)
         if teaches(visit):
             tell_levels(shared.visits[kind], level + 1, PEERS_KEPT)
-            if level >= 1:
-                tell_levels(shared.hands, 2 if int(state.hands) >= LEAST[1] else 1, PEERS_KEPT)
     state.network = 0
     state.changes = 0
-    state.place = 0
-    state.client = 0
-    state.hands = 0
 
 
 def explain(reading: Any, context: Context) -> str:
@@ -219,8 +158,7 @@ def explain(reading: Any, context: Context) -> str:
     place = f"AS{context.asn}{name}" + (f" in {context.country}" if context.country else "")
     if reading.observed < LEAST[1]:
         return f"from one network at a time, now {place}"
-    clients = f", {reading.b:.0f} of them to another client" if reading.b >= LEAST[1] else ""
-    return f"{reading.observed:.0f} changes of network within one visit{clients}, now {place}: in several hands at once"
+    return f"{reading.observed:.0f} changes of network within one visit, now {place}: in several hands at once"
 
 
 SHARING: Final = Detector(
