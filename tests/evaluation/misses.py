@@ -38,8 +38,10 @@ from tests.real_data import FOLDER
 Array = np.ndarray[Any, Any]
 BITS: Final = 40.0
 YOUNG: Final = 10  # visits: fewer and nothing is rare for the key yet
-CAUSES: Final = ("at the first visit", "out of an oracle's reach", f"fewer than {YOUNG} visits known", "within 2 bits", "2 to 5 bits short",
-                 "more than 5 bits short")  # fmt: skip
+CAUSES: Final = (
+    "at the first visit", "out of an oracle's reach", f"fewer than {YOUNG} visits known", "within 2 bits",
+    "2 to 5 bits short", "more than 5 bits short",
+)  # fmt: skip
 FAMILIES: Final = np.array([1 << fuse.FAMILIES.index(each.family) for each in DETECTORS], np.int64)
 
 
@@ -163,8 +165,8 @@ def judged(
     owner_us = calls["ts_us"][calls["planted"] == 0]
     parts = oracle.parts(stage.key, stage.known, world, calls[marked], owner_us)
     return Told(
-        placement.scenario, caught, placement.volume, visits, len(marked), measures.in_reach(placement, measures.LISTED),
-        short, ", ".join(f"{name} {bits:+.1f}" for name, bits in evidence.items()),
+        placement.scenario, caught, placement.volume, visits, len(marked),
+        measures.in_reach(placement, measures.LISTED), short, ", ".join(f"{name} {bits:+.1f}" for name, bits in evidence.items()),
         max(evidence, key=lambda name: evidence[name], default=""),
         listed_from(records(branch.shared)[0]["calibration"], 0, per_day),
         {part: float(bits[-1]) for part, bits in parts.items() if len(bits)}, not len(owner_us),
