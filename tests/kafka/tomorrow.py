@@ -45,7 +45,7 @@ def install(release: str) -> None:
     flow.open_core = Core  # type: ignore[assignment]
     if release == PAGES:
         manifest.ENTRY_OF_FORMAT[FORMAT + 1] = ENTRY
-        checkpoint.manifest_bytes = _later  # type: ignore[attr-defined]
+        checkpoint.manifest_bytes = _later  # type: ignore[assignment,attr-defined]
 
 
 def _later(written: Manifest) -> bytes:
