@@ -166,7 +166,8 @@ def judged(
     parts = oracle.parts(stage.key, stage.known, world, calls[marked], owner_us)
     return Told(
         placement.scenario, caught, placement.volume, visits, len(marked),
-        measures.in_reach(placement, measures.LISTED), short, ", ".join(f"{name} {bits:+.1f}" for name, bits in evidence.items()),
+        measures.in_reach(placement, measures.LISTED), short,
+        ", ".join(f"{name} {bits:+.1f}" for name, bits in evidence.items()),
         max(evidence, key=lambda name: evidence[name], default=""),
         listed_from(records(branch.shared)[0]["calibration"], 0, per_day),
         {part: float(bits[-1]) for part, bits in parts.items() if len(bits)}, not len(owner_us),
