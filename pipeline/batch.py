@@ -37,7 +37,6 @@ class Batch:
     declared: Coded[Key | None]
     events: Array
     places: Coded[Place]
-    networks: Array  # of each address, as `source_texts.network_of` has it
     clients: Coded[str]  # family of the user agent
     routes: Coded[str]
     words: Mapping[str, Coded[str]]  # the texts of rows, by column

@@ -99,8 +99,6 @@ class Declarations:
         addresses: Coded[str], places: Coded[Place],
     ) -> Array:  # fmt: skip
         """DECLARED_* per event; `live`: index into ENVIRONMENTS that the event names; `does`: OPERATION_*."""
-        if not any(declared.values):
-            return np.zeros(len(declared), ROW["always"])
         codes = self._codes(declared.values).take(declared.codes)
         rows = self._rows[codes]
         out = rows["always"].copy()

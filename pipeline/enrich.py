@@ -45,7 +45,6 @@ from pipeline.geo.provider import Geo, Place
 from pipeline.hours import Hours, utc_hour
 from pipeline.operations import COMBINED, of_method, of_route
 from pipeline.routes import template, with_fewer_ids
-from pipeline.source_texts import network_of
 from schemas.event import AUTHENTICATED, ENVIRONMENTS, METHODS, OUTCOMES
 from schemas.key import Key
 
@@ -58,7 +57,7 @@ TABLE_ROWS: Final = 1 << 16
 
 PLACE: Final = np.dtype(
     [("address", "u8"), ("prefix", "u8"), ("asn", "u4"), ("lat", "f4"), ("lon", "f4"), ("accuracy_km", "f4"),
-     ("country", "u2"), ("net_flags", "u1"), ("network", "u8")]
+     ("country", "u2"), ("net_flags", "u1")]
 )  # fmt: skip
 CLIENT: Final = np.dtype([("client", "u4"), ("version", "u1")])
 ROUTE: Final = np.dtype([("route", "u4"), ("names", "u1"), ("verb", "u1")])
@@ -156,7 +155,6 @@ class EnrichedBatch:
     columns: Array  # EVENT
     places: Coded[Place]
     prefixes: Array  # 64-bit hash of each address's prefix
-    networks: Array  # of each address, as `source_texts.network_of` has it
     clients: Coded[str]  # family of the user agent, "" is none
     routes: Coded[str]  # the gateway's route or the path's template, "" is none; without method
     words: dict[str, Coded[str]]  # what rows say of an event, by column of `schemas.rows.REQUESTS`
@@ -201,7 +199,7 @@ class Enricher:
         words["client_ip"] = words.pop("text")
         words |= {"client": clients, "user_agent": Coded(clients.codes, self._clients.keys), "route": routes}
         prefixes = np.ascontiguousarray(known["prefix"])  # of one event it is so anyway, and compiled code tells apart
-        return EnrichedBatch(out, places, prefixes, known["network"], clients, routes, words)
+        return EnrichedBatch(out, places, prefixes, clients, routes, words)
 
     def _measures(self, out: Array, told: Fields, offsets: Sequence[int] | Array) -> None:
         out["offset"] = offsets
@@ -226,10 +224,7 @@ class Enricher:
         country = ord(place.country[0]) * 256 + ord(place.country[1]) if place.country else 0
         number = hash64(place.address) if place.address else 0
         prefix = hash64(place.prefix.encode())
-        return (
-            number, prefix, place.asn, place.lat, place.lon, place.accuracy_km, country, place.flags,
-            network_of(place.address),
-        ), place  # fmt: skip
+        return (number, prefix, place.asn, place.lat, place.lon, place.accuracy_km, country, place.flags), place
 
     def _kind(self, key: tuple[str, ...]) -> tuple[tuple[Any, ...], Kind]:
         kind = Kind(*key)

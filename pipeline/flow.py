@@ -177,8 +177,7 @@ class KeyCore:
         rich = self._enricher.columns(told, offsets, declared)
         first_us = np.zeros(len(told), np.int64)
         batch = Batch(
-            Events(told), told, declared, rich.columns, rich.places, rich.networks, rich.clients, rich.routes,
-            rich.words, first_us,
+            Events(told), told, declared, rich.columns, rich.places, rich.clients, rich.routes, rich.words, first_us,
         )  # fmt: skip
         numbers = batch.events
         numbers["slot"] = slots

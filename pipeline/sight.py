@@ -12,6 +12,7 @@ told twice, which who reads it doesn't mind.
 from __future__ import annotations
 
 from typing import Any, Final
+from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -32,7 +33,6 @@ from detectors.detector import (
 from detectors.known_values import find
 from detectors.places import recent, short
 from detectors.records import records
-from pipeline import spans
 from pipeline.batch import Batch
 from pipeline.core import Message
 from pipeline.decide import Decisions
@@ -171,8 +171,7 @@ def tell(batch: Batch, marks: Marks, keys: Any, keep: Array, first_us: Array, pr
     """The sightings and beats of a slice, before it is judged. `keys`: the records of `State.keys`."""
     n = len(batch.events)
     key_ids = batch.told.coded("key_id")
-    names = np.empty(n, np.uint32)
-    spans.crc32(*batch.told.span("key_id"), names)
+    names = np.array([crc32(key_id.encode()) for key_id in key_ids.values], "u4").take(key_ids.codes)
     at, kinds = np.empty(MOST * n, np.int64), np.empty(MOST * n, np.int64)
     touched, counted = np.zeros(MARKS, np.bool_), np.zeros(COUNTERS, np.bool_)
     last_us = np.zeros(len(key_ids.values), np.int64)

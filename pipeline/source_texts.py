@@ -6,7 +6,6 @@ everything by itself; rows of a state from before are taken over by `SourceTexts
 
 from __future__ import annotations
 
-from functools import lru_cache
 from heapq import heappop, heappush
 from typing import Any, Final
 
@@ -15,7 +14,7 @@ import numpy as np
 from pipeline.aggregate import SOURCE
 from pipeline.batch import Batch
 from pipeline.column import Coded
-from pipeline.geo.provider import pack, prefix_of
+from pipeline.geo.provider import Place, pack, prefix_of
 from pipeline.pages import Blobs, migrate
 
 Array = np.ndarray[Any, Any]
@@ -44,12 +43,17 @@ def network_of(address: bytes) -> int:
     return _IPV6 | int.from_bytes(address[:6]) if address else 0
 
 
-@lru_cache(maxsize=1 << 14)
 def network_text(network: int) -> str:
     """As `Place.prefix` says it."""
     if network >= _IPV6:
         return prefix_of((network - _IPV6).to_bytes(6) + bytes(10))
     return prefix_of((network - _IPV4).to_bytes(3) + b"\0") if network else ""
+
+
+def networks(places: Coded[Place]) -> Array:
+    """The network of each."""
+    few = places.distinct()
+    return np.array([network_of(place.address) for place in few.values], np.uint64)[few.codes]
 
 
 def network_texts(networks: Array) -> Coded[str]:
@@ -103,7 +107,7 @@ class SourceTexts(Blobs):
     def fill_in(self, sources: Array, at: Array, made: Array, batch: Batch) -> None:
         """The rows that events `made` have made; column by column, since a record of numpy's costs 2 us a field."""
         new = at[made]
-        sources["network"][new] = batch.networks[made]
+        sources["network"][new] = networks(batch.places.take(made))
         sources["client_text"][new] = self.numbers(batch.clients.take(made), CLIENT_BYTES)
         sources["route_text"][new] = self.numbers(batch.routes.take(made), ROUTE_BYTES)
 

@@ -165,27 +165,6 @@ def unpack(
     return at == len(data)
 
 
-def _crc_bytes() -> Array:
-    """What each value of a byte does to a CRC-32 (polynomial 0xEDB88320)."""
-    table = np.arange(256, dtype=np.uint64)
-    for _ in range(8):
-        table = table >> np.uint64(1) ^ (table & np.uint64(1)) * np.uint64(0xEDB88320)
-    return table
-
-
-_CRC_BYTES: Final = _crc_bytes()
-
-
-@brief
-def crc32(data: Array, starts: Array, lengths: Array, sums: Array) -> None:
-    """`zlib.crc32` of each text."""
-    for i in range(len(starts)):
-        found = np.uint64(0xFFFFFFFF)
-        for at in range(starts[i], starts[i] + lengths[i]):
-            found = _CRC_BYTES[(found ^ np.uint64(byte(data, at))) & np.uint64(255)] ^ (found >> np.uint64(8))
-        sums[i] = found ^ np.uint64(0xFFFFFFFF)
-
-
 @brief
 def _hash(data: Array, start: int, length: int, seed: Any) -> Any:
     mixed = seed ^ np.uint64(length)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from zlib import crc32
 
 import msgspec
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import spans
 from pipeline.config import Config, Worker
 from pipeline.core import Message
 from pipeline.flow import KeyCore
@@ -123,14 +120,6 @@ def test_a_core_that_goes_on_after_a_crash_tells_nothing_anew(at: int) -> None:
     told = before.process(first).messages
     told += restored(before).process(rest).messages
     assert sorted(map(repr, plain(told))) == sorted(map(repr, tell(records, [])))
-
-
-@settings(deadline=None)  # the first call compiles
-@given(st.lists(st.binary(max_size=40), min_size=1))
-def test_a_keys_number_is_its_crc32(texts: list[bytes]) -> None:
-    found, lengths = np.empty(len(texts), np.uint32), np.array([len(text) for text in texts], np.int64)
-    spans.crc32(spans.buffer(texts), np.cumsum(lengths) - lengths, lengths, found)
-    assert found.tolist() == [crc32(text) for text in texts]
 
 
 def test_it_can_be_turned_off() -> None:

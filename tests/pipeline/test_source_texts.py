@@ -14,7 +14,7 @@ from pipeline.column import coded, plain
 from pipeline.flow import KeyCore
 from pipeline.geo.provider import NOWHERE, Place, pack, prefix_of
 from pipeline.recover import fill, load, writer_of
-from pipeline.source_texts import IN_WORDS, SourceTexts, network_of, network_texts
+from pipeline.source_texts import IN_WORDS, SourceTexts, network_texts, networks
 from schemas.event import Event
 from tests.pipeline.log_of_requests import HOUR_US, START_US, Outcome, Record, core, record, slices
 from tests.pipeline.test_flow import restored
@@ -111,8 +111,7 @@ def test_restarts_change_no_row(cuts: list[int]) -> None:
 def test_a_network_is_told_as_its_prefix(addresses: list[Any]) -> None:
     packed = [b"" if address is None else pack(str(address)) for address in addresses]
     places = [Place(address=each, prefix=prefix_of(each)) if each else NOWHERE for each in packed]
-    networks = np.array([network_of(place.address) for place in places], np.uint64)
-    assert plain(network_texts(networks)) == [place.prefix for place in places]
+    assert plain(network_texts(networks(coded(places)))) == [place.prefix for place in places]
 
 
 @given(st.lists(st.text(max_size=70)), st.integers(1, 60))
