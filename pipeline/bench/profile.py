@@ -32,13 +32,11 @@ for texts 400 -> 225, search for secrets 355 -> 123. Then packed texts 130 -> 46
 and encoded 230 -> 100. What is left of 3,400: detectors 690, addresses that are new 240, texts and their numbers 220,
 windows and sources 370, messages to the others 200, all below 130 each: `declared_of`, `_remember`, `slots`, `joint`.
 
-By the time of threads (/proc) the core then had 60 % of the worker, the event loop 18, fetching 12, rows 8; ClickHouse
-beside it took nearly as much for an event as the worker. So, both trees in turn over one log of 2 million events (`make
-bench BENCH_ARGS="--only rates"`, 25 processes waiting for both cores), processor time to what it was: ClickHouse .63,
-as an insert is no longer searched for repeats (`sinks/clickhouse.py`), half of what inserts of `requests` cost; the
-worker .85, nearly all of it by slices twice as long (3,000 events and 6,500: fetches had ended at 1 MB). A compiled
-CRC-32 and networks by number saved less than this machine's noise. cProfile overstates what Python does per distinct
-key. Not taken: half of a microsecond for lz4 on loopback, and a microsecond for the projection of `requests`.
+ClickHouse on the same cores then took nearly as much for an event as the worker. Both trees in turn over one log of 2
+million events (25 processes waiting for both cores), processor time to what it was: ClickHouse .63, as an insert is no
+longer searched for its own repeats (`sinks/clickhouse.py`); the worker .85 with slices of 6,500 events where 3,000 had
+been (fetches had ended at 1 MB). A compiled CRC-32 of key ids and networks by number were tried: cProfile promised an
+eighth, the core's time was the same. Not taken: lz4 on loopback, the projection of `requests`.
 """
 
 from __future__ import annotations
