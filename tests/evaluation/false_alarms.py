@@ -144,9 +144,10 @@ def branched(
     calls["key"] = 0
     events = run.admitted(events_of(calls, world.words, np.zeros(len(calls), np.int64)), 1)
     alarms = alarms_of(branch, calls, events, placement)
-    planted = calls["ts_us"][calls["planted"] > 0]
-    counted = len(np.unique(planted // VISIT_US)) * VISIT_US / DAY_US
-    return alarms, min(placement.days, counted)
+    half_hours = np.unique(calls["ts_us"] // VISIT_US)
+    planted = np.unique(calls["ts_us"][calls["planted"] > 0] // VISIT_US)
+    counted = np.isin(half_hours, planted) | np.isin(half_hours - 1, planted)
+    return alarms, placement.days * float(counted.mean()) if len(counted) else 0.0
 
 
 def alarms_of(branch: Partition, calls: Array, events: Array, placement: Placement | None) -> list[Alarm]:

@@ -37,6 +37,7 @@ from pipeline.flow import open_core
 from pipeline.geo.provider import open_geo
 from pipeline.times import rfc3339
 from schemas.event import OUTCOMES, Event
+from tests.evaluation import false_alarms
 from tests.real_data import FOLDER, real
 
 Array = np.ndarray[Any, Any]
@@ -519,3 +520,13 @@ def test_an_ablation_leaves_one_detector_out_at_a_time_on_the_same_lives_and_pla
     assert caught["geography"]["privilege_probing"] >= caught[""]["privilege_probing"] - 1
     named = {each.first_reason for p in found["errors"].placements for each in p.opened}
     assert "errors" not in named
+
+
+def test_what_chance_brings_to_a_story_goes_by_the_days_in_which_an_incident_would_count() -> None:
+    """All of a placebo's; of a load test's three days the half hours in which it runs and the next."""
+    partition = Partition(Setting(), 12)
+    for name, days, share in (("placebo", 14.0, 1.0), ("load_test", 3.0, 0.2)):
+        placement = placed(name, 2, days)
+        _, counted = false_alarms.branched(partition, placement, stage(2, 4, days), world())
+        assert 0.0 < counted <= days * share
+        assert name != "placebo" or counted == days
