@@ -1,7 +1,7 @@
 """Which evidence opened the incidents of keybench's innocent stories, and how often chance alone would have.
 
 Run: `python -m tests.evaluation.false_alarms [--seeds 31] [--keys 300] [--placements 60] [SCENARIO ..]` (development
-half; all stories if none is named; about five minutes a seed). Per story: how many are listed; how many of these the
+half; all stories if none is named, attacks may be; half a minute of one core a seed, code compiled before). Per story: how many are listed; how many of these the
 same key has in the same days untouched (so the story did not bring them); how many chance brings, by the incident rate
 of untouched keys over the days in which an incident counts; then each listed one with the detectors' evidence at the
 call that opened it. Nothing is tuned by it. Its counterpart for attacks is `misses`.
@@ -61,11 +61,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scenarios", nargs="*", default=list(innocents.INNOCENTS))
     parser.add_argument("--seeds", default="31")
+    parser.add_argument("--half", default="development")
     for name, usual in (("keys", 300), ("placements", 60)):
         parser.add_argument(f"--{name}", type=int, default=usual)
     args = parser.parse_args()
     for seed in map(int, args.seeds.split(",")):
-        counts, untouched, key_days = stories(seed, args.keys, args.placements, tuple(args.scenarios))
+        counts, untouched, key_days = stories(seed, args.keys, args.placements, tuple(args.scenarios), args.half)
         rate = len(untouched) / key_days
         say(f"seed {seed}: untouched keys {1e5 * rate:.0f} incidents per 100,000 key-days ({len(untouched)})")
         for alarm in untouched:
@@ -87,10 +88,10 @@ def words(alarm: Alarm) -> str:
 
 
 def stories(
-    seed: int, keys: int, count: int, scenarios: tuple[str, ...]
+    seed: int, keys: int, count: int, scenarios: tuple[str, ...], half: str
 ) -> tuple[dict[str, Count], list[Alarm], float]:  # fmt: skip
     """Per story what was listed; the incidents of untouched keys and their key-days."""
-    world = work.make_world(FOLDER, "development", keys, 60, seed)
+    world = work.make_world(FOLDER, half, keys, 60, seed)
     job = Job(seed, 0, 1, count, (40.0,), 40.0, scenarios, 0)
     lives = work.lives_of(job, world)
     partition = Partition(Setting(), len(lives.mine))
