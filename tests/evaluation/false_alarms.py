@@ -1,10 +1,11 @@
 """Which evidence opened the incidents of keybench's innocent stories, and how often chance alone would have.
 
 Run: `python -m tests.evaluation.false_alarms [--seeds 31] [--keys 300] [--placements 60] [SCENARIO ..]` (development
-half; all stories if none is named, attacks may be; half a minute of one core a seed, code compiled before). Per story: how many are listed; how many of these the
-same key has in the same days untouched (so the story did not bring them); how many chance brings, by the incident rate
-of untouched keys over the days in which an incident counts; then each listed one with the detectors' evidence at the
-call that opened it. Nothing is tuned by it. Its counterpart for attacks is `misses`.
+half; all stories if none is named, attacks may be; half a minute of one core a seed, code compiled before). Per story:
+how many are listed; how many of these the same key has in the same days untouched (so the story did not bring them);
+how many chance brings, by the incident rate of untouched keys over the days in which an incident counts; then each
+listed one with the detectors' evidence at the call that opened it. Nothing is tuned by it. Its counterpart for attacks
+is `misses`.
 """
 
 from __future__ import annotations
