@@ -48,6 +48,14 @@ def exceedance(
     }  # fmt: skip
 
 
+def of_all_parts(found: Found) -> dict[str, list[tuple[int, float]]]:
+    """ "class, stretch" -> (key, most bits of the sum) of each visit."""
+    return {
+        f"{volume}, {stretch}": list(zip(keys.tolist(), most.tolist(), strict=True))
+        for (volume, stretch, part), (keys, most) in found.items() if part == "sum"
+    }  # fmt: skip
+
+
 def _stretch(rest: Array, name: str) -> Array:
     at = rest["ts_us"]
     if name == "visit":
