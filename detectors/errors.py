@@ -15,6 +15,7 @@ units whose caller held the key. A product over units (CUSUM, q = max(.5, 5 p)) 
 other within a visit, which they are least of all: 13 to 16 bits of evidence where the tail has 4 (keybench). An error
 that an earlier visit had on the same route is this key's habit and counts as a success (`usual`, a filter of 192 bits).
 The API's own failures (5xx) are worth 3 bits of evidence at most, however many: they say little of the caller.
+A visit's only error is worth no more than peers bear it out to be (`lone_errors`).
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from detectors.detector import (
     usual_words,
 )
 from detectors.guesses import forget_guesses, guessed_bits, note_guess, surprise_of
+from detectors.lone_errors import LONE_FIELDS, RETRY_BITS, alone, count_lone, lone_bits
 from detectors.surprise import beta_binomial_tail, evidence_of, log2_of, quantise
 from detectors.teaching import teaches
 from detectors.usual_errors import USUAL_BITS, is_usual, keep_usual, usual_bit
@@ -61,7 +63,6 @@ PEER_RATE: Final = 0.01  # shipped, with the weight of PEER_UNITS
 PEER_UNITS: Final = 200.0
 PEER_UNITS_KEPT: Final = 100_000.0
 CLASS_BITS: Final = 2.321928094887362  # log2 of CLASSES and PROBED: the largest of five tests
-RETRY_BITS: Final = 10.6
 SERVER_ROUTES: Final = 3
 SERVER_BITS: Final = 8.0
 """5xx and 429 are the API's own words: on fewer than 3 routes of a visit they are no evidence against the caller, and
@@ -101,7 +102,9 @@ STATE: Final = np.dtype(
     ],
     align=True,
 )
-SHARED: Final = np.dtype([("units", "f8"), ("wrong", "f8", (CLASSES,)), ("routes", outage.TABLE)], align=True)
+SHARED: Final = np.dtype(
+    [("units", "f8"), ("wrong", "f8", (CLASSES,)), ("routes", outage.TABLE), *LONE_FIELDS], align=True
+)
 
 
 @compiled
@@ -192,12 +195,6 @@ def new_error(state: Any, shared: Any, event: Any, config: Any) -> int:
 
 
 @compiled
-def alone(wrong: int, bits: float) -> float:
-    """One route, however often: as much as its retries can give, though peers that are never refused promise more."""
-    return min(RETRY_BITS, bits) if wrong <= 1 else bits
-
-
-@compiled
 def unit_bits(state: Any, shared: Any, kind: int, config: Any) -> float:
     """Surprise of one more unit of this class in this visit."""
     a, b = beliefs(state, shared, kind)
@@ -266,6 +263,7 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
         if held(event):
             most = max(held_bits(state, shared, kind), held_bits(state, shared, named))
             evidence = max(evidence, np.float64(np.float32(most)))
+    evidence = min(evidence, lone_bits(state, shared, visit, kind))
     guessed = guessed_bits(state, event)
     reading.bits = quantise(max(bits, retry_bits(state)))
     reading.lr_insider = quantise(min(config.cap_ratio, max(0.0, evidence_of(evidence))))
@@ -361,6 +359,7 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
             state.wrong[k] = float(state.wrong[k]) * KEEP + int(state.visit_wrong[k]) * scale
         if teaches(visit):
             tell_peers(state, shared, units, scale)
+            count_lone(state, shared, visit)
     keep_usual(state, weight)
     for j in range(SETS_BITS // 8):
         state.seen[j] = 0

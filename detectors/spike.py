@@ -3,7 +3,7 @@
 Detects: bulk use of a key: a dump, a scan, a resold key; a steady key's lasting change; a new key's rush; one operation
   over and over for an hour (`repetition`), at a pace that no count tells from a launch.
 Misses: +30 % for days; one more minute at a person's pace; a ramp that stays below three times its slow level;
-  fewer than 14 requests in a minute or 100 in an hour; most bursts of keys that burst anyway.
+  fewer than 14 requests in a minute or some hundreds in an hour; most bursts of keys that burst anyway.
   Volume alone proves nothing.
 False alarms: a customer's launch, a backfill, a deploy that empties caches; the first day of a key unlike its peers
   (so there 100 requests in the window are the least). Strongly autocorrelated load is the weak spot: counting what
@@ -83,7 +83,7 @@ from detectors.rings import (
     crowd_now,
     sub_bin,
 )
-from detectors.surprise import evidence_of, quantise
+from detectors.surprise import evidence_of, log2_of, quantise
 from detectors.window_bits import bits_now, look_ahead
 from detectors.window_peaks import COUNTED_BITS, PEAKS_FIELDS, count_visit, counted_bits, note_peak
 
@@ -159,7 +159,7 @@ class Spike(msgspec.Struct, frozen=True, kw_only=True):
     peer_rate_h: float = 10.0  # requests an hour of a usual key, until the partition knows its own
     peer_spread: float = 2.0  # standard deviation of its natural logarithm
     few: float = 100.0  # requests in 10 min or 1 h; fewer are what a deploy or a backlog brings
-    few_bits: float = 4.0  # of evidence, the most that fewer are worth
+    few_bits: float = 4.0  # of evidence, the most that fewer are worth; and for each doubling of `few` as much again
     drift_found: float = 3.0  # times the anchor, over a week of use: 39 innocent episodes in 100,000 key-days of people
     drift_listed: float = 4.0  # 9 (evidence, section 5)
     floor_bits: float = 1.0  # a quiet visit speaks against a burst by this much
@@ -186,8 +186,11 @@ def crowd_least(state: Any, config: Any) -> float:
 
 @compiled
 def most_evidence(config: Any, w: int, n: float) -> float:
-    """The most that n requests in this window are worth as evidence."""
-    return float(config.few_bits) if w >= CROWDS and n < config.few else float(config.cap_bits)
+    """The most that n requests in this window are worth: no cliff at `few`, where load tests rang."""
+    if w < CROWDS:
+        return float(config.cap_bits)
+    doublings = log2_of(n / config.few) if n > config.few else 0.0
+    return min(float(config.cap_bits), float(config.few_bits) * (1.0 + doublings))
 
 
 @compiled

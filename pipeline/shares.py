@@ -27,8 +27,8 @@ SUMMED: Final = frozenset(
         "novel_client.new_places", "novel_client.both_new", "novel_client.due", "novel_client.seen",
         "novel_client.stood", "novel_client.changed", "novel_client.lately",
         "novel_operation.levels", "spike.keys", "spike.visits", "spike.peaks", "spike.same_visits",
-        "spike.same_peaks", "errors.units", "errors.wrong", "egress.visits", "egress.peaks",
-        "sharing.visits", "enumeration.tried",
+        "spike.same_peaks", "errors.units", "errors.wrong", "errors.visits", "errors.lone",
+        "egress.visits", "egress.peaks", "sharing.visits", "enumeration.tried",
     }
 )  # fmt: skip
 """Counts: each key's part of them goes with it."""

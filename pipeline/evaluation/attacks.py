@@ -73,6 +73,17 @@ class Stage:
             return self.some_time()
         return int(self.rng.choice(early["ts_us"])) + int(self.rng.uniform(30, 900) * US)
 
+    def owners(self, at_us: Ints | int) -> tuple[Ints, Ints]:
+        """Place and client that the owner has at these times: those of his last call before, else of his next.
+
+        On a trip, or after he has changed his client, these are not the key's first: whoever works beside him there
+        (and he himself, when he has more to do) is neither at another place nor with another client.
+        """
+        if not len(self.base):
+            return np.full(np.shape(at_us), self.key.homes[0]), np.full(np.shape(at_us), self.key.clients[0])
+        last = np.maximum(np.searchsorted(self.base["ts_us"], at_us, side="right") - 1, 0)
+        return self.base["place"][last].astype(np.int64), self.base["client"][last].astype(np.int64)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -173,15 +184,17 @@ def leaked_same_provider(stage: Stage) -> Plan:
     """From another address of the owner's own network, doing what a recorded attack did, as sensitive."""
     since, sensitivity = payload(stage)
     lines = as_lines(stage, sensitivity, np.zeros(len(since), np.bool_))
-    place = int(stage.key.homes[0]) + stage.world.words.siblings
-    return Plan(stage.base, planted(stage, stage.active_time() + since, place, fresh_client(stage), lines))
+    at = stage.active_time() + since
+    place = stage.owners(int(at[0]))[0] % stage.world.words.siblings + stage.world.words.siblings
+    return Plan(stage.base, planted(stage, at, int(place), fresh_client(stage), lines))
 
 
 def impossible_travel(stage: Stage) -> Plan:
     """Minutes after the owner, from another country, by the same kind of client, doing what the owner does."""
     place = new_place(stage.key, stage.world, stage.rng, abroad=True)
     at = _paced(stage, stage.active_time(), 40, 20.0)
-    return Plan(stage.base, planted(stage, at, place, int(stage.key.clients[0]), own_lines(stage, 40)))
+    client = int(stage.owners(int(at[0]))[1])
+    return Plan(stage.base, planted(stage, at, place, client, own_lines(stage, 40)))
 
 
 def residential_swarm(stage: Stage) -> Plan:
@@ -199,8 +212,8 @@ def residential_swarm(stage: Stage) -> Plan:
 
 def _own_burst(stage: Stage, start_us: int, count: int, mean_s: float, lines: Array) -> Plan:
     at = _paced(stage, start_us, count, mean_s)
-    calls = planted(stage, at, int(stage.key.homes[0]), int(stage.key.clients[0]), lines)
-    return Plan(stage.base, calls)
+    place, client = stage.owners(start_us)
+    return Plan(stage.base, planted(stage, at, int(place), int(client), lines))
 
 
 def bulk_read(stage: Stage) -> Plan:
@@ -215,7 +228,7 @@ def slow_exfiltration(stage: Stage) -> Plan:
     at = np.sort(stage.rng.choice(active, count) + (stage.rng.uniform(0, 3600, count) * US).astype(np.int64))
     lines = own_lines(stage, count)
     lines["bytes_out"] = np.minimum(lines["bytes_out"].astype(np.int64) * 4 + 4000, 2_000_000_000)
-    return Plan(stage.base, planted(stage, at, int(stage.key.homes[0]), int(stage.key.clients[0]), lines))
+    return Plan(stage.base, planted(stage, at, *stage.owners(at), lines))
 
 
 def endpoint_scan(stage: Stage) -> Plan:
@@ -257,8 +270,7 @@ def off_hours_own(stage: Stage) -> Plan:
     quiet = np.argsort(stage.known.hourly + np.roll(stage.known.hourly, 1) + np.roll(stage.known.hourly, -1))[0]
     nights = stage.start_us + np.arange(int(stage.days)) * DAY_US + int(quiet) * HOUR_US
     at = np.concatenate([_paced(stage, int(n + stage.rng.uniform(0, 3600) * US), 12, 20.0) for n in nights])
-    calls = planted(stage, at, int(stage.key.homes[0]), int(stage.key.clients[0]), own_lines(stage, len(at)))
-    return Plan(stage.base, calls)
+    return Plan(stage.base, planted(stage, at, *stage.owners(at), own_lines(stage, len(at))))
 
 
 def dormant_wakes(stage: Stage) -> Plan:
@@ -277,7 +289,7 @@ def client_swap(stage: Stage) -> Plan:
     visits = max(6, int(stage.days * 4))
     times = np.sort([stage.active_time() for _ in range(visits)])
     at = np.concatenate([_paced(stage, int(t), 4, 20.0) for t in times])
-    calls = planted(stage, at, int(stage.key.homes[0]), fresh_client(stage), own_lines(stage, len(at)))
+    calls = planted(stage, at, stage.owners(at)[0], fresh_client(stage), own_lines(stage, len(at)))
     return Plan(stage.base, calls)
 
 
@@ -286,7 +298,7 @@ def destructive_calls(stage: Stage) -> Plan:
     count = 8
     lines = as_lines(stage, stage.rng.choice([DELETE, ADMIN, CREDENTIAL], count), np.zeros(count, np.bool_))
     at = np.sort(np.array([stage.active_time() for _ in range(count)]))
-    return Plan(stage.base, planted(stage, at, int(stage.key.homes[0]), int(stage.key.clients[0]), lines))
+    return Plan(stage.base, planted(stage, at, *stage.owners(at), lines))
 
 
 def resource_abuse(stage: Stage) -> Plan:
@@ -309,8 +321,7 @@ def poison_then_burst(stage: Stage) -> Plan:
         stage.start_us + d * DAY_US + (stage.rng.random(n) * DAY_US).astype(np.int64) for d, n in enumerate(per_day)
     ]
     at = np.sort(np.concatenate(parts))
-    home, client = int(stage.key.homes[0]), int(stage.key.clients[0])
-    ramp = planted(stage, at, home, client, own_lines(stage, len(at)))
+    ramp = planted(stage, at, *stage.owners(at), own_lines(stage, len(at)))
     ramp["planted"] = 2
     burst_us = stage.start_us + days * DAY_US + int(stage.rng.random() * DAY_US)
     burst = _own_burst(stage, burst_us, 4 * MOST_CALLS, 1.0, own_lines(stage, 4 * MOST_CALLS)).planted

@@ -9,14 +9,13 @@ most. Intervals are over keys.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.evaluation.measures import share
-from pipeline.evaluation.oracle import PARTS, Habits, parts
+from pipeline.evaluation.oracle import PARTS, Habits, parts, settled
 from pipeline.evaluation.world import CLASSES, DAY_US, HOUR_US, VISIT_US, Key, World
 
 Array = npt.NDArray[Any]
@@ -37,9 +36,9 @@ def exceedance(
     for key, habits, mine in zip(keys, known, calls, strict=True):
         first = np.unique(mine["ts_us"] // VISIT_US, return_index=True)[1]
         for at in rng.choice(first, min(visits, len(first)), replace=False):
-            settled = _settled(key, mine[:at])
+            known_by = settled(key, mine[:at])
             for name in STRETCHES:
-                said = parts(settled, habits, world, _stretch(mine[at:], name), np.zeros(0, np.int64))
+                said = parts(known_by, habits, world, _stretch(mine[at:], name), np.zeros(0, np.int64))
                 together = np.sum(list(said.values()), axis=0)
                 most = [float(each.max()) for each in (*said.values(), together)]
                 rows[CLASSES[key.volume], name].append([key.number, *most])
@@ -55,12 +54,6 @@ def of_all_parts(found: Found) -> dict[str, list[tuple[int, float]]]:
         f"{volume}, {stretch}": list(zip(keys.tolist(), most.tolist(), strict=True))
         for (volume, stretch, part), (keys, most) in found.items() if part == "sum"
     }  # fmt: skip
-
-
-def _settled(key: Key, before: Array) -> Key:
-    """The key with every place and client that it has had."""
-    homes = np.unique(np.concatenate([key.homes, before["place"]]).astype(np.int64))
-    return replace(key, homes=homes, clients=np.unique(np.concatenate([key.clients, before["client"]])))
 
 
 def _stretch(rest: Array, name: str) -> Array:

@@ -6,6 +6,7 @@ What a scenario changes or adds is marked `planted`: an incident that opens ther
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -24,9 +25,9 @@ def _marked(calls: Array) -> Plan:
 
 
 def _extra(stage: Stage, at_us: Ints) -> Array:
-    """More of the owner's own calls at these times."""
+    """More of the owner's own calls at these times, from where he is then."""
     calls = dress(stage.key, stage.world, np.sort(at_us), stage.rng)
-    calls["place"], calls["client"] = stage.key.homes[0], stage.key.clients[0]
+    calls["place"], calls["client"] = stage.owners(calls["ts_us"])
     calls["planted"] = 1
     return calls[calls["ts_us"] < stage.end_us]
 
@@ -41,10 +42,10 @@ def deploy(stage: Stage) -> Plan:
     calls = stage.base.copy()
     later = calls["ts_us"] >= at
     family = stage.world.words.clients["client"]
-    same = np.flatnonzero(family == family[stage.key.clients[0]])
+    same = np.flatnonzero(family == family[stage.owners(at)[1]])
     calls["client"][later] = stage.rng.choice(same)
     calls["planted"][later] = 1
-    burst = _extra(stage, _spread(stage, at, 0.3, 10 + int(stage.known.calls_a_day / 8)))
+    burst = _extra(replace(stage, base=calls), _spread(stage, at, 0.3, 10 + int(stage.known.calls_a_day / 8)))
     failed = stage.rng.random(len(burst)) < 0.1
     burst["status"] = np.where(failed, 500, burst["status"])
     return Plan(calls[:0], _sorted(calls, burst))
@@ -84,13 +85,14 @@ def daylight_saving(stage: Stage) -> Plan:
 
 
 def holidays(stage: Stage) -> Plan:
-    """Five days without use, then what was left undone on the day after."""
+    """Five days without use, then half of what was left undone on the day after, from where the owner is then."""
     back = stage.start_us + 5 * DAY_US
     away = stage.base["ts_us"] < back
     rest = stage.base[~away].copy()
     shifted = stage.base[away].copy()
     shifted["ts_us"] = back + (shifted["ts_us"] - stage.start_us) % DAY_US
     half = shifted[stage.rng.random(len(shifted)) < 0.5]
+    half["place"], half["client"] = replace(stage, base=rest).owners(half["ts_us"])
     rest["planted"], half["planted"] = 1, 1
     return _marked(_sorted(rest, half))
 

@@ -24,7 +24,7 @@ which operation of a kind, which object of what size. Nor is the silence before 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -79,6 +79,12 @@ def habits(key: Key, world: World, calls: Array) -> Habits:
         frozenset(own), _new_routes(key, world.sources, calls_a_day), _larger(calls, first, world.sources),
         visit, long,
     )  # fmt: skip
+
+
+def settled(key: Key, calls: Array) -> Key:
+    """The key with every place and client of these calls of its owner's."""
+    homes = np.unique(np.concatenate([key.homes, calls["place"]]).astype(np.int64))
+    return replace(key, homes=homes, clients=np.unique(np.concatenate([key.clients, calls["client"]])))
 
 
 def answer_kind(status: npt.ArrayLike) -> npt.NDArray[np.int64]:

@@ -243,7 +243,8 @@ def stage_calls(placement: Placement, stage: Stage) -> Array:
         before = made.planted[made.planted["planted"] == 2]
         owner_us = made.owner["ts_us"]
         wanted = math.inf if name in attacks.WHOLE else placement.wanted_bits
-        kept, placement.bits = oracle.cut(stage.key, stage.known, stage.world, strong, owner_us, wanted)
+        key = oracle.settled(stage.key, made.owner)
+        kept, placement.bits = oracle.cut(key, stage.known, stage.world, strong, owner_us, wanted)
         planted = np.concatenate([before, kept])
     else:
         made = innocents.placebo(stage) if name == "placebo" else innocents.INNOCENTS[name](stage)

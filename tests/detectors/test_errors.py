@@ -19,12 +19,15 @@ from detectors.detector import (
     SEES_DENIED,
     SEES_OUTCOME,
     SEES_STATUS,
+    VISIT,
     config_record,
 )
-from detectors.errors import ERRORS, GUESSED, PROBED, RETRY_BITS, SERVER_BITS
+from detectors.errors import DENIED, ERRORS, GUESSED, MISSING, PROBED, SERVER_BITS
 from detectors.generate import load_pass
+from detectors.lone_errors import NO_LIMIT, RETRY_BITS, count_lone, lone_bits
 from detectors.records import reading_of, records
 from detectors.surprise import quantise
+from tests.detectors.one_key import record
 from tests.detectors.streams import CONTEXT, HOUR_US, START_US, Array, Judge, blank, daily_visits
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the pass: 40 s of one free core
@@ -298,3 +301,45 @@ def test_who_looks_for_what_is_there_is_refused_and_misses_and_both_count_togeth
     row = records(np.zeros(1, READING))
     row[0]["a"], row[0]["observed"], row[0]["b"] = PROBED, 3, 4
     assert ERRORS.explain(reading_of(row[0]), CONTEXT).startswith("401, 403 or 404 on 3 of 4 routes of this visit")
+
+
+def lone_state(*wrong: int) -> Any:
+    """A visit with so many errors by class."""
+    state = record(ERRORS.state)
+    for kind, count in enumerate(wrong):
+        state.visit_wrong[kind] = count
+    return state
+
+
+def visit_of(a_day: float) -> Any:
+    """A visit of a key of so many a day, known for 50 days."""
+    visit = record(VISIT)
+    visit.first_seen_us, visit.start_us = START_US, START_US + 50 * 24 * HOUR_US
+    visit.ordinal = int(51 * a_day)
+    return visit
+
+
+def test_a_first_missing_route_of_a_key_of_few_visits_is_worth_what_its_peers_bear_out() -> None:
+    shared = record(ERRORS.shared)
+    for number in range(2_000):
+        count_lone(lone_state(0, 1 if number % 100 == 0 else 0), shared, visit_of(0.5))
+        count_lone(lone_state(0, 1 if number % 1000 == 0 else 0), shared, visit_of(20.0))
+    few, many = (lone_bits(lone_state(), shared, visit_of(a_day), MISSING) for a_day in (0.5, 20.0))
+    assert 7.0 < few < 7.5 < 9.5 < many < 10.6
+
+
+@pytest.mark.parametrize("wrong", [(0, 1), (1, 0), (0, 0, 1)])
+def test_two_errors_or_one_of_a_kind_that_peers_do_not_have_are_worth_as_much_as_before(wrong: tuple[int, ...]) -> None:
+    shared = record(ERRORS.shared)
+    for _ in range(2_000):
+        count_lone(lone_state(0, 1), shared, visit_of(0.5))
+    assert lone_bits(lone_state(*wrong), shared, visit_of(0.5), MISSING) == NO_LIMIT
+    assert lone_bits(lone_state(), shared, visit_of(0.5), DENIED) > RETRY_BITS
+
+
+def test_a_visit_without_errors_is_not_limited_and_counts() -> None:
+    shared = record(ERRORS.shared)
+    assert lone_bits(lone_state(), shared, visit_of(0.5), -1) == NO_LIMIT
+    assert lone_bits(lone_state(), shared, visit_of(0.5), MISSING) == pytest.approx(RETRY_BITS)
+    count_lone(lone_state(), shared, visit_of(0.5))
+    assert shared.visits[0] == 1.0 and shared.lone[0].sum() == 0.0

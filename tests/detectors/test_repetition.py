@@ -70,6 +70,25 @@ def test_one_operation_for_an_hour_is_evidence_and_the_own_mix_as_fast_is_less(m
     assert loudest.observed > 100 and loudest.high == 8
 
 
+def test_a_hundred_times_as_much_of_a_mix_is_no_operation_over_and_over(mixed: OneKey) -> None:
+    """A load test of the key's own mix, in which one operation is four calls of ten: its surplus is none of that."""
+    mix = (3, 3, 1, 3, 2, 3, 4, 5, 6, 1)
+    surplus = [float(reading.a) for reading in abuse(copied(mixed), mix, 900, 3.9) if float(reading.bits) > 0.0]
+    assert -1.0 not in surplus
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2), st.integers(3, 6))
+def test_hiding_an_operation_takes_more_than_two_calls_of_others_for_six_of_it(
+    mixed: OneKey, others: int, n: int
+) -> None:
+    """Nobody quiets it by a few calls of another kind in between."""
+    pattern = (3,) * (2 * n) + (1, 5)[:others]
+    hidden, plain = abuse(copied(mixed), pattern), abuse(copied(mixed), (3,))
+    assert most(hidden) > most(plain) - 4.5
+    assert any(float(reading.a) == -1.0 for reading in hidden)
+
+
 def test_a_poller_that_polls_faster_is_judged_by_its_volume_alone() -> None:
     key = service((3,))
     readings = abuse(key, (3,), 60, 50.0)

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from detectors.detector import Context, known_words, usual_words
-from detectors.spike import DETECTOR, STATE, explain
+from detectors.detector import Context, config_record, known_words, usual_words
+from detectors.spike import DETECTOR, STATE, explain, most_evidence
 from tests.detectors.one_key import (
     DAY_US,
     HOUR_US,
@@ -19,6 +21,7 @@ from tests.detectors.one_key import (
     at_random,
     event_at,
     every,
+    first,
     record,
 )
 
@@ -245,6 +248,15 @@ def test_evidence_stays_within_its_floor_and_cap() -> None:
         assert reading.lr_stranger_slow == 0.0
     assert float(readings[1].lr_insider) == -1.0
     assert float(readings[-1].lr_insider) > -1.0
+
+
+@given(st.floats(0.0, 1e6), st.floats(1.0, 4.0))
+def test_more_requests_are_never_worth_less_and_one_more_never_much_more(n: float, times: float) -> None:
+    config = first(config_record(DETECTOR.config))
+    for window in range(4):
+        before, after = most_evidence(config, window, n), most_evidence(config, window, n * times)
+        assert before <= after <= before + 8.0 + 1e-9, "fourfold is worth two doublings"
+        assert before == config.cap_bits or window >= 2, "the crowd of a moment is worth what it says"
 
 
 def test_the_state_of_a_key_is_about_seven_hundred_bytes() -> None:

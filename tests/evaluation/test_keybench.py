@@ -38,6 +38,7 @@ from pipeline.flow import open_core
 from pipeline.geo.provider import open_geo
 from pipeline.times import rfc3339
 from schemas.event import OUTCOMES, Event
+from tests.evaluation import false_alarms
 from tests.real_data import FOLDER, real
 
 Array = np.ndarray[Any, Any]
@@ -121,6 +122,44 @@ def test_an_innocent_scenario_marks_what_it_changes(name: str) -> None:
     made = INNOCENTS[name](stage(2, 4, run.days_of(name), 15))
     assert len(made.planted)
     assert not (made.owner["planted"] > 0).any()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["retry_storm", "misconfigured_403", "holidays", "batch", "growth", "viral_spike", "load_test", "bulk_read",
+     "poison_then_burst", "resource_abuse", "slow_exfiltration", "destructive_calls", "off_hours_own"],
+)  # fmt: skip
+def test_who_does_more_as_the_owner_is_where_the_owner_is_then_and_has_his_client(name: str) -> None:
+    """He has moved and changed his client: the key's first ones beside them would be a second user's."""
+    scene = stage(1, 3, run.days_of(name), 15 if run.days_of(name) < 20 else 5)
+    moved = scene.base.copy()
+    half = int(moved["ts_us"][len(moved) // 2])
+    place, client = (int(scene.key.homes[0]) + 7) % world().words.siblings, (int(scene.key.clients[0]) + 1) % 3
+    moved["place"] = np.where(moved["ts_us"] < half, scene.key.homes[0], place)
+    moved["client"] = np.where(moved["ts_us"] < half, scene.key.clients[0], client)
+    made = (ATTACKS | INNOCENTS)[name](replace(scene, base=moved)).planted
+    last = np.searchsorted(moved["ts_us"], made["ts_us"], side="right") - 1
+    if name in ("bulk_read", "resource_abuse"):  # one stretch, from where it begins
+        last = np.full(len(made), last[0])
+    if name == "poison_then_burst":
+        made, last = made[made["planted"] == 2], last[made["planted"] == 2]
+    late = last >= 0
+    assert late.any()
+    back = moved["ts_us"] >= scene.start_us + 5 * DAY_US if name == "holidays" else np.ones(len(moved), np.bool_)
+    expected = np.where(back[last], moved["place"][last], moved["place"][back][0])
+    assert (made["place"][late] == expected[late]).all()
+    expected = np.where(back[last], moved["client"][last], moved["client"][back][0])
+    assert (made["client"][late] == expected[late]).all()
+
+
+def test_where_the_owner_is_elsewhere_a_place_that_he_has_is_no_evidence_to_the_oracle() -> None:
+    scene = stage(1, 3)
+    moved = scene.base.copy()
+    moved["place"] = (int(scene.key.homes[0]) + 7) % world().words.siblings
+    made = ATTACKS["destructive_calls"](replace(scene, base=moved))
+    known = oracle.settled(scene.key, made.owner)
+    said = oracle.parts(known, scene.known, scene.world, made.planted, made.owner["ts_us"])
+    assert said["context"].max() == 0.0
 
 
 def test_more_wanted_bits_keep_more_calls_and_never_fewer_bits() -> None:
@@ -516,3 +555,13 @@ def test_an_ablation_leaves_one_detector_out_at_a_time_on_the_same_lives_and_pla
     assert told["without errors"]["lost"]["mean"] == pytest.approx(whole - without)
     named = {each.first_reason for p in found["errors"].placements for each in p.opened}
     assert "errors" not in named
+
+
+def test_what_chance_brings_to_a_story_goes_by_the_days_in_which_an_incident_would_count() -> None:
+    """All of a placebo's; of a load test's three days the half hours in which it runs and the next."""
+    partition = Partition(Setting(), 12)
+    for name, days, share in (("placebo", 14.0, 1.0), ("load_test", 3.0, 0.2)):
+        placement = placed(name, 2, days)
+        _, counted = false_alarms.branched(partition, placement, stage(2, 4, days), world())
+        assert 0.0 < counted <= days * share
+        assert name != "placebo" or counted == days
