@@ -4,7 +4,8 @@ Detects: a key that reads more per request than it did: whole lists instead of p
   records; in one visit, or over days by a cumulative sum of visits that are each too small to tell.
 Misses: bulk reads of answers of the usual size, which are requests and spike's; how many records an answer holds, which
   no event says: many objects one by one are enumeration's, a list of many is its bytes; answers of a route that nobody
-  else uses, but for being larger than the key's own others; formats without response sizes (not covered, never quiet).
+  else uses, but for being larger than the key's own others; who mixes in as many smaller answers as larger ones; formats
+  without response sizes (not covered, never quiet).
 False alarms: a route whose answers grew, until other keys' answers have taught it; a customer whose lists grow fast;
   a first export.
 Source: reference/detections.md no. 7 (Panther's and Sentinel's robust z of daily bytes; here per request, since bytes
@@ -44,7 +45,7 @@ KINDS: Final = 2
 SPARSE_VISITS: Final = 3.0  # a day: below, the first kind
 SEVERAL_BITS: Final = 1.0  # the rarer of two: the visit, the sum over visits
 GOES_ON_BITS: Final = 1.0
-"""Of attacks that go on, half come to any level of the sum [judged]: having reached one is worth that over the share."""
+"""Of attacks that go on, half come to any level of the sum [judged]: to have reached one is worth that over the share."""
 ODD: Final = 2.0  # standard deviations: below, no tail is worked out
 FIRST_VARIANCE: Final = 0.3
 FIRST_SEEN: Final = 4.0
@@ -54,8 +55,8 @@ FREEDOM_MAX: Final = 30.0
 NOISE: Final = 1.0  # variance of one answer's deviation, where the visit is judged at once: routes differ
 NOISE_OF_KEY: Final = 0.25  # the same of one key's, where visits add up (keybench, development half: about .15)
 DRIFT: Final = 1.0
-"""Of t, per visit: with 1/2 the sums of 3 of 800 busy keys stood above 16 bits for weeks, since others had moved what is
-usual of a route; with 1 that of one, and an attack's come as far above those (keybench, development half)."""
+"""Of t, per visit: with 1/2 the sums of 3 of 800 busy keys stood above 16 bits for weeks, since others had moved what
+is usual of a route; with 1 that of one, and an attack's come as far above those (keybench, development half)."""
 STEP_MOST: Final = 5.0  # of t, that one visit adds to the sum; the least is -LEAST_STEP
 LEAST_STEP: Final = 3.0
 SUM_MOST: Final = 62.0  # bits; `counted` tells no more apart

@@ -3,7 +3,7 @@
 Run: `python -m tests.evaluation.calibrate [population ..]` (some minutes). It prints, for each population, the rows of
 `PEAKS`, `REPETITION`, `RETURNS`, `EGRESS` and `EGRESS_SUM` and what would alert with those that ship. Change a
 detector: run it, put in PEAKS, REPETITION and EGRESS of keybench-11, run it again, put in RETURNS and EGRESS_SUM of
-`keybench-11+keybench-12` (their counts added); the others show how what ships transfers, and nothing is taken from them.
+`keybench-11+keybench-12` (their counts added); the others show how what ships transfers; nothing is taken from them.
 keybench: untouched keys over 60 days of the development half (pipeline/evaluation/world.py), 1,500 of few visits, 600
 and 200 of more: what a row has counted bounds what it can say, and keys of few visits count little.
 People: when they worked is real (`../shared/data/rhythms`, a quarter of 5,000 people; each record is drawn out into
