@@ -4,8 +4,8 @@ Detects: a key that reads more per request than it did: whole lists instead of p
   records; in one visit, or over days by a cumulative sum of visits that are each too small to tell.
 Misses: bulk reads of answers of the usual size, which are requests and spike's; how many records an answer holds, which
   no event says: many objects one by one are enumeration's, a list of many is its bytes; answers of a route that nobody
-  else uses, but for being larger than the key's own others; who mixes in as many smaller answers as larger ones; formats
-  without response sizes (not covered, never quiet).
+  else uses, but for being larger than the key's own others; who mixes in as many smaller answers as larger ones;
+  formats without response sizes (not covered, never quiet).
 False alarms: a route whose answers grew, until other keys' answers have taught it; a customer whose lists grow fast;
   a first export.
 Source: reference/detections.md no. 7 (Panther's and Sentinel's robust z of daily bytes; here per request, since bytes
@@ -45,7 +45,7 @@ KINDS: Final = 2
 SPARSE_VISITS: Final = 3.0  # a day: below, the first kind
 SEVERAL_BITS: Final = 1.0  # the rarer of two: the visit, the sum over visits
 GOES_ON_BITS: Final = 1.0
-"""Of attacks that go on, half come to any level of the sum [judged]: to have reached one is worth that over the share."""
+"""Of attacks that go on, half come to any level of the sum [judged]: to have reached it weighs that much less."""
 ODD: Final = 2.0  # standard deviations: below, no tail is worked out
 FIRST_VARIANCE: Final = 0.3
 FIRST_SEEN: Final = 4.0
