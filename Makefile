@@ -88,7 +88,8 @@ bench-scale: $(WARM) ## a million keys: cost per event, checkpoints, recovery, m
 
 evaluate: $(WARM) ## how good the detection is: NAB, and keybench with its page (many minutes; needs KEYWATCH_DATA)
 	$(BIN)/keywatch evaluate nab --out evaluation/nab
-	$(BIN)/keywatch evaluate keybench --json evaluation/keybench.json --html evaluation/keybench.html $(EVALUATE_ARGS)
+	$(BIN)/keywatch evaluate keybench --chunks evaluation/pieces --json evaluation/keybench.json \
+		--html evaluation/keybench.html $(EVALUATE_ARGS)
 
 lint: $(READY) ## style
 	$(BIN)/ruff check .

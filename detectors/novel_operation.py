@@ -19,11 +19,9 @@ alarms).
 Breadth: how many new routes come close together, missing ones too: each adds one, each request takes an eighth away, so
 that 400 requests with three new routes are no list of three. Of visits with one, the share that comes to two, three and
 five in a row: the key's own (memory 50 such visits) with the peers' as prior, against [judged] shares of attackers'.
-Filters: 512 bits, two per operation: at 40 operations 2 % of new ones pass for known, which errs towards silence; what
-deletes, administers or handles credentials has one of its own of 128 bits, so that a crawler's hundreds of reads don't
-hide a first deletion (one key in four of keybench's busy ones was not covered at all). The forecast learns by the
-same filters, so a full one makes the detector slow and never wrong; beyond FULL it abstains. What a visit brings waits
-until it is settled, at most PENDING operations.
+Filters (`known_operations`): a crawler's hundreds of reads don't hide a first deletion, which has one of its own (one
+key in four of keybench's busy ones was not covered at all). The forecast learns by the same filters, so a full one
+makes the detector slow and never wrong; beyond FULL it abstains.
 """
 
 from __future__ import annotations
@@ -49,15 +47,23 @@ from detectors.detector import (
     Detector,
     known_words,
 )
+from detectors.known_operations import (
+    FILTER_BYTES,
+    HELD_US,
+    PENDING,
+    SENSITIVE_BYTES,
+    first_bit,
+    is_full,
+    is_held,
+    is_known,
+    is_sensitive,
+    keep_held,
+    put_waiting,
+    settle_waiting,
+)
 from detectors.surprise import log2_of, quantise
 from detectors.teaching import teaches, tell_levels
 
-FILTER_BYTES: Final = 64
-FILTER_BITS: Final = 8 * FILTER_BYTES
-PENDING: Final = 4
-SENSITIVE_BYTES: Final = 16
-SENSITIVE_BITS: Final = 8 * SENSITIVE_BYTES
-FULL: Final = 0.85  # share of bits set from which a filter says nothing: 7 of 10 new ones would pass for known
 NEW_OPERATIONS: Final = 0.5  # share of strangers' and abusers' visits that do something new
 HARM_BITS: Final = np.array([0.0, -1.0, 1.0, 2.0, 2.5, 3.0, 0.0])
 """By OPERATION_*: log2 of how much more often an attacker's new operation is of this class than an owner's.
@@ -91,7 +97,7 @@ STATE: Final = np.dtype(
         ("mixture", novelty.SMALL_MIXTURE),
         ("known", "u1", (FILTER_BYTES,)),
         ("sensitive", "u1", (SENSITIVE_BYTES,)),  # the same of HARM_BITS >= SLOW_HARM
-        ("waiting", "u4", (PENDING,)),  # the visit's operations that the filter does not know
+        ("waiting", "u4", (PENDING,)),  # the visit's operations that the filter does not know, and those HELD
         ("fresh", "u4"),  # the visit's distinct new routes, hashed to bits
         ("usual", "f4"),  # requests of a visit, on average
         ("p", "f4"),  # of the visit's first new operation; 0: none yet
@@ -99,7 +105,7 @@ STATE: Final = np.dtype(
         ("set_bits", "u2"),  # of `known`
         ("sensitive_set", "u1"),  # bits of `sensitive`
         ("used", "u1"),  # 1: the visit did anything that counts
-        ("harms", "u1"),  # bit mask of `waiting`: which are sensitive
+        ("harms", "u1"),  # bit masks of `waiting`: which are sensitive; above, which are HELD
         ("close", "u1"),  # sum of the visit's new routes, fading by requests
         ("level", "u1"),  # 1 + the highest level of LEAST that it came to in this visit; 0: none
         ("levels", "u2", (LEVELS,)),  # decayed visits that came to a level, in 1/256
@@ -123,60 +129,13 @@ def counts(event: Any) -> bool:
 
 
 @compiled
-def first_bit(route: int) -> int:
-    """Where an operation lies in the filter."""
-    return int((np.uint64(route) * np.uint64(0x9E3779B1) & np.uint64(0xFFFFFFFF)) >> np.uint64(23))
-
-
-@compiled
-def second_bit(route: int) -> int:
-    """The other place."""
-    mixed = np.uint64(route) ^ (np.uint64(route) >> np.uint64(15))
-    return int((mixed * np.uint64(0x85EBCA6B) & np.uint64(0xFFFFFFFF)) >> np.uint64(23))
-
-
-@compiled
-def is_set(bits: Any, bit: int) -> bool:
-    """One bit of a filter."""
-    return (int(bits[bit >> 3]) >> (bit & 7)) & 1 == 1
-
-
-@compiled
-def is_known(state: Any, route: int, sensitive: bool) -> bool:
-    """Whether the filter of such operations has this one."""
-    first, second = first_bit(route), second_bit(route)
-    if sensitive:
-        return is_set(state.sensitive, first % SENSITIVE_BITS) and is_set(state.sensitive, second % SENSITIVE_BITS)
-    return is_set(state.known, first) and is_set(state.known, second)
-
-
-@compiled
-def put(bits: Any, bit: int) -> int:
-    """Set one bit; returns how many that changed."""
-    if is_set(bits, bit):
-        return 0
-    bits[bit >> 3] = int(bits[bit >> 3]) | (1 << (bit & 7))
-    return 1
-
-
-@compiled
-def keep(state: Any, route: int, sensitive: bool) -> None:
-    """The operation is known from now on."""
-    first, second = first_bit(route), second_bit(route)
-    if sensitive:
-        state.sensitive_set += put(state.sensitive, first % SENSITIVE_BITS)
-        state.sensitive_set += put(state.sensitive, second % SENSITIVE_BITS)
-    else:
-        state.set_bits += put(state.known, first)
-        state.set_bits += put(state.known, second)
-
-
-@compiled
 def sensitive_in_visit(state: Any, event: Any, new: bool) -> int:
     """Distinct sensitive operations that are new in this visit, this event's included; at most PENDING + 1."""
     count = 0
     for j in range(PENDING):
-        count += (int(state.harms) >> j) & 1
+        if is_held(state, j):
+            continue
+        count += 1 if is_sensitive(state, j) else 0
         if int(state.waiting[j]) == int(event.route):
             new = False
     return count + (1 if new else 0)
@@ -218,14 +177,6 @@ def share_of(state: Any, shared: Any, level: int) -> float:
 def breadth_bits(state: Any, shared: Any, level: int) -> float:
     """What more new routes so close together say than the first."""
     return max(0.0, log2_of(ATTACKERS[level] / share_of(state, shared, level))) if level > 0 else 0.0
-
-
-@compiled
-def is_full(state: Any, sensitive: bool) -> bool:
-    """Whether the filter of such operations has seen too many to say what is new."""
-    if sensitive:
-        return int(state.sensitive_set) > FULL * SENSITIVE_BITS
-    return int(state.set_bits) > FULL * FILTER_BITS
 
 
 @compiled
@@ -287,6 +238,8 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
 @compiled
 def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config: Any) -> None:
     """Keep the visit's new operations until it is settled."""
+    if int(visit.events) == 0 and event.ts_us - int(visit.last_us) > HELD_US:
+        keep_held(state)
     if weight <= 0.0 or int(event.sees) & SEES_ROUTE == 0 or int(event.route) == 0:
         return
     harm = harm_of(event)
@@ -306,35 +259,25 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
             state.harm = harm
         else:
             state.harm = max(float(state.harm), harm)
-    for j in range(PENDING):
-        if int(state.waiting[j]) == int(event.route):
-            return
-        if int(state.waiting[j]) == 0:
-            state.waiting[j] = event.route
-            state.harms = int(state.harms) | (int(harm >= SLOW_HARM) << j)
-            return
+    put_waiting(state, int(event.route), harm >= SLOW_HARM)
 
 
 @compiled
 def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:
     """Move the visit's operations into the filter."""
+    own = float(state.mixture.visits) <= 0.0 or int(visit.anew) == 1  # its first visit's, or adopted, or admitted
     if weight > 0.0 and float(state.mixture.visits) > 0.0:
         learn_breadth(state, shared, visit)
     if weight > 0.0 and int(state.used) == 1:
-        novelty.learn_visit(state.mixture, visit.last_us, int(state.waiting[0]) != 0)
+        novelty.learn_visit(state.mixture, visit.last_us, float(state.p) > 0.0)
         off = int(visit.events) - np.float64(state.usual)
         state.usual = np.float64(state.usual) + off / min(MEMORY, max(1.0, np.float64(state.mixture.visits)))
-        for j in range(PENDING):
-            if int(state.waiting[j]) != 0:
-                keep(state, int(state.waiting[j]), (int(state.harms) >> j) & 1 == 1)
-    for j in range(PENDING):
-        state.waiting[j] = 0
+    settle_waiting(state, weight > 0.0 and int(state.used) == 1, int(visit.tainted) == 1, own)
     state.fresh = 0
     state.close = 0
     state.level = 0
     state.p = 0.0
     state.harm = 0.0
-    state.harms = 0
     state.used = 0
 
 

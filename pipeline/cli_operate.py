@@ -156,9 +156,9 @@ def learn(
     at: Annotated[str, typer.Option(help="Where workers go on in the requests topic: start or end.")] = "start",
     config: ConfigFile = None,
 ) -> int:
-    """Prime the state of keys from history, before the workers' first start; tells no incident of it.
+    """Prime the workers' state from history, before their first start; tells no incident of it.
 
-    Sources (spray), the fleet and the life of keys (lifecycle) are not primed: they begin cold.
+    Keys and what they share are primed. Sources (spray), silence, outbreaks and lifecycle begin cold.
     """
     from pipeline.runners.learn import LearnOptions, main
 

@@ -78,8 +78,8 @@ class ClickHouse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`keywatch worker`: what it takes at a time, when it writes down what it knows, and when it had better stop."""
 
-    slice_events: Count = 4000  # the most that is judged in one go
-    slice_bytes: Count = 1 << 20  # the same, by size
+    slice_events: Count = 8000  # the most that is judged in one go
+    slice_bytes: Count = 2 << 20  # the same, by size
     checkpoint_s: Seconds = 5.0  # how often state and offsets are written
     stop_s: Seconds = 20.0  # after SIGTERM: finish, write, commit within this
     stuck_s: Seconds = 120.0  # records wait and no slice was done for so long: the worker ends itself

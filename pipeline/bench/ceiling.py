@@ -13,7 +13,7 @@ from aiokafka import TopicPartition
 
 from pipeline.bench.clock import Clock
 from pipeline.config import Kafka
-from pipeline.sinks.kafka import side_consumer
+from pipeline.sinks.kafka import REQUESTS_FETCH_BYTES, side_consumer
 from schemas.event import Event
 
 
@@ -21,7 +21,7 @@ async def measure(brokers: str, topic: str, partitions: int, total: int) -> Cloc
     """A clock that has run."""
     decode = msgspec.json.Decoder(Event).decode
     clock, done = Clock(total), 0
-    async with side_consumer(Kafka(brokers=brokers), max_partition_fetch_bytes=1 << 20) as consumer:
+    async with side_consumer(Kafka(brokers=brokers), max_partition_fetch_bytes=REQUESTS_FETCH_BYTES) as consumer:
         consumer.assign([TopicPartition(topic, number) for number in range(partitions)])
         await consumer.seek_to_beginning()
         while not clock.at(done):

@@ -59,8 +59,9 @@ class GatewayLog:
 async def connect(brokers: str) -> AIOKafkaProducer:
     """A producer with full acknowledgements and batches that fit the history. Raises `Fatal` without a broker."""
     producer = AIOKafkaProducer(
-        bootstrap_servers=brokers, acks="all", linger_ms=5, max_batch_size=256 * 1024, client_id="demo-gateway"
-    )
+        bootstrap_servers=brokers, acks="all", linger_ms=5, compression_type="lz4", max_batch_size=256 * 1024,
+        client_id="demo-gateway",
+    )  # fmt: skip
     try:
         await producer.start()
     except KafkaError as error:

@@ -44,9 +44,9 @@ def _printed_url(child: Child) -> str:
     return ""
 
 
-async def start_keywatch(children: Children, config: Path) -> None:
-    """Start worker, responder and console; they are not ready yet."""
-    for command in ("worker", "respond", "console"):
+async def start_keywatch(children: Children, config: Path, *commands: str) -> None:
+    """Start these of worker, respond and console; they are not ready yet."""
+    for command in commands:
         await children.start(command, [sys.executable, "-m", "pipeline.cli", command, "--config", str(config)])
 
 

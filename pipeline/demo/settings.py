@@ -74,7 +74,8 @@ brokers = "{places.brokers}"
 partitions = {PARTITIONS}
 group = "keywatch{places.suffix}"
 rebalance_timeout_s = 3.0  # the broker waits that long for others at a join
-session_timeout_s = 20.0
+session_timeout_s = 6.0  # the embedded broker lets whoever joins wait for half of that
+heartbeat_s = 1.0
 
 [topics]
 {topics}

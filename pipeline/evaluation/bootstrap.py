@@ -39,14 +39,19 @@ def macro(groups: Sequence[Valued]) -> dict[str, float]:
     filled = [group for group in groups if len(group.keys)]
     if not filled:
         return {"mean": 0.0, "low": 0.0, "high": 1.0}
+    return _told(float(np.mean([np.mean(group.values) for group in filled])), macro_draws(filled))
+
+
+def macro_draws(filled: Sequence[Valued]) -> Floats:
+    """The same of DRAWS sets of as many keys; no group is empty."""
     names = _names(filled)
     times, parts = _draws(len(names)), []
     for group in filled:
         total, count = group.sums(names)
         drawn = times @ count
         parts.append(np.divide(times @ total, drawn, out=np.full(DRAWS, np.nan), where=drawn > 0))
-    means = np.nanmean(np.array(parts), axis=0)
-    return _told(float(np.mean([np.mean(group.values) for group in filled])), means)
+    means: Floats = np.nanmean(np.array(parts), axis=0)
+    return means
 
 
 def percentile(of: Valued, percent: float) -> dict[str, float | None]:

@@ -58,15 +58,34 @@ def keybench(
     half: Annotated[str, typer.Option(help="held-out, or development.")] = "held-out",
     ablation: Annotated[bool, typer.Option("--ablation", help="Also without each detector.")] = False,
     wide: Annotated[bool, typer.Option(help="Also at 1,000 per 100,000 key-days.")] = True,
+    chunks: Annotated[
+        Path | None, typer.Option(help="Folder that keeps finished pieces: the same command goes on with the rest.")
+    ] = None,
+    fleet: Annotated[
+        list[str] | None,
+        typer.Option(help="N:P, precision for N keys of which a share P is attacked in a year; may be repeated."),
+    ] = None,
 ) -> int:
     """16 attacks and 16 innocent scenarios in traffic made of real layers; recall, false alarms, comparisons."""
+    from pipeline.evaluation.figures import FLEETS
     from pipeline.evaluation.keybench import Size, main
 
     size = Size(
         seeds=_seeds(seeds), keys=keys, days=days, placements=placements, placebos=placebos, processes=processes,
         half=_half(half), ablation=ablation, wide=wide,
     )  # fmt: skip
-    return main(data, size, json_file, page)
+    return main(data, size, json_file, page, chunks, [_fleet(each) for each in fleet] if fleet else FLEETS)
+
+
+def _fleet(text: str) -> tuple[int, float]:
+    keys, _, prior = text.partition(":")
+    try:
+        found = int(keys), float(prior)
+    except ValueError:
+        raise ConfigError(f"--fleet takes N:P, e.g. 5000:0.01, not '{text}'") from None
+    if found[0] < 1 or not 0.0 < found[1] <= 1.0:
+        raise ConfigError(f"--fleet takes a number of keys and a share above 0, not '{text}'")
+    return found
 
 
 def _half(name: str) -> str:

@@ -49,6 +49,14 @@ def exceedance(
     }  # fmt: skip
 
 
+def of_all_parts(found: Found) -> dict[str, list[tuple[int, float]]]:
+    """ "class, stretch" -> (key, most bits of the sum) of each visit."""
+    return {
+        f"{volume}, {stretch}": list(zip(keys.tolist(), most.tolist(), strict=True))
+        for (volume, stretch, part), (keys, most) in found.items() if part == "sum"
+    }  # fmt: skip
+
+
 def _settled(key: Key, before: Array) -> Key:
     """The key with every place and client that it has had."""
     homes = np.unique(np.concatenate([key.homes, before["place"]]).astype(np.int64))

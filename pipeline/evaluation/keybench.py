@@ -1,43 +1,43 @@
-"""`keywatch evaluate keybench`: the whole benchmark, one setting, two processes, seeded; JSON and a page.
+"""`keywatch evaluate keybench`: the whole benchmark, one setting, seeded, in pieces; JSON and a page.
 
-For each seed: a world of its own from the held-out half of the sources, half of the keys per process (a partition
-each, with its own shared knowledge, as in production). Runs: the shipped setting; the same with `listed_days` 100,
-which gives the recall at 1,000 per 100,000 key-days; optionally one run without each detector. The scenarios, their
-accepted reasons and the split are committed files (tests/evaluation); they are compared with the data before the run.
+For each seed: a world of its own from the held-out half of the sources, its keys in partitions of 500 at most, two at
+least, each with its own shared knowledge, as in production. A partition is a piece (`chunks`), whatever `processes`
+is, and makes its keys' lives once for all of its runs: the shipped setting, beside baselines and audit; the same with
+`listed_days` 100, which gives the recall at 1,000 per 100,000 key-days; optionally one without each detector, on a
+third of the keys and placements. The scenarios, their accepted reasons and the split are committed files
+(tests/evaluation); they are compared with the data before the run.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 
 from detectors import DETECTORS
 from pipeline import private
 from pipeline.errors import ConfigError
-from pipeline.evaluation import figures, measures, ramp, real_logs, report
+from pipeline.evaluation import chunks, figures, ramp, real_logs, report
 from pipeline.evaluation.attacks import ATTACKS
+from pipeline.evaluation.chunks import CHECKOUT, Piece
 from pipeline.evaluation.innocents import INNOCENTS
-from pipeline.evaluation.measures import LISTED
-from pipeline.evaluation.run import Job, Outcome, Setting
+from pipeline.evaluation.run import Job, Outcome
 from pipeline.evaluation.sources import split_table
 from pipeline.evaluation.variants import VARIANTS
-from pipeline.evaluation.work import ablate, make_world, work
-from pipeline.progress import counted
+from pipeline.evaluation.work import ablate, bare, lives_of, make_world, work
 
-CHECKOUT: Final = Path(__file__).parents[2]
 SCENARIOS: Final = CHECKOUT / "tests" / "evaluation" / "scenarios.json"
 SPLIT: Final = CHECKOUT / "tests" / "evaluation" / "split.json"
 
-Found = TypeVar("Found")
+PARTITION_KEYS: Final = 500
+WIDE_DAYS: Final = 100.0
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,30 @@ class Size:
     wide: bool = True  # the second run, for the recall at 1,000
     scenarios: tuple[str, ...] = (*ATTACKS, *VARIANTS, *INNOCENTS)
 
+    @property
+    def parts(self) -> int:
+        """Partitions of each seed's keys; no multiple of 3, since key k is in partition k % parts and class k % 3."""
+        parts = max(2, -(-self.keys // PARTITION_KEYS))
+        return parts + (parts % 3 == 0)
 
-def main(data: Path, size: Size, json_file: Path, page: Path | None) -> int:
-    """Run, write, print."""
+
+@dataclass
+class Partitioned:
+    """What one partition found with each setting."""
+
+    shipped: Outcome
+    wide: Outcome | None = None
+    without: dict[str, Outcome] = field(default_factory=dict)  # "": with all, on the same third
+
+
+def main(
+    data: Path, size: Size, json_file: Path, page: Path | None, folder: Path | None = None,
+    fleets: Sequence[tuple[int, float]] = figures.FLEETS,
+) -> int:  # fmt: skip
+    """Run what the folder does not have yet, write, print. `fleets`: (keys, share of them attacked in a year)."""
     declared = declarations(data)
     began = time.perf_counter()
-    found = bench(data, size, declared)
-    found["real_logs"] = {"apache": real_logs.apache(data), "invictus": real_logs.invictus(data)}
-    found["ramp"] = ramp.measure(data, size.half)
+    found = bench(data, size, declared, folder, fleets)
     found["run"]["seconds"] = round(time.perf_counter() - began, 1)
     private.folder(json_file.parent)
     private.write(json_file, (json.dumps(_plain(found), indent=2, sort_keys=True) + "\n").encode())
@@ -87,94 +103,72 @@ def declarations(data: Path) -> dict[str, Any]:
     return declared
 
 
-def bench(data: Path, size: Size, declared: dict[str, Any]) -> dict[str, Any]:
+def bench(
+    data: Path, size: Size, declared: dict[str, Any], folder: Path | None = None,
+    fleets: Sequence[tuple[int, float]] = figures.FLEETS,
+) -> dict[str, Any]:  # fmt: skip
     """All figures of all runs."""
-    base = Setting()
-    outcomes = outcomes_of(data, size, declared, base)
-    found = figures.of(outcomes, declared)
+    worlds = _partitions(data, size, declared)
+    beside = [
+        Piece("ramp", dict[str, Any], ramp.measure, (data, size.half)),
+        Piece("real_logs", dict[str, Any], real_logs.both, (data,)),
+    ]
+    sizes = replace(size, seeds=(), processes=0)
+    digest = chunks.code_digest(SCENARIOS.read_text(), SPLIT.read_text(), repr(sizes))
+    made = chunks.gather([*beside, *worlds], size.processes, folder, digest)
+    parts: list[Partitioned] = [made[each.name] for each in worlds]
+    for number, part in enumerate(parts):
+        for outcome in (part.shipped, part.wide, *part.without.values()):
+            if outcome:
+                _renumber(outcome, number // size.parts * size.keys)
+    outcomes = [part.shipped for part in parts]
+    found = figures.of(outcomes, declared, fleets)
     if size.wide:
-        wide = outcomes_of(data, size, declared, replace(base, listed_days=100.0))
-        figures.add_wide(found, wide, declared)
+        figures.add_wide(found, [part.wide for part in parts if part.wide], declared)
     if size.ablation:
-        found["ablation"] |= _ablations(data, size, declared, found)
+        found["ablation"] |= figures.ablated([part.without for part in parts])
+    found["real_logs"], found["ramp"] = made["real_logs"], made["ramp"]
     found["run"] = {
         "seeds": list(size.seeds), "keys": size.keys, "days": size.days, "placements": size.placements,
-        "half": size.half, "detectors": [each.name for each in DETECTORS],
+        "placebos": size.placebos, "partitions": size.parts, "half": size.half,
+        "detectors": [each.name for each in DETECTORS],
         "events_untouched": sum(outcome.events for outcome in outcomes),
         "key_days": sum(outcome.key_days for outcome in outcomes),
     }  # fmt: skip
     return found
 
 
-def _ablations(data: Path, size: Size, declared: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
-    """Without each detector: recall of the attacks and untouched rate, on a third of the keys and placements.
-
-    Everything but the pass is made once per process, and the pass is the compiled one: what is left out weighs nothing.
-    """
-    small = replace(size, keys=max(12, size.keys // 3), placements=max(3, size.placements // 3), placebos=0)
-    small = replace(small, scenarios=tuple(name for name in size.scenarios if name in declared["attacks"]))
-    jobs = _jobs(data, small, (float(declared["headline_bits"]),), declared, Setting())
-    parts = _in_processes(_ablating, jobs, small.processes)
-    return {
-        f"without {name}" if name else "all, on a third": _ablated([part[name] for part in parts]) for name in parts[0]
-    }
-
-
-def _ablating(task: Task) -> dict[str, Outcome]:
-    data, size, job = task
-    return ablate(job, make_world(data, size.half, size.keys, size.days, job.seed), [each.name for each in DETECTORS])
-
-
-def _ablated(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    placements = [each for outcome in outcomes for each in outcome.placements]
-    recall = {name: measures.recall_of(m, LISTED)["mean"] for name, m in measures.by_scenario(placements).items()}
-    return {
-        "macro_recall": float(np.mean(list(recall.values()))),
-        "incidents_per_100k_key_days": measures.untouched_rate(outcomes, LISTED)["mean"],
-        "recall": recall,
-    }
-
-
-def outcomes_of(data: Path, size: Size, declared: dict[str, Any], setting: Setting) -> list[Outcome]:
-    """One outcome per seed and process; keys are numbered through all seeds."""
-    strengths = tuple(float(bits) for bits in declared["strengths_bits"])
-    jobs = _jobs(data, size, strengths, declared, setting)
-    outcomes = _in_processes(_process, jobs, size.processes)
-    for number, outcome in enumerate(outcomes):
-        shift = number // size.processes * size.keys
-        outcome.untouched = [replace(each, key=each.key + shift) for each in outcome.untouched]
-        outcome.exceeded = {of: (keys + shift, most) for of, (keys, most) in outcome.exceeded.items()}
-        for placement in outcome.placements:
-            placement.key += shift
-    return outcomes
-
-
-Task = tuple[Path, Size, Job]
-
-
-def _jobs(
-    data: Path, size: Size, strengths: tuple[float, ...], declared: dict[str, Any], setting: Setting
-) -> list[Task]:
-    """One per seed and process."""
-    headline = float(declared["headline_bits"])
+def _partitions(data: Path, size: Size, declared: dict[str, Any]) -> list[Piece]:
+    strengths, headline = tuple(float(bits) for bits in declared["strengths_bits"]), float(declared["headline_bits"])
     return [
-        (data, size, Job(seed, part, size.processes, size.placements, strengths, headline, size.scenarios,
-                         size.placebos, setting))
-        for seed in size.seeds for part in range(size.processes)
+        Piece(f"{seed}-{part}", Partitioned, partition, (
+            data, size, Job(seed, part, size.parts, size.placements, strengths, headline, size.scenarios, size.placebos)
+        ))
+        for seed in size.seeds for part in range(size.parts)
     ]  # fmt: skip
 
 
-def _in_processes(work_of: Callable[[Task], Found], jobs: list[Task], processes: int) -> list[Found]:
-    """What each job gives, in order."""
-    if processes == 1:
-        return [work_of(job) for job in counted(jobs, "worlds", len(jobs))]
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        return list(counted(pool.imap(work_of, jobs), "worlds", len(jobs)))
+def partition(data: Path, size: Size, job: Job) -> Partitioned:
+    """One partition with every setting; the pass is the compiled one, and what is left out of it weighs nothing."""
+    world = make_world(data, size.half, size.keys, size.days, job.seed)
+    lives = lives_of(job, world)
+    found = Partitioned(work(job, world, lives))
+    if size.wide:
+        found.wide = bare(replace(job, setting=replace(job.setting, listed_days=WIDE_DAYS)), world, lives)
+    if size.ablation:
+        attacks = tuple(name for name in size.scenarios if name in ATTACKS)
+        few = replace(job, placements=max(3, job.placements // 3), strengths=(job.headline,), scenarios=attacks)
+        third = lives.some(max(3, len(lives.mine) // 3))
+        found.without = ablate(replace(few, placebos=0), world, [each.name for each in DETECTORS], third)
+    return found
 
 
-def _process(task: Task) -> Outcome:
-    data, size, job = task
-    return work(job, make_world(data, size.half, size.keys, size.days, job.seed))
+def _renumber(outcome: Outcome, shift: int) -> None:
+    """Keys are numbered through all seeds."""
+    outcome.untouched = [replace(each, key=each.key + shift) for each in outcome.untouched]
+    outcome.exceeded = {of: [(key + shift, most) for key, most in rows] for of, rows in outcome.exceeded.items()}
+    for placement in outcome.placements:
+        placement.key += shift
 
 
 def _plain(value: Any) -> Any:

@@ -91,14 +91,14 @@ def recall_of(placements: Sequence[Placement], budget: float) -> dict[str, float
 
 
 def untouched_rate(outcomes: Sequence[Outcome], budget: float) -> dict[str, float]:
-    """Incidents per 100,000 key-days on untouched keys, with its interval over keys."""
+    """Incidents per 100,000 key-days on untouched keys, with its interval over keys; by the rule of three if none."""
     kept = sum(each.return_days >= 1e5 / budget for outcome in outcomes for each in outcome.untouched)
     days = sum(outcome.key_days for outcome in outcomes)
-    low, high = np.percentile(_untouched_draws(outcomes, budget), [2.5, 97.5])
+    low, high = np.percentile(untouched_draws(outcomes, budget), [2.5, 97.5]) if kept else (0.0, 3e5 / days)
     return {"mean": 1e5 * kept / days, "low": float(low), "high": float(high)}
 
 
-def _untouched_draws(outcomes: Sequence[Outcome], budget: float) -> Floats:
+def untouched_draws(outcomes: Sequence[Outcome], budget: float) -> Floats:
     """Incidents per 100,000 key-days of DRAWS sets of as many keys, drawn whole."""
     return 1e5 * _count_draws(outcomes, 1e5 / budget) / sum(outcome.key_days for outcome in outcomes)
 
@@ -177,9 +177,11 @@ def delays(placements: Sequence[Placement]) -> tuple[list[float], list[int]]:
     return seconds, events
 
 
-def delays_of(placements: Sequence[Placement]) -> Valued:
-    """The seconds, and on which keys."""
-    return Valued([each.key for each in placements if first_hit(each)], delays(placements)[0])
+def delays_of(placements: Sequence[Placement]) -> tuple[Valued, Valued]:
+    """The seconds and the planted calls, and on which keys."""
+    keys = [each.key for each in placements if first_hit(each)]
+    seconds, events = delays(placements)
+    return Valued(keys, seconds), Valued(keys, [float(each) for each in events])
 
 
 def reason_hit(placements: Sequence[Placement], accepted: dict[str, list[str]]) -> dict[str, float]:

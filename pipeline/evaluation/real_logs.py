@@ -15,14 +15,24 @@ WINDOW_S: Final = 600.0
 ATTACKER: Final = "stratus-red-team_"
 
 
+def both(data: Path) -> dict[str, Any]:
+    """The two logs."""
+    return {"apache": apache(data), "invictus": invictus(data)}
+
+
 def apache(data: Path) -> dict[str, float]:
-    """Key = address; whatever opens is counted as a false alarm."""
+    """Key = address; whatever opens is counted as a false alarm. The interval is Poisson's, by Byar."""
     outcome = run(
         ReplayOptions(paths=(data / "weblog-elastic-apache" / "apache_logs",), format="combined", key_from="address")
     )
     days = outcome.keys * (outcome.last_us - outcome.first_us) / 86_400_000_000
     count = len(outcome.incidents)
-    return {"events": outcome.events, "keys": outcome.keys, "incidents": count, "per_100k_key_days": 1e5 * count / days}
+    low = count * (1 - 1 / (9 * count) - 1.96 / (3 * count**0.5)) ** 3 if count else 0.0
+    high = (count + 1) * (1 - 1 / (9 * (count + 1)) + 1.96 / (3 * (count + 1) ** 0.5)) ** 3
+    return {
+        "events": outcome.events, "keys": outcome.keys, "key_days": days, "incidents": count,
+        "per_100k_key_days": 1e5 * count / days, "low": 1e5 * low / days, "high": 1e5 * high / days,
+    }  # fmt: skip
 
 
 def invictus(data: Path) -> dict[str, Any]:

@@ -33,7 +33,6 @@ from pipeline.given import best, strongest_pair
 from pipeline.state import BOOK
 
 Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
 
 BURN_IN_DAYS: Final = 14
 """Nothing is counted before."""
@@ -192,7 +191,7 @@ class Outcome:
     placements: list[Placement] = field(default_factory=list)
     loudest: list[float] = field(default_factory=list)  # bits, per untouched key-day with a finding
     baselines: dict[str, list[float]] = field(default_factory=dict)  # scores of untouched key-days
-    exceeded: dict[tuple[str, str, str], tuple[Ints, Floats]] = field(default_factory=dict)  # exceedance.Found
+    exceeded: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # exceedance.of_all_parts
 
 
 def plan(job: Job, world: World, keys: Sequence[int]) -> list[Placement]:

@@ -1,4 +1,4 @@
-"""One process of keybench: untouched keys through all days, placements branched off, baselines and audit beside."""
+"""One partition of keybench: untouched keys through all days, placements branched off, baselines and audit beside."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pipeline.evaluation import baselines, oracle, run
 from pipeline.evaluation.baselines import HalfSpace, Memory
-from pipeline.evaluation.exceedance import exceedance
+from pipeline.evaluation.exceedance import exceedance, of_all_parts
 from pipeline.evaluation.run import BURN_IN_DAYS, Job, Outcome, Partition, Placement
 from pipeline.evaluation.sources import load
 from pipeline.evaluation.world import DAY_US, START_US, World, events_of, keys_of, vocabulary
@@ -36,16 +36,20 @@ def make_world(data: Path, half: str, keys: int, days: int, seed: int) -> World:
 
 @dataclass(frozen=True)
 class Lives:
-    """This process's keys (numbers in the world), their untouched calls, and the objects that these ask for."""
+    """This partition's keys (numbers in the world), their untouched calls, and the objects that these ask for."""
 
     mine: list[int]
     calls: list[Array]
     known: list[oracle.Habits]
     objects: Array  # u4, sorted
 
+    def some(self, count: int) -> Lives:
+        """The first keys of these."""
+        return Lives(self.mine[:count], self.calls[:count], self.known[:count], self.objects)
+
 
 def lives_of(job: Job, world: World) -> Lives:
-    """Every key of this process with its history."""
+    """Every key of this partition with its history."""
     mine = list(range(job.part, len(world.keys), job.parts))
     calls = run.histories(job, world, mine)
     objects = np.unique(np.concatenate([each["object"] for each in calls]))
@@ -53,25 +57,31 @@ def lives_of(job: Job, world: World) -> Lives:
     return Lives(mine, calls, known, objects)
 
 
-def work(job: Job, world: World) -> Outcome:
-    """Everything of this process's keys."""
-    lives = lives_of(job, world)
+def work(job: Job, world: World, lives: Lives | None = None) -> Outcome:
+    """Everything of this partition's keys."""
+    lives = lives or lives_of(job, world)
     outcome = _empty(job, world, lives)
     trees = _train(job, world, lives.calls, outcome)
     _judge(job, world, lives, outcome, trees, compare=True)
     keys = [world.keys[k] for k in lives.mine]
-    outcome.exceeded = exceedance(keys, lives.known, world, lives.calls, VISITS_JUDGED, job.seed)
+    exceeded = exceedance(keys, lives.known, world, lives.calls, VISITS_JUDGED, job.seed)
+    outcome.exceeded = of_all_parts(exceeded)
     return outcome
 
 
-def ablate(job: Job, world: World, names: Sequence[str]) -> dict[str, Outcome]:
+def bare(job: Job, world: World, lives: Lives) -> Outcome:
+    """Untouched keys and placements only: no baselines, no audit."""
+    outcome = _empty(job, world, lives)
+    _judge(job, world, lives, outcome, None, compare=False)
+    return outcome
+
+
+def ablate(job: Job, world: World, names: Sequence[str], lives: Lives | None = None) -> dict[str, Outcome]:
     """Without each of these detectors in turn, and "" with all: the same lives and placements, no comparisons."""
-    lives, found = lives_of(job, world), {}
+    lives, found = lives or lives_of(job, world), {}
     for name in ("", *names):
         setting = dataclasses.replace(job.setting, left_out=(name,) if name else ())
-        part = dataclasses.replace(job, setting=setting)
-        found[name] = _empty(part, world, lives)
-        _judge(part, world, lives, found[name], None, compare=False)
+        found[name] = bare(dataclasses.replace(job, setting=setting), world, lives)
     return found
 
 

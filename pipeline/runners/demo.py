@@ -138,9 +138,11 @@ async def _demo(screen: Screen, children: Children, keep: bool, given: str | Non
             run=os.urandom(3).hex() if given else "",
         )  # fmt: skip
         run = Run(screen, children, fleet.build(SEED), places)
-        await _start_broker(run, stack)
-        log, front, url = await _start_api(run, stack)
-        places.clickhouse_url = await product.start_database(children)
+        async with asyncio.TaskGroup() as starting:
+            database = starting.create_task(product.start_database(children))
+            await _start_broker(run, stack)
+            log, front, url = await _start_api(run, stack)
+        places.clickhouse_url = database.result()
         run.say(f"ClickHouse (chDB, tables made) on {places.clickhouse_url}")
         config = settings.write(children.folder, places)
         session = await stack.enter_async_context(aiohttp.ClientSession())
@@ -148,8 +150,7 @@ async def _demo(screen: Screen, children: Children, keep: bool, given: str | Non
         caller = traffic.Caller(session, url, key_service.issue_all(front.service, lives.declared(run.clients, now)))
         await log.catalogue(front.service.keys.values())
         await say(load(config), [story.announced(now)])
-        await product.start_keywatch(children, config)
-        run.say(f"Console on http://127.0.0.1:{places.console_port}, token {places.console_token}")
+        await product.start_keywatch(children, config, "worker", "respond")
         return await _use(run, log, front, caller, config, keep)
 
 
@@ -199,6 +200,8 @@ async def _use(
         ]  # fmt: skip
         tasks = [group.create_task(each) for each in background]
         await _catch_up(run, caller.session, count)
+        await product.start_keywatch(run.children, config, "console")  # the worker has the processors until here
+        run.say(f"Console on http://127.0.0.1:{run.places.console_port}, token {run.places.console_token}")
         code = await _story(run, caller, front, watch)
         if keep:
             await _stay(run, caller.base_url, config)

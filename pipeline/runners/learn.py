@@ -1,12 +1,16 @@
 """`keywatch learn`: what keys did before Keywatch came, from old logs or a range of a topic, into the workers' state.
 
 The history is judged by the very core of the worker, so that what an incident was under isn't learned; nothing of it is
-told: no incident, no row, no webhook. What is still open at its end is closed in silence, windows end there. The state
-goes to the pages topic as a worker's first checkpoint would, and workers go on in the requests topic at its start or
-end; events there that are older than the history's end are stored and counted, but not judged again.
-Only before the workers' first start: where state is already, nothing is touched.
-What is primed is the keys' state, and no other topology's: sources (spray), the fleet and the life of keys begin cold
-with the first live sighting or key event, so that a source that has long used keys of many owners is new to spray.
+told: no incident, no row, no webhook. The state goes to the pages topic as a worker's first checkpoint would, and
+workers go on in the requests topic at its start or end; events there that are older than the history's end are stored
+and counted, but not judged again. Only before the workers' first start: where state is already, nothing is touched.
+What is primed is all that a partition knows: its keys, and what they share (peers' priors, what routes answer to all,
+fleet rates, calibration), to the byte as if it had seen the history live, but for what a person would have been told:
+ - windows end with the history, and so does an incident that is open then; nobody was told of it, so if it goes on, it
+   opens anew at once, and its adoption is counted from there (`settled`);
+ - rows: ClickHouse has none of it, so `keys_last_used`, the report and the console begin with the first live event.
+No other topology is: sources (spray), silence and outbreaks, and the life of keys begin cold with the first live
+sighting or key event, so that a source that has long used keys of many owners is new to spray.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import msgspec
 import numpy as np
 import typer
 
+from detectors.fusion import NOTHING_BITS
 from pipeline.catalogue import load_file, read_catalogue
 from pipeline.checkpoint import Checkpoint, Directory
 from pipeline.config import Config
@@ -145,9 +150,16 @@ async def _edges(config: Config, partitions: int, at: str) -> dict[int, int]:
 def settled(state: State, next_offset: int) -> Holder:
     """The state as a worker takes it over: nothing open, no window, and the live log's next offset.
 
-    Versions of side inputs are left empty: the worker adopts them, and writes that down, when it loads.
+    Of what was not adopted yet nobody has heard: no incident of the past keeps a live one quiet (`rule_that_opens`)
+    or lets it be adopted. Versions of side inputs are left empty: the worker adopts them, and writes that down, when
+    it loads.
     """
-    state.keys.data["fusion"]["open"] = 0
+    fusion = state.keys.data["fusion"]
+    for name in ("best", "best_slow"):  # of a visit that goes on: or nothing less would be looked at
+        fusion[name][fusion["open"] == 1] = NOTHING_BITS
+    for name in ("visit_opened_us", "slow_opened_us", "series_us", "series_severity", "families"):
+        fusion[name][fusion["taken"] == 0] = 0
+    fusion["open"] = 0
     for slot in list(state.incidents.rows):
         state.set_incident(slot, None)
     for name, head in (("minutes", "head_1m"), ("hours", "head_1h"), ("sources", "")):

@@ -29,7 +29,7 @@ from pipeline.runners.shell import Shell
 from pipeline.runners.slices import FETCH_BYTES, FETCH_WAIT_MS, Positions, cut
 from pipeline.runners.start import Ready, exit_code, prepare, tasks_of
 from pipeline.sinks.group import committed_offsets
-from pipeline.sinks.kafka import client_settings, pages_in_turn
+from pipeline.sinks.kafka import REQUESTS_FETCH_BYTES, client_settings, pages_in_turn
 from pipeline.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class PlainWorker:
             heartbeat_interval_ms=int(kafka.heartbeat_s * 1000),
             rebalance_timeout_ms=int(kafka.rebalance_timeout_s * 1000),
             max_poll_interval_ms=300_000,
-            max_partition_fetch_bytes=1 << 20,
+            max_partition_fetch_bytes=REQUESTS_FETCH_BYTES,
             fetch_max_wait_ms=FETCH_WAIT_MS,
             fetch_min_bytes=FETCH_BYTES,
         )

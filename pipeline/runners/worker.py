@@ -32,12 +32,12 @@ from pipeline.runners.shell import Shell
 from pipeline.runners.slices import PageTable, PassThrough, transport_of, unless_revoked
 from pipeline.runners.start import Ready, exit_code, prepare, tasks_of
 from pipeline.sinks.group import committed_offsets
-from pipeline.sinks.kafka import pages_in_turn, ssl_context
+from pipeline.sinks.kafka import REQUESTS_FETCH_BYTES, pages_in_turn, ssl_context
 from pipeline.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
-SLICES_WAITING: Final = 8
+SLICES_WAITING: Final = 4
 """Slices between transport and agent: at most 8 MB; each partition has as much as another one waiting in its lane."""
 NUDGE_S: Final = 3.0
 MOST_NUDGES: Final = 3
@@ -73,7 +73,7 @@ def settings(config: Config) -> dict[str, Any]:
         "broker_commit_interval": 1.0,
         "broker_commit_livelock_soft_timeout": 3600.0,
         "consumer_auto_offset_reset": "earliest",
-        "consumer_max_fetch_size": 1 << 20,
+        "consumer_max_fetch_size": REQUESTS_FETCH_BYTES,
         "stream_wait_empty": False,
         "stream_buffer_maxsize": SLICES_WAITING,
         "stream_processing_timeout": 3600.0,

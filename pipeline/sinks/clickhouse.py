@@ -37,8 +37,12 @@ from pipeline.sinks.connect import (
 )
 from schemas.rows import TABLES
 
-# A backfill may touch any number of days at once; refused by default above 100 partitions, for ever.
-INSERT_SETTINGS: Final = {"throw_on_max_partitions_per_insert_block": 0}
+INSERT_SETTINGS: Final = {"throw_on_max_partitions_per_insert_block": 0, "optimize_on_insert": 0}
+"""A backfill may touch any number of days at once; refused by default above 100 partitions, for ever.
+
+And no row is looked for in its own insert, as a merge would: hardly any is there twice, merges and FINAL find it all
+the same (ClickHouse takes no part as free of repeats that was not merged), and it was half of what an insert costs.
+"""
 
 
 class ClickHouseSink:

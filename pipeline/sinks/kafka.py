@@ -50,6 +50,8 @@ HIGHWATER_WAIT_S: Final = 30.0
 BATCH_BYTES: Final = 131_072
 UNCOMPRESSED: Final = 0
 """Kafka's number for it in a batch of records."""
+REQUESTS_FETCH_BYTES: Final = 2 << 20
+"""Of one partition of the requests topic at once: a whole slice (`worker.slice_bytes`), of which there is more."""
 PAGES_FETCH_BYTES: Final = 8 << 20
 """Of one partition of the pages topic at once: whoever reads it reads all of it."""
 DENIED: Final = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError)

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from detectors import route_sizes
 from detectors.detector import ERROR_5XX, SEES_BYTES
-from detectors.egress import DETECTOR, DRIFT, LN2, STEP_MOST, explain, size_words
+from detectors.egress import DETECTOR, DRIFT, STEP_MOST, explain, size_words
 from detectors.records import records
+from detectors.surprise import LN2
 from pipeline.evaluation.sources import LINE
 from pipeline.routes import template
 from tests.detectors.one_key import DAY_US, HOUR_US, MINUTE_US, MONDAY_US, OneKey, event_at, record

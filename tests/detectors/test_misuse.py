@@ -12,6 +12,7 @@ from detectors.detector import (
     DECLARED_SCOPE,
     DECLARED_SUPERSEDED,
 )
+from detectors.misuse import RULES, WORDS
 from tests.detectors.one_more import bits_of, found_in, one_more
 from tests.detectors.streams import DAY_US, Judge, daily_visits
 
@@ -23,6 +24,14 @@ def test_the_first_use_outside_of_the_allowed_networks_is_a_finding_and_evidence
     found = found_in("misuse", life, one_more(life, declared=DECLARED_NETWORK))
     assert found and found[0]["bits"] > 6
     assert found[0]["lr_stranger"] > 5
+
+
+@pytest.mark.parametrize("rule", range(len(RULES)), ids=WORDS)
+def test_each_of_the_ten_ways_to_break_a_declaration_is_a_finding_the_first_time_and_says_which(rule: int) -> None:
+    life = daily_visits(30)
+    (found,) = found_in("misuse", life, one_more(life, declared=int(RULES[rule])))
+    assert found["bits"] > 6 and int(found["a"]) == rule
+    assert (found["lr_stranger"] > 0) == (int(RULES[rule]) != DECLARED_OVERAGE)
 
 
 def test_a_client_that_was_never_in_its_allowed_networks_is_misconfigured_not_stolen() -> None:

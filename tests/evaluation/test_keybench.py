@@ -18,6 +18,7 @@ from detectors import fuse, fusion
 from pipeline.catalogue import Catalogue
 from pipeline.config import Config
 from pipeline.core import Sides, Slice
+from pipeline.errors import ConfigError
 from pipeline.evaluation import baselines, commands, figures, keybench, measures, oracle, report, run, sources, work
 from pipeline.evaluation.attacks import ATTACKS, Plan, Stage
 from pipeline.evaluation.innocents import INNOCENTS, delivered
@@ -338,10 +339,12 @@ def test_the_wide_run_adds_its_budget_to_every_strength() -> None:
     declared = {"headline_bits": 40, "strengths_bits": [20, 40], "attacks": {"bulk_read": {}}}
     found: dict[str, Any] = {
         "recall": {"bulk_read": 0.0}, "recall_at": {}, "untouched_at": {},
-        "recall_by_strength": figures.by_strength(placements, declared),
+        "recall_by_strength": figures.by_strength(placements, declared), "macro_by_strength": {"20": {}, "40": {}},
     }  # fmt: skip
     figures.add_wide(found, [Outcome(keys=1, key_days=10.0, placements=placements)], declared)
-    assert found["recall_by_strength"]["20"]["bulk_read"]["at"] == {"10": 0.0, "100": 0.0, "1000": 1.0}
+    at = found["recall_by_strength"]["20"]["bulk_read"]["at"]
+    assert {budget: each["mean"] for budget, each in at.items()} == {"10": 0.0, "100": 0.0, "1000": 1.0}
+    assert found["macro_by_strength"]["20"]["1000"]["mean"] == 1.0
     assert found["recall_at"]["1000"] == {"bulk_read": 1.0}
 
 
@@ -408,11 +411,20 @@ def test_a_small_run_gives_every_key_of_the_output() -> None:
     assert set(found["relative_to_oracle"]["recall"]) == set(ATTACKS)
     crossed = found["recall_by_strength"]["20"]["leaked_abroad"]["at"]
     assert set(crossed) == {"10", "100"}
+    assert set(found["lead_over_baselines"]) == set(found["baselines"])
+    for rule, lead in found["lead_over_baselines"].items():
+        apart = found["ours_at_budget"]["macro"] - found["baselines"][rule]["macro"]
+        assert lead["mean"] == pytest.approx(apart)
+    for row in found["precision"]:
+        assert row["low"] <= row["precision"] <= row["high"]
+        assert row["incidents_a_day_low"] <= row["incidents_a_day"] <= row["incidents_a_day_high"]
+    others = [mean for name, mean in found["recall"].items() if name != "off_hours_own"]
+    assert found["macro_recall_without_findings_by_design"]["mean"] == pytest.approx(np.mean(others))
 
 
 def test_the_page_shows_every_scenario_and_needs_nothing_from_elsewhere() -> None:
     found, declared = small()
-    page = report.page(keybench._plain(found | {"real_logs": {}}), declared)
+    page = report.page(keybench._plain(found), declared)
     assert all(name in page for name in (*ATTACKS, *found["innocent_rate"]))
     assert "http" not in page
     assert page.count("<svg") >= 3
@@ -421,6 +433,27 @@ def test_the_page_shows_every_scenario_and_needs_nothing_from_elsewhere() -> Non
 def test_the_same_seed_gives_the_same_placements() -> None:
     first, again = (ATTACKS["residential_swarm"](stage(4, 9)).planted for _ in range(2))
     assert first.tobytes() == again.tobytes()
+
+
+@pytest.mark.parametrize("keys", [12, 300, 501, 1_100, 1_500, 3_000, 10_000])
+def test_each_partition_has_keys_of_every_volume_class(keys: int) -> None:
+    parts = keybench.Size(keys=keys).parts
+    assert keys / parts <= keybench.PARTITION_KEYS
+    for part in range(parts):
+        mine = Counter(key % 3 for key in range(part, keys, parts))
+        assert len(mine) == 3
+        assert max(mine.values()) - min(mine.values()) <= 1
+
+
+@pytest.mark.parametrize(("text", "fleet"), [("5000:0.01", (5_000, 0.01)), ("1:1", (1, 1.0))])
+def test_a_fleet_is_keys_and_the_share_attacked(text: str, fleet: tuple[int, float]) -> None:
+    assert commands._fleet(text) == fleet
+
+
+@pytest.mark.parametrize("text", ["5000", "0:0.1", "10:0", "10:1.5", "x:y", "10:nan"])
+def test_another_fleet_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="--fleet takes"):
+        commands._fleet(text)
 
 
 @pytest.mark.parametrize(("text", "seeds"), [("1-3", (1, 2, 3)), ("7", (7,))])
@@ -456,8 +489,6 @@ def test_real_logs_are_judged_unmodified() -> None:
 
 
 def test_a_folder_without_data_is_said(tmp_path: Path) -> None:
-    from pipeline.errors import ConfigError
-
     with pytest.raises(ConfigError, match="not at"):
         keybench.declarations(tmp_path / "nowhere")
 
@@ -479,5 +510,9 @@ def test_an_ablation_leaves_one_detector_out_at_a_time_on_the_same_lives_and_pla
     }
     assert caught["errors"]["privilege_probing"] < caught[""]["privilege_probing"]
     assert caught["geography"]["privilege_probing"] >= caught[""]["privilege_probing"] - 1
+    told = figures.ablated([found])
+    assert told["all, on a third"]["lost"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    whole, without = (told[n]["macro_recall"] for n in ("all, on a third", "without errors"))
+    assert told["without errors"]["lost"]["mean"] == pytest.approx(whole - without)
     named = {each.first_reason for p in found["errors"].placements for each in p.opened}
     assert "errors" not in named

@@ -3,8 +3,9 @@
 KW_BROKERS, KW_FOLDER (rows.jsonl is written there), KW_RUNNER faust|plain, KW_PREFIX (of topics and group),
 KW_CORE counting|real|sources|lifecycle, KW_SETTINGS (JSON of further worker settings), KW_CLICKHOUSE (JSON of
 `ClickHouse`: rows go there instead), KW_CLOCK_S (so many seconds are added to the process' wall clock), KW_USER (JSON
-of what a secured listener asks for), KW_KAFKA (JSON of other settings of `Kafka`). KW_CONFIG is a whole configuration,
-in place of these: then the product's own parts run, with KW_SIDES_S between two looks at the catalogue.
+of what a secured listener asks for), KW_KAFKA (JSON of other settings of `Kafka`), KW_RELEASE (one of `tomorrow.py`).
+KW_CONFIG is a whole configuration, in place of these: then the product's own parts run, with KW_SIDES_S between two
+looks at the catalogue.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ class SaidSides:
             controls = await self._reader.open()
         else:
             controls = await self._reader.refresh()
-        return Sides(catalogue(), GEO, "test", controls)
+        return Sides(catalogue(), GEO, os.environ.get("KW_RELEASE") or "test", controls)
 
     async def close(self) -> None:
         """Disconnect."""
@@ -168,6 +169,10 @@ def main() -> int:
         config = msgspec.structs.replace(config, kafka=changed)
     if user := os.environ.get("KW_USER"):
         config = as_user(config, json.loads(user))
+    if release := os.environ.get("KW_RELEASE"):
+        from tests.kafka import tomorrow
+
+        tomorrow.install(release)
     core = os.environ["KW_CORE"]
     config = settings_of(config, core if core in TOPOLOGIES else "keys")
     return run(config, parts(Path(os.environ["KW_FOLDER"]), core))

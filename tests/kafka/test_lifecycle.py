@@ -15,6 +15,8 @@ from tests.kafka.test_kills import kill_at
 pytestmark = pytest.mark.kafka
 
 RUNNERS = ("faust", "plain")
+JOINING = "(Re-)joining group"
+"""What aiokafka says when a rebalance begins and what was owned is let go."""
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
@@ -41,6 +43,30 @@ def test_a_second_worker_that_joins_and_leaves_changes_nothing(deploy: Callable[
     deployment.produce(1_000)
     deployment.wait_drained()
     compare_counts(deployment, first)
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_stop_in_the_middle_of_a_rebalance_is_a_clean_one_and_changes_nothing(
+    deploy: Callable[..., Deployment], runner: str
+) -> None:
+    """SIGTERM to who lets partitions go to a second worker, and to a third one that asks for its first ones."""
+    deployment = deploy(runner)
+    deployment.produce(2_000)
+    gives = deployment.start()
+    deployment.wait_drained()
+    joins = deployment.log_of(gives).count(JOINING)
+    stays = deployment.start()
+    deployment.wait(lambda: deployment.log_of(gives).count(JOINING) > joins, "the second one joins")
+    deployment.produce(1_000)
+    assert deployment.stop(gives) == 0, deployment.log_of(gives)
+    deployment.wait_ready(stays)
+    asks = deployment.start()
+    deployment.wait(lambda: JOINING in deployment.log_of(asks), "the third one joins")
+    deployment.produce(1_000)
+    assert deployment.stop(asks) == 0, deployment.log_of(asks)
+    deployment.produce(500)
+    deployment.wait_drained()
+    compare_counts(deployment, stays)
 
 
 @pytest.mark.parametrize("runner", RUNNERS)

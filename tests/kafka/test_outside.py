@@ -68,20 +68,40 @@ def incidents_of(deployment: Deployment) -> int:
     return len(deployment.run(read_topic(deployment.config, deployment.config.topics.incidents)))
 
 
-def test_workers_whose_clocks_are_wrong_by_a_day_change_nothing(
+def test_workers_whose_clocks_are_wrong_by_a_day_or_in_1970_change_nothing(
     deploy_real: Callable[..., Deployment], outside: Outside
 ) -> None:
+    """In 1970 is a machine without a battery until NTP has reached it."""
     deployment = deploy_real()
     records = log(SEED + 1, events=1_000)
-    half = len(records) // 2
-    for part, shift_s in ((records[:half], DAY_S), (records[half:], -2 * DAY_S)):
-        produce(deployment, part)
+    third = len(records) // 3
+    for number, shift_s in enumerate((DAY_S, -2 * DAY_S, -time.time())):
+        produce(deployment, records[number * third : (number + 1) * third])
         deployment.environment["KW_CLOCK_S"] = str(shift_s)
         worker = deployment.start()
         deployment.wait_ready(worker)
         deployment.wait_drained()
         assert deployment.stop(worker) == 0, deployment.log_of(worker)
     finish_tables(deployment, outside)
+
+
+def test_a_flood_after_hours_of_quiet_is_judged_as_in_one_pass(
+    deploy_real: Callable[..., Deployment], outside: Outside
+) -> None:
+    """Nothing for nine hours of the log's time, and then 4,000 events of six keys within two seconds of it."""
+    deployment = deploy_real()
+    records = log(SEED + 10, events=1_000)
+    produce(deployment, records)
+    worker = deployment.start()
+    deployment.wait_ready(worker)
+    deployment.wait_drained()
+    begin_us = records[-1][2] * 1_000 + 9 * 3_600_000_000
+    burst = [Event(key_id=f"pk_{n % 6}", ts_us=begin_us + n * 500, client_ip="8.8.8.8", method="GET", path="/v1/things",
+                   status=200, outcome="success", request_id=f"b{n}") for n in range(4_000)]  # fmt: skip
+    with until_caught_up(deployment, "a flood after hours of quiet"):
+        produce(deployment, map(record, burst))
+        deployment.wait_drained()
+    compare_tables(deployment, outside, worker)
 
 
 @pytest.mark.parametrize("runner", ["faust", pytest.param("plain", marks=long)])

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from detectors import fusion, novel_operation
+from detectors import fusion, known_operations
 from detectors.egress import Egress
 from pipeline import coverage, moments, operate, plans, queries
 from pipeline.catalogue import Catalogue
@@ -354,7 +354,7 @@ def test_coverage_says_of_all_keys_what_their_format_does_not_tell() -> None:
 
 
 def test_coverage_goes_by_what_the_detectors_abstain_at() -> None:
-    full = math.log(1 - novel_operation.FULL) / (2 * math.log(1 - 1 / novel_operation.FILTER_BITS))
+    full = math.log(1 - known_operations.FULL) / (2 * math.log(1 - 1 / known_operations.FILTER_BITS))
     assert round(full) == coverage.OPERATIONS
     assert 24 * Egress().least_days == coverage.EGRESS_H
 

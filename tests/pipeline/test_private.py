@@ -111,10 +111,10 @@ def test_every_host_that_something_listens_on_is_loopback_by_default() -> None:
         f"{section}.{name}": getattr(getattr(Config(), section), name)
         for section in Config.__struct_fields__
         for name in getattr(getattr(Config(), section), "__struct_fields__", ())
-        if name.endswith("_host")
+        if name == "host" or name.endswith("_host")
     }
     processes = ("worker", "respond", "intake", "sources", "lifecycle", "console")
-    assert set(hosts) == {*(f"{name}.metrics_host" for name in processes), "intake.http_host"}
+    assert set(hosts) == {*(f"{name}.metrics_host" for name in processes), "intake.http_host", "console.host"}
     assert set(hosts.values()) == {"127.0.0.1"}
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from pipeline.config import Config
 from pipeline.core import Sides
@@ -45,6 +47,53 @@ def test_a_worker_that_loads_learned_state_adopts_its_side_inputs_at_the_live_lo
     outcome.take(live.process(slices(RECORDS[900:], [], 40)[0]))
     known = {x.key_id: x.seen_days for x in outcome.incidents.values()}
     assert known["pk_1"] > 1, "known since its first use in history"
+
+
+@settings(max_examples=12, deadline=None)
+@given(at=st.integers(200, 1_400), seed=st.integers(1, 3))
+def test_a_worker_that_was_primed_judges_what_follows_as_one_that_saw_the_history_live(at: int, seed: int) -> None:
+    """All that the partition's keys share is primed, too: peers' priors, sizes and errors of routes, calibration.
+
+    But for what the history rang: nobody heard it, so that it is told anew if it goes on (below).
+    """
+    history, live = slices(log(seed), [at])
+    alive = core()
+    assume(not alive.process(history).incidents)
+    judge = core()
+    judge.process(history)
+    settled(judge.state, at)
+    primed = restored(judge)
+    primed.adopt(Sides(catalogue(), GEO, "c1"))
+    for name in ("keys", "shared"):
+        one, other = getattr(primed.state, name), getattr(alive.state, name)
+        assert one.data[: one.used].tobytes() == other.data[: other.used].tobytes(), name
+    one, other = Outcome(), Outcome()
+    one.take(primed.process(live))
+    other.take(alive.process(live))
+    assert one.incidents == other.incidents
+    assert one.rejects == other.rejects
+    for table in ("findings", "incidents", "evidence", "requests"):
+        assert one.rows.get(table) == other.rows.get(table), table
+    for name in ("keys", "shared"):
+        one_, other_ = getattr(primed.state, name), getattr(alive.state, name)
+        assert one_.data[: one_.used].tobytes() == other_.data[: other_.used].tobytes(), name
+
+
+@pytest.mark.parametrize("after", [1, 20])
+def test_a_theft_that_goes_on_where_history_ends_is_told_at_the_first_live_event_that_shows_it(after: int) -> None:
+    judge = core()
+    whole, _ = run(slices(RECORDS, []))
+    at = next(x.offset for x in whole.incidents.values() if x.change == "opened") + after
+    judge.process(slices(RECORDS[:at], [])[0])
+    assert judge.state.open
+    settled(judge.state, at)
+    live = restored(judge)
+    live.adopt(Sides(catalogue(), GEO, "c1"))
+    told = Outcome()
+    told.take(live.process(slices(RECORDS[at:], [], at)[0]))
+    opened = [x for x in told.incidents.values() if x.change == "opened"]
+    assert [x.key_id for x in opened] == ["pk_1"]
+    assert opened[0].offset < at + 10
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,21 @@ async def test_writing_again_after_a_lost_answer_changes_nothing(clickhouse: Cli
     assert found == 5
 
 
+async def test_a_row_that_is_twice_in_one_insert_counts_once_and_its_newest_version_stays(
+    clickhouse: ClickHouse,
+) -> None:
+    sink = ClickHouseSink(clickhouse)
+    rows = rows_of("requests_1m", 4, requests=[5, 7, 6, 1], version=[1, 3, 2, 3], key_id=["k", "k", "k", "other"])
+    await sink.write("requests_1m", rows)
+    await sink.close()
+    client = connect(clickhouse, clickhouse.database)
+    for across in (0, 1):  # as people's profile has it: a part by itself may be taken as it is, if it was merged
+        settings = {"do_not_merge_across_partitions_select_final": across}
+        found = client.query("SELECT key_id, requests FROM requests_1m FINAL ORDER BY key_id", settings=settings)
+        assert found.result_rows == [("k", 7), ("other", 1)]
+    client.close()
+
+
 def _spoil_next_insert(url: str, fault: str) -> None:
     request = urllib.request.Request(f"{url}/faults", data=json.dumps([fault]).encode())
     with urllib.request.urlopen(request, timeout=10) as answer:
