@@ -4,7 +4,8 @@ Detects: a key that reads more per request than it did: whole lists instead of p
   records; in one visit, or over days by a cumulative sum of visits that are each too small to tell.
 Misses: bulk reads of answers of the usual size, which are requests and spike's; how many records an answer holds, which
   no event says: many objects one by one are enumeration's, a list of many is its bytes; answers of a route that nobody
-  else uses, but for being larger than the key's own others; formats without response sizes (not covered, never quiet).
+  else uses, but for being larger than the key's own others; who mixes in as many smaller answers as larger ones;
+  formats without response sizes (not covered, never quiet).
 False alarms: a route whose answers grew, until other keys' answers have taught it; a customer whose lists grow fast;
   a first export.
 Source: reference/detections.md no. 7 (Panther's and Sentinel's robust z of daily bytes; here per request, since bytes
@@ -13,10 +14,12 @@ Source: reference/detections.md no. 7 (Panther's and Sentinel's robust z of dail
 How it works. Each answer with a body is compared with what its route answers to the partition's keys (`route_sizes`),
 in standard deviations of ln(bytes), at most four; where the route is not known, with this key's own answers. The
 visit's mean of these, against what visits of this key usually have, is Student's t; over visits a CUSUM adds up
-t - 1/2 in nats, upwards only. The larger of the two in bits is counted over runs of visits of such keys (`counted`,
-what ships is keybench's development half), and their share of visits is the score. Answers of errors and without a
-body say nothing. What is under an incident is not learned, and the sum begins anew: what an incident has told is used
-up. What is usual of these grows twofold in 28 days at most (`growth`).
+t - 1 in nats, upwards only. Both in bits are counted over runs of visits of such keys, each by itself (`counted`,
+what ships is keybench's development half), and the rarer one's share of visits is the score. By itself, since one
+visit of a few large answers is common where a dozen of them within days are not: counted together, a sum of 28 bits
+was as usual as a visit of 16, and slow exfiltration could not open an incident however long it went on. Answers of
+errors and without a body say nothing. What is under an incident is not learned, and the sum begins anew: what an
+incident has told is used up. What is usual of these grows twofold in 28 days at most (`growth`).
 """
 
 from __future__ import annotations
@@ -34,21 +37,29 @@ from detectors.detector import ERROR_NONE, SEES_BYTES, SEES_OUTCOME, Context, De
 from detectors.fusion import visits_per_day
 from detectors.growth import held, limit, reach
 from detectors.log_sizes import LAW, learn_held, spread, usual
-from detectors.shipped_counts import EGRESS
+from detectors.shipped_counts import EGRESS, EGRESS_SUM
 from detectors.surprise import LN2, bits_of, evidence_of, quantise, student_tail
 from detectors.teaching import teaches
 
 KINDS: Final = 2
 SPARSE_VISITS: Final = 3.0  # a day: below, the first kind
-SEVERAL_BITS: Final = 1.0  # the larger of two: the visit, the sum over visits
+SEVERAL_BITS: Final = 1.0  # the rarer of two: the visit, the sum over visits
+GOES_ON_BITS: Final = 1.0
+"""Of attacks that go on, half come to any level of the sum [judged]: to have reached it weighs that much less."""
 ODD: Final = 2.0  # standard deviations: below, no tail is worked out
 FIRST_VARIANCE: Final = 0.3
 FIRST_SEEN: Final = 4.0
 LEAST_VARIANCE: Final = 0.04
 MEMORY: Final = 100.0  # visits
 FREEDOM_MAX: Final = 30.0
-STEP_MOST: Final = 3.0  # of t, that one visit adds to the sum
-SUM_MOST: Final = 30.0  # bits; more would only last
+NOISE: Final = 1.0  # variance of one answer's deviation, where the visit is judged at once: routes differ
+NOISE_OF_KEY: Final = 0.25  # the same of one key's, where visits add up (keybench, development half: about .15)
+DRIFT: Final = 1.0
+"""Of t, per visit: with 1/2 the sums of 3 of 800 busy keys stood above 16 bits for weeks, since others had moved what
+is usual of a route; with 1 that of one, and an attack's come as far above those (keybench, development half)."""
+STEP_MOST: Final = 5.0  # of t, that one visit adds to the sum; the least is -LEAST_STEP
+LEAST_STEP: Final = 3.0
+SUM_MOST: Final = 62.0  # bits; `counted` tells no more apart
 NO_FLOOR: Final = -8.0  # deviations; a route's answers deviate by a nat or so, so growth is held as it is in bytes
 BODIES_MOST: Final = 60_000
 DAY_US: Final = 86_400_000_000
@@ -69,12 +80,19 @@ STATE: Final = np.dtype(
         ("judged", "u2"),  # answers in `off`
         ("bodies", "u2"),  # answers in `logs`
         ("run_h", "u2"),  # hour at which the running run of visits began (`counted`)
-        ("run_bin", "u1"),  # bin of its largest bits; 0: none
+        ("run_bin", "u1"),  # bin of its largest bits at once; 0: none
+        ("sum_bin", "u1"),  # the same of the sum's
     ],
     align=True,
 )
 SHARED: Final = np.dtype(
-    [("visits", "f8", (KINDS,)), ("peaks", "f8", (KINDS, BINS)), ("routes", route_sizes.TABLE)], align=True
+    [
+        ("visits", "f8", (KINDS,)),
+        ("peaks", "f8", (KINDS, BINS)),  # runs, by what one visit reached
+        ("sum_peaks", "f8", (KINDS, BINS)),  # runs, by what the sum reached
+        ("routes", route_sizes.TABLE),
+    ],
+    align=True,
 )
 
 
@@ -120,34 +138,48 @@ def deviation(state: Any, shared: Any, route: int, log_bytes: float) -> tuple[bo
 
 
 @compiled
-def visit_t(state: Any, off: float, count: float) -> tuple[float, float]:
+def visit_t(state: Any, off: float, count: float, noise: float) -> tuple[float, float]:
     """t of a visit whose deviations sum to `off` over `count` answers, and its degrees of freedom."""
     seen, mean, variance = np.float64(state.seen), np.float64(state.mean), np.float64(state.variance)
     if seen <= 0.0:
         seen, mean, variance = np.float64(FIRST_SEEN), np.float64(0.0), np.float64(FIRST_VARIANCE)
-    error = math.sqrt(max(LEAST_VARIANCE, variance) * (1.0 + 1.0 / seen) + 1.0 / count)
+    error = math.sqrt(max(LEAST_VARIANCE, variance) * (1.0 + 1.0 / seen) + noise / count)
     return (off / count - mean) / error, min(FREEDOM_MAX, seen + 2.0)
 
 
 @compiled
-def sum_after(state: Any, t: float) -> float:
-    """The cumulative sum with this visit, in bits."""
-    step = max(-STEP_MOST, min(STEP_MOST, t)) - 0.5
-    return min(SUM_MOST, max(0.0, (np.float64(state.slow)) + step / LN2))
+def bits_at_once(state: Any, off: float, count: float) -> float:
+    """The visit's surprise, to 1/64."""
+    t, freedom = visit_t(state, off, count, NOISE)
+    return quantise(bits_of(student_tail(t, freedom))) if t > ODD else 0.0
 
 
 @compiled
-def raw_bits(state: Any, off: float, count: float) -> float:
-    """The larger of the visit's surprise and the sum's, to 1/64."""
-    t, freedom = visit_t(state, off, count)
-    at_once = bits_of(student_tail(t, freedom)) if t > ODD else 0.0
-    return quantise(max(at_once, sum_after(state, t)))
+def sum_after(state: Any, off: float, count: float) -> float:
+    """The cumulative sum with this visit, in bits to 1/64."""
+    t = visit_t(state, off, count, NOISE_OF_KEY)[0]
+    step = max(-LEAST_STEP, min(STEP_MOST, t)) - DRIFT
+    return quantise(min(SUM_MOST, max(0.0, (np.float64(state.slow)) + step / LN2)))
 
 
 @compiled
 def kind_of(visit: Any) -> int:
     """0: keys of few visits."""
     return 0 if visits_per_day(visit, int(visit.start_us)) < SPARSE_VISITS else 1
+
+
+@compiled
+def rarities(state: Any, shared: Any, kind: int, off: float, count: float) -> tuple[float, float]:
+    """-log2 of the share of such keys' visits that reach what this one does: at once, and by the sum.
+
+    Half of the sum at least must be of earlier visits: one visit's answers are judged at once, and beside spike's
+    requests they would count for more (keybench, development half, seed 31: 101 incidents per 100,000 key-days for 72).
+    """
+    at_once, visits = bits_at_once(state, off, count), shared.visits[kind]
+    total = min(2.0 * np.float64(state.slow), sum_after(state, off, count))
+    once = -log_share(EGRESS[kind], shared.peaks[kind], visits, at_once) if at_once > 0.0 else 0.0
+    over = -log_share(EGRESS_SUM[kind], shared.sum_peaks[kind], visits, total) if total > 0.0 else 0.0
+    return once, over
 
 
 @compiled
@@ -163,13 +195,12 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     if not known:
         return
     count = int(state.judged) + 1.0
-    raw = raw_bits(state, np.float64(state.off) + off, count)
-    if raw <= 0.0:
+    at_once, total = rarities(state, shared, kind_of(visit), np.float64(state.off) + off, count)
+    if max(at_once, total) <= 0.0:
         return
-    kind = kind_of(visit)
-    share = log_share(EGRESS[kind], shared.peaks[kind], shared.visits[kind], raw)
-    reading.bits = quantise(max(0.0, -share - SEVERAL_BITS))
-    reading.lr_stranger = quantise(min(float(config.cap_bits), max(0.0, evidence_of(reading.bits))))
+    reading.bits = quantise(max(0.0, max(at_once, total) - SEVERAL_BITS))
+    evidence = max(evidence_of(at_once - SEVERAL_BITS), total - SEVERAL_BITS - GOES_ON_BITS)
+    reading.lr_stranger = quantise(min(float(config.cap_bits), max(0.0, evidence)))
     reading.lr_insider = reading.lr_stranger
     reading.observed = (np.float64(state.bytes)) + float(event.bytes_out)
     reading.low = usual(state.whole, -1.65)
@@ -215,31 +246,40 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
 
 
 @compiled
-def count_run(state: Any, shared: Any, visit: Any, kind: int, raw: float) -> None:
+def count_run(state: Any, shared: Any, visit: Any, at_once: float, total: float) -> None:
     """One visit more of such keys; where it has bits, the key's run of visits has come to these."""
+    kind = kind_of(visit)
     shared.visits[kind] += 1.0
     if shared.visits[kind] > VISITS_KEPT:
         shared.visits[kind] *= 0.5
         fade(shared.peaks[kind])
-    if raw <= 0.0:
+        fade(shared.sum_peaks[kind])
+    if max(at_once, total) <= 0.0:
         return
     hour = hour_of(visit)
     if begins_run(int(state.run_h), hour):
         state.run_h = hour
         state.run_bin = 0
-    before = int(state.run_bin)
-    state.run_bin = raise_peak(shared.peaks[kind], bin_of(raw), before if before > 0 else -1)
+        state.sum_bin = 0
+    state.run_bin = risen(shared.peaks[kind], at_once, int(state.run_bin))
+    state.sum_bin = risen(shared.sum_peaks[kind], total, int(state.sum_bin))
+
+
+@compiled
+def risen(peaks: Any, bits: float, before: int) -> int:
+    """The run's bin from now on, counted; 0: none yet."""
+    return raise_peak(peaks, bin_of(bits), before if before > 0 else -1) if bits > 0.0 else before
 
 
 @compiled
 def learn_visit(state: Any, shared: Any, visit: Any, config: Any) -> None:
     """Count what the visit reached, move the sum, learn what is usual."""
     off, count = np.float64(state.off), float(int(state.judged))
-    kind = kind_of(visit)
     if grown(visit, config):
+        total = sum_after(state, off, count)
         if teaches(visit):
-            count_run(state, shared, visit, kind, raw_bits(state, off, count))
-        state.slow = sum_after(state, visit_t(state, off, count)[0])
+            count_run(state, shared, visit, bits_at_once(state, off, count), total)
+        state.slow = total
     seen, mean, variance = np.float64(state.seen), np.float64(state.mean), np.float64(state.variance)
     if seen <= 0.0:
         seen, mean, variance = np.float64(FIRST_SEEN), np.float64(0.0), np.float64(FIRST_VARIANCE)

@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from detectors import route_sizes
 from detectors.detector import ERROR_5XX, SEES_BYTES
-from detectors.egress import DETECTOR, explain, size_words
+from detectors.egress import DETECTOR, DRIFT, STEP_MOST, explain, size_words
 from detectors.records import records
+from detectors.surprise import LN2
 from pipeline.evaluation.sources import LINE
 from pipeline.routes import template
 from tests.detectors.one_key import DAY_US, HOUR_US, MINUTE_US, MONDAY_US, OneKey, event_at, record
@@ -26,6 +29,7 @@ from tests.real_data import real
 
 ALARM_BITS = 12.0
 PAGE = 40_000
+STEP_BITS = (STEP_MOST - DRIFT) / LN2
 ROUTES = (11, 12, 13)
 
 
@@ -86,8 +90,53 @@ def test_half_as_much_again_in_every_visit_adds_up_within_days() -> None:
     by_visit = [
         most(visit_of(key, MONDAY_US + 21 * DAY_US + v * 8 * HOUR_US, sizes_of(v, 3, 99, times=1.5))) for v in range(18)
     ]
-    assert by_visit[0] < 6.0
-    assert max(by_visit) > ALARM_BITS
+    assert by_visit[0] < ALARM_BITS < max(by_visit)
+
+
+def test_single_larger_answers_among_the_owners_carry_an_incident_within_days_where_no_visit_does() -> None:
+    """As in keybench's slow exfiltration: four times as large, one or two in a visit of the owner's five."""
+    key = fleet()[0]
+    worth = []
+    for visit in range(12):
+        sizes = sizes_of(visit, 5, 99)
+        sizes[1:3] *= 4
+        readings = visit_of(key, MONDAY_US + 21 * DAY_US + visit * 4 * HOUR_US, sizes)
+        worth.append(max(float(reading.lr_insider) for reading in readings))
+    assert worth[0] < 12.0, "no visit by itself"
+    assert max(worth) > 17.5, "what an incident takes of the busiest keys, nothing else being odd"
+
+
+def test_a_visit_of_larger_answers_each_week_is_forgotten_in_between() -> None:
+    """Near miss: an owner's weekly export adds nothing to the last week's."""
+    key = fleet()[0]
+    weekly = []
+    for visit in range(12 * 7 * 3):
+        times = 4.0 if visit % 21 == 0 else 1.0
+        most(visit_of(key, MONDAY_US + 21 * DAY_US + visit * 8 * HOUR_US, sizes_of(visit, 5, 99, times)))
+        if visit % 21 == 1:
+            weekly.append(float(key.state.slow))
+    assert max(weekly) <= STEP_BITS
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    visits=st.lists(st.lists(st.floats(0.01, 1e4), min_size=1, max_size=6), min_size=1, max_size=8),
+    larger=st.floats(1.0, 100.0),
+)
+def test_larger_answers_never_make_it_quieter_and_one_visit_adds_a_step_at_most(
+    visits: list[list[float]], larger: float
+) -> None:
+    key = fleet(keys=2, days=10)[0]
+    before = 0.0
+    for number, times in enumerate(visits):
+        at = MONDAY_US + 21 * DAY_US + number * 8 * HOUR_US
+        event = answer(at, int(PAGE * times[0]))
+        key.turn_visit(at, 1.0)
+        assert 0.0 <= float(key.state.slow) <= before + STEP_BITS + 1 / 64
+        before = float(key.state.slow)
+        quiet = key.score(event)
+        assert float(key.score(answer(at, int(PAGE * times[0] * larger))).bits) >= float(quiet.bits)
+        visit_of(key, at, (PAGE * np.array(times)).astype(int))
 
 
 def test_what_an_incident_has_told_is_used_up_and_not_learned() -> None:
