@@ -73,7 +73,7 @@ STATE: Final = np.dtype(
         ("seen", "u1"),  # visits behind them
         ("period", "u1"),  # `growth`'s, as `base`
         ("base", "u2"),
-        ("slow", "f4"),  # CUSUM, bits
+        ("cusum", "f4"),  # bits; `slow` of former states had another drift, and stood higher for weeks
         ("bytes", "f4"),  # of this visit
         ("logs", "f4"),  # sum of ln(bytes) of this visit
         ("off", "f4"),  # sum of deviations
@@ -89,6 +89,7 @@ SHARED: Final = np.dtype(
     [
         ("visits", "f8", (KINDS,)),
         ("peaks", "f8", (KINDS, BINS)),  # runs, by what one visit reached
+        ("sum_visits", "f8", (KINDS,)),  # visits since sums are counted: a former state has `visits` alone
         ("sum_peaks", "f8", (KINDS, BINS)),  # runs, by what the sum reached
         ("routes", route_sizes.TABLE),
     ],
@@ -159,7 +160,7 @@ def sum_after(state: Any, off: float, count: float) -> float:
     """The cumulative sum with this visit, in bits to 1/64."""
     t = visit_t(state, off, count, NOISE_OF_KEY)[0]
     step = max(-LEAST_STEP, min(STEP_MOST, t)) - DRIFT
-    return quantise(min(SUM_MOST, max(0.0, (np.float64(state.slow)) + step / LN2)))
+    return quantise(min(SUM_MOST, max(0.0, (np.float64(state.cusum)) + step / LN2)))
 
 
 @compiled
@@ -175,16 +176,21 @@ def rarities(state: Any, shared: Any, kind: int, off: float, count: float) -> tu
     Half of the sum at least must be of earlier visits: one visit's answers are judged at once, and beside spike's
     requests they would count for more (keybench, development half, seed 31: 101 incidents per 100,000 key-days for 72).
     """
-    at_once, visits = bits_at_once(state, off, count), shared.visits[kind]
-    total = min(2.0 * np.float64(state.slow), sum_after(state, off, count))
-    once = -log_share(EGRESS[kind], shared.peaks[kind], visits, at_once) if at_once > 0.0 else 0.0
-    over = -log_share(EGRESS_SUM[kind], shared.sum_peaks[kind], visits, total) if total > 0.0 else 0.0
+    at_once = bits_at_once(state, off, count)
+    total = min(2.0 * np.float64(state.cusum), sum_after(state, off, count))
+    once, over = 0.0, 0.0
+    if at_once > 0.0:
+        once = -log_share(EGRESS[kind], shared.peaks[kind], shared.visits[kind], at_once)
+    if total > 0.0:
+        over = -log_share(EGRESS_SUM[kind], shared.sum_peaks[kind], shared.sum_visits[kind], total)
     return once, over
 
 
 @compiled
 def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
-    """Bits of the visit's answers so far, this one included; a = the usual answer's bytes, b = this visit's."""
+    """Bits of the visit's answers so far, this one included; a = the usual answer's bytes, b = this visit's, below 0
+    where it is the sum over visits that tells.
+    """
     if not judged(event):
         return
     reading.covered = 1
@@ -207,7 +213,8 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     reading.median = usual(state.whole, 0.0)
     reading.high = usual(state.whole, 1.65)
     reading.a = usual(state.sizes, 0.0)
-    reading.b = math.exp(min(60.0, ((np.float64(state.logs)) + log_bytes) / (int(state.bodies) + 1.0)))
+    mean_bytes = math.exp(min(60.0, ((np.float64(state.logs)) + log_bytes) / (int(state.bodies) + 1.0)))
+    reading.b = mean_bytes if at_once >= total else -mean_bytes
 
 
 @compiled
@@ -230,14 +237,17 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
 
 @compiled
 def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:
-    """The visit ended: its sizes into the forecasts, its deviation into the sum; or all of it dropped."""
+    """The visit ended: its sizes into the forecasts, its deviation into the sum; or all of it dropped.
+
+    A visit without an attested event leaves the sum alone: who knows the key's id could else take it back.
+    """
     if weight > 0.0 and int(state.bodies) > 0:
         if int(state.judged) > 0:
             learn_visit(state, shared, visit, config)
         learn_held(state.sizes, visit, math.exp((np.float64(state.logs)) / int(state.bodies)), 1.0)
         learn_held(state.whole, visit, np.float64(state.bytes), 1.0)
-    elif weight <= 0.0:
-        state.slow = 0.0
+    elif int(visit.tainted) == 1:
+        state.cusum = 0.0
     state.bytes = 0.0
     state.logs = 0.0
     state.off = 0.0
@@ -249,11 +259,8 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
 def count_run(state: Any, shared: Any, visit: Any, at_once: float, total: float) -> None:
     """One visit more of such keys; where it has bits, the key's run of visits has come to these."""
     kind = kind_of(visit)
-    shared.visits[kind] += 1.0
-    if shared.visits[kind] > VISITS_KEPT:
-        shared.visits[kind] *= 0.5
-        fade(shared.peaks[kind])
-        fade(shared.sum_peaks[kind])
+    count_visit(shared.visits, shared.peaks, kind)
+    count_visit(shared.sum_visits, shared.sum_peaks, kind)
     if max(at_once, total) <= 0.0:
         return
     hour = hour_of(visit)
@@ -263,6 +270,15 @@ def count_run(state: Any, shared: Any, visit: Any, at_once: float, total: float)
         state.sum_bin = 0
     state.run_bin = risen(shared.peaks[kind], at_once, int(state.run_bin))
     state.sum_bin = risen(shared.sum_peaks[kind], total, int(state.sum_bin))
+
+
+@compiled
+def count_visit(visits: Any, peaks: Any, kind: int) -> None:
+    """One visit more of such keys."""
+    visits[kind] += 1.0
+    if visits[kind] > VISITS_KEPT:
+        visits[kind] *= 0.5
+        fade(peaks[kind])
 
 
 @compiled
@@ -279,7 +295,7 @@ def learn_visit(state: Any, shared: Any, visit: Any, config: Any) -> None:
         total = sum_after(state, off, count)
         if teaches(visit):
             count_run(state, shared, visit, bits_at_once(state, off, count), total)
-        state.slow = total
+        state.cusum = total
     seen, mean, variance = np.float64(state.seen), np.float64(state.mean), np.float64(state.variance)
     if seen <= 0.0:
         seen, mean, variance = np.float64(FIRST_SEEN), np.float64(0.0), np.float64(FIRST_VARIANCE)
@@ -304,7 +320,15 @@ def size_words(size: float) -> str:
 
 
 def explain(reading: Any, context: Context) -> str:
-    """Such as "38 MB in a visit where 2 MB [400 kB-9 MB] are usual, 180 kB an answer where 40 kB are"."""
+    """Such as "38 MB in a visit where 2 MB [400 kB-9 MB] are usual, 180 kB an answer where 40 kB are".
+
+    Of a sum over visits, whose last one may be as usual: "visit after visit larger answers than these routes give to
+    other keys, 56 kB an answer in this one where 40 kB are usual".
+    """
+    if reading.b < 0.0:
+        words = "visit after visit larger answers than these routes give to other keys"
+        here = f", {size_words(-reading.b)} an answer in this one where {size_words(reading.a)} are usual"
+        return words + (here if -reading.b > 1.2 * reading.a else "")
     usual_sizes = f"{size_words(reading.median)} [{size_words(reading.low)}-{size_words(reading.high)}] are usual"
     words = f"{size_words(reading.observed)} in a visit where {usual_sizes}"
     if reading.b > 1.2 * reading.a:

@@ -263,7 +263,7 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
         if held(event):
             most = max(held_bits(state, shared, kind), held_bits(state, shared, named))
             evidence = max(evidence, np.float64(np.float32(most)))
-    evidence = min(evidence, lone_bits(state, shared, visit, kind))
+    evidence = min(evidence, lone_bits(state, shared, visit, kind if held(event) else -1))
     guessed = guessed_bits(state, event)
     reading.bits = quantise(max(bits, retry_bits(state)))
     reading.lr_insider = quantise(min(config.cap_ratio, max(0.0, evidence_of(evidence))))

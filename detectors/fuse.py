@@ -121,10 +121,13 @@ def put_found(row: Any, event: int, detector: int, reading: Any) -> None:
 
 @compiled
 def report(state: Any, event: int, everything: bool, settings: Any, readings: Any, found: Any, n: int) -> int:
-    """Emit findings that are new or larger by a bit, or (`everything`) all there are. Returns the new n."""
+    """Emit findings that are new or larger by a bit, or (`everything`) all there are, and what has evidence without
+    any surprise at this event: what a visit brought earlier, and still carries. Returns the new n.
+    """
     for k in range(len(readings)):
         reading = readings[k]
-        if reading.covered == 0 or reading.bits <= 0.0:
+        carries = everything and max(reading.lr_stranger, reading.lr_insider, reading.lr_stranger_slow) > 0.0
+        if reading.covered == 0 or (reading.bits <= 0.0 and not carries):
             continue
         larger = reading.bits >= settings.finding_bits and reading.bits >= int(state.found[k]) / 64.0 + 1.0
         if not (larger or everything):

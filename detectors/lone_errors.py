@@ -3,7 +3,9 @@
 A key's own law is sure too soon: after twenty routes without one it takes a first 404 for once in 1,500 visits. New
 routes come by the day, not by the visit, so that of keys of few visits far more of them bring one, and now and then it
 isn't there (keybench, development half, untouched: in one visit of 110 of keys of few, in one of 3,000 of others).
-Counted are visits by class of error, keys of few visits among themselves. Two errors are another matter:
+Counted are visits by class of error, keys of few visits among themselves, and errors whose caller held the key: who
+knows key ids alone would else make single refusals usual for all, or two errors of an owner's one.
+Two errors are another matter:
 who looks for what is there meets them in a row. An attacker who has keys of his own can make single errors usual, and
 so hides one, which is worth 6 bits at most. Fields are errors'.
 """
@@ -55,7 +57,7 @@ def only_class(wrong: Any, more: int) -> int:
 @compiled
 def lone_bits(state: Any, shared: Any, visit: Any, more: int) -> float:
     """-log2 of the share of such visits, where this one has a single error as yet; no limit otherwise."""
-    only = only_class(state.visit_wrong, more)
+    only = only_class(state.held_wrong, more)
     if only < 0:
         return NO_LIMIT
     group = group_of(visit)
@@ -66,7 +68,7 @@ def lone_bits(state: Any, shared: Any, visit: Any, more: int) -> float:
 @compiled
 def count_lone(state: Any, shared: Any, visit: Any) -> None:
     """The visit ended."""
-    group, only = group_of(visit), only_class(state.visit_wrong, -1)
+    group, only = group_of(visit), only_class(state.held_wrong, -1)
     shared.visits[group] += 1.0
     if only >= 0:
         shared.lone[group, only] += 1.0

@@ -186,6 +186,15 @@ def harm_of(event: Any) -> float:
 
 
 @compiled
+def class_of(harm: float) -> int:
+    """A class of that HARM_BITS, the first of several."""
+    for kind in range(OPERATIONS):
+        if HARM_BITS[kind] == harm:
+            return kind
+    return 0
+
+
+@compiled
 def chance(state: Any, visit: Any, event: Any) -> float:
     """Probability that a visit of this key brings something new within so many requests."""
     longer = (int(visit.events) + 1.0) / max(1.0, np.float64(state.usual))
@@ -200,7 +209,10 @@ def ratio_bits(p: float, harm: float, cap: float) -> float:
 
 @compiled
 def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
-    """Fill `reading`; a = class of the operation + 16 * (1 new, 2 "who am I" from a new place), b = level."""
+    """Fill `reading`; a = class + 16 * (1 new, 2 "who am I" from a new place, 4 new earlier in the visit), b = level.
+
+    The class is the operation's, of an earlier one that of the most harm.
+    """
     if int(event.sees) & SEES_ROUTE == 0 or int(event.route) == 0:
         return
     harmful = harm_of(event) >= SLOW_HARM
@@ -231,7 +243,9 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     reading.lr_insider = quantise(evidence if not whoami else quiet)
     if p > 0.0 and harm >= SLOW_HARM:
         reading.lr_stranger_slow = quantise(min(SLOW_MOST, max(0.0, ratio_bits(p, harm + more, cap) - SLOW_LESS)))
-    reading.a = int(event.operation) + 16.0 * ((1 if new else 0) + (2 if whoami else 0))
+    earlier = p > 0.0 and not new
+    kind = class_of(harm) if earlier and not whoami else int(event.operation)
+    reading.a = kind + 16.0 * ((1 if new else 0) + (2 if whoami else 0) + (4 if earlier else 0))
     reading.b = level
 
 
@@ -307,10 +321,16 @@ def explain(reading: Any, context: Context) -> str:
     """In words: "DELETE /v1/users/{id}, a deletion that this key never did in 14 days"."""
     kind, flags = int(reading.a) % 16, int(reading.a) // 16
     name = f"{context.method} {context.route}".strip() or "an operation"
-    if flags & 1 == 0:
-        return f"{name}, asked first from a new place" if flags & 2 else f"{name}, done before"
     since = f"in {known_words(context.seen_days)}"
     others = ", among others just as new" if reading.b >= 1 else ""
+    if flags & 1 == 0:
+        said = [f"{name}, asked first from a new place"] if flags & 2 else []
+        if flags & 4:
+            what = WORDS.get(kind, "an operation") if not flags & 2 else "an operation"
+            said.append(f"earlier in this visit {what} that this key never did {since}{others}")
+        elif reading.b >= 1:
+            said.append("routes that it never asked for, close together in this visit")
+        return " and ".join(said) or f"{name}, done before: nothing new in a visit is rare for this key"
     if kind in WORDS:
         return f"{name}, {WORDS[kind]} that this key never did {since}{others}"
     return f"{name}, never done {since}{others}"

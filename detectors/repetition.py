@@ -7,8 +7,7 @@ one leads; two numbers hold it for any number of operations. A mixed visit's sta
 of a visit of one operation is its length. Its largest value in the visit is compared with the largest that the key's
 visits have had: 4 bits a doubling, from LEAST on, counted over runs of visits of such keys (`counted`). It says nothing
 of a key whose visits are of one operation anyway, by half of their calls on average (a poller): there more of it is
-more requests, and no other use. Nor of a visit that isn't by half of one operation: a hundred times as much of a mix
-has a hundred times the surplus. Whoever hides one operation so needs one call of another for three of it.
+more requests, and no other use.
 Calls that fail do not count: a client that tries again is no use of the key (errors judges it), and neither do those
 without a route. What is usual at most grows by root 2 in 28 days of use, like a crowd (`growth`), so by two in any.
 False alarms: a first export through one route, page by page; a loop in the owner's program.
@@ -41,7 +40,6 @@ LEARNING: Final = 1  # a run of visits has begun since 0, its largest is in `sam
 ROOT_2: Final = 5  # in UNIT, rounded down
 DOUBLING_BITS: Final = 4.0  # until they are counted
 POLLS: Final = 128  # of 255: half of the calls
-MIXED_MOST: Final = 2.0  # calls of a visit for each that one operation leads by; as POLLS
 SHARE_CALLS: Final = 4  # of a visit, until it says what the key's share is
 SHARE_VISITS: Final = 16.0
 SEVERAL_BITS: Final = 1.0  # one of several things that spike looks at
@@ -91,16 +89,9 @@ def speaks(state: Any) -> bool:
 
 
 @compiled
-def rules(surplus: float, calls: int) -> bool:
-    """Whether the operation that leads by so much in a visit of so many calls is what the visit is about."""
-    return MIXED_MOST * surplus >= calls
-
-
-@compiled
 def same_bits(state: Any, shared: Any, visit: Any, surplus: int) -> float:
     """-log2 of the share of visits of such keys with this or more, to 1/64."""
-    said = surplus >= LEAST and speaks(state) and rules(float(surplus), int(visit.events) + 1)
-    raw = raw_bits(state, float(surplus)) if said else 0.0
+    raw = raw_bits(state, float(surplus)) if surplus >= LEAST and speaks(state) else 0.0
     if raw <= 0.0:
         return 0.0
     kind = kind_of(visit)
@@ -152,9 +143,8 @@ def settle_same(state: Any, shared: Any, visit: Any, weight: float) -> None:
     most = int(state.same_most)
     if weight > 0.0 and most > 0:
         if teaches(visit):
-            surplus = math.exp((most + 0.5) / UNIT)
-            said = speaks(state) and rules(surplus, int(visit.events))
-            count_run(state, shared, kind_of(visit), raw_bits(state, surplus) if said else 0.0)
+            raw = raw_bits(state, math.exp((most + 0.5) / UNIT)) if speaks(state) else 0.0
+            count_run(state, shared, kind_of(visit), raw)
         learn_share(state, visit, most)
         learn_most(state, most, int(state.crowd_visits) < GROWN or int(visit.anew) != 0)
     state.same = 0

@@ -189,7 +189,8 @@ def most_evidence(config: Any, w: int, n: float) -> float:
     """The most that n requests in this window are worth: no cliff at `few`, where load tests rang."""
     if w < CROWDS:
         return float(config.cap_bits)
-    doublings = log2_of(n / config.few) if n > config.few else 0.0
+    few = max(1.0, float(config.few))
+    doublings = log2_of(n / few) if n > few else 0.0
     return min(float(config.cap_bits), float(config.few_bits) * (1.0 + doublings))
 
 

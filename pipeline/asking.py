@@ -175,13 +175,14 @@ def _folded(line: str, width: int) -> list[str]:
 
 def _finding_words(finding: Finding) -> str:
     request = f", request {finding.sample.request_id}" if finding.sample.request_id else ""
-    when = f"{_number(finding.bits)} bits; {_moment(finding.at)}{request}"
+    bits = f"{_number(finding.bits)} bits" if finding.bits else "evidence of an earlier request"
+    when = f"{bits}; {_moment(finding.at)}{request}"
     return f"  {finding.detector}: {finding.text} ({_compared(finding)}{when})"
 
 
 def _compared(finding: Finding) -> str:
     """Observed against usual, in the way of its family; an hour of the day is in the finding's own words."""
-    if finding.family == "time":
+    if finding.family == "time" or not finding.bits:
         return ""
     observed, band = _number(finding.observed), finding.expected
     if finding.family == "network":  # how often the network was seen, of all visits: no band

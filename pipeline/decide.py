@@ -299,7 +299,8 @@ def merge(known: tuple[Finding, ...], fresh: list[Finding]) -> tuple[Finding, ..
     kept: list[Finding] = []
     for detector in DETECTORS:
         mine = [f for f in (*known, *fresh) if f.detector == detector.name]
-        kept += sorted(mine, key=lambda f: (-f.bits, f.at))[:each]
+        surprising = [f for f in mine if f.bits > 0.0 or f.proof]  # the others only carry on what a visit brought
+        kept += sorted(surprising, key=lambda f: (-f.bits, f.at))[:each] or mine[:1]
     return tuple(sorted(kept, key=lambda f: (not f.proof, behind(f.family, f.bits), -f.bits, f.at, f.detector)))
 
 

@@ -28,7 +28,7 @@ SUMMED: Final = frozenset(
         "novel_client.stood", "novel_client.changed", "novel_client.lately",
         "novel_operation.levels", "spike.keys", "spike.visits", "spike.peaks", "spike.same_visits",
         "spike.same_peaks", "errors.units", "errors.wrong", "errors.visits", "errors.lone",
-        "egress.visits", "egress.peaks", "sharing.visits", "enumeration.tried",
+        "egress.visits", "egress.peaks", "egress.sum_visits", "egress.sum_peaks", "sharing.visits", "enumeration.tried",
     }
 )  # fmt: skip
 """Counts: each key's part of them goes with it."""

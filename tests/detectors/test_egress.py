@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 
 from detectors import route_sizes
 from detectors.detector import ERROR_5XX, SEES_BYTES
-from detectors.egress import DETECTOR, DRIFT, STEP_MOST, explain, size_words
+from detectors.egress import DETECTOR, DRIFT, SHARED, STATE, STEP_MOST, explain, rarities, size_words
 from detectors.records import records
 from detectors.surprise import LN2
 from pipeline.evaluation.sources import LINE
+from pipeline.pages import migrate
 from pipeline.routes import template
-from tests.detectors.one_key import DAY_US, HOUR_US, MINUTE_US, MONDAY_US, OneKey, event_at, record
+from tests.detectors.one_key import DAY_US, HOUR_US, MINUTE_US, MONDAY_US, OneKey, event_at, first, record
 from tests.detectors.streams import CONTEXT
 from tests.real_data import real
 
@@ -102,7 +103,9 @@ def test_single_larger_answers_among_the_owners_carry_an_incident_within_days_wh
         sizes[1:3] *= 4
         readings = visit_of(key, MONDAY_US + 21 * DAY_US + visit * 4 * HOUR_US, sizes)
         worth.append(max(float(reading.lr_insider) for reading in readings))
+        words = [explain(reading, CONTEXT) for reading in readings]
     assert worth[0] < 12.0, "no visit by itself"
+    assert words[-1].startswith("visit after visit larger answers") and "in this one where" in words[2]
     assert max(worth) > 17.5, "what an incident takes of the busiest keys, nothing else being odd"
 
 
@@ -114,7 +117,7 @@ def test_a_visit_of_larger_answers_each_week_is_forgotten_in_between() -> None:
         times = 4.0 if visit % 21 == 0 else 1.0
         most(visit_of(key, MONDAY_US + 21 * DAY_US + visit * 8 * HOUR_US, sizes_of(visit, 5, 99, times)))
         if visit % 21 == 1:
-            weekly.append(float(key.state.slow))
+            weekly.append(float(key.state.cusum))
     assert max(weekly) <= STEP_BITS
 
 
@@ -132,8 +135,8 @@ def test_larger_answers_never_make_it_quieter_and_one_visit_adds_a_step_at_most(
         at = MONDAY_US + 21 * DAY_US + number * 8 * HOUR_US
         event = answer(at, int(PAGE * times[0]))
         key.turn_visit(at, 1.0)
-        assert 0.0 <= float(key.state.slow) <= before + STEP_BITS + 1 / 64
-        before = float(key.state.slow)
+        assert 0.0 <= float(key.state.cusum) <= before + STEP_BITS + 1 / 64
+        before = float(key.state.cusum)
         quiet = key.score(event)
         assert float(key.score(answer(at, int(PAGE * times[0] * larger))).bits) >= float(quiet.bits)
         visit_of(key, at, (PAGE * np.array(times)).astype(int))
@@ -150,7 +153,41 @@ def test_what_an_incident_has_told_is_used_up_and_not_learned() -> None:
             key.feed(answer(at + visit * 8 * HOUR_US + i * 20_000_000, int(size), ROUTES[i % 3]), weight=0.0)
     key.feed(answer(at + 2 * DAY_US, PAGE))
     assert (float(key.state["mean"]), float(key.state["sizes"]["mean"])) == before
-    assert float(key.state.slow) == 0.0
+    assert float(key.state.cusum) == 0.0
+
+
+def test_who_knows_the_keys_id_alone_does_not_take_back_what_has_added_up() -> None:
+    """A visit of nothing but refused requests is not learned either, and no incident has told anything."""
+    key = fleet()[0]
+    key.state.cusum = 20.0
+    key.visit.tainted = 0
+    DETECTOR.settle(key.state, key.shared, key.visit, 0.0, key.config)
+    assert float(key.state.cusum) == 20.0
+    key.visit.tainted = 1
+    DETECTOR.settle(key.state, key.shared, key.visit, 0.0, key.config)
+    assert float(key.state.cusum) == 0.0
+
+
+def migrated(record: Any, dtype: np.dtype[Any], *without: str) -> Any:
+    """As a worker takes over what the former version has written; its sum was `slow`, in another unit."""
+    layout = [(name, dtype[name]) for name in dtype.names or () if name not in without]
+    old, new = np.zeros(1, [*layout, ("slow", "f4")]), np.zeros(1, dtype)
+    for name, _ in layout:
+        old[name][0] = record[name]
+    old["slow"] = 30.0
+    migrate(old, new)
+    return first(new)
+
+
+def test_nobody_is_rung_by_a_sum_of_the_former_version_and_visits_before_it_make_no_sum_rare() -> None:
+    key = fleet()[0]
+    key.shared.visits[:] = 1e6
+    key.state = migrated(key.state, STATE, "cusum", "slow", "sum_bin")
+    before = migrated(key.shared, SHARED, "sum_visits", "sum_peaks")
+    usual = [reading for v in range(3) for reading in visit_of(key, MONDAY_US + (21 + v) * DAY_US, sizes_of(v, 8, 99))]
+    assert max(float(reading.lr_insider) for reading in usual) < 4.0
+    key.state.cusum = 20.0
+    assert rarities(key.state, before, 1, 8.0, 4.0)[1] == rarities(key.state, record(SHARED), 1, 8.0, 4.0)[1]
 
 
 def test_a_route_whose_answers_grew_for_everybody_is_soon_usual() -> None:

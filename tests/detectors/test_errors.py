@@ -304,11 +304,29 @@ def test_who_looks_for_what_is_there_is_refused_and_misses_and_both_count_togeth
 
 
 def lone_state(*wrong: int) -> Any:
-    """A visit with so many errors by class."""
+    """A visit with so many errors by class, whose caller held the key."""
     state = record(ERRORS.state)
     for kind, count in enumerate(wrong):
+        state.held_wrong[kind] = count
         state.visit_wrong[kind] = count
     return state
+
+
+def named_state(*wrong: int) -> Any:
+    """The same by somebody who knows the key's id alone."""
+    state = lone_state(*wrong)
+    for kind in range(len(wrong)):
+        state.held_wrong[kind] = 0
+    return state
+
+
+def test_who_knows_ids_alone_makes_no_owner_s_error_two_and_no_refusal_usual() -> None:
+    shared = record(ERRORS.shared)
+    for _ in range(2_000):
+        count_lone(lone_state(0, 1), shared, visit_of(0.5))
+        count_lone(named_state(1), shared, visit_of(0.5))
+    assert lone_bits(named_state(1), shared, visit_of(0.5), MISSING) < 2.0, "the owner's is the only one"
+    assert lone_bits(lone_state(), shared, visit_of(0.5), DENIED) > RETRY_BITS, "nobody who held a key was refused"
 
 
 def visit_of(a_day: float) -> Any:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from detectors import DETECTORS
 from detectors.detector import (
@@ -17,11 +21,12 @@ from detectors.detector import (
     VISIT,
     config_record,
 )
+from detectors.fusion import KINDS, RULES, mixed
 from detectors.generate import load_pass
 from detectors.novel_operation import NOVEL_OPERATION, SHARED, STATE
-from detectors.records import records
+from detectors.records import reading_of, records
 from tests.detectors.one_more import INDEX, bits_of, found_in, one_more
-from tests.detectors.streams import HOUR_US, Array, Judge, blank, daily_visits
+from tests.detectors.streams import CONTEXT, HOUR_US, Array, Judge, blank, daily_visits, place, random_stream
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -171,3 +176,61 @@ def test_of_a_key_whose_releases_bring_many_routes_at_once_breadth_says_little()
     life["route"] = np.where(released, 10_000 * day + 1_000 * (np.arange(len(life)) % 6), life["route"])
     gains = [ratios(each, scanned(each, 5))[0] - ratios(each, scanned(each, 1))[0] for each in (life, daily_visits(90))]
     assert gains[0] < 0.75 * gains[1]
+
+
+def opening(visit: Array) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What is told with the opening, and the change, after sixty quiet days."""
+    judge = Judge(1)
+    judge.feed(daily_visits(60))
+    judge.feed(visit)
+    opened = next(row for row in judge.changed if KINDS[row["kind"]] == "opened")
+    return [row for row in judge.found if row["event"] == opened["event"]], opened
+
+
+def test_an_incident_names_the_operation_that_its_visit_began_with_though_a_later_request_opened_it() -> None:
+    life = daily_visits(60)
+    visit = one_more(life, calls=6)
+    visit["route"][0], visit["operation"][0] = 4242, OPERATION_DELETE
+    visit["client"][3:] = 77
+    place(visit[3:], 2)
+    told, opened = opening(visit)
+    assert opened["event"] != int(visit["request"][0])
+    (mine,) = [row for row in told if row["detector"] == INDEX["novel_operation"]]
+    assert mine["bits"] == 0.0 and mine["lr_stranger"] > 0.0
+    row = np.zeros(1, READING)
+    row["a"], row["b"] = mine["a"], mine["b"]
+    words = NOVEL_OPERATION.explain(reading_of(row[0]), CONTEXT)
+    assert words == "earlier in this visit a deletion that this key never did in 14 days"
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_what_is_named_at_an_opening_carries_its_score(seed: int) -> None:
+    """Whatever speaks for the owner is not named, so the named ones come to the score at least."""
+    judge, events = Judge(12, listed_days=20.0), random_stream(seed, 3_000, 12)
+    judge.feed(events)
+    seen: set[int] = set()
+    for change in judge.changed:
+        if KINDS[change["kind"]] != "opened" or RULES[change["rule"]] != "visit" or change["slot"] in seen:
+            continue
+        seen.add(change["slot"])
+        told = [row for row in judge.found if row["event"] == change["event"]]
+        sums = [sum(max(0.0, row[name]) for row in told) for name in ("lr_stranger", "lr_insider")]
+        assert mixed(*sums) >= change["score"] - 1 / 64
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "words"),
+    [
+        (16.0 * 2, 0.0, "GET /a, asked first from a new place"),
+        (16.0 * 6 + OPERATION_IDENTITY, 0.0, "GET /a, asked first from a new place and earlier in this visit an "
+         "operation that this key never did in 14 days"),
+        (16.0 * 4 + OPERATION_DELETE, 2.0, "earlier in this visit a deletion that this key never did in 14 days, among "
+         "others just as new"),
+        (0.0, 1.0, "routes that it never asked for, close together in this visit"),
+    ],
+)  # fmt: skip
+def test_what_an_earlier_request_brought_is_said_as_such(a: float, b: float, words: str) -> None:
+    row = np.zeros(1, READING)
+    row["a"], row["b"] = a, b
+    assert NOVEL_OPERATION.explain(reading_of(row[0]), CONTEXT) == words

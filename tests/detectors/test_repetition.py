@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors import repetition
-from detectors.detector import ERROR_5XX
+from detectors.detector import ERROR_5XX, ERROR_403, ERROR_404
 from detectors.repetition import LEAST, UNIT, USUAL_LEAST
 from detectors.spike import DETECTOR
 from tests.detectors.one_key import DAY_US, HOUR_US, MONDAY_US, SECOND_US, OneKey, event_at, record
@@ -87,6 +87,20 @@ def test_hiding_an_operation_takes_more_than_two_calls_of_others_for_six_of_it(
     hidden, plain = abuse(copied(mixed), pattern), abuse(copied(mixed), (3,))
     assert most(hidden) > most(plain) - 4.5
     assert any(float(reading.a) == -1.0 for reading in hidden)
+
+
+@pytest.mark.parametrize("error", [ERROR_403, ERROR_404])
+def test_calls_that_do_not_count_do_not_hide_those_that_do(mixed: OneKey, error: int) -> None:
+    """Refused and missing calls of anything cost a thief nothing, and are no use of the key."""
+    key, start_us = copied(mixed), MONDAY_US + DAYS * DAY_US + 40 * 60 * SECOND_US
+    readings = []
+    for i in range(120):
+        at_us = start_us + i * 28 * SECOND_US
+        readings.append(key.feed(call(at_us, 3)))
+        for j in range(2):
+            key.feed(call(at_us + (j + 1) * 9 * SECOND_US, 7, error))
+    assert most(readings) > 10.0
+    assert any(float(reading.a) == -1.0 for reading in readings)
 
 
 def test_a_poller_that_polls_faster_is_judged_by_its_volume_alone() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.detector import Context, config_record, known_words, usual_words
+from detectors.fusion import Settings
 from detectors.spike import DETECTOR, STATE, explain, most_evidence
 from tests.detectors.one_key import (
     DAY_US,
@@ -257,6 +258,23 @@ def test_more_requests_are_never_worth_less_and_one_more_never_much_more(n: floa
         before, after = most_evidence(config, window, n), most_evidence(config, window, n * times)
         assert before <= after <= before + 8.0 + 1e-9, "fourfold is worth two doublings"
         assert before == config.cap_bits or window >= 2, "the crowd of a moment is worth what it says"
+
+
+@pytest.mark.parametrize("few", [0.0, 0.5, 1.0])
+def test_no_setting_of_few_ends_the_worker(few: float) -> None:
+    config = first(config_record(type(DETECTOR.config)(few=few)))
+    assert 0.0 < most_evidence(config, 3, 500.0) <= config.cap_bits
+
+
+@pytest.mark.parametrize("a_minute", [5, 9, 13])
+def test_an_hour_of_bulk_reads_below_the_crowd_of_a_minute_is_a_finding(a_minute: int) -> None:
+    """Its evidence alone carries no incident of a busy key; who looks at the key finds it told."""
+    key = OneKey(DETECTOR)
+    key.run(at_random(8.0, MONDAY_US, 24 * 20))
+    readings = [key.feed(event_at(t)) for t in every(60 / a_minute, MONDAY_US + 20 * DAY_US + HOUR_US, 3600)]
+    loudest = max(readings, key=lambda reading: float(reading.bits))
+    assert float(loudest.bits) >= Settings().finding_bits
+    assert float(loudest.observed) > float(loudest.high)
 
 
 def test_the_state_of_a_key_is_about_seven_hundred_bytes() -> None:

@@ -185,7 +185,7 @@ def nodes(counts: Array, visits: float) -> Array:
 TABLES: Final = {
     "PEAKS": ("spike", "visits", "peaks"), "REPETITION": ("spike", "same_visits", "same_peaks"),
     "RETURNS": ("calibration", "visits", "counts"), "EGRESS": ("egress", "visits", "peaks"),
-    "EGRESS_SUM": ("egress", "visits", "sum_peaks"),
+    "EGRESS_SUM": ("egress", "sum_visits", "sum_peaks"),
 }  # fmt: skip
 """What is printed, and where it is counted."""
 

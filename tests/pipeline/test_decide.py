@@ -58,3 +58,13 @@ def test_who_used_the_key_is_named_before_what_was_done_where_that_is_a_finding(
     assert [each.detector for each in merge((), [client, network])] == ["geography", "novel_client"]
     proof = msgspec.structs.replace(finding("decoy", "declared", 1.0, 0.0), bits=32.0, proof=True)
     assert [each.detector for each in merge((), [network, proof])] == ["decoy", "geography"]
+
+
+def test_what_only_carries_on_is_named_once_and_gives_way_to_a_surprise() -> None:
+    """What a visit brought before its incident opened has no bits any more at the request that opened it."""
+    network, surprise = finding("geography", "network", 1.0, 0.0), finding("novel_operation", "operation", 1.0, 0.0)
+    carried = msgspec.structs.replace(surprise, bits=0.0, text="earlier in this visit a deletion")
+    assert [each.bits for each in merge((), [network, carried])] == [8.0, 0.0]
+    assert merge((carried,), [surprise]) == (surprise,) == merge((surprise,), [carried])
+    assert merge((carried,), [carried]) == (carried,)
+    assert said(*merge((), [network, carried])).startswith("k: geography speaks, earlier in this visit a deletion: ")

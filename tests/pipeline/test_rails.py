@@ -48,3 +48,13 @@ def test_the_lower_rail_is_told_where_many_visits_never_reach_a_thing() -> None:
     told, off = counted(1e9, 0.0)
     assert off == pytest.approx(-np.log2(RAIL))
     assert told == {UPPER: 0, LOWER: 1}
+
+
+@pytest.mark.parametrize(
+    ("detector", "visits"),
+    [("spike", "visits"), ("spike", "same_visits"), ("egress", "visits"), ("egress", "sum_visits")],
+)
+def test_every_count_of_runs_is_looked_at(detector: str, visits: str) -> None:
+    shared = np.zeros(1, SHARED)
+    shared[detector][visits] = 1e9
+    assert railed(shared)[LOWER] == shared[detector][visits].size
