@@ -34,7 +34,7 @@ from detectors import route_sizes
 from detectors.compile import compiled
 from detectors.counted import BINS, VISITS_KEPT, begins_run, bin_of, fade, hour_of, log_share, raise_peak
 from detectors.detector import ERROR_NONE, SEES_BYTES, SEES_OUTCOME, Context, Detector
-from detectors.fusion import visits_per_day
+from detectors.fusion import Settings, visits_per_day
 from detectors.growth import held, limit, reach
 from detectors.log_sizes import LAW, learn_held, spread, usual
 from detectors.shipped_counts import EGRESS, EGRESS_SUM
@@ -323,10 +323,11 @@ def explain(reading: Any, context: Context) -> str:
     """Such as "38 MB in a visit where 2 MB [400 kB-9 MB] are usual, 180 kB an answer where 40 kB are".
 
     Of a sum over visits, whose last one may be as usual: "visit after visit larger answers than these routes give to
-    other keys, 56 kB an answer in this one where 40 kB are usual".
+    other keys, 56 kB an answer in this one where 40 kB are usual"; "of late somewhat larger" while that is no finding.
     """
     if reading.b < 0.0:
-        words = "visit after visit larger answers than these routes give to other keys"
+        often = "visit after visit" if reading.bits >= Settings().finding_bits else "of late somewhat"
+        words = f"{often} larger answers than these routes give to other keys"
         here = f", {size_words(-reading.b)} an answer in this one where {size_words(reading.a)} are usual"
         return words + (here if -reading.b > 1.2 * reading.a else "")
     usual_sizes = f"{size_words(reading.median)} [{size_words(reading.low)}-{size_words(reading.high)}] are usual"

@@ -175,7 +175,7 @@ def _folded(line: str, width: int) -> list[str]:
 
 def _finding_words(finding: Finding) -> str:
     request = f", request {finding.sample.request_id}" if finding.sample.request_id else ""
-    bits = f"{_number(finding.bits)} bits" if finding.bits else "evidence of an earlier request"
+    bits = f"{_number(finding.bits)} bits" if finding.bits else "evidence of its visit"
     when = f"{bits}; {_moment(finding.at)}{request}"
     return f"  {finding.detector}: {finding.text} ({_compared(finding)}{when})"
 

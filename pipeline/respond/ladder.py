@@ -133,7 +133,7 @@ def _mismatches(rule: Rule, incident: Incident, key: Key | None) -> Iterator[str
     environment = (key.environment if key else "") or incident.environment
     if environment not in rule.environments:
         yield f"environment {environment or 'not known'} is not {_any_of(rule.environments)}"
-    found = {finding.detector for finding in incident.findings if finding.authenticated}
+    found = {each.detector for each in incident.findings if each.authenticated and (each.bits > 0.0 or each.proof)}
     if rule.detectors and not found & set(rule.detectors):
         yield f"found by {_any_of(sorted(found))}, not by {_any_of(rule.detectors)}"
     for word, wanted, has in (

@@ -106,6 +106,8 @@ def test_single_larger_answers_among_the_owners_carry_an_incident_within_days_wh
         words = [explain(reading, CONTEXT) for reading in readings]
     assert worth[0] < 12.0, "no visit by itself"
     assert words[-1].startswith("visit after visit larger answers") and "in this one where" in words[2]
+    readings[-1].bits = 4.0
+    assert explain(readings[-1], CONTEXT).startswith("of late somewhat larger answers"), "no finding by itself"
     assert max(worth) > 17.5, "what an incident takes of the busiest keys, nothing else being odd"
 
 

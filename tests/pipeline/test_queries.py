@@ -253,6 +253,15 @@ def test_numbers_are_compared_in_the_way_of_their_family(family: str, unit: str,
     assert said in asking._finding_words(finding)
 
 
+def test_what_its_visit_brought_has_no_number_of_this_request() -> None:
+    finding = Finding(
+        detector="novel_operation", family="operation", bits=0.0, at=OPENED, observed=0, unit="new operations",
+        expected=Band(low=0, median=0, high=0), text="earlier in this visit a deletion", authenticated=True,
+        sample=Sample(at=OPENED),
+    )  # fmt: skip
+    assert "earlier in this visit a deletion (evidence of its visit; " in asking._finding_words(finding)
+
+
 def test_the_command_explains_an_incident_in_words_and_numbers(
     filled: ClickHouse, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
