@@ -80,6 +80,9 @@ def test_pods_run_as_nobody_with_a_read_only_root_and_nothing_to_gain(changes: d
     for name, pod in pods(changes).items():
         assert pod["securityContext"]["runAsNonRoot"] is True, name
         assert pod["securityContext"]["runAsUser"] == 10_001
+        assert (
+            pod["securityContext"]["runAsGroup"] == pod["securityContext"]["fsGroup"] == 10_001
+        )  # see cache_folder.py
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert pod["automountServiceAccountToken"] is False
         for container in pod["containers"]:

@@ -111,6 +111,7 @@ async def test_a_closed_sink_may_be_closed_again(subject: Subject) -> None:
     await subject.sink.write("findings", rows_of("findings", 1))
     await subject.sink.close()
     await subject.sink.close()
+    assert len(subject.column("findings", "finding_id")) == 1
 
 
 # The real one
