@@ -18,7 +18,7 @@ from pathlib import Path
 
 def find_folder(name: str) -> tuple[Path | None, list[str]]:
     """The folder of this name in the first place that will do, or None; and what is wrong with those before it."""
-    refused = []
+    refused: list[str] = []
     for base in _places():
         try:
             folder = (base / name).resolve()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import re
 import stat
 from pathlib import Path
@@ -11,7 +13,6 @@ from typing import Final
 
 import pytest
 
-from detectors import cache_folder
 from detectors.cache_folder import find_folder, open_to_others
 
 NAME: Final = "0123456789abcdef"
@@ -30,8 +31,8 @@ def as_keywatch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: US)
     monkeypatch.setattr(os, "getegid", lambda: OURS)
     monkeypatch.setattr(os, "getgroups", lambda: [STAFF, NAMELESS, 100])
-    monkeypatch.setattr(cache_folder.pwd, "getpwall", lambda: USERS)
-    monkeypatch.setattr(cache_folder.grp, "getgrgid", lambda gid: SimpleNamespace(gr_mem=GROUPS[gid]))
+    monkeypatch.setattr(pwd, "getpwall", lambda: USERS)
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: SimpleNamespace(gr_mem=GROUPS[gid]))
 
 
 @pytest.mark.usefixtures("as_keywatch")
