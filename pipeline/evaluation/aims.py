@@ -58,12 +58,12 @@ def of(found: dict[str, Any], declared: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _attacks(
-    of_which: str, macro: dict[str, float], recall: dict[str, dict[str, Any]], declared: dict[str, Any]
+    of_which: str, macro: dict[str, float | None], recall: dict[str, dict[str, Any]], declared: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """The macro recall, the easy attacks and the hard ones, of these placements."""
     enough = {name: "of" not in each or each["n"] >= LEAST for name, each in recall.items()}
     return [
-        _row(f"macro recall, {of_which}", f">= {MACRO}", macro, macro["mean"] >= MACRO),
+        _row(f"macro recall, {of_which}", f">= {MACRO}", macro, (macro["mean"] or 0.0) >= MACRO),
         *(_row(f"{n}, {of_which}", f"lower bound >= {EASY_LOW}", recall[n], recall[n]["low"] >= EASY_LOW and enough[n])
           for n in declared["easy"] if n in recall),
         *(_row(f"{n}, {of_which}", f">= {HARD}", recall[n], recall[n]["mean"] >= HARD and enough[n])

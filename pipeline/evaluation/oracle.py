@@ -17,7 +17,7 @@ volume   `volume`: counts of each day's first visit, days multiplied (visits of 
          first call of all. What is due of the owner in that time is added.
 hours    The hour that each day's first visit begins in, against an intruder who knows none.
 
-Places and clients that the key's owner had before, or has in these days, are the key's own (`settled`).
+Networks and client families that the key's owner had before, or has in these days, are the key's own (`settled`).
 Not knowing whether a part says anything costs a bit of each that does. Identities are not counted: which foreign place,
 which operation of a kind, which object of what size. Nor is the silence before a first call.
 `cut` keeps the first calls that reach the wanted bits; what a scenario cannot reach is reported as it is.
@@ -179,7 +179,8 @@ def _context(key: Key, known: Habits, world: World, planted: Array, owner_us: np
     fresh[np.unique(network, return_index=True)[1]] = True
     hazard = np.minimum(0.5, key.place_hazard / known.visits_a_day * np.where(abroad, 0.3, 0.7))
     place = np.where(foreign & (fresh | beside), -np.log2(hazard) - 1.0, 0.0)
-    strange = ~np.isin(planted["client"], key.clients)
+    family = world.words.clients["client"]
+    strange = ~np.isin(family[planted["client"]], family[key.clients])
     apart = min(0.5, key.client_hazard / known.visits_a_day)
     client = -np.log2(np.where(foreign & fresh, 0.25, apart)) - 1.0
     said = np.where(foreign[0], place, 0.0) + np.where(strange & (back | beside) & strange[0], client, 0.0)

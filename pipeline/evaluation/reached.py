@@ -22,6 +22,7 @@ from pipeline.evaluation.run import Placement
 LEAST: Final = 10
 """Placements of a scenario that reach the strength; of fewer a recall says nothing, so they are out of the macro."""
 ROUNDING_BITS: Final = 1e-6
+NONE: Final = {"mean": None, "low": None, "high": None}
 
 
 def has(bits: float, wanted: float) -> bool:
@@ -32,7 +33,7 @@ def has(bits: float, wanted: float) -> bool:
 def by_strength(placements: Sequence[Placement], declared: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Wanted bits -> `recall` of each attack at the listed budget: of `n` of its `of` placements; `macro`, `left_out`.
 
-    The macro is over attacks with LEAST such placements or more; `left_out` names the others.
+    The macro is over attacks with LEAST such placements or more, None where none has; `left_out` names the others.
     """
     found = {}
     for wanted in declared["strengths_bits"]:
@@ -42,7 +43,7 @@ def by_strength(placements: Sequence[Placement], declared: dict[str, Any]) -> di
         enough = [mine for mine in strong.values() if len(mine) >= LEAST]
         found[str(wanted)] = {
             "recall": {n: measures.recall_of(mine, LISTED) | {"of": len(every[n])} for n, mine in strong.items()},
-            "macro": bootstrap.macro([measures.hits_of(mine, LISTED) for mine in enough]),
+            "macro": bootstrap.macro([measures.hits_of(mine, LISTED) for mine in enough]) if enough else NONE,
             "left_out": [name for name, mine in strong.items() if len(mine) < LEAST],
         }
     return found

@@ -144,7 +144,8 @@ def test_another_place_counts_once_and_another_client_each_time_the_owner_was_th
     abroad, swapped = calls.copy(), calls.copy()
     foreign = ~np.isin(world().words.network(np.arange(world().words.siblings)), world().words.network(key.homes))
     abroad["place"] = np.flatnonzero(foreign)[0]
-    swapped["client"] = np.flatnonzero(~np.isin(np.arange(len(world().words.agents)), key.clients))[0]
+    family = world().words.clients["client"]
+    swapped["client"] = np.flatnonzero(~np.isin(family, family[key.clients]))[0]
     owner_us = calls["ts_us"] + 1_830 * US
     at_home, once, again = (oracle.parts(key, known, world(), c, owner_us)["context"] for c in (calls, abroad, swapped))
     assert at_home.max() == 0
