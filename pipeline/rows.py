@@ -46,6 +46,7 @@ class RowBuffer:
         self._open: dict[str, list[Columns]] = {}  # as they came: joined once, when they are written
         self._sealed: list[tuple[str, list[Columns]]] = []  # tables that are being written: not touched again
         self._lock = asyncio.Lock()
+        self._line = asyncio.Lock()  # first come, first served: else small slices pass a large one for ever
         self._changed = asyncio.Event()  # there may be room again
         self._coming = 0  # events of slices that were let in and have added nothing yet
         self._told = False
@@ -76,10 +77,11 @@ class RowBuffer:
         A slice waits for the core behind those of all other partitions, so those that were let in count as well. One
         may always go, be the bound as small as it likes.
         """
-        while self.full or (self._coming and self.pending_rows + self._coming + events > self._bound):
-            self._changed.clear()
-            await self._changed.wait()
-        self._coming += events
+        async with self._line:
+            while self.full or (self._coming and self.pending_rows + self._coming + events > self._bound):
+                self._changed.clear()
+                await self._changed.wait()
+            self._coming += events
         try:
             yield
         finally:

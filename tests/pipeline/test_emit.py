@@ -414,6 +414,18 @@ async def test_slices_of_many_partitions_at_once_do_not_pass_the_bound_together(
     assert (most, rows.rows_written, rows.pending_rows) == (50, 640, 0)
 
 
+async def test_a_large_slice_is_not_passed_by_small_ones_for_ever() -> None:
+    rows, done = RowBuffer(Outside(), 1.0, 10), list[int]()
+
+    async def slice_of(events: int) -> None:
+        async with rows.room(events):
+            await asyncio.sleep(0)
+            done.append(events)
+
+    await asyncio.gather(*(slice_of(events) for events in (1, 10, 1, 1, 1)))
+    assert done == [1, 10, 1, 1, 1]
+
+
 async def test_a_slice_that_is_larger_than_the_bound_goes_alone() -> None:
     rows = RowBuffer(Outside(), 1.0, 3)
     async with rows.room(10):
