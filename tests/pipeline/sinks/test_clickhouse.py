@@ -190,6 +190,18 @@ async def test_a_row_that_is_twice_in_one_insert_counts_once_and_its_newest_vers
     client.close()
 
 
+async def test_a_server_that_pins_how_inserts_are_searched_for_repeats_takes_rows_all_the_same(
+    clickhouse: ClickHouse,
+) -> None:
+    """An administrator's constraint (CONST) shows as `readonly` in system.settings; the client then refuses to send."""
+    sink = ClickHouseSink(clickhouse)
+    client = await sink._connected()
+    pinned = client.server_settings["optimize_on_insert"]
+    client.server_settings["optimize_on_insert"] = pinned._replace(readonly=1, value="1")
+    await sink.write("findings", rows_of("findings", 2, finding_id=["a", "b"]))
+    await sink.close()
+
+
 def _spoil_next_insert(url: str, fault: str) -> None:
     request = urllib.request.Request(f"{url}/faults", data=json.dumps([fault]).encode())
     with urllib.request.urlopen(request, timeout=10) as answer:
