@@ -15,12 +15,11 @@ Rules for compiled code, so that both ways give the same bits (measured, tests/d
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 import llvmlite
 import numba
@@ -28,6 +27,7 @@ import numpy as np
 from llvmlite import binding as llvm
 
 from detectors.borrowing import Borrowing
+from detectors.cache_folder import find_folder
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -71,35 +71,22 @@ def cpu() -> str:
     return f"{name or llvm.get_host_cpu_name()} {found}"
 
 
-def cache_base() -> Path:
-    """Where compiled code may be kept: NUMBA_CACHE_DIR, else the user's cache folder."""
-    if named := os.environ.get("NUMBA_CACHE_DIR"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "keywatch"
+def use_cache() -> tuple[bool, list[str]]:
+    """Point numba at this version's own folder, and say which places won't do; False: each start compiles anew."""
+    folder, refused = find_folder(cache_name())
+    if folder is not None:
+        numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]  # set from the environment at import
+    return folder is not None, refused
 
 
-def writable(folder: Path) -> bool:
-    """Whether compiled code can be written there; makes the folder."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # numba runs what it finds there
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK | os.X_OK)
+CACHED, REFUSED = use_cache()
+_BORROWS: Final = {"_nrt": False, "pipeline_class": Borrowing}
 
 
-def use_cache() -> bool:
-    """Point numba at this version's own folder; False where none can be written: then each start compiles anew."""
-    try:
-        folder = cache_base() / cache_name()
-    except RuntimeError:  # no home folder
-        return False
-    if not writable(folder):
-        return False
-    numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]  # set from the environment at import
-    return True
-
-
-CACHED = use_cache()
+def _njit(function: Callable[P, R], **options: Any) -> Callable[P, R]:
+    """What all of them share."""
+    decorated: Callable[P, R] = numba.njit(cache=CACHED, fastmath=False, **options)(function)
+    return decorated
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
@@ -110,31 +97,19 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     all: the scanner of events (`pipeline/scan.py`) took 1,300 ns an event with that and takes 140 without, the
     detectors 840 and 690.
     """
-    decorated: Callable[P, R] = numba.njit(
-        cache=CACHED, nogil=True, fastmath=False, no_cfunc_wrapper=True, _nrt=False, pipeline_class=Borrowing
-    )(function)  # fmt: skip
-    return decorated
+    return _njit(function, nogil=True, no_cfunc_wrapper=True, **_BORROWS)
 
 
 def brief(function: Callable[P, R]) -> Callable[P, R]:
     """As `compiled`, but the GIL is kept: for calls of some microseconds, behind which another thread might have it."""
-    decorated: Callable[P, R] = numba.njit(
-        cache=CACHED, fastmath=False, no_cfunc_wrapper=True, _nrt=False, pipeline_class=Borrowing
-    )(function)  # fmt: skip
-    return decorated
+    return _njit(function, no_cfunc_wrapper=True, **_BORROWS)
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:
     """As `compiled`, and put into its callers: for what runs per byte, where a call costs more than its work."""
-    decorated: Callable[P, R] = numba.njit(
-        cache=CACHED, nogil=True, fastmath=False, forceinline=True, _nrt=False, pipeline_class=Borrowing
-    )(function)  # fmt: skip
-    return decorated
+    return _njit(function, nogil=True, forceinline=True, **_BORROWS)
 
 
 def allocating(function: Callable[P, R]) -> Callable[P, R]:
     """As `compiled`, for what makes arrays or is handed new ones."""
-    decorated: Callable[P, R] = numba.njit(
-        cache=CACHED, nogil=True, fastmath=False, no_cfunc_wrapper=True, _nrt=True
-    )(function)  # fmt: skip
-    return decorated
+    return _njit(function, nogil=True, no_cfunc_wrapper=True, _nrt=True)

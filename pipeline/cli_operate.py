@@ -153,7 +153,9 @@ def learn(
     topic: Annotated[str, typer.Option(help="A range of this topic instead of files.")] = "",
     from_: Annotated[str, typer.Option("--from", help="RFC 3339, with --topic.")] = "",
     to: Annotated[str, typer.Option("--to", help="RFC 3339, with --topic.")] = "",
-    at: Annotated[str, typer.Option(help="Where workers go on in the requests topic: start or end.")] = "start",
+    at: Annotated[
+        str, typer.Option(help="Where workers go on in the requests topic: start or (today's) end.")
+    ] = "start",
     config: ConfigFile = None,
 ) -> int:
     """Prime the workers' state from history, before their first start; tells no incident of it.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Final
 
 from pipeline.column import Columns, count, join_rows
@@ -45,8 +46,10 @@ class RowBuffer:
         self._open: dict[str, list[Columns]] = {}  # as they came: joined once, when they are written
         self._sealed: list[tuple[str, list[Columns]]] = []  # tables that are being written: not touched again
         self._lock = asyncio.Lock()
-        self._room = asyncio.Event()
-        self._room.set()
+        self._line = asyncio.Lock()  # first come, first served: else small slices pass a large one for ever
+        self._changed = asyncio.Event()  # there may be room again
+        self._coming = 0  # events of slices that were let in and have added nothing yet
+        self._told = False
         self.pending_rows = 0
         self.rows_written = 0
         self.retries = 0
@@ -56,8 +59,8 @@ class RowBuffer:
         for table, columns in rows.items():
             self._open.setdefault(table, []).append(columns)
         self.pending_rows += count_rows(rows)
-        if self.full and self._room.is_set():
-            self._room.clear()
+        if self.full and not self._told:
+            self._told = True
             log.error(
                 "%d rows wait for ClickHouse, the bound: consumption pauses until they are written", self.pending_rows
             )
@@ -67,9 +70,23 @@ class RowBuffer:
         """At the bound: the runner must not hand in further slices."""
         return self.pending_rows >= self._bound
 
-    async def room(self) -> None:
-        """Wait until rows may be added again."""
-        await self._room.wait()
+    @asynccontextmanager
+    async def room(self, events: int) -> AsyncIterator[None]:
+        """Wait until so many events may add their rows, one each, which they have done when this is left.
+
+        A slice waits for the core behind those of all other partitions, so those that were let in count as well. One
+        may always go, be the bound as small as it likes.
+        """
+        async with self._line:
+            while self.full or (self._coming and self.pending_rows + self._coming + events > self._bound):
+                self._changed.clear()
+                await self._changed.wait()
+            self._coming += events
+        try:
+            yield
+        finally:
+            self._coming -= events
+            self._changed.set()
 
     async def flush(self) -> None:
         """Write and await all rows that were added before this call; retries for ever, cancel it to give up."""
@@ -98,8 +115,8 @@ class RowBuffer:
             self.pending_rows -= written
             self.rows_written += written
             METRICS.clickhouse_insert_rows.labels(table).inc(written)
-            if not self.full:
-                self._room.set()
+            self._changed.set()
+            self._told = self._told and self.full
 
     async def _write(self, table: str, columns: Columns) -> None:
         wait_s, failed = FIRST_WAIT_S, METRICS.clickhouse_insert_errors.labels(table)  # at 0 before the first failure

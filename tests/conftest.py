@@ -6,10 +6,14 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.clickhouse_front import clickhouse, database, front, migrated  # noqa: F401
 from tests.embedded_broker import embedded_broker  # noqa: F401
 from tests.seeds import SEED
+
+settings.register_profile("keywatch", deadline=None)  # a busy machine is no failure
+settings.load_profile("keywatch")
 
 
 def pytest_report_header() -> str:

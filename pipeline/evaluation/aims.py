@@ -1,7 +1,8 @@
 """The aims of detection (issue 5) beside what a run of keybench found: met or not, at the listed budget and 40 bits.
 
 A figure is held against its aim as it stands, easy attacks by their lower 95 % bound, as the issue says; where an
-interval holds the aim, more keys may turn the answer.
+interval holds the aim, more keys may turn the answer. What the issue says of attacks is held twice: of all placements,
+and of those that reach the strength (`reached`), where too few of them can meet nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pipeline.evaluation.measures import AUC_LIMIT, LISTED
+from pipeline.evaluation.reached import LEAST
 
 MACRO: Final = 0.85
 EASY_LOW: Final = 0.98
@@ -24,12 +26,11 @@ FACTOR: Final = 2.0
 
 def of(found: dict[str, Any], declared: dict[str, Any]) -> list[dict[str, Any]]:
     """Each aim: what of, what is wanted, what was found (with its interval), whether it is met."""
-    ranges, recall = found["intervals"], found["intervals"]["recall"]
+    ranges, strong = found["intervals"], found["recall_of_reached"][str(declared["headline_bits"])]
     rows = [
-        _row("macro recall", f">= {MACRO}", ranges["macro_recall"], ranges["macro_recall"]["mean"] >= MACRO),
-        *(_row(n, f"lower bound >= {EASY_LOW}", recall[n], recall[n]["low"] >= EASY_LOW)
-          for n in declared["easy"] if n in recall),
-        *(_row(n, f">= {HARD}", recall[n], recall[n]["mean"] >= HARD) for n in declared["hard"] if n in recall),
+        *_attacks("of all placements", ranges["macro_recall"], ranges["recall"], declared),
+        *_attacks(f"of placements that reach {declared['headline_bits']} bits", strong["macro"], strong["recall"],
+                  declared),
         *(_row(f"innocent: {n}", f"<= {INNOCENT} listed", each, each["mean"] <= INNOCENT)
           for n, each in ranges["innocent_rate"].items()),
         _count("innocent: acted on", sum(found["acted_on_innocent"].values())),
@@ -56,9 +57,24 @@ def of(found: dict[str, Any], declared: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def _attacks(
+    of_which: str, macro: dict[str, float | None], recall: dict[str, dict[str, Any]], declared: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """The macro recall, the easy attacks and the hard ones, of these placements."""
+    enough = {name: "of" not in each or each["n"] >= LEAST for name, each in recall.items()}
+    return [
+        _row(f"macro recall, {of_which}", f">= {MACRO}", macro, (macro["mean"] or 0.0) >= MACRO),
+        *(_row(f"{n}, {of_which}", f"lower bound >= {EASY_LOW}", recall[n], recall[n]["low"] >= EASY_LOW and enough[n])
+          for n in declared["easy"] if n in recall),
+        *(_row(f"{n}, {of_which}", f">= {HARD}", recall[n], recall[n]["mean"] >= HARD and enough[n])
+          for n in declared["hard"] if n in recall),
+    ]  # fmt: skip
+
+
 def _row(what: str, wanted: str, figure: dict[str, Any], met: bool) -> dict[str, Any]:
     ends = {end: figure.get(end) for end in ("mean", "low", "high")}
-    return {"aim": what, "wanted": wanted, **ends, "met": bool(met)}
+    counted = {"placements": f"{figure['n']} of {figure['of']}"} if "of" in figure else {}
+    return {"aim": what, "wanted": wanted, **ends, **counted, "met": bool(met)}
 
 
 def _count(what: str, count: int) -> dict[str, Any]:

@@ -23,7 +23,9 @@ from pipeline.errors import ConfigError
 from pipeline.progress import counted
 
 CHECKOUT: Final = Path(__file__).parents[2]
-READERS: Final = frozenset({"aims", "bootstrap", "commands", "figures", "measures", "report", "report_plots"})
+READERS: Final = frozenset(
+    {"aims", "bootstrap", "commands", "figures", "measures", "reached", "report", "report_plots", "report_reached"}
+)
 """Modules of pipeline/evaluation that only read what was found: a change of them makes nothing anew."""
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pipeline.evaluation import aims, bootstrap, measures
+from pipeline.evaluation import aims, bootstrap, measures, reached
 from pipeline.evaluation.bootstrap import Valued
 from pipeline.evaluation.measures import BUDGETS, LISTED
 from pipeline.evaluation.run import Outcome, Placement
@@ -137,6 +137,7 @@ def _of_attacks(
         "recall_at": {str(b): _means({n: measures.recall_of(m, b) for n, m in attacks.items()}) for b in (10, LISTED)},
         "untouched_at": {str(budget): measures.untouched_rate(outcomes, budget) for budget in (10, LISTED)},
         "recall_by_strength": by_strength(placements, declared),
+        "recall_of_reached": reached.by_strength(placements, declared),
         "macro_by_strength": {
             bits: _macro_at(placements, declared, bits, (10, LISTED)) for bits in _strengths(declared)
         },

@@ -203,8 +203,8 @@ def auc(positive: Sequence[float], negative: Sequence[float]) -> float:
 
 
 def rarest(placement: Placement) -> float:
-    """Largest log return period beside planted calls; 0 where nothing opened."""
-    return max((float(np.log(each.return_days)) for each in placement.opened if each.planted), default=0.0)
+    """Largest return period in days of what was planted, whether or not an incident opened."""
+    return max([placement.rarest_days, *(each.return_days for each in placement.opened if each.planted)])
 
 
 def leak_audit(placements: Sequence[Placement], names: dict[str, list[str]]) -> dict[str, dict[str, dict[str, float]]]:

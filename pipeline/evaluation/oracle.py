@@ -17,6 +17,7 @@ volume   `volume`: counts of each day's first visit, days multiplied (visits of 
          first call of all. What is due of the owner in that time is added.
 hours    The hour that each day's first visit begins in, against an intruder who knows none.
 
+Networks and client families that the key's owner had before, or has in these days, are the key's own (`settled`).
 Not knowing whether a part says anything costs a bit of each that does. Identities are not counted: which foreign place,
 which operation of a kind, which object of what size. Nor is the silence before a first call.
 `cut` keeps the first calls that reach the wanted bits; what a scenario cannot reach is reported as it is.
@@ -61,6 +62,8 @@ class Habits:
     larger: Floats  # by bin: density of larger sizes over that of the own
     visit: Law  # of its calls within VISIT_SPANS_S
     long: Law  # and LONG_SPANS_S
+    places: npt.NDArray[np.int64]  # (n, 2): each place of its owner's, and when he was there first, us
+    clients: npt.NDArray[np.int64]  # (n, 2): each client likewise
 
 
 def habits(key: Key, world: World, calls: Array) -> Habits:
@@ -77,14 +80,28 @@ def habits(key: Key, world: World, calls: Array) -> Habits:
         max(0.05, len(first) / days), calls_a_day,
         np.maximum(np.bincount(hour, minlength=24) / max(1.0, days), LEAST_RATE), begins / begins.sum(),
         frozenset(own), _new_routes(key, world.sources, calls_a_day), _larger(calls, first, world.sources),
-        visit, long,
+        visit, long, _firsts(calls["place"], calls["ts_us"]), _firsts(calls["client"], calls["ts_us"]),
     )  # fmt: skip
 
 
-def settled(key: Key, calls: Array) -> Key:
-    """The key with every place and client of these calls of its owner's."""
-    homes = np.unique(np.concatenate([key.homes, calls["place"]]).astype(np.int64))
-    return replace(key, homes=homes, clients=np.unique(np.concatenate([key.clients, calls["client"]])))
+def _firsts(values: Array, at: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(n, 2): each value and when it came first; looked up at its turns alone, which are few."""
+    turns = np.flatnonzero(np.diff(values.astype(np.int64), prepend=-1))
+    each, first = np.unique(values[turns], return_index=True)
+    return np.stack([each.astype(np.int64), at[turns[first]]], axis=1)
+
+
+def settled(key: Key, calls: Array, known: Habits | None = None, start_us: int = 0) -> Key:
+    """The key with every place and client of these calls of its owner's; with `known`, of all his before `start_us`.
+
+    What he had once, on an earlier trip, say, is no evidence when it comes again: he may be back.
+    """
+    places, clients = [key.homes, calls["place"]], [key.clients, calls["client"]]
+    if known is not None:
+        places.append(known.places[known.places[:, 1] < start_us, 0])
+        clients.append(known.clients[known.clients[:, 1] < start_us, 0])
+    homes = np.unique(np.concatenate(places).astype(np.int64))
+    return replace(key, homes=homes, clients=np.unique(np.concatenate(clients).astype(np.int64)))
 
 
 def answer_kind(status: npt.ArrayLike) -> npt.NDArray[np.int64]:
@@ -162,7 +179,8 @@ def _context(key: Key, known: Habits, world: World, planted: Array, owner_us: np
     fresh[np.unique(network, return_index=True)[1]] = True
     hazard = np.minimum(0.5, key.place_hazard / known.visits_a_day * np.where(abroad, 0.3, 0.7))
     place = np.where(foreign & (fresh | beside), -np.log2(hazard) - 1.0, 0.0)
-    strange = ~np.isin(planted["client"], key.clients)
+    family = world.words.clients["client"]
+    strange = ~np.isin(family[planted["client"]], family[key.clients])
     apart = min(0.5, key.client_hazard / known.visits_a_day)
     client = -np.log2(np.where(foreign & fresh, 0.25, apart)) - 1.0
     said = np.where(foreign[0], place, 0.0) + np.where(strange & (back | beside) & strange[0], client, 0.0)

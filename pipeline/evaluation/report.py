@@ -5,7 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import Any, Final
 
-from pipeline.evaluation.report_plots import bars, scatter
+from pipeline.evaluation import report_reached
+from pipeline.evaluation.report_plots import bars, ranged, scatter
 
 STYLE: Final = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1180px;margin:2rem auto;padding:0 1rem;color:#1d2733;background:#fff}
@@ -26,15 +27,16 @@ def summary(found: dict[str, Any]) -> str:
     """Some lines for the terminal."""
     rate = found["intervals"]["incidents_per_100k_key_days"]
     lines = [
-        f"macro recall {_ranged(found['intervals']['macro_recall'])} at the listed threshold (aim .85); of what an"
-        f" oracle could catch {_ranged(found['relative_to_oracle']['macro'])}{_beyond(found)}; without"
-        f" {_by_design(found)} {_ranged(found['macro_recall_without_findings_by_design'])}",
+        f"macro recall {ranged(found['intervals']['macro_recall'])} of all placements at the listed threshold (aim .85)"
+        f", {report_reached.line(found)}; of what an oracle could catch"
+        f" {ranged(found['relative_to_oracle']['macro'])}{_beyond(found)}; of all without {_by_design(found)}"
+        f" {ranged(found['macro_recall_without_findings_by_design'])}",
         f"untouched: {rate['mean']:.0f} [{rate['low']:.0f}-{rate['high']:.0f}] per 100,000 key-days (budget 100); "
         f"macro recall with the threshold raised to the budget {found['ours_at_budget']['macro']:.3f}",
         f"placebo ratio {_number(found['placebo_ratio'])}, first reason right {found['reason_hit_rate']:.2f}, "
         f"delay p50 {_number(found['delay_p50_s'])} s, p95 {_number(found['delay_p95_s'])} s; "
         f"{_number(found['delay_p50_events'])} and {_number(found['delay_p95_events'])} planted calls",
-        f"page grade: {_ranged(found['untouched_at']['10'], 0)} per 100,000 key-days on untouched keys (budget 10)",
+        f"page grade: {ranged(found['untouched_at']['10'], 0)} per 100,000 key-days on untouched keys (budget 10)",
         "largest undetected gain of a ramp: "
         + ", ".join(_gain(found["ramp"], days) for days in found["ramp"]["gain"]),
         _leaks(found["leak_audit_max"]),
@@ -63,13 +65,6 @@ def _unbeaten(found: dict[str, Any]) -> list[str]:
     return [rule for rule, lead in found["lead_over_baselines"].items() if lead["low"] <= 0]
 
 
-def _ranged(each: dict[str, Any], digits: int = 3) -> str:
-    """A figure with its interval."""
-    if each["mean"] is None:
-        return "n.a."
-    return f"{each['mean']:.{digits}f} [{each['low']:.{digits}f}-{each['high']:.{digits}f}]"
-
-
 def _gain(ramp: dict[str, Any], days: str) -> str:
     return f"{'at least ' if ramp['bounded'][days] else ''}{ramp['gain'][days]:.1f} x in {days} days"
 
@@ -87,7 +82,7 @@ def _exceeded(found: dict[str, Any]) -> str:
     """How often the oracle has so many bits of innocent visits, in the class and stretch where that is most often."""
     most = {bits: max((each[bits] for each in found.values()), key=lambda each: each["mean"]) for bits in ("4", "8")}
     said = (
-        f"{bits} bits in {_ranged(each, 4)} (at most {2.0 ** -int(bits):.4f} are due)" for bits, each in most.items()
+        f"{bits} bits in {ranged(each, 4)} (at most {2.0 ** -int(bits):.4f} are due)" for bits, each in most.items()
     )
     return f"the oracle on innocent visits: {', '.join(said)}"
 
@@ -101,10 +96,9 @@ def _number(value: Any) -> str:
 def page(found: dict[str, Any], declared: dict[str, Any]) -> str:
     """The whole page."""
     parts = [
-        _head(found), _aims(found), _attacks(found, declared), _innocents(found, declared), _budgets(found),
-        _baselines(found),
-        _calibration(found), _twins(found), _reasons(found), _audit(found), _precision(found), _real(found),
-        _ramp(found),
+        _head(found), _aims(found), _attacks(found, declared), report_reached.section(found),
+        _innocents(found, declared), _budgets(found), _baselines(found), _calibration(found), _twins(found),
+        _reasons(found), _audit(found), _precision(found), _real(found), _ramp(found),
     ]  # fmt: skip
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><title>Keywatch: keybench</title>"
@@ -126,30 +120,31 @@ def _beyond(found: dict[str, Any]) -> str:
 def _head(found: dict[str, Any]) -> str:
     run, rate = found["run"], found["intervals"]["incidents_per_100k_key_days"]
     figures = (
-        ("macro recall", _ranged(found["intervals"]["macro_recall"], 2), "aim 0.85"),
+        ("macro recall, all placements", ranged(found["intervals"]["macro_recall"], 2), "aim 0.85"),
+        report_reached.box(found),
         (
             f"macro recall without {_by_design(found)}",
-            _ranged(found["macro_recall_without_findings_by_design"], 2),
+            ranged(found["macro_recall_without_findings_by_design"], 2),
             "which by design stays a finding",
         ),
         (
             "of what an oracle could catch",
-            _ranged(found["relative_to_oracle"]["macro"], 2),
+            ranged(found["relative_to_oracle"]["macro"], 2),
             f"at the same budget{_beyond(found)}",
         ),
         ("incidents / 100,000 key-days", f"{rate['mean']:.0f}", f"{rate['low']:.0f} to {rate['high']:.0f}; budget 100"),
-        ("page grade / 100,000 key-days", _ranged(found["untouched_at"]["10"], 0), "budget 10"),
+        ("page grade / 100,000 key-days", ranged(found["untouched_at"]["10"], 0), "budget 10"),
         ("placebo / the same untouched", _number(found["placebo_ratio"]), _placebo(found["placebo"])),
-        ("first reason right", _ranged(found["intervals"]["reason_hit_rate"], 2), "aim 0.90"),
+        ("first reason right", ranged(found["intervals"]["reason_hit_rate"], 2), "aim 0.90"),
         (
             "delay, median, s",
-            _ranged(found["intervals"]["delay_p50_s"], 1),
-            f"95 %: {_ranged(found['intervals']['delay_p95_s'], 0)}",
+            ranged(found["intervals"]["delay_p50_s"], 1),
+            f"95 %: {ranged(found['intervals']['delay_p95_s'], 0)}",
         ),
         (
             "delay, median, planted calls",
-            _ranged(found["intervals"]["delay_p50_events"], 0),
-            f"95 %: {_ranged(found['intervals']['delay_p95_events'], 0)}",
+            ranged(found["intervals"]["delay_p50_events"], 0),
+            f"95 %: {ranged(found['intervals']['delay_p95_events'], 0)}",
         ),
     )
     boxes = "".join(f"<div class=figure><span>{a}</span><b>{b}</b><span>{c}</span></div>" for a, b, c in figures)
@@ -179,7 +174,8 @@ def _aims(found: dict[str, Any]) -> str:
 def _figure(each: dict[str, Any]) -> str:
     """With its interval where it has one."""
     digits = 0 if each["mean"] is not None and each["mean"] >= 5 else 2
-    return _ranged(each, digits) if each["low"] is not None else _number(each["mean"])
+    some = f", {each['placements']}" if "placements" in each else ""
+    return ranged(each, digits) + some if each["low"] is not None else _number(each["mean"])
 
 
 def _placebo(control: dict[str, Any]) -> str:
@@ -197,9 +193,9 @@ def _attacks(found: dict[str, Any], declared: dict[str, Any]) -> str:
         + "".join(_strength(strengths[b].get(n)) for b in strengths) + "</tr>"
         for n in recall
     )  # fmt: skip
-    macro = "".join(f"<td colspan=5>{_ranged(found['macro_by_strength'][b]['100'], 2)}</td>" for b in strengths)
+    macro = "".join(f"<td colspan=5>{ranged(found['macro_by_strength'][b]['100'], 2)}</td>" for b in strengths)
     return (
-        "<h2>Attacks caught at the listed threshold</h2>" + bars(rows, {"aim .85": 0.85})
+        "<h2>Attacks caught at the listed threshold, of all placements</h2>" + bars(rows, {"aim .85": 0.85})
         + "<p class=note>Red: the union of the baselines at a budget of 100. Below by strength, in bits of an oracle"
         " that knows both generators: recall, how many of the wanted bits the scenario had (median) in how many calls,"
         " what share that oracle could catch at the budget (its bits above log2 of the key's visits in 1,000 key-days),"
@@ -223,7 +219,7 @@ def _volumes(found: dict[str, Any]) -> str:
 def _beside(found: dict[str, Any]) -> str:
     """What is reported beside the 16."""
     said = "; ".join(
-        f"<b>{escape(n)}</b> {_ranged(v['recall'], 2)} (without it {_ranged(v['without'], 2)})"
+        f"<b>{escape(n)}</b> {ranged(v['recall'], 2)} (without it {ranged(v['without'], 2)})"
         for n, v in found["variants"].items()
     )
     return f"<p class=note>Off-hours use from the owner's own address, with more than hour and volume: {said}.</p>"
@@ -253,7 +249,7 @@ def _budgets(found: dict[str, Any]) -> str:
     """Nominal against observed rates; recall by strength and budget."""
     budgets, by_bits = sorted(found["recall_at"], key=int), found["recall_by_strength"]
     head = "".join(f"<th>{b}</th>" for b in budgets)
-    rates = "".join(f"<td>{_ranged(found['untouched_at'][b], 0)}</td>" for b in budgets)
+    rates = "".join(f"<td>{ranged(found['untouched_at'][b], 0)}</td>" for b in budgets)
     columns = [(bits, budget) for bits in by_bits for budget in budgets]
     crossed = "".join(f"<th>{bits} bits at {budget}</th>" for bits, budget in columns)
     rows = "".join(
@@ -279,24 +275,14 @@ def _baselines(found: dict[str, Any]) -> str:
     row = "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.3f}</td><td>{:.3f}</td></tr>"
     ranges, leads = found["baseline_intervals"], found["lead_over_baselines"]
     innocent = found["baselines_innocent"]
-    ours = (
-        _ranged(found["ours_at_budget"]["interval"]),
-        "",
-        found["ours_at_budget_innocent"]["macro"],
-        found["macro_recall"],
-    )
+    quiet, theirs = found["ours_at_budget"]["interval"], found["baselines_at_our_rate"]
+    ours = (ranged(quiet), "", found["ours_at_budget_innocent"]["macro"], found["macro_recall"])
     rows = row.format("keywatch", *ours) + "".join(
-        row.format(
-            escape(n),
-            _ranged(ranges[n]),
-            _ranged(leads[n]),
-            innocent[n]["macro"],
-            found["baselines_at_our_rate"][n]["macro"],
-        )
+        row.format(escape(n), ranged(ranges[n]), ranged(leads[n]), innocent[n]["macro"], theirs[n]["macro"])
         for n in found["baselines"]
     )
     ablation = "".join(
-        f"<tr><td>{escape(n)}</td><td>{_ranged(v['interval'])}</td><td>{_ranged(v['lost'])}</td>"
+        f"<tr><td>{escape(n)}</td><td>{ranged(v['interval'])}</td><td>{ranged(v['lost'])}</td>"
         f"<td>{_number(v.get('incidents_per_100k_key_days'))}</td></tr>"
         for n, v in found["ablation"].items()
     )
@@ -328,8 +314,8 @@ def _calibration(found: dict[str, Any]) -> str:
 
 def _twins(found: dict[str, Any]) -> str:
     pairs = found["twin_intervals"].items()
-    rows = "".join(f"<tr><td>{escape(n)}</td><td>{_ranged(v, 2)}</td></tr>" for n, v in pairs)
-    return f"<h2>Twins: attack against its innocent look-alike, pair AUC</h2><table>{rows}</table>"
+    rows = "".join(f"<tr><td>{escape(n)}</td><td>{ranged(v, 2)}</td></tr>" for n, v in pairs)
+    return f"<h2>Twins: attack against its innocent look-alike, pair AUC of the rarest score</h2><table>{rows}</table>"
 
 
 def _reasons(found: dict[str, Any]) -> str:

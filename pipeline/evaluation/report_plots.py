@@ -1,4 +1,4 @@
-"""The plots of keybench's page: SVG in line, nothing else."""
+"""The plots of keybench's page: SVG in line, nothing else. And how a figure is written with its interval."""
 
 from __future__ import annotations
 
@@ -54,3 +54,10 @@ def scatter(rows: list[dict[str, Any]]) -> str:
         out.append(f"<circle cx={x} cy={y(row['ratio']):.0f} r=5 fill={BLUE} />")
         out.append(f"<text x={x} y={top + height + 20} text-anchor=middle>{row['nominal_days']:,.0f}</text>")
     return "".join(out) + "</svg>"
+
+
+def ranged(each: dict[str, Any], digits: int = 3) -> str:
+    """A figure with its interval."""
+    if each["mean"] is None:
+        return "n.a."
+    return f"{each['mean']:.{digits}f} [{each['low']:.{digits}f}-{each['high']:.{digits}f}]"

@@ -20,14 +20,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from detectors import DETECTORS, fuse, fusion
-from detectors.detector import Detector, config_record
+from detectors import DETECTORS, calibration, fuse, fusion
+from detectors.detector import VISIT_GAP_US, VISIT_MAX_US, Detector, config_record
 from detectors.records import records
 from pipeline import admit
 from pipeline.decide import behind
 from pipeline.evaluation import attacks, innocents, oracle, variants
 from pipeline.evaluation.attacks import Stage
-from pipeline.evaluation.sources import Ints
+from pipeline.evaluation.sources import Floats, Ints
 from pipeline.evaluation.world import DAY_US, START_US, VISIT_US, World, events_of, history
 from pipeline.given import best, strongest_pair
 from pipeline.state import BOOK
@@ -77,6 +77,7 @@ class Placement:
     loudest: float = 0.0  # bits of any detector at a planted call
     scores: dict[str, float] = field(default_factory=dict)  # of the baselines
     fields: dict[str, float] = field(default_factory=dict)  # of the leak audit
+    rarest_days: float = 0.0  # largest return period of a visit with planted calls, whether or not an incident opened
 
 
 @dataclass(frozen=True)
@@ -243,7 +244,7 @@ def stage_calls(placement: Placement, stage: Stage) -> Array:
         before = made.planted[made.planted["planted"] == 2]
         owner_us = made.owner["ts_us"]
         wanted = math.inf if name in attacks.WHOLE else placement.wanted_bits
-        key = oracle.settled(stage.key, made.owner)
+        key = oracle.settled(stage.key, made.owner, stage.known, stage.start_us)
         kept, placement.bits = oracle.cut(key, stage.known, stage.world, strong, owner_us, wanted)
         planted = np.concatenate([before, kept])
     else:
@@ -274,14 +275,69 @@ def branch_out(
     calls, owner = calls[order], owner[order]
     calls["key"] = owner
     branch = partition.branch(slots, fresh=chosen[0].scenario in FRESH)
-    found, changed = branch.judge(admitted(events_of(calls, world.words, owner), len(parts)))
+    events = admitted(events_of(calls, world.words, owner), len(parts))
+    found, changed, rarest = judged_by_visits(branch, events, calls["planted"] > 0)
     opened: list[list[Opened]] = [[] for _ in parts]
     told = found[calls["planted"][found["event"]] > 0]
     for number, most in enumerate(_largest(owner[told["event"]], told["bits"], len(parts))):
-        chosen[number].loudest = float(most)
+        chosen[number].loudest, chosen[number].rarest_days = float(most), float(rarest[number])
     for incident in incidents(branch, found, changed, calls, slots):
         opened[incident.placement].append(incident)
     return parts, opened
+
+
+def judged_by_visits(branch: Partition, events: Array, planted: Array) -> tuple[Array, Array, Floats]:
+    """`Partition.judge`, and per key the largest return period in days of any visit with planted calls.
+
+    The pass tells a score only of incidents; the key's record has a visit's largest until its next visit begins, so
+    the pass is stopped at each such visit's last event, which changes nothing.
+    """
+    rarest, finds, changes, start = np.zeros(len(branch.keys)), [], [], 0
+    for end in [*_visits_end(branch, events, planted), len(events)]:
+        if start:
+            slot = int(events["slot"][start - 1])
+            rarest[slot] = max(rarest[slot], return_days(branch, slot, int(events["ts_us"][start - 1])))
+        found, changed = branch.judge(events[start:end])
+        found["event"] += start
+        changed["event"] += np.where(changed["event"] >= 0, start, 0)
+        finds.append(found)
+        changes.append(changed)
+        start = end
+    return np.concatenate(finds), np.concatenate(changes), rarest
+
+
+def _visits_end(branch: Partition, events: Array, planted: Array) -> list[int]:
+    """Where the visits with planted calls end (index of the event after the last), as `fuse.visit_ended` has it."""
+    ends = []
+    judged = np.flatnonzero((events["slot"] >= 0) & (events["late"] == 0))
+    for slot in range(len(branch.keys)):
+        mine = judged[events["slot"][judged] == slot]
+        at, visit, first = np.maximum.accumulate(events["ts_us"][mine]), branch.keys["visit"][slot], 0
+        pauses = np.append(np.flatnonzero(np.diff(at) >= VISIT_GAP_US) + 1, len(at))
+        goes_on = len(at) > 0 and at[0] - visit["last_us"] < VISIT_GAP_US
+        begun_us = int(visit["start_us"]) if goes_on else int(at[0]) if len(at) else 0
+        while first < len(at):
+            full = int(np.searchsorted(at, begun_us + VISIT_MAX_US))
+            end = min(full, int(pauses[np.searchsorted(pauses, first, side="right")]))
+            if planted[mine[first:end]].any():
+                ends.append(int(mine[end - 1]) + 1)
+            first = end
+            begun_us = int(at[first]) if first < len(at) else 0
+    return sorted(ends)
+
+
+def scores(branch: Partition, slot: int) -> tuple[float, float]:
+    """What the visit rule and the slow rule have, in bits, of the key's visit as it stands."""
+    key = records(branch.keys)[slot]
+    after = fusion.slow_step(key["fusion"], int(key["visit"]["start_us"]), float(key["fusion"]["best_slow"]))
+    return float(key["fusion"]["best"]), float(fusion.slow_bits(after))
+
+
+def return_days(branch: Partition, slot: int, ts_us: int) -> float:
+    """The rarer rule's return period of the key's visit as it stands, in days of its use."""
+    known = records(branch.shared)[0]["calibration"]
+    per_day = float(fusion.visits_per_day(records(branch.keys)[slot]["visit"], ts_us))
+    return max(calibration.return_days(known, rule, of, per_day) for rule, of in enumerate(scores(branch, slot)))
 
 
 def log_order(calls: Array) -> Ints:

@@ -23,12 +23,14 @@ import msgspec
 
 from pipeline.errors import ConfigError
 from pipeline.formats.format import BadValueError
+from pipeline.formats.varint import varint
 
 IN_HEADER: Final = "__value_schema_id"
 _BYTES_OF: Final = {0: 5, 1: 17}
 """First byte -> how many bytes name the schema, this one included: a number, or a GUID."""
 MAX_PATH: Final = 32
 """Nesting of a Protobuf message type within others; more is no header."""
+_NO_PATH: Final = "no path to a Protobuf message type"
 
 Kind = Literal["AVRO", "PROTOBUF", "JSON"]
 Reader = Callable[[bytes], bytes]
@@ -205,29 +207,24 @@ def _protobuf(schema: Schema, imported: Sequence[Schema]) -> Reader:
 
 def _path(body: bytes) -> tuple[list[int], int]:
     """The path to the message type, and where the message begins; a single 0 is the first type."""
-    count, at = _varint(body, 0)
+    count, at = _zigzag(body, 0)
     if count == 0:
         return [0], at
     if not 0 < count <= MAX_PATH:
-        raise BadValueError("no path to a Protobuf message type")
+        raise BadValueError(_NO_PATH)
     path = []
     for _ in range(count):
-        index, at = _varint(body, at)
+        index, at = _zigzag(body, at)
         if index < 0:
-            raise BadValueError("no path to a Protobuf message type")
+            raise BadValueError(_NO_PATH)
         path.append(index)
     return path, at
 
 
-def _varint(body: bytes, at: int) -> tuple[int, int]:
-    """A zigzag varint and where it ends."""
-    value = shift = 0
-    while at < len(body) and shift < 35:
-        byte = body[at]
-        value, shift, at = value | (byte & 0x7F) << shift, shift + 7, at + 1
-        if byte < 0x80:
-            return (value >> 1) ^ -(value & 1), at
-    raise BadValueError("no path to a Protobuf message type")
+def _zigzag(body: bytes, at: int) -> tuple[int, int]:
+    """A signed varint and where it ends."""
+    value, at = varint(body, at, _NO_PATH)
+    return (value >> 1) ^ -(value & 1), at
 
 
 _MAKERS: Final[dict[Kind, Callable[[Schema, Sequence[Schema]], Reader]]] = {

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from pipeline.formats.format import MAX_LINE_BYTES, BadValueError, Refused
 from pipeline.formats.otel import DEEPEST, MOST_SHARED, log_record
+from pipeline.formats.varint import varint
 
 MAX_FIELDS: Final = 4_000_000
 """Of one export, at every depth: some 20,000 log records; a second of one core for each million."""
@@ -163,16 +164,16 @@ def _fields(raw: Buffer, room: _Room) -> Iterator[Field]:
         room.fields -= 1
         if room.fields < 0:
             raise TooManyFieldsError
-        tag, at = (raw[at], at + 1) if raw[at] < 0x80 else _varint(raw, at)
+        tag, at = (raw[at], at + 1) if raw[at] < 0x80 else varint(raw, at, _TRUNCATED)
         wire = tag & 7
         if tag < 8:  # number 0
             raise BadValueError(_TRUNCATED)
         if wire == _VARINT:
-            value, at = _varint(raw, at)
+            value, at = varint(raw, at, _TRUNCATED)
             yield tag >> 3, wire, value
             continue
         if wire == _BYTES:
-            size, at = (raw[at], at + 1) if at < end and raw[at] < 0x80 else _varint(raw, at)
+            size, at = (raw[at], at + 1) if at < end and raw[at] < 0x80 else varint(raw, at, _TRUNCATED)
         else:
             size = 8 if wire == _FIXED64 else 4 if wire == _FIXED32 else end
         start, at = at, at + size
@@ -180,14 +181,3 @@ def _fields(raw: Buffer, room: _Room) -> Iterator[Field]:
             raise BadValueError(_TRUNCATED)
         part = raw[start:at]
         yield tag >> 3, wire, part if wire == _BYTES else int.from_bytes(part, "little")
-
-
-def _varint(raw: Buffer, at: int) -> tuple[int, int]:
-    """An unsigned 64-bit varint and where it ends."""
-    value = shift = 0
-    while at < len(raw) and shift < 70:
-        byte = raw[at]
-        value, shift, at = value | (byte & 0x7F) << shift, shift + 7, at + 1
-        if byte < 0x80:
-            return value & 0xFFFFFFFFFFFFFFFF, at
-    raise BadValueError(_TRUNCATED)

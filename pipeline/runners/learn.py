@@ -2,8 +2,9 @@
 
 The history is judged by the very core of the worker, so that what an incident was under isn't learned; nothing of it is
 told: no incident, no row, no webhook. The state goes to the pages topic as a worker's first checkpoint would, and
-workers go on in the requests topic at its start or end; events there that are older than the history's end are stored
-and counted, but not judged again. Only before the workers' first start: where state is already, nothing is touched.
+workers go on in the requests topic at its start or the end that it had before; events there that are older than the
+history's end are stored and counted, but not judged again. Only before the workers' first start: where state is
+already, nothing is touched.
 What is primed is all that a partition knows: its keys, and what they share (peers' priors, what routes answer to all,
 fleet rates, calibration), to the byte as if it had seen the history live, but for what a person would have been told:
  - windows end with the history, and so does an incident that is open then; nobody was told of it, so if it goes on, it
@@ -71,8 +72,8 @@ def main(config: Config, options: LearnOptions) -> int:
     asyncio.run(_refuse_state(config, partitions))
     topic = topic_range.describe(config, config.topics.requests)
     warm_up()
+    offsets = asyncio.run(_edges(config, partitions, options.at))  # what comes while history is judged is live
     replay = _judged(config, options, partitions, topic.epoch)
-    offsets = asyncio.run(_edges(config, partitions, options.at))
     keys = 0
     for number, core in enumerate(counted(replay.cores, "writing partitions", len(replay.cores))):
         keys += len(core.state.slots)
@@ -154,9 +155,10 @@ def settled(state: State, next_offset: int) -> Holder:
     or lets it be adopted. Versions of side inputs are left empty: the worker adopts them, and writes that down, when
     it loads.
     """
-    fusion = state.keys.data["fusion"]
+    fusion, visit = state.keys.data["fusion"], state.keys.data["visit"]
+    rang = (fusion["open"] == 1) | (visit["tainted"] == 1)  # tainted: an incident of before kept it quiet
     for name in ("best", "best_slow"):  # of a visit that goes on: or nothing less would be looked at
-        fusion[name][fusion["open"] == 1] = NOTHING_BITS
+        fusion[name][rang] = NOTHING_BITS
     for name in ("visit_opened_us", "slow_opened_us", "series_us", "series_severity", "families"):
         fusion[name][fusion["taken"] == 0] = 0
     fusion["open"] = 0

@@ -26,7 +26,7 @@ from pipeline.records import of_records
 from pipeline.runners.ending import end_process, guarded
 from pipeline.runners.parts import Parts, production_parts
 from pipeline.runners.shell import Shell
-from pipeline.runners.slices import FETCH_BYTES, FETCH_WAIT_MS, Positions, cut
+from pipeline.runners.slices import FETCH_BYTES, FETCH_MOST_BYTES, FETCH_WAIT_MS, Positions, cut
 from pipeline.runners.start import Ready, exit_code, prepare, tasks_of
 from pipeline.sinks.group import committed_offsets
 from pipeline.sinks.kafka import REQUESTS_FETCH_BYTES, client_settings, pages_in_turn
@@ -75,6 +75,7 @@ class PlainWorker:
             max_partition_fetch_bytes=REQUESTS_FETCH_BYTES,
             fetch_max_wait_ms=FETCH_WAIT_MS,
             fetch_min_bytes=FETCH_BYTES,
+            fetch_max_bytes=FETCH_MOST_BYTES,
         )
 
     # --- rebalances

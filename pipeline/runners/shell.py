@@ -244,8 +244,7 @@ class Shell:
         owned = self.owned.get(number)
         if owned is None or owned.generation != self.generation():
             raise Fatal(f"partition {number}: a slice came before its state was loaded in this generation")
-        await self.rows.room()
-        async with owned.lock:
+        async with self.rows.room(len(fetched.records.offsets)), owned.lock:
             if self.stopping or self.owned.get(number) is not owned or owned.generation != self.generation():
                 return None  # waiting for room or the lock may take longer than a rebalance
             if not self.settled:

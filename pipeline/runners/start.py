@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numba
 from aiokafka.errors import KafkaError
 
-from detectors.compile import CACHED
+from detectors.compile import CACHED, REFUSED
 from pipeline import memory
 from pipeline.config import Config
 from pipeline.core import Sides
@@ -82,8 +82,7 @@ async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
     memory.few_arenas()
     log.info("topics are asked for at %s", config.kafka.brokers)
     partitions = await ensure_topics(config)
-    if not _compiled_before():
-        log.info("no compiled code of this version is found: compiling takes some minutes of a core")
+    _tell_of_compiled_code()
     compiling = asyncio.create_task(asyncio.to_thread(parts.warm_up))
     epoch = await topic_epoch(config)
     health = Health()
@@ -112,8 +111,12 @@ async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
         await server.close()
 
 
-def _compiled_before() -> bool:
-    return CACHED and any(Path(numba.config.CACHE_DIR).glob("*/*.nbc"))  # type: ignore[attr-defined]
+def _tell_of_compiled_code() -> None:
+    """What will be slow, and why."""
+    for trouble in REFUSED:
+        log.warning("compiled code is not kept in %s", trouble)
+    if not (CACHED and any(Path(numba.config.CACHE_DIR).glob("*/*.nbc"))):  # type: ignore[attr-defined]
+        log.info("no compiled code of this version is found: compiling takes some minutes of a core")
 
 
 YOUNG_OBJECTS: Final = 50_000

@@ -238,6 +238,7 @@ def test_the_fetcher_is_made_with_the_wait_that_is_set() -> None:
 
     assert "fetch_min_bytes=self._fetch_min_bytes" in inspect.getsource(AIOKafkaConsumer.start)
     assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in inspect.getsource(AIOKafkaConsumer.start)
+    assert "fetch_max_bytes=self._fetch_max_bytes" in inspect.getsource(AIOKafkaConsumer.start)
 
 
 def test_the_worker_inserts_without_loading_pandas(monkeypatch: pytest.MonkeyPatch) -> None:

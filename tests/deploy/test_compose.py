@@ -21,6 +21,7 @@ import jsonschema
 import pytest
 import yaml
 
+from detectors.cache_folder import find_folder
 from pipeline import config_file
 from pipeline.config import Config
 from pipeline.geo.provider import DEMO_DB, open_geo
@@ -316,6 +317,28 @@ def test_a_container_starts_with_a_copy_of_what_the_image_has_compiled_and_witho
     assert (copied.read_text(), copied.stat().st_mtime) == (OLD, 1_000_000)
     assert [each.name for each in cache.iterdir()] == [OLD]
     assert "compiled anew" in container.start(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("mode", [0o755, pytest.param(0o2777, marks=pytest.mark.skipif(
+    os.geteuid() != 0, reason="of an emptyDir, which is root's"))])  # fmt: skip
+def test_the_copy_is_taken_from_a_volume_as_compose_and_as_kubernetes_make_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    container, cache = Container(tmp_path, OLD), tmp_path / "cache"
+    cache.mkdir()
+    cache.chmod(mode)
+    container.start(cache)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(cache))
+    assert find_folder(OLD) == (cache / OLD, [])
+
+
+def test_composes_volume_is_the_images_user_and_closed_to_others() -> None:
+    """Docker gives a new volume what the image has there: owner, and the mode that `install` gives, 0755."""
+    image = (DEPLOY / "Dockerfile").read_text()
+    assert "install --directory --owner keywatch --group keywatch /var/cache/keywatch" in image
+    assert "--gid 10001 keywatch && useradd --uid 10001 --gid keywatch" in image
+    assert "USER 10001:10001" in image
+    assert all("compiled:/var/cache/keywatch" in each["volumes"] for each in OURS.values())
 
 
 def test_an_upgrade_and_a_rollback_leave_nothing_of_the_other_in_the_volume_and_touch_nothing_else(

@@ -78,9 +78,12 @@ def test_a_release_of_another_name_is_found_by_its_own() -> None:
 @WAYS
 def test_pods_run_as_nobody_with_a_read_only_root_and_nothing_to_gain(changes: dict[str, Any]) -> None:
     for name, pod in pods(changes).items():
-        assert pod["securityContext"]["runAsNonRoot"] is True, name
-        assert pod["securityContext"]["runAsUser"] == 10_001
-        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        who = pod["securityContext"]
+        assert who["runAsNonRoot"] is True, name
+        assert who["runAsUser"] == who["runAsGroup"] == who["fsGroup"] == 10_001, (
+            "whose `compiled` is, or it is refused"
+        )
+        assert who["seccompProfile"] == {"type": "RuntimeDefault"}
         assert pod["automountServiceAccountToken"] is False
         for container in pod["containers"]:
             own = container["securityContext"]

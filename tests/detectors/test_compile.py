@@ -206,12 +206,10 @@ def _is_compiled(node: ast.FunctionDef) -> bool:
     return bool(named & {"compiled", "brief", "inlined", "allocating"})
 
 
-def test_a_cache_folder_that_cannot_be_made_means_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
-    assert compiling.use_cache() is False
-
-
-def test_the_named_cache_folder_is_the_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_is_kept_in_a_folder_of_this_version_or_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    assert compiling.cache_base() == tmp_path
+    assert compiling.use_cache() == (True, [])
+    assert str(tmp_path / compiling.cache_name()) == numba.config.CACHE_DIR  # type: ignore[attr-defined]
+    monkeypatch.setattr(compiling, "find_folder", lambda name: (None, ["why not"]))
+    assert compiling.use_cache() == (False, ["why not"])

@@ -27,7 +27,7 @@ from detectors import DETECTORS, calibration, fuse, fusion
 from detectors.detector import READING
 from detectors.generate import load_pass
 from detectors.records import records
-from pipeline.evaluation import measures, oracle, run, work
+from pipeline.evaluation import measures, oracle, reached, run, work
 from pipeline.evaluation.attacks import ATTACKS
 from pipeline.evaluation.run import Job, Partition, Placement, Setting
 from pipeline.evaluation.world import CLASSES, DAY_US, START_US, World, events_of
@@ -61,6 +61,12 @@ class Told:
     listed: float  # the score of the visit rule that is listed for such a key
     oracle: dict[str, float] = field(default_factory=dict)  # its bits by part
     silent: bool = False  # the owner made no call in the placement's days
+    bits: float = 0.0  # the oracle's, all parts together
+
+    @property
+    def reached(self) -> bool:
+        """Whether the placement has the bits that were wanted."""
+        return reached.has(self.bits, BITS)
 
     @property
     def cause(self) -> str:
@@ -93,25 +99,34 @@ def main() -> None:
         mine = [each for each in told if each.scenario == scenario]
         missed = [each for each in mine if not each.caught]
         causes = ", ".join(f"{count} {cause}" for cause, count in Counter(each.cause for each in missed).most_common())
-        say(f"{scenario}: {len(missed)} of {len(mine)} missed: {causes}")
+        strong = sum(each.reached for each in mine), sum(each.reached for each in missed)
+        say(
+            f"{scenario}: {len(missed)} of {len(mine)} missed ({strong[1]} of {strong[0]} with {BITS:.0f} bits):"
+            f" {causes}"
+        )
         for each in missed[: args.show]:
             most = ", ".join(f"{part} {bits:.0f}" for part, bits in each.oracle.items() if bits >= 0.5)
             say(f"  {CLASSES[each.volume]} calls, {each.visits} visits, {each.planted} planted"
                 f"{', the owner silent' if each.silent else ''}, {each.short:.1f} bits short of {each.listed:.1f}:"
-                f" {each.said} (oracle: {most})")  # fmt: skip
+                f" {each.said} (oracle {each.bits:.0f}: {most})")  # fmt: skip
 
 
 def table(names: Sequence[str], told: Sequence[Told]) -> str:
-    """Misses by cause; the last column: which detector said most at the nearest call, of how many misses."""
+    """Misses by cause; of placements that reach BITS; which detector said most at the nearest call, of how many misses.
+
+    What is out of an oracle's reach has not even the bits that are listed (`measures.in_reach`, 11 to 16), so it never
+    is among those that reach BITS.
+    """
     rows = []
     for name in names:
         mine = [each for each in told if each.scenario == name]
         missed = [each for each in mine if not each.caught]
         causes = Counter(each.cause for each in missed)
         most = Counter(each.strongest or "nothing" for each in missed).most_common(3)
-        rows.append([words(name), f"{len(missed)} of {len(mine)}", *(str(causes[each]) for each in CAUSES),
+        strong = f"{sum(each.reached for each in missed)} of {sum(each.reached for each in mine)}"
+        rows.append([words(name), f"{len(missed)} of {len(mine)}", strong, *(str(causes[each]) for each in CAUSES),
                      ", ".join(f"{words(detector)} {count}" for detector, count in most)])  # fmt: skip
-    return markdown(("attack", "missed", *CAUSES, "said most"), rows)
+    return markdown(("attack", "missed", f"missed of those with {BITS:.0f} bits", *CAUSES, "said most"), rows)
 
 
 def placements(seed: int, keys: int, count: int, scenarios: tuple[str, ...]) -> list[Told]:
@@ -163,7 +178,8 @@ def judged(
     evidence = evidence_of(nearest)
     per_day = float(fusion.visits_per_day(records(branch.keys)[0]["visit"], int(events["ts_us"][-1])))
     owner_us = calls["ts_us"][calls["planted"] == 0]
-    parts = oracle.parts(stage.key, stage.known, world, calls[marked], owner_us)
+    key = oracle.settled(stage.key, calls[calls["planted"] == 0], stage.known, stage.start_us)
+    parts = oracle.parts(key, stage.known, world, calls[marked], owner_us)
     return Told(
         placement.scenario, caught, placement.volume, visits, len(marked),
         measures.in_reach(placement, measures.LISTED), short,
@@ -171,6 +187,7 @@ def judged(
         max(evidence, key=lambda name: evidence[name], default=""),
         listed_from(records(branch.shared)[0]["calibration"], 0, per_day),
         {part: float(bits[-1]) for part, bits in parts.items() if len(bits)}, not len(owner_us),
+        placement.bits,
     )  # fmt: skip
 
 
@@ -188,12 +205,9 @@ def step(branch: Partition, event: Array) -> Array:
 
 def shortfall(branch: Partition, ts_us: int) -> float:
     """Bits that the nearer of the two rules lacks for a listed incident; the key's visit as it stands."""
-    key, known = records(branch.keys)[0], records(branch.shared)[0]["calibration"]
-    state, visit = key["fusion"], key["visit"]
-    per_day = float(fusion.visits_per_day(visit, ts_us))
-    after = fusion.slow_step(state, int(visit["start_us"]), float(state["best_slow"]))
-    scores = (float(state["best"]), float(fusion.slow_bits(after)))
-    return min(listed_from(known, rule, per_day) - score for rule, score in enumerate(scores))
+    known = records(branch.shared)[0]["calibration"]
+    per_day = float(fusion.visits_per_day(records(branch.keys)[0]["visit"], ts_us))
+    return min(listed_from(known, rule, per_day) - score for rule, score in enumerate(run.scores(branch, 0)))
 
 
 def listed_from(known: Any, rule: int, per_day: float) -> float:

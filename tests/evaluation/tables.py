@@ -50,8 +50,11 @@ def headline(found: Found) -> str:
     leak = found["leak_audit_max"]
     without = found["macro_recall_without_findings_by_design"]
     rows = [
-        ("macro recall at the listed budget, 40 bits", ranged(ranges["macro_recall"]), ">= .85"),
-        (f"the same without {', '.join(map(words, found['findings_by_design']))}", ranged(without), ""),
+        ("macro recall at the listed budget, of all placements, 40 bits wanted", ranged(ranges["macro_recall"]),
+         ">= .85"),
+        (f"macro recall at the listed budget, of placements that reach 40 bits{left_out(found)}",
+         ranged(found["recall_of_reached"]["40"]["macro"]), ">= .85"),
+        (f"the first without {', '.join(map(words, found['findings_by_design']))}", ranged(without), ""),
         ("of what an oracle could catch", ranged(found["relative_to_oracle"]["macro"]), ""),
         ("incidents per 100,000 key-days, untouched keys", ranged(found["untouched_at"]["100"], 0), "50 to 200"),
         ("of page grade", ranged(pages, 0), "5 to 20"),
@@ -72,8 +75,27 @@ def headline(found: Found) -> str:
     return f"{about}\n\n" + table(("figure", "found", "aim"), rows)
 
 
+def left_out(found: Found) -> str:
+    """The attacks that few placements bring to 40 bits."""
+    names = found["recall_of_reached"]["40"]["left_out"]
+    return f" (too few of {', '.join(map(words, names))})" if names else ""
+
+
+def reached(found: Found) -> str:
+    """Per attack and strength: recall at the listed budget of the placements that reach it, and how many these are."""
+    by = found["recall_of_reached"]
+    rows = []
+    for name in found["recall"]:
+        each = [told["recall"].get(name) for told in by.values()]
+        cells = [(ranged(e) if e["n"] else "-", f"{e['n']} of {e['of']}") if e else ("", "") for e in each]
+        rows.append([words(name), *(cell for pair in cells for cell in pair)])
+    macro = [(ranged(told["macro"]), f"{len(told['recall']) - len(told['left_out'])} attacks") for told in by.values()]
+    rows.append(["**macro**", *(cell for pair in macro for cell in pair)])
+    return table(("attack", *(text for bits in by for text in (f"of those with {bits} bits", "placements"))), rows)
+
+
 def recall(found: Found) -> str:
-    """Per attack: recall by strength at the listed budget, and at the other two for the headline strength."""
+    """Of all placements: recall by strength at the listed budget, and at the other two for the headline strength."""
     strengths, budgets = list(found["recall_by_strength"]), sorted(found["recall_at"], key=int)
     others = [budget for budget in budgets if budget != "100"]
     head = ["attack", *(f"{bits} bits" for bits in strengths), *(f"40 bits at {b}" for b in others),
@@ -200,16 +222,17 @@ def beside(found: Found) -> str:
 
 def aims(found: Found) -> str:
     """Those that are not met."""
-    rows = [[words(each["aim"]), each["wanted"], ranged(each, 0 if each["mean"] and each["mean"] >= 5 else 2)]
+    rows = [[words(each["aim"]), each["wanted"], ranged(each, 0 if each["mean"] and each["mean"] >= 5 else 2)
+             + (f", {each['placements']}" if "placements" in each else "")]
             for each in found["aims"] if not each["met"]]  # fmt: skip
     met = sum(each["met"] for each in found["aims"])
     return f"{met} of {len(found['aims'])} aims are met. Not:\n\n" + table(("aim", "wanted", "found"), rows)
 
 
 PARTS: Final[dict[str, Callable[[Found], str]]] = {
-    "headline": headline, "aims": aims, "recall": recall, "volumes": volumes, "delays": delays, "innocents": innocents,
-    "budgets": budgets, "baselines": baselines, "ablation": ablation, "twins": twins, "precision": precision,
-    "beside": beside,
+    "headline": headline, "aims": aims, "recall": recall, "reached": reached, "volumes": volumes, "delays": delays,
+    "innocents": innocents, "budgets": budgets, "baselines": baselines, "ablation": ablation,
+    "twins": twins, "precision": precision, "beside": beside,
 }  # fmt: skip
 
 

@@ -19,7 +19,19 @@ from pipeline.catalogue import Catalogue
 from pipeline.config import Config
 from pipeline.core import Sides, Slice
 from pipeline.errors import ConfigError
-from pipeline.evaluation import baselines, commands, figures, keybench, measures, oracle, report, run, sources, work
+from pipeline.evaluation import (
+    baselines,
+    commands,
+    figures,
+    keybench,
+    measures,
+    oracle,
+    reached,
+    report,
+    run,
+    sources,
+    work,
+)  # fmt: skip
 from pipeline.evaluation.attacks import ATTACKS, Plan, Stage
 from pipeline.evaluation.innocents import INNOCENTS, delivered
 from pipeline.evaluation.run import Opened, Outcome, Partition, Placement, Setting
@@ -162,6 +174,34 @@ def test_where_the_owner_is_elsewhere_a_place_that_he_has_is_no_evidence_to_the_
     assert said["context"].max() == 0.0
 
 
+@pytest.mark.parametrize(("name", "field"), [("client_swap", "client"), ("impossible_travel", "place")])
+def test_what_the_owner_had_before_the_placement_is_no_evidence_to_the_oracle_and_what_he_has_after_it_is(
+    name: str, field: str
+) -> None:
+    """Both as he had it in one call, long before or after; the rest of his life is the same."""
+
+    def placed_in(calls: Array) -> tuple[Placement, Array]:
+        placement, known = placed(name, 1), oracle.habits(world().keys[1], world(), calls)
+        made = run.stage_calls(placement, run.stage_of(placement, world(), calls, known, [9]))
+        return placement, made[made["planted"] == 1]
+
+    never, his = calls_of(1), {"before": calls_of(1).copy(), "after": calls_of(1).copy()}
+    placement, planted = placed_in(never)
+    same = int(planted[field][0])
+    if field == "client":  # another agent of that family is no less his
+        family = world().words.clients["client"]
+        same = max(np.flatnonzero(family == family[same]).tolist(), key=lambda each: each != same)
+    his["before"][field][3], his["after"][field][-3] = same, same
+    assert his["before"]["ts_us"][3] < placement.start_us - 10 * DAY_US
+    assert his["after"]["ts_us"][-3] > placement.start_us + 4 * DAY_US
+    before, calls = placed_in(his["before"])
+    assert (calls[field] == planted[field][0]).all(), "the same attack"
+    assert before.bits < placement.bits
+    assert len(calls) >= len(planted)
+    after, calls = placed_in(his["after"])
+    assert (after.bits, len(calls)) == (placement.bits, len(planted))
+
+
 def test_more_wanted_bits_keep_more_calls_and_never_fewer_bits() -> None:
     scene = stage(1, 7)
     made: Plan = ATTACKS["leaked_abroad"](scene)
@@ -234,7 +274,7 @@ def test_the_judged_log_of_a_geo_update_is_late_repeated_and_out_of_order(monkey
     monkeypatch.setattr(Partition, "judge", keep)
     placement = placed("geo_update", 2)
     run.branch_out(Partition(Setting(), 1), [placement], [stage(2, 1)], np.array([0]), world())
-    events = judged[0]
+    events = np.concatenate(judged)
     asked = events["request"].tolist()
     later = events["ts_us"] >= placement.start_us + DAY_US
     assert not set(events["asn"][later]) & set(world().words.network(world().keys[2].homes)), "placed elsewhere"
@@ -319,6 +359,48 @@ def test_a_placebo_branch_opens_just_what_the_untouched_key_opens() -> None:
     straight = run.incidents(partition, found, changed, joined[order], None)
     assert sorted(o.at_us for each in opened for o in each) == sorted(o.at_us for o in straight)
     assert straight
+
+
+@pytest.mark.parametrize("name", ["client_swap", "viral_spike", "bulk_read"])
+def test_a_placement_s_rarest_score_is_that_of_every_call_of_its_planted_visits_and_stopping_changes_nothing(
+    name: str,
+) -> None:
+    """Keys that called just before; each call by itself is the plain way."""
+    keys = [1, 2, 4]
+    stages = [stage(key, 6, run.days_of(name)) for key in keys]
+    partition = Partition(Setting(), len(keys))
+    before = np.concatenate(
+        [calls_of(key)[calls_of(key)["ts_us"] < each.start_us] for key, each in zip(keys, stages, strict=True)]
+    )
+    order = run.log_order(before)
+    owner = np.searchsorted(keys, before["key"])
+    partition.judge(events_of(before[order], world().words, owner[order]))
+    parts = [
+        run.stage_calls(placed(name, key, run.days_of(name)), each) for key, each in zip(keys, stages, strict=True)
+    ]
+    calls = np.concatenate(parts)
+    owner = np.repeat(np.arange(len(keys)), [len(each) for each in parts])
+    order = run.log_order(calls)
+    calls, owner = calls[order], owner[order]
+    slots, events = np.arange(len(keys)), run.admitted(events_of(calls, world().words, owner), len(keys))
+    found, changed, rarest = run.judged_by_visits(partition.branch(slots, fresh=False), events, calls["planted"] > 0)
+    at_once = partition.branch(slots, fresh=False).judge(events)
+    for mine, whole in zip((found, changed), at_once, strict=True):
+        assert len(mine) == len(whole)
+        assert all((mine[field] == whole[field]).all() for field in mine.dtype.names or ())
+
+    one = partition.branch(slots, fresh=False)
+    most, begun, counts = np.zeros(len(keys)), np.zeros(len(keys), np.int64), np.zeros(len(keys), np.bool_)
+    for i, slot in enumerate(owner.tolist()):
+        one.judge(events[i : i + 1])
+        if one.keys["visit"]["start_us"][slot] != begun[slot]:
+            begun[slot], counts[slot] = one.keys["visit"]["start_us"][slot], False
+        counts[slot] |= calls["planted"][i] > 0
+        if counts[slot]:
+            most[slot] = max(most[slot], run.return_days(one, slot, int(events["ts_us"][i])))
+    assert (rarest > 0).all()
+    assert (rarest <= most).all()
+    assert rarest == pytest.approx(most, rel=0.2), "a visit's later calls make the key a little more busy"
 
 
 def test_a_branch_changes_nothing_for_the_untouched() -> None:
@@ -416,6 +498,54 @@ def test_recall_relative_to_the_oracle_leaves_out_what_no_one_could_catch() -> N
     assert measures.recall_of(strong + weak, 100)["mean"] == 0.125
 
 
+def of_bits(scenario: str, wanted: float, bits: float, caught: int, count: int) -> list[Placement]:
+    """Placements that the oracle gives so many bits, the first of them caught; each on a key of its own."""
+    made = [Placement(scenario, wanted, key, 0, 0, 3.0, bits=bits, calls=3) for key in range(count)]
+    for each in made[:caught]:
+        each.opened = [Opened(0, each.key, 5, 2_000.0, True, "geography", False, 1)]
+    return made
+
+
+def test_recall_of_what_reached_the_strength_leaves_out_what_has_fewer_bits_caught_or_missed() -> None:
+    declared = {"strengths_bits": [20, 40], "attacks": {"bulk_read": {}, "client_swap": {}, "off_hours_own": {}}}
+    placements = [
+        *of_bits("bulk_read", 40.0, 41.0, 10, 10), *of_bits("client_swap", 40.0, 40.0, 6, 12),
+        *of_bits("client_swap", 40.0, 39.9, 1, 8), *of_bits("off_hours_own", 40.0, 12.0, 2, 20),
+        *of_bits("off_hours_own", 40.0, 43.0, 9, 9), *of_bits("client_swap", 20.0, 20.0, 11, 11),
+        *of_bits("deploy", 0.0, 0.0, 3, 20),
+    ]  # fmt: skip
+    told = reached.by_strength(placements, declared)
+    counts = {name: (each["mean"], each["n"], each["of"]) for name, each in told["40"]["recall"].items()}
+    assert counts == {"bulk_read": (1.0, 10, 10), "client_swap": (0.5, 12, 20), "off_hours_own": (1.0, 9, 29)}
+    assert told["40"]["left_out"] == ["off_hours_own"], "nine tell nothing"
+    assert told["40"]["macro"]["mean"] == 0.75
+    assert told["40"]["macro"]["low"] <= 0.75 <= told["40"]["macro"]["high"]
+    assert told["20"]["recall"]["client_swap"] == {"mean": 1.0, "low": pytest.approx(1 - 3 / 11), "high": 1.0,
+                                                   "n": 11, "of": 11}  # fmt: skip
+    assert measures.recall_of(measures.by_scenario(placements, 40.0)["client_swap"], 100)["mean"] == 7 / 20
+
+
+def test_a_placement_that_was_cut_to_its_strength_has_reached_it() -> None:
+    """Whatever the sum is rounded to; one that has too few calls for it has not."""
+    for wanted in (20.0, 40.0, 80.0):
+        placement = replace(placed("leaked_abroad", 1), wanted_bits=wanted)
+        run.stage_calls(placement, stage(1, 7))
+        assert reached.has(placement.bits, wanted)
+    weak = placed("off_hours_own", 1, run.days_of("off_hours_own"))
+    run.stage_calls(weak, stage(1, 7, weak.days))
+    assert 0 <= weak.bits < 40
+    assert not reached.has(weak.bits, weak.wanted_bits)
+
+
+def test_twins_are_told_apart_by_their_scores_where_no_incident_opens_at_all() -> None:
+    loud, quiet = ([Placement(name, 40.0, key, 0, 0, 3.0, calls=3, rarest_days=days) for key in range(30)]
+                   for name, days in (("bulk_read", 900.0), ("growth", 90.0)))  # fmt: skip
+    assert figures._twin({"bulk_read": loud, "growth": quiet}, "bulk_read", "growth")["mean"] == 1.0
+    assert figures._twin({"bulk_read": quiet, "growth": quiet}, "bulk_read", "growth")["mean"] == 0.5
+    hit = Opened(0, 1, 5, 2_000.0, True, "spike", False, 1)
+    assert measures.rarest(replace(quiet[0], opened=[hit, replace(hit, planted=False, return_days=1e6)])) == 2_000.0
+
+
 # -- the whole, small
 
 
@@ -446,6 +576,13 @@ def test_a_small_run_gives_every_key_of_the_output() -> None:
         *found["baseline_intervals"].values(), found["relative_to_oracle"]["macro"],
     ):  # fmt: skip
         assert each["low"] <= each["mean"] <= each["high"]
+    assert set(found["recall_of_reached"]) == {"20", "40", "80"}
+    for told in found["recall_of_reached"].values():
+        assert set(told["recall"]) == set(ATTACKS)
+        assert all(each["n"] <= each["of"] <= 2 for each in told["recall"].values())
+        assert set(told["left_out"]) == set(ATTACKS), "of two placements each"
+        assert told["macro"]["mean"] is None
+    assert 0 < sum(each["n"] for each in found["recall_of_reached"]["40"]["recall"].values()) < 2 * len(ATTACKS)
     assert set(found["variants"]) == set(VARIANTS)
     assert set(found["relative_to_oracle"]["recall"]) == set(ATTACKS)
     crossed = found["recall_by_strength"]["20"]["leaked_abroad"]["at"]
@@ -467,6 +604,10 @@ def test_the_page_shows_every_scenario_and_needs_nothing_from_elsewhere() -> Non
     assert all(name in page for name in (*ATTACKS, *found["innocent_rate"]))
     assert "http" not in page
     assert page.count("<svg") >= 3
+    each = found["recall_of_reached"]["40"]["recall"]["client_swap"]
+    assert f"{each['n']} of {each['of']}" in page
+    assert "macro recall, of placements that reach 40 bits" in page
+    assert "of placements that reach 40 bits" in report.summary(found)
 
 
 def test_the_same_seed_gives_the_same_placements() -> None:

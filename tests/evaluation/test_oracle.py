@@ -94,6 +94,18 @@ def test_innocent_newcomers_have_b_bits_of_context_in_at_most_one_of_2_to_the_b_
         assert (np.array(most) >= bits).sum() <= due + 2 * np.sqrt(due) + 1, bits
 
 
+@pytest.mark.parametrize("key", range(9))
+def test_what_the_owner_had_until_a_time_is_what_his_calls_until_then_have(key: int) -> None:
+    calls, nobody = calls_of(key), calls_of(key)[:0]
+    rng = np.random.default_rng([2, key])
+    for at in [0, len(calls), *rng.integers(0, len(calls) + 1, 20).tolist()]:
+        until_us = int(calls["ts_us"][at]) if at < len(calls) else int(calls["ts_us"].max(initial=0)) + 1
+        by_calls = oracle.settled(world().keys[key], calls[calls["ts_us"] < until_us])
+        by_habits = oracle.settled(world().keys[key], nobody, known_of(key), until_us)
+        assert by_habits.homes.tolist() == by_calls.homes.tolist()
+        assert by_habits.clients.tolist() == by_calls.clients.tolist()
+
+
 def planted(gap_s: float, count: int) -> Array:
     calls = np.repeat(calls_of(1)[:1], count)
     calls["ts_us"] = START_US + 20 * DAY_US + (np.arange(count) * gap_s * US).astype(np.int64)
@@ -132,7 +144,8 @@ def test_another_place_counts_once_and_another_client_each_time_the_owner_was_th
     abroad, swapped = calls.copy(), calls.copy()
     foreign = ~np.isin(world().words.network(np.arange(world().words.siblings)), world().words.network(key.homes))
     abroad["place"] = np.flatnonzero(foreign)[0]
-    swapped["client"] = np.flatnonzero(~np.isin(np.arange(len(world().words.agents)), key.clients))[0]
+    family = world().words.clients["client"]
+    swapped["client"] = np.flatnonzero(~np.isin(family, family[key.clients]))[0]
     owner_us = calls["ts_us"] + 1_830 * US
     at_home, once, again = (oracle.parts(key, known, world(), c, owner_us)["context"] for c in (calls, abroad, swapped))
     assert at_home.max() == 0

@@ -41,9 +41,13 @@ def test_every_table_has_a_row_for_whatever_the_run_has() -> None:
     assert set(map(tables.words, run["innocent_rate"])) < set(rows(tables.innocents(run)))
     assert set(map(tables.words, run["baselines"])) < set(rows(tables.baselines(run)))
     macro = rows(tables.recall(run))["**macro**"]
-    assert macro[1] == tables.ranged(run["intervals"]["macro_recall"]) == rows(tables.headline(run))[
-        "macro recall at the listed budget, 40 bits"
+    told = rows(tables.headline(run))
+    assert macro[1] == tables.ranged(run["intervals"]["macro_recall"]) == told[
+        "macro recall at the listed budget, of all placements, 40 bits wanted"
     ][0]  # fmt: skip
+    assert set(map(tables.words, run["recall"])) < set(rows(tables.reached(run)))
+    strong = [cells[0] for name, cells in told.items() if "placements that reach 40 bits (too few of" in name]
+    assert strong == [rows(tables.reached(run))["**macro**"][2]]
     assert rows(tables.budgets(run))["100"] == [tables.ranged(run["untouched_at"]["100"], 0)]
 
 
@@ -69,7 +73,28 @@ def test_an_easy_attack_is_held_to_its_lower_bound_and_a_hard_one_to_its_figure(
     run["acted_on_innocent"] = {"deploy": 1}
     run["untouched_at"]["100"] = {"mean": 201.0, "low": 150.0, "high": 260.0}
     told = {each["aim"]: each["met"] for each in aims.of(run, declared)}
-    assert not told["bulk_read"]
-    assert told["leaked_vpn_home"]
+    assert not told["bulk_read, of all placements"]
+    assert told["leaked_vpn_home, of all placements"]
     assert not told["innocent: acted on"]
     assert not told["incidents per 100,000 key-days, listed"]
+
+
+def test_an_aim_of_attacks_is_held_of_all_placements_and_of_those_that_reach_the_strength_where_there_are_enough() -> (
+    None
+):
+    run, declared = found(), small()[1]
+    run["intervals"]["recall"]["bulk_read"] = {"mean": 0.7, "low": 0.6, "high": 0.8, "n": 60}
+    strong = run["recall_of_reached"]["40"]
+    strong["macro"] = {"mean": 0.9, "low": 0.8, "high": 1.0}
+    strong["recall"]["bulk_read"] = {"mean": 1.0, "low": 0.99, "high": 1.0, "n": 40, "of": 60}
+    strong["recall"]["leaked_vpn_home"] = {"mean": 1.0, "low": 0.4, "high": 1.0, "n": 9, "of": 60}
+    told = {each["aim"]: each for each in aims.of(run, declared)}
+    assert [told[f"bulk_read, of {which}"]["met"] for which in ("all placements", "placements that reach 40 bits")] == [
+        False, True,
+    ]  # fmt: skip
+    assert told["bulk_read, of placements that reach 40 bits"]["placements"] == "40 of 60"
+    assert "placements" not in told["bulk_read, of all placements"]
+    assert not told["leaked_vpn_home, of placements that reach 40 bits"]["met"]
+    assert told["macro recall, of placements that reach 40 bits"]["met"]
+    assert told["macro recall, of all placements"]["mean"] == run["macro_recall"]
+    assert len(told) == len(aims.of(run, declared)), "no two aims have one name"

@@ -356,7 +356,7 @@ async def test_at_the_bound_there_is_no_room_until_rows_are_written() -> None:
     rows = RowBuffer(outside, 1.0, 3)
     rows.add({"t": {"a": [1, 2, 3, 4]}})
     assert rows.full
-    waiting = asyncio.create_task(rows.room())
+    waiting = asyncio.create_task(rows.room(1).__aenter__())
     await asyncio.sleep(0)
     assert not waiting.done()
     await rows.flush()
@@ -386,3 +386,50 @@ def test_rows_are_appended_column_by_column_without_changing_what_was_handed_in(
     assert target == {"t": {"a": [1, 1], "b": [2, 2]}}
     assert count_rows(target) == 2
     assert more == {"t": {"a": [1], "b": [2]}}, "what was handed in is not changed"
+
+
+async def test_slices_of_many_partitions_at_once_do_not_pass_the_bound_together() -> None:
+    """Each is asked while the core has others: 64 partitions had 512,000 rows on top of a bound of 500,000."""
+    outside = Outside()
+    outside.gate.clear()
+    rows, most, judged = RowBuffer(outside, 1.0, 50), 0, 0
+
+    async def partition() -> None:
+        nonlocal most, judged
+        async with rows.room(10):
+            await asyncio.sleep(0)  # the core and the publisher have it
+            rows.add({"t": {"a": [1] * 10}})
+            most, judged = max(most, rows.pending_rows), judged + 1
+
+    slices = [asyncio.create_task(partition()) for _ in range(64)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert (rows.pending_rows, judged) == (50, 5)
+    outside.gate.set()
+    while judged < len(slices):
+        await rows.flush()
+        await asyncio.sleep(0)
+    await asyncio.gather(*slices)
+    await rows.flush()
+    assert (most, rows.rows_written, rows.pending_rows) == (50, 640, 0)
+
+
+async def test_a_large_slice_is_not_passed_by_small_ones_for_ever() -> None:
+    rows, done = RowBuffer(Outside(), 1.0, 10), list[int]()
+
+    async def slice_of(events: int) -> None:
+        async with rows.room(events):
+            await asyncio.sleep(0)
+            done.append(events)
+
+    await asyncio.gather(*(slice_of(events) for events in (1, 10, 1, 1, 1)))
+    assert done == [1, 10, 1, 1, 1]
+
+
+async def test_a_slice_that_is_larger_than_the_bound_goes_alone() -> None:
+    rows = RowBuffer(Outside(), 1.0, 3)
+    async with rows.room(10):
+        other = asyncio.create_task(rows.room(1).__aenter__())
+        await asyncio.sleep(0)
+        assert not other.done()
+    await other

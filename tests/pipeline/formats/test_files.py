@@ -14,6 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.formats import Refused, read_file
 from pipeline.formats.format import MAX_LINE_BYTES
 from schemas.event import Event
+from schemas.reasons import REASONS
 
 LINE = b'203.0.113.7 - ann [24/Nov/2025:16:00:00 +0000] "GET /a HTTP/1.1" 200 12 "-" "curl/8"'
 
@@ -103,4 +104,5 @@ def test_any_file_is_read_to_its_end(tmp_path_factory: pytest.TempPathFactory, r
     path = tmp_path_factory.mktemp("any") / "file"
     path.write_bytes(gzip.compress(raw) if packed else raw)
     for format in ("native", "combined"):
-        read(path, format)
+        refused = [each for each in read(path, format) if isinstance(each, Refused)]
+        assert {each.reason for each in refused} <= {*REASONS}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -12,8 +16,10 @@ from hypothesis import strategies as st
 from pipeline.config import Config
 from pipeline.core import Sides
 from pipeline.errors import ConfigError
+from pipeline.runners import learn
 from pipeline.runners.learn import LearnOptions, main, settled
-from tests.pipeline.log_of_requests import GEO, Outcome, catalogue, core, log, slices
+from schemas.event import Event
+from tests.pipeline.log_of_requests import GEO, Outcome, Record, catalogue, core, log, record, slices
 from tests.pipeline.test_flow import restored, run
 
 RECORDS = log(1)
@@ -94,6 +100,67 @@ def test_a_theft_that_goes_on_where_history_ends_is_told_at_the_first_live_event
     opened = [x for x in told.incidents.values() if x.change == "opened"]
     assert [x.key_id for x in opened] == ["pk_1"]
     assert opened[0].offset < at + 10
+
+
+def test_a_theft_that_came_back_within_the_day_and_was_kept_quiet_is_told_live_in_the_same_visit() -> None:
+    """The history rang once that day, so its second visit was only kept from being learned: nobody heard of either."""
+    whole, _ = run(slices(RECORDS, []))
+    opening = next(x.offset for x in whole.incidents.values() if x.change == "opened")
+    burst = [each for each in RECORDS if re.search(rb'"r10\d{3}"', each[1] or b"")]
+    again = [moved(each, 3 * 3_600_000, "again") for each in burst]
+    history = sorted([*RECORDS[: opening + 200], *again[:-10]], key=lambda each: each[2])
+    history = [each for each in history if each[2] <= again[-10][2]]
+    live = [*again[-10:], moved(burst[-1], 3 * 3_600_000 + 60_000, "more")]
+    judge, heard = core(), Outcome()
+    heard.take(judge.process(slices(history, [])[0]))
+    assert len({x.incident_id for x in heard.incidents.values()}) == 1
+    assert not judge.state.open
+    settled(judge.state, len(history))
+    primed = restored(judge)
+    primed.adopt(Sides(catalogue(), GEO, "c1"))
+    told = Outcome()
+    told.take(primed.process(slices(live, [], len(history))[0]))
+    assert [x.key_id for x in told.incidents.values() if x.change == "opened"] == ["pk_1"]
+
+
+def moved(sent: Record, by_ms: int, name: str) -> Record:
+    event = msgspec.json.decode(sent[1] or b"", type=Event)
+    return record(
+        msgspec.structs.replace(event, ts_us=event.ts_us + by_ms * 1000, request_id=f"{event.request_id}{name}")
+    )
+
+
+@pytest.mark.parametrize("at", ["start", "end"])
+def test_what_comes_while_history_is_judged_is_judged_live(monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    """Reading and judging years of history takes hours, and the gateway goes on."""
+    log_end, written = 40, list[dict[int, int]]()
+
+    async def edges(*_: Any) -> dict[int, int]:
+        return {0: 0 if at == "start" else log_end}
+
+    def judged(*_: Any) -> Any:
+        nonlocal log_end
+        log_end += 1_000
+        return SimpleNamespace(cores=[], outcome=SimpleNamespace(events=1, rejected={}, incidents={}))
+
+    async def nothing(*_: Any) -> Any:
+        return None
+
+    async def one(*_: Any) -> int:
+        return 1
+
+    async def set_offsets(kafka: Any, topic: str, offsets: dict[int, int]) -> None:
+        written.append(offsets)
+
+    fakes: dict[str, Any] = {
+        "_edges": edges, "_judged": judged, "refuse_members": nothing, "_refuse_state": nothing, "ensure_topics": one,
+        "set_offsets": set_offsets, "warm_up": lambda: None,
+        "topic_range": SimpleNamespace(describe=lambda *_: SimpleNamespace(epoch="e")),
+    }  # fmt: skip
+    for name, fake in fakes.items():
+        monkeypatch.setattr(learn, name, fake)
+    assert main(Config(), LearnOptions(paths=(Path("x"),), at=at)) == 0
+    assert written == [{0: 0 if at == "start" else 40}]
 
 
 @pytest.mark.parametrize(

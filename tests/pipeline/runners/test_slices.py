@@ -27,7 +27,10 @@ from pipeline.runners.slices import (
     SliceConsumer,
     cut,
     in_turns,
+    transport_of,
 )
+from pipeline.runners.worker import App, settings
+from pipeline.sinks.kafka import REQUESTS_FETCH_BYTES
 
 
 @dataclass
@@ -139,6 +142,34 @@ async def test_a_partition_taken_away_while_its_position_is_set_does_not_end_the
     await consumer.seek_back(tp, 40)
     assert consumer.positions.after(consumer.positions.before(), 0, 50) is None, "nothing is claimed of the log"
     assert consumer.seek_wait.await_count == 2, "each of them tried"
+
+
+async def test_a_fetch_is_not_kept_while_its_slices_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All partitions of a fetch are joined before the second slice of any is taken: there were two copies of all."""
+    consumer = consumer_without(ConnectionError("no seek"), monkeypatch)
+    consumer.flow_active, consumer.polled = True, lambda ends: None
+    consumer.config = Config(worker=Worker(slice_events=1))
+    monkeypatch.setattr(consumer, "highwater", lambda tp: None)
+    monkeypatch.setattr(consumer, "_slice_message", lambda tp, fetched: SimpleNamespace(tp=tp, value=fetched))
+    tps = [TP("api.requests", number) for number in range(3)]
+    monkeypatch.setattr(consumer, "assignment", lambda: set(tps))
+    fetch = {tp: [Record(5, b"x"), Record(6, b"y")] for tp in tps}
+    monkeypatch.setattr(consumer, "_wait_next_records", AsyncMock(return_value=(fetch, set(tps))))
+    seen = [(list(map(len, fetch.values())), tp.partition) async for tp, _ in consumer.getmany(1.0)]
+    assert [number for _, number in seen] == [0, 1, 2, 0, 1, 2]
+    assert seen[3][0] == [0, 0, 0]
+
+
+async def test_an_answer_of_a_broker_is_a_few_partitions_worth_however_many_a_worker_has() -> None:
+    config = Config()
+    app: Any = App("contract", **settings(config))
+    app.transport = transport_of(app, config, lambda number: None, lambda ends: None)
+    thread = app.consumer._thread
+    made = thread._create_consumer(asyncio.get_running_loop())
+    assert made._max_partition_fetch_bytes == REQUESTS_FETCH_BYTES
+    assert REQUESTS_FETCH_BYTES < made._fetch_max_bytes <= 8 * REQUESTS_FETCH_BYTES
+    await made.stop()
+    thread.thread_loop.close()
 
 
 async def test_any_other_failure_of_a_seek_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
+import numba
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
@@ -37,6 +39,24 @@ async def test_a_broker_that_is_not_there_is_told_before_anything_is_compiled() 
             async with prepare(config, parts):
                 pass
     assert compiled == []
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_start_says_why_code_is_not_kept_and_that_it_compiles(
+    kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "flow").mkdir()
+    (tmp_path / "flow" / "run.nbc").touch()
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(start, "CACHED", kept)
+    monkeypatch.setattr(start, "REFUSED", [] if kept else ["/cache: others could put code there"])
+    with caplog.at_level("INFO", start.__name__):
+        start._tell_of_compiled_code()
+    told = [(each.levelname, each.getMessage()) for each in caplog.records]
+    assert told == ([] if kept else [
+        ("WARNING", "compiled code is not kept in /cache: others could put code there"),
+        ("INFO", "no compiled code of this version is found: compiling takes some minutes of a core"),
+    ])  # fmt: skip
 
 
 @pytest.mark.parametrize("failures", [EDGE_TRIES - 1, EDGE_TRIES])

@@ -111,6 +111,7 @@ async def test_a_closed_sink_may_be_closed_again(subject: Subject) -> None:
     await subject.sink.write("findings", rows_of("findings", 1))
     await subject.sink.close()
     await subject.sink.close()
+    assert len(subject.column("findings", "finding_id")) == 1
 
 
 # The real one
@@ -187,6 +188,18 @@ async def test_a_row_that_is_twice_in_one_insert_counts_once_and_its_newest_vers
         found = client.query("SELECT key_id, requests FROM requests_1m FINAL ORDER BY key_id", settings=settings)
         assert found.result_rows == [("k", 7), ("other", 1)]
     client.close()
+
+
+async def test_a_server_that_pins_how_inserts_are_searched_for_repeats_takes_rows_all_the_same(
+    clickhouse: ClickHouse,
+) -> None:
+    """An administrator's constraint (CONST) shows as `readonly` in system.settings; the client then refuses to send."""
+    sink = ClickHouseSink(clickhouse)
+    client = await sink._connected()
+    pinned = client.server_settings["optimize_on_insert"]
+    client.server_settings["optimize_on_insert"] = pinned._replace(readonly=1, value="1")
+    await sink.write("findings", rows_of("findings", 2, finding_id=["a", "b"]))
+    await sink.close()
 
 
 def _spoil_next_insert(url: str, fault: str) -> None:
