@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors import calibration
@@ -27,7 +27,6 @@ def prior(rule: int, stratum: int, score: float) -> float:
     return float(2.0 ** min(0.0, shipped(RETURNS[rule, stratum], score)))
 
 
-@settings(deadline=None)
 @given(rule=st.integers(0, 1), stratum=st.integers(0, 2), low=st.floats(-20, 80), more=st.floats(0, 40))
 def test_more_bits_are_never_more_frequent(rule: int, stratum: int, low: float, more: float) -> None:
     known = nothing_counted()
@@ -35,14 +34,12 @@ def test_more_bits_are_never_more_frequent(rule: int, stratum: int, low: float, 
     assert 0 < rare <= survival(known, rule, stratum, low) * (1 + 1e-12) <= 1 + 1e-12
 
 
-@settings(deadline=None)
 @given(rule=st.integers(0, 1), stratum=st.integers(0, 2), edge=st.integers(0, 31))
 def test_nothing_counted_is_what_ships(rule: int, stratum: int, edge: int) -> None:
     score = 2.0 * edge
     assert survival(nothing_counted(), rule, stratum, score) == pytest.approx(prior(rule, stratum, score))
 
 
-@settings(deadline=None)
 @given(scores=st.lists(st.floats(-5, 90), max_size=60), rule=st.integers(0, 1), score=st.floats(0, 60))
 def test_whatever_is_counted_stays_within_the_rails(scores: list[float], rule: int, score: float) -> None:
     known = nothing_counted()
@@ -52,7 +49,6 @@ def test_whatever_is_counted_stays_within_the_rails(scores: list[float], rule: i
     assert prior(rule, 1, score) / RAIL * 0.999 <= share <= min(1.0, prior(rule, 1, score) * RAIL * 1.001)
 
 
-@settings(deadline=None)
 @given(scores=st.lists(st.floats(-5, 90), max_size=60), rule=st.integers(0, 1))
 def test_more_bits_are_never_more_frequent_whatever_was_counted(scores: list[float], rule: int) -> None:
     known = nothing_counted()

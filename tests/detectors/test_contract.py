@@ -56,7 +56,7 @@ def warm(seed: int, count: int = 600) -> Judge:
 
 
 @each
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=seeds, is_warm=st.booleans())
 def test_a_score_is_finite_and_not_negative_and_writes_nothing_but_its_reading(
     detector: Detector, seed: int, is_warm: bool
@@ -78,7 +78,7 @@ def test_a_score_is_finite_and_not_negative_and_writes_nothing_but_its_reading(
 
 
 @each
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=seeds, weight=st.sampled_from([0.0, 1.0]))
 def test_learning_and_settling_write_the_detectors_own_record_and_its_shared_part_only(
     detector: Detector, seed: int, weight: float
@@ -110,7 +110,7 @@ def test_an_event_whose_format_shows_nothing_is_not_covered(detector: Detector) 
     assert reading[0]["bits"] == 0
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seed=seeds, cuts=st.lists(st.integers(0, 400), max_size=6), rows=st.integers(len(DETECTORS) + 2, 40))
 def test_the_pass_cut_at_any_places_gives_the_same_findings_incidents_and_state(
     seed: int, cuts: list[int], rows: int
@@ -127,7 +127,7 @@ def test_the_pass_cut_at_any_places_gives_the_same_findings_incidents_and_state(
 
 
 @each
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=seeds)
 def test_what_is_learned_of_a_key_does_not_depend_on_another_keys_events(detector: Detector, seed: int) -> None:
     events = random_stream(seed, 300, 2)

@@ -123,7 +123,7 @@ def test_a_visit_of_larger_answers_each_week_is_forgotten_in_between() -> None:
     assert max(weekly) <= STEP_BITS
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     visits=st.lists(st.lists(st.floats(0.01, 1e4), min_size=1, max_size=6), min_size=1, max_size=8),
     larger=st.floats(1.0, 100.0),

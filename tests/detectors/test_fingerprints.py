@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors import DETECTORS, feedback, fingerprints
@@ -211,7 +211,6 @@ def test_a_fingerprint_has_bits_that_no_client_uses() -> None:
     assert PENDING <= 2, "one bit says which client brought it"
 
 
-@settings(deadline=None)  # the first call compiles
 @given(
     marks=st.integers(0, 15), admitted=st.booleans(), brought=st.integers(1, 127), stands=st.integers(0, 3),
     version=st.integers(0, 255), again=st.integers(1, 127),
@@ -230,14 +229,12 @@ def test_what_is_written_is_read_and_nothing_else_is_touched(
     assert bool(int(slot.with_) & ADMITTED) == admitted
 
 
-@settings(deadline=None)  # the first call compiles
 @given(st.integers(1, 2**32 - 1))
 def test_any_fingerprint_is_one_of_127(number: int) -> None:
     assert 1 <= fingerprints.short(number) <= 127
     assert fingerprints.short(0) == 0
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=300))
 def test_whatever_peers_tell_a_change_has_a_chance_and_is_never_certain(visits: list[tuple[int, bool]]) -> None:
     shared = record(SHARED)

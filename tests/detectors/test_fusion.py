@@ -132,7 +132,7 @@ def test_messages_about_growth_are_few() -> None:
     assert len(judge.changed) < 30
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10_000), marks=st.lists(st.integers(1, 399), max_size=8))
 def test_the_sweep_closes_exactly_what_the_keys_next_event_would(seed: int, marks: list[int]) -> None:
     events = random_stream(seed, 400, 3, days=6.0)
@@ -157,7 +157,6 @@ def test_the_sweep_closes_exactly_what_the_keys_next_event_would(seed: int, mark
     assert lazy.keys.tobytes() == swept.keys.tobytes()
 
 
-@settings(deadline=None)
 @given(first=st.floats(-60, 60), second=st.floats(-60, 60))
 def test_the_mixture_of_two_alternatives_is_right_and_never_above_the_larger(first: float, second: float) -> None:
     mixed = fusion.mixed(first, second)

@@ -42,7 +42,7 @@ def visits_of(days: int) -> Any:
         yield visit
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(days=DAYS, usual=st.sampled_from([30.0, 2_000.0, 5e7]), sway=st.sampled_from([1.0, 1.5, 6.0]))
 def test_no_sequence_of_visits_doubles_a_size_in_28_days(days: list[float], usual: float, sway: float) -> None:
     """However sizes sway: what is usual at most is held, be it by the mean or by the spread."""
@@ -84,7 +84,7 @@ def test_after_an_adoption_the_new_size_is_usual_and_held_from_there() -> None:
     assert after <= adopted + 3 * growth.LOG_ROOT_2 + SLACK, "three times 28 days began"
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(days=DAYS)
 def test_no_sequence_of_visits_makes_twice_the_objects_usual_in_28_days(days: list[float]) -> None:
     key, reached = OneKey(enumeration.ENUMERATION), []
@@ -100,7 +100,7 @@ def test_no_sequence_of_visits_makes_twice_the_objects_usual_in_28_days(days: li
     doubled_at_most(reached, math.log(enumeration.LEAST_OBJECTS))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(days=DAYS, route=st.sampled_from([0, 7]))
 def test_no_sequence_of_visits_makes_larger_answers_usual_than_twice_in_28_days(days: list[float], route: int) -> None:
     """Of a route that nobody else uses, and of none: the key's own sizes, a visit's bytes, and its mean deviation."""
@@ -127,7 +127,7 @@ def crowd_of(key: OneKey, day: int, count: int) -> float:
     return growth.reach(float(key.state.crowd_mean[0]), float(key.state.crowd_variance[0]), LEAST_VARIANCE)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(days=DAYS, usual=st.sampled_from([1, 6, 15]))
 def test_no_sequence_of_visits_makes_twice_the_crowd_usual_in_28_days(days: list[float], usual: int) -> None:
     key = OneKey(SPIKE)
@@ -137,7 +137,7 @@ def test_no_sequence_of_visits_makes_twice_the_crowd_usual_in_28_days(days: list
     doubled_at_most(reached, FREE_REACH)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(days=st.lists(st.integers(1, 60), min_size=1, max_size=40), usual=st.sampled_from([4, 15]))
 def test_held_growth_of_crowds_alone_never_tells(days: list[int], usual: int) -> None:
     """Whatever came before, what was usual at most when these 28 days began, and twice that, is nothing odd."""
@@ -169,7 +169,7 @@ def taught(table: Any, day: int, times: float, keys: int, lessons: int = 24) -> 
     return reached
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(days=DAYS, keys=st.integers(2, route_sizes.MANY - 1))
 def test_no_answers_to_fewer_than_eight_keys_make_a_routes_answers_twice_as_large_in_28_days(
     days: list[float], keys: int

@@ -82,7 +82,7 @@ def unprepared(way: str) -> dict[str, float]:
     return attacked(way, 0, 0)[1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(way=st.sampled_from(WAYS), calls=st.integers(1, 80), before_min=st.integers(30, 58))
 def test_whoever_prepares_in_the_hour_before_is_told_then_or_gains_a_few_bits(
     way: str, calls: int, before_min: int
@@ -117,7 +117,7 @@ def incident_after(*earlier: Array, pause_min: int, way: str = "sizes") -> Judge
     return judge
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     pause_min=st.integers(30, 150),
     kind=st.sampled_from([OPERATION_DELETE, OPERATION_READ]),

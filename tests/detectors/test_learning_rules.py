@@ -72,7 +72,7 @@ def learn(state: Any, hours: list[float], anew: int = 0) -> None:
         request_level.learn_hour(state, hour, float(n), level, factor, PEER, config.clip, anew)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     level=st.sampled_from([0.5, 20.0, 3_000.0]),
     days=st.lists(st.floats(0.0, 1e5), min_size=1, max_size=28),
@@ -101,7 +101,7 @@ def test_the_steepest_ramp_lifts_the_anchor_by_half_a_percent_a_day() -> None:
     assert 1.05 < grown < 1.005**28 * 1.02, "28 days: the design's cap is 2"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     level=st.sampled_from([0.5, 20.0, 3_000.0]),
     days=st.lists(st.sampled_from([0.0, 0.3, 1.0, 1.5, 2.0, 10.0, 1e5]), min_size=57, max_size=70),
@@ -121,7 +121,7 @@ def test_no_sequence_of_days_raises_what_is_believed_by_more_than_a_tenth_a_day_
         assert now + 1.0 <= 2.0 * (max(believed[max(0, i - 56) : max(1, i - 27)]) + 1.0) * (1 + 1e-3)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(days=st.lists(st.floats(0.0, 2.5), min_size=1, max_size=60))
 def test_held_growth_alone_never_tells(days: list[float]) -> None:
     """What is clipped, held or anchored is no finding: only a free level above three anchors is."""
@@ -157,7 +157,7 @@ def attack(at_us: int, calls: int, which: int, spacing_us: int) -> Array:
     return events
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(calls=st.integers(1, 60), which=st.integers(1, 3), spacing_s=st.sampled_from([0, 1, 30]), cut=st.integers(0, 60))
 def test_nothing_is_learned_while_its_visit_goes_on(calls: int, which: int, spacing_s: int, cut: int) -> None:
     """So what came just before an incident opens is withheld with it, as far as the visit reaches back."""
@@ -172,7 +172,7 @@ def test_nothing_is_learned_while_its_visit_goes_on(calls: int, which: int, spac
     assert forecasts(judge.keys[0]) == before
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(visits=st.integers(1, 6), which=st.integers(1, 3), gap_min=st.sampled_from([31, 45, 59]))
 def test_nothing_of_a_visit_under_an_incident_is_ever_learned(visits: int, which: int, gap_min: int) -> None:
     judge = Judge(1, listed_days=1.0)
@@ -316,7 +316,7 @@ def test_what_an_incident_takes_back_makes_no_stranger_of_a_value_that_had_given
         assert known_values.is_strangers(records(slots), 9, records(visit)[0], records(event)[0]) is not full
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     series_days=st.floats(0.1, 60.0), opened_days=st.floats(0.1, 60.0), severity=st.integers(0, 2),
     taken=st.integers(0, 2),
@@ -371,7 +371,7 @@ def test_what_came_hours_before_an_incident_stays_learned() -> None:
     assert int(first["asn"][0]) in values(judge, "geography", "networks")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     series_days=st.floats(0.1, 30.0), severity=st.integers(0, 2), started=st.booleans(),
 )  # fmt: skip

@@ -203,7 +203,7 @@ def test_an_incident_names_the_operation_that_its_visit_began_with_though_a_late
     assert words == "earlier in this visit a deletion that this key never did in 14 days"
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10_000))
 def test_what_is_named_at_an_opening_carries_its_score(seed: int) -> None:
     """Whatever speaks for the owner is not named, so the named ones come to the score at least."""

@@ -77,7 +77,7 @@ def test_a_hundred_times_as_much_of_a_mix_is_no_operation_over_and_over(mixed: O
     assert -1.0 not in surplus
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 2), st.integers(3, 6))
 def test_hiding_an_operation_takes_more_than_two_calls_of_others_for_six_of_it(
     mixed: OneKey, others: int, n: int
@@ -141,7 +141,7 @@ def test_a_known_key_whose_state_is_older_than_this_count_is_learned_for_a_week_
     assert repetition.same_bits(key.state, key.shared, key.visit, 600) > 10.0
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(routes=st.lists(st.integers(1, 5), min_size=1, max_size=200))
 def test_an_operation_of_more_than_half_of_the_calls_leads_with_at_least_what_it_has_more(routes: list[int]) -> None:
     state = record(DETECTOR.state)
@@ -155,7 +155,7 @@ def test_an_operation_of_more_than_half_of_the_calls_leads_with_at_least_what_it
     assert int(state.same) <= len(routes)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(days=st.lists(st.integers(1, 120), min_size=1, max_size=60))
 def test_no_sequence_of_visits_makes_twice_the_repetition_usual_in_28_days(days: list[int]) -> None:
     key, reached = OneKey(DETECTOR), list[int]()

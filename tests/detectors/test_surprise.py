@@ -70,7 +70,6 @@ def test_log_gamma_agrees_with_factorials_and_the_root_of_pi(n: int) -> None:
     assert surprise.log_gamma(n + 0.5) == pytest.approx(math.log(half), rel=1e-13, abs=1e-14)
 
 
-@settings(deadline=None)
 @given(st.floats(1e-3, 1e7))
 def test_log_gamma_agrees_with_the_platform_to_thirteen_digits(x: float) -> None:
     assert surprise.log_gamma(x) == pytest.approx(math.lgamma(x), rel=1e-13, abs=1e-13)
@@ -109,7 +108,6 @@ def test_the_beta_binomial_agrees_with_exact_fractions() -> None:
     assert surprise.beta_binomial_tail(21, n, 0.5, 3.0) == 0.0
 
 
-@settings(deadline=None)
 @given(COUNT, MEAN, SIZE)
 def test_tails_are_probabilities_that_fall_with_the_count_and_rise_with_the_mean(
     n: int, mean: float, size: float
@@ -120,7 +118,6 @@ def test_tails_are_probabilities_that_fall_with_the_count_and_rise_with_the_mean
     assert surprise.negative_binomial_tail(n, mean * 1.1, size) >= tail * (1 - RELATIVE) - 1e-12
 
 
-@settings(deadline=None)
 @given(COUNT, MEAN, SIZE)
 def test_a_tail_is_the_sum_of_its_first_point_and_the_rest(n: int, mean: float, size: float) -> None:
     point = math.exp(surprise.log_negative_binomial(n, mean, size))
@@ -129,7 +126,6 @@ def test_a_tail_is_the_sum_of_its_first_point_and_the_rest(n: int, mean: float, 
     assert tail - rest == pytest.approx(point, rel=1e-4, abs=1e-9)
 
 
-@settings(deadline=None)
 @given(st.floats(-100, 100), st.floats(2, 30))
 def test_student_tails_are_symmetric_and_within_bounds(t: float, freedom: float) -> None:
     tail = surprise.student_tail(t, freedom)
@@ -137,7 +133,6 @@ def test_student_tails_are_symmetric_and_within_bounds(t: float, freedom: float)
     assert tail + surprise.student_tail(-t, freedom) == pytest.approx(1.0, abs=1e-12)
 
 
-@settings(deadline=None)
 @given(st.floats(allow_nan=False))
 def test_bits_are_within_bounds_for_any_probability(probability: float) -> None:
     assert 0.0 <= surprise.bits_of(probability) <= surprise.BITS_MAX
@@ -183,7 +178,7 @@ def test_compiled_and_plain_python_agree_to_the_bit() -> None:
     assert probe("0") == probe("1")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(10_000, 1_000_000), st.floats(0.5, 2.0))
 def test_counts_up_to_a_million_stay_finite_and_in_range(n: int, share: float) -> None:
     tail = surprise.poisson_tail(n, n * share)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.detector import EVENT
@@ -65,7 +65,6 @@ def kept(told: list[Told], book: Any = None, late: bool = False) -> list[int]:
     return keep.tolist()
 
 
-@settings(deadline=None)  # the first one compiles
 @given(st.lists(st.integers(1, 60), max_size=120), st.integers(0, 120))
 def test_a_request_counts_once_unless_32_others_came_between(requests: list[int], cut: int) -> None:
     """Each has a time of its own, so they come in any order."""
@@ -79,7 +78,6 @@ def test_a_request_counts_once_unless_32_others_came_between(requests: list[int]
     assert kept(told[:cut], book) + kept(told[cut:], book) == wanted
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=100))
 def test_what_is_newer_than_all_of_its_key_is_no_repeat_whatever_its_hash(gaps: list[int]) -> None:
     """All have the same 32 bits in the book: what chance brings once in 120 million."""

@@ -106,7 +106,7 @@ steps = st.lists(
 
 
 @given(steps)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_crash_between_any_two_sends_gives_the_last_good_checkpoint_exactly(
     script: list[tuple[list[int], int | None]],
 ) -> None:
@@ -131,7 +131,7 @@ def test_a_crash_between_any_two_sends_gives_the_last_good_checkpoint_exactly(
 
 
 @given(st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=8), min_size=4, max_size=12), st.integers(2, 3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_what_older_writers_left_goes_after_the_second_good_checkpoint(slices: list[list[int]], lives: int) -> None:
     log: Log = []
     core, writer = new_core(), first_writer()
@@ -160,7 +160,7 @@ def full_log() -> Log:
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_one_wrong_byte_in_anything_the_manifest_names_is_fatal(data: st.DataObject) -> None:
     log = full_log()
     state = load(0, staged(log), None)

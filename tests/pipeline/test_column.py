@@ -7,7 +7,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.column import MANY, Coded, coded, constant, count, join_rows, joined, joint, plain
@@ -15,7 +15,6 @@ from pipeline.column import MANY, Coded, coded, constant, count, join_rows, join
 TEXTS = st.lists(st.sampled_from(["", "a", "b", "long" * 50, "é"]), max_size=20)
 
 
-@settings(deadline=None)
 @given(TEXTS)
 def test_codes_stand_for_the_texts(texts: list[str]) -> None:
     column = coded(texts)
@@ -23,7 +22,6 @@ def test_codes_stand_for_the_texts(texts: list[str]) -> None:
     assert len(set(column.values)) == len(column.values)
 
 
-@settings(deadline=None)
 @given(st.lists(TEXTS, min_size=1, max_size=4))
 def test_codes_of_different_tables_are_joined_to_one(parts: list[list[str]]) -> None:
     whole = joined([coded(part) for part in parts])

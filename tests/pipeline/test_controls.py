@@ -183,7 +183,7 @@ def test_a_mute_of_a_detector_that_found_nothing_withholds_no_later_message() ->
     assert "withheld" not in muted.rows
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(cuts=st.lists(st.integers(1, 1690), max_size=30))
 def test_what_is_withheld_does_not_depend_on_where_slices_end(cuts: list[int]) -> None:
     middle = next(iter(judged_cached().incidents.values())).opened_at[:22] + "Z"

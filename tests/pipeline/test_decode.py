@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.core import Slice
@@ -116,7 +116,6 @@ RECORDS = (
 )  # fmt: skip
 
 
-@settings(deadline=None)  # the first one loads compiled code
 @given(st.lists(st.sampled_from(RECORDS), min_size=1, max_size=40))
 def test_a_slice_judged_at_once_gives_what_its_records_give_one_by_one(records: list[tuple[bytes, bytes]]) -> None:
     whole, alone = decode(batch(*records)), [decode(batch(each)) for each in records]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.detector import (
@@ -164,7 +164,6 @@ EVENTS = st.builds(
 ZONED = Key(key_id="z", time_zone="Asia/Kolkata", business_hours=BusinessHours(), holidays_country="IN")
 
 
-@settings(deadline=None)
 @given(st.lists(EVENTS, min_size=1, max_size=30), st.integers(0, 30), st.integers(1, 4))
 def test_neither_slices_nor_the_size_of_caches_change_a_record(events: list[Event], cut: int, rows: int) -> None:
     declared = [ZONED if at % 2 else None for at in range(len(events))]

@@ -117,7 +117,7 @@ def test_a_forgotten_key_begins_anew_and_its_open_incident_ends_without_its_cont
     assert incident.key_id not in effects.rows.get("keys_last_used", {}).get("key_id", []) or used_again
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(cuts=st.lists(st.integers(1, 1690), max_size=30), crash=st.integers(-1, 1690))
 def test_a_key_is_forgotten_at_the_same_place_wherever_slices_end_or_a_crash_lies(cuts: list[int], crash: int) -> None:
     at, incident = at_opening_cached()
@@ -130,7 +130,7 @@ def test_a_key_is_forgotten_at_the_same_place_wherever_slices_end_or_a_crash_lie
     assert_same(found, wanted)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     cuts=st.lists(st.integers(1, 1690), max_size=30),
     crash=st.integers(-1, 1690),
@@ -239,7 +239,6 @@ def test_what_was_adopted_of_a_malicious_one_is_forgotten_and_what_was_known_bef
     assert find(table_of(judge, "geography", "networks"), home["asn"]) >= 0
 
 
-@settings(deadline=None)
 @given(bits=st.lists(st.floats(-3, 60), max_size=30), own=st.lists(st.floats(-3, 60), min_size=1, max_size=4))
 def test_taking_a_run_out_of_the_calibration_undoes_its_counting(bits: list[float], own: list[float]) -> None:
     shared, key = np.zeros(1, shared_dtype(DETECTORS)), np.zeros(1, key_dtype(DETECTORS))

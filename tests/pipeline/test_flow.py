@@ -60,7 +60,7 @@ def test_every_request_is_counted_once(clean: tuple[Outcome, KeyCore]) -> None:
     assert requests == per_minute == per_source == 1500 + 150 + 10
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(1, 3), cuts=st.lists(st.integers(1, 1690), max_size=40))
 def test_where_slices_end_changes_nothing(seed: int, cuts: list[int]) -> None:
     records = log(seed)
@@ -72,7 +72,7 @@ def test_one_record_at_a_time_gives_what_one_slice_gives(clean: tuple[Outcome, K
     assert_same(run(slices(records, range(len(records))))[0], clean[0])
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(at=st.integers(1, 1690))
 def test_a_core_restored_from_its_blocks_goes_on_as_if_nothing_had_been(at: int) -> None:
     records = log(2)

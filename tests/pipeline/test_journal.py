@@ -98,7 +98,7 @@ scripts = st.lists(
 
 
 @given(scripts)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_state_comes_back_to_the_byte_after_every_checkpoint_and_over_every_takeover(script: Script) -> None:
     log: Log = []
     core, writer = Tables(), first_writer()
@@ -113,7 +113,7 @@ def test_state_comes_back_to_the_byte_after_every_checkpoint_and_over_every_take
 
 
 @given(scripts)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_journal_is_bounded_in_age_and_in_rows_whatever_changes(script: Script) -> None:
     log: Log = []
     core, writer = Tables(), first_writer()

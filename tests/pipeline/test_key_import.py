@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
@@ -158,7 +158,6 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(document=JSON, kind=st.sampled_from(["kong", "aws"]))
 def test_any_json_becomes_keys_or_a_clear_error(
     tmp_path_factory: pytest.TempPathFactory, document: Any, kind: Kind

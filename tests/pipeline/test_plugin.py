@@ -87,7 +87,7 @@ def test_a_model_that_there_is_not_is_a_clear_line(name: str, options: dict[str,
 
 
 @given(seed=st.integers(0, 1000), more=st.integers(1, 200), levels=st.sampled_from([2, 10, 10**9]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_bits_are_the_rank_and_never_more_than_was_seen(seed: int, more: int, levels: int) -> None:
     scores = np.random.default_rng(seed).integers(0, levels, LEAST + more).astype(float).tolist()
     ranks = Ranks()

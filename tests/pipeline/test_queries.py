@@ -193,7 +193,7 @@ def test_a_key_named_like_sql_is_just_a_name(client: Client) -> None:
     assert queries.newest_incidents(client, EVIL) == []
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(min_size=1, max_size=40))
 def test_no_text_breaks_out_of_its_parameter(client: Client, text: str) -> None:
     known = {"office", EVIL}

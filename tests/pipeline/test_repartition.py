@@ -140,7 +140,7 @@ def windows(cores: list[KeyCore]) -> list[str]:
 
 
 @given(seed=st.integers(0, 50), n=st.integers(1, 6), m=st.integers(1, 9))
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_there_and_back_keeps_every_keys_record_bit_for_bit(seed: int, n: int, m: int, tmp_path: Path) -> None:
     cores = open_all(n)
     judge(cores, log(seed, events=400, keys=25), {})
@@ -155,7 +155,7 @@ def test_there_and_back_keeps_every_keys_record_bit_for_bit(seed: int, n: int, m
 
 
 @given(seed=st.integers(0, 50), n=st.integers(1, 4))
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_backup_that_goes_back_where_it_came_from_is_the_whole_state(seed: int, n: int, tmp_path: Path) -> None:
     cores = open_all(n)
     judge(cores, log(seed, events=400, keys=9), {})

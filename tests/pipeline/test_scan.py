@@ -8,7 +8,7 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from detectors import fuse
@@ -49,7 +49,6 @@ def scanned(*values: bytes) -> list[Event | None]:
     return [told.event(i) if good[i] else None for i in range(len(values))]
 
 
-@settings(deadline=None)  # the first call compiles
 @given(st.lists(EVENTS, min_size=1, max_size=6), st.booleans())
 def test_an_event_as_msgspec_or_json_writes_it_is_read_without_loss(events: list[Event], spaced: bool) -> None:
     written = [msgspec.json.encode(event) for event in events]
@@ -78,7 +77,6 @@ MEMBERS = st.sampled_from(
 NOISE = st.sampled_from(["", "", "", " ", ",", "}", "{", '"', "\n\t", "null", "[1]"])
 
 
-@settings(deadline=None)  # the first call compiles
 @given(st.lists(st.lists(MEMBERS, max_size=7), min_size=1, max_size=5), NOISE, NOISE, NOISE)
 @example([['"key_id":"k"', '"ts_us":1780000000000000'], ['"key_id":"k"']], "", "", "")
 def test_what_is_read_from_odd_json_is_what_msgspec_reads(
@@ -93,7 +91,6 @@ def test_what_is_read_from_odd_json_is_what_msgspec_reads(
         assert found in (expected, None)
 
 
-@settings(deadline=None)  # the first call compiles
 @given(st.lists(st.binary(max_size=60), min_size=1, max_size=6))
 def test_random_bytes_are_never_read_as_what_msgspec_refuses(values: list[bytes]) -> None:
     for value, found in zip(values, scanned(*values), strict=True):
@@ -114,7 +111,6 @@ def test_a_key_id_that_is_not_the_records_key_is_left_to_the_judge() -> None:
     assert good.tolist() == [True, False, False]
 
 
-@settings(deadline=None)  # the first call compiles
 @given(st.lists(st.text(max_size=150), max_size=12))
 def test_texts_are_coded_and_packed_without_loss(texts: list[str]) -> None:
     told = fields.fields_of([Event(key_id="k", ts_us=AT_US, path=text) for text in texts])
@@ -126,7 +122,6 @@ def test_texts_are_coded_and_packed_without_loss(texts: list[str]) -> None:
     assert list(told.take(some).coded("path")) == texts[::2]
 
 
-@settings(deadline=None)  # the first call compiles
 @given(st.text(max_size=60), st.lists(st.integers(0, 2**63 - 1), max_size=8))
 def test_numbered_texts_are_prefix_and_number(prefix: str, numbers: list[int]) -> None:
     if len(prefix.encode()) <= 108:

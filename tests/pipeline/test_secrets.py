@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import secrets
@@ -156,14 +156,12 @@ def test_scrubbing_is_idempotent_and_gives_a_clean_event_back_as_it_is(dirty: Ev
     assert (cleaned is dirty) == is_clean(dirty)
 
 
-@settings(deadline=None)  # the first call compiles
 @given(st.lists(st.sampled_from([*WELL_KNOWN[:-1], *IDS]), max_size=6), st.sampled_from(["request_id", "user_agent"]))
 def test_many_events_are_judged_as_one_by_one(texts: list[str], field: str) -> None:
     events = [event(**{field: text}) for text in texts]
     assert unclean(fields_of(events)).tolist() == [i for i, each in enumerate(events) if not is_clean(each)]
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(

@@ -104,14 +104,14 @@ def test_odd_errors_are_told_to_the_fleet_without_an_incident() -> None:
     assert {each.detectors for each in odd} == {("errors",)}
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(1, 3), cuts=st.lists(st.integers(1, 1690), max_size=20))
 def test_where_slices_end_changes_nothing_of_what_is_told(seed: int, cuts: list[int]) -> None:
     records = log(seed)
     assert sorted(map(repr, tell(records, cuts))) == sorted(map(repr, tell(records, [])))
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(at=st.integers(1, 1690))
 def test_a_core_that_goes_on_after_a_crash_tells_nothing_anew(at: int) -> None:
     records = log(2)

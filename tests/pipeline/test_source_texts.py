@@ -96,7 +96,7 @@ def test_a_text_that_no_open_source_has_is_forgotten_and_its_number_given_anew()
 
 
 @given(st.lists(st.integers(1, len(LOG) - 1), max_size=4))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_restarts_change_no_row(cuts: list[int]) -> None:
     straight, outcome, judge, at = judged(core(), LOG), Outcome(), core(), 0
     for part in slices(LOG, cuts):

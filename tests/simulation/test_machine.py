@@ -115,4 +115,4 @@ class Workers(RuleBasedStateMachine):
 
 
 TestWorkers = Workers.TestCase
-TestWorkers.settings = settings(max_examples=EXAMPLES, stateful_step_count=60, deadline=None)
+TestWorkers.settings = settings(max_examples=EXAMPLES, stateful_step_count=60)

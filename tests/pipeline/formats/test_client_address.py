@@ -66,7 +66,6 @@ def test_the_first_from_the_right_that_is_no_trusted_proxy_is_taken(peer: Any, h
     assert client_address(Hops(peer, header), PROXIES) == taken
 
 
-@settings(deadline=None)
 @given(written, st.lists(ours, min_size=1, max_size=MOST_HOPS - 2))
 def test_nothing_that_a_caller_writes_changes_what_is_taken(lies: list[str], proxies: list[str]) -> None:
     *between, peer = proxies
@@ -76,7 +75,6 @@ def test_nothing_that_a_caller_writes_changes_what_is_taken(lies: list[str], pro
     assert client_address(Hops(CALLER, header), PROXIES) == CALLER
 
 
-@settings(deadline=None)
 @given(written, st.ip_addresses().map(str))
 def test_by_default_no_header_changes_anything(lies: list[str], peer: str) -> None:
     alone = client_address(Hops(peer), ())
@@ -138,7 +136,7 @@ def of_record(name: str, lies: list[str], peer: str, proxies: tuple[str, ...]) -
 
 
 @pytest.mark.parametrize("name", WITH_A_HEADER)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(lies=written)
 def test_so_it_is_in_every_format_that_reads_a_header(name: str, lies: list[str]) -> None:
     assert of_record(name, lies, "10.0.0.1", PROXIES) == CALLER

@@ -98,7 +98,7 @@ def test_a_file_that_is_not_there_or_a_format_that_is_not_known_is_told_in_one_l
         read(tmp_path / "missing", "squid")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(raw=st.binary(max_size=400), packed=st.booleans())
 def test_any_file_is_read_to_its_end(tmp_path_factory: pytest.TempPathFactory, raw: bytes, packed: bool) -> None:
     path = tmp_path_factory.mktemp("any") / "file"

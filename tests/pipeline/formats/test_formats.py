@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.detector import SEES_BYTES, SEES_DENIED, SEES_OUTCOME
@@ -57,7 +57,6 @@ def check(records: list[Event | Refused]) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(deadline=None)
 @given(raw=st.binary(max_size=200) | st.text(max_size=200).map(str.encode) | JSON.map(msgspec.json.encode))
 def test_any_bytes_become_events_or_refusals_and_never_an_exception(name: str, raw: bytes) -> None:
     check(list(decode(raw, name)))
@@ -65,7 +64,6 @@ def test_any_bytes_become_events_or_refusals_and_never_an_exception(name: str, r
 
 
 @pytest.mark.parametrize("name", [name for name, each in FORMATS.items() if not each.lines])
-@settings(deadline=None)
 @given(data=st.data())
 def test_a_record_with_one_value_replaced_by_anything_still_gives_an_answer(name: str, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from([p for p in SAMPLES[name] if p.suffix == ".json" and "not_json" not in p.name]))
@@ -85,7 +83,6 @@ def _paths(value: Any, head: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path for key, inner in value.items() for path in _paths(inner, (*head, key))] or [head or ("x",)]
 
 
-@settings(deadline=None)
 @given(st.text(max_size=300), st.sampled_from(["", "address"]))
 def test_any_line_is_answered_by_the_combined_format(line: str, key_field: str) -> None:
     check(list(decode(line.encode(), "combined", Options(key_field=key_field))))
@@ -103,7 +100,6 @@ def test_one_record_and_an_array_of_it_and_its_gzip_give_the_same_event() -> Non
         assert list(decode(gzip.compress(raw), name)) == one
 
 
-@settings(deadline=None)
 @given(
     st.lists(JSON.filter(lambda value: isinstance(value, dict)), min_size=2, max_size=4),
     st.sampled_from(["", " ", "\t"]),
@@ -202,7 +198,6 @@ def test_capabilities_follow_from_the_source_of_an_event() -> None:
     assert all(sees_of(name) == each.sees for name, each in FORMATS.items())
 
 
-@settings(deadline=None)
 @given(st.ip_addresses())
 def test_every_address_lies_in_its_network(ip: Any) -> None:
     assert network(address(str(ip))) != ""
@@ -214,7 +209,6 @@ def test_what_is_no_number_is_not_known(missing: Any) -> None:
     assert whole(missing) == 0
 
 
-@settings(deadline=None)
 @given(st.integers(min_value=946_684_800_000_000, max_value=4_102_444_799_999_999))
 def test_every_way_to_write_a_time_gives_the_same_microseconds(ts_us: int) -> None:
     moment = datetime.fromtimestamp(ts_us // 1_000_000, UTC)

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.formats import Refused, decode, detect, otlp_proto, read_file
@@ -82,7 +82,6 @@ def test_every_example_gives_the_same_in_both_forms_and_packed(path: Path) -> No
     assert detect(packed) == path.parent.name
 
 
-@settings(deadline=None)
 @given(exports)
 def test_any_export_is_read_as_googles_own_reader_has_it(export: dict[str, Any]) -> None:
     packed = protobuf_of(msgspec.json.encode(export))
@@ -91,7 +90,6 @@ def test_any_export_is_read_as_googles_own_reader_has_it(export: dict[str, Any])
         assert list(unpacking.json_records(packed)) == (same if any(export["resourceLogs"]) else [])
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_cut_or_damaged_export_gives_what_came_before_and_one_refusal(data: st.DataObject) -> None:
     packed = protobuf_of((examples.ROOT / "formats/otel/batch_of_mixed_keys.json").read_bytes())

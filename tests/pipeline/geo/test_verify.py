@@ -33,7 +33,7 @@ def test_a_record_of_no_type_is_one_line_and_no_segmentation_fault() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, DATA_END - 1), st.integers(0, 255)), min_size=1, max_size=3))
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_taken_for_whole_reads_whole(tmp_path: Path, changes: list[tuple[int, int]]) -> None:
     """By maxminddb's reader in Python, which is the careful one; texts may be of no charset."""
     raw, path = bytearray(DEMO), tmp_path / "changed.mmdb"

@@ -216,7 +216,7 @@ RECORDS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(RECORDS)
 def test_a_restart_that_reads_only_what_retention_left_has_the_same_cases(
     story: list[tuple[int, str, str, Severity, str]],

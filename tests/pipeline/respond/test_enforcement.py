@@ -206,7 +206,7 @@ def verdicts_of(enforcement: Enforcement, log: list[tuple[Event, int]]) -> list[
     return [v for n, (event, record_us) in enumerate(log) for v in enforcement.seen(event, n, record_us)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(made=st.lists(MADE, max_size=40), obeys_from_s=st.floats(0, ALLOWANCE_S))
 def test_a_gateway_that_obeys_within_the_allowance_is_never_called_broken_by_skew_or_lateness(
     made: list[Made], obeys_from_s: float
@@ -220,7 +220,7 @@ def test_a_gateway_that_obeys_within_the_allowance_is_never_called_broken_by_ske
     assert all(verdict.effect_s >= 0 for verdict in found)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(made=st.lists(MADE, max_size=40))
 def test_a_gateway_that_does_not_obey_is_called_broken_by_any_later_success_however_late_it_is_told(
     made: list[Made],
@@ -235,7 +235,7 @@ def test_a_gateway_that_does_not_obey_is_called_broken_by_any_later_success_howe
     assert not (found and never)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     made=st.lists(MADE, max_size=40),
     obeys_from_s=st.floats(0, 100),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import Revocation
@@ -177,7 +177,6 @@ _findings = st.lists(
 ).map(tuple)
 
 
-@settings(deadline=None)
 @given(findings=_findings, severity=st.sampled_from(["medium", "high", "critical"]), declared=st.booleans())
 def test_what_passes_rests_on_two_strong_authenticated_families(
     findings: tuple[Finding, ...], severity: str, declared: bool
@@ -190,7 +189,6 @@ def test_what_passes_rests_on_two_strong_authenticated_families(
         assert best > {"network"}
 
 
-@settings(deadline=None)
 @given(findings=_findings)
 def test_a_protected_key_never_passes(findings: tuple[Finding, ...]) -> None:
     for asked in (_protected(incident(findings=findings)), _protected(incident(rule="proof", findings=findings))):

@@ -302,7 +302,7 @@ async def play(steps: list[tuple[str, int]]) -> None:
         await group.close()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @example(steps=[("incident", 0), ("incident", 0), ("incident", 0), ("move", 1), ("move", 0)])
 @example(steps=[("incident", 0), ("fail", 2), ("move", 0), ("hold", 1), ("move", 0)])
 @given(steps=st.lists(_steps, max_size=25))

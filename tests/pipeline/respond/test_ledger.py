@@ -189,7 +189,7 @@ def replayed(log: list[tuple[int, Record | None]]) -> list[tuple[int, Record | N
     return seen
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(log=_logs)
 def test_no_sequence_exceeds_the_cap_that_its_proposal_carries(log: list[tuple[int, Record | None]]) -> None:
     seen = replayed(log)
@@ -201,7 +201,7 @@ def test_no_sequence_exceeds_the_cap_that_its_proposal_carries(log: list[tuple[i
             assert len(keys) <= min(cap, share_of(record.active_keys, 0.5)) or record.key_id in earlier
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(log=_logs)
 def test_no_act_is_granted_twice_unless_it_failed_between_or_is_a_day_old(log: list[tuple[int, Record | None]]) -> None:
     open_since: dict[str, int] = {}
@@ -213,7 +213,7 @@ def test_no_act_is_granted_twice_unless_it_failed_between_or_is_a_day_old(log: l
             open_since[record.act_id] = at
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(log=_logs, cut=st.integers(0, 60))
 def test_a_restart_in_the_middle_comes_to_the_same_verdicts(log: list[tuple[int, Record | None]], cut: int) -> None:
     """A second reader sees some records twice (it starts anew): by offset they do nothing."""

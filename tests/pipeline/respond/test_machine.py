@@ -306,7 +306,7 @@ class Responders(RuleBasedStateMachine):
 
 
 Responders.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=25, stateful_step_count=20, suppress_health_check=list(HealthCheck)
 )
 TestResponders = Responders.TestCase
 

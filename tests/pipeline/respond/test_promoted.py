@@ -149,7 +149,6 @@ ANYTHING = st.one_of(
 )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(st.lists(ANYTHING, max_size=20), st.booleans())
 def test_nothing_but_an_approvers_yes_ever_raises_the_stage(order: list[Any], flood: bool) -> None:
     made, asked = Promotions(), ""
@@ -284,7 +283,7 @@ class Plain:
         return held
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(ORDERS)
 def test_no_order_of_steps_signatures_repetitions_and_forgetting_allows_more_than_the_last_that_stands(
     order: list[Any],

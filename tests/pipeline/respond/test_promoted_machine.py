@@ -99,9 +99,7 @@ class Promoting(Responders):
             assert approved[effect.intent.response_id] or allowed[effect.intent.act_id]
 
 
-Promoting.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
-)
+Promoting.TestCase.settings = settings(max_examples=25, stateful_step_count=20, suppress_health_check=list(HealthCheck))
 TestPromoting = Promoting.TestCase
 
 

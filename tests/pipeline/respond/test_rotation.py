@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.catalogue import Catalogue
@@ -225,7 +225,6 @@ OPS = st.lists(
 )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(OPS)
 def test_in_no_order_does_the_old_key_end_before_its_deadline_nor_live_longer_than_the_policy_says(
     order: list[Any],

@@ -215,7 +215,7 @@ SAID: list[Record] = [
 ]  # fmt: skip
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from(SAID), max_size=8), st.lists(st.sampled_from(SAID), max_size=4))
 def test_whoever_has_only_what_is_said_again_decides_as_who_has_read_all(
     before: list[Record], after: list[Record]

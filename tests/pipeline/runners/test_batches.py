@@ -12,7 +12,7 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import spans
@@ -68,7 +68,6 @@ def told_whole(found: Sequence[Any]) -> list[Any]:
     return list(zip(*columns, strict=True))
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.lists(RECORDS, min_size=1, max_size=6), max_size=4), st.sampled_from([NONE, GZIP, LZ4]),
     st.integers(0, 20),
@@ -109,7 +108,6 @@ def test_a_byte_that_was_changed_on_the_way_is_refused_as_by_aiokafka(place: int
             read(kind, bytes(raw), 0)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_payload_of_any_bytes_is_refused_and_never_read_beyond(data: st.DataObject) -> None:
     raw = written([(b"key", b"some value", [("x", b"y")]), (b"b", b"other", [])], 0)

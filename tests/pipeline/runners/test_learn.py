@@ -55,7 +55,7 @@ def test_a_worker_that_loads_learned_state_adopts_its_side_inputs_at_the_live_lo
     assert known["pk_1"] > 1, "known since its first use in history"
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(at=st.integers(200, 1_400), seed=st.integers(1, 3))
 def test_a_worker_that_was_primed_judges_what_follows_as_one_that_saw_the_history_live(at: int, seed: int) -> None:
     """All that the partition's keys share is primed, too: peers' priors, sizes and errors of routes, calibration.

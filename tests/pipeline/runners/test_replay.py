@@ -41,7 +41,7 @@ def result(options: ReplayOptions, folder: Path) -> tuple[Outcome, list[bytes]]:
     return outcome, [(folder / name).read_bytes() for name in FILES]
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(slice_events=st.integers(1, 700))
 def test_the_same_input_cut_anywhere_gives_the_same_bytes(native: Path, tmp_path: Path, slice_events: int) -> None:
     whole = result(ReplayOptions(paths=(native,)), tmp_path / "whole")[1]

@@ -39,7 +39,7 @@ def read(kind: str, column: Column) -> list[Any]:
 TEXTS = st.text(max_size=12) | st.sampled_from(["a" * 127, "a" * 128, "b" * 20_000, "é" * 64])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(TEXTS, min_size=1, max_size=6))
 def test_texts_arrive_long_or_short_and_in_any_script(texts: list[str]) -> None:
     for kind in ("String", "LowCardinality(String)"):

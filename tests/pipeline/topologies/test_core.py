@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core import Sides, Slice
@@ -38,7 +38,6 @@ def test_what_is_no_message_is_refused_without_its_payload_and_moves_no_time() -
 
 
 @given(st.binary(max_size=200), st.sampled_from(["sources", "lifecycle"]))
-@settings(deadline=None)
 def test_no_bytes_make_it_fail(value: bytes, topology: str) -> None:
     effects = core(topology).process(bad(value))
     assert len(effects.rejects) == 1

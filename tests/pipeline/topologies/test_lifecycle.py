@@ -135,7 +135,7 @@ def test_a_pipeline_that_makes_keys_every_day_becomes_usual() -> None:
     assert max(incident.key_id for incident in found) < "key_20"
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     cuts=st.lists(st.integers(1, 40), max_size=6),
     at=st.integers(1, 39),

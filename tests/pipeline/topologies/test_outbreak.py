@@ -61,7 +61,7 @@ def test_what_happens_every_day_becomes_usual() -> None:
     assert judge("sources", [*daily, *outage(6, START_US + 31 * DAY_US)]) == []
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(cuts=st.lists(st.integers(1, 40), max_size=5), at=st.integers(1, 40), twice=st.lists(st.integers(0, 40)))
 def test_cuts_crashes_and_what_is_told_twice_change_nothing(cuts: list[int], at: int, twice: list[int]) -> None:
     log = outage(41)

@@ -188,7 +188,7 @@ def thinned(file: Path) -> list[list[Beats]]:
     return keys
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(cuts=st.lists(st.integers(1, 2000), max_size=8), at=st.integers(1, 2000), lost=st.integers(0, 8))
 def test_cuts_and_crashes_change_nothing(cuts: list[int], at: int, lost: int) -> None:
     keys = [*fleet(6, 200), *(steady(f"lost_{n}", 150, seed=50 + n) for n in range(lost))]

@@ -157,7 +157,7 @@ def test_it_closes_when_the_source_is_quiet_for_an_hour() -> None:
     assert [incident.change for incident in found][-1] == "closed"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     cuts=st.lists(st.integers(1, 60), max_size=8),
     twice=st.lists(st.integers(0, 49), max_size=20),
