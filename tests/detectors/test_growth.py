@@ -22,6 +22,8 @@ pytestmark = pytest.mark.timeout(900)
 DAYS = st.lists(st.sampled_from([0.0, 0.3, 1.0, 1.3, 2.0, 5.0, 40.0, 1e4]), min_size=58, max_size=75)
 """Times the usual, by day; a day has its visits in it."""
 SLACK = 1e-3
+LEARNED = 28
+"""Days of the usual: the value at the end of the last of them is what the next 28 are held to."""
 PER_DAY = 4
 
 
@@ -47,11 +49,11 @@ def visits_of(days: int) -> Any:
 def test_no_sequence_of_visits_doubles_a_size_in_28_days(days: list[float], usual: float, sway: float) -> None:
     """However sizes sway: what is usual at most is held, be it by the mean or by the spread."""
     law, reached = record(log_sizes.LAW), []
-    for number, visit in enumerate(visits_of(30 + len(days))):
-        times = 1.0 if number < 30 * PER_DAY else days[number // PER_DAY - 30]
+    for number, visit in enumerate(visits_of(LEARNED + len(days))):
+        times = 1.0 if number < LEARNED * PER_DAY else days[number // PER_DAY - LEARNED]
         size = usual * times * (sway if number % 2 else 1.0 / sway)
         log_sizes.learn_held(law, visit, size, 1.0)
-        if number >= 30 * PER_DAY and number % PER_DAY == 0:
+        if number >= LEARNED * PER_DAY - 1 and number % PER_DAY == PER_DAY - 1:
             reached.append(growth.reach(float(law["mean"]), float(law["variance"]), log_sizes.LEAST_VARIANCE))
     doubled_at_most(reached, 0.0)
 
@@ -88,8 +90,8 @@ def test_after_an_adoption_the_new_size_is_usual_and_held_from_there() -> None:
 @given(days=DAYS)
 def test_no_sequence_of_visits_makes_twice_the_objects_usual_in_28_days(days: list[float]) -> None:
     key, reached = OneKey(enumeration.ENUMERATION), []
-    for day in range(30 + len(days)):
-        times = 1.0 if day < 30 else days[day - 30]
+    for day in range(LEARNED + len(days)):
+        times = 1.0 if day < LEARNED else days[day - LEARNED]
         for visit in range(PER_DAY):
             for number in range(min(60, max(1, int(20 * times)))):
                 event = event_at(MONDAY_US + day * DAY_US + visit * 6 * HOUR_US + number * 1_000)
@@ -105,14 +107,14 @@ def test_no_sequence_of_visits_makes_twice_the_objects_usual_in_28_days(days: li
 def test_no_sequence_of_visits_makes_larger_answers_usual_than_twice_in_28_days(days: list[float], route: int) -> None:
     """Of a route that nobody else uses, and of none: the key's own sizes, a visit's bytes, and its mean deviation."""
     key, reached = OneKey(egress.DETECTOR), {name: list[float]() for name in ("sizes", "whole", "")}
-    for day in range(30 + len(days)):
-        times = 1.0 if day < 30 else days[day - 30]
+    for day in range(LEARNED + len(days)):
+        times = 1.0 if day < LEARNED else days[day - LEARNED]
         for visit in range(PER_DAY):
             event = event_at(MONDAY_US + day * DAY_US + visit * 6 * HOUR_US)
             event.sees, event.route = SEES_OUTCOME | SEES_BYTES, route
             event.bytes_out = max(1, int(5_000 * times * (1.4 if visit % 2 else 1.0)))
             key.feed(event)
-        for name, values in reached.items() if day >= 30 else ():
+        for name, values in reached.items() if day >= LEARNED - 1 else ():
             law, least = (key.state[name], log_sizes.LEAST_VARIANCE) if name else (key.state, egress.LEAST_VARIANCE)
             values.append(growth.reach(float(law["mean"]), float(law["variance"]), least))
     for values in reached.values():
@@ -131,9 +133,8 @@ def crowd_of(key: OneKey, day: int, count: int) -> float:
 @given(days=DAYS, usual=st.sampled_from([1, 6, 15]))
 def test_no_sequence_of_visits_makes_twice_the_crowd_usual_in_28_days(days: list[float], usual: int) -> None:
     key = OneKey(SPIKE)
-    for day in range(30):
-        crowd_of(key, day, usual)
-    reached = [crowd_of(key, 30 + day, min(120, max(1, int(usual * times)))) for day, times in enumerate(days)]
+    sizes = [usual] * LEARNED + [min(120, max(1, int(usual * times))) for times in days]
+    reached = [crowd_of(key, day, size) for day, size in enumerate(sizes)][LEARNED - 1 :]
     doubled_at_most(reached, FREE_REACH)
 
 

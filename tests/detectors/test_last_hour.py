@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from detectors import DETECTORS, feedback
@@ -28,7 +28,7 @@ from tests.detectors.streams import (
 pytestmark = pytest.mark.timeout(900)
 
 WAYS = ("calls", "sizes", "objects", "errors", "turns", "fingerprint")
-LOST = {"spike": 2.5, "egress": 1.0, "errors": 1.0, "enumeration": 1.0, "sharing": 1.5, "novel_client": 2.5,
+LOST = {"spike": 4.5, "egress": 1.0, "errors": 1.0, "enumeration": 1.0, "sharing": 5.0, "novel_client": 2.5,
         "off_hours": 5.5}  # fmt: skip
 """Bits that a detector's finding may lose by a visit in the hour before; operations are another matter (below)."""
 NAMES = [detector.name for detector in DETECTORS]
@@ -83,6 +83,8 @@ def unprepared(way: str) -> dict[str, float]:
 
 
 @settings(max_examples=60)
+@example(way="turns", calls=6, before_min=30)
+@example(way="calls", calls=12, before_min=58)
 @given(way=st.sampled_from(WAYS), calls=st.integers(1, 80), before_min=st.integers(30, 58))
 def test_whoever_prepares_in_the_hour_before_is_told_then_or_gains_a_few_bits(
     way: str, calls: int, before_min: int

@@ -16,7 +16,7 @@ from tests.pipeline.log_of_requests import HOUR_US, START_US, Outcome, Record, c
 from tests.pipeline.test_flow import restored
 
 DAY_US = 24 * HOUR_US
-HISTORY_DAYS = 60
+HISTORY_DAYS = 120
 MOVED_US = START_US + (HISTORY_DAYS + 1) * DAY_US
 
 
