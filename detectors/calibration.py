@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from detectors.compile import compiled
-from detectors.counted import BINS, LN2, VISITS_KEPT, bin_of, fade, log_share, raise_peak
+from detectors.counted import BINS, LN2, add_visit, bin_of, log_share, raise_peak
 from detectors.shipped_counts import RETURNS
 
 RULES: Final = ("visit", "slow")
@@ -52,10 +52,7 @@ def count(known: Any, rule: int, stratum: int, score_bits: float, before: int) -
 
     Returns the run's bin from now on.
     """
-    known.visits[rule, stratum] += 1.0
-    if known.visits[rule, stratum] > VISITS_KEPT:
-        known.visits[rule, stratum] *= 0.5
-        fade(known.counts[rule, stratum])
+    add_visit(known.visits[rule], known.counts[rule], stratum)
     return int(raise_peak(known.counts[rule, stratum], bin_of(score_bits), before))
 
 

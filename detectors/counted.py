@@ -56,6 +56,12 @@ def raise_peak(counts: Any, here: int, before: int) -> int:
 
 
 @compiled
+def raise_run(counts: Any, bits: float, before: int) -> int:
+    """The run has come to these bits. `before`: its largest bin as it is kept, 0 for none; returns that from now on."""
+    return raise_peak(counts, bin_of(bits), before if before > 0 else -1)
+
+
+@compiled
 def bin_of(bits: float) -> int:
     """Where a score is counted."""
     return 0 if bits < 0.0 else min(BINS - 1, int(bits / BIN_BITS) + 1)
@@ -90,6 +96,15 @@ def log_share(nodes: Any, counts: Any, visits: float, bits: float) -> float:
     if place > low:
         here += (at_edge(nodes, low + 1, beyond, visits) - here) * (place - low)
     return min(0.0, here)
+
+
+@compiled
+def add_visit(visits: Any, counts: Any, kind: int) -> None:
+    """One visit more of this kind."""
+    visits[kind] += 1.0
+    if visits[kind] > VISITS_KEPT:
+        visits[kind] *= 0.5
+        fade(counts[kind])
 
 
 @compiled

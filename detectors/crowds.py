@@ -16,14 +16,13 @@ from typing import Any, Final
 import numpy as np
 
 from detectors.compile import compiled
-from detectors.fusion import visits_per_day
+from detectors.fusion import visits_group
 from detectors.growth import GROWN, LOG_ROOT_2, held, reach
 from detectors.surprise import bits_of, quantise, student_tail
 from detectors.teaching import teaches
 
 CROWDS: Final = 2
 GROUPS: Final = 2
-FEW_VISITS: Final = 3.0  # a day: below, the first group
 CROWD_FIELDS: Final = [("crowds", "f8", (GROUPS, CROWDS, 3))]
 """Of spike's SHARED, by group of keys and span: visits (fading), mean and variance of the logarithm."""
 VISITS_LEAST: Final = 50.0  # of peers, before what they do replaces what ships
@@ -45,15 +44,9 @@ HIGH: Final = 1.65
 
 
 @compiled
-def group_of(visit: Any) -> int:
-    """0: keys of few visits."""
-    return 0 if visits_per_day(visit, int(visit.start_us)) < FEW_VISITS else 1
-
-
-@compiled
 def first_law(shared: Any, visit: Any, w: int) -> tuple[float, float]:
     """Mean and variance of the logarithm for a key that has no visits yet."""
-    peers = shared.crowds[group_of(visit), w]
+    peers = shared.crowds[visits_group(visit), w]
     if peers[0] < VISITS_LEAST:
         return FIRST_MEAN, FIRST_VARIANCE
     return peers[1], peers[2]
@@ -124,7 +117,7 @@ def learn_crowds(state: Any, shared: Any, visit: Any, weight: float) -> None:
         state.crowd_mean[w] = mean
         state.crowd_variance[w] = variance
         if teaches(visit):
-            tell_peers(shared.crowds[group_of(visit), w], x)
+            tell_peers(shared.crowds[visits_group(visit), w], x)
         if w == CROWDS - 1:
             state.crowd_visits = int(min(behind + 1.0, MEMORY))
 

@@ -32,9 +32,9 @@ import numpy as np
 
 from detectors import route_sizes
 from detectors.compile import compiled
-from detectors.counted import BINS, VISITS_KEPT, begins_run, bin_of, fade, hour_of, log_share, raise_peak
+from detectors.counted import BINS, add_visit, begins_run, hour_of, log_share, raise_run
 from detectors.detector import ERROR_NONE, SEES_BYTES, SEES_OUTCOME, Context, Detector
-from detectors.fusion import Settings, visits_per_day
+from detectors.fusion import Settings, visits_group
 from detectors.growth import held, limit, reach
 from detectors.log_sizes import LAW, learn_held, spread, usual
 from detectors.shipped_counts import EGRESS, EGRESS_SUM
@@ -42,7 +42,6 @@ from detectors.surprise import LN2, bits_of, evidence_of, quantise, student_tail
 from detectors.teaching import teaches
 
 KINDS: Final = 2
-SPARSE_VISITS: Final = 3.0  # a day: below, the first kind
 SEVERAL_BITS: Final = 1.0  # the rarer of two: the visit, the sum over visits
 GOES_ON_BITS: Final = 1.0
 """Of attacks that go on, half come to any level of the sum [judged]: to have reached it weighs that much less."""
@@ -164,12 +163,6 @@ def sum_after(state: Any, off: float, count: float) -> float:
 
 
 @compiled
-def kind_of(visit: Any) -> int:
-    """0: keys of few visits."""
-    return 0 if visits_per_day(visit, int(visit.start_us)) < SPARSE_VISITS else 1
-
-
-@compiled
 def rarities(state: Any, shared: Any, kind: int, off: float, count: float) -> tuple[float, float]:
     """-log2 of the share of such keys' visits that reach what this one does: at once, and by the sum.
 
@@ -201,7 +194,7 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     if not known:
         return
     count = int(state.judged) + 1.0
-    at_once, total = rarities(state, shared, kind_of(visit), np.float64(state.off) + off, count)
+    at_once, total = rarities(state, shared, visits_group(visit), np.float64(state.off) + off, count)
     if max(at_once, total) <= 0.0:
         return
     reading.bits = quantise(max(0.0, max(at_once, total) - SEVERAL_BITS))
@@ -258,9 +251,9 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
 @compiled
 def count_run(state: Any, shared: Any, visit: Any, at_once: float, total: float) -> None:
     """One visit more of such keys; where it has bits, the key's run of visits has come to these."""
-    kind = kind_of(visit)
-    count_visit(shared.visits, shared.peaks, kind)
-    count_visit(shared.sum_visits, shared.sum_peaks, kind)
+    kind = visits_group(visit)
+    add_visit(shared.visits, shared.peaks, kind)
+    add_visit(shared.sum_visits, shared.sum_peaks, kind)
     if max(at_once, total) <= 0.0:
         return
     hour = hour_of(visit)
@@ -268,23 +261,10 @@ def count_run(state: Any, shared: Any, visit: Any, at_once: float, total: float)
         state.run_h = hour
         state.run_bin = 0
         state.sum_bin = 0
-    state.run_bin = risen(shared.peaks[kind], at_once, int(state.run_bin))
-    state.sum_bin = risen(shared.sum_peaks[kind], total, int(state.sum_bin))
-
-
-@compiled
-def count_visit(visits: Any, peaks: Any, kind: int) -> None:
-    """One visit more of such keys."""
-    visits[kind] += 1.0
-    if visits[kind] > VISITS_KEPT:
-        visits[kind] *= 0.5
-        fade(peaks[kind])
-
-
-@compiled
-def risen(peaks: Any, bits: float, before: int) -> int:
-    """The run's bin from now on, counted; 0: none yet."""
-    return raise_peak(peaks, bin_of(bits), before if before > 0 else -1) if bits > 0.0 else before
+    if at_once > 0.0:
+        state.run_bin = raise_run(shared.peaks[kind], at_once, int(state.run_bin))
+    if total > 0.0:
+        state.sum_bin = raise_run(shared.sum_peaks[kind], total, int(state.sum_bin))
 
 
 @compiled

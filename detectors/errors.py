@@ -42,12 +42,11 @@ from detectors.detector import (
     usual_words,
 )
 from detectors.guesses import forget_guesses, guessed_bits, note_guess, surprise_of
-from detectors.lone_errors import LONE_FIELDS, RETRY_BITS, alone, count_lone, lone_bits
+from detectors.lone_errors import CLASSES, LONE_FIELDS, RETRY_BITS, alone, count_lone, lone_bits
 from detectors.surprise import beta_binomial_tail, evidence_of, log2_of, quantise
 from detectors.teaching import teaches
 from detectors.usual_errors import USUAL_BITS, is_usual, keep_usual, usual_bit
 
-CLASSES: Final = 4
 DENIED: Final = 0
 MISSING: Final = 1
 THROTTLED: Final = 2

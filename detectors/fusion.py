@@ -48,6 +48,7 @@ REVIEWED: Final = 2
 """Of `taken`: who let it be learned, the seven days or a person (`feedback.confirm`)."""
 
 DAY_US: Final = 86_400_000_000
+FEW_VISITS: Final = 3.0  # a day
 HOUR_US: Final = 3_600_000_000
 SLOW_HALF_LIFE_US: Final = 1.0 * DAY_US  # 2 and 3 days find fewer (keybench, development half: .05, .03, .02 of macro)
 SLOW_MOST: Final = 1e9
@@ -165,6 +166,12 @@ def visits_per_day(visit: Any, ts_us: int) -> float:
     """Of this key so far; starts at 2 a day and stays above one in 20 days."""
     age_days = max(0, ts_us - visit.first_seen_us) / DAY_US
     return max(0.05, (visit.ordinal + 2.0) / (age_days + 1.0))
+
+
+@compiled
+def visits_group(visit: Any) -> int:
+    """0: keys of few visits, below FEW_VISITS a day; 1: the others. They are counted among themselves."""
+    return 0 if visits_per_day(visit, int(visit.start_us)) < FEW_VISITS else 1
 
 
 @compiled

@@ -45,7 +45,7 @@ from detectors.detector import (
     Context,
     Detector,
 )
-from detectors.fusion import visits_per_day
+from detectors.fusion import visits_group, visits_per_day
 from detectors.known_values import (
     COUNT_UNIT,
     HOUR_US,
@@ -85,7 +85,6 @@ NET_ELSEWHERE: Final = NET_HOSTING | NET_PROXY | NET_ANYCAST
 TRAVEL_LR: Final = 32.0
 TRAVELLERS: Final = 0.5  # strangers from somewhere new who come while the owner is elsewhere [judged]
 GROUPS: Final = 2
-FEW_VISITS: Final = 3.0  # a day: below, the first group; its owners are seldom there to be travelled from
 LEAPS: Final = 0.125  # of moves, those with no time to travel, until the partition has counted [judged]
 LEAST_LEAPS: Final = 0.03  # keybench, development half: 0 of 156 moves of keys of few visits, 6 of 147 of others
 REST_VISITS: Final = 6.0  # a day
@@ -180,15 +179,9 @@ def country_factor(shared: Any, new: bool) -> float:
 
 
 @compiled
-def group_of(visit: Any) -> int:
-    """0: keys of few visits."""
-    return 0 if visits_per_day(visit, int(visit.start_us)) < FEW_VISITS else 1
-
-
-@compiled
 def leap_factor(shared: Any, visit: Any) -> float:
     """What impossible travel to a new network says: as far as moves of such keys do not bring it, at most 4 bits."""
-    group = group_of(visit)
+    group = visits_group(visit)
     share = (shared.leaps[group] + 20.0 * LEAPS) / (shared.moves[group] + 20.0)
     return TRAVELLERS / min(0.5, max(LEAST_LEAPS, share))
 
@@ -326,7 +319,7 @@ def count_peers(state: Any, shared: Any, visit: Any) -> None:
         shared.new_networks += 1.0
         if any_new(state.waiting_countries):
             shared.both_new += 1.0
-        group = group_of(visit)
+        group = visits_group(visit)
         shared.moves[group] += 1.0
         if int(state.leapt) == 1:
             shared.leaps[group] += 1.0

@@ -4,10 +4,9 @@ A key's own law is sure too soon: after twenty routes without one it takes a fir
 routes come by the day, not by the visit, so that of keys of few visits far more of them bring one, and now and then it
 isn't there (keybench, development half, untouched: in one visit of 110 of keys of few, in one of 3,000 of others).
 Counted are visits by class of error, keys of few visits among themselves, and errors whose caller held the key: who
-knows key ids alone would else make single refusals usual for all, or two errors of an owner's one.
-Two errors are another matter:
-who looks for what is there meets them in a row. An attacker who has keys of his own can make single errors usual, and
-so hides one, which is worth 6 bits at most. Fields are errors'.
+knows key ids alone would else make single refusals usual for all, or two errors of an owner's one. Two errors are
+another matter: who looks for what is there meets them in a row. An attacker who has keys of his own can make single
+errors usual, and so hides one, which is worth 6 bits at most. Fields are errors'.
 """
 
 from __future__ import annotations
@@ -15,16 +14,15 @@ from __future__ import annotations
 from typing import Any, Final
 
 from detectors.compile import compiled
-from detectors.fusion import visits_per_day
+from detectors.counted import VISITS_KEPT
+from detectors.fusion import visits_group
 from detectors.surprise import log2_of
 
 CLASSES: Final = 4
 GROUPS: Final = 2
-FEW_VISITS: Final = 3.0  # a day: below, the first group
 RETRY_BITS: Final = 10.6  # one route, retried or not, never says more
 PRIOR_VISITS: Final = 1_000.0
 PRIOR_SHARE: Final = 2.0**-RETRY_BITS
-VISITS_KEPT: Final = 1_000_000.0
 NO_LIMIT: Final = 1e9
 LONE_FIELDS: Final = [("visits", "f8", (GROUPS,)), ("lone", "f8", (GROUPS, CLASSES))]
 """Of errors' SHARED: visits, and those with a single error, by its class."""
@@ -34,12 +32,6 @@ LONE_FIELDS: Final = [("visits", "f8", (GROUPS,)), ("lone", "f8", (GROUPS, CLASS
 def alone(wrong: int, bits: float) -> float:
     """One route, however often: as much as its retries can give, though peers that are never refused promise more."""
     return min(RETRY_BITS, bits) if wrong <= 1 else bits
-
-
-@compiled
-def group_of(visit: Any) -> int:
-    """0: keys of few visits."""
-    return 0 if visits_per_day(visit, int(visit.start_us)) < FEW_VISITS else 1
 
 
 @compiled
@@ -60,7 +52,7 @@ def lone_bits(state: Any, shared: Any, visit: Any, more: int) -> float:
     only = only_class(state.held_wrong, more)
     if only < 0:
         return NO_LIMIT
-    group = group_of(visit)
+    group = visits_group(visit)
     share = (shared.lone[group, only] + PRIOR_VISITS * PRIOR_SHARE) / (shared.visits[group] + PRIOR_VISITS)
     return -log2_of(share)
 
@@ -68,7 +60,7 @@ def lone_bits(state: Any, shared: Any, visit: Any, more: int) -> float:
 @compiled
 def count_lone(state: Any, shared: Any, visit: Any) -> None:
     """The visit ended."""
-    group, only = group_of(visit), only_class(state.held_wrong, -1)
+    group, only = visits_group(visit), only_class(state.held_wrong, -1)
     shared.visits[group] += 1.0
     if only >= 0:
         shared.lone[group, only] += 1.0

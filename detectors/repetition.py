@@ -23,16 +23,15 @@ import math
 from typing import Any, Final
 
 from detectors.compile import compiled
-from detectors.counted import BINS, VISITS_KEPT, bin_of, fade, log_share, raise_peak
+from detectors.counted import BINS, add_visit, log_share, raise_run
 from detectors.detector import ERROR_NONE, Context
-from detectors.fusion import visits_per_day
+from detectors.fusion import visits_group
 from detectors.growth import GROWN
 from detectors.shipped_counts import REPETITION
 from detectors.surprise import LN2, log2_of, quantise
 from detectors.teaching import teaches
 
 KINDS: Final = 2
-SPARSE_VISITS: Final = 3.0  # a day: below, the first kind
 LEAST: Final = 30  # surplus calls; fewer are a page or two of a list
 UNIT: Final = 16.0  # of a stored surplus: its natural logarithm, rounded down
 USUAL_LEAST: Final = 33  # 8 calls: less is never taken for what is usual at most; below it `same_usual` is a stage:
@@ -77,12 +76,6 @@ def raw_bits(state: Any, surplus: float) -> float:
 
 
 @compiled
-def kind_of(visit: Any) -> int:
-    """0: keys of few visits."""
-    return 0 if visits_per_day(visit, int(visit.start_us)) < SPARSE_VISITS else 1
-
-
-@compiled
 def speaks(state: Any) -> bool:
     """Whether a week of visits has been learned and the key is no poller."""
     return int(state.same_usual) >= USUAL_LEAST and int(state.same_share) < POLLS
@@ -94,7 +87,7 @@ def same_bits(state: Any, shared: Any, visit: Any, surplus: int) -> float:
     raw = raw_bits(state, float(surplus)) if surplus >= LEAST and speaks(state) else 0.0
     if raw <= 0.0:
         return 0.0
-    kind = kind_of(visit)
+    kind = visits_group(visit)
     share = log_share(REPETITION[kind], shared.same_peaks[kind], shared.same_visits[kind], raw)
     return quantise(max(0.0, -share - SEVERAL_BITS))
 
@@ -144,7 +137,7 @@ def settle_same(state: Any, shared: Any, visit: Any, weight: float) -> None:
     if weight > 0.0 and most > 0:
         if teaches(visit):
             raw = raw_bits(state, math.exp((most + 0.5) / UNIT)) if speaks(state) else 0.0
-            count_run(state, shared, kind_of(visit), raw)
+            count_run(state, shared, visits_group(visit), raw)
         learn_share(state, visit, most)
         learn_most(state, most, int(state.crowd_visits) < GROWN or int(visit.anew) != 0)
     state.same = 0
@@ -193,10 +186,6 @@ def learn_share(state: Any, visit: Any, most: int) -> None:
 @compiled
 def count_run(state: Any, shared: Any, kind: int, raw: float) -> None:
     """One visit more of such keys, and what its run has come to (`window_peaks.turn_run` begins them)."""
-    shared.same_visits[kind] += 1.0
-    if shared.same_visits[kind] > VISITS_KEPT:
-        shared.same_visits[kind] *= 0.5
-        fade(shared.same_peaks[kind])
+    add_visit(shared.same_visits, shared.same_peaks, kind)
     if raw > 0.0:
-        before = int(state.same_bin)
-        state.same_bin = raise_peak(shared.same_peaks[kind], bin_of(raw), before if before > 0 else -1)
+        state.same_bin = raise_run(shared.same_peaks[kind], raw, int(state.same_bin))

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from detectors.compile import compiled
 from detectors.count_laws import HEAVY, leading_law
-from detectors.counted import BINS, VISITS_KEPT, begins_run, bin_of, fade, hour_of, log_share, raise_peak
+from detectors.counted import BINS, add_visit, begins_run, hour_of, log_share, raise_run
 from detectors.crowds import CROWDS, crowd_bits, crowd_spread
-from detectors.fusion import visits_per_day
+from detectors.fusion import visits_group
 from detectors.repetition import begin_run
 from detectors.shipped_counts import PEAKS
 from detectors.teaching import teaches
@@ -24,7 +24,6 @@ SPARSE: Final = 0  # fewer than three visits a day
 STEADY: Final = 1  # by the window's leading law: up to 30 % off its level and rhythm
 UNEVEN: Final = 2
 BURSTY: Final = 3
-SPARSE_VISITS: Final = 3.0
 STEADY_SPREAD: Final = 0.35  # of ln(requests of a visit's fullest span)
 UNEVEN_SPREAD: Final = 0.7
 COUNTED_BITS: Final = 1.0
@@ -43,7 +42,7 @@ PEAKS_FIELDS: Final = [("visits", "f8", (WINDOWS, KINDS)), ("peaks", "f8", (WIND
 @compiled
 def kind_of(state: Any, visit: Any, w: int) -> int:
     """The kind of key, in this window."""
-    if visits_per_day(visit, int(visit.start_us)) < SPARSE_VISITS:
+    if visits_group(visit) == 0:
         return SPARSE
     if w < CROWDS:
         off = crowd_spread(state, w)
@@ -97,13 +96,9 @@ def count_visit(state: Any, shared: Any, visit: Any, weight: float, least: float
     for w in range(WINDOWS):
         if weight > 0.0 and teaches(visit):
             kind = kind_of(state, visit, w)
-            shared.visits[w, kind] += 1.0
-            if shared.visits[w, kind] > VISITS_KEPT:
-                shared.visits[w, kind] *= 0.5
-                fade(shared.peaks[w, kind])
+            add_visit(shared.visits[w], shared.peaks[w], kind)
             reached = peak_of(state, shared, visit, w, least)
             if reached >= 0.0:
-                before = int(state.run_bin[w])  # 0: none, which no reached bits have
-                state.run_bin[w] = raise_peak(shared.peaks[w, kind], bin_of(reached), before if before > 0 else -1)
+                state.run_bin[w] = raise_run(shared.peaks[w, kind], reached, int(state.run_bin[w]))
         if w >= CROWDS:
             state.peak[w - CROWDS] = 0

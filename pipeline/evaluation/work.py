@@ -47,6 +47,13 @@ class Lives:
         """The first keys of these."""
         return Lives(self.mine[:count], self.calls[:count], self.known[:count], self.objects)
 
+    def in_order(self) -> tuple[Array, Array]:
+        """All calls by time, and of each whose it is: index into `mine`."""
+        whole = np.concatenate(self.calls)
+        owner = np.repeat(np.arange(len(self.calls)), [len(each) for each in self.calls])
+        order = np.argsort(whole["ts_us"], kind="stable")
+        return whole[order], owner[order]
+
 
 def lives_of(job: Job, world: World) -> Lives:
     """Every key of this partition with its history."""
@@ -96,14 +103,11 @@ def _judge(
     job: Job, world: World, lives: Lives, outcome: Outcome, trees: HalfSpace | None, *, compare: bool
 ) -> None:  # fmt: skip
     """The pass over all days, placements branched off at the start of theirs."""
-    calls, placements = lives.calls, outcome.placements
+    placements = outcome.placements
     by_day: dict[int, dict[tuple[str, float], list[int]]] = defaultdict(lambda: defaultdict(list))
     for i, placement in enumerate(placements):
         by_day[(placement.start_us - START_US) // DAY_US][placement.scenario, placement.wanted_bits].append(i)
-    whole = np.concatenate(calls)
-    owner = np.repeat(np.arange(len(calls)), [len(each) for each in calls])
-    order = np.argsort(whole["ts_us"], kind="stable")
-    whole, owner = whole[order], owner[order]
+    whole, owner = lives.in_order()
     partition = Partition(job.setting, len(lives.mine))
     found_all, changed_all, base = [], [], 0
     for day in range(world.days):

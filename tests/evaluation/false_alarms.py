@@ -96,10 +96,7 @@ def stories(
     job = Job(seed, 0, 1, count, (40.0,), 40.0, scenarios, 0)
     lives = work.lives_of(job, world)
     partition = Partition(Setting(), len(lives.mine))
-    whole = np.concatenate(lives.calls)
-    owner = np.repeat(np.arange(keys), [len(each) for each in lives.calls])
-    order = np.argsort(whole["ts_us"], kind="stable")
-    whole, owner = whole[order], owner[order]
+    whole, owner = lives.in_order()
     by_day: dict[int, list[tuple[int, Placement]]] = defaultdict(list)
     for number, placement in enumerate(run.plan(job, world, lives.mine)):
         by_day[(placement.start_us - START_US) // DAY_US].append((number, placement))

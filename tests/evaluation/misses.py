@@ -137,10 +137,7 @@ def placements(seed: int, keys: int, count: int, scenarios: tuple[str, ...]) -> 
     jobs = [Job(seed, 0, 1, count, (BITS,), BITS, (name,), 0) for name in scenarios]
     lives = work.lives_of(jobs[0], world)
     partition = Partition(Setting(), len(lives.mine))
-    whole = np.concatenate(lives.calls)
-    owner = np.repeat(np.arange(keys), [len(each) for each in lives.calls])
-    order = np.argsort(whole["ts_us"], kind="stable")
-    whole, owner = whole[order], owner[order]
+    whole, owner = lives.in_order()
     by_day: dict[int, list[tuple[Job, int, Placement]]] = defaultdict(list)
     for job in jobs:
         for number, placement in enumerate(run.plan(job, world, lives.mine)):
