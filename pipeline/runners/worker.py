@@ -100,15 +100,32 @@ class App(faust.App):
     before_stop: Any = None
     after_rebalance: Any = None
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.saved = asyncio.Event()
+        """The checkpoint of a stop is written and committed, or given up."""
+
     def on_rebalance_end(self) -> None:
         """Flow is resumed and queues are cleared: what was fetched before is lost, maybe with nothing behind it."""
         super().on_rebalance_end()
         if self.after_rebalance is not None:
             self.after_rebalance()
 
+    async def _on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """A rebalance waits for the checkpoint of a stop: the group takes its commit until partitions are let go."""
+        if self.should_stop:
+            await self.saved.wait()
+        await super()._on_partitions_revoked(revoked)
+
+    def _on_rebalance_when_stopped(self) -> None:
+        """Faust would close the connection by which that checkpoint is committed; it does so anyway when it stops."""
+        if self.saved.is_set():
+            super()._on_rebalance_when_stopped()
+
     async def _stop_consumer(self) -> None:
         if self.before_stop is not None:
             await self.before_stop()
+        self.saved.set()
         await super()._stop_consumer()
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -18,7 +19,7 @@ from pipeline.runners.ending import EXIT_FATAL
 from schemas.event import Event
 from tests.kafka.comparison import at_the_end, compare_tables, finish_tables, stop_all
 from tests.kafka.conftest import long
-from tests.kafka.deployment import DRAIN_S, Deployment, produce, read_topic
+from tests.kafka.deployment import DRAIN_S, Deployment, pid_of, produce, read_topic
 from tests.kafka.outside import AWAY_S, Outside
 from tests.kafka.recovery import reached, until_caught_up
 from tests.pipeline.log_of_requests import START_US, Record, log, record
@@ -30,6 +31,8 @@ BACKLOG: Final = int(os.environ.get("KEYWATCH_BACKLOG", "12000"))
 IDS: Final = int(os.environ.get("KEYWATCH_IDS", "100000"))
 FLOOD_S: Final = IDS / 500
 """So slow a worker would be stuck."""
+REBALANCING: Final = "because it is rebalancing"
+"""What aiokafka says when a heartbeat tells it so."""
 MOST_KEYS: Final = 10_000
 DAY_S: Final = 86_400
 
@@ -60,6 +63,29 @@ def test_clickhouse_away_slow_and_failing_after_it_applied_changes_nothing(
     outside.freeze(False)
     with until_caught_up(deployment, "ClickHouse hangs, and fails after it applied", slow_s):
         deployment.wait_drained()
+    compare_tables(deployment, outside, worker)
+
+
+@pytest.mark.parametrize("runner", ["faust", "plain"])
+def test_a_stop_whose_last_checkpoint_is_held_up_outlasts_a_rebalance(
+    deploy_real: Callable[..., Deployment], outside: Outside, runner: str
+) -> None:
+    """ClickHouse hangs, a worker is to stop, and before it has written all another one is gone."""
+    deployment, records = deploy_real(runner), log(SEED + 11, events=1_500)
+    produce(deployment, records[:750])
+    dies, stops = deployment.start(), deployment.start()
+    deployment.wait_ready(dies)
+    deployment.wait_ready(stops)
+    deployment.wait_drained()
+    outside.freeze(True)
+    produce(deployment, records[750:])
+    os.kill(pid_of(dies), signal.SIGKILL)
+    os.kill(pid_of(stops), signal.SIGTERM)
+    deployment.wait(lambda: REBALANCING in deployment.log_of(stops), "it hears of the rebalance")
+    outside.freeze(False)
+    assert stops.wait(DRAIN_S) == 0, deployment.log_of(stops)
+    worker = deployment.start()
+    deployment.wait_drained()
     compare_tables(deployment, outside, worker)
 
 
