@@ -36,9 +36,9 @@ def exceedance(
     for key, habits, mine in zip(keys, known, calls, strict=True):
         first = np.unique(mine["ts_us"] // VISIT_US, return_index=True)[1]
         for at in rng.choice(first, min(visits, len(first)), replace=False):
-            known_by = settled(key, mine[:at])
+            who, known_by = settled(key, habits, mine[:0], int(mine["ts_us"][at]))
             for name in STRETCHES:
-                said = parts(known_by, habits, world, _stretch(mine[at:], name), np.zeros(0, np.int64))
+                said = parts(who, known_by, world, _stretch(mine[at:], name), np.zeros(0, np.int64))
                 together = np.sum(list(said.values()), axis=0)
                 most = [float(each.max()) for each in (*said.values(), together)]
                 rows[CLASSES[key.volume], name].append([key.number, *most])

@@ -8,16 +8,16 @@ benchmark prints it of its own keys (`exceedance`).
 context  The place's hazard, once per network (during a trip the owner's own visits are from either place) and again in
          each half hour in which the owner called in between: innocent half hours have one place, so that any value
          holds. The client's too, and each time the owner came between: a change lasts a day at least, at every place.
-routes   Operation and kind of answer that none of the key's own lines has, once each: what innocent keys bring anew
-         comes one by one, by popularity. Own operations are as likely in an attack that does what the owner does, half
-         as likely in one that has routes of its own.
+routes   Operation and status that none of the key's own lines has, once each: what innocent keys bring anew comes one
+         by one, by popularity. Own operations are as likely in an attack that does what the owner does, half as likely
+         in one that has routes of its own.
 sizes    Four times as large and 4,000 more (what attacks on sizes do) against the key's own, by half hour, where any
          of the half hour's calls, the owner's too, may be the planted one.
 volume   `volume`: counts of each day's first visit, days multiplied (visits of one day swell together); or since the
          first call of all. What is due of the owner in that time is added.
 hours    The hour that each day's first visit begins in, against an intruder who knows none.
 
-Networks and client families that the key's owner had before, or has in these days, are the key's own (`settled`).
+Networks, client families and routes that the owner had before, or has in these days, are the key's own (`settled`).
 Not knowing whether a part says anything costs a bit of each that does. Identities are not counted: which foreign place,
 which operation of a kind, which object of what size. Nor is the silence before a first call.
 `cut` keeps the first calls that reach the wanted bits; what a scenario cannot reach is reported as it is.
@@ -57,13 +57,14 @@ class Habits:
     calls_a_day: float
     hourly: Floats  # calls per hour by hour of the day, UTC
     begins: Floats  # share of its visits by hour of the day, UTC
-    own: frozenset[tuple[int, int]]  # (operation, status) of its donors' lines
+    own: npt.NDArray[np.int64]  # `route` of its donors' lines
     new_routes: Floats  # (sensitivity, ANSWERED) -> bits of such a one that is new
     larger: Floats  # by bin: density of larger sizes over that of the own
     visit: Law  # of its calls within VISIT_SPANS_S
     long: Law  # and LONG_SPANS_S
     places: npt.NDArray[np.int64]  # (n, 2): each place of its owner's, and when he was there first, us
     clients: npt.NDArray[np.int64]  # (n, 2): each client likewise
+    routes: npt.NDArray[np.int64]  # (n, 2): each route likewise
 
 
 def habits(key: Key, world: World, calls: Array) -> Habits:
@@ -73,14 +74,15 @@ def habits(key: Key, world: World, calls: Array) -> Habits:
     first = np.unique(calls["ts_us"] // VISIT_US, return_index=True)[1]
     calls_a_day = max(0.1, len(calls) / days)
     lines = [world.sources.donors[i] for i in key.donors]
-    own = zip(joined(lines, "operations").tolist(), joined(lines, "status").tolist(), strict=True)
+    own = route(joined(lines, "operations"), joined(lines, "status"))
     begins = np.bincount(hour[first], minlength=24) + 1.0
     visit, long = laws(key, world, calls_a_day)
     return Habits(
         max(0.05, len(first) / days), calls_a_day,
         np.maximum(np.bincount(hour, minlength=24) / max(1.0, days), LEAST_RATE), begins / begins.sum(),
-        frozenset(own), _new_routes(key, world.sources, calls_a_day), _larger(calls, first, world.sources),
+        np.unique(own), _new_routes(key, world.sources, calls_a_day), _larger(calls, first, world.sources),
         visit, long, _firsts(calls["place"], calls["ts_us"]), _firsts(calls["client"], calls["ts_us"]),
+        _firsts(route(calls["operation"], calls["status"]), calls["ts_us"]),
     )  # fmt: skip
 
 
@@ -91,17 +93,26 @@ def _firsts(values: Array, at: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.stack([each.astype(np.int64), at[turns[first]]], axis=1)
 
 
-def settled(key: Key, calls: Array, known: Habits | None = None, start_us: int = 0) -> Key:
-    """The key with every place and client of these calls of its owner's; with `known`, of all his before `start_us`.
+def route(operation: npt.ArrayLike, status: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """One number for an operation and its status."""
+    return np.asarray(operation, np.int64) * 1_000 + np.asarray(status, np.int64)
+
+
+def settled(key: Key, known: Habits, calls: Array, start_us: int) -> tuple[Key, Habits]:
+    """The key and its habits with every place, client and route that its owner had before `start_us` or in `calls`.
 
     What he had once, on an earlier trip, say, is no evidence when it comes again: he may be back.
     """
-    places, clients = [key.homes, calls["place"]], [key.clients, calls["client"]]
-    if known is not None:
-        places.append(known.places[known.places[:, 1] < start_us, 0])
-        clients.append(known.clients[known.clients[:, 1] < start_us, 0])
-    homes = np.unique(np.concatenate(places).astype(np.int64))
-    return replace(key, homes=homes, clients=np.unique(np.concatenate(clients).astype(np.int64)))
+
+    def joined_by(own: npt.ArrayLike, firsts: npt.NDArray[np.int64], his: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        before = firsts[firsts[:, 1] < start_us, 0]
+        return np.unique(np.concatenate([np.asarray(own, np.int64), before, np.asarray(his, np.int64)]))
+
+    return (
+        replace(key, homes=joined_by(key.homes, known.places, calls["place"]),
+                clients=joined_by(key.clients, known.clients, calls["client"])),
+        replace(known, own=joined_by(known.own, known.routes, route(calls["operation"], calls["status"]))),
+    )  # fmt: skip
 
 
 def answer_kind(status: npt.ArrayLike) -> npt.NDArray[np.int64]:
@@ -209,11 +220,10 @@ def _routes(known: Habits, world: World, planted: Array) -> Floats:
     """Of an attack with routes of its own: what is new has its bits once, what is the key's own costs a bit."""
     kinds = world.sources.sensitivity[planted["operation"].astype(np.int64)]
     new = known.new_routes[kinds, answer_kind(planted["status"])]
-    gains, seen = np.zeros(len(planted)), set()
-    for i, pair in enumerate(zip(planted["operation"].tolist(), planted["status"].tolist(), strict=True)):
-        gains[i] = -1.0 if pair in known.own else 0.0 if pair in seen else new[i]
-        seen.add(pair)
-    return np.asarray(np.cumsum(gains))
+    routes = route(planted["operation"], planted["status"])
+    again = np.ones(len(routes), np.bool_)
+    again[np.unique(routes, return_index=True)[1]] = False
+    return np.asarray(np.cumsum(np.where(np.isin(routes, known.own), -1.0, np.where(again, 0.0, new))))
 
 
 def _sizes(known: Habits, planted: Array, owner_us: npt.NDArray[np.int64]) -> Floats:

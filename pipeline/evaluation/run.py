@@ -36,7 +36,6 @@ Array = npt.NDArray[Any]
 
 BURN_IN_DAYS: Final = 14
 """Nothing is counted before."""
-DEFAULT_DAYS: Final = 3.0
 FRESH: Final = ("new_keys", "ci_runners")
 """Scenarios whose keys begin anew."""
 PLANTED: Final = ChainMap(attacks.ATTACKS, variants.VARIANTS)
@@ -195,38 +194,6 @@ class Outcome:
     exceeded: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # exceedance.of_all_parts
 
 
-def plan(job: Job, world: World, keys: Sequence[int]) -> list[Placement]:
-    """All placements of this process: scenario, key, start; equal shares of the volume classes."""
-    rng = np.random.default_rng([job.seed, 77, job.part])
-    found = []
-    for name in job.scenarios:
-        for bits in _strengths(name, job):
-            count = job.placements if bits in (0.0, job.headline) else max(1, job.placements // 3)
-            found += [_place(name, bits, world, keys, rng) for _ in range(-(-count // job.parts))]
-    found += [_place("placebo", 0.0, world, keys, rng) for _ in range(-(-job.placebos // job.parts))]
-    return found
-
-
-def _strengths(name: str, job: Job) -> tuple[float, ...]:
-    """What a scenario is cut to; what is innocent has no strength."""
-    return job.strengths if name in attacks.ATTACKS else (job.headline,) if name in PLANTED else (0.0,)
-
-
-def days_of(name: str) -> float:
-    """How long a placement of this scenario lasts."""
-    return (attacks.DAYS | variants.DAYS | innocents.DAYS).get(name, DEFAULT_DAYS)
-
-
-def _place(name: str, bits: float, world: World, keys: Sequence[int], rng: np.random.Generator) -> Placement:
-    key = int(keys[int(rng.integers(len(keys)))])
-    days = days_of(name)
-    last = max(1, world.days - int(days))
-    day = int(rng.integers(min(BURN_IN_DAYS + 4, last - 1), last))
-    if name in ("retry_storm", "region_failover", "geo_update"):  # many keys meet it together
-        day = min(last - 1, BURN_IN_DAYS + 4 + day % 4)
-    return Placement(name, bits, key, world.keys[key].volume, START_US + day * DAY_US, days)
-
-
 def stage_of(placement: Placement, world: World, calls: Array, known: oracle.Habits, seed: list[int]) -> Stage:
     """The placement's key with its calls from then on."""
     end_us = placement.start_us + int(placement.days * DAY_US)
@@ -244,8 +211,8 @@ def stage_calls(placement: Placement, stage: Stage) -> Array:
         before = made.planted[made.planted["planted"] == 2]
         owner_us = made.owner["ts_us"]
         wanted = math.inf if name in attacks.WHOLE else placement.wanted_bits
-        key = oracle.settled(stage.key, made.owner, stage.known, stage.start_us)
-        kept, placement.bits = oracle.cut(key, stage.known, stage.world, strong, owner_us, wanted)
+        key, known = oracle.settled(stage.key, stage.known, made.owner, stage.start_us)
+        kept, placement.bits = oracle.cut(key, known, stage.world, strong, owner_us, wanted)
         planted = np.concatenate([before, kept])
     else:
         made = innocents.placebo(stage) if name == "placebo" else innocents.INNOCENTS[name](stage)

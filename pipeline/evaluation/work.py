@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.evaluation import baselines, oracle, run
+from pipeline.evaluation import baselines, oracle, placing, run
 from pipeline.evaluation.baselines import HalfSpace, Memory
 from pipeline.evaluation.exceedance import exceedance, of_all_parts
 from pipeline.evaluation.run import BURN_IN_DAYS, Job, Outcome, Partition, Placement
@@ -93,7 +93,7 @@ def ablate(job: Job, world: World, names: Sequence[str], lives: Lives | None = N
 
 
 def _empty(job: Job, world: World, lives: Lives) -> Outcome:
-    outcome = Outcome(placements=run.plan(job, world, lives.mine), events=sum(map(len, lives.calls)))
+    outcome = Outcome(placements=placing.plan(job, world, lives.mine, lives.calls), events=sum(map(len, lives.calls)))
     outcome.keys = len(lives.mine)
     outcome.key_days = float(len(lives.mine) * (world.days - BURN_IN_DAYS))
     return outcome

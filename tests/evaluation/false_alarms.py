@@ -19,7 +19,7 @@ import numpy as np
 
 from detectors import DETECTORS, fusion
 from detectors.records import records
-from pipeline.evaluation import innocents, run, work
+from pipeline.evaluation import innocents, placing, run, work
 from pipeline.evaluation.run import BURN_IN_DAYS, Job, Partition, Placement, Setting
 from pipeline.evaluation.world import CLASSES, DAY_US, START_US, VISIT_US, World, events_of
 from tests.evaluation.misses import listed_from, say
@@ -98,7 +98,7 @@ def stories(
     partition = Partition(Setting(), len(lives.mine))
     whole, owner = lives.in_order()
     by_day: dict[int, list[tuple[int, Placement]]] = defaultdict(list)
-    for number, placement in enumerate(run.plan(job, world, lives.mine)):
+    for number, placement in enumerate(placing.plan(job, world, lives.mine, lives.calls)):
         by_day[(placement.start_us - START_US) // DAY_US].append((number, placement))
     found_in: list[tuple[Placement, list[Alarm], float]] = []
     untouched: list[Alarm] = []

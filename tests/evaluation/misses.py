@@ -27,7 +27,7 @@ from detectors import DETECTORS, calibration, fuse, fusion
 from detectors.detector import READING
 from detectors.generate import load_pass
 from detectors.records import records
-from pipeline.evaluation import measures, oracle, reached, run, work
+from pipeline.evaluation import measures, oracle, placing, reached, run, work
 from pipeline.evaluation.attacks import ATTACKS
 from pipeline.evaluation.run import Job, Partition, Placement, Setting
 from pipeline.evaluation.world import CLASSES, DAY_US, START_US, World, events_of
@@ -140,7 +140,7 @@ def placements(seed: int, keys: int, count: int, scenarios: tuple[str, ...]) -> 
     whole, owner = lives.in_order()
     by_day: dict[int, list[tuple[Job, int, Placement]]] = defaultdict(list)
     for job in jobs:
-        for number, placement in enumerate(run.plan(job, world, lives.mine)):
+        for number, placement in enumerate(placing.plan(job, world, lives.mine, lives.calls)):
             by_day[(placement.start_us - START_US) // DAY_US].append((job, number, placement))
     told = []
     for day in range(world.days):
@@ -175,8 +175,8 @@ def judged(
     evidence = evidence_of(nearest)
     per_day = float(fusion.visits_per_day(records(branch.keys)[0]["visit"], int(events["ts_us"][-1])))
     owner_us = calls["ts_us"][calls["planted"] == 0]
-    key = oracle.settled(stage.key, calls[calls["planted"] == 0], stage.known, stage.start_us)
-    parts = oracle.parts(key, stage.known, world, calls[marked], owner_us)
+    key, known = oracle.settled(stage.key, stage.known, calls[calls["planted"] == 0], stage.start_us)
+    parts = oracle.parts(key, known, world, calls[marked], owner_us)
     return Told(
         placement.scenario, caught, placement.volume, visits, len(marked),
         measures.in_reach(placement, measures.LISTED), short,

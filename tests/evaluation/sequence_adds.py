@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.detector import ERROR_401, ERROR_403, ERROR_404, OPERATIONS, VISIT_GAP_US, VISIT_MAX_US
-from pipeline.evaluation import oracle, run
+from pipeline.evaluation import oracle, placing, run
 from pipeline.evaluation.attacks import ATTACKS
 from pipeline.evaluation.baselines import chance, threshold
 from pipeline.evaluation.run import BURN_IN_DAYS, Job, Outcome, Partition, Placement, Setting
@@ -171,7 +171,9 @@ def measure(data: Path, half: str, job: Job, keys: int, days: int) -> tuple[Outc
     attackers, peers = attackers_of([p for p in payloads(data) if p.name in _development(data)]), peers_of(lives)
     scores, chains = untouched_scores(lives, peers, attackers)
     outcome = Outcome(
-        keys=keys, key_days=float(keys * (days - BURN_IN_DAYS)), placements=run.plan(job, world, list(range(keys)))
+        keys=keys,
+        key_days=float(keys * (days - BURN_IN_DAYS)),
+        placements=placing.plan(job, world, list(range(keys)), calls),
     )
     partition = Partition(job.setting, keys)
     whole = np.concatenate(calls)

@@ -26,6 +26,7 @@ from pipeline.evaluation import (
     keybench,
     measures,
     oracle,
+    placing,
     reached,
     report,
     run,
@@ -118,7 +119,7 @@ def test_of_an_attack_record_only_order_time_sensitivity_and_outcome_are_read() 
 
 @pytest.mark.parametrize("name", sorted(ATTACKS))
 def test_an_attack_plants_calls_in_order_from_the_common_vocabulary(name: str) -> None:
-    made = ATTACKS[name](stage(1, 3, run.days_of(name), 5))
+    made = ATTACKS[name](stage(1, 3, placing.days_of(name), 5))
     words = world().words
     assert len(made.planted)
     assert (made.planted["planted"] > 0).all()
@@ -131,7 +132,7 @@ def test_an_attack_plants_calls_in_order_from_the_common_vocabulary(name: str) -
 
 @pytest.mark.parametrize("name", sorted(INNOCENTS))
 def test_an_innocent_scenario_marks_what_it_changes(name: str) -> None:
-    made = INNOCENTS[name](stage(2, 4, run.days_of(name), 15))
+    made = INNOCENTS[name](stage(2, 4, placing.days_of(name), 15))
     assert len(made.planted)
     assert not (made.owner["planted"] > 0).any()
 
@@ -143,7 +144,7 @@ def test_an_innocent_scenario_marks_what_it_changes(name: str) -> None:
 )  # fmt: skip
 def test_who_does_more_as_the_owner_is_where_the_owner_is_then_and_has_his_client(name: str) -> None:
     """He has moved and changed his client: the key's first ones beside them would be a second user's."""
-    scene = stage(1, 3, run.days_of(name), 15 if run.days_of(name) < 20 else 5)
+    scene = stage(1, 3, placing.days_of(name), 15 if placing.days_of(name) < 20 else 5)
     moved = scene.base.copy()
     half = int(moved["ts_us"][len(moved) // 2])
     place, client = (int(scene.key.homes[0]) + 7) % world().words.siblings, (int(scene.key.clients[0]) + 1) % 3
@@ -169,8 +170,8 @@ def test_where_the_owner_is_elsewhere_a_place_that_he_has_is_no_evidence_to_the_
     moved = scene.base.copy()
     moved["place"] = (int(scene.key.homes[0]) + 7) % world().words.siblings
     made = ATTACKS["destructive_calls"](replace(scene, base=moved))
-    known = oracle.settled(scene.key, made.owner)
-    said = oracle.parts(known, scene.known, scene.world, made.planted, made.owner["ts_us"])
+    key, known = oracle.settled(scene.key, scene.known, made.owner, scene.start_us)
+    said = oracle.parts(key, known, scene.world, made.planted, made.owner["ts_us"])
     assert said["context"].max() == 0.0
 
 
@@ -222,7 +223,7 @@ def test_what_a_scenario_does_not_name_is_drawn_as_innocent_calls_are() -> None:
     marked = []
     for name in (name for name, about in names.items() if "route" not in about):
         for number in range(160):
-            placement = placed(name, number % 100, run.days_of(name), 5)
+            placement = placed(name, number % 100, placing.days_of(name), 5)
             calls = lives.calls[placement.key]
             scene = run.stage_of(placement, many, calls, lives.known[placement.key], [1, number])
             planted = ATTACKS[name](scene).planted
@@ -256,7 +257,7 @@ def test_a_roaming_key_has_another_address_each_visit_and_one_network() -> None:
 
 
 def test_a_batch_comes_weekly_or_monthly() -> None:
-    days = run.days_of("batch")
+    days = placing.days_of("batch")
     runs = {len(np.unique(INNOCENTS["batch"](stage(2, seed, days, 1)).planted["ts_us"] // DAY_US)) for seed in range(8)}
     assert runs == {2, 5}
 
@@ -367,7 +368,7 @@ def test_a_placement_s_rarest_score_is_that_of_every_call_of_its_planted_visits_
 ) -> None:
     """Keys that called just before; each call by itself is the plain way."""
     keys = [1, 2, 4]
-    stages = [stage(key, 6, run.days_of(name)) for key in keys]
+    stages = [stage(key, 6, placing.days_of(name)) for key in keys]
     partition = Partition(Setting(), len(keys))
     before = np.concatenate(
         [calls_of(key)[calls_of(key)["ts_us"] < each.start_us] for key, each in zip(keys, stages, strict=True)]
@@ -376,7 +377,7 @@ def test_a_placement_s_rarest_score_is_that_of_every_call_of_its_planted_visits_
     owner = np.searchsorted(keys, before["key"])
     partition.judge(events_of(before[order], world().words, owner[order]))
     parts = [
-        run.stage_calls(placed(name, key, run.days_of(name)), each) for key, each in zip(keys, stages, strict=True)
+        run.stage_calls(placed(name, key, placing.days_of(name)), each) for key, each in zip(keys, stages, strict=True)
     ]
     calls = np.concatenate(parts)
     owner = np.repeat(np.arange(len(keys)), [len(each) for each in parts])
@@ -531,7 +532,7 @@ def test_a_placement_that_was_cut_to_its_strength_has_reached_it() -> None:
         placement = replace(placed("leaked_abroad", 1), wanted_bits=wanted)
         run.stage_calls(placement, stage(1, 7))
         assert reached.has(placement.bits, wanted)
-    weak = placed("off_hours_own", 1, run.days_of("off_hours_own"))
+    weak = placed("off_hours_own", 1, placing.days_of("off_hours_own"))
     run.stage_calls(weak, stage(1, 7, weak.days))
     assert 0 <= weak.bits < 40
     assert not reached.has(weak.bits, weak.wanted_bits)
