@@ -1,7 +1,7 @@
 """Requests in 10 s, 60 s, 10 min and 1 h against the key's level, rhythm and growth.
 
 Detects: bulk use of a key: a dump, a scan, a resold key; a steady key's lasting change; a new key's rush; one operation
-  over and over for an hour (`repetition`), at a pace that no count tells from a launch.
+  over and over for an hour or for hours (`repetition`), at a pace that no count tells from a launch.
 Misses: +30 % for days; one more minute at a person's pace; a ramp that stays below three times its slow level;
   fewer than 14 requests in a minute or some hundreds in an hour; most bursts of keys that burst anyway.
   Volume alone proves nothing.
@@ -21,7 +21,7 @@ forecast is `count_laws`' mixture around mean = level x profile x window; it lea
  - Bits of the long windows are lowered by log2(4 windows x windows of that length in an hour-long visit): 2.0 and 4.6
    bits, Bonferroni's correction to "one visit of this key". At 0 or below nothing is reported.
    Above, `window_peaks` counts what runs of visits of such keys reach, and their share, in bits, is the score.
- - One operation over and over in a visit is looked at beside the windows, by the same counting (`repetition`).
+ - One operation over and over on end is looked at beside the windows, by the same counting (`repetition`).
  - Counted are events whose caller held the key, or all where the format cannot tell. Others are not judged here.
  - An event out of order (up to the lateness) is judged at the key's newest time; it enters the sub-bin of its own time
    if the ring still has it, and the hour of its own time within the visit. Bins that are closed stay as they are.
@@ -131,7 +131,7 @@ STATE: Final = np.dtype(
         ("most", "u2", (CROWDS,)),  # requests of this visit's fullest span
         ("run_h", "u2"),  # hour at which the running run of visits began (`counted`)
         ("run_bin", "u1", (WINDOWS,)),  # bin of its largest bits, by window; 0: none
-        ("same", "u2"),  # surplus of the operation that leads in this visit (`repetition`); 0: none leads
+        ("same", "u2"),  # surplus of the operation that leads, without a pause (`repetition`); 0: none leads
         ("same_mark", "u1"),  # that operation
         ("same_most", "u1"),  # the largest of this visit, stored
         ("same_usual", "u1"),  # the largest that is usual; while it is learned: a stage
@@ -318,6 +318,7 @@ def advance(state: Any, shared: Any, visit: Any, config: Any, ts_us: int, last_t
             state.ring[w, i % SUB_BINS] = 0
     if ts_us - last_us >= VISIT_GAP_US:
         forget_local(state)
+        state.same = 0
     if int(state.rate_known) == 0 or hour != last_us // HOUR_US:
         renew_rate(state, shared, config, hour)
 

@@ -103,10 +103,38 @@ def test_calls_that_do_not_count_do_not_hide_those_that_do(mixed: OneKey, error:
     assert any(float(reading.a) == -1.0 for reading in readings)
 
 
-def test_a_poller_that_polls_faster_is_judged_by_its_volume_alone() -> None:
+def test_a_poller_that_polls_faster_is_judged_by_its_volume_alone_until_it_is_sixteen_times_as_much() -> None:
     key = service((3,))
-    readings = abuse(key, (3,), 60, 50.0)
-    assert all(float(reading.a) > 0.0 for reading in readings if float(reading.bits) > 0.0)
+    readings = abuse(key, (3,), 150, 24.0)
+    told = [float(reading.observed) for reading in readings if float(reading.a) == -1.0]
+    assert min(told) > 16 * 7.5 > 100, "eight calls are stored as 8 or a little less"
+    assert all(float(reading.a) > 0.0 for reading in readings[:100] if float(reading.bits) > 0.0)
+
+
+def test_hours_of_one_operation_are_more_evidence_than_the_first_of_them(mixed: OneKey) -> None:
+    """A visit ends after an hour, what goes on does not; the second hour is not judged as if the first had not been."""
+    readings = abuse(copied(mixed), (3,), 400, 36.0)
+    first, later = most(readings[:100]), most(readings[100:])
+    assert later > first + 2.0
+    assert max(reading.observed for reading in readings if float(reading.a) == -1.0) >= 399
+
+
+def test_half_an_hour_s_pause_ends_the_count_and_a_shorter_one_does_not(mixed: OneKey) -> None:
+    start_us = MONDAY_US + DAYS * DAY_US + 40 * 60 * SECOND_US
+    for pause_s, goes_on in ((29 * 60, True), (30 * 60, False)):
+        key, at_us = copied(mixed), start_us
+        for i in range(240):
+            at_us += (pause_s if i == 120 else 40) * SECOND_US
+            reading = key.feed(call(at_us, 3))
+            if i == 120:
+                assert (float(reading.a) == -1.0) == goes_on, "the first call after the pause is judged by it, too"
+        assert int(key.state.same) == (240 if goes_on else 120)
+
+
+def test_a_mix_leaves_nothing_to_the_next_visit(mixed: OneKey) -> None:
+    key = copied(mixed)
+    abuse(key, MIX, 600, 14.0)
+    assert int(key.state.same) < LEAST
 
 
 def test_a_client_that_tries_again_is_no_use_of_the_key(mixed: OneKey) -> None:
