@@ -7,8 +7,8 @@ one leads; two numbers hold it for any number of operations. A mixed visit's sta
 of a visit of one operation is its length. From LEAST on it goes on from visit to visit, until half an hour's pause: a
 visit ends after an hour, whatever goes on. Its largest value in a visit is compared with the largest that the key's
 visits have had: 4 bits a doubling, from LEAST on, counted over runs of visits of such keys (`counted`). Of a key whose
-visits are of one operation anyway, by half of their calls on average (a poller), it speaks from sixteen times on: there
-more of it is more requests, as a launch or a load test brings.
+visits are of one operation anyway, by half of their calls on average (a poller), it speaks from sixteen times on, and
+never where it has few visits: there more of it is more requests, as a launch or a load test brings.
 Calls that fail do not count: a client that tries again is no use of the key (errors judges it), and neither do those
 without a route. What is usual at most grows by root 2 in 28 days of use, like a crowd (`growth`), so by two in any.
 False alarms: a first export through one route, page by page; a loop in the owner's program.
@@ -69,21 +69,24 @@ def surplus_with(state: Any, event: Any) -> int:
 
 
 @compiled
-def raw_bits(state: Any, surplus: float) -> float:
+def raw_bits(state: Any, kind: int, surplus: float) -> float:
     """4 bits for each doubling of what is usual at most, to 1/64; 0 below LEAST, and until a week was learned."""
     if surplus < LEAST or int(state.same_usual) < USUAL_LEAST:
         return 0.0
     bits = quantise(max(0.0, DOUBLING_BITS * (log2_of(surplus) - int(state.same_usual) / UNIT / LN2)))
-    return 0.0 if int(state.same_share) >= POLLS and bits < POLLER_BITS else bits
+    polls = int(state.same_share) >= POLLS
+    return 0.0 if polls and (kind == 0 or bits < POLLER_BITS) else bits
 
 
 @compiled
 def same_bits(state: Any, shared: Any, visit: Any, surplus: int) -> float:
     """-log2 of the share of visits of such keys with this or more, to 1/64."""
-    raw = raw_bits(state, float(surplus))
-    if raw <= 0.0:
+    if surplus < LEAST:
         return 0.0
     kind = visits_group(visit)
+    raw = raw_bits(state, kind, float(surplus))
+    if raw <= 0.0:
+        return 0.0
     share = log_share(REPETITION[kind], shared.same_peaks[kind], shared.same_visits[kind], raw)
     return quantise(max(0.0, -share - SEVERAL_BITS))
 
@@ -132,7 +135,8 @@ def settle_same(state: Any, shared: Any, visit: Any, weight: float) -> None:
     most = int(state.same_most)
     if weight > 0.0 and most > 0:
         if teaches(visit):
-            count_run(state, shared, visits_group(visit), raw_bits(state, math.exp((most + 0.5) / UNIT)))
+            kind = visits_group(visit)
+            count_run(state, shared, kind, raw_bits(state, kind, math.exp((most + 0.5) / UNIT)))
         learn_share(state, visit, most)
         learn_most(state, most, int(state.crowd_visits) < GROWN or int(visit.anew) != 0)
     if weight <= 0.0 or int(state.same) < LEAST:

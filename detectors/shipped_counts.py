@@ -70,10 +70,17 @@ EGRESS_SUM: Final = np.array(
     ]
 ) / -10.0
 """The same of the sum over visits."""
+FIRST_HARMS: Final = np.array(
+    [
+        [43, 127, 146, 165, 185, 204, 223, 242, 262, 281, 300, 319, 339, 358, 377, 396, 415],
+        [90, 95, 123, 160, 180, 199, 218, 237, 257, 276, 295, 314, 334, 353, 372, 391, 410],
+    ]
+) / -10.0
+"""Of visits, the runs whose sensitive news add up to so much, by kind of key (`first_harms`)."""
 REPETITION: Final = np.array(
     [
-        [100, 106, 119, 138, 157, 176, 195, 215, 234, 253, 272, 292, 311, 330, 349, 369, 388],
-        [118, 137, 161, 181, 200, 219, 238, 258, 277, 296, 315, 335, 354, 373, 392, 412, 431],
+        [99, 106, 119, 138, 157, 176, 195, 215, 234, 253, 272, 292, 311, 330, 349, 369, 388],
+        [121, 140, 159, 179, 183, 203, 222, 241, 260, 280, 299, 318, 337, 357, 376, 395, 414],
     ]
 ) / -10.0
 """Of visits, the runs with so much of one operation, by kind of key (`repetition`): few visits, many."""

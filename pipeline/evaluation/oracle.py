@@ -166,14 +166,14 @@ def parts(key: Key, known: Habits, world: World, planted: Array, owner_us: npt.N
         return {name: np.zeros(0) for name in PARTS}
     return {
         "context": _context(key, known, world, planted, owner_us),
-        "routes": _perhaps(_routes(known, world, planted)),
-        "sizes": _perhaps(_sizes(known, planted, owner_us)),
-        "volume": _perhaps(_visits(known, planted, owner_us), _since_first(known, planted, owner_us)),
-        "hours": _perhaps(_hours(known, planted)),
+        "routes": perhaps(_routes(known, world, planted)),
+        "sizes": perhaps(_sizes(known, planted, owner_us)),
+        "volume": perhaps(_visits(known, planted, owner_us), _since_first(known, planted, owner_us)),
+        "hours": perhaps(_hours(known, planted)),
     }
 
 
-def _perhaps(*said: Floats) -> Floats:
+def perhaps(*said: Floats) -> Floats:
     """The ratio of an attack of which one of these, or nothing, is true; the highest so far."""
     odds = np.stack([np.zeros(len(said[0])), *said])
     most = odds.max(axis=0)

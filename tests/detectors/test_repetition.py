@@ -165,7 +165,7 @@ def test_a_known_key_whose_state_is_older_than_this_count_is_learned_for_a_week_
             key.feed(call(MONDAY_US + hour * HOUR_US + i * 20 * SECOND_US, 3 if hour == 200 else MIX[i % len(MIX)]))
         if hour == 13 * 24:
             assert repetition.same_bits(key.state, key.shared, key.visit, 400) == 0.0
-    assert repetition.raw_bits(key.state, 60.0) < 1.0
+    assert repetition.raw_bits(key.state, 1, 60.0) < 1.0
     assert repetition.same_bits(key.state, key.shared, key.visit, 600) > 10.0
 
 
