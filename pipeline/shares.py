@@ -26,7 +26,7 @@ SUMMED: Final = frozenset(
         "geography.both_new", "geography.moves", "geography.leaps", "geography.due", "geography.seen",
         "novel_client.new_places", "novel_client.both_new", "novel_client.due", "novel_client.seen",
         "novel_client.stood", "novel_client.changed", "novel_client.lately",
-        "novel_operation.levels", "spike.keys", "spike.visits", "spike.peaks", "spike.same_visits",
+        "novel_operation.close_visits", "spike.keys", "spike.visits", "spike.peaks", "spike.same_visits",
         "spike.same_peaks", "errors.units", "errors.wrong", "errors.visits", "errors.lone",
         "egress.visits", "egress.peaks", "egress.sum_visits", "egress.sum_peaks", "sharing.visits", "enumeration.tried",
     }
