@@ -44,7 +44,7 @@ from detectors.detector import (
     usual_words,
 )
 from detectors.guesses import forget_guesses, guessed_bits, note_guess, surprise_of
-from detectors.lone_errors import CLASSES, LONE_FIELDS, RETRY_BITS, alone, count_lone, lone_bits
+from detectors.lone_errors import CLASSES, LONE_FIELDS, RETRY_BITS, alone, count_lone, lone_bits, only_class
 from detectors.surprise import beta_binomial_tail, evidence_of, log2_of, quantise
 from detectors.teaching import teaches
 from detectors.usual_errors import USUAL_BITS, is_usual, keep_usual, usual_bit
@@ -246,7 +246,7 @@ def loudest(state: Any, shared: Any, kind: int, config: Any) -> int:
 @compiled
 def probes(event: Any, kind: int) -> bool:
     """Whether a new unit of this class is what a probe meets, and its caller held the key."""
-    return (kind == DENIED or kind == MISSING) and held(event)
+    return kind in (DENIED, MISSING) and held(event)
 
 
 @compiled
@@ -271,7 +271,9 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
         if held(event):
             most = max(held_bits(state, shared, kind), held_bits(state, shared, named))
             evidence = max(evidence, np.float64(np.float32(most)))
-    evidence = min(evidence, lone_bits(state, shared, visit, kind if held(event) else -1))
+    limit = lone_bits(state, shared, visit, kind if held(event) else -1)
+    evidence = min(evidence, limit)
+    bits = min(bits, limit) if only_class(state.visit_wrong, kind) >= 0 else bits
     level = level_with(state, sum_with(state, visit, event, probes(event, kind)))
     together = close_bits(shared, visit, level, total_of(state.wrong, PROBED))
     guessed = guessed_bits(state, event)

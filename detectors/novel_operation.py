@@ -17,10 +17,10 @@ What is new comes with requests: of a visit that is longer than this key's usual
 volume, errors and new routes of one long visit would be three facts (keybench, development half: 12 of 20 false
 alarms).
 Breadth: how many new routes come close together, missing ones too: each adds one, each request takes an eighth away and
-five seconds half, so that neither 400 requests with three new routes nor three in as many minutes are a list. Of visits
-with one, the share that comes to two within four seconds, to three and to four: the key's own (memory 50 such visits)
-with the peers' as prior, more of a visit that is longer, against [judged] shares of attackers'. Of busy keys' innocent
-visits with two new routes one in nine has them within three seconds (keybench, development half, 345,000 visits).
+a minute half, so that neither 400 requests with three new routes nor three in as many quarters of an hour are a list.
+Of visits with one, the share that comes to two, three and five in a row: the key's own (memory 50 such visits) with the
+peers' as prior, more of a visit that is longer, against [judged] shares of attackers'. Of busy keys' innocent visits
+with a new route .37 have two within five requests, .14 within a minute as well (keybench, development half).
 Filters (`known_operations`): a crawler's hundreds of reads don't hide a first deletion, which has one of its own (one
 key in four of keybench's busy ones was not covered at all). The forecast learns by the same filters, so a full one
 makes the detector slow and never wrong; beyond FULL it abstains.
@@ -76,14 +76,14 @@ Attackers (Stratus' 18 techniques and the invictus attack, first operations): re
 LEVELS: Final = 4
 GROUPS: Final = 2  # `fusion.visits_group`
 CLOSE: Final = 32  # what a new route adds
-FADING_US: Final = 5_000_000.0  # in which half of it is gone
-LEAST: Final = np.array([32, 48, 64, 80])
-"""From which sum the level is reached: one; two within four seconds; three and four about a second apart."""
+FADING_US: Final = 60_000_000.0  # in which half of it is gone
+LEAST: Final = np.array([32, 48, 70, 105])
+"""From which sum the level is reached: one; two within five requests and a minute; three and five in a row."""
 ATTACKERS: Final = np.array([1.0, 0.7, 0.6, 0.4])
 """Of attackers' visits with a new operation, those with so many [judged; recorded ones have 1 to 12]."""
-PEERS: Final = np.array([[1.0, 0.45, 0.25, 0.1], [1.0, 0.1, 0.015, 0.006]])
+PEERS: Final = np.array([[1.0, 0.5, 0.35, 0.2], [1.0, 0.15, 0.04, 0.01]])
 """The same of peers', those of few visits first, until they are counted. keybench, development half, 22,000 such visits
-of busy keys: .07, .009, .003; 1,500 of keys of few visits: .43, .22, .10."""
+of busy keys: .14, .03, .004; 1,500 of keys of few visits: .54, .36, .18."""
 PEERS_WEIGHT: Final = 20.0
 PEERS_KEPT: Final = 2_000.0
 OWN_WEIGHT: Final = 2.0  # visits that the peers' share weighs
@@ -91,12 +91,6 @@ RAREST: Final = 0.01
 FADING: Final = 0.98  # per visit with a new operation
 MEMORY: Final = 50.0  # visits, of `usual`
 UNIT: Final = 256.0  # of `close_visits`
-HARM_FADING_US: Final = 60_000_000.0  # two within a minute, three within 40 s each: recorded attacks' lists
-HARM_ATTACKERS: Final = np.array([1.0, 0.6, 0.5, 0.45])
-"""Of attackers' visits with a new sensitive operation, those with so many: of 11 recorded ones 7 have two, 6 three."""
-HARM_PEERS: Final = np.array([[1.0, 0.25, 0.12, 0.06], [1.0, 0.03, 0.01, 0.005]])
-"""The same of peers', as PEERS. keybench, development half, two within a minute: .24 of
-600 visits, .016 of 3,288 of busy keys."""
 MORE_BITS: Final = 1.0  # for each further sensitive operation that is new in the visit, up to PENDING [judged]
 SLOW_HARM: Final = 2.0  # deletion, administration, credentials: these add up over a day or two in the slow rule,
 SLOW_LESS: Final = 5.0  # less what a key brings of them that does something new every day,
@@ -120,14 +114,13 @@ STATE: Final = np.dtype(
         ("used", "u1"),  # 1: the visit did anything that counts
         ("harms", "u1"),  # bit masks of `waiting`: which are sensitive; above, which are HELD
         ("close", "u1"),  # sum of the visit's new routes, fading by requests
-        ("level", "u1"),  # 1 + the highest level of LEAST that it came to in this visit; 0: none; + 16 of `harmful`'s
-        ("harmful", "u1"),  # as `close`, of sensitive operations that are new
+        ("level", "u1"),  # 1 + the highest level of LEAST that it came to in this visit; 0: none
         ("close_visits", "u2", (LEVELS,)),  # decayed visits that came to a level, in 1/256
     ],
     align=True,
 )
-SHARED: Final = np.dtype([("close_visits", "f8", (GROUPS, LEVELS)), ("harm_visits", "f8", (GROUPS, LEVELS))])
-"""The same of all keys of the partition, those of few visits among themselves; by levels of sensitive operations."""
+SHARED: Final = np.dtype([("close_visits", "f8", (GROUPS, LEVELS))])
+"""The same of all keys of the partition, those of few visits among themselves."""
 
 
 class NovelOperation(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,40 +167,10 @@ def close_with(state: Any, visit: Any, event: Any, unknown: bool) -> int:
 @compiled
 def level_with(state: Any, close: int) -> int:
     """The highest level of this visit; -1 for none."""
-    level = int(state.level) % 16 - 1
+    level = int(state.level) - 1
     for j in range(LEVELS):
         level = max(level, j) if close >= LEAST[j] else level
     return level
-
-
-@compiled
-def harmful_with(state: Any, visit: Any, event: Any, new: bool) -> int:
-    """The fading sum of new sensitive operations with this request."""
-    new = new and int(state.fresh) & route_bit(event.route) == 0
-    kept = int(state.harmful)
-    if kept > 0:
-        kept = int(kept * halved(max(0, event.ts_us - int(visit.last_us)) / HARM_FADING_US))
-    return min(255, kept + (CLOSE if new else 0))
-
-
-@compiled
-def harm_level_with(state: Any, harmful: int) -> int:
-    """As `level_with`, of sensitive operations."""
-    level = int(state.level) // 16 - 1
-    for j in range(LEVELS):
-        level = max(level, j) if harmful >= LEAST[j] else level
-    return level
-
-
-@compiled
-def harm_bits(state: Any, shared: Any, visit: Any, level: int) -> float:
-    """What more sensitive operations so close together say than the first, by peers' visits with one."""
-    if level < 1:
-        return 0.0
-    group = visits_group(visit)
-    known = shared.harm_visits[group]
-    share = (known[level] + PEERS_WEIGHT * HARM_PEERS[group, level]) / (known[0] + PEERS_WEIGHT)
-    return max(0.0, log2_of(HARM_ATTACKERS[level] / min(1.0, max(RAREST, share) * longer(state, visit))))
 
 
 @compiled
@@ -289,8 +252,7 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     cap = float(config.cap_bits)
     quiet = log2_of(NEW_OPERATIONS / max(1e-4, 1.0 - novelty.p_new(state.mixture, event.ts_us)))
     more = MORE_BITS * max(0, sensitive_in_visit(state, event, new and harmful) - 1)
-    harm_level = harm_level_with(state, harmful_with(state, visit, event, new and harmful))
-    broad = max(more, breadth_bits(state, shared, visit, level), harm_bits(state, shared, visit, harm_level))
+    broad = max(more, breadth_bits(state, shared, visit, level))
     evidence = ratio_bits(p, harm + broad, cap) if p > 0.0 else quiet + broad
     whoami = int(event.operation) == OPERATION_IDENTITY and int(visit.new_place) == 1
     evidence = min(cap, max(evidence, 0.0) + WHOAMI_BITS) if whoami else evidence
@@ -314,9 +276,7 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
     harm = harm_of(event)
     unknown = not is_known(state, event.route, harm >= SLOW_HARM)
     state.close = close_with(state, visit, event, unknown)
-    state.harmful = harmful_with(state, visit, event, unknown and harm >= SLOW_HARM and counts(event))
-    level, harm_level = level_with(state, int(state.close)), harm_level_with(state, int(state.harmful))
-    state.level = level + 1 + 16 * (harm_level + 1)
+    state.level = level_with(state, int(state.close)) + 1
     if unknown:
         state.fresh = int(state.fresh) | route_bit(event.route)
     if not counts(event):
@@ -346,7 +306,6 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
     settle_waiting(state, weight > 0.0 and int(state.used) == 1, int(visit.tainted) == 1, own)
     state.fresh = 0
     state.close = 0
-    state.harmful = 0
     state.level = 0
     state.p = 0.0
     state.harm = 0.0
@@ -356,7 +315,7 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
 @compiled
 def learn_breadth(state: Any, shared: Any, visit: Any) -> None:
     """A visit's new routes into the key's and the peers' counts."""
-    level = int(state.level) % 16 - 1
+    level = int(state.level) - 1
     if level < 0:
         return
     for j in range(LEVELS):
@@ -364,8 +323,6 @@ def learn_breadth(state: Any, shared: Any, visit: Any) -> None:
         state.close_visits[j] = min(65_535, int(FADING * int(state.close_visits[j]) + UNIT * reached + 0.5))
     if teaches(visit):
         tell_levels(shared.close_visits[visits_group(visit)], level + 1, PEERS_KEPT)
-        if int(state.level) >= 16:
-            tell_levels(shared.harm_visits[visits_group(visit)], int(state.level) // 16, PEERS_KEPT)
 
 
 WORDS: Final = {

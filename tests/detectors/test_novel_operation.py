@@ -162,6 +162,17 @@ def test_a_visit_of_many_new_routes_says_more_than_one_of_a_single_one_and_not_w
     assert twenty == five
 
 
+def test_new_routes_minutes_apart_and_those_of_a_long_visit_are_no_list() -> None:
+    life = daily_visits(60)
+    slow, long = scanned(life, 3), scanned(life, 60)
+    slow["ts_us"] += np.arange(3) * 200_000_000
+    long["route"][2:-2] = life["route"][0]
+    one, three = (ratios(life, scanned(life, routes))[0] for routes in (1, 3))
+    assert three > one + 2.0
+    assert ratios(life, slow)[0] == one
+    assert ratios(life, long)[0] < three
+
+
 def test_missing_routes_count_towards_breadth_though_they_are_no_operations() -> None:
     life = daily_visits(60)
     assert bits(life, scanned(life, 5, ERROR_404)) == 0.0, "no finding of its own: errors tells it"
