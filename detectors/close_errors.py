@@ -1,13 +1,12 @@
 """Refused and missing routes within seconds of each other: how rare such visits are, by how long a key is known.
 
 A key's own law is as unsure as twenty units make it, and least sure of a key that lately had one such error. But such
-visits are rare, and come at 1/n of a key's nth visit: of busy keys' visits (keybench, development half, 1,600 of
-them) 1 in 3,600 from the 10th to the 50th has two routes within five seconds that were wrong for the first time, 1 in
-18,000 to the 100th, 1 in 40,000 to the 300th, 1 in 180,000 beyond; three have one in a million. A scan has them a
-second apart. So such visits are counted against the sum of 1/n, by how many come together, keys of few visits among
-themselves; what the count bears out is evidence even where the own law says less. A key that was wrong lately has some
-three times as many: half of those beyond the 100th visit. Only errors whose caller held the key count. Fields are
-errors'.
+visits are rare, and come at 1/n of a key's nth visit: of 1,600 busy keys' visits (keybench, development half)
+1 in 4,600 from the 10th to the 50th has two routes within five seconds that were wrong for the first time, 1 in 13,000
+to the 100th, 1 in 36,000 to the 300th, 1 in 190,000 beyond; one visit had three. A scan has them a second apart. So
+such visits are counted against the sum of 1/n, by how many come together, keys of few visits among themselves; what the
+count bears out is evidence even where the own law says less. A key that was wrong lately has some three times as many:
+half of those beyond the 100th visit. Only errors whose caller held the key count. Fields are errors'.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ STATE: Final = np.dtype(
         ("sensitive_set", "u1"),  # bits of `sensitive`
         ("used", "u1"),  # 1: the visit did anything that counts
         ("harms", "u1"),  # bit masks of `waiting`: which are sensitive; above, which are HELD
-        ("close", "u1"),  # sum of the visit's new routes, fading by requests
+        ("close", "u1"),  # sum of the visit's new routes, fading by requests and time
         ("level", "u1"),  # 1 + the highest level of LEAST that it came to in this visit; 0: none
         ("close_visits", "u2", (LEVELS,)),  # decayed visits that came to a level, in 1/256
     ],

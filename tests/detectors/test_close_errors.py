@@ -76,7 +76,7 @@ def test_a_key_that_was_wrong_lately_has_them_more_often() -> None:
 
 @pytest.mark.parametrize(
     ("gaps_s", "level"),
-    [([0, 4], 1), ([0, 6], 0), ([0, 1, 1], 2), ([0, 4, 4], 1), ([0, 1, 1, 1], 3), ([0, 2, 2, 2], 2), ([0], 0)],
+    [([0, 4], 1), ([0, 6], 0), ([0, 1, 1], 2), ([0, 4, 4], 1), ([0, 1, 1, 1], 3), ([0, 2.5, 2.5, 2.5], 2), ([0], 0)],
 )
 def test_how_many_come_together_goes_by_the_seconds_between(gaps_s: list[float], level: int) -> None:
     assert level_of(gaps_s, [True] * len(gaps_s)) == level
