@@ -15,7 +15,8 @@ units whose caller held the key. A product over units (CUSUM, q = max(.5, 5 p)) 
 other within a visit, which they are least of all: 13 to 16 bits of evidence where the tail has 4 (keybench). An error
 that an earlier visit had on the same route is this key's habit and counts as a success (`usual`, a filter of 192 bits).
 The API's own failures (5xx) are worth 3 bits of evidence at most, however many: they say little of the caller.
-A visit's only error is worth no more than peers bear it out to be (`lone_errors`).
+A visit's only error is worth no more than peers bear it out to be (`lone_errors`), two and more within seconds what
+they bear it out to be (`close_errors`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import msgspec
 import numpy as np
 
 from detectors import outage
+from detectors.close_errors import CLOSE_FIELDS, close_bits, count_close, level_with, note_close, sum_with
 from detectors.compile import compiled
 from detectors.detector import (
     ERROR_5XX,
@@ -42,7 +44,7 @@ from detectors.detector import (
     usual_words,
 )
 from detectors.guesses import forget_guesses, guessed_bits, note_guess, surprise_of
-from detectors.lone_errors import CLASSES, LONE_FIELDS, RETRY_BITS, alone, count_lone, lone_bits
+from detectors.lone_errors import CLASSES, LONE_FIELDS, RETRY_BITS, alone, count_lone, lone_bits, only_class
 from detectors.surprise import beta_binomial_tail, evidence_of, log2_of, quantise
 from detectors.teaching import teaches
 from detectors.usual_errors import USUAL_BITS, is_usual, keep_usual, usual_bit
@@ -95,14 +97,15 @@ STATE: Final = np.dtype(
         ("held_wrong", "u1", (CLASSES,)),  # of `visit_wrong`, those; at most TRIALS_MAX
         ("held_units", "u1"),
         ("peak_class", "u1"),
-        ("usual_set", "u1"),  # bits set in `usual`
+        ("close", "u1"),  # of this visit's wrong routes, how many came together (`close_errors`)
         ("guesses", "u1"),  # refused tries at the secret in this visit, by the address `guesser`
         ("guesser", "u4"),
     ],
     align=True,
 )
 SHARED: Final = np.dtype(
-    [("units", "f8"), ("wrong", "f8", (CLASSES,)), ("routes", outage.TABLE), *LONE_FIELDS], align=True
+    [("units", "f8"), ("wrong", "f8", (CLASSES,)), ("routes", outage.TABLE), *LONE_FIELDS, *CLOSE_FIELDS],
+    align=True,
 )
 
 
@@ -241,6 +244,12 @@ def loudest(state: Any, shared: Any, kind: int, config: Any) -> int:
 
 
 @compiled
+def probes(event: Any, kind: int) -> bool:
+    """Whether a new unit of this class is what a probe meets, and its caller held the key."""
+    return kind in (DENIED, MISSING) and held(event)
+
+
+@compiled
 def held(event: Any) -> bool:
     """Whether the caller held the key, as far as the format can tell: only that is evidence."""
     return event.authenticated == 1 or event.sees & SEES_OUTCOME == 0
@@ -262,10 +271,14 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
         if held(event):
             most = max(held_bits(state, shared, kind), held_bits(state, shared, named))
             evidence = max(evidence, np.float64(np.float32(most)))
-    evidence = min(evidence, lone_bits(state, shared, visit, kind if held(event) else -1))
+    limit = lone_bits(state, shared, visit, kind if held(event) else -1)
+    evidence = min(evidence, limit)
+    bits = min(bits, limit) if only_class(state.visit_wrong, kind) >= 0 else bits
+    level = level_with(state, sum_with(state, visit, event, probes(event, kind)))
+    together = close_bits(shared, visit, level, total_of(state.wrong, PROBED))
     guessed = guessed_bits(state, event)
-    reading.bits = quantise(max(bits, retry_bits(state)))
-    reading.lr_insider = quantise(min(config.cap_ratio, max(0.0, evidence_of(evidence))))
+    reading.bits = quantise(max(bits, together, retry_bits(state)))
+    reading.lr_insider = quantise(min(config.cap_ratio, max(0.0, together, evidence_of(evidence))))
     reading.lr_stranger = max(reading.lr_insider, guessed)  # whoever holds the key need not guess
     if surprise_of(guessed) > reading.bits:
         reading.bits = surprise_of(guessed)
@@ -326,6 +339,7 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
     note_guess(state, event)
     if event.sees & (SEES_STATUS | SEES_DENIED) == 0 or event.route == 0:
         return
+    note_close(state, visit, event, probes(event, new_error(state, shared, event, config)))
     kind = class_of(event.error)
     if kind >= 0 and is_seen(event.sees, kind):
         if not is_outage(shared, event, kind, config):
@@ -359,6 +373,7 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
         if teaches(visit):
             tell_peers(state, shared, units, scale)
             count_lone(state, shared, visit)
+            count_close(state, shared, visit)
     keep_usual(state, weight)
     for j in range(SETS_BITS // 8):
         state.seen[j] = 0
@@ -367,6 +382,7 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
         state.held_wrong[k] = 0
     state.visit_units = 0
     state.repeats = 0
+    state.close = 0
     state.peak = 0.0
     state.held_peak = 0.0
     state.held_units = 0

@@ -8,7 +8,7 @@ of an attack tool) says more than one that does a single one, as far as such vis
 peers' that bring anything new.
 Misses: abuse of what the key does anyway; a key of so many routes that the filter is full (it abstains and says so);
 what comes through one route only, as GraphQL does; the first visit.
-False alarms: a release that calls new routes (so breadth is worth 5 bits at most, less where releases are usual);
+False alarms: a release that calls new routes (so breadth is worth 6 bits at most, less where releases are usual);
 routes that the gateway names anew after a deploy of the API look new for every key. A quarterly job's routes stay
 known: the filter forgets nothing.
 Source: reference/evidence.md, section 4 (e3) and 1; classes as in reference/detections.md, no. 5.
@@ -16,9 +16,11 @@ Source: reference/evidence.md, section 4 (e3) and 1; classes as in reference/det
 What is new comes with requests: of a visit that is longer than this key's usual one, as much more is expected. Else
 volume, errors and new routes of one long visit would be three facts (keybench, development half: 12 of 20 false
 alarms).
-Breadth: how many new routes come close together, missing ones too: each adds one, each request takes an eighth away, so
-that 400 requests with three new routes are no list of three. Of visits with one, the share that comes to two, three and
-five in a row: the key's own (memory 50 such visits) with the peers' as prior, against [judged] shares of attackers'.
+Breadth: how many new routes come close together, missing ones too: each adds one, each request takes an eighth away and
+a minute half, so that neither 400 requests with three new routes nor three in as many quarters of an hour are a list.
+Of visits with one, the share that comes to two, three and five in a row: the key's own (memory 50 such visits) with the
+peers' as prior, more of a visit that is longer, against [judged] shares of attackers'. Of busy keys' innocent visits
+with a new route .37 have two within five requests, .14 within a minute as well (keybench, development half).
 Visit after visit: sensitive operations that are new add up within a day (`first_harms`).
 Filters (`known_operations`): a crawler's hundreds of reads don't hide a first deletion, which has one of its own (one
 key in four of keybench's busy ones was not covered at all). The forecast learns by the same filters, so a full one
@@ -48,6 +50,7 @@ from detectors.detector import (
     Detector,
     known_words,
 )
+from detectors.fusion import visits_group
 from detectors.known_operations import (
     FILTER_BYTES,
     HELD_US,
@@ -62,7 +65,7 @@ from detectors.known_operations import (
     put_waiting,
     settle_waiting,
 )
-from detectors.surprise import log2_of, quantise
+from detectors.surprise import halved, log2_of, quantise
 from detectors.teaching import teaches, tell_levels
 
 NEW_OPERATIONS: Final = 0.5  # share of strangers' and abusers' visits that do something new
@@ -73,18 +76,21 @@ Attackers (Stratus' 18 techniques and the invictus attack, first operations): re
 [judged]."""
 LEVELS: Final = 4
 CLOSE: Final = 32  # what a new route adds
+FADING_US: Final = 60_000_000.0  # in which half of it is gone
 LEAST: Final = np.array([32, 48, 70, 105])
-"""From which sum the level is reached: one; two within five requests; three and five in a row."""
+"""From which sum the level is reached: one; two within five requests and a minute; three and five in a row."""
 ATTACKERS: Final = np.array([1.0, 0.7, 0.6, 0.4])
 """Of attackers' visits with a new operation, those with so many [judged; recorded ones have 1 to 12]."""
-PEERS: Final = np.array([1.0, 0.5, 0.35, 0.25])  # the same of peers', until they are counted: releases [judged]
+PEERS: Final = np.array([[1.0, 0.5, 0.35, 0.2], [1.0, 0.15, 0.04, 0.01]])
+"""The same of peers', those of few visits first, until they are counted. keybench, development half, 22,000 such visits
+of busy keys: .14, .03, .004; 1,500 of keys of few visits: .54, .36, .18."""
 PEERS_WEIGHT: Final = 20.0
 PEERS_KEPT: Final = 2_000.0
 OWN_WEIGHT: Final = 2.0  # visits that the peers' share weighs
-RAREST: Final = 0.02
+RAREST: Final = 0.01
 FADING: Final = 0.98  # per visit with a new operation
 MEMORY: Final = 50.0  # visits, of `usual`
-UNIT: Final = 256.0  # of `levels`
+UNIT: Final = 256.0  # of `close_visits`
 MORE_BITS: Final = 1.0  # for each further sensitive operation that is new in the visit, up to PENDING [judged]
 SLOW_HARM: Final = 2.0  # deletion, administration, credentials: these add up over a day or two in the slow rule,
 SLOW_LESS: Final = 5.0  # less what a key brings of them that does something new every day,
@@ -104,18 +110,18 @@ STATE: Final = np.dtype(
         ("p", "f4"),  # of the visit's first new operation; 0: none yet
         ("harm", "f4"),  # largest HARM_BITS of the visit's new operations
         ("set_bits", "u2"),  # of `known`
-        ("levels", "u2", (LEVELS,)),  # decayed visits that came to a level, in 1/256
+        ("close_visits", "u2", (LEVELS,)),  # decayed visits that came to a level, in 1/256
         *first_harms.FIELDS,
         ("sensitive_set", "u1"),  # bits of `sensitive`
         ("used", "u1"),  # 1: the visit did anything that counts
         ("harms", "u1"),  # bit masks of `waiting`: which are sensitive; above, which are HELD
-        ("close", "u1"),  # sum of the visit's new routes, fading by requests
+        ("close", "u1"),  # sum of the visit's new routes, fading by requests and time
         ("level", "u1"),  # 1 + the highest level of LEAST that it came to in this visit; 0: none
     ],
     align=True,
 )
-SHARED: Final = np.dtype([("levels", "f8", (LEVELS,)), *first_harms.SHARED_FIELDS])
-"""The levels of all keys of the partition."""
+SHARED: Final = np.dtype([("close_visits", "f8", (first_harms.GROUPS, LEVELS)), *first_harms.SHARED_FIELDS])
+"""The levels of all keys of the partition, those of few visits among themselves."""
 
 
 class NovelOperation(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,10 +156,13 @@ def route_bit(route: int) -> int:
 
 
 @compiled
-def close_with(state: Any, route: int, unknown: bool) -> int:
+def close_with(state: Any, visit: Any, event: Any, unknown: bool) -> int:
     """The fading sum of new routes with this request."""
-    new = unknown and int(state.fresh) & route_bit(route) == 0
-    return min(255, int(state.close) * 7 // 8 + (CLOSE if new else 0))
+    new = unknown and int(state.fresh) & route_bit(event.route) == 0
+    kept = int(state.close) * 7 // 8
+    if kept > 0:
+        kept = int(kept * halved(max(0, event.ts_us - int(visit.last_us)) / FADING_US))
+    return min(255, kept + (CLOSE if new else 0))
 
 
 @compiled
@@ -166,19 +175,27 @@ def level_with(state: Any, close: int) -> int:
 
 
 @compiled
-def share_of(state: Any, shared: Any, level: int) -> float:
-    """Of this key's visits with a new route, those that reach the level; 1 for the lowest."""
-    if level < 1:
-        return 1.0
-    peers = (shared.levels[level] + PEERS_WEIGHT * PEERS[level]) / (shared.levels[0] + PEERS_WEIGHT)
-    own = int(state.levels[level]) / UNIT + OWN_WEIGHT * peers
-    return max(RAREST, own / (int(state.levels[0]) / UNIT + OWN_WEIGHT))
+def longer(state: Any, visit: Any) -> float:
+    """How many times as many requests as this key's usual visit the visit has with this one; at least 1."""
+    return max(1.0, (int(visit.events) + 1.0) / max(1.0, np.float64(state.usual)))
 
 
 @compiled
-def breadth_bits(state: Any, shared: Any, level: int) -> float:
+def share_of(state: Any, shared: Any, visit: Any, level: int) -> float:
+    """Of this key's visits with a new route, those that reach the level; more of longer ones, 1 for the lowest."""
+    if level < 1:
+        return 1.0
+    group = visits_group(visit)
+    known = shared.close_visits[group]
+    peers = (known[level] + PEERS_WEIGHT * PEERS[group, level]) / (known[0] + PEERS_WEIGHT)
+    own = int(state.close_visits[level]) / UNIT + OWN_WEIGHT * peers
+    return min(1.0, max(RAREST, own / (int(state.close_visits[0]) / UNIT + OWN_WEIGHT)) * longer(state, visit))
+
+
+@compiled
+def breadth_bits(state: Any, shared: Any, visit: Any, level: int) -> float:
     """What more new routes so close together say than the first."""
-    return max(0.0, log2_of(ATTACKERS[level] / share_of(state, shared, level))) if level > 0 else 0.0
+    return max(0.0, log2_of(ATTACKERS[level] / share_of(state, shared, visit, level))) if level > 0 else 0.0
 
 
 @compiled
@@ -205,8 +222,7 @@ def gravest(harm: float) -> int:
 @compiled
 def chance(state: Any, visit: Any, event: Any) -> float:
     """Probability that a visit of this key brings something new within so many requests."""
-    longer = (int(visit.events) + 1.0) / max(1.0, np.float64(state.usual))
-    return min(1.0, novelty.p_new(state.mixture, event.ts_us) * max(1.0, longer))
+    return min(1.0, novelty.p_new(state.mixture, event.ts_us) * longer(state, visit))
 
 
 @compiled
@@ -233,19 +249,19 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     if float(state.mixture.visits) <= 0.0:
         return
     unknown = not is_known(state, event.route, harmful)
-    level = level_with(state, close_with(state, event.route, unknown))
+    level = level_with(state, close_with(state, visit, event, unknown))
     if not counts(event) and p <= 0.0 and level < 1:
         return
     new = counts(event) and unknown
     if new:
         p = p if p > 0.0 else np.float64(np.float32(chance(state, visit, event)))
         harm = max(harm, harm_of(event)) if float(state.p) > 0.0 else harm_of(event)
-        reading.bits = quantise(log2_of(1.0 / p / share_of(state, shared, level)))
+        reading.bits = quantise(log2_of(1.0 / p / share_of(state, shared, visit, level)))
         reading.observed = 1.0
     cap = float(config.cap_bits)
     quiet = log2_of(NEW_OPERATIONS / max(1e-4, 1.0 - novelty.p_new(state.mixture, event.ts_us)))
     more = MORE_BITS * max(0, sensitive_in_visit(state, event, new and harmful) - 1)
-    broad = max(more, breadth_bits(state, shared, level))
+    broad = max(more, breadth_bits(state, shared, visit, level))
     evidence = ratio_bits(p, harm + broad, cap) if p > 0.0 else quiet + broad
     whoami = int(event.operation) == OPERATION_IDENTITY and int(visit.new_place) == 1
     evidence = min(cap, max(evidence, 0.0) + WHOAMI_BITS) if whoami else evidence
@@ -273,7 +289,7 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
         return
     harm = harm_of(event)
     unknown = not is_known(state, event.route, harm >= SLOW_HARM)
-    state.close = close_with(state, event.route, unknown)
+    state.close = close_with(state, visit, event, unknown)
     state.level = level_with(state, int(state.close)) + 1
     if unknown:
         state.fresh = int(state.fresh) | route_bit(event.route)
@@ -321,9 +337,9 @@ def learn_breadth(state: Any, shared: Any, visit: Any) -> None:
         return
     for j in range(LEVELS):
         reached = 1.0 if j <= level else 0.0
-        state.levels[j] = min(65_535, int(FADING * int(state.levels[j]) + UNIT * reached + 0.5))
+        state.close_visits[j] = min(65_535, int(FADING * int(state.close_visits[j]) + UNIT * reached + 0.5))
     if teaches(visit):
-        tell_levels(shared.levels, level + 1, PEERS_KEPT)
+        tell_levels(shared.close_visits[visits_group(visit)], level + 1, PEERS_KEPT)
 
 
 WORDS: Final = {

@@ -27,14 +27,22 @@ def is_usual(state: Any, route: int, kind: int) -> bool:
 @compiled
 def keep_usual(state: Any, weight: float) -> None:
     """The visit's errors become usual ones, unless they are not to be learned."""
-    if int(state.usual_set) > USUAL_MOST:
-        state.usual_set = 0
+    grown = False
+    for j in range(USUAL_BITS // 8):
+        if weight > 0.0 and int(state.wrong_now[j]) & (255 - int(state.usual[j])) != 0:
+            state.usual[j] = int(state.usual[j]) | int(state.wrong_now[j])
+            grown = True
+        state.wrong_now[j] = 0
+    if grown and bits_set(state.usual) > USUAL_MOST:
         for j in range(USUAL_BITS // 8):
             state.usual[j] = 0
-    for j in range(USUAL_BITS // 8):
-        fresh = int(state.wrong_now[j]) & (255 - int(state.usual[j]))
-        if weight > 0.0 and fresh != 0:
-            state.usual[j] = int(state.usual[j]) | fresh
-            for k in range(8):
-                state.usual_set += (fresh >> k) & 1
-        state.wrong_now[j] = 0
+
+
+@compiled
+def bits_set(bits: Any) -> int:
+    """How many bits of a filter are set."""
+    total = 0
+    for j in range(len(bits)):
+        for k in range(8):
+            total += (int(bits[j]) >> k) & 1
+    return total

@@ -346,6 +346,16 @@ def test_a_first_missing_route_of_a_key_of_few_visits_is_worth_what_its_peers_be
     assert 7.0 < few < 7.5 < 9.5 < many < 10.6
 
 
+def test_a_lone_error_that_peers_have_daily_is_no_finding_either() -> None:
+    said = []
+    for lone in (0.0, 500.0):
+        judge, at_us = clean_key()
+        judge.shared["errors"]["visits"][:], judge.shared["errors"]["lone"][:, :, MISSING] = 2_000.0, lone
+        judge.feed(burst(at_us, 1, 1, ERROR_404))
+        said.append(best(judge))
+    assert said[0] > 5.0 and said[1] < 2.5
+
+
 @pytest.mark.parametrize("wrong", [(0, 1), (1, 0), (0, 0, 1)])
 def test_two_errors_or_one_of_a_kind_that_peers_do_not_have_are_worth_as_much_as_before(wrong: tuple[int, ...]) -> None:
     shared = record(ERRORS.shared)

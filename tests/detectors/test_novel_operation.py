@@ -158,13 +158,24 @@ def scanned(life: Array, routes: int, error: int = 0) -> Array:
 def test_a_visit_of_many_new_routes_says_more_than_one_of_a_single_one_and_not_without_bound() -> None:
     life = daily_visits(60)
     one, five, twenty = (ratios(life, scanned(life, routes))[0] for routes in (1, 5, 20))
-    assert one < five <= one + 5.0
+    assert one < five <= one + 6.0
     assert twenty == five
+
+
+def test_new_routes_minutes_apart_and_those_of_a_long_visit_are_no_list() -> None:
+    life = daily_visits(60)
+    slow, long = scanned(life, 3), scanned(life, 60)
+    slow["ts_us"] += np.arange(3) * 200_000_000
+    long["route"][2:-2] = life["route"][0]
+    one, three = (ratios(life, scanned(life, routes))[0] for routes in (1, 3))
+    assert three > one + 2.0
+    assert ratios(life, slow)[0] == one
+    assert ratios(life, long)[0] < three
 
 
 def test_missing_routes_count_towards_breadth_though_they_are_no_operations() -> None:
     life = daily_visits(60)
-    assert ratios(life, scanned(life, 5, ERROR_404)) == (0.0, 0.0), "no finding of its own: errors tells it"
+    assert bits(life, scanned(life, 5, ERROR_404)) == 0.0, "no finding of its own: errors tells it"
     both = np.concatenate([scanned(life, 5, ERROR_404), scanned(life, 6)[5:]])
     assert ratios(life, both)[0] > ratios(life, scanned(life, 1))[0]
 
@@ -174,6 +185,7 @@ def test_of_a_key_whose_releases_bring_many_routes_at_once_breadth_says_little()
     day = np.arange(len(life)) // 24
     released = (day % 15 == 14) & (np.arange(len(life)) % 24 < 12)
     life["route"] = np.where(released, 10_000 * day + 1_000 * (np.arange(len(life)) % 6), life["route"])
+    life["ts_us"] -= np.where(released, np.arange(len(life)) % 6 * 89_000_000, 0)  # a second each
     gains = [ratios(each, scanned(each, 5))[0] - ratios(each, scanned(each, 1))[0] for each in (life, daily_visits(90))]
     assert gains[0] < 0.75 * gains[1]
 
