@@ -44,7 +44,16 @@ from detectors.detector import (
     usual_words,
 )
 from detectors.guesses import forget_guesses, guessed_bits, note_guess, surprise_of
-from detectors.lone_errors import CLASSES, LONE_FIELDS, RETRY_BITS, alone, count_lone, lone_bits, only_class
+from detectors.lone_errors import (
+    CLASSES,
+    LONE_BITS,
+    LONE_FIELDS,
+    RETRY_BITS,
+    alone,
+    count_lone,
+    lone_bits,
+    only_class,
+)
 from detectors.surprise import beta_binomial_tail, evidence_of, log2_of, quantise
 from detectors.teaching import teaches
 from detectors.usual_errors import USUAL_BITS, is_usual, keep_usual, usual_bit
@@ -202,7 +211,8 @@ def unit_bits(state: Any, shared: Any, kind: int, config: Any) -> float:
     a, b = beliefs(state, shared, kind)
     wrong = int(total_of(state.visit_wrong, kind)) + 1
     bits = tail_bits(wrong, int(state.visit_units) + 1, a, b) - CLASS_BITS
-    return min(config.cap_bits if speaks(kind, wrong) else SERVER_BITS, alone(wrong, max(0.0, bits)))
+    most = config.cap_bits if speaks(kind, wrong) else SERVER_BITS
+    return max(0.0, min(bits, most, LONE_BITS if wrong <= 1 else most))
 
 
 @compiled

@@ -21,6 +21,13 @@ from detectors.surprise import log2_of
 CLASSES: Final = 4
 GROUPS: Final = 2
 RETRY_BITS: Final = 10.6  # one route, retried or not, never says more
+LONE_BITS: Final = 10.0
+"""As a finding, a visit's only error is told with this at most: an automatic act takes more of each of two families.
+
+It was told with up to 10.6, so a new network beside it and it were two strong families: a move and a missing page
+(keybench, development half, 3 seeds: 11 incidents of 14,400 innocent placements had such an error over 10 bits). Visits
+of busy keys end with one in 3,000 times, a new network beside it or not; two wrong routes count as before.
+"""
 PRIOR_VISITS: Final = 1_000.0
 PRIOR_SHARE: Final = 2.0**-RETRY_BITS
 NO_LIMIT: Final = 1e9

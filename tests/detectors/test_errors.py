@@ -24,9 +24,10 @@ from detectors.detector import (
 )
 from detectors.errors import DENIED, ERRORS, GUESSED, MISSING, PROBED, SERVER_BITS
 from detectors.generate import load_pass
-from detectors.lone_errors import NO_LIMIT, RETRY_BITS, count_lone, lone_bits
+from detectors.lone_errors import LONE_BITS, NO_LIMIT, RETRY_BITS, count_lone, lone_bits
 from detectors.records import reading_of, records
-from detectors.surprise import quantise
+from pipeline.decide import STRONG_BITS
+from pipeline.given import strongest_pair
 from tests.detectors.one_key import record
 from tests.detectors.streams import CONTEXT, HOUR_US, START_US, Array, Judge, blank, daily_visits
 
@@ -283,7 +284,7 @@ def test_one_refused_route_is_worth_no_more_than_its_retries_however_rarely_peer
         judge.feed(life)
     probe = burst(int(life["ts_us"][-1]) + 2 * HOUR_US, 1, 1, ERROR_403)
     judge.feed(probe)
-    assert best(judge) == quantise(RETRY_BITS)
+    assert best(judge) == LONE_BITS
     judge.feed(burst(int(probe["ts_us"][0]) + SECOND_US, 4, 4, ERROR_403))
     assert best(judge) > RETRY_BITS + 5
 
@@ -371,3 +372,20 @@ def test_a_visit_without_errors_is_not_limited_and_counts() -> None:
     assert lone_bits(lone_state(), shared, visit_of(0.5), MISSING) == pytest.approx(RETRY_BITS)
     count_lone(lone_state(), shared, visit_of(0.5))
     assert shared.visits[0] == 1.0 and shared.lone[0].sum() == 0.0
+
+
+def weaker_beside_a_move(errors: int) -> float:
+    """Bits of the weaker of two families, given each other: a new network, and so many of 12 routes refused."""
+    judge, at_us = clean_key()
+    judge.feed(burst(at_us, 12, 12, ERROR_403, errors / 12))
+    pair = strongest_pair({"network": 13.0, "outcome": best(judge)})
+    assert pair is not None
+    return pair.weaker
+
+
+def test_a_move_and_a_visit_s_only_error_are_a_finding_more_and_no_two_strong_families() -> None:
+    assert 8.0 < weaker_beside_a_move(1) <= LONE_BITS <= STRONG_BITS  # an act takes more
+
+
+def test_a_move_and_two_refused_routes_still_are() -> None:
+    assert weaker_beside_a_move(2) > STRONG_BITS
