@@ -125,36 +125,37 @@ class Partition:
 def incidents(
     partition: Partition, found: Array, changed: Array, calls: Array, first_planted: Ints | None
 ) -> list[Opened]:
-    """The openings among `changed`, each with the rarest return period until it closed."""
+    """The openings among `changed`; each with the rarest return period until it closed, acted on at any message."""
     names = [detector.name for detector in partition.setting.detectors]
     families = [detector.family for detector in partition.setting.detectors]
     silent = [names.index(name) for name in partition.setting.left_out]
     open_now: dict[int, Opened] = {}
+    told: dict[int, dict[str, float]] = {}
     done: list[Opened] = []
     for row in changed:
-        slot = int(row["slot"])
+        slot, i = int(row["slot"]), int(row["event"])
+        mine = found[(found["event"] == i) & (found["bits"] > 0) & ~np.isin(found["detector"], silent)]
         if row["kind"] == fusion.OPENED:
-            i = int(row["event"])
-            mine = found[(found["event"] == i) & (found["bits"] > 0) & ~np.isin(found["detector"], silent)]
-            told = sorted(
+            first = sorted(
                 mine, key=lambda f: (behind(families[int(f["detector"])], float(f["bits"])), -float(f["bits"]))
             )
-            first = names[int(told[0]["detector"])] if told else ""
-            by_family = best((families[int(f["detector"])], float(f["bits"])) for f in mine)
-            pair = strongest_pair(by_family)
-            placement = slot if first_planted is not None else -1
             before, lately = planted_before(calls, i)
             open_now[slot] = Opened(
-                placement, slot, int(row["at_us"]), float(row["return_days"]), lately, first,
-                pair is not None and pair.weaker > STRONG_BITS, before,
-                sum(bits > STRONG_BITS for bits in by_family.values()) >= 2,
+                slot if first_planted is not None else -1, slot, int(row["at_us"]), 0.0, lately,
+                names[int(first[0]["detector"])] if first else "", False, before,
             )  # fmt: skip
-        elif slot in open_now:
-            known = open_now[slot]
-            longest = max(known.return_days, float(row["return_days"]))
-            open_now[slot] = dataclasses.replace(known, return_days=longest)
-            if row["kind"] == fusion.CLOSED:
-                done.append(open_now.pop(slot))
+            told[slot] = {}
+        if slot not in open_now:
+            continue
+        told[slot] = best([*told[slot].items(), *((families[int(f["detector"])], float(f["bits"])) for f in mine)])
+        known, pair = open_now[slot], strongest_pair(told[slot])
+        open_now[slot] = dataclasses.replace(
+            known, return_days=max(known.return_days, float(row["return_days"])),
+            acted=known.acted or (pair is not None and pair.weaker > STRONG_BITS),
+            acted_by_own=known.acted_by_own or sum(bits > STRONG_BITS for bits in told[slot].values()) >= 2,
+        )  # fmt: skip
+        if row["kind"] == fusion.CLOSED:
+            done.append(open_now.pop(slot))
     return done + list(open_now.values())
 
 
