@@ -30,7 +30,7 @@ from detectors.fusion import visits_group
 from detectors.growth import GROWN
 from detectors.shipped_counts import REPETITION
 from detectors.surprise import LN2, log2_of, quantise
-from detectors.teaching import teaches
+from detectors.teaching import KNOWN_US, teaches
 
 KINDS: Final = 2
 LEAST: Final = 30  # surplus calls; fewer are a page or two of a list
@@ -69,18 +69,28 @@ def surplus_with(state: Any, event: Any) -> int:
 
 
 @compiled
-def raw_bits(state: Any, surplus: float) -> float:
-    """4 bits for each doubling of what is usual at most, to 1/64; 0 below LEAST, and until a week was learned."""
-    if surplus < LEAST or int(state.same_usual) < USUAL_LEAST:
+def usual_most(state: Any, visit: Any) -> int:
+    """What is usual at most, stored; 0 until a week was learned: but for a key of few visits, a week after its first."""
+    if int(state.same_usual) >= USUAL_LEAST:
+        return int(state.same_usual)
+    sparse = visits_group(visit) == 0 and int(visit.start_us) - int(visit.first_seen_us) >= KNOWN_US
+    return max(USUAL_LEAST, int(state.same_base)) if sparse and int(state.same_usual) == LEARNING else 0
+
+
+@compiled
+def raw_bits(state: Any, visit: Any, surplus: float) -> float:
+    """4 bits for each doubling of what is usual at most, to 1/64; 0 below LEAST, and until that is known."""
+    usual = usual_most(state, visit) if surplus >= LEAST else 0
+    if usual == 0:
         return 0.0
-    bits = quantise(max(0.0, DOUBLING_BITS * (log2_of(surplus) - int(state.same_usual) / UNIT / LN2)))
+    bits = quantise(max(0.0, DOUBLING_BITS * (log2_of(surplus) - usual / UNIT / LN2)))
     return 0.0 if int(state.same_share) >= POLLS and bits < POLLER_BITS else bits
 
 
 @compiled
 def same_bits(state: Any, shared: Any, visit: Any, surplus: int) -> float:
     """-log2 of the share of visits of such keys with this or more, to 1/64."""
-    raw = raw_bits(state, float(surplus))
+    raw = raw_bits(state, visit, float(surplus))
     if raw <= 0.0:
         return 0.0
     kind = visits_group(visit)
@@ -89,11 +99,11 @@ def same_bits(state: Any, shared: Any, visit: Any, surplus: int) -> float:
 
 
 @compiled
-def describe_same(state: Any, reading: Any, surplus: int) -> None:
+def describe_same(state: Any, visit: Any, reading: Any, surplus: int) -> None:
     """What is usual at most, and that it is no window: a = -1."""
     reading.observed = float(surplus)
     reading.low = 0.0
-    reading.high = math.floor(math.exp(max(USUAL_LEAST, int(state.same_usual)) / UNIT) + 0.5)
+    reading.high = math.floor(math.exp(usual_most(state, visit) / UNIT) + 0.5)
     reading.median = math.floor(0.5 * reading.high)
     reading.a = -1.0
     reading.b = -1.0
@@ -132,7 +142,7 @@ def settle_same(state: Any, shared: Any, visit: Any, weight: float) -> None:
     most = int(state.same_most)
     if weight > 0.0 and most > 0:
         if teaches(visit):
-            count_run(state, shared, visits_group(visit), raw_bits(state, math.exp((most + 0.5) / UNIT)))
+            count_run(state, shared, visits_group(visit), raw_bits(state, visit, math.exp((most + 0.5) / UNIT)))
         learn_share(state, visit, most)
         learn_most(state, most, int(state.crowd_visits) < GROWN or int(visit.anew) != 0)
     if weight <= 0.0 or int(state.same) < LEAST:

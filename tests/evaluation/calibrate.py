@@ -35,7 +35,7 @@ from pipeline.evaluation.world import events_of, history
 from tests.detectors.streams import DAY_US, HOUR_US, START_US, blank, set_hours
 
 Array = np.ndarray[Any, Any]
-KEYS: Final = (1_500, 600, 200)
+KEYS: Final = (6_000, 600, 200)
 """Of keybench, by volume class."""
 DATA = Path(os.environ.get("KEYWATCH_DATA", "../shared/data")) / "rhythms" / "events.csv.gz"
 
