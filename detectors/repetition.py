@@ -9,7 +9,7 @@ visit ends after an hour, whatever goes on. Its largest value in a visit is comp
 visits have had: 4 bits a doubling, from LEAST on, counted over runs of visits of such keys (`counted`). Of a key whose
 visits are of one operation anyway, by half of their calls on average (a poller), it speaks from sixteen times on: there
 more of it is more requests, as a launch or a load test brings. It says nothing of a first week; a key of few visits
-need not bring a second one: a week after its first it is known to be used rarely, and judged by what it brought.
+need not bring a second one: a week after its first it is judged by what it brought, from sixteen times on, too.
 Calls that fail do not count: a client that tries again is no use of the key (errors judges it), and neither do those
 without a route. What is usual at most grows by root 2 in 28 days of use, like a crowd (`growth`), so by two in any.
 False alarms: a first export through one route, page by page; a loop in the owner's program.
@@ -86,7 +86,8 @@ def raw_bits(state: Any, visit: Any, surplus: float) -> float:
     if usual == 0:
         return 0.0
     bits = quantise(max(0.0, DOUBLING_BITS * (log2_of(surplus) - usual / UNIT / LN2)))
-    return 0.0 if int(state.same_share) >= POLLS and bits < POLLER_BITS else bits
+    unsure = int(state.same_share) >= POLLS or int(state.same_usual) < USUAL_LEAST
+    return 0.0 if unsure and bits < POLLER_BITS else bits
 
 
 @compiled
