@@ -232,7 +232,7 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
         describe_drift(state, reading, drift)
     elif same > best:
         reading.bits = same
-        describe_same(state, reading, surplus)
+        describe_same(state, visit, reading, surplus)
     elif window >= 0:
         reading.bits = best
         if window < CROWDS:

@@ -156,6 +156,47 @@ def test_a_first_week_says_nothing(days: int) -> None:
     assert repetition.same_bits(key.state, key.shared, key.visit, 400) == 0.0
 
 
+def few_visits(days: tuple[int, ...], operations: int = 6) -> OneKey:
+    """A key that makes so many calls on each of these days, and none on others."""
+    key = OneKey(DETECTOR)
+    for day in days:
+        for i in range(operations):
+            key.feed(call(MONDAY_US + day * DAY_US + i * 20 * SECOND_US, MIX[i % len(MIX)]))
+    return key
+
+
+def on_end(key: OneKey, day: int, count: int = 300) -> list[Any]:
+    """Readings of one operation over and over, from this day's tenth hour on."""
+    start_us = MONDAY_US + day * DAY_US + 10 * HOUR_US
+    return [key.feed(call(start_us + i * 15 * SECOND_US, 3)) for i in range(count)]
+
+
+@pytest.mark.parametrize("days", [(0,), (0, 2), (0, 1, 2, 3)])
+def test_a_key_of_few_visits_is_known_by_its_age(days: tuple[int, ...]) -> None:
+    """One visit in 18 days says that the key is used rarely; in its first week the same visit says nothing yet."""
+    readings = on_end(few_visits(days), 18)
+    assert most(readings) > 10.0
+    loudest = max((each for each in readings if float(each.a) == -1.0), key=lambda each: float(each.bits))
+    assert loudest.high == 8 and loudest.observed > 200
+    assert all(float(each.a) != -1.0 for each in on_end(few_visits(days), 6))
+
+
+def test_what_its_few_visits_had_is_usual_to_it() -> None:
+    """An export in the first week: as much once more is no news."""
+    key = few_visits((0, 1, 1, 3))
+    on_end(key, 4, 60)
+    assert not any(float(each.a) == -1.0 for each in on_end(key, 18, 60))
+
+
+def test_a_load_test_of_few_calls_says_nothing_of_such_a_key() -> None:
+    """keybench's came to 78 calls of one operation more than of all others."""
+    assert not any(float(each.a) == -1.0 for each in on_end(few_visits((0,)), 18, 100))
+
+
+def test_a_key_s_first_visit_however_long_after_is_not_judged() -> None:
+    assert all(float(each.a) != -1.0 for each in on_end(OneKey(DETECTOR), 18))
+
+
 def test_a_known_key_whose_state_is_older_than_this_count_is_learned_for_a_week_first() -> None:
     key = service(MIX, 3)
     for name in ("same", "same_mark", "same_most", "same_usual", "same_base", "same_share", "same_bin"):
@@ -165,7 +206,7 @@ def test_a_known_key_whose_state_is_older_than_this_count_is_learned_for_a_week_
             key.feed(call(MONDAY_US + hour * HOUR_US + i * 20 * SECOND_US, 3 if hour == 200 else MIX[i % len(MIX)]))
         if hour == 13 * 24:
             assert repetition.same_bits(key.state, key.shared, key.visit, 400) == 0.0
-    assert repetition.raw_bits(key.state, 1, 60.0) < 1.0
+    assert repetition.raw_bits(key.state, key.visit, 60.0) < 1.0
     assert repetition.same_bits(key.state, key.shared, key.visit, 600) > 10.0
 
 
