@@ -66,7 +66,7 @@ def news(calls: Array) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Per call (sorted by time): its route and status for the first time; one such earlier in its half hour."""
     first = np.zeros(len(calls), np.bool_)
     first[np.unique(route(calls["operation"], calls["status"]), return_index=True)[1]] = True
-    before = np.cumsum(first) - first
+    before: npt.NDArray[np.int64] = np.cumsum(first) - first
     _, begins, which = np.unique(calls["ts_us"] // VISIT_US, return_index=True, return_inverse=True)
     return first, before > before[begins][which]
 
