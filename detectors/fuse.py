@@ -197,9 +197,8 @@ def judge(key: Any, known: Any, ts_us: int, families: int, evidence: bool, setti
     state = key.fusion
     visit = key.visit
     per_day = fusion.visits_per_day(visit, ts_us)
-    best = float(state.best)
-    slow_bits = fusion.slow_bits(fusion.slow_step(state, visit.start_us, float(state.best_slow)))
-    days_visit = return_days(known, 0, best, per_day)
+    slow_bits = fusion.slow_bits(fusion.slow_step(state, visit.start_us, state.best_slow))
+    days_visit = return_days(known, 0, state.best, per_day)
     days_slow = return_days(known, 1, slow_bits, per_day)
     if state.open == 0:
         rule = fusion.rule_that_opens(state, ts_us, days_visit, days_slow, families, settings)
@@ -211,13 +210,13 @@ def judge(key: Any, known: Any, ts_us: int, families: int, evidence: bool, setti
             visit.tainted = 1  # told already today: no message, but nothing to learn from either
             return 0
         days = days_visit if rule == fusion.RULE_VISIT else days_slow
-        score = best if rule == fusion.RULE_VISIT else slow_bits
+        score = state.best if rule == fusion.RULE_VISIT else slow_bits
         state.seen = seen_above(known, rule - 1, score)
         fusion.open_incident(state, ts_us, rule, days, score, families, settings)
         return fusion.OPENED
     if not evidence:
         return 0
-    score = best if state.rule == fusion.RULE_VISIT else slow_bits
+    score = state.best if state.rule == fusion.RULE_VISIT else slow_bits
     return fusion.grow_incident(state, max(days_visit, days_slow), score, families, settings)
 
 

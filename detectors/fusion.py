@@ -106,10 +106,10 @@ def fusion_dtype(detectors: int) -> np.dtype[Any]:
             ("slow_us", "i8"),  # of the last visit in `slow`
             ("series_us", "i8"),  # first opening of incidents that follow one another; 0: none yet
             ("slow", "f8"),  # R
+            ("best", "f8"),  # largest V of this visit
+            ("best_slow", "f8"),  # largest V7 of this visit
             ("days", "f8"),  # of the open incident: largest return period
-            ("best", "f4"),  # largest V of this visit; all scores are in 1/64, so exact
-            ("best_slow", "f4"),  # largest V7 of this visit
-            ("score", "f4"),
+            ("score", "f8"),
             ("reported", "f4"),  # score of its last message
             ("seen", "f4"),
             ("events", "u4"),
@@ -235,9 +235,9 @@ def count_run(fusion: Any, visit: Any, known: Any, rule: int, bits: float) -> No
 @compiled
 def end_visit(fusion: Any, visit: Any, known: Any) -> None:
     """The visit ended: count it for the calibration and take it into the slow rule's sum."""
-    after = slow_step(fusion, visit.start_us, float(fusion.best_slow))
+    after = slow_step(fusion, visit.start_us, fusion.best_slow)
     if fusion.best > NOTHING_BITS and fusion.under == 0 and teaches(visit):
-        count_run(fusion, visit, known, 0, float(fusion.best))
+        count_run(fusion, visit, known, 0, fusion.best)
         count_run(fusion, visit, known, 1, slow_bits(after))
     if fusion.best > NOTHING_BITS:
         told = visit.tainted == 1 or fusion.slow_opened_us >= visit.start_us

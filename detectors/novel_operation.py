@@ -21,7 +21,6 @@ a minute half, so that neither 400 requests with three new routes nor three in a
 Of visits with one, the share that comes to two, three and five in a row: the key's own (memory 50 such visits) with the
 peers' as prior, more of a visit that is longer, against [judged] shares of attackers'. Of busy keys' innocent visits
 with a new route .37 have two within five requests, .14 within a minute as well (keybench, development half).
-Visit after visit: sensitive operations that are new add up within a day (`first_harms`).
 Filters (`known_operations`): a crawler's hundreds of reads don't hide a first deletion, which has one of its own (one
 key in four of keybench's busy ones was not covered at all). The forecast learns by the same filters, so a full one
 makes the detector slow and never wrong; beyond FULL it abstains.
@@ -34,7 +33,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from detectors import first_harms, novelty
+from detectors import novelty
 from detectors.compile import compiled
 from detectors.detector import (
     ERROR_401,
@@ -75,6 +74,7 @@ Attackers (Stratus' 18 techniques and the invictus attack, first operations): re
 .1, credential .15, identity .05; owners' new operations read .7, write .1, delete .04, admin .02, credential .02
 [judged]."""
 LEVELS: Final = 4
+GROUPS: Final = 2  # `fusion.visits_group`
 CLOSE: Final = 32  # what a new route adds
 FADING_US: Final = 60_000_000.0  # in which half of it is gone
 LEAST: Final = np.array([32, 48, 70, 105])
@@ -110,24 +110,23 @@ STATE: Final = np.dtype(
         ("p", "f4"),  # of the visit's first new operation; 0: none yet
         ("harm", "f4"),  # largest HARM_BITS of the visit's new operations
         ("set_bits", "u2"),  # of `known`
-        ("close_visits", "u2", (LEVELS,)),  # decayed visits that came to a level, in 1/256
-        *first_harms.FIELDS,
         ("sensitive_set", "u1"),  # bits of `sensitive`
         ("used", "u1"),  # 1: the visit did anything that counts
         ("harms", "u1"),  # bit masks of `waiting`: which are sensitive; above, which are HELD
         ("close", "u1"),  # sum of the visit's new routes, fading by requests and time
         ("level", "u1"),  # 1 + the highest level of LEAST that it came to in this visit; 0: none
+        ("close_visits", "u2", (LEVELS,)),  # decayed visits that came to a level, in 1/256
     ],
     align=True,
 )
-SHARED: Final = np.dtype([("close_visits", "f8", (first_harms.GROUPS, LEVELS)), *first_harms.SHARED_FIELDS])
-"""The levels of all keys of the partition, those of few visits among themselves."""
+SHARED: Final = np.dtype([("close_visits", "f8", (GROUPS, LEVELS))])
+"""The same of all keys of the partition, those of few visits among themselves."""
 
 
 class NovelOperation(msgspec.Struct, frozen=True, kw_only=True):
     """[detectors.novel_operation]"""
 
-    cap_bits: float = 16.0  # of what one visit says, as log likelihood ratio
+    cap_bits: float = 16.0  # of the log likelihood ratio
 
 
 @compiled
@@ -214,12 +213,6 @@ def class_of(harm: float) -> int:
 
 
 @compiled
-def gravest(harm: float) -> int:
-    """The class of the visit's gravest new operation for `first_harms`."""
-    return first_harms.class_of_harm(class_of(harm)) if harm >= SLOW_HARM else -1
-
-
-@compiled
 def chance(state: Any, visit: Any, event: Any) -> float:
     """Probability that a visit of this key brings something new within so many requests."""
     return min(1.0, novelty.p_new(state.mixture, event.ts_us) * longer(state, visit))
@@ -233,9 +226,7 @@ def ratio_bits(p: float, harm: float, cap: float) -> float:
 
 @compiled
 def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
-    """Fill `reading`; b = level,
-
-    a = class + 16 * (1 new, 2 "who am I" from a new place, 4 new earlier in the visit, 8 visit after visit).
+    """Fill `reading`; a = class + 16 * (1 new, 2 "who am I" from a new place, 4 new earlier in the visit), b = level.
 
     The class is the operation's, of an earlier one that of the most harm.
     """
@@ -265,18 +256,13 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     evidence = ratio_bits(p, harm + broad, cap) if p > 0.0 else quiet + broad
     whoami = int(event.operation) == OPERATION_IDENTITY and int(visit.new_place) == 1
     evidence = min(cap, max(evidence, 0.0) + WHOAMI_BITS) if whoami else evidence
-    adds_up = first_harms.sum_bits(state, shared, visit, gravest(harm)) if p > 0.0 else 0.0
-    reading.lr_stranger = quantise(max(evidence, adds_up))
-    reading.lr_insider = quantise(max(evidence if not whoami else quiet, adds_up))
-    told = adds_up > max(float(reading.bits), evidence)
-    if told:
-        reading.bits = adds_up
-        reading.observed = 1.0
+    reading.lr_stranger = quantise(evidence)
+    reading.lr_insider = quantise(evidence if not whoami else quiet)
     if p > 0.0 and harm >= SLOW_HARM:
         reading.lr_stranger_slow = quantise(min(SLOW_MOST, max(0.0, ratio_bits(p, harm + more, cap) - SLOW_LESS)))
     earlier = p > 0.0 and not new
     kind = class_of(harm) if earlier and not whoami else int(event.operation)
-    reading.a = kind + 16.0 * ((1 if new else 0) + (2 if whoami else 0) + (4 if earlier else 0) + (8 if told else 0))
+    reading.a = kind + 16.0 * ((1 if new else 0) + (2 if whoami else 0) + (4 if earlier else 0))
     reading.b = level
 
 
@@ -313,10 +299,7 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
     own = float(state.mixture.visits) <= 0.0 or int(visit.anew) == 1  # its first visit's, or adopted, or admitted
     if weight > 0.0 and float(state.mixture.visits) > 0.0:
         learn_breadth(state, shared, visit)
-    if weight <= 0.0 and int(visit.tainted) == 1:
-        first_harms.forget_sum(state)
     if weight > 0.0 and int(state.used) == 1:
-        first_harms.settle_sum(state, shared, visit, gravest(float(state.harm)))
         novelty.learn_visit(state.mixture, visit.last_us, float(state.p) > 0.0)
         off = int(visit.events) - np.float64(state.usual)
         state.usual = np.float64(state.usual) + off / min(MEMORY, max(1.0, np.float64(state.mixture.visits)))
@@ -357,7 +340,6 @@ def explain(reading: Any, context: Context) -> str:
     name = f"{context.method} {context.route}".strip() or "an operation"
     since = f"in {known_words(context.seen_days)}"
     others = ", among others just as new" if reading.b >= 1 else ""
-    others += ", the latest of several such within a day or two" if flags & 8 else ""
     if flags & 1 == 0:
         said = [f"{name}, asked first from a new place"] if flags & 2 else []
         if flags & 4:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from detectors.counted import BIN_BITS, BINS, NODE_BITS, NODES, RAIL, SHRINK
-from detectors.shipped_counts import EGRESS, EGRESS_SUM, FIRST_HARMS, PEAKS, REPETITION, RETURNS
+from detectors.shipped_counts import EGRESS, EGRESS_SUM, PEAKS, REPETITION, RETURNS
 
 Array = np.ndarray[Any, Any]
 
@@ -22,7 +22,7 @@ LOWER: Final = "lower"
 BOUNDS: Final = (UPPER, LOWER)
 EDGES: Final = np.arange(BINS - 1) * BIN_BITS
 SHIPPED: Final = np.concatenate(
-    [nodes.reshape(-1, NODES) for nodes in (RETURNS, PEAKS, REPETITION, EGRESS, EGRESS_SUM, FIRST_HARMS)]
+    [nodes.reshape(-1, NODES) for nodes in (RETURNS, PEAKS, REPETITION, EGRESS, EGRESS_SUM)]
 )
 PRIOR: Final = np.array([np.interp(EDGES, np.arange(NODES) * NODE_BITS, nodes) for nodes in SHIPPED])
 """log2 of the shipped share at each edge of each row; the rows are in the order of `_counted`."""
@@ -43,11 +43,10 @@ def railed(shared: Array) -> dict[str, int]:
 def _counted(shared: Array) -> tuple[Array, Array]:
     """Counts by bin and visits of each row."""
     known, spike, egress = shared["calibration"][0], shared["spike"][0], shared["egress"][0]
-    operation = shared["novel_operation"][0]
     pairs = (
         (known["counts"], known["visits"]), (spike["peaks"], spike["visits"]),
         (spike["same_peaks"], spike["same_visits"]), (egress["peaks"], egress["visits"]),
-        (egress["sum_peaks"], egress["sum_visits"]), (operation["sum_peaks"], operation["sum_visits"]),
+        (egress["sum_peaks"], egress["sum_visits"]),
     )  # fmt: skip
     counts, visits = zip(*((runs.reshape(-1, BINS), of.ravel()) for runs, of in pairs), strict=True)
     return np.concatenate(counts), np.concatenate(visits)

@@ -26,9 +26,8 @@ SUMMED: Final = frozenset(
         "geography.both_new", "geography.moves", "geography.leaps", "geography.due", "geography.seen",
         "novel_client.new_places", "novel_client.both_new", "novel_client.due", "novel_client.seen",
         "novel_client.stood", "novel_client.changed", "novel_client.lately",
-        "novel_operation.close_visits", "novel_operation.asked", "novel_operation.brought",
-        "novel_operation.sum_visits", "novel_operation.sum_peaks", "spike.keys", "spike.visits", "spike.peaks",
-        "spike.same_visits", "spike.same_peaks", "errors.units", "errors.wrong", "errors.visits", "errors.lone",
+        "novel_operation.close_visits", "spike.keys", "spike.visits", "spike.peaks", "spike.same_visits",
+        "spike.same_peaks", "errors.units", "errors.wrong", "errors.visits", "errors.lone",
         "errors.close_visits",
         "egress.visits", "egress.peaks", "egress.sum_visits", "egress.sum_peaks", "sharing.visits", "enumeration.tried",
     }

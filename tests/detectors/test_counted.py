@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from detectors.counted import BINS, RAIL, bin_of, log_share, shipped
-from detectors.shipped_counts import EGRESS, FIRST_HARMS, PEAKS, REPETITION, RETURNS
+from detectors.shipped_counts import EGRESS, PEAKS, REPETITION, RETURNS
 from detectors.spike import SHARED, STATE
 from detectors.surprise import evidence_of
 from detectors.window_peaks import SPARSE, count_visit, counted_bits, note_peak
@@ -15,7 +15,7 @@ from tests.detectors.one_key import DAY_US, record
 NODES = RETURNS[0, 0]
 
 
-@pytest.mark.parametrize("rows", [PEAKS, RETURNS, EGRESS, REPETITION, FIRST_HARMS])
+@pytest.mark.parametrize("rows", [PEAKS, RETURNS, EGRESS, REPETITION])
 def test_what_ships_falls_with_the_bits_and_is_a_share(rows: np.ndarray) -> None:
     assert (np.diff(rows, axis=-1) <= 0).all()
     assert (rows <= 0).all()

@@ -1,8 +1,8 @@
 """Measures what ships of counted shares (detectors/shipped_counts.py): the real pass over innocent keys.
 
 Run: `python -m tests.evaluation.calibrate [population ..]` (some minutes). It prints, for each population, the rows of
-TABLES and what would alert with those that ship. Change a detector: run it, put in PEAKS, REPETITION, FIRST_HARMS and
-EGRESS of `keybench-11+keybench-12` (their counts added), run it again, put in RETURNS and EGRESS_SUM; the others show
+TABLES and what would alert with those that ship. Change a detector: run it, put in PEAKS, REPETITION and EGRESS
+of `keybench-11+keybench-12` (their counts added), run it again, put in RETURNS and EGRESS_SUM; the others show
 how what ships transfers; nothing is taken from them.
 keybench: untouched keys over 60 days of the development half (pipeline/evaluation/world.py), 6,000 of few visits, 600
 and 200 of more: what a row has counted bounds what it can say. With 1,500 the far half of what keys of few visits do
@@ -187,7 +187,6 @@ TABLES: Final = {
     "PEAKS": ("spike", "visits", "peaks"), "REPETITION": ("spike", "same_visits", "same_peaks"),
     "RETURNS": ("calibration", "visits", "counts"), "EGRESS": ("egress", "visits", "peaks"),
     "EGRESS_SUM": ("egress", "sum_visits", "sum_peaks"),
-    "FIRST_HARMS": ("novel_operation", "sum_visits", "sum_peaks"),
 }  # fmt: skip
 """What is printed, and where it is counted."""
 
