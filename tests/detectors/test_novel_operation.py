@@ -202,7 +202,7 @@ def opening(visit: Array) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 def test_an_incident_names_the_operation_that_its_visit_began_with_though_a_later_request_opened_it() -> None:
     life = daily_visits(60)
     visit = one_more(life, calls=6)
-    visit["route"][0], visit["operation"][0] = 4242, OPERATION_DELETE
+    visit["route"][0], visit["operation"][0] = 4242, OPERATION_CREDENTIAL
     visit["client"][3:] = 77
     place(visit[3:], 2)
     told, opened = opening(visit)
@@ -212,7 +212,7 @@ def test_an_incident_names_the_operation_that_its_visit_began_with_though_a_late
     row = np.zeros(1, READING)
     row["a"], row["b"] = mine["a"], mine["b"]
     words = NOVEL_OPERATION.explain(reading_of(row[0]), CONTEXT)
-    assert words == "earlier in this visit a deletion that this key never did in 14 days"
+    assert words == "earlier in this visit handling of credentials that this key never did in 14 days"
 
 
 @settings(max_examples=15)
