@@ -154,7 +154,11 @@ def learn(
     from_: Annotated[str, typer.Option("--from", help="RFC 3339, with --topic.")] = "",
     to: Annotated[str, typer.Option("--to", help="RFC 3339, with --topic.")] = "",
     at: Annotated[
-        str, typer.Option(help="Where workers go on in the requests topic: start or (today's) end.")
+        str,
+        typer.Option(
+            help="Where workers go on in the requests topic: start or (today's) end; where the history is of that "
+            "topic, always where it ended."
+        ),
     ] = "start",
     config: ConfigFile = None,
 ) -> int:

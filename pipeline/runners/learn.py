@@ -3,8 +3,9 @@
 The history is judged by the very core of the worker, so that what an incident was under isn't learned; nothing of it is
 told: no incident, no row, no webhook. The state goes to the pages topic as a worker's first checkpoint would, and
 workers go on in the requests topic at its start or the end that it had before; events there that are older than the
-history's end are stored and counted, but not judged again. Only before the workers' first start: where state is
-already, nothing is touched.
+history's end, less the lateness, are stored and counted, but not judged again. Where the history is of that very topic,
+they go on where it ended, or its last minutes would be judged twice. Only before the workers' first start: where state
+is already, nothing is touched.
 What is primed is all that a partition knows: its keys, and what they share (peers' priors, what routes answer to all,
 fleet rates, calibration), to the byte as if it had seen the history live, but for what a person would have been told:
  - windows end with the history, and so does an incident that is open then; nobody was told of it, so if it goes on, it
@@ -72,8 +73,12 @@ def main(config: Config, options: LearnOptions) -> int:
     asyncio.run(_refuse_state(config, partitions))
     topic = topic_range.describe(config, config.topics.requests)
     warm_up()
-    offsets = asyncio.run(_edges(config, partitions, options.at))  # what comes while history is judged is live
-    replay = _judged(config, options, partitions, topic.epoch)
+    history = topic_range.describe(config, options.topic) if options.topic else None
+    ends = asyncio.run(topic_range.ends_of(config, history, options.to)) if history else {}
+    own = options.topic == config.topics.requests
+    # what comes while history is judged is live
+    offsets = ends if own else asyncio.run(_edges(config, partitions, options.at))
+    replay = _judged(config, options, partitions, topic.epoch, history, ends)
     keys = 0
     for number, core in enumerate(counted(replay.cores, "writing partitions", len(replay.cores))):
         keys += len(core.state.slots)
@@ -86,6 +91,8 @@ def main(config: Config, options: LearnOptions) -> int:
         f"{outcome.events:,} events of {keys:,} keys learned, {sum(outcome.rejected.values()):,} rejected; "
         f"{len(outcome.incidents):,} incidents of the past were left out of what is normal, and told nobody"
     )
+    if own:
+        typer.echo(f"workers go on in {options.topic} where this history ended: its rows are not in ClickHouse")
     return 0
 
 
@@ -96,7 +103,8 @@ def _check(options: LearnOptions) -> None:
         raise ConfigError(f"unknown format '{options.format}'; known are {', '.join(sorted(FORMATS))}")
     if options.at not in AT:
         raise ConfigError(f"unknown --at '{options.at}'; there are start and end")
-    files(options.paths)  # what is missing is said before a broker is asked
+    if options.paths:
+        files(options.paths)  # what is missing is said before a broker is asked
 
 
 async def _refuse_state(config: Config, partitions: int) -> None:
@@ -109,14 +117,16 @@ async def _refuse_state(config: Config, partitions: int) -> None:
         )
 
 
-def _judged(config: Config, options: LearnOptions, partitions: int, epoch: str) -> Replay:
+def _judged(
+    config: Config, options: LearnOptions, partitions: int, epoch: str, history: topic_range.Topic | None,
+    ends: dict[int, int],
+) -> Replay:  # fmt: skip
     catalogue = load_file(options.keys) if options.keys else asyncio.run(read_catalogue(config))
     controls = asyncio.run(read_controls(config))
     sides = Sides(catalogue, open_geo(config.geo), config_version(config), controls)
     replay = Replay(config, sides, partitions, config.worker.partitioner, SLICE_EVENTS, epoch)
-    if options.topic:
-        topic = topic_range.describe(config, options.topic)
-        asyncio.run(_feed_topic(config, options, topic, replay))
+    if history:
+        asyncio.run(_feed_topic(config, history, options.from_, ends, replay))
     else:
         _feed_files(config, options, replay)
     replay.finish()
@@ -136,8 +146,10 @@ def _feed_files(config: Config, options: LearnOptions, replay: Replay) -> None:
             replay.feed(record)
 
 
-async def _feed_topic(config: Config, options: LearnOptions, topic: topic_range.Topic, replay: Replay) -> None:
-    async for batch in topic_range.read_range(config, topic, options.from_, options.to):
+async def _feed_topic(
+    config: Config, topic: topic_range.Topic, from_: str, ends: dict[int, int], replay: Replay
+) -> None:  # fmt: skip
+    async for batch in topic_range.read_range(config, topic, from_, ends=ends):
         for record in batch:
             replay.feed_keyed(record)
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 from aiokafka import TopicPartition
 
 from pipeline.catalogue import Catalogue, read_catalogue
-from pipeline.config import Config, Kafka
+from pipeline.config import Config
 from pipeline.core import TICK_HEADER
 from pipeline.errors import ConfigError
 from pipeline.sinks.kafka import fetched_highwaters, side_consumer
@@ -73,28 +73,38 @@ def declared_keys(config: Config) -> Catalogue:
     return asyncio.run(read_catalogue(config))
 
 
-async def read_range(config: Config, topic: Topic, from_: str = "", to: str = "") -> AsyncIterator[list[Raw]]:
+async def read_range(
+    config: Config, topic: Topic, from_: str = "", to: str = "", ends: dict[int, int] | None = None
+) -> AsyncIterator[list[Raw]]:
     """Records whose partition had reached `from_` and not yet `to` (by record timestamps; "" is open), in batches.
 
-    Within a partition by offset. Raises ConfigError for a time that is none, Fatal without a broker.
+    Within a partition by offset; `ends`: `ends_of` this range, where they are known. Raises ConfigError for a time that
+    is none, Fatal without a broker.
     """
-    first_ms, until_ms = time_ms(from_, "--from"), time_ms(to, "--to")
-    partitions = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
-    ends = await _ends(config.kafka, topic)
+    first_ms = time_ms(from_, "--from")
+    last = await ends_of(config, topic, to) if ends is None else ends
+    until = {TopicPartition(topic.name, number): end for number, end in last.items()}
     async with side_consumer(config.kafka, max_partition_fetch_bytes=1 << 20) as consumer:
-        consumer.assign(partitions)
-        if until_ms is not None:
-            found = await consumer.offsets_for_times(dict.fromkeys(partitions, until_ms))
-            ends |= {tp: min(ends[tp], at.offset) for tp, at in found.items() if at is not None}
-        await _go_to(consumer, partitions, ends, first_ms)
-        async for batch in _batches(consumer, ends):
+        consumer.assign(list(until))
+        await _go_to(consumer, list(until), until, first_ms)
+        async for batch in _batches(consumer, until):
             yield batch
 
 
-async def _ends(kafka: Kafka, topic: Topic) -> dict[TopicPartition, int]:
-    """Out of fetch responses, which are right on every broker."""
-    found = await fetched_highwaters(kafka, topic.name, range(topic.partitions))
-    return {TopicPartition(topic.name, number): end for number, end in found.items()}
+async def ends_of(config: Config, topic: Topic, to: str = "") -> dict[int, int]:
+    """Partition -> the offset after the last record that had not reached `to`, now; raises as `read_range`.
+
+    Ends come out of fetch responses, which are right on every broker.
+    """
+    until_ms = time_ms(to, "--to")
+    ends = await fetched_highwaters(config.kafka, topic.name, range(topic.partitions))
+    if until_ms is None:
+        return ends
+    partitions = [TopicPartition(topic.name, number) for number in ends]
+    async with side_consumer(config.kafka) as consumer:
+        consumer.assign(partitions)
+        found = await consumer.offsets_for_times(dict.fromkeys(partitions, until_ms))
+    return ends | {tp.partition: min(ends[tp.partition], at.offset) for tp, at in found.items() if at is not None}
 
 
 async def _go_to(

@@ -162,6 +162,26 @@ def test_a_worker_goes_on_from_learned_history_and_tells_nothing_of_it(
     assert set(newest(incidents_of(primed))) == set(newest(incidents_of(live)))
 
 
+def test_a_worker_goes_on_where_the_learned_part_of_its_own_topic_ended(
+    deploy: Callable[..., Deployment], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else the last two minutes, which are not late, would be judged twice."""
+    deployment = deploy()
+    deployment.core = "real"
+    at = opening_at(LOG) - 40
+    produce(deployment, LOG[:at])
+    options = LearnOptions(topic=deployment.config.topics.requests, keys=keys_file(tmp_path))
+    assert learn(deployment.config, options) == 0
+    assert "where this history ended" in capsys.readouterr().out
+    assert deployment.committed() == deployment.ends()
+    worker = deployment.start()
+    deployment.wait_ready(worker)
+    produce(deployment, LOG[at:])
+    deployment.wait_drained()
+    assert deployment.stop(worker) == 0, deployment.log_of(worker)
+    assert newest(incidents_of(deployment))
+
+
 def test_migrations_and_topics_of_a_shadow_are_its_own(clickhouse: ClickHouse) -> None:
     from pipeline.shadow import shadowed
 

@@ -25,16 +25,16 @@ def calls(first_day: int, days: int, client_ip: str, user_agent: str, new: str) 
     return [
         record(Event(
             key_id="pk_7", ts_us=START_US + day * DAY_US + visit * 3 * HOUR_US + k * 60_000_000, client_ip=client_ip,
-            method="GET", route=new if k == 0 else f"/v1/{k}", status=200, outcome="success", user_agent=user_agent,
-            request_id=f"{day}/{visit}/{k}",
+            method=new.split()[0] if k == 0 else "GET", route=new.split()[1] if k == 0 else f"/v1/{k}", status=200,
+            outcome="success", user_agent=user_agent, request_id=f"{day}/{visit}/{k}",
         ))
         for day in range(first_day, first_day + days) for visit in range(4) for k in range(3)
     ]  # fmt: skip
 
 
 LOG = [
-    *calls(0, HISTORY_DAYS, "8.8.8.8", "curl/8", "/v1/0"),
-    *calls(HISTORY_DAYS + 1, 9, "185.220.101.4", "Go-http-client/2", "/v1/export"),
+    *calls(0, HISTORY_DAYS, "8.8.8.8", "curl/8", "GET /v1/0"),
+    *calls(HISTORY_DAYS + 1, 9, "185.220.101.4", "Go-http-client/2", "POST /v1/export"),
 ]
 FIRST = 12 * HISTORY_DAYS
 

@@ -36,6 +36,7 @@ def test_the_share_is_taken_over_a_span_however_bad_its_first_slice_is() -> None
 
 
 def test_a_run_without_one_good_record_stops_at_once_and_the_most_frequent_reason_is_named() -> None:
+    check(Meta(), LIMITS, 0, 500, rejects(500))
     with pytest.raises(Fatal, match="mostly 'no_key'"):
         check(Meta(), LIMITS, 0, 501, [*rejects(200), *rejects(301, "no_key")])
 

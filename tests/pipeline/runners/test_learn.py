@@ -163,6 +163,61 @@ def test_what_comes_while_history_is_judged_is_judged_live(monkeypatch: pytest.M
     assert written == [{0: 0 if at == "start" else 40}]
 
 
+@pytest.mark.parametrize("at", ["start", "end"])
+@pytest.mark.parametrize(("topic", "goes_on"), [("api.requests", 33), ("old.requests", 0)])
+def test_after_history_of_the_requests_topic_itself_workers_go_on_where_it_ended(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], at: str, topic: str, goes_on: int
+) -> None:
+    """From its start the last two minutes, which are not late, would be judged twice."""
+    judged, written = list[dict[int, int]](), list[dict[int, int]]()
+
+    async def ends_of(config: Config, topic: Any, to: str) -> dict[int, int]:
+        return {0: 33}
+
+    async def read_range(*_: Any, ends: dict[int, int]) -> Any:
+        judged.append(ends)
+        for _ in ():
+            yield []
+
+    async def edges(*_: Any) -> dict[int, int]:
+        return {0: 0 if at == "start" else 40}
+
+    async def nothing(*_: Any) -> Any:
+        return None
+
+    async def one(*_: Any) -> int:
+        return 1
+
+    async def set_offsets(kafka: Any, topic: str, offsets: dict[int, int]) -> None:
+        written.append(offsets)
+
+    class Fed:
+        def __init__(self, *_: Any) -> None:
+            self.cores: list[Any] = []
+            self.outcome = SimpleNamespace(events=1, rejected={}, incidents={})
+
+        def finish(self) -> None:
+            """Nothing waits."""
+
+    def anything(*_: Any) -> Any:
+        return None
+
+    fakes: dict[str, Any] = {
+        "_edges": edges, "refuse_members": nothing, "_refuse_state": nothing, "ensure_topics": one, "Replay": Fed,
+        "set_offsets": set_offsets, "warm_up": anything, "read_catalogue": nothing, "read_controls": nothing,
+        "Sides": anything, "open_geo": anything,
+        "topic_range": SimpleNamespace(
+            describe=lambda *_: SimpleNamespace(epoch="e"), ends_of=ends_of, read_range=read_range
+        ),
+    }  # fmt: skip
+    for name, fake in fakes.items():
+        monkeypatch.setattr(learn, name, fake)
+    assert main(Config(), LearnOptions(topic=topic, at=at)) == 0
+    assert judged == [{0: 33}], "what is judged and where workers go on are cut at one place"
+    assert written == [{0: goes_on if goes_on or at == "start" else 40}]
+    assert ("go on in api.requests where this history ended" in capsys.readouterr().out) == (topic == "api.requests")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
