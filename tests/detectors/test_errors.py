@@ -388,7 +388,7 @@ def test_whatever_is_counted_a_lone_error_has_its_limit_and_two_have_none(
     if held:
         assert limit >= NO_LIMIT
     else:
-        assert 0.0 <= evidence_of(min(alone(1, bits), limit)) < 6.3
+        assert evidence_of(min(alone(1, bits), limit)) < 6.3
 
 
 def test_who_knows_ids_alone_makes_no_scan_usual_and_tells_nothing_of_the_holder() -> None:
