@@ -8,9 +8,10 @@ of a visit of one operation is its length. From LEAST on it goes on from visit t
 visit ends after an hour, whatever goes on. Its largest value in a visit is compared with the largest that the key's
 visits have had: 4 bits a doubling, from LEAST on, counted over runs of visits of such keys (`counted`). Of a key whose
 visits are of one operation anyway, by half of their calls on average (a poller), it speaks from sixteen times on, and
-never where it has few visits: there more of it is more requests, as a launch or a load test brings. It says nothing of
-a first week; a key of few visits need not bring a second one: a week after its first it is judged by what it brought,
-from sixteen times on, too.
+never where it has few visits: there more of it is more requests, as a launch or a load test brings. Nor does it go on
+from visit to visit there: a job that runs every ten minutes instead of every hour has no pause any more, and would come
+to any multiple. It says nothing of a first week; a key of few visits need not bring a second one: a week after its
+first it is judged by what it brought, from sixteen times on, too.
 Calls that fail do not count: a client that tries again is no use of the key (errors judges it), and neither do those
 without a route. What is usual at most grows by root 2 in 28 days of use, like a crowd (`growth`), so by two in any.
 False alarms: a first export through one route, page by page; a loop in the owner's program.
@@ -152,7 +153,7 @@ def settle_same(state: Any, shared: Any, visit: Any, weight: float) -> None:
             count_run(state, shared, visits_group(visit), raw_bits(state, visit, math.exp((most + 0.5) / UNIT)))
         learn_share(state, visit, most)
         learn_most(state, most, int(state.crowd_visits) < GROWN or int(visit.anew) != 0)
-    if weight <= 0.0 or int(state.same) < LEAST:
+    if weight <= 0.0 or int(state.same) < LEAST or int(state.same_share) >= POLLS:
         state.same = 0
     state.same_most = 0
 

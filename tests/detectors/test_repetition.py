@@ -111,6 +111,15 @@ def test_a_poller_that_polls_faster_is_judged_by_its_volume_alone_until_it_is_si
     assert all(float(reading.a) > 0.0 for reading in readings[:100] if float(reading.bits) > 0.0)
 
 
+def test_a_poller_that_leaves_its_pauses_out_is_not_judged_by_how_long_it_goes_on() -> None:
+    """Eight calls every ten minutes instead of every hour: six times as many, in each hour of two days."""
+    key, start_us = service((3,)), MONDAY_US + DAYS * DAY_US
+    readings = [
+        key.feed(call(start_us + turn * 600 * SECOND_US + i * SECOND_US, 3)) for turn in range(288) for i in range(8)
+    ]
+    assert not [reading for reading in readings if float(reading.a) == -1.0]
+
+
 def test_hours_of_one_operation_are_more_evidence_than_the_first_of_them(mixed: OneKey) -> None:
     """A visit ends after an hour, what goes on does not; the second hour is not judged as if the first had not been."""
     readings = abuse(copied(mixed), (3,), 400, 36.0)
