@@ -13,7 +13,7 @@ import numpy as np
 
 from detectors.archetypes import ARCHETYPES, SHARES, SHIFT_SHARES
 from detectors.compile import allocating, compiled
-from detectors.surprise import bits_of, log2_of
+from detectors.surprise import LN2, bits_of, log2_of
 
 HOURS: Final = 168
 UNIT: Final = 8.0  # a visit in the histogram's bytes; 1 costs 0.05 bits a visit
@@ -40,6 +40,10 @@ def shifted_logs(shifts: Any) -> Any:
 
 LOCAL_LOGS: Final = shifted_logs(LOCAL_SHIFTS)
 UTC_LOGS: Final = shifted_logs(UTC_SHIFTS)
+DAYS: Final = HOURS // 24
+UNIFORM_BITS: Final = math.log2(HOURS)
+SURE: Final = 1e-9
+"""Far more than what rounding does to a sum over the week."""
 LOCAL_PRIOR: Final = np.add.outer(LOG_SHARES, LOG_SHIFTS).ravel()
 UTC_PRIOR: Final = np.repeat(LOG_SHARES, len(UTC_SHIFTS))
 
@@ -68,45 +72,44 @@ posterior_mix: Final = allocating(mixed)
 
 
 @allocating
-def log_posterior(state: Any, prior: Any, table: Any) -> Any:
+def used_hours(state: Any) -> Any:
+    """The histogram's hours that have visits, ascending. Without a branch: which these are, no processor foresees."""
+    hours, used = np.empty(HOURS, np.int64), 0
+    for hour in range(HOURS):
+        hours[used] = hour
+        used += 1 if state.profile[hour] != 0 else 0
+    return hours[:used]
+
+
+@allocating
+def log_posterior(state: Any, used: Any, prior: Any, table: Any) -> Any:
     """(kinds x shifts) log posterior of archetype and shift from the histogram, not normalised."""
     logs = prior.copy()
-    for hour in range(HOURS):
-        if state.profile[hour] != 0:
-            visits = int(state.profile[hour]) / UNIT
-            for k in range(len(logs)):
-                logs[k] += TEMPER * visits * table[hour, k]
+    for hour in used:
+        visits = int(state.profile[hour]) / UNIT
+        for k in range(len(logs)):
+            logs[k] += TEMPER * visits * table[hour, k]
     return logs
 
 
-@compiled
-def is_empty(state: Any) -> bool:
-    """Whether the histogram has no visits."""
-    visits = 0
-    for hour in range(HOURS):
-        visits += int(state.profile[hour])
-    return visits == 0
-
-
 @allocating
-def archetype_mix(state: Any, zoned: bool) -> Any:
+def archetype_mix(state: Any, used: Any, zoned: bool) -> Any:
     """(168,) what people with such a histogram do: shifts of -2 .. 2 h in local bins, of 2 h round the day in UTC."""
-    if is_empty(state):
+    if len(used) == 0:
         return LOCAL_START.copy() if zoned else UTC_START.copy()
     if zoned:
-        return posterior_mix(log_posterior(state, LOCAL_PRIOR, LOCAL_LOGS), LOCAL_SHIFTS)
-    return posterior_mix(log_posterior(state, UTC_PRIOR, UTC_LOGS), UTC_SHIFTS)
+        return posterior_mix(log_posterior(state, used, LOCAL_PRIOR, LOCAL_LOGS), LOCAL_SHIFTS)
+    return posterior_mix(log_posterior(state, used, UTC_PRIOR, UTC_LOGS), UTC_SHIFTS)
 
 
 @allocating
-def smoothed(state: Any) -> Any:
+def smoothed(state: Any, used: Any) -> Any:
     """(168,) visits by hour of the week under the kernel."""
     wide = np.zeros(HOURS)
-    for hour in range(HOURS):
-        if state.profile[hour] != 0:
-            visits = int(state.profile[hour]) / UNIT
-            for d in range(len(KERNEL)):
-                wide[AROUND[hour + d]] += visits * KERNEL[d]
+    for hour in used:
+        visits = int(state.profile[hour]) / UNIT
+        for d in range(len(KERNEL)):
+            wide[AROUND[hour + d]] += visits * KERNEL[d]
     return wide
 
 
@@ -121,8 +124,9 @@ def prior_weight(state: Any, i: int) -> float:
 @allocating
 def forecast(state: Any, zoned: bool) -> Any:
     """(4, 168) chance of each hour of the week: under each prior, and mixed (last row)."""
-    mix = archetype_mix(state, zoned)
-    own = smoothed(state)
+    used = used_hours(state)
+    mix = archetype_mix(state, used, zoned)
+    own = smoothed(state, used)
     total = 0.0
     for hour in range(HOURS):
         total += own[hour]
@@ -144,6 +148,30 @@ def entropy_bits(row: Any) -> float:
     return total
 
 
+@allocating
+def is_flat(row: Any, limit_bits: float) -> bool:
+    """Whether the forecast's entropy is at least so much.
+
+    168 logarithms take longer than all the rest of a forecast, and two bounds mostly know without: entropy is at least
+    -log2(sum of squares) (Renyi), and below uniform's by L1^2 / (2 ln 2) or more (Pinsker).
+    """
+    squares, apart = np.zeros(24), np.zeros(24)
+    for day in range(DAYS):
+        for hour in range(24):
+            p = row[24 * day + hour]
+            squares[hour] += p * p
+            apart[hour] += abs(p - 1.0 / HOURS)
+    square, distance = 0.0, 0.0
+    for hour in range(24):
+        square += squares[hour]
+        distance += apart[hour]
+    if -log2_of(square) >= limit_bits + SURE:
+        return True
+    if UNIFORM_BITS - distance * distance / (2.0 * LN2) < limit_bits - SURE:
+        return False
+    return entropy_bits(row) >= limit_bits
+
+
 @compiled
 def hour_bits(row: Any, hour: int) -> float:
     """-log2 of the chance of an hour as rare as this one (mid-p)."""
@@ -160,21 +188,21 @@ def hour_bits(row: Any, hour: int) -> float:
 def usual_hours(row: Any) -> tuple[int, int, int]:
     """(first, busiest, last) hour of the shortest run of the day's hours that holds 90 % of the forecast."""
     day = np.zeros(48)  # twice: no wrapping
-    for hour in range(HOURS):
-        day[hour % 24] += row[hour]
+    for weekday in range(DAYS):
+        for hour in range(24):
+            day[hour] += row[24 * weekday + hour]
     day[24:] = day[:24]
-    first = 0
-    length = 24
     busiest = 0
-    for start in range(24):
-        if day[start] > day[busiest]:
-            busiest = start
-        held = 0.0
-        for n in range(24):
-            held += day[start + n]
-            if held >= 0.9:
-                break
-        if n + 1 < length:
-            first = start
-            length = n + 1
-    return first, busiest, (first + length - 1) % 24
+    for hour in range(24):
+        busiest = hour if day[hour] > day[busiest] else busiest
+    held = np.zeros(24)  # by the run's first hour
+    for n in range(23):
+        reached = 0
+        for first in range(24):
+            held[first] += day[first + n]
+            reached += 1 if held[first] >= 0.9 else 0
+        if reached > 0:
+            for first in range(24):
+                if held[first] >= 0.9:
+                    return first, busiest, (first + n) % 24
+    return 0, busiest, 23
