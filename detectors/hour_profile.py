@@ -24,7 +24,7 @@ AROUND: Final = np.arange(-4, HOURS + 4) % HOURS
 PRIORS: Final = (1.0, 6.0, 40.0)  # weights of the archetypes in visits; one alone hides the sharpest keys
 TEMPER: Final = 0.5  # visits of one day are not independent
 TABLE: Final = np.array(ARCHETYPES) / np.sum(np.array(ARCHETYPES), axis=1, keepdims=True)
-WIDE_TABLE: Final = np.concatenate((TABLE, TABLE, TABLE), axis=1)  # three weeks: no wrapping
+WIDE_TABLE: Final = np.concatenate((TABLE, TABLE, TABLE), axis=1).ravel()  # three weeks: no wrapping
 KINDS: Final = len(ARCHETYPES)
 LOG_SHARES: Final = np.log(np.array(SHARES))
 LOG_SHIFTS: Final = np.log(np.array(SHIFT_SHARES))
@@ -33,9 +33,9 @@ UTC_SHIFTS: Final = np.arange(0, 24, 2)  # bins in UTC: round the day
 
 
 def shifted_logs(shifts: Any) -> Any:
-    """(168, kinds x shifts) ln of the chance of each hour: one histogram bin's row lies in one piece of memory."""
+    """(168 x kinds x shifts) ln of the chance of each hour: one histogram bin's row lies in one piece of memory."""
     rows = [np.log(np.roll(row, shift)) for row in TABLE for shift in shifts]
-    return np.ascontiguousarray(np.array(rows).T)
+    return np.array(rows).T.ravel()
 
 
 LOCAL_LOGS: Final = shifted_logs(LOCAL_SHIFTS)
@@ -48,27 +48,35 @@ LOCAL_PRIOR: Final = np.add.outer(LOG_SHARES, LOG_SHIFTS).ravel()
 UTC_PRIOR: Final = np.repeat(LOG_SHARES, len(UTC_SHIFTS))
 
 
+@compiled
+def add_rows(sums: Any, table: Any, starts: Any, weights: Any, count: int) -> None:
+    """Add so many rows of a flat table, weighed, in their order: four at a time, so that sums wait in registers.
+
+    `starts` and `weights` have room for three more, which weigh nothing.
+    """
+    for i in range(0, count, 4):
+        a, b, c, d = starts[i], starts[i + 1], starts[i + 2], starts[i + 3]
+        wa, wb, wc, wd = weights[i], weights[i + 1], weights[i + 2], weights[i + 3]
+        for j in range(len(sums)):
+            sums[j] = sums[j] + wa * table[a + j] + wb * table[b + j] + wc * table[c + j] + wd * table[d + j]
+
+
+@allocating
 def mixed(logs: Any, shifts: Any) -> Any:
     """(168,) archetypes weighed by their (kinds x shifts) log posterior; what weighs below 1 % is left out."""
-    mix = np.zeros(HOURS)
-    total = 0.0
-    best = np.max(logs)
+    starts, shares, kept = np.zeros(len(logs) + 3, np.int64), np.zeros(len(logs) + 3), 0
+    total, best = 0.0, np.max(logs)
     for k in range(len(logs)):
         if logs[k] - best > -9.0:
-            share = math.exp(logs[k] - best)
-            total += share
-            first = HOURS - shifts[k % len(shifts)]
-            row = WIDE_TABLE[k // len(shifts), first : first + HOURS]
-            for hour in range(HOURS):
-                mix[hour] += share * row[hour]
+            starts[kept] = HOURS * (3 * (k // len(shifts)) + 1) - shifts[k % len(shifts)]
+            shares[kept] = math.exp(logs[k] - best)
+            total += shares[kept]
+            kept += 1
+    mix = np.zeros(HOURS)
+    add_rows(mix, WIDE_TABLE, starts, shares, kept)
     for hour in range(HOURS):
         mix[hour] /= total
     return mix
-
-
-LOCAL_START: Final = mixed(LOCAL_PRIOR, LOCAL_SHIFTS)  # of a key with no visits: nothing need be worked out
-UTC_START: Final = mixed(UTC_PRIOR, UTC_SHIFTS)
-posterior_mix: Final = allocating(mixed)
 
 
 @allocating
@@ -85,21 +93,20 @@ def used_hours(state: Any) -> Any:
 def log_posterior(state: Any, used: Any, prior: Any, table: Any) -> Any:
     """(kinds x shifts) log posterior of archetype and shift from the histogram, not normalised."""
     logs = prior.copy()
-    for hour in used:
-        visits = int(state.profile[hour]) / UNIT
-        for k in range(len(logs)):
-            logs[k] += TEMPER * visits * table[hour, k]
+    starts, weights = np.zeros(len(used) + 3, np.int64), np.zeros(len(used) + 3)
+    for i in range(len(used)):
+        starts[i] = used[i] * len(logs)
+        weights[i] = TEMPER * (int(state.profile[used[i]]) / UNIT)
+    add_rows(logs, table, starts, weights, len(used))
     return logs
 
 
 @allocating
 def archetype_mix(state: Any, used: Any, zoned: bool) -> Any:
     """(168,) what people with such a histogram do: shifts of -2 .. 2 h in local bins, of 2 h round the day in UTC."""
-    if len(used) == 0:
-        return LOCAL_START.copy() if zoned else UTC_START.copy()
     if zoned:
-        return posterior_mix(log_posterior(state, used, LOCAL_PRIOR, LOCAL_LOGS), LOCAL_SHIFTS)
-    return posterior_mix(log_posterior(state, used, UTC_PRIOR, UTC_LOGS), UTC_SHIFTS)
+        return mixed(log_posterior(state, used, LOCAL_PRIOR, LOCAL_LOGS), LOCAL_SHIFTS)
+    return mixed(log_posterior(state, used, UTC_PRIOR, UTC_LOGS), UTC_SHIFTS)
 
 
 @allocating

@@ -84,7 +84,7 @@ from detectors.rings import (
     sub_bin,
 )
 from detectors.surprise import evidence_of, log2_of, quantise
-from detectors.window_bits import bits_now, look_ahead
+from detectors.window_bits import bits_now, holds, look_ahead
 from detectors.window_peaks import COUNTED_BITS, PEAKS_FIELDS, count_visit, counted_bits, note_peak
 
 MIXED: Final = WINDOWS - CROWDS
@@ -195,6 +195,13 @@ def most_evidence(config: Any, w: int, n: float) -> float:
 
 
 @compiled
+def prepare(state: Any, shared: Any, visit: Any, event: Any, config: Any) -> None:
+    """Work out the windows' bits where they change: at the event that asks for them, so never for a visit's last."""
+    if counted(event) and holds(state, max(int(event.ts_us), int(state.last_us))):
+        look_ahead(state, least_count(state, config))
+
+
+@compiled
 def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
     """Bits of the most surprising window; see the module's text."""
     if not counted(event):
@@ -257,7 +264,7 @@ def describe(state: Any, reading: Any, w: int, rate: float, reach: float) -> Non
 
 @compiled
 def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config: Any) -> None:
-    """Close the bins that ended before the event, count it, and work out the next event's bits where they change."""
+    """Close the bins that ended before the event, and count it."""
     if not counted(event):
         return
     ts_us = int(event.ts_us)
@@ -275,7 +282,6 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
     state.last_us = max(last_us, ts_us)
     count(state, last_tick, tick, ts_us // HOUR_US)
     count_same(state, event)
-    look_ahead(state, least_count(state, config))
 
 
 @compiled
@@ -398,4 +404,5 @@ DETECTOR: Final = Detector(
     learn=learn,
     settle=settle,
     explain=explain,
+    prepare=prepare,
 )

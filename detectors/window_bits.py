@@ -27,9 +27,15 @@ def window_bits(state: Any, w: int, n: int, rate: float, reach: float, factor: f
 
 
 @compiled
+def holds(state: Any, t_us: int) -> bool:
+    """Whether `rate`, and what is known of the windows, are of this moment's hour."""
+    return int(state.rate_known) == 1 and t_us // HOUR_US == int(state.last_us) // HOUR_US
+
+
+@compiled
 def bits_now(state: Any, shared: Any, config: Any, w: int, t_us: int, least: float) -> tuple[float, int, float, float]:
     """(bits, requests before this moment, rate, reach) of a window; no bits where there is nothing odd."""
-    known = int(state.rate_known) == 1 and t_us // HOUR_US == int(state.last_us) // HOUR_US
+    known = holds(state, t_us)
     m = w - CROWDS
     rate, reach, n = float(state.rate), float(state.reach), int(state.total[w])
     if n < least or (known and int(state.since[m]) == 0 and n <= int(state.until[m])):
@@ -50,8 +56,8 @@ def bits_now(state: Any, shared: Any, config: Any, w: int, t_us: int, least: flo
 def look_ahead(state: Any, least: float) -> None:
     """Where a window's count has left what is known: the largest count of 0 bits, or the bits of this count +- 3 %.
 
-    Zero is looked for at a local level a tenth lower, so that it lasts; bits are those of the least count, so that
-    they are never too many.
+    Bits are those of the least count, so that they are never too many. Where it has none, zero is looked for beyond, at
+    a local level a tenth lower, so that it lasts.
     """
     for w in range(CROWDS, WINDOWS):
         n = int(state.total[w])
@@ -60,12 +66,11 @@ def look_ahead(state: Any, least: float) -> None:
             continue
         rate = float(state.rate)
         reach = float(state.reach)
-        factor = 0.9 * local_factor(state, m)
-        state.since[m] = 0
-        state.until[m] = n + n // 4 + 4
-        state.bits[m] = 0.0
-        state.known_factor[m] = factor
-        if window_bits(state, w, int(state.until[m]), rate, reach, factor) > 0.0:
-            state.since[m] = n - n // 32
-            state.until[m] = n + n // 32
-            state.bits[m] = max(0.0, window_bits(state, w, n - n // 32, rate, reach, local_factor(state, m)))
+        factor = local_factor(state, m)
+        bits = max(0.0, window_bits(state, w, n - n // 32, rate, reach, factor))
+        beyond = n + n // 4 + 4
+        zero = bits <= 0.0 and window_bits(state, w, beyond, rate, reach, 0.9 * factor) <= 0.0
+        state.since[m] = 0 if zero else n - n // 32
+        state.until[m] = beyond if zero else n + n // 32
+        state.bits[m] = bits
+        state.known_factor[m] = 0.9 * factor
