@@ -39,7 +39,8 @@ STEP_DOWN: Final = -10.0
 MEMORY_H: Final = 7.0 * 24.0  # half-life of the weights; 4 to 60 days made no difference
 LEAST_MEMORY: Final = 14.0  # windows
 LOCAL_KEEP: Final = 0.8908987181403393  # 2^(-1/6): a memory of six windows
-FEW: Final = 8  # requests, up to which a product is shorter than three ln gamma
+FEW: Final = 32  # requests, up to which a product is shorter than three ln gamma
+FACTORIALS: Final = tuple(float(math.factorial(n)) for n in range(FEW + 1))
 CLIP: Final = 10.0  # times the mean: the most that one window may teach
 HEAVY_START: Final = 1.791759469228055  # ln 6: half of the first weights
 WEIGHT_UNIT: Final = 1024.0
@@ -80,11 +81,9 @@ def log_against_none(law: int, n: int, size: float, q: float, factorial: float) 
         behind = log_gamma(size) if law < HEAVY else LOG_GAMMAS[law]
         return n * math.log(q) + log_gamma(n + size) - behind - factorial
     above = 1.0
-    below = 1.0
     for i in range(n):
         above *= (size + i) * q
-        below *= i + 1.0
-    return math.log(above / below)
+    return math.log(above / FACTORIALS[int(n)])
 
 
 @compiled
@@ -126,8 +125,8 @@ def teach(state: Any, w: int, n: int, k: int, window_h: float, mean: float, behi
     memory = max(LEAST_MEMORY, MEMORY_H / (window_h * LN2))
     keep = math.exp(-k / memory)
     sums = memory * (1.0 - keep)
-    logs = np.empty(LAWS)
-    nones = np.empty(LAWS)
+    logs_and_nones = np.empty((2, LAWS))
+    logs, nones = logs_and_nones[0], logs_and_nones[1]
     best = -1e300
     best_none = -1e300
     factorial = log_factorial(n)

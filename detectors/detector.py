@@ -21,6 +21,8 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from detectors.compile import compiled
+
 VISIT_GAP_US: Final = 30 * 60 * 1_000_000
 """A visit's events are less than 30 min apart (reference/evidence.md, section 4)."""
 VISIT_MAX_US: Final = 60 * 60 * 1_000_000
@@ -153,6 +155,13 @@ READING: Final = np.dtype(
     align=True,
 )
 """What one detector says of one event. `score` gets it zeroed."""
+
+
+@compiled
+def tells(reading: Any) -> bool:
+    """Whether `fuse` may tell of it; else nobody reads the band, which takes longer than the bits."""
+    return reading.bits > 0.0 or max(reading.lr_stranger, reading.lr_insider, reading.lr_stranger_slow) > 0.0
+
 
 NOTHING: Final = np.dtype([("unused", "u1")])
 """`shared` of a detector that shares nothing."""

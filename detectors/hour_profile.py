@@ -203,9 +203,9 @@ def usual_hours(row: Any) -> tuple[int, int, int]:
         here = row[24 * weekday : 24 * weekday + 24]
         for hour in range(24):
             day[hour] += here[hour]
-    day[24:] = day[:24]
     busiest = 0
     for hour in range(24):
+        day[24 + hour] = day[hour]
         busiest = hour if day[hour] > day[busiest] else busiest
     held = np.zeros(24)  # by the run's first hour
     for n in range(23):
