@@ -13,7 +13,18 @@ from detectors.generate import load_pass
 from detectors.geography import GEOGRAPHY, leap_factor
 from detectors.records import reading_of, records
 from detectors.travel import distance_km
-from tests.detectors.streams import CONTEXT, DAY_US, HOUR_US, MINUTE_US, Array, Judge, blank, country, daily_visits, place
+from tests.detectors.streams import (
+    CONTEXT,
+    DAY_US,
+    HOUR_US,
+    MINUTE_US,
+    Array,
+    Judge,
+    blank,
+    country,
+    daily_visits,
+    place,
+)
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the pass: 40 s of one free core
 
