@@ -73,7 +73,6 @@ from detectors.places import (
     short,
     wait_address,
 )
-from detectors.surprise import log2_of, quantise
 from detectors.teaching import FIRST, teaches
 from detectors.travel import TRAVEL_KM_PER_H, has_place, p_travel, travels
 
@@ -82,7 +81,7 @@ PENDING_COUNTRIES: Final = 2
 PEER_CELLS: Final = 256
 PEERS_MIN: Final = 50
 STAY: Final = 0.3  # share of strangers who come from a place the key knows
-STAY_BITS: Final = quantise(log2_of(STAY))
+STAY_BITS: Final = math.floor(64.0 * math.log2(STAY) + 0.5) / 64.0
 HOSTING_STRANGERS: Final = 0.6
 NET_ELSEWHERE: Final = NET_HOSTING | NET_PROXY | NET_ANYCAST
 TRAVEL_LR: Final = 32.0

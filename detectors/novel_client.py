@@ -52,7 +52,7 @@ CLIENTS: Final = 4
 PENDING: Final = 2
 OLDER_BITS: Final = 2.0  # told with an incident, never a finding of its own: how rare it is nobody counted
 STAY: Final = 0.3  # share of strangers whose client the key knows
-STAY_BITS: Final = quantise(log2_of(STAY))
+STAY_BITS: Final = math.floor(64.0 * math.log2(STAY) + 0.5) / 64.0
 FOREIGN: Final = 0.2  # of strangers, those whose client it only seems to be [judged]
 
 
