@@ -134,7 +134,7 @@ STATE: Final = np.dtype(
         ("same", "u2"),  # surplus of the operation that leads, without a pause (`repetition`); 0: none leads
         ("same_mark", "u1"),  # that operation
         ("same_most", "u1"),  # the largest of this visit, stored
-        ("same_usual", "u1"),  # the largest that is usual; while it is learned: a stage
+        ("usual_same", "u1"),  # the largest that is usual; while it is learned: a stage
         ("same_base", "u1"),  # the largest as these 28 days of use began, 0: to be taken; or of the stage
         ("same_share", "u1"),  # of a visit's calls, what it leads by on average, in 1/255; 0: not known
         ("same_bin", "u1"),  # as `run_bin`
