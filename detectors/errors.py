@@ -41,6 +41,7 @@ from detectors.detector import (
     SEES_STATUS,
     Context,
     Detector,
+    tells,
     usual_words,
 )
 from detectors.guesses import forget_guesses, guessed_bits, note_guess, surprise_of
@@ -301,6 +302,8 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     reading.bits = quantise(max(bits, together, retry_bits(state)))
     reading.lr_insider = quantise(min(config.cap_ratio, max(0.0, together, evidence_of(evidence))))
     reading.lr_stranger = max(reading.lr_insider, guessed)  # whoever holds the key need not guess
+    if not tells(reading):
+        return
     if surprise_of(guessed) > reading.bits:
         reading.bits = surprise_of(guessed)
         reading.observed = int(state.guesses)
