@@ -6,7 +6,10 @@ visits are rare, and come at 1/n of a key's nth visit: of 1,600 busy keys' visit
 to the 100th, 1 in 36,000 to the 300th, 1 in 190,000 beyond; one visit had three. A scan has them a second apart. So
 such visits are counted against the sum of 1/n, by how many come together, keys of few visits among themselves; what the
 count bears out is evidence even where the own law says less. A key that was wrong lately has some three times as many:
-half of those beyond the 100th visit. Only errors whose caller held the key count. Fields are errors'.
+half of those beyond the 100th visit. Each counts for the less, the more of them are expected of its key, so that what
+one key does again and again makes it usual for none but that key. Only errors whose caller held the key count. There is
+no rail: where all keys' programs ask in parallel, a release that takes routes away is no scan. Who has many keys of a
+week and more takes this evidence away, and leaves the own law's. Fields are errors'.
 """
 
 from __future__ import annotations
@@ -41,11 +44,11 @@ CLOSE_FIELDS: Final = [("close_visits", "f8", (2, LEVELS))]
 
 @compiled
 def sum_with(state: Any, visit: Any, event: Any, wrong: bool) -> int:
-    """The fading sum of wrong routes with this request."""
-    kept = int(state.close) % SUMS
-    if kept > 0:
-        kept = int(kept * halved(max(0, event.ts_us - int(visit.last_us)) / FADING_US))
-    return min(SUMS - 1, kept + (STEP if wrong else 0))
+    """The fading sum of wrong routes with this request; what came out of order has faded by the newest one's time."""
+    kept, after_us = int(state.close) % SUMS, int(event.ts_us) - int(visit.last_us)
+    if kept > 0 and after_us > 0:
+        kept = int(kept * halved(after_us / FADING_US))
+    return min(SUMS - 1, kept + int(STEP * halved(max(0, -after_us) / FADING_US))) if wrong else kept
 
 
 @compiled
@@ -83,14 +86,14 @@ def note_close(state: Any, visit: Any, event: Any, wrong: bool) -> None:
 
 
 @compiled
-def count_close(state: Any, shared: Any, visit: Any) -> None:
-    """The visit ended."""
+def count_close(state: Any, shared: Any, visit: Any, lately: float) -> None:
+    """The visit ended; `lately` as for `close_bits`, without this visit's."""
     if int(visit.ordinal) < YOUNG:
         return
     counts = shared.close_visits[visits_group(visit)]
     counts[0] += due(visit)
     for j in range(1, 1 + int(state.close) // SUMS):
-        counts[j] += 1.0
+        counts[j] += 1.0 / (1.0 + HABIT * lately)
     if counts[0] > DUE_KEPT:
         for j in range(LEVELS):
             counts[j] *= 0.5

@@ -32,11 +32,15 @@ LAWS: Final = 7
 HEAVY: Final = 4
 LOCAL: Final = 5  # the first of two
 SIZES: Final = (1000.0, 30.0, 1.0, 0.1, 1.0, 30.0, 3.0)  # by law; the heavy law has none
+LOG_GAMMAS: Final = (0.0, 0.0, 0.0, 0.0, 0.0, 71.257038967168, 0.6931471805599472)
+"""`log_gamma` of the local laws' sizes."""
 FLOOR: Final = -23.0  # of a log weight below the best; -7 blinds steady keys (section 5), -20 a burst of 45 times
 STEP_DOWN: Final = -10.0
 MEMORY_H: Final = 7.0 * 24.0  # half-life of the weights; 4 to 60 days made no difference
 LEAST_MEMORY: Final = 14.0  # windows
 LOCAL_KEEP: Final = 0.8908987181403393  # 2^(-1/6): a memory of six windows
+FEW: Final = 32  # requests, up to which a product is shorter than three ln gamma
+FACTORIALS: Final = tuple(float(math.factorial(n)) for n in range(FEW + 1))
 CLIP: Final = 10.0  # times the mean: the most that one window may teach
 HEAVY_START: Final = 1.791759469228055  # ln 6: half of the first weights
 WEIGHT_UNIT: Final = 1024.0
@@ -65,16 +69,21 @@ def log_heavy(n: int, mean: float, reach: float) -> float:
 
 
 @compiled
-def log_against_none(n: int, size: float, q: float) -> float:
-    """ln of P(N = n) / P(N = 0) of a negative binomial with q = mean / (mean + size); n >= 1."""
-    if n > 8:
-        return n * math.log(q) + log_gamma(n + size) - log_gamma(size) - log_gamma(n + 1.0)
+def log_factorial(n: int) -> float:
+    """ln n!, for `log_against_none`, which needs it above FEW only."""
+    return log_gamma(n + 1.0) if n > FEW else 0.0
+
+
+@compiled
+def log_against_none(law: int, n: int, size: float, q: float, factorial: float) -> float:
+    """ln of P(N = n) / P(N = 0) of a negative binomial with q = mean / (mean + size); n >= 1. factorial: of n, ln."""
+    if n > FEW:
+        behind = log_gamma(size) if law < HEAVY else LOG_GAMMAS[law]
+        return n * math.log(q) + log_gamma(n + size) - behind - factorial
     above = 1.0
-    below = 1.0
     for i in range(n):
         above *= (size + i) * q
-        below *= i + 1.0
-    return math.log(above / below)
+    return math.log(above / FACTORIALS[int(n)])
 
 
 @compiled
@@ -91,6 +100,7 @@ def mixture_bits(state: Any, w: int, n: int, mean: float, behind: float, reach: 
     """-log2 of the mid-p tail of n >= 1 requests in window w by the settled mixture; f: the local factor."""
     total = 0.0
     tail = 0.0
+    factorial = log_factorial(n)
     for law in range(LAWS):
         weight = math.exp(int(state.weights[w, law]) / WEIGHT_UNIT - (0.0 if law == HEAVY else HEAVY_START))
         total += weight
@@ -103,7 +113,7 @@ def mixture_bits(state: Any, w: int, n: int, mean: float, behind: float, reach: 
         else:
             size = size_of(law, behind)
             q = here / (here + size)
-            log_point = size * math.log(1.0 - q) + log_against_none(n, size, q)
+            log_point = size * math.log(1.0 - q) + log_against_none(law, n, size, q, factorial)
             tail += weight * min(1.0, math.exp(log_point) * (mills_ratio(n, size, q) - 0.5))
     return -math.log(max(1e-300, tail / total)) / LN2
 
@@ -115,10 +125,11 @@ def teach(state: Any, w: int, n: int, k: int, window_h: float, mean: float, behi
     memory = max(LEAST_MEMORY, MEMORY_H / (window_h * LN2))
     keep = math.exp(-k / memory)
     sums = memory * (1.0 - keep)
-    logs = np.empty(LAWS)
-    nones = np.empty(LAWS)
+    logs_and_nones = np.empty((2, LAWS))
+    logs, nones = logs_and_nones[0], logs_and_nones[1]
     best = -1e300
     best_none = -1e300
+    factorial = log_factorial(n)
     for law in range(LAWS):
         if law == HEAVY:
             nones[law] = log_heavy(0, mean, reach)
@@ -128,7 +139,7 @@ def teach(state: Any, w: int, n: int, k: int, window_h: float, mean: float, behi
             here = mean * f if law >= LOCAL else mean
             q = here / (here + size)
             nones[law] = size * math.log(1.0 - q)
-            logs[law] = nones[law] + (log_against_none(n, size, q) if n > 0 else 0.0)
+            logs[law] = nones[law] + (log_against_none(law, n, size, q, factorial) if n > 0 else 0.0)
         best = max(best, logs[law])
         best_none = max(best_none, nones[law])
     top = -1e300

@@ -4,10 +4,11 @@ A detector keeps a forecast of one quantity of one key and scores what came by i
 Its functions are plain Python over numpy records; `fuse.py` compiles all of them into one pass. With
 `NUMBA_DISABLE_JIT=1` the same functions run as ordinary Python: the debugger and the test oracle.
 
-Order per event, fixed by `fuse.py`: settle the visit that ended -> score every detector -> fuse -> learn.
+Order per event, fixed by `fuse.py`: settle the visit that ended -> prepare and score every detector -> fuse -> learn.
 `score` sees what was learned from EARLIER events only and never writes to state, shared or visit; it fills
 `reading`, the evidence. `learn` takes the event into the key's pending part; `settle` runs once when a visit has
 ended and moves the pending part into the forecast (weight 1) or drops it (weight 0: an incident was open).
+`prepare`, which few have, comes before `score` and keeps in the pending part what is too dear to be worked out twice.
 Time is `event.ts_us` (microseconds UTC) and nothing else.
 """
 
@@ -19,6 +20,8 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
+
+from detectors.compile import compiled
 
 VISIT_GAP_US: Final = 30 * 60 * 1_000_000
 """A visit's events are less than 30 min apart (reference/evidence.md, section 4)."""
@@ -153,6 +156,13 @@ READING: Final = np.dtype(
 )
 """What one detector says of one event. `score` gets it zeroed."""
 
+
+@compiled
+def tells(reading: Any) -> bool:
+    """Whether `fuse` may tell of it; else nobody reads the band, which takes longer than the bits."""
+    return reading.bits > 0.0 or max(reading.lr_stranger, reading.lr_insider, reading.lr_stranger_slow) > 0.0
+
+
 NOTHING: Final = np.dtype([("unused", "u1")])
 """`shared` of a detector that shares nothing."""
 
@@ -181,6 +191,7 @@ class Detector:
     score(state, shared, visit, event, config, reading) -> None   fills reading, writes nothing else
     learn(state, shared, visit, event, weight, config) -> None    writes state (and shared), nothing else
     settle(state, shared, visit, weight, config) -> None          the visit ended; writes state and shared
+    prepare(state, shared, visit, event, config) -> None          writes state, nothing else; None: there is none
 
     state: one record of dtype `state` (zeros = a key never seen). shared: one record of dtype `shared`, the
     partition's knowledge (zeros = nothing known; shipped defaults are in code). visit: VISIT record. event: EVENT
@@ -197,6 +208,7 @@ class Detector:
     learn: Callable[..., None]
     settle: Callable[..., None]
     explain: Callable[[Any, Context], str]  # (READING record, Context) -> words, no key id, no verdict
+    prepare: Callable[..., None] | None = None
     finds_places: bool = False  # what it finds makes the visit's place new for the detectors after it in the tuple
 
 

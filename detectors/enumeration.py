@@ -35,6 +35,7 @@ from detectors.detector import (
     SEES_OUTCOME,
     Context,
     Detector,
+    tells,
     usual_words,
 )
 from detectors.log_sizes import LAW, evidence_of, learn_held, size_bits, usual
@@ -178,6 +179,8 @@ def weigh_seen(state: Any, visit: Any, event: Any, config: Any, reading: Any) ->
         return
     reading.bits = size_bits(state.objects, count / expected(state, requests))
     reading.lr_stranger = evidence_of(reading.bits, 0.0, float(config.cap_bits))
+    if not tells(reading):
+        return
     reading.observed = count
     reading.low = usual(state.objects, -1.65)
     reading.median = usual(state.objects, 0.0)

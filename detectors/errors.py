@@ -41,6 +41,7 @@ from detectors.detector import (
     SEES_STATUS,
     Context,
     Detector,
+    tells,
     usual_words,
 )
 from detectors.guesses import forget_guesses, guessed_bits, note_guess, surprise_of
@@ -265,6 +266,15 @@ def held(event: Any) -> bool:
     return event.authenticated == 1 or event.sees & SEES_OUTCOME == 0
 
 
+@compiled
+def has_strangers(state: Any) -> bool:
+    """Whether errors of this visit came from callers who knew the key's id alone."""
+    strange = 0
+    for k in range(CLASSES):
+        strange += int(state.visit_wrong[k]) - int(state.held_wrong[k])
+    return strange > 0
+
+
 def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
     """Fill `reading`; a = class or GUESSED, b = distinct units of this visit."""
     if event.sees & (SEES_STATUS | SEES_DENIED) == 0:
@@ -281,6 +291,8 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
         if held(event):
             most = max(held_bits(state, shared, kind), held_bits(state, shared, named))
             evidence = max(evidence, np.float64(np.float32(most)))
+    if held(event) and has_strangers(state):
+        bits = min(bits, evidence)  # told of the holder, it may count towards an act: others' errors don't
     limit = lone_bits(state, shared, visit, kind if held(event) else -1)
     evidence = min(evidence, limit)
     bits = min(bits, limit) if only_class(state.visit_wrong, kind) >= 0 else bits
@@ -290,6 +302,8 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     reading.bits = quantise(max(bits, together, retry_bits(state)))
     reading.lr_insider = quantise(min(config.cap_ratio, max(0.0, together, evidence_of(evidence))))
     reading.lr_stranger = max(reading.lr_insider, guessed)  # whoever holds the key need not guess
+    if not tells(reading):
+        return
     if surprise_of(guessed) > reading.bits:
         reading.bits = surprise_of(guessed)
         reading.observed = int(state.guesses)
@@ -338,8 +352,9 @@ def learn_error(state: Any, shared: Any, event: Any, kind: int, config: Any) -> 
     unit = -1 if usual else kind
     if is_new_unit(state, event.route, unit):
         add_unit(state, shared, event, unit, config)
-        bit = usual_bit(event.route, kind)
-        state.wrong_now[bit >> 3] = int(state.wrong_now[bit >> 3]) | (1 << (bit & 7))
+        if held(event):  # or who knows the id alone would make usual what he scans later, with the key
+            bit = usual_bit(event.route, kind)
+            state.wrong_now[bit >> 3] = int(state.wrong_now[bit >> 3]) | (1 << (bit & 7))
     elif state.repeats < 60_000:
         state.repeats += 1
 
@@ -376,14 +391,14 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
     """Move the visit's units into the forecast and the peers' rate, or drop them."""
     units = min(float(TRIALS_MAX), float(state.visit_units))
     if weight > 0.0 and units > 0.0:
-        scale = units / float(state.visit_units)
+        scale, lately = units / float(state.visit_units), total_of(state.wrong, PROBED)
         state.units = float(state.units) * KEEP + units
         for k in range(CLASSES):
             state.wrong[k] = float(state.wrong[k]) * KEEP + int(state.visit_wrong[k]) * scale
         if teaches(visit):
             tell_peers(state, shared, units, scale)
             count_lone(state, shared, visit)
-            count_close(state, shared, visit)
+            count_close(state, shared, visit, lately)
     keep_usual(state, weight)
     for j in range(SETS_BITS // 8):
         state.seen[j] = 0

@@ -192,13 +192,16 @@ def turn_visit(key: Any, shared: Any, event: Any, ended: bool) -> None:
 
 
 @compiled
-def judge(key: Any, known: Any, ts_us: int, families: int, evidence: bool, settings: Any) -> int:
-    """Open or grow the key's incident by this visit's largest scores, or adopt. Returns the kind of change, 0: none."""
+def judge(key: Any, known: Any, ts_us: int, families: int, evidence: bool, larger: bool, settings: Any) -> int:
+    """Open or grow the key's incident by this visit's largest scores, or adopt. Returns the kind of change, 0: none.
+
+    larger: this event's is the visit rule's largest. Only then does that rule open: the event names what carried it.
+    """
     state = key.fusion
     visit = key.visit
     per_day = fusion.visits_per_day(visit, ts_us)
     slow_bits = fusion.slow_bits(fusion.slow_step(state, visit.start_us, state.best_slow))
-    days_visit = return_days(known, 0, state.best, per_day)
+    days_visit = return_days(known, 0, state.best, per_day) if larger or state.open == 1 else 0.0
     days_slow = return_days(known, 1, slow_bits, per_day)
     if state.open == 0:
         rule = fusion.rule_that_opens(state, ts_us, days_visit, days_slow, families, settings)
@@ -241,16 +244,15 @@ def weigh(key: Any, known: Any, event: Any, families: Any, readings: Any, settin
     if proof:
         return fusion.prove(state, event.ts_us, mask, settings)
     # the mixture is never above its larger part: most events need no logarithm
-    improved = False
+    larger, slower = False, fusion.rounded(slow) > state.best_slow
     if max(stranger, insider) > state.best:
         bits = fusion.rounded(fusion.mixed(stranger, insider))
-        improved = bits > state.best
+        larger = bits > state.best
         state.best = max(state.best, bits)
-    if fusion.rounded(slow) > state.best_slow:
-        improved = True
+    if slower:
         state.best_slow = fusion.rounded(slow)
-    if improved or (state.open == 1 and evidence):
-        return judge(key, known, event.ts_us, mask, evidence, settings)
+    if larger or slower or (state.open == 1 and evidence):
+        return judge(key, known, event.ts_us, mask, evidence, larger, settings)
     return 0
 
 

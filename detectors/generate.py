@@ -62,6 +62,8 @@ def _source(detectors: Sequence[Detector]) -> str:
     score, learn, settle = [], [], []
     for k, detector in enumerate(detectors):
         records_of = f"key.{detector.name}, common.{detector.name}, visit"
+        if detector.prepare is not None:
+            score.append(f"        prepare_{k}({records_of}, event, configs[{k}][0])")
         score.append(f"        clear(readings[{k}])")
         score.append(f"        score_{k}({records_of}, event, configs[{k}][0], readings[{k}])")
         if detector.finds_places:
@@ -94,9 +96,9 @@ def load_pass(detectors: Sequence[Detector]) -> ModuleType:
         assert spec is not None
         module = importlib.util.module_from_spec(spec)
     for k, detector in enumerate(detectors):
-        for verb in ("score", "learn", "settle"):
-            function = getattr(detector, verb)
-            setattr(module, f"{verb}_{k}", function if isinstance(function, Dispatcher) else compiled(function))
+        for verb in ("prepare", "score", "learn", "settle"):
+            if (function := getattr(detector, verb)) is not None:
+                setattr(module, f"{verb}_{k}", function if isinstance(function, Dispatcher) else compiled(function))
     sys.modules[name] = module
     exec(compile(source, str(getattr(module, "__file__", "<pass>")), "exec"), module.__dict__)  # noqa: S102
     return module

@@ -44,6 +44,7 @@ from detectors.detector import (
     SEES_ADDRESS,
     Context,
     Detector,
+    tells,
 )
 from detectors.fusion import visits_group, visits_per_day
 from detectors.known_values import (
@@ -80,6 +81,7 @@ PENDING_COUNTRIES: Final = 2
 PEER_CELLS: Final = 256
 PEERS_MIN: Final = 50
 STAY: Final = 0.3  # share of strangers who come from a place the key knows
+STAY_BITS: Final = math.floor(64.0 * math.log2(STAY) + 0.5) / 64.0
 HOSTING_STRANGERS: Final = 0.6
 NET_ELSEWHERE: Final = NET_HOSTING | NET_PROXY | NET_ANYCAST
 TRAVEL_LR: Final = 32.0
@@ -260,15 +262,16 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
         known_pair = min(TRAVEL_LR, STAY + (1.0 - STAY) / p_travel(state))
         ratio *= leap_factor(shared, visit) if p_network < 1.0 else known_pair
         p = min(p, p_travel(state))
-    reading.bits = log2(1.0 / p)  # mid-p gives 1 bit, the larger of two tests takes it back
-    reading.lr_stranger = log2(ratio)
-    describe(state, event, reading)
+    reading.bits = log2(1.0 / p) if p < 1.0 else 0.0  # mid-p gives 1 bit, the larger of two tests takes it back
+    reading.lr_stranger = log2(ratio) if ratio != STAY else STAY_BITS
     kind = (NEW_NETWORK if p_network < 1.0 else 0) + (NEW_COUNTRY if p_country < 1.0 else 0)
     reading.a = event.asn
     renamed = known and find(state.networks, event.asn) < 0
     leaked = not renamed and is_strangers(state.networks, event.asn, visit, event)
     reading.proof = 1 if leaked else 0
     reading.bits = max(float(reading.bits), LEAK_BITS) if leaked else float(reading.bits)
+    if tells(reading):
+        describe(state, event, reading)
     reading.b = event.country + 65_536.0 * (kind + (TRAVEL if moved else 0) + (LEAKED if leaked else 0))
 
 

@@ -3,7 +3,8 @@
 Detects: use outside of its allowed networks or countries, a scope that it was not given, a read-only key that writes, a
 test key that does live work and a live key in tests (by the environment that the event names, or by its networks), a
 key that has ended (revoked, expired), that has outlived its rotation period, or that goes on after another replaced it.
-A success with an ended key is a proof: it should be refused.
+A success with an ended key is a proof: it should be refused (where the catalogue says since when it has ended, from a
+minute after that on).
 Misses: whatever the catalogue does not say; scopes where the gateway does not log them.
 False alarms: a catalogue that is out of date. So what a key's visits break again and again becomes usual for it, and
 counts the less: misconfigured for days is one finding, not an incident a day. Old age alone is never evidence.

@@ -27,7 +27,7 @@ import numpy as np
 
 from detectors import fingerprints, novelty
 from detectors.compile import compiled
-from detectors.detector import SEES_CLIENT, Context, Detector, known_words
+from detectors.detector import SEES_CLIENT, Context, Detector, known_words, tells
 from detectors.known_values import (
     COUNT_UNIT,
     HOUR_US,
@@ -52,6 +52,7 @@ CLIENTS: Final = 4
 PENDING: Final = 2
 OLDER_BITS: Final = 2.0  # told with an incident, never a finding of its own: how rare it is nobody counted
 STAY: Final = 0.3  # share of strangers whose client the key knows
+STAY_BITS: Final = math.floor(64.0 * math.log2(STAY) + 0.5) / 64.0
 FOREIGN: Final = 0.2  # of strangers, those whose client it only seems to be [judged]
 
 
@@ -149,13 +150,13 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     if float(state.mixture.visits) <= 0.0:  # the first visit tests nothing
         return
     p = novelty.fleet_p(shared, p_value(state.waiting, state.clients, state.mixture, event.client, event.ts_us))
-    reading.bits = quantise(log2_of(1.0 / p))  # mid-p of the only value that could be rarer
+    reading.bits = quantise(log2_of(1.0 / p)) if p < 1.0 else 0.0  # mid-p of the only value that could be rarer
     beside = among_peers(shared, config) if int(visit.new_place) == 1 else 0.0
     if p < 1.0:
         reading.lr_stranger = quantise(log2_of(ratio_of(max(p, beside))))
         reading.lr_stranger_slow = min(float(config.return_bits), max(0.0, reading.lr_stranger))
     else:
-        reading.lr_stranger = quantise(log2_of(STAY / (1.0 - beside)))
+        reading.lr_stranger = quantise(log2_of(STAY / (1.0 - beside))) if beside > 0.0 else STAY_BITS
         if returns(state, visit, event, config):
             reading.lr_stranger_slow = float(config.return_bits)
             reading.bits = float(config.return_bits)
@@ -163,17 +164,19 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     j = find(state.clients, event.client)
     if p >= 1.0 and j >= 0:
         judge_fingerprint(state.clients[j], shared, event, beside, config, reading)
-    reading.observed = int(state.clients[j].count) / COUNT_UNIT if j >= 0 else 0.0
-    describe(state, reading)
     reading.a = 1.0 if j < 0 else reading.a
-    if reading.bits < OLDER_BITS and is_older(state, j, event):
+    older = reading.bits < OLDER_BITS and is_older(state, j, event)
+    if older:
         reading.bits = OLDER_BITS
         reading.a = 4.0
-        reading.b = int(state.oldest[j]) * 256.0 + int(event.version)
     if is_strangers(state.clients, event.client, visit, event):
         reading.proof = 1
         reading.bits = LEAK_BITS
         reading.a = 3.0
+    if tells(reading):
+        describe(state, j, reading)
+        if older:
+            reading.b = int(state.oldest[j]) * 256.0 + int(event.version)
 
 
 @compiled
@@ -206,8 +209,9 @@ def older(known: int, version: int) -> int:
 
 
 @compiled
-def describe(state: Any, reading: Any) -> None:
-    """The band: visits by each of the key's clients."""
+def describe(state: Any, j: int, reading: Any) -> None:
+    """Visits by the client in slot j (-1: a new one); the band: by each of the key's clients."""
+    reading.observed = int(state.clients[j].count) / COUNT_UNIT if j >= 0 else 0.0
     low, high, total, known = 1e9, 0.0, 0.0, 0
     for k in range(CLIENTS):
         if int(state.clients[k].value) != 0:

@@ -156,12 +156,12 @@ def route_bit(route: int) -> int:
 
 @compiled
 def close_with(state: Any, visit: Any, event: Any, unknown: bool) -> int:
-    """The fading sum of new routes with this request."""
+    """The fading sum of new routes with this request; what came out of order has faded by the newest one's time."""
     new = unknown and int(state.fresh) & route_bit(event.route) == 0
-    kept = int(state.close) * 7 // 8
-    if kept > 0:
-        kept = int(kept * halved(max(0, event.ts_us - int(visit.last_us)) / FADING_US))
-    return min(255, kept + (CLOSE if new else 0))
+    kept, after_us = int(state.close) * 7 // 8, int(event.ts_us) - int(visit.last_us)
+    if kept > 0 and after_us > 0:
+        kept = int(kept * halved(after_us / FADING_US))
+    return min(255, kept + int(CLOSE * halved(max(0, -after_us) / FADING_US))) if new else kept
 
 
 @compiled

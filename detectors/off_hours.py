@@ -25,7 +25,7 @@ import numpy as np
 
 from detectors.compile import allocating, compiled
 from detectors.detector import NOTHING, SEES_OUTCOME, Context, Detector, known_words
-from detectors.hour_profile import HOURS, UNIT, entropy_bits, forecast, hour_bits, prior_weight, usual_hours
+from detectors.hour_profile import HOURS, UNIT, forecast, hour_bits, is_flat, prior_weight, usual_hours
 from detectors.surprise import bits_of, halved, log2_of, quantise
 
 WEEK_S: Final = 604_800
@@ -98,7 +98,7 @@ def judge(state: Any, event: Any, config: Any) -> tuple[int, int, float, float, 
     if zone_changed(state, event):  # its bins mean something else: turned when this visit is learned
         return ABSTAINED, hour, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0
     rows = forecast(state, zoned)
-    kind = ABSTAINED if entropy_bits(rows[3]) >= float(config.abstain_entropy_bits) else LEARNED
+    kind = ABSTAINED if is_flat(rows[3], float(config.abstain_entropy_bits)) else LEARNED
     low, median, high = usual_hours(rows[3])
     bits = hour_bits(rows[3], hour) if kind == LEARNED else 0.0
     return kind, hour, bits, rows[3, hour], rows[0, hour], rows[1, hour], rows[2, hour], low, median, high
@@ -131,52 +131,28 @@ def evidence_bits(kind: int, density: float, w: float, config: Any) -> float:
 
 
 @compiled
-def tell(
-    reading: Any,
-    kind: int,
-    hour: int,
-    bits: float,
-    density: float,
-    low: int,
-    median: int,
-    high: int,
-    w: float,
-    config: Any,
-) -> None:
-    """Fill the evidence."""
-    if kind == ABSTAINED:
+def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
+    """The visit's bits, as `prepare` worked them out at its first counted event."""
+    kind, hour = int(state.kind), int(state.hour)
+    if not counted(event) or int(state.judged_s) != start_of(visit, event) or kind == ABSTAINED:
         return
     reading.covered = 1
-    reading.bits = quantise(min(bits, float(config.cap_bits)))
-    evidence = evidence_bits(kind, density, w, config)
+    reading.bits = quantise(min(float(state.bits), float(config.cap_bits)))
+    w = owner_at_any_hour(state, visit, event, config)
+    evidence = evidence_bits(kind, float(state.density), w, config)
     reading.lr_stranger = evidence
     reading.lr_insider = evidence
     reading.observed = float(hour % 24)
-    reading.low = float(low)
-    reading.median = float(median)
-    reading.high = float(high)
+    reading.low = float(int(state.low))
+    reading.median = float(int(state.median))
+    reading.high = float(int(state.high))
     reading.a = float(hour)
     reading.b = 1.0 if kind >= INSIDE else 0.0
 
 
 @compiled
-def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
-    """The visit's bits: worked out at its first counted event, remembered after."""
-    if not counted(event):
-        return
-    w = owner_at_any_hour(state, visit, event, config)
-    if int(state.judged_s) == start_of(visit, event):
-        low, median, high = int(state.low), int(state.median), int(state.high)
-        kind, hour = int(state.kind), int(state.hour)
-        tell(reading, kind, hour, float(state.bits), float(state.density), low, median, high, w, config)
-        return
-    kind, hour, bits, density, _, _, _, low, median, high = judge(state, event, config)
-    tell(reading, kind, hour, float(np.float32(bits)), float(np.float32(density)), low, median, high, w, config)
-
-
-@compiled
-def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config: Any) -> None:
-    """Remember the judgement of the visit's first counted event."""
+def prepare(state: Any, shared: Any, visit: Any, event: Any, config: Any) -> None:
+    """Remember the judgement of the visit's first counted event: with a forecast of the week it is dear."""
     if not counted(event) or int(state.judged_s) == start_of(visit, event):
         return
     kind, hour, bits, density, c0, c1, c2, low, median, high = judge(state, event, config)
@@ -221,6 +197,11 @@ def follow_zone(state: Any, event: Any) -> None:
         for hour in range(HOURS):
             state.profile[(hour + ahead) % HOURS] = old[hour]
     state.zoned = zone_of(event)
+
+
+@compiled
+def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config: Any) -> None:
+    """Nothing: a visit has one hour."""
 
 
 @compiled
@@ -311,4 +292,5 @@ DETECTOR: Final = Detector(
     learn=learn,
     settle=settle,
     explain=explain,
+    prepare=prepare,
 )

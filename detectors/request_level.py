@@ -185,7 +185,7 @@ def begin_period(state: Any) -> None:
     """28 days of use begin: crowds and repetitions take what is usual now for their base."""
     for w in range(state.crowd_base.shape[0]):
         state.crowd_base[w] = 0
-    if int(state.same_usual) >= USUAL_LEAST:
+    if int(state.usual_same) >= USUAL_LEAST:
         state.same_base = 0
 
 

@@ -84,7 +84,7 @@ from detectors.rings import (
     sub_bin,
 )
 from detectors.surprise import evidence_of, log2_of, quantise
-from detectors.window_bits import bits_now, look_ahead
+from detectors.window_bits import bits_now, holds, look_ahead, look_now, rate_at
 from detectors.window_peaks import COUNTED_BITS, PEAKS_FIELDS, count_visit, counted_bits, note_peak
 
 MIXED: Final = WINDOWS - CROWDS
@@ -134,7 +134,7 @@ STATE: Final = np.dtype(
         ("same", "u2"),  # surplus of the operation that leads, without a pause (`repetition`); 0: none leads
         ("same_mark", "u1"),  # that operation
         ("same_most", "u1"),  # the largest of this visit, stored
-        ("same_usual", "u1"),  # the largest that is usual; while it is learned: a stage
+        ("usual_same", "u1"),  # the largest that is usual; while it is learned: a stage
         ("same_base", "u1"),  # the largest as these 28 days of use began, 0: to be taken; or of the stage
         ("same_share", "u1"),  # of a visit's calls, what it leads by on average, in 1/255; 0: not known
         ("same_bin", "u1"),  # as `run_bin`
@@ -195,6 +195,18 @@ def most_evidence(config: Any, w: int, n: float) -> float:
 
 
 @compiled
+def prepare(state: Any, shared: Any, visit: Any, event: Any, config: Any) -> None:
+    """Work out the windows' bits where they change: at the event that asks for them, so never for a visit's last."""
+    if not counted(event):
+        return
+    t_us, least = max(int(event.ts_us), int(state.last_us)), least_count(state, config)
+    if holds(state, t_us):
+        look_ahead(state, least)
+    else:
+        look_now(state, shared, config, t_us, least)
+
+
+@compiled
 def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
     """Bits of the most surprising window; see the module's text."""
     if not counted(event):
@@ -205,21 +217,19 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
         return
     t_us, least = max(int(event.ts_us), last_us), least_count(state, config)
     best, evidence, window = 0.0, -float(config.floor_bits), -1
-    rate_then, reach_then = 0.0, 0.0
     for w in range(WINDOWS):
-        rate, reach = 0.0, 0.0
         if w < CROWDS:
             n = crowd_now(state, w, t_us)
             bits = crowd_bits(state, shared, visit, w, float(n)) if n >= crowd_least(state, config) else 0.0
         else:
-            bits, n, rate, reach = bits_now(state, shared, config, w, t_us, least)
+            bits, n = bits_now(state, w, t_us, least)
         if bits <= 0.0:
             continue
         bits = quantise(counted_bits(state, shared, visit, w, bits))
         worth = bits - COUNTED_BITS if w < CROWDS else evidence_of(bits)
         evidence = max(evidence, min(most_evidence(config, w, float(n)), worth))
         if bits > best:
-            best, window, rate_then, reach_then = bits, w, rate, reach
+            best, window = bits, w
             reading.observed = float(n)
     surplus = surplus_with(state, event)
     same = same_bits(state, shared, visit, surplus)
@@ -238,7 +248,8 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
         if window < CROWDS:
             describe_crowd(state, shared, visit, reading, window)
         else:
-            describe(state, reading, window, rate_then, reach_then)
+            rate, reach = rate_at(state, shared, config, t_us)
+            describe(state, reading, window, rate, reach)
 
 
 @compiled
@@ -257,7 +268,7 @@ def describe(state: Any, reading: Any, w: int, rate: float, reach: float) -> Non
 
 @compiled
 def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config: Any) -> None:
-    """Close the bins that ended before the event, count it, and work out the next event's bits where they change."""
+    """Close the bins that ended before the event, and count it."""
     if not counted(event):
         return
     ts_us = int(event.ts_us)
@@ -266,7 +277,7 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
         state.tainted_us = max(int(state.tainted_us), ts_us)
     if int(event.local_hour) >= 0:
         state.zone_shift = (int(event.local_hour) - int(event.utc_hour)) % 168
-    note_peaks(state, shared, config, ts_us)
+    note_peaks(state, config, ts_us)
     tick = ts_us * SUB_BINS // 10_000_000
     last_tick = last_us * SUB_BINS // 10_000_000
     if tick > last_tick or (int(state.under_way) == 0 and ts_us >= last_us):
@@ -275,11 +286,10 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
     state.last_us = max(last_us, ts_us)
     count(state, last_tick, tick, ts_us // HOUR_US)
     count_same(state, event)
-    look_ahead(state, least_count(state, config))
 
 
 @compiled
-def note_peaks(state: Any, shared: Any, config: Any, ts_us: int) -> None:
+def note_peaks(state: Any, config: Any, ts_us: int) -> None:
     """What `score` found in each window, for the count of visits."""
     t_us = max(ts_us, int(state.last_us))
     least = least_count(state, config)
@@ -287,7 +297,7 @@ def note_peaks(state: Any, shared: Any, config: Any, ts_us: int) -> None:
         state.most[w] = max(int(state.most[w]), min(65_535, crowd_now(state, w, t_us)))
     if int(state.last_us) > 0:
         for w in range(CROWDS, WINDOWS):
-            note_peak(state, w - CROWDS, bits_now(state, shared, config, w, t_us, least)[0])
+            note_peak(state, w - CROWDS, bits_now(state, w, t_us, least)[0])
 
 
 @compiled
@@ -398,4 +408,5 @@ DETECTOR: Final = Detector(
     learn=learn,
     settle=settle,
     explain=explain,
+    prepare=prepare,
 )

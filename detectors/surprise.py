@@ -69,7 +69,8 @@ def log_gamma(x: float) -> float:
     square = inverse * inverse
     series = 1.0 / 1188.0 - square * (691.0 / 360360.0 - square / 156.0)
     series = 1.0 / 12.0 - square * (1.0 / 360.0 - square * (1.0 / 1260.0 - square * (1.0 / 1680.0 - square * series)))
-    return (x - 0.5) * math.log(x) - x + HALF_LN_2PI + inverse * series - math.log(product)
+    stirling = (x - 0.5) * math.log(x) - x + HALF_LN_2PI + inverse * series
+    return stirling if product == 1.0 else stirling - math.log(product)
 
 
 @compiled

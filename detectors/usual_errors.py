@@ -27,13 +27,11 @@ def is_usual(state: Any, route: int, kind: int) -> bool:
 @compiled
 def keep_usual(state: Any, weight: float) -> None:
     """The visit's errors become usual ones, unless they are not to be learned."""
-    grown = False
     for j in range(USUAL_BITS // 8):
-        if weight > 0.0 and int(state.wrong_now[j]) & (255 - int(state.usual[j])) != 0:
+        if weight > 0.0:
             state.usual[j] = int(state.usual[j]) | int(state.wrong_now[j])
-            grown = True
         state.wrong_now[j] = 0
-    if grown and bits_set(state.usual) > USUAL_MOST:
+    if bits_set(state.usual) > USUAL_MOST:
         for j in range(USUAL_BITS // 8):
             state.usual[j] = 0
 

@@ -27,31 +27,63 @@ def window_bits(state: Any, w: int, n: int, rate: float, reach: float, factor: f
 
 
 @compiled
-def bits_now(state: Any, shared: Any, config: Any, w: int, t_us: int, least: float) -> tuple[float, int, float, float]:
-    """(bits, requests before this moment, rate, reach) of a window; no bits where there is nothing odd."""
-    known = int(state.rate_known) == 1 and t_us // HOUR_US == int(state.last_us) // HOUR_US
+def holds(state: Any, t_us: int) -> bool:
+    """Whether `rate`, and what is known of the windows, are of this moment's hour."""
+    return int(state.rate_known) == 1 and t_us // HOUR_US == int(state.last_us) // HOUR_US
+
+
+@compiled
+def rate_at(state: Any, shared: Any, config: Any, t_us: int) -> tuple[float, float]:
+    """(rate, reach) of this moment: what is known, or worked out anew."""
+    if holds(state, t_us):
+        return float(state.rate), float(state.reach)
+    peer = peer_rate(shared, config)
+    rate = level_of(state, peer, float(config.anchor_cap)) * profile_factor(state, t_us // HOUR_US)
+    return rate, youth(state) * peer_reach(shared, config, peer)
+
+
+@compiled
+def earlier_now(state: Any, w: int, t_us: int) -> int:
+    """Requests before this moment in a window that ends with it."""
+    return earlier(state, w, int(state.last_us) * SUB_BINS // 10_000_000, t_us * SUB_BINS // 10_000_000)
+
+
+@compiled
+def bits_now(state: Any, w: int, t_us: int, least: float) -> tuple[float, int]:
+    """(bits, requests before this moment) of a window, behind `prepare`; no bits where there is nothing odd."""
+    known = holds(state, t_us)
     m = w - CROWDS
-    rate, reach, n = float(state.rate), float(state.reach), int(state.total[w])
+    n = int(state.total[w])
     if n < least or (known and int(state.since[m]) == 0 and n <= int(state.until[m])):
-        return 0.0, n, rate, reach  # time only takes requests out of a window
-    n = earlier(state, w, int(state.last_us) * SUB_BINS // 10_000_000, t_us * SUB_BINS // 10_000_000)
+        return 0.0, n  # time only takes requests out of a window
+    n = earlier_now(state, w, t_us)
     if n < least:
-        return 0.0, n, rate, reach
-    if known and int(state.since[m]) <= n <= int(state.until[m]):
-        return float(state.bits[m]), n, rate, reach
-    if not known:
-        peer = peer_rate(shared, config)
-        rate = level_of(state, peer, float(config.anchor_cap)) * profile_factor(state, t_us // HOUR_US)
-        reach = youth(state) * peer_reach(shared, config, peer)
-    return window_bits(state, w, n, rate, reach, local_factor(state, m)), n, rate, reach
+        return 0.0, n
+    if not known or int(state.since[m]) <= n <= int(state.until[m]):
+        return float(state.bits[m]), n
+    return window_bits(state, w, n, float(state.rate), float(state.reach), local_factor(state, m)), n
+
+
+@compiled
+def look_now(state: Any, shared: Any, config: Any, t_us: int, least: float) -> None:
+    """Each window's bits of this event alone: where no rate is known of its hour, `learn` renews it at the event."""
+    rate, reach = 0.0, 0.0
+    for w in range(CROWDS, WINDOWS):
+        n = earlier_now(state, w, t_us) if int(state.total[w]) >= least else 0
+        if n < least:
+            continue
+        if rate == 0.0:
+            rate, reach = rate_at(state, shared, config, t_us)
+        m = w - CROWDS
+        state.bits[m] = max(0.0, window_bits(state, w, n, rate, reach, local_factor(state, m)))
 
 
 @compiled
 def look_ahead(state: Any, least: float) -> None:
     """Where a window's count has left what is known: the largest count of 0 bits, or the bits of this count +- 3 %.
 
-    Zero is looked for at a local level a tenth lower, so that it lasts; bits are those of the least count, so that
-    they are never too many.
+    Bits are those of the least count, so that they are never too many. Where it has none, zero is looked for beyond, at
+    a local level a tenth lower, so that it lasts.
     """
     for w in range(CROWDS, WINDOWS):
         n = int(state.total[w])
@@ -60,12 +92,11 @@ def look_ahead(state: Any, least: float) -> None:
             continue
         rate = float(state.rate)
         reach = float(state.reach)
-        factor = 0.9 * local_factor(state, m)
-        state.since[m] = 0
-        state.until[m] = n + n // 4 + 4
-        state.bits[m] = 0.0
-        state.known_factor[m] = factor
-        if window_bits(state, w, int(state.until[m]), rate, reach, factor) > 0.0:
-            state.since[m] = n - n // 32
-            state.until[m] = n + n // 32
-            state.bits[m] = max(0.0, window_bits(state, w, n - n // 32, rate, reach, local_factor(state, m)))
+        factor = local_factor(state, m)
+        bits = max(0.0, window_bits(state, w, n - n // 32, rate, reach, factor))
+        beyond = n + n // 4 + 4
+        zero = bits <= 0.0 and window_bits(state, w, beyond, rate, reach, 0.9 * factor) <= 0.0
+        state.since[m] = 0 if zero else n - n // 32
+        state.until[m] = beyond if zero else n + n // 32
+        state.bits[m] = bits
+        state.known_factor[m] = 0.9 * factor

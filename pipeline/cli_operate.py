@@ -59,12 +59,13 @@ def mute(
     key: Key = "",
     detector: Detector = "",
     owner: Owner = "",
+    force: Annotated[bool, typer.Option("--force", help="Also a key or an owner that nobody knows.")] = False,
     config: ConfigFile = None,
 ) -> int:
     """Don't tell incidents of a key, an owner, or what rests on one detector alone, for a while."""
     from pipeline.operate import mute as say_mute
 
-    return say_mute(load(config), (key, detector, owner), until, reason)
+    return say_mute(load(config), (key, detector, owner), until, reason, force)
 
 
 @guarded

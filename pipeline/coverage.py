@@ -21,6 +21,7 @@ from typing import Any, Final
 import msgspec
 from clickhouse_connect.driver.client import Client
 
+from pipeline import moments
 from pipeline.asking import Shown, connected, print_json, say_line, show_table
 from pipeline.catalogue import Catalogue, read_catalogue
 from pipeline.config import Config
@@ -57,7 +58,8 @@ def print_coverage(config: Config, output: str) -> int:
     """All of them; as a table the first 200. Raises Fatal, Retry, ConfigError."""
     catalogue, controls = asyncio.run(_said(config))
     with connected(config.clickhouse) as client:
-        used, found = keys_used(client), unwatched(client, controls, catalogue)
+        used = keys_used(client)
+        found = unwatched(client, controls, catalogue, round(moments.now().timestamp() * 1e6))
     rows, untold = ranked(found, catalogue), untold_by(config.intake.format)
     if output == "json":
         count = {"keys_used": used, "declared": len(catalogue), "untold": untold}
@@ -92,13 +94,16 @@ def keys_used(client: Client) -> int:
     return ask(client, _Count, sql, {})[0].keys
 
 
-def unwatched(client: Client, controls: Controls, catalogue: Catalogue) -> list[Unwatched]:
-    """Every key and reason, by what ClickHouse, the control topic and the catalogue know."""
+def unwatched(client: Client, controls: Controls, catalogue: Catalogue, now_us: int = 0) -> list[Unwatched]:
+    """Every key and reason, by what ClickHouse, the control topic and the catalogue know.
+
+    now_us: the wall clock: a mute that was lifted since the newest use is over, whenever the next one comes.
+    """
     sql = "SELECT 0 AS keys, toUnixTimestamp64Micro(max(last_used)) AS as_of_us FROM keys_last_used"
     as_of_us = ask(client, _Count, sql, {})[0].as_of_us
     return [
         *ask(client, Unwatched, _EVICTED, {}),
-        *muted(controls, catalogue, as_of_us),
+        *muted(controls, catalogue, max(as_of_us, now_us)),
         *ask(client, Unwatched, _YOUNG, {"hours": YOUNG_H}),
         *ask(client, Unwatched, _OPEN, {"hours": OPEN_H}),
         *ask(client, Unwatched, _BLIND, {"sized": SIZED}),
@@ -108,7 +113,7 @@ def unwatched(client: Client, controls: Controls, catalogue: Catalogue) -> list[
 
 
 def muted(controls: Controls, catalogue: Catalogue, as_of_us: int) -> Iterable[Unwatched]:
-    """Keys under a mute that holds at the newest use; a mute of a detector alone leaves the others."""
+    """Keys under a mute that holds for what comes next; a mute of a detector alone leaves the others."""
     for _, control in controls.holding.values():
         if not isinstance(control, Mute) or control.detector or micros(control.until) <= as_of_us:
             continue

@@ -42,17 +42,19 @@ DAY_US: Final = 86_400_000_000
 HOUR_US: Final = 3_600_000_000
 AS_SHIPPED: Final = KeyLife()
 NEVER_US: Final = 1 << 62
+GRACE_US: Final = 60_000_000  # after `ended_at`: what gateways' caches still let in, and what clocks differ by
 MOST_KEYS: Final = 1 << 16
 LIVE: Final = ENVIRONMENTS.index("live")
 TEST: Final = ENVIRONMENTS.index("test")
 ROW: Final = np.dtype(
     [
         ("always", "u2"), ("environment", "u1"), ("read_only", "u1"), ("special", "u1"), ("due_us", "i8"),
-        ("leaked_us", "i8"), ("over_us", "i8"),
+        ("leaked_us", "i8"), ("over_us", "i8"), ("ended_us", "i8"),
     ]
 )  # fmt: skip
 """always: bits of every event; due_us: over age from then on; over_us: superseded from then on; special: declares
-scopes, networks or countries; leaked_us: its secret is public from then on."""
+scopes, networks or countries; leaked_us: its secret is public from then on; ended_us: revoked or expired."""
+TIMES: Final = ("due_us", "leaked_us", "over_us", "ended_us")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class Declarations:
         self._keys: list[Key | None] = [None]  # keeps each alive, so that no other gets its id
         self._rules: list[Rules | None] = [None]
         self._rows = np.zeros(1024, ROW)
-        for name in ("due_us", "leaked_us", "over_us"):
+        for name in TIMES:
             self._rows[0][name] = NEVER_US
 
     def leaked_h(self, declared: Coded[Key | None]) -> Array:
@@ -109,6 +111,7 @@ class Declarations:
         out[ts_us >= rows["due_us"]] |= DECLARED_OVERAGE
         out[ts_us >= rows["over_us"]] |= DECLARED_SUPERSEDED
         out[ts_us >= rows["leaked_us"]] |= DECLARED_LEAKED
+        out[ts_us >= rows["ended_us"]] |= DECLARED_ENDED
         for i in np.flatnonzero(rows["special"]).tolist():
             rules = self._rules[codes[i]]
             if rules is not None:
@@ -141,6 +144,7 @@ class Declarations:
         self._rows[code] = (
             _always(key), ENVIRONMENTS.index(key.environment), key.role == "read_only", special,
             _due_us(key, self._life.rotation_days), _leaked_us(key), _over_us(key, self._life.overlap_days),
+            _ended_us(key),
         )  # fmt: skip
         self._keys.append(key)
         self._rules.append(rules)
@@ -148,10 +152,15 @@ class Declarations:
 
 
 def _always(key: Key) -> int:
-    bits = DECLARED_DECOY if key.decoy else 0
-    if key.status in ("revoked", "expired"):
-        bits |= DECLARED_ENDED
-    return bits | (DECLARED_SUSPENDED if key.status == "suspended" else 0)
+    return (DECLARED_DECOY if key.decoy else 0) | (DECLARED_SUSPENDED if key.status == "suspended" else 0)
+
+
+def _ended_us(key: Key) -> int:
+    """Since when its use is a proof: at all times where it has ended and nobody says, in time, since when."""
+    if key.status not in ("revoked", "expired"):
+        return NEVER_US
+    ended_us = _us(key.ended_at)
+    return -NEVER_US if ended_us == NEVER_US else ended_us + GRACE_US
 
 
 def _due_us(key: Key, rotation_days: int) -> int:

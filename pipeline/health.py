@@ -118,15 +118,19 @@ class Server:
         await self._runner.cleanup()
 
 
-async def serve(health: Health, registry: CollectorRegistry, host: str, port: int) -> Server:
-    """Answer /metrics, /livez and /readyz on host:port (0 is any). Raises `ConfigError` where it can't bind."""
+async def serve(health: Health, registry: CollectorRegistry, host: str, port: int, section: str) -> Server:
+    """Answer /metrics, /livez and /readyz on host:port (0 is any), which that section of the configuration sets.
+
+    Raises `ConfigError` where it can't bind.
+    """
     runner = web.AppRunner(_app(health, registry), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
     except OSError as error:
         await runner.cleanup()
-        raise ConfigError(f"cannot listen on {host}:{port} for metrics ({error.strerror}): set metrics_port") from error
+        why = f"cannot listen on {host}:{port} for metrics ({error.strerror})"
+        raise ConfigError(f"{why}: set {section}.metrics_port") from error
     return Server(host, int(runner.addresses[0][1]), runner, asyncio.create_task(_beat(health)))
 
 

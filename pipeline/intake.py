@@ -331,7 +331,7 @@ async def _read(config: Config, source: str, paths: Sequence[Path], pump: Pump, 
 
     process_started()
     reader_started(REASONS)
-    server = await serve(pump.health, REGISTRY, config.intake.metrics_host, config.intake.metrics_port)
+    server = await serve(pump.health, REGISTRY, config.intake.metrics_host, config.intake.metrics_port, "intake")
     try:
         await {"http": from_http, "kafka": from_topic}[source](config, pump, stop)
     finally:

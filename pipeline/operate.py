@@ -17,6 +17,7 @@ from clickhouse_connect.driver.client import Client
 
 from pipeline import moments, plans, queries
 from pipeline.asking import Shown, connected, print_json, say_line, show_table
+from pipeline.catalogue import read_catalogue
 from pipeline.config import Config
 from pipeline.control_topic import read_controls, say
 from pipeline.controls import Controls
@@ -118,10 +119,16 @@ def _wait(client: Client, said: Feedback, seq: int, wait_s: float) -> queries.Ap
 # -- mutes ---------------------------------------------------------------------------------------------------------
 
 
-def mute(config: Config, scope: tuple[str, str, str], until: str, reason: str) -> int:
-    """Say that incidents of this (key, detector, owner) are not to be told. Raises ConfigError and others."""
+def mute(config: Config, scope: tuple[str, str, str], until: str, reason: str, force: bool = False) -> int:
+    """Say that incidents of this (key, detector, owner) are not to be told. Raises ConfigError and others.
+
+    Exit code 1, and nothing is said, where nobody knows the key or owner; unless by `force`.
+    """
     said = mute_of(scope, moments.future(until, "--until", moments.now()), reason)
     refuse_too_wide(said)
+    if not force and (unknown := unknown_in(config, said.key_id, said.owner)):
+        sys.stderr.write(f"keywatch: {unknown}: nothing is muted; --force mutes it all the same\n")
+        return MISSING
     asyncio.run(say(config, [said]))
     say_line(
         f"muted {scope_words(said)} until {said.until}: in effect within 10 s and with the partition's next events"
@@ -141,6 +148,17 @@ def mute_of(scope: tuple[str, str, str], until: str, reason: str) -> Mute:
         key_id=key, detector=detector, owner=owner, until=until, reason=reason, owner_of_mute=user(),
         at=moments.text(moments.now()),
     )  # fmt: skip
+
+
+def unknown_in(config: Config, key_id: str, owner: str) -> str:
+    """Why nothing can be of this key or owner; "" where the catalogue knows them, or the key was used."""
+    catalogue = asyncio.run(read_catalogue(config))
+    if owner and all(key.owner != owner for _, key in catalogue.items()):
+        return f"no key of owner {owner!r} is declared"
+    if not key_id or catalogue.get(key_id) is not None:
+        return ""
+    with connected(config.clickhouse) as client:
+        return "" if queries.last_used(client, [key_id]) else f"no key {key_id!r} is declared, and none was ever used"
 
 
 def refuse_too_wide(said: Mute) -> None:

@@ -50,6 +50,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     superseded_at: str = ""  # RFC 3339; when the key that replaces it was made: by default as that one declares
     last_rotated_at: str = ""  # RFC 3339; when it became the newest of its line
     status: Status = "active"  # an ended key that still succeeds is a proof
+    ended_at: str = ""  # RFC 3339; since when it is revoked or expired, a minute's grace beside; else at all times
     protected: bool = False  # never acted on without people's approval
     criticality: Criticality = "normal"  # of what depends on it
     exposure: Exposure = ""  # where its secret lies

@@ -388,7 +388,7 @@ async def _watched(serve_pages: Callable[[], Awaitable[None]], settings: Setting
     """The pages, and beside them /metrics, /livez and /readyz for those who look after the process."""
     health = Health(max_poll_s=math.inf)  # it polls nothing
     health.recovered(True)
-    watching = await serve(health, REGISTRY, settings.metrics_host, settings.metrics_port)
+    watching = await serve(health, REGISTRY, settings.metrics_host, settings.metrics_port, "console")
     try:
         await serve_pages()
     finally:

@@ -15,6 +15,7 @@ from typing import Literal
 
 import msgspec
 
+from pipeline.times import rfc3339
 from schemas.key import Key
 
 Status = Literal["revoked", "refused", "done"]
@@ -96,7 +97,7 @@ class KeyService:
         if order.key_version and order.key_version < key.version:
             return Answer(status="refused", reason=f"the key has been rotated: version {key.version} is in use")
         if key.status != "revoked":
-            self.keys[key.key_id] = msgspec.structs.replace(key, status="revoked")
+            self.keys[key.key_id] = msgspec.structs.replace(key, status="revoked", ended_at=rfc3339(at_us))
             self.revoked[key.key_id] = Revoked(key.key_id, order, at_us)
         return Answer(status="revoked")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from pipeline.evaluation.sources import seconds
 from pipeline.runners.replay import ReplayOptions, run
+from pipeline.times import micros
 
 WINDOW_S: Final = 600.0
 ATTACKER: Final = "stratus-red-team_"
@@ -50,7 +50,7 @@ def invictus(data: Path) -> dict[str, Any]:
                 at = int(seconds(record) // WINDOW_S)
                 windows[key, at].append(str(record.get("userAgent", "")).startswith(ATTACKER))
     outcome = run(ReplayOptions(paths=files, format="cloudtrail"))
-    alarmed = {(each.key_id, int(_epoch_s(each.opened_at) // WINDOW_S)) for each in outcome.incidents.values()}
+    alarmed = {(each.key_id, int(micros(each.opened_at) / 1e6 // WINDOW_S)) for each in outcome.incidents.values()}
     attacked = {window for window, marks in windows.items() if any(marks)}
     innocent = set(windows) - attacked
     return {
@@ -58,7 +58,3 @@ def invictus(data: Path) -> dict[str, Any]:
         "innocent_windows": len(innocent), "alarmed_innocent": len(innocent & alarmed),
         "incidents": len(outcome.incidents),
     }  # fmt: skip
-
-
-def _epoch_s(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()

@@ -33,11 +33,15 @@ import numpy.typing as npt
 
 from pipeline.errors import ConfigError
 from pipeline.routes import template
+from pipeline.times import micros
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 LINE: Final = re.compile(r'(\S+) \S+ \S+ \[[^\]]+\] "(\S+) (\S+)[^"]*" (\d+) (\S+) "[^"]*" "([^"]*)"')
+FOLDERS: Final = (
+    "weblog-elastic-apache", "rhythms", "nab", "azure-llm", "cloudtrail-stratus", "cloudtrail-invictus",
+)  # fmt: skip
 POPULAR: Final = 60
 READ, WRITE, DELETE, ADMIN, CREDENTIAL = range(5)
 METHOD_OF: Final = ("GET", "POST", "DELETE", "PUT", "POST")
@@ -111,8 +115,7 @@ def half(kind: str, name: str) -> str:
 
 def load(data: Path, which: str) -> Sources:
     """The half `which` of the real data in `data`. Raises ConfigError where they are not there."""
-    if not (data / "weblog-elastic-apache").is_dir():
-        raise ConfigError(f"the real logs are not at {data}; name their folder with --data")
+    _check(data)
     lines = _lines(data)
     operations, numbers, popularity, sensitivity = _operations(lines)
     answers, first_answer = _answers(lines, numbers)
@@ -130,8 +133,20 @@ def load(data: Path, which: str) -> Sources:
     )  # fmt: skip
 
 
+def _check(data: Path) -> None:
+    absent = [name for name in FOLDERS if not (data / name).is_dir()]
+    if absent:
+        raise ConfigError(
+            f"the real logs are not at {data}: no {', '.join(absent)} there; name their folder with --data"
+        )
+
+
 def split_table(data: Path) -> dict[str, Any]:
-    """What is in which half: names of series and techniques, number and digest of addresses and authors."""
+    """What is in which half: names of series and techniques, number and digest of addresses and authors.
+
+    Raises ConfigError as `load` does.
+    """
+    _check(data)
     table: dict[str, Any] = {}
     kinds = {
         "series": list(series(data)), "technique": [each.name for each in payloads(data)],
@@ -255,7 +270,7 @@ def _gaps(data: Path) -> Floats:
     for path in sorted((data / "azure-llm").glob("*.csv")):
         with path.open() as lines:
             stamps = [row[0] for row in csv.reader(lines)][1:]
-        at = np.array([datetime.fromisoformat(stamp[:26]).timestamp() for stamp in stamps])
+        at = np.array([micros(stamp[:26]) / 1e6 for stamp in stamps])
         gaps = np.diff(at)
         parts.append(gaps / gaps.mean())
     return np.concatenate(parts)
@@ -274,8 +289,8 @@ def payloads(data: Path) -> list[Payload]:
 
 
 def seconds(record: dict[str, Any]) -> float:
-    """Time of a CloudTrail record."""
-    return datetime.fromisoformat(record["eventTime"]).timestamp()
+    """Time of a CloudTrail record, in Unix seconds."""
+    return micros(record["eventTime"]) / 1e6
 
 
 def _bursts(records: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

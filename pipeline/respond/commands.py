@@ -224,12 +224,19 @@ def queue(config: Config, person: str, cluster: str, as_json: bool) -> int:
     """What caps or the breaker held back, ranked."""
 
     async def work(mine: Desk) -> int:
-        code = show("held back", [queue_row(each) for each in mine.queue(cluster)], _QUEUE, "nothing waits", as_json)
+        code = show(
+            "held back", [queue_row(each) for each in mine.queue(cluster)], _QUEUE, nothing_of(cluster), as_json
+        )
         for label, number in [] if as_json else mine.clusters()[:10]:
             say_line(f"{number} of them share {label}: keywatch respond bulk '{label}' --rung fence --preview")
         return code
 
     return at_desk(config, person, work, reads=True)
+
+
+def nothing_of(cluster: str) -> str:
+    """What is said where the queue has none of it: a label may be mistyped."""
+    return "nothing waits" if cluster == desk.ALL else f"nothing that waits has the label {cluster!r}: respond queue"
 
 
 def bulk(config: Config, person: str, cluster: str, rung: Rung, preview: bool, key_file: Path | None) -> int:
@@ -246,7 +253,7 @@ def bulk(config: Config, person: str, cluster: str, rung: Rung, preview: bool, k
             mine.queue(cluster), rung, nonce, ladder_of(config.respond), config.respond.approvers, matrices,
             ClickHouseNetworks(config.clickhouse), catalogue,
         )  # fmt: skip
-        show(f"{rung} {cluster}", [_bulk_row(each, rung) for each in chosen], _BULK, "nothing waits", as_json=False)
+        show(f"{rung} {cluster}", [_bulk_row(each, rung) for each in chosen], _BULK, nothing_of(cluster), as_json=False)
         wanted = [each.proposal for each in chosen if each.proposal]
         if path is None or not wanted:
             return 0

@@ -74,7 +74,7 @@ async def run(config: Config, *, stop: asyncio.Event | None = None) -> None:
     responder_started(LADDER, [endpoint.name for endpoint in config.respond.endpoints])
     health = Health()
     async with AsyncExitStack() as stack:
-        server = await serve(health, REGISTRY, config.respond.metrics_host, config.respond.metrics_port)
+        server = await serve(health, REGISTRY, config.respond.metrics_host, config.respond.metrics_port, "respond")
         stack.push_async_callback(server.close)
         producer = Producer(config.kafka)
         await producer.start()

@@ -41,6 +41,7 @@ class Parts:
     read_sides: Callable[[Config], Awaitable[Sides]]
     warm_up: Callable[[], None]
     close: Callable[[], Awaitable[None]] = _nothing
+    section: str = "worker"  # of the configuration: where its host and port stand
 
 
 def config_version(config: Config) -> str:

@@ -88,7 +88,7 @@ async def prepare(config: Config, parts: Parts) -> AsyncIterator[Ready]:
     health = Health()
     process_started()
     reader_started(REASONS)
-    server = await serve(health, REGISTRY, config.worker.metrics_host, config.worker.metrics_port)
+    server = await serve(health, REGISTRY, config.worker.metrics_host, config.worker.metrics_port, parts.section)
     producer = Producer(config.kafka).pages_to(config.topics.pages)
     await producer.start()
     rows = parts.open_rows(config)

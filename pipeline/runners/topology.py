@@ -53,7 +53,10 @@ def parts_of(topology: str) -> Parts:
         return production_parts()
     from pipeline.sinks.clickhouse import ClickHouseSink
 
-    return Parts(open_core_of(topology), lambda config: ClickHouseSink(config.clickhouse), _Sides().read, _warm_up)
+    return Parts(
+        open_core_of(topology), lambda config: ClickHouseSink(config.clickhouse), _Sides().read, _warm_up,
+        section=topology,
+    )  # fmt: skip
 
 
 def open_core_of(topology: str) -> OpenCore:

@@ -59,10 +59,10 @@ class OneKey:
         self.config = first(config_record(detector.config))
 
     def feed(self, event: Any, weight: float = 1.0) -> Any:
-        """Settle, score, learn; weight 0 is an open incident. Returns the reading."""
+        """Settle, prepare, score, learn; weight 0 is an open incident. Returns the reading."""
         ts_us, visit = int(event.ts_us), self.visit
         self.turn_visit(ts_us, weight)
-        reading = self.score(event)
+        reading = self.judge(self.state, event)
         self.detector.learn(self.state, self.shared, visit, event, weight, self.config)
         visit.tainted = 1 if weight == 0.0 else visit.tainted
         visit.last_us = max(int(visit.last_us), ts_us)
@@ -86,9 +86,15 @@ class OneKey:
         visit.tainted = 0
 
     def score(self, event: Any) -> Any:
-        """What the detector says of an event, without learning it."""
+        """What the detector says of an event, of which nothing stays."""
+        return self.judge(self.state.copy(), event)
+
+    def judge(self, state: Any, event: Any) -> Any:
+        """Prepare, score."""
         reading = record(READING)
-        self.detector.score(self.state, self.shared, self.visit, event, self.config, reading)
+        if self.detector.prepare is not None:
+            self.detector.prepare(state, self.shared, self.visit, event, self.config)
+        self.detector.score(state, self.shared, self.visit, event, self.config, reading)
         return reading
 
     def run(self, times_us: Iterable[int], zone: str = "", weight: float = 1.0) -> float:

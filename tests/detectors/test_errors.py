@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from detectors import DETECTORS
 from detectors.detector import (
@@ -24,8 +26,9 @@ from detectors.detector import (
 )
 from detectors.errors import DENIED, ERRORS, GUESSED, MISSING, PROBED, SERVER_BITS
 from detectors.generate import load_pass
-from detectors.lone_errors import LONE_BITS, NO_LIMIT, RETRY_BITS, count_lone, lone_bits
+from detectors.lone_errors import CLASSES, LONE_BITS, NO_LIMIT, RETRY_BITS, alone, count_lone, lone_bits
 from detectors.records import reading_of, records
+from detectors.surprise import evidence_of
 from pipeline.decide import STRONG_BITS
 from pipeline.given import strongest_pair
 from tests.detectors.one_key import record
@@ -345,6 +348,63 @@ def test_a_first_missing_route_of_a_key_of_few_visits_is_worth_what_its_peers_be
         count_lone(lone_state(0, 1 if number % 1000 == 0 else 0), shared, visit_of(20.0))
     few, many = (lone_bits(lone_state(), shared, visit_of(a_day), MISSING) for a_day in (0.5, 20.0))
     assert 7.0 < few < 7.5 < 9.5 < many < 10.6
+
+
+def steered(judge: Judge, visits: float, lone: float) -> Judge:
+    """What peers' single errors come to is counted so."""
+    shared = judge.shared["errors"]
+    shared["visits"], shared["lone"] = visits, lone
+    return judge
+
+
+@pytest.mark.parametrize("error", [ERROR_403, ERROR_404])
+def test_peers_can_hide_or_swell_a_visit_s_only_error_by_six_bits_and_no_other_so_its_count_needs_no_rail(
+    error: int,
+) -> None:
+    """Both ends of what anybody could make of the count: no visit has one, and all have. Neither opens anything."""
+    found: dict[tuple[int, float], float] = {}
+    for wrong in (1, 2):
+        for lone in (0.0, 1e6):
+            judge, at_us = clean_key()
+            steered(judge, 1e6, lone)
+            judge.feed(burst(at_us, wrong, wrong, error))
+            found[wrong, lone] = evidence(judge)
+            assert wrong > 1 or not judge.changed
+            assert wrong > 1 or best(judge) <= LONE_BITS
+    assert found[1, 1e6] == 0.0 < found[1, 0.0] <= evidence_of(RETRY_BITS) < 6.3
+    assert found[2, 1e6] == found[2, 0.0] > found[1, 0.0]
+
+
+@given(
+    visits=st.floats(0, 1e6), lone=st.floats(0, 1e6), bits=st.floats(0, 60), other=st.integers(0, CLASSES - 1),
+    a_day=st.sampled_from([0.5, 20.0]), held=st.integers(0, 3),
+)  # fmt: skip
+def test_whatever_is_counted_a_lone_error_has_its_limit_and_two_have_none(
+    visits: float, lone: float, bits: float, other: int, a_day: float, held: int
+) -> None:
+    shared = record(ERRORS.shared)
+    shared.visits[:], shared.lone[:] = visits, min(lone, visits)
+    limit = lone_bits(lone_state(*[0] * other, held), shared, visit_of(a_day), DENIED)
+    if held:
+        assert limit >= NO_LIMIT
+    else:
+        assert evidence_of(min(alone(1, bits), limit)) < 6.3
+
+
+def test_who_knows_ids_alone_makes_no_scan_usual_and_tells_nothing_of_the_holder() -> None:
+    """Tries without the secret, in the owner's visit, at the very routes that a thief misses then."""
+    judge, at_us = clean_key()
+    judge.settings["listed_days"] = 1e12
+    tries = burst(at_us, 7, 6, ERROR_404)
+    tries["authenticated"][:-1] = 0
+    tries["error"][-1], tries["status"][-1], tries["route"][-1] = 0, 200, 7
+    judge.feed(tries)
+    rows = [row for row in judge.found if row["detector"] == INDEX]
+    assert max(row["bits"] for row in rows if row["event"] != tries["request"][-1]) > 6.0
+    assert not [row for row in rows if row["event"] == tries["request"][-1] and row["bits"] > 0.0]
+    judge.found.clear()
+    judge.feed(burst(at_us + 4 * HOUR_US, 6, 6, ERROR_404))
+    assert evidence(judge) > 3.0
 
 
 def test_a_lone_error_that_peers_have_daily_is_no_finding_either() -> None:

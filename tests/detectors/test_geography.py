@@ -8,12 +8,23 @@ import numpy as np
 import pytest
 
 from detectors import DETECTORS, novelty
-from detectors.detector import NET_HOSTING, NET_KNOWN, NET_PRIVATE, READING, VISIT, config_record
+from detectors.detector import NET_HOSTING, NET_KNOWN, NET_PRIVATE, READING, VISIT, config_record, tells
 from detectors.generate import load_pass
 from detectors.geography import GEOGRAPHY, leap_factor
 from detectors.records import reading_of, records
 from detectors.travel import distance_km
-from tests.detectors.streams import CONTEXT, DAY_US, HOUR_US, MINUTE_US, Array, Judge, blank, daily_visits, place
+from tests.detectors.streams import (
+    CONTEXT,
+    DAY_US,
+    HOUR_US,
+    MINUTE_US,
+    Array,
+    Judge,
+    blank,
+    country,
+    daily_visits,
+    place,
+)
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the pass: 40 s of one free core
 
@@ -57,7 +68,13 @@ def test_the_usual_network_says_nothing_odd_and_speaks_for_the_owner() -> None:
     reading = read(judge, after[1])
     assert reading.bits == 0
     assert reading.lr_stranger < 0
-    assert reading.observed > 10
+    assert reading.covered == 1 and not tells(reading)
+
+
+def test_what_is_told_of_a_usual_network_says_how_often_the_key_came_from_it() -> None:
+    judge, after = known_key()
+    after["country"][1:] = country("BR")
+    assert read(judge, after[1]).observed > 10
 
 
 def test_a_longer_known_key_is_more_surprised() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from detectors import DETECTORS
@@ -217,6 +217,7 @@ def test_an_incident_names_the_operation_that_its_visit_began_with_though_a_late
 
 @settings(max_examples=15)
 @given(seed=st.integers(0, 10_000))
+@example(seed=1311)  # the threshold came down to a score that an earlier event had brought
 def test_what_is_named_at_an_opening_carries_its_score(seed: int) -> None:
     """Whatever speaks for the owner is not named, so the named ones come to the score at least."""
     judge, events = Judge(12, listed_days=20.0), random_stream(seed, 3_000, 12)

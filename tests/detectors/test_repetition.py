@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors import repetition
-from detectors.detector import ERROR_5XX, ERROR_403, ERROR_404
+from detectors.detector import ERROR_5XX, ERROR_403, ERROR_404, VISIT
 from detectors.repetition import LEAST, UNIT, USUAL_LEAST
 from detectors.spike import DETECTOR
+from pipeline.pages import migrate
 from tests.detectors.one_key import DAY_US, HOUR_US, MONDAY_US, SECOND_US, OneKey, event_at, record
 from tests.detectors.streams import CONTEXT
 
@@ -111,6 +113,19 @@ def test_a_poller_that_polls_faster_is_judged_by_its_volume_alone_until_it_is_si
     assert all(float(reading.a) > 0.0 for reading in readings[:100] if float(reading.bits) > 0.0)
 
 
+def test_what_a_release_learned_of_single_hours_is_no_measure_of_a_whole_day() -> None:
+    """Its `same_usual` began anew with each visit: an ordinary key's day would come to ten times as much."""
+    layout = [("same_usual" if name == "usual_same" else name, *rest) for name, *rest in DETECTOR.state.descr if name]
+    old, new = np.zeros(1, layout), np.zeros(1, DETECTOR.state)
+    old["same_usual"], old["same_share"], old["seen"] = 65, 66, 100
+    migrate(old, new)
+    assert new["same_share"][0] == 66 and new["seen"][0] == 100 and new["usual_same"][0] == 0
+    state = record(DETECTOR.state)
+    for name in DETECTOR.state.names or ():
+        state[name] = new[name][0]
+    assert repetition.raw_bits(state, record(VISIT), 400.0) == 0.0
+
+
 def test_hours_of_one_operation_are_more_evidence_than_the_first_of_them(mixed: OneKey) -> None:
     """A visit ends after an hour, what goes on does not; the second hour is not judged as if the first had not been."""
     readings = abuse(copied(mixed), (3,), 400, 36.0)
@@ -199,7 +214,7 @@ def test_a_key_s_first_visit_however_long_after_is_not_judged() -> None:
 
 def test_a_known_key_whose_state_is_older_than_this_count_is_learned_for_a_week_first() -> None:
     key = service(MIX, 3)
-    for name in ("same", "same_mark", "same_most", "same_usual", "same_base", "same_share", "same_bin"):
+    for name in ("same", "same_mark", "same_most", "usual_same", "same_base", "same_share", "same_bin"):
         key.state[name] = 0
     for hour in range(3 * 24, 20 * 24):
         for i in range(60 if hour == 200 else 8):  # an export in the week that is learned
@@ -233,16 +248,16 @@ def test_no_sequence_of_visits_makes_twice_the_repetition_usual_in_28_days(days:
             at_us = MONDAY_US + day * DAY_US + visit * 6 * HOUR_US
             for i in range(count):
                 key.feed(call(at_us + i * SECOND_US, 3))
-        reached.append(max(USUAL_LEAST, int(key.state.same_usual)))
+        reached.append(max(USUAL_LEAST, int(key.state.usual_same)))
     for day in range(30, len(reached)):
         assert reached[day] - reached[max(30, day - 28)] <= UNIT * 0.6932
 
 
 def test_under_an_incident_no_repetition_is_learned(mixed: OneKey) -> None:
     key = copied(mixed)
-    before = int(key.state.same_usual)
+    before = int(key.state.usual_same)
     start_us = MONDAY_US + (DAYS + 1) * DAY_US
     for i in range(200):
         key.feed(call(start_us + i * SECOND_US, 3), weight=0.0)
     key.feed(call(start_us + 6 * HOUR_US, 1))
-    assert int(key.state.same_usual) == before
+    assert int(key.state.usual_same) == before

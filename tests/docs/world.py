@@ -38,8 +38,8 @@ FILES: Final = {
     "access.log": LINES,
     "kong.jsonl": json.dumps(json.loads(KONG.read_bytes())) + "\n",
     "keys.csv": "key_id,owner,environment,protected\n203.0.113.5,logistics,live,false\n",
-    "revoked.csv": "key_id,owner,environment,rotated_to,status\n"
-    "key_warehouse_08,logistics,live,key_warehouse_09,revoked\n",
+    "revoked.csv": "key_id,owner,environment,rotated_to,status,ended_at\n"
+    "key_warehouse_08,logistics,live,key_warehouse_09,revoked,2026-12-01T09:00:00Z\n",
     "decoy.csv": "key_id,environment,decoy,protected\nkey_decoy_01,live,true,false\n",
     "rotated.csv": "key_id,owner,environment,rotated_from,rotated_to,created_at\n"
     "key_warehouse_08,logistics,live,,key_warehouse_09,\n"

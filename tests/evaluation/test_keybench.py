@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -669,9 +670,38 @@ def test_real_logs_are_judged_unmodified() -> None:
     assert windows["alarmed_of_them"] + windows["alarmed_innocent"] <= windows["incidents"]
 
 
-def test_a_folder_without_data_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not at"):
-        keybench.declarations(tmp_path / "nowhere")
+@pytest.mark.parametrize("command", ["keybench", "ramp"])
+@pytest.mark.parametrize("there", [(), ("data",), ("data", "data/weblog-elastic-apache")])
+def test_a_folder_without_the_data_is_one_line_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, there: tuple[str, ...]
+) -> None:
+    for name in there:
+        (tmp_path / name).mkdir()
+    with pytest.raises(SystemExit) as ended:
+        commands.app([command, "--data", str(tmp_path / "data")])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"keywatch: the real logs are not at {tmp_path / 'data'}: no ") and said.count("\n") == 1
+    assert "name their folder with --data" in said and ("weblog" in said) == (len(there) < 2)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/Los_Angeles"])
+def test_recorded_times_are_utc_on_whatever_machine_they_are_read(
+    zone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Los Angeles' clocks skip an hour that night: in local time the hours between are one too few."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        (tmp_path / "azure-llm").mkdir()
+        lines = [f"2024-03-10 {hour:02d}:30:00.5000000,1,1" for hour in (1, 2, 3, 5)]
+        (tmp_path / "azure-llm" / "a.csv").write_text("\n".join(["TIMESTAMP,Context,Generated", *lines]))
+        assert sources._gaps.__wrapped__(tmp_path).tolist() == [0.75, 0.75, 1.5]
+        assert sources.seconds({"eventTime": "2024-01-01T00:00:00"}) == 1_704_067_200.0
+        assert sources.seconds({"eventTime": "2024-01-01T00:00:00Z"}) == 1_704_067_200.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_an_ablation_leaves_one_detector_out_at_a_time_on_the_same_lives_and_placements() -> None:

@@ -30,10 +30,10 @@ from detectors.detector import (
 from pipeline.catalogue import Catalogue
 from pipeline.column import coded, constant
 from pipeline.config import KeyLife
-from pipeline.declared import LIVE, TEST, Declarations
+from pipeline.declared import GRACE_US, LIVE, TEST, Declarations
 from pipeline.geo.provider import Place
 from pipeline.hours import Hours
-from schemas.key import BusinessHours, Key
+from schemas.key import BusinessHours, Key, Status
 
 NOW_US = 1_790_000_000_000_000
 
@@ -65,6 +65,12 @@ def place(country: str) -> Place:
         ({"status": "revoked"}, {}, DECLARED_ENDED),
         ({"status": "expired"}, {}, DECLARED_ENDED),
         ({"status": "suspended"}, {}, DECLARED_SUSPENDED),
+        ({"status": "revoked", "ended_at": "2026-09-01T00:00:00Z"}, {}, DECLARED_ENDED),
+        ({"status": "revoked", "ended_at": "2026-09-22T00:00:00Z"}, {}, 0),  # used before it was
+        ({"status": "expired", "ended_at": "2026-09-22T00:00:00Z", "decoy": True}, {}, DECLARED_DECOY),
+        ({"status": "revoked", "ended_at": "once"}, {}, DECLARED_ENDED),
+        ({"status": "suspended", "ended_at": "2026-09-22T00:00:00Z"}, {}, DECLARED_SUSPENDED),
+        ({"status": "active", "ended_at": "2026-09-01T00:00:00Z"}, {}, 0),
         ({"environment": "test"}, {"live": LIVE}, DECLARED_TEST_LIVE),
         ({"environment": "test"}, {"live": TEST}, 0),
         ({"environment": "live"}, {"live": TEST}, DECLARED_LIVE_TEST),
@@ -97,6 +103,15 @@ def test_each_declaration_is_held_against_the_request(
     declared: dict[str, Any], event: dict[str, Any], broken: int
 ) -> None:
     assert bits(Key(key_id="k", **declared), **event) == broken
+
+
+@pytest.mark.parametrize("status", ["revoked", "expired"])
+def test_what_gateways_let_in_within_a_minute_of_the_end_is_no_proof(status: Status) -> None:
+    key, ended_us = Key(key_id="k", status=status, ended_at="2026-09-21T14:00:00Z"), 1_789_999_200_000_000
+    late = (-86_400_000_000, 0, GRACE_US - 1, GRACE_US)
+    assert [bits(key, ts_us=ended_us + each) for each in late] == [0, 0, 0, DECLARED_ENDED]
+    without = Key(key_id="k", status=status)
+    assert all(bits(without, ts_us=ended_us + each) == DECLARED_ENDED for each in late), "as nobody says since when"
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/Los_Angeles"])

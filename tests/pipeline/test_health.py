@@ -92,7 +92,7 @@ def test_a_stopping_process_takes_no_more_work_and_is_alive(health: Health) -> N
 
 @pytest.fixture
 async def server(health: Health) -> AsyncIterator[Server]:
-    this = await serve(health, REGISTRY, "127.0.0.1", 0)
+    this = await serve(health, REGISTRY, "127.0.0.1", 0, "worker")
     yield this
     await this.close()
 
@@ -122,5 +122,5 @@ async def test_a_port_that_is_taken_is_one_clear_line() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(ConfigError, match="set metrics_port"):
-            await serve(Health(), REGISTRY, "127.0.0.1", taken.getsockname()[1])
+        with pytest.raises(ConfigError, match=r"set sources\.metrics_port"):
+            await serve(Health(), REGISTRY, "127.0.0.1", taken.getsockname()[1], "sources")

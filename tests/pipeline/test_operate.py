@@ -65,7 +65,12 @@ def topic(monkeypatch: pytest.MonkeyPatch) -> Iterator[Topic]:
     held = Topic()
     monkeypatch.setattr(operate, "say", held.say)
     monkeypatch.setattr(operate, "read_controls", held.read)
+    monkeypatch.setattr(operate, "read_catalogue", declared)
     yield held
+
+
+async def declared(config: Config) -> Catalogue:
+    return Catalogue.of([Key(key_id="pk_1", owner="acme")])
 
 
 def written(config: ClickHouse, **tables: dict[str, list[object]]) -> None:
@@ -217,6 +222,27 @@ def test_a_mute_is_listed_until_it_is_lifted(topic: Topic, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
+    ("scope", "words"),
+    [
+        (("pk_l", "", ""), "no key 'pk_l' is declared, and none was ever used"),
+        (("", "", "acne"), "no key of owner 'acne' is declared"),
+        (("pk_1", "", "acne"), "no key of owner 'acne' is declared"),
+    ],
+)
+def test_a_mute_of_what_nobody_knows_is_a_slip_and_said_only_by_force(
+    topic: Topic, clickhouse: ClickHouse, capsys: pytest.CaptureFixture[str], scope: tuple[str, str, str], words: str
+) -> None:
+    written(clickhouse, keys_last_used=rows_of("keys_last_used", 1, key_id=["used_only"]))
+    config = Config(clickhouse=clickhouse)
+    assert operate.mute(config, scope, "12h", "quiet") == operate.MISSING
+    assert f"{words}: nothing is muted; --force" in capsys.readouterr().err
+    assert not topic.said
+    assert operate.mute(config, scope, "12h", "quiet", force=True) == 0
+    assert operate.mute(config, ("used_only", "", ""), "12h", "quiet") == 0, "it need not be declared"
+    assert len(topic.said) == 2
+
+
+@pytest.mark.parametrize(
     ("scope", "reason", "words"),
     [
         (("", "", ""), "x", "everything at once"),
@@ -331,6 +357,20 @@ def test_coverage_names_every_key_that_is_not_really_watched(clickhouse: ClickHo
         ("evicted", "evicted"), ("young", "young"), ("open", "open"), ("blind", "blind"), ("mine", "muted"),
         ("week", "abstaining"), ("many", "abstaining"),
     }  # fmt: skip
+
+
+def test_coverage_takes_a_mute_that_was_lifted_since_the_newest_use_for_over(clickhouse: ClickHouse) -> None:
+    written(
+        clickhouse, keys_last_used=rows_of("keys_last_used", 1, key_id=["mine"], last_used=[NOON_US], first_used=[0])
+    )
+    lifted = said.controls(said.mute(key_id="mine"), said.mute(key_id="mine", until=rfc3339(NOON_US + DAY_US)))
+    client = connect(clickhouse, clickhouse.database)
+    found = [
+        {each.key_id for each in unwatched(client, lifted, CATALOGUE, NOON_US + days * DAY_US) if each.why == "muted"}
+        for days in (0, 2)
+    ]
+    client.close()
+    assert found == [{"mine"}, set()]
 
 
 def test_coverage_names_keys_that_geography_or_egress_never_judge(clickhouse: ClickHouse) -> None:

@@ -200,6 +200,10 @@ def test_the_queue_is_ranked_and_a_bulk_acts_on_it_once_it_is_no_preview(room: R
     assert len(bits) == 4
     assert commands.bulk(room.config, "carl", "breaker", "suspend", True, None) == 0
     assert "suspend for 0.5 h" in said()
+    assert commands.queue(room.config, "carl", "asn:6450", False) == 0
+    assert "nothing that waits has the label 'asn:6450'" in said()
+    assert commands.bulk(room.config, "carl", "asn:6450", "suspend", True, None) == 0
+    assert "nothing that waits has the label 'asn:6450'" in said()
     room.live()
     assert len(room.world.gateway.effects) == before
     assert commands.bulk(room.config, "carl", "breaker", "suspend", False, room.file) == 0

@@ -56,4 +56,5 @@ async def test_its_core_opens_with_its_side_inputs(topology: str) -> None:
     sides = await parts.read_sides(config)
     core = parts.open_core(0, config, sides, "epoch", 4)
     assert core.next_offset == -1
+    assert parts.section == topology
     assert await parts.read_sides(config) is sides
