@@ -357,6 +357,7 @@ def main() -> int:
     parser.add_argument("--path", required=True, help="folder of the database; made where absent")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--faults", action="store_true", help="tests: allow POST /faults")
+    os.umask(0o077)  # chDB makes hundreds of files, with what is usual
     try:
         asyncio.run(_main(parser.parse_args()))
     except (ConfigError, OSError) as error:

@@ -1,13 +1,16 @@
-"""On one demo: no panel is empty, and its worker and responder do what the documents' commands say.
+"""On one demo: no panel is empty, its worker and responder do what the documents' commands say, it listens on loopback
+alone, and nobody else can read its files.
 
 The demo is started once, and ended after the last of them.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -99,6 +102,55 @@ def test_every_panel_shows_something_on_the_demo(demo: Demo) -> None:
         pass
     assert without_sample(ports) == []
     assert not [name(*each) for each in empty], demo.printed.read_text()
+
+
+@pytest.mark.timeout(LONGEST_S + 60)
+def test_all_that_the_demo_starts_listens_on_loopback_alone(demo: Demo) -> None:
+    """As the kernel has it, whatever the code and the broker's own defaults say."""
+    demo.until_found("(REVOKED)")
+    until_ready(load(demo.config).console.metrics_port)  # it is the last to be started
+    heard = [(name, address) for pid, name in family(demo.process.pid).items() for address in listened(pid)]
+    assert {name for name, _ in heard} >= {"tansu", "chdb_front", "worker", "respond", "console"}
+    assert [each for each in heard if not each[1].is_loopback] == []
+
+
+@pytest.mark.timeout(LONGEST_S + 60)
+def test_nobody_else_can_read_what_the_demo_writes(demo: Demo) -> None:
+    demo.until_found("(REVOKED)")
+    written = [path for path in (demo.config.parent, *demo.config.parent.rglob("*")) if not path.is_symlink()]
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in written if path.exists()}  # ClickHouse merges parts
+    assert len(modes) > 100
+    assert {str(path): oct(mode) for path, mode in modes.items() if mode & 0o077} == {}
+
+
+def family(pid: int) -> dict[int, str]:
+    """A process and those that it has started, by what tells them apart."""
+    found, names = {}, ("tansu", "chdb_front", "worker", "respond", "console")
+    for process in (pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())):
+        line = Path(f"/proc/{process}/cmdline").read_text().split("\0")
+        found[process] = next((name for name in names if any(name in word for word in line)), " ".join(line))
+    return found
+
+
+def listened(pid: int) -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """Addresses on which a process listens; those of IPv4 in IPv6 as such."""
+    mine = {str(opened.readlink()) for opened in Path(f"/proc/{pid}/fd").iterdir() if opened.is_symlink()}
+    rows = [line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()]
+    heard = {row[1].partition(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in mine}
+    return {address_of(each) for each in heard}
+
+
+def address_of(words: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Of the kernel's hexadecimal, four bytes at a time in the machine's own order."""
+    raw = bytes.fromhex(words)
+    address = ipaddress.ip_address(b"".join(raw[at : at + 4][::-1] for at in range(0, len(raw), 4)))
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def test_the_kernels_addresses_are_read_right() -> None:
+    read = {"0100007F": "127.0.0.1", "00000000": "0.0.0.0", "0" * 24 + "01000000": "::1"}
+    read |= {"0000000000000000FFFF00000100007F": "127.0.0.1", "0" * 32: "::"}
+    assert {words: str(address_of(words)) for words in read} == read
 
 
 @pytest.fixture
