@@ -60,7 +60,8 @@ class Group:
         await self._settled(before + 1)
 
     async def generation(self) -> int:
-        return max(each._coordinator.generation for each in self.members.values())
+        newest: int = max(each._coordinator.generation for each in self.members.values())
+        return newest
 
     async def commit(self, member: str, generation: int, offset: int) -> bool:
         asked = next(iter(self.members.values()))._coordinator
