@@ -147,6 +147,7 @@ def explanation_lines(found: queries.Explanation, width: int) -> list[str]:
         f"{incident.severity}, {incident.state}, advice: {incident.rung}; {span}; key known for "
         f"{count_words(round(incident.seen_days), 'day')}; rule {incident.rule}; id {incident.incident_id}",
         *_learned_words(incident),
+        *(f"{_when(each.at_us)} said {each.verdict}: {each.effect}" for each in found.applied),
         "", "found", *(_finding_words(finding) for finding in incident.findings),
         "", *_normal_words(found.normal),
         *(["", "requests in the hour before", *map(_evidence_words, found.before)] if found.before else []),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final
@@ -33,6 +32,7 @@ from pipeline.column import Coded
 from pipeline.config import KeyLife
 from pipeline.geo.provider import Place
 from pipeline.operations import CHANGING
+from pipeline.times import micros
 from schemas.event import ENVIRONMENTS
 from schemas.key import Key
 
@@ -173,8 +173,9 @@ def _leaked_us(key: Key) -> int:
 
 
 def _us(text: str) -> int:
+    """Without an offset it is UTC, as everywhere: a key must not be judged by the zone of the worker's machine."""
     try:
-        return round(datetime.fromisoformat(text).timestamp() * 1e6) if text else NEVER_US
+        return micros(text, NEVER_US)
     except ValueError:
         return NEVER_US
 

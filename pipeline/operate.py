@@ -73,7 +73,7 @@ def give_feedback(config: Config, word: Word) -> int:
 
 NOT_YET: Final = (
     "  said, not yet in effect: workers take it up within 10 s, with the next events of the key's partition (an idle "
-    "one has a tick each minute); `keywatch report` shows what it changed"
+    "one has a tick each minute); `keywatch explain ID` shows then what it changed"
 )
 
 
@@ -107,8 +107,9 @@ def feedback_on(
 def _wait(client: Client, said: Feedback, seq: int, wait_s: float) -> queries.Applied | None:
     until = time.monotonic() + wait_s
     while True:
-        if found := queries.applied(client, control_id(said), seq):
-            return found[0]
+        for each in queries.applied_to(client, said.incident_id):
+            if (each.control_id, each.seq) == (control_id(said), seq):
+                return each
         if time.monotonic() >= until:
             return None
         time.sleep(POLL_S)
@@ -132,7 +133,7 @@ def mute_of(scope: tuple[str, str, str], until: str, reason: str) -> Mute:
     """Raises ConfigError for a scope of everything, or of a detector that is none."""
     key, detector, owner = scope
     if not any(scope):
-        raise ConfigError("name a KEY, --detector or --owner to mute: everything at once is never muted")
+        raise ConfigError("name a KEY, --detector or --owner: everything at once is never muted")
     if not reason.strip():
         raise ConfigError("--reason is needed: whoever finds the mute will ask why")
     _known_detector(detector)

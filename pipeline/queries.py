@@ -151,6 +151,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     before: tuple[EvidenceLine, ...]  # the hour before it opened, newest requests only
     evidence: tuple[EvidenceLine, ...]
     responses: tuple[ResponseLine, ...]
+    applied: tuple[Applied, ...]  # what people's words on it have changed
     normal: Normal
 
 
@@ -242,6 +243,7 @@ def explain_incident(client: Client, incident_id: str, evidence: int = 20) -> Ex
         before=tuple(_before(client, incident.key_id, incident.opened_at, evidence)),
         evidence=tuple(_evidence(client, incident.incident_id, evidence)),
         responses=tuple(responses_to(client, incident.incident_id)),
+        applied=tuple(applied_to(client, incident.incident_id)),
         normal=normal(client, incident.key_id, incident.opened_at),
     )
 
@@ -322,12 +324,12 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
 
 
-def applied(client: Client, control_id: str, seq: int) -> list[Applied]:
-    """Of one feedback, by its place on the control topic."""
+def applied_to(client: Client, incident_id: str) -> list[Applied]:
+    """What people's words on one incident have changed, in the order in which they were said."""
     sql = """
         SELECT control_id, seq, key_id, verdict, toUnixTimestamp64Micro(at) AS at_us, effect, partition, offset
-        FROM applied FINAL WHERE control_id = {id:String} AND seq = {seq:UInt64} ORDER BY partition"""
-    return ask(client, Applied, sql, {"id": control_id, "seq": seq})
+        FROM applied FINAL WHERE incident_id = {id:String} ORDER BY at, seq, partition"""
+    return ask(client, Applied, sql, {"id": incident_id})
 
 
 def _before(client: Client, key: str, opened_at: str, limit: int) -> list[EvidenceLine]:

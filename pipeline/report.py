@@ -231,11 +231,15 @@ _NEAR_MISSES: Final = f"""
     SELECT f.key_id AS key_id, toUnixTimestamp64Micro(f.at) AS at_us, f.detector AS detector, f.bits AS bits,
         f.text AS text
     FROM findings AS f FINAL LEFT JOIN (
-        SELECT key_id, groupArray((opened_at - INTERVAL 1 HOUR, last_at)) AS told
-        FROM incidents FINAL WHERE last_at > {_SINCE} GROUP BY key_id) AS i USING key_id
+        SELECT key_id, groupArray((since, until)) AS told FROM (
+            SELECT key_id, opened_at - INTERVAL 1 HOUR AS since, last_at AS until
+            FROM incidents FINAL WHERE last_at > {_SINCE}
+            UNION ALL SELECT key_id, at - INTERVAL 1 HOUR, at + INTERVAL 1 HOUR FROM withheld FINAL WHERE at > {_SINCE})
+        GROUP BY key_id) AS i USING key_id
     WHERE f.at > {_SINCE} AND f.incident_id = '' AND NOT arrayExists(each -> f.at BETWEEN each.1 AND each.2, i.told)
     ORDER BY bits DESC, at_us, key_id LIMIT 1 BY key_id LIMIT {{limit:UInt16}}"""  # noqa: S608
-"""Not what led up to an incident within the hour before: its visit was told."""
+"""Not what led up to an incident within the hour before: its visit was told. Nor what a word withheld, or what went
+on with it (an incident ends an hour after its last evidence): that is listed as withheld."""
 
 
 def _when(time_us: int) -> str:

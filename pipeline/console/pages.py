@@ -94,7 +94,7 @@ def incident(answers: Answers, request: Request) -> Shown | None:
         "findings": [(each, _against(each)) for each in told.findings],
         "opened_us": opened_us, "last_us": last_us, "usual": _by_dimension(normal), "ours": told.rule in KEY_RULES,
         "incident_id": told.incident_id, "mutes": mutes_of(_mutes(answers), told.key_id, told.owner),
-        "told": in_order(found.responses, answers.ask(questions.applied_to, told.incident_id)),
+        "told": in_order(found.responses, found.applied),
     }  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def incident_now(answers: Answers, request: Request) -> Shown:
     """The live part of an incident's page alone: two small questions, where the whole page has a dozen."""
     name = request.path_params["incident"]
     try:
-        told = in_order(answers.ask(queries.responses_to, name), answers.ask(questions.applied_to, name))
+        told = in_order(answers.ask(queries.responses_to, name), answers.ask(queries.applied_to, name))
     except (Retry, Fatal):  # undo and approval have to be within reach then, too
         told = None
     return "_incident_now.html", {"incident_id": name, "told": told}
@@ -143,7 +143,7 @@ def case_rows(cases: Sequence[Case]) -> list[tuple[Case, Incident]]:
     return [(case, msgspec.json.decode(case.lead, type=Incident)) for case in cases[:CASES]]
 
 
-def in_order(responses: Sequence[queries.ResponseLine], effects: Sequence[questions.Effect]) -> list[Told]:
+def in_order(responses: Sequence[queries.ResponseLine], effects: Sequence[queries.Applied]) -> list[Told]:
     """What was done and what people said, as it happened; what came several times in a row stands once."""
     lines = [Told(each.at_us, f"{each.stage}: {each.rung} {each.verdict}", each.reason) for each in responses]
     lines += [Told(each.at_us, f"{each.verdict}: {each.effect}") for each in effects]

@@ -162,22 +162,6 @@ def counts(client: Client) -> Counts:
     return found
 
 
-class Effect(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person's word on an incident has changed."""
-
-    verdict: str
-    at_us: int
-    effect: str
-
-
-def applied_to(client: Client, incident_id: str) -> list[Effect]:
-    """The oldest first."""
-    sql = """
-        SELECT verdict, toUnixTimestamp64Micro(at) AS at_us, effect FROM applied FINAL
-        WHERE incident_id = {id:String} ORDER BY at, seq LIMIT 100"""
-    return ask(client, Effect, sql, {"id": incident_id})
-
-
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the audit."""
 

@@ -139,6 +139,8 @@ async def run(config: Config, stop: asyncio.Event) -> None:
     producer = Producer(config.kafka) if config.plugin.incidents else None
     if producer is not None:
         await producer.start()
+    log.info("judging the minutes of %s; %g days of each key are learned first",
+             config.clickhouse.database, config.plugin.learn_days)  # fmt: skip
     try:
         while not stop.is_set():
             said = await _again(partial(asyncio.to_thread, follower.step), stop, poll_s)

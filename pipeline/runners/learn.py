@@ -35,7 +35,7 @@ from pipeline.core import Sides
 from pipeline.errors import ConfigError, Fatal
 from pipeline.formats import FORMATS, Refused
 from pipeline.geo.provider import open_geo
-from pipeline.history import ordered
+from pipeline.history import files, ordered
 from pipeline.intake import options_of
 from pipeline.progress import counted
 from pipeline.repartition import Holder
@@ -103,6 +103,8 @@ def _check(options: LearnOptions) -> None:
         raise ConfigError(f"unknown format '{options.format}'; known are {', '.join(sorted(FORMATS))}")
     if options.at not in AT:
         raise ConfigError(f"unknown --at '{options.at}'; there are start and end")
+    if options.paths:
+        files(options.paths)  # what is missing is said before a broker is asked
 
 
 async def _refuse_state(config: Config, partitions: int) -> None:

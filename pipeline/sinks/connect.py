@@ -109,7 +109,9 @@ def _on_connect(config: ClickHouse, error: ClickHouseError) -> Exception:
             f"{display_name(config)} refuses user {config.username!r}: check clickhouse.username and password"
         )
     if code == 81:
-        return ConfigError(f"{display_name(config)} has no database {config.database!r}: run `keywatch migrate`")
+        shadow = config.database.partition("_shadow_")[2]
+        command = f"keywatch migrate --shadow {shadow}" if shadow else "keywatch migrate"
+        return ConfigError(f"{display_name(config)} has no database {config.database!r}: run `{command}`")
     return Retry(f"{display_name(config)} doesn't answer: {_transport(error)}; check clickhouse.url and the server")
 
 

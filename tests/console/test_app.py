@@ -17,10 +17,9 @@ from pipeline.config import Config, Console, Secret
 from pipeline.console import acts, app
 from pipeline.console.headers import FOR_GOOD
 from pipeline.console.pages import in_order
-from pipeline.console.questions import Effect
 from pipeline.console.side import Side
 from pipeline.errors import ConfigError
-from pipeline.queries import ResponseLine
+from pipeline.queries import Applied, ResponseLine
 from pipeline.respond.ladder import ladder_of
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
@@ -223,10 +222,16 @@ def test_a_key_shows_what_is_declared_of_it_and_what_its_audit_says(settings: Co
     assert "can&#39;t be read now" in visitor(settings, "viewer").get(f"/keys/{KEY}").text.replace("'", "&#39;")
 
 
+def applied(verdict: str, at_us: int, effect: str) -> Applied:
+    return Applied(
+        control_id="c", seq=1, key_id=KEY, verdict=verdict, at_us=at_us, effect=effect, partition=0, offset=1
+    )
+
+
 def test_what_happened_is_told_in_the_order_of_time() -> None:
     done = [ResponseLine(at_us=at, stage=stage, verdict="allowed", rung="fence", reason="r")
             for at, stage in ((1, "decided"), (3, "done"), (9, "undone"))]  # fmt: skip
-    said = [Effect(verdict="malicious", at_us=2, effect="forgotten"), Effect(verdict="expected", at_us=5, effect="e")]
+    said = [applied("malicious", 2, "forgotten"), applied("expected", 5, "e")]
     told = in_order(done, said)
     assert [each.at_us for each in told] == [1, 2, 3, 5, 9]
     assert (told[1].what, told[2].what) == ("malicious: forgotten", "done: fence allowed")
@@ -444,7 +449,7 @@ def test_what_was_decided_several_times_in_a_row_stands_once_and_says_how_often(
     refused = [
         ResponseLine(at_us=at, stage="decided", verdict="refused", rung="fence", reason=f"r{at}") for at in (1, 2, 4)
     ]
-    said = Effect(verdict="expected", at_us=3, effect="learned")
+    said = applied("expected", 3, "learned")
     assert [(each.at_us, each.first_us, each.times, each.why) for each in in_order(refused[::-1], [said])] == [
         (2, 1, 2, "r2"), (3, 3, 1, ""), (4, 4, 1, "r4"),
     ]  # fmt: skip

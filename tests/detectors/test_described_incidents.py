@@ -294,3 +294,33 @@ def test_off_hours_a_month_of_the_same_clerks_real_evenings_brings_one_finding_a
     cut = len(life) * 3 // 4 // 3 * 3
     found = told(life[:cut], life[cut:], declared)
     assert quiet(found) and found.words("off_hours").count("used on") == 1
+
+
+def test_enumeration_trello_addresses_are_looked_up_one_by_one_of_which_most_are_unknown() -> None:
+    """BleepingComputer, "Trello API abused to link email addresses to 15 million accounts", January 2024.
+
+    500 million addresses were tried; one in 33 had an account. Here with a customer's own key, from its own place.
+    """
+    life = office()
+    looked = [call("GET", "/1/members/{id}", life[-1].ts_us, 200 if k % 33 == 32 else 404) for k in range(60)]
+    paths = [f"/1/members/user{k}@mail.example" for k in range(60)]
+    lines = [msgspec.structs.replace(x, path=path) for x, path in zip(looked, paths, strict=True)]
+    found = told(life, burst(life[-1].ts_us + 20 * HOUR_US, lines, every_s=5, client_ip=HOME))
+    assert found.bits("enumeration") > 6
+    assert "different objects of GET /1/members/{id} refused or missing in a visit" in found.words("enumeration")
+    assert found.opened and {"enumeration", "errors"} <= found.reasons
+
+
+def test_enumeration_a_crawler_that_reads_page_after_page_of_a_whole_site_does_not_ring() -> None:
+    """Googlebot of the Apache log, as it is: its last 182 requests are for 129 pages."""
+    log = apache("66.249.73.135")
+    assert len({each.path for each in log[300:]}) > 120
+    found = told(log[:300], log[300:])
+    assert quiet(found) and found.bits("enumeration") == 0
+
+
+def test_enumeration_60_requests_for_one_file_that_is_gone_are_one_object() -> None:
+    life, chef = office(), apache("208.91.156.11")
+    start_us = life[-1].ts_us + 20 * HOUR_US - chef[0].ts_us
+    found = told(life, at([start_us + each.ts_us for each in chef], chef, client_ip=HOME))
+    assert quiet(found) and found.bits("enumeration") == 0

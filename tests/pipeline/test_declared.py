@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,8 @@ from pipeline.column import coded, constant
 from pipeline.config import KeyLife
 from pipeline.declared import LIVE, TEST, Declarations
 from pipeline.geo.provider import Place
-from schemas.key import Key
+from pipeline.hours import Hours
+from schemas.key import BusinessHours, Key
 
 NOW_US = 1_790_000_000_000_000
 
@@ -95,6 +97,46 @@ def test_each_declaration_is_held_against_the_request(
     declared: dict[str, Any], event: dict[str, Any], broken: int
 ) -> None:
     assert bits(Key(key_id="k", **declared), **event) == broken
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/Los_Angeles"])
+def test_a_date_without_an_offset_is_utc_on_whatever_machine_it_is_judged(
+    zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers, or a worker and whoever replays its log, would else judge a key differently for hours."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        key = Key(key_id="k", leaked_at="2026-09-21T14:00:00")
+        leaked_us = 1_789_999_200_000_000
+        assert [bits(key, ts_us=leaked_us + late) for late in (-1, 0)] == [0, DECLARED_LEAKED]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+TEXTS = st.text(max_size=64) | st.sampled_from(
+    ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-02-30", "2026-09-21", "24:00", "10.0.0.0/99",
+     "::/0", "0.0.0.0/0", "../../etc/passwd", "\0", "Europe/Berlin"]
+)  # fmt: skip
+
+
+@given(
+    st.builds(
+        Key, key_id=st.just("k"), role=st.sampled_from(["", "read_only"]), scopes=st.tuples(TEXTS), time_zone=TEXTS,
+        business_hours=st.builds(
+            BusinessHours, start_min=st.integers(0, 1440), end_min=st.integers(0, 1440),
+            weekdays=st.lists(st.integers(0, 6), max_size=9).map(tuple),
+        ),
+        holidays_country=st.text(max_size=2), allowed_networks=st.tuples(TEXTS), allowed_countries=st.tuples(TEXTS),
+        created_at=TEXTS, superseded_at=TEXTS, rotated_to=TEXTS, last_rotated_at=TEXTS, leaked_at=TEXTS,
+    ),
+    TEXTS,
+)  # fmt: skip
+def test_whatever_stands_on_the_keys_topic_a_request_of_its_key_is_judged(key: Key, text: str) -> None:
+    """Anything in the schema's bounds may be there, whoever wrote it: one key must not end a partition."""
+    assert bits(key, scope=text, address=text, country=text) >= 0
+    assert Hours().clock(np.array([NOW_US // 1_000_000]), coded([key])).local_hour[0] in range(-1, 168)
 
 
 def test_an_undeclared_key_breaks_nothing() -> None:

@@ -16,6 +16,7 @@ import pytest
 from detectors import fusion, known_operations
 from detectors.egress import Egress
 from pipeline import coverage, moments, operate, plans, queries
+from pipeline.asking import print_explanation
 from pipeline.catalogue import Catalogue
 from pipeline.config import ClickHouse, Config
 from pipeline.controls import NO_CONTROLS, Controls, Said
@@ -116,8 +117,13 @@ def test_feedback_carries_the_values_of_the_evidence_and_shows_what_it_changed(
     assert moments.stamp(message.until) - moments.stamp(message.at) == pytest.approx(14 * 86_400, abs=60)
     judge = core()
     judge.adopt(said.sides(message))  # a worker can read it
-    row = rows_of("applied", 1, control_id=[f"feedback/{judged.incident_id}"], seq=[1], effect=["closed the incident"])
+    row = rows_of(
+        "applied", 1, control_id=[f"feedback/{judged.incident_id}"], seq=[1], effect=["closed the incident"],
+        incident_id=[judged.incident_id], verdict=["expected"], at=[NOON_US],
+    )  # fmt: skip
     written(clickhouse, applied=row)
+    assert print_explanation(Config(clickhouse=clickhouse), judged.incident_id) == 0, "as the command advises"
+    assert "said expected: closed the incident" in capsys.readouterr().out
     assert give_feedback(Config(clickhouse=clickhouse), msgspec.structs.replace(word, as_json=True)) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["applied"]["effect"] == "closed the incident"
@@ -413,12 +419,14 @@ def report_rows() -> dict[str, dict[str, list[object]]]:
             detectors=[["spike", "errors"], ["spike"], ["spike"], ["spike"]],
         ),
         "findings": rows_of(
-            "findings", 4, incident_id=["", "", "a" * 32, ""], key_id=["n1", "n2", "k1", "k1"],
-            at=[*[NOON_US - DAY_US] * 3, NOON_US - DAY_US - 600_000_000], bits=[9.0, 11.0, 30.0, 20.0],
-        ),  # the last one led up to k1's incident
+            "findings", 6, incident_id=["", "", "a" * 32, "", "", ""], key_id=["n1", "n2", "k1", "k1", "w", "v"],
+            at=[*[NOON_US - DAY_US] * 3, *[NOON_US - DAY_US - 600_000_000] * 2, NOON_US - 2 * DAY_US],
+            bits=[9.0, 11.0, 30.0, 20.0, 27.0, 10.0],
+        ),  # the fourth led up to k1's incident, w's to what a mute withheld; v was muted a day later only
         "withheld": rows_of(
-            "withheld", 2, withheld_id=["1", "2"], control_id=["mute/x"] * 2, change=["opened", "escalated"],
-            severity=["medium", "high"], at=[NOON_US - DAY_US] * 2,
+            "withheld", 3, withheld_id=["1", "2", "3"], control_id=["mute/x"] * 3, key_id=["w", "w", "v"],
+            change=["opened", "escalated", "extended"], severity=["medium", "high", "medium"],
+            at=[NOON_US - DAY_US] * 3,
         ),
         "controls": {name: list(column) for name, column in control_rows(words).items()},
     }  # fmt: skip
@@ -445,7 +453,7 @@ def test_the_report_counts_what_it_names(clickhouse: ClickHouse) -> None:
     spike = next(row for row in report.precision if row["detector"] == "spike")
     assert (spike["incidents"], spike["malicious"], spike["expected"]) == (3, 1, 1), "the newest word counts"
     assert [each.key_id for each in report.adoptions] == ["k3"]
-    assert [(each.key_id, each.bits) for each in report.near_misses] == [("n2", 11.0), ("n1", 9.0)]
+    assert [(each.key_id, each.bits) for each in report.near_misses] == [("n2", 11.0), ("v", 10.0), ("n1", 9.0)]
     assert [(each.openings, each.worst) for each in report.withheld] == [(1, "high")]
 
 

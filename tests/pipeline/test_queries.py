@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pipeline import asking, queries
 from pipeline.asking import print_explanation, print_incidents, print_keys
 from pipeline.config import ClickHouse, Config
-from pipeline.errors import Fatal
+from pipeline.errors import ConfigError, Fatal
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
 from schemas.incident import Band, Finding, Incident, Sample
@@ -206,6 +206,15 @@ def test_a_database_without_tables_says_what_to_do(front: str) -> None:
     with pytest.raises(Fatal, match="keywatch migrate"):
         queries.last_used(bare)
     bare.close()
+
+
+@pytest.mark.parametrize(("database", "command"), [("kw", "keywatch migrate"), ("kw_shadow_x", "--shadow x")])
+def test_a_database_that_is_missing_is_made_by_the_command_that_is_named(
+    front: str, database: str, command: str
+) -> None:
+    """`migrate` alone would make production's, and a shadow's report would ask for it for ever."""
+    with pytest.raises(ConfigError, match=f"{command}`$"):
+        connect(ClickHouse(url=front, database=database), database)
 
 
 def test_the_command_prints_keys_as_table_json_and_csv(

@@ -159,7 +159,7 @@ def test_what_comes_while_history_is_judged_is_judged_live(monkeypatch: pytest.M
     }  # fmt: skip
     for name, fake in fakes.items():
         monkeypatch.setattr(learn, name, fake)
-    assert main(Config(), LearnOptions(paths=(Path("x"),), at=at)) == 0
+    assert main(Config(), LearnOptions(paths=(Path(__file__),), at=at)) == 0
     assert written == [{0: 0 if at == "start" else 40}]
 
 
@@ -225,6 +225,7 @@ def test_after_history_of_the_requests_topic_itself_workers_go_on_where_it_ended
         (LearnOptions(paths=(Path("x"),), topic="t"), "one of the two"),
         (LearnOptions(paths=(Path("x"),), format="xml"), "known are"),
         (LearnOptions(paths=(Path("x"),), at="middle"), "there are start and end"),
+        (LearnOptions(paths=(Path("no-such.log"),)), "no-such.log does not exist"),
     ],
 )
 def test_a_wrong_use_says_what_to_do(options: LearnOptions, words: str) -> None:
