@@ -129,10 +129,10 @@ def test_nobody_else_can_read_what_the_demo_writes(demo: Demo) -> None:
 def modes(folder: Path) -> Iterator[tuple[str, int]]:
     """Of a folder and all in it but links, while ClickHouse renames and removes there."""
     for place, folders, files in os.walk(folder):
-        for path in (place, *(os.path.join(place, name) for name in folders + files)):
+        for path in (Path(place), *(Path(place) / each for each in folders + files)):
             with suppress(FileNotFoundError):
-                if not stat.S_ISLNK(mode := os.lstat(path).st_mode):
-                    yield path, stat.S_IMODE(mode)
+                if not stat.S_ISLNK(mode := path.lstat().st_mode):
+                    yield str(path), stat.S_IMODE(mode)
 
 
 def listening(pid: int) -> dict[str, set[Address]]:
