@@ -106,32 +106,31 @@ class PlainWorker:
 
     def _seek(self, number: int, offset: int) -> None:
         self.consumer.seek(TopicPartition(self.config.topics.requests, number), offset)
-        self._positions.broken(number, offset)  # fetches and seeks are in one task: none falls into the other
+        self._positions.broken(number, offset)
 
     # --- slices
 
     async def work(self) -> None:
         """Fetch, judge, commit what is covered; ends when `stopping` is set."""
         while not self.shell.stopping:
-            before = self._positions.before()
             fetched = await self._fetch()
             self.shell.polled(self._ends())
-            await asyncio.gather(*[self._records(tp.partition, each, before) for tp, each in fetched.items()])
+            await asyncio.gather(*[self._records(tp.partition, *each) for tp, each in fetched.items()])
             if not fetched:
                 await self._mark_empty()
             await self.commit()
 
-    async def _fetch(self) -> dict[TopicPartition, list[Any]]:
+    async def _fetch(self) -> dict[TopicPartition, tuple[list[Any], int | None, int]]:
+        """Of each partition its records and where they start (`Positions.delivered`)."""
         try:
             fetched: dict[TopicPartition, list[Any]] = await self.consumer.getmany(timeout_ms=int(POLL_S * 1000))
         except KafkaError as error:  # e.g. a Faust member's session isn't over: its group protocol is another
             raise Fatal(f"group {self.config.kafka.group}: {type(error).__name__}: {error}") from error
-        return fetched
+        told = self._positions.delivered
+        return {tp: (found, *told(tp.partition, found[-1].offset + 1)) for tp, found in fetched.items()}
 
-    async def _records(self, number: int, records: list[Any], before: dict[int, int]) -> None:
+    async def _records(self, number: int, records: list[Any], start: int | None, breaks: int) -> None:
         """Whatever assignment these records were fetched in: whether they go on from the state is told by offsets."""
-        start = self._positions.after(before, number, records[-1].offset + 1)
-        breaks = before.get(number, 0)
         for fetched in cut(self.config.topics.requests, number, of_records(records), start, self.config, breaks):
             if number not in self.shell.owned:
                 return  # not loaded yet: `load` sets the position after this

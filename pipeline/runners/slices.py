@@ -82,33 +82,38 @@ def in_turns(lines: Sequence[Iterator[ConsumerMessage]]) -> Iterator[ConsumerMes
 
 
 class Positions:
-    """Up to where each partition was delivered without a break, as far as it is known; seeks break it."""
+    """Up to where each partition was delivered without a break, as far as it is known; seeks break it.
+
+    Told where fetches come back and positions are set, so that each fetch is wholly before or wholly behind a seek.
+    """
 
     def __init__(self) -> None:
         self._next: dict[int, int | None] = {}
         self._breaks: defaultdict[int, int] = defaultdict(int)
 
-    def before(self) -> dict[int, int]:
-        """To be called before a fetch, handed to `after` with what it brought."""
-        return dict(self._breaks)
+    def delivered(self, partition: int, following: int) -> tuple[int | None, int]:
+        """The start of what a fetch has just brought, None if that isn't known, and the count of breaks.
 
-    def after(self, before: Mapping[int, int], partition: int, following: int) -> int | None:
-        """The start of what a fetch brought, None if a seek fell into it. `following`: its last offset + 1."""
-        if before.get(partition, 0) != self._breaks[partition]:
-            self._next[partition] = None  # before or after the seek? nobody knows
-            return None
+        `following`: its last offset + 1. To be told before anything else is awaited.
+        """
         start = self._next.get(partition)
         self._next[partition] = following
-        return start
+        return start, self._breaks[partition]
 
     def breaks(self, partition: int) -> int:
         """How often the position was set: what was fetched at another count is from before the last seek."""
         return self._breaks[partition]
 
     def broken(self, partition: int, position: int | None = None) -> None:
-        """A seek begins (position None) or is done (the new position)."""
+        """The position has been set; None where it isn't known to where."""
         self._breaks[partition] += 1
         self._next[partition] = position
+
+
+class Delivered(dict[TP, Any]):
+    """What a fetch brought, and of the request topic's partitions where it starts (`Positions.delivered`)."""
+
+    starts: Mapping[TP, tuple[int | None, int]]
 
 
 class NoReadOffsets(defaultdict[TP, Any]):
@@ -174,6 +179,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
 
     joining = False
     between = False
+    consumer: Any
 
     def let_go(self) -> None:
         """Partitions were revoked: until the next ones are known and loaded there is no commit."""
@@ -187,6 +193,38 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         """The group is joined."""
         self.between = False
         await super().on_partitions_assigned(assigned, generation_id)
+
+    async def set_position(self, tp: TP, offset: int) -> None:
+        """To where the state ends."""
+        self._ensure_consumer().seek(tp, offset)
+        self.consumer.positions.broken(tp.partition, offset)
+
+    async def to_committed(self) -> Mapping[TP, int]:
+        """Of everything assigned."""
+        self._forget_positions()
+        committed: Mapping[TP, int] = await self._ensure_consumer().seek_to_committed()
+        self._forget_positions()
+        return committed
+
+    def _forget_positions(self) -> None:
+        for tp in self.assignment():
+            if tp.topic == self.consumer.config.topics.requests:
+                self.consumer.positions.broken(tp.partition)
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Called by Faust."""
+        committed: Mapping[TP, int] = await self.call_thread(self.to_committed)
+        return committed
+
+    async def _fetch_records(self, *args: Any, **options: Any) -> Delivered:
+        found = Delivered(await super()._fetch_records(*args, **options))
+        positions, requests = self.consumer.positions, self.consumer.config.topics.requests
+        found.starts = {
+            tp: positions.delivered(tp.partition, batch[-1].offset + 1)
+            for tp, batch in found.items()
+            if tp.topic == requests and batch
+        }
+        return found
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         return not self.joining and await super()._commit(offsets)
@@ -219,8 +257,9 @@ class SliceConsumer(driver.Consumer):
         timeout: float,  # noqa: ASYNC109
     ) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         """One message per slice of the request topic, one per record of others."""
-        generation, before = self.app.consumer_generation_id, self.positions.before()
-        records, active = await self._wait_next_records(timeout)
+        generation = self.app.consumer_generation_id
+        found, active = await self._wait_next_records(timeout)
+        records: Any = found  # `Delivered`, or empty
         if records is None or self.should_stop:
             return
         if not self.flow_active:
@@ -230,7 +269,7 @@ class SliceConsumer(driver.Consumer):
         assigned = self.assignment()
         self.polled(self._ends(assigned))
         wanted = {tp: batch for tp, batch in records.items() if batch and tp in assigned}
-        for message in in_turns([self._messages(tp, batch, before) for tp, batch in wanted.items()]):
+        for message in in_turns([self._messages(tp, batch, records.starts.get(tp)) for tp, batch in wanted.items()]):
             if not self.flow_active or self.app.consumer_generation_id != generation:
                 return
             if active is None or message.tp in active or message.tp in self._buffered_partitions:
@@ -240,14 +279,14 @@ class SliceConsumer(driver.Consumer):
         requests = (tp for tp in assigned if tp.topic == self.config.topics.requests)
         return {tp.partition: end for tp in requests if (end := self.highwater(tp)) is not None}
 
-    def _messages(self, tp: TP, batch: list[Any], before: Mapping[int, int]) -> Iterator[ConsumerMessage]:
-        if tp.topic != self.config.topics.requests:
+    def _messages(self, tp: TP, batch: list[Any], at: tuple[int | None, int] | None) -> Iterator[ConsumerMessage]:
+        if at is None:
             yield from (self._to_message(tp, record) for record in batch)
             return
-        start = self.positions.after(before, tp.partition, batch[-1].offset + 1)
+        start, breaks = at
         records = joined(batch)
         batch.clear()  # a copy of it is enough while slices wait
-        for fetched in cut(tp.topic, tp.partition, records, start, self.config, before.get(tp.partition, 0)):
+        for fetched in cut(tp.topic, tp.partition, records, start, self.config, breaks):
             yield self._slice_message(tp, fetched)
 
     def _slice_message(self, tp: TP, fetched: Fetched) -> ConsumerMessage:
@@ -258,23 +297,17 @@ class SliceConsumer(driver.Consumer):
         )  # fmt: skip
 
     async def seek_back(self, tp: TP, offset: int) -> None:
-        """Set the position; slices fetched meanwhile claim nothing about the log before them."""
+        """Set the position; slices fetched before claim nothing about the log before them."""
         async with self._seeking:
             if tp in self.assignment():
-                self.positions.broken(tp.partition)
+                thread: Any = self._thread
                 with unless_revoked():
-                    await self.seek_wait({tp: offset})
-                    self.positions.broken(tp.partition, offset)
+                    await thread.call_thread(thread.set_position, tp, offset)
 
     async def perform_seek(self) -> None:
         """Faust's seek to the committed offsets."""
         async with self._seeking:
-            tps = [tp for tp in self.assignment() if tp.topic == self.config.topics.requests]
-            for tp in tps:
-                self.positions.broken(tp.partition)
             await super().perform_seek()
-            for tp in tps:
-                self.positions.broken(tp.partition)
 
     async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
         """Asked only of the pages topic, before a recovery: one record, which `PageTable` says it has."""

@@ -25,12 +25,10 @@ RELIED_ON: Final = {
         "_filter_committable_offsets _drain_messages on_buffer_full on_buffer_drop on_partitions_revoked on_stop "
         "on_restart _new_offset _filter_tps_with_pending_acks _add_gap _reset_state"
     ),
-    "faust.transport.consumer:ThreadDelegateConsumer": (
-        "seek_wait position assignment highwater highwaters _getmany _commit"
-    ),
+    "faust.transport.consumer:ThreadDelegateConsumer": ("position assignment highwater highwaters _getmany _commit"),
     "faust.transport.drivers.aiokafka:Consumer": "_to_message _new_consumer_thread",
     "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread": (
-        "_commit _seek_wait _create_worker_consumer _fetch_records seek_to_committed _ensure_consumer"
+        "_commit _create_worker_consumer _fetch_records seek_to_committed _ensure_consumer"
     ),
     "faust.transport.drivers.aiokafka:ConsumerRebalanceListener": "on_partitions_revoked on_partitions_assigned",
     "faust.transport.conductor:ConductorCompiler": "build",
@@ -86,7 +84,6 @@ SOURCES: Final[dict[str, str]] = {
     "faust.transport.consumer:Consumer._filter_tps_with_pending_acks": "aa474ea7b3",
     "faust.transport.consumer:Consumer._add_gap": "aeeb0a25c3",
     "faust.transport.consumer:Consumer._reset_state": "d07b103302",
-    "faust.transport.consumer:ThreadDelegateConsumer.seek_wait": "43dfe238b8",
     "faust.transport.consumer:ThreadDelegateConsumer.position": "236d6d9185",
     "faust.transport.consumer:ThreadDelegateConsumer.assignment": "ae01aebed2",
     "faust.transport.consumer:ThreadDelegateConsumer.highwater": "4c6c622cd9",
@@ -96,7 +93,6 @@ SOURCES: Final[dict[str, str]] = {
     "faust.transport.drivers.aiokafka:Consumer._to_message": "25479e8470",
     "faust.transport.drivers.aiokafka:Consumer._new_consumer_thread": "c320121959",
     "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._commit": "94ce9f856d",
-    "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._seek_wait": "17075f39c5",
     "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._create_worker_consumer": "9468539acb",
     "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._fetch_records": "e4c1fd3b51",
     "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.seek_to_committed": "99f857d800",

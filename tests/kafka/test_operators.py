@@ -177,7 +177,11 @@ def test_state_on_a_topic_that_deletes_is_refused_before_any_is_lost(
 
 
 @either_runner
-def test_what_retention_deleted_unjudged_is_told_with_how_much(deploy: Callable[..., Deployment], runner: str) -> None:
+@pytest.mark.parametrize("overtaken", ["before it starts", "while it starts"])
+def test_what_retention_deleted_unjudged_is_told_with_how_much(
+    deploy: Callable[..., Deployment], runner: str, overtaken: str
+) -> None:
+    """What is left is judged, also where the position is set again while a fetch waits."""
     deployment = deploy(runner)
     deployment.produce(600)
     worker = deployment.start()
@@ -185,9 +189,15 @@ def test_what_retention_deleted_unjudged_is_told_with_how_much(deploy: Callable[
     assert deployment.stop(worker) == 0
     deployment.produce(300)
     before, ends = deployment.committed(), deployment.ends()
+    if overtaken == "while it starts":
+        again = deployment.start("after_recovery:1:freeze")
+        deployment.wait(lambda: state_of(pid_of(again)) == "T", "frozen")
     asyncio.run(topics.delete_before(deployment.config.kafka, deployment.config.topics.requests, ends))
     deployment.produce(300)
-    again = deployment.start()
+    if overtaken == "while it starts":
+        os.kill(pid_of(again), signal.SIGCONT)
+    else:
+        again = deployment.start()
     deployment.wait_drained()
     for number, end in ends.items():
         words = f"partition {number}: {end - before[number]} records from offset {before[number]} on are LOST"

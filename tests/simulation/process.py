@@ -298,7 +298,6 @@ class Process:
 
     def fetch(self, partition: int, most: int, lost: bool = False, twice: bool = False) -> None:
         """A slice from the position on; `lost` on its way through Faust, or handed in `twice`."""
-        before = self.positions.before()
         start = self.position[partition]
         records = self.broker.requests[partition][start : start + most]
         self.shell.polled({partition: len(self.broker.requests[partition])})
@@ -306,10 +305,10 @@ class Process:
             self._nudge(partition)
             return
         self.position[partition] = records[-1].offset + 1
-        known = self.positions.after(before, partition, self.position[partition])
+        known, breaks = self.positions.delivered(partition, self.position[partition])
         after = records[0].offset if known is None else known
         whole = of_records(records).part(self.config.topics.requests, partition, 0, len(records))
-        fetched = Fetched(whole, after, self.positions.breaks(partition))
+        fetched = Fetched(whole, after, breaks)
         for _ in range(0 if lost else 2 if twice else 1):
             self.in_flight[partition] = self.in_flight.get(partition, 0) + 1
             self.spawn(self.lanes.put(partition, (self.generation, fetched)))

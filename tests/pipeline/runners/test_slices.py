@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from pipeline.config import Config, Worker
 from pipeline.core import TICK_HEADER
 from pipeline.records import of_records
 from pipeline.runners.slices import (
+    Delivered,
+    FetchThread,
     NoReadOffsets,
     PassThrough,
     Positions,
@@ -85,20 +88,53 @@ def test_tick_records_are_told_by_their_header() -> None:
 def test_what_two_fetches_without_a_seek_between_them_leave_out_is_a_hole() -> None:
     positions = Positions()
     positions.broken(0, 100)
-    assert positions.after(positions.before(), 0, 110) == 100
-    assert positions.after(positions.before(), 0, 130) == 110
+    assert positions.delivered(0, 110) == (100, 1)
+    assert positions.delivered(0, 130) == (110, 1)
 
 
-def test_a_fetch_into_which_a_seek_fell_claims_nothing_and_neither_does_the_next() -> None:
+def test_a_fetch_behind_a_position_that_nobody_knows_claims_nothing_and_the_next_goes_on_from_it() -> None:
     positions = Positions()
-    positions.broken(0, 100)
-    before = positions.before()
     positions.broken(0)
-    positions.broken(0, 50)
-    assert positions.after(before, 0, 110) is None
-    assert positions.after(positions.before(), 0, 60) is None, "what came with the seek may be lost"
-    positions.broken(0, 50)
-    assert positions.after(positions.before(), 0, 60) == 50
+    assert positions.delivered(0, 110) == (None, 1)
+    assert positions.delivered(0, 120) == (110, 1)
+
+
+class Waiting:
+    """aiokafka's consumer of one partition: a fetch waits until something `comes`."""
+
+    _closed = False
+
+    def __init__(self) -> None:
+        self._fetcher, self._subscriptions = self, self
+        self.fetched: asyncio.Queue[list[Record]] = asyncio.Queue()
+        self.position = 0
+
+    def fetch_context(self) -> Any:
+        return contextlib.nullcontext()
+
+    def seek(self, tp: TP, offset: int) -> None:
+        self.position = offset
+
+    async def fetched_records(self, partitions: set[TP], **options: Any) -> dict[TP, list[Record]]:
+        return dict.fromkeys(partitions, await self.fetched.get())
+
+
+async def test_a_fetch_that_waited_through_a_seek_starts_where_that_has_set_the_position() -> None:
+    """Retention had deleted what lay there: what was left was dropped as fetched before the seek, time and again."""
+    tp, waiting = TP("api.requests", 0), Waiting()
+    thread: Any = object.__new__(FetchThread)
+    thread._consumer = waiting
+    thread.consumer = SimpleNamespace(positions=Positions(), config=Config(), flow_active=True)
+    positions = thread.consumer.positions
+    fetch = asyncio.create_task(thread._fetch_records(waiting, {tp}, timeout=1.0))
+    await asyncio.sleep(0)
+    await thread.set_position(tp, 40)
+    waiting.fetched.put_nowait([Record(90, b"x")])
+    assert (await fetch).starts == {tp: (40, positions.breaks(0))}
+    waiting.fetched.put_nowait([Record(95, b"x")])
+    before = await thread._fetch_records(waiting, {tp}, timeout=1.0)
+    await thread.set_position(tp, 40)
+    assert before.starts[tp] == (91, positions.breaks(0) - 1), "what came before a seek is told by the count"
 
 
 def test_faust_forgets_what_it_has_read() -> None:
@@ -121,13 +157,13 @@ def consumer_without(error: Exception, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A consumer whose flow is stopped and whose partition goes away, with `error`, while its position is set."""
     tp = TP("api.requests", 0)
     consumer: Any = object.__new__(SliceConsumer)
-    consumer.config, consumer.positions, consumer._seeking = Config(), Positions(), asyncio.Lock()
+    consumer.config, consumer._seeking = Config(), asyncio.Lock()
     consumer.flow_active, consumer._read_offset = False, NoReadOffsets(None)
     monkeypatch.setattr(consumer, "app", SimpleNamespace(consumer_generation_id=1), raising=False)
     monkeypatch.setattr(SliceConsumer, "should_stop", False)
     monkeypatch.setattr(consumer, "assignment", lambda: {tp})
     taken = AsyncMock(side_effect=error)
-    monkeypatch.setattr(consumer, "seek_wait", taken)
+    monkeypatch.setattr(consumer, "_thread", SimpleNamespace(call_thread=taken, set_position=None), raising=False)
     monkeypatch.setattr(consumer, "seek_to_committed", taken)
     monkeypatch.setattr(consumer, "_wait_next_records", AsyncMock(return_value=({tp: [Record(5, b"x")]}, {tp})))
     return consumer
@@ -140,8 +176,7 @@ async def test_a_partition_taken_away_while_its_position_is_set_does_not_end_the
     consumer, tp = consumer_without(error, monkeypatch), TP("api.requests", 0)
     assert [message async for message in consumer.getmany(1.0)] == []
     await consumer.seek_back(tp, 40)
-    assert consumer.positions.after(consumer.positions.before(), 0, 50) is None, "nothing is claimed of the log"
-    assert consumer.seek_wait.await_count == 2, "each of them tried"
+    assert consumer._thread.call_thread.await_count == 2, "each of them tried"
 
 
 async def test_a_fetch_is_not_kept_while_its_slices_wait(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +188,8 @@ async def test_a_fetch_is_not_kept_while_its_slices_wait(monkeypatch: pytest.Mon
     monkeypatch.setattr(consumer, "_slice_message", lambda tp, fetched: SimpleNamespace(tp=tp, value=fetched))
     tps = [TP("api.requests", number) for number in range(3)]
     monkeypatch.setattr(consumer, "assignment", lambda: set(tps))
-    fetch = {tp: [Record(5, b"x"), Record(6, b"y")] for tp in tps}
+    fetch = Delivered({tp: [Record(5, b"x"), Record(6, b"y")] for tp in tps})
+    fetch.starts = dict.fromkeys(tps, (5, 0))
     monkeypatch.setattr(consumer, "_wait_next_records", AsyncMock(return_value=(fetch, set(tps))))
     seen = [(list(map(len, fetch.values())), tp.partition) async for tp, _ in consumer.getmany(1.0)]
     assert [number for _, number in seen] == [0, 1, 2, 0, 1, 2]
