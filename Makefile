@@ -49,12 +49,13 @@ test-cluster: $(WARM) ## run the tests on Apache Kafka: one node, a secured one,
 	$(BIN)/python -m pytest $(KAFKA_TESTS) $(PYTEST_ARGS)
 
 RECOVERIES := build/recoveries.jsonl
+FAULTS := operators.py operating.py outside.py whole.py security.py upgrade.py partition_change.py lifecycle.py responder.py
 LONG := KEYWATCH_LONG=1 KEYWATCH_PATIENCE=5 KEYWATCH_AWAY_S=60 KEYWATCH_BACKLOG=300000 KEYWATCH_IDS=2000000 KEYWATCH_RECOVERIES=$(RECOVERIES)
 test-faults: $(WARM) ## the long way: simulation, 100 kills, ClickHouse away for a minute, full disks, every fault at once, a backlog; says how long each took to be over
 	KEYWATCH_SIMULATE_S=300 KEYWATCH_EXAMPLES=1000 $(BIN)/python -m pytest -n 2 --timeout=1800 tests/simulation $(SEEDED) $(PYTEST_ARGS)
 	rm -f $(RECOVERIES)
 	KEYWATCH_KILLS=100 $(LONG) $(BIN)/python -m pytest --timeout=1800 $(KAFKA_TESTS)/test_faults.py $(KAFKA_TESTS)/test_kills.py $(PYTEST_ARGS)
-	KEYWATCH_KILLS=100 $(LONG) $(BIN)/python -m pytest --timeout=7200 $(KAFKA_TESTS)/test_o*.py $(KAFKA_TESTS)/test_whole.py $(KAFKA_TESTS)/test_security.py $(PYTEST_ARGS)
+	KEYWATCH_KILLS=100 $(LONG) $(BIN)/python -m pytest --timeout=7200 $(addprefix $(KAFKA_TESTS)/test_,$(FAULTS)) $(PYTEST_ARGS)
 	$(BIN)/python -m tests.kafka.recovery $(RECOVERIES)
 
 SECONDS ?= 60

@@ -103,7 +103,8 @@ _BASE64: Final = re.compile(
 )  # whole words: AWS secret keys hold "/"
 _SEPARATORS: Final = re.compile(r"[_=~-]+")
 _PLAIN: Final = re.compile(r"[0-9a-f]+|[0-9A-F]+|[A-Za-z]{0,12}")
-_CAMEL: Final = re.compile(r"[a-z]*(?:[A-Z]{1,5}[a-z]{2,}|[0-9]{1,8})*[A-Z]?")  # GetUserDataFromMainHostList42
+_CAMEL: Final = re.compile(r"[a-z]*+(?:[A-Z]{1,5}+[a-z]{2,}+|[0-9]++)*+[A-Z]?")  # GetUserDataFromMainHostList42
+# Possessive: a run of digits can be had in one way. In several, 32 of them before a letter took for ever.
 _CHANGE: Final = re.compile(r"(?<=[0-9])(?=[A-Za-z])|(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=[a-z0-9])")
 
 

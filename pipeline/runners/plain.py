@@ -12,7 +12,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -158,23 +158,24 @@ class PlainWorker:
         moved = {n: offset for n, offset in covered.items() if offset is not None and offset != self._committed.get(n)}
         if not moved:
             return
-        topic = self.config.topics.requests
-        try:
-            await self.consumer.commit({TopicPartition(topic, number): offset for number, offset in moved.items()})
-        except (CommitFailedError, IllegalStateError) as error:
-            log.warning("not committed, the group has moved on: %s", error)
-            return
-        self._committed.update(moved)
-        reach("after_commit")
+        if await self._taken(moved):
+            self._committed.update(moved)
+            reach("after_commit")
 
     async def still_ours(self, number: int, offset: int) -> bool:
         """Commit again what is covered, to hear whether the group still knows us."""
-        if self.consumer._coordinator.generation != self._assignments:
-            return False
+        return self.consumer._coordinator.generation == self._assignments and await self._taken({number: offset})
+
+    async def _taken(self, offsets: Mapping[int, int]) -> bool:
+        """Commit these; False where the group has moved on. Raises Fatal."""
+        group, topic = self.config.kafka.group, self.config.topics.requests
         try:
-            await self.consumer.commit({TopicPartition(self.config.topics.requests, number): offset})
-        except (CommitFailedError, IllegalStateError):
+            await self.consumer.commit({TopicPartition(topic, number): offset for number, offset in offsets.items()})
+        except (CommitFailedError, IllegalStateError) as error:
+            log.warning("not committed, the group has moved on: %s", error)
             return False
+        except KafkaError as error:  # a right that was taken away; what may pass aiokafka tries again by itself
+            raise Fatal(f"group {group}: no commit on {topic}: {type(error).__name__}: {error}") from error
         return True
 
     async def save(self, within_s: float, why: str) -> bool:

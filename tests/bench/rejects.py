@@ -5,15 +5,21 @@ with one rejected record for so many good ones put between them, the two taken i
 the same machine. Two things are told apart: `own_ns` is what a reject costs by itself, measured with a log of nothing
 else; `slowed` is what is left for the good ones, (time with rejects - rejects * own_ns) / time without. `ratio` is with
 the rejects' own time. A figure is the least of the repetitions: noise of a busy machine only adds.
+
+`--before 1000000`: the core has refused so many before the good ones come, and another none; what these then cost there
+and here, and how much memory the rejects have left behind.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -32,6 +38,7 @@ WARM_SLICES: Final = 10
 ALONE_SLICES: Final = 6
 """Not counted: most of a log's first events are new keys, whose state is made; that would hide what rejects cost."""
 START_US: Final = 1_780_000_000_000_000
+REPETITION_US: Final = 86_400_000_000
 SECRET: Final = "sk_live_" + "9aF3kQ0zXw7Lm2Pq8Rt5Vb6N"
 NUMBER: Final = "@number@"
 """Stands in what is kept for a number of its own: a request that comes again is a repeat, and costs as one."""
@@ -64,18 +71,18 @@ def kinds(good: Event, raw: bytes) -> dict[str, tuple[bytes | None, bytes]]:
     }
 
 
-def good_records(events: int) -> tuple[list[Record], Event]:
+def good_records(events: int, start_us: int = START_US) -> tuple[list[Record], Event]:
     """A partition's log of good events, and one of them."""
     settings = load.Load(events=events, keys=KEYS, partitions=1)
-    made = list(load.events(settings, START_US))
+    made = list(load.events(settings, start_us))
     return [(e.key_id.encode(), msgspec.json.encode(e), e.ts_us // 1000) for e in made], made[len(made) // 2]
 
 
-def slices(records: Sequence[Record], size: int) -> Iterator[Slice]:
-    """The log in slices of `size` records."""
+def slices(records: Sequence[Record], size: int, first: int = 0) -> Iterator[Slice]:
+    """The log in slices of `size` records, from this offset on."""
     for start in range(0, len(records), size):
         keys, values, times = zip(*records[start : start + size], strict=True)
-        yield Slice("t", 0, range(start, start + len(keys)), keys, values, times)
+        yield Slice("t", 0, range(first + start, first + start + len(keys)), keys, values, times)
 
 
 def mixed(records: Sequence[Record], bad: tuple[bytes | None, bytes], every: int) -> list[Record]:
@@ -98,9 +105,9 @@ def core() -> KeyCore:
     return open_core(0, ALL_PASS, Sides(Catalogue.empty(), open_geo(ALL_PASS.geo), ""), "bench", 1)
 
 
-def process_ns(parts: Sequence[Slice], others: Sequence[Slice]) -> tuple[int, int]:
+def process_ns(cores: Sequence[KeyCore], parts: Sequence[Slice], others: Sequence[Slice]) -> tuple[int, int]:
     """Processor time of two logs, each in a core of its own, a slice of the one and a slice of the other in turn."""
-    cores, spent = (core(), core()), [0, 0]
+    spent = [0, 0]
     for number, pair in enumerate(zip(parts, others, strict=True)):
         for which, part in enumerate(pair):
             began = time.process_time_ns()
@@ -123,17 +130,45 @@ def alone_ns(bad: tuple[bytes | None, bytes], repeats: int) -> float:
     return min(spent)
 
 
+def after(before: int, events: int, repeats: int) -> dict[str, float]:
+    """What a good event costs once so many rejects of all kinds have been, to what it costs without; MB they left."""
+    _, one = good_records(1)
+    bad = [each for name, each in kinds(one, msgspec.json.encode(one)).items() if "kept" not in name]
+    cores, times = (core(), core()), (START_US // 1000,) * SLICE_EVENTS
+    keys, values = zip(*islice(cycle(bad), SLICE_EVENTS), strict=True)
+    for begin in range(0, before + SLICE_EVENTS, SLICE_EVENTS):  # the first is not counted
+        if begin == SLICE_EVENTS:
+            first_mb, began_ns = _resident_mb(), time.process_time_ns()
+        told = cores[1].process(Slice("t", 0, range(begin, begin + SLICE_EVENTS), keys, values, times))
+        assert len(told.rejects) == SLICE_EVENTS
+    own_ns, grown_mb = (time.process_time_ns() - began_ns) / before, _resident_mb() - first_mb
+    runs = []
+    for number in range(repeats):
+        good, _ = good_records(events + WARM_SLICES * SLICE_EVENTS, START_US + number * REPETITION_US)
+        at = begin + SLICE_EVENTS + number * len(good)
+        runs.append(process_ns(cores, *[list(slices(good, SLICE_EVENTS, at))] * 2))
+    without, with_them = (min(run[which] for run in runs) for which in (0, 1))
+    return {
+        "rejects": before, "slowed": round(with_them / without, 3), "grown_mb": round(grown_mb, 1),
+        "own_ns": round(own_ns), "good_ns": round(without / events),
+    }  # fmt: skip
+
+
+def _resident_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / (1 << 20)
+
+
 def measure(events: int, every: int, repeats: int, only: str = "") -> dict[str, dict[str, float]]:
     """Kind -> slowed, ratio, own_ns and good_ns (processor time per good event without rejects)."""
     records, one = good_records(events + WARM_SLICES * SLICE_EVENTS)
     plain = list(slices(records, SLICE_EVENTS))
-    process_ns(plain[:3], plain[:3])  # compiled and imported
+    process_ns((core(), core()), plain[:3], plain[:3])  # compiled and imported
     out = {}
     for kind, bad in kinds(one, msgspec.json.encode(one)).items():
         if only not in kind:
             continue
         spoiled = list(slices(mixed(records, bad, every), SLICE_EVENTS + SLICE_EVENTS // every))
-        runs = [process_ns(plain, spoiled) for _ in range(repeats)]
+        runs = [process_ns((core(), core()), plain, spoiled) for _ in range(repeats)]
         without, including = (min(run[which] for run in runs) for which in (0, 1))
         own_ns = alone_ns(bad, repeats)
         out[kind] = {
@@ -152,8 +187,13 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=20, help="good events for one reject")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--kind", default="", help="only kinds whose name holds this")
+    parser.add_argument("--before", type=int, default=0, help="so many rejects first, then good events alone")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    if given.before:
+        told = after(given.before, given.events, given.repeats)
+        sys.stdout.write(json.dumps(told) + "\n")
+        return int(told["slowed"] > 1.1)
     found = measure(given.events, given.every, given.repeats, given.kind)
     if given.json:
         sys.stdout.write(json.dumps(found) + "\n")

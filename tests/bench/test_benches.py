@@ -109,6 +109,13 @@ def test_each_kind_of_reject_is_measured(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found.keys() == {"secret in path (kept)", "query in path (kept)"}
 
 
+def test_what_rejects_leave_behind_is_measured() -> None:
+    told = rejects.after(4_000, 2_000, 1)
+    assert told["rejects"] == 4_000
+    assert told["own_ns"] > 0
+    assert told["slowed"] > 0
+
+
 def test_the_workers_file_is_what_the_topics_are_made_by(tmp_path: Path) -> None:
     made, text = start.settings("127.0.0.1:9092", "start0")
     file = tmp_path / "keywatch.toml"

@@ -1,18 +1,22 @@
-"""On one demo: no panel is empty, and its worker and responder do what the documents' commands say.
+"""On one demo: no panel is empty, its worker and responder do what the documents' commands say, it listens on loopback
+alone, and nobody else can read its files.
 
 The demo is started once, and ended after the last of them.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,6 +35,8 @@ LONGEST_S: Final = 420.0
 """A demo whose panels are not all filled by then has failed; it takes 40 s on a machine of its own. It is kept: on a
 busy one its story could be over, and its database gone, while the panels are being asked."""
 LOOK_S: Final = 2.0
+LISTENERS: Final = ("tansu", "chdb_front", "worker", "respond", "console")
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(slots=True)
@@ -99,6 +105,69 @@ def test_every_panel_shows_something_on_the_demo(demo: Demo) -> None:
         pass
     assert without_sample(ports) == []
     assert not [name(*each) for each in empty], demo.printed.read_text()
+
+
+@pytest.mark.timeout(LONGEST_S + 60)
+def test_all_that_the_demo_starts_listens_on_loopback_alone(demo: Demo) -> None:
+    """As the kernel has it, whatever the code and the broker's own defaults say."""
+    demo.until_found("(REVOKED)")
+    until_s, heard = time.monotonic() + LONGEST_S, listening(demo.process.pid)
+    while not heard.keys() >= set(LISTENERS) and demo.goes_on(until_s):  # the console is the last to be there
+        heard = listening(demo.process.pid)
+    assert heard.keys() >= set(LISTENERS)
+    assert [(name, found) for name, found in heard.items() if not all(each.is_loopback for each in found)] == []
+
+
+@pytest.mark.timeout(LONGEST_S + 60)
+def test_nobody_else_can_read_what_the_demo_writes(demo: Demo) -> None:
+    demo.until_found("(REVOKED)")
+    written = dict(modes(demo.config.parent))
+    assert len(written) > 100
+    assert {path: oct(mode) for path, mode in written.items() if mode & 0o077} == {}
+
+
+def modes(folder: Path) -> Iterator[tuple[str, int]]:
+    """Of a folder and all in it but links, while ClickHouse renames and removes there."""
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place), *(Path(place) / each for each in folders + files)):
+            with suppress(FileNotFoundError):
+                if not stat.S_ISLNK(mode := path.lstat().st_mode):
+                    yield str(path), stat.S_IMODE(mode)
+
+
+def listening(pid: int) -> dict[str, set[Address]]:
+    """Addresses on which a process and those that it has started listen, by what these are."""
+    found: dict[str, set[Address]] = {}
+    for process in (pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())):
+        words = Path(f"/proc/{process}/cmdline").read_text().split("\0")
+        name = next((name for name in LISTENERS if any(name in word for word in words)), " ".join(words))
+        if heard := listened(process):
+            found.setdefault(name, set()).update(heard)
+    return found
+
+
+def listened(pid: int) -> set[Address]:
+    """Addresses on which a process listens; those of IPv4 in IPv6 as such."""
+    mine = set[str]()
+    for opened in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it is closed just now
+            mine.add(str(opened.readlink()))
+    rows = [line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()]
+    heard = {row[1].partition(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in mine}
+    return {address_of(each) for each in heard}
+
+
+def address_of(words: str) -> Address:
+    """Of the kernel's hexadecimal, four bytes at a time in the machine's own order."""
+    raw = bytes.fromhex(words)
+    address = ipaddress.ip_address(b"".join(raw[at : at + 4][::-1] for at in range(0, len(raw), 4)))
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def test_the_kernels_addresses_are_read_right() -> None:
+    read = {"0100007F": "127.0.0.1", "00000000": "0.0.0.0", "0" * 24 + "01000000": "::1"}
+    read |= {"0000000000000000FFFF00000100007F": "127.0.0.1", "0" * 32: "::"}
+    assert {words: str(address_of(words)) for words in read} == read
 
 
 @pytest.fixture

@@ -12,13 +12,15 @@ import hashlib
 import logging
 import random
 import resource
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import msgspec
 
@@ -31,6 +33,8 @@ from tests.schemas import examples
 CASES: Final = Path(__file__).parent / "cases"
 SLOW_S: Final = 5.0
 """Of processor time for one input; inputs are some kilobytes, and good ones take milliseconds."""
+GIVEN_UP_S: Final = 2 * SLOW_S
+"""Of processor time: what has not ended by then may never end."""
 MAX_BYTES: Final = 3 << 30
 """Of memory, the process as a whole: numba alone takes half a gigabyte."""
 
@@ -116,13 +120,34 @@ def inputs(name: str, seed: int) -> Iterator[bytes]:
             yield mutated(one, source)
 
 
+class Endless(BaseException):
+    """No target catches it."""
+
+
+@contextmanager
+def given_up() -> Iterator[None]:
+    """Raises Endless in the block after so much processor time; `re` looks for signals while it searches."""
+
+    def give_up(*_: object) -> NoReturn:
+        raise Endless
+
+    before = signal.signal(signal.SIGPROF, give_up)
+    signal.setitimer(signal.ITIMER_PROF, GIVEN_UP_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
 def attempt(name: str, target: Target, raw: bytes, outcome: Outcome) -> None:
     """One input; keeps it where it fails, is slow, or takes too much memory."""
     began, before = time.process_time(), _peak_bytes()
     why = ""
     try:
-        target(raw)
-    except Exception:  # noqa: BLE001  # whatever it is, it is the finding
+        with given_up():
+            target(raw)
+    except (Exception, Endless):  # noqa: BLE001  # whatever it is, it is the finding
         why = traceback.format_exc(limit=-4)
     spent_s = time.process_time() - began
     outcome.tried += 1

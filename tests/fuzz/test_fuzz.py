@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -19,8 +20,9 @@ from pipeline.formats import Options, Refused, decode, read_file
 from pipeline.intake import Pump, stream
 from pipeline.intake_http import make_app
 from schemas.reasons import REASONS
+from tests.fuzz import run
 from tests.fuzz.run import CASES, fuzz
-from tests.fuzz.targets import TARGETS
+from tests.fuzz.targets import TARGETS, ensure
 from tests.pipeline.test_intake import Broker
 
 KEPT = sorted(CASES.rglob("*.bin"))
@@ -37,6 +39,14 @@ def test_some_seconds_of_new_inputs_break_nothing(tmp_path: Path, monkeypatch: p
     done = fuzz(6.0, seed=1)
     assert all(outcome.tried for outcome in done.values())
     assert [path.read_bytes()[:200] for outcome in done.values() for path in outcome.failed] == []
+
+
+def test_an_input_that_does_not_end_is_given_up_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "CASES", tmp_path)
+    monkeypatch.setattr(run, "GIVEN_UP_S", 0.2)
+    endless, outcome = re.compile(r"(?:[0-9]{1,8})*"), run.Outcome()
+    run.attempt("any", lambda raw: ensure(not endless.fullmatch(raw.decode()), "told"), b"1" * 90 + b"l", outcome)
+    assert [path.read_bytes()[-2:] for path in outcome.failed] == [b"1l"]
 
 
 BOMBS = {

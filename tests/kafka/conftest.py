@@ -32,6 +32,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 long = pytest.mark.skipif(not os.environ.get("KEYWATCH_LONG"), reason="takes long: make test-faults")
+either_runner = pytest.mark.parametrize("runner", ["faust", pytest.param("plain", marks=long)])
+"""On Faust always, on plain aiokafka the long way: what comes out of both is held to the same clean run."""
 
 
 def available() -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from tests.kafka import cluster, topics
 from tests.kafka.comparison import compare_counts, finish_counts
-from tests.kafka.conftest import long
+from tests.kafka.conftest import either_runner
 from tests.kafka.deployment import Deployment
 from tests.kafka.orchestrator import Orchestrator, under_load
 from tests.kafka.recovery import until_caught_up
@@ -138,7 +138,7 @@ def patient(deployment: Deployment) -> Deployment:
     return deployment
 
 
-@pytest.mark.parametrize("runner", ["faust", pytest.param("plain", marks=long)])
+@either_runner
 def test_a_changelog_without_its_replicas_holds_up_checkpoints_and_nothing_else(
     three: cluster.Cluster, deploy: Callable[..., Deployment], runner: str
 ) -> None:
@@ -161,7 +161,7 @@ def test_a_changelog_without_its_replicas_holds_up_checkpoints_and_nothing_else(
     compare_counts(deployment, worker)
 
 
-@pytest.mark.parametrize("runner", ["faust", pytest.param("plain", marks=long)])
+@either_runner
 def test_who_loads_while_the_changelog_lacks_replicas_waits_and_nothing_is_lost(
     three: cluster.Cluster, deploy: Callable[..., Deployment], runner: str
 ) -> None:

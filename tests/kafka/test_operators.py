@@ -22,7 +22,7 @@ from pipeline.sinks.kafka import client_settings
 from schemas.event import Event
 from tests.kafka import cluster, topics
 from tests.kafka.comparison import compare_tables, finish_counts, finish_tables
-from tests.kafka.conftest import available, long
+from tests.kafka.conftest import available, either_runner, long
 from tests.kafka.deployment import DRAIN_S, PARTITIONS, Deployment, last_words, pid_of, produce
 from tests.kafka.outside import Outside
 from tests.pipeline.log_of_requests import START_US, log, record
@@ -62,10 +62,11 @@ def state_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0]
 
 
+@either_runner
 def test_a_changelog_that_refuses_pages_stops_the_worker_and_nothing_is_lost(
-    deploy: Callable[..., Deployment],
+    deploy: Callable[..., Deployment], runner: str
 ) -> None:
-    deployment = deploy()
+    deployment = deploy(runner)
     kafka, pages = deployment.config.kafka, deployment.config.topics.pages
     deployment.produce(2_000)
     asyncio.run(topics.configure(kafka, pages, cleanup_policy="compact", max_message_bytes="300"))
@@ -77,11 +78,12 @@ def test_a_changelog_that_refuses_pages_stops_the_worker_and_nothing_is_lost(
     finish_counts(deployment)
 
 
+@either_runner
 def test_a_worker_whose_own_disk_is_full_goes_on_and_starts_again(
-    deploy_real: Callable[..., Deployment], outside: Outside, small_disk: Path
+    deploy_real: Callable[..., Deployment], outside: Outside, small_disk: Path, runner: str
 ) -> None:
     """Its log and its folder for temporary files: what it must not lose is in Kafka."""
-    deployment = deploy_real()
+    deployment = deploy_real(runner)
     deployment.folder = small_disk
     deployment.environment["TMPDIR"] = str(small_disk)
     records = log(SEED + 6, events=1_500)
@@ -100,8 +102,9 @@ def test_a_worker_whose_own_disk_is_full_goes_on_and_starts_again(
     compare_tables(deployment, outside, again)
 
 
-def test_a_topic_made_anew_is_refused_with_words_that_help(deploy: Callable[..., Deployment]) -> None:
-    deployment = deploy()
+@either_runner
+def test_a_topic_made_anew_is_refused_with_words_that_help(deploy: Callable[..., Deployment], runner: str) -> None:
+    deployment = deploy(runner)
     deployment.produce(1_000)
     worker = deployment.start()
     deployment.wait_drained()
@@ -117,8 +120,9 @@ def test_a_topic_made_anew_is_refused_with_words_that_help(deploy: Callable[...,
     assert deployment.seen() == before, "nothing of the new topic was taken for the old one's"
 
 
-def test_a_running_worker_whose_topic_is_made_anew_ends(deploy: Callable[..., Deployment]) -> None:
-    deployment = deploy(stuck_s=5.0)
+@either_runner
+def test_a_running_worker_whose_topic_is_made_anew_ends(deploy: Callable[..., Deployment], runner: str) -> None:
+    deployment = deploy(runner, stuck_s=5.0)
     deployment.produce(1_000)
     worker = deployment.start()
     deployment.wait_drained()
@@ -150,9 +154,12 @@ def test_a_stop_while_the_broker_is_silent_ends_in_its_time_and_what_was_not_sav
     finish_counts(deployment)
 
 
-def test_state_on_a_topic_that_deletes_is_refused_before_any_is_lost(deploy: Callable[..., Deployment]) -> None:
+@either_runner
+def test_state_on_a_topic_that_deletes_is_refused_before_any_is_lost(
+    deploy: Callable[..., Deployment], runner: str
+) -> None:
     """As brokers make topics by themselves: after a week the pages of quiet keys would be gone."""
-    deployment = deploy()
+    deployment = deploy(runner)
     kafka, names = deployment.config.kafka, deployment.config.topics
     asyncio.run(topics.configure(kafka, names.pages, cleanup_policy="delete"))
     asyncio.run(topics.configure(kafka, names.keys, cleanup_policy="delete"))
@@ -169,7 +176,7 @@ def test_state_on_a_topic_that_deletes_is_refused_before_any_is_lost(deploy: Cal
     assert f"{names.keys} has cleanup.policy=delete" in deployment.log_of(again), "which stops nobody, and is told"
 
 
-@pytest.mark.parametrize("runner", ["faust", pytest.param("plain", marks=long)])
+@either_runner
 @pytest.mark.parametrize("overtaken", ["before it starts", "while it starts"])
 def test_what_retention_deleted_unjudged_is_told_with_how_much(
     deploy: Callable[..., Deployment], runner: str, overtaken: str
@@ -210,12 +217,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @long
+@either_runner
 def test_a_broker_whose_disk_is_full_loses_nothing_once_there_is_room(
-    outside: Outside, small_disk: Path, tmp_path: Path
+    outside: Outside, small_disk: Path, tmp_path: Path, runner: str
 ) -> None:
     available()
     running = cluster.start(small_disk)
-    deployment = Deployment(running.brokers, "full", tmp_path / "full")
+    deployment = Deployment(running.brokers, "full", tmp_path / "full", runner)
     outside.serve(deployment)
     records = log(SEED + 7, events=1_500)
     try:

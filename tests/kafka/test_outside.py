@@ -18,7 +18,7 @@ import pytest
 from pipeline.runners.ending import EXIT_FATAL
 from schemas.event import Event
 from tests.kafka.comparison import at_the_end, compare_tables, finish_tables, stop_all
-from tests.kafka.conftest import long
+from tests.kafka.conftest import either_runner, long
 from tests.kafka.deployment import DRAIN_S, Deployment, pid_of, produce, read_topic
 from tests.kafka.outside import AWAY_S, Outside
 from tests.kafka.recovery import reached, until_caught_up
@@ -37,11 +37,12 @@ MOST_KEYS: Final = 10_000
 DAY_S: Final = 86_400
 
 
+@either_runner
 def test_clickhouse_away_slow_and_failing_after_it_applied_changes_nothing(
-    deploy_real: Callable[..., Deployment], outside: Outside
+    deploy_real: Callable[..., Deployment], outside: Outside, runner: str
 ) -> None:
     """Detection goes on meanwhile: incidents come out while no row can be written."""
-    deployment = deploy_real()
+    deployment = deploy_real(runner)
     records = log(SEED, events=2_000)
     first, second = 2 * len(records) // 5, 9 * len(records) // 10  # the attack lies between them
     produce(deployment, records[:first])
@@ -93,11 +94,12 @@ def incidents_of(deployment: Deployment) -> int:
     return len(deployment.run(read_topic(deployment.config, deployment.config.topics.incidents)))
 
 
+@either_runner
 def test_workers_whose_clocks_are_wrong_by_a_day_or_in_1970_change_nothing(
-    deploy_real: Callable[..., Deployment], outside: Outside
+    deploy_real: Callable[..., Deployment], outside: Outside, runner: str
 ) -> None:
     """In 1970 is a machine without a battery until NTP has reached it."""
-    deployment = deploy_real()
+    deployment = deploy_real(runner)
     records = log(SEED + 1, events=1_000)
     third = len(records) // 3
     for number, shift_s in enumerate((DAY_S, -2 * DAY_S, -time.time())):
@@ -110,11 +112,12 @@ def test_workers_whose_clocks_are_wrong_by_a_day_or_in_1970_change_nothing(
     finish_tables(deployment, outside)
 
 
+@either_runner
 def test_a_flood_after_hours_of_quiet_is_judged_as_in_one_pass(
-    deploy_real: Callable[..., Deployment], outside: Outside
+    deploy_real: Callable[..., Deployment], outside: Outside, runner: str
 ) -> None:
     """Nothing for nine hours of the log's time, and then 4,000 events of six keys within two seconds of it."""
-    deployment = deploy_real()
+    deployment = deploy_real(runner)
     records = log(SEED + 10, events=1_000)
     produce(deployment, records)
     worker = deployment.start()
@@ -129,7 +132,7 @@ def test_a_flood_after_hours_of_quiet_is_judged_as_in_one_pass(
     compare_tables(deployment, outside, worker)
 
 
-@pytest.mark.parametrize("runner", ["faust", pytest.param("plain", marks=long)])
+@either_runner
 def test_a_running_workers_clock_that_steps_forth_and_back_changes_nothing(
     deploy_real: Callable[..., Deployment], outside: Outside, runner: str
 ) -> None:
@@ -146,11 +149,12 @@ def test_a_running_workers_clock_that_steps_forth_and_back_changes_nothing(
     compare_tables(deployment, outside, worker)
 
 
+@either_runner
 def test_a_gateways_clock_that_steps_forth_and_back_changes_nothing(
-    deploy_real: Callable[..., Deployment], outside: Outside
+    deploy_real: Callable[..., Deployment], outside: Outside, runner: str
 ) -> None:
     """Two hours ahead, then right again: what comes then is late until time has caught up, and stays accounted for."""
-    deployment = deploy_real()
+    deployment = deploy_real(runner)
     records = log(SEED + 5, events=1_500)
     third = len(records) // 3
     stepped = [ahead(each, 7_200) for each in records[third : 2 * third]]
@@ -185,10 +189,11 @@ def poison(rng: random.Random, number: int) -> Record:
     return b"pk_0", json.dumps(event).encode(), START_US // 1000
 
 
+@either_runner
 def test_poison_in_every_field_loses_nothing_of_the_good_events(
-    deploy_real: Callable[..., Deployment], outside: Outside
+    deploy_real: Callable[..., Deployment], outside: Outside, runner: str
 ) -> None:
-    deployment = deploy_real()
+    deployment = deploy_real(runner)
     rng, records = random.Random(SEED), log(SEED + 2, events=1_000)
     for number in range(300):
         records.insert(rng.randrange(len(records)), poison(rng, number))
@@ -198,10 +203,11 @@ def test_poison_in_every_field_loses_nothing_of_the_good_events(
     assert len({each.key for each in told}) > 50
 
 
+@either_runner
 def test_a_flood_of_poison_stops_the_worker_before_it_commits_it_and_is_worked_off_once_it_may_be(
-    deploy_real: Callable[..., Deployment], outside: Outside
+    deploy_real: Callable[..., Deployment], outside: Outside, runner: str
 ) -> None:
-    deployment = deploy_real(max_reject_run=500)
+    deployment = deploy_real(runner, max_reject_run=500)
     records = log(SEED + 8, events=1_000)
     half = len(records) // 2
     produce(deployment, records[:half])
@@ -216,10 +222,11 @@ def test_a_flood_of_poison_stops_the_worker_before_it_commits_it_and_is_worked_o
 
 
 @long
+@either_runner
 def test_a_backlog_is_worked_off_within_bounded_memory(
-    deploy_real: Callable[..., Deployment], outside: Outside, capsys: pytest.CaptureFixture[str]
+    deploy_real: Callable[..., Deployment], outside: Outside, capsys: pytest.CaptureFixture[str], runner: str
 ) -> None:
-    deployment = deploy_real(slice_events=1000)
+    deployment = deploy_real(runner, slice_events=1000)
     records = log(SEED + 3, events=BACKLOG, keys=40)
     produce(deployment, records)
     began = time.monotonic()
@@ -246,11 +253,12 @@ def flood(ids: int) -> Iterator[Record]:
 
 @long
 @pytest.mark.timeout(6_000)
+@either_runner
 def test_a_flood_of_distinct_key_ids_is_judged_and_written_within_bounded_memory(
-    deploy_real: Callable[..., Deployment], outside: Outside, capsys: pytest.CaptureFixture[str]
+    deploy_real: Callable[..., Deployment], outside: Outside, capsys: pytest.CaptureFixture[str], runner: str
 ) -> None:
     """Once each partition has all the keys that it may have, more of them take nothing more."""
-    deployment = deploy_real(slice_events=1_000, max_keys_per_partition=MOST_KEYS)
+    deployment = deploy_real(runner, slice_events=1_000, max_keys_per_partition=MOST_KEYS)
     worker = deployment.start()
     deployment.wait_ready(worker)
     began_s, records, used_mb = time.monotonic(), flood(IDS), list[float]()

@@ -19,6 +19,7 @@ from pipeline.sinks.group import group_members
 from pipeline.sinks.kafka import client_settings
 from pipeline.sinks.topics import add_partitions, ensure_topics, partitions_of
 from schemas.incident import Incident
+from tests.kafka.conftest import either_runner
 from tests.kafka.deployment import DRAIN_S, Deployment, produce, read_topic
 from tests.pipeline.log_of_requests import START_US, Record, log
 
@@ -66,13 +67,14 @@ async def delete(config: Config, *topics: str) -> None:
     raise AssertionError("not deleted")
 
 
+@either_runner
 def test_added_partitions_are_refused_then_served_after_export_and_import(
-    deploy: Callable[..., Deployment], tmp_path: Path
+    deploy: Callable[..., Deployment], tmp_path: Path, runner: str
 ) -> None:
     stayed = deploy()
     stayed.core = "real"
     work_off(stayed, LOG)
-    deployment = deploy()
+    deployment = deploy(runner)
     deployment.core = "real"
     work_off(deployment, LOG[:QUIET])
     with_partitions(deployment, 7)
@@ -93,10 +95,11 @@ def test_added_partitions_are_refused_then_served_after_export_and_import(
     assert not [r for r in rejected if b"wrong_partition" in r.value]
 
 
+@either_runner
 def test_a_running_worker_stops_when_partitions_are_added_before_it_rejects_an_event(
-    deploy: Callable[..., Deployment],
+    deploy: Callable[..., Deployment], runner: str
 ) -> None:
-    deployment = deploy()
+    deployment = deploy(runner)
     deployment.core = "real"
     produce(deployment, LOG[:300])
     worker = deployment.start()
@@ -137,11 +140,14 @@ def test_export_refuses_a_running_group_and_a_log_that_is_not_judged(
         import_state.main(deployment.config, tmp_path / "backup", Choices(7))
 
 
-def test_a_topic_made_anew_gets_the_state_of_the_old_one(deploy: Callable[..., Deployment], tmp_path: Path) -> None:
+@either_runner
+def test_a_topic_made_anew_gets_the_state_of_the_old_one(
+    deploy: Callable[..., Deployment], tmp_path: Path, runner: str
+) -> None:
     stayed = deploy()
     stayed.core = "real"
     work_off(stayed, LOG)
-    deployment = deploy()
+    deployment = deploy(runner)
     deployment.core = "real"
     work_off(deployment, LOG[:QUIET])
     assert export_state.main(deployment.config, tmp_path / "state") == 0

@@ -1,18 +1,22 @@
-"""Kafka's producer and reader keep the contracts that the simulation's fakes keep (tests/simulation/test_fakes.py)."""
+"""Kafka's producer, reader and groups keep the contracts of the simulation's fakes (tests/simulation/test_fakes.py)."""
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from itertools import chain
 
 import pytest
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.protocol.commit import OffsetCommitRequest
 
 from pipeline.config import Kafka
-from pipeline.sinks.kafka import Producer, pages_in_turn, read_pages, side_consumer
+from pipeline.sinks.group import committed_offsets
+from pipeline.sinks.kafka import Producer, client_settings, pages_in_turn, read_pages, side_consumer
 from pipeline.sinks.topics import PAGES_CONFIG, TopicSpec, create_topics
-from tests.contracts import ports_contract
-from tests.kafka.cluster import Cluster
+from tests.contracts import group_contract, ports_contract
+from tests.kafka.cluster import PATIENCE, Cluster
 
 pytestmark = pytest.mark.kafka
 
@@ -29,6 +33,66 @@ async def test_kafka_holds_the_contracts_of_publisher_and_page_log(node: Cluster
     await ports_contract.publisher_holds(producer, "ports.any")
     await ports_contract.page_log_holds(producer, read)
     await producer.close()
+
+
+@dataclass
+class Group:
+    """Kafka's coordinator, asked as aiokafka asks it, with members and generations of our choice."""
+
+    kafka: Kafka
+    topic: str
+    members: dict[str, AIOKafkaConsumer] = field(default_factory=dict)  # by the id that the coordinator gave
+
+    async def join(self) -> str:
+        consumer = AIOKafkaConsumer(
+            self.topic, **client_settings(self.kafka), group_id=self.kafka.group, enable_auto_commit=False,
+            heartbeat_interval_ms=200,
+        )  # fmt: skip
+        await consumer.start()
+        member: str = consumer._coordinator.member_id
+        self.members[member] = consumer
+        await self._settled()
+        return member
+
+    async def leave(self, member: str) -> None:
+        before = await self.generation()
+        await self.members.pop(member).stop()
+        await self._settled(before + 1)
+
+    async def generation(self) -> int:
+        newest: int = max(each._coordinator.generation for each in self.members.values())
+        return newest
+
+    async def commit(self, member: str, generation: int, offset: int) -> bool:
+        asked = next(iter(self.members.values()))._coordinator
+        keep = OffsetCommitRequest.DEFAULT_RETENTION_TIME
+        request = OffsetCommitRequest(self.kafka.group, generation, member, keep, [(self.topic, [(0, offset, "")])])
+        ((_, ((_, code),)),) = (await asked._send_req(request)).topics
+        return not code
+
+    async def committed(self) -> int:
+        return (await committed_offsets(self.kafka, self.topic))[0] or 0
+
+    async def _settled(self, least: int = 0) -> None:
+        """All members are in one generation, at least this one."""
+        async with asyncio.timeout(30 * PATIENCE):
+            while not self._in_one(least):  # noqa: ASYNC110  # aiokafka tells nobody
+                await asyncio.sleep(0.05)
+
+    def _in_one(self, least: int) -> bool:
+        found = {each._coordinator.generation for each in self.members.values()}
+        return len(found) == 1 and min(found) >= least
+
+
+async def test_kafka_holds_the_contract_of_a_group(node: Cluster) -> None:
+    kafka = Kafka(brokers=node.brokers, group="ports.group")
+    await create_topics(kafka, [TopicSpec("ports.grouped", 2)])
+    group = Group(kafka, "ports.grouped")
+    try:
+        await group_contract.group_holds(group)
+    finally:
+        for consumer in group.members.values():
+            await consumer.stop()
 
 
 async def test_what_goes_out_together_lies_where_its_keys_belong_in_order_with_its_headers(node: Cluster) -> None:

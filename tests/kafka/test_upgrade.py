@@ -14,7 +14,7 @@ from pipeline.core import Sides
 from pipeline.runners.ending import EXIT_FATAL
 from tests.kafka import tomorrow
 from tests.kafka.comparison import SidesAt, assert_clean, clean_pass, stop_all
-from tests.kafka.conftest import long
+from tests.kafka.conftest import either_runner
 from tests.kafka.deployment import DRAIN_S, Deployment, last_words, pid_of, produce
 from tests.kafka.outside import Outside
 from tests.pipeline.log_of_requests import GEO, Record, catalogue, log
@@ -36,7 +36,7 @@ def parts(seed: int, count: int) -> list[list[Record]]:
     return [records[n * len(records) // count : (n + 1) * len(records) // count] for n in range(count)]
 
 
-@pytest.mark.parametrize("runner", ["faust", pytest.param("plain", marks=long)])
+@either_runner
 def test_a_rolling_upgrade_to_another_layout_and_back_loses_and_doubles_nothing(
     deploy_real: Callable[..., Deployment], outside: Outside, runner: str
 ) -> None:
@@ -55,14 +55,15 @@ def test_a_rolling_upgrade_to_another_layout_and_back_loses_and_doubles_nothing(
     compare(deployment, outside, *running)
 
 
+@either_runner
 def test_a_worker_that_is_older_than_the_state_refuses_it_in_words_and_the_newer_ones_lose_nothing(
-    deploy_real: Callable[..., Deployment], outside: Outside, monkeypatch: pytest.MonkeyPatch
+    deploy_real: Callable[..., Deployment], outside: Outside, monkeypatch: pytest.MonkeyPatch, runner: str
 ) -> None:
     """In the middle of an upgrade to another page format the new one dies: what it had goes to the one not yet renewed.
 
     An orchestrator starts that one again and again, until it is renewed as well.
     """
-    deployment, (first, second, third) = deploy_real(), parts(SEED + 9, 3)
+    deployment, (first, second, third) = deploy_real(runner), parts(SEED + 9, 3)
     stays, goes = start(deployment, TODAY), start(deployment, TODAY)
     produce(deployment, first)
     deployment.wait_ready(stays)

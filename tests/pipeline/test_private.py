@@ -125,7 +125,7 @@ def test_no_code_names_an_address_that_means_all_of_them() -> None:
         "bench/elsewhere.py": ['runner, "127.0.0.1", 0'],
         "health.py": ["runner, host, port).start("],  # config: *.metrics_host
         "intake_http.py": ["runner, config.intake.http_host, config.intake.http_port"],
-        "sinks/chdb_front.py": ["runner, host, port"],  # its own test: --host is 127.0.0.1 by default
+        "sinks/chdb_front.py": ["runner, host, port"],  # its main says 127.0.0.1
         "demo/api.py": ['runner, "127.0.0.1", port'],
     }
     named = [path for path in CODE.rglob("*.py") if re.search(r"[\"'](?:0\.0\.0\.0|::)[\"']", path.read_text())]

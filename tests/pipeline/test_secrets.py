@@ -98,6 +98,18 @@ def test_of_random_keys_as_gateways_make_them_at_most_three_in_a_hundred_are_mis
         assert missed <= 60
 
 
+@given(st.text("ab1Z", max_size=16))
+def test_camel_case_is_what_it_was_when_it_could_be_shared_out_in_many_ways(text: str) -> None:
+    before = re.compile(r"[a-z]*(?:[A-Z]{1,5}[a-z]{2,}|[0-9]{1,8})*[A-Z]?")
+    assert bool(secrets._CAMEL.fullmatch(text)) == bool(before.fullmatch(text))
+
+
+@pytest.mark.parametrize("end", ["l", "L", "_", "-x", "Zz"])
+def test_a_long_run_of_digits_is_judged_at_once(end: str) -> None:
+    """`1` * 32 + `l` took for ever: whoever calls an API chooses its path."""
+    assert not secrets.looks_secret("1" * 90 + end)
+
+
 @given(st.lists(st.text(string.ascii_lowercase, min_size=3, max_size=12), min_size=1, max_size=8), st.booleans())
 def test_words_joined_in_any_usual_way_are_no_secrets(words: list[str], numbered: bool) -> None:
     tail = "42" if numbered else ""

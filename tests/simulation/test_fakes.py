@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import random
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
+
+import pytest
 
 from pipeline.core import Sides
 from pipeline.errors import Retry
 from schemas.rows import TABLES
-from tests.contracts import ports_contract
+from tests.contracts import group_contract, ports_contract
 from tests.pipeline.counting_core import open_core
 from tests.row_examples import rows_of
 from tests.simulation.broker import Broker
-from tests.simulation.loads import COUNTING, Version
+from tests.simulation.loads import COUNTING, Version, counting_load
 from tests.simulation.loop import Clock
 from tests.simulation.process import Process
+from tests.simulation.schedule import Schedule, scheduled
 from tests.simulation.tables import LAYOUTS, Tables
 
 
@@ -57,6 +61,56 @@ def test_the_simulated_page_log_holds_the_contract() -> None:
         await ports_contract.page_log_holds(process, read)
 
     run(work)
+
+
+class Group:
+    """The schedule's coordinator, with real workers for members."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule, self.taken = schedule, 0
+        schedule.broker.commit = self._take  # type: ignore[method-assign]  # these are covered by no state
+
+    def _take(self, offsets: Mapping[int, int]) -> None:
+        self.taken = offsets.get(0) or self.taken  # nought is the workers' own: nothing is judged here
+
+    async def join(self) -> Process:
+        self.schedule.start(0, 0)
+        return self._joined()[-1]
+
+    async def leave(self, member: Process) -> None:
+        self.schedule.crash(self.schedule.processes.index(member), 0)
+        self._joined()
+
+    async def generation(self) -> int:
+        return self.schedule.generation
+
+    async def commit(self, member: Process, generation: int, offset: int) -> bool:
+        return self.schedule.commit(member, generation, {0: offset})
+
+    async def committed(self) -> int:
+        return self.taken
+
+    def _joined(self) -> list[Process]:
+        """All have let go, and then all have loaded."""
+        members = self.schedule.members
+        while not all(each.ready_for_rebalance and not each.loading for each in members):
+            self._all_run()
+        self.schedule.settle(0, 0)
+        while any(each.loading for each in self.schedule.members):
+            self._all_run()
+        assert self.schedule.members == members, "nobody was thrown out"
+        return members
+
+    def _all_run(self) -> None:
+        for number in range(len(self.schedule.processes)):
+            self.schedule.run(number, 12)
+
+
+def test_the_simulated_group_holds_the_contract() -> None:
+    with scheduled(counting_load(random.Random(1))) as schedule:
+        work = group_contract.group_holds(Group(schedule))
+        with pytest.raises(StopIteration):  # it never waits: the workers' loops are run inside
+            work.send(None)
 
 
 def test_a_write_that_fails_after_it_was_applied_is_there_all_the_same() -> None:
