@@ -32,7 +32,7 @@ RULES: Final = (
     (re.compile(r"\d{4}-\d\d-\d\d(?:[T ].*)?"), "{date}"),
     (re.compile(r"\d{1,3}(?:\.\d{1,3}){3}"), "{ip}"),
     (re.compile(r"(?:0x)?(?=[a-fA-F]*\d)[0-9a-fA-F]{8,}"), "{hex}"),
-    (re.compile(r"[^@/]+@[^@/]+\.[^@/]+"), "{email}"),
+    (re.compile(r"[^@/]++@[^@/](?=[^@/]*\.[^@/])[^@/]++"), "{email}"),
     (re.compile(r"arn:.*"), "{arn}"),
     (re.compile(r"(?=.*\d.*\d)(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9.~+=]{16,}"), "{token}"),
     (re.compile(r"[+-]?\d+(?:\.\d+)+|[+-]\d+"), "{number}"),

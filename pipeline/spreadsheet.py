@@ -16,10 +16,10 @@ from typing import Any, Final
 
 STARTS: Final = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
 """The last four are full-width: Excel in Japanese and Chinese takes them for the same."""
-_PLAIN: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|-", re.ASCII)
+_PLAIN: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|-", re.ASCII)
 """A number, or the dash that stands for nothing."""
-_SPLIT: Final = re.compile("([;\t]\\s*)([=+@\uff1d\uff0b\uff0d\uff20-])")
-"""Where Excel of a country with decimal commas, or an import by tabs, would begin another cell with a formula."""
+_SPLIT: Final = re.compile("([;\t]\\s*+)([=+@\uff1d\uff0b\uff0d\uff20-])?")
+"""Where Excel of a country with decimal commas, or an import by tabs, would begin another cell; a formula: group 2."""
 
 
 def write(names: Sequence[str], rows: Iterable[Mapping[str, Any]], end: str = "\n") -> None:
@@ -34,4 +34,8 @@ def text(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     formula = value.startswith(tuple(STARTS)) and not _PLAIN.fullmatch(value)
-    return ("'" if formula else "") + _SPLIT.sub(r"\1'\2", value.replace("\r\n", "\n").replace("\r", "\n"))
+    return ("'" if formula else "") + _SPLIT.sub(_disarmed, value.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def _disarmed(cell: re.Match[str]) -> str:
+    return f"{cell[1]}'{cell[2]}" if cell[2] else cell[1]
