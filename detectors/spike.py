@@ -85,7 +85,7 @@ from detectors.rings import (
 )
 from detectors.surprise import evidence_of, log2_of, quantise
 from detectors.window_bits import bits_now, look_ahead
-from detectors.window_peaks import COUNTED_BITS, PEAKS_FIELDS, count_visit, counted_bits, note_peak
+from detectors.window_peaks import COUNTED_BITS, PEAKS_FIELDS, count_visit, counted_bits, crowd_evidence, note_peak
 
 MIXED: Final = WINDOWS - CROWDS
 """The windows from the third on have a mixture of laws, with one row each in the arrays of STATE."""
@@ -216,7 +216,7 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
         if bits <= 0.0:
             continue
         bits = quantise(counted_bits(state, shared, visit, w, bits))
-        worth = bits - COUNTED_BITS if w < CROWDS else evidence_of(bits)
+        worth = crowd_evidence(bits, float(n)) if w < CROWDS else evidence_of(bits)
         evidence = max(evidence, min(most_evidence(config, w, float(n)), worth))
         if bits > best:
             best, window, rate_then, reach_then = bits, w, rate, reach

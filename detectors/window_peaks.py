@@ -16,6 +16,7 @@ from detectors.crowds import CROWDS, crowd_bits, crowd_spread
 from detectors.fusion import visits_group
 from detectors.repetition import begin_run
 from detectors.shipped_counts import PEAKS
+from detectors.surprise import log2_of
 from detectors.teaching import teaches
 
 WINDOWS: Final = 4
@@ -32,6 +33,13 @@ known, and the budget sets its worth: with the 4.4 bits that are due against any
 (`surprise.evidence_of`), what comes once in 36 years of a key's use was no incident. Egress keeps them: with one bit it
 took 150 of the 100 incidents per 100,000 key-days (keybench, development half).
 """
+CROWD_MANY: Final = 28.0
+"""Requests of a moment that are worth what was counted; SIZE_BITS less for each time that they are half as many. Of
+1,236 untouched visits with 14 or more in a minute, and four times the usual, a quarter came beyond 25 and 3 in 100
+beyond 33, those of keys of few calls never beyond 20; half of bulk reads do beyond 31, of leaks abroad beyond 36
+(keybench, development half, seed 31).
+"""
+SIZE_BITS: Final = 3.0
 SEVERAL_BITS: Final = 1.0
 """The largest of four windows, which mostly ring together."""
 
@@ -58,6 +66,12 @@ def counted_bits(state: Any, shared: Any, visit: Any, w: int, bits: float) -> fl
     """-log2 of the share of visits of such keys that reach these bits in this window."""
     kind = kind_of(state, visit, w)
     return -log_share(PEAKS[w, kind], shared.peaks[w, kind], shared.visits[w, kind], bits) - SEVERAL_BITS
+
+
+@compiled
+def crowd_evidence(bits: float, n: float) -> float:
+    """What counted bits of n requests of a moment are worth."""
+    return bits - COUNTED_BITS - SIZE_BITS * log2_of(max(1.0, CROWD_MANY / n))
 
 
 @compiled

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors import fuse, fusion
-from detectors.detector import ERROR_403, NET_HOSTING, NET_KNOWN, READING, config_record
+from detectors.calibration import CALIBRATION
+from detectors.detector import ERROR_403, NET_HOSTING, NET_KNOWN, READING, VISIT, config_record
 from detectors.records import records
 from tests.detectors.streams import DAY_US, HOUR_US, MINUTE_US, Array, Judge, blank, daily_visits, place, random_stream
 
@@ -181,6 +182,24 @@ def test_visits_without_a_new_fact_add_nothing_to_the_slow_rule() -> None:
     state["slow"] = 16.0
     assert fusion.slow_step(state, 0, 0.0) == 16.0
     assert fusion.slow_step(state, 0, -5.0) == 16.0
+
+
+@given(first_day=st.integers(1, 20), waits_h=st.integers(0, 20 * 24), adopted=st.booleans())
+def test_what_adds_up_on_an_adopted_key_while_the_slow_rule_waits_is_used_up(
+    first_day: int, waits_h: int, adopted: bool
+) -> None:
+    """Else it rings as the cool-down ends, by a call that brings nothing; a key that isn't adopted forgets nothing."""
+    state = records(np.zeros(1, fusion.fusion_dtype(1)))[0]
+    visit = records(np.zeros(1, VISIT))[0]
+    state.slow_opened_us = (first_day + 8) * DAY_US
+    state.series_us = first_day * DAY_US
+    state.series_severity = 0 if adopted else 1
+    visit.start_us = int(state.slow_opened_us) + 3_600_000_000 * (1 + waits_h)
+    visit.last_us = visit.start_us
+    state.best, state.best_slow = 4.0, 4.0
+    fusion.end_visit(state, visit, records(np.zeros(1, CALIBRATION))[0])
+    waits = adopted and 1 + waits_h < 7 * 24
+    assert float(state.slow) == (0.0 if waits else pytest.approx(16.0))
 
 
 def test_a_blind_detector_does_not_weigh() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from detectors.detector import Context, config_record, known_words, usual_words
 from detectors.fusion import Settings
 from detectors.spike import DETECTOR, STATE, explain, most_evidence
+from detectors.window_peaks import COUNTED_BITS, CROWD_MANY, SIZE_BITS, crowd_evidence
 from tests.detectors.one_key import (
     DAY_US,
     HOUR_US,
@@ -258,6 +259,14 @@ def test_more_requests_are_never_worth_less_and_one_more_never_much_more(n: floa
         before, after = most_evidence(config, window, n), most_evidence(config, window, n * times)
         assert before <= after <= before + 8.0 + 1e-9, "fourfold is worth two doublings"
         assert before == config.cap_bits or window >= 2, "the crowd of a moment is worth what it says"
+
+
+@given(st.floats(0.0, 64.0), st.floats(1.0, 1e4), st.floats(1.0, 4.0))
+def test_a_crowd_of_twice_as_many_is_worth_at_most_what_half_of_it_lost(bits: float, n: float, times: float) -> None:
+    before, after = crowd_evidence(bits, n), crowd_evidence(bits, n * times)
+    assert before - 1e-9 <= after <= before + SIZE_BITS * np.log2(times) + 1e-9
+    assert after <= bits - COUNTED_BITS
+    assert n < CROWD_MANY or after == before == bits - COUNTED_BITS
 
 
 @pytest.mark.parametrize("few", [0.0, 0.5, 1.0])
