@@ -6,7 +6,8 @@ Moore's majority count (1981): one up for a call of the operation that leads, on
 one leads; two numbers hold it for any number of operations. A mixed visit's stays small however long the visit is, that
 of a visit of one operation is its length. From LEAST on it goes on from visit to visit, until half an hour's pause: a
 visit ends after an hour, whatever goes on. Its largest value in a visit is compared with the largest that the key's
-visits have had: 4 bits a doubling, from LEAST on, counted over runs of visits of such keys (`counted`). Of a key whose
+visits have had: 4 bits a doubling, from four times on, counted over runs of visits of such keys (`counted`). Fewer are
+what growth and the next record bring: a key's nth visit is its longest so far once in n, by little. Of a key whose
 visits are of one operation anyway, by half of their calls on average (a poller), it speaks from sixteen times on, and
 never where it has few visits: there more of it is more requests, as a launch or a load test brings. It says nothing of
 a first week; a key of few visits need not bring a second one: a week after its first it is judged by what it brought,
@@ -43,6 +44,9 @@ USUAL_LEAST: Final = 33  # 8 calls: less is never taken for what is usual at mos
 LEARNING: Final = 1  # a run of visits has begun since 0, its largest is in `same_base`
 ROOT_2: Final = 5  # in UNIT, rounded down
 DOUBLING_BITS: Final = 4.0  # until they are counted
+FOURFOLD_BITS: Final = 8.0
+"""Below, nothing is said. "30 of 0-27" had 9.5 bits of evidence, since that is 1 of 3,600 visits of busy keys:
+who calls one operation hundreds of times passes through it, and most that come so far stop there."""
 POLLS: Final = 128  # of 255: half of the calls
 POLLER_BITS: Final = 16.0  # 16 times
 SHARE_CALLS: Final = 4  # of a visit, until it says what the key's share is
@@ -83,7 +87,7 @@ def usual_most(state: Any, visit: Any) -> int:
 
 @compiled
 def raw_bits(state: Any, visit: Any, surplus: float) -> float:
-    """4 bits for each doubling of what is usual at most, to 1/64; 0 below LEAST, and until that is known."""
+    """4 bits for each doubling of the usual most, to 1/64; 0 below LEAST and four times, and until it is known."""
     usual = usual_most(state, visit) if surplus >= LEAST else 0
     if usual == 0:
         return 0.0
@@ -92,7 +96,7 @@ def raw_bits(state: Any, visit: Any, surplus: float) -> float:
     if polls and visits_group(visit) == 0:
         return 0.0
     unsure = polls or int(state.usual_same) < USUAL_LEAST
-    return 0.0 if unsure and bits < POLLER_BITS else bits
+    return bits if bits >= (POLLER_BITS if unsure else FOURFOLD_BITS) else 0.0
 
 
 @compiled

@@ -165,6 +165,16 @@ def test_fewer_than_thirty_say_nothing(mixed: OneKey) -> None:
     assert repetition.same_bits(key.state, key.shared, key.visit, 400) > 10.0
 
 
+@settings(max_examples=30)
+@given(st.integers(30, 2_000))
+def test_less_than_four_times_what_is_usual_at_most_says_nothing(mixed: OneKey, surplus: int) -> None:
+    """A launch brings three times as much, and a visit that is longest by little comes again and again."""
+    key = copied(mixed)
+    key.state.usual_same = repetition.stored(100)
+    bits = repetition.same_bits(key.state, key.shared, key.visit, surplus)
+    assert (bits > 10.0) if surplus > 420 else (bits == 0.0 or surplus >= 370), "usual is stored to a sixteenth"
+
+
 @pytest.mark.parametrize("days", [3, 6])
 def test_a_first_week_says_nothing(days: int) -> None:
     key = service(MIX, days)
