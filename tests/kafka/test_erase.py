@@ -65,7 +65,7 @@ def test_a_key_is_erased_while_a_worker_runs_and_begins_anew(
     deployment.wait_drained()
     (told,) = newest(incidents_of(deployment)).values()
     deployment.wait(lambda: "evidence" in naming(client, told.key_id), "its evidence in ClickHouse")
-    assert operate.mute(config, ("", "", "somebody"), "7d", "of another") == 0
+    assert operate.mute(config, ("", "", "somebody"), "7d", "of another", force=True) == 0
     word = Word(incident=told.incident_id, verdict="malicious", reason="stolen", wait_s=0)
     assert give_feedback(config, word) == 0
     count_days(client)
