@@ -21,7 +21,7 @@ from pipeline.catalogue import read_catalogue
 from pipeline.config import Config
 from pipeline.control_topic import read_controls, say
 from pipeline.controls import Controls
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.people import user
 from pipeline.times import micros
 from pipeline.withhold import who
@@ -157,8 +157,12 @@ def unknown_in(config: Config, key_id: str, owner: str) -> str:
         return f"no key of owner {owner!r} is declared"
     if not key_id or catalogue.get(key_id) is not None:
         return ""
-    with connected(config.clickhouse) as client:
-        return "" if queries.last_used(client, [key_id]) else f"no key {key_id!r} is declared, and none was ever used"
+    try:
+        with connected(config.clickhouse) as client:
+            used = queries.last_used(client, [key_id])
+    except (Retry, Fatal) as error:
+        return f"no key {key_id!r} is declared, and whether one was used nobody can say ({error})"
+    return "" if used else f"no key {key_id!r} is declared, and none was ever used"
 
 
 def refuse_too_wide(said: Mute) -> None:

@@ -242,6 +242,17 @@ def test_a_mute_of_what_nobody_knows_is_a_slip_and_said_only_by_force(
     assert len(topic.said) == 2
 
 
+def test_a_mute_while_clickhouse_is_away_says_what_it_could_not_look_up(
+    topic: Topic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = Config(clickhouse=ClickHouse(url="http://127.0.0.1:9"))
+    assert operate.mute(config, ("pk_9", "", ""), "12h", "quiet") == operate.MISSING
+    said = capsys.readouterr().err
+    assert "no key 'pk_9' is declared, and whether one was used nobody can say (" in said and "--force" in said
+    assert operate.mute(config, ("pk_1", "", ""), "12h", "quiet") == 0, "a declared one needs no ClickHouse"
+    assert len(topic.said) == 1
+
+
 @pytest.mark.parametrize(
     ("scope", "reason", "words"),
     [
