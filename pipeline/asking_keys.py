@@ -126,7 +126,7 @@ def quarry_of(words: dict[str, str], as_of_us: int) -> Quarry:
         raise ConfigError("--from must lie before --to")
     return Quarry(
         ip=words["ip"], asn=int(asn or 0), client=words["client"], route=words["route"],
-        from_us=round(begin.timestamp() * 1e6), to_us=round(end.timestamp() * 1e6) + 1,
+        from_us=moments.us_of(begin), to_us=moments.us_of(end) + 1,
     )  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def _begin(text: str, end: Any) -> Any:
 def print_hunt(config: Config, words: dict[str, str], output: str) -> int:
     """Every key touched, the first one first. Raises ConfigError, Fatal, Retry."""
     with connected(config.clickhouse) as client:
-        quarry = quarry_of(words, hunt.as_of_us(client) or round(moments.now().timestamp() * 1e6))
+        quarry = quarry_of(words, hunt.as_of_us(client) or moments.us_of(moments.now()))
         found = hunt.hunt(client, quarry)
     if len(found) == hunt.MOST_KEYS:
         sys.stderr.write(f"keywatch: the first {hunt.MOST_KEYS:,} keys only: narrow the span\n")

@@ -106,7 +106,7 @@ def look(client: Client, catalogue: Catalogue, only: str = "") -> Seen:
     deeds = {row.key_id: row for some in _some(privileged) for row in ask(client, Deeds, _DEEDS, {"keys": some})}
     routes = ask(client, _Route, _ROUTES, {}) if deeds else []  # of all keys' sources: only where it is compared
     return Seen(
-        as_of_us=as_of_us(client) or round(moments.now().timestamp() * 1e6),
+        as_of_us=as_of_us(client) or moments.us_of(moments.now()),
         uses={row.key_id: row for row in ask(client, Use, _USES, of)},
         origins={row.key_id: row for row in ask(client, Origin, _ORIGINS, {"good": sorted(AUTHENTICATED), **of})},
         deeds=deeds,

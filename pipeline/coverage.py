@@ -59,7 +59,7 @@ def print_coverage(config: Config, output: str) -> int:
     catalogue, controls = asyncio.run(_said(config))
     with connected(config.clickhouse) as client:
         used = keys_used(client)
-        found = unwatched(client, controls, catalogue, round(moments.now().timestamp() * 1e6))
+        found = unwatched(client, controls, catalogue, moments.us_of(moments.now()))
     rows, untold = ranked(found, catalogue), untold_by(config.intake.format)
     if output == "json":
         count = {"keys_used": used, "declared": len(catalogue), "untold": untold}

@@ -83,7 +83,7 @@ def _us(text: str, option: str, now_us: int) -> int:
     """A time, or a span before `now_us`."""
     if text[-1:] in moments.SPANS_S:
         return now_us - round(moments.span(text, option).total_seconds() * 1e6)
-    return round(moments.moment(text, option, moments.at_us(now_us)).timestamp() * 1e6)
+    return moments.us_of(moments.moment(text, option, moments.at_us(now_us)))
 
 
 # -- leaks ---------------------------------------------------------------------------------------------------------

@@ -71,6 +71,11 @@ def at_us(time_us: int) -> datetime:
     return datetime.fromtimestamp(time_us / 1e6, UTC)
 
 
+def us_of(at: datetime) -> int:
+    """A time as microseconds UTC."""
+    return round(at.timestamp() * 1e6)
+
+
 def of_us(time_us: int) -> str:
     """Microseconds UTC as people read it."""
     return datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%MZ")

@@ -30,7 +30,7 @@ _RAW_KEY: Final = re.compile(r"(?i:(?:api|auth|subscription)[-_]?key|token|secre
 """How names end under which gateways log the credential itself: http_api_key, request_X-Auth-Token, identity.apiKey."""
 _NOT_LET_IN: Final = frozenset({401, 403, 429})
 """429, too: NGINX and Envoy count requests before anybody looked at the key, and a made-up one must get no state."""
-_SCHEME: Final = re.compile(r"\s*+[A-Za-z][A-Za-z0-9-]*+\s++")
+_SCHEME: Final = re.compile(r"^\s*+[A-Za-z][A-Za-z0-9-]*+\s++")
 _LOG_TIME: Final = re.compile(r"(\d\d)/([A-Z][a-z]{2})/(\d{4}):(\d\d:\d\d:\d\d) ([+-]\d{4})")
 _MONTHS: Final = {
     name: f"{number:02}"
@@ -223,8 +223,7 @@ def _credential(said: str) -> str:
 
     "" where it has a comma: a header that was sent twice, or a signature, new with each request.
     """
-    scheme = _SCHEME.match(said)
-    return "" if "," in said else said[scheme.end() :] if scheme else said
+    return "" if "," in said else _SCHEME.sub("", said, count=1)
 
 
 def event_of(fields: Mapping[str, Any], source: str) -> Event | Refused:

@@ -258,8 +258,8 @@ class SliceConsumer(driver.Consumer):
     ) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         """One message per slice of the request topic, one per record of others."""
         generation = self.app.consumer_generation_id
-        found, active = await self._wait_next_records(timeout)
-        records: Any = found  # `Delivered`, or empty
+        records: Any  # `Delivered`, or empty
+        records, active = await self._wait_next_records(timeout)
         if records is None or self.should_stop:
             return
         if not self.flow_active:
