@@ -3,7 +3,8 @@
 Detects: a thief's tool where the owner's program was: curl, a scanner, another SDK. Tested once per visit against how
 often this key brings new clients (`novelty`), so that a key of many browsers says little and a server's key much. The
 slow rule counts a client of the last 7 days again each time that it comes back after an older one: an update
-replaces the old client, a second user alternates with it.
+replaces the old client, a second user alternates with it. Where one that the key knows came back within the very visit
+of a new one, the new one's next calls are worth more, by how rarely peers' new clients see that (`turn_bits`).
 Told, but worth nothing by itself: a known client of an older major version than the key ever used, since programs are
 updated and thieves' copies are not.
 Where the gateway logs them: a known client whose connection has a TLS fingerprint that it never had for this key, so
@@ -53,6 +54,8 @@ PENDING: Final = 2
 OLDER_BITS: Final = 2.0  # told with an incident, never a finding of its own: how rare it is nobody counted
 STAY: Final = 0.3  # share of strangers whose client the key knows
 STAY_BITS: Final = math.floor(64.0 * math.log2(STAY) + 0.5) / 64.0
+TURNS: Final = 0.4  # of strangers, those that the owner's calls come between within a visit [judged]
+TURNED: Final = 128  # bit of `last`: a known client has come back after a new one in this visit
 FOREIGN: Final = 0.2  # of strangers, those whose client it only seems to be [judged]
 
 
@@ -63,6 +66,7 @@ class NovelClient(msgspec.Struct, frozen=True, kw_only=True):
     return_bits: float = 4.0  # what a return of a young client adds to the slow rule, and a new one at most [judged]
     peers_new: float = 0.25  # of visits from a new place, those with a new client: until the partition has counted
     peers_weight: float = 20.0  # visits that this guess weighs
+    peers_turn: float = 0.1  # of visits that bring a new client, those in which a known one comes back: likewise
 
 
 STATE: Final = np.dtype(
@@ -70,7 +74,7 @@ STATE: Final = np.dtype(
         ("mixture", novelty.SMALL_MIXTURE),
         ("clients", SLOT, (CLIENTS,)),
         ("waiting", WAITING, (PENDING,)),
-        ("last", "u1"),  # bit mask of the last visit's clients
+        ("last", "u1"),  # bit mask of the last visit's clients; TURNED is of this visit
         ("oldest", "u1", (CLIENTS,)),  # major version that the client in this slot was used in; 0: none said
         ("visit_oldest", "u1", (PENDING,)),  # the same of `waiting`
         ("brought", "u1"),  # fingerprint of the visit, a foreign one first; + 128 if with the second of `waiting`
@@ -78,9 +82,14 @@ STATE: Final = np.dtype(
     align=True,
 )
 SHARED: Final = np.dtype(
-    [("new_places", "f8"), ("both_new", "f8"), *novelty.FLEET_FIELDS, *fingerprints.FIELDS], align=True
-)
-"""Visits of known keys from a new place, and of these with a new client too."""
+    [
+        ("new_places", "f8"), ("both_new", "f8"), ("new_clients", "f8"), ("turned", "f8"),
+        *novelty.FLEET_FIELDS, *fingerprints.FIELDS,
+    ],
+    align=True,
+)  # fmt: skip
+"""Visits of known keys from a new place, and of these with a new client too; visits with a new client, and of these
+those in which a known one came back."""
 
 
 @compiled
@@ -95,6 +104,20 @@ def among_peers(shared: Any, config: Any) -> float:
     weight = float(config.peers_weight)
     share = (float(shared.both_new) + weight * float(config.peers_new)) / (float(shared.new_places) + weight)
     return min(0.9, share)
+
+
+@compiled
+def turn_bits(state: Any, shared: Any, config: Any) -> float:
+    """What a new client's call is worth more where a known client came back in between; never less than nothing.
+
+    Who tries another client does so by himself, then goes on with either; who has stolen the key has its owner beside
+    him (keybench, development half: none of 56 new clients of untouched keys, three of five that swap or steal).
+    """
+    if int(state.last) & TURNED == 0:
+        return 0.0
+    weight = float(config.peers_weight)
+    share = (float(shared.turned) + weight * float(config.peers_turn)) / (float(shared.new_clients) + weight)
+    return max(0.0, log2_of(TURNS / share))
 
 
 @compiled
@@ -153,7 +176,7 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     reading.bits = quantise(log2_of(1.0 / p)) if p < 1.0 else 0.0  # mid-p of the only value that could be rarer
     beside = among_peers(shared, config) if int(visit.new_place) == 1 else 0.0
     if p < 1.0:
-        reading.lr_stranger = quantise(log2_of(ratio_of(max(p, beside))))
+        reading.lr_stranger = quantise(log2_of(ratio_of(max(p, beside))) + turn_bits(state, shared, config))
         reading.lr_stranger_slow = min(float(config.return_bits), max(0.0, reading.lr_stranger))
     else:
         reading.lr_stranger = quantise(log2_of(STAY / (1.0 - beside))) if beside > 0.0 else STAY_BITS
@@ -233,6 +256,8 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
     if weight <= 0.0 or int(event.sees) & SEES_CLIENT == 0 or int(event.client) == 0:
         return
     wait(state.waiting, event.client, p_value(state.waiting, state.clients, state.mixture, event.client, event.ts_us))
+    if any_new(state.waiting) and find(state.clients, event.client) >= 0:
+        state.last = int(state.last) | TURNED
     k = find(state.waiting, event.client)
     if k >= 0:
         state.visit_oldest[k] = older(int(state.visit_oldest[k]), int(event.version))
@@ -271,6 +296,8 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
         new = any_new(state.waiting)
         if not first and teaches(visit):
             novelty.tell_fleet(shared, novelty.p_new(state.mixture, ts_us), new)
+            shared.new_clients += 1.0 if new else 0.0
+            shared.turned += 1.0 if int(state.last) & TURNED != 0 else 0.0
         novelty.learn_visit(state.mixture, ts_us, new)
         mask = 0
         for j in range(PENDING):
@@ -288,6 +315,7 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
         if int(visit.new_place) == 1 and not first and teaches(visit):
             shared.new_places += 1.0
             shared.both_new += 1.0 if new else 0.0
+    state.last = int(state.last) & (TURNED - 1)
     clear(state.waiting)
     state.brought = 0
     for j in range(PENDING):

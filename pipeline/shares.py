@@ -24,8 +24,8 @@ SUMMED: Final = frozenset(
     {
         "calibration.visits", "calibration.counts", "geography.keys", "geography.networks", "geography.new_networks",
         "geography.both_new", "geography.moves", "geography.leaps", "geography.due", "geography.seen",
-        "novel_client.new_places", "novel_client.both_new", "novel_client.due", "novel_client.seen",
-        "novel_client.stood", "novel_client.changed", "novel_client.lately",
+        "novel_client.new_places", "novel_client.both_new", "novel_client.new_clients", "novel_client.turned",
+        "novel_client.due", "novel_client.seen", "novel_client.stood", "novel_client.changed", "novel_client.lately",
         "novel_operation.close_visits", "spike.keys", "spike.visits", "spike.peaks", "spike.same_visits",
         "spike.same_peaks", "errors.units", "errors.wrong", "errors.visits", "errors.lone",
         "errors.close_visits",

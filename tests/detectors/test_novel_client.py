@@ -8,10 +8,10 @@ import pytest
 from detectors import DETECTORS
 from detectors.detector import READING, SEES_CLIENT, config_record
 from detectors.generate import load_pass
-from detectors.novel_client import NOVEL_CLIENT
+from detectors.novel_client import NOVEL_CLIENT, TURNED
 from detectors.records import reading_of, records
 from tests.detectors.one_more import INDEX, bits_of, found_in, one_more
-from tests.detectors.streams import CONTEXT, HOUR_US, Array, Judge, daily_visits, place
+from tests.detectors.streams import CONTEXT, DAY_US, HOUR_US, Array, Judge, daily_visits, place
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -149,6 +149,53 @@ def test_beside_a_new_place_the_owners_client_speaks_for_the_owner_less_than_els
         score(state, shared, turned, records(visit)[0], config, reading)
         told.append(float(reading["lr_stranger"]))
     assert told[0] < -1.5 < told[1] < -1.0
+
+
+def evidence_of_the_last(visit: Array, judge: Judge) -> float:
+    """What the detector says of the visit's last event, in bits of evidence."""
+    judge.feed(visit[:-1])
+    reading = records(np.zeros(1, READING))[0]
+    config = records(config_record(NOVEL_CLIENT.config))[0]
+    key, shared = records(judge.keys)[0], records(judge.shared)[0]["novel_client"]
+    score = getattr(load_pass(DETECTORS), f"score_{INDEX['novel_client']}")
+    score(key["novel_client"], shared, key["visit"], records(visit[-1:])[0], config, reading)
+    return float(reading["lr_stranger"])
+
+
+def after(clients: list[int], new_clients: float = 0.0, turned: float = 0.0) -> float:
+    """Evidence of the last of a visit's calls by these clients, after two months by OWN."""
+    judge, life = Judge(1, listed_days=1e12), daily_visits(60)
+    judge.feed(life)
+    judge.shared["novel_client"]["new_clients"], judge.shared["novel_client"]["turned"] = new_clients, turned
+    return evidence_of_the_last(one_more(life, len(clients), client=clients), judge)
+
+
+def test_where_the_keys_own_client_comes_back_between_a_new_ones_calls_these_are_worth_more() -> None:
+    once = after([OWN, OTHER])
+    assert after([OTHER, OTHER, OTHER]) == after([OWN, OWN, OTHER, OTHER]) == once, "that is another one, no turn"
+    assert after([OTHER, OWN, OTHER]) == after([OWN, OTHER, OWN, OWN, OTHER]) == pytest.approx(once + 2.0, abs=0.05)
+    assert after([OTHER, OWN]) == after([OWN]) < 0, "the owner's own call"
+
+
+def test_a_turn_is_worth_what_peers_turns_leave_and_never_speaks_for_the_owner() -> None:
+    once, turn = after([OWN, OTHER]), [OTHER, OWN, OTHER]
+    assert after(turn, new_clients=500.0) > once + 5.5, "whose new clients never take turns"
+    assert once + 0.5 < after(turn, new_clients=1_000.0, turned=200.0) < once + 1.5
+    assert after(turn, new_clients=100.0, turned=90.0) == once
+
+
+def test_a_visit_s_turn_is_counted_once_and_over_when_the_visit_is() -> None:
+    judge, life = Judge(1, listed_days=1e12), daily_visits(60)
+    judge.feed(life)
+    judge.feed(one_more(life, 5, client=[OTHER, OWN, OTHER, OWN, OTHER]))
+    third = one_more(life, 2, later_us=2 * DAY_US, client=[OWN, OTHER + 1])
+    third["request"] += 50
+    counts = judge.shared["novel_client"]
+    before = float(counts["new_clients"][0]), float(counts["turned"][0])
+    bits = evidence_of_the_last(third, judge)
+    assert (float(counts["new_clients"][0]), float(counts["turned"][0])) == (before[0] + 1.0, before[1] + 1.0)
+    assert int(judge.keys["novel_client"]["last"][0]) < TURNED
+    assert bits < 8, "nothing came back in this visit yet"
 
 
 def versions(life: Array, version: int) -> Array:
