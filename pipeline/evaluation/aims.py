@@ -31,6 +31,8 @@ def of(found: dict[str, Any], declared: dict[str, Any]) -> list[dict[str, Any]]:
         *_attacks("of all placements", ranges["macro_recall"], ranges["recall"], declared),
         *_attacks(f"of placements that reach {declared['headline_bits']} bits", strong["macro"], strong["recall"],
                   declared),
+        _row(f"macro recall, of placements that reach {declared['headline_bits']} bits, without findings by design",
+             f">= {MACRO}", strong["macro_apart"], (strong["macro_apart"]["mean"] or 0.0) >= MACRO),
         *(_row(f"innocent: {n}", f"<= {INNOCENT} listed", each, each["mean"] <= INNOCENT)
           for n, each in ranges["innocent_rate"].items()),
         _count("innocent: acted on", sum(found["acted_on_innocent"].values())),

@@ -34,16 +34,23 @@ def by_strength(placements: Sequence[Placement], declared: dict[str, Any]) -> di
     """Wanted bits -> `recall` of each attack at the listed budget: of `n` of its `of` placements; `macro`, `left_out`.
 
     The macro is over attacks with LEAST such placements or more, None where none has; `left_out` names the others.
+    `macro_apart` is without those that stay findings by design, too.
     """
     found = {}
     for wanted in declared["strengths_bits"]:
         every = measures.by_scenario(placements, float(wanted))
         every = {name: mine for name, mine in every.items() if name in declared["attacks"]}
         strong = {name: [each for each in mine if has(each.bits, wanted)] for name, mine in every.items()}
-        enough = [mine for mine in strong.values() if len(mine) >= LEAST]
+        enough = {name: mine for name, mine in strong.items() if len(mine) >= LEAST}
+        apart = [mine for name, mine in enough.items() if name not in declared["finding_by_design"]]
         found[str(wanted)] = {
             "recall": {n: measures.recall_of(mine, LISTED) | {"of": len(every[n])} for n, mine in strong.items()},
-            "macro": bootstrap.macro([measures.hits_of(mine, LISTED) for mine in enough]) if enough else NONE,
+            "macro": _macro(list(enough.values())),
+            "macro_apart": _macro(apart),
             "left_out": [name for name, mine in strong.items() if len(mine) < LEAST],
         }
     return found
+
+
+def _macro(groups: Sequence[Sequence[Placement]]) -> dict[str, Any]:
+    return bootstrap.macro([measures.hits_of(mine, LISTED) for mine in groups]) if groups else NONE

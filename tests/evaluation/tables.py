@@ -55,6 +55,7 @@ def headline(found: Found) -> str:
         (f"macro recall at the listed budget, of placements that reach 40 bits{left_out(found)}",
          ranged(found["recall_of_reached"]["40"]["macro"]), ">= .85"),
         (f"the first without {', '.join(map(words, found['findings_by_design']))}", ranged(without), ""),
+        ("the second without it", ranged(found["recall_of_reached"]["40"]["macro_apart"]), ">= .85"),
         ("of what an oracle could catch", ranged(found["relative_to_oracle"]["macro"]), ""),
         ("incidents per 100,000 key-days, untouched keys", ranged(found["untouched_at"]["100"], 0), "50 to 200"),
         ("of page grade", ranged(pages, 0), "5 to 20"),

@@ -523,7 +523,8 @@ def of_bits(scenario: str, wanted: float, bits: float, caught: int, count: int) 
 
 
 def test_recall_of_what_reached_the_strength_leaves_out_what_has_fewer_bits_caught_or_missed() -> None:
-    declared = {"strengths_bits": [20, 40], "attacks": {"bulk_read": {}, "client_swap": {}, "off_hours_own": {}}}
+    declared = {"strengths_bits": [20, 40], "attacks": {"bulk_read": {}, "client_swap": {}, "off_hours_own": {}},
+                "finding_by_design": ["bulk_read"]}  # fmt: skip
     placements = [
         *of_bits("bulk_read", 40.0, 41.0, 10, 10), *of_bits("client_swap", 40.0, 40.0, 6, 12),
         *of_bits("client_swap", 40.0, 39.9, 1, 8), *of_bits("off_hours_own", 40.0, 12.0, 2, 20),
@@ -536,6 +537,7 @@ def test_recall_of_what_reached_the_strength_leaves_out_what_has_fewer_bits_caug
     assert told["40"]["left_out"] == ["off_hours_own"], "nine tell nothing"
     assert told["40"]["macro"]["mean"] == 0.75
     assert told["40"]["macro"]["low"] <= 0.75 <= told["40"]["macro"]["high"]
+    assert told["40"]["macro_apart"]["mean"] == 0.5
     assert told["20"]["recall"]["client_swap"] == {"mean": 1.0, "low": pytest.approx(1 - 3 / 11), "high": 1.0,
                                                    "n": 11, "of": 11}  # fmt: skip
     assert measures.recall_of(measures.by_scenario(placements, 40.0)["client_swap"], 100)["mean"] == 7 / 20
