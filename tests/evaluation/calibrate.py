@@ -1,6 +1,6 @@
 """Measures what ships of counted shares (detectors/shipped_counts.py): the real pass over innocent keys.
 
-Run: `python -m tests.evaluation.calibrate [population ..]` (SHIPS takes half an hour). It prints, for each population,
+Run: `python -m tests.evaluation.calibrate [population ..]` (`ships`: an hour). It prints, for each population,
 the rows of TABLES and what would alert with those that ship. Change a detector: run it with `ships`, put in PEAKS,
 REPETITION and EGRESS, run it again, put in EGRESS_SUM, and RETURNS of the second print: as they come where incidents
 open. Without, a sum that was told stands above the slow rule's threshold for weeks and counts
@@ -40,7 +40,7 @@ from pipeline.evaluation.world import events_of, history
 from tests.detectors.streams import DAY_US, HOUR_US, START_US, blank, set_hours
 
 Array = np.ndarray[Any, Any]
-KEYS: Final = {seed: (6_000, 600, 200) if seed < 13 else (1_000, 600, 600) for seed in (11, 12, *range(14, 20))}
+KEYS: Final = {seed: (6_000, 600, 200) if seed < 13 else (1_000, 600, 600) for seed in (11, 12, *range(14, 28))}
 """Seed -> keys of keybench, by volume class."""
 SHIPS: Final = "+".join(f"keybench-{seed}" for seed in KEYS)
 """What `ships` stands for: their counts are added."""
