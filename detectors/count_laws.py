@@ -117,13 +117,14 @@ def mixture_bits(weights: Any, n: int, mean: float, behind: float, reach: float,
     total = 0.0
     for law in range(LAWS):
         total += weights[law]
+    x = 1.0 + n / (2.0 * (mean + 1.0 + reach))
+    heavy = weights[HEAVY] / (x * x * x)
     tail = 0.0
     factorial = log_factorial(n)
     for law in range(LAWS):
         here = mean * f if law >= LOCAL else mean
         if law == HEAVY:
-            x = 1.0 + n / (2.0 * (mean + 1.0 + reach))
-            tail += weights[law] / (x * x * x)
+            tail += heavy
         elif n <= here:
             tail += weights[law]
         else:
@@ -131,7 +132,7 @@ def mixture_bits(weights: Any, n: int, mean: float, behind: float, reach: float,
             q = here / (here + size)
             log_point = size * math.log(1.0 - q) + log_against_none(law, n, size, q, factorial)
             tail += weights[law] * min(1.0, math.exp(log_point) * (mills_ratio(n, size, q) - 0.5))
-        if tail * tests >= total:
+        if (tail + heavy if law < HEAVY else tail) * tests >= total:
             return 0.0
     return -math.log(max(1e-300, tail / total)) / LN2
 
@@ -185,15 +186,11 @@ def teach(state: Any, w: int, n: int, k: int, window_h: float, mean: float, behi
     top = -1e300
     for law in range(LAWS):
         none, point = logs[law]
-        after = next_weight(
-            float(state.next_weights[w, law]), law, point - best, none - best_none, n, keep, memory
-        )
+        after = next_weight(float(state.next_weights[w, law]), law, point - best, none - best_none, n, keep, memory)
         top = max(top, after)
     for law in range(LAWS):
         none, point = logs[law]
-        after = next_weight(
-            float(state.next_weights[w, law]), law, point - best, none - best_none, n, keep, memory
-        )
+        after = next_weight(float(state.next_weights[w, law]), law, point - best, none - best_none, n, keep, memory)
         state.next_weights[w, law] = max(FLOOR, after - top) + (0.0 if law == HEAVY else HEAVY_START)
     learn_local(state, w, n, k, mean, f)
 

@@ -285,11 +285,12 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
         return
     address = short(event.address)
     known = recent(state.addresses, address)
-    p = p_of(state.waiting, state.networks, state.network, event.asn, known, event.ts_us)
-    if p == 1.0 and known and find(state.networks, event.asn) < 0:
-        p = 2.0  # renamed by a new database: learned, but not as a new value
-    wait(state.waiting, event.asn, p)
-    if event.country != 0:
+    if find(state.waiting, event.asn) < 0:
+        p = p_of(state.waiting, state.networks, state.network, event.asn, known, event.ts_us)
+        if p == 1.0 and known and find(state.networks, event.asn) < 0:
+            p = 2.0  # renamed by a new database: learned, but not as a new value
+        wait(state.waiting, event.asn, p)
+    if event.country != 0 and find(state.waiting_countries, event.country) < 0:
         p = p_of(state.waiting_countries, state.countries, state.country, event.country, known, event.ts_us)
         wait(state.waiting_countries, event.country, p)
     if address != 0:

@@ -19,7 +19,8 @@ HOURS: Final = 168
 UNIT: Final = 8.0  # a visit in the histogram's bytes; 1 costs 0.05 bits a visit
 KERNEL: Final = np.array([0.00013, 0.00443, 0.05399, 0.24197, 0.39894, 0.24197, 0.05399, 0.00443, 0.00013])
 """Gaussian of 1 h at -4 .. 4 h; sums to 1."""
-AROUND: Final = np.arange(-4, HOURS + 4) % HOURS
+AROUND_H: Final = len(KERNEL) // 2
+AROUND: Final = np.arange(-AROUND_H, HOURS + AROUND_H) % HOURS
 """Which bin lies 4 hours before index 0 and so on: `%` in the inner loop costs eight times the rest of it."""
 PRIORS: Final = (1.0, 6.0, 40.0)  # weights of the archetypes in visits; one alone hides the sharpest keys
 TEMPER: Final = 0.5  # visits of one day are not independent
@@ -142,8 +143,11 @@ def smooth(state: Any, used: Any, own: Any) -> float:
         visits = int(state.profile[hour]) / UNIT
         for d in range(len(KERNEL)):
             own[AROUND[hour + d]] += visits * KERNEL[d]
+    first, behind = 0, HOURS
+    if len(used) > 0 and used[0] >= AROUND_H and used[-1] < HOURS - AROUND_H:
+        first, behind = used[0] - AROUND_H, used[-1] + AROUND_H + 1  # a young key's other hours add nothing
     total = 0.0
-    for hour in range(HOURS):
+    for hour in range(first, behind):
         total += own[hour]
     return total
 
