@@ -1,7 +1,7 @@
 """keybench's figures from what the processes found: recall, false alarms, delay, reasons, calibration, comparisons.
 
 Intervals are 95 %, by bootstrap over keys (whole keys are drawn, since incidents cluster on keys). A placement is
-*caught* at a budget if an incident opened beside planted calls and became at least that rare: 100 and 10 per 100,000
+*caught* at a budget if planted calls brought an incident that became at least that rare: 100 and 10 per 100,000
 key-days are the shipped thresholds; 1,000 comes from a second run with `listed_days` 100.
 """
 
@@ -35,7 +35,7 @@ AUDITED: Final = {
 
 
 def caught(placement: Placement, budget: float) -> bool:
-    """Whether an incident opened beside planted calls (`Opened.planted`) and reached the budget's return period."""
+    """Whether planted calls brought an incident (`Opened.planted`) that reached the budget's return period."""
     return any(each.planted and each.return_days >= 1e5 / budget for each in placement.opened)
 
 
@@ -162,7 +162,7 @@ def acts(openings: Iterable[Opened]) -> dict[str, int]:
 
 
 def first_hit(placement: Placement) -> Opened | None:
-    """The first incident that opened beside planted calls."""
+    """The first incident that planted calls brought."""
     hits = [each for each in placement.opened if each.planted and each.return_days >= 1e5 / LISTED]
     return min(hits, key=lambda each: each.at_us) if hits else None
 

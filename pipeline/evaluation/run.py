@@ -51,7 +51,7 @@ class Opened:
     key: int
     at_us: int
     return_days: float
-    planted: bool  # at a planted call, or within half an hour of one: an owner's call may tip what those brought
+    planted: bool  # planted calls brought it: `lately_planted`, or later (`brought_by`)
     first_reason: str
     acted: bool
     events: int  # planted calls up to the opening one
@@ -139,7 +139,7 @@ def incidents(
             first = sorted(
                 mine, key=lambda f: (behind(families[int(f["detector"])], float(f["bits"])), -float(f["bits"]))
             )
-            before, lately = planted_before(calls, i)
+            before, lately = lately_planted(calls, i)
             open_now[slot] = Opened(
                 slot if first_planted is not None else -1, slot, int(row["at_us"]), 0.0, lately,
                 names[int(first[0]["detector"])] if first else "", False, before,
@@ -159,7 +159,24 @@ def incidents(
     return done + list(open_now.values())
 
 
-def planted_before(calls: Array, i: int) -> tuple[int, bool]:
+def brought_by(placement: Placement, untouched_us: Sequence[int]) -> list[Opened]:
+    """The placement's incidents, `planted` also where one opens later, at the owner's call, and without them none does.
+
+    What a sum over visits has of planted calls, the owner's next visit may tip, hours after the last of them. None
+    without them: of `untouched_us`, when the key's incidents open as it was, none is from half an hour before the first
+    planted call to half an hour after the incident.
+    """
+    first_us = placement.first_us - VISIT_US
+    return [
+        dataclasses.replace(
+            each, planted=each.planted
+            or (each.events > 0 and not any(first_us <= at_us <= each.at_us + VISIT_US for at_us in untouched_us)),
+        )
+        for each in placement.opened
+    ]  # fmt: skip
+
+
+def lately_planted(calls: Array, i: int) -> tuple[int, bool]:
     """How many planted calls call `i`'s key has in the log until then, itself included; any of half an hour ago?"""
     mine = calls[: i + 1][calls["key"][: i + 1] == calls["key"][i]]
     planted_us = mine["ts_us"][mine["planted"] > 0]

@@ -128,6 +128,8 @@ def _judge(
     opened = run.incidents(partition, found_by_all, np.concatenate(changed_all), whole, None)
     counted = [each for each in opened if each.at_us >= START_US + BURN_IN_DAYS * DAY_US]
     outcome.untouched = [dataclasses.replace(each, key=lives.mine[each.key]) for each in counted]
+    for placement in placements:
+        placement.opened = run.brought_by(placement, [e.at_us for e in outcome.untouched if e.key == placement.key])
     outcome.loudest = run.loudest_by_key_day(found_by_all, whole, owner)
 
 

@@ -173,7 +173,7 @@ def judged(
     events = events_of(calls, world.words, np.zeros(len(calls), np.int64))
     _, changed = partition.branch(np.array([slot]), fresh=fresh).judge(events)
     opened = changed["event"][changed["kind"] == fusion.OPENED].tolist()
-    caught = any(run.planted_before(calls, i)[1] for i in opened)
+    caught = any(run.lately_planted(calls, i)[0] > 0 for i in opened)
     branch = partition.branch(np.array([slot]), fresh=fresh)
     visits, marked = int(branch.keys[0]["visit"]["ordinal"]), np.flatnonzero(calls["planted"] == 1)
     short, nearest = math.inf, np.zeros(len(DETECTORS), READING)
