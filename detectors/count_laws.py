@@ -23,9 +23,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-import numpy as np
-
-from detectors.compile import allocating, compiled
+from detectors.compile import compiled
 from detectors.surprise import LN2, log_gamma
 
 LAWS: Final = 7
@@ -96,62 +94,104 @@ def mills_ratio(n: int, size: float, q: float) -> float:
 
 
 @compiled
-def mixture_bits(state: Any, w: int, n: int, mean: float, behind: float, reach: float, f: float) -> float:
-    """-log2 of the mid-p tail of n >= 1 requests in window w by the settled mixture; f: the local factor."""
+def law_weight(state: Any, w: int, law: int) -> float:
+    """Weight of one law in the settled mixture of window w, not normalised."""
+    return math.exp(int(state.weights[w, law]) / WEIGHT_UNIT - (0.0 if law == HEAVY else HEAVY_START))
+
+
+@compiled
+def law_weights(state: Any, w: int) -> tuple[float, float, float, float, float, float, float]:
+    """The same of all laws."""
+    return (
+        law_weight(state, w, 0), law_weight(state, w, 1), law_weight(state, w, 2), law_weight(state, w, 3),
+        law_weight(state, w, HEAVY), law_weight(state, w, LOCAL), law_weight(state, w, LOCAL + 1),
+    )  # fmt: skip
+
+
+@compiled
+def mixture_bits(weights: Any, n: int, mean: float, behind: float, reach: float, f: float, tests: float) -> float:
+    """-log2 of the mid-p tail of n >= 1 requests in a window by its mixture (`law_weights`); f: the local factor.
+
+    0 where that is no rarer than once in so many tests, which a few of the laws often show.
+    """
     total = 0.0
+    for law in range(LAWS):
+        total += weights[law]
+    x = 1.0 + n / (2.0 * (mean + 1.0 + reach))
+    heavy = weights[HEAVY] / (x * x * x)
     tail = 0.0
     factorial = log_factorial(n)
     for law in range(LAWS):
-        weight = math.exp(int(state.weights[w, law]) / WEIGHT_UNIT - (0.0 if law == HEAVY else HEAVY_START))
-        total += weight
         here = mean * f if law >= LOCAL else mean
         if law == HEAVY:
-            x = 1.0 + n / (2.0 * (mean + 1.0 + reach))
-            tail += weight / (x * x * x)
+            tail += heavy
         elif n <= here:
-            tail += weight
+            tail += weights[law]
         else:
             size = size_of(law, behind)
             q = here / (here + size)
             log_point = size * math.log(1.0 - q) + log_against_none(law, n, size, q, factorial)
-            tail += weight * min(1.0, math.exp(log_point) * (mills_ratio(n, size, q) - 0.5))
+            tail += weights[law] * min(1.0, math.exp(log_point) * (mills_ratio(n, size, q) - 0.5))
+        if (tail + heavy if law < HEAVY else tail) * tests >= total:
+            return 0.0
     return -math.log(max(1e-300, tail / total)) / LN2
 
 
-@allocating
+@compiled
+def log_none_and_point(
+    law: int, n: int, mean: float, behind: float, reach: float, f: float, factorial: float
+) -> tuple[float, float]:
+    """ln P(N = 0) and ln P(N = n) of one law; of n < 0 twice the former."""
+    if law == HEAVY:
+        none = log_heavy(0, mean, reach)
+        return none, log_heavy(n, mean, reach) if n > 0 else none
+    size = size_of(law, behind)
+    here = mean * f if law >= LOCAL else mean
+    q = here / (here + size)
+    none = size * math.log(1.0 - q)
+    return none, none + (log_against_none(law, n, size, q, factorial) if n > 0 else 0.0)
+
+
+@compiled
+def next_weight(before: float, law: int, fits: float, none_fits: float, n: int, keep: float, memory: float) -> float:
+    """Log weight of one law after the window and the empty ones, not yet held against the others'.
+
+    fits, none_fits: ln of how likely the window's requests and none were, against the best law; keep: of k windows.
+    """
+    now = before - (0.0 if law == HEAVY else HEAVY_START)
+    if n >= 0:
+        now = (1.0 - 1.0 / memory) * now + max(STEP_DOWN, fits)
+    return keep * now + memory * (1.0 - keep) * max(STEP_DOWN, none_fits)
+
+
+@compiled
 def teach(state: Any, w: int, n: int, k: int, window_h: float, mean: float, behind: float, reach: float) -> None:
     """A closed window of n requests (-1: none such) and k empty ones after it, into weights and local level."""
     f = local_factor(state, w)
     memory = max(LEAST_MEMORY, MEMORY_H / (window_h * LN2))
-    keep = math.exp(-k / memory)
-    sums = memory * (1.0 - keep)
-    logs_and_nones = np.empty((2, LAWS))
-    logs, nones = logs_and_nones[0], logs_and_nones[1]
-    best = -1e300
-    best_none = -1e300
+    keep = math.exp(-k / memory) if k > 0 else 1.0
     factorial = log_factorial(n)
-    for law in range(LAWS):
-        if law == HEAVY:
-            nones[law] = log_heavy(0, mean, reach)
-            logs[law] = log_heavy(max(0, n), mean, reach)
-        else:
-            size = size_of(law, behind)
-            here = mean * f if law >= LOCAL else mean
-            q = here / (here + size)
-            nones[law] = size * math.log(1.0 - q)
-            logs[law] = nones[law] + (log_against_none(law, n, size, q, factorial) if n > 0 else 0.0)
-        best = max(best, logs[law])
-        best_none = max(best_none, nones[law])
+    logs = (
+        log_none_and_point(0, n, mean, behind, reach, f, factorial),
+        log_none_and_point(1, n, mean, behind, reach, f, factorial),
+        log_none_and_point(2, n, mean, behind, reach, f, factorial),
+        log_none_and_point(3, n, mean, behind, reach, f, factorial),
+        log_none_and_point(HEAVY, n, mean, behind, reach, f, factorial),
+        log_none_and_point(LOCAL, n, mean, behind, reach, f, factorial),
+        log_none_and_point(LOCAL + 1, n, mean, behind, reach, f, factorial),
+    )
+    best_none, best = logs[0]
+    for law in range(1, LAWS):
+        best_none, best = max(best_none, logs[law][0]), max(best, logs[law][1])
     top = -1e300
-    one = 1.0 - 1.0 / memory
     for law in range(LAWS):
-        now = float(state.next_weights[w, law]) - (0.0 if law == HEAVY else HEAVY_START)
-        if n >= 0:
-            now = one * now + max(STEP_DOWN, logs[law] - best)
-        logs[law] = keep * now + sums * max(STEP_DOWN, nones[law] - best_none)
-        top = max(top, logs[law])
+        none, point = logs[law]
+        after = next_weight(float(state.next_weights[w, law]), law, point - best, none - best_none, n, keep, memory)
+        top = max(top, after)
     for law in range(LAWS):
-        state.next_weights[w, law] = max(FLOOR, logs[law] - top) + (0.0 if law == HEAVY else HEAVY_START)
+        none, point = logs[law]
+        after = next_weight(float(state.next_weights[w, law]), law, point - best, none - best_none, n, keep, memory)
+        state.next_weights[w, law] = max(FLOOR, after - top) + (0.0 if law == HEAVY else HEAVY_START)
     learn_local(state, w, n, k, mean, f)
 
 

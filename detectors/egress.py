@@ -237,8 +237,8 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
     if weight > 0.0 and int(state.bodies) > 0:
         if int(state.judged) > 0:
             learn_visit(state, shared, visit, config)
-        learn_held(state.sizes, visit, math.exp((np.float64(state.logs)) / int(state.bodies)), 1.0)
-        learn_held(state.whole, visit, np.float64(state.bytes), 1.0)
+        learn_held(state.sizes, visit, math.exp((np.float64(state.logs)) / int(state.bodies)), 0.0)
+        learn_held(state.whole, visit, np.float64(state.bytes), 0.0)
     elif int(visit.tainted) == 1:
         state.cusum = 0.0
     state.bytes = 0.0

@@ -43,8 +43,10 @@ from detectors.surprise import log2_of, quantise
 from detectors.teaching import teaches, tell_levels
 
 BITS: Final = 64
-WIDEST: Final = BITS * math.log(BITS)  # objects, at one bit that is still clear: 266
+OBJECTS: Final = np.array([BITS * math.log(BITS / max(1, BITS - bits)) for bits in range(BITS + 1)])
+"""About how many objects set so many bits: linear counting; at one bit that is still clear, or none, 266."""
 LEAST_OBJECTS: Final = 12  # of a visit, until it is judged [judged]
+LOG_LEAST: Final = math.log(LEAST_OBJECTS)
 LEVELS: Final = 4
 LEAST: Final = np.array([1, 6, 16, 40])  # distinct wrong objects of one route in a visit
 STRANGERS: Final = np.array([1.0, 0.6, 0.5, 0.3])  # of visits that try out ids [judged]
@@ -105,8 +107,8 @@ def with_bit(word: Any, number: int) -> Any:
 
 @compiled
 def objects_of(bits: int) -> float:
-    """About how many objects set so many bits: linear counting, at most WIDEST."""
-    return WIDEST if bits >= BITS - 1 else BITS * math.log(BITS / (BITS - bits))
+    """How many objects set so many bits."""
+    return OBJECTS[bits]
 
 
 @compiled
@@ -174,6 +176,8 @@ def weigh_seen(state: Any, visit: Any, event: Any, config: Any, reading: Any) ->
     if int(visit.ordinal) < config.least_visits or float(state.objects.seen) <= 0.0:
         return
     requests = int(state.now) + 1.0
+    if requests < LEAST_OBJECTS:
+        return
     count = min(requests, objects_of(int(state.seen_bits) + (0 if is_in(state.seen, event.object) else 1)))
     if count < LEAST_OBJECTS:
         return
@@ -258,7 +262,7 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
         before = np.float64(state.requests)
         gain = 1.0 if float(state.objects.seen) <= 0.0 else 1.0 / (float(state.objects.seen) + 1.0)
         state.requests = before + gain * (logs - before)
-        learn_held(state.objects, visit, objects_of(int(state.seen_bits)), float(LEAST_OBJECTS))
+        learn_held(state.objects, visit, objects_of(int(state.seen_bits)), LOG_LEAST)
     state.seen = np.uint64(0)
     state.wrong = np.uint64(0)
     state.seen_bits = 0

@@ -139,16 +139,6 @@ def report(state: Any, event: int, everything: bool, settings: Any, readings: An
 
 
 @compiled
-def families_found(readings: Any, families: Any, settings: Any) -> int:
-    """Bit mask of the families with a finding at this event."""
-    mask = 0
-    for k in range(len(readings)):
-        if readings[k].covered == 1 and readings[k].bits >= settings.finding_bits:
-            mask |= families[k]
-    return mask
-
-
-@compiled
 def attested(event: Any) -> bool:
     """Whether the event counts as evidence: its caller held the key, or the format cannot tell who did."""
     return event.authenticated == 1 or event.sees & SEES_OUTCOME == 0
@@ -227,7 +217,7 @@ def judge(key: Any, known: Any, ts_us: int, families: int, evidence: bool, large
 def weigh(key: Any, known: Any, event: Any, families: Any, readings: Any, settings: Any) -> int:
     """Fuse what the detectors say of one attested event; returns the kind of change of the key's incident or 0."""
     state = key.fusion
-    stranger, insider, slow, proof = 0.0, 0.0, 0.0, False
+    stranger, insider, slow, proof, mask = 0.0, 0.0, 0.0, False, 0
     for k in range(len(readings)):
         if readings[k].covered == 1 and families[k] != 0:  # 0: simulated, it only tells
             proof = proof or readings[k].proof == 1
@@ -235,7 +225,8 @@ def weigh(key: Any, known: Any, event: Any, families: Any, readings: Any, settin
             insider += readings[k].lr_insider
             if families[k] & fusion.SLOW_FAMILIES != 0:
                 slow += readings[k].lr_stranger_slow
-    mask = families_found(readings, families, settings)
+            if readings[k].bits >= settings.finding_bits:
+                mask |= families[k]  # of what has a finding at this event
     evidence = mask != 0 or max(stranger, insider) >= fusion.EVIDENCE_BITS
     if state.open == 1:
         state.events += 1

@@ -28,6 +28,7 @@ import numpy as np
 from detectors import calibration
 from detectors.compile import compiled
 from detectors.counted import begins_run, hour_of
+from detectors.surprise import quantise
 from detectors.teaching import teaches
 
 FAMILIES: Final = ("network", "client", "operation", "volume", "outcome", "time", "declared", "data")
@@ -132,7 +133,7 @@ def fusion_dtype(detectors: int) -> np.dtype[Any]:
 @compiled
 def rounded(bits: float) -> float:
     """To 1/64 bit, before any comparison or text."""
-    return math.floor(bits * 64.0 + 0.5) / 64.0
+    return quantise(bits)
 
 
 @compiled

@@ -73,6 +73,7 @@ from detectors.places import (
     short,
     wait_address,
 )
+from detectors.surprise import quantise
 from detectors.teaching import FIRST, teaches
 from detectors.travel import TRAVEL_KM_PER_H, has_place, p_travel, travels
 
@@ -190,18 +191,16 @@ def leap_factor(shared: Any, visit: Any) -> float:
 
 @compiled
 def place_ratio(p_network: float, p_country: float, context: float, country: float) -> float:
-    """Likelihood ratio of the place under a stranger; `context` is company and peers."""
+    """Likelihood ratio of a place that is new under a stranger; `context` is company and peers."""
     if p_network < 1.0:
         return STAY + (1.0 - STAY) / p_network * context * country
-    if p_country < 1.0:  # a network of many countries: half of what a new network would say
-        return STAY + 0.5 * (1.0 - STAY) / p_country * context
-    return STAY
+    return STAY + 0.5 * (1.0 - STAY) / p_country * context  # a network of many countries: half of a new network's
 
 
 @compiled
 def log2(value: float) -> float:
     """Rounded to 1/64."""
-    return math.floor(math.log(value) / novelty.LN2 * 64.0 + 0.5) / 64.0
+    return quantise(math.log(value) / novelty.LN2)
 
 
 @compiled
@@ -252,12 +251,12 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
         p_country = p_of(state.waiting_countries, state.countries, state.country, event.country, known, event.ts_us)
     moved = not known and travels(state, event, config)
     moved = moved or (p_network < 1.0 and leapt_here(state, event))
-    context = company_factor(state, event) * peers_factor(shared, event.asn)
-    country = country_factor(shared, p_country < 1.0)
-    ratio = place_ratio(p_network, p_country, context, country)
-    p = min(p_network, p_country)
-    if p < 1.0 and not moved and has_rested(state, visit, event):
-        ratio *= REST_LR
+    ratio, p = STAY, min(p_network, p_country)
+    if p < 1.0:
+        context = company_factor(state, event) * peers_factor(shared, event.asn)
+        ratio = place_ratio(p_network, p_country, context, country_factor(shared, p_country < 1.0))
+        if not moved and has_rested(state, visit, event):
+            ratio *= REST_LR
     if moved:
         known_pair = min(TRAVEL_LR, STAY + (1.0 - STAY) / p_travel(state))
         ratio *= leap_factor(shared, visit) if p_network < 1.0 else known_pair
@@ -266,8 +265,9 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     reading.lr_stranger = log2(ratio) if ratio != STAY else STAY_BITS
     kind = (NEW_NETWORK if p_network < 1.0 else 0) + (NEW_COUNTRY if p_country < 1.0 else 0)
     reading.a = event.asn
-    renamed = known and find(state.networks, event.asn) < 0
-    leaked = not renamed and is_strangers(state.networks, event.asn, visit, event)
+    leaked = is_strangers(state.networks, event.asn, visit, event)
+    if leaked and known and find(state.networks, event.asn) < 0:
+        leaked = False  # renamed by a new database
     reading.proof = 1 if leaked else 0
     reading.bits = max(float(reading.bits), LEAK_BITS) if leaked else float(reading.bits)
     if tells(reading):
@@ -285,11 +285,12 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
         return
     address = short(event.address)
     known = recent(state.addresses, address)
-    p = p_of(state.waiting, state.networks, state.network, event.asn, known, event.ts_us)
-    if p == 1.0 and known and find(state.networks, event.asn) < 0:
-        p = 2.0  # renamed by a new database: learned, but not as a new value
-    wait(state.waiting, event.asn, p)
-    if event.country != 0:
+    if find(state.waiting, event.asn) < 0:
+        p = p_of(state.waiting, state.networks, state.network, event.asn, known, event.ts_us)
+        if p == 1.0 and known and find(state.networks, event.asn) < 0:
+            p = 2.0  # renamed by a new database: learned, but not as a new value
+        wait(state.waiting, event.asn, p)
+    if event.country != 0 and find(state.waiting_countries, event.country) < 0:
         p = p_of(state.waiting_countries, state.countries, state.country, event.country, known, event.ts_us)
         wait(state.waiting_countries, event.country, p)
     if address != 0:

@@ -81,14 +81,14 @@ def learn_size(law: Any, size: float) -> None:
 def learn_held(law: Any, visit: Any, size: float, floor: float) -> None:
     """One more, unless it lifts what is usual at most over twice what it was 28 days before.
 
-    floor: sizes up to there judge nothing, and may grow freely.
+    floor: logarithm of a size; up to there sizes judge nothing, and may grow freely.
     """
     if size <= 0.0:
         return
     mean, variance = moved(law, size)
     was, width = np.float64(law.mean), np.float64(law.variance)
     before, after = reach(was, width, LEAST_VARIANCE), reach(mean, variance, LEAST_VARIANCE)
-    most = limit(law, visit, before, after, math.log(floor))
+    most = limit(law, visit, before, after, floor)
     mean, variance = held(was, width, mean, variance, LEAST_VARIANCE, most)
     take(law, mean, variance)
 

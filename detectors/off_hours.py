@@ -25,7 +25,17 @@ import numpy as np
 
 from detectors.compile import allocating, compiled
 from detectors.detector import NOTHING, SEES_OUTCOME, Context, Detector, known_words
-from detectors.hour_profile import HOURS, UNIT, forecast, hour_bits, is_flat, prior_weight, usual_hours
+from detectors.hour_profile import (
+    HOURS,
+    MIXED,
+    ROOM,
+    UNIT,
+    forecast,
+    hour_bits,
+    is_flat,
+    prior_weight,
+    usual_hours,
+)
 from detectors.surprise import bits_of, halved, log2_of, quantise
 
 WEEK_S: Final = 604_800
@@ -98,10 +108,11 @@ def judge(state: Any, event: Any, config: Any) -> tuple[int, int, float, float, 
     if zone_changed(state, event):  # its bins mean something else: turned when this visit is learned
         return ABSTAINED, hour, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0
     rows = forecast(state, zoned)
-    kind = ABSTAINED if is_flat(rows[3], float(config.abstain_entropy_bits)) else LEARNED
-    low, median, high = usual_hours(rows[3])
-    bits = hour_bits(rows[3], hour) if kind == LEARNED else 0.0
-    return kind, hour, bits, rows[3, hour], rows[0, hour], rows[1, hour], rows[2, hour], low, median, high
+    mixed = rows[MIXED]
+    kind = ABSTAINED if is_flat(mixed, float(config.abstain_entropy_bits)) else LEARNED
+    low, median, high = usual_hours(mixed, rows[ROOM])
+    bits = hour_bits(mixed, hour) if kind == LEARNED else 0.0
+    return kind, hour, bits, mixed[hour], rows[0, hour], rows[1, hour], rows[2, hour], low, median, high
 
 
 @compiled

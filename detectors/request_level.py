@@ -91,6 +91,13 @@ def youth(state: Any) -> float:
 
 
 @compiled
+def young_reach(state: Any, shared: Any, config: Any, peer: float) -> float:
+    """Requests an hour of a very busy peer, as far as the key is young."""
+    young = youth(state)
+    return young * peer_reach(shared, config, peer) if young > 0.0 else 0.0
+
+
+@compiled
 def level_of(state: Any, peer: float, anchor_cap: float) -> float:
     """Requests in the key's mean awake hour, held below the cap on growth. peer: requests an hour of a usual peer."""
     level = (float(state.seen) + 0.5) / (float(state.exposed) + 0.5 / peer)
@@ -231,7 +238,7 @@ def renew_rate(state: Any, shared: Any, config: Any, hour: int) -> None:
     """The forecast of another hour, or a newly learned one: what is known of the windows begins anew."""
     peer = peer_rate(shared, config)
     state.rate = level_of(state, peer, float(config.anchor_cap)) * profile_factor(state, hour)
-    state.reach = youth(state) * peer_reach(shared, config, peer)
+    state.reach = young_reach(state, shared, config, peer)
     state.rate_known = 1
     for w in range(state.until.shape[0]):
         state.until[w] = 0

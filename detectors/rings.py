@@ -39,8 +39,26 @@ def earlier(state: Any, w: int, last_tick: int, tick: int) -> int:
 
 
 @compiled
-def crowd_now(state: Any, w: int, t_us: int) -> int:
-    """Requests of the short window that ends now, the present one included: as its visits' peaks are counted."""
+def turn(state: Any, w: int, newest: int, here: int) -> None:
+    """The ring goes on from its newest sub-bin to `here`; what falls out is gone."""
+    if here - newest >= SUB_BINS:
+        for i in range(SUB_BINS):
+            state.ring[w, i] = 0
+        state.total[w] = 0
+        return
+    for i in range(newest + 1, here + 1):
+        state.total[w] = int(state.total[w]) - int(state.ring[w, i % SUB_BINS])
+        state.ring[w, i % SUB_BINS] = 0
+
+
+@compiled
+def crowd_now(state: Any, w: int, t_us: int, least: float) -> int:
+    """Requests of the short window that ends now, the present one included: as its visits' peaks are counted.
+
+    0 where they are surely fewer than `least`: time only takes requests out of a window.
+    """
+    if 1 + int(state.total[w]) < least:
+        return 0
     last_us = int(state.last_us)
     if last_us == 0:
         return 1

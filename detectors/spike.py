@@ -82,6 +82,7 @@ from detectors.rings import (
     count,
     crowd_now,
     sub_bin,
+    turn,
 )
 from detectors.surprise import evidence_of, log2_of, quantise
 from detectors.window_bits import bits_now, holds, look_ahead, look_now, rate_at
@@ -216,11 +217,12 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     if last_us == 0:
         return
     t_us, least = max(int(event.ts_us), last_us), least_count(state, config)
+    fewest = crowd_least(state, config)
     best, evidence, window = 0.0, -float(config.floor_bits), -1
     for w in range(WINDOWS):
         if w < CROWDS:
-            n = crowd_now(state, w, t_us)
-            bits = crowd_bits(state, shared, visit, w, float(n)) if n >= crowd_least(state, config) else 0.0
+            n = crowd_now(state, w, t_us, fewest)
+            bits = crowd_bits(state, shared, visit, w, float(n)) if n >= fewest else 0.0
         else:
             bits, n = bits_now(state, w, t_us, least)
         if bits <= 0.0:
@@ -294,7 +296,8 @@ def note_peaks(state: Any, config: Any, ts_us: int) -> None:
     t_us = max(ts_us, int(state.last_us))
     least = least_count(state, config)
     for w in range(CROWDS):
-        state.most[w] = max(int(state.most[w]), min(65_535, crowd_now(state, w, t_us)))
+        most = int(state.most[w])
+        state.most[w] = max(most, min(65_535, crowd_now(state, w, t_us, most + 1.0)))
     if int(state.last_us) > 0:
         for w in range(CROWDS, WINDOWS):
             note_peak(state, w - CROWDS, bits_now(state, w, t_us, least)[0])
@@ -323,9 +326,7 @@ def advance(state: Any, shared: Any, visit: Any, config: Any, ts_us: int, last_t
             k = empty_hours if w == HOUR else sub_bin(w, until_tick) // SUB_BINS - newest // SUB_BINS - 1
             mean = empty_mean if w == HOUR else rate * LENGTH_H[w]
             close_bins(state, w, newest, k, rate * LENGTH_H[w], mean, behind, reach * LENGTH_H[w])
-        for i in range(max(newest + 1, here - SUB_BINS + 1), here + 1):
-            state.total[w] = int(state.total[w]) - int(state.ring[w, i % SUB_BINS])
-            state.ring[w, i % SUB_BINS] = 0
+        turn(state, w, newest, here)
     if ts_us - last_us >= VISIT_GAP_US:
         forget_local(state)
         state.same = 0

@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import numpy as np
+
 from detectors.compile import compiled
 
 LN2: Final = 0.6931471805599453
@@ -27,7 +29,7 @@ POISSON_SIZE: Final = 1e8  # a negative binomial of this size is Poisson to the 
 @compiled
 def quantise(bits: float) -> float:
     """Bits rounded to 1/64: what is compared, stored and told."""
-    return math.floor(bits * 64.0 + 0.5) / 64.0
+    return float(np.floor(bits * 64.0 + 0.5)) / 64.0  # `math.floor` goes through an integer when compiled
 
 
 @compiled

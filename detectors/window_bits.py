@@ -8,22 +8,26 @@ from __future__ import annotations
 from typing import Any, Final
 
 from detectors.compile import compiled
-from detectors.count_laws import local_factor, mixture_bits
+from detectors.count_laws import law_weights, local_factor, mixture_bits
 from detectors.crowds import CROWDS
-from detectors.request_level import HOUR_US, level_of, peer_rate, peer_reach, profile_factor, youth
+from detectors.request_level import HOUR_US, level_of, peer_rate, profile_factor, young_reach
 from detectors.rings import LENGTH_H, SUB_BINS, WINDOWS, earlier
 from detectors.surprise import quantise
 
+TESTS: Final = (1.0, 1.0, 24.0, 4.0)
+"""4 windows x windows of this length in an hour; what a visit brings at most needs none."""
 PENALTY: Final = (0.0, 0.0, 4.584962500721156, 2.0)
-"""log2(4 windows x windows of this length in an hour); what a visit brings at most needs none."""
+"""log2 of it."""
 
 
 @compiled
-def window_bits(state: Any, w: int, n: int, rate: float, reach: float, factor: float) -> float:
-    """Bits of n earlier requests in window w, lowered to one visit's and rounded; not above 0: nothing odd."""
-    window_h = LENGTH_H[w]
-    bits = mixture_bits(state, w - CROWDS, n, rate * window_h, float(state.seen) + 0.5, reach * window_h, factor)
-    return quantise(bits - PENALTY[w])
+def window_bits(state: Any, weights: Any, w: int, n: int, rate: float, reach: float, factor: float) -> float:
+    """Bits of n earlier requests in window w, lowered to one visit's and rounded; 0: nothing odd.
+
+    weights: `law_weights` of the window.
+    """
+    mean, behind, stretch = rate * LENGTH_H[w], float(state.seen) + 0.5, reach * LENGTH_H[w]
+    return max(0.0, quantise(mixture_bits(weights, n, mean, behind, stretch, factor, TESTS[w]) - PENALTY[w]))
 
 
 @compiled
@@ -39,7 +43,7 @@ def rate_at(state: Any, shared: Any, config: Any, t_us: int) -> tuple[float, flo
         return float(state.rate), float(state.reach)
     peer = peer_rate(shared, config)
     rate = level_of(state, peer, float(config.anchor_cap)) * profile_factor(state, t_us // HOUR_US)
-    return rate, youth(state) * peer_reach(shared, config, peer)
+    return rate, young_reach(state, shared, config, peer)
 
 
 @compiled
@@ -51,17 +55,19 @@ def earlier_now(state: Any, w: int, t_us: int) -> int:
 @compiled
 def bits_now(state: Any, w: int, t_us: int, least: float) -> tuple[float, int]:
     """(bits, requests before this moment) of a window, behind `prepare`; no bits where there is nothing odd."""
-    known = holds(state, t_us)
-    m = w - CROWDS
     n = int(state.total[w])
-    if n < least or (known and int(state.since[m]) == 0 and n <= int(state.until[m])):
+    if n < least:
         return 0.0, n  # time only takes requests out of a window
+    known, m = holds(state, t_us), w - CROWDS
+    if known and int(state.since[m]) == 0 and n <= int(state.until[m]):
+        return 0.0, n
     n = earlier_now(state, w, t_us)
     if n < least:
         return 0.0, n
     if not known or int(state.since[m]) <= n <= int(state.until[m]):
         return float(state.bits[m]), n
-    return window_bits(state, w, n, float(state.rate), float(state.reach), local_factor(state, m)), n
+    weights = law_weights(state, m)
+    return window_bits(state, weights, w, n, float(state.rate), float(state.reach), local_factor(state, m)), n
 
 
 @compiled
@@ -75,7 +81,7 @@ def look_now(state: Any, shared: Any, config: Any, t_us: int, least: float) -> N
         if rate == 0.0:
             rate, reach = rate_at(state, shared, config, t_us)
         m = w - CROWDS
-        state.bits[m] = max(0.0, window_bits(state, w, n, rate, reach, local_factor(state, m)))
+        state.bits[m] = window_bits(state, law_weights(state, m), w, n, rate, reach, local_factor(state, m))
 
 
 @compiled
@@ -93,9 +99,10 @@ def look_ahead(state: Any, least: float) -> None:
         rate = float(state.rate)
         reach = float(state.reach)
         factor = local_factor(state, m)
-        bits = max(0.0, window_bits(state, w, n - n // 32, rate, reach, factor))
+        weights = law_weights(state, m)
+        bits = window_bits(state, weights, w, n - n // 32, rate, reach, factor)
         beyond = n + n // 4 + 4
-        zero = bits <= 0.0 and window_bits(state, w, beyond, rate, reach, 0.9 * factor) <= 0.0
+        zero = bits <= 0.0 and window_bits(state, weights, w, beyond, rate, reach, 0.9 * factor) <= 0.0
         state.since[m] = 0 if zero else n - n // 32
         state.until[m] = beyond if zero else n + n // 32
         state.bits[m] = bits

@@ -52,7 +52,7 @@ def test_no_sequence_of_visits_doubles_a_size_in_28_days(days: list[float], usua
     for number, visit in enumerate(visits_of(LEARNED + len(days))):
         times = 1.0 if number < LEARNED * PER_DAY else days[number // PER_DAY - LEARNED]
         size = usual * times * (sway if number % 2 else 1.0 / sway)
-        log_sizes.learn_held(law, visit, size, 1.0)
+        log_sizes.learn_held(law, visit, size, 0.0)
         if number >= LEARNED * PER_DAY - 1 and number % PER_DAY == PER_DAY - 1:
             reached.append(growth.reach(float(law["mean"]), float(law["variance"]), log_sizes.LEAST_VARIANCE))
     doubled_at_most(reached, 0.0)
@@ -63,13 +63,13 @@ def test_what_is_held_back_is_held_by_growth_alone_and_falls_at_once() -> None:
     held, free = record(log_sizes.LAW), record(log_sizes.LAW)
     for number, visit in enumerate(visits_of(60)):
         size = 1_000.0 if number < 30 * PER_DAY else 40_000.0
-        log_sizes.learn_held(held, visit, size, 1.0)
+        log_sizes.learn_held(held, visit, size, 0.0)
         log_sizes.learn_size(free, size)
     assert log_sizes.usual(free, 0.0) > 10_000.0
     assert log_sizes.usual(held, 0.0) < 2_000.0
     for _ in range(100):
         visit.ordinal += 1
-        log_sizes.learn_held(held, visit, 10.0, 1.0)
+        log_sizes.learn_held(held, visit, 10.0, 0.0)
     assert log_sizes.usual(held, 0.0) < 100.0
 
 
@@ -78,7 +78,7 @@ def test_after_an_adoption_the_new_size_is_usual_and_held_from_there() -> None:
     for number, visit in enumerate(visits_of(120)):
         day = number // PER_DAY
         visit.anew = 1 if 30 <= day < 60 else 0
-        log_sizes.learn_held(law, visit, 1_000.0 if day < 30 else 40_000.0 if day < 60 else 4e9, 1.0)
+        log_sizes.learn_held(law, visit, 1_000.0 if day < 30 else 40_000.0 if day < 60 else 4e9, 0.0)
         if day == 59:
             adopted = growth.reach(float(law["mean"]), float(law["variance"]), log_sizes.LEAST_VARIANCE)
     assert log_sizes.usual(law, 0.0) > 10_000.0
