@@ -163,6 +163,12 @@ def tells(reading: Any) -> bool:
     return reading.bits > 0.0 or max(reading.lr_stranger, reading.lr_insider, reading.lr_stranger_slow) > 0.0
 
 
+@compiled
+def attested(event: Any) -> bool:
+    """Whether the event counts as evidence: its caller held the key, or the format cannot tell who did."""
+    return event.authenticated == 1 or event.sees & SEES_OUTCOME == 0
+
+
 NOTHING: Final = np.dtype([("unused", "u1")])
 """`shared` of a detector that shares nothing."""
 

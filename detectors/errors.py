@@ -30,19 +30,23 @@ import numpy as np
 from detectors import outage
 from detectors.close_errors import CLOSE_FIELDS, close_bits, count_close, level_with, note_close, sum_with
 from detectors.compile import compiled
-from detectors.detector import (
-    ERROR_5XX,
-    ERROR_401,
-    ERROR_403,
-    ERROR_404,
-    ERROR_429,
-    SEES_DENIED,
-    SEES_OUTCOME,
-    SEES_STATUS,
-    Context,
-    Detector,
-    tells,
-    usual_words,
+from detectors.detector import SEES_DENIED, SEES_STATUS, Context, Detector, attested, tells, usual_words
+from detectors.error_units import (
+    DENIED,
+    FAILED,
+    MISSING,
+    PROBED,
+    SETS_BITS,
+    THROTTLED,
+    TRIALS_MAX,
+    beliefs,
+    bit_of,
+    class_of,
+    is_new_unit,
+    is_seen,
+    tail_bits,
+    tell_peers,
+    total_of,
 )
 from detectors.guesses import forget_guesses, guessed_bits, note_guess, surprise_of
 from detectors.lone_errors import (
@@ -55,31 +59,19 @@ from detectors.lone_errors import (
     lone_bits,
     only_class,
 )
-from detectors.surprise import beta_binomial_tail, evidence_of, log2_of, quantise
+from detectors.surprise import evidence_of, log2_of, quantise
 from detectors.teaching import teaches
 from detectors.usual_errors import USUAL_BITS, is_usual, keep_usual, usual_bit
 
-DENIED: Final = 0
-MISSING: Final = 1
-THROTTLED: Final = 2
-FAILED: Final = 3
-PROBED: Final = 4  # refused and missing together: who looks for what is there meets both
 GUESSED: Final = 5  # of a reading's `a`: no class, but what came before a success
 NAMES: Final = ("401 or 403", "404", "429", "5xx", "401, 403 or 404")
 KEEP: Final = 0.97  # per visit
-PRIOR_UNITS: Final = 2.0
-UNITS_MAX: Final = 18.0  # of the key's own decayed units, so that a + b <= 20
-TRIALS_MAX: Final = 64  # units of one visit in the tail; above, shares are kept
-PEER_RATE: Final = 0.01  # shipped, with the weight of PEER_UNITS
-PEER_UNITS: Final = 200.0
-PEER_UNITS_KEPT: Final = 100_000.0
 CLASS_BITS: Final = 2.321928094887362  # log2 of CLASSES and PROBED: the largest of five tests
 SERVER_ROUTES: Final = 3
 SERVER_BITS: Final = 8.0
 """5xx and 429 are the API's own words: on fewer than 3 routes of a visit they are no evidence against the caller, and
 too weak a finding to count towards an act. The demo's outage listed 0 to 2 of 50 innocent keys without this: the first
 keys that meet an outage come before the median of the others can know of it."""
-SETS_BITS: Final = 256
 DISCOUNT: Final = 0.2
 """From this median share on a route's 5xx and 429 say nothing of a key."""
 
@@ -117,74 +109,6 @@ SHARED: Final = np.dtype(
     [("units", "f8"), ("wrong", "f8", (CLASSES,)), ("routes", outage.TABLE), *LONE_FIELDS, *CLOSE_FIELDS],
     align=True,
 )
-
-
-@compiled
-def class_of(error: int) -> int:
-    """Index of the class, -1 for no error or one that is not watched."""
-    if error in (ERROR_401, ERROR_403):
-        return DENIED
-    if error == ERROR_404:
-        return MISSING
-    if error == ERROR_429:
-        return THROTTLED
-    return FAILED if error == ERROR_5XX else -1
-
-
-@compiled
-def is_seen(sees: int, kind: int) -> bool:
-    """Whether the format can show this class."""
-    if kind in (DENIED, THROTTLED):
-        return sees & SEES_DENIED != 0
-    return sees & SEES_STATUS != 0
-
-
-@compiled
-def bit_of(route: int, kind: int) -> int:
-    """Where (route, class) lies in the visit's set."""
-    mixed = (int(route) ^ ((kind + 2) * 0x9E3779B1)) & 0xFFFFFFFF
-    return ((mixed * 0x85EBCA6B & 0xFFFFFFFF) >> 16) % SETS_BITS
-
-
-@compiled
-def is_new_unit(state: Any, route: int, kind: int) -> bool:
-    """Whether this visit has not had this (route, class)."""
-    bit = bit_of(route, kind)
-    return (int(state.seen[bit >> 3]) >> (bit & 7)) & 1 == 0
-
-
-@compiled
-def peer_rate(shared: Any, kind: int) -> float:
-    """Errors of this class per unit over all keys of the partition, from the shipped rate on."""
-    return (shared.wrong[kind] + PEER_RATE * PEER_UNITS) / (shared.units + PEER_UNITS)
-
-
-@compiled
-def total_of(wrong: Any, kind: int) -> float:
-    """Of counts by class: one class's, or those of what a probe meets."""
-    return np.float64(wrong[DENIED]) + np.float64(wrong[MISSING]) if kind == PROBED else np.float64(wrong[kind])
-
-
-@compiled
-def beliefs(state: Any, shared: Any, kind: int) -> tuple[float, float]:
-    """(a, b) of the Beta law of this key's share of units that are errors of this class."""
-    scale = min(1.0, UNITS_MAX / max(UNITS_MAX, float(state.units)))
-    probed = kind == PROBED
-    peers = min(0.5, peer_rate(shared, DENIED) + peer_rate(shared, MISSING) if probed else peer_rate(shared, kind))
-    wrong = total_of(state.wrong, kind) * scale
-    units = float(state.units) * scale
-    return PRIOR_UNITS * peers + wrong, PRIOR_UNITS * (1.0 - peers) + max(0.0, units - wrong)
-
-
-@compiled
-def tail_bits(wrong: int, units: int, a: float, b: float) -> float:
-    """-log2 of the mid-p of `wrong` or more of `units`; above TRIALS_MAX units the share is kept."""
-    if units > TRIALS_MAX:
-        wrong = (wrong * TRIALS_MAX + units - 1) // units
-        units = TRIALS_MAX
-    at_least = beta_binomial_tail(wrong, units, a, b)
-    more = beta_binomial_tail(wrong + 1, units, a, b) if wrong < units else 0.0
-    return -log2_of(max(1e-30, 0.5 * (at_least + more)))
 
 
 @compiled
@@ -257,13 +181,7 @@ def loudest(state: Any, shared: Any, kind: int, config: Any) -> int:
 @compiled
 def probes(event: Any, kind: int) -> bool:
     """Whether a new unit of this class is what a probe meets, and its caller held the key."""
-    return kind in (DENIED, MISSING) and held(event)
-
-
-@compiled
-def held(event: Any) -> bool:
-    """Whether the caller held the key, as far as the format can tell: only that is evidence."""
-    return event.authenticated == 1 or event.sees & SEES_OUTCOME == 0
+    return kind in (DENIED, MISSING) and attested(event)
 
 
 @compiled
@@ -288,12 +206,12 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
         fresh = unit_bits(state, shared, named, config)
         if fresh > bits:
             bits, which = fresh, named
-        if held(event):
+        if attested(event):
             most = max(held_bits(state, shared, kind), held_bits(state, shared, named))
             evidence = max(evidence, np.float64(np.float32(most)))
-    if held(event) and has_strangers(state):
+    if attested(event) and has_strangers(state):
         bits = min(bits, evidence)  # told of the holder, it may count towards an act: others' errors don't
-    limit = lone_bits(state, shared, visit, kind if held(event) else -1)
+    limit = lone_bits(state, shared, visit, kind if attested(event) else -1)
     evidence = min(evidence, limit)
     bits = min(bits, limit) if only_class(state.visit_wrong, kind) >= 0 else bits
     level = level_with(state, sum_with(state, visit, event, probes(event, kind)))
@@ -332,7 +250,7 @@ def add_unit(state: Any, shared: Any, event: Any, kind: int, config: Any) -> Non
         if fresh > float(state.peak):
             state.peak = quantise(fresh)
             state.peak_class = named
-    if held(event) and int(state.held_units) < TRIALS_MAX:
+    if attested(event) and int(state.held_units) < TRIALS_MAX:
         if kind >= 0:
             named = loudest(state, shared, kind, config)
             most = max(held_bits(state, shared, kind), held_bits(state, shared, named))
@@ -352,7 +270,7 @@ def learn_error(state: Any, shared: Any, event: Any, kind: int, config: Any) -> 
     unit = -1 if usual else kind
     if is_new_unit(state, event.route, unit):
         add_unit(state, shared, event, unit, config)
-        if held(event):  # or who knows the id alone would make usual what he scans later, with the key
+        if attested(event):  # or who knows the id alone would make usual what he scans later, with the key
             bit = usual_bit(event.route, kind)
             state.wrong_now[bit >> 3] = int(state.wrong_now[bit >> 3]) | (1 << (bit & 7))
     elif state.repeats < 60_000:
@@ -373,18 +291,6 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
         add_unit(state, shared, event, -1, config)
     if weight > 0.0 and teaches(visit):
         outage.see(shared.routes, event.route, event.slot, event.ts_us, kind in (FAILED, THROTTLED))
-
-
-@compiled
-def tell_peers(state: Any, shared: Any, units: float, scale: float) -> None:
-    """The visit's units into the peers' rate."""
-    shared.units += units
-    for k in range(CLASSES):
-        shared.wrong[k] += int(state.visit_wrong[k]) * scale
-    if shared.units > PEER_UNITS_KEPT:
-        shared.units *= 0.5
-        for k in range(CLASSES):
-            shared.wrong[k] *= 0.5
 
 
 def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:

@@ -33,7 +33,7 @@ import numpy as np
 from detectors import fusion
 from detectors.calibration import CALIBRATION, return_days, seen_above
 from detectors.compile import compiled
-from detectors.detector import READING, SEES_OUTCOME, VISIT, VISIT_GAP_US, VISIT_MAX_US, Detector, config_record
+from detectors.detector import READING, VISIT, VISIT_GAP_US, VISIT_MAX_US, Detector, attested, config_record
 from detectors.generate import load_pass
 from detectors.records import records
 from detectors.teaching import lesson_of
@@ -136,12 +136,6 @@ def report(state: Any, event: int, everything: bool, settings: Any, readings: An
         n += 1
         state.found[k] = max(int(state.found[k]), int(reading.bits * 64.0))
     return n
-
-
-@compiled
-def attested(event: Any) -> bool:
-    """Whether the event counts as evidence: its caller held the key, or the format cannot tell who did."""
-    return event.authenticated == 1 or event.sees & SEES_OUTCOME == 0
 
 
 @compiled

@@ -10,6 +10,8 @@ from typing import Any, Final
 from detectors.compile import compiled
 
 WINDOWS: Final = 4
+HOUR: Final = 3
+"""The longest window."""
 SUB_BINS: Final = 6
 LENGTH_S: Final = (10, 60, 600, 3600)
 LENGTH_H: Final = (1.0 / 360.0, 1.0 / 60.0, 1.0 / 6.0, 1.0)

@@ -52,10 +52,9 @@ from detectors.count_laws import (
     leading_law,
     local_factor,
     settle_weights,
-    teach,
 )
 from detectors.crowds import CROWD_FIELDS, CROWDS, crowd_bits, describe_crowd, learn_crowds
-from detectors.detector import SEES_OUTCOME, VISIT_GAP_US, Context, Detector, known_words, usual_words
+from detectors.detector import VISIT_GAP_US, Context, Detector, attested, known_words, usual_words
 from detectors.drift import WEEK_S, describe_drift, drift_bits
 from detectors.repetition import (
     REPETITION_FIELDS,
@@ -74,6 +73,7 @@ from detectors.request_level import (
     renew_rate,
 )
 from detectors.rings import (
+    HOUR,
     LENGTH_H,
     LENGTH_S,
     SUB_BINS,
@@ -85,12 +85,11 @@ from detectors.rings import (
     turn,
 )
 from detectors.surprise import evidence_of, log2_of, quantise
-from detectors.window_bits import bits_now, holds, look_ahead, look_now, rate_at
+from detectors.window_bits import bits_now, close_bins, holds, look_ahead, look_now, rate_at
 from detectors.window_peaks import COUNTED_BITS, PEAKS_FIELDS, count_visit, counted_bits, note_peak
 
 MIXED: Final = WINDOWS - CROWDS
 """The windows from the third on have a mixture of laws, with one row each in the arrays of STATE."""
-HOUR: Final = 3
 NEVER: Final = 1e9
 
 STATE: Final = np.dtype(
@@ -168,12 +167,6 @@ class Spike(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @compiled
-def counted(event: Any) -> bool:
-    """Whether the event's caller held the key, as far as the format can tell."""
-    return int(event.authenticated) == 1 or int(event.sees) & SEES_OUTCOME == 0
-
-
-@compiled
 def least_count(state: Any, config: Any) -> float:
     """Fewer requests in a window are never judged."""
     return float(config.first_day_least) if int(state.awake_h) < YOUNG_H else float(config.least)
@@ -198,7 +191,7 @@ def most_evidence(config: Any, w: int, n: float) -> float:
 @compiled
 def prepare(state: Any, shared: Any, visit: Any, event: Any, config: Any) -> None:
     """Work out the windows' bits where they change: at the event that asks for them, so never for a visit's last."""
-    if not counted(event):
+    if not attested(event):
         return
     t_us, least = max(int(event.ts_us), int(state.last_us)), least_count(state, config)
     if holds(state, t_us):
@@ -210,7 +203,7 @@ def prepare(state: Any, shared: Any, visit: Any, event: Any, config: Any) -> Non
 @compiled
 def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
     """Bits of the most surprising window; see the module's text."""
-    if not counted(event):
+    if not attested(event):
         return
     reading.covered = 1
     last_us = int(state.last_us)
@@ -271,7 +264,7 @@ def describe(state: Any, reading: Any, w: int, rate: float, reach: float) -> Non
 @compiled
 def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config: Any) -> None:
     """Close the bins that ended before the event, and count it."""
-    if not counted(event):
+    if not attested(event):
         return
     ts_us = int(event.ts_us)
     last_us = int(state.last_us)
@@ -332,29 +325,6 @@ def advance(state: Any, shared: Any, visit: Any, config: Any, ts_us: int, last_t
         state.same = 0
     if int(state.rate_known) == 0 or hour != last_us // HOUR_US:
         renew_rate(state, shared, config, hour)
-
-
-@compiled
-def close_bins(
-    state: Any, w: int, newest: int, k: int, mean: float, empty_mean: float, behind: float, reach: float
-) -> None:
-    """The bin of the key's last event (sub-bin `newest`) closes, and after it k empty ones."""
-    n = 0
-    first = newest // SUB_BINS * SUB_BINS
-    for i in range(first, newest + 1):
-        n += int(state.ring[w, i % SUB_BINS])
-    clean = first * LENGTH_S[w] * 1_000_000 // SUB_BINS > int(state.tainted_us)
-    n = n if clean else -1
-    if w != HOUR:
-        empty_mean = mean
-    apart = w == HOUR and k > 0 and n >= 0
-    for part in range(2 if apart else 1):
-        here = -1 if part == 1 else n
-        many = 0 if apart and part == 0 else k
-        teach(state, w - CROWDS, here, many, LENGTH_H[w], mean if many == 0 else empty_mean, behind, reach)
-    m = w - CROWDS
-    if int(state.since[m]) > 0 or local_factor(state, m) < float(state.known_factor[m]):
-        state.until[m] = 0
 
 
 @compiled

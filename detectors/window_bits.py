@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from detectors.compile import compiled
-from detectors.count_laws import law_weights, local_factor, mixture_bits
+from detectors.count_laws import law_weights, local_factor, mixture_bits, teach
 from detectors.crowds import CROWDS
 from detectors.request_level import HOUR_US, level_of, peer_rate, profile_factor, young_reach
-from detectors.rings import LENGTH_H, SUB_BINS, WINDOWS, earlier
+from detectors.rings import HOUR, LENGTH_H, LENGTH_S, SUB_BINS, WINDOWS, earlier
 from detectors.surprise import quantise
 
 TESTS: Final = (1.0, 1.0, 24.0, 4.0)
@@ -107,3 +107,26 @@ def look_ahead(state: Any, least: float) -> None:
         state.until[m] = beyond if zero else n + n // 32
         state.bits[m] = bits
         state.known_factor[m] = 0.9 * factor
+
+
+@compiled
+def close_bins(
+    state: Any, w: int, newest: int, k: int, mean: float, empty_mean: float, behind: float, reach: float
+) -> None:
+    """The bin of the key's last event (sub-bin `newest`) closes, and after it k empty ones."""
+    n = 0
+    first = newest // SUB_BINS * SUB_BINS
+    for i in range(first, newest + 1):
+        n += int(state.ring[w, i % SUB_BINS])
+    clean = first * LENGTH_S[w] * 1_000_000 // SUB_BINS > int(state.tainted_us)
+    n = n if clean else -1
+    if w != HOUR:
+        empty_mean = mean
+    apart = w == HOUR and k > 0 and n >= 0
+    for part in range(2 if apart else 1):
+        here = -1 if part == 1 else n
+        many = 0 if apart and part == 0 else k
+        teach(state, w - CROWDS, here, many, LENGTH_H[w], mean if many == 0 else empty_mean, behind, reach)
+    m = w - CROWDS
+    if int(state.since[m]) > 0 or local_factor(state, m) < float(state.known_factor[m]):
+        state.until[m] = 0

@@ -24,7 +24,8 @@ from detectors.detector import (
     VISIT,
     config_record,
 )
-from detectors.errors import DENIED, ERRORS, GUESSED, MISSING, PROBED, SERVER_BITS
+from detectors.error_units import DENIED, MISSING, PROBED
+from detectors.errors import ERRORS, GUESSED, SERVER_BITS
 from detectors.generate import load_pass
 from detectors.lone_errors import CLASSES, LONE_BITS, NO_LIMIT, RETRY_BITS, alone, count_lone, lone_bits
 from detectors.records import reading_of, records
