@@ -3,8 +3,8 @@
 Detects: a thief's tool where the owner's program was: curl, a scanner, another SDK. Tested once per visit against how
 often this key brings new clients (`novelty`), so that a key of many browsers says little and a server's key much. The
 slow rule counts a client of the last 7 days again each time that it comes back after an older one: an update
-replaces the old client, a second user alternates with it. Where one that the key knows came back within the very visit
-of a new one, the new one's next calls are worth more, by how rarely peers' new clients see that (`turn_bits`).
+replaces the old client, a second user alternates with it. Where one that the key knows comes between a new one's calls
+within a visit, these are worth more, as long as peers' new clients hardly see that (`turn_bits`).
 Told, but worth nothing by itself: a known client of an older major version than the key ever used, since programs are
 updated and thieves' copies are not.
 Where the gateway logs them: a known client whose connection has a TLS fingerprint that it never had for this key, so
@@ -12,9 +12,10 @@ that its user agent may be a copy (`fingerprints`). It is rare as a client that 
 Misses: a thief who sends the owner's user agent, which costs nothing, where the log has no fingerprints, where he uses
 the owner's program, too, or claims another version of it; a client swap within one family and version; the first visit
 of a key; requests without a user agent.
-False alarms: a new SDK, a person's curl, a monitor; a TLS library that was updated while the client's version stayed,
-told in up to four visits, and little where other keys' did, too. Clients and places change together when owners move
-house: beside a new place a new client counts as rare as it is among peers' new places, and no rarer.
+False alarms: a new SDK, a person's curl, a monitor, above all beside the old one within half an hour; a TLS library
+that was updated while the client's version stayed, told in up to four visits, and little where other keys' did, too.
+Clients and places change together when owners move house: beside a new place a new client counts as rare as it is among
+peers' new places, and no rarer.
 Source: reference/evidence.md, section 4 (e2) and 1 (mixture of 4 experts; new with 1/60 a visit was simulated there).
 """
 
@@ -56,6 +57,9 @@ STAY: Final = 0.3  # share of strangers whose client the key knows
 STAY_BITS: Final = math.floor(64.0 * math.log2(STAY) + 0.5) / 64.0
 TURNS: Final = 0.4  # of strangers, those that the owner's calls come between within a visit [judged]
 TURNED: Final = 128  # bit of `last`: a known client has come back after a new one in this visit
+TAKEN: Final = 64  # and a new one that had called before has called again
+TURNS_KEPT: Final = 10_000.0  # visits with a new client; then both counts are halved
+LEAST_TURNS: Final = 0.01  # share of visits
 FOREIGN: Final = 0.2  # of strangers, those whose client it only seems to be [judged]
 
 
@@ -66,7 +70,7 @@ class NovelClient(msgspec.Struct, frozen=True, kw_only=True):
     return_bits: float = 4.0  # what a return of a young client adds to the slow rule, and a new one at most [judged]
     peers_new: float = 0.25  # of visits from a new place, those with a new client: until the partition has counted
     peers_weight: float = 20.0  # visits that this guess weighs
-    peers_turn: float = 0.1  # of visits that bring a new client, those in which a known one comes back: likewise
+    peers_turn: float = 0.1  # of visits with a new client, those in which a known one comes between its calls: at least
 
 
 STATE: Final = np.dtype(
@@ -74,7 +78,7 @@ STATE: Final = np.dtype(
         ("mixture", novelty.SMALL_MIXTURE),
         ("clients", SLOT, (CLIENTS,)),
         ("waiting", WAITING, (PENDING,)),
-        ("last", "u1"),  # bit mask of the last visit's clients; TURNED is of this visit
+        ("last", "u1"),  # bit mask of the last visit's clients; TURNED and TAKEN are of this visit
         ("oldest", "u1", (CLIENTS,)),  # major version that the client in this slot was used in; 0: none said
         ("visit_oldest", "u1", (PENDING,)),  # the same of `waiting`
         ("brought", "u1"),  # fingerprint of the visit, a foreign one first; + 128 if with the second of `waiting`
@@ -89,7 +93,7 @@ SHARED: Final = np.dtype(
     align=True,
 )  # fmt: skip
 """Visits of known keys from a new place, and of these with a new client too; visits with a new client, and of these
-those in which a known one came back."""
+those in which a known one came between its calls."""
 
 
 @compiled
@@ -107,17 +111,45 @@ def among_peers(shared: Any, config: Any) -> float:
 
 
 @compiled
-def turn_bits(state: Any, shared: Any, config: Any) -> float:
-    """What a new client's call is worth more where a known client came back in between; never less than nothing.
+def takes_turn(state: Any, event: Any) -> bool:
+    """Whether a known client has come between this event and an earlier one of its new client."""
+    return int(state.last) & TURNED != 0 and find(state.waiting, event.client) >= 0
 
-    Who tries another client does so by himself, then goes on with either; who has stolen the key has its owner beside
-    him (keybench, development half: none of 56 new clients of untouched keys, three of five that swap or steal).
+
+@compiled
+def turn_bits(state: Any, shared: Any, event: Any, config: Any) -> float:
+    """What a new client's call is worth more where a known client came between; never less than nothing.
+
+    Whoever has stolen a key has its owner beside him. How often an owner's own new client runs beside the old one (curl
+    beside a program, a release that reaches one machine after another) is counted, and can only lower what it is worth:
+    peers whose new clients never take turns, and keybench's untouched ones don't, bear nothing out for others.
     """
-    if int(state.last) & TURNED == 0:
+    if not takes_turn(state, event):
         return 0.0
     weight = float(config.peers_weight)
     share = (float(shared.turned) + weight * float(config.peers_turn)) / (float(shared.new_clients) + weight)
-    return max(0.0, log2_of(TURNS / share))
+    return max(0.0, log2_of(TURNS / max(LEAST_TURNS, float(config.peers_turn), share)))
+
+
+@compiled
+def note_turn(state: Any, visit: Any, event: Any) -> None:
+    """Keep of the visit that a known client has come back after a new one, and that the new one then called again."""
+    if int(event.ts_us) < int(visit.last_us):
+        return
+    if find(state.clients, event.client) < 0:
+        state.last = int(state.last) | (TAKEN if takes_turn(state, event) else 0)
+    elif any_new(state.waiting):
+        state.last = int(state.last) | TURNED
+
+
+@compiled
+def count_turn(state: Any, shared: Any) -> None:
+    """One visit more with a new client."""
+    shared.new_clients += 1.0
+    shared.turned += 1.0 if int(state.last) & TAKEN != 0 else 0.0
+    if shared.new_clients > TURNS_KEPT:
+        shared.new_clients *= 0.5
+        shared.turned *= 0.5
 
 
 @compiled
@@ -163,7 +195,7 @@ def returns(state: Any, visit: Any, event: Any, config: Any) -> bool:
 @compiled
 def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
     """Fill `reading`; a = 1: the client is new, 2: a young one returns, 3: of a leaked key, 4: an old version,
-    5: a foreign fingerprint.
+    5: a foreign fingerprint, 6: new, and in turn with a known one.
 
     b = known clients, of an old version the oldest that was known before * 256 + this one.
     """
@@ -176,7 +208,7 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     reading.bits = quantise(log2_of(1.0 / p)) if p < 1.0 else 0.0  # mid-p of the only value that could be rarer
     beside = among_peers(shared, config) if int(visit.new_place) == 1 else 0.0
     if p < 1.0:
-        reading.lr_stranger = quantise(log2_of(ratio_of(max(p, beside))) + turn_bits(state, shared, config))
+        reading.lr_stranger = quantise(log2_of(ratio_of(max(p, beside))) + turn_bits(state, shared, event, config))
         reading.lr_stranger_slow = min(float(config.return_bits), max(0.0, reading.lr_stranger))
     else:
         reading.lr_stranger = quantise(log2_of(STAY / (1.0 - beside))) if beside > 0.0 else STAY_BITS
@@ -187,7 +219,8 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     j = find(state.clients, event.client)
     if p >= 1.0 and j >= 0:
         judge_fingerprint(state.clients[j], shared, event, beside, config, reading)
-    reading.a = 1.0 if j < 0 else reading.a
+    if j < 0:
+        reading.a = 6.0 if takes_turn(state, event) else 1.0
     older = reading.bits < OLDER_BITS and is_older(state, j, event)
     if older:
         reading.bits = OLDER_BITS
@@ -256,8 +289,7 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
     if weight <= 0.0 or int(event.sees) & SEES_CLIENT == 0 or int(event.client) == 0:
         return
     wait(state.waiting, event.client, p_value(state.waiting, state.clients, state.mixture, event.client, event.ts_us))
-    if any_new(state.waiting) and find(state.clients, event.client) >= 0:
-        state.last = int(state.last) | TURNED
+    note_turn(state, visit, event)
     k = find(state.waiting, event.client)
     if k >= 0:
         state.visit_oldest[k] = older(int(state.visit_oldest[k]), int(event.version))
@@ -296,8 +328,8 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
         new = any_new(state.waiting)
         if not first and teaches(visit):
             novelty.tell_fleet(shared, novelty.p_new(state.mixture, ts_us), new)
-            shared.new_clients += 1.0 if new else 0.0
-            shared.turned += 1.0 if int(state.last) & TURNED != 0 else 0.0
+            if new:
+                count_turn(state, shared)
         novelty.learn_visit(state.mixture, ts_us, new)
         mask = 0
         for j in range(PENDING):
@@ -315,7 +347,7 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
         if int(visit.new_place) == 1 and not first and teaches(visit):
             shared.new_places += 1.0
             shared.both_new += 1.0 if new else 0.0
-    state.last = int(state.last) & (TURNED - 1)
+    state.last = int(state.last) & (TAKEN - 1)
     clear(state.waiting)
     state.brought = 0
     for j in range(PENDING):
@@ -338,7 +370,8 @@ def explain(reading: Any, context: Context) -> str:
         return f"by {name} in name, but with a TLS fingerprint that it never had for this key: a copied user agent?"
     known = math.floor(reading.b)
     others = f"it uses {known} other{'' if known == 1 else 's'}" if known < CLIENTS else f"it uses {known} and more"
-    return f"by {name}, a client never seen for this key in {known_words(context.seen_days)} ({others})"
+    turn = ", between whose calls come those of one that it knows" if reading.a == 6.0 else ""
+    return f"by {name}, a client never seen for this key in {known_words(context.seen_days)}{turn} ({others})"
 
 
 NOVEL_CLIENT: Final = Detector(

@@ -34,6 +34,7 @@ def of(
         "precision": precision(attacks, outcomes, fleets),
         **_of_attacks(outcomes, attacks, placements, declared),
         "acted_on_innocent": {n: sum(o.acted and o.planted for p in m for o in p.opened) for n, m in innocents.items()},
+        "caught_late": {n: sum(map(measures.caught_late, m)) for n, m in (attacks | innocents).items()},
         "acts": {
             "untouched": measures.acts(o for each in outcomes for o in each.untouched),
             "attacks": measures.acts(o for m in attacks.values() for p in m for o in p.opened if o.planted),

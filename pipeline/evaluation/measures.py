@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pipeline.evaluation import baselines
 from pipeline.evaluation.bootstrap import DRAWS, Valued
 from pipeline.evaluation.run import Opened, Outcome, Placement
+from pipeline.evaluation.world import VISIT_US
 
 Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[Any]
@@ -37,6 +38,12 @@ AUDITED: Final = {
 def caught(placement: Placement, budget: float) -> bool:
     """Whether planted calls brought an incident (`Opened.planted`) that reached the budget's return period."""
     return any(each.planted and each.return_days >= 1e5 / budget for each in placement.opened)
+
+
+def caught_late(placement: Placement) -> bool:
+    """Whether it is caught at the listed budget by nothing within half an hour of a planted call (`run.brought_by`)."""
+    hits = [each for each in placement.opened if each.planted and each.return_days >= 1e5 / LISTED]
+    return bool(hits) and all(each.after_us > VISIT_US for each in hits)
 
 
 def in_reach(placement: Placement, budget: float) -> bool:

@@ -51,11 +51,12 @@ class Opened:
     key: int
     at_us: int
     return_days: float
-    planted: bool  # planted calls brought it: `lately_planted`, or later (`brought_by`)
+    planted: bool  # planted calls brought it: at one, within half an hour, or later (`brought_by`)
     first_reason: str
     acted: bool
     events: int  # planted calls up to the opening one
     acted_by_own: bool = False  # where each family's bits were its own, whatever the others explain
+    after_us: int = -1  # since the last planted call; -1: there was none
 
 
 @dataclass(slots=True)
@@ -139,10 +140,10 @@ def incidents(
             first = sorted(
                 mine, key=lambda f: (behind(families[int(f["detector"])], float(f["bits"])), -float(f["bits"]))
             )
-            before, lately = lately_planted(calls, i)
+            before, after_us = planted_before(calls, i)
             open_now[slot] = Opened(
-                slot if first_planted is not None else -1, slot, int(row["at_us"]), 0.0, lately,
-                names[int(first[0]["detector"])] if first else "", False, before,
+                slot if first_planted is not None else -1, slot, int(row["at_us"]), 0.0, 0 <= after_us <= VISIT_US,
+                names[int(first[0]["detector"])] if first else "", False, before, after_us=after_us,
             )  # fmt: skip
             told[slot] = {}
         if slot not in open_now:
@@ -160,27 +161,29 @@ def incidents(
 
 
 def brought_by(placement: Placement, untouched_us: Sequence[int]) -> list[Opened]:
-    """The placement's incidents, `planted` also where one opens later, at the owner's call, and without them none does.
+    """The placement's incidents, `planted` also where one opens up to a day after a planted call and is not the key's.
 
-    What a sum over visits has of planted calls, the owner's next visit may tip, hours after the last of them. None
-    without them: of `untouched_us`, when the key's incidents open as it was, none is from half an hour before the first
-    planted call to half an hour after the incident.
+    What a sum over visits has of planted calls, the owner's next visit may tip, hours after the last of them. The key's
+    own are those near which it has one untouched (`untouched_us`, when those open), a day before or after.
     """
-    first_us = placement.first_us - VISIT_US
     return [
         dataclasses.replace(
-            each, planted=each.planted
-            or (each.events > 0 and not any(first_us <= at_us <= each.at_us + VISIT_US for at_us in untouched_us)),
+            each,
+            planted=each.planted
+            or (0 <= each.after_us <= DAY_US and not any(abs(at_us - each.at_us) <= DAY_US for at_us in untouched_us)),
         )
         for each in placement.opened
-    ]  # fmt: skip
+    ]
 
 
-def lately_planted(calls: Array, i: int) -> tuple[int, bool]:
-    """How many planted calls call `i`'s key has in the log until then, itself included; any of half an hour ago?"""
+def planted_before(calls: Array, i: int) -> tuple[int, int]:
+    """How many planted calls call `i`'s key has in the log until then, itself included; microseconds since the last.
+
+    -1 where there is none.
+    """
     mine = calls[: i + 1][calls["key"][: i + 1] == calls["key"][i]]
     planted_us = mine["ts_us"][mine["planted"] > 0]
-    return len(planted_us), bool((planted_us >= calls["ts_us"][i] - VISIT_US).any())
+    return len(planted_us), max(0, int(calls["ts_us"][i]) - int(planted_us.max())) if len(planted_us) else -1
 
 
 @dataclass(frozen=True)

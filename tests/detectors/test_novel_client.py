@@ -8,7 +8,7 @@ import pytest
 from detectors import DETECTORS
 from detectors.detector import READING, SEES_CLIENT, config_record
 from detectors.generate import load_pass
-from detectors.novel_client import NOVEL_CLIENT, TURNED
+from detectors.novel_client import NOVEL_CLIENT, TAKEN
 from detectors.records import reading_of, records
 from tests.detectors.one_more import INDEX, bits_of, found_in, one_more
 from tests.detectors.streams import CONTEXT, DAY_US, HOUR_US, Array, Judge, daily_visits, place
@@ -170,32 +170,56 @@ def after(clients: list[int], new_clients: float = 0.0, turned: float = 0.0) -> 
     return evidence_of_the_last(one_more(life, len(clients), client=clients), judge)
 
 
-def test_where_the_keys_own_client_comes_back_between_a_new_ones_calls_these_are_worth_more() -> None:
+def test_where_the_keys_own_client_comes_between_a_new_ones_calls_these_are_worth_more() -> None:
     once = after([OWN, OTHER])
     assert after([OTHER, OTHER, OTHER]) == after([OWN, OWN, OTHER, OTHER]) == once, "that is another one, no turn"
+    assert after([OTHER, OWN, OTHER + 1]) == once, "nothing came between the calls of either"
     assert after([OTHER, OWN, OTHER]) == after([OWN, OTHER, OWN, OWN, OTHER]) == pytest.approx(once + 2.0, abs=0.05)
     assert after([OTHER, OWN]) == after([OWN]) < 0, "the owner's own call"
 
 
-def test_a_turn_is_worth_what_peers_turns_leave_and_never_speaks_for_the_owner() -> None:
+def test_peers_turns_can_only_lower_what_a_turn_is_worth_and_never_speak_for_the_owner() -> None:
     once, turn = after([OWN, OTHER]), [OTHER, OWN, OTHER]
-    assert after(turn, new_clients=500.0) > once + 5.5, "whose new clients never take turns"
+    assert after(turn, new_clients=9_000.0) == after(turn)
     assert once + 0.5 < after(turn, new_clients=1_000.0, turned=200.0) < once + 1.5
     assert after(turn, new_clients=100.0, turned=90.0) == once
 
 
-def test_a_visit_s_turn_is_counted_once_and_over_when_the_visit_is() -> None:
+def test_a_turn_that_only_the_order_of_arrival_makes_is_none() -> None:
     judge, life = Judge(1, listed_days=1e12), daily_visits(60)
     judge.feed(life)
-    judge.feed(one_more(life, 5, client=[OTHER, OWN, OTHER, OWN, OTHER]))
-    third = one_more(life, 2, later_us=2 * DAY_US, client=[OWN, OTHER + 1])
-    third["request"] += 50
+    visit = one_more(life, 3, client=[OTHER, OWN, OTHER])
+    visit["ts_us"][1] = visit["ts_us"][0] - 1_000_000
+    assert evidence_of_the_last(visit, judge) == after([OWN, OTHER])
+
+
+def counted_in(clients: list[int]) -> tuple[float, float]:
+    """Visits with a new client, and turns, that a visit by these adds to what peers are counted by."""
+    judge, life = Judge(1, listed_days=1e12), daily_visits(60)
+    judge.feed(life)
     counts = judge.shared["novel_client"]
     before = float(counts["new_clients"][0]), float(counts["turned"][0])
-    bits = evidence_of_the_last(third, judge)
-    assert (float(counts["new_clients"][0]), float(counts["turned"][0])) == (before[0] + 1.0, before[1] + 1.0)
-    assert int(judge.keys["novel_client"]["last"][0]) < TURNED
-    assert bits < 8, "nothing came back in this visit yet"
+    visit = one_more(life, len(clients), client=clients)
+    judge.feed(visit)
+    later = one_more(life, 2, later_us=2 * DAY_US, client=OWN)
+    later["request"] += 50
+    judge.feed(later)
+    assert int(judge.keys["novel_client"]["last"][0]) < TAKEN, "nothing came between this visit's calls yet"
+    return float(counts["new_clients"][0]) - before[0], float(counts["turned"][0]) - before[1]
+
+
+def test_a_visit_is_counted_once_and_as_a_turn_only_where_one_was_told() -> None:
+    assert counted_in([OTHER, OWN, OTHER, OWN, OTHER]) == (1.0, 1.0)
+    assert counted_in([OTHER, OWN, OWN]) == (1.0, 0.0), "who tries one and goes back to the other"
+    assert counted_in([OWN, OWN]) == (0.0, 0.0)
+
+
+def test_the_words_say_that_the_keys_own_client_comes_between() -> None:
+    row = records(np.zeros(1, READING))
+    row[0]["a"], row[0]["b"] = 6.0, 1.0
+    assert "between whose calls come those of one that it knows (it uses 1 other)" in NOVEL_CLIENT.explain(
+        reading_of(row[0]), CONTEXT
+    )
 
 
 def versions(life: Array, version: int) -> Array:

@@ -436,21 +436,27 @@ def test_an_owner_s_call_opens_for_what_was_planted_within_half_an_hour_and_no_l
     calls["key"] = (1, 2, 1, 1)
     calls["planted"][0] = 1
     calls["ts_us"] = START_US + np.array([0, 10, 20, 40]) * 60_000_000
-    assert [run.lately_planted(calls, i) for i in range(4)] == [(1, True), (0, False), (1, True), (1, False)]
+    minute_us = 60_000_000
+    told = [run.planted_before(calls, i) for i in range(4)]
+    assert told == [(1, 0), (0, -1), (1, 20 * minute_us), (1, 40 * minute_us)]
 
 
-def test_an_incident_that_opens_hours_after_the_planted_calls_counts_where_the_key_without_them_has_none() -> None:
+def test_an_incident_that_opens_hours_after_a_planted_call_counts_where_the_key_untouched_has_none_near_it() -> None:
     hour_us = 3_600_000_000
-    late = Opened(0, 1, 9 * hour_us, 2_000.0, False, "egress", False, 4)
-    own = Opened(0, 1, hour_us, 2_000.0, False, "spike", False, 0)
-    placement = Placement("slow_exfiltration", 40.0, 1, 0, 0, 14.0, first_us=2 * hour_us, calls=4, opened=[own, late])
+
+    def opened(at_h: float, after_h: float) -> Opened:
+        after_us = int(after_h * hour_us)
+        return Opened(0, 1, int(at_h * hour_us), 2e3, False, "egress", False, 4, after_us=after_us)
+
+    placement = Placement("slow_exfiltration", 40.0, 1, 0, 0, 14.0, first_us=2 * hour_us, calls=4)
+    placement.opened = [replace(opened(1, 0), after_us=-1), opened(30, 7), opened(90, 25)]
 
     def counts(untouched_h: list[float]) -> list[bool]:
         return [each.planted for each in run.brought_by(placement, [int(at_h * hour_us) for at_h in untouched_h])]
 
-    assert counts([]) == [False, True], "before the first planted call nothing is theirs"
-    assert counts([1.0, 10.0]) == [False, True]
-    assert counts([9.2]) == counts([5.0]) == counts([1.6]) == [False, False]
+    assert counts([]) == [False, True, False], "before the first planted call, and a day after the last, none is theirs"
+    assert counts([1.0, 60.0]) == [False, True, False]
+    assert counts([30.0]) == counts([7.0]) == counts([53.0]) == [False, False, False]
 
 
 def test_recall_counts_an_incident_at_a_planted_call_and_no_other() -> None:
