@@ -1,6 +1,6 @@
 """Measures what ships of counted shares (detectors/shipped_counts.py): the real pass over innocent keys.
 
-Run: `python -m tests.evaluation.calibrate ships` (half an hour; other populations by name, without names all in turn). It
+Run: `python -m tests.evaluation.calibrate ships` (half an hour; others by name, without names all in turn). It
 prints, for each population, the rows of TABLES and what would alert with those that ship. Change a detector: run it,
 put in PEAKS, REPETITION and EGRESS, run it again, put in EGRESS_SUM, and RETURNS of the second print: as they come
 where incidents open (by the RETURNS of before, so a third run would differ by a little). Without, a sum that was told
