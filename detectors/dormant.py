@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from detectors.compile import compiled
-from detectors.detector import NOTHING, SEES_OUTCOME, Context, Detector
+from detectors.detector import NOTHING, Context, Detector, attested
 from detectors.log_sizes import LAW, evidence_of, learn_size, size_bits, usual
 
 HOUR_US: Final = 3_600_000_000.0
@@ -53,7 +53,7 @@ def gap_bits(state: Any, visit: Any, gap_h: float, config: Any) -> float:
 @compiled
 def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
     """The same bits at every event of the visit; observed and band in days."""
-    if int(event.authenticated) == 0 and int(event.sees) & SEES_OUTCOME != 0:
+    if not attested(event):
         return
     reading.covered = 1
     gap_h, bits = float(state.gap_h), float(state.bits)

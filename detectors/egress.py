@@ -33,7 +33,7 @@ import numpy as np
 from detectors import route_sizes
 from detectors.compile import compiled
 from detectors.counted import BINS, add_visit, begins_run, hour_of, log_share, raise_run
-from detectors.detector import ERROR_NONE, SEES_BYTES, SEES_OUTCOME, Context, Detector
+from detectors.detector import ERROR_NONE, SEES_BYTES, Context, Detector, attested
 from detectors.fusion import Settings, visits_group
 from detectors.growth import held, limit, reach
 from detectors.log_sizes import LAW, learn_held, spread, usual
@@ -107,9 +107,7 @@ class Egress(msgspec.Struct, frozen=True, kw_only=True):
 @compiled
 def judged(event: Any) -> bool:
     """Whether the event's caller held the key, as far as the format can tell, and the format shows sizes."""
-    if int(event.sees) & SEES_BYTES == 0:
-        return False
-    return int(event.authenticated) == 1 or int(event.sees) & SEES_OUTCOME == 0
+    return int(event.sees) & SEES_BYTES != 0 and attested(event)
 
 
 @compiled

@@ -32,9 +32,9 @@ from detectors.detector import (
     ERROR_403,
     ERROR_404,
     ERROR_NONE,
-    SEES_OUTCOME,
     Context,
     Detector,
+    attested,
     tells,
     usual_words,
 )
@@ -114,9 +114,7 @@ def objects_of(bits: int) -> float:
 @compiled
 def held(event: Any) -> bool:
     """Whether the event names an object and its caller held the key, as far as the format can tell."""
-    if event.object == 0 or event.route == 0:
-        return False
-    return int(event.authenticated) == 1 or int(event.sees) & SEES_OUTCOME == 0
+    return event.object != 0 and event.route != 0 and attested(event)
 
 
 @compiled

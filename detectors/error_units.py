@@ -11,8 +11,10 @@ import numpy as np
 
 from detectors.compile import compiled
 from detectors.detector import ERROR_5XX, ERROR_401, ERROR_403, ERROR_404, ERROR_429, SEES_DENIED, SEES_STATUS
+from detectors.known_operations import is_set
 from detectors.lone_errors import CLASSES
 from detectors.surprise import beta_binomial_tail, log2_of
+from detectors.usual_errors import mixed
 
 DENIED: Final = 0
 MISSING: Final = 1
@@ -51,15 +53,13 @@ def is_seen(sees: int, kind: int) -> bool:
 @compiled
 def bit_of(route: int, kind: int) -> int:
     """Where (route, class) lies in the visit's set."""
-    mixed = (int(route) ^ ((kind + 2) * 0x9E3779B1)) & 0xFFFFFFFF
-    return ((mixed * 0x85EBCA6B & 0xFFFFFFFF) >> 16) % SETS_BITS
+    return ((mixed(route, kind) * 0x85EBCA6B & 0xFFFFFFFF) >> 16) % SETS_BITS
 
 
 @compiled
 def is_new_unit(state: Any, route: int, kind: int) -> bool:
     """Whether this visit has not had this (route, class)."""
-    bit = bit_of(route, kind)
-    return (int(state.seen[bit >> 3]) >> (bit & 7)) & 1 == 0
+    return not is_set(state.seen, bit_of(route, kind))
 
 
 @compiled

@@ -49,6 +49,7 @@ from detectors.error_units import (
     total_of,
 )
 from detectors.guesses import forget_guesses, guessed_bits, note_guess, surprise_of
+from detectors.known_operations import put
 from detectors.lone_errors import (
     CLASSES,
     LONE_BITS,
@@ -242,8 +243,7 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
 @compiled
 def add_unit(state: Any, shared: Any, event: Any, kind: int, config: Any) -> None:
     """A new (route, class) of this visit; kind -1 is a success."""
-    bit = bit_of(event.route, kind)
-    state.seen[bit >> 3] = int(state.seen[bit >> 3]) | (1 << (bit & 7))
+    put(state.seen, bit_of(event.route, kind))
     if kind >= 0:
         named = loudest(state, shared, kind, config)
         fresh = unit_bits(state, shared, named, config)
@@ -271,8 +271,7 @@ def learn_error(state: Any, shared: Any, event: Any, kind: int, config: Any) -> 
     if is_new_unit(state, event.route, unit):
         add_unit(state, shared, event, unit, config)
         if attested(event):  # or who knows the id alone would make usual what he scans later, with the key
-            bit = usual_bit(event.route, kind)
-            state.wrong_now[bit >> 3] = int(state.wrong_now[bit >> 3]) | (1 << (bit & 7))
+            put(state.wrong_now, usual_bit(event.route, kind))
     elif state.repeats < 60_000:
         state.repeats += 1
 

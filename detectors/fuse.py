@@ -36,6 +36,7 @@ from detectors.compile import compiled
 from detectors.detector import READING, VISIT, VISIT_GAP_US, VISIT_MAX_US, Detector, attested, config_record
 from detectors.generate import load_pass
 from detectors.records import records
+from detectors.surprise import quantise
 from detectors.teaching import lesson_of
 
 FAMILIES: Final = fusion.FAMILIES
@@ -229,13 +230,13 @@ def weigh(key: Any, known: Any, event: Any, families: Any, readings: Any, settin
     if proof:
         return fusion.prove(state, event.ts_us, mask, settings)
     # the mixture is never above its larger part: most events need no logarithm
-    larger, slower = False, fusion.rounded(slow) > state.best_slow
+    larger, slower = False, quantise(slow) > state.best_slow
     if max(stranger, insider) > state.best:
-        bits = fusion.rounded(fusion.mixed(stranger, insider))
+        bits = quantise(fusion.mixed(stranger, insider))
         larger = bits > state.best
         state.best = max(state.best, bits)
     if slower:
-        state.best_slow = fusion.rounded(slow)
+        state.best_slow = quantise(slow)
     if larger or slower or (state.open == 1 and evidence):
         return judge(key, known, event.ts_us, mask, evidence, larger, settings)
     return 0

@@ -28,7 +28,7 @@ import numpy as np
 from detectors import calibration
 from detectors.compile import compiled
 from detectors.counted import begins_run, hour_of
-from detectors.surprise import quantise
+from detectors.surprise import LN2, log2_of, quantise
 from detectors.teaching import teaches
 
 FAMILIES: Final = ("network", "client", "operation", "volume", "outcome", "time", "declared", "data")
@@ -60,7 +60,6 @@ EVIDENCE_BITS: Final = 3.0
 CRITICAL_FAMILIES: Final = 3
 SERIES_US: Final = 7 * DAY_US
 AGAIN: Final = 4.0
-LN2: Final = 0.6931471805599453
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,22 +130,10 @@ def fusion_dtype(detectors: int) -> np.dtype[Any]:
 
 
 @compiled
-def rounded(bits: float) -> float:
-    """To 1/64 bit, before any comparison or text."""
-    return quantise(bits)
-
-
-@compiled
-def log2(value: float) -> float:
-    """Base 2, by the one logarithm that compiled and plain Python agree on."""
-    return math.log(value) / LN2
-
-
-@compiled
 def mixed(first: float, second: float) -> float:
     """log2(1/2 * 2^first + 1/2 * 2^second)."""
     high = max(first, second)
-    return high - 1.0 + log2(1.0 + math.exp((min(first, second) - high) * LN2))
+    return high - 1.0 + log2_of(1.0 + math.exp((min(first, second) - high) * LN2))
 
 
 @compiled
@@ -159,7 +146,7 @@ def slow_step(fusion: Any, start_us: int, bits: float) -> float:
 @compiled
 def slow_bits(after: float) -> float:
     """The slow rule's score: log2 R, 0 where nothing has added up."""
-    return rounded(log2(max(1.0, after)))
+    return quantise(log2_of(max(1.0, after)))
 
 
 @compiled

@@ -73,7 +73,7 @@ from detectors.places import (
     short,
     wait_address,
 )
-from detectors.surprise import quantise
+from detectors.surprise import log2_of, quantise
 from detectors.teaching import FIRST, teaches
 from detectors.travel import TRAVEL_KM_PER_H, has_place, p_travel, travels
 
@@ -198,12 +198,6 @@ def place_ratio(p_network: float, p_country: float, context: float, country: flo
 
 
 @compiled
-def log2(value: float) -> float:
-    """Rounded to 1/64."""
-    return quantise(math.log(value) / novelty.LN2)
-
-
-@compiled
 def has_rested(state: Any, visit: Any, event: Any) -> bool:
     """Whether a key of many visits a day was silent for hours before this visit: as its owner on a journey is.
 
@@ -261,8 +255,8 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
         known_pair = min(TRAVEL_LR, STAY + (1.0 - STAY) / p_travel(state))
         ratio *= leap_factor(shared, visit) if p_network < 1.0 else known_pair
         p = min(p, p_travel(state))
-    reading.bits = log2(1.0 / p) if p < 1.0 else 0.0  # mid-p gives 1 bit, the larger of two tests takes it back
-    reading.lr_stranger = log2(ratio) if ratio != STAY else STAY_BITS
+    reading.bits = quantise(log2_of(1.0 / p)) if p < 1.0 else 0.0  # mid-p gives 1 bit, the larger of two takes it back
+    reading.lr_stranger = quantise(log2_of(ratio)) if ratio != STAY else STAY_BITS
     kind = (NEW_NETWORK if p_network < 1.0 else 0) + (NEW_COUNTRY if p_country < 1.0 else 0)
     reading.a = event.asn
     leaked = is_strangers(state.networks, event.asn, visit, event)

@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 
 from detectors.compile import allocating, compiled
-from detectors.detector import NOTHING, SEES_OUTCOME, Context, Detector, known_words
+from detectors.detector import NOTHING, Context, Detector, attested, known_words
 from detectors.hour_profile import (
     HOURS,
     MIXED,
@@ -80,12 +80,6 @@ class OffHours(msgspec.Struct, frozen=True, kw_only=True):
     odd_usual: float = 0.03  # w_h: chance that an owner's visit is at any hour at all
     odd_in_run: float = 0.25
     odd_at_new_place: float = 0.5
-
-
-@compiled
-def counted(event: Any) -> bool:
-    """Whether the event's caller held the key, as far as the format can tell."""
-    return int(event.authenticated) == 1 or int(event.sees) & SEES_OUTCOME == 0
 
 
 @compiled
@@ -145,7 +139,7 @@ def evidence_bits(kind: int, density: float, w: float, config: Any) -> float:
 def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading: Any) -> None:
     """The visit's bits, as `prepare` worked them out at its first counted event."""
     kind, hour = int(state.kind), int(state.hour)
-    if not counted(event) or int(state.judged_s) != start_of(visit, event) or kind == ABSTAINED:
+    if not attested(event) or int(state.judged_s) != start_of(visit, event) or kind == ABSTAINED:
         return
     reading.covered = 1
     reading.bits = quantise(min(float(state.bits), float(config.cap_bits)))
@@ -164,7 +158,7 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
 @compiled
 def prepare(state: Any, shared: Any, visit: Any, event: Any, config: Any) -> None:
     """Remember the judgement of the visit's first counted event: with a forecast of the week it is dear."""
-    if not counted(event) or int(state.judged_s) == start_of(visit, event):
+    if not attested(event) or int(state.judged_s) == start_of(visit, event):
         return
     kind, hour, bits, density, c0, c1, c2, low, median, high = judge(state, event, config)
     state.judged_s = start_of(visit, event)

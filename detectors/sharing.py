@@ -26,9 +26,9 @@ from detectors.detector import (
     NET_KNOWN,
     NET_PRIVATE,
     SEES_ADDRESS,
-    SEES_OUTCOME,
     Context,
     Detector,
+    attested,
 )
 from detectors.surprise import log2_of, quantise
 from detectors.teaching import teaches, tell_levels
@@ -70,7 +70,7 @@ def counted(event: Any) -> bool:
     """Whether the event says from which network somebody who held the key came."""
     if event.sees & SEES_ADDRESS == 0 or event.net_flags & NET_KNOWN == 0 or event.net_flags & NET_PRIVATE != 0:
         return False
-    return event.asn != 0 and (event.authenticated == 1 or event.sees & SEES_OUTCOME == 0)
+    return event.asn != 0 and attested(event)
 
 
 @compiled

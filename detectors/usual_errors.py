@@ -5,23 +5,28 @@ from __future__ import annotations
 from typing import Any, Final
 
 from detectors.compile import compiled
+from detectors.known_operations import is_set
 
 USUAL_BITS: Final = 192
 USUAL_MOST: Final = 112  # of them set: above, half of what is new would pass for usual, and it begins anew
 
 
 @compiled
+def mixed(route: int, kind: int) -> int:
+    """(route, class) in 32 bits."""
+    return (int(route) ^ ((kind + 2) * 0x9E3779B1)) & 0xFFFFFFFF
+
+
+@compiled
 def usual_bit(route: int, kind: int) -> int:
     """Where (route, class) lies among the usual errors."""
-    mixed = (int(route) ^ ((kind + 2) * 0x9E3779B1)) & 0xFFFFFFFF
-    return ((mixed * 0xC2B2AE35 & 0xFFFFFFFF) >> 12) % USUAL_BITS
+    return ((mixed(route, kind) * 0xC2B2AE35 & 0xFFFFFFFF) >> 12) % USUAL_BITS
 
 
 @compiled
 def is_usual(state: Any, route: int, kind: int) -> bool:
     """Whether an earlier visit had this error on this route: such a unit counts like a success."""
-    bit = usual_bit(route, kind)
-    return (int(state.usual[bit >> 3]) >> (bit & 7)) & 1 == 1
+    return bool(is_set(state.usual, usual_bit(route, kind)))
 
 
 @compiled

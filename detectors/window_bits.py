@@ -5,6 +5,7 @@ Fields are spike's; arrays of mixtures have one row per window from the third on
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 from detectors.compile import compiled
@@ -16,8 +17,8 @@ from detectors.surprise import quantise
 
 TESTS: Final = (1.0, 1.0, 24.0, 4.0)
 """4 windows x windows of this length in an hour; what a visit brings at most needs none."""
-PENALTY: Final = (0.0, 0.0, 4.584962500721156, 2.0)
-"""log2 of it."""
+PENALTY: Final = tuple(math.log2(tests) for tests in TESTS)
+"""What the largest of so many costs, in bits."""
 
 
 @compiled

@@ -28,7 +28,7 @@ from detectors.detector import (
     NET_PROXY,
     SEES_ADDRESS,
     SEES_DENIED,
-    SEES_OUTCOME,
+    attested,
 )
 from detectors.known_values import find
 from detectors.places import recent, short
@@ -111,7 +111,7 @@ def is_place(event: Any) -> bool:
 @compiled
 def kind_of_use(key: Any, event: Any, first_us: int) -> int:
     """USED or FIRST where the key is used from a network that it has not learned, else 0."""
-    if not is_place(event) or (event.authenticated == 0 and int(event.sees) & SEES_OUTCOME != 0):
+    if not is_place(event) or not attested(event):
         return 0
     state = key.geography
     if find(state.networks, event.asn) >= 0 or recent(state.addresses, short(event.address)):

@@ -37,13 +37,18 @@ AUDITED: Final = {
 
 def caught(placement: Placement, budget: float) -> bool:
     """Whether planted calls brought an incident (`Opened.planted`) that reached the budget's return period."""
-    return any(each.planted and each.return_days >= 1e5 / budget for each in placement.opened)
+    return bool(brought(placement, budget))
+
+
+def brought(placement: Placement, budget: float) -> list[Opened]:
+    """The incidents that planted calls brought, as rare as this budget lists."""
+    return [each for each in placement.opened if each.planted and each.return_days >= 1e5 / budget]
 
 
 def caught_late(placement: Placement) -> bool:
     """Whether it is caught at the listed budget by nothing within half an hour of a planted call (`run.brought_by`)."""
-    hits = [each for each in placement.opened if each.planted and each.return_days >= 1e5 / LISTED]
-    return bool(hits) and all(each.after_us > VISIT_US for each in hits)
+    found = brought(placement, LISTED)
+    return bool(found) and all(each.after_us > VISIT_US for each in found)
 
 
 def in_reach(placement: Placement, budget: float) -> bool:
@@ -170,8 +175,7 @@ def acts(openings: Iterable[Opened]) -> dict[str, int]:
 
 def first_hit(placement: Placement) -> Opened | None:
     """The first incident that planted calls brought."""
-    hits = [each for each in placement.opened if each.planted and each.return_days >= 1e5 / LISTED]
-    return min(hits, key=lambda each: each.at_us) if hits else None
+    return min(brought(placement, LISTED), key=lambda each: each.at_us, default=None)
 
 
 def delays(placements: Sequence[Placement]) -> tuple[list[float], list[int]]:

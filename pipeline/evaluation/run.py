@@ -142,7 +142,7 @@ def incidents(
             )
             before, after_us = planted_before(calls, i)
             open_now[slot] = Opened(
-                slot if first_planted is not None else -1, slot, int(row["at_us"]), 0.0, 0 <= after_us <= VISIT_US,
+                slot if first_planted is not None else -1, slot, int(row["at_us"]), 0.0, is_lately(after_us),
                 names[int(first[0]["detector"])] if first else "", False, before, after_us=after_us,
             )  # fmt: skip
             told[slot] = {}
@@ -184,6 +184,11 @@ def planted_before(calls: Array, i: int) -> tuple[int, int]:
     mine = calls[: i + 1][calls["key"][: i + 1] == calls["key"][i]]
     planted_us = mine["ts_us"][mine["planted"] > 0]
     return len(planted_us), max(0, int(calls["ts_us"][i]) - int(planted_us.max())) if len(planted_us) else -1
+
+
+def is_lately(after_us: int) -> bool:
+    """Whether a call is a planted one or comes so lately after one that an owner's call may tip what that brought."""
+    return 0 <= after_us <= VISIT_US
 
 
 @dataclass(frozen=True)

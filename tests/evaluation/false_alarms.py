@@ -157,7 +157,7 @@ def alarms_of(branch: Partition, calls: Array, events: Array, placement: Placeme
         for row in changed
         if row["kind"] == fusion.OPENED
         and float(row["return_days"]) >= LISTED_DAYS
-        and (placement is None or 0 <= run.planted_before(calls, int(row["event"]))[1] <= VISIT_US)
+        and (placement is None or run.is_lately(run.planted_before(calls, int(row["event"]))[1]))
     ]
 
 

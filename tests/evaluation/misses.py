@@ -30,7 +30,7 @@ from detectors.records import records
 from pipeline.evaluation import measures, oracle, placing, reached, run, work
 from pipeline.evaluation.attacks import ATTACKS
 from pipeline.evaluation.run import Job, Partition, Placement, Setting
-from pipeline.evaluation.world import CLASSES, DAY_US, START_US, VISIT_US, World, events_of
+from pipeline.evaluation.world import CLASSES, DAY_US, START_US, World, events_of
 from tests.evaluation import observer
 from tests.evaluation.observer import Observer
 from tests.evaluation.tables import table as markdown
@@ -173,7 +173,7 @@ def judged(
     events = events_of(calls, world.words, np.zeros(len(calls), np.int64))
     _, changed = partition.branch(np.array([slot]), fresh=fresh).judge(events)
     opened = changed["event"][changed["kind"] == fusion.OPENED].tolist()
-    caught = any(0 <= run.planted_before(calls, i)[1] <= VISIT_US for i in opened)
+    caught = any(run.is_lately(run.planted_before(calls, i)[1]) for i in opened)
     branch = partition.branch(np.array([slot]), fresh=fresh)
     visits, marked = int(branch.keys[0]["visit"]["ordinal"]), np.flatnonzero(calls["planted"] == 1)
     short, nearest = math.inf, np.zeros(len(DETECTORS), READING)
