@@ -3,7 +3,8 @@
 Whose lines a key was made of (its donors) nobody can know who sees requests: most of what an innocent key brings anew
 are such lines, merely not asked for so far. So the oracle knows what a key HAS asked for, and how often untouched keys
 of its class with as many visits bring a new route, by sensitivity and answer, and how often another one in a visit that
-had one, or in the days after it. It is a likelihood ratio: tests/evaluation/test_new_routes.py holds it to its bound on untouched visits.
+had one, or in the days after it. It is a likelihood ratio: tests/evaluation/test_new_routes.py holds it to its bound on
+untouched visits.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def kinds(world: World, calls: Array) -> tuple[Ints, Ints]:
 
 
 def first_times(calls: Array, last_us: int = NEVER_US) -> tuple[npt.NDArray[np.bool_], Ints]:
-    """Per call (sorted by time): whether its route and status come for the first time; and whether others did before it:
+    """Per call (sorted by time): whether its route and status come for the first time; and whether others came before:
     0 not lately, 1 lately, 2 in its visit. `last_us`: when one did before these calls.
     """
     at = calls["ts_us"].astype(np.int64)
