@@ -30,19 +30,20 @@ VISITS: Final = np.array([3, 10, 30, 100, 300])
 """Edges of how many visits a key has had."""
 LATELY_US: Final = 3 * DAY_US
 """After a new route others are likelier for so long."""
-NEVER_US: Final = -(1 << 60)
-POOLED: Final = 4.0
-"""Calls at the rate of all numbers of visits: what few keys have done says little."""
+LEVELS: Final = np.array([1, 2, 4])
+"""Edges of how many came."""
+POOLED: Final = 1.0
+"""New routes at the rate of all numbers of visits: what few keys have done says little."""
 
 
 @dataclass(frozen=True)
 class NewRoutes:
-    """Log2 ratios of a new route: (classes, bins of VISITS, `first_times`, sensitivity, ANSWERED)."""
+    """Log2 ratios of a new route: (classes, bins of VISITS, `states`, `cells`)."""
 
     table: Floats
 
     def of(self, volume: int, visits: int) -> Floats:
-        """(`first_times`, sensitivity, ANSWERED): of a key of this class with so many visits behind it."""
+        """(`states`, `cells`): of a key of this class with so many visits behind it."""
         return np.asarray(self.table[volume, np.digitize(visits, VISITS)])
 
 
@@ -57,35 +58,40 @@ def answer_kind(status: npt.ArrayLike) -> Ints:
     return np.where(np.isin(status, (401, 403)), 2, np.where(status == 404, 1, 0))
 
 
-def kinds(world: World, calls: Array) -> tuple[Ints, Ints]:
-    """Sensitivity and index into ANSWERED of each call."""
-    return world.sources.sensitivity[calls["operation"].astype(np.int64)], answer_kind(calls["status"])
+def cells(world: World, routes: Ints) -> Ints:
+    """Sensitivity and index into ANSWERED of each route, as one number."""
+    return world.sources.sensitivity[routes // 1_000] * len(ANSWERED) + answer_kind(routes % 1_000)
 
 
-def first_times(calls: Array, last_us: int = NEVER_US) -> tuple[npt.NDArray[np.bool_], Ints]:
-    """Per call (sorted by time): whether its route and status come for the first time; and whether others came before:
-    0 not lately, 1 lately, 2 in its visit. `last_us`: when one did before these calls.
+def first_times(routes: Ints) -> npt.NDArray[np.bool_]:
+    """Which of these routes, in order of time, come for the first time."""
+    first = np.zeros(len(routes), np.bool_)
+    first[np.unique(routes, return_index=True)[1]] = True
+    return first
+
+
+def states(at_us: Ints, came_us: Ints) -> Ints:
+    """How many of `came_us` (new routes, sorted) came lately at these times: 0 none; 1, 2, 3 by LEVELS, and 3 more
+    where one of them was in the same half hour.
     """
-    at = calls["ts_us"].astype(np.int64)
-    first = np.zeros(len(calls), np.bool_)
-    first[np.unique(route(calls["operation"], calls["status"]), return_index=True)[1]] = True
-    before_us = np.maximum.accumulate(np.append(last_us, np.where(first, at, NEVER_US)[:-1]))[: len(at)]
-    lately: Ints = (at - before_us <= LATELY_US).astype(np.int64)
-    return first, lately + (before_us // VISIT_US == at // VISIT_US)
+    so_far = np.searchsorted(came_us, at_us)
+    lately = so_far - np.searchsorted(came_us, at_us - LATELY_US)
+    in_visit = so_far > np.searchsorted(came_us, at_us // VISIT_US * VISIT_US)
+    return np.asarray(np.digitize(lately, LEVELS) + len(LEVELS) * in_visit, np.int64)
 
 
 def counted(keys: Sequence[Key], world: World, calls: Sequence[Array]) -> NewRoutes:
     """From untouched keys' calls."""
-    shape = len(CLASSES), len(VISITS) + 1, 3
-    asked, came = np.zeros(shape), np.zeros((*shape, KINDS, len(ANSWERED)))
+    shape = len(CLASSES), len(VISITS) + 1, 2 * len(LEVELS) + 1
+    asked, came = np.zeros((*shape, 1)), np.zeros((*shape, KINDS * len(ANSWERED)))
     for key, mine in zip(keys, calls, strict=True):
-        if not len(mine):
-            continue
-        first, had = first_times(mine)
-        visits = np.unique(mine["ts_us"] // VISIT_US, return_inverse=True)[1]
-        at = np.full(len(mine), key.volume), np.digitize(visits, VISITS), had
-        np.add.at(asked, at, 1)
-        np.add.at(came, tuple(each[first] for each in (*at, *kinds(world, mine))), 1)
-    every = (came.sum(axis=1, keepdims=True) + 0.5) / (asked.sum(axis=1, keepdims=True) + 1.0)[..., None, None]
-    rate = (came + POOLED * every) / (asked + POOLED)[..., None, None]
-    return NewRoutes(np.maximum(0.0, np.log2(0.5 * ANSWERED / KINDS / rate)))
+        at = mine["ts_us"].astype(np.int64)
+        routes = route(mine["operation"], mine["status"])
+        first = first_times(routes)
+        bins = np.digitize(np.unique(at // VISIT_US, return_inverse=True)[1], VISITS)
+        state = states(at, at[first])
+        np.add.at(asked[key.volume, ..., 0], (bins, state), 1)
+        np.add.at(came[key.volume], (bins[first], state[first], cells(world, routes[first])), 1)
+    every = (came.sum(axis=1, keepdims=True) + 0.5) / (asked.sum(axis=1, keepdims=True) + 1.0)
+    rate = (came + POOLED) / (asked + POOLED / every)
+    return NewRoutes(np.log2(0.5 * np.tile(ANSWERED, KINDS) / KINDS / rate))

@@ -32,7 +32,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.evaluation.new_routes import NEVER_US, NewRoutes, first_times, kinds, route
+from pipeline.evaluation.new_routes import NewRoutes, cells, first_times, route, states
 from pipeline.evaluation.sources import Sources
 from pipeline.evaluation.volume import LONG_SPANS_S, VISIT_SPANS_S, Law, laws
 from pipeline.evaluation.world import DAY_US, HOUR_US, NO_ZONE, US, VISIT_US, Key, World
@@ -63,9 +63,9 @@ class Habits:
     places: npt.NDArray[np.int64]  # (n, 2): each place of its owner's, and when he was there first, us
     clients: npt.NDArray[np.int64]  # (n, 2): each client likewise
     routes: npt.NDArray[np.int64]  # (n, 2): each route likewise
-    own: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # routes until then (`settled`)
-    visits: int = 0  # until then
-    new_us: int = NEVER_US  # when the last new route came until then
+    start_us: int = 0  # what follows is as it was then (`settled`)
+    own: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # routes, and his later ones
+    visits: int = 0
 
 
 def habits(key: Key, world: World, calls: Array, new_routes: NewRoutes) -> Habits:
@@ -107,7 +107,7 @@ def settled(key: Key, known: Habits, calls: Array, start_us: int) -> tuple[Key, 
                 clients=joined_by(key.clients, known.clients, calls["client"])),
         replace(known, own=joined_by((), known.routes, route(calls["operation"], calls["status"])),
                 visits=int(np.searchsorted(known.visits_us, start_us)),
-                new_us=max(known.routes[known.routes[:, 1] < start_us, 1].tolist(), default=NEVER_US)),
+                start_us=start_us),
     )  # fmt: skip
 
 
@@ -198,10 +198,12 @@ def _returns(
 
 def _routes(key: Key, known: Habits, world: World, planted: Array) -> Floats:
     """Of an attack with routes of its own: what is new has its bits once, what is the key's own costs a bit."""
-    first, had = first_times(planted, known.new_us)
-    new = known.new_routes.of(key.volume, known.visits)[had, *kinds(world, planted)]
-    own = np.isin(route(planted["operation"], planted["status"]), known.own)
-    return np.asarray(np.cumsum(np.where(own, -1.0, np.where(first, new, 0.0))))
+    routes = route(planted["operation"], planted["status"])
+    first, at = first_times(routes) & ~np.isin(routes, known.own), planted["ts_us"].astype(np.int64)
+    before_us = known.routes[known.routes[:, 1] < known.start_us, 1]
+    state = states(at, np.concatenate([np.sort(before_us), at[first]]))
+    new = known.new_routes.of(key.volume, known.visits)[state, cells(world, routes)]
+    return np.asarray(np.cumsum(np.where(np.isin(routes, known.own), -1.0, np.where(first, new, 0.0))))
 
 
 def _sizes(known: Habits, planted: Array, owner_us: npt.NDArray[np.int64]) -> Floats:

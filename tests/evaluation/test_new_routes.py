@@ -46,14 +46,13 @@ def test_untouched_visits_have_b_bits_of_new_routes_in_at_most_one_of_2_to_the_b
         assert (np.array(most) >= bits).sum() <= due + 2 * np.sqrt(due) + 1, bits
 
 
-def test_a_route_is_new_once_and_others_of_its_visit_or_days_are_told_apart() -> None:
-    calls = lives()[1].calls[1][:6].copy()
-    calls["operation"], calls["status"] = [1, 2, 1, 3, 4, 5], 200
-    calls["ts_us"] = START_US + np.array([0, 60, 120, 180, 3_600, 400_000]) * US
-    first, had = new_routes.first_times(calls)
-    assert first.tolist() == [True, True, False, True, True, True]
-    assert had.tolist() == [0, 2, 2, 2, 1, 0]
-    assert [len(each) for each in new_routes.first_times(calls[:0])] == [0, 0]
+def test_a_route_is_new_once_and_others_of_its_half_hour_or_days_are_told_apart() -> None:
+    routes = new_routes.route([1, 2, 1, 3, 4, 5, 6], [200, 200, 200, 200, 404, 200, 200])
+    first = new_routes.first_times(routes)
+    assert first.tolist() == [True, True, False, True, True, True, True]
+    at = START_US + np.array([0, 60, 120, 180, 3_600, 3_660, 400_000]) * US
+    assert new_routes.states(at, at[first]).tolist() == [0, 4, 5, 5, 2, 6, 0]
+    assert new_routes.states(at[:0], at[first]).tolist() == []
 
 
 def test_what_a_key_may_ask_for_and_has_not_asked_for_so_far_is_new_to_the_oracle() -> None:
@@ -69,21 +68,22 @@ def test_what_a_key_may_ask_for_and_has_not_asked_for_so_far_is_new_to_the_oracl
             continue
         call = calls[-1:].copy()
         call["operation"], call["status"] = unseen[0] // 1_000, unseen[0] % 1_000
+        late_us = int(call["ts_us"][0]) + 10 * DAY_US
+        call["ts_us"] = late_us
         for his, new in ((calls[:0], True), (call, False)):
-            who, settled = oracle.settled(key, known, his, int(call["ts_us"][0]))
+            who, settled = oracle.settled(key, known, his, late_us)
             assert (oracle.parts(who, settled, world, call, NOBODY)["routes"].max() > 0) == new
         checked += 1
     assert checked > 5
 
 
-def test_who_brings_new_routes_in_the_first_visits_alone_has_more_bits_of_one_in_later_visits() -> None:
+def test_a_new_route_among_many_speaks_for_the_owner_and_one_after_many_visits_without_for_another() -> None:
     world, mine = lives()
     key = next(key for key in world.keys if len(mine.calls[key.number]) > 400)
-    calls = mine.calls[key.number][:400].copy()
+    calls, harmless = mine.calls[key.number][:400].copy(), np.flatnonzero(world.sources.sensitivity == 0)
     calls["ts_us"] = START_US + np.arange(400) * VISIT_US
-    calls["operation"], calls["status"] = np.minimum(np.arange(400), 8), 200
+    calls["operation"], calls["status"] = harmless[np.minimum(np.arange(400), 8)], 200
     found = new_routes.counted([key], world, [calls])
-    kind = world.sources.sensitivity[0]
-    early, late, latest = (found.of(key.volume, visits)[0, kind, 0] for visits in (2, 50, 350))
-    assert early == 0, "as frequent as an attack's"
-    assert latest > late > 2
+    among_many, after_many = found.of(key.volume, 5)[3, 0], found.of(key.volume, 200)[0, 0]
+    assert among_many < -1
+    assert after_many > 2
