@@ -21,9 +21,8 @@ LINE: Final = 64
 READ, KEEP, DATA = (ir.IntType(32)(value) for value in (0, 3, 1))
 
 
-@intrinsic  # type: ignore[misc]
-def prefetch(typingctx: Any, record: Any) -> Any:
-    """LLVM's `prefetch` of each line of a record."""
+def _ask(typingctx: Any, record: Any) -> Any:
+    """LLVM's `prefetch` of each line of a record, as numba takes it: (signature, what makes the code)."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         byte = ir.IntType(8).as_pointer()
@@ -35,6 +34,13 @@ def prefetch(typingctx: Any, record: Any) -> Any:
         return context.get_dummy_value()
 
     return types.none(record), generate
+
+
+def _nothing(record: Any) -> None:
+    """Plain Python has nobody to ask."""
+
+
+prefetch: Final = _nothing if numba.config.DISABLE_JIT else intrinsic(_ask)  # type: ignore[attr-defined]
 
 
 @compiled
