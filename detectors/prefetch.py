@@ -40,7 +40,7 @@ def _nothing(record: Any) -> None:
     """Plain Python has nobody to ask."""
 
 
-prefetch: Final = _nothing if numba.config.DISABLE_JIT else intrinsic(_ask)  # type: ignore[attr-defined]
+prefetch: Final[Any] = _nothing if numba.config.DISABLE_JIT else intrinsic(_ask)  # type: ignore[attr-defined]
 
 
 @compiled
