@@ -237,7 +237,7 @@ def usual_hours(row: Any, room: Any) -> tuple[int, int, int]:
     `room` for 72 sums: the day twice, so that nothing wraps, and what a run holds, by its first hour.
     """
     day, held = room[:48], room[48:72]
-    busiest, most = 0, 0.0
+    busiest = 0
     for hour in range(24):
         total = 0.0
         for weekday in range(DAYS):
@@ -245,7 +245,7 @@ def usual_hours(row: Any, room: Any) -> tuple[int, int, int]:
         day[hour] = total
         day[24 + hour] = total
         held[hour] = 0.0
-        busiest, most = (hour, total) if total > most else (busiest, most)
+        busiest = hour if total > day[busiest] else busiest
     for n in range(23):
         reached, ends = 0, day[n : n + 24]
         for first in range(24):
