@@ -74,23 +74,25 @@ def _one_key(client: Client, key: str, output: str) -> int:
         return MISSING
     used = queries.requests_per_key(client, [key], KEY_DAYS)
     errors = queries.error_rates(client, [key], KEY_DAYS)
-    places = queries.places(client, [key], KEY_DAYS)
+    places, declared = queries.places(client, [key], KEY_DAYS), queries.declared_of(client, key)
     if output == "json":
         answer = {"key_id": key, "days": KEY_DAYS, "last_used": last[0], "requests": used, "errors": errors}
+        answer["declared"] = declared
         return print_json({**answer, "places": places})
     row = {name: value for part in (used, errors, last) for item in part for name, value in _plain(item).items()}
     if output == "csv":
         export_rows([row], _KEY_COLUMNS, output)
         say_line("")
         return export_rows([_plain(place) for place in places], _PLACE_COLUMNS, output)
-    say_line(_key_words(key, row))
+    say_line(_key_words(key, row, declared))
     show_table("used from", [_plain(place) for place in places], _PLACES)
     return say_line(f"its incidents: keywatch incidents --key {key}")
 
 
-def _key_words(key: str, row: Row) -> str:
+def _key_words(key: str, row: Row, declared: queries.Declared | None) -> str:
     """One key's numbers; a key that was used last before the period has none but its last use."""
-    lines = [f"{key} ({row['environment']}), last {KEY_DAYS:.0f} days"]
+    environment = f" ({row['environment']})" if row["environment"] else ""
+    lines = [f"{key}{environment}, last {KEY_DAYS:.0f} days", f"  declared   {_declared_words(declared)}"]
     if row.get("requests"):
         per_hour, busiest = _number(row["per_hour"]), _number(row["busiest_hour"])
         kinds = ", ".join(f"{name[5:]} {_share(row[name])}" for name in _ERROR_KINDS if row[name])
@@ -101,6 +103,15 @@ def _key_words(key: str, row: Row) -> str:
     used = f"{_when(row['last_used_us'])} from {row['client_ip']} ({_place(row)})"
     lines += [f"  last used  {used}", f"  first seen {_when(row['first_used_us'])}", ""]
     return "\n".join(folded for line in lines for folded in _folded(line, width()))
+
+
+def _declared_words(declared: queries.Declared | None) -> str:
+    if declared is None:
+        return "by nobody, or no responder has read it yet"
+    since = f" since {_when(declared.ended_us)}" if declared.ended_us else ""
+    flags = (name for name in ("protected", "decoy") if getattr(declared, name))
+    words = (f"{declared.status}{since}", f"owner {declared.owner or 'not declared'}", declared.criticality, *flags)
+    return ", ".join(words)
 
 
 def print_incidents(
@@ -182,13 +193,13 @@ def _finding_words(finding: Finding) -> str:
 
 
 def _compared(finding: Finding) -> str:
-    """Observed against usual, in the way of its family; an hour of the day is in the finding's own words."""
+    """Observed against usual; an hour of the day is in the finding's own words."""
     if finding.family == "time" or not finding.bits:
         return ""
-    observed, band = _number(finding.observed), finding.expected
-    if finding.family == "network":  # how often the network was seen, of all visits: no band
-        return f"{observed} of {_number(band.median)} {finding.unit}; "
-    return f"observed {observed}, usual {_band(band)} {finding.unit}; "
+    observed, band = _number(finding.observed), _band(finding.expected)
+    if finding.unit in OF_OTHERS:
+        return f"{observed} {finding.unit}, {band} {OF_OTHERS[finding.unit]}; "
+    return f"observed {observed}, usual {band} {finding.unit}; "
 
 
 def _band(band: Band) -> str:
@@ -202,7 +213,8 @@ def _evidence_words(row: queries.EvidenceLine) -> str:
 
 
 def _response_words(row: queries.ResponseLine) -> str:
-    return f"  {_when(row.at_us)} {row.stage}: {row.rung} {row.verdict}, {row.reason}"
+    by = f" by {row.by}" if row.by and row.stage == "decided" else ""
+    return f"  {_when(row.at_us)} {row.stage}: {row.act} {row.verdict}{by}, {row.reason}"
 
 
 def _normal_words(normal: queries.Normal) -> list[str]:
@@ -339,6 +351,10 @@ def _iso(time_us: int | str) -> str:
     return _when(time_us).replace(" ", "T") if isinstance(time_us, int) else ""
 
 
+OF_OTHERS: Final = {
+    "visits from this network": "from those that it knows", "visits by this client": "by those that it knows",
+}  # fmt: skip
+"""Units whose band is no forecast of what was observed: it is of the networks, or clients, that the key knows."""
 _ERROR_KINDS: Final = ("rate_401", "rate_403", "rate_404", "rate_429", "rate_4xx", "rate_5xx")
 _FLEET: Final[tuple[Shown, ...]] = (
     ("key", lambda row: str(row["key_id"]), "left"),

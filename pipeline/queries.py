@@ -123,6 +123,24 @@ class ResponseLine(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str
     rung: str
     reason: str
+    direction: str = "apply"  # apply | undo
+    by: str = ""  # of an undo, a bulk or a declined act: the person, or "time"
+
+    @property
+    def act(self) -> str:
+        """What is decided or done: "fence", "undo of fence"."""
+        return act_words(self.rung, self.direction)
+
+
+class Declared(msgspec.Struct, frozen=True, kw_only=True):
+    """What is declared of a key, as the responder last read it."""
+
+    owner: str
+    status: str
+    criticality: str
+    protected: bool
+    decoy: bool
+    ended_us: int  # since when it is revoked or expired; 0 where nobody says
 
 
 class Usual(msgspec.Struct, frozen=True, kw_only=True):
@@ -341,10 +359,25 @@ def _before(client: Client, key: str, opened_at: str, limit: int) -> list[Eviden
     return ask(client, EvidenceLine, sql, {"key": key, "opened": opened_at, "limit": limit})[::-1]
 
 
+def declared_of(client: Client, key: str) -> Declared | None:
+    """None where nobody declares it, or no responder has read that yet."""
+    sql = """
+        SELECT owner, status, criticality, protected = 1 AS protected, decoy = 1 AS decoy,
+            ifNull(toUnixTimestamp64Micro(ended_at), 0) AS ended_us
+        FROM keys FINAL WHERE key_id = {key:String} AND gone = 0"""
+    return next(iter(ask(client, Declared, sql, {"key": key})), None)
+
+
+def act_words(rung: str, direction: str) -> str:
+    """The lines of an undo have the rung that they take back: "undo of fence"."""
+    return f"undo of {rung}" if direction == "undo" else rung
+
+
 def responses_to(client: Client, incident_id: str) -> list[ResponseLine]:
     """What was done about one incident, the oldest first."""
     sql = """
-        SELECT toUnixTimestamp64Micro(at) AS at_us, stage, verdict, rung, reason
+        SELECT toUnixTimestamp64Micro(at) AS at_us, stage, verdict, rung, reason,
+            JSONExtractString(body, 'direction') AS direction, JSONExtractString(body, 'by') AS by
         FROM responses FINAL WHERE incident_id = {id:String} ORDER BY at, partition, offset LIMIT 1000"""
     return ask(client, ResponseLine, sql, {"id": incident_id})
 

@@ -12,6 +12,7 @@ import msgspec
 from starlette.requests import Request
 
 from pipeline import queries
+from pipeline.asking import OF_OTHERS
 from pipeline.audit_keys import audit, look
 from pipeline.catalogue import Catalogue
 from pipeline.console import charts, questions
@@ -91,7 +92,7 @@ def incident(answers: Answers, request: Request) -> Shown | None:
         "found": found, "incident": told, "normal": normal, "places": places,
         "chart": charts.hours(bars, band, [opened_us]), "by_day": charts.days(bars, band),
         "week": charts.week(answers.ask(questions.week, told.key_id), (opened.weekday(), opened.hour)),
-        "findings": [(each, _against(each)) for each in told.findings],
+        "findings": [(each, _against(each), OF_OTHERS.get(each.unit, "")) for each in told.findings],
         "opened_us": opened_us, "last_us": last_us, "usual": _by_dimension(normal), "ours": told.rule in KEY_RULES,
         "incident_id": told.incident_id, "mutes": mutes_of(_mutes(answers), told.key_id, told.owner),
         "told": in_order(found.responses, found.applied),
@@ -145,10 +146,14 @@ def case_rows(cases: Sequence[Case]) -> list[tuple[Case, Incident]]:
 
 def in_order(responses: Sequence[queries.ResponseLine], effects: Sequence[queries.Applied]) -> list[Told]:
     """What was done and what people said, as it happened; what came several times in a row stands once."""
-    lines = [Told(each.at_us, f"{each.stage}: {each.rung} {each.verdict}", each.reason) for each in responses]
+    lines = [Told(each.at_us, f"{each.stage}: {each.act} {each.verdict}{_by(each)}", each.reason) for each in responses]
     lines += [Told(each.at_us, f"{each.verdict}: {each.effect}") for each in effects]
     lines.sort(key=lambda each: each.at_us)
     return [run[-1]._replace(times=len(run), first_us=run[0].at_us) for run in runs(lines, lambda each: each.what)]
+
+
+def _by(each: queries.ResponseLine) -> str:
+    return f" by {each.by}" if each.by and each.stage == "decided" else ""
 
 
 def runs(lines: Sequence[T], alike: Callable[[T], object]) -> list[list[T]]:
@@ -159,7 +164,7 @@ def runs(lines: Sequence[T], alike: Callable[[T], object]) -> list[list[T]]:
 def decided(answers: Answers, key: str = "") -> list[Decided]:
     """The newest first; what was decided several times in a row of one incident stands once."""
     lines = answers.ask(questions.decisions, key)
-    found = runs(lines, lambda each: (each.incident_id, each.stage, each.verdict, each.rung, each.policy_version))
+    found = runs(lines, lambda each: (each.incident_id, each.stage, each.verdict, each.act, each.policy_version))
     return [Decided(run[0], len(run), run[-1].at_us) for run in found]
 
 
@@ -169,7 +174,7 @@ def _mutes(answers: Answers) -> list[Mute]:
 
 def _against(finding: Finding) -> Any:
     band = finding.expected
-    if finding.family in ("time", "network") or band.high <= 0:
+    if finding.family in ("time", "network") or finding.unit in OF_OTHERS or band.high <= 0:
         return ""
     return charts.against(finding.observed, Band(band.low, band.median, band.high))
 

@@ -268,13 +268,33 @@ def test_a_mute_that_makes_no_sense_is_refused(scope: tuple[str, str, str], reas
 
 def test_a_planned_event_is_said_listed_and_cancelled(topic: Topic, capsys: pytest.CaptureFixture[str]) -> None:
     config = Config()
-    event = plans.planned_of("sale", "1d", "3d", "black friday", {"owners": ("shop",), "routes": ("/v1/orders*",)})
+    event = plans.planned_of("sale", "1d", "3d", "black friday", {"owners": ("acme",), "routes": ("/v1/orders*",)})
     assert operate.plan(config, [event]) == 0
-    assert "owners shop; routes /v1/orders*" in capsys.readouterr().out
+    assert "owners acme; routes /v1/orders*" in capsys.readouterr().out
     assert operate.cancel(config, "sale") == 0
     assert operate.cancel(config, "sale") == 1
     last = topic.said[-1]
     assert isinstance(last, Planned) and last.to == last.at
+
+
+@pytest.mark.parametrize(
+    ("scope", "words"),
+    [
+        ({"owners": ("acme", "acne")}, "no key of owner 'acne' is declared"),
+        ({"roles": ("read",)}, "no key of role 'read' is declared"),
+        ({"environments": ("prod",)}, "no key of environment 'prod' is declared"),
+    ],
+)
+def test_a_plan_of_what_no_key_declares_is_a_slip_and_said_only_by_force(
+    topic: Topic, capsys: pytest.CaptureFixture[str], scope: dict[str, tuple[str, ...]], words: str
+) -> None:
+    good = plans.planned_of("good", "", "1d", "r", {"routes": ("*",)})
+    event = plans.planned_of("sale", "", "1d", "r", scope)
+    assert operate.plan(Config(), [good, event]) == operate.MISSING
+    assert f"sale: {words}: nothing is planned; --force" in capsys.readouterr().err
+    assert not topic.said, "of a calendar all or nothing"
+    assert operate.plan(Config(), [good, event], force=True) == 0
+    assert len(topic.said) == 2
 
 
 @pytest.mark.parametrize(

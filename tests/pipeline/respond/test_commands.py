@@ -106,7 +106,7 @@ def test_all_that_stands_of_an_incident_is_undone_by_its_id_the_newest_first(
     assert [line.partition(" of")[0] for line in said().splitlines()] == ["suspend", "fence"]
     room.live()
     assert room.world.gateway.set_on == {}
-    with pytest.raises(ConfigError, match="nor of that of one incident"):
+    with pytest.raises(ConfigError, match="can be undone: fence of k1: it is undone; suspend of k1: it is undone"):
         commands.undo(room.config, "carl", "incident-k1", "again", wait_s=0.0)
 
 
