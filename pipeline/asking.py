@@ -119,7 +119,10 @@ def print_incidents(
 ) -> int:
     """The newest incidents, of one key or of all."""
     with connected(config.clickhouse) as client:
-        rows = queries.newest_incidents(client, key, limit)
+        rows = queries.newest_incidents(client, key, limit + 1)
+    if len(rows) > limit:  # on stderr, since programs read what is on stdout
+        sys.stderr.write(f"keywatch: the {limit:,} newest incidents only; --limit shows more\n")
+        del rows[limit:]
     output = "json" if as_json else output
     if output != "table":
         return export_rows([_plain(row) for row in rows], _INCIDENT_COLUMNS, output)

@@ -23,6 +23,7 @@ from pipeline.control_topic import read_controls, say
 from pipeline.controls import Controls
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.people import user
+from pipeline.respond.undoing import WRONGLY_REVOKED
 from pipeline.times import micros
 from pipeline.withhold import who
 from schemas.control import Control, Feedback, Mute, Planned, Verdict, control_id
@@ -65,11 +66,24 @@ def give_feedback(config: Config, word: Word) -> int:
         said = feedback_on(incident, verdict, word.reason, word.owner or user(), until, events)
         (seq,) = asyncio.run(say(config, [said]))
         effect = _wait(client, said, seq, word.wait_s)
+        standing = _standing(queries.responses_to(client, incident.incident_id))
     if word.as_json:
         return print_json({"feedback": said, "seq": seq, "applied": effect})
     say_line(f"{incident.incident_id[:12]} of {incident.key_id} is {verdict}: {incident.text}")
     say_line(f"  {effect.effect} (offset {effect.offset} of partition {effect.partition})" if effect else NOT_YET)
+    for rung in standing if verdict == "expected" else ():
+        undo = WRONGLY_REVOKED if rung == "revoke" else f"keywatch respond undo {incident.incident_id} --reason TEXT"
+        say_line(f"  the {rung} that was done for it stands: {undo}")
     return 0
+
+
+def _standing(lines: Sequence[queries.ResponseLine]) -> list[str]:
+    """Rungs that were done and not taken back: a word on an incident undoes nothing."""
+    standing = dict[str, bool]()
+    for line in lines:
+        if line.stage == "done" and line.verdict == "allowed":
+            standing[line.rung] = line.direction != "undo"
+    return [rung for rung, stands in standing.items() if stands]
 
 
 NOT_YET: Final = (

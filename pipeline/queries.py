@@ -236,15 +236,16 @@ _INCIDENT: Final = """
     ) AS e USING incident_id"""
 
 
-def newest_incidents(client: Client, key: str = "", limit: int = 50) -> list[IncidentLine]:
-    """The newest first, of one key or of all."""
+def newest_incidents(client: Client, key: str = "", limit: int = 50, state: str = "") -> list[IncidentLine]:
+    """The newest first, of one key or of all; of one state or of all."""
     sql = f"""
         WITH chosen AS (
             SELECT * FROM incidents FINAL WHERE ({{key:String}} = '' OR key_id = {{key:String}})
+                AND ({{state:String}} = '' OR state = {{state:String}})
             ORDER BY opened_at DESC, incident_id LIMIT {{limit:UInt32}}
         )
         {_INCIDENT} ORDER BY opened_us DESC, incident_id"""  # noqa: S608
-    return ask(client, IncidentLine, sql, {"key": key, "limit": limit})
+    return ask(client, IncidentLine, sql, {"key": key, "limit": limit, "state": state})
 
 
 class _Body(msgspec.Struct, frozen=True):

@@ -71,7 +71,8 @@ class Console:
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
         self._templates.filters.update(
-            when=pages.when, ago=pages.ago, number=pages.number, span=pages.span, moment=pages.moment, day=pages.day
+            when=pages.when, ago=pages.ago, number=pages.number, span=pages.span, moment=pages.moment, day=pages.day,
+            declared=pages.declared,
         )  # fmt: skip
         self._templates.globals.update(static=static)
 

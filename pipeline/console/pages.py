@@ -293,6 +293,14 @@ def moment(text: str) -> str:
     return when(micros(text))
 
 
+def declared(text: str) -> str:
+    """As `when` has it; as it stands where it is no time: a catalogue may say anything there."""
+    try:
+        return moment(text) if text else ""
+    except ValueError:
+        return text
+
+
 def ago(at_us: int) -> str:
     """`3 min ago`."""
     return f"{span(max(0.0, time.time() - at_us / 1e6))} ago" if at_us else "never"

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from pipeline.config import Config, Console, Secret
 from pipeline.console import acts, app
 from pipeline.console.headers import FOR_GOOD
-from pipeline.console.pages import in_order
+from pipeline.console.pages import declared, in_order
 from pipeline.console.side import Side
 from pipeline.errors import ConfigError
 from pipeline.queries import Applied, ResponseLine
@@ -172,11 +172,11 @@ def test_a_responder_mutes_a_key(settings: Config, said: list[Control]) -> None:
     [word] = said
     assert isinstance(word, Mute)
     assert (word.key_id, word.owner_of_mute, word.reason) == (KEY, "responder", "load test")
-    declared = visitor(settings, "responder", known(Key(key_id="declared_only")))
-    mine = body | {"key": "declared_only", "form_token": form_token(declared)}
-    assert declared.post("/mute", data=mine).status_code == 200, "it need not have been used"
-    assert declared.post("/mute", data=mine | {"key": KEY}).status_code == 200, "nor declared"
-    slip = declared.post("/mute", data=mine | {"key": KEY + "l"})
+    other = visitor(settings, "responder", known(Key(key_id="declared_only")))
+    mine = body | {"key": "declared_only", "form_token": form_token(other)}
+    assert other.post("/mute", data=mine).status_code == 200, "it need not have been used"
+    assert other.post("/mute", data=mine | {"key": KEY}).status_code == 200, "nor declared"
+    slip = other.post("/mute", data=mine | {"key": KEY + "l"})
     assert (slip.status_code, len(said)) == (400, 3)
     assert "none was ever used: nothing is muted; `keywatch mute --force` mutes it all the same" in slip.text
 
@@ -234,6 +234,15 @@ def applied(verdict: str, at_us: int, effect: str) -> Applied:
     return Applied(
         control_id="c", seq=1, key_id=KEY, verdict=verdict, at_us=at_us, effect=effect, partition=0, offset=1
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [("2026-09-21T12:30:00.459816Z", "2026-09-21 12:30:00"), ("2026-09-21T14:30:00+02:00", "2026-09-21 12:30:00"),
+     ("", ""), ("once", "once")],
+)  # fmt: skip
+def test_a_declared_time_is_shown_as_all_others_and_what_is_none_as_it_stands(said: str, shown: str) -> None:
+    assert declared(said) == shown
 
 
 def test_what_happened_is_told_in_the_order_of_time() -> None:

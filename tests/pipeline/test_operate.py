@@ -134,6 +134,27 @@ def test_feedback_carries_the_values_of_the_evidence_and_shows_what_it_changed(
     assert told["applied"]["effect"] == "closed the incident"
 
 
+def test_a_word_that_it_was_expected_says_what_stands_all_the_same(
+    judged: Incident, clickhouse: ClickHouse, topic: Topic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Feedback undoes nothing: a key that was suspended for a false alarm stayed so, and nobody was told."""
+    acts = [("fence", "apply"), ("suspend", "apply"), ("revoke", "apply"), ("fence", "undo")]
+    lines = rows_of(
+        "responses", 4, incident_id=[judged.incident_id] * 4, stage=["done"] * 4, verdict=["allowed"] * 4,
+        rung=[rung for rung, _ in acts], body=[json.dumps({"direction": way}) for _, way in acts],
+        at=[NOON_US + n for n in range(4)], offset=[9_001, 9_002, 9_003, 9_004],
+    )  # fmt: skip
+    written(clickhouse, responses=lines)
+    config = Config(clickhouse=clickhouse)
+    assert give_feedback(config, Word(incident=judged.incident_id, verdict="expected", reason="r", wait_s=0)) == 0
+    said = capsys.readouterr().out
+    assert f"the suspend that was done for it stands: keywatch respond undo {judged.incident_id} --reason TEXT" in said
+    assert "the revoke that was done for it stands: if the revocation was wrong, enable the key" in said
+    assert "the fence" not in said
+    assert give_feedback(config, Word(incident=judged.incident_id, verdict="malicious", reason="r", wait_s=0)) == 0
+    assert "stands: " not in capsys.readouterr().out
+
+
 def test_an_event_of_the_evidence_comes_back_as_it_was(judged: Incident, clickhouse: ClickHouse) -> None:
     client = connect(clickhouse, clickhouse.database)
     events = queries.evidence_events(client, judged)

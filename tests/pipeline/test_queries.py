@@ -314,6 +314,18 @@ def test_what_people_read_fits_eighty_columns(
     assert "office" in shown
 
 
+def test_incidents_that_are_left_out_are_named(filled: ClickHouse, capsys: pytest.CaptureFixture[str]) -> None:
+    """With 500 incidents 50 were listed, and nothing said so."""
+    written(filled, "incidents", rows_of("incidents", 2, incident_id=["c1" * 16, "c2" * 16], key_id=["stormy"] * 2))
+    assert print_incidents(Config(clickhouse=filled), "stormy", 1) == 0
+    said = capsys.readouterr()
+    assert said.err == "keywatch: the 1 newest incidents only; --limit shows more\n"
+    assert said.out.count("advice: ") == 1
+    assert print_incidents(Config(clickhouse=filled), "stormy", 2, as_json=True) == 0
+    said = capsys.readouterr()
+    assert (said.err, len(json.loads(said.out))) == ("", 2)
+
+
 def test_no_incidents_are_said_in_words(filled: ClickHouse, capsys: pytest.CaptureFixture[str]) -> None:
     assert print_incidents(Config(clickhouse=filled), "nobody") == 0
     assert capsys.readouterr().out == "no incidents of nobody\n"
