@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline import queries, spreadsheet
+from pipeline import queries, spreadsheet, told_of_key
 from pipeline.config import ClickHouse, Config
 from pipeline.sinks.connect import connect
 from schemas.incident import Band, Finding, Incident
@@ -74,7 +74,7 @@ def _one_key(client: Client, key: str, output: str) -> int:
         return MISSING
     used = queries.requests_per_key(client, [key], KEY_DAYS)
     errors = queries.error_rates(client, [key], KEY_DAYS)
-    places, declared = queries.places(client, [key], KEY_DAYS), queries.declared_of(client, key)
+    places, declared = queries.places(client, [key], KEY_DAYS), told_of_key.declared_of(client, key)
     if output == "json":
         answer = {"key_id": key, "days": KEY_DAYS, "last_used": last[0], "requests": used, "errors": errors}
         answer["declared"] = declared
@@ -89,10 +89,10 @@ def _one_key(client: Client, key: str, output: str) -> int:
     return say_line(f"its incidents: keywatch incidents --key {key}")
 
 
-def _key_words(key: str, row: Row, declared: queries.Declared | None) -> str:
+def _key_words(key: str, row: Row, declared: told_of_key.Declared | None) -> str:
     """One key's numbers; a key that was used last before the period has none but its last use."""
     environment = f" ({row['environment']})" if row["environment"] else ""
-    lines = [f"{key}{environment}, last {KEY_DAYS:.0f} days", f"  declared   {_declared_words(declared)}"]
+    lines = [f"{key}{environment}, last {KEY_DAYS:.0f} days", f"  declared   {told_of_key.words(declared)}"]
     if row.get("requests"):
         per_hour, busiest = _number(row["per_hour"]), _number(row["busiest_hour"])
         kinds = ", ".join(f"{name[5:]} {_share(row[name])}" for name in _ERROR_KINDS if row[name])
@@ -103,15 +103,6 @@ def _key_words(key: str, row: Row, declared: queries.Declared | None) -> str:
     used = f"{_when(row['last_used_us'])} from {row['client_ip']} ({_place(row)})"
     lines += [f"  last used  {used}", f"  first seen {_when(row['first_used_us'])}", ""]
     return "\n".join(folded for line in lines for folded in _folded(line, width()))
-
-
-def _declared_words(declared: queries.Declared | None) -> str:
-    if declared is None:
-        return "by nobody, or no responder has read it yet"
-    since = f" since {_when(declared.ended_us)}" if declared.ended_us else ""
-    flags = (name for name in ("protected", "decoy") if getattr(declared, name))
-    words = (f"{declared.status}{since}", f"owner {declared.owner or 'not declared'}", declared.criticality, *flags)
-    return ", ".join(words)
 
 
 def print_incidents(

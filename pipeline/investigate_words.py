@@ -15,8 +15,8 @@ from pipeline.asking import count_words
 from pipeline.document import Block, Bullets, Heading, Paragraph, Steps, Table, shell
 from pipeline.investigate import BEFORE_DAYS, Act, Case, Source
 from pipeline.moments import of_us, second_of_us
-from pipeline.queries import act_words
 from pipeline.times import micros
+from schemas.response import act_words
 
 MOST_ENTRIES: Final = 100
 Entry = tuple[int, str, str]

@@ -18,6 +18,7 @@ from pipeline.sinks.connect import by_consequence
 from schemas.control import MOST_EVENTS
 from schemas.event import Event
 from schemas.incident import Incident
+from schemas.response import act_words
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -130,17 +131,6 @@ class ResponseLine(msgspec.Struct, frozen=True, kw_only=True):
     def act(self) -> str:
         """What is decided or done: "fence", "undo of fence"."""
         return act_words(self.rung, self.direction)
-
-
-class Declared(msgspec.Struct, frozen=True, kw_only=True):
-    """What is declared of a key, as the responder last read it."""
-
-    owner: str
-    status: str
-    criticality: str
-    protected: bool
-    decoy: bool
-    ended_us: int  # since when it is revoked or expired; 0 where nobody says
 
 
 class Usual(msgspec.Struct, frozen=True, kw_only=True):
@@ -358,20 +348,6 @@ def _before(client: Client, key: str, opened_at: str, limit: int) -> list[Eviden
         WHERE key_id = {{key:String}} AND ts < {moment} AND ts >= {moment} - toIntervalHour(1)
         ORDER BY ts DESC, epoch DESC, partition DESC, offset DESC LIMIT {{limit:UInt32}}"""
     return ask(client, EvidenceLine, sql, {"key": key, "opened": opened_at, "limit": limit})[::-1]
-
-
-def declared_of(client: Client, key: str) -> Declared | None:
-    """None where nobody declares it, or no responder has read that yet."""
-    sql = """
-        SELECT owner, status, criticality, protected = 1 AS protected, decoy = 1 AS decoy,
-            ifNull(toUnixTimestamp64Micro(ended_at), 0) AS ended_us
-        FROM keys FINAL WHERE key_id = {key:String} AND gone = 0"""
-    return next(iter(ask(client, Declared, sql, {"key": key})), None)
-
-
-def act_words(rung: str, direction: str) -> str:
-    """The lines of an undo have the rung that they take back: "undo of fence"."""
-    return f"undo of {rung}" if direction == "undo" else rung
 
 
 def responses_to(client: Client, incident_id: str) -> list[ResponseLine]:

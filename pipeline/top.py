@@ -105,8 +105,8 @@ def _incidents(screen: Screen) -> Table:
     for each in screen.incidents:
         since, words = moments.of_us(each.opened_us), Text(printable(each.text))
         table.add_row(Text(each.severity, style=COLOURS.get(each.severity, "")), since, each.incident_id[:12], words)
-    if more := screen.open - len(screen.incidents):
-        table.add_row("", "", "", f"and {more:,} more: keywatch incidents --limit {screen.open}")
+    if (more := screen.open - len(screen.incidents)) > 0:
+        table.add_row("", "", "", f"and {more:,} more: keywatch incidents")
     if not screen.incidents:
         table.add_row("none", "", "", "")
     return table

@@ -8,7 +8,8 @@ import msgspec
 from clickhouse_connect.driver.client import Client
 
 from pipeline.console.charts import Bar
-from pipeline.queries import act_words, ask
+from pipeline.queries import ask
+from schemas.response import act_words
 
 PAGE: Final = 50
 

@@ -358,11 +358,8 @@ def show(outcome: Outcome, console: Console) -> None:
         table.add_row(name, text)
     console.print(table)
     for incident in sorted(outcome.incidents.values(), key=lambda x: (x.opened_at, x.incident_id)):
-        console.print(
-            f"[bold]{incident.severity}[/] {moments.second_of_us(micros(incident.opened_at))} ",
-            end=" ",
-            highlight=False,
-        )
+        opened = moments.second_of_us(micros(incident.opened_at))
+        console.print(f"[bold]{incident.severity}[/] {opened} ", end=" ", highlight=False)
         console.print(printable(incident.text), highlight=False, markup=False)
 
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from detectors import DETECTORS
-from pipeline import asking, queries
+from pipeline import asking, queries, told_of_key
 from pipeline.asking import print_explanation, print_incidents, print_keys
 from pipeline.column import Columns
 from pipeline.config import ClickHouse, Config
@@ -353,7 +353,7 @@ def test_a_key_is_shown_with_its_status_and_its_owner(
     assert print_keys(config, "office", as_json=True) == 0
     assert json.loads(capsysbinary.readouterr().out)["declared"]["ended_us"] == micros("2026-09-21T12:30:00Z")
     written(filled, "keys", declared.rows([("office", None)], 2))
-    assert queries.declared_of(connect(filled, filled.database), "office") is None
+    assert told_of_key.declared_of(connect(filled, filled.database), "office") is None
 
 
 def test_units_whose_band_is_of_others_are_those_of_detectors() -> None:

@@ -307,3 +307,8 @@ def test_a_policy_s_faults_are_said_and_the_code_tells_what_can_never_match(
     declared(2, monkeypatch)
     assert policy_commands.check_policy(room.config) == 0
     assert "max_share_of_active" not in said()
+
+
+def test_where_nobody_is_an_approver_that_is_said_before_a_key_is_asked_for() -> None:
+    with pytest.raises(ConfigError, match="nobody can sign: `keywatch respond approver NAME` makes a pair"):
+        commands.key_file_of(Config(), "carl", None)
