@@ -18,7 +18,6 @@ from pipeline.sinks.connect import by_consequence
 from schemas.control import MOST_EVENTS
 from schemas.event import Event
 from schemas.incident import Incident
-from schemas.response import act_words
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -126,11 +125,6 @@ class ResponseLine(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     direction: str = "apply"  # apply | undo
     by: str = ""  # of an undo, a bulk or a declined act: the person, or "time"
-
-    @property
-    def act(self) -> str:
-        """What is decided or done: "fence", "undo of fence"."""
-        return act_words(self.rung, self.direction)
 
 
 class Usual(msgspec.Struct, frozen=True, kw_only=True):
