@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from deploy.grafana.panel import CHOICES, CONSOLE, OF_INCIDENTS, OF_KEYS, Chart, Dashboard, Panel, Row, Variable
+from deploy.grafana.panel import (
+    ACT,
+    CHOICES,
+    CONSOLE,
+    OF_INCIDENTS,
+    OF_KEYS,
+    Chart,
+    Dashboard,
+    Panel,
+    Row,
+    Variable,
+)
 from deploy.grafana.pipeline import quantiles
 
 OF_KEY: Final = "$__conditionalAll(key_id IN (${key:singlequote}), $key)"
@@ -208,10 +219,10 @@ REFUSED: Final = Row(
         Panel(
             "Newest responses",
             "table",
-            "SELECT at, key_id, rung, verdict, stage, reason, incident_id FROM v_responses\n"
+            f"SELECT at, key_id, {ACT}, verdict, stage, reason, incident_id FROM v_responses\n"
             f"WHERE {IN_TIME}\nORDER BY at DESC LIMIT 200",
             (
-                ("at", "time"), ("key_id", "text"), ("rung", "text"), ("verdict", "text"), ("stage", "text"),
+                ("at", "time"), ("key_id", "text"), ("act", "text"), ("verdict", "text"), ("stage", "text"),
                 ("reason", "text"), ("incident_id", "text"),
             ),
             24,
