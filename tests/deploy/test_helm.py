@@ -405,6 +405,37 @@ def test_the_console_shows_the_policy_that_the_responder_judges_by() -> None:
         assert one.version == other.version != Ladder(Policy(), ()).version
 
 
+def test_every_process_trusts_the_authority_of_clickhouse_that_values_name(tmp_path: Path) -> None:
+    for name, pod in pods(EVERYTHING).items():
+        environ = _environment(pod, tmp_path)
+        file = Path(config_file.load(None, environ | {"KEYWATCH_CONFIG": ""}).clickhouse.ca_file)
+        assert file.parent == tmp_path, name
+        assert file.exists(), "the Secret's file is mounted there"
+    assert "CLICKHOUSE__CA_FILE" not in str(pods({}))
+
+
+def test_only_who_reads_a_changed_configuration_is_started_anew() -> None:
+    def marks(changes: dict[str, Any]) -> dict[str, str]:
+        return {
+            each["metadata"]["name"].removeprefix("keywatch-"): template_of(each)["metadata"]["annotations"][
+                "checksum/config"
+            ]
+            for each in rendered({**EVERYTHING, **changes})
+            if each["kind"] in ("StatefulSet", "Deployment", "CronJob")
+        }
+
+    def changed(changes: dict[str, Any]) -> set[str]:
+        after = marks(changes)
+        return {name for name, mark in marks({}).items() if after[name] != mark}
+
+    everybody = set(marks({}))
+    assert len(everybody) == 8
+    assert changed({"console": {**EVERYTHING["console"], "config": "[console]\n"}}) == {"console"}
+    assert changed({"responder": {"config": "[respond]\n"}}) == {"responder"}
+    assert changed({"config": "[geo]\n"}) == everybody - {"console"}
+    assert changed({"policy": "[respond.policy]\nmode = 'enforce'\n"}) == everybody
+
+
 def configurations(changes: dict[str, Any]) -> dict[str, Any]:
     """What each ConfigMap's keywatch.toml says."""
     return {

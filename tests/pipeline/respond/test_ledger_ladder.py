@@ -368,7 +368,7 @@ def over(log: Log, number: int) -> bool:
     return log.say(fence(f"k{number}", approvers=BOTH)).granted
 
 
-def test_caps_are_raised_by_two_people_and_only_for_a_while(log: Log) -> None:
+def test_caps_are_raised_by_two_people(log: Log) -> None:
     assert [over(log, n) for n in range(4)] == [True, True, True, False]
     wider = raised(HOUR_US // 2)
     log.say(wider)
@@ -378,9 +378,15 @@ def test_caps_are_raised_by_two_people_and_only_for_a_while(log: Log) -> None:
     assert not over(log, 4)
     log.say(BOB.says(wider.ticket))
     assert [over(log, n) for n in range(5, 9)] == [True, True, True, False]
-    log.say(None, HOUR_US // 2)
-    log.ledger.blind_until_us = 0
-    assert not over(log, 10)
+
+
+def test_a_raise_ends_at_its_time_though_it_had_room_left(log: Log) -> None:
+    wider = raised(HOUR_US // 2)
+    for record in (wider, ANN.says(wider.ticket), BOB.says(wider.ticket)):
+        log.say(record)
+    assert [over(log, n) for n in range(4)] == [True] * 4, "of six"
+    log.say(Reset(by="a", reason=""), HOUR_US // 2)
+    assert not over(log, 5)
 
 
 def test_a_no_of_an_approver_ends_a_raise_signed_or_not_and_nobody_elses(log: Log) -> None:
