@@ -84,5 +84,5 @@ def test_a_key_of_more_networks_than_it_has_places_for_may_have_had_any_of_them(
     life["asn"] = 64_500 + np.arange(len(life)) // 6 % 40
     at_us = int(life["ts_us"][-1])
     for network in (int(life["asn"][-1]) - 20, 65_000):
-        again = leaked(one_more(life, asn=network), at_us)
+        again = leaked(one_more(life, asn=network, address=0x1234567890ABCDEF), at_us)
         assert proofs(leaked(life.copy(), at_us), again) == [], network

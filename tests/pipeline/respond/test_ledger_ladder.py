@@ -287,6 +287,16 @@ def test_keys_of_many_owners_at_once_open_the_breaker_until_a_person_closes_it(l
     assert "k11" not in log.ledger.queue
 
 
+def test_what_is_simulated_has_a_breaker_of_its_own(log: Log) -> None:
+    assert [log.say(trip(n, simulated=True)).granted for n in range(4)] == [True, True, False, False]
+    assert log.say(trip(10)).granted, "the real one is closed"
+    for number in (11, 12):
+        log.say(trip(number))
+    log.ledger.breaker.opened.pop(True)
+    assert log.say(trip(20, simulated=True, breaker_owners=0)).granted
+    assert log.say(trip(21)).guard == "breaker"
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"settled": False}, {"owner": "one"}, {"owner": ""}, {"cap": "proof"}, {"breaker_owners": 0}],
