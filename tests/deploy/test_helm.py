@@ -297,6 +297,15 @@ def test_the_charts_rules_are_those_that_promtool_tests() -> None:
     assert rule["spec"] == yaml.safe_load(original.read_text())
 
 
+def test_where_no_responder_is_wanted_none_is_missed() -> None:
+    def asked(enabled: bool) -> str:
+        [rules] = of_kind("PrometheusRule", {**EVERYTHING, "responder": {"enabled": enabled}})
+        [down] = [each for each in rules["spec"]["groups"][0]["rules"] if each.get("alert") == "KeywatchDown"]
+        return str(down["expr"])
+
+    assert asked(True) == asked(False) + ' or absent(up{job="keywatch-respond"})'
+
+
 def test_dashboards_reach_grafanas_sidecar_whole() -> None:
     found = [each for each in of_kind("ConfigMap", {}) if "grafana_dashboard" in each["metadata"]["labels"]]
     files = {path.name: json.loads(path.read_text()) for path in (CHART / "dashboards").iterdir()}

@@ -271,6 +271,19 @@ def test_the_kill_switch_holds_approved_acts_too_and_lets_undos_through(log: Log
     assert log.say(undo(standing)).granted
 
 
+def test_a_graver_act_that_waits_for_people_holds_up_no_milder_one_until_it_stands(log: Log) -> None:
+    act = waiting(log, rung="suspend", approvals=1)
+    assert log.say(fence()).granted
+    assert log.say(ANN.says(act.ticket)).granted
+    assert log.say(fence(revision=3, rung="throttle")).guard == "already_acted"
+
+
+def test_a_rotation_holds_up_nothing_that_keeps_a_thief_from_the_old_key(log: Log) -> None:
+    log.stand(fence(rung="rotate"))
+    assert log.say(fence(revision=2)).granted
+    assert log.say(fence(revision=3, rung="suspend")).granted
+
+
 def trip(number: int, **changes: Any) -> Proposed:
     values: dict[str, Any] = {"owner": f"o{number}", "breaker_owners": 3, "max_per_hour": 50, "max_per_day": 50}
     return fence(f"k{number}", **(values | changes))
