@@ -25,7 +25,6 @@ OF_KEY: Final = "$__conditionalAll(key_id IN (${key:singlequote}), $key)"
 IN_TIME: Final = f"$__timeFilter(at)\n    AND {OF_KEY}\n    AND {OF_KEYS}"
 OPENED: Final = f"$__timeFilter(opened_at)\n    AND {OF_KEY}\n    AND {OF_INCIDENTS}"
 _USED: Final = f"SELECT key_id FROM v_keys_last_used WHERE last_used >= $__fromTime AND {OF_KEY}"
-_OF_DECLARED: Final = f"{OF_KEY}\n    AND {OF_KEYS}"
 
 COVERAGE: Final = Row(
     "Which keys are watched",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from detectors.dormant import DORMANT
+from tests.detectors.one_key import MONDAY_US, OneKey, event_at
 from tests.detectors.one_more import bits_of, found_in, one_more
 from tests.detectors.streams import DAY_US, daily_visits
 
@@ -41,3 +43,14 @@ def test_a_monthly_key_comes_every_month() -> None:
 def test_four_visits_are_too_few_to_know() -> None:
     life = daily_visits(1, per_day=4)
     assert bits_of("dormant", life, one_more(life, later_us=60 * DAY_US)) == 0
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_a_silence_that_ended_under_an_open_incident_is_not_learned(weight: float) -> None:
+    key = OneKey(DORMANT)
+    for day in range(10):
+        key.feed(event_at(MONDAY_US + day * DAY_US))
+    key.feed(event_at(MONDAY_US + 70 * DAY_US), weight)
+    before = key.state.gaps.tobytes()
+    key.turn_visit(MONDAY_US + 71 * DAY_US, weight)
+    assert (key.state.gaps.tobytes() == before) == (weight == 0.0)
