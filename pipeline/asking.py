@@ -122,7 +122,7 @@ def print_incidents(
         return say_line(f"no incidents of {key}" if key else "no incidents")
     for row in rows:
         say_line(
-            f"{row.incident_id[:SHORT_ID]}  {_when(row.opened_us)}  {row.severity}, {row.state}, advice: {row.rung}"
+            f"{row.incident_id[:SHORT_ID]}  {_when(row.opened_us)}  {row.severity}, {row.state}, rung {row.rung}"
         )
         say_line("\n".join(_folded(f"  {row.text}", width())))
     return say_line("why: keywatch explain ID")
@@ -150,7 +150,7 @@ def explanation_lines(found: queries.Explanation, width: int) -> list[str]:
     span = f"{_moment(incident.opened_at)} to {_moment(incident.last_at)}, {count_words(incident.events, 'event')}"
     lines = [
         incident.text,
-        f"{incident.severity}, {incident.state}, advice: {incident.rung}; {span}; key known for "
+        f"{incident.severity}, {incident.state}, rung {incident.rung} (a policy decides); {span}; key known for "
         f"{count_words(round(incident.seen_days), 'day')}; rule {incident.rule}; id {incident.incident_id}",
         *_learned_words(incident),
         *(f"{_when(each.at_us)} said {each.verdict}: {each.effect}" for each in found.applied),
