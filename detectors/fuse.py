@@ -161,7 +161,7 @@ def turn_visit(key: Any, shared: Any, event: Any, ended: bool) -> None:
         return
     if ended:
         fusion.end_visit(key.fusion, visit, shared.calibration)
-        visit.ordinal += 1
+        visit.ordinal += 1 if visit.confirmed == 1 else 0  # refused requests make nobody busy
     else:
         visit.first_seen_us = event.ts_us
     if shared.since_us == 0 or visit.first_seen_us < shared.since_us:  # keys may be older than what counts them
