@@ -21,7 +21,7 @@ Array = np.ndarray[Any, Any]
 MINUTE_US: Final = 60_000_000
 HOUR_US: Final = 3_600_000_000
 BOUNDS: Final = np.array(LATENCY_BOUNDS_MS, np.float64)
-NAMELESS: Final = np.uint32(0)
+NAMELESS: Final[Any] = np.uint32(0)
 
 _COUNTS: Final = [
     ("requests", "u4"),

@@ -205,15 +205,21 @@ def test_refusals_from_other_addresses_of_a_network_hide_no_keys_used_there() ->
     """They cost nothing, and 32 of them between two uses made the thief's prefix forgotten each time."""
     batch = stolen(20, elsewhere=True)
     noise = [each for n, one in enumerate(batch) for each in refusals(one.ts_us + 1, n * 33)]
-    found = judge("sources", sorted([*batch, *noise], key=lambda each: each.ts_us))
+    told: list[Sighting] = sorted([*batch, *noise], key=lambda each: each.ts_us)
+    found = judge("sources", told)
     spray = [each for each in found if each.rule == "spray"]
     assert spray and spray[-1].key_id == "source:198.51.7.0/24"
     assert spray[-1].keys == judge("sources", batch)[-1].keys
 
 
 def test_where_keys_are_used_from_as_many_prefixes_as_are_known_refusals_take_no_place() -> None:
-    places = [sighting(f"own_{n}", NOW_US - MINUTE_US + n, address=n + 100, owner="acme") for n in range(31)]
     batch = stolen(20, elsewhere=True)
-    noise = [each for n, one in enumerate(batch) for each in refusals(one.ts_us + 1, n * 7, 7)]
-    found = judge("sources", sorted([*places, *batch, *noise], key=lambda each: each.ts_us))
+    places = [
+        sighting(f"own_{n}_{k}", one.ts_us + 1 + k, address=220 + k, owner="acme")
+        for n, one in enumerate(batch)
+        for k in range(31)
+    ]
+    noise = [each for n, one in enumerate(batch) for each in refusals(one.ts_us + 40, n * 5, 5)]
+    told: list[Sighting] = sorted([*places, *batch, *noise], key=lambda each: each.ts_us)
+    found = judge("sources", told)
     assert "source:198.51.7.0/24" in {each.key_id for each in found if each.rule == "spray"}
