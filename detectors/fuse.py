@@ -291,9 +291,10 @@ def learn_weight(visit: Any, event: Any) -> float:
 
 @compiled
 def advance(visit: Any, event: Any) -> None:
-    """The event is part of the visit now."""
-    visit.last_us = max(visit.last_us, event.ts_us)
-    visit.events += 1
+    """The event is part of the visit now. Refused requests in its name prolong no visit of the key's holder."""
+    if visit.confirmed == 0 or attested(event):
+        visit.last_us = max(visit.last_us, event.ts_us)
+        visit.events += 1
 
 
 @compiled
