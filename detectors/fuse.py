@@ -95,9 +95,12 @@ def clear(reading: Any) -> None:
 
 
 @compiled
-def mark_place(visit: Any, reading: Any) -> None:
-    """A detector that finds places has found this visit's place new: the detectors after it in the tuple may know."""
-    if reading.covered == 1 and reading.bits > 0.0:
+def mark_place(visit: Any, event: Any, reading: Any) -> None:
+    """A detector that finds places has found this visit's place new: the detectors after it in the tuple may know.
+
+    Not by a refused request in its name: a new client is little news beside a new place.
+    """
+    if reading.covered == 1 and reading.bits > 0.0 and attested(event):
         visit.new_place = 1
 
 
@@ -158,6 +161,8 @@ def turn_visit(key: Any, shared: Any, event: Any, ended: bool) -> None:
     """Take the ended visit into fusion and calibration, and begin the one that this event belongs to."""
     visit = key.visit
     if visit.start_us != 0 and not ended:
+        if visit.confirmed == 0 and attested(event):
+            visit.start_us = event.ts_us  # or refused requests before it would cut its holder's visit in two
         return
     if ended:
         fusion.end_visit(key.fusion, visit, shared.calibration)
