@@ -48,10 +48,8 @@ def silence_h(visit: Any, event: Any) -> float:
 @compiled
 def gap_with(state: Any, visit: Any, event: Any) -> float:
     """Hours of silence before the running visit, as of this event; refused requests in the key's name end none."""
-    kept, gap_h = float(state.gap_h), silence_h(visit, event)
-    if kept > 0.0:
-        return kept
-    return np.float64(np.float32(gap_h - kept)) if gap_h > 0.0 else 0.0
+    kept = float(state.gap_h)
+    return kept if kept > 0.0 else np.float64(np.float32(silence_h(visit, event) - kept))
 
 
 @compiled
@@ -100,7 +98,7 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
     if weight > 0.0 and gap_h > 0.0:
         learn_size(state.gaps, np.float64(state.gap_h))  # a logarithm of 32 bits would differ from Python's
     lasted_h = (int(visit.last_us) - int(visit.start_us)) / HOUR_US
-    state.gap_h = -(gap_h + lasted_h) if goes_on and weight <= 0.0 and gap_h > 0.0 else 0.0
+    state.gap_h = -(abs(gap_h) + lasted_h) if goes_on and gap_h != 0.0 else 0.0
     state.bits = 0.0
 
 

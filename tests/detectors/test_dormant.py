@@ -54,6 +54,14 @@ def test_a_refused_request_in_the_keys_name_does_not_end_the_silence() -> None:
     assert found[0]["observed"] == pytest.approx(60, abs=0.2)
 
 
+def test_nor_do_many_in_every_second_for_hours() -> None:
+    """Visits end by the hour, too: at one in the second of the last of the one before, no time has passed."""
+    life = daily_visits(40)
+    noise = one_more(np.repeat(life[-1:], 3 * 7200), 3 * 7200, 59 * DAY_US, authenticated=0, error=ERROR_401)
+    noise["ts_us"] += np.arange(3 * 7200) // 2 * 1_000_000
+    assert bits_of("dormant", np.concatenate([life, noise]), one_more(life, later_us=60 * DAY_US)) > 6
+
+
 def test_refused_requests_make_no_key_one_of_many_visits() -> None:
     """What is rare is counted in key-days: 46 visits a day by who has no more than its id took 4 bits and more."""
     life, judge = daily_visits(20), Judge(1)
