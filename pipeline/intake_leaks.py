@@ -5,7 +5,8 @@ GitHub's partner programme sends `[{token, type, url, source}]`, signed: `Github
 URL (`/meta/public_keys/secret_scanning`), kept for an hour; an unknown identifier asks again, once a minute at most. A
 person sends `{key_id | hash, url, reason}` with `Authorization: Bearer <leaks.token>`. Both are taken whole or not at
 all, and a repeat changes nothing. Nothing of a body is ever logged. 200 with GitHub's feedback; 400 no report; 401
-signature or token; 408 a body that drips; 503 the broker, ClickHouse or GitHub's keys are away: send it again. Source: docs.github.com,
+signature or token; 408 a body that drips; 503 the broker, ClickHouse or GitHub's keys are away, or too many at once:
+send it again. Source: docs.github.com,
 secret scanning partner program.
 """
 
