@@ -14,6 +14,7 @@ Rules for compiled code, so that both ways give the same bits (measured, tests/d
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import re
 import sys
@@ -25,6 +26,7 @@ import llvmlite
 import numba
 import numpy as np
 from llvmlite import binding as llvm
+from numba.core.registry import cpu_target
 
 from detectors.borrowing import Borrowing
 from detectors.cache_folder import find_folder
@@ -79,7 +81,24 @@ def use_cache() -> tuple[bool, list[str]]:
     return folder is not None, refused
 
 
+def link_bare(*names: str) -> None:
+    """Have compiled code call the C library's functions without what looks at each result for the sake of `errno`.
+
+    glibc for x86 names them `__exp_finite` and so on, and calls them itself behind `exp`: the same bits, and 4 % of the
+    pass less (measured). Another C library has no such names, and all stays as it is.
+    """
+    assert cpu_target.target_context is not None  # made here at the latest: numba has linked its own by now
+    find = getattr(ctypes.CDLL(None), "dlvsym", None)
+    if find is None:
+        return
+    find.restype, find.argtypes = ctypes.c_void_p, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p)
+    for name in names:
+        if address := find(None, f"__{name}_finite".encode(), b"GLIBC_2.15"):
+            llvm.add_symbol(name, address)
+
+
 CACHED, REFUSED = use_cache()
+link_bare("exp", "log")
 _BORROWS: Final = {"_nrt": False, "pipeline_class": Borrowing}
 
 

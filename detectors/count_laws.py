@@ -109,32 +109,38 @@ def law_weights(state: Any, w: int) -> tuple[float, float, float, float, float, 
 
 
 @compiled
+def law_tail(law: int, n: int, here: float, behind: float, factorial: float) -> float:
+    """About P(N >= n) of a negative binomial law around `here`, from there on; 1 below. factorial: of n, ln."""
+    if n <= here:
+        return 1.0
+    size = size_of(law, behind)
+    q = here / (here + size)
+    log_point = size * math.log(1.0 - q) + log_against_none(law, n, size, q, factorial)
+    return min(1.0, math.exp(log_point) * (mills_ratio(n, size, q) - 0.5))
+
+
+@compiled
 def mixture_bits(weights: Any, n: int, mean: float, behind: float, reach: float, f: float, tests: float) -> float:
     """-log2 of the mid-p tail of n >= 1 requests in a window by its mixture (`law_weights`); f: the local factor.
 
-    0 where that is no rarer than once in so many tests, which a few of the laws often show.
+    0 where that is no rarer than once in so many tests: the heavy law and the local ones, or law 2, often show it.
     """
     total = 0.0
     for law in range(LAWS):
         total += weights[law]
+    factorial = log_factorial(n)
     x = 1.0 + n / (2.0 * (mean + 1.0 + reach))
     heavy = weights[HEAVY] / (x * x * x)
-    tail = 0.0
-    factorial = log_factorial(n)
-    for law in range(LAWS):
-        here = mean * f if law >= LOCAL else mean
-        if law == HEAVY:
-            tail += heavy
-        elif n <= here:
-            tail += weights[law]
-        else:
-            size = size_of(law, behind)
-            q = here / (here + size)
-            log_point = size * math.log(1.0 - q) + log_against_none(law, n, size, q, factorial)
-            tail += weights[law] * min(1.0, math.exp(log_point) * (mills_ratio(n, size, q) - 0.5))
-        if (tail + heavy if law < HEAVY else tail) * tests >= total:
-            return 0.0
-    return -math.log(max(1e-300, tail / total)) / LN2
+    near = weights[LOCAL] * law_tail(LOCAL, n, mean * f, behind, factorial)
+    wide = weights[LOCAL + 1] * law_tail(LOCAL + 1, n, mean * f, behind, factorial)
+    if (heavy + near + wide) * tests >= total:
+        return 0.0
+    even = weights[2] * law_tail(2, n, mean, behind, factorial)
+    if (heavy + near + wide + even) * tests >= total:
+        return 0.0
+    tail = weights[0] * law_tail(0, n, mean, behind, factorial) + weights[1] * law_tail(1, n, mean, behind, factorial)
+    tail = tail + even + weights[3] * law_tail(3, n, mean, behind, factorial) + heavy + near + wide
+    return 0.0 if tail * tests >= total else -math.log(max(1e-300, tail / total)) / LN2
 
 
 @compiled

@@ -186,11 +186,14 @@ def judge(key: Any, known: Any, ts_us: int, families: int, evidence: bool, large
     """Open or grow the key's incident by this visit's largest scores, or adopt. Returns the kind of change, 0: none.
 
     larger: this event's is the visit rule's largest. Only then does that rule open: the event names what carried it.
+    No score of 0 bits and less opens anything, whatever was counted: so begin most visits.
     """
     state = key.fusion
     visit = key.visit
-    per_day = fusion.visits_per_day(visit, ts_us)
     slow_bits = fusion.slow_bits(fusion.slow_step(state, visit.start_us, state.best_slow))
+    if state.open == 0 and max(state.best, slow_bits) <= 0.0:
+        return 0
+    per_day = fusion.visits_per_day(visit, ts_us)
     days_visit = return_days(known, 0, state.best, per_day) if larger or state.open == 1 else 0.0
     days_slow = return_days(known, 1, slow_bits, per_day)
     if state.open == 0:

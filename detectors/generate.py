@@ -25,6 +25,7 @@ from detectors.fuse import (
     advance, clear, conclude, is_full, learn_weight, mark_place, settle_weight, turn_visit, visit_ended
 )
 from detectors.fusion import close_if_due
+from detectors.prefetch import fetch_next
 
 
 @compiled
@@ -38,6 +39,7 @@ def run(keys, shared, events, start, configs, settings, found, changed, readings
             continue
         if is_full(found, n_found, changed, n_changed, {count}):
             return i, n_found, n_changed
+        fetch_next(keys, events, i)
         key = keys[event.slot]
         visit = key.visit
         n_changed = close_if_due(key.fusion, event.ts_us, i, event.slot, known, changed, n_changed)

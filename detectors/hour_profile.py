@@ -84,12 +84,14 @@ def mix_kinds(mix: Any, logs: Any, shifts: Any, starts: Any, shares: Any) -> Non
     kept, total, best = 0, 0.0, logs[0]
     for k in range(0, len(logs), 4):  # in fours: each maximum waits for the one before
         best = max(best, max(max(logs[k], logs[k + 1]), max(logs[k + 2], logs[k + 3])))
-    for k in range(len(logs)):
-        if logs[k] - best > -9.0:
-            starts[kept] = HOURS * (3 * (k // len(shifts)) + 1) - shifts[k % len(shifts)]
-            shares[kept] = math.exp(logs[k] - best)
-            total += shares[kept]
-            kept += 1
+    for kind in range(KINDS):
+        for j in range(len(shifts)):
+            below = logs[kind * len(shifts) + j] - best
+            if below > -9.0:
+                starts[kept] = HOURS * (3 * kind + 1) - shifts[j]
+                shares[kept] = math.exp(below)
+                total += shares[kept]
+                kept += 1
     for hour in range(HOURS):
         mix[hour] = 0.0
     add_rows(mix, WIDE_TABLE, starts, shares, kept)

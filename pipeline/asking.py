@@ -19,10 +19,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline import queries, spreadsheet
+from pipeline import queries, spreadsheet, told_of_key
 from pipeline.config import ClickHouse, Config
 from pipeline.sinks.connect import connect
 from schemas.incident import Band, Finding, Incident
+from schemas.response import act_words
 
 FLEET_LIMIT: Final = 50
 FLEET_DAYS: Final = 1.0
@@ -74,23 +75,25 @@ def _one_key(client: Client, key: str, output: str) -> int:
         return MISSING
     used = queries.requests_per_key(client, [key], KEY_DAYS)
     errors = queries.error_rates(client, [key], KEY_DAYS)
-    places = queries.places(client, [key], KEY_DAYS)
+    places, declared = queries.places(client, [key], KEY_DAYS), told_of_key.declared_of(client, key)
     if output == "json":
         answer = {"key_id": key, "days": KEY_DAYS, "last_used": last[0], "requests": used, "errors": errors}
+        answer["declared"] = declared
         return print_json({**answer, "places": places})
     row = {name: value for part in (used, errors, last) for item in part for name, value in _plain(item).items()}
     if output == "csv":
         export_rows([row], _KEY_COLUMNS, output)
         say_line("")
         return export_rows([_plain(place) for place in places], _PLACE_COLUMNS, output)
-    say_line(_key_words(key, row))
+    say_line(_key_words(key, row, declared))
     show_table("used from", [_plain(place) for place in places], _PLACES)
     return say_line(f"its incidents: keywatch incidents --key {key}")
 
 
-def _key_words(key: str, row: Row) -> str:
+def _key_words(key: str, row: Row, declared: told_of_key.Declared | None) -> str:
     """One key's numbers; a key that was used last before the period has none but its last use."""
-    lines = [f"{key} ({row['environment']}), last {KEY_DAYS:.0f} days"]
+    environment = f" ({row['environment']})" if row["environment"] else ""
+    lines = [f"{key}{environment}, last {KEY_DAYS:.0f} days", f"  declared   {told_of_key.words(declared)}"]
     if row.get("requests"):
         per_hour, busiest = _number(row["per_hour"]), _number(row["busiest_hour"])
         kinds = ", ".join(f"{name[5:]} {_share(row[name])}" for name in _ERROR_KINDS if row[name])
@@ -108,7 +111,10 @@ def print_incidents(
 ) -> int:
     """The newest incidents, of one key or of all."""
     with connected(config.clickhouse) as client:
-        rows = queries.newest_incidents(client, key, limit)
+        rows = queries.newest_incidents(client, key, limit + 1)
+    if len(rows) > limit:  # on stderr, since programs read what is on stdout
+        sys.stderr.write(f"keywatch: the {limit:,} newest incidents only; --limit shows more\n")
+        del rows[limit:]
     output = "json" if as_json else output
     if output != "table":
         return export_rows([_plain(row) for row in rows], _INCIDENT_COLUMNS, output)
@@ -182,13 +188,13 @@ def _finding_words(finding: Finding) -> str:
 
 
 def _compared(finding: Finding) -> str:
-    """Observed against usual, in the way of its family; an hour of the day is in the finding's own words."""
+    """Observed against usual; an hour of the day is in the finding's own words."""
     if finding.family == "time" or not finding.bits:
         return ""
-    observed, band = _number(finding.observed), finding.expected
-    if finding.family == "network":  # how often the network was seen, of all visits: no band
-        return f"{observed} of {_number(band.median)} {finding.unit}; "
-    return f"observed {observed}, usual {_band(band)} {finding.unit}; "
+    observed, band = _number(finding.observed), _band(finding.expected)
+    if finding.unit in OF_OTHERS:
+        return f"{observed} {finding.unit}, {band} {OF_OTHERS[finding.unit]}; "
+    return f"observed {observed}, usual {band} {finding.unit}; "
 
 
 def _band(band: Band) -> str:
@@ -202,7 +208,8 @@ def _evidence_words(row: queries.EvidenceLine) -> str:
 
 
 def _response_words(row: queries.ResponseLine) -> str:
-    return f"  {_when(row.at_us)} {row.stage}: {row.rung} {row.verdict}, {row.reason}"
+    by = f" by {row.by}" if row.by and row.stage == "decided" else ""
+    return f"  {_when(row.at_us)} {row.stage}: {act_words(row.rung, row.direction)} {row.verdict}{by}, {row.reason}"
 
 
 def _normal_words(normal: queries.Normal) -> list[str]:
@@ -339,6 +346,10 @@ def _iso(time_us: int | str) -> str:
     return _when(time_us).replace(" ", "T") if isinstance(time_us, int) else ""
 
 
+OF_OTHERS: Final = {
+    "visits from this network": "from those that it knows", "visits by this client": "by those that it knows",
+}  # fmt: skip
+"""Units whose band is no forecast of what was observed: it is of the networks, or clients, that the key knows."""
 _ERROR_KINDS: Final = ("rate_401", "rate_403", "rate_404", "rate_429", "rate_4xx", "rate_5xx")
 _FLEET: Final[tuple[Shown, ...]] = (
     ("key", lambda row: str(row["key_id"]), "left"),

@@ -102,6 +102,9 @@ def plan(
     ] = None,
     file: Annotated[Path | None, typer.Option(help="A calendar: TOML ([[planned]]) or CSV.")] = None,
     cancel: Annotated[bool, typer.Option("--cancel", help="Let the event of this name end now.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also an owner, role or environment that no key declares.")
+    ] = False,
     config: ConfigFile = None,
 ) -> int:
     """Planned events: listed incidents of volume alone are withheld while one lasts."""
@@ -109,15 +112,14 @@ def plan(
 
     settings = load(config)
     if file is not None:
-        return operate.plan(settings, plans.read_calendar(file))
+        return operate.plan(settings, plans.read_calendar(file), force)
     if not name:
         raise ConfigError("name what is planned, or give a calendar by --file")
     if cancel:
         return operate.cancel(settings, name)
     scope = {"owners": owner, "roles": role, "environments": environment, "routes": route}
-    return operate.plan(
-        settings, [plans.planned_of(name, from_, to, reason, {k: tuple(v or ()) for k, v in scope.items()})]
-    )
+    planned = plans.planned_of(name, from_, to, reason, {k: tuple(v or ()) for k, v in scope.items()})
+    return operate.plan(settings, [planned], force)
 
 
 @guarded

@@ -68,6 +68,7 @@ class ClickHouse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     database: str = "keywatch"  # made by `keywatch migrate`; the first part of every table's name
     username: str = "default"  # who writes (worker) or reads (people's commands)
     password: Secret = Secret("")  # of that user
+    ca_file: str = ""  # https: PEM of who signed the server's certificate; "" is the system's
     insert_s: Seconds = 1.0  # rows are collected for so long, then written in one insert
     timeout_s: Seconds = 30.0  # an insert or query that takes longer has failed; inserts are tried again
     max_pending_rows: Count = 500_000  # at the bound consumption pauses

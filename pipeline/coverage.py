@@ -117,7 +117,7 @@ def muted(controls: Controls, catalogue: Catalogue, as_of_us: int) -> Iterable[U
     for _, control in controls.holding.values():
         if not isinstance(control, Mute) or control.detector or micros(control.until) <= as_of_us:
             continue
-        detail = f"until {control.until} by {control.owner_of_mute}: {control.reason}"
+        detail = f"until {moments.of_us(micros(control.until))} by {control.owner_of_mute}: {control.reason}"
         if control.key_id:
             yield Unwatched(key_id=control.key_id, why="muted", detail=detail)
             continue
@@ -139,19 +139,19 @@ def ranked(found: list[Unwatched], catalogue: Catalogue) -> list[dict[str, Any]]
 
 _EVICTED: Final = """
     SELECT e.key_id AS key_id, 'evicted' AS why,
-        concat('its state made room at ', formatDateTime(e.at, '%Y-%m-%d %H:%i', 'UTC'),
+        concat('its state made room at ', formatDateTime(e.at, '%Y-%m-%d %H:%iZ', 'UTC'),
             '; not used since: raise worker.max_keys_per_partition') AS detail
     FROM evictions AS e FINAL LEFT JOIN (SELECT key_id, last_used FROM keys_last_used FINAL) AS u USING key_id
     WHERE u.last_used <= e.last_used ORDER BY key_id"""
 _YOUNG: Final = f"""
     SELECT key_id, 'young' AS why,
-        concat('first used ', formatDateTime(first_used, '%Y-%m-%d %H:%i', 'UTC'), ': judged by its peers') AS detail
+        concat('first used ', formatDateTime(first_used, '%Y-%m-%d %H:%iZ', 'UTC'), ': judged by its peers') AS detail
     FROM keys_last_used FINAL
     WHERE first_used > {_AS_OF} - toIntervalHour({{hours:UInt16}}) ORDER BY key_id"""  # noqa: S608
 _OPEN: Final = f"""
     SELECT key_id, 'open' AS why,
         concat('incident ', substring(incident_id, 1, 12), ' is open since ',
-            formatDateTime(opened_at, '%Y-%m-%d %H:%i', 'UTC'), ': nothing is learned; keywatch feedback') AS detail
+            formatDateTime(opened_at, '%Y-%m-%d %H:%iZ', 'UTC'), ': nothing is learned; keywatch feedback') AS detail
     FROM incidents FINAL
     WHERE state = 'open' AND rule IN ('visit', 'slow', 'proof')
         AND opened_at < {_AS_OF} - toIntervalHour({{hours:UInt16}}) ORDER BY key_id"""  # noqa: S608
@@ -171,7 +171,7 @@ _BLIND: Final = f"""
     ARRAY JOIN lacks AS lack ORDER BY key_id"""  # noqa: S608
 _FEW_BYTES: Final = f"""
     SELECT key_id, 'abstaining' AS why,
-        concat('egress: first used ', formatDateTime(first_used, '%Y-%m-%d %H:%i', 'UTC'),
+        concat('egress: first used ', formatDateTime(first_used, '%Y-%m-%d %H:%iZ', 'UTC'),
             ', bytes are judged after a week') AS detail
     FROM keys_last_used FINAL
     WHERE first_used > {_AS_OF} - toIntervalHour({{hours:UInt16}})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -176,15 +176,6 @@ def calendar_of(code: str) -> Any | None:
 def utc_hour(seconds: Ints) -> Ints:
     """Hour of the week in UTC, Monday 00h is 0."""
     return (seconds // 3600 + EPOCH_WEEKDAY * 24) % 168
-
-
-def local_text(ts_us: int, zone: str) -> str:
-    """ "Tue 03:12" in a zone, UTC where it is unknown; for the words of a finding."""
-    try:
-        info: ZoneInfo | Any = ZoneInfo(zone) if zone else UTC
-    except (OSError, ValueError, LookupError):
-        info = UTC
-    return datetime.fromtimestamp(ts_us // 1_000_000, info).strftime("%a %H:%M")
 
 
 def _halve(cache: dict[Any, Any]) -> None:

@@ -16,6 +16,7 @@ from pipeline.document import Block, Bullets, Heading, Paragraph, Steps, Table, 
 from pipeline.investigate import BEFORE_DAYS, Act, Case, Source
 from pipeline.moments import of_us, second_of_us
 from pipeline.times import micros
+from schemas.response import act_words
 
 MOST_ENTRIES: Final = 100
 Entry = tuple[int, str, str]
@@ -96,13 +97,9 @@ def _told(case: Case) -> Iterator[Entry]:
         if incident.closed_at:
             yield micros(incident.closed_at), "incident", f"{incident.incident_id[:12]} closed"
     for act in case.acts:
-        yield act.at_us, "response", f"{act.stage}: {_undoing(act)}{act.rung} {act.verdict}, {act.reason}"
+        yield act.at_us, "response", f"{act.stage}: {act_words(act.rung, act.direction)} {act.verdict}, {act.reason}"
     for word in case.words:
         yield word.at_us, "feedback", f"{word.incident_id[:12]} is {word.verdict}, says {word.by}: {word.reason}"
-
-
-def _undoing(act: Act) -> str:
-    return "undo of " if act.direction == "undo" else ""
 
 
 def _from(source: Source) -> str:
@@ -168,7 +165,8 @@ def _new(source: Source) -> str:
 
 def _done(case: Case) -> list[Block]:
     rows = [
-        (second_of_us(act.at_us), act.stage, _undoing(act) + act.rung, act.verdict, act.reason) for act in case.acts
+        (second_of_us(act.at_us), act.stage, act_words(act.rung, act.direction), act.verdict, act.reason)
+        for act in case.acts
     ]
     return [Table(("when", "stage", "rung", "verdict", "why"), tuple(rows))] if rows else [
         Paragraph("nothing: no decision on this key is in the audit log of the span and the week after it")

@@ -31,7 +31,6 @@ _SECRET_NAME: Final = re.compile(
 )
 _HASH_COLUMN: Final = "secret_hash"  # a keyed hash, no secret: `schemas.key.Key` takes no other form
 _LISTS: Final = ("scopes", "allowed_networks", "allowed_countries")
-_WHOLE: Final = ("version",)
 _YES_NO: Final = ("protected", "decoy")
 _TRUTH: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False, "": False}
 _HOURS: Final = re.compile(r"(\d{1,2}):(\d\d)-(\d{1,2}):(\d\d)(?: ([0-6](?:[,;]?[0-6])*))?")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -17,12 +17,13 @@ from clickhouse_connect.driver.client import Client
 
 from pipeline import moments, plans, queries
 from pipeline.asking import Shown, connected, print_json, say_line, show_table
-from pipeline.catalogue import read_catalogue
+from pipeline.catalogue import Catalogue, read_catalogue
 from pipeline.config import Config
 from pipeline.control_topic import read_controls, say
 from pipeline.controls import Controls
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.people import user
+from pipeline.respond.undoing import WRONGLY_REVOKED
 from pipeline.times import micros
 from pipeline.withhold import who
 from schemas.control import Control, Feedback, Mute, Planned, Verdict, control_id
@@ -65,11 +66,24 @@ def give_feedback(config: Config, word: Word) -> int:
         said = feedback_on(incident, verdict, word.reason, word.owner or user(), until, events)
         (seq,) = asyncio.run(say(config, [said]))
         effect = _wait(client, said, seq, word.wait_s)
+        standing = _standing(queries.responses_to(client, incident.incident_id))
     if word.as_json:
         return print_json({"feedback": said, "seq": seq, "applied": effect})
     say_line(f"{incident.incident_id[:12]} of {incident.key_id} is {verdict}: {incident.text}")
     say_line(f"  {effect.effect} (offset {effect.offset} of partition {effect.partition})" if effect else NOT_YET)
+    for rung in standing if verdict == "expected" else ():
+        undo = WRONGLY_REVOKED if rung == "revoke" else f"keywatch respond undo {incident.incident_id} --reason TEXT"
+        say_line(f"  the {rung} that was done for it stands: {undo}")
     return 0
+
+
+def _standing(lines: Sequence[queries.ResponseLine]) -> list[str]:
+    """Rungs that were done and not taken back: a word on an incident undoes nothing."""
+    standing = dict[str, bool]()
+    for line in lines:
+        if line.stage == "done" and line.verdict == "allowed":
+            standing[line.rung] = line.direction != "undo"
+    return [rung for rung, stands in standing.items() if stands]
 
 
 NOT_YET: Final = (
@@ -126,7 +140,7 @@ def mute(config: Config, scope: tuple[str, str, str], until: str, reason: str, f
     """
     said = mute_of(scope, moments.future(until, "--until", moments.now()), reason)
     refuse_too_wide(said)
-    if not force and (unknown := unknown_in(config, said.key_id, said.owner)):
+    if not force and (unknown := _unknown(config, said)):
         sys.stderr.write(f"keywatch: {unknown}: nothing is muted; --force mutes it all the same\n")
         return MISSING
     asyncio.run(say(config, [said]))
@@ -150,19 +164,30 @@ def mute_of(scope: tuple[str, str, str], until: str, reason: str) -> Mute:
     )  # fmt: skip
 
 
-def unknown_in(config: Config, key_id: str, owner: str) -> str:
-    """Why nothing can be of this key or owner; "" where the catalogue knows them, or the key was used."""
+def _unknown(config: Config, said: Mute) -> str:
     catalogue = asyncio.run(read_catalogue(config))
-    if owner and all(key.owner != owner for _, key in catalogue.items()):
-        return f"no key of owner {owner!r} is declared"
+
+    def used() -> bool:
+        with connected(config.clickhouse) as client:
+            return bool(queries.last_used(client, [said.key_id]))
+
+    return none_of(catalogue, "owner", said.owner) or unknown_key(catalogue, said.key_id, used)
+
+
+def none_of(catalogue: Catalogue, field: str, value: str) -> str:
+    """Why nothing can be of this owner, role or environment; "" where a key declares it, or nothing is asked for."""
+    known = not value or any(getattr(key, field) == value for _, key in catalogue.items())
+    return "" if known else f"no key of {field} {value!r} is declared"
+
+
+def unknown_key(catalogue: Catalogue, key_id: str, used: Callable[[], bool]) -> str:
+    """Why nothing can be of this key; "" where it is declared, or was `used` (which may raise Retry or Fatal)."""
     if not key_id or catalogue.get(key_id) is not None:
         return ""
     try:
-        with connected(config.clickhouse) as client:
-            used = queries.last_used(client, [key_id])
+        return "" if used() else f"no key {key_id!r} is declared, and none was ever used"
     except (Retry, Fatal) as error:
         return f"no key {key_id!r} is declared, and whether one was used nobody can say ({error})"
-    return "" if used else f"no key {key_id!r} is declared, and none was ever used"
 
 
 def refuse_too_wide(said: Mute) -> None:
@@ -211,12 +236,31 @@ def scope_words(said: Mute) -> str:
 # -- planned events ------------------------------------------------------------------------------------------------
 
 
-def plan(config: Config, planned: Sequence[Planned]) -> int:
-    """Say what is planned, checked by `plans`. Raises Fatal and others."""
+def plan(config: Config, planned: Sequence[Planned], force: bool = False) -> int:
+    """Say what is planned, checked by `plans`. Raises Fatal and others.
+
+    Exit code 1, and nothing is said, where no key declares what one of them names; unless by `force`.
+    """
+    if not force and (unknown := _undeclared(config, planned)):
+        sys.stderr.write(f"keywatch: {unknown}: nothing is planned; --force plans it all the same\n")
+        return MISSING
     asyncio.run(say(config, list(planned)))
     for each in planned:
         say_line(f"planned {each.name}: {each.from_} to {each.to}, {plans.scope_words(each)}")
     return say_line("  listed incidents of volume alone are withheld meanwhile; all else is told")
+
+
+def _undeclared(config: Config, planned: Sequence[Planned]) -> str:
+    """Why one of them can be of no key; "" where each name is declared of one."""
+    named = [
+        (each.name, field, value)
+        for each in planned
+        for field, values in (("owner", each.owners), ("role", each.roles), ("environment", each.environments))
+        for value in values
+    ]
+    catalogue = asyncio.run(read_catalogue(config)) if named else Catalogue.of([])
+    faults = (f"{name}: {why}" for name, field, value in named if (why := none_of(catalogue, field, value)))
+    return next(faults, "")
 
 
 def cancel(config: Config, name: str) -> int:

@@ -125,6 +125,8 @@ class ResponseLine(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str
     rung: str
     reason: str
+    direction: str = "apply"  # apply | undo
+    by: str = ""  # of an undo, a bulk or a declined act: the person, or "time"
 
 
 class Usual(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,15 +222,16 @@ _INCIDENT: Final = """
     ) AS e USING incident_id"""
 
 
-def newest_incidents(client: Client, key: str = "", limit: int = 50) -> list[IncidentLine]:
-    """The newest first, of one key or of all."""
+def newest_incidents(client: Client, key: str = "", limit: int = 50, state: str = "") -> list[IncidentLine]:
+    """The newest first, of one key or of all; of one state or of all."""
     sql = f"""
         WITH chosen AS (
             SELECT * FROM incidents FINAL WHERE ({{key:String}} = '' OR key_id = {{key:String}})
+                AND ({{state:String}} = '' OR state = {{state:String}})
             ORDER BY opened_at DESC, incident_id LIMIT {{limit:UInt32}}
         )
         {_INCIDENT} ORDER BY opened_us DESC, incident_id"""  # noqa: S608
-    return ask(client, IncidentLine, sql, {"key": key, "limit": limit})
+    return ask(client, IncidentLine, sql, {"key": key, "limit": limit, "state": state})
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -346,7 +349,8 @@ def _before(client: Client, key: str, opened_at: str, limit: int) -> list[Eviden
 def responses_to(client: Client, incident_id: str) -> list[ResponseLine]:
     """What was done about one incident, the oldest first."""
     sql = """
-        SELECT toUnixTimestamp64Micro(at) AS at_us, stage, verdict, rung, reason
+        SELECT toUnixTimestamp64Micro(at) AS at_us, stage, verdict, rung, reason,
+            JSONExtractString(body, 'direction') AS direction, JSONExtractString(body, 'by') AS by
         FROM responses FINAL WHERE incident_id = {id:String} ORDER BY at, partition, offset LIMIT 1000"""
     return ask(client, ResponseLine, sql, {"id": incident_id})
 

@@ -47,6 +47,7 @@ class Screen(msgspec.Struct, frozen=True, kw_only=True):
     newest_us: int
     requests: int
     keys: int
+    open: int  # incidents, of which the newest are shown
     busy: list[Busy]
     incidents: list[queries.IncidentLine]
 
@@ -55,6 +56,7 @@ class _Head(msgspec.Struct, frozen=True):
     newest_us: int
     requests: int
     keys: int
+    open: int
 
 
 _NEWEST: Final = "(SELECT max(window_start) FROM requests_1m)"
@@ -64,7 +66,7 @@ def look(client: Client) -> Screen:
     """One look. Raises Retry or Fatal."""
     head = f"""
         SELECT toInt64(toUnixTimestamp({_NEWEST})) * 1000000 AS newest_us, sum(requests) AS requests,
-            uniqExact(key_id) AS keys
+            uniqExact(key_id) AS keys, (SELECT count() FROM incidents FINAL WHERE state = 'open') AS open
         FROM requests_1m FINAL WHERE window_start = {_NEWEST}"""  # noqa: S608 (constants)
     busy = f"""
         SELECT key_id, sumIf(w.requests, window_start = newest) AS requests,
@@ -78,11 +80,10 @@ def look(client: Client) -> Screen:
         WHERE window_start > newest - toIntervalHour(1)
         GROUP BY key_id HAVING requests > 0 ORDER BY requests DESC, key_id LIMIT {{limit:UInt32}}"""  # noqa: S608
     [seen] = ask(client, _Head, head, {})
-    newest = queries.newest_incidents(client, limit=50)
     return Screen(
         newest_us=seen.newest_us if seen.requests else 0, requests=seen.requests, keys=seen.keys,
         busy=ask(client, Busy, busy, {"limit": ROWS}),
-        incidents=[each for each in newest if each.state == "open"][:INCIDENTS],
+        open=seen.open, incidents=queries.newest_incidents(client, limit=INCIDENTS, state="open"),
     )  # fmt: skip
 
 
@@ -104,6 +105,8 @@ def _incidents(screen: Screen) -> Table:
     for each in screen.incidents:
         since, words = moments.of_us(each.opened_us), Text(printable(each.text))
         table.add_row(Text(each.severity, style=COLOURS.get(each.severity, "")), since, each.incident_id[:12], words)
+    if (more := screen.open - len(screen.incidents)) > 0:
+        table.add_row("", "", "", f"and {more:,} more: keywatch incidents")
     if not screen.incidents:
         table.add_row("none", "", "", "")
     return table

@@ -13,7 +13,6 @@ VERSION: Final = 1
 
 ROLES: Final = ("", "full", "limited", "read_only")
 STATUSES: Final = ("active", "suspended", "revoked", "expired")
-EXPOSURES: Final = ("", "server", "ci", "mobile", "browser", "partner")
 CRITICALITIES: Final = ("normal", "high", "critical")
 
 Role = Literal["", "full", "limited", "read_only"]

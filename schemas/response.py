@@ -59,3 +59,8 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     new_key_id: str = ""  # rotate: the successor's public id
     switch: str = ""  # what was said to all: stop, go_on, simulate, promote, ...; "" is an act
     v: int = VERSION  # version of this shape
+
+
+def act_words(rung: str, direction: str) -> str:
+    """The lines of an undo have the rung that they take back: "undo of fence"."""
+    return f"undo of {rung}" if direction == "undo" else rung

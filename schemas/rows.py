@@ -259,6 +259,7 @@ KEYS: Final[Table] = (
     ("owner", _LC),
     ("role", _LC),
     ("status", _LC),
+    ("ended_at", "Nullable(DateTime64(6, 'UTC'))"),
     ("criticality", _LC),
     ("exposure", _LC),
     ("protected", "UInt8"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from deploy.grafana.panel import CHOICES, CONSOLE, OF_KEYS, Dashboard, Panel, Row, Variable
+from deploy.grafana.panel import ACT, CHOICES, CONSOLE, OF_KEYS, Dashboard, Panel, Row, Variable
 from schemas.rows import LATENCY_BOUNDS_MS
 
 OF_KEY: Final = "key_id = ${key:singlequote}"
@@ -224,10 +224,10 @@ FOUND: Final = Row(
         Panel(
             "What was decided and done",
             "table",
-            "SELECT at, rung, verdict, stage, reason, incident_id FROM v_responses\n"
+            f"SELECT at, {ACT}, verdict, stage, reason, incident_id FROM v_responses\n"
             f"WHERE $__timeFilter(at) AND {OF_KEY} ORDER BY at DESC LIMIT 100",
             (
-                ("at", "time"), ("rung", "text"), ("verdict", "text"), ("stage", "text"), ("reason", "text"),
+                ("at", "time"), ("act", "text"), ("verdict", "text"), ("stage", "text"), ("reason", "text"),
                 ("incident_id", "text"),
             ),
             24,

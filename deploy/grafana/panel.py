@@ -86,6 +86,9 @@ def of_declared(name: str) -> str:
     return f"$__conditionalAll({inner}, ${name})"
 
 
+ACT: Final = "if(JSONExtractString(body, 'direction') = 'undo', concat('undo of ', rung), rung) AS act"
+"""Of `v_responses`: the lines of an undo have the rung that they take back."""
+
 LONG_S: Final = 4 * 86_400
 """A range of more seconds is read by the day: 10,000 keys have 240,000 hours a day."""
 

@@ -7,14 +7,24 @@ from __future__ import annotations
 
 from typing import Final
 
-from deploy.grafana.panel import CHOICES, CONSOLE, OF_INCIDENTS, OF_KEYS, Chart, Dashboard, Panel, Row, Variable
+from deploy.grafana.panel import (
+    ACT,
+    CHOICES,
+    CONSOLE,
+    OF_INCIDENTS,
+    OF_KEYS,
+    Chart,
+    Dashboard,
+    Panel,
+    Row,
+    Variable,
+)
 from deploy.grafana.pipeline import quantiles
 
 OF_KEY: Final = "$__conditionalAll(key_id IN (${key:singlequote}), $key)"
 IN_TIME: Final = f"$__timeFilter(at)\n    AND {OF_KEY}\n    AND {OF_KEYS}"
 OPENED: Final = f"$__timeFilter(opened_at)\n    AND {OF_KEY}\n    AND {OF_INCIDENTS}"
 _USED: Final = f"SELECT key_id FROM v_keys_last_used WHERE last_used >= $__fromTime AND {OF_KEY}"
-_OF_DECLARED: Final = f"{OF_KEY}\n    AND {OF_KEYS}"
 
 COVERAGE: Final = Row(
     "Which keys are watched",
@@ -208,10 +218,10 @@ REFUSED: Final = Row(
         Panel(
             "Newest responses",
             "table",
-            "SELECT at, key_id, rung, verdict, stage, reason, incident_id FROM v_responses\n"
+            f"SELECT at, key_id, {ACT}, verdict, stage, reason, incident_id FROM v_responses\n"
             f"WHERE {IN_TIME}\nORDER BY at DESC LIMIT 200",
             (
-                ("at", "time"), ("key_id", "text"), ("rung", "text"), ("verdict", "text"), ("stage", "text"),
+                ("at", "time"), ("key_id", "text"), ("act", "text"), ("verdict", "text"), ("stage", "text"),
                 ("reason", "text"), ("incident_id", "text"),
             ),
             24,

@@ -6,7 +6,10 @@ topic does.
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
+from starlette.concurrency import run_in_threadpool
 
 from pipeline import moments, operate, queries
 from pipeline.config import Config
@@ -36,15 +39,31 @@ async def judge(answers: Answers, incident_id: str, verdict: str, reason: str, u
     return f"said: {verdict}; {IN_EFFECT}"
 
 
-async def mute(config: Config, key: str, until: str, reason: str, person: str) -> tuple[str, int]:
-    """Incidents of this key are not told until then, as `keywatch mute KEY`; also the place where that is said."""
+async def mute(
+    answers: Answers, key: str, until: str, reason: str, person: str, known: bool = False
+) -> tuple[str, int]:  # fmt: skip
+    """Incidents of this key are not told until then, as `keywatch mute KEY`; also the place where that is said.
+
+    `known`: an open case has it, so that it was used whatever ClickHouse can say now.
+    """
     needed(reason)
     if not until:
         raise ConfigError("say until when: 12h, 7d or a time")
     said = operate.mute_of((key, "", ""), moments.future(until, "until", moments.now()), reason)
     operate.refuse_too_wide(said)
-    (seq,) = await say(config, [msgspec.structs.replace(said, owner_of_mute=person)])
+    if not known and (unknown := await _unknown(answers, said.key_id)):
+        raise ConfigError(f"{unknown}: nothing is muted; `keywatch mute --force` mutes it all the same")
+    (seq,) = await say(answers.config, [msgspec.structs.replace(said, owner_of_mute=person)])
     return f"muted until {said.until}; {IN_EFFECT}", seq
+
+
+async def _unknown(answers: Answers, key_id: str) -> str:
+    """As `keywatch mute` finds it; in a thread, which a server known to be silent does not get."""
+    declared = answers.side.catalogue
+    if declared is None:  # it can't be read just now, so nobody can say
+        return ""
+    look = partial(operate.unknown_key, declared, key_id, lambda: bool(answers.ask(queries.last_used, [key_id])))
+    return look() if answers.reach.silent else await run_in_threadpool(look)
 
 
 async def unmute(

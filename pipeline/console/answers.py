@@ -44,7 +44,7 @@ class Answers:
     def __init__(self, config: Config, side: Side, reach: Reach | None = None) -> None:
         self.config = config
         self.side = side
-        self.reach = reach or Reach(ping_of(config.clickhouse.url))
+        self.reach = reach or Reach(ping_of(config.clickhouse.url, config.clickhouse.ca_file))
         self.unlogged = 0
         self._own = threading.local()
         self._nobodys_at_s: deque[float] = deque()

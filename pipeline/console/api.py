@@ -38,6 +38,7 @@ from pipeline.respond.acts import Act
 from pipeline.respond.commands import act_row
 from pipeline.respond.night_desk import case_row
 from pipeline.respond.standing import extend_of
+from pipeline.respond.undoing import WRONGLY_REVOKED
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ HOW_TO_COME_IN: Final = (
 )
 ADDRESSES: Final = "GET acts, GET acts/ID, POST acts/ID/undo, GET cases, POST cases/ID/ack, each below /api/v1/"
 _INSTEAD: Final = {
-    "revoke": "if the revocation was wrong, enable the key at the gateway and give it another version in the catalogue",
+    "revoke": WRONGLY_REVOKED,
     "open": "it is being carried out just now: ask again in some seconds",
     "pending": "nothing has been done yet: decline it in the console or by `keywatch respond refuse`",
 }

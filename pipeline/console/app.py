@@ -71,7 +71,8 @@ class Console:
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
         self._templates.filters.update(
-            when=pages.when, ago=pages.ago, number=pages.number, span=pages.span, moment=pages.moment, day=pages.day
+            when=pages.when, ago=pages.ago, number=pages.number, span=pages.span, moment=pages.moment, day=pages.day,
+            declared=pages.declared,
         )  # fmt: skip
         self._templates.globals.update(static=static)
 
@@ -281,7 +282,9 @@ class Console:
 
     async def _mute(self, request: Request, form: FormData, visitor: Visitor) -> str:
         key, until, reason = (_text(form, name) for name in ("key", "until", "reason"))
-        words, seq = await acts.mute(self.config, key, until, reason, visitor.name)
+        cases = self.link.board.cases() if self.link.board else ()
+        known = any(key in case.keys for case in cases)
+        words, seq = await acts.mute(self.answers, key, until, reason, visitor.name, known)
         await self.answers.side.reach(seq, REACH_S)
         return words
 

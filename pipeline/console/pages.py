@@ -12,6 +12,7 @@ import msgspec
 from starlette.requests import Request
 
 from pipeline import queries
+from pipeline.asking import OF_OTHERS
 from pipeline.audit_keys import audit, look
 from pipeline.catalogue import Catalogue
 from pipeline.console import charts, questions
@@ -27,6 +28,7 @@ from pipeline.respond.ladder import Ladder, ladder_of
 from pipeline.times import micros
 from schemas.control import Mute
 from schemas.incident import KEY_RULES, SEVERITIES, Finding, Incident
+from schemas.response import act_words
 
 T = TypeVar("T")
 Shown = tuple[str, dict[str, Any]]
@@ -91,7 +93,7 @@ def incident(answers: Answers, request: Request) -> Shown | None:
         "found": found, "incident": told, "normal": normal, "places": places,
         "chart": charts.hours(bars, band, [opened_us]), "by_day": charts.days(bars, band),
         "week": charts.week(answers.ask(questions.week, told.key_id), (opened.weekday(), opened.hour)),
-        "findings": [(each, _against(each)) for each in told.findings],
+        "findings": [(each, _against(each), OF_OTHERS.get(each.unit, "")) for each in told.findings],
         "opened_us": opened_us, "last_us": last_us, "usual": _by_dimension(normal), "ours": told.rule in KEY_RULES,
         "incident_id": told.incident_id, "mutes": mutes_of(_mutes(answers), told.key_id, told.owner),
         "told": in_order(found.responses, found.applied),
@@ -145,10 +147,15 @@ def case_rows(cases: Sequence[Case]) -> list[tuple[Case, Incident]]:
 
 def in_order(responses: Sequence[queries.ResponseLine], effects: Sequence[queries.Applied]) -> list[Told]:
     """What was done and what people said, as it happened; what came several times in a row stands once."""
-    lines = [Told(each.at_us, f"{each.stage}: {each.rung} {each.verdict}", each.reason) for each in responses]
+    lines = [Told(each.at_us, _stage_words(each), each.reason) for each in responses]
     lines += [Told(each.at_us, f"{each.verdict}: {each.effect}") for each in effects]
     lines.sort(key=lambda each: each.at_us)
     return [run[-1]._replace(times=len(run), first_us=run[0].at_us) for run in runs(lines, lambda each: each.what)]
+
+
+def _stage_words(line: queries.ResponseLine) -> str:
+    by = f" by {line.by}" if line.by and line.stage == "decided" else ""
+    return f"{line.stage}: {act_words(line.rung, line.direction)} {line.verdict}{by}"
 
 
 def runs(lines: Sequence[T], alike: Callable[[T], object]) -> list[list[T]]:
@@ -159,7 +166,7 @@ def runs(lines: Sequence[T], alike: Callable[[T], object]) -> list[list[T]]:
 def decided(answers: Answers, key: str = "") -> list[Decided]:
     """The newest first; what was decided several times in a row of one incident stands once."""
     lines = answers.ask(questions.decisions, key)
-    found = runs(lines, lambda each: (each.incident_id, each.stage, each.verdict, each.rung, each.policy_version))
+    found = runs(lines, lambda each: (each.incident_id, each.stage, each.verdict, each.act, each.policy_version))
     return [Decided(run[0], len(run), run[-1].at_us) for run in found]
 
 
@@ -169,7 +176,7 @@ def _mutes(answers: Answers) -> list[Mute]:
 
 def _against(finding: Finding) -> Any:
     band = finding.expected
-    if finding.family in ("time", "network") or band.high <= 0:
+    if finding.family in ("time", "network") or finding.unit in OF_OTHERS or band.high <= 0:
         return ""
     return charts.against(finding.observed, Band(band.low, band.median, band.high))
 
@@ -286,6 +293,14 @@ def day(at_us: int) -> str:
 def moment(text: str) -> str:
     """An RFC 3339 time as `when` has it."""
     return when(micros(text))
+
+
+def declared(text: str) -> str:
+    """As `when` has it; as it stands where it is no time: a catalogue may say anything there."""
+    try:
+        return moment(text) if text else ""
+    except ValueError:
+        return text
 
 
 def ago(at_us: int) -> str:

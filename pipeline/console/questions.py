@@ -9,6 +9,7 @@ from clickhouse_connect.driver.client import Client
 
 from pipeline.console.charts import Bar
 from pipeline.queries import ask
+from schemas.response import act_words
 
 PAGE: Final = 50
 
@@ -32,6 +33,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     stage: str
     verdict: str
     acted_rung: str
+    direction: str = "apply"  # apply | undo
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,10 +58,13 @@ def incidents(client: Client, wanted: Filter) -> list[Line]:
         )
         SELECT i.incident_id AS incident_id, i.key_id AS key_id, owner, environment, rule, state, severity,
             i.rung AS rung, toUnixTimestamp64Micro(opened_at) AS opened_us, toUnixTimestamp64Micro(last_at) AS last_us,
-            events, return_period_days, text, r.stage AS stage, r.verdict AS verdict, r.acted_rung AS acted_rung
+            events, return_period_days, text, r.stage AS stage, r.verdict AS verdict, r.acted_rung AS acted_rung,
+            r.direction AS direction
         FROM chosen AS i LEFT JOIN (
             SELECT incident_id, argMax(stage, (at, partition, offset)) AS stage,
-                argMax(verdict, (at, partition, offset)) AS verdict, argMax(rung, (at, partition, offset)) AS acted_rung
+                argMax(verdict, (at, partition, offset)) AS verdict,
+                argMax(rung, (at, partition, offset)) AS acted_rung,
+                argMax(JSONExtractString(body, 'direction'), (at, partition, offset)) AS direction
             FROM responses WHERE incident_id IN (SELECT incident_id FROM chosen) GROUP BY incident_id
         ) AS r ON r.incident_id = i.incident_id
         ORDER BY opened_us DESC, incident_id"""
@@ -173,13 +178,20 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     rung: str
     reason: str
     policy_version: str
+    direction: str = "apply"  # apply | undo
+
+    @property
+    def act(self) -> str:
+        """What is decided or done: "fence", "undo of fence"."""
+        return act_words(self.rung, self.direction)
 
 
 def decisions(client: Client, key: str = "") -> list[Decision]:
     """The newest first; of one key or of all."""
     sql = """
         SELECT toUnixTimestamp64Micro(at) AS at_us, key_id, incident_id, stage, verdict, rung, reason,
-            JSONExtractString(body, 'policy_version') AS policy_version
+            JSONExtractString(body, 'policy_version') AS policy_version,
+            JSONExtractString(body, 'direction') AS direction
         FROM responses FINAL WHERE {key:String} = '' OR key_id = {key:String}
         ORDER BY at DESC, partition, offset DESC LIMIT {limit:UInt32}"""
     return ask(client, Decision, sql, {"limit": PAGE, "key": key})

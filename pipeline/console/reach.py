@@ -57,12 +57,12 @@ class Reach:
         return answer.done()
 
 
-def ping_of(url: str) -> Callable[[], Awaitable[bool]]:
+def ping_of(url: str, ca_file: str = "") -> Callable[[], Awaitable[bool]]:
     """That of a server; of one in this process (chdb://) there is nothing to ask."""
     at = urlsplit(url)
     if at.scheme not in ("http", "https") or not at.hostname:
         return _always
-    host, tls = at.hostname, ssl.create_default_context() if at.scheme == "https" else None
+    host, tls = at.hostname, ssl.create_default_context(cafile=ca_file or None) if at.scheme == "https" else None
     port = at.port or (8443 if tls else 8123)
     if check_env_proxy(at.scheme, host, port):
         return _always  # the pages' client goes through it, and there may be no other way

@@ -53,9 +53,6 @@ ROUTES: Final = (
 
 INDEX: Final = {(route.method, route.template): number for number, route in enumerate(ROUTES)}
 ORDERS: Final = INDEX["GET", "/v1/orders"]
-EXPORTS: Final = INDEX["GET", "/v1/exports/{id}"]
-CUSTOMER: Final = INDEX["GET", "/v1/customers/{id}"]
-INVOICE: Final = INDEX["GET", "/v1/invoices/{id}"]
 
 ALL_SCOPES: Final = tuple(sorted({route.scope for route in ROUTES} - {"admin"}))
 READ_SCOPES: Final = tuple(scope for scope in ALL_SCOPES if scope.endswith(":read"))

@@ -1,16 +1,17 @@
 """How strong a planted attack is: log2 of its likelihood under an attack's generator over the innocent one's.
 
-The oracle knows both generators (`world`, `attacks`). Every part is a likelihood ratio of which an innocent visit has
-the mean 1 at most, so that a product of them reaches 2^b in at most one of 2^b innocent visits, whenever it is read
+The oracle knows both generators (`world`, `attacks`) and each key's rates, but not what only the draws say that a key
+was made by: which routes it may yet ask for. Every part is a likelihood ratio of which an innocent visit has the mean 1
+at most, so that a product of them reaches 2^b in at most one of 2^b innocent visits, whenever it is read
 (Markov, Ville); tests/evaluation/test_oracle.py holds each part and their sum to that on untouched traffic, and the
 benchmark prints it of its own keys (`exceedance`).
 
 context  The place's hazard, once per network (during a trip the owner's own visits are from either place) and again in
          each half hour in which the owner called in between: innocent half hours have one place, so that any value
          holds. The client's too, and each time the owner came between: a change lasts a day at least, at every place.
-routes   Operation and status that none of the key's own lines has, once each: what innocent keys bring anew comes one
-         by one, by popularity. Own operations are as likely in an attack that does what the owner does, half as likely
-         in one that has routes of its own.
+routes   Operation and status that the key never had, once each, by how rarely such keys bring such (`new_routes`). Own
+         operations are as likely in an attack that does what the owner does, half as likely in one that has routes of
+         its own.
 sizes    Four times as large and 4,000 more (what attacks on sizes do) against the key's own, by half hour, where any
          of the half hour's calls, the owner's too, may be the planted one.
 volume   `volume`: counts of each day's first visit, days multiplied (visits of one day swell together); or since the
@@ -25,25 +26,22 @@ which operation of a kind, which object of what size. Nor is the silence before 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.evaluation.new_routes import NewRoutes, cells, first_times, route, states
 from pipeline.evaluation.sources import Sources
 from pipeline.evaluation.volume import LONG_SPANS_S, VISIT_SPANS_S, Law, laws
-from pipeline.evaluation.world import DAY_US, HOUR_US, NO_ZONE, US, VISIT_US, Key, World, joined
+from pipeline.evaluation.world import DAY_US, HOUR_US, NO_ZONE, US, VISIT_US, Key, World
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
 LEAST_RATE: Final = 0.02
 """Calls an hour: what an owner may always do, ten times a month at odd hours."""
-REFUSED: Final = 0.0005
-"""Of innocent calls are refused where none of the key's own lines is: 5 of 10,000 lines of the log are 403 or 5xx."""
-ANSWERED: Final = np.array([0.5, 0.25, 0.25])
-"""Shares of an attack's new operations that work, are not there, are refused."""
 BINS: Final = np.arange(4.5, 22.5, 0.5)
 """Edges of ln(bytes + 100)."""
 PARTS: Final = ("context", "routes", "sizes", "volume", "hours")
@@ -57,30 +55,31 @@ class Habits:
     calls_a_day: float
     hourly: Floats  # calls per hour by hour of the day, UTC
     begins: Floats  # share of its visits by hour of the day, UTC
-    own: npt.NDArray[np.int64]  # `route` of its donors' lines
-    new_routes: Floats  # (sensitivity, ANSWERED) -> bits of such a one that is new
+    visits_us: npt.NDArray[np.int64]  # when they began, sorted
+    new_routes: NewRoutes
     larger: Floats  # by bin: density of larger sizes over that of the own
     visit: Law  # of its calls within VISIT_SPANS_S
     long: Law  # and LONG_SPANS_S
     places: npt.NDArray[np.int64]  # (n, 2): each place of its owner's, and when he was there first, us
     clients: npt.NDArray[np.int64]  # (n, 2): each client likewise
     routes: npt.NDArray[np.int64]  # (n, 2): each route likewise
+    start_us: int = 0  # what follows is as it was then (`settled`)
+    own: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # routes, and his later ones
+    visits: int = 0
 
 
-def habits(key: Key, world: World, calls: Array) -> Habits:
+def habits(key: Key, world: World, calls: Array, new_routes: NewRoutes) -> Habits:
     """From the key's untouched calls through all days, and from its generator."""
     days = float(world.days)
     hour = (calls["ts_us"] // HOUR_US % 24).astype(np.int64)
     first = np.unique(calls["ts_us"] // VISIT_US, return_index=True)[1]
     calls_a_day = max(0.1, len(calls) / days)
-    lines = [world.sources.donors[i] for i in key.donors]
-    own = route(joined(lines, "operations"), joined(lines, "status"))
     begins = np.bincount(hour[first], minlength=24) + 1.0
     visit, long = laws(key, world, calls_a_day)
     return Habits(
         max(0.05, len(first) / days), calls_a_day,
         np.maximum(np.bincount(hour, minlength=24) / max(1.0, days), LEAST_RATE), begins / begins.sum(),
-        np.unique(own), _new_routes(key, world.sources, calls_a_day), _larger(calls, first, world.sources),
+        calls["ts_us"][first].astype(np.int64), new_routes, _larger(calls, first, world.sources),
         visit, long, _firsts(calls["place"], calls["ts_us"]), _firsts(calls["client"], calls["ts_us"]),
         _firsts(route(calls["operation"], calls["status"]), calls["ts_us"]),
     )  # fmt: skip
@@ -91,11 +90,6 @@ def _firsts(values: Array, at: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     turns = np.flatnonzero(np.diff(values.astype(np.int64), prepend=-1))
     each, first = np.unique(values[turns], return_index=True)
     return np.stack([each.astype(np.int64), at[turns[first]]], axis=1)
-
-
-def route(operation: npt.ArrayLike, status: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """One number for an operation and its status."""
-    return np.asarray(operation, np.int64) * 1_000 + np.asarray(status, np.int64)
 
 
 def settled(key: Key, known: Habits, calls: Array, start_us: int) -> tuple[Key, Habits]:
@@ -111,24 +105,10 @@ def settled(key: Key, known: Habits, calls: Array, start_us: int) -> tuple[Key, 
     return (
         replace(key, homes=joined_by(key.homes, known.places, calls["place"]),
                 clients=joined_by(key.clients, known.clients, calls["client"])),
-        replace(known, own=joined_by(known.own, known.routes, route(calls["operation"], calls["status"]))),
+        replace(known, own=joined_by((), known.routes, route(calls["operation"], calls["status"])),
+                visits=int(np.searchsorted(known.visits_us, start_us)),
+                start_us=start_us),
     )  # fmt: skip
-
-
-def answer_kind(status: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """Index into ANSWERED."""
-    status = np.asarray(status)
-    return np.where(np.isin(status, (401, 403)), 2, np.where(status == 404, 1, 0))
-
-
-def _new_routes(key: Key, sources: Sources, calls_a_day: float) -> Floats:
-    """The log's lines are what a new route is drawn from, `route_hazard` a day."""
-    operation = np.repeat(np.arange(len(sources.operations)), np.diff(sources.first_answer))
-    innocent = np.zeros((5, 3))
-    np.add.at(innocent, (sources.sensitivity[operation], answer_kind(sources.answers[:, 1])), 1.0 / len(operation))
-    innocent = np.maximum(innocent, innocent.sum(axis=1, keepdims=True) * np.array([0.0, REFUSED, REFUSED]))
-    new = min(0.5, key.route_hazard / calls_a_day)
-    return np.maximum(0.0, np.log2(0.5 * ANSWERED / 5 / (new * innocent)))
 
 
 def _larger(calls: Array, first: npt.NDArray[np.int64], sources: Sources) -> Floats:
@@ -166,7 +146,7 @@ def parts(key: Key, known: Habits, world: World, planted: Array, owner_us: npt.N
         return {name: np.zeros(0) for name in PARTS}
     return {
         "context": _context(key, known, world, planted, owner_us),
-        "routes": perhaps(_routes(known, world, planted)),
+        "routes": perhaps(_routes(key, known, world, planted)),
         "sizes": perhaps(_sizes(known, planted, owner_us)),
         "volume": perhaps(_visits(known, planted, owner_us), _since_first(known, planted, owner_us)),
         "hours": perhaps(_hours(known, planted)),
@@ -216,14 +196,14 @@ def _returns(
     return back, beside
 
 
-def _routes(known: Habits, world: World, planted: Array) -> Floats:
+def _routes(key: Key, known: Habits, world: World, planted: Array) -> Floats:
     """Of an attack with routes of its own: what is new has its bits once, what is the key's own costs a bit."""
-    kinds = world.sources.sensitivity[planted["operation"].astype(np.int64)]
-    new = known.new_routes[kinds, answer_kind(planted["status"])]
     routes = route(planted["operation"], planted["status"])
-    again = np.ones(len(routes), np.bool_)
-    again[np.unique(routes, return_index=True)[1]] = False
-    return np.asarray(np.cumsum(np.where(np.isin(routes, known.own), -1.0, np.where(again, 0.0, new))))
+    first, at = first_times(routes) & ~np.isin(routes, known.own), planted["ts_us"].astype(np.int64)
+    before_us = known.routes[known.routes[:, 1] < known.start_us, 1]
+    state = states(at, np.concatenate([np.sort(before_us), at[first]]))
+    new = known.new_routes.of(key.volume, known.visits)[state, cells(world, routes)]
+    return np.asarray(np.cumsum(np.where(np.isin(routes, known.own), -1.0, np.where(first, new, 0.0))))
 
 
 def _sizes(known: Habits, planted: Array, owner_us: npt.NDArray[np.int64]) -> Floats:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pipeline.evaluation import baselines, oracle, placing, run
 from pipeline.evaluation.baselines import HalfSpace, Memory
 from pipeline.evaluation.exceedance import exceedance, of_all_parts
+from pipeline.evaluation.new_routes import counted
 from pipeline.evaluation.run import BURN_IN_DAYS, Job, Outcome, Partition, Placement
 from pipeline.evaluation.sources import load
 from pipeline.evaluation.world import DAY_US, START_US, World, events_of, keys_of, vocabulary
@@ -60,7 +61,9 @@ def lives_of(job: Job, world: World) -> Lives:
     mine = list(range(job.part, len(world.keys), job.parts))
     calls = run.histories(job, world, mine)
     objects = np.unique(np.concatenate([each["object"] for each in calls]))
-    known = [oracle.habits(world.keys[k], world, each) for k, each in zip(mine, calls, strict=True)]
+    keys = [world.keys[k] for k in mine]
+    new_routes = counted(keys, world, calls)
+    known = [oracle.habits(key, world, each, new_routes) for key, each in zip(keys, calls, strict=True)]
     return Lives(mine, calls, known, objects)
 
 

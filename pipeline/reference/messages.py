@@ -18,7 +18,6 @@ default and old readers may pass over it; what changes its meaning is a new vers
 holds this against what was released. A field without a default is always there.
 
 """
-CALLED: Final = {"from_": "from"}
 
 
 def page() -> str:

@@ -176,7 +176,8 @@ def _words(said: Said, what: str) -> tuple[str, str]:
             if undos and act.proposal.rung == "rotate":
                 undo += " (deletes the new key: refused once that is in use)"
             more = f" (and {len(undos) - 1} more: `keywatch respond holds`)." if len(undos) > 1 else "."
-            return title, f"{title}. {why}{undo}{more if undos else ''}"
+            doubt = f" The target {act.outcome}." if "unproven" in act.outcome else ""
+            return title, f"{title}.{doubt} {why}{undo}{more if undos else ''}"
         case "extended":
             by = act.extended.by if act.extended else ""
             title = f"put off: the old key {act.proposal.key_id} ends {clock(rfc3339(act.until_us))}, by {by}"

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Final
 
 from pipeline import queries
-from pipeline.asking import connected, say_line
+from pipeline.asking import connected, count_words, say_line
 from pipeline.catalogue import Catalogue, read_catalogue
 from pipeline.config import Config, Respond
 from pipeline.errors import ConfigError
 from pipeline.respond import desk, fence
+from pipeline.respond.acts import in_the_way
 from pipeline.respond.adapters import build
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.desk import Chosen, Desk
@@ -27,11 +28,12 @@ from pipeline.respond.fence import ClickHouseNetworks, Networks
 from pipeline.respond.guard import evidence_hash
 from pipeline.respond.ladder import Ladder, Matrix, Means, ladder_of, why_no_fence
 from pipeline.respond.ledger import Queued
+from pipeline.respond.notice import one_line
+from pipeline.respond.propose import MAX_REASON
 from schemas.incident import Incident, Rung
 from schemas.key import Key
 
 REFUSED: Final = 1
-MAX_REASON: Final = 500
 
 
 def wanted(
@@ -54,7 +56,7 @@ def wanted(
     proposal = Proposed(
         act_id="", response_id="", incident_id=incident.incident_id, revision=incident.revision,
         key_id=incident.key_id, key_version=incident.key_version, responder="", rung=rung, adapter=adapter,
-        partition=incident.partition, reason=f"by {person}: {incident.text}"[:MAX_REASON], bits=incident.bits,
+        partition=incident.partition, reason=one_line(f"by {person}: {incident.text}", MAX_REASON), bits=incident.bits,
         approvals=ladder.policy.protected_approvals if key is None or key.protected else 0,
         first_us=fence.first_suspicious_us(incident), owner=incident.owner, rule=rule.name if rule else "",
         evidence_hash=evidence_hash(incident),
@@ -70,13 +72,20 @@ async def carried_out(
     if of is None:
         say_line(f"{chosen.queued.proposal.rung} is not possible: {chosen.why_not}")
         return REFUSED
+    if other := in_the_way(mine.ledger.acts.values(), of):
+        say_line(f"{of.rung} is not possible: {other.words}")
+        return REFUSED
     networks = f", goes on from {', '.join(of.networks)}" if of.networks else ""
     say_line(f"{of.rung} {of.key_id} for {of.duration_s / 3600:g} h by {of.adapter}{networks}")
     if key_file is None:
-        return 0
+        return say_line(
+            f"it takes {count_words(of.approvals, 'signature')}; respond.approvers names {len(of.approvers)}"
+        )
     verdict = await mine.bulk([of], of.group, nonce, key_file)
-    say_line(f"{verdict.reason}; undo: keywatch respond undo {of.incident_id} --reason TEXT")
-    return 0 if verdict.granted else REFUSED
+    if not verdict.granted:
+        say_line(f"not done: {verdict.reason}")
+        return REFUSED
+    return say_line(f"{verdict.reason}; undo: keywatch respond undo {of.incident_id} --reason TEXT")
 
 
 async def choose(

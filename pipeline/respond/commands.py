@@ -127,7 +127,7 @@ async def _undo(mine: Desk, act: Act, reason: str, wait_s: float, key_file: Path
         say_line(f"{of}: {verdict.reason}: keywatch respond approve {waiting}")
         return 0
     if not verdict.granted:
-        say_line(f"{of}: not undone: {verdict.reason}")
+        say_line(f"{of}: not undone: {mine.why_no_undo(act) or verdict.reason}")
         return REFUSED
     done = act.stage == "undone"
     words = "undone" if done else f"asked for; the responder has not answered within {wait_s:.0f} s"
@@ -156,7 +156,8 @@ def holds(config: Config, person: str, as_json: bool) -> int:
 
     async def work(mine: Desk) -> int:
         rows = [act_row(act) for act in mine.in_force()]
-        return show("in force", rows, _ACTS, "nothing is in force", as_json)
+        show("in force", rows, _ACTS, "nothing is in force", as_json)
+        return 0 if as_json or not rows else say_line("take one back: keywatch respond undo RESPONSE --reason TEXT")
 
     return at_desk(config, person, work, reads=True)
 
@@ -210,6 +211,8 @@ def key_file_of(config: Config, person: str, given: Path | None) -> Path:
     """The person's own, which must be the private half of what the configuration says of him."""
     named = os.environ.get(KEY_ENV, "")
     path = given or (Path(named) if named else None)
+    if not config.respond.approvers:
+        raise ConfigError("nobody can sign: `keywatch respond approver NAME` makes a pair for [[respond.approvers]]")
     if path is None:
         raise ConfigError(f"give the approver's key by --key-file or {KEY_ENV}")
     public = next((each.public_key for each in config.respond.approvers if each.name == person), None)

@@ -29,7 +29,7 @@ LOOK_EVERY_S: Final = 5.0  # as often as the catalogue is read
 ROWS_AT_ONCE: Final = 50_000
 
 _SAME: Final = ("environment", "owner", "role", "status", "criticality", "exposure", "rotated_from", "rotated_to")
-_TIMES: Final = ("created_at", "last_rotated_at", "leaked_at")
+_TIMES: Final = ("ended_at", "created_at", "last_rotated_at", "leaked_at")
 
 
 class DeclaredKeys:

@@ -44,6 +44,7 @@ from pipeline.respond.keys import others_of
 from pipeline.respond.ladder import Ladder, Matrix, Others, reach, too_many
 from pipeline.respond.ledger import Ledger, Queued, Verdict
 from pipeline.respond.promoted import REVIEW
+from pipeline.respond.undoing import WRONGLY_REVOKED
 from schemas.incident import Rung
 from schemas.key import Key
 
@@ -109,15 +110,24 @@ class Desk:
 
         Raises `ConfigError` where neither is there, or several acts' or incidents' ids begin so.
         """
-        found = [a for a in self.ledger.acts.values() if name and a.proposal.response_id.startswith(name)]
-        known = [act for act in found if not act.proposal.simulated]
-        of_incident = [act for act in self.in_force() if name and act.proposal.incident_id.startswith(name)]
+        acts = [act for act in self.ledger.acts.values() if name and not act.proposal.simulated]
+        known = [act for act in acts if act.proposal.response_id.startswith(name)]
+        over = [act for act in acts if act.proposal.incident_id.startswith(name)]
+        of_incident = [act for act in over if act.stands]
         if len(known) != 1 and len({act.proposal.incident_id for act in of_incident}) != 1:
+            if not of_incident and len({act.proposal.incident_id for act in over}) == 1:
+                words = (f"{a.proposal.rung} of {a.proposal.key_id}: {self.why_no_undo(a)}" for a in over)
+                raise ConfigError(f"nothing that was done for {name} can be undone: {'; '.join(words)}")
             raise ConfigError(
                 f"{name!r} is not the beginning of exactly one act's response id, nor of that of one incident with an "
                 "act that stands: `keywatch respond holds`"
             )
         return known if len(known) == 1 else sorted(of_incident, key=lambda act: -act.offset)
+
+    def why_no_undo(self, act: Act) -> str:
+        """Why this act can't be taken back, and what to do instead; "" if it can."""
+        why = self.ledger.why_no_undo(act)
+        return f"{why}: {WRONGLY_REVOKED}" if why and act.proposal.rung == "revoke" and act.stage == "done" else why
 
     async def undo(self, act: Act, reason: str, wait_s: float = 0.0, key_file: Path | None = None) -> Verdict:
         """Take one act back; waits so long at most for the responder to have done it.
@@ -169,10 +179,12 @@ class Desk:
         return await self.decisions.write(word)
 
     async def bulk(self, wanted: list[Proposed], group: str, nonce: str, key_file: Path) -> Verdict:
-        """Propose all of it, and approve it as the first one."""
+        """Propose all of it, and approve it as the first one; why not, where none of it may even wait."""
         await self.decisions.write(bulked(wanted, group, nonce, self.person))
-        for each in wanted:
-            await self.decisions.write(msgspec.structs.replace(each, responder=self.decisions.responder))
+        proposed = [msgspec.structs.replace(each, responder=self.decisions.responder) for each in wanted]
+        verdicts = [await self.decisions.write(each) for each in proposed]
+        if not any(act.proposal.group == group for act in self.pending()):
+            return verdicts[0]
         return await self.sign(group, True, key_file)
 
     async def raise_caps(self, cap: str, caps: Caps, until_us: int, reason: str, key_file: Path) -> tuple[str, Verdict]:

@@ -32,6 +32,7 @@ from pipeline.respond.drills import Drill as Running
 from pipeline.respond.night import Books
 from pipeline.respond.night_records import CaseSaid, DrillStarted, EndpointSwitched, NightRecord, Resent, Verb
 from pipeline.respond.outbox import DeadLetter
+from pipeline.times import micros
 from schemas.incident import Incident
 
 MISSING: Final = 1
@@ -102,7 +103,8 @@ def show_cases(books: Books, everything: bool, as_json: bool) -> int:
         return print_json(rows)
     if not rows:
         return say_line("no open cases" if not everything else "no cases in the last days")
-    return show_table("cases", rows, _CASES, folds=len(_CASES) - 1)
+    show_table("cases", rows, _CASES, folds=len(_CASES) - 1)
+    return say_line("take one: keywatch cases ack CASE; its incidents: -o json, then keywatch explain ID")
 
 
 def in_order(case: Case) -> tuple[bool, int]:
@@ -346,7 +348,12 @@ def _columns(*names: str) -> tuple[Shown, ...]:
     return tuple((name, _text(name), "left") for name in names)
 
 
-_CASES: Final = _columns("case_id", "state", "severity", "keys", "opened", "waiting_s", "by", "text")
+_CASES: Final[tuple[Shown, ...]] = (
+    *_columns("case_id", "state", "severity", "keys"),
+    ("opened", lambda row: moments.of_us(micros(row["opened"])), "left"),
+    ("waits", lambda row: f"{row['waiting_s'] // 60} min" if row["state"] == "open" else "", "left"),
+    *_columns("by", "text"),
+)
 _ENDPOINTS: Final = _columns("name", "kind", "state", "waiting", "dead", "since", "why")
 _DEAD: Final = _columns("at", "endpoint", "message_id", "attempts", "why")
 _DRILLS: Final = _columns("at", "state", "key_id", "by", "words")

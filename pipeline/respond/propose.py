@@ -15,6 +15,7 @@ from pipeline.respond.act import act_id, response_id
 from pipeline.respond.entries import Proposed
 from pipeline.respond.guard import Question
 from pipeline.respond.ladder import Means, Step, denied, lasts_s
+from pipeline.respond.notice import one_line
 from schemas.incident import PROOF_RULES, Incident
 from schemas.response import GuardResult
 
@@ -58,7 +59,7 @@ def _about(question: Question, rung: str, rule: Rule | None, partition: int) -> 
     return Proposed(
         act_id=act, response_id=response, incident_id=incident.incident_id, revision=incident.revision,
         key_id=incident.key_id, key_version=incident.key_version, responder="", rung=rung, partition=partition,
-        simulated=question.policy.mode != "enforce", reason=incident.text[:MAX_REASON], bits=incident.bits,
+        simulated=question.policy.mode != "enforce", reason=one_line(incident.text, MAX_REASON), bits=incident.bits,
         first_us=fence.first_suspicious_us(incident),
         rule=rule.name if rule else "", evidence_hash=guard.evidence_hash(incident),
         policy_version=question.ladder.version,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from pipeline.policy import Approver
 from pipeline.respond import approval
@@ -17,6 +18,11 @@ from pipeline.respond.entries import Proposed, Signed, Undo
 from pipeline.respond.ladder import UNDOABLE
 from pipeline.respond.standing import extend_of
 from pipeline.times import rfc3339
+
+WRONGLY_REVOKED: Final = (
+    "if the revocation was wrong, enable the key at the gateway and give it another version in the catalogue"
+)
+"""What a person does in the place of the undo that there is not."""
 
 
 def why_no_undo(act: Act, others: Iterable[Act], now_us: int, force: bool = False) -> str:

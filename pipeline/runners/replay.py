@@ -18,7 +18,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import private
+from pipeline import moments, private
 from pipeline.asking import printable
 from pipeline.catalogue import Catalogue, load_file
 from pipeline.column import Columns, plain
@@ -40,6 +40,7 @@ from pipeline.runners.compare import show as show_comparison
 from pipeline.runners.compare import summary as comparison_summary
 from pipeline.runners.parts import config_version
 from pipeline.runners.topic_range import Raw
+from pipeline.times import micros
 from pipeline.warm import warm_up
 from schemas.event import Event
 from schemas.incident import Incident
@@ -357,7 +358,8 @@ def show(outcome: Outcome, console: Console) -> None:
         table.add_row(name, text)
     console.print(table)
     for incident in sorted(outcome.incidents.values(), key=lambda x: (x.opened_at, x.incident_id)):
-        console.print(f"[bold]{incident.severity}[/] {incident.opened_at} ", end=" ", highlight=False)
+        opened = moments.second_of_us(micros(incident.opened_at))
+        console.print(f"[bold]{incident.severity}[/] {opened} ", end=" ", highlight=False)
         console.print(printable(incident.text), highlight=False, markup=False)
 
 

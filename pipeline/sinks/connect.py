@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -57,6 +58,8 @@ def _arguments(config: ClickHouse, database: str | None) -> dict[str, Any]:
     url = urlsplit(config.url)
     if url.scheme not in ("http", "https") or not url.hostname:
         raise ConfigError(f"clickhouse.url is {url.scheme}://...: expected http://, https:// or chdb:///folder")
+    if config.ca_file and not Path(config.ca_file).is_file():
+        raise ConfigError(f"clickhouse.ca_file {config.ca_file!r} is no file")
     return {
         "interface": url.scheme,
         "host": url.hostname,
@@ -64,6 +67,7 @@ def _arguments(config: ClickHouse, database: str | None) -> dict[str, Any]:
         "username": config.username,
         "password": config.password.reveal(),
         "database": database,
+        "ca_cert": config.ca_file or None,
         "connect_timeout": CONNECT_TIMEOUT_S,
         "send_receive_timeout": config.timeout_s,
         "autogenerate_session_id": False,  # statements of one client may run at once
@@ -112,6 +116,8 @@ def _on_connect(config: ClickHouse, error: ClickHouseError) -> Exception:
         shadow = config.database.partition("_shadow_")[2]
         command = f"keywatch migrate --shadow {shadow}" if shadow else "keywatch migrate"
         return ConfigError(f"{display_name(config)} has no database {config.database!r}: run `{command}`")
+    if found := re.search(r"CERTIFICATE_VERIFY_FAILED\] ([^(]+)", str(error)):
+        return Retry(f"{display_name(config)} is not trusted: {found[1].strip()}; check clickhouse.ca_file")
     return Retry(f"{display_name(config)} doesn't answer: {_transport(error)}; check clickhouse.url and the server")
 
 

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from pipeline.config import Config, Console, Secret
 from pipeline.console import acts, app
 from pipeline.console.headers import FOR_GOOD
-from pipeline.console.pages import in_order
+from pipeline.console.pages import declared, in_order
 from pipeline.console.side import Side
 from pipeline.errors import ConfigError
 from pipeline.queries import Applied, ResponseLine
@@ -25,6 +25,7 @@ from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
 from pipeline.times import micros
 from schemas.control import Control, Feedback, Mute
+from schemas.key import Key
 from tests.console.filled import EVIL, FLEET, INCIDENT, KEY, NOON_S, TOKENS, config, fill
 from tests.console.known import DECLARED, known
 from tests.row_examples import rows_of
@@ -171,6 +172,13 @@ def test_a_responder_mutes_a_key(settings: Config, said: list[Control]) -> None:
     [word] = said
     assert isinstance(word, Mute)
     assert (word.key_id, word.owner_of_mute, word.reason) == (KEY, "responder", "load test")
+    other = visitor(settings, "responder", known(Key(key_id="declared_only")))
+    mine = body | {"key": "declared_only", "form_token": form_token(other)}
+    assert other.post("/mute", data=mine).status_code == 200, "it need not have been used"
+    assert other.post("/mute", data=mine | {"key": KEY}).status_code == 200, "nor declared"
+    slip = other.post("/mute", data=mine | {"key": KEY + "l"})
+    assert (slip.status_code, len(said)) == (400, 3)
+    assert "none was ever used: nothing is muted; `keywatch mute --force` mutes it all the same" in slip.text
 
 
 @pytest.mark.parametrize("page", ["/?state=all", f"/incidents/{INCIDENT.incident_id}", f"/keys/{KEY}"])
@@ -228,12 +236,23 @@ def applied(verdict: str, at_us: int, effect: str) -> Applied:
     )
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [("2026-09-21T12:30:00.459816Z", "2026-09-21 12:30:00"), ("2026-09-21T14:30:00+02:00", "2026-09-21 12:30:00"),
+     ("", ""), ("once", "once")],
+)  # fmt: skip
+def test_a_declared_time_is_shown_as_all_others_and_what_is_none_as_it_stands(said: str, shown: str) -> None:
+    assert declared(said) == shown
+
+
 def test_what_happened_is_told_in_the_order_of_time() -> None:
-    done = [ResponseLine(at_us=at, stage=stage, verdict="allowed", rung="fence", reason="r")
-            for at, stage in ((1, "decided"), (3, "done"), (9, "undone"))]  # fmt: skip
+    done = [ResponseLine(at_us=at, stage=stage, verdict="allowed", rung="fence", reason="r", direction=way, by=by)
+            for at, stage, way, by in ((1, "decided", "apply", ""), (3, "done", "apply", ""),
+                                       (8, "decided", "undo", "ada"), (9, "done", "undo", "ada"))]  # fmt: skip
     said = [applied("malicious", 2, "forgotten"), applied("expected", 5, "e")]
     told = in_order(done, said)
-    assert [each.at_us for each in told] == [1, 2, 3, 5, 9]
+    assert [each.at_us for each in told] == [1, 2, 3, 5, 8, 9]
+    assert [each.what for each in told[4:]] == ["decided: undo of fence allowed by ada", "done: undo of fence allowed"]
     assert (told[1].what, told[2].what) == ("malicious: forgotten", "done: fence allowed")
 
 

@@ -19,11 +19,12 @@ from anyio.to_thread import current_default_thread_limiter
 from starlette.testclient import TestClient
 
 from pipeline.config import Config
-from pipeline.console import app, reach
+from pipeline.console import acts, app, reach
 from pipeline.console.pages import case_rows
 from pipeline.console.reach import MISSES, Reach, ping_of
 from pipeline.respond.night_notices import lead_of
 from pipeline.respond.night_records import CaseSeen
+from schemas.control import Control
 from tests.console.filled import EVIL, INCIDENT, KEY, TOKENS, config
 from tests.console.known import DECLARED, known
 from tests.console.test_board import World
@@ -264,3 +265,23 @@ async def test_a_page_that_nobody_waits_for_any_more_leaves_nothing_behind() -> 
     with pytest.raises(asyncio.CancelledError):
         await page
     assert not reach._waiting
+
+
+def test_a_key_of_an_open_case_is_muted_though_nobody_declares_it_and_another_is_not(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night.sign_in("responder")
+    stranger = msgspec.structs.replace(SEEN, incident_id="other", key_id="undeclared")
+    night.portal.call(night.decisions.write, stranger)
+    said: list[Control] = []
+
+    async def say(_: Config, controls: list[Control]) -> list[int]:
+        said.extend(controls)
+        return list(range(len(controls)))
+
+    monkeypatch.setattr(acts, "say", say)
+    refused = night.post("/mute", key="undeclarde", until="12h", reason="load test")
+    assert (refused.status_code, said) == (400, [])
+    assert "whether one was used nobody can say" in refused.text
+    night.post("/mute", key="undeclared", until="12h", reason="load test")
+    assert len(said) == 1

@@ -15,6 +15,7 @@ from tests.deploy.go_template import Files, Renderer
 CHART: Final = Path(__file__).parents[2] / "deploy" / "helm" / "keywatch"
 EVERYTHING: Final[dict[str, Any]] = {
     "kafka": {"security": "SASL_SSL", "ca": {"secretName": "kafka-ca"}},
+    "clickhouse": {"url": "https://clickhouse:8443", "ca": {"secretName": "clickhouse-ca"}},
     "intake": {"enabled": True},
     "console": {"replicas": 2, "sessionKey": {"secretName": "keywatch-console"}},
     "drill": {"enabled": True, "url": "https://api.example.com/v1/me", "keyId": "key_decoy"},

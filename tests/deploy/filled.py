@@ -106,7 +106,7 @@ FROM (SELECT number AS k FROM numbers({keys}))"""
 _KEYS: Final = """
 INSERT INTO keys
 SELECT {key}, if(k % 5 = 4, 'test', 'live'), concat('team-', toString(k % 20)),
-    ['limited', 'read_only', 'full'][1 + k % 3], if(k % 50 = 49, 'suspended', 'active'), 'normal', 'server', 0, 0,
+    ['limited', 'read_only', 'full'][1 + k % 3], if(k % 50 = 49, 'suspended', 'active'), NULL, 'normal', 'server', 0, 0,
     toDateTime64({now} - 86400 * (3 + 47 * (k % 10)), 6, 'UTC'), NULL, '', '', NULL, 0, 1
 FROM (SELECT number AS k FROM numbers({keys}))"""
 _LAST_USED: Final = """

@@ -297,6 +297,15 @@ def test_the_charts_rules_are_those_that_promtool_tests() -> None:
     assert rule["spec"] == yaml.safe_load(original.read_text())
 
 
+def test_where_no_responder_is_wanted_none_is_missed() -> None:
+    def asked(enabled: bool) -> str:
+        [rules] = of_kind("PrometheusRule", {**EVERYTHING, "responder": {"enabled": enabled}})
+        [down] = [each for each in rules["spec"]["groups"][0]["rules"] if each.get("alert") == "KeywatchDown"]
+        return str(down["expr"])
+
+    assert asked(True) == asked(False) + ' or absent(up{job="keywatch-respond"})'
+
+
 def test_dashboards_reach_grafanas_sidecar_whole() -> None:
     found = [each for each in of_kind("ConfigMap", {}) if "grafana_dashboard" in each["metadata"]["labels"]]
     files = {path.name: json.loads(path.read_text()) for path in (CHART / "dashboards").iterdir()}
@@ -403,6 +412,37 @@ def test_the_console_shows_the_policy_that_the_responder_judges_by() -> None:
             for name in ("keywatch-responder", "keywatch-console")
         ]
         assert one.version == other.version != Ladder(Policy(), ()).version
+
+
+def test_every_process_trusts_the_authority_of_clickhouse_that_values_name(tmp_path: Path) -> None:
+    for name, pod in pods(EVERYTHING).items():
+        environ = _environment(pod, tmp_path)
+        file = Path(config_file.load(None, environ | {"KEYWATCH_CONFIG": ""}).clickhouse.ca_file)
+        assert file.parent == tmp_path, name
+        assert file.exists(), "the Secret's file is mounted there"
+    assert "CLICKHOUSE__CA_FILE" not in str(pods({}))
+
+
+def test_only_who_reads_a_changed_configuration_is_started_anew() -> None:
+    def marks(changes: dict[str, Any]) -> dict[str, str]:
+        return {
+            each["metadata"]["name"].removeprefix("keywatch-"): template_of(each)["metadata"]["annotations"][
+                "checksum/config"
+            ]
+            for each in rendered({**EVERYTHING, **changes})
+            if each["kind"] in ("StatefulSet", "Deployment", "CronJob")
+        }
+
+    def changed(changes: dict[str, Any]) -> set[str]:
+        after = marks(changes)
+        return {name for name, mark in marks({}).items() if after[name] != mark}
+
+    everybody = set(marks({}))
+    assert len(everybody) == 8
+    assert changed({"console": {**EVERYTHING["console"], "config": "[console]\n"}}) == {"console"}
+    assert changed({"responder": {"config": "[respond]\n"}}) == {"responder"}
+    assert changed({"config": "[geo]\n"}) == everybody - {"console"}
+    assert changed({"policy": "[respond.policy]\nmode = 'enforce'\n"}) == everybody
 
 
 def configurations(changes: dict[str, Any]) -> dict[str, Any]:

@@ -185,7 +185,7 @@ def terminal(demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ter
     until_ready(load(demo.config).respond.metrics_port)
     by_key = {row["key_id"]: row["incident_id"] for row in mine.rows("incidents")}
     (key,) = (each for each in by_key if each.startswith("key_office"))  # a stranger's network, fenced by no rule
-    mine.values |= {"KEY": key, "INCIDENT": by_key[key], "ID": by_key[key]}
+    mine.values |= {"KEY": key, "INCIDENT": by_key[key], "ID": by_key[key], "SHOP": "search"}
     return mine
 
 
@@ -233,7 +233,7 @@ def says_to_worker(terminal: Terminal, key: str) -> None:
     for _ in (*terminal.each("mute"), *terminal.each("plan")):
         pass
     held = [(row["kind"], row["about"]) for row in terminal.rows("mutes")]
-    assert ("mute", f"key {key}") in held and ("planned", "NAME: owners SHOP") in held
+    assert ("mute", f"key {key}") in held and ("planned", "NAME: owners search") in held
     assert [about for kind, about in held if kind == "exception" and key in about]
     terminal.run("unmute", key)
     assert ("mute", f"key {key}") not in [(row["kind"], row["about"]) for row in terminal.rows("mutes")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 import sys
 from pathlib import Path
@@ -96,6 +97,20 @@ def test_dividing_by_zero_raises_as_in_plain_python() -> None:
 
     with pytest.raises(ZeroDivisionError):
         inverse(0.0)
+
+
+def test_exp_and_log_are_python_s_to_the_bit() -> None:
+    """Whichever of the C library's names compiled code calls them by (`link_bare`), and where they overflow, too."""
+
+    @compiled
+    def both(x: float, y: float) -> tuple[float, float]:
+        return math.exp(x), math.log(y)
+
+    rng = np.random.default_rng(1)
+    for x in (0.0, -0.0, -745.2, -800.0, -math.inf, 709.7, *rng.uniform(-740.0, 709.0, 20_000)):
+        y = math.exp(x) or 1.0
+        assert both(x, y) == (math.exp(x), math.log(y)), x
+    assert both(800.0, math.inf) == (math.inf, math.inf)
 
 
 def test_a_change_in_any_source_of_the_folder_names_another_cache(tmp_path: Path) -> None:

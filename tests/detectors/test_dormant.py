@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from detectors.detector import ERROR_401
+from detectors.dormant import DORMANT
+from tests.detectors.one_key import MONDAY_US, OneKey, event_at
 from tests.detectors.one_more import bits_of, found_in, one_more
 from tests.detectors.streams import DAY_US, HOUR_US, Judge, daily_visits
 
@@ -71,3 +73,14 @@ def test_refused_requests_make_no_key_one_of_many_visits() -> None:
     judge.feed(tries)
     judge.feed(one_more(life, later_us=5 * DAY_US))
     assert int(judge.keys["visit"]["ordinal"][0]) == before + 1
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_a_silence_that_ended_under_an_open_incident_is_not_learned(weight: float) -> None:
+    key = OneKey(DORMANT)
+    for day in range(10):
+        key.feed(event_at(MONDAY_US + day * DAY_US))
+    key.feed(event_at(MONDAY_US + 70 * DAY_US), weight)
+    before = key.state.gaps.tobytes()
+    key.turn_visit(MONDAY_US + 71 * DAY_US, weight)
+    assert (key.state.gaps.tobytes() == before) == (weight == 0.0)

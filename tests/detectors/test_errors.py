@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors import DETECTORS
+from detectors.counted import VISITS_KEPT
 from detectors.detector import (
     ERROR_5XX,
     ERROR_401,
@@ -374,6 +375,15 @@ def test_peers_can_hide_or_swell_a_visit_s_only_error_by_six_bits_and_no_other_s
             assert wrong > 1 or best(judge) <= LONE_BITS
     assert found[1, 1e6] == 0.0 < found[1, 0.0] <= evidence_of(RETRY_BITS) < 6.3
     assert found[2, 1e6] == found[2, 0.0] > found[1, 0.0]
+
+
+def test_old_visits_fade_and_with_them_what_they_brought() -> None:
+    shared = record(ERRORS.shared)
+    shared.visits[:], shared.lone[:] = VISITS_KEPT, VISITS_KEPT / 500
+    before = lone_bits(lone_state(), shared, visit_of(0.5), DENIED)
+    count_lone(lone_state(), shared, visit_of(0.5))
+    assert float(shared.visits.min()) < VISITS_KEPT
+    assert lone_bits(lone_state(), shared, visit_of(0.5), DENIED) == pytest.approx(before, abs=0.01)
 
 
 @given(

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from detectors import fuse, fusion
 from detectors.calibration import CALIBRATION
-from detectors.detector import ERROR_403, NET_HOSTING, NET_KNOWN, READING, VISIT, config_record
+from detectors.detector import DECLARED_DECOY, ERROR_403, NET_HOSTING, NET_KNOWN, READING, VISIT, config_record
 from detectors.records import records
 from tests.detectors.one_key import record
+from tests.detectors.one_more import one_more
 from tests.detectors.streams import DAY_US, HOUR_US, MINUTE_US, Array, Judge, blank, daily_visits, place, random_stream
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the pass: 40 s of one free core
@@ -236,3 +237,18 @@ def test_a_key_that_has_moved_rings_for_a_week_and_then_lives_at_its_new_place()
 
 def test_what_once_was_of_page_grade_is_never_adopted() -> None:
     assert max(days_of_openings_after_a_move(page_days=20.0)) > 21
+
+
+@pytest.mark.parametrize(("declared", "counted"), [(0, True), (DECLARED_DECOY, False)])
+def test_what_began_under_an_open_incident_is_not_counted_as_what_chance_brings(declared: int, counted: bool) -> None:
+    life = daily_visits(20)
+    judge = Judge(1)
+    judge.feed(life)
+    judge.feed(one_more(life, later_us=60 * DAY_US, declared=declared))
+    strange = one_more(life, later_us=60 * DAY_US + 40 * MINUTE_US, calls=2)
+    place(strange, 2)
+    strange["address"], strange["request"] = 0x1234567890ABCDEF, [5, 6]
+    judge.feed(strange)
+    before = judge.shared["calibration"].tobytes()
+    judge.feed(one_more(life, later_us=61 * DAY_US))
+    assert (judge.shared["calibration"].tobytes() != before) == counted

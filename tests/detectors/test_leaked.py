@@ -77,3 +77,12 @@ def test_a_key_younger_than_a_week_at_its_leak_has_no_ways_to_tell_by() -> None:
     life = daily_visits(4)
     at_us = int(life["ts_us"][-1])
     assert proofs(leaked(life.copy(), at_us), leaked(stranger(life), at_us)) == []
+
+
+def test_a_key_of_more_networks_than_it_has_places_for_may_have_had_any_of_them() -> None:
+    life = daily_visits(20)
+    life["asn"] = 64_500 + np.arange(len(life)) // 6 % 40
+    at_us = int(life["ts_us"][-1])
+    for network in (int(life["asn"][-1]) - 20, 65_000):
+        again = leaked(one_more(life, asn=network, address=0x1234567890ABCDEF), at_us)
+        assert proofs(leaked(life.copy(), at_us), again) == [], network

@@ -11,6 +11,8 @@ from detectors.detector import (
     DECLARED_OVERAGE,
     DECLARED_SCOPE,
     DECLARED_SUPERSEDED,
+    ERROR_5XX,
+    ERROR_NONE,
 )
 from detectors.misuse import RULES, WORDS
 from tests.detectors.one_more import bits_of, found_in, one_more
@@ -51,6 +53,13 @@ def test_a_success_with_an_ended_key_is_a_proof_and_a_refusal_is_not() -> None:
         judge.feed(one_more(life, declared=DECLARED_ENDED, authenticated=authenticated))
         rules = [fusion.RULES[row["rule"]] for row in judge.changed if fusion.KINDS[row["kind"]] == "opened"]
         assert rules == opened
+
+
+def test_who_holds_an_ended_key_and_gets_nothing_for_it_is_no_proof() -> None:
+    life = daily_visits(30)
+    for error in range(ERROR_NONE, ERROR_5XX + 1):
+        (found,) = found_in("misuse", life, one_more(life, calls=1, declared=DECLARED_ENDED, error=error))
+        assert bool(found["proof"]) == (error == ERROR_NONE), error
 
 
 def test_a_superseded_key_is_evidence_once_and_a_forgotten_job_is_none_for_long() -> None:

@@ -111,8 +111,14 @@ def test_sharing_is_a_fact_about_networks() -> None:
     assert DETECTORS[INDEX["sharing"]].family == "network"
 
 
-def test_between_networks_that_the_key_knows_sharing_is_worth_three_bits_at_most() -> None:
-    life = life_with([HOME])
-    life["asn"][len(life) // 2 :][::6] = AWAY  # a second site, each visit wholly from one of them
-    life["asn"] = np.repeat(life["asn"][::6], 6)
-    assert 0 < evidence(life, [HOME, AWAY, HOME, AWAY, HOME, AWAY]) <= 3.0
+@pytest.mark.parametrize(("new_place", "most"), [(0, SHARING.config.known_bits), (1, SHARING.config.cap_bits)])
+def test_where_no_network_of_the_visit_is_new_sharing_is_worth_three_bits_at_most(new_place: int, most: float) -> None:
+    key = OneKey(SHARING)
+    key.shared.visits[0, 0] = 1e6  # peers whose first change led to no more, so several are as rare as can be
+    weights = []
+    for minute in range(8):
+        event = event_at(MONDAY_US + minute * MINUTE_US)
+        event.asn, event.net_flags, event.sees = (HOME, AWAY)[minute % 2], NET_KNOWN, 127
+        key.visit.new_place = new_place
+        weights.append(float(key.feed(event).lr_stranger))
+    assert max(weights) == most

@@ -18,7 +18,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -31,8 +31,6 @@ from pipeline.evaluation import measures, oracle, placing, reached, run, work
 from pipeline.evaluation.attacks import ATTACKS
 from pipeline.evaluation.run import Job, Partition, Placement, Setting
 from pipeline.evaluation.world import CLASSES, DAY_US, START_US, World, events_of
-from tests.evaluation import observer
-from tests.evaluation.observer import Observer
 from tests.evaluation.tables import table as markdown
 from tests.evaluation.tables import words
 from tests.real_data import FOLDER
@@ -41,7 +39,7 @@ Array = np.ndarray[Any, Any]
 BITS: Final = 40.0
 YOUNG: Final = 10  # visits: fewer and nothing is rare for the key yet
 CAUSES: Final = (
-    "at the first visit", "out of an oracle's reach", "out of an observer's reach", f"fewer than {YOUNG} visits known",
+    "at the first visit", "out of an oracle's reach", f"fewer than {YOUNG} visits known",
     "within 2 bits", "2 to 5 bits short", "more than 5 bits short",
 )  # fmt: skip
 FAMILIES: Final = np.array([1 << fuse.FAMILIES.index(each.family) for each in DETECTORS], np.int64)
@@ -57,7 +55,6 @@ class Told:
     visits: int
     planted: int
     in_reach: bool  # of an oracle, at the listed budget
-    in_sight: bool  # of an observer, likewise
     short: float  # bits below the threshold of the better rule, at the nearest planted call
     said: str
     strongest: str  # detector
@@ -65,7 +62,6 @@ class Told:
     oracle: dict[str, float] = field(default_factory=dict)  # its bits by part
     silent: bool = False  # the owner made no call in the placement's days
     bits: float = 0.0  # the oracle's, all parts together
-    observed: float = 0.0  # the observer's
 
     @property
     def reached(self) -> bool:
@@ -79,11 +75,9 @@ class Told:
             return CAUSES[0]
         if not self.in_reach:
             return CAUSES[1]
-        if not self.in_sight:
-            return CAUSES[2]
         if self.visits < YOUNG:
-            return CAUSES[3]
-        return CAUSES[4] if self.short < 2 else CAUSES[5] if self.short < 5 else CAUSES[6]
+            return CAUSES[2]
+        return CAUSES[3] if self.short < 2 else CAUSES[4] if self.short < 5 else CAUSES[5]
 
 
 def main() -> None:
@@ -108,14 +102,13 @@ def main() -> None:
         missed = [each for each in mine if not each.caught]
         causes = ", ".join(f"{count} {cause}" for cause, count in Counter(each.cause for each in missed).most_common())
         strong = sum(each.reached for each in mine), sum(each.reached for each in missed)
-        sight = sum(each.in_sight for each in mine), sum(each.in_sight for each in missed)
-        say(f"{scenario}: {len(missed)} of {len(mine)} missed ({strong[1]} of {strong[0]} with {BITS:.0f} bits,"
-            f" {sight[1]} of {sight[0]} in an observer's reach): {causes}")  # fmt: skip
+        say(f"{scenario}: {len(missed)} of {len(mine)} missed,"
+            f" {strong[1]} of {strong[0]} with {BITS:.0f} bits: {causes}")  # fmt: skip
         for each in missed[: args.show]:
             most = ", ".join(f"{part} {bits:.0f}" for part, bits in each.oracle.items() if bits >= 0.5)
             say(f"  {CLASSES[each.volume]} calls, {each.visits} visits, {each.planted} planted"
                 f"{', the owner silent' if each.silent else ''}, {each.short:.1f} bits short of {each.listed:.1f}:"
-                f" {each.said} (oracle {each.bits:.0f}: {most}; observer {each.observed:.0f})")  # fmt: skip
+                f" {each.said} (oracle {each.bits:.0f}: {most})")  # fmt: skip
 
 
 def table(names: Sequence[str], told: Sequence[Told]) -> str:
@@ -146,7 +139,6 @@ def placements(
     jobs = [Job(seed, 0, 1, count, (BITS,), BITS, (name,), 0) for name in scenarios]
     lives = work.lives_of(jobs[0], world)
     partition = Partition(Setting(), len(lives.mine))
-    watcher = observer.observer_of(world.keys, world, lives.calls)
     whole, owner = lives.in_order()
     by_day: dict[int, list[tuple[Job, int, Placement]]] = defaultdict(list)
     for job in jobs:
@@ -154,15 +146,14 @@ def placements(
             by_day[(placement.start_us - START_US) // DAY_US].append((job, number, placement))
     told = []
     for day in range(world.days):
-        told += [judged(partition, job, world, lives, watcher, number, each) for job, number, each in by_day[day]]
+        told += [judged(partition, job, world, lives, number, each) for job, number, each in by_day[day]]
         first, last = np.searchsorted(whole["ts_us"], [START_US + day * DAY_US, START_US + (day + 1) * DAY_US])
         partition.judge(events_of(whole[first:last], world.words, owner[first:last]))
     return told
 
 
 def judged(
-    partition: Partition, job: Job, world: World, lives: work.Lives, watcher: Observer, number: int,
-    placement: Placement,
+    partition: Partition, job: Job, world: World, lives: work.Lives, number: int, placement: Placement
 ) -> Told:  # fmt: skip
     """One placement; where it is missed, its planted calls one by one."""
     slot = placement.key
@@ -188,16 +179,14 @@ def judged(
     his = calls[calls["planted"] == 0]
     key, known = oracle.settled(stage.key, stage.known, his, stage.start_us)
     parts = oracle.parts(key, known, world, calls[marked], his["ts_us"])
-    observed = watcher.bits(stage, his, calls[marked], lives.calls[slot])
     return Told(
         placement.scenario, caught, placement.volume, visits, len(marked),
-        measures.in_reach(placement, measures.LISTED),
-        measures.in_reach(replace(placement, bits=observed), measures.LISTED), short,
+        measures.in_reach(placement, measures.LISTED), short,
         ", ".join(f"{name} {bits:+.1f}" for name, bits in evidence.items()),
         max(evidence, key=lambda name: evidence[name], default=""),
         listed_from(records(branch.shared)[0]["calibration"], 0, per_day),
         {part: float(bits[-1]) for part, bits in parts.items() if len(bits)}, not len(his),
-        placement.bits, observed,
+        placement.bits,
     )  # fmt: skip
 
 

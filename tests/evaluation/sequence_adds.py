@@ -26,7 +26,7 @@ from pipeline.evaluation.attacks import ATTACKS
 from pipeline.evaluation.baselines import chance, threshold
 from pipeline.evaluation.run import BURN_IN_DAYS, Job, Outcome, Partition, Placement, Setting
 from pipeline.evaluation.sources import Payload, payloads
-from pipeline.evaluation.work import make_world
+from pipeline.evaluation.work import lives_of, make_world
 from pipeline.evaluation.world import DAY_US, START_US, World, events_of
 from tests.bench.grown import print_json
 from tests.evaluation.river_adds import BUDGETS, HEADLINE, ours, quiet_enough
@@ -166,7 +166,8 @@ def compare(outcome: Outcome, scores: list[float], days: float, budget: float) -
 def measure(data: Path, half: str, job: Job, keys: int, days: int) -> tuple[Outcome, list[float]]:
     """Our incidents on untouched keys and placements, and the chain's scores of both."""
     world = make_world(data, half, keys, days, job.seed)
-    calls = run.histories(job, world, list(range(keys)))
+    untouched = lives_of(job, world)
+    calls, known = untouched.calls, untouched.known
     lives = [events_of(each, world.words, np.zeros(len(each), np.int64)) for each in calls]
     attackers, peers = attackers_of([p for p in payloads(data) if p.name in _development(data)]), peers_of(lives)
     scores, chains = untouched_scores(lives, peers, attackers)
@@ -178,7 +179,6 @@ def measure(data: Path, half: str, job: Job, keys: int, days: int) -> tuple[Outc
     partition = Partition(job.setting, keys)
     whole = np.concatenate(calls)
     whole = whole[np.argsort(whole["ts_us"], kind="stable")]
-    known = [oracle.habits(key, world, each) for key, each in zip(world.keys, calls, strict=True)]
     found, changed = [], []
     for day in range(days):
         _place(partition, world, day, outcome.placements, calls, known, job, chains, peers, attackers)

@@ -36,6 +36,7 @@ from pipeline.evaluation import (
 )  # fmt: skip
 from pipeline.evaluation.attacks import ATTACKS, Plan, Stage
 from pipeline.evaluation.innocents import INNOCENTS, delivered
+from pipeline.evaluation.new_routes import NewRoutes, counted
 from pipeline.evaluation.run import Opened, Outcome, Partition, Placement, Setting
 from pipeline.evaluation.variants import VARIANTS
 from pipeline.evaluation.world import (
@@ -72,8 +73,13 @@ def calls_of(key: int) -> Array:
 
 
 @cache
+def new_routes() -> NewRoutes:
+    return counted(world().keys, world(), [calls_of(key) for key in range(12)])
+
+
+@cache
 def known_of(key: int) -> oracle.Habits:
-    return oracle.habits(world().keys[key], world(), calls_of(key))
+    return oracle.habits(world().keys[key], world(), calls_of(key), new_routes())
 
 
 def placed(name: str, key: int, days: float = 3.0, day: int = 20) -> Placement:
@@ -183,7 +189,7 @@ def test_what_the_owner_had_before_the_placement_is_no_evidence_to_the_oracle_an
     """Both as he had it in one call, long before or after; the rest of his life is the same."""
 
     def placed_in(calls: Array) -> tuple[Placement, Array]:
-        placement, known = placed(name, 1), oracle.habits(world().keys[1], world(), calls)
+        placement, known = placed(name, 1), oracle.habits(world().keys[1], world(), calls, new_routes())
         made = run.stage_calls(placement, run.stage_of(placement, world(), calls, known, [9]))
         return placement, made[made["planted"] == 1]
 

@@ -12,6 +12,7 @@ import pytest
 from pipeline.evaluation import oracle, volume, work
 from pipeline.evaluation.exceedance import BITS, Found, exceedance, table
 from pipeline.evaluation.measures import share
+from pipeline.evaluation.new_routes import NewRoutes, counted, route
 from pipeline.evaluation.world import DAY_US, START_US, US, VISIT_US, World, history, starts
 from tests.real_data import FOLDER, real
 
@@ -31,8 +32,13 @@ def calls_of(key: int) -> Array:
 
 
 @cache
+def new_routes() -> NewRoutes:
+    return counted(world().keys, world(), [calls_of(key) for key in range(KEYS)])
+
+
+@cache
 def known_of(key: int) -> oracle.Habits:
-    return oracle.habits(world().keys[key], world(), calls_of(key))
+    return oracle.habits(world().keys[key], world(), calls_of(key), new_routes())
 
 
 @cache
@@ -127,14 +133,16 @@ def test_more_calls_or_faster_ones_have_no_fewer_bits_of_volume(key: int) -> Non
 
 
 def test_an_owner_s_own_calls_have_no_bits_of_routes_and_a_new_refused_deletion_has() -> None:
-    scene, nobody = calls_of(1)[:20].copy(), np.zeros(0, np.int64)
-    assert np.isin(oracle.route(scene["operation"], scene["status"]), known_of(1).own).all()
-    assert oracle.parts(world().keys[1], known_of(1), world(), scene, nobody)["routes"].max() == 0
+    scene, nobody = calls_of(1)[-20:].copy(), np.zeros(0, np.int64)
+    until_us = int(scene["ts_us"][-1]) + 1
+    key, known = oracle.settled(world().keys[1], known_of(1), scene[:0], until_us)
+    assert np.isin(route(scene["operation"], scene["status"]), known.own).all()
+    assert oracle.parts(key, known, world(), scene, nobody)["routes"].max() == 0
     deletions = world().sources.by_sensitivity[2]
-    new = deletions[~np.isin(oracle.route(deletions, 403), known_of(1).own)]
+    new = deletions[~np.isin(route(deletions, 403), known.own)]
     scene["operation"][5], scene["status"][5] = new[0], 403
-    assert oracle.parts(world().keys[1], known_of(1), world(), scene, nobody)["routes"][5] > 5
-    key, known = oracle.settled(world().keys[1], known_of(1), scene[5:6], 0)
+    assert oracle.parts(key, known, world(), scene, nobody)["routes"][5] > 3
+    key, known = oracle.settled(world().keys[1], known_of(1), scene[5:6], until_us)
     assert oracle.parts(key, known, world(), scene, nobody)["routes"].max() == 0, "its owner did so once"
 
 

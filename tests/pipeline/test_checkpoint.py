@@ -16,7 +16,7 @@ from pipeline.checkpoint import Checkpoint, Directory
 from pipeline.config import Config
 from pipeline.core import Core, Effects, Rows, Sides, Slice
 from pipeline.errors import Fatal
-from pipeline.manifest import CHUNK_BYTES, describe, read_key, restore_dtype
+from pipeline.manifest import CHUNK_BYTES, describe, key_bytes, read_key, restore_dtype
 from pipeline.pages import Blobs, PagedArray
 from pipeline.recover import fill, load, writer_of
 from schemas.incident import Incident
@@ -362,3 +362,23 @@ def test_a_million_keys_need_a_small_manifest() -> None:
     assert len(pages) >= 6_250
     assert len(directories) <= 8
     assert len(manifest) < 1_000
+
+
+def test_two_checkpoints_of_one_epoch_and_generation_are_no_state_to_go_on_from() -> None:
+    pages: dict[bytes, bytes] = {}
+    for _ in range(2):
+        core = new_core()
+        count(core, [1, 2])
+        pages |= staged(sends(first_writer(), core)[1])
+    with pytest.raises(Fatal, match="two writers made a checkpoint of epoch 1 in one generation"):
+        load(0, pages, None)
+
+
+def test_a_manifest_under_another_checkpoints_key_is_refused() -> None:
+    core = new_core()
+    count(core, [1, 2])
+    pages = staged(sends(first_writer(), core)[1])
+    [raw] = [each for each in pages if read_key(each).kind == "manifest"]
+    pages[key_bytes(read_key(raw)._replace(epoch=2))] = pages.pop(raw)
+    with pytest.raises(Fatal, match="stands under another checkpoint's key"):
+        load(0, pages, None)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.column import coded
-from pipeline.hours import Hours, local_text, utc_hour
+from pipeline.hours import Hours, utc_hour
 from schemas.key import BusinessHours, Key
 
 ZONES = ["Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "America/St_Johns", "UTC"]
@@ -90,8 +90,3 @@ def test_many_keys_come_and_go_and_each_keeps_its_own_zone() -> None:
     for _ in range(3):
         keys = [Key(key_id=str(number), time_zone=ZONES[number % 2]) for number in range(3000)]
         assert hours.clock(at, coded(keys)).local_hour.tolist() == [13, 7] * 1500
-
-
-def test_words_for_a_finding() -> None:
-    assert local_text(seconds("2026-01-06T02:12:00+00:00") * 1_000_000, "Europe/Berlin") == "Tue 03:12"
-    assert local_text(seconds("2026-01-06T02:12:00+00:00") * 1_000_000, "No/Where") == "Tue 02:12"

@@ -134,6 +134,27 @@ def test_feedback_carries_the_values_of_the_evidence_and_shows_what_it_changed(
     assert told["applied"]["effect"] == "closed the incident"
 
 
+def test_a_word_that_it_was_expected_says_what_stands_all_the_same(
+    judged: Incident, clickhouse: ClickHouse, topic: Topic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Feedback undoes nothing: a key that was suspended for a false alarm stayed so, and nobody was told."""
+    acts = [("fence", "apply"), ("suspend", "apply"), ("revoke", "apply"), ("fence", "undo")]
+    lines = rows_of(
+        "responses", 4, incident_id=[judged.incident_id] * 4, stage=["done"] * 4, verdict=["allowed"] * 4,
+        rung=[rung for rung, _ in acts], body=[json.dumps({"direction": way}) for _, way in acts],
+        at=[NOON_US + n for n in range(4)], offset=[9_001, 9_002, 9_003, 9_004],
+    )  # fmt: skip
+    written(clickhouse, responses=lines)
+    config = Config(clickhouse=clickhouse)
+    assert give_feedback(config, Word(incident=judged.incident_id, verdict="expected", reason="r", wait_s=0)) == 0
+    said = capsys.readouterr().out
+    assert f"the suspend that was done for it stands: keywatch respond undo {judged.incident_id} --reason TEXT" in said
+    assert "the revoke that was done for it stands: if the revocation was wrong, enable the key" in said
+    assert "the fence" not in said
+    assert give_feedback(config, Word(incident=judged.incident_id, verdict="malicious", reason="r", wait_s=0)) == 0
+    assert "stands: " not in capsys.readouterr().out
+
+
 def test_an_event_of_the_evidence_comes_back_as_it_was(judged: Incident, clickhouse: ClickHouse) -> None:
     client = connect(clickhouse, clickhouse.database)
     events = queries.evidence_events(client, judged)
@@ -268,13 +289,33 @@ def test_a_mute_that_makes_no_sense_is_refused(scope: tuple[str, str, str], reas
 
 def test_a_planned_event_is_said_listed_and_cancelled(topic: Topic, capsys: pytest.CaptureFixture[str]) -> None:
     config = Config()
-    event = plans.planned_of("sale", "1d", "3d", "black friday", {"owners": ("shop",), "routes": ("/v1/orders*",)})
+    event = plans.planned_of("sale", "1d", "3d", "black friday", {"owners": ("acme",), "routes": ("/v1/orders*",)})
     assert operate.plan(config, [event]) == 0
-    assert "owners shop; routes /v1/orders*" in capsys.readouterr().out
+    assert "owners acme; routes /v1/orders*" in capsys.readouterr().out
     assert operate.cancel(config, "sale") == 0
     assert operate.cancel(config, "sale") == 1
     last = topic.said[-1]
     assert isinstance(last, Planned) and last.to == last.at
+
+
+@pytest.mark.parametrize(
+    ("scope", "words"),
+    [
+        ({"owners": ("acme", "acne")}, "no key of owner 'acne' is declared"),
+        ({"roles": ("read",)}, "no key of role 'read' is declared"),
+        ({"environments": ("prod",)}, "no key of environment 'prod' is declared"),
+    ],
+)
+def test_a_plan_of_what_no_key_declares_is_a_slip_and_said_only_by_force(
+    topic: Topic, capsys: pytest.CaptureFixture[str], scope: dict[str, tuple[str, ...]], words: str
+) -> None:
+    good = plans.planned_of("good", "", "1d", "r", {"routes": ("*",)})
+    event = plans.planned_of("sale", "", "1d", "r", scope)
+    assert operate.plan(Config(), [good, event]) == operate.MISSING
+    assert f"sale: {words}: nothing is planned; --force" in capsys.readouterr().err
+    assert not topic.said, "of a calendar all or nothing"
+    assert operate.plan(Config(), [good, event], force=True) == 0
+    assert len(topic.said) == 2
 
 
 @pytest.mark.parametrize(

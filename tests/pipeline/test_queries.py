@@ -16,13 +16,18 @@ from clickhouse_connect.driver.client import Client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import asking, queries
+from detectors import DETECTORS
+from pipeline import asking, queries, told_of_key
 from pipeline.asking import print_explanation, print_incidents, print_keys
+from pipeline.column import Columns
 from pipeline.config import ClickHouse, Config
 from pipeline.errors import ConfigError, Fatal
+from pipeline.respond import declared
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
+from pipeline.times import micros
 from schemas.incident import Band, Finding, Incident, Sample
+from schemas.key import Key
 from tests.row_examples import rows_of
 
 HOUR_S = 3_600
@@ -42,6 +47,15 @@ INCIDENT = Incident(
         ),
     ),
 )  # fmt: skip
+
+
+def written(config: ClickHouse, table: str, columns: Columns) -> None:
+    async def write() -> None:
+        sink = ClickHouseSink(config)
+        await sink.write(table, columns)
+        await sink.close()
+
+    asyncio.run(write())
 
 
 async def _fill(config: ClickHouse) -> None:
@@ -247,13 +261,17 @@ def test_a_list_that_is_not_whole_says_so_where_programs_do_not_read(
 @pytest.mark.parametrize(
     ("family", "unit", "said"),
     [
-        ("network", "visits from this network", "(0 of 47.7 visits from this network; 7.4 bits"),
+        ("network", "visits from this network",
+         "(0 visits from this network, 47.7 [47.7-47.7] from those that it knows; 7.4 bits"),
+        ("client", "visits by this client",
+         "(0 visits by this client, 47.7 [47.7-47.7] by those that it knows; 7.4 bits"),
+        ("network", "changes of network in a visit", "(observed 0, usual 47.7 [47.7-47.7] changes of network in a"),
         ("time", "hour of day", "(7.4 bits"),
         ("volume", "requests", "(observed 0, usual 47.7 [47.7-47.7] requests; 7.4 bits"),
     ],
-)
-def test_numbers_are_compared_in_the_way_of_their_family(family: str, unit: str, said: str) -> None:
-    """A network never seen has no band: "usual 47.7 visits from this network" would say the opposite."""
+)  # fmt: skip
+def test_numbers_are_compared_in_the_way_of_their_unit(family: str, unit: str, said: str) -> None:
+    """A network or client never seen has no band: "usual 47.7 visits from this network" would say the opposite."""
     band = Band(low=47.7, median=47.7, high=47.7)
     finding = Finding(
         detector="x", family=family, bits=7.4, at=OPENED, observed=0, expected=band, unit=unit, text="words",
@@ -296,6 +314,18 @@ def test_what_people_read_fits_eighty_columns(
     assert "office" in shown
 
 
+def test_incidents_that_are_left_out_are_named(filled: ClickHouse, capsys: pytest.CaptureFixture[str]) -> None:
+    """With 500 incidents 50 were listed, and nothing said so."""
+    written(filled, "incidents", rows_of("incidents", 2, incident_id=["c1" * 16, "c2" * 16], key_id=["stormy"] * 2))
+    assert print_incidents(Config(clickhouse=filled), "stormy", 1) == 0
+    said = capsys.readouterr()
+    assert said.err == "keywatch: the 1 newest incidents only; --limit shows more\n"
+    assert said.out.count("advice: ") == 1
+    assert print_incidents(Config(clickhouse=filled), "stormy", 2, as_json=True) == 0
+    said = capsys.readouterr()
+    assert (said.err, len(json.loads(said.out))) == ("", 2)
+
+
 def test_no_incidents_are_said_in_words(filled: ClickHouse, capsys: pytest.CaptureFixture[str]) -> None:
     assert print_incidents(Config(clickhouse=filled), "nobody") == 0
     assert capsys.readouterr().out == "no incidents of nobody\n"
@@ -306,3 +336,44 @@ def test_what_is_not_there_is_said_and_is_exit_code_1(filled: ClickHouse, capsys
     assert print_keys(config, "nobody") == 1
     assert print_explanation(config, "nope") == 1
     assert "nobody" in capsys.readouterr().err
+
+
+def test_a_key_is_shown_with_its_status_and_its_owner(
+    filled: ClickHouse, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """A key that was revoked looked like any other."""
+    config = Config(clickhouse=filled)
+    assert print_keys(config, "office") == 0
+    assert b"declared   by nobody, or no responder has read it yet" in capsysbinary.readouterr().out
+    ended = Key(key_id="office", owner="acme", status="revoked", ended_at="2026-09-21T12:30:00Z", protected=True)
+    written(filled, "keys", declared.rows([("office", ended)], 1))
+    assert print_keys(config, "office") == 0
+    said = capsysbinary.readouterr().out
+    assert b"declared   revoked since 2026-09-21 12:30:00Z, owner acme, normal, protected" in said
+    assert print_keys(config, "office", as_json=True) == 0
+    assert json.loads(capsysbinary.readouterr().out)["declared"]["ended_us"] == micros("2026-09-21T12:30:00Z")
+    written(filled, "keys", declared.rows([("office", None)], 2))
+    assert told_of_key.declared_of(connect(filled, filled.database), "office") is None
+
+
+def test_units_whose_band_is_of_others_are_those_of_detectors() -> None:
+    units = {detector.name: detector.unit for detector in DETECTORS}
+    assert {units["geography"], units["novel_client"]} == set(asking.OF_OTHERS)
+
+
+def test_what_is_taken_back_is_told_as_an_undo_and_by_whom(filled: ClickHouse) -> None:
+    """The audit's lines of an undo have the rung of the act: "done: suspend allowed" stood there for the opposite."""
+    bodies = [json.dumps({"direction": way, "by": by}) for way, by in (("apply", ""), ("undo", "ada"), ("undo", "ada"))]
+    lines = rows_of(
+        "responses", 3, incident_id=["taken_back"] * 3, stage=["done", "decided", "done"], verdict=["allowed"] * 3,
+        rung=["suspend"] * 3, reason=["done", "false alarm", "done"], body=bodies, at=[1_000_000, 2_000_000, 3_000_000],
+        offset=[901, 902, 903],
+    )  # fmt: skip
+    written(filled, "responses", lines)
+    client = connect(filled, filled.database)
+    told = [asking._response_words(line).split("Z ", 1)[1] for line in queries.responses_to(client, "taken_back")]
+    client.close()
+    assert told == [
+        "done: suspend allowed, done", "decided: undo of suspend allowed by ada, false alarm",
+        "done: undo of suspend allowed, done",
+    ]  # fmt: skip

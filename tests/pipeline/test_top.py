@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -47,6 +49,33 @@ def test_a_look_is_json_for_programs(filled: Config, capsys: pytest.CaptureFixtu
     assert (loud["requests"], loud["usual"]) == (90, pytest.approx(6 * 59 / 60))
     assert (calm["requests"], calm["usual"]) == (7, pytest.approx(7 * 59 / 60))
     assert [each["incident_id"] for each in seen["incidents"]] == ["ab" * 16]
+
+
+def test_an_open_incident_is_shown_below_any_number_of_newer_ones_that_are_over(database: ClickHouse) -> None:
+    """Of the 50 newest the open ones were shown: after a storm a critical one was "none"."""
+    over = 60
+    columns: dict[str, list[Any]] = {
+        "incident_id": [f"{n:032x}" for n in range(over + 9)], "state": ["closed"] * over + ["open"] * 9,
+        "opened_at": [(NOON_S + over - n) * 10**6 for n in range(over + 9)],
+    }  # fmt: skip
+    scratch = msgspec.structs.replace(database, database=f"{database.database}_storm")
+    migrate(scratch)
+
+    async def fill() -> None:
+        sink = ClickHouseSink(scratch)
+        await sink.write("incidents", rows_of("incidents", over + 9, **columns))
+        await sink.close()
+
+    asyncio.run(fill())
+    client = connect(scratch, scratch.database)
+    screen = top.look(client)
+    client.command(f"DROP DATABASE {scratch.database}")
+    client.close()
+    assert (screen.open, len(screen.incidents)) == (9, top.INCIDENTS)
+    console = Console(file=io.StringIO(), width=140)
+    console.print(top.drawn(screen, NOON_S))
+    assert isinstance(console.file, io.StringIO)
+    assert "and 1 more: keywatch incidents" in console.file.getvalue()
 
 
 def test_what_is_old_is_said_to_be_and_names_can_not_steer_the_terminal(filled: Config) -> None:

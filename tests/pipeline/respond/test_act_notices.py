@@ -129,6 +129,16 @@ def test_a_message_says_who_until_when_and_how_it_is_undone() -> None:
     assert (alert["labels"]["alertname"], alert["labels"]["severity"]) == ("KeywatchAct", "medium")
 
 
+def test_a_message_says_where_the_targets_answer_proves_nothing() -> None:
+    done = act()
+    (said,) = act_notices.due([done], NOW_US, lambda _: frozenset(), {})
+    assert "The target" not in act_notices.notice(said, NOW_US).text
+    done.outcome = "answered 200 with an unknown status: unproven"
+    assert "by rule live alone. The target answered 200 with an unknown status: unproven. For incident i1" in (
+        act_notices.notice(said, NOW_US).text
+    )
+
+
 def test_what_alertmanager_holds_open_is_ended_when_the_act_is_undone() -> None:
     (begun,) = act_notices.due([act()], NOW_US, lambda _: frozenset(), {})
     (over,) = act_notices.due([act("undone")], NOW_US, lambda _: frozenset({"done:5", "answered"}), {})

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pipeline.catalogue import Catalogue
@@ -25,6 +26,7 @@ from pipeline.respond.entries import Finished
 from pipeline.respond.fence import suspects
 from pipeline.respond.keys import others_of
 from pipeline.respond.ladder import Ladder, Means, judged, ladder_of
+from pipeline.respond.propose import MAX_REASON
 from schemas.incident import Rung
 from schemas.key import Key
 from tests.pipeline.respond.incidents import key as declare
@@ -80,12 +82,72 @@ async def test_one_command_fences_the_key_and_one_takes_it_back(tmp_path: Path) 
         assert act.undo is not None
 
 
+async def test_what_stands_in_the_way_is_said_before_anything_is_signed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A key that is revoked, or suspended already: it was "not the beginning of exactly one ticket"."""
+    key = tmp_path / "ada.key"
+    config = settings(approval.make("ada", key))
+    async with desk() as mine:
+        assert await done(mine, config, "suspend", key) == 0
+        records = len(mine.ledger.acts)
+        capsys.readouterr()
+        for file in (None, key):
+            assert await done(mine, config, "fence", file) == 1
+            assert (
+                "fence is not possible: this version of the key is being acted on (suspend)" in capsys.readouterr().out
+            )
+        assert len(mine.ledger.acts) == records
+
+
+async def test_a_bulk_of_which_nothing_may_wait_says_why(tmp_path: Path) -> None:
+    key = tmp_path / "ada.key"
+    config = settings(approval.make("ada", key))
+    ladder = ladder_of(config.respond)
+    async with desk() as mine:
+        assert await done(mine, config, "suspend", key) == 0
+        queued = wanted(full(), "fence", ladder, "ada")
+        of = (await choose(queued, "n2", ladder, config, {"keys": MATRIX}, Networks())).proposal
+        assert of is not None
+        verdict = await mine.bulk([of], of.group, "n2", key)
+        assert (verdict.granted, verdict.guard) == (False, "already_acted")
+
+
+async def test_an_undo_of_what_is_over_says_how_it_ended(tmp_path: Path) -> None:
+    """By the incident's id, as messages name it: it was "not the beginning of exactly one act's response id"."""
+    key, incident = tmp_path / "ada.key", full().incident_id
+    config = settings(approval.make("ada", key))
+    async with desk() as mine:
+        assert await done(mine, config, "suspend", key) == 0
+        (act,) = mine.ledger.acts.values()
+        of = act.proposal
+        await mine.decisions.write(Finished(act_id=of.act_id, response_id=of.response_id, result="done"))
+        assert (await mine.undo(act, "false alarm")).granted
+        ended = Finished(act_id=of.act_id, response_id=of.response_id, result="done", direction="undo")
+        await mine.decisions.write(ended)
+        with pytest.raises(ConfigError, match="can be undone: suspend of k1: it is undone"):
+            mine.undoable(incident)
+        revoked = msgspec.structs.replace(of, act_id="r", response_id="r", rung="revoke", group="")
+        await mine.decisions.write(revoked)
+        assert (await mine.sign(mine.pending()[0].ticket, True, key)).granted
+        await mine.decisions.write(Finished(act_id="r", response_id="r", result="done"))
+        with pytest.raises(ConfigError, match="revoke of k1: revoke cannot be undone: if the revocation was wrong"):
+            mine.undoable(incident)
+
+
+async def test_a_long_reason_ends_with_a_sign_and_not_in_the_middle_of_a_number() -> None:
+    text = "k1: " + "9" * 600
+    queued = wanted(full(text=text), "suspend", ladder_of(settings().respond), "ada")
+    assert (len(queued.proposal.reason), queued.proposal.reason[-1]) == (MAX_REASON, "…")
+
+
 @pytest.mark.parametrize("mode", ["enforce", "simulate", "off"])
 async def test_without_a_signature_it_only_says_what_it_would_do(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
     async with desk() as mine:
         assert await done(mine, settings(mode=mode), "suspend", None) == 0
         assert mine.ledger.acts == {}
-    assert "suspend k1 for 1 h by keys" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "suspend k1 for 1 h by keys\nit takes 1 signature; respond.approvers names 0\n" in said
 
 
 async def test_where_two_must_sign_one_is_not_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,7 +106,7 @@ def test_all_that_stands_of_an_incident_is_undone_by_its_id_the_newest_first(
     assert [line.partition(" of")[0] for line in said().splitlines()] == ["suspend", "fence"]
     room.live()
     assert room.world.gateway.set_on == {}
-    with pytest.raises(ConfigError, match="nor of that of one incident"):
+    with pytest.raises(ConfigError, match="can be undone: fence of k1: it is undone; suspend of k1: it is undone"):
         commands.undo(room.config, "carl", "incident-k1", "again", wait_s=0.0)
 
 
@@ -307,3 +307,8 @@ def test_a_policy_s_faults_are_said_and_the_code_tells_what_can_never_match(
     declared(2, monkeypatch)
     assert policy_commands.check_policy(room.config) == 0
     assert "max_share_of_active" not in said()
+
+
+def test_where_nobody_is_an_approver_that_is_said_before_a_key_is_asked_for() -> None:
+    with pytest.raises(ConfigError, match="nobody can sign: `keywatch respond approver NAME` makes a pair"):
+        commands.key_file_of(Config(), "carl", None)

@@ -261,5 +261,12 @@ def test_approvals_are_counted_by_the_responders_own_approvers_and_numbers(
     assert guard.signed(act, key_, ladder, (ANN.approver, BOB.approver)).passed == passed
 
 
+def test_a_bulk_needs_as_many_approvals_as_the_responders_own_policy_asks_for_bulks() -> None:
+    act, ladder = _approved(1, group="bulk2-1"), Ladder(Policy(bulk_approvals=2), ())
+    assert not guard.signed(act, key(), ladder, (ANN.approver, BOB.approver)).passed
+    act.words_said["bob"] = BOB.says("t")
+    assert guard.signed(act, key(), ladder, (ANN.approver, BOB.approver)).passed
+
+
 def test_without_approvers_of_its_own_a_responder_does_nothing_that_needs_them() -> None:
     assert not guard.signed(_approved(1), key(), Ladder(Policy(), ()), ()).passed

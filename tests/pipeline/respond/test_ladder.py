@@ -62,6 +62,17 @@ def test_a_rule_that_does_not_match_says_why(rule: dict[str, Any], word: str) ->
     assert word in why
 
 
+@pytest.mark.parametrize(
+    ("changes", "matches"), [({}, True), ({"bits": 0.0}, False), ({"authenticated": False}, False)]
+)
+def test_a_rule_by_detector_goes_by_findings_that_say_something_of_who_held_the_key(
+    changes: dict[str, Any], matches: bool
+) -> None:
+    ladder = Ladder(Policy(), (Rule(name="it", rung="suspend", detectors=("errors",)),))
+    found, _ = ladder.rule_of(incident(findings=(finding("network"), finding("errors", **changes))), key())
+    assert (found is not None) == matches
+
+
 def test_a_rule_for_no_proof_leaves_proofs_to_the_next() -> None:
     ladder = Ladder(Policy(), (Rule(name="odd", rung="fence", proof="never"), Rule(name="sure", rung="revoke")))
     rule, _ = ladder.rule_of(incident(rule="proof", findings=(finding("declared"),)), key())

@@ -271,6 +271,19 @@ def test_the_kill_switch_holds_approved_acts_too_and_lets_undos_through(log: Log
     assert log.say(undo(standing)).granted
 
 
+def test_a_graver_act_that_waits_for_people_holds_up_no_milder_one_until_it_stands(log: Log) -> None:
+    act = waiting(log, rung="suspend", approvals=1)
+    assert log.say(fence()).granted
+    assert log.say(ANN.says(act.ticket)).granted
+    assert log.say(fence(revision=3, rung="throttle")).guard == "already_acted"
+
+
+def test_a_rotation_holds_up_nothing_that_keeps_a_thief_from_the_old_key(log: Log) -> None:
+    log.stand(fence(rung="rotate"))
+    assert log.say(fence(revision=2)).granted
+    assert log.say(fence(revision=3, rung="suspend")).granted
+
+
 def trip(number: int, **changes: Any) -> Proposed:
     values: dict[str, Any] = {"owner": f"o{number}", "breaker_owners": 3, "max_per_hour": 50, "max_per_day": 50}
     return fence(f"k{number}", **(values | changes))
@@ -285,6 +298,16 @@ def test_keys_of_many_owners_at_once_open_the_breaker_until_a_person_closes_it(l
     log.say(Reset(by="ann", reason="it was an attack"))
     assert log.say(trip(11)).granted
     assert "k11" not in log.ledger.queue
+
+
+def test_what_is_simulated_has_a_breaker_of_its_own(log: Log) -> None:
+    assert [log.say(trip(n, simulated=True)).granted for n in range(4)] == [True, True, False, False]
+    assert log.say(trip(10)).granted, "the real one is closed"
+    for number in (11, 12):
+        log.say(trip(number))
+    log.ledger.breaker.opened.pop(True)
+    assert log.say(trip(20, simulated=True, breaker_owners=0)).granted
+    assert log.say(trip(21)).guard == "breaker"
 
 
 @pytest.mark.parametrize(
@@ -368,7 +391,7 @@ def over(log: Log, number: int) -> bool:
     return log.say(fence(f"k{number}", approvers=BOTH)).granted
 
 
-def test_caps_are_raised_by_two_people_and_only_for_a_while(log: Log) -> None:
+def test_caps_are_raised_by_two_people(log: Log) -> None:
     assert [over(log, n) for n in range(4)] == [True, True, True, False]
     wider = raised(HOUR_US // 2)
     log.say(wider)
@@ -378,9 +401,15 @@ def test_caps_are_raised_by_two_people_and_only_for_a_while(log: Log) -> None:
     assert not over(log, 4)
     log.say(BOB.says(wider.ticket))
     assert [over(log, n) for n in range(5, 9)] == [True, True, True, False]
-    log.say(None, HOUR_US // 2)
-    log.ledger.blind_until_us = 0
-    assert not over(log, 10)
+
+
+def test_a_raise_ends_at_its_time_though_it_had_room_left(log: Log) -> None:
+    wider = raised(HOUR_US // 2)
+    for record in (wider, ANN.says(wider.ticket), BOB.says(wider.ticket)):
+        log.say(record)
+    assert [over(log, n) for n in range(4)] == [True] * 4, "of six"
+    log.say(Reset(by="a", reason=""), HOUR_US // 2)
+    assert not over(log, 5)
 
 
 def test_a_no_of_an_approver_ends_a_raise_signed_or_not_and_nobody_elses(log: Log) -> None:

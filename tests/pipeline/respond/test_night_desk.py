@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -108,6 +109,8 @@ def test_the_table_shows_the_text_and_what_a_caller_chose_cannot_steer_the_termi
     out = capsys.readouterr().out
     assert case_id_of("a") in out
     assert "\x1b[31m use" not in out
+    assert re.search(r"opened\s+\d{4}-\d\d-\d\d \d\d:\d\dZ\s+waits \d+ min", out), "as all other lists have it"
+    assert out.endswith("take one: keywatch cases ack CASE; its incidents: -o json, then keywatch explain ID\n")
     assert night_desk.list_cases(CONFIG, False, False, at(World())) == 0
     assert "no open cases" in capsys.readouterr().out
 

@@ -6,19 +6,23 @@ import asyncio
 import json
 import urllib.request
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from pipeline.config import ClickHouse, Secret
+from pipeline.console.reach import ping_of
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.migrate import migrate
 from pipeline.ports import RowSink
 from pipeline.sinks.clickhouse import ClickHouseSink, FileSink, MemorySink
-from pipeline.sinks.connect import by_consequence, connect
+from pipeline.sinks.connect import by_consequence, connect, connect_async
 from schemas.rows import TABLES
 from tests.clickhouse_front import FrontProcess
+from tests.pipeline.respond.mail_server import certificate, contexts
 from tests.row_examples import AT_US, rows_of
 from tests.simulation.tables import Tables
 
@@ -263,6 +267,48 @@ async def test_a_password_that_is_changed_there_is_waited_for_by_who_was_let_in(
     finally:
         await sink.close()
         process.stop()
+
+
+@asynccontextmanager
+async def behind_tls(front: str) -> AsyncIterator[str]:
+    """The front's address by https, with a certificate that is signed by itself."""
+
+    async def piped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(*front.removeprefix("http://").split(":"))
+        await asyncio.gather(_pipe(reader, back), _pipe(there, writer))
+
+    async with await asyncio.start_server(piped, "127.0.0.1", 0, ssl=contexts("localhost")[0]) as server:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+    writer.close()
+
+
+async def test_a_server_whose_certificate_one_s_own_authority_signed_is_trusted_by_its_file_alone(
+    migrated: ClickHouse, tmp_path: Path
+) -> None:
+    file = tmp_path / "ca.crt"
+    file.write_bytes(certificate("localhost")[0])
+    async with behind_tls(migrated.url) as url:
+        strange = msgspec.structs.replace(migrated, url=url)
+        trusted = msgspec.structs.replace(strange, ca_file=str(file))
+        assert await asyncio.to_thread(migrate, trusted) == [], "nothing is left to do"
+        sink = ClickHouseSink(trusted)
+        await sink.write("findings", rows_of("findings", 2))
+        await sink.close()
+        assert await ping_of(url, str(file))()
+        for refused in (lambda: asyncio.to_thread(migrate, strange), lambda: connect_async(strange, None)):
+            with pytest.raises(Retry, match=r"is not trusted: certificate verify failed: .*; check clickhouse.ca_file"):
+                await refused()
+
+
+def test_a_missing_file_of_an_authority_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"clickhouse.ca_file '.*none' is no file"):
+        connect(ClickHouse(url="https://127.0.0.1:1", ca_file=str(tmp_path / "none")), None)
 
 
 async def test_an_address_of_another_kind_is_a_configuration_error() -> None:

@@ -116,6 +116,9 @@ env:
   {{- end }}
   - {name: KEYWATCH_CLICKHOUSE__URL, value: {{ .root.Values.clickhouse.url | quote }}}
   - {name: KEYWATCH_CLICKHOUSE__DATABASE, value: {{ .root.Values.clickhouse.database | quote }}}
+  {{- if .root.Values.clickhouse.ca.secretName }}
+  - {name: KEYWATCH_CLICKHOUSE__CA_FILE, value: /run/secrets/keywatch/clickhouse_ca}
+  {{- end }}
   {{- if .it.username }}
   - {name: KEYWATCH_CLICKHOUSE__USERNAME, value: {{ .it.username | quote }}}
   {{- end }}
@@ -146,6 +149,11 @@ env:
       {{- range .it.secrets }}
       - secret: {name: {{ .secretName }}, items: [{key: {{ .key }}, path: {{ .file }}}]}
       {{- end }}
+      {{- with .root.Values.clickhouse.ca }}
+      {{- if .secretName }}
+      - secret: {name: {{ .secretName }}, items: [{key: {{ .key }}, path: clickhouse_ca}]}
+      {{- end }}
+      {{- end }}
       {{- with .it.kafkaUser }}
       {{- if $.root.Values.kafka.ca.secretName }}
       - secret: {name: {{ $.root.Values.kafka.ca.secretName }}, items: [{key: {{ $.root.Values.kafka.ca.key }}, path: kafka_ca}]}
@@ -163,11 +171,20 @@ env:
 - {name: compiled, emptyDir: {sizeLimit: 512Mi}}
 {{- end -}}
 
-{{/* Metadata of a pod: a changed configuration starts it anew. */}}
+{{/* The keywatch.toml of a component. */}}
+{{- define "keywatch.toml" -}}
+{{ if eq .name "console" }}{{ .root.Values.console.config }}{{ else }}{{ .root.Values.config }}{{ end }}
+{{ .root.Values.policy }}
+{{- if eq .name "responder" }}
+{{ .root.Values.responder.config }}
+{{- end }}
+{{- end -}}
+
+{{/* Metadata of a pod: a changed keywatch.toml of its own starts it anew, another's doesn't. */}}
 {{- define "keywatch.podMetadata" -}}
 labels: {{- include "keywatch.labels" . | nindent 2 }}
 annotations:
-  checksum/config: {{ printf "%s%s%s%s" .root.Values.config .root.Values.responder.config .root.Values.console.config .root.Values.policy | sha256sum }}
+  checksum/config: {{ include "keywatch.toml" . | sha256sum }}
   {{- with .root.Values.podAnnotations }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
