@@ -123,7 +123,7 @@ VISIT: Final = np.dtype(
         ("start_us", "i8"),  # 0: the key has never been seen
         ("last_us", "i8"),
         ("first_seen_us", "i8"),  # of the key
-        ("ordinal", "u4"),  # visits ended so far
+        ("ordinal", "u4"),  # visits ended so far in which an authenticated event came
         ("events", "u4"),  # of this visit
         ("new_place", "u1"),  # geography found the network or country new in this visit
         ("tainted", "u1"),  # an incident was open at some event of this visit: nothing of it is learned

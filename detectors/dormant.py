@@ -31,7 +31,10 @@ class Dormant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 STATE: Final = np.dtype([("gaps", LAW), ("gap_h", "f4"), ("bits", "f4")], align=True)
-"""Law of the hours between visits; the silence before the running visit (0: none) and its bits."""
+"""Law of the hours between visits; the silence before the running visit (0: none) and its bits.
+
+Between visits gap_h is less than 0 where nobody who held the key came in the last one: so long was the silence by then.
+"""
 
 
 @compiled
@@ -40,6 +43,13 @@ def silence_h(visit: Any, event: Any) -> float:
     if int(visit.events) > 0 or int(visit.last_us) == 0:
         return 0.0
     return max(0.0, (int(event.ts_us) - int(visit.last_us)) / HOUR_US)
+
+
+@compiled
+def gap_with(state: Any, visit: Any, event: Any) -> float:
+    """Hours of silence before the running visit, as of this event; refused requests in the key's name end none."""
+    kept = float(state.gap_h)
+    return kept if kept > 0.0 else np.float64(np.float32(silence_h(visit, event) - kept))
 
 
 @compiled
@@ -56,9 +66,8 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
     if not attested(event):
         return
     reading.covered = 1
-    gap_h, bits = float(state.gap_h), float(state.bits)
-    if gap_h == 0.0:
-        gap_h = np.float64(np.float32(silence_h(visit, event)))
+    gap_h, bits = gap_with(state, visit, event), float(state.bits)
+    if float(state.gap_h) <= 0.0:
         bits = gap_bits(state, visit, gap_h, config)
     if bits <= 0.0:
         return
@@ -75,8 +84,8 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
 @compiled
 def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config: Any) -> None:
     """Remember the silence before the visit, whoever ended it."""
-    if float(state.gap_h) == 0.0:
-        gap_h = np.float64(np.float32(silence_h(visit, event)))
+    if float(state.gap_h) <= 0.0:
+        gap_h = gap_with(state, visit, event)
         if gap_h > 0.0:
             state.bits = gap_bits(state, visit, gap_h, config)
             state.gap_h = gap_h
@@ -84,10 +93,12 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
 
 @compiled
 def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:
-    """The silence into the law."""
-    if weight > 0.0 and float(state.gap_h) > 0.0:
+    """The silence into the law; it goes on where nobody who held the key came."""
+    gap_h, goes_on = float(state.gap_h), int(visit.confirmed) == 0
+    if weight > 0.0 and gap_h > 0.0:
         learn_size(state.gaps, np.float64(state.gap_h))  # a logarithm of 32 bits would differ from Python's
-    state.gap_h = 0.0
+    lasted_h = (int(visit.last_us) - int(visit.start_us)) / HOUR_US
+    state.gap_h = -(abs(gap_h) + lasted_h) if goes_on and gap_h != 0.0 else 0.0
     state.bits = 0.0
 
 

@@ -28,6 +28,8 @@ PEER_RATE: Final = 0.01  # shipped, with the weight of PEER_UNITS
 PEER_UNITS: Final = 200.0
 PEER_UNITS_KEPT: Final = 100_000.0
 SETS_BITS: Final = 256
+STRANGE_BITS: Final = 64
+"""Of these, for callers who did not hold the key: they may fill them, and hide nothing of who does."""
 
 
 @compiled
@@ -51,15 +53,16 @@ def is_seen(sees: int, kind: int) -> bool:
 
 
 @compiled
-def bit_of(route: int, kind: int) -> int:
-    """Where (route, class) lies in the visit's set."""
-    return ((mixed(route, kind) * 0x85EBCA6B & 0xFFFFFFFF) >> 16) % SETS_BITS
+def bit_of(route: int, kind: int, held: bool) -> int:
+    """Where (route, class) lies in the visit's set; held: the caller held the key."""
+    place = (mixed(route, kind) * 0x85EBCA6B & 0xFFFFFFFF) >> 16
+    return STRANGE_BITS + place % (SETS_BITS - STRANGE_BITS) if held else place % STRANGE_BITS
 
 
 @compiled
-def is_new_unit(state: Any, route: int, kind: int) -> bool:
-    """Whether this visit has not had this (route, class)."""
-    return not is_set(state.seen, bit_of(route, kind))
+def is_new_unit(state: Any, route: int, kind: int, held: bool) -> bool:
+    """Whether this visit has not had this (route, class), by callers who held the key, or by the others."""
+    return not is_set(state.seen, bit_of(route, kind, held))
 
 
 @compiled

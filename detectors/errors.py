@@ -89,7 +89,7 @@ STATE: Final = np.dtype(
     [
         ("units", "f4"),  # decayed distinct (route, class) of learned visits, right ones included
         ("wrong", "f4", (CLASSES,)),  # of these errors, by class
-        ("seen", "u1", (SETS_BITS // 8,)),  # this visit's distinct (route, class), one hash
+        ("seen", "u1", (SETS_BITS // 8,)),  # this visit's distinct (route, class), one hash; strangers' in a part
         ("wrong_now", "u1", (USUAL_BITS // 8,)),  # of these the errors
         ("usual", "u1", (USUAL_BITS // 8,)),  # errors of earlier visits: this key's own habit
         ("visit_wrong", "u2", (CLASSES,)),
@@ -124,7 +124,9 @@ def is_outage(shared: Any, event: Any, kind: int, config: Any) -> bool:
 def new_error(state: Any, shared: Any, event: Any, config: Any) -> int:
     """The class of an error that is a new unit of this visit and no outage; -1 otherwise."""
     kind = class_of(event.error)
-    if kind < 0 or event.route == 0 or not is_seen(event.sees, kind) or not is_new_unit(state, event.route, kind):
+    if kind < 0 or event.route == 0 or not is_seen(event.sees, kind):
+        return -1
+    if not is_new_unit(state, event.route, kind, attested(event)):
         return -1
     if is_usual(state, event.route, kind):
         return -1
@@ -243,7 +245,7 @@ def score(state: Any, shared: Any, visit: Any, event: Any, config: Any, reading:
 @compiled
 def add_unit(state: Any, shared: Any, event: Any, kind: int, config: Any) -> None:
     """A new (route, class) of this visit; kind -1 is a success."""
-    put(state.seen, bit_of(event.route, kind))
+    put(state.seen, bit_of(event.route, kind, attested(event)))
     if kind >= 0:
         named = loudest(state, shared, kind, config)
         fresh = unit_bits(state, shared, named, config)
@@ -268,7 +270,7 @@ def learn_error(state: Any, shared: Any, event: Any, kind: int, config: Any) -> 
     """An error that is no outage: a new unit, a usual one, or a retry."""
     usual = is_usual(state, event.route, kind)
     unit = -1 if usual else kind
-    if is_new_unit(state, event.route, unit):
+    if is_new_unit(state, event.route, unit, attested(event)):
         add_unit(state, shared, event, unit, config)
         if attested(event):  # or who knows the id alone would make usual what he scans later, with the key
             put(state.wrong_now, usual_bit(event.route, kind))
@@ -281,19 +283,30 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
     note_guess(state, event)
     if event.sees & (SEES_STATUS | SEES_DENIED) == 0 or event.route == 0:
         return
-    note_close(state, visit, event, probes(event, new_error(state, shared, event, config)))
+    if attested(event):
+        note_close(state, visit, event, probes(event, new_error(state, shared, event, config)))
     kind = class_of(event.error)
     if kind >= 0 and is_seen(event.sees, kind):
         if not is_outage(shared, event, kind, config):
             learn_error(state, shared, event, kind, config)
-    elif kind < 0 and is_new_unit(state, event.route, -1):
+    elif kind < 0 and is_new_unit(state, event.route, -1, attested(event)):
         add_unit(state, shared, event, -1, config)
     if weight > 0.0 and teaches(visit):
         outage.see(shared.routes, event.route, event.slot, event.ts_us, kind in (FAILED, THROTTLED))
 
 
+@compiled
+def leave_strangers_out(state: Any) -> None:
+    """Count the units of callers who held the key alone: others' errors say nothing of what is usual for it."""
+    if int(state.visit_units) != int(state.held_units):
+        state.visit_units = state.held_units
+        for k in range(CLASSES):
+            state.visit_wrong[k] = state.held_wrong[k]
+
+
 def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> None:
     """Move the visit's units into the forecast and the peers' rate, or drop them."""
+    leave_strangers_out(state)
     units = min(float(TRIALS_MAX), float(state.visit_units))
     if weight > 0.0 and units > 0.0:
         scale, lately = units / float(state.visit_units), total_of(state.wrong, PROBED)

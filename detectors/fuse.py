@@ -95,9 +95,12 @@ def clear(reading: Any) -> None:
 
 
 @compiled
-def mark_place(visit: Any, reading: Any) -> None:
-    """A detector that finds places has found this visit's place new: the detectors after it in the tuple may know."""
-    if reading.covered == 1 and reading.bits > 0.0:
+def mark_place(visit: Any, event: Any, reading: Any) -> None:
+    """A detector that finds places has found this visit's place new: the detectors after it in the tuple may know.
+
+    Not by a refused request in its name: a new client is little news beside a new place.
+    """
+    if reading.covered == 1 and reading.bits > 0.0 and attested(event):
         visit.new_place = 1
 
 
@@ -158,10 +161,12 @@ def turn_visit(key: Any, shared: Any, event: Any, ended: bool) -> None:
     """Take the ended visit into fusion and calibration, and begin the one that this event belongs to."""
     visit = key.visit
     if visit.start_us != 0 and not ended:
+        if visit.confirmed == 0 and attested(event):
+            visit.start_us = event.ts_us  # or refused requests before it would cut its holder's visit in two
         return
     if ended:
         fusion.end_visit(key.fusion, visit, shared.calibration)
-        visit.ordinal += 1
+        visit.ordinal += 1 if visit.confirmed == 1 else 0  # refused requests make nobody busy
     else:
         visit.first_seen_us = event.ts_us
     if shared.since_us == 0 or visit.first_seen_us < shared.since_us:  # keys may be older than what counts them
@@ -294,9 +299,10 @@ def learn_weight(visit: Any, event: Any) -> float:
 
 @compiled
 def advance(visit: Any, event: Any) -> None:
-    """The event is part of the visit now."""
-    visit.last_us = max(visit.last_us, event.ts_us)
-    visit.events += 1
+    """The event is part of the visit now. Refused requests in its name prolong no visit of the key's holder."""
+    if visit.confirmed == 0 or attested(event):
+        visit.last_us = max(visit.last_us, event.ts_us)
+        visit.events += 1
 
 
 @compiled

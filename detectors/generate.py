@@ -69,7 +69,7 @@ def _source(detectors: Sequence[Detector]) -> str:
         score.append(f"        clear(readings[{k}])")
         score.append(f"        score_{k}({records_of}, event, configs[{k}][0], readings[{k}])")
         if detector.finds_places:
-            score.append(f"        mark_place(visit, readings[{k}])")
+            score.append(f"        mark_place(visit, event, readings[{k}])")
         learn.append(f"        learn_{k}({records_of}, event, weight, configs[{k}][0])")
         settle.append(f"            settle_{k}({records_of}, weight, configs[{k}][0])")
     return SOURCE.format(

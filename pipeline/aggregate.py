@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from detectors.compile import compiled
+from detectors.detector import attested
 from schemas.rows import LATENCY_BOUNDS_MS
 
 Array = np.ndarray[Any, Any]
@@ -20,6 +21,7 @@ Array = np.ndarray[Any, Any]
 MINUTE_US: Final = 60_000_000
 HOUR_US: Final = 3_600_000_000
 BOUNDS: Final = np.array(LATENCY_BOUNDS_MS, np.float64)
+NAMELESS: Final[Any] = np.uint32(0)
 
 _COUNTS: Final = [
     ("requests", "u4"),
@@ -155,13 +157,13 @@ def _source_hash(prefix: int, slot: int, route: int, client: int, start_us: int,
 
 
 @compiled
-def _same_source(row: Any, event: Any, prefix: int, start_us: int) -> bool:
+def _same_source(row: Any, event: Any, prefix: int, route: int, client: int, start_us: int) -> bool:
     return bool(
         row.slot == event.slot
         and row.start_us == start_us
         and row.prefix_hash == prefix
-        and row.route_hash == event.route
-        and row.client_hash == event.client
+        and row.route_hash == route
+        and row.client_hash == client
         and row.outcome == event.outcome
         and row.asn == event.asn
         and row.country == event.country
@@ -175,7 +177,8 @@ def add_sources(
 ) -> int:  # fmt: skip
     """As `add_windows`, by source. `index`: open addressing, int32 row + 1, a power of two, at most half full.
 
-    `made[i]` is 1 where the event made a row, which the caller says in words.
+    `made[i]` is 1 where the event made a row, which the caller says in words. What callers who did not hold the key
+    asked for, and with what, makes no rows: they may make up as many routes and clients as they like.
     """
     mask = len(index) - 1
     for i in range(len(events)):
@@ -185,10 +188,12 @@ def add_sources(
         if event.slot < 0:
             continue
         start_us = event.ts_us - event.ts_us % period_us
-        spot = _source_hash(prefixes[i], event.slot, event.route, event.client, start_us, event.outcome) & mask
+        held = attested(event)
+        route, client = event.route if held else NAMELESS, event.client if held else NAMELESS
+        spot = _source_hash(prefixes[i], event.slot, route, client, start_us, event.outcome) & mask
         while index[spot] != 0:
             row = sources[index[spot] - 1]
-            if _same_source(row, event, prefixes[i], start_us) and row.until_us > watermarks[i]:
+            if _same_source(row, event, prefixes[i], route, client, start_us) and row.until_us > watermarks[i]:
                 break
             spot = (spot + 1) & mask
         if index[spot] == 0:
@@ -200,8 +205,8 @@ def add_sources(
             row.prefix_hash = prefixes[i]
             row.asn = event.asn
             row.country = event.country
-            row.client_hash = event.client
-            row.route_hash = event.route
+            row.client_hash = client
+            row.route_hash = route
             row.outcome = event.outcome
         _count(sources[index[spot] - 1], event)
         touched[i] = index[spot] - 1

@@ -292,7 +292,10 @@ def _seen_days(batch: Batch, i: int) -> float:
 
 
 def merge(known: tuple[Finding, ...], fresh: list[Finding]) -> tuple[Finding, ...]:
-    """The strongest findings of each detector, at most MAX_FINDINGS in all, in the order in which they are told."""
+    """The strongest findings of each detector, at most MAX_FINDINGS in all, in the order in which they are told.
+
+    Those whose caller held the key first: only they count towards an act, and anybody can bring stronger others.
+    """
     if not fresh:
         return known
     each = MAX_FINDINGS // len(DETECTORS)
@@ -300,7 +303,7 @@ def merge(known: tuple[Finding, ...], fresh: list[Finding]) -> tuple[Finding, ..
     for detector in DETECTORS:
         mine = [f for f in (*known, *fresh) if f.detector == detector.name]
         surprising = [f for f in mine if f.bits > 0.0 or f.proof]  # the others only carry on what a visit brought
-        kept += sorted(surprising, key=lambda f: (-f.bits, f.at))[:each] or mine[:1]
+        kept += sorted(surprising, key=lambda f: (not f.authenticated, -f.bits, f.at))[:each] or mine[:1]
     return tuple(sorted(kept, key=lambda f: (not f.proof, behind(f.family, f.bits), -f.bits, f.at, f.detector)))
 
 

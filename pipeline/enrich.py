@@ -299,10 +299,12 @@ _WORD_SEEDS: Final = np.random.default_rng(0x6B657977).integers(1, 1 << 63, 512,
 
 
 def request_hashes(told: Fields) -> Array:
-    """Identity of each event, never 0: of its request id and its time, or where it has no id, of all that it says.
+    """Identity of each event, never 0: of its request id, its time and what was asked and answered; or where it has no
+    id, of all that it says.
 
-    Many gateways log the id that the caller has sent (`X-Request-Id`): by the id alone a thief who sends always the
-    same would be taken for one request. A line that is delivered twice has its time twice.
+    Many gateways log the id that the caller has sent (`X-Request-Id`), and times in whole seconds: by these alone all
+    that a thief does in a second under one id would be one request, a refused one perhaps. A line that is delivered
+    twice says all of it twice.
     """
     hashes = _hashes(told, "request_id")
     _, _, lengths = told.span("request_id")
@@ -310,9 +312,17 @@ def request_hashes(told: Fields) -> Array:
     if nameless:
         whole = [hashlib.blake2b(_canonical.encode(told.event(i)), digest_size=16).digest() for i in nameless]
         hashes[nameless] = mix64(whole)
-    hashes ^= _finalise(told.ts_us.astype("u8"))
+    hashes ^= _finalise(told.ts_us.astype("u8")) ^ _asked_and_answered(told)
     hashes[hashes == 0] = 1
     return hashes
+
+
+def _asked_and_answered(told: Fields) -> Array:
+    """Of path, status, sizes and duration."""
+    mixed = _hashes(told, "path")
+    for numbers in (*map(told.number, ("status", "bytes_in", "bytes_out")), np.ascontiguousarray(told.latency_ms)):
+        mixed = _finalise(mixed ^ numbers.view("u8"))
+    return mixed
 
 
 def _hashes(told: Fields, name: str) -> Array:

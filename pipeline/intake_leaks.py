@@ -5,7 +5,8 @@ GitHub's partner programme sends `[{token, type, url, source}]`, signed: `Github
 URL (`/meta/public_keys/secret_scanning`), kept for an hour; an unknown identifier asks again, once a minute at most. A
 person sends `{key_id | hash, url, reason}` with `Authorization: Bearer <leaks.token>`. Both are taken whole or not at
 all, and a repeat changes nothing. Nothing of a body is ever logged. 200 with GitHub's feedback; 400 no report; 401
-signature or token; 503 the broker, ClickHouse or GitHub's keys are away: send it again. Source: docs.github.com,
+signature or token; 408 a body that drips; 503 the broker, ClickHouse or GitHub's keys are away, or too many at once:
+send it again. Source: docs.github.com,
 secret scanning partner program.
 """
 
@@ -48,6 +49,8 @@ from schemas.event import KeyId
 
 PATH: Final = "/leaks"
 MAX_BODY_BYTES: Final = 1 << 20
+MOST_AT_ONCE: Final = 64
+BODY_S: Final = 10.0
 MOST_REPORTS: Final = 1000
 KEYS_S: Final = 3_600.0
 ASK_AGAIN_S: Final = 60.0
@@ -222,6 +225,7 @@ class LeakIntake:
         self._catalogue = catalogue
         self._used = used
         self._matcher = Matcher(Catalogue.empty())
+        self._room = asyncio.Semaphore(MOST_AT_ONCE)
         self._one = asyncio.Lock()  # what is read of the catalogue is written back
         leaks_started()
 
@@ -232,9 +236,20 @@ class LeakIntake:
         return answer
 
     async def _answer(self, request: web.Request) -> tuple[str, web.Response]:
-        body = await request.read()
-        if len(body) > MAX_BODY_BYTES:
-            return "invalid", web.Response(status=413, text=f"more than {MAX_BODY_BYTES} bytes\n")
+        """Anybody can send a body, and slowly: only so many are held at once, and each must come in time."""
+        if self._room.locked():
+            return "failed", web.Response(status=503, text="too many at once\n", headers={"Retry-After": "30"})
+        async with self._room:
+            try:
+                async with asyncio.timeout(BODY_S):
+                    body = await request.read() if (request.content_length or 0) <= MAX_BODY_BYTES else None
+            except TimeoutError:
+                return "invalid", web.Response(status=408, text=f"the body did not come within {BODY_S:.0f} s\n")
+            if body is None or len(body) > MAX_BODY_BYTES:
+                return "invalid", web.Response(status=413, text=f"more than {MAX_BODY_BYTES} bytes\n")
+            return await self._judge(request, body)
+
+    async def _judge(self, request: web.Request, body: bytes) -> tuple[str, web.Response]:
         by_feed = IDENTIFIER in request.headers
         try:
             if not await (self._signed(request, body) if by_feed else self._allowed(request)):

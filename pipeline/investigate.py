@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from clickhouse_connect.driver.client import Client
 
-from pipeline.queries import DAY_US, Normal, ask, normal
+from pipeline.queries import DAY_US, HELD, Normal, ask, normal
 from pipeline.times import micros, rfc3339
 from schemas.incident import Incident
 
@@ -244,8 +244,8 @@ _PREFIX: Final = r"""if(startsWith(toString(r.client_ip), '::ffff:'),
 _HOURS: Final = """
     w.window_start >= toDateTime({from_s:Int64}, 'UTC')
     AND w.window_start < fromUnixTimestamp64Micro({to_us:Int64}, 'UTC')"""
-_BEFORE: Final = """key_id = {key:String} AND window_start < toDateTime({from_s:Int64}, 'UTC')
-    AND window_start >= toDateTime({before_s:Int64}, 'UTC')"""
+_BEFORE: Final = f"""key_id = {{key:String}} AND window_start < toDateTime({{from_s:Int64}}, 'UTC')
+    AND window_start >= toDateTime({{before_s:Int64}}, 'UTC') AND {HELD}"""
 _SOURCES: Final = f"""
     SELECT {_NETWORK} AS network, arraySort(groupUniqArray(20)(prefix)) AS prefixes, asn, country, client,
         sum(w.requests) AS requests, sumIf(w.requests, outcome = 'success') AS succeeded,

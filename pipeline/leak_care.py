@@ -27,7 +27,7 @@ from pipeline.errors import Fatal, Retry
 from pipeline.investigate import Source, sources_of
 from pipeline.leaks import PROOF_BITS, RULE
 from pipeline.ports import Publisher, RowSink
-from pipeline.queries import DAY_US, ask
+from pipeline.queries import DAY_US, HELD, ask
 from pipeline.times import micros, rfc3339
 from schemas.incident import Band, Finding, Incident, Sample
 from schemas.key import Key
@@ -138,7 +138,8 @@ def open_leaks_of(client: Client) -> list[Incident]:
 def strangers_of(client: Client, incident: Incident, now_us: int) -> list[Source]:
     """Who has used the key from a day before the report on and not before; nobody where there is no before."""
     from_us = micros(incident.opened_at) - DAY_US
-    sql = "SELECT count() AS before FROM key_source_1h WHERE key_id = {key:String} AND window_start < {from:DateTime}"
+    sql = f"""SELECT count() AS before FROM key_source_1h
+        WHERE key_id = {{key:String}} AND window_start < {{from:DateTime}} AND {HELD}"""  # noqa: S608 (a constant)
     before = ask(client, _Count, sql, {"key": incident.key_id, "from": from_us // 1_000_000})[0].before
     found = sources_of(client, incident.key_id, from_us, now_us) if before else []
     return [source for source in found if source.strange]

@@ -27,6 +27,8 @@ DAY_US: Final = 86_400_000_000
 _SETTINGS: Final = {"do_not_merge_across_partitions_select_final": 1}
 
 _AS_OF: Final = "(SELECT max(last_used) FROM keys_last_used)"
+HELD: Final = "outcome NOT IN ('invalid', 'expired', 'disabled')"
+"""Of what is usual for a key: refused requests in its name can be sent by anybody, from anywhere, for weeks before."""
 _SINCE: Final = f"window_start >= {_AS_OF} - toIntervalSecond({{seconds:UInt64}})"
 _KEYS: Final = "(empty({keys:Array(String)}) OR key_id IN {keys:Array(String)})"
 
@@ -203,7 +205,7 @@ def places(client: Client, keys: Sequence[str] = (), days: float = 30.0, limit: 
         SELECT key_id, country, asn, sum(s.requests) AS requests,
             requests / sum(requests) OVER (PARTITION BY key_id) AS share, uniqExact(prefix) AS prefixes,
             toUnixTimestamp64Micro(min(s.first_ts)) AS first_us, toUnixTimestamp64Micro(max(s.last_ts)) AS last_us
-        FROM key_source_1h AS s FINAL WHERE {_KEYS} AND {_SINCE}
+        FROM key_source_1h AS s FINAL WHERE {_KEYS} AND {_SINCE} AND {HELD}
         GROUP BY key_id, country, asn ORDER BY requests DESC, key_id, country, asn
         LIMIT {{limit:UInt32}}"""  # noqa: S608
     return ask(client, Place, sql, _period(keys, days, limit))
@@ -377,7 +379,7 @@ def normal(client: Client, key: str, before: str, days: int = 30) -> Normal:
             SELECT requests, arrayJoin([
                 ('country', toString(country)), ('network', concat('AS', toString(asn))),
                 ('client', toString(client)), ('route', toString(route))]) AS pair
-            FROM key_source_1h FINAL WHERE {when}
+            FROM key_source_1h FINAL WHERE {when} AND {HELD}
         )
         GROUP BY dimension, value ORDER BY dimension, share DESC, value LIMIT {{each:UInt8}} BY dimension"""  # noqa: S608
     found = ask(client, _Band, band, values)[0]

@@ -3,8 +3,8 @@
 The loop runs over a slice's events before they are judged. A key's use is sighted once per network: a table of marks
 remembers what was told, the key's own known networks (`detectors/geography.py`) decide where a mark was overwritten.
 A refused request is sighted once per key, source and day, at most `REFUSALS_AN_HOUR` per source: anybody can make up
-key ids, and how many more there were changes nothing. A key's beat is its first request in an hour; hours begin at a
-moment of each key's own, so that a million keys don't tell at once.
+key ids, and how many more there were changes nothing. A key's beat is its holder's first request in an hour; hours
+begin at a moment of each key's own, so that a million keys don't tell at once.
 All of it depends on the order of events alone, not on where slices end, but for overwritten marks: then something is
 told twice, which who reads it doesn't mind.
 """
@@ -138,7 +138,7 @@ def sight(
     """Fill `at` and `kinds` (`MOST` records per event); returns how many.
 
     names[i]: 32 bits of the key's id; prefixes[i]: 64 bits of its address' prefix. places[i]: of its key
-    among the slice's; last_us: zeros, one for each of these, filled here with the key's last event as of event i.
+    among the slice's; last_us: zeros, one for each of these, filled here with its holder's last request as of event i.
     """
     n = 0
     for i in range(len(events)):
@@ -151,12 +151,13 @@ def sight(
             if kind != 0 and not is_told(marks, touched, mixed(name, whole(event.asn), USED)):
                 at[n], kinds[n] = i, kind
                 n += 1
-            before_us = max(int(keys[slot].visit.last_us), last_us[places[i]])
-            last_us[places[i]] = max(before_us, event.ts_us)
-            phase_us = name % 3600 * 1_000_000
-            if (event.ts_us + phase_us) // HOUR_US > (before_us + phase_us) // HOUR_US:
-                at[n], kinds[n] = i, BEAT
-                n += 1
+            if attested(event):  # else who knows a key's id could keep it alive, or make it steady and stop
+                before_us = max(int(keys[slot].spike.last_us), last_us[places[i]])
+                last_us[places[i]] = max(before_us, event.ts_us)
+                phase_us = name % 3600 * 1_000_000
+                if (event.ts_us + phase_us) // HOUR_US > (before_us + phase_us) // HOUR_US:
+                    at[n], kinds[n] = i, BEAT
+                    n += 1
         if is_refusal(event):
             source = whole(event.asn) if event.asn != 0 else mixed(whole(prefixes[i] >> np.uint64(33)), 0, 0)
             mark = mixed(name, source, event.ts_us // DAY_US * 4 + REFUSED)

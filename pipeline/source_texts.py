@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from detectors.detector import SEES_OUTCOME
 from pipeline.aggregate import SOURCE
 from pipeline.batch import Batch
 from pipeline.column import Coded
@@ -108,6 +109,9 @@ class SourceTexts(Blobs):
         """The rows that events `made` have made; column by column, since a record of numpy's costs 2 us a field."""
         new = at[made]
         sources["network"][new] = networks(batch.places.take(made))
+        events = batch.events[made]
+        named = (events["authenticated"] == 1) | (events["sees"] & SEES_OUTCOME == 0)  # as `add_sources` has it
+        new, made = new[named], made[named]
         sources["client_text"][new] = self.numbers(batch.clients.take(made), CLIENT_BYTES)
         sources["route_text"][new] = self.numbers(batch.routes.take(made), ROUTE_BYTES)
 

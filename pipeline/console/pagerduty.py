@@ -21,7 +21,7 @@ from datetime import datetime
 from typing import Final
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 
 from pipeline.config import Secret
@@ -94,6 +94,17 @@ def word_of(body: bytes, now_s: float) -> Word | None:
     return Word(case_id, verb, one_line(f"{who} in PagerDuty", MAX_NAME))
 
 
+async def body_of(request: Request) -> bytes | None:
+    """No more than `MAX_BODY_BYTES` are ever held, whatever its length says: beside chunks it may say anything."""
+    parts, size = list[bytes](), 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            return None
+        parts.append(part)
+    return b"".join(parts)
+
+
 class Hook:
     """The endpoint. `board`: what writes to the decisions topic, None while it can't."""
 
@@ -104,9 +115,12 @@ class Hook:
 
     async def post(self, request: Request) -> Response:
         """One webhook."""
-        if int(request.headers.get("content-length") or MAX_BODY_BYTES + 1) > MAX_BODY_BYTES:
-            return PlainTextResponse(f"more than {MAX_BODY_BYTES} bytes, or of no length", 413)
-        body = await request.body()
+        try:
+            body = await body_of(request)
+        except ClientDisconnect:
+            return PlainTextResponse("the body did not come whole", 400)
+        if body is None:
+            return PlainTextResponse(f"more than {MAX_BODY_BYTES} bytes", 413)
         if not is_signed(body, request.headers.get(SIGNATURE, ""), self._secret):
             return PlainTextResponse("the signature is missing or wrong", 401)
         try:

@@ -13,6 +13,7 @@ import binascii
 import hashlib
 import hmac
 import os
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -45,7 +46,7 @@ class Door:
     settings: Console
     now_s: Callable[[], float]
     _key: bytes = field(init=False, repr=False)
-    _failed_at_s: list[float] = field(default_factory=list)
+    _failed_at_s: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_FAILURES))
     _held: int = 0
     _proxy: Proxy = field(init=False)
 
@@ -85,7 +86,6 @@ class Door:
 
     def _of_token(self, token: str, machine: bool) -> Visitor | None:
         now_s = self.now_s()
-        self._failed_at_s = [at for at in self._failed_at_s if at > now_s - MINUTE_S]
         found = [
             person
             for person in self.settings.people
@@ -101,7 +101,8 @@ class Door:
     @property
     def flooded(self) -> bool:
         """Whether so many wrong tokens came of late that the next wrong one is answered late."""
-        return len(self._failed_at_s) >= MOST_FAILURES
+        failed = self._failed_at_s
+        return len(failed) == MOST_FAILURES and failed[0] > self.now_s() - MINUTE_S
 
     async def hold_up(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """Before a wrong token is answered: waits for `SLOW_S` where they flood, unless `MOST_HELD` do so already."""

@@ -19,6 +19,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from pipeline.config import ClickHouse
 from pipeline.errors import ConfigError, Fatal, Retry
+from pipeline.queries import HELD
 from pipeline.respond import fence
 from pipeline.respond.brief import NO_NUMBERS, Usage
 from pipeline.sinks.connect import connect_async, is_embedded
@@ -34,13 +35,13 @@ _HOUR: Final = f"toStartOfHour({_OPENED})"
 
 CLIENTS: Final = f"""
     SELECT uniqExact(client, asn) AS clients, sum(requests) / (60 * uniqExact(window_start)) AS per_minute
-    FROM key_source_1h FINAL WHERE key_id = {{key:String}}
+    FROM key_source_1h FINAL WHERE key_id = {{key:String}} AND {HELD}
         AND window_start < {_HOUR} AND window_start >= {_HOUR} - toIntervalDay(1)"""  # noqa: S608  (constants)
 # with the key's public id alone, and another secret, nobody looks like its owner; refusals of a stopped key are his
 USUAL: Final = f"""
     SELECT sum(one_in) AS usual_requests FROM requests FINAL
     WHERE key_id = {{key:String}} AND ts >= {_OPENED} AND outcome != 'invalid' AND asn IN (
-        SELECT asn FROM key_source_1h FINAL WHERE key_id = {{key:String}} AND window_start < {_HOUR}
+        SELECT asn FROM key_source_1h FINAL WHERE key_id = {{key:String}} AND {HELD} AND window_start < {_HOUR}
             AND window_start >= {_HOUR} - toIntervalDay({{days:UInt16}})
     )"""  # noqa: S608
 TOUCHED: Final = """

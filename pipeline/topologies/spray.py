@@ -141,12 +141,20 @@ class Spray:
     def _prefix(self, network: Network, seen: Sighting) -> Scope:
         scope = network.prefixes.get(seen.prefix)
         if scope is None:
-            if len(network.prefixes) >= MOST_PREFIXES:
-                oldest = min(network.prefixes, key=lambda each: (network.prefixes[each].last_us, each))
-                self._forget(network, network.prefixes.pop(oldest), seen.ts_us)
-            scope = network.prefixes[seen.prefix] = Scope()
+            scope = Scope()
+            if len(network.prefixes) < MOST_PREFIXES or self._made_room(network, seen):
+                network.prefixes[seen.prefix] = scope
         scope.last_us = max(scope.last_us, seen.ts_us)
         return scope
+
+    def _made_room(self, network: Network, seen: Sighting) -> bool:
+        """Forget a prefix, first those where no key was used of late: refusals cost nothing, and drive out no use."""
+        known, now_us = network.prefixes, seen.ts_us
+        least = min(known, key=lambda each: (_has_uses(known[each], now_us), known[each].last_us, each))
+        if seen.kind == "refused" and _has_uses(known[least], now_us):
+            return False
+        self._forget(network, known.pop(least), now_us)
+        return True
 
     def _forget(self, network: Network, prefix: Scope, now_us: int) -> None:
         """Its windows teach what its network's other prefixes may be like."""
@@ -271,6 +279,12 @@ def _is_learned(scope: Scope, window: Window, now_us: int) -> bool:
     if not window.accused:
         scope.accused_us = 0
     return not window.accused or now_us - scope.accused_us >= ADOPTED_US
+
+
+def _has_uses(scope: Scope, now_us: int) -> bool:
+    """Whether keys were used there in a window that goes on."""
+    pairs = zip(scope.windows, SPANS_US, strict=True)
+    return any(window is not None and window.used and now_us < window.start_us + span for window, span in pairs)
 
 
 def _owners(owners: list[str]) -> int:

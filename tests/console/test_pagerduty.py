@@ -120,6 +120,13 @@ def test_that_nobody_is_on_it_any_more_comes_back_too_and_the_case_waits_again(w
     assert (world.case.state, world.case.by) == ("open", "Ann Onymous in PagerDuty")
 
 
+def test_a_body_is_read_no_further_than_it_may_be_whatever_its_length_says(world: World) -> None:
+    """h11 takes a length beside chunks and minds the chunks: anybody could fill the memory before he is refused."""
+    large = b"x" * (MAX_BODY_BYTES + 1)
+    answer = world.browser.post(PATH, content=large, headers={SIGNATURE: "v1=wrong", "content-length": "10"})
+    assert answer.status_code == 413
+
+
 OLD = (datetime.fromtimestamp(NOW_S, UTC) - timedelta(hours=2)).isoformat()
 
 

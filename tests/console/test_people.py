@@ -98,6 +98,13 @@ def test_guessing_is_slowed_down_and_keeps_nobody_out() -> None:
     assert not ours.flooded
 
 
+def test_a_flood_of_guesses_is_not_kept() -> None:
+    ours, _ = door()
+    for number in range(1_000):
+        ours.sign_in(f"guess {number}")
+    assert len(ours._failed_at_s) == MOST_FAILURES
+
+
 def test_a_form_of_one_session_does_not_serve_another() -> None:
     ours, _ = door()
     one, other = ours.sign_in(TOKEN), ours.sign_in(TOKEN)

@@ -60,6 +60,14 @@ def test_who_used_the_key_is_named_before_what_was_done_where_that_is_a_finding(
     assert [each.detector for each in merge((), [network, proof])] == ["decoy", "geography"]
 
 
+def test_stronger_findings_of_who_does_not_hold_the_key_drive_out_none_of_who_does() -> None:
+    """An act needs the holder's; anybody can send refused requests from a network that the key never had."""
+    held = msgspec.structs.replace(finding("geography", "network", 1.0, 0.0), bits=11.0, authenticated=True)
+    others = [msgspec.structs.replace(held, bits=20.0 + n, authenticated=False, text=str(n)) for n in range(9)]
+    assert held in merge((held,), others)
+    assert held in merge(tuple(others), [held])
+
+
 def test_what_only_carries_on_is_named_once_and_gives_way_to_a_surprise() -> None:
     """What a visit brought before its incident opened has no bits any more at the request that opened it."""
     network, surprise = finding("geography", "network", 1.0, 0.0), finding("novel_operation", "operation", 1.0, 0.0)

@@ -193,3 +193,34 @@ def judged(records: list[Record]) -> Effects:
 
 def _seen(incident: Incident) -> tuple[str, int, str, str, float]:
     return incident.incident_id, incident.revision, incident.change, incident.last_at, incident.bits
+
+
+def test_a_thief_hides_no_request_behind_a_refused_one_of_the_same_id_and_second() -> None:
+    times = [START_US + second * 1_000_000 for second in range(20)]
+    pairs = [(ts_us, told) for ts_us in times for told in (("invalid", 401, "/v1/nothing"), ("success", 200, "/v1/x"))]
+    events = [
+        Event(key_id="pk_0", ts_us=ts_us, request_id="same", outcome=outcome, status=status, path=path)
+        for ts_us, (outcome, status, path) in pairs
+    ]
+    (part,) = slices([record(event) for event in events], [])
+    assert core().process(part).counts["duplicates"] == 0
+
+
+def test_what_callers_ask_for_who_do_not_hold_the_key_makes_no_rows_of_its_own() -> None:
+    """Anybody can name a key and make up paths and agents: a million such requests took a gigabyte."""
+    tries = [
+        Event(
+            key_id="pk_0", ts_us=START_US + number, client_ip="8.8.8.8", outcome="invalid", status=401,
+            path=f"/v1/{'abcdefghij'[number % 10]}x{'abcdefghij'[number // 10]}", user_agent=f"agent{number % 10}/1",
+        )
+        for number in range(100)
+    ]  # fmt: skip
+    held = [msgspec.structs.replace(each, outcome="success", status=200) for each in tries]
+    for events, rows, named in ((tries, 1, False), (held, 100, True)):
+        judge = core()
+        (part,) = slices([record(event) for event in events], [])
+        judge.process(part)
+        sources = judge.state.sources.rows
+        assert (sources["live"] == 1).sum() == rows
+        assert int(sources["requests"].sum()) == 100
+        assert bool(judge.state.source_texts.rows) == named

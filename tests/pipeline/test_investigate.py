@@ -53,6 +53,7 @@ USES = [
     Use("office", FIRST_US + 6 * MINUTE_US, times=30, method="GET", route="/v1/users/{id}", path="/v1/users/7",
         bytes_out=1_000, **THIEF),
     Use("second", FIRST_US + MINUTE_US, **THIEF), *daily("second", range(10)),
+    Use("office", NOON_US - 8 * DAY_US, outcome="invalid", **THIEF),  # named before by who knew its id: no use
     Use("third", NOON_US - 20 * DAY_US, **THIEF),  # the same source, weeks before
     *daily("calm", range(30)),
 ]  # fmt: skip

@@ -156,7 +156,8 @@ async def test_what_cannot_be_asked_is_asked_again(caplog: pytest.LogCaptureFixt
 
 def test_strangers_and_open_leaks_are_read_from_clickhouse(clickhouse: ClickHouse) -> None:
     thief = {"ip": "203.0.113.9", "asn": 64_666, "country": "RO", "client": "sqlmap"}
-    uses = [*daily("stolen", range(20)), *daily("own", range(20)), Use("new", NOON_US)]
+    named = Use("stolen", NOON_US - 5 * DAY_US, outcome="invalid", **thief)  # type: ignore[arg-type]
+    uses = [*daily("stolen", range(20)), named, *daily("own", range(20)), Use("new", NOON_US)]
     fill(clickhouse, [*uses, Use("stolen", NOON_US + HOUR_US, times=3, **thief)])  # type: ignore[arg-type]
     made = {name: incident_of(Match(report=Report(feed="github", shown=True), key=Key(key_id=name)), NOON_US)
             for name in ("stolen", "own", "new", "gone")}  # fmt: skip

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import leaks
+from pipeline import intake_leaks, leaks
 from pipeline import log as logs
 from pipeline.catalogue import Catalogue
 from pipeline.config import ClickHouse, Config, Secret, Topics
@@ -421,3 +421,22 @@ def test_deliveries_are_counted_from_zero() -> None:
     for outcome in ("ok", "refused", "invalid", "failed"):
         assert f'keywatch_leak_deliveries_total{{outcome="{outcome}"}}' in text
     assert METRICS.leak_feed_timestamp._value.get() > 0  # signed ones were taken above
+
+
+async def test_bodies_that_come_slowly_are_few_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody can send one: their number bounds the memory, and each has its time."""
+    monkeypatch.setattr(intake_leaks, "MOST_AT_ONCE", 1)
+    monkeypatch.setattr(intake_leaks, "BODY_S", 0.5)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"["
+        await asyncio.Event().wait()
+
+    world, raw = World(), body(TOKEN)
+    async with listening(world) as (session, url):
+        slow = asyncio.create_task(session.post(url, data=slowly(), headers=headers(raw)))
+        statuses = {401}
+        while 503 not in statuses:  # until the slow one has come
+            statuses.add((await session.post(url, data=b"[]")).status)
+        assert (await slow).status == 408
+        assert (await session.post(url, data=raw, headers=headers(raw))).status == 200

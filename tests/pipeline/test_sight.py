@@ -82,6 +82,18 @@ def test_a_key_beats_once_in_each_hour_of_its_own() -> None:
     assert {later.ts_us - earlier.ts_us for earlier, later in pairwise(beats[1:])} == {HOUR_US}
 
 
+def test_refused_requests_in_a_keys_name_are_no_beats_and_take_none_from_its_holder() -> None:
+    """Else they keep a key alive whose owner was cut off, or make a fleet that stops at once, for who knows the ids."""
+    hours = [START_US + hour * HOUR_US for hour in range(10)]
+    tries = [used("pk_1", ts_us + second * 1_000_000, ABROAD[0], 401) for ts_us in hours for second in range(-9, 9)]
+    assert not [each for each in tell([record(event) for event in tries], []) if isinstance(each, Beat)]
+    own = [used("pk_1", ts_us + 10_000_000, HOME[0]) for ts_us in hours]
+    events = sorted([*tries, *own], key=lambda event: event.ts_us)
+    for cuts in ([], list(range(1, len(events)))):
+        beats = [each for each in tell([record(event) for event in events], cuts) if isinstance(each, Beat)]
+        assert [each.ts_us for each in beats] == [event.ts_us for event in own]
+
+
 def test_hours_of_different_keys_begin_at_different_moments() -> None:
     keys = [record(used(f"pk_{n}", START_US + hour * HOUR_US + 1, HOME[0])) for hour in range(2) for n in range(50)]
     many = [used(f"pk_{n}", START_US + 60_000_000 * minute, HOME[0]) for minute in range(180) for n in range(20)]

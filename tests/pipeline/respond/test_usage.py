@@ -24,12 +24,13 @@ ABOUT = incident(KEY, incident_id="f" * 32, opened_at="2026-09-21T14:30:00Z")
 
 async def fill(config: ClickHouse) -> None:
     """Two clients the day before, 120 requests in two hours; since it opened 3 of its own network's, 2 others, and a
-    stranger in that network who has no more than the key's id."""
+    stranger in that network who has no more than the key's id. And who was to steal it named it the day before."""
     sink = ClickHouseSink(config)
     hour = OPENED_S - 1800
     await sink.write("key_source_1h", rows_of(
-        "key_source_1h", 3, key_id=[KEY] * 3, window_start=[hour - HOUR_S, hour - 2 * HOUR_S, hour], asn=[1, 1, 64500],
-        client=["python", "go", "curl"], requests=[60, 60, 999],
+        "key_source_1h", 4, key_id=[KEY] * 4, asn=[1, 1, 64500, 64500], client=["python", "go", "curl", "curl"],
+        window_start=[hour - HOUR_S, hour - 2 * HOUR_S, hour, hour - 3 * HOUR_S], requests=[60, 60, 999, 999],
+        outcome=["success", "success", "success", "invalid"],
     ))  # fmt: skip
     await sink.write("requests", rows_of(
         "requests", 7, key_id=[KEY] * 7, ts=[(OPENED_S + at) * 10**6 for at in (-5, 1, 2, 3, 4, 5, 6)],

@@ -192,3 +192,34 @@ def _without_offset(incident: object) -> dict[str, object]:
     import msgspec
 
     return {name: value for name, value in msgspec.to_builtins(incident).items() if name != "offset"}
+
+
+def refusals(at_us: int, first: int, count: int = 33) -> list[Sighting]:
+    """Made-up keys, each named from another prefix of the thief's network."""
+    return [
+        sighting(f"made_up_{first + k}", at_us + k, "refused", address=(first + k) % 200 + 20) for k in range(count)
+    ]
+
+
+def test_refusals_from_other_addresses_of_a_network_hide_no_keys_used_there() -> None:
+    """They cost nothing, and 32 of them between two uses made the thief's prefix forgotten each time."""
+    batch = stolen(20, elsewhere=True)
+    noise = [each for n, one in enumerate(batch) for each in refusals(one.ts_us + 1, n * 33)]
+    told: list[Sighting] = sorted([*batch, *noise], key=lambda each: each.ts_us)
+    found = judge("sources", told)
+    spray = [each for each in found if each.rule == "spray"]
+    assert spray and spray[-1].key_id == "source:198.51.7.0/24"
+    assert spray[-1].keys == judge("sources", batch)[-1].keys
+
+
+def test_where_keys_are_used_from_as_many_prefixes_as_are_known_refusals_take_no_place() -> None:
+    batch = stolen(20, elsewhere=True)
+    places = [
+        sighting(f"own_{n}_{k}", one.ts_us + 1 + k, address=220 + k, owner="acme")
+        for n, one in enumerate(batch)
+        for k in range(31)
+    ]
+    noise = [each for n, one in enumerate(batch) for each in refusals(one.ts_us + 40, n * 5, 5)]
+    told: list[Sighting] = sorted([*places, *batch, *noise], key=lambda each: each.ts_us)
+    found = judge("sources", told)
+    assert "source:198.51.7.0/24" in {each.key_id for each in found if each.rule == "spray"}
