@@ -121,9 +121,7 @@ def print_incidents(
     if not rows:
         return say_line(f"no incidents of {key}" if key else "no incidents")
     for row in rows:
-        say_line(
-            f"{row.incident_id[:SHORT_ID]}  {_when(row.opened_us)}  {row.severity}, {row.state}, rung {row.rung}"
-        )
+        say_line(f"{row.incident_id[:SHORT_ID]}  {_when(row.opened_us)}  {row.severity}, {row.state}, rung {row.rung}")
         say_line("\n".join(_folded(f"  {row.text}", width())))
     return say_line("why: keywatch explain ID")
 
