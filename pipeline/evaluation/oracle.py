@@ -63,9 +63,8 @@ class Habits:
     places: npt.NDArray[np.int64]  # (n, 2): each place of its owner's, and when he was there first, us
     clients: npt.NDArray[np.int64]  # (n, 2): each client likewise
     routes: npt.NDArray[np.int64]  # (n, 2): each route likewise
-    start_us: int = 0  # what follows is as it was then (`settled`)
-    own: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # routes, and his later ones
-    visits: int = 0
+    own: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # routes until a time (`settled`)
+    visits: int = 0  # until then
 
 
 def habits(key: Key, world: World, calls: Array, new_routes: NewRoutes) -> Habits:
@@ -106,8 +105,7 @@ def settled(key: Key, known: Habits, calls: Array, start_us: int) -> tuple[Key, 
         replace(key, homes=joined_by(key.homes, known.places, calls["place"]),
                 clients=joined_by(key.clients, known.clients, calls["client"])),
         replace(known, own=joined_by((), known.routes, route(calls["operation"], calls["status"])),
-                visits=int(np.searchsorted(known.visits_us, start_us)),
-                start_us=start_us),
+                visits=int(np.searchsorted(known.visits_us, start_us))),
     )  # fmt: skip
 
 
@@ -200,8 +198,8 @@ def _routes(key: Key, known: Habits, world: World, planted: Array) -> Floats:
     """Of an attack with routes of its own: what is new has its bits once, what is the key's own costs a bit."""
     routes = route(planted["operation"], planted["status"])
     first, at = first_times(routes) & ~np.isin(routes, known.own), planted["ts_us"].astype(np.int64)
-    before_us = known.routes[known.routes[:, 1] < known.start_us, 1]
-    state = states(at, np.concatenate([np.sort(before_us), at[first]]))
+    came_us = np.unique(np.concatenate([known.routes[:, 1], at[first]]))  # the owner's, these days' too, and these
+    state = states(at, came_us)
     new = known.new_routes.of(key.volume, known.visits)[state, cells(world, routes)]
     return np.asarray(np.cumsum(np.where(np.isin(routes, known.own), -1.0, np.where(first, new, 0.0))))
 
