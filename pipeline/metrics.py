@@ -69,7 +69,7 @@ class Metrics:
         "reason",
     )
     events_late: Counter = _counter("events_late_total", "Events after their window's end plus lateness: only counted.")
-    events_duplicate: Counter = _counter("events_duplicate_total", "Events whose request id was seen before: dropped.")
+    events_duplicate: Counter = _counter("events_duplicate_total", "Events that came before, told alike: dropped.")
     events_unkeyed: Counter = _counter("events_unkeyed_total", "Records without a key or on its wrong partition.")
     records_lost: Counter = _counter("records_lost_total", "Records that retention deleted before they were judged.")
     rejected_published: Counter = _counter("rejected_published_total", "Rejects acknowledged by the rejected topic.")

@@ -54,7 +54,7 @@ class Event(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=T
     fingerprint: Annotated[str, Meta(max_length=64)] = ""  # JA4 or JA3 of the TLS client, as the gateway saw it
     environment: Annotated[str, Meta(max_length=16)] = ""  # live | test | ""
     scope: Annotated[str, Meta(max_length=64)] = ""  # that the request needed
-    request_id: Annotated[str, Meta(max_length=128)] = ""  # of the gateway; a repeat at the same time counts once
+    request_id: Annotated[str, Meta(max_length=128)] = ""  # of the gateway; what repeats all else, too, counts once
     source: Annotated[str, Meta(max_length=64)] = ""  # the format it came by; its capabilities follow from it
     position: Annotated[str, Meta(max_length=128)] = ""  # where intake read it: topic/partition/offset or file:line
     v: Annotated[int, Meta(ge=1, le=1)] = VERSION  # version of this shape
