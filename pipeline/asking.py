@@ -23,7 +23,6 @@ from pipeline import queries, spreadsheet, told_of_key
 from pipeline.config import ClickHouse, Config
 from pipeline.sinks.connect import connect
 from schemas.incident import Band, Finding, Incident
-from schemas.response import act_words
 
 FLEET_LIMIT: Final = 50
 FLEET_DAYS: Final = 1.0
@@ -206,8 +205,7 @@ def _evidence_words(row: queries.EvidenceLine) -> str:
 
 
 def _response_words(row: queries.ResponseLine) -> str:
-    by = f" by {row.by}" if row.by and row.stage == "decided" else ""
-    return f"  {_when(row.at_us)} {row.stage}: {act_words(row.rung, row.direction)} {row.verdict}{by}, {row.reason}"
+    return f"  {_when(row.at_us)} {row.words}, {row.reason}"
 
 
 def _normal_words(normal: queries.Normal) -> list[str]:

@@ -18,6 +18,7 @@ from pipeline.sinks.connect import by_consequence
 from schemas.control import MOST_EVENTS
 from schemas.event import Event
 from schemas.incident import Incident
+from schemas.response import act_words
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -127,6 +128,12 @@ class ResponseLine(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     direction: str = "apply"  # apply | undo
     by: str = ""  # of an undo, a bulk or a declined act: the person, or "time"
+
+    @property
+    def words(self) -> str:
+        """What was decided or done, and who decided it; the reason is apart."""
+        by = f" by {self.by}" if self.by and self.stage == "decided" else ""
+        return f"{self.stage}: {act_words(self.rung, self.direction)} {self.verdict}{by}"
 
 
 class Usual(msgspec.Struct, frozen=True, kw_only=True):

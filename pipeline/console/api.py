@@ -31,6 +31,7 @@ from starlette.routing import Route
 
 from pipeline.console.answers import Answers
 from pipeline.console.board import Board
+from pipeline.console.bodies import body_of
 from pipeline.console.people import Door
 from pipeline.console.visitor import Role, Visitor
 from pipeline.errors import Fatal, Retry
@@ -146,12 +147,10 @@ async def _said(request: Request) -> Said | Told:
         return Said()
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         return no(415, "the body is no JSON", "send Content-Type: application/json")
-    body = b""
     try:
-        async for part in request.stream():
-            body += part
-            if len(body) > MAX_BODY_BYTES:
-                return no(413, f"more than {MAX_BODY_BYTES} bytes", 'send {"reason": "..."} and nothing else')
+        body = await body_of(request, MAX_BODY_BYTES)
+        if body is None:
+            return no(413, f"more than {MAX_BODY_BYTES} bytes", 'send {"reason": "..."} and nothing else')
         return msgspec.json.decode(body, type=Said)
     except ClientDisconnect:
         return no(400, "the body did not come whole", "send it again")

@@ -26,6 +26,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from pipeline.config import Secret
 from pipeline.console.board import Board
+from pipeline.console.bodies import body_of
 from pipeline.respond.night_records import Verb
 from pipeline.respond.notice import one_line
 
@@ -94,17 +95,6 @@ def word_of(body: bytes, now_s: float) -> Word | None:
     return Word(case_id, verb, one_line(f"{who} in PagerDuty", MAX_NAME))
 
 
-async def body_of(request: Request) -> bytes | None:
-    """No more than `MAX_BODY_BYTES` are ever held, whatever its length says: beside chunks it may say anything."""
-    parts, size = list[bytes](), 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BODY_BYTES:
-            return None
-        parts.append(part)
-    return b"".join(parts)
-
-
 class Hook:
     """The endpoint. `board`: what writes to the decisions topic, None while it can't."""
 
@@ -116,7 +106,7 @@ class Hook:
     async def post(self, request: Request) -> Response:
         """One webhook."""
         try:
-            body = await body_of(request)
+            body = await body_of(request, MAX_BODY_BYTES)
         except ClientDisconnect:
             return PlainTextResponse("the body did not come whole", 400)
         if body is None:

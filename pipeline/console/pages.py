@@ -28,7 +28,6 @@ from pipeline.respond.ladder import Ladder, ladder_of
 from pipeline.times import micros
 from schemas.control import Mute
 from schemas.incident import KEY_RULES, SEVERITIES, Finding, Incident
-from schemas.response import act_words
 
 T = TypeVar("T")
 Shown = tuple[str, dict[str, Any]]
@@ -147,15 +146,10 @@ def case_rows(cases: Sequence[Case]) -> list[tuple[Case, Incident]]:
 
 def in_order(responses: Sequence[queries.ResponseLine], effects: Sequence[queries.Applied]) -> list[Told]:
     """What was done and what people said, as it happened; what came several times in a row stands once."""
-    lines = [Told(each.at_us, _stage_words(each), each.reason) for each in responses]
+    lines = [Told(each.at_us, each.words, each.reason) for each in responses]
     lines += [Told(each.at_us, f"{each.verdict}: {each.effect}") for each in effects]
     lines.sort(key=lambda each: each.at_us)
     return [run[-1]._replace(times=len(run), first_us=run[0].at_us) for run in runs(lines, lambda each: each.what)]
-
-
-def _stage_words(line: queries.ResponseLine) -> str:
-    by = f" by {line.by}" if line.by and line.stage == "decided" else ""
-    return f"{line.stage}: {act_words(line.rung, line.direction)} {line.verdict}{by}"
 
 
 def runs(lines: Sequence[T], alike: Callable[[T], object]) -> list[list[T]]:

@@ -35,6 +35,11 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     acted_rung: str
     direction: str = "apply"  # apply | undo
 
+    @property
+    def act(self) -> str:
+        """What was decided or done last: "fence", "undo of fence"."""
+        return act_words(self.acted_rung, self.direction)
+
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
     """What the list shows; "" and 0 are all."""

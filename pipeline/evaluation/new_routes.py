@@ -16,11 +16,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.evaluation.sources import Floats, Ints
 from pipeline.evaluation.world import CLASSES, DAY_US, VISIT_US, Key, World
 
 Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 ANSWERED: Final = np.array([0.5, 0.25, 0.25])
 """Shares of an attack's new operations that work, are not there, are refused."""

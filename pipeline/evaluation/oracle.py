@@ -197,11 +197,11 @@ def _returns(
 def _routes(key: Key, known: Habits, world: World, planted: Array) -> Floats:
     """Of an attack with routes of its own: what is new has its bits once, what is the key's own costs a bit."""
     routes = route(planted["operation"], planted["status"])
-    first, at = first_times(routes) & ~np.isin(routes, known.own), planted["ts_us"].astype(np.int64)
+    own, at = np.isin(routes, known.own), planted["ts_us"].astype(np.int64)
+    first = first_times(routes) & ~own
     came_us = np.unique(np.concatenate([known.routes[:, 1], at[first]]))  # the owner's, these days' too, and these
-    state = states(at, came_us)
-    new = known.new_routes.of(key.volume, known.visits)[state, cells(world, routes)]
-    return np.asarray(np.cumsum(np.where(np.isin(routes, known.own), -1.0, np.where(first, new, 0.0))))
+    new = known.new_routes.of(key.volume, known.visits)[states(at, came_us), cells(world, routes)]
+    return np.asarray(np.cumsum(np.where(own, -1.0, np.where(first, new, 0.0))))
 
 
 def _sizes(known: Habits, planted: Array, owner_us: npt.NDArray[np.int64]) -> Floats:

@@ -60,6 +60,12 @@ async def desk() -> AsyncIterator[Desk]:
         await decisions.close()
 
 
+def signing(folder: Path) -> tuple[Path, Config]:
+    """The key file of ada, and a configuration that knows her."""
+    key = folder / "ada.key"
+    return key, settings(approval.make("ada", key))
+
+
 async def done(mine: Desk, config: Config, rung: Rung, key: Path | None, networks: Networks | None = None) -> int:
     ladder = ladder_of(config.respond)
     queued = wanted(full(), rung, ladder, "ada", preview=key is None)
@@ -68,8 +74,7 @@ async def done(mine: Desk, config: Config, rung: Rung, key: Path | None, network
 
 
 async def test_one_command_fences_the_key_and_one_takes_it_back(tmp_path: Path) -> None:
-    key = tmp_path / "ada.key"
-    config = settings(approval.make("ada", key))
+    key, config = signing(tmp_path)
     async with desk() as mine:
         assert await done(mine, config, "fence", key) == 0
         (act,) = mine.ledger.acts.values()
@@ -86,8 +91,7 @@ async def test_what_stands_in_the_way_is_said_before_anything_is_signed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A key that is revoked, or suspended already: it was "not the beginning of exactly one ticket"."""
-    key = tmp_path / "ada.key"
-    config = settings(approval.make("ada", key))
+    key, config = signing(tmp_path)
     async with desk() as mine:
         assert await done(mine, config, "suspend", key) == 0
         records = len(mine.ledger.acts)
@@ -101,8 +105,7 @@ async def test_what_stands_in_the_way_is_said_before_anything_is_signed(
 
 
 async def test_a_bulk_of_which_nothing_may_wait_says_why(tmp_path: Path) -> None:
-    key = tmp_path / "ada.key"
-    config = settings(approval.make("ada", key))
+    key, config = signing(tmp_path)
     ladder = ladder_of(config.respond)
     async with desk() as mine:
         assert await done(mine, config, "suspend", key) == 0
@@ -248,8 +251,7 @@ async def test_a_signature_of_nobody_we_know_does_nothing(tmp_path: Path) -> Non
 async def test_what_cannot_be_is_said_before_anything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    key = tmp_path / "ada.key"
-    config = settings(approval.make("ada", key))
+    key, config = signing(tmp_path)
     async with desk() as mine:
         assert await done(mine, config, "fence", key, Networks(())) == 1
         with pytest.raises(ConfigError, match="fence or suspend"):
