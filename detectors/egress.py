@@ -15,7 +15,9 @@ How it works. Each answer with a body is compared with what its route answers to
 in standard deviations of ln(bytes), at most four; where the route is not known, with this key's own answers. The
 visit's mean of these, against what visits of this key usually have, is Student's t; over visits a CUSUM adds up
 t - 1 in nats, upwards only. Both in bits are counted over runs of visits of such keys, each by itself (`counted`,
-what ships is keybench's development half), and the rarer one's share of visits is the score. By itself, since one
+what ships is keybench's development half), and the rarer one's share of visits is the score, unless its own law calls
+it more usual: keybench's answers are static files, of which hardly a visit deviates by two standard deviations. How far
+a key's answers scatter within a visit is learned (`noise`): sizes that vary more than static files' are no theft. By itself, since one
 visit of a few large answers is common where a dozen of them within days are not: counted together, a sum of 28 bits
 was as usual as a visit of 16, and slow exfiltration could not open an incident however long it went on. Answers of
 errors and without a body say nothing. What is under an incident is not learned, and the sum begins anew: what an
@@ -53,6 +55,10 @@ MEMORY: Final = 100.0  # visits
 FREEDOM_MAX: Final = 30.0
 NOISE: Final = 1.0  # variance of one answer's deviation, where the visit is judged at once: routes differ
 NOISE_OF_KEY: Final = 0.25  # the same of one key's, where visits add up (keybench, development half: about .15)
+NOISE_GAIN: Final = 1.0 / 64.0  # of one answer, on what is learned of the key's
+NOISE_MOST: Final = 8.0
+NOISE_UNIT: Final = 4096.0
+SUM_UNIT: Final = 64.0
 DRIFT: Final = 1.0
 """Of t, per visit: with 1/2 the sums of 3 of 800 busy keys stood above 16 bits for weeks, since others had moved what
 is usual of a route; with 1 that of one, and an attack's come as far above those (keybench, development half)."""
@@ -72,7 +78,8 @@ STATE: Final = np.dtype(
         ("seen", "u1"),  # visits behind them
         ("period", "u1"),  # `growth`'s, as `base`
         ("base", "u2"),
-        ("cusum", "f4"),  # bits; `slow` of former states had another drift, and stood higher for weeks
+        ("added", "u2"),  # bits in 1/64; `slow` and `cusum` of former states had another drift, and no `noise`
+        ("noise", "u2"),  # variance of one answer's deviation within its visit, in 1/4096; 0: nothing learned
         ("bytes", "f4"),  # of this visit
         ("logs", "f4"),  # sum of ln(bytes) of this visit
         ("off", "f4"),  # sum of deviations
@@ -136,6 +143,30 @@ def deviation(state: Any, shared: Any, route: int, log_bytes: float) -> tuple[bo
 
 
 @compiled
+def sum_bits(state: Any) -> float:
+    """The cumulative sum over the visits before this one."""
+    return int(state.added) / SUM_UNIT
+
+
+@compiled
+def noise_of(state: Any, least: float) -> float:
+    """Variance of one answer's deviation within its visit: as learned of this key, `least` at least."""
+    return max(least, int(state.noise) / NOISE_UNIT)
+
+
+@compiled
+def learn_noise(state: Any, off: float) -> None:
+    """One answer that deviates so far, after `judged` others of its visit: what differs from these is noise."""
+    before = int(state.judged)
+    if before == 0:
+        return
+    far = off - np.float64(state.off) / before
+    noise = noise_of(state, 0.0) if int(state.noise) > 0 else NOISE_OF_KEY
+    noise += NOISE_GAIN * (far * far * before / (before + 1.0) - noise)
+    state.noise = int(min(NOISE_MOST, noise) * NOISE_UNIT)
+
+
+@compiled
 def visit_t(state: Any, off: float, count: float, noise: float) -> tuple[float, float]:
     """t of a visit whose deviations sum to `off` over `count` answers, and its degrees of freedom."""
     seen, mean, variance = np.float64(state.seen), np.float64(state.mean), np.float64(state.variance)
@@ -148,32 +179,34 @@ def visit_t(state: Any, off: float, count: float, noise: float) -> tuple[float, 
 @compiled
 def bits_at_once(state: Any, off: float, count: float) -> float:
     """The visit's surprise, to 1/64."""
-    t, freedom = visit_t(state, off, count, NOISE)
+    t, freedom = visit_t(state, off, count, noise_of(state, NOISE))
     return quantise(bits_of(student_tail(t, freedom))) if t > ODD else 0.0
 
 
 @compiled
 def sum_after(state: Any, off: float, count: float) -> float:
     """The cumulative sum with this visit, in bits to 1/64."""
-    t = visit_t(state, off, count, NOISE_OF_KEY)[0]
+    t = visit_t(state, off, count, noise_of(state, NOISE_OF_KEY))[0]
     step = max(-LEAST_STEP, min(STEP_MOST, t)) - DRIFT
-    return quantise(min(SUM_MOST, max(0.0, (np.float64(state.cusum)) + step / LN2)))
+    return quantise(min(SUM_MOST, max(0.0, sum_bits(state) + step / LN2)))
 
 
 @compiled
 def rarities(state: Any, shared: Any, kind: int, off: float, count: float) -> tuple[float, float]:
     """-log2 of the share of such keys' visits that reach what this one does: at once, and by the sum.
 
+    At most what the laws themselves say: of a standard normal t, a sum of so many nats of t - 1 comes with e^(-2 nats).
     Half of the sum at least must be of earlier visits: one visit's answers are judged at once, and beside spike's
     requests they would count for more (keybench, development half, seed 31: 101 incidents per 100,000 key-days for 72).
     """
     at_once = bits_at_once(state, off, count)
-    total = min(2.0 * np.float64(state.cusum), sum_after(state, off, count))
+    total = min(2.0 * sum_bits(state), sum_after(state, off, count))
     once, over = 0.0, 0.0
     if at_once > 0.0:
-        once = -log_share(EGRESS[kind], shared.peaks[kind], shared.visits[kind], at_once)
+        once = min(at_once, -log_share(EGRESS[kind], shared.peaks[kind], shared.visits[kind], at_once))
     if total > 0.0:
         over = -log_share(EGRESS_SUM[kind], shared.sum_peaks[kind], shared.sum_visits[kind], total)
+        over = min(2.0 * total, over)
     return once, over
 
 
@@ -216,6 +249,8 @@ def learn(state: Any, shared: Any, visit: Any, event: Any, weight: float, config
     log_bytes = math.log(float(event.bytes_out))
     known, off = deviation(state, shared, int(event.route), log_bytes)
     if known:
+        if weight > 0.0:
+            learn_noise(state, off)
         state.off = np.float64(state.off) + off
         state.judged += 1
     state.bytes = (np.float64(state.bytes)) + float(event.bytes_out)
@@ -238,7 +273,7 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
         learn_held(state.sizes, visit, math.exp((np.float64(state.logs)) / int(state.bodies)), 0.0)
         learn_held(state.whole, visit, np.float64(state.bytes), 0.0)
     elif int(visit.tainted) == 1:
-        state.cusum = 0.0
+        state.added = 0
     state.bytes = 0.0
     state.logs = 0.0
     state.off = 0.0
@@ -273,7 +308,7 @@ def learn_visit(state: Any, shared: Any, visit: Any, config: Any) -> None:
         total = sum_after(state, off, count)
         if teaches(visit):
             count_run(state, shared, visit, bits_at_once(state, off, count), total)
-        state.cusum = total
+        state.added = int(total * SUM_UNIT)
     seen, mean, variance = np.float64(state.seen), np.float64(state.mean), np.float64(state.variance)
     if seen <= 0.0:
         seen, mean, variance = np.float64(FIRST_SEEN), np.float64(0.0), np.float64(FIRST_VARIANCE)

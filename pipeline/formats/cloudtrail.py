@@ -1,7 +1,7 @@
 """AWS CloudTrail: management and data events; the key is the access key id, the route the IAM action `s3:GetObject`.
 
-Sees the outcome by `errorCode` and keeps the key id on refusals. Sees no latency, and bytes of S3 data events only, so
-bytes are not declared. `eventTime` is in whole seconds and the completion; delivery lags by minutes. Calls that an
+Sees the outcome by `errorCode` and keeps the key id on refusals. Sees no latency, and bytes of S3 data events only: a call
+without them is one without a body. `eventTime` is in whole seconds and the completion; delivery lags by minutes. Calls that an
 AWS service makes for a key carry a DNS name for an address: then no address, and the service as user agent.
 Source: CloudTrail record contents; reference/gateways.md, section 4; `errorCode` words from 3,068 real records.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from detectors.detector import SEES_BYTES
 from pipeline.formats.client_address import client_address
 from pipeline.formats.format import SEES_ALL, BadValueError, Format, Hops, Options, Refused
 from pipeline.formats.values import event_of, get, iso_us, text, whole
@@ -90,7 +89,7 @@ def recognises(record: Any) -> bool:
 
 CLOUDTRAIL = Format(
     name="cloudtrail",
-    sees=SEES_ALL & ~SEES_BYTES,
+    sees=SEES_ALL,
     event=event,
     recognises=recognises,
     key="`userIdentity.accessKeyId`: console sign-ins and AWS services have none",

@@ -40,7 +40,7 @@ LEARNED = {
     "novel_client": ("mixture", "clients"),
     "novel_operation": ("mixture", "known"),
     "spike": ("seen", "exposed", "profile", "anchor", "held", "awake_h", "crowd_mean", "crowd_variance"),
-    "egress": ("mean", "variance", "seen", "cusum", "sizes", "whole"),
+    "egress": ("mean", "variance", "seen", "added", "noise", "sizes", "whole"),
     "errors": (),
 }
 """What of each detector's state is its forecast; the rest is pending, rings and the running visit."""
