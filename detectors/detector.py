@@ -86,7 +86,7 @@ EVENT: Final = np.dtype(
         ("address", "u8"),  # 64-bit hash of the client address; 0 is none
         ("request", "u8"),  # 64-bit hash of the request id or of the event's canonical bytes; never 0
         ("slot", "i4"),  # of the key's record; -1: the key has no state (not admitted)
-        ("asn", "u4"),
+        ("asn", "u4"),  # UNKNOWN_NETWORKS + country where the database knows no more; 0: not even that
         ("client", "u4"),  # hash of the user-agent family; 0 is none
         ("fingerprint", "u4"),  # hash of the connection's TLS fingerprint; 0 is none
         ("route", "u4"),  # hash of method and route template; 0 is none
@@ -167,6 +167,20 @@ def tells(reading: Any) -> bool:
 def attested(event: Any) -> bool:
     """Whether the event counts as evidence: its caller held the key, or the format cannot tell who did."""
     return event.authenticated == 1 or event.sees & SEES_OUTCOME == 0
+
+
+UNKNOWN_NETWORKS: Final = 0xFFFF_0000
+"""Of addresses whose network the geo database does not know all those in one country are one: this + EVENT's country.
+
+In the range of 32-bit numbers for private use (RFC 6996), which no network of the internet has. A sixth of all IPv4
+addresses has a country and no network in the database that ships."""
+
+
+def network_words(asn: int, name: str) -> str:
+    """ "AS64500 (NAME)", or that the network is not known."""
+    if asn == 0 or asn >= UNKNOWN_NETWORKS:
+        return "an unknown network"
+    return f"AS{asn}" + (f" ({name})" if name else "")
 
 
 NOTHING: Final = np.dtype([("unused", "u1")])

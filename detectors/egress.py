@@ -15,13 +15,14 @@ How it works. Each answer with a body is compared with what its route answers to
 in standard deviations of ln(bytes), at most four; where the route is not known, with this key's own answers. The
 visit's mean of these, against what visits of this key usually have, is Student's t; over visits a CUSUM adds up
 t - 1 in nats, upwards only. Both in bits are counted over runs of visits of such keys, each by itself (`counted`,
-what ships is keybench's development half), and the rarer one's share of visits is the score, unless its own law calls
-it more usual: keybench's answers are static files, of which hardly a visit deviates by two standard deviations. How far
-a key's answers scatter within a visit is learned (`noise`): sizes that vary more than static files' are no theft. By itself, since one
+what ships is keybench's development half), and the rarer one's share of visits is the score. By itself, since one
 visit of a few large answers is common where a dozen of them within days are not: counted together, a sum of 28 bits
-was as usual as a visit of 16, and slow exfiltration could not open an incident however long it went on. Answers of
-errors and without a body say nothing. What is under an incident is not learned, and the sum begins anew: what an
-incident has told is used up. What is usual of these grows twofold in 28 days at most (`growth`).
+was as usual as a visit of 16, and slow exfiltration could not open an incident however long it went on. Counts may only
+lower what the laws themselves say: keybench's answers are static files, and where sizes are log-normal, as records
+are, 8 bits came 17 times as often as they were said to. For the same reason it is learned how far a key's answers
+scatter within a visit (`noise`). Answers of errors and without a body say nothing. What is under an incident is not
+learned, and the sum begins anew: what an incident has told is used up. What is usual of these grows twofold in 28 days
+at most (`growth`).
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from detectors.detector import (
     Context,
     Detector,
     attested,
+    network_words,
 )
 from detectors.surprise import log2_of, quantise
 from detectors.teaching import teaches, tell_levels
@@ -154,8 +155,7 @@ def settle(state: Any, shared: Any, visit: Any, weight: float, config: Any) -> N
 
 def explain(reading: Any, context: Context) -> str:
     """In words: "3 changes of network within one visit, now AS64500 (NAME) in RO: in several hands at once"."""
-    name = f" ({context.network})" if context.network else ""
-    place = f"AS{context.asn}{name}" + (f" in {context.country}" if context.country else "")
+    place = network_words(context.asn, context.network) + (f" in {context.country}" if context.country else "")
     if reading.observed < LEAST[1]:
         return f"from one network at a time, now {place}"
     return f"{reading.observed:.0f} changes of network within one visit, now {place}: in several hands at once"

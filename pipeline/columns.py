@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from detectors import DETECTORS
+from detectors.detector import UNKNOWN_NETWORKS
 from pipeline import aggregate
 from pipeline.batch import Batch
 from pipeline.column import Coded, Column, Columns, Texts, coded, constant, count, join_rows
@@ -49,7 +50,7 @@ def requests(batch: Batch, chosen: Array, epoch: str, partition: int, one_in: in
         "outcome": Coded(number["outcome"], OUTCOMES),
         "client_ip": words["client_ip"],
         "country": words["country"],
-        "asn": number["asn"],
+        "asn": asns(number["asn"]),
         "client": words["client"],
         "user_agent": words["user_agent"],
         "fingerprint": told.texts("fingerprint", some),
@@ -108,13 +109,18 @@ def country_text(packed: int) -> str:
     return chr(packed >> 8) + chr(packed & 255) if packed else ""
 
 
+def asns(networks: Array) -> Array:
+    """Numbers of networks as rows say them: 0 is not known."""
+    return np.where(networks < UNKNOWN_NETWORKS, networks, 0)
+
+
 def sources(state: State, rows: Array, epoch: str, partition: int) -> Columns:
     """`key_source_1h` from `aggregate.SOURCE` records."""
     return {
         "key_id": _key_ids(state, rows["slot"]),
         "window_start": rows["start_us"] // 1_000_000,
         "prefix": network_texts(rows["network"]),
-        "asn": rows["asn"],
+        "asn": asns(rows["asn"]),
         "country": coded(rows["country"].tolist()).map(country_text),
         "client": state.source_texts.texts(rows["client_text"]),
         "route": state.source_texts.texts(rows["route_text"]),

@@ -33,6 +33,7 @@ from detectors.detector import (
     ERROR_OTHER_4XX,
     EVENT,
     OPERATION_UNKNOWN,
+    UNKNOWN_NETWORKS,
 )
 from pipeline import spans
 from pipeline.batch import Kind
@@ -224,7 +225,8 @@ class Enricher:
         country = ord(place.country[0]) * 256 + ord(place.country[1]) if place.country else 0
         number = hash64(place.address) if place.address else 0
         prefix = hash64(place.prefix.encode())
-        return (number, prefix, place.asn, place.lat, place.lon, place.accuracy_km, country, place.flags), place
+        network = place.asn or (UNKNOWN_NETWORKS + country if country else 0)
+        return (number, prefix, network, place.lat, place.lon, place.accuracy_km, country, place.flags), place
 
     def _kind(self, key: tuple[str, ...]) -> tuple[tuple[Any, ...], Kind]:
         kind = Kind(*key)

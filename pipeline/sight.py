@@ -28,6 +28,7 @@ from detectors.detector import (
     NET_PROXY,
     SEES_ADDRESS,
     SEES_DENIED,
+    UNKNOWN_NETWORKS,
     attested,
 )
 from detectors.known_values import find
@@ -159,7 +160,8 @@ def sight(
                     at[n], kinds[n] = i, BEAT
                     n += 1
         if is_refusal(event):
-            source = whole(event.asn) if event.asn != 0 else mixed(whole(prefixes[i] >> np.uint64(33)), 0, 0)
+            named = 0 < event.asn < UNKNOWN_NETWORKS
+            source = whole(event.asn) if named else mixed(whole(prefixes[i] >> np.uint64(33)), 0, 0)
             mark = mixed(name, source, event.ts_us // DAY_US * 4 + REFUSED)
             hour = event.ts_us // HOUR_US
             if not is_told(marks, touched, mark) and may_tell(counters, counted, source, hour):

@@ -1,8 +1,8 @@
 """AWS CloudTrail: management and data events; the key is the access key id, the route the IAM action `s3:GetObject`.
 
-Sees the outcome by `errorCode` and keeps the key id on refusals. Sees no latency, and bytes of S3 data events only: a call
-without them is one without a body. `eventTime` is in whole seconds and the completion; delivery lags by minutes. Calls that an
-AWS service makes for a key carry a DNS name for an address: then no address, and the service as user agent.
+Sees the outcome by `errorCode` and keeps the key id on refusals. Sees no latency, and bytes of S3 data events only: a
+call without them has no body. `eventTime` is in whole seconds and the completion; delivery lags by minutes. Calls that
+an AWS service makes for a key carry a DNS name for an address: then no address, and the service as user agent.
 Source: CloudTrail record contents; reference/gateways.md, section 4; `errorCode` words from 3,068 real records.
 """
 

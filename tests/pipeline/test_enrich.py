@@ -24,9 +24,12 @@ from detectors.detector import (
     NET_HOSTING,
     NET_KNOWN,
     NET_PRIVATE,
+    UNKNOWN_NETWORKS,
+    network_words,
 )
 from pipeline import config
 from pipeline.column import coded
+from pipeline.columns import asns
 from pipeline.enrich import Enricher, Table, mix64, request_hashes
 from pipeline.fields import fields_of
 from pipeline.geo.provider import DEMO_DB, open_geo
@@ -60,6 +63,16 @@ def test_an_address_becomes_place_numbers_and_text() -> None:
     assert private["address"] != 0
     assert none["address"] == none["net_flags"] == 0
     assert [place.prefix for place in batch.places] == ["203.0.113.0/24", "10.1.1.0/24", ""]
+
+
+def test_networks_that_the_database_does_not_know_are_told_apart_by_country_and_are_zero_in_rows() -> None:
+    """Of the database that ships a sixth of all IPv4 addresses has a country and no network."""
+    batch = enrich(event(client_ip="45.155.205.7"), event(client_ip="45.155.205.9"), event(client_ip="203.0.113.7"))
+    russia = ord("R") * 256 + ord("U")
+    assert batch.columns["asn"].tolist() == [UNKNOWN_NETWORKS + russia, UNKNOWN_NETWORKS + russia, 64500]
+    assert asns(batch.columns["asn"]).tolist() == [0, 0, 64500]
+    assert network_words(int(batch.columns["asn"][0]), "") == "an unknown network"
+    assert enrich(event(client_ip="10.1.1.1")).columns["asn"][0] == 0, "nor is a country known"
 
 
 def test_the_same_address_in_two_spellings_is_one() -> None:

@@ -22,7 +22,7 @@ from pipeline.errors import ConfigError, Fatal
 from pipeline.runners.replay import Outcome, Replay, ReplayOptions, main, run, show, write
 from schemas.event import Event
 from schemas.incident import Incident
-from tests.pipeline.log_of_requests import GEO, START_US, log
+from tests.pipeline.log_of_requests import GEO, HOUR_US, START_US, log
 from tests.real_data import real
 
 FILES = ("incidents.jsonl", "findings.jsonl", "requests_1m.jsonl")
@@ -167,6 +167,20 @@ def test_the_apache_log_brings_few_incidents() -> None:
     outcome = run(options)
     assert (outcome.events, outcome.keys) == (10_000, 1753)
     assert len(outcome.incidents) <= 5
+
+
+def test_who_comes_from_a_network_that_no_database_knows_is_from_elsewhere_all_the_same(tmp_path: Path) -> None:
+    calls = [(day * 24 + hour, "8.8.8.8", "okhttp/4.9") for day in range(30) for hour in (8, 11, 14, 17)]
+    calls += [(30 * 24 + 12, "45.155.205.7", "curl/8.1")]
+    lines = [
+        Event(key_id="pk_0", ts_us=START_US + hour * HOUR_US + i * 5_000_000, client_ip=address, user_agent=agent,
+              method="GET", route="/v1/orders", status=200, outcome="success", request_id=f"{hour}-{i}")
+        for hour, address, agent in calls for i in range(4)
+    ]  # fmt: skip
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"\n".join(msgspec.json.encode(line) for line in lines))
+    write(run(ReplayOptions(paths=(path,))), tmp_path)
+    assert "from an unknown network in RU, never seen for this key" in (tmp_path / "findings.jsonl").read_text()
 
 
 def test_what_is_late_by_less_than_a_millisecond_is_late_in_replay_as_in_the_worker() -> None:
