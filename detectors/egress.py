@@ -315,7 +315,8 @@ def learn_visit(state: Any, shared: Any, visit: Any, config: Any) -> None:
         seen, mean, variance = np.float64(FIRST_SEEN), np.float64(0.0), np.float64(FIRST_VARIANCE)
     gain = 1.0 / (seen + 1.0)
     far = off / count - mean
-    after, width = mean + gain * far, variance + gain * (far * far * (1.0 - gain) - variance)
+    scatter = (noise_of(state, NOISE_OF_KEY) - NOISE_OF_KEY) / count  # `visit_t` adds it to what visits differ by
+    after, width = mean + gain * far, max(0.0, variance + gain * (far * far * (1.0 - gain) - scatter - variance))
     before, beyond = reach(mean, variance, LEAST_VARIANCE), reach(after, width, LEAST_VARIANCE)
     most = limit(state, visit, before, beyond, NO_FLOOR)
     state.mean, state.variance = held(mean, variance, after, width, LEAST_VARIANCE, most)
