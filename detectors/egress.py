@@ -56,7 +56,9 @@ MEMORY: Final = 100.0  # visits
 FREEDOM_MAX: Final = 30.0
 NOISE: Final = 1.0  # variance of one answer's deviation, where the visit is judged at once: routes differ
 NOISE_OF_KEY: Final = 0.25  # the same of one key's, where visits add up (keybench, development half: about .15)
-NOISE_GAIN: Final = 1.0 / 64.0  # of one answer, on what is learned of the key's
+NOISE_GAIN: Final = 1.0 / 32.0  # of one answer, up or down: the median hardly moves for a thief's few large ones
+MEDIAN: Final = 0.455  # of a squared standard normal
+NOISE_LEAST: Final = 0.03125
 NOISE_MOST: Final = 8.0
 NOISE_UNIT: Final = 4096.0
 SUM_UNIT: Final = 64.0
@@ -163,8 +165,9 @@ def learn_noise(state: Any, off: float) -> None:
         return
     far = off - np.float64(state.off) / before
     noise = noise_of(state, 0.0) if int(state.noise) > 0 else NOISE_OF_KEY
-    noise += NOISE_GAIN * (far * far * before / (before + 1.0) - noise)
-    state.noise = int(min(NOISE_MOST, noise) * NOISE_UNIT)
+    above = far * far * before / (before + 1.0) > MEDIAN * noise
+    noise *= 1.0 + NOISE_GAIN if above else 1.0 - NOISE_GAIN
+    state.noise = int(max(NOISE_LEAST, min(NOISE_MOST, noise)) * NOISE_UNIT)
 
 
 @compiled
