@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 
+from detectors.detector import SEES_OUTCOME
 from pipeline.column import Coded
 from pipeline.fields import Events, Fields
 from pipeline.geo.provider import Place
@@ -26,6 +27,11 @@ class Kind(NamedTuple):
     environment: str
     source: str
     scope: str
+
+
+def held(events: Array) -> Any:
+    """Of which EVENT records the caller held the key, or nobody can tell: `detectors.detector.attested` of many."""
+    return (events["authenticated"] == 1) | (events["sees"] & SEES_OUTCOME == 0)
 
 
 @dataclass(frozen=True, slots=True)
