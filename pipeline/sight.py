@@ -233,7 +233,7 @@ def _odd(key_id: str, finding: Finding, refused: bool) -> Break:
     return Break(
         key_id=key_id, ts_us=micros(finding.at), incident_id="", detectors=(finding.detector,),
         route=f"{best.method} {best.route}".strip()[:300], status=best.status, asn=best.asn,
-        refused=refused,
+        stranger=refused,
     )  # fmt: skip
 
 

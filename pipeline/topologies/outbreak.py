@@ -95,7 +95,7 @@ class Outbreak:
     def _tell(self, name: str, cause: Cause, told: Break, offset: int, out: list[Incident]) -> None:
         keys, owners = list(cause.keys), len({owner for owner in cause.keys.values() if owner})
         mean = _mean(cause)
-        advice = REFUSED_ADVICE if told.refused else "one cause; look there before you look at the keys"
+        advice = REFUSED_ADVICE if told.stranger else "one cause; look there before you look at the keys"
         text = (
             f"fleet: {len(keys)} keys{f' of {owners} owners' if owners > 1 else ''} are odd since "
             f"{rfc3339(cause.start_us)[:16]}Z by {name}, where 1 [1-{upper(mean):.0f}] is "
@@ -133,7 +133,7 @@ def _causes(told: Break) -> tuple[str, ...]:
     """What it may share with others, the narrowest first; the last is the kind, of which there is one incident."""
     main = told.detectors[0] if told.detectors else "unknown"
     status = f"{told.status // 100}xx"
-    if told.refused:  # no route: made-up ones would drive real causes out of the register
+    if told.stranger:  # no route: made-up ones would drive real causes out of the register
         return (f"refused requests with {status}",)
     if told.status >= 400:
         narrow = (f"{main} on {told.route} answered {status}",) if told.route else ()

@@ -128,7 +128,7 @@ def test_odd_errors_say_whether_their_caller_held_the_key() -> None:
         ]
         told = tell([record(event) for event in (*life, *scan)], [])
         odd = [each for each in told if isinstance(each, Break) and not each.incident_id]
-        assert odd and {each.refused for each in odd} == {refused}, outcome
+        assert odd and {each.stranger for each in odd} == {refused}, outcome
 
 
 @settings(max_examples=10)

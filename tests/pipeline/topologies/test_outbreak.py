@@ -81,7 +81,7 @@ def test_cuts_crashes_and_what_is_told_twice_change_nothing(cuts: list[int], at:
 def scan(keys: int, at_us: int) -> list[Break]:
     """Somebody who knows the keys' ids alone asks for one route after another in their names."""
     return [
-        broken(n, at_us + n * 5_000_000, route=f"GET /v1/made_up_{n}", status=404, refused=True) for n in range(keys)
+        broken(n, at_us + n * 5_000_000, route=f"GET /v1/made_up_{n}", status=404, stranger=True) for n in range(keys)
     ]
 
 
@@ -103,7 +103,7 @@ def test_a_scan_that_is_told_already_is_not_taken_for_what_holders_do_next_to_it
 
 def test_where_all_keys_are_refused_one_incident_says_what_it_may_be_and_explains_no_other() -> None:
     """An outage of what checks keys; a scan in many names looks the same."""
-    found = judge("sources", [broken(n, START_US + n * 1_000_000, status=401, refused=True) for n in range(60)])
+    found = judge("sources", [broken(n, START_US + n * 1_000_000, status=401, stranger=True) for n in range(60)])
     assert {incident.key_id for incident in found} == {"fleet:refused requests with 4xx"}
     assert "what checks keys fails, or somebody names keys that he does not hold" in found[-1].text
     assert "one cause" not in found[-1].text
