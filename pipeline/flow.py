@@ -225,17 +225,17 @@ class KeyCore:
             )  # fmt: skip
             self._changed_windows(name, pool, at)
             touched.append(at)
-        self._aggregate_sources(batch, prefixes, before, lateness_us)
+        self._aggregate_sources(batch, prefixes, before, lateness_us, touched[1])
         return touched[0], touched[1]
 
-    def _aggregate_sources(self, batch: Batch, prefixes: Array, before: Array, lateness_us: int) -> None:
+    def _aggregate_sources(self, batch: Batch, prefixes: Array, before: Array, lateness_us: int, hour: Array) -> None:
         pool, n = self._state.sources, len(batch.events)
         if pool.reserve(n):
             self._state.reindex_sources()
         at, made = np.empty(n, np.int64), np.empty(n, np.uint8)
         pool.n_free = aggregate.add_sources(
             records(batch.events), before, prefixes, records(pool.rows), self._state.source_index, pool.free,
-            pool.n_free, at, made, aggregate.HOUR_US, lateness_us,
+            pool.n_free, at, made, aggregate.HOUR_US, lateness_us, records(self._state.hours.rows), hour,
         )  # fmt: skip
         self._state.source_texts.fill_in(pool.rows, at, np.flatnonzero(made), batch)
         self._changed_windows("sources", pool, at)
