@@ -46,7 +46,7 @@ class Batch:
     clients: Coded[str]  # family of the user agent
     routes: Coded[str]
     words: Mapping[str, Coded[str]]  # the texts of rows, by column
-    first_us: Array  # of the key's first event, as known at event i; 0: the key has no state
+    first_us: Array  # of the first event of the key's holder, as known at event i; 0: none, or no state
 
     def zone(self, i: int) -> str:
         """The key's declared time zone, else UTC."""

@@ -16,7 +16,7 @@ from detectors.detector import config_record
 from detectors.fusion import Settings
 from detectors.records import records
 from pipeline import admit, aggregate, columns, detector_tables, disown, feedback, sight, withhold
-from pipeline.batch import Batch
+from pipeline.batch import Batch, held
 from pipeline.config import Config
 from pipeline.controls import Said
 from pipeline.core import Effects, Rows, Sides, Slice
@@ -269,10 +269,10 @@ class KeyCore:
         effects.incidents += decided.incidents
 
     def _remember(self, batch: Batch) -> None:
-        """The newest event of each key, for `keys_last_used`."""
+        """The newest event of each key's holder, for `keys_last_used`."""
         slots = batch.events["slot"]
-        last_us = self._state.book.data["last_us"][slots]  # a late event is not the newest
-        at = np.flatnonzero((slots >= 0) & (batch.events["ts_us"] == last_us))
+        used_us = self._state.book.data["used_us"][slots]  # a late event is not the newest
+        at = np.flatnonzero((slots >= 0) & held(batch.events) & (batch.events["ts_us"] == used_us))
         if len(self._newest) < len(self._state.book.data):
             self._newest = np.zeros(len(self._state.book.data), np.int32)
         self._newest[slots[at]] = at  # of one key's several the last counts

@@ -93,8 +93,8 @@ KEY_SOURCE_1H: Final[Table] = (
 
 KEYS_LAST_USED: Final[Table] = (
     ("key_id", _LC),
-    ("last_used", _TS),  # when
-    ("first_used", _TS),  # when
+    ("last_used", _TS),  # when its holder did; refused requests in its name are no use
+    ("first_used", _TS),  # when he did first
     ("client_ip", "IPv6"),
     ("country", _LC),
     ("asn", "UInt32"),

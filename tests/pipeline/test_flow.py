@@ -12,6 +12,7 @@ from pipeline.config import Config, Worker
 from pipeline.core import Effects, Slice
 from pipeline.errors import Fatal
 from pipeline.flow import KeyCore
+from pipeline.state import BOOK, take_over_book
 from schemas.event import Event
 from schemas.incident import Incident
 from tests.pipeline.log_of_requests import GEO, HOUR_US, START_US, Outcome, Record, core, log, record, slices
@@ -128,6 +129,29 @@ def test_a_late_event_is_not_where_a_key_was_used_last() -> None:
         outcome, _ = run(slices(records, cuts))
         ((row),) = outcome.rows["keys_last_used"].values()
         assert "8.8.8.8" in row
+
+
+@pytest.mark.parametrize("cuts", [[], [1], [2], [1, 2, 3]])
+def test_refused_requests_in_a_keys_name_are_no_use_of_it(cuts: list[int]) -> None:
+    """Else an unused key looks used, its network is a stranger's, and what is unused is never revoked."""
+
+    def seen(address: str, minute: int, outcome: str = "success") -> Record:
+        ts_us = START_US + minute * 60_000_000
+        return record(Event(key_id="pk_0", ts_us=ts_us, client_ip=address, outcome=outcome, request_id=f"r{minute}"))
+
+    before, own, after = seen("9.9.9.9", 0, "invalid"), seen("8.8.8.8", 1), seen("9.9.9.9", 1, "invalid")
+    outcome, _ = run(slices([before, own, after, seen("9.9.9.9", 5, "expired")], cuts))
+    ((row),) = outcome.rows["keys_last_used"].values()
+    at_us = START_US + 60_000_000
+    assert row[1:4] == (str(at_us), str(at_us), "8.8.8.8") and int(row[-1]) == at_us << 12
+    assert "keys_last_used" not in run(slices([before, seen("9.9.9.9", 5, "expired")], cuts))[0].rows
+
+
+def test_a_state_from_before_takes_the_last_request_for_the_last_use() -> None:
+    old = np.zeros(1, [(name, BOOK[name]) for name in BOOK.names or () if name != "used_us"])
+    old["last_us"], old["ties"], new = START_US, 3, np.zeros(1, BOOK)
+    take_over_book(old, new)
+    assert (new["used_us"][0], new["ties"][0]) == (START_US, 3)
 
 
 def test_a_late_event_makes_a_part_of_its_own() -> None:
