@@ -319,11 +319,14 @@ def behind(family: str, bits: float) -> int:
 
 
 def strongest(findings: tuple[Finding, ...]) -> list[Finding]:
-    """The best finding of each detector, in the order in which they are told."""
+    """The best finding of each detector, in the order in which they are told.
+
+    Of its holder's requests where there are any: louder refused ones in the key's name are no evidence against it.
+    """
     best: dict[str, Finding] = {}
-    for finding in findings:
+    for finding in sorted(findings, key=lambda f: (not f.proof, not f.authenticated)):
         best.setdefault(finding.detector, finding)
-    return list(best.values())
+    return [finding for finding in findings if best[finding.detector] is finding]
 
 
 def rung(findings: tuple[Finding, ...]) -> Rung:
