@@ -196,20 +196,20 @@ MOST_TIES: Final = 4_095
 def last_used(state: State, slots: Array, seen: dict[int, tuple[Place, str]]) -> Columns:
     """`keys_last_used` of these slots; seen: slot -> (place, environment) of its newest event.
 
-    Refused requests in a key's name are no use. The version is used_us and, in 12 more bits, which of the events at
+    Refused requests in a key's name are no use. The version is last_us and, in 12 more bits, which of the events at
     that time it is: times end below 2^52 us.
     """
     book = state.book.data[slots]
     last = [seen[slot] for slot in slots.tolist()]
     return {
         "key_id": _key_ids(state, slots),
-        "last_used": book["used_us"],
+        "last_used": book["last_us"],
         "first_used": book["first_us"],
         "client_ip": [place.text for place, _ in last],
         "country": [place.country for place, _ in last],
         "asn": [place.asn for place, _ in last],
         "environment": [environment for _, environment in last],
-        "version": (book["used_us"].astype(np.uint64) << np.uint64(12)) | np.minimum(book["ties"], MOST_TIES),
+        "version": (book["last_us"].astype(np.uint64) << np.uint64(12)) | np.minimum(book["ties"], MOST_TIES),
     }
 
 
@@ -236,13 +236,13 @@ def adoptions(meta: CoreMeta, names: list[str], topic: str, epoch: str, partitio
 
 def evictions(state: State, slots: Array, watermark_us: int, partition: int) -> Columns:
     """`evictions` of these keys, before their state goes."""
-    book, n = state.book.data[slots], len(slots)
+    last_us, n = state.book.data["last_us"][slots], len(slots)
     return {
         "key_id": _key_ids(state, slots),
         "at": [watermark_us] * n,
-        "last_used": book["used_us"],
+        "last_used": last_us,
         "partition": [partition] * n,
-        "version": book["last_us"],
+        "version": last_us,
     }
 
 

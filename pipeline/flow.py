@@ -271,8 +271,8 @@ class KeyCore:
     def _remember(self, batch: Batch) -> None:
         """The newest event of each key's holder, for `keys_last_used`."""
         slots = batch.events["slot"]
-        used_us = self._state.book.data["used_us"][slots]  # a late event is not the newest
-        at = np.flatnonzero((slots >= 0) & held(batch.events) & (batch.events["ts_us"] == used_us))
+        last_us = self._state.book.data["last_us"][slots]  # a late event is not the newest
+        at = np.flatnonzero((slots >= 0) & held(batch.events) & (batch.events["ts_us"] == last_us))
         if len(self._newest) < len(self._state.book.data):
             self._newest = np.zeros(len(self._state.book.data), np.int32)
         self._newest[slots[at]] = at  # of one key's several the last counts

@@ -22,7 +22,7 @@ from pipeline import aggregate
 from pipeline.column import Coded, constant
 from pipeline.controls import Controls, Said
 from pipeline.marks import Marks
-from pipeline.pages import Blobs, BlobTable, PagedArray, migrate
+from pipeline.pages import Blobs, BlobTable, PagedArray
 from pipeline.source_texts import SourceTexts
 from pipeline.times import micros, rfc3339
 from schemas.incident import Incident
@@ -44,13 +44,12 @@ LATE_REPEATS: Final = 4
 BOOK: Final = np.dtype(
     [
         ("first_us", "i8"),  # time of its holder's first event in the log
-        ("last_us", "i8"),  # latest time of its events, anybody's
-        ("used_us", "i8"),  # latest time of its holder's
+        ("last_us", "i8"),  # latest time of his events
         ("recent", "u4", (REPEATS + LATE_REPEATS,)),  # hashes: a ring of the last requests, then of some late ones
         ("recent_at", "u4"),
         ("head_1m", "i4"),  # row + 1 of the key's newest open window
         ("head_1h", "i4"),
-        ("ties", "u4"),  # his events at used_us beside its first: logs in whole seconds have many
+        ("ties", "u4"),  # his events at last_us beside its first: logs in whole seconds have many
     ],
     align=True,
 )
@@ -236,19 +235,12 @@ class Pool:
         self.free, self.n_free = stack, len(stack)
 
 
-def take_over_book(old: Array, new: Array) -> None:
-    """Rows of another layout into empty ones of BOOK: who used it last was not known, and passes for its holder."""
-    migrate(old, new)
-    if "used_us" not in (old.dtype.names or ()):
-        new["used_us"] = old["last_us"]
-
-
 class State:
     """One partition's knowledge. Slots are row numbers of `keys` and `book`."""
 
     def __init__(self) -> None:
         self.keys = PagedArray("keys", KEY, block_rows=KEYS_PER_PAGE)
-        self.book = PagedArray("book", BOOK, block_rows=BOOKS_PER_PAGE, take_over=take_over_book)
+        self.book = PagedArray("book", BOOK, block_rows=BOOKS_PER_PAGE)
         self.minutes = Pool(PagedArray("minutes", aggregate.WINDOW, block_rows=128))
         self.hours = Pool(PagedArray("hours", aggregate.WINDOW, block_rows=128))
         self.source_texts = SourceTexts()

@@ -332,8 +332,7 @@ def _pair(options: ReplayOptions, config: Config, catalogue: Catalogue, partitio
 def key_days(core: KeyCore) -> float:
     """Days between first and last use, over all keys that have state."""
     book = core.state.book.data[list(core.state.slots.values())]
-    used = book[book["first_us"] > 0]
-    return float((used["used_us"] - used["first_us"]).sum()) / 86_400e6
+    return float((book["last_us"] - book["first_us"]).sum()) / 86_400e6
 
 
 def _check(options: ReplayOptions) -> None:

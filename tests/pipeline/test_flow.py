@@ -12,7 +12,6 @@ from pipeline.config import Config, Worker
 from pipeline.core import Effects, Slice
 from pipeline.errors import Fatal
 from pipeline.flow import KeyCore
-from pipeline.state import BOOK, take_over_book
 from schemas.event import Event
 from schemas.incident import Incident
 from tests.pipeline.log_of_requests import GEO, HOUR_US, START_US, Outcome, Record, core, log, record, slices
@@ -147,11 +146,11 @@ def test_refused_requests_in_a_keys_name_are_no_use_of_it(cuts: list[int]) -> No
     assert "keys_last_used" not in run(slices([before, seen("9.9.9.9", 5, "expired")], cuts))[0].rows
 
 
-def test_a_state_from_before_takes_the_last_request_for_the_last_use() -> None:
-    old = np.zeros(1, [(name, BOOK[name]) for name in BOOK.names or () if name != "used_us"])
-    old["last_us"], old["ties"], new = START_US, 3, np.zeros(1, BOOK)
-    take_over_book(old, new)
-    assert (new["used_us"][0], new["ties"][0]) == (START_US, 3)
+def test_what_is_refused_twice_counts_once_whenever_its_holder_came_last() -> None:
+    refused = Event(key_id="pk_0", ts_us=START_US + 9, client_ip="9.9.9.9", outcome="invalid", request_id="r")
+    own = msgspec.structs.replace(refused, ts_us=START_US, outcome="success", request_id="own")
+    outcome, _ = run(slices([record(own), record(refused), record(refused)], [2]))
+    assert len(outcome.rows["requests"]) == 2
 
 
 def test_a_late_event_makes_a_part_of_its_own() -> None:
