@@ -245,7 +245,17 @@ async def check_clickhouse(config: Config) -> list[Finding]:
         text = f"{where}: {len(waiting)} migrations are missing ({', '.join(waiting)})"
         return [Finding("fail", "clickhouse", text, "run `keywatch migrate`")]
     up_to_date = Finding("ok", "clickhouse", f"{where}: tables are up to date")
-    return [up_to_date, *findings(config.clickhouse, refreshes(config.clickhouse)), *_check_sole_writer(config)]
+    summed = findings(config.clickhouse, refreshes(config.clickhouse))
+    return [up_to_date, *_check_replicas(config), *summed, *_check_sole_writer(config)]
+
+
+def _check_replicas(config: Config) -> list[Finding]:
+    """Whether a Replicated database copies all tables to all of its servers; nothing where it is another."""
+    from pipeline.asking import connected
+    from pipeline.replicas import findings, is_replicated, replicas
+
+    with connected(config.clickhouse) as client:
+        return findings(config.clickhouse.database, replicas(client)) if is_replicated(client) else []
 
 
 _WRITTEN: Final = "SELECT epoch FROM requests WHERE ts > now() - INTERVAL 10 MINUTE GROUP BY epoch ORDER BY epoch"

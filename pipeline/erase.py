@@ -133,7 +133,8 @@ class _Running(msgspec.Struct, frozen=True):
 
 
 _RUNNING: Final = """
-    SELECT view FROM system.view_refreshes WHERE database = currentDatabase() AND status IN ('Running', 'Scheduling')"""
+    SELECT view FROM system.view_refreshes WHERE database = currentDatabase()
+        AND status IN ('Running', 'RunningOnAnotherReplica', 'Scheduling')"""
 _UNNAMED: Final = """
     ALTER TABLE incidents UPDATE text = replaceRegexpAll(text, {pattern:String}, {instead:String}),
         body = replaceRegexpAll(body, {pattern:String}, {instead:String})
