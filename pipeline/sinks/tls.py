@@ -132,8 +132,6 @@ def _read(path: str, setting: str) -> bytes:
 
 def _context(kafka: Kafka) -> ssl.SSLContext:
     certificate(kafka)
-    if kafka.ca_file and not Path(kafka.ca_file).is_file():
-        raise ConfigError(f"kafka.ca_file {kafka.ca_file!r} is no file")
     try:
         context = ssl.create_default_context(cafile=kafka.ca_file or None)
     except OSError as error:  # SSLError, too
@@ -141,16 +139,23 @@ def _context(kafka: Kafka) -> ssl.SSLContext:
     if kafka.cert_file:
         try:
             context.load_cert_chain(kafka.cert_file, kafka.key_file, kafka.key_password.reveal())
-        except OSError as error:
+        except OSError as error:  # OpenSSL's own rules: a short key, an old digest
             raise ConfigError(f"kafka.cert_file {kafka.cert_file!r} can't be used: {error}") from error
     return context
 
 
 def _seen(kafka: Kafka) -> tuple[object, ...]:
-    """What changes when the files are written anew, or a mount's link is set to others; a missing one is as none."""
-    files = [Path(name) for name in (kafka.ca_file, kafka.cert_file, kafka.key_file) if name]
-    told = [file.stat() for file in files if file.exists()]
-    return tuple((each.st_ino, each.st_mtime_ns, each.st_size) for each in told)
+    """What changes when the files are written anew, or a mount's link is set to others."""
+    return tuple(_stamp(name) for name in (kafka.ca_file, kafka.cert_file, kafka.key_file) if name)
+
+
+def _stamp(name: str) -> object:
+    """None for no file, and for one that can't be read: who opens it says so."""
+    try:
+        told = Path(name).stat()
+    except OSError:
+        return None
+    return told.st_ino, told.st_mtime_ns, told.st_size
 
 
 def _left(kafka: Kafka) -> float:

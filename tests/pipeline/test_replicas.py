@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import pytest
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 from clickhouse_migrations.connection import ClickhouseConnectConnection
 from clickhouse_migrations.migrator import Migrator
 from hypothesis import given
@@ -23,13 +23,16 @@ from hypothesis import strategies as st
 
 from pipeline import migrate as migrating
 from pipeline.config import ClickHouse
+from pipeline.erase import erase
+from pipeline.errors import Fatal, Retry
 from pipeline.migrate import FOLDER, migrate
+from pipeline.queries import rewrite
 from pipeline.replicas import Replicas, findings, is_replicated, replicas, replicated
 from pipeline.sinks.clickhouse import settings_of
 from pipeline.sinks.connect import connect, error_code
 from schemas.rows import TABLES
 
-NO_KEEPER: Final = 225
+NO_KEEPER, UNFINISHED, UNKNOWN_COLUMN = 225, 341, 47
 MADE_OF_OTHERS: Final = {"hours", "places", "days", "place_days"}
 """What ClickHouse itself makes of other tables."""
 PAGE: Final = Path(__file__).parents[2] / "deploy" / "docs" / "howto" / "install-on-kubernetes.md"
@@ -167,6 +170,27 @@ def test_doctor_tells_what_loses_rows_or_hides_them(change: dict[str, Any], stat
     assert found.state == state
     assert words in found.text
     assert bool(found.advice) == (state != "ok")
+
+
+class Answering:
+    """A client whose server refuses with this code."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def command(self, statement: str, parameters: dict[str, Any]) -> None:
+        """Refused."""
+        error = DatabaseError(f"Code: {self.code}. some replicas are inactive right now: b")
+        error.code = self.code
+        raise error
+
+
+@pytest.mark.parametrize(("code", "kind"), [(UNFINISHED, Retry), (NO_KEEPER, Retry), (UNKNOWN_COLUMN, Fatal)])
+def test_a_rewrite_that_a_replica_that_is_away_has_to_do_is_to_be_run_again(code: int, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="inactive right now: b"):
+        list(erase(cast("Client", Answering(code)), ["k"]))
+    with pytest.raises(kind, match="inactive right now: b"):
+        rewrite(cast("Client", Answering(code)), "ALTER TABLE requests DELETE WHERE 1", {})
 
 
 def test_an_insert_asks_that_nothing_is_taken_for_a_repeat_of_an_earlier_one(client: Client) -> None:

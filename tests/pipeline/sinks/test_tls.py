@@ -141,7 +141,7 @@ def test_without_a_certificate_nothing_changes() -> None:
     assert ssl_context(Kafka()) is None
     assert certificate(Kafka(security="SSL")) is None
     assert isinstance(ssl_context(Kafka(security="SSL")), ssl.SSLContext)
-    with pytest.raises(ConfigError, match="ca_file '/none' is no file"):
+    with pytest.raises(ConfigError, match="ca_file '/none' can't be used: No such file"):
         ssl_context(Kafka(security="SSL", ca_file="/none"))
 
 
@@ -189,6 +189,10 @@ async def test_renewed_files_are_used_by_the_next_connection_of_a_client_that_ru
         assert "use the renewed" in caplog.records[-1].message
         write(tmp_path, b"gone")
         assert await seen_by(client) == "renewed"
+        said = len(caplog.records)
+        write(tmp_path, public, private)
+        assert [await seen_by(client) for _ in range(3)] == ["renewed"] * 3
+        assert len(caplog.records) == said + 1, "files that stay are read once"
 
 
 async def test_a_mount_whose_link_is_set_to_other_files_is_a_renewal(kafka: Kafka, tmp_path: Path) -> None:
