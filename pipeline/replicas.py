@@ -14,11 +14,12 @@ from typing import Final
 import msgspec
 from clickhouse_connect.driver.client import Client
 
+from pipeline.errors import Retry
 from pipeline.finding import Finding
 from pipeline.queries import ask
 
 LATE_S: Final = 60
-"""A replica that lags so much is told of: who asks it sees what was."""
+"""A replica that lags so much is told of, and nothing is decided by it."""
 
 _ENGINE: Final = re.compile(r"\bENGINE\s*=\s*(?=(?!Replicated|Shared)\w*MergeTree\b)", re.IGNORECASE)
 
@@ -52,13 +53,26 @@ _REPLICAS: Final = """
         (SELECT groupArray(name) FROM system.tables WHERE database = currentDatabase() AND endsWith(engine, 'MergeTree')
             AND NOT startsWith(engine, 'Replicated')) AS alone,
         toInt64(count()) AS tables, toInt64(min(total_replicas)) AS replicas, toInt64(min(active_replicas)) AS active,
-        toInt64(countIf(is_readonly)) AS read_only, toInt64(max(absolute_delay)) AS late_s
+        toInt64(countIf(is_readonly OR is_session_expired)) AS read_only, toInt64(max(absolute_delay)) AS late_s
     FROM system.replicas WHERE database = currentDatabase()"""
 
 
 def replicas(client: Client) -> Replicas:
     """What this server says. Raises Retry or Fatal."""
     return ask(client, Replicas, _REPLICAS, {})[0]
+
+
+def refuse_behind(client: Client) -> None:
+    """For who decides by what was: what a lagging replica doesn't have yet looks as if it never was.
+
+    The client's next question goes to the same server, if what stands before the servers keeps connections whole.
+    Raises Retry or Fatal.
+    """
+    if not is_replicated(client):
+        return
+    seen = replicas(client)
+    if seen.read_only or seen.late_s > LATE_S:
+        raise Retry(f"this replica of ClickHouse is {seen.late_s} s behind, or without its Keeper: not asked")
 
 
 def findings(database: str, seen: Replicas) -> list[Finding]:

@@ -7,6 +7,7 @@ That replicas copy is not tested.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,12 +23,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import migrate as migrating
-from pipeline.config import ClickHouse
+from pipeline import replicas as asking
+from pipeline.catalogue import Catalogue
+from pipeline.config import ClickHouse, Config
 from pipeline.erase import erase
 from pipeline.errors import Fatal, Retry
 from pipeline.migrate import FOLDER, migrate
 from pipeline.queries import rewrite
 from pipeline.replicas import Replicas, findings, is_replicated, replicas, replicated
+from pipeline.respond.drain import ClickHouseRotations
+from pipeline.respond.fence import ClickHouseNetworks
 from pipeline.sinks.clickhouse import settings_of
 from pipeline.sinks.connect import connect, error_code
 from schemas.rows import TABLES
@@ -170,6 +175,24 @@ def test_doctor_tells_what_loses_rows_or_hides_them(change: dict[str, Any], stat
     assert found.state == state
     assert words in found.text
     assert bool(found.advice) == (state != "ok")
+
+
+@pytest.mark.parametrize("change", [{"late_s": 61}, {"read_only": 1}])
+def test_nothing_is_decided_by_a_replica_that_is_behind(
+    clickhouse: ClickHouse, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    """A replica that is new has little of the past: a fence would leave the owner's networks out."""
+    fence, rotations = ClickHouseNetworks(clickhouse), ClickHouseRotations(Config(clickhouse=clickhouse))
+    assert asyncio.run(fence.usual("k", 1)) == ((), "")
+    rotations.look(Catalogue.of(()), ())
+    monkeypatch.setattr(asking, "is_replicated", lambda client: True)
+    monkeypatch.setattr(asking, "replicas", lambda client: WELL)
+    assert asyncio.run(fence.usual("k", 1)) == ((), "")
+    rotations.look(Catalogue.of(()), ())
+    monkeypatch.setattr(asking, "replicas", lambda client: msgspec.structs.replace(WELL, **change))
+    assert asyncio.run(fence.usual("k", 1)) == ((), "ClickHouse cannot say where the key was used from (Retry)")
+    with pytest.raises(Retry, match="this replica of ClickHouse is"):
+        rotations.look(Catalogue.of(()), ())
 
 
 class Answering:

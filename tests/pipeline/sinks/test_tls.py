@@ -190,7 +190,7 @@ async def test_renewed_files_are_used_by_the_next_connection_of_a_client_that_ru
         write(tmp_path, b"gone")
         assert await seen_by(client) == "renewed"
         said = len(caplog.records)
-        write(tmp_path, public, private)
+        write(tmp_path, public + first, private)
         assert [await seen_by(client) for _ in range(3)] == ["renewed"] * 3
         assert len(caplog.records) == said + 1, "files that stay are read once"
 
