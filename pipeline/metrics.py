@@ -236,6 +236,11 @@ class Metrics:
         "When a geo database was built: those of [geo], and the one that ships with the package.",
         "database",
     )
+    certificate_left: Gauge = _gauge(
+        "client_certificate_left_ratio",
+        "Share of the life that our client certificate's file still has; below 0 it has expired. To: kafka.",
+        "to",
+    )
     build: Info = _info("build", "Version, Python and layout of this process.")
     config_loaded: Gauge = _gauge("config_last_load_successful", "1 if the last load of the configuration was good.")
 

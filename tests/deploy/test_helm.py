@@ -489,6 +489,28 @@ def test_with_sasl_each_component_signs_in_as_its_own_user_of_acls_sh_by_its_own
     assert "kafka_password" not in str(pods({})), "without SASL nobody needs one"
 
 
+@pytest.mark.parametrize("security", ["SSL", "SASL_SSL"])
+def test_where_brokers_ask_for_a_certificate_each_component_shows_its_own_or_that_of_all(
+    security: str, tmp_path: Path
+) -> None:
+    strimzi = {"secretName": "keywatch-mtls", "cert": "user.crt", "key": "user.key"}
+    own = {"responder": {"kafkaUser": {"certSecret": "responder-mtls"}}}
+    of_kafka = {"security": security, "ca": {"secretName": "kafka-ca"}, "clientCert": strimzi}
+    for name, pod in pods({**EVERYTHING, **own, "kafka": of_kafka}).items():
+        (sources,) = [each["projected"]["sources"] for each in pod["volumes"] if each["name"] == "secrets"]
+        files = {
+            item["path"]: (each["secret"]["name"], item["key"]) for each in sources for item in each["secret"]["items"]
+        }
+        kafka = config_file.load(None, _environment(pod, tmp_path) | {"KEYWATCH_CONFIG": ""}).kafka
+        assert bool(kafka.cert_file) == (name not in ("migrate", "privacy")), "who goes to Kafka"
+        if kafka.cert_file:
+            secret = "responder-mtls" if name == "responder" else "keywatch-mtls"
+            assert files[Path(kafka.cert_file).name] == (secret, "user.crt")
+            assert files[Path(kafka.key_file).name] == (secret, "user.key")
+        assert all("subPath" not in each for each in pod["containers"][0]["volumeMounts"]), "these are never renewed"
+    assert "kafka_cert" not in str(pods({}))
+
+
 def test_what_is_mounted_besides_is_there_for_every_process_that_reads_the_configuration() -> None:
     for name, pod in pods(EVERYTHING).items():
         mounted = {each["mountPath"] for each in pod["containers"][0]["volumeMounts"]}

@@ -103,6 +103,10 @@ env:
   {{- if $.root.Values.kafka.ca.secretName }}
   - {name: KEYWATCH_KAFKA__CA_FILE, value: /run/secrets/keywatch/kafka_ca}
   {{- end }}
+  {{- if .certSecret | default $.root.Values.kafka.clientCert.secretName }}
+  - {name: KEYWATCH_KAFKA__CERT_FILE, value: /run/secrets/keywatch/kafka_cert}
+  - {name: KEYWATCH_KAFKA__KEY_FILE, value: /run/secrets/keywatch/kafka_key}
+  {{- end }}
   {{- if contains "SASL" $.root.Values.kafka.security }}
   - {name: KEYWATCH_KAFKA__SASL_MECHANISM, value: {{ $.root.Values.kafka.saslMechanism }}}
   - {name: KEYWATCH_KAFKA__USERNAME, value: {{ .username | quote }}}
@@ -157,6 +161,11 @@ env:
       {{- with .it.kafkaUser }}
       {{- if $.root.Values.kafka.ca.secretName }}
       - secret: {name: {{ $.root.Values.kafka.ca.secretName }}, items: [{key: {{ $.root.Values.kafka.ca.key }}, path: kafka_ca}]}
+      {{- end }}
+      {{- $cert := .certSecret | default $.root.Values.kafka.clientCert.secretName }}
+      {{- if $cert }}
+      {{- $keys := $.root.Values.kafka.clientCert }}
+      - secret: {name: {{ $cert }}, items: [{key: {{ $keys.cert }}, path: kafka_cert}, {key: {{ $keys.key }}, path: kafka_key}]}
       {{- end }}
       {{- if contains "SASL" $.root.Values.kafka.security }}
       - secret: {name: {{ .secretName }}, items: [{key: {{ .key }}, path: kafka_password}]}
