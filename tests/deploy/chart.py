@@ -16,8 +16,17 @@ CHART: Final = Path(__file__).parents[2] / "deploy" / "helm" / "keywatch"
 EVERYTHING: Final[dict[str, Any]] = {
     "kafka": {"security": "SASL_SSL", "ca": {"secretName": "kafka-ca"}},
     "clickhouse": {"url": "https://clickhouse:8443", "ca": {"secretName": "clickhouse-ca"}},
-    "intake": {"enabled": True},
-    "console": {"replicas": 2, "sessionKey": {"secretName": "keywatch-console"}},
+    "intake": {
+        "enabled": True,
+        "ingress": {"enabled": True, "host": "intake.example.com", "tlsSecretName": "intake-tls"},
+    },
+    "console": {
+        "replicas": 2,
+        "sessionKey": {"secretName": "keywatch-console"},
+        "ingress": {"enabled": True, "host": "keywatch.example.com", "className": "public"},
+        "httpRoute": {"enabled": True, "host": "keywatch.example.com", "parentRefs": [{"name": "edge"}]},
+    },
+    "responder": {"serviceAccount": {"annotations": {"role": "keywatch"}}, "priorityClassName": "important"},
     "drill": {"enabled": True, "url": "https://api.example.com/v1/me", "keyId": "key_decoy"},
     "extraVolumes": [{"name": "geo", "persistentVolumeClaim": {"claimName": "geo", "readOnly": True}}],
     "extraVolumeMounts": [{"name": "geo", "mountPath": "/geo", "readOnly": True}],
