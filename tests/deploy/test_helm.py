@@ -486,6 +486,14 @@ def test_the_charts_rules_are_those_that_promtool_tests() -> None:
     assert rule["spec"] == yaml.safe_load(original.read_text())
 
 
+def test_each_alert_leads_to_its_section_of_the_runbook_where_people_read_it() -> None:
+    changes = {**EVERYTHING, "prometheusRule": {"enabled": True, "runbookUrl": "https://wiki.example/RUNBOOK.md"}}
+    [rules] = of_kind("PrometheusRule", changes)
+    for rule in rules["spec"]["groups"][0]["rules"]:
+        found = rule["annotations"]["runbook_url"]
+        assert found == f"https://wiki.example/RUNBOOK.md#{rule['alert'].lower()}"
+
+
 def test_where_no_responder_is_wanted_none_is_missed() -> None:
     def asked(enabled: bool) -> str:
         [rules] = of_kind("PrometheusRule", {**EVERYTHING, "responder": {"enabled": enabled}})
