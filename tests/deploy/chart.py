@@ -79,12 +79,12 @@ def rendered(changes: Mapping[str, Any] | None = None, release: str = "keywatch"
     return [each for text in texts for each in yaml.safe_load_all(text) if each]
 
 
-def notes() -> str:
+def notes(changes: Mapping[str, Any]) -> str:
     """What an install says at its end."""
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     sources = {f"templates/{name}": (CHART / "templates" / name).read_text() for name in ("_helpers.tpl", "NOTES.txt")}
     root = {
-        "Values": values({}), "Chart": {"AppVersion": chart["appVersion"]},
+        "Values": values(changes), "Chart": {"AppVersion": chart["appVersion"]},
         "Release": {"Name": "keywatch", "Namespace": "default", "Service": "Helm"},
     }  # fmt: skip
     return Renderer(sources).render("templates/NOTES.txt", root)

@@ -590,10 +590,32 @@ def test_every_value_has_a_type_and_the_chart_may_be_a_part_of_another() -> None
 
 
 def test_the_notes_name_commands_and_services_that_are_there() -> None:
-    said = notes()
+    said = notes({})
     assert "svc/keywatch-console 8090" in said
     assert "keywatch-worker-keys-0 -- keywatch doctor" in said
     assert "{{" not in said
+    assert "LOOK" not in said
+
+
+def test_the_notes_say_how_the_console_is_reached_and_what_would_be_shut_out() -> None:
+    door = {"console": {"ingress": {"enabled": True, "host": "watch.example"}}}
+    assert "https://watch.example" in notes(door)
+    assert "port-forward" not in notes(door)
+    moved = {"kafka": {"brokers": "kafka:9093"}, "clickhouse": {"url": "https://clickhouse:8443"}}
+    assert notes(moved).count("LOOK") == 2, "a policy would let nobody out to these"
+    assert "LOOK" not in notes({**moved, "networkPolicy": {"kafkaPort": 9093, "clickhousePort": 8443}})
+    assert "LOOK" not in notes({**moved, "networkPolicy": {"enabled": False}})
+    assert "NO WORKER RUNS" in notes({"maintenance": {"enabled": True}})
+
+
+def test_what_the_runbook_sets_is_a_value_of_the_chart() -> None:
+    told = re.findall(r"--set ([\w.]+)=(\w+)", (CHART.parents[1] / "RUNBOOK.md").read_text())
+    assert {name for name, _ in told} == {"maintenance.enabled", "responder.strategy.type"}
+    for name, value in told:
+        change: Any = yaml.safe_load(value)
+        for part in reversed(name.split(".")):
+            change = {part: change}
+        assert rendered(change) != rendered({}), name
 
 
 def test_the_renderer_refuses_what_it_does_not_know() -> None:
