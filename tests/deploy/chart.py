@@ -50,7 +50,7 @@ EVERYTHING: Final[dict[str, Any]] = {
 
 
 def values(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The chart's values with some changed, as Helm merges them. Raises jsonschema.ValidationError."""
+    """The chart's values, some changed as Helm merges them (None takes away). Raises jsonschema.ValidationError."""
     merged: dict[str, Any] = _merged(yaml.safe_load((CHART / "values.yaml").read_text()), changes)
     schema = yaml.safe_load((CHART / "values.schema.json").read_text())
     jsonschema.Draft7Validator(schema).validate(merged)
@@ -60,7 +60,8 @@ def values(changes: Mapping[str, Any]) -> dict[str, Any]:
 def _merged(base: Any, changes: Any) -> Any:
     if not (isinstance(base, dict) and isinstance(changes, Mapping)):
         return changes
-    return base | {name: _merged(base.get(name), value) for name, value in changes.items()}
+    merged = base | {name: _merged(base.get(name), value) for name, value in changes.items()}
+    return {name: value for name, value in merged.items() if value is not None}
 
 
 def rendered(changes: Mapping[str, Any] | None = None, release: str = "keywatch") -> list[dict[str, Any]]:

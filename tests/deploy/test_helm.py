@@ -100,6 +100,13 @@ def test_pods_run_as_nobody_with_a_read_only_root_and_nothing_to_gain(changes: d
             assert mounted == {volume["name"] for volume in pod["volumes"]}
 
 
+def test_a_cluster_that_gives_users_of_its_own_is_asked_for_none() -> None:
+    """OpenShift's restricted-v2 refuses pods that ask for a user outside the namespace's range."""
+    none = {"runAsUser": None, "runAsGroup": None, "fsGroup": None}
+    for name, spec in pods({**EVERYTHING, "podSecurityContext": none}).items():
+        assert spec["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}, name
+
+
 def test_every_pod_goes_to_the_nodes_that_values_name_jobs_too() -> None:
     """A migration that no node takes would hold every upgrade up."""
     where: dict[str, Any] = {
@@ -553,7 +560,7 @@ def test_addresses_are_cut_once_a_day_by_a_user_that_can_do_nothing_else() -> No
         {"console": {"ingress": {"enabled": True}}}, {"intake": {"ingress": {"enabled": True, "host": "https://a.example"}}},
         {"console": {"httpRoute": {"enabled": True, "host": "a.example"}}}, {"image": {"digest": "latest"}},
         {"responder": {"strategy": {"type": "OnDelete"}}}, {"worker": {"serviceAccount": {"role": "x"}}},
-        {"topologySpreadConstraints": [{"topologyKey": "zone"}]},
+        {"topologySpreadConstraints": [{"topologyKey": "zone"}]}, {"podSecurityContext": {"runAsNonRoot": False}},
     ],
     ids=str,
 )  # fmt: skip
@@ -568,7 +575,7 @@ def _closed(tree: dict[str, Any], schema: dict[str, Any], path: tuple[str, ...] 
     for name, value in tree.items():
         inner = schema["properties"][name]
         inner = DEFINITIONS[inner["$ref"].rpartition("/")[2]] if "$ref" in inner else inner
-        if isinstance(value, dict) and "properties" in inner:
+        if isinstance(value, dict) and inner.get("additionalProperties") is False:
             yield from _closed(value, inner, (*path, name))
 
 

@@ -36,12 +36,7 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 {{/* What every pod is and where it goes: what a component says itself replaces what is said for all. root; name; it. */}}
 {{- define "keywatch.placement" -}}
 automountServiceAccountToken: false
-securityContext:
-  runAsNonRoot: true
-  runAsUser: 10001
-  runAsGroup: 10001
-  fsGroup: 10001
-  seccompProfile: {type: RuntimeDefault}
+securityContext: {{- toYaml .root.Values.podSecurityContext | nindent 2 }}
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
