@@ -138,6 +138,9 @@ class Metrics:
     clickhouse_insert_rows: Counter = _counter("clickhouse_insert_rows_total", "Rows acknowledged.", "table")
     clickhouse_insert_errors: Counter = _counter("clickhouse_insert_errors_total", "Inserts that failed.", "table")
     clickhouse_queue_rows: Gauge = _gauge("clickhouse_insert_queue_rows", "Rows that wait for ClickHouse.")
+    clickhouse_queue_bound: Gauge = _gauge(
+        "clickhouse_insert_queue_bound_rows", "As many may wait (clickhouse.max_pending_rows): then reading pauses."
+    )
     view_refresh_failing: Gauge = _gauge(
         "clickhouse_view_refresh_failing", "1 while a view that sums up days is missing or its last try failed.", "view"
     )
