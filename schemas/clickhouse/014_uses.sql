@@ -1,6 +1,6 @@
 -- Refused requests in a key's name were taken for its use. What `key_source_1h` knows of the last 400 days puts right:
 -- a later row would anyway, but a key that nobody uses any more has none. An hour of difference is what a worker at work
--- may not have written yet.
+-- may not have written yet. A key that was only ever refused keeps its row.
 INSERT INTO keys_last_used
 SELECT u.key_id, h.last, if(u.first_used >= s.since, h.first, u.first_used), '::', h.country, h.asn, u.environment, u.version + 1
 FROM (SELECT * FROM keys_last_used FINAL) AS u
@@ -11,7 +11,3 @@ INNER JOIN (
 ) AS h ON h.key_id = u.key_id
 CROSS JOIN (SELECT min(window_start) AS since FROM key_source_1h) AS s
 WHERE u.last_used > h.last + INTERVAL 1 HOUR;
-
--- Of a key that was only ever refused, within that time, no use is known at all.
-ALTER TABLE keys_last_used DELETE WHERE first_used >= (SELECT min(window_start) FROM key_source_1h) AND key_id IN (
-    SELECT key_id FROM key_source_1h GROUP BY key_id HAVING countIf(outcome NOT IN ('invalid', 'expired', 'disabled')) = 0);

@@ -169,6 +169,7 @@ async def test_what_refused_requests_made_of_a_keys_last_use_is_put_right(config
     own = now - 100 * day
     assert found == [
         ("older", now - 300 * day, now - 900 * day, 7),
+        ("refused", now, now - 200 * day, 7),
         ("unused", own, own, 5),
         ("used", now, now - 200 * day, 7),
     ]
