@@ -124,21 +124,31 @@ def put_found(row: Any, event: int, detector: int, reading: Any) -> None:
 
 
 @compiled
-def report(state: Any, event: int, everything: bool, settings: Any, readings: Any, found: Any, n: int) -> int:
+def report(
+    state: Any, event: int, held: bool, everything: bool, settings: Any, readings: Any, found: Any, n: int
+) -> int:  # fmt: skip
     """Emit findings that are new or larger by a bit, or (`everything`) all there are, and what has evidence without
     any surprise at this event: what a visit brought earlier, and still carries. Returns the new n.
+
+    held: whether the event is attested. What refused requests brought counts for itself, all detectors as one: else a
+    thief who sends louder ones first would keep his findings from being told, and an act without its evidence.
     """
+    refused = int(state.refused)
     for k in range(len(readings)):
         reading = readings[k]
         carries = everything and max(reading.lr_stranger, reading.lr_insider, reading.lr_stranger_slow) > 0.0
         if reading.covered == 0 or (reading.bits <= 0.0 and not carries):
             continue
-        larger = reading.bits >= settings.finding_bits and reading.bits >= int(state.found[k]) / 64.0 + 1.0
+        told = int(state.found[k]) if held else refused
+        larger = reading.bits >= settings.finding_bits and reading.bits >= told / 64.0 + 1.0
         if not (larger or everything):
             continue
         put_found(found[n], event, k, reading)
         n += 1
-        state.found[k] = max(int(state.found[k]), int(reading.bits * 64.0))
+        if held:
+            state.found[k] = max(int(state.found[k]), int(reading.bits * 64.0))
+        else:
+            state.refused = max(int(state.refused), int(reading.bits * 64.0))
     return n
 
 
@@ -275,12 +285,12 @@ def conclude(
 ) -> tuple[int, int]:  # fmt: skip
     """After all detectors have scored: fuse, open or grow the incident, write what changed. Returns the new counts."""
     state = key.fusion
-    kind = 0
-    if attested(event):
+    kind, held = 0, attested(event)
+    if held:
         key.visit.confirmed = 1
         kind = adopted(state, event.ts_us, weigh(key, shared.calibration, event, families, readings, settings))
     everything = kind == fusion.OPENED or kind == fusion.ESCALATED
-    n_found = report(state, i, everything, settings, readings, found, n_found)
+    n_found = report(state, i, held, everything, settings, readings, found, n_found)
     if kind != 0:
         fusion.put_change(changed[n_changed], i, event.slot, kind, state, event.ts_us)
         state.reported = state.score

@@ -123,7 +123,8 @@ def fusion_dtype(detectors: int) -> np.dtype[Any]:
             ("series_severity", "u1"),  # the gravest of the series
             ("run_bin", "u1", (2,)),  # bin of the run's largest score, per rule
             ("taken", "u1"),  # what the series would withhold is learned: 0 not yet, UNREVIEWED (told), REVIEWED
-            ("found", "i2", (detectors,)),  # largest bits of this visit per detector, in 1/64
+            ("found", "i2", (detectors,)),  # largest bits of this visit per detector, in 1/64, of its holder's requests
+            ("refused", "i2"),  # of refused ones, whatever the detector
         ],
         align=True,
     )
@@ -206,6 +207,7 @@ def begin_visit(fusion: Any) -> None:
     fusion.under = fusion.open
     for k in range(len(fusion.found)):
         fusion.found[k] = 0
+    fusion.refused = 0
 
 
 @compiled

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from detectors.compile import brief
+from detectors.detector import attested
 from pipeline.core import Slice
 from pipeline.decode import Decoded, reject
 from pipeline.fields import Fields
@@ -84,12 +85,13 @@ def first_time(events: Array, book: Array, keep: Array, first_us: Array) -> int:
     """keep[i] = 0, and the slot -1, where the same request of the same key came within the key's last `REPEATS`.
 
     Of requests that came late, `LATE_REPEATS` places remember some, so that a mirror of old ones drives out no others.
-    Returns how many did. A repeat has the time of what it repeats (`enrich.request_hashes`), so an event that is newer
-    than all others of its key is none, whatever the hashes say; of the others, 36 hashes of 32 bits take one in 120
-    million for a repeat by chance. Asked of every event, that dropped one of two million in a run of the bench.
-    Also keeps the book: when the first event of the log was, and the latest one; first_us[i] is the key's first, 0
-    where it has no state. A late event moves neither, so that the row of a key's last use says the same wherever
-    checkpoints lie. Events without state are kept: nothing remembers them.
+    Returns how many did. A repeat has the time of what it repeats (`enrich.request_hashes`), so an event of its holder
+    that is newer than all his others is none, whatever the hashes say; of the rest, 36 hashes of 32 bits take one in
+    120 million for a repeat by chance. Asked of every event, that dropped one of two million in a run of the bench.
+    Also keeps the book: when its holder's first event of the log was, and his latest one: refused requests in a key's
+    name are no use of it. first_us[i] is his first, 0 where there was none. A late event moves neither, so that
+    the row of a key's last use says the same wherever checkpoints lie. Events without state are kept: nothing remembers
+    them.
     """
     repeats = 0
     for i in range(len(events)):
@@ -99,7 +101,8 @@ def first_time(events: Array, book: Array, keep: Array, first_us: Array) -> int:
             continue
         row = book[event.slot]
         request = np.uint32(event.request & np.uint64(0xFFFFFFFF))
-        if event.ts_us <= row.last_us:
+        held = attested(event)
+        if event.ts_us <= row.last_us or not held:
             for k in range(len(row.recent)):
                 if row.recent[k] == request:
                     keep[i] = 0
@@ -112,12 +115,13 @@ def first_time(events: Array, book: Array, keep: Array, first_us: Array) -> int:
         else:
             row.recent[row.recent_at % REPEATS] = request
             row.recent_at += 1
-        if event.ts_us == row.last_us:
-            row.ties += 1
-        elif event.ts_us > row.last_us:
-            row.last_us, row.ties = event.ts_us, 0
-        if row.first_us == 0:
-            row.first_us = event.ts_us
+        if held:
+            if event.ts_us == row.last_us:
+                row.ties += 1
+            elif event.ts_us > row.last_us:
+                row.last_us, row.ties = event.ts_us, 0
+            if row.first_us == 0:
+                row.first_us = event.ts_us
         first_us[i] = row.first_us
     return repeats
 

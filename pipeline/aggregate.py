@@ -22,6 +22,10 @@ MINUTE_US: Final = 60_000_000
 HOUR_US: Final = 3_600_000_000
 BOUNDS: Final = np.array(LATENCY_BOUNDS_MS, np.float64)
 NAMELESS: Final[Any] = np.uint32(0)
+NOWHERE: Final[Any] = np.uint64(0)
+STATELESS: Final[Any] = np.uint16(0)
+MOST_SOURCES: Final = 1_000
+"""Rows of a key's hour by source. Beyond them they have no route and no client; beyond twice as many no network."""
 
 _COUNTS: Final = [
     ("requests", "u4"),
@@ -50,6 +54,7 @@ WINDOW: Final = np.dtype(
         ("next", "i4"),  # row number + 1 of the key's next window; 0 ends the chain
         ("top_detector", "i2"),
         ("live", "u1"),  # 0: the row is free
+        ("sources", "u2", (2,)),  # of an hour: rows by source that it has; of callers who did not hold the key, who did
     ],
     align=True,
 )
@@ -157,7 +162,9 @@ def _source_hash(prefix: int, slot: int, route: int, client: int, start_us: int,
 
 
 @compiled
-def _same_source(row: Any, event: Any, prefix: int, route: int, client: int, start_us: int) -> bool:
+def _same_source(
+    row: Any, event: Any, prefix: int, asn: int, country: int, route: int, client: int, start_us: int
+) -> bool:
     return bool(
         row.slot == event.slot
         and row.start_us == start_us
@@ -165,22 +172,38 @@ def _same_source(row: Any, event: Any, prefix: int, route: int, client: int, sta
         and row.route_hash == route
         and row.client_hash == client
         and row.outcome == event.outcome
-        and row.asn == event.asn
-        and row.country == event.country
+        and row.asn == asn
+        and row.country == country
     )
+
+
+@compiled
+def _spot(
+    event: Any, prefix: int, asn: int, country: int, route: int, client: int, start_us: int, watermark_us: int,
+    sources: Array, index: Array,
+) -> int:  # fmt: skip
+    """Where in the index the row of this source is, or would be."""
+    mask = len(index) - 1
+    spot = _source_hash(prefix, event.slot, route, client, start_us, event.outcome) & mask
+    while index[spot] != 0:
+        row = sources[index[spot] - 1]
+        if _same_source(row, event, prefix, asn, country, route, client, start_us) and row.until_us > watermark_us:
+            break
+        spot = (spot + 1) & mask
+    return int(spot)
 
 
 @compiled
 def add_sources(
     events: Array, watermarks: Array, prefixes: Array, sources: Array, index: Array, free: Array,
-    n_free: int, touched: Array, made: Array, period_us: int, lateness_us: int,
+    n_free: int, touched: Array, made: Array, period_us: int, lateness_us: int, hours: Array, hour: Array,
 ) -> int:  # fmt: skip
     """As `add_windows`, by source. `index`: open addressing, int32 row + 1, a power of two, at most half full.
 
     `made[i]` is 1 where the event made a row, which the caller says in words. What callers who did not hold the key
-    asked for, and with what, makes no rows: they may make up as many routes and clients as they like.
+    asked for, and with what, makes no rows: they may make up as many routes and clients as they like. Nor may who holds
+    it make more than some: `MOST_SOURCES`, each kind of caller for itself. `hour[i]`: the event's row of `hours`.
     """
-    mask = len(index) - 1
     for i in range(len(events)):
         touched[i] = -1
         made[i] = 0
@@ -190,21 +213,26 @@ def add_sources(
         start_us = event.ts_us - event.ts_us % period_us
         held = attested(event)
         route, client = event.route if held else NAMELESS, event.client if held else NAMELESS
-        spot = _source_hash(prefixes[i], event.slot, route, client, start_us, event.outcome) & mask
-        while index[spot] != 0:
-            row = sources[index[spot] - 1]
-            if _same_source(row, event, prefixes[i], route, client, start_us) and row.until_us > watermarks[i]:
-                break
-            spot = (spot + 1) & mask
+        prefix, asn, country, at = prefixes[i], event.asn, event.country, watermarks[i]
+        spot = _spot(event, prefix, asn, country, route, client, start_us, at, sources, index)
+        rows = hours[hour[i]].sources
+        kind = 1 if held else 0
+        if index[spot] == 0 and rows[kind] >= MOST_SOURCES:
+            route, client = NAMELESS, NAMELESS
+            spot = _spot(event, prefix, asn, country, route, client, start_us, at, sources, index)
+        if index[spot] == 0 and rows[kind] >= 2 * MOST_SOURCES:
+            prefix, asn, country = NOWHERE, NAMELESS, STATELESS
+            spot = _spot(event, prefix, asn, country, route, client, start_us, at, sources, index)
         if index[spot] == 0:
+            rows[kind] += 1
             n_free -= 1
             index[spot] = free[n_free] + 1
             made[i] = 1
             row = sources[free[n_free]]
             _open(row, event, start_us, period_us, watermarks[i], lateness_us)
-            row.prefix_hash = prefixes[i]
-            row.asn = event.asn
-            row.country = event.country
+            row.prefix_hash = prefix
+            row.asn = asn
+            row.country = country
             row.client_hash = client
             row.route_hash = route
             row.outcome = event.outcome

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 
+from detectors.detector import SEES_OUTCOME
 from pipeline.column import Coded
 from pipeline.fields import Events, Fields
 from pipeline.geo.provider import Place
@@ -28,6 +29,11 @@ class Kind(NamedTuple):
     scope: str
 
 
+def held(events: Array) -> Any:
+    """Of which EVENT records the caller held the key, or nobody can tell: `detectors.detector.attested` of many."""
+    return (events["authenticated"] == 1) | (events["sees"] & SEES_OUTCOME == 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """`source[i]`, `events[i]` (an EVENT record) and the texts of event i; all of equal length, in log order."""
@@ -40,7 +46,7 @@ class Batch:
     clients: Coded[str]  # family of the user agent
     routes: Coded[str]
     words: Mapping[str, Coded[str]]  # the texts of rows, by column
-    first_us: Array  # of the key's first event, as known at event i; 0: the key has no state
+    first_us: Array  # of the first event of the key's holder, as known at event i; 0: none, or no state
 
     def zone(self, i: int) -> str:
         """The key's declared time zone, else UTC."""

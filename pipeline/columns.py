@@ -202,7 +202,8 @@ MOST_TIES: Final = 4_095
 def last_used(state: State, slots: Array, seen: dict[int, tuple[Place, str]]) -> Columns:
     """`keys_last_used` of these slots; seen: slot -> (place, environment) of its newest event.
 
-    The version is last_us and, in 12 more bits, which of the events at that time it is: times end below 2^52 us.
+    Refused requests in a key's name are no use. The version is last_us and, in 12 more bits, which of the events at
+    that time it is: times end below 2^52 us.
     """
     book = state.book.data[slots]
     last = [seen[slot] for slot in slots.tolist()]

@@ -30,6 +30,9 @@ class Kafka(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     username: str = ""  # with SASL
     password: Secret = Secret("")  # with SASL
     ca_file: str = ""  # PEM of who signed the brokers' certificates; "" is the system's
+    cert_file: str = ""  # PEM of our own certificate and its chain, where brokers ask clients for one (mTLS)
+    key_file: str = ""  # PEM of its private key; renewed files are read at the next connection, without a restart
+    key_password: Secret = Secret("")  # of an encrypted key_file
     group: Name = "keywatch"  # the workers' consumer group; whoever shares it shares the partitions
     client_id: str = "keywatch"  # how the brokers' logs and quotas know us
     instance_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{0,249}$")] = (

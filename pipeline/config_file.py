@@ -181,6 +181,10 @@ def _check_together(config: Config) -> None:
         raise ConfigError("kafka.heartbeat_s must be less than half of kafka.session_timeout_s")
     if kafka.security.startswith("SASL") and not kafka.username:
         raise ConfigError(f"kafka.security is {kafka.security}: kafka.username and kafka.password are needed")
+    if bool(kafka.cert_file) != bool(kafka.key_file):
+        raise ConfigError("kafka.cert_file and kafka.key_file go together: a certificate is of no use without its key")
+    if kafka.cert_file and not kafka.security.endswith("SSL"):
+        raise ConfigError(f"kafka.cert_file is of no use with kafka.security {kafka.security}: set SSL or SASL_SSL")
     if config.budget.page > config.budget.listed:
         raise ConfigError("budget.page must not be above budget.listed: what pages is listed, too")
     names = [endpoint.name for endpoint in respond.endpoints]

@@ -17,7 +17,7 @@ from detectors import DETECTORS, calibration
 from detectors.detector import Context
 from detectors.fuse import FOUND
 from detectors.fusion import Settings
-from pipeline.batch import Batch
+from pipeline.batch import Batch, held
 from pipeline.controls import NO_CONTROLS, Controls, Rising
 from pipeline.given import best, strongest_pair
 from pipeline.state import State
@@ -53,6 +53,7 @@ class Decisions:
     ids: list[str] = field(default_factory=list)
     linked: list[str] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
+    refused: list[bool] = field(default_factory=list)  # whether its event's caller did not hold the key
     evidence: list[tuple[str, int]] = field(default_factory=list)  # (incident id, index of the event)
     withheld: list[Withheld] = field(default_factory=list)  # what a mute, an exception or a plan kept from being told
 
@@ -196,6 +197,7 @@ class Decider:
         out.ids.append(hashlib.blake2b(text.encode(), digest_size=16, person=b"kw-finding").hexdigest())
         out.linked.append(incident)
         out.offsets.append(int(batch.events["offset"][i]))
+        out.refused.append(not held(batch.events[i]))
 
     def _finding(self, batch: Batch, i: int, record: Any) -> Finding:
         detector = DETECTORS[int(record["detector"])]
@@ -317,11 +319,14 @@ def behind(family: str, bits: float) -> int:
 
 
 def strongest(findings: tuple[Finding, ...]) -> list[Finding]:
-    """The best finding of each detector, in the order in which they are told."""
+    """The best finding of each detector, in the order in which they are told.
+
+    Of its holder's requests where there are any: louder refused ones in the key's name are no evidence against it.
+    """
     best: dict[str, Finding] = {}
-    for finding in findings:
+    for finding in sorted(findings, key=lambda f: (not f.proof, not f.authenticated)):
         best.setdefault(finding.detector, finding)
-    return list(best.values())
+    return [finding for finding in findings if best[finding.detector] is finding]
 
 
 def rung(findings: tuple[Finding, ...]) -> Rung:

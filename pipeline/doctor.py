@@ -14,14 +14,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import typer
 
-from pipeline.config import Config, Endpoint
+from pipeline.config import Config, Endpoint, Kafka
 from pipeline.config_file import load
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.finding import Finding, State
@@ -35,7 +35,7 @@ STALE_DAYS: Final = 60
 CHECK_TIMEOUT_S: Final = 20.0
 CONNECT_S: Final = 5.0
 NEEDED: Final = (
-    "pipeline.sinks.topics", "pipeline.migrate", "pipeline.refreshes", "pipeline.geo.provider",
+    "pipeline.sinks.topics", "pipeline.sinks.tls", "pipeline.migrate", "pipeline.refreshes", "pipeline.geo.provider",
     "pipeline.respond.address", "pipeline.respond.adapters.report", "pipeline.intake_http",
 )  # fmt: skip
 """What the checks import, before their threads start: two that import one another's modules could see half of one."""
@@ -157,6 +157,7 @@ async def check_kafka(config: Config) -> list[Finding]:
     }
     existing = await partitions_of(config.kafka, [*names, *states])
     findings = [Finding("ok", "kafka", f"{config.kafka.brokers} answers ({config.kafka.security})")]
+    findings += check_certificate(config.kafka)
     findings += [_missing(config, name) for name in names if name not in existing]
     findings += [Finding("ok", "topic", f"{name}: {count} partitions") for name, count in sorted(existing.items())]
     for pages, read in states.items():
@@ -170,6 +171,21 @@ async def check_kafka(config: Config) -> list[Finding]:
             advice = f"one partition is what makes {what}; make it anew"
             findings.append(Finding("fail", "topic", f"{name} has more than one partition", advice))
     return findings + await _check_settings(config, sorted(existing))
+
+
+def check_certificate(kafka: Kafka) -> list[Finding]:
+    """How long our client certificate lasts, if we have one. Raises ConfigError for one that brokers would refuse."""
+    from pipeline.sinks.tls import LITTLE, certificate
+
+    if (ours := certificate(kafka)) is None:
+        return []
+    now = datetime.now(UTC)
+    hours = (ours.until - now) / timedelta(hours=1)
+    lasts = f"{hours / 24:.0f} days" if hours >= 48 else f"{hours:.0f} hours"
+    text = f"the certificate of {ours.subject} lasts until {ours.until:%Y-%m-%d %H:%M} UTC ({lasts})"
+    late = ours.left(now) < LITTLE
+    advice = f"has whoever renews {kafka.cert_file} stopped? New files are used without a restart" if late else ""
+    return [Finding("warn" if late else "ok", "kafka", text, advice)]
 
 
 async def _check_settings(config: Config, existing: list[str]) -> list[Finding]:
@@ -229,7 +245,17 @@ async def check_clickhouse(config: Config) -> list[Finding]:
         text = f"{where}: {len(waiting)} migrations are missing ({', '.join(waiting)})"
         return [Finding("fail", "clickhouse", text, "run `keywatch migrate`")]
     up_to_date = Finding("ok", "clickhouse", f"{where}: tables are up to date")
-    return [up_to_date, *findings(config.clickhouse, refreshes(config.clickhouse)), *_check_sole_writer(config)]
+    summed = findings(config.clickhouse, refreshes(config.clickhouse))
+    return [up_to_date, *_check_replicas(config), *summed, *_check_sole_writer(config)]
+
+
+def _check_replicas(config: Config) -> list[Finding]:
+    """Whether a Replicated database copies all tables to all of its servers; nothing where it is another."""
+    from pipeline.asking import connected
+    from pipeline.replicas import findings, is_replicated, replicas
+
+    with connected(config.clickhouse) as client:
+        return findings(config.clickhouse.database, replicas(client)) if is_replicated(client) else []
 
 
 _WRITTEN: Final = "SELECT epoch FROM requests WHERE ts > now() - INTERVAL 10 MINUTE GROUP BY epoch ORDER BY epoch"

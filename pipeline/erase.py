@@ -18,7 +18,7 @@ from clickhouse_connect.driver.client import Client
 
 from pipeline import moments
 from pipeline.errors import Retry
-from pipeline.queries import ask
+from pipeline.queries import ask, rewrite
 from schemas.control import Control, Feedback, Forget, Mute, control_id
 
 POLL_S: Final = 1.0
@@ -105,15 +105,16 @@ def erase(client: Client, keys: Sequence[str], owner: str = "") -> Iterator[str]
     """Rewrite each table without them, one after the other; yields its name once that is done.
 
     Incidents of many keys stay, since they are of others, too; the key's id in their text and body does not.
+    Raises Retry or Fatal.
     """
     values = {"keys": list(keys), "owner": owner}
     for table, which in ERASED.items():
         if table in SUMS:
             _counted(client)
-        client.command(f"ALTER TABLE {table} DELETE WHERE {which} SETTINGS mutations_sync = 2", parameters=values)
+        rewrite(client, f"ALTER TABLE {table} DELETE WHERE {which}", values)
         yield table
     for key in keys:
-        client.command(_UNNAMED, parameters={"pattern": _pattern(key), "instead": INSTEAD})
+        rewrite(client, _UNNAMED, {"pattern": _pattern(key), "instead": INSTEAD})
 
 
 def _counted(client: Client) -> None:
@@ -133,11 +134,12 @@ class _Running(msgspec.Struct, frozen=True):
 
 
 _RUNNING: Final = """
-    SELECT view FROM system.view_refreshes WHERE database = currentDatabase() AND status IN ('Running', 'Scheduling')"""
+    SELECT view FROM system.view_refreshes WHERE database = currentDatabase()
+        AND status IN ('Running', 'RunningOnAnotherReplica', 'Scheduling')"""
 _UNNAMED: Final = """
     ALTER TABLE incidents UPDATE text = replaceRegexpAll(text, {pattern:String}, {instead:String}),
         body = replaceRegexpAll(body, {pattern:String}, {instead:String})
-    WHERE match(body, {pattern:String}) OR match(text, {pattern:String}) SETTINGS mutations_sync = 2"""
+    WHERE match(body, {pattern:String}) OR match(text, {pattern:String})"""
 
 
 def _pattern(key: str) -> str:

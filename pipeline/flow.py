@@ -16,7 +16,7 @@ from detectors.detector import config_record
 from detectors.fusion import Settings
 from detectors.records import records
 from pipeline import admit, aggregate, columns, detector_tables, disown, feedback, sight, withhold
-from pipeline.batch import Batch
+from pipeline.batch import Batch, held
 from pipeline.config import Config
 from pipeline.controls import Said
 from pipeline.core import Effects, Rows, Sides, Slice
@@ -225,17 +225,17 @@ class KeyCore:
             )  # fmt: skip
             self._changed_windows(name, pool, at)
             touched.append(at)
-        self._aggregate_sources(batch, prefixes, before, lateness_us)
+        self._aggregate_sources(batch, prefixes, before, lateness_us, touched[1])
         return touched[0], touched[1]
 
-    def _aggregate_sources(self, batch: Batch, prefixes: Array, before: Array, lateness_us: int) -> None:
+    def _aggregate_sources(self, batch: Batch, prefixes: Array, before: Array, lateness_us: int, hour: Array) -> None:
         pool, n = self._state.sources, len(batch.events)
         if pool.reserve(n):
             self._state.reindex_sources()
         at, made = np.empty(n, np.int64), np.empty(n, np.uint8)
         pool.n_free = aggregate.add_sources(
             records(batch.events), before, prefixes, records(pool.rows), self._state.source_index, pool.free,
-            pool.n_free, at, made, aggregate.HOUR_US, lateness_us,
+            pool.n_free, at, made, aggregate.HOUR_US, lateness_us, records(self._state.hours.rows), hour,
         )  # fmt: skip
         self._state.source_texts.fill_in(pool.rows, at, np.flatnonzero(made), batch)
         self._changed_windows("sources", pool, at)
@@ -269,10 +269,10 @@ class KeyCore:
         effects.incidents += decided.incidents
 
     def _remember(self, batch: Batch) -> None:
-        """The newest event of each key, for `keys_last_used`."""
+        """The newest event of each key's holder, for `keys_last_used`."""
         slots = batch.events["slot"]
         last_us = self._state.book.data["last_us"][slots]  # a late event is not the newest
-        at = np.flatnonzero((slots >= 0) & (batch.events["ts_us"] == last_us))
+        at = np.flatnonzero((slots >= 0) & held(batch.events) & (batch.events["ts_us"] == last_us))
         if len(self._newest) < len(self._state.book.data):
             self._newest = np.zeros(len(self._state.book.data), np.int32)
         self._newest[slots[at]] = at  # of one key's several the last counts

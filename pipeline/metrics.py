@@ -138,6 +138,9 @@ class Metrics:
     clickhouse_insert_rows: Counter = _counter("clickhouse_insert_rows_total", "Rows acknowledged.", "table")
     clickhouse_insert_errors: Counter = _counter("clickhouse_insert_errors_total", "Inserts that failed.", "table")
     clickhouse_queue_rows: Gauge = _gauge("clickhouse_insert_queue_rows", "Rows that wait for ClickHouse.")
+    clickhouse_queue_bound: Gauge = _gauge(
+        "clickhouse_insert_queue_bound_rows", "As many may wait (clickhouse.max_pending_rows): then reading pauses."
+    )
     view_refresh_failing: Gauge = _gauge(
         "clickhouse_view_refresh_failing", "1 while a view that sums up days is missing or its last try failed.", "view"
     )
@@ -235,6 +238,11 @@ class Metrics:
         "geoip_database_build_timestamp_seconds",
         "When a geo database was built: those of [geo], and the one that ships with the package.",
         "database",
+    )
+    certificate_left: Gauge = _gauge(
+        "client_certificate_left_ratio",
+        "Share of the life that our client certificate's file still has; below 0 it has expired. To: kafka.",
+        "to",
     )
     build: Info = _info("build", "Version, Python and layout of this process.")
     config_loaded: Gauge = _gauge("config_last_load_successful", "1 if the last load of the configuration was good.")

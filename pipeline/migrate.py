@@ -1,8 +1,9 @@
 """`keywatch migrate`: bring ClickHouse's tables to `schemas/clickhouse/`, over HTTP or in chDB.
 
 Files `NNN_name.sql` are applied in order, once each, and noted with their md5 in `schema_versions`. A file that was
-applied and then edited is refused: a change is a new file. Statements are
-`IF NOT EXISTS`, so what failed half way goes on.
+applied and then edited is refused: a change is a new file. Statements are `IF NOT EXISTS`, so what failed half way goes
+on. In a database of engine Replicated, which an administrator made before, each table is made replicated
+(`replicas.py`); the files and their md5 are as they are.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from clickhouse_migrations.migrator import Migrator
 import schemas
 from pipeline.config import ClickHouse
 from pipeline.errors import ConfigError, Retry
+from pipeline.replicas import is_replicated, replicated
 from pipeline.sinks.connect import PASSING_CODES, connect, display_name, error_code, first_line
 
 FOLDER: Final = Path(schemas.__file__).parent / "clickhouse"
@@ -49,7 +51,8 @@ def _apply(config: ClickHouse, migrations: list[Migration], dry_run: bool) -> li
         if not dry_run:
             client.command(f"CREATE DATABASE IF NOT EXISTS {_quote(config.database)}")
         client.database = config.database
-        applied = _apply_in_database(client, migrations, dry_run)
+        connection = _replicating(client, config) if is_replicated(client) else ClickhouseConnectConnection(client)
+        applied = _apply_in_database(connection, migrations, dry_run)
         if not (config.expire or dry_run):
             _keep_for_ever(client)
         return applied
@@ -57,8 +60,25 @@ def _apply(config: ClickHouse, migrations: list[Migration], dry_run: bool) -> li
         client.close()
 
 
-def _apply_in_database(client: Client, migrations: list[Migration], dry_run: bool) -> list[Migration]:
-    migrator = Migrator(ClickhouseConnectConnection(client), dryrun=dry_run, migration_log_format="compact")
+class _Replicating(ClickhouseConnectConnection):  # type: ignore[misc]  # the library is not typed
+    """Each table that a statement makes is replicated, the one of applied migrations too."""
+
+    def command(self, statement: str, log_statement: str | None = None) -> None:
+        """As the library's own."""
+        super().command(replicated(statement), log_statement)
+
+
+def _replicating(client: Client, config: ClickHouse) -> ClickhouseConnectConnection:
+    """A server that is away gets the statement when it is back; one that is there and slow is an error in time."""
+    client.set_client_setting("distributed_ddl_output_mode", "none_only_active")
+    client.set_client_setting("distributed_ddl_task_timeout", max(1, int(config.timeout_s * 0.8)))
+    return _Replicating(client)
+
+
+def _apply_in_database(
+    connection: ClickhouseConnectConnection, migrations: list[Migration], dry_run: bool
+) -> list[Migration]:
+    migrator = Migrator(connection, dryrun=dry_run, migration_log_format="compact")
     if dry_run:
         return list(migrator.migrations_to_apply(migrations))
     migrator.init_schema()

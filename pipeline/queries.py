@@ -405,3 +405,11 @@ def ask(client: Client, kind: type[T], sql: str, values: dict[str, Any]) -> list
         raise by_consequence("query", error) from error
     names = found.column_names
     return [msgspec.convert(dict(zip(names, row, strict=True)), kind, strict=False) for row in found.result_rows]
+
+
+def rewrite(client: Client, sql: str, values: dict[str, Any]) -> None:
+    """A mutation to its end, on every replica. Raises Retry (also where a replica is away) or Fatal."""
+    try:
+        client.command(sql + " SETTINGS mutations_sync = 2", parameters=values)
+    except (ClickHouseError, OSError) as error:
+        raise by_consequence("rewriting rows", error) from error

@@ -42,7 +42,7 @@ class RowBuffer:
     def __init__(self, sink: RowSink, insert_s: float, max_pending_rows: int) -> None:
         self._sink = sink
         self._insert_s = insert_s
-        self._bound = max_pending_rows
+        self.bound = max_pending_rows
         self._open: dict[str, list[Columns]] = {}  # as they came: joined once, when they are written
         self._sealed: list[tuple[str, list[Columns]]] = []  # tables that are being written: not touched again
         self._lock = asyncio.Lock()
@@ -68,7 +68,7 @@ class RowBuffer:
     @property
     def full(self) -> bool:
         """At the bound: the runner must not hand in further slices."""
-        return self.pending_rows >= self._bound
+        return self.pending_rows >= self.bound
 
     @asynccontextmanager
     async def room(self, events: int) -> AsyncIterator[None]:
@@ -78,7 +78,7 @@ class RowBuffer:
         may always go, be the bound as small as it likes.
         """
         async with self._line:
-            while self.full or (self._coming and self.pending_rows + self._coming + events > self._bound):
+            while self.full or (self._coming and self.pending_rows + self._coming + events > self.bound):
                 self._changed.clear()
                 await self._changed.wait()
             self._coming += events

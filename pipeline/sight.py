@@ -218,9 +218,9 @@ def tell_decisions(decided: Decisions) -> list[Message]:
     """What the fleet should know of a slice's incidents and errors, and a key's life of its bulk reads."""
     opened = [incident for incident in decided.incidents if incident.change == "opened"]
     out = [Message("sightings", FLEET.encode(), _json.encode(_break(incident))) for incident in opened]
-    for key_id, finding in zip(decided.keys, decided.findings, strict=True):
+    for key_id, finding, refused in zip(decided.keys, decided.findings, decided.refused, strict=True):
         if finding.family == "outcome":
-            out.append(Message("sightings", FLEET.encode(), _json.encode(_odd(key_id, finding))))
+            out.append(Message("sightings", FLEET.encode(), _json.encode(_odd(key_id, finding, refused))))
         if finding.family in BULK and finding.bits >= BULK_BITS:
             out.append(_key_event(KeyEvent(
                 key_id=key_id, ts_us=micros(finding.at), kind="bulk", client_ip=finding.sample.client_ip,
@@ -229,12 +229,13 @@ def tell_decisions(decided: Decisions) -> list[Message]:
     return out
 
 
-def _odd(key_id: str, finding: Finding) -> Break:
+def _odd(key_id: str, finding: Finding, refused: bool) -> Break:
     """Errors alone open few incidents, and in an outage many keys have them."""
     best = finding.sample
     return Break(
         key_id=key_id, ts_us=micros(finding.at), incident_id="", detectors=(finding.detector,),
         route=f"{best.method} {best.route}".strip()[:300], status=best.status, asn=best.asn,
+        stranger=refused,
     )  # fmt: skip
 
 

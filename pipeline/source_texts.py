@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from detectors.detector import SEES_OUTCOME
 from pipeline.aggregate import SOURCE
 from pipeline.batch import Batch
 from pipeline.column import Coded
@@ -106,11 +105,14 @@ class SourceTexts(Blobs):
         return np.array([self.number(text.encode()[:most_bytes]) for text in few.values], np.uint32)[few.codes]
 
     def fill_in(self, sources: Array, at: Array, made: Array, batch: Batch) -> None:
-        """The rows that events `made` have made; column by column, since a record of numpy's costs 2 us a field."""
+        """The rows that events `made` have made; column by column, since a record of numpy's costs 2 us a field.
+
+        Only what `add_sources` has told rows apart by.
+        """
         new = at[made]
-        sources["network"][new] = networks(batch.places.take(made))
-        events = batch.events[made]
-        named = (events["authenticated"] == 1) | (events["sees"] & SEES_OUTCOME == 0)  # as `add_sources` has it
+        placed = sources["prefix_hash"][new] != 0
+        sources["network"][new[placed]] = networks(batch.places.take(made[placed]))
+        named = (sources["client_hash"][new] != 0) | (sources["route_hash"][new] != 0)
         new, made = new[named], made[named]
         sources["client_text"][new] = self.numbers(batch.clients.take(made), CLIENT_BYTES)
         sources["route_text"][new] = self.numbers(batch.routes.take(made), ROUTE_BYTES)

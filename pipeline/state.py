@@ -43,13 +43,13 @@ LATE_REPEATS: Final = 4
 
 BOOK: Final = np.dtype(
     [
-        ("first_us", "i8"),  # time of the key's first event in the log
-        ("last_us", "i8"),  # latest time of its events
+        ("first_us", "i8"),  # time of its holder's first event in the log
+        ("last_us", "i8"),  # latest time of his events
         ("recent", "u4", (REPEATS + LATE_REPEATS,)),  # hashes: a ring of the last requests, then of some late ones
         ("recent_at", "u4"),
         ("head_1m", "i4"),  # row + 1 of the key's newest open window
         ("head_1h", "i4"),
-        ("ties", "u4"),  # events at last_us beside its first: logs in whole seconds have many
+        ("ties", "u4"),  # his events at last_us beside its first: logs in whole seconds have many
     ],
     align=True,
 )

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 from clickhouse_connect.driver.client import Client
 
-from pipeline.queries import ask
+from pipeline.queries import ask, rewrite
 
 _CUT_COLUMN: Final = "toIPv6(cutIPv6(client_ip, 10, 1))"
 """A /48 of an IPv6, a /24 of an IPv4 within it."""
@@ -94,8 +94,5 @@ def truncate(client: Client, days: int) -> list[Whole]:
     found = [each for each in count(client, days) if each.rows]
     for each in found:
         column, cut, _ = CUT[each.table]
-        client.command(
-            f"ALTER TABLE {each.table} UPDATE {column} = {cut} WHERE {_where(each.table)} SETTINGS mutations_sync = 2",
-            parameters=_values(days),
-        )
+        rewrite(client, f"ALTER TABLE {each.table} UPDATE {column} = {cut} WHERE {_where(each.table)}", _values(days))
     return sorted(found, key=lambda each: each.table)

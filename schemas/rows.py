@@ -78,11 +78,11 @@ LATENCY_BOUNDS_MS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_
 KEY_SOURCE_1H: Final[Table] = (
     ("key_id", _LC),
     ("window_start", _SECOND),
-    ("prefix", "String"),  # /24 or /48
+    ("prefix", "String"),  # /24 or /48; "" beyond 2,000 rows of the key's hour, asn and country with it
     ("asn", "UInt32"),
     ("country", _LC),
-    ("client", _LC),
-    ("route", _LC),
+    ("client", _LC),  # as route
+    ("route", _LC),  # "" also of who did not hold the key, and of all that came beyond 1,000 rows of the key's hour
     ("outcome", _LC),
     ("part", "String"),
     ("version", "UInt64"),
@@ -93,8 +93,8 @@ KEY_SOURCE_1H: Final[Table] = (
 
 KEYS_LAST_USED: Final[Table] = (
     ("key_id", _LC),
-    ("last_used", _TS),  # when
-    ("first_used", _TS),  # when
+    ("last_used", _TS),  # when its holder did; refused requests in its name are no use
+    ("first_used", _TS),  # when he did first
     ("client_ip", "IPv6"),
     ("country", _LC),
     ("asn", "UInt32"),

@@ -65,6 +65,7 @@ class Break(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_f
     status: Annotated[int, Meta(ge=0, le=599)] = 0  # of that request
     asn: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0  # its network's number
     owner: Annotated[str, Meta(max_length=128)] = ""  # as declared
+    stranger: bool = False  # its caller did not hold the key: anybody who knows its id
     v: Annotated[int, Meta(ge=1, le=1)] = VERSION  # version of this shape
 
 

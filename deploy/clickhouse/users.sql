@@ -11,6 +11,10 @@ GRANT SELECT ON system.columns TO keywatch_write;
 -- Which days have been written to since they were counted: the views to_days and to_place_days ask with the writer's rights.
 GRANT SELECT ON system.parts TO keywatch_write;
 GRANT SELECT ON system.view_refreshes TO keywatch_write;
+-- Whether the database is Replicated (`migrate`), and how its replicas are (`doctor`).
+GRANT SELECT ON system.databases TO keywatch_write;
+GRANT SELECT ON system.replicas TO keywatch_write;
+GRANT SELECT ON system.clusters TO keywatch_write;
 -- `keywatch worker --shadow NAME` has a database of its own, of the same tables; nobody acts on what is in it.
 GRANT CREATE DATABASE, SELECT, INSERT, CREATE TABLE, CREATE VIEW, ALTER TABLE, OPTIMIZE ON keywatch_shadow_*.* TO keywatch_write;
 -- The audit log: rows are added, never changed.

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from deploy.grafana.fleet import FLEET
 from deploy.grafana.key import KEY
-from deploy.grafana.panel import Chart, Dashboard, Panel, Row, Variable
+from deploy.grafana.panel import Chart, Dashboard, Mark, Panel, Row, Variable
 from deploy.grafana.pipeline import PIPELINE
 from deploy.grafana.responses import RESPONSES
 
@@ -43,7 +43,7 @@ def dashboard(page: Dashboard) -> dict[str, Any]:
         "time": {"from": page.span, "to": "now"},
         "links": [*(_link(other) for other in DASHBOARDS if other is not page), *_to_console(page)],
         "templating": {"list": [*_sources(page), *map(_variable, page.variables)]},
-        "annotations": {"list": [_annotation(page.incidents)] if page.incidents else []},
+        "annotations": {"list": [*([_annotation(page.incidents)] if page.incidents else []), *map(_mark, page.marks)]},
         "panels": _panels(page.rows),
     }
 
@@ -248,6 +248,17 @@ def _annotation(sql: str) -> dict[str, Any]:
         "enable": True,
         "iconColor": "red",
         "target": {**_target(sql, "table"), "refId": "incidents"},
+    }
+
+
+def _mark(mark: Mark) -> dict[str, Any]:
+    return {
+        "name": mark.name,
+        "datasource": METRICS,
+        "enable": True,
+        "iconColor": mark.colour,
+        "titleFormat": mark.title,
+        "target": {"refId": mark.name, "expr": mark.expr, "interval": "60s"},
     }
 
 

@@ -68,8 +68,18 @@ class Variable:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """What is marked on the time axes of a page: where PromQL has a value; `title` in Prometheus' {{label}}."""
+
+    name: str
+    expr: str
+    title: str
+    colour: str
+
+
+@dataclass(frozen=True, slots=True)
 class Dashboard:
-    """One page. `incidents` is the SQL of the marks on its time axes."""
+    """One page. `incidents` is the SQL of the marks on its time axes, `marks` those by metrics."""
 
     uid: str
     title: str
@@ -78,6 +88,7 @@ class Dashboard:
     incidents: str = ""
     span: str = "now-24h"
     console: str = ""  # the path of its page in Keywatch's console; "" where there is none
+    marks: tuple[Mark, ...] = ()
 
 
 def of_declared(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from deploy.grafana.panel import Chart, Dashboard, Row
+from deploy.grafana.panel import Chart, Dashboard, Mark, Row
 
 Lines = tuple[tuple[str, str], ...]
 
@@ -48,8 +48,11 @@ STATE_OF_THINGS: Final = Row(
         Chart("Behind", (("max(keywatch_consumer_lag_seconds)", "s"),), 4, 4, "s", kind="stat", red_from=60,
             description="Age of the newest record judged, where more wait: so long a leaked key goes on being used.",
         ),
-        Chart("Rows that wait", (("sum(keywatch_clickhouse_insert_queue_rows)", "rows"),), 4, 4, kind="stat",
-            description="For ClickHouse, in the workers' memory. At the bound reading pauses.",
+        Chart(
+            "Rows that wait",
+            (("max(keywatch_clickhouse_insert_queue_rows / keywatch_clickhouse_insert_queue_bound_rows)", "of all"),),
+            4, 4, "percentunit", kind="stat", red_from=0.5,
+            description="For ClickHouse, in a worker's memory, of those that may. At 100% reading pauses.",
         ),
         Chart("Paused", (("max(keywatch_consumption_paused)", "paused"),), 4, 4, kind="stat", red_from=1,
             description="1 while a worker reads nothing, since too many rows wait for ClickHouse.",
@@ -146,16 +149,19 @@ STATE: Final = Row(
                 (per_second("keywatch_commits_total", "outcome"), "commits {{outcome}}"),
                 (per_second("keywatch_checkpoints_total", "outcome"), "checkpoints {{outcome}}"),
             ),
+            unit="cps",
             description="Failed ones: a restart would do much again.",
         ),
         Chart("Inserts, 99th percentile", quantiles("keywatch_clickhouse_insert_seconds", by="table")[1:], unit="s",
             description="By table. ClickHouse is slow: fewer, larger inserts (clickhouse.insert_s), or more of it.",
         ),
         Chart("Rows per second", ((per_second("keywatch_clickhouse_insert_rows_total", "table"), "{{table}}"),),
+            unit="cps",
             description="Acknowledged by ClickHouse, by table.",
         ),
         Chart(
             "Inserts that fail", ((per_second("keywatch_clickhouse_insert_errors_total", "table"), "{{table}}"),),
+            unit="cps",
             description="They are tried again for ever; nothing is lost while memory lasts.",
         ),
     ),
@@ -167,6 +173,7 @@ OUT: Final = Row(
         Chart(
             "Deliveries",
             ((per_second("keywatch_webhook_deliveries_total", "endpoint, outcome"), "{{endpoint}} {{outcome}}"),),
+            unit="cps",
             description="Webhooks, by endpoint and outcome.",
         ),
         Chart("One attempt", quantiles("keywatch_webhook_delivery_seconds", by="endpoint"), unit="s",
@@ -183,18 +190,29 @@ OUT: Final = Row(
         Chart(
             "Calls of gateways",
             ((per_second("keywatch_adapter_calls_total", "adapter, outcome"), "{{adapter}} {{outcome}}"),),
+            unit="cps",
             description="By adapter and outcome, signed webhooks that act on keys too: where acts are done.",
         ),
         Chart("One call", quantiles("keywatch_adapter_call_seconds", by="adapter"), unit="s",
             description="Of a gateway's API or of a signed webhook.",
         ),
         Chart(
-            "Acts", ((per_second("keywatch_acts_total", "rung, outcome"), "{{rung}} {{outcome}}"),),
+            "Acts", ((per_second("keywatch_acts_total", "rung, outcome"), "{{rung}} {{outcome}}"),), unit="cps",
             description="By rung and outcome. A failed one pages: a key that should be out of use is not.",
         ),
     ),
 )  # fmt: skip
 
+MARKS: Final = (
+    Mark("Alerts", 'ALERTS{alertname=~"Keywatch.+", alertstate="firing"}', "{{alertname}} {{instance}}", "red"),
+    # what was not there five minutes ago: deploys and restarts
+    Mark("Starts", "keywatch_build_info unless keywatch_build_info offset 5m", "{{job}} {{version}} starts", "blue"),
+)
+
 PIPELINE: Final = Dashboard(
-    "keywatch-pipeline", "Keywatch: pipeline", (STATE_OF_THINGS, READING, LATENCY, STATE, OUT), span="now-6h"
+    "keywatch-pipeline",
+    "Keywatch: pipeline",
+    (STATE_OF_THINGS, READING, LATENCY, STATE, OUT),
+    marks=MARKS,
+    span="now-6h",
 )

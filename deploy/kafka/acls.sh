@@ -3,6 +3,7 @@
 # api.decisions or api.responses. A test runs this script on a real cluster and tries what must work and what must not.
 #   BROKERS=kafka:9092 [COMMAND_CONFIG=client.properties] [SHADOW=new] ./acls.sh
 # The users (WORKER, INTAKE, LEAKS, RESPONDER, OPERATOR, ONCALL, CONSOLE) must exist: with SCRAM by kafka-configs.sh --entity-type users.
+# Those with certificates are called as these say: WORKER=CN=keywatch-worker (without blanks; ssl.principal.mapping.rules cut it).
 set -euo pipefail
 : "${BROKERS:?host:port of a broker}" "${COMMAND_CONFIG:=}" "${SHADOW:=}"
 : "${LEAKS:=keywatch-leaks}" "${WORKER:=keywatch-worker}" "${INTAKE:=keywatch-intake}" "${RESPONDER:=keywatch-respond}" "${OPERATOR:=keywatch-operator}"

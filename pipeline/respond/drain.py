@@ -25,6 +25,7 @@ import msgspec
 from pipeline.catalogue import Catalogue
 from pipeline.config import Config
 from pipeline.policy import Rule
+from pipeline.replicas import refuse_behind
 from pipeline.respond import guard, propose
 from pipeline.respond.act import act_id, response_id
 from pipeline.respond.acts import Act
@@ -68,6 +69,7 @@ class ClickHouseRotations:
     def look(self, catalogue: Catalogue, begun: tuple[Begun, ...]) -> tuple[int, list[Rotation]]:
         """See `Rotations`."""
         with connect(self.config.clickhouse, self.config.clickhouse.database) as client:
+            refuse_behind(client)
             return look(client, catalogue, self.config.key_life, begun)
 
 

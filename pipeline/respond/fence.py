@@ -4,7 +4,8 @@ All of them or none: a fence that leaves out a network that its owner works from
 success. So one more than can be in a fence is asked for, and whoever counts them refuses (`ladder.why_no_fence`).
 Out of ClickHouse's `key_source_1h`: /24 and /48 prefixes with authenticated successes on at least 7 different days of
 the 60 before the hour of the first suspicious event, and what the owner declared (`allowed_networks`). A thief who has
-had the key for less than 7 days is outside, whatever he did. Where ClickHouse can't be asked there is no fence.
+had the key for less than 7 days is outside, whatever he did. Where ClickHouse can't be asked, or only a
+replica that lags, there is no fence.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from pipeline.config import ClickHouse
 from pipeline.errors import ConfigError, Fatal, Retry
+from pipeline.replicas import refuse_behind
 from pipeline.respond.adapters.adapter import MOST_NETWORKS
 from pipeline.sinks.connect import connect
 from pipeline.times import micros
@@ -70,6 +72,7 @@ class ClickHouseNetworks:
 
     def _ask(self, key_id: str, before_us: int) -> tuple[str, ...]:
         with connect(self.config, self.config.database) as client:
+            refuse_behind(client)
             return usual_networks(client, key_id, before_us)
 
 

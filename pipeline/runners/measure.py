@@ -106,6 +106,7 @@ def fetched(topic: str, lags: Mapping[int, int], rows: RowBuffer) -> None:
     if not any(lags.values()):
         METRICS.lag_seconds.labels(topic).set(0)
     METRICS.clickhouse_queue_rows.set(rows.pending_rows)
+    METRICS.clickhouse_queue_bound.set(rows.bound)
     METRICS.paused.set(float(rows.full))
 
 

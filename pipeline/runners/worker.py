@@ -32,7 +32,8 @@ from pipeline.runners.shell import Shell
 from pipeline.runners.slices import PageTable, PassThrough, transport_of, unless_revoked
 from pipeline.runners.start import Ready, exit_code, prepare, tasks_of
 from pipeline.sinks.group import committed_offsets
-from pipeline.sinks.kafka import REQUESTS_FETCH_BYTES, pages_in_turn, ssl_context
+from pipeline.sinks.kafka import REQUESTS_FETCH_BYTES, pages_in_turn
+from pipeline.sinks.tls import ssl_context
 from pipeline.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)

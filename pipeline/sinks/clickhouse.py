@@ -2,8 +2,8 @@
 
 Types come from `schemas/rows.py`, so no round trip asks the server for them. DateTime64 columns are integers in
 microseconds, DateTime columns in seconds; IPv6 columns are text, "" is ::, an IPv4 address is mapped
-(::ffff:a.b.c.d). A write may be repeated with the same rows: tables replace by key, so no deduplication token is
-used. The block is made and compressed in a thread, since it may hold a second's rows.
+(::ffff:a.b.c.d). A write may be repeated with the same rows: tables replace by key, so nothing is deduplicated on the
+way in. The block is made and compressed in a thread, since it may hold a second's rows.
 """
 
 from __future__ import annotations
@@ -37,11 +37,19 @@ from pipeline.sinks.connect import (
 )
 from schemas.rows import TABLES
 
-INSERT_SETTINGS: Final = {"throw_on_max_partitions_per_insert_block": 0}
+INSERT_SETTINGS: Final[dict[str, int | str]] = {"throw_on_max_partitions_per_insert_block": 0}
 """A backfill may touch any number of days at once; refused by default above 100 partitions, for ever."""
-CHEAPER: Final = "optimize_on_insert"
-"""At 0 no row is looked for in its own insert, as a merge would: hardly any is there twice, merges and FINAL find it
-all the same (ClickHouse takes no part as free of repeats that was not merged), and it was half of what an insert costs.
+WISHED: Final[dict[str, int | str]] = {
+    "optimize_on_insert": 0,
+    "insert_deduplicate": 0,
+    "deduplicate_insert": "disable",
+}
+"""What is asked of a server that knows it and whose administrator has not pinned it.
+
+`optimize_on_insert` 0: no row is looked for in its own insert, as a merge would: hardly any is there twice, merges and
+FINAL find it all the same (ClickHouse takes no part as free of repeats that was not merged), and it was half of what an
+insert costs. The others (the newer name supersedes): a replicated table drops a block that it has had, so that of an
+insert which failed between it and its views (`hours`, `places`) the second try may never reach these.
 """
 
 
@@ -117,10 +125,10 @@ class ClickHouseSink:
         return f"ClickHouseSink({display_name(self._config)}, {self._config.database})"
 
 
-def settings_of(client: Client | AsyncClient) -> dict[str, int]:
-    """Of an insert. What only makes it cheaper is not asked of a server whose administrator has pinned it."""
-    pinned = CHEAPER in client.server_settings and client.server_settings[CHEAPER].readonly
-    return INSERT_SETTINGS if pinned else INSERT_SETTINGS | {CHEAPER: 0}
+def settings_of(client: Client | AsyncClient) -> dict[str, int | str]:
+    """Of an insert."""
+    known = client.server_settings
+    return INSERT_SETTINGS | {name: WISHED[name] for name in WISHED if name in known and not known[name].readonly}
 
 
 def checked(table: str, rows: Columns) -> tuple[list[str], list[Column]]:

@@ -31,8 +31,12 @@ KEEPALIVE_S: Final = 5.0  # below the server's own 10 s, which would close a con
 # Codes of ClickHouse's ErrorCodes.cpp that time or an operator heals: NETWORK_ERROR, SOCKET_TIMEOUT, TIMEOUT_EXCEEDED,
 # TOO_MANY_SIMULTANEOUS_QUERIES, QUOTA_EXCEEDED, MEMORY_LIMIT_EXCEEDED, TABLE_IS_READ_ONLY, TOO_MANY_PARTS,
 # NOT_ENOUGH_SPACE, ALL_CONNECTION_TRIES_FAILED, QUERY_WAS_CANCELLED, KEEPER_EXCEPTION, UNEXPECTED_END_OF_FILE,
-# CANNOT_WRITE_TO_FILE_DESCRIPTOR, ABORTED, TOO_FEW_LIVE_REPLICAS, UNKNOWN_STATUS_OF_INSERT.
-PASSING_CODES: Final = frozenset({209, 210, 159, 202, 201, 241, 242, 252, 243, 279, 394, 999, 99, 75, 236, 285, 319})
+# CANNOT_WRITE_TO_FILE_DESCRIPTOR, ABORTED, TOO_FEW_LIVE_REPLICAS, UNKNOWN_STATUS_OF_INSERT; with replicas also
+# NO_ZOOKEEPER, NO_ACTIVE_REPLICAS, UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE, REPLICA_IS_NOT_IN_QUORUM, UNFINISHED (a
+# mutation, on a replica that is away).
+PASSING_CODES: Final = frozenset(
+    {209, 210, 159, 202, 201, 241, 242, 252, 243, 279, 394, 999, 99, 75, 236, 285, 319, 225, 254, 286, 289, 341}
+)
 DENIED_CODES: Final = frozenset({192, 193, 194, 497, 516})  # unknown user, wrong password, no right
 AWAY: Final = (Retry, Fatal, ConfigError, ClickHouseError, OSError)
 """What asking it may raise, for those who can do without an answer and ask again."""

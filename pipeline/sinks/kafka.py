@@ -13,7 +13,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, I
 from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache, partial
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -32,7 +31,6 @@ from aiokafka.errors import (
     UnknownError,
     UnsupportedVersionError,
 )
-from aiokafka.helpers import create_ssl_context
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from pipeline.config import Kafka
@@ -40,6 +38,7 @@ from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.partitioner import PARTITIONERS
 from pipeline.ports import Headers, Outgoing
 from pipeline.sinks.packing import quick_lz4
+from pipeline.sinks.tls import ssl_context, user_of
 
 log = logging.getLogger(__name__)
 # What aiokafka calls an unexpected error there, we say in our own words, with what is done about it (`_start_plainly`).
@@ -55,16 +54,6 @@ REQUESTS_FETCH_BYTES: Final = 2 << 20
 PAGES_FETCH_BYTES: Final = 8 << 20
 """Of one partition of the pages topic at once: whoever reads it reads all of it."""
 DENIED: Final = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError)
-
-
-def ssl_context(kafka: Kafka) -> ssl.SSLContext | None:
-    """Server verification with `ca_file` or the system's store; None where the protocol has no TLS."""
-    if kafka.security not in ("SSL", "SASL_SSL"):
-        return None
-    if kafka.ca_file and not Path(kafka.ca_file).is_file():
-        raise ConfigError(f"kafka.ca_file {kafka.ca_file!r} is no file")
-    context: ssl.SSLContext = create_ssl_context(cafile=kafka.ca_file or None)
-    return context
 
 
 def client_settings(kafka: Kafka) -> dict[str, Any]:
@@ -96,16 +85,32 @@ async def by_consequence(kafka: Kafka, error: BaseException) -> Fatal:
         )
     if isinstance(error, DENIED):
         return Fatal(
-            f"Kafka at {kafka.brokers}: user {kafka.username!r} may not do this ({type(error).__name__}): grant what "
+            f"Kafka at {kafka.brokers}: user {user_of(kafka)!r} may not do this ({type(error).__name__}): grant what "
             "it needs, deploy/kafka/acls.sh has the list"
         )
     if isinstance(error, ssl.SSLError):
-        return Fatal(f"no TLS with Kafka at {kafka.brokers}: {error}; check kafka.security and kafka.ca_file")
+        return Fatal(_without_tls(kafka, error))
     if isinstance(error, (KafkaConnectionError, OSError, TimeoutError)):
         silent = "no answer in time" if isinstance(error, (TimeoutError, RequestTimedOutError)) else "it hangs up"
-        reason = str(error) or f"{silent}; does that port speak {kafka.security}?"
+        unnamed = kafka.security.endswith("SSL") and not kafka.cert_file
+        asks = " Does it ask for a certificate (kafka.cert_file)?" if unnamed else ""
+        reason = str(error) or f"{silent}; does that port speak {kafka.security}?{asks}"
         return Fatal(f"no Kafka broker answers at {kafka.brokers} ({kafka.security}): {reason}")
     return Fatal(f"Kafka at {kafka.brokers}: {type(error).__name__}: {error}")
+
+
+def _without_tls(kafka: Kafka, error: ssl.SSLError) -> str:
+    """Who refused whom: the broker sends an alert, what we refuse ourselves has none."""
+    if "_ALERT_" not in (error.reason or ""):
+        return f"no TLS with Kafka at {kafka.brokers}: {error}; check kafka.security and kafka.ca_file"
+    if not kafka.cert_file:
+        return (
+            f"Kafka at {kafka.brokers} asks for a client certificate: set kafka.cert_file and kafka.key_file ({error})"
+        )
+    return (
+        f"Kafka at {kafka.brokers} refuses the certificate of {user_of(kafka)!r} ({error}): do the brokers trust who "
+        f"signed {kafka.cert_file} (their ssl.truststore), and is the chain in it whole?"
+    )
 
 
 async def _first_answer(kafka: Kafka) -> BaseException | None:

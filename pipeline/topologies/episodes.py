@@ -2,7 +2,8 @@
 
 An incident's id follows from its subject, its rule and the first evidence, so that nothing that is read twice opens a
 second one. It grows when the keys concerned have doubled or it became graver, and closes when nothing was added for
-`quiet_us`. The same subject and rule opens one a day at most, unless graver.
+`quiet_us`, or sooner where `MOST` are known and others come. The same subject and rule opens one a day at most, unless
+graver.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from schemas.incident import KEYS_NAMED, SEVERITIES, Change, Finding, Incident, 
 QUIET_US: Final = 3_600_000_000
 DAY_US: Final = 24 * 3_600_000_000
 MOST: Final = 5_000
+NOT_FOLLOWED: Final = f"Closed without its end: Keywatch follows {MOST:,} of these, and newer ones came."
 LASTING: Final = "silence"
 GIVEN_UP_US: Final = 30 * DAY_US
 """A silence ends when the key is used again; one that never is stays open for a month."""
@@ -71,10 +73,31 @@ class Episodes:
             return
         if episode is not None:
             self.register.drop(name)
+        if len(self.register) >= MOST:
+            self._make_room(evidence.ts_us, out)
         incident = self._new(evidence, offset, partition)
         self.register.add(name, Episode(incident, evidence.ts_us, evidence.ts_us, evidence.keys_total))
         self._due_us = min(self._due_us, evidence.ts_us + self._quiet_us)
         out.append(incident)
+
+    def _make_room(self, ts_us: int, out: list[Incident]) -> None:
+        """Forget a tenth: closed ones first, then those longest without evidence, which are told to be closed.
+
+        Forgotten while open, nothing would ever close it on the topic, on the console and for who is on call.
+        """
+
+        def rank(name: str) -> tuple[bool, int, str]:
+            episode = self.register.get(name)
+            assert episode is not None
+            return episode.incident.state == "open", episode.last_us, name
+
+        for name in sorted(self.register, key=rank)[: MOST // 10]:
+            episode = self.register.get(name)
+            assert episode is not None
+            if episode.incident.state == "open":
+                text = f"{episode.incident.text} {NOT_FOLLOWED}"
+                out.append(_closed(msgspec.structs.replace(episode.incident, text=text), ts_us))
+            self.register.drop(name)
 
     def _new(self, evidence: Evidence, offset: int, partition: int) -> Incident:
         at = rfc3339(evidence.ts_us)

@@ -3,7 +3,9 @@
 Detects: within a quarter of an hour the incidents or errors of five keys and more share what brought them about (the
 same detector on the same route and status, in the same network, or just the same detector), where one is usual. They
 are told once as an incident of the fleet that names the cause and the keys; the keys' own incidents stay as they are,
-since what else may be in them the common cause does not explain.
+since what else may be in them the common cause does not explain. Refused requests, whose callers did not hold the
+keys, are a cause of their own, by status alone: an outage of what checks keys is one, and so is a scan in the names of
+keys whose ids somebody knows. Beside its holders' errors, it would make these usual, or be taken for why they come.
 Misses: keys that the cause made odd but not enough for a finding of errors or an incident of their own.
 False alarms: a campaign against many keys by the same means looks the same; its incident says what they share, and
 `spray` says so where it comes from one source.
@@ -33,6 +35,9 @@ MOST_RECENT: Final = 2_000
 MOST_CAUSES: Final = 2_000
 TELLING: Final = 0.8
 """A narrower cause is named if it explains this share of what the widest does."""
+REFUSED_ADVICE: Final = (
+    "what checks keys fails, or somebody names keys that he does not hold; it explains nothing else of these keys"
+)
 
 
 class Cause(msgspec.Struct):
@@ -90,10 +95,11 @@ class Outbreak:
     def _tell(self, name: str, cause: Cause, told: Break, offset: int, out: list[Incident]) -> None:
         keys, owners = list(cause.keys), len({owner for owner in cause.keys.values() if owner})
         mean = _mean(cause)
+        advice = REFUSED_ADVICE if told.stranger else "one cause; look there before you look at the keys"
         text = (
             f"fleet: {len(keys)} keys{f' of {owners} owners' if owners > 1 else ''} are odd since "
             f"{rfc3339(cause.start_us)[:16]}Z by {name}, where 1 [1-{upper(mean):.0f}] is "
-            f"usual: one cause; look there before you look at the keys. {', '.join(keys[:5])}"
+            f"usual: {advice}. {', '.join(keys[:5])}"
             f"{f' and {len(keys) - 5} more' if len(keys) > 5 else ''}."
         )
         at = rfc3339(told.ts_us)
@@ -126,8 +132,10 @@ def _is_odd(cause: Cause) -> bool:
 def _causes(told: Break) -> tuple[str, ...]:
     """What it may share with others, the narrowest first; the last is the kind, of which there is one incident."""
     main = told.detectors[0] if told.detectors else "unknown"
+    status = f"{told.status // 100}xx"
+    if told.stranger:  # no route: made-up ones would drive real causes out of the register
+        return (f"refused requests with {status}",)
     if told.status >= 400:
-        status = f"{told.status // 100}xx"
         narrow = (f"{main} on {told.route} answered {status}",) if told.route else ()
         return (*narrow, f"{main} with {status}")
     network = (f"{main} from AS{told.asn}",) if told.asn else ()

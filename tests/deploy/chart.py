@@ -16,8 +16,17 @@ CHART: Final = Path(__file__).parents[2] / "deploy" / "helm" / "keywatch"
 EVERYTHING: Final[dict[str, Any]] = {
     "kafka": {"security": "SASL_SSL", "ca": {"secretName": "kafka-ca"}},
     "clickhouse": {"url": "https://clickhouse:8443", "ca": {"secretName": "clickhouse-ca"}},
-    "intake": {"enabled": True},
-    "console": {"replicas": 2, "sessionKey": {"secretName": "keywatch-console"}},
+    "intake": {
+        "enabled": True,
+        "ingress": {"enabled": True, "host": "intake.example.com", "tlsSecretName": "intake-tls"},
+    },
+    "console": {
+        "replicas": 2,
+        "sessionKey": {"secretName": "keywatch-console"},
+        "ingress": {"enabled": True, "host": "keywatch.example.com", "className": "public"},
+        "httpRoute": {"enabled": True, "host": "keywatch.example.com", "parentRefs": [{"name": "edge"}]},
+    },
+    "responder": {"serviceAccount": {"annotations": {"role": "keywatch"}}, "priorityClassName": "important"},
     "drill": {"enabled": True, "url": "https://api.example.com/v1/me", "keyId": "key_decoy"},
     "extraVolumes": [{"name": "geo", "persistentVolumeClaim": {"claimName": "geo", "readOnly": True}}],
     "extraVolumeMounts": [{"name": "geo", "mountPath": "/geo", "readOnly": True}],
@@ -41,7 +50,7 @@ EVERYTHING: Final[dict[str, Any]] = {
 
 
 def values(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The chart's values with some changed, as Helm merges them. Raises jsonschema.ValidationError."""
+    """The chart's values, some changed as Helm merges them (None takes away). Raises jsonschema.ValidationError."""
     merged: dict[str, Any] = _merged(yaml.safe_load((CHART / "values.yaml").read_text()), changes)
     schema = yaml.safe_load((CHART / "values.schema.json").read_text())
     jsonschema.Draft7Validator(schema).validate(merged)
@@ -51,7 +60,8 @@ def values(changes: Mapping[str, Any]) -> dict[str, Any]:
 def _merged(base: Any, changes: Any) -> Any:
     if not (isinstance(base, dict) and isinstance(changes, Mapping)):
         return changes
-    return base | {name: _merged(base.get(name), value) for name, value in changes.items()}
+    merged = base | {name: _merged(base.get(name), value) for name, value in changes.items()}
+    return {name: value for name, value in merged.items() if value is not None}
 
 
 def rendered(changes: Mapping[str, Any] | None = None, release: str = "keywatch") -> list[dict[str, Any]]:
@@ -70,12 +80,12 @@ def rendered(changes: Mapping[str, Any] | None = None, release: str = "keywatch"
     return [each for text in texts for each in yaml.safe_load_all(text) if each]
 
 
-def notes() -> str:
+def notes(changes: Mapping[str, Any]) -> str:
     """What an install says at its end."""
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     sources = {f"templates/{name}": (CHART / "templates" / name).read_text() for name in ("_helpers.tpl", "NOTES.txt")}
     root = {
-        "Values": values({}), "Chart": {"AppVersion": chart["appVersion"]},
+        "Values": values(changes), "Chart": {"AppVersion": chart["appVersion"]},
         "Release": {"Name": "keywatch", "Namespace": "default", "Service": "Helm"},
     }  # fmt: skip
     return Renderer(sources).render("templates/NOTES.txt", root)

@@ -7,6 +7,7 @@ what is rendered here. `tests/deploy/test_helm.py` compares the outcome with Hel
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -248,6 +249,18 @@ def _printf(shape: str, *values: Any) -> str:
     return re.sub(r"%[vsd]", lambda _: _text(next(rest)), shape)
 
 
+def _merge(first: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, Any]:
+    """As Sprig: what comes first wins, maps are merged, what is empty counts as not there."""
+    merged = dict(first)
+    for other in others:
+        for name, value in other.items():
+            if isinstance(value, Mapping) and isinstance(merged.get(name), Mapping):
+                merged[name] = _merge(merged[name], value)
+            elif not _true(merged.get(name)):
+                merged[name] = value
+    return merged
+
+
 def _functions() -> dict[str, Callable[..., Any]]:
     return {
         "and": lambda *values: next((value for value in values if not _true(value)), values[-1]),
@@ -258,11 +271,14 @@ def _functions() -> dict[str, Callable[..., Any]]:
         "dict": lambda *pairs: dict(zip(pairs[::2], pairs[1::2], strict=True)),
         "div": lambda a, b: a // b,
         "eq": lambda a, b: a == b,
+        "index": lambda value, *path: functools.reduce(lambda inner, name: inner[name], path, value),
         "int": int,
         "list": lambda *values: list(values),
+        "merge": _merge,
         "ne": lambda a, b: a != b,
         "nindent": lambda width, text: "\n" + _indent(width, text),
         "not": lambda value: not _true(value),
+        "or": lambda *values: next((value for value in values if _true(value)), values[-1]),
         "printf": _printf,
         "quote": lambda value: json.dumps(_text(value), ensure_ascii=False),
         "replace": lambda old, new, text: text.replace(old, new),

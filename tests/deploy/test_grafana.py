@@ -18,7 +18,7 @@ from clickhouse_connect.driver.client import Client
 from deploy.grafana.build import CHART_FOLDER, DASHBOARDS, FOLDER, dashboard, render
 from deploy.grafana.panel import Chart, Dashboard, Panel, Variable
 from pipeline.config import ClickHouse
-from pipeline.metrics import METRICS, REGISTRY
+from pipeline.metrics import METRICS, REGISTRY, process_started
 from pipeline.migrate import migrate
 from pipeline.sinks.connect import connect
 from schemas.rows import LATENCY_BOUNDS_MS
@@ -33,6 +33,7 @@ DAY: Final = Asked(NOW_S - 86_400, NOW_S, 3600)
 PANELS: Final = [
     (page, panel) for page in DASHBOARDS for row in page.rows for panel in row.panels if isinstance(panel, Panel)
 ]
+MARKS: Final = [mark for page in DASHBOARDS for mark in page.marks]
 CHARTS: Final = [panel for page in DASHBOARDS for row in page.rows for panel in row.panels if isinstance(panel, Chart)]
 PAGES: Final = pytest.mark.parametrize("page", DASHBOARDS, ids=lambda page: page.uid)
 EACH: Final = pytest.mark.parametrize(("page", "panel"), PANELS, ids=lambda each: getattr(each, "title", ""))
@@ -276,7 +277,7 @@ def test_incidents_are_marked_on_the_time_axis(page: Dashboard, client: Client) 
 
 
 def _expressions() -> list[str]:
-    return [expr for chart in CHARTS for expr, _ in chart.lines]
+    return [expr for chart in CHARTS for expr, _ in chart.lines] + [mark.expr for mark in MARKS]
 
 
 def test_promtool_takes_every_expression(tmp_path: Path) -> None:
@@ -312,6 +313,20 @@ def test_expressions_ask_only_for_metrics_and_labels_that_we_have() -> None:
             chosen = set(re.findall(r"(\w+)=~?\"", expr)) - {"alertname", "alertstate"}
             assert grouped | chosen <= known, (chart.title, (grouped | chosen) - known)
             assert set(re.findall(r"{{(\w+)}}", legend)) <= grouped, (chart.title, legend)
+
+
+def test_marks_are_of_our_alerts_and_of_processes_that_start() -> None:
+    """As the text says them, which Prometheus reads: version and job of what started, name and instance of an alert."""
+    process_started()
+    told = {sample.name: set(sample.labels) for family in REGISTRY.collect() for sample in family.samples}
+    for mark in MARKS:
+        [name] = set(re.findall(r"\b(?:ALERTS|keywatch_\w+)\b", mark.expr))
+        known = {"job", "instance"} | ({"alertname"} if name == "ALERTS" else told[name])
+        assert set(re.findall(r"{{(\w+)}}", mark.title)) <= known
+    for page in DASHBOARDS:
+        marked = dashboard(page)["annotations"]["list"]
+        assert len(marked) == bool(page.incidents) + len(page.marks), page.uid
+        assert all(each["target"]["refId"] and each["datasource"]["uid"] for each in marked)
 
 
 # the files

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,13 +20,16 @@ from pipeline.config import Config
 from pipeline.health import MAX_STALL_S
 from pipeline.policy import Policy
 from pipeline.respond.ladder import Ladder, ladder_of
+from pipeline.runners.parts import config_version
 from pipeline.runners.topology import TOPOLOGIES, settings_of
 from tests.deploy.chart import CHART, EVERYTHING, by_helm, notes, rendered, values
 from tests.deploy.commands import running
 from tests.deploy.go_template import Renderer
 
-CUSTOM: Final = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}  # no schema of these is to be had
+CUSTOM: Final = {"ServiceMonitor", "PrometheusRule", "ScaledObject", "HTTPRoute"}  # no schema of these is to be had
 OLDEST, NEWEST = "1.27", "1.34"
+SCHEMA: Final[dict[str, Any]] = json.loads((CHART / "values.schema.json").read_text())
+DEFINITIONS: Final = SCHEMA["definitions"]
 WAYS: Final = pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["as it comes", "everything on"])
 
 
@@ -96,6 +100,13 @@ def test_pods_run_as_nobody_with_a_read_only_root_and_nothing_to_gain(changes: d
             assert mounted == {volume["name"] for volume in pod["volumes"]}
 
 
+def test_a_cluster_that_gives_users_of_its_own_is_asked_for_none() -> None:
+    """OpenShift's restricted-v2 refuses pods that ask for a user outside the namespace's range."""
+    none = {"runAsUser": None, "runAsGroup": None, "fsGroup": None}
+    for name, spec in pods({**EVERYTHING, "podSecurityContext": none}).items():
+        assert spec["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}, name
+
+
 def test_every_pod_goes_to_the_nodes_that_values_name_jobs_too() -> None:
     """A migration that no node takes would hold every upgrade up."""
     where: dict[str, Any] = {
@@ -105,6 +116,191 @@ def test_every_pod_goes_to_the_nodes_that_values_name_jobs_too() -> None:
     }
     for name, spec in pods({**EVERYTHING, **where}).items():
         assert {each: spec.get(each) for each in where} == where, name
+
+
+@pytest.mark.parametrize("component", ["worker", "responder", "console", "intake", "privacy", "drill", "migrate"])
+def test_what_a_component_says_of_its_own_place_and_account_holds_for_it_alone(component: str) -> None:
+    own: dict[str, Any] = {
+        "nodeSelector": {"pool": "own"}, "tolerations": [{"key": "own"}], "affinity": {"podAffinity": {}},
+        "priorityClassName": "own", "serviceAccount": {"name": "own"},
+    }  # fmt: skip
+    usual: dict[str, Any] = {
+        "nodeSelector": {"pool": "all"}, "tolerations": [{"key": "all"}], "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "all", "serviceAccount": {"name": "all"},
+    }  # fmt: skip
+    changes = {**EVERYTHING, **usual, "responder": {}}
+    for name, pod in pods({**changes, component: {**changes.get(component, {}), **own}}).items():
+        at = own if name.partition("-")[0] == component else usual
+        assert pod["serviceAccountName"] == at["serviceAccount"]["name"], name
+        assert all(pod[each] == at[each] for each in at if each != "serviceAccount"), name
+    assert "ServiceAccount" not in {
+        each["kind"] for each in rendered({**changes, component: {**changes.get(component, {}), **own}})
+    }, "who brings his own wants none made"
+
+
+def test_a_cloud_s_rights_can_be_given_to_the_responder_alone() -> None:
+    role = {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/keywatch"}
+    found = rendered({"responder": {"serviceAccount": {"annotations": role}}})
+    accounts = {
+        each["metadata"]["name"]: each["metadata"].get("annotations")
+        for each in found
+        if each["kind"] == "ServiceAccount"
+    }
+    assert accounts == {"keywatch": None, "keywatch-responder": role}
+    used = {
+        name: pod.get("serviceAccountName")
+        for name, pod in pods({"responder": {"serviceAccount": {"annotations": role}}}).items()
+    }
+    assert [name for name, account in used.items() if account == "keywatch-responder"] == ["responder"]
+    assert used["migrate"] is None, "the chart's account is not there yet when it runs"
+
+
+def test_a_topology_may_have_resources_of_its_own() -> None:
+    small = {"requests": {"cpu": "50m", "memory": "512Mi"}, "limits": {"memory": "1Gi"}}
+    found = pods({"worker": {"topologies": {"lifecycle": {"resources": small}}}})
+    assert found["worker-lifecycle"]["containers"][0]["resources"] == small
+    assert found["worker-keys"]["containers"][0]["resources"] == values({})["worker"]["resources"]
+
+
+def test_replicas_are_spread_over_nodes_and_zones_each_component_by_itself() -> None:
+    for name in ("worker-keys", "responder"):
+        spread = pods({})[name]["topologySpreadConstraints"]
+        assert {each["topologyKey"] for each in spread} == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
+        assert {each["labelSelector"]["matchLabels"]["app.kubernetes.io/component"] for each in spread} == {name}
+    mine = {
+        "maxSkew": 1,
+        "topologyKey": "rack",
+        "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"a": "b"}},
+    }
+    found = pods({"worker": {"topologySpreadConstraints": [mine]}})
+    assert found["worker-keys"]["topologySpreadConstraints"] == [mine]
+    assert len(found["responder"]["topologySpreadConstraints"]) == 2
+    assert "topologySpreadConstraints" not in found["migrate"]
+
+
+@pytest.mark.parametrize(("component", "port"), [("console", 8090), ("intake", 8085)])
+def test_what_people_and_gateways_reach_from_outside_ends_tls_and_is_never_the_metrics_port(
+    component: str, port: int
+) -> None:
+    host = f"{component}.example.com"
+    door = {"enabled": True, "host": host, "tlsSecretName": "tls", "className": "public", "annotations": {"a": "b"}}
+    route = {"enabled": True, "host": host, "parentRefs": [{"name": "gateway", "namespace": "edge"}]}
+    found = rendered({component: {"enabled": True, "ingress": door, "httpRoute": route}})
+    [ingress] = [each for each in found if each["kind"] == "Ingress"]
+    [rule] = ingress["spec"]["rules"]
+    assert ingress["spec"]["tls"] == [{"hosts": [host], "secretName": "tls"}]
+    assert (rule["host"], ingress["spec"]["ingressClassName"]) == (host, "public")
+    [path] = rule["http"]["paths"]
+    [service] = [
+        each for each in found if each["kind"] == "Service" and each["metadata"]["name"] == f"keywatch-{component}"
+    ]
+    assert path["backend"]["service"] == {"name": service["metadata"]["name"], "port": {"name": "http"}}
+    assert {each["name"]: each["port"] for each in service["spec"]["ports"]}["http"] == port
+    [http] = [each for each in found if each["kind"] == "HTTPRoute"]
+    assert http["spec"]["rules"] == [{"backendRefs": [{"name": service["metadata"]["name"], "port": port}]}]
+    assert (http["spec"]["hostnames"], http["spec"]["parentRefs"]) == ([host], route["parentRefs"])
+    assert not {"Ingress", "HTTPRoute"} & {each["kind"] for each in rendered({component: {"enabled": True}})}
+
+
+def test_links_lead_to_the_console_as_it_is_reached() -> None:
+    def link(changes: dict[str, Any]) -> str:
+        env = {each["name"]: each.get("value") for each in pods(changes)["responder"]["containers"][0]["env"]}
+        return str(env["KEYWATCH_RESPOND__NIGHT__CONSOLE_URL"]).removesuffix("/incidents/{incident_id}")
+
+    door = {"console": {"ingress": {"enabled": True, "host": "watch.example"}}}
+    route = {"console": {"httpRoute": {"enabled": True, "host": "route.example", "parentRefs": [{"name": "edge"}]}}}
+    assert link({}) == "http://localhost:8090"
+    assert (link(door), link(route)) == ("https://watch.example", "https://route.example")
+    assert link({**door, "dashboards": {"consoleUrl": "https://other.example/keys"}}) == "https://other.example/keys"
+
+
+def test_what_answers_http_goes_on_answering_until_proxies_know_that_it_ends() -> None:
+    """A pod that ends and its removal from Services are told at the same time; the proxies hear of it later."""
+    for name, pod in pods(EVERYTHING).items():
+        (container,) = pod["containers"]
+        hook = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["sleep", "0"])
+        assert (hook == ["sleep", "5"]) == (name in ("console", "intake")), name
+        if name.startswith(("worker", "responder", "console", "intake")):
+            assert pod["terminationGracePeriodSeconds"] >= Config().worker.stop_s + float(hook[1]), name
+
+
+def test_a_budget_of_disruptions_holds_up_no_drain_for_ever() -> None:
+    for each in of_kind("PodDisruptionBudget", EVERYTHING):
+        assert each["spec"]["maxUnavailable"] == 1, "of one replica it lets that one go"
+        assert each["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow", "nor do pods that never get ready"
+
+
+def test_a_new_version_of_the_chart_alone_starts_no_pod_anew() -> None:
+    for each in rendered(EVERYTHING):
+        if each["kind"] in ("StatefulSet", "Deployment"):
+            assert "helm.sh/chart" in each["metadata"]["labels"]
+            assert "helm.sh/chart" not in template_of(each)["metadata"]["labels"]
+
+
+def test_for_maintenance_no_worker_runs_and_a_pod_of_their_rights_waits_for_commands(tmp_path: Path) -> None:
+    """`keywatch state export` and `import` want all workers stopped, and their user's rights, which no person has."""
+    changes = {**EVERYTHING, "maintenance": {"enabled": True}}
+    found = rendered(changes)
+    for each in found:
+        if each["kind"] not in CUSTOM:
+            kubernetes_validate.validate(each, NEWEST, strict=True)
+    assert {each["spec"]["replicas"] for each in found if each["kind"] == "StatefulSet"} == {0}
+    assert "ScaledObject" not in {each["kind"] for each in found}, "it would start them again"
+    [pod, worker] = [pods(changes)[name] for name in ("maintenance", "worker-keys")]
+    (container,) = pod["containers"]
+    assert container["command"] == ["sleep", "infinity"]
+    loaded, theirs = (
+        config_file.load(None, {**_environment(each, tmp_path), "KEYWATCH_CONFIG": ""}).kafka for each in (pod, worker)
+    )
+    assert (loaded.username, loaded.instance_id) == (theirs.username, "")
+    assert [each for each in pod["volumes"] if each["name"] in ("config", "secrets")] == [
+        each for each in worker["volumes"] if each["name"] in ("config", "secrets")
+    ]
+    assert {"name": "state", "mountPath": "/state"} in container["volumeMounts"]
+    [policy] = [
+        each["spec"] for each in found
+        if each["kind"] == "NetworkPolicy" and each["metadata"]["name"] == "keywatch-maintenance"
+    ]  # fmt: skip
+    assert (policy["ingress"], len(policy["egress"])) == ([], 3)
+    assert "maintenance" not in str(rendered(EVERYTHING))
+
+
+def test_an_image_can_be_named_by_its_bytes() -> None:
+    digest = "sha256:" + "0" * 64
+    images = {pod["containers"][0]["image"] for pod in pods({**EVERYTHING, "image": {"digest": digest}}).values()}
+    assert images == {f"keywatch@{digest}"}
+
+
+def test_labels_annotations_environment_and_volumes_of_one_component_add_to_those_of_all() -> None:
+    changes = {
+        "commonLabels": {"cost": "security"}, "podLabels": {"a": "all", "b": "all"},
+        "env": [{"name": "TZ", "value": "UTC"}],
+        "podAnnotations": {"x": "all"}, "extraVolumes": [{"name": "geo", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "geo", "mountPath": "/geo"}],
+        "responder": {
+            "podLabels": {"b": "own"}, "podAnnotations": {"y": "own"},
+            "env": [{"name": "HTTPS_PROXY", "value": "http://p:1"}],
+            "extraVolumes": [{"name": "own", "emptyDir": {}}],
+            "extraVolumeMounts": [{"name": "own", "mountPath": "/own"}],
+        },
+    }  # fmt: skip
+    assert all(each["metadata"]["labels"]["cost"] == "security" for each in rendered(changes))
+    found = {each["metadata"]["name"]: each for each in of_kind("Deployment", changes)}
+    of = {name: template_of(found[f"keywatch-{name}"]) for name in ("responder", "console")}
+    told = {name: (each["metadata"]["labels"], each["metadata"]["annotations"]) for name, each in of.items()}
+    assert [told["responder"][0][name] for name in ("cost", "a", "b")] == ["security", "all", "own"]
+    assert [told["console"][0][name] for name in ("cost", "a", "b")] == ["security", "all", "all"]
+    assert (told["responder"][1]["x"], told["responder"][1]["y"]) == ("all", "own")
+    assert "y" not in told["console"][1]
+    env = {name: [each["name"] for each in spec["spec"]["containers"][0]["env"]] for name, spec in of.items()}
+    assert env["responder"][-2:] == ["TZ", "HTTPS_PROXY"]
+    assert env["console"][-1] == "TZ"
+    paths = {
+        name: {each["mountPath"] for each in spec["spec"]["containers"][0]["volumeMounts"]} for name, spec in of.items()
+    }
+    assert {"/geo", "/own"} <= paths["responder"]
+    assert "/own" not in paths["console"]
 
 
 def test_probes_ask_where_the_processes_answer_and_for_their_progress() -> None:
@@ -297,6 +493,14 @@ def test_the_charts_rules_are_those_that_promtool_tests() -> None:
     assert rule["spec"] == yaml.safe_load(original.read_text())
 
 
+def test_each_alert_leads_to_its_section_of_the_runbook_where_people_read_it() -> None:
+    changes = {**EVERYTHING, "prometheusRule": {"enabled": True, "runbookUrl": "https://wiki.example/RUNBOOK.md"}}
+    [rules] = of_kind("PrometheusRule", changes)
+    for rule in rules["spec"]["groups"][0]["rules"]:
+        found = rule["annotations"]["runbook_url"]
+        assert found == f"https://wiki.example/RUNBOOK.md#{rule['alert'].lower()}"
+
+
 def test_where_no_responder_is_wanted_none_is_missed() -> None:
     def asked(enabled: bool) -> str:
         [rules] = of_kind("PrometheusRule", {**EVERYTHING, "responder": {"enabled": enabled}})
@@ -353,6 +557,10 @@ def test_addresses_are_cut_once_a_day_by_a_user_that_can_do_nothing_else() -> No
         {"networkPolicy": {"kafkaTo": [{"ip": "10.0.0.1"}]}}, {"unknown": 1},
         {"networkPolicy": {"egress": {"responder": [{"to": []}]}}}, {"networkPolicy": {"egress": {"grafana": []}}},
         {"console": {"replicas": 2}}, {"drill": {"enabled": True}}, {"kafka": {"security": "TLS"}},
+        {"console": {"ingress": {"enabled": True}}}, {"intake": {"ingress": {"enabled": True, "host": "https://a.example"}}},
+        {"console": {"httpRoute": {"enabled": True, "host": "a.example"}}}, {"image": {"digest": "latest"}},
+        {"responder": {"strategy": {"type": "OnDelete"}}}, {"worker": {"serviceAccount": {"role": "x"}}},
+        {"topologySpreadConstraints": [{"topologyKey": "zone"}]}, {"podSecurityContext": {"runAsNonRoot": False}},
     ],
     ids=str,
 )  # fmt: skip
@@ -361,11 +569,60 @@ def test_values_that_are_wrong_are_refused(wrong: dict[str, Any]) -> None:
         values(wrong)
 
 
+def _closed(tree: dict[str, Any], schema: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Paths of all maps of `values.yaml` but those whose keys are the user's own (labels, node selectors and such)."""
+    yield path
+    for name, value in tree.items():
+        inner = schema["properties"][name]
+        inner = DEFINITIONS[inner["$ref"].rpartition("/")[2]] if "$ref" in inner else inner
+        if isinstance(value, dict) and inner.get("additionalProperties") is False:
+            yield from _closed(value, inner, (*path, name))
+
+
+def test_a_misspelt_key_is_refused_by_its_name_wherever_it_stands() -> None:
+    paths = list(_closed(values({}), SCHEMA))
+    assert len(paths) > 30
+    for path in paths:
+        wrong: dict[str, Any] = {"misspelt": 1}
+        for name in reversed(path):
+            wrong = {name: wrong}
+        with pytest.raises(jsonschema.ValidationError, match="'misspelt' was unexpected"):
+            values(wrong)
+
+
+def test_every_value_has_a_type_and_the_chart_may_be_a_part_of_another() -> None:
+    """Helm hands `global` to a chart within a chart, and then holds it to its schema."""
+    assert values({"global": {"imageRegistry": "registry.example.com"}})
+    assert SCHEMA["properties"].keys() - {"global"} == values({}).keys()
+
+
 def test_the_notes_name_commands_and_services_that_are_there() -> None:
-    said = notes()
+    said = notes({})
     assert "svc/keywatch-console 8090" in said
     assert "keywatch-worker-keys-0 -- keywatch doctor" in said
     assert "{{" not in said
+    assert "LOOK" not in said
+
+
+def test_the_notes_say_how_the_console_is_reached_and_what_would_be_shut_out() -> None:
+    door = {"console": {"ingress": {"enabled": True, "host": "watch.example"}}}
+    assert "https://watch.example" in notes(door)
+    assert "port-forward" not in notes(door)
+    moved = {"kafka": {"brokers": "kafka:9093"}, "clickhouse": {"url": "https://clickhouse:8443"}}
+    assert notes(moved).count("LOOK") == 2, "a policy would let nobody out to these"
+    assert "LOOK" not in notes({**moved, "networkPolicy": {"kafkaPort": 9093, "clickhousePort": 8443}})
+    assert "LOOK" not in notes({**moved, "networkPolicy": {"enabled": False}})
+    assert "NO WORKER RUNS" in notes({"maintenance": {"enabled": True}})
+
+
+def test_what_the_runbook_sets_is_a_value_of_the_chart() -> None:
+    told = re.findall(r"--set ([\w.]+)=(\w+)", (CHART.parents[1] / "RUNBOOK.md").read_text())
+    assert {name for name, _ in told} == {"maintenance.enabled", "responder.strategy.type"}
+    for name, value in told:
+        change: Any = yaml.safe_load(value)
+        for part in reversed(name.split(".")):
+            change = {part: change}
+        assert rendered(change) != rendered({}), name
 
 
 def test_the_renderer_refuses_what_it_does_not_know() -> None:
@@ -441,8 +698,17 @@ def test_only_who_reads_a_changed_configuration_is_started_anew() -> None:
     assert len(everybody) == 8
     assert changed({"console": {**EVERYTHING["console"], "config": "[console]\n"}}) == {"console"}
     assert changed({"responder": {"config": "[respond]\n"}}) == {"responder"}
+    assert changed({"intake": {"enabled": True, "config": "[intake]\n"}}) == {"intake"}
+    assert changed({"worker": {"config": "[budget]\n"}}) == {each for each in everybody if each.startswith("worker")}
     assert changed({"config": "[geo]\n"}) == everybody - {"console"}
-    assert changed({"policy": "[respond.policy]\nmode = 'enforce'\n"}) == everybody
+    assert changed({"policy": "[respond.policy]\nmode = 'enforce'\n"}) == {"responder", "console"}
+
+
+def test_a_policy_changes_nothing_of_what_a_worker_judges_by() -> None:
+    """Why no worker needs a new start for one: its version of the configuration is the same."""
+    other = config_file.build({"respond": tomllib.loads(values({})["policy"])["respond"] | {"group": "other"}})
+    assert other.respond != Config().respond
+    assert config_version(other) == config_version(Config())
 
 
 def configurations(changes: dict[str, Any]) -> dict[str, Any]:
@@ -459,7 +725,7 @@ def test_whom_the_responder_tells_is_its_own_configuration_since_only_it_has_the
         "responder": {"config": "[[respond.endpoints]]\nname = 'soc'\nsecret_file = '/run/secrets/soc'\n"}
     }
     of = configurations(changes)
-    assert [name for name, tree in of.items() if "endpoints" in tree["respond"]] == ["keywatch-responder"]
+    assert [name for name, tree in of.items() if "endpoints" in tree.get("respond", {})] == ["keywatch-responder"]
     mounted = {
         name: [each["configMap"]["name"] for each in pod["volumes"] if each["name"] == "config"]
         for name, pod in pods(changes).items()
@@ -487,6 +753,28 @@ def test_with_sasl_each_component_signs_in_as_its_own_user_of_acls_sh_by_its_own
             keys.add((kafka.username, files["kafka_password"]))
     assert len(keys) == len({secret for _, secret in keys}) == 5
     assert "kafka_password" not in str(pods({})), "without SASL nobody needs one"
+
+
+@pytest.mark.parametrize("security", ["SSL", "SASL_SSL"])
+def test_where_brokers_ask_for_a_certificate_each_component_shows_its_own_or_that_of_all(
+    security: str, tmp_path: Path
+) -> None:
+    strimzi = {"secretName": "keywatch-mtls", "cert": "user.crt", "key": "user.key"}
+    own = {"responder": {"kafkaUser": {"certSecret": "responder-mtls"}}}
+    of_kafka = {"security": security, "ca": {"secretName": "kafka-ca"}, "clientCert": strimzi}
+    for name, pod in pods({**EVERYTHING, **own, "kafka": of_kafka}).items():
+        (sources,) = [each["projected"]["sources"] for each in pod["volumes"] if each["name"] == "secrets"]
+        files = {
+            item["path"]: (each["secret"]["name"], item["key"]) for each in sources for item in each["secret"]["items"]
+        }
+        kafka = config_file.load(None, _environment(pod, tmp_path) | {"KEYWATCH_CONFIG": ""}).kafka
+        assert bool(kafka.cert_file) == (name not in ("migrate", "privacy")), "who goes to Kafka"
+        if kafka.cert_file:
+            secret = "responder-mtls" if name == "responder" else "keywatch-mtls"
+            assert files[Path(kafka.cert_file).name] == (secret, "user.crt")
+            assert files[Path(kafka.key_file).name] == (secret, "user.key")
+        assert all("subPath" not in each for each in pod["containers"][0]["volumeMounts"]), "these are never renewed"
+    assert "kafka_cert" not in str(pods({}))
 
 
 def test_what_is_mounted_besides_is_there_for_every_process_that_reads_the_configuration() -> None:

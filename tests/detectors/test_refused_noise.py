@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from detectors import DETECTORS
 from detectors.detector import ERROR_401, ERROR_403, ERROR_404
 from tests.detectors.streams import DAY_US, HOUR_US, Array, Judge, blank, daily_visits, place, set_hours
 
@@ -62,3 +63,43 @@ def test_they_hide_no_theft_and_make_none(seed: int) -> None:
     alone, beside = strongest(events), strongest(with_noise(rng, events))
     threshold = 18.0  # what opens lies between 16 and 17 bits
     assert abs(alone - beside) <= MOST_BITS or max(alone, beside) < threshold
+
+
+def errors_of(events: Array) -> list[float]:
+    """Bits of the findings of errors in requests of the key's holder."""
+    judge = Judge(1)
+    judge.feed(events)
+    held = set(events["request"][events["authenticated"] == 1].tolist())
+    errors = [detector.name for detector in DETECTORS].index("errors")
+    return [row["bits"] for row in judge.found if row["detector"] == errors and row["event"] in held]
+
+
+def scan(count: int, begin_us: int, outcome: int) -> Array:
+    """So many forbidden routes, a second apart."""
+    events = blank(count)
+    events["ts_us"] = begin_us + np.arange(count) * 1_000_000
+    events["route"], events["error"], events["status"] = 50 + np.arange(count), ERROR_403, 403
+    events["outcome"], events["authenticated"] = outcome, int(outcome != 4)
+    events["request"] += 7_000_000 + 1_000 * outcome
+    place(events, 0)
+    set_hours(events)
+    return events
+
+
+def test_louder_refused_requests_before_do_not_keep_a_holders_findings_from_being_told() -> None:
+    """A thief may send them himself: an act needs findings of two families of the key's holder."""
+    life = daily_visits(40)
+    begin_us = int(life["ts_us"][-1]) + DAY_US
+    theft = scan(10, begin_us + 600_000_000, 2)
+    alone = errors_of(np.concatenate([life, theft]))
+    beside = errors_of(np.concatenate([life, scan(200, begin_us, 4), theft]))
+    assert alone and max(alone) - MOST_BITS <= max(beside)
+
+
+def test_of_a_long_scan_that_is_refused_few_findings_are_told() -> None:
+    life, refused = daily_visits(40), scan(2_000, 0, 4)
+    refused["ts_us"] += int(life["ts_us"][-1]) + DAY_US
+    judge = Judge(1)
+    judge.feed(np.concatenate([life, refused]))
+    named = set(refused["request"].tolist())
+    assert 0 < sum(row["event"] in named for row in judge.found) < 50

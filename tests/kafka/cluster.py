@@ -1,7 +1,8 @@
 """Apache Kafka (KRaft) on loopback, one node or several, from the jars that pom.xml names; killed by its pids.
 
-`secured` adds a listener with TLS and SASL/SCRAM-SHA-512 and an authorizer that allows nobody anything by default;
-the plaintext listener stays for the nodes themselves and for the tests' own set-up, as a super user.
+`secured` adds a listener with TLS and SASL/SCRAM-SHA-512, one with TLS that asks each client for a certificate, and an
+authorizer that allows nobody anything by default; the plaintext listener stays for the nodes themselves and for the
+tests' own set-up, as a super user.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ listeners={listeners},CONTROLLER://127.0.0.1:{controller}
 advertised.listeners={listeners}
 controller.quorum.voters={voters}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 log.dirs={folder}/log
 num.partitions=1
@@ -66,9 +67,13 @@ listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=\
 org.apache.kafka.common.security.scram.ScramLoginModule required;
 ssl.keystore.type=PEM
 ssl.keystore.location={folder}/server.pem
+ssl.truststore.type=PEM
+ssl.truststore.location={folder}/ca.pem
+listener.name.ssl.ssl.client.auth=required
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS
 """
+NEW_KEY: Final = ("-newkey", "rsa:2048", "-nodes")
 
 
 @dataclass(slots=True)
@@ -79,6 +84,7 @@ class Node:
     folder: Path
     port: int
     secured_port: int  # 0: no such listener
+    certified_port: int = 0  # as well
     life_s: int = LIFE_S
     process: subprocess.Popen[bytes] | None = None
 
@@ -115,6 +121,11 @@ class Cluster:
     def secured_brokers(self) -> str:
         """host:port of all nodes, SASL_SSL."""
         return ",".join(f"127.0.0.1:{node.secured_port}" for node in self.nodes)
+
+    @property
+    def certified_brokers(self) -> str:
+        """host:port of all nodes, TLS with clients' certificates."""
+        return ",".join(f"127.0.0.1:{node.certified_port}" for node in self.nodes)
 
     @property
     def ca_file(self) -> Path:
@@ -169,9 +180,10 @@ def start(folder: Path, count: int = 1, users: Mapping[str, str] | None = None, 
     controllers = [free_port() for _ in range(count)]
     voters = ",".join(f"{i}@127.0.0.1:{port}" for i, port in enumerate(controllers, 1))
     if users:
-        _make_certificates(folder)
+        make_certificates(folder)
     for number, controller in enumerate(controllers, 1):
-        node = Node(number, folder / f"node{number}", free_port(), free_port() if users else 0, life_s)
+        secured = (free_port(), free_port()) if users else (0, 0)
+        node = Node(number, folder / f"node{number}", free_port(), *secured, life_s)
         node.folder.mkdir()
         (node.folder / "properties").write_text(_properties(node, controller, voters, count))
         _format(node, users or {})
@@ -189,7 +201,7 @@ def start(folder: Path, count: int = 1, users: Mapping[str, str] | None = None, 
 def _properties(node: Node, controller: int, voters: str, count: int) -> str:
     listeners = f"PLAINTEXT://127.0.0.1:{node.port}"
     if node.secured_port:
-        listeners += f",SASL_SSL://127.0.0.1:{node.secured_port}"
+        listeners += f",SASL_SSL://127.0.0.1:{node.secured_port},SSL://127.0.0.1:{node.certified_port}"
     replication = min(3, count)
     text = PROPERTIES.format(
         number=node.number, listeners=listeners, controller=controller, voters=voters, folder=node.folder,
@@ -208,20 +220,25 @@ def _format(node: Node, users: Mapping[str, str]) -> None:
         raise RuntimeError(f"Kafka's folder could not be formatted: {done.stderr.decode()[-1000:]}")
 
 
-def _make_certificates(folder: Path) -> None:
+def make_certificates(folder: Path) -> None:
     """A CA of a day, and one certificate of it for all nodes (127.0.0.1), with its key in `server.pem`."""
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=30)
-
-    new = ("-newkey", "rsa:2048", "-nodes")
-    openssl("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.pem", "-days", "1", "-subj", "/CN=tests")
-    openssl("req", *new, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost")
-    (folder / "san").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
-    signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "1", "-extfile", "san")
-    openssl("x509", "-req", "-in", "server.csr", *signing, "-out", "server.crt")
+    authority = ("-keyout", "ca.key", "-out", "ca.pem", "-days", "1", "-subj", "/CN=tests")
+    _openssl(folder, "req", "-x509", *NEW_KEY, *authority)
+    make_certificate(folder, "server", "localhost")
     pem = "".join((folder / name).read_text() for name in ("server.key", "server.crt", "ca.pem"))
     (folder / "server.pem").write_text(pem)
+
+
+def make_certificate(folder: Path, file: str, name: str) -> None:
+    """`file`.crt of this name (CN), signed by the folder's CA for a day, and `file`.key."""
+    _openssl(folder, "req", *NEW_KEY, "-keyout", f"{file}.key", "-out", f"{file}.csr", "-subj", f"/CN={name}")
+    (folder / "san").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "1", "-extfile", "san")
+    _openssl(folder, "x509", "-req", "-in", f"{file}.csr", *signing, "-out", f"{file}.crt")
+
+
+def _openssl(folder: Path, *arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=30)
 
 
 def _wait(node: Node) -> None:

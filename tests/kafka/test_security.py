@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -204,19 +205,24 @@ def command(verb: str, config: Path, *rest: str) -> list[str]:
 def test_intake_and_worker_run_with_their_own_users_to_the_end_of_the_log(
     secured: cluster.Cluster, clickhouse: ClickHouse, tmp_path: Path, runner: str
 ) -> None:  # fmt: skip
-    events = tmp_path / "events.jsonl"
-    lines = [
-        {"key_id": f"k{n % 7}", "ts": f"2026-03-02T10:{n // 60:02}:{n % 60:02}Z", "client_ip": "192.0.2.7",
-         "method": "GET", "path": "/v1/orders", "status": 200, "request_id": f"{runner}-{n}"}
-        for n in range(600)
-    ]  # fmt: skip
-    events.write_bytes(b"\n".join(msgspec.json.encode(line) for line in lines))
-    intake = command("intake", config_file(secured, clickhouse, tmp_path, "keywatch-intake"))
-    done = subprocess.run([*intake, "--from", "files", str(events)], capture_output=True, timeout=WAIT_S, check=False)
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    take_in(config_file(secured, clickhouse, tmp_path, "keywatch-intake"), tmp_path, runner)
     code, log = run_worker(secured, config_file(secured, clickhouse, tmp_path, "keywatch-worker"), runner, tmp_path)
     assert code == 0, log[-3000:]
     assert offsets(secured, "committed") == offsets(secured, "ends")
+
+
+def take_in(config: Path, folder: Path, prefix: str) -> None:
+    """600 requests through the intake."""
+    events = folder / "events.jsonl"
+    lines = [
+        {"key_id": f"k{n % 7}", "ts": f"2026-03-02T10:{n // 60:02}:{n % 60:02}Z", "client_ip": "192.0.2.7",
+         "method": "GET", "path": "/v1/orders", "status": 200, "request_id": f"{prefix}-{n}"}
+        for n in range(600)
+    ]  # fmt: skip
+    events.write_bytes(b"\n".join(msgspec.json.encode(line) for line in lines))
+    intake = command("intake", config, "--from", "files", str(events))
+    done = subprocess.run(intake, capture_output=True, timeout=WAIT_S, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
 
 
 def run_worker(secured: cluster.Cluster, config: Path, runner: str, folder: Path) -> tuple[int, str]:
@@ -256,6 +262,65 @@ def test_wrong_credentials_are_one_clear_line_and_no_start(
     assert done.returncode in (1, 2), done.stderr.decode()[-2000:]
     last = done.stderr.decode().strip().splitlines()[-1]
     assert words in last and password not in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+
+
+@pytest.fixture(scope="module")
+def certified(secured: cluster.Cluster) -> Path:
+    """Of the listener that asks for certificates: those of two users of this name who may do all, as Strimzi has it."""
+    named = []
+    for user in ("keywatch-worker", "keywatch-intake"):
+        cluster.make_certificate(secured.folder, user, user)
+        named += ["--allow-principal", f"User:CN={user}"]
+    acl(secured, "--add", "--force", *named, "--operation", "All", "--topic", "*", "--group", "*")
+    return secured.folder
+
+
+def by_certificate(secured: cluster.Cluster, config: Path, folder: Path | None) -> Path:
+    """The same configuration, which shows the user's certificate where it signed in by a password."""
+    text = config.read_text().replace(secured.secured_brokers, secured.certified_brokers).replace("SASL_SSL", "SSL")
+    files = f'cert_file = "{folder}/{config.stem}.crt"\nkey_file = "{folder}/{config.stem}.key"\n' if folder else ""
+    config.write_text(re.sub(r"username = .*\npassword = .*\n", files, text, count=1))
+    return config
+
+
+@pytest.mark.parametrize("runner", ["faust", "plain"])
+def test_intake_and_worker_run_by_certificates_alone_to_the_end_of_the_log(
+    secured: cluster.Cluster, certified: Path, clickhouse: ClickHouse, tmp_path: Path, runner: str
+) -> None:  # fmt: skip
+    intake, worker = [
+        by_certificate(secured, config_file(secured, clickhouse, tmp_path, user), certified)
+        for user in ("keywatch-intake", "keywatch-worker")
+    ]
+    take_in(intake, tmp_path, f"by-certificate-{runner}")
+    code, log = run_worker(secured, worker, runner, tmp_path)
+    assert code == 0, log[-3000:]
+    assert offsets(secured, "committed") == offsets(secured, "ends")
+    told = subprocess.run(command("doctor", worker), capture_output=True, timeout=WAIT_S, check=False).stdout
+    assert b"answers (SSL)" in told
+    assert b"certificate of CN=keywatch-worker lasts until" in told
+
+
+@pytest.mark.parametrize("verb", ["worker --runner faust", "worker --runner plain", "respond", "intake"])
+@pytest.mark.parametrize(
+    ("whose", "words"),
+    [
+        ("", "asks for a client certificate: set kafka.cert_file"),
+        ("another", "refuses the certificate of 'CN=keywatch"),
+    ],
+)
+def test_no_certificate_or_one_that_the_brokers_do_not_trust_is_one_clear_line_and_no_start(
+    secured: cluster.Cluster, clickhouse: ClickHouse, tmp_path: Path, whose: str, words: str, verb: str
+) -> None:  # fmt: skip
+    config = config_file(secured, clickhouse, tmp_path, "keywatch-worker")
+    if whose:
+        cluster.make_certificates(tmp_path)
+        cluster.make_certificate(tmp_path, config.stem, config.stem)
+    name, *rest = verb.split()
+    starting = command(name, by_certificate(secured, config, tmp_path if whose else None), *rest)
+    done = subprocess.run(starting, capture_output=True, timeout=WAIT_S, check=False)
+    assert done.returncode in (1, 2), done.stderr.decode()[-2000:]
+    assert words in done.stderr.decode().strip().splitlines()[-1]
     assert "Traceback" not in done.stderr.decode()
 
 

@@ -68,6 +68,13 @@ def test_stronger_findings_of_who_does_not_hold_the_key_drive_out_none_of_who_do
     assert held in merge(tuple(others), [held])
 
 
+def test_the_sentence_says_what_the_holder_did_where_refused_requests_are_louder() -> None:
+    held = finding("errors", "outcome", 30, 3)
+    louder = msgspec.structs.replace(held, bits=40.0, authenticated=False, text="a stranger's errors speak")
+    assert said(*merge((held,), [louder])).startswith("k: errors speaks: ")
+    assert said(louder).startswith("k: a stranger's errors speak: ")
+
+
 def test_what_only_carries_on_is_named_once_and_gives_way_to_a_surprise() -> None:
     """What a visit brought before its incident opened has no bits any more at the request that opened it."""
     network, surprise = finding("geography", "network", 1.0, 0.0), finding("novel_operation", "operation", 1.0, 0.0)

@@ -130,6 +130,29 @@ def test_a_late_event_is_not_where_a_key_was_used_last() -> None:
         assert "8.8.8.8" in row
 
 
+@pytest.mark.parametrize("cuts", [[], [1], [2], [1, 2, 3]])
+def test_refused_requests_in_a_keys_name_are_no_use_of_it(cuts: list[int]) -> None:
+    """Else an unused key looks used, its network is a stranger's, and what is unused is never revoked."""
+
+    def seen(address: str, minute: int, outcome: str = "success") -> Record:
+        ts_us = START_US + minute * 60_000_000
+        return record(Event(key_id="pk_0", ts_us=ts_us, client_ip=address, outcome=outcome, request_id=f"r{minute}"))
+
+    before, own, after = seen("9.9.9.9", 0, "invalid"), seen("8.8.8.8", 1), seen("9.9.9.9", 1, "invalid")
+    outcome, _ = run(slices([before, own, after, seen("9.9.9.9", 5, "expired")], cuts))
+    ((row),) = outcome.rows["keys_last_used"].values()
+    at_us = START_US + 60_000_000
+    assert row[1:4] == (str(at_us), str(at_us), "8.8.8.8") and int(row[-1]) == at_us << 12
+    assert "keys_last_used" not in run(slices([before, seen("9.9.9.9", 5, "expired")], cuts))[0].rows
+
+
+def test_what_is_refused_twice_counts_once_whenever_its_holder_came_last() -> None:
+    refused = Event(key_id="pk_0", ts_us=START_US + 9, client_ip="9.9.9.9", outcome="invalid", request_id="r")
+    own = msgspec.structs.replace(refused, ts_us=START_US, outcome="success", request_id="own")
+    outcome, _ = run(slices([record(own), record(refused), record(refused)], [2]))
+    assert len(outcome.rows["requests"]) == 2
+
+
 def test_a_late_event_makes_a_part_of_its_own() -> None:
     def at(minutes: int) -> Event:
         return Event(key_id="pk_0", ts_us=START_US + minutes * 60_000_000, outcome="success", request_id=f"m{minutes}")

@@ -13,8 +13,10 @@ import pytest
 from pipeline.config import ClickHouse, Secret
 from pipeline.errors import ConfigError, Retry
 from pipeline.migrate import FOLDER, migrate
+from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect
 from tests.clickhouse_front import FrontProcess
+from tests.row_examples import rows_of
 
 NAMES = sorted(path.name for path in FOLDER.glob("*.sql"))
 
@@ -132,3 +134,42 @@ client.close()
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=root)
     shutil.rmtree(tmp_path / "db", ignore_errors=True)
     assert done.stdout.split() == [str(len(NAMES)), "0", "20000"], done.stderr
+
+
+async def test_what_refused_requests_made_of_a_keys_last_use_is_put_right(config: ClickHouse, tmp_path: Path) -> None:
+    """Of unused keys no later row would; an audit reads them."""
+    before = tmp_path / "before"
+    before.mkdir()
+    for path in FOLDER.glob("*.sql"):
+        if path.name < "014":
+            shutil.copy(path, before)
+    migrate(config, folder=before)
+    day, now = 86_400, 1_780_000_000 // 3_600 * 3_600
+    keys = ["unused", "refused", "used", "older"]
+    last = [now, now, now, now - 300 * day]
+    sink = ClickHouseSink(config)
+    await sink.write("keys_last_used", rows_of(
+        "keys_last_used", 4, key_id=keys, last_used=[at * 10**6 for at in last], client_ip=["9.9.9.9"] * 4,
+        first_used=[(now - 200 * day) * 10**6] * 3 + [(now - 900 * day) * 10**6], asn=[7] * 4,
+        version=[at * 10**6 << 12 for at in last],
+    ))  # fmt: skip
+    uses = [("unused", now - 100 * day, "success"), ("unused", now, "invalid"), ("refused", now - 200 * day, "expired"),
+            ("used", now - 60, "denied"), ("used", now, "invalid"), ("unused", now - 250 * day, "invalid")]  # fmt: skip
+    await sink.write("key_source_1h", rows_of(
+        "key_source_1h", len(uses), key_id=[key for key, _, _ in uses], outcome=[outcome for _, _, outcome in uses],
+        window_start=[at // 3_600 * 3_600 for _, at, _ in uses], first_ts=[at * 10**6 for _, at, _ in uses],
+        last_ts=[at * 10**6 for _, at, _ in uses], asn=[5] * len(uses), part=[str(n) for n in range(len(uses))],
+    ))  # fmt: skip
+    await sink.close()
+    assert migrate(config) == [name for name in NAMES if name >= "014"]
+    client = connect(config, config.database)
+    columns = "key_id, toUnixTimestamp(last_used), toUnixTimestamp(first_used), asn"
+    found = client.query(f"SELECT {columns} FROM v_keys_last_used ORDER BY key_id").result_rows
+    client.close()
+    own = now - 100 * day
+    assert found == [
+        ("older", now - 300 * day, now - 900 * day, 7),
+        ("refused", now, now - 200 * day, 7),
+        ("unused", own, own, 5),
+        ("used", now, now - 200 * day, 7),
+    ]

@@ -116,6 +116,21 @@ def test_odd_errors_are_told_to_the_fleet_without_an_incident() -> None:
     assert {each.detectors for each in odd} == {("errors",)}
 
 
+def test_odd_errors_say_whether_their_caller_held_the_key() -> None:
+    """Anybody can scan in a key's name; the fleet must not take that for what befalls the holders of many."""
+    life = [used("pk_1", START_US + hour * HOUR_US, HOME[0]) for hour in range(100)]
+    since_us = START_US + 101 * HOUR_US
+    paths = [f"/v1/{first}{second}le" for first in ("ta", "ru", "pi", "so", "ne") for second in "bdgkmp"]
+    for outcome, refused in (("invalid", True), ("denied", False)):
+        scan = [
+            msgspec.structs.replace(used("pk_1", since_us + n, ABROAD[0], 403), path=path, outcome=outcome)
+            for n, path in enumerate(paths)
+        ]
+        told = tell([record(event) for event in (*life, *scan)], [])
+        odd = [each for each in told if isinstance(each, Break) and not each.incident_id]
+        assert odd and {each.stranger for each in odd} == {refused}, outcome
+
+
 @settings(max_examples=10)
 @given(seed=st.integers(1, 3), cuts=st.lists(st.integers(1, 1690), max_size=20))
 def test_where_slices_end_changes_nothing_of_what_is_told(seed: int, cuts: list[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +35,18 @@ RETENTION_DAYS = {
     "days": 400,
     "place_days": 400,
 }
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.sql")), ids=lambda file: file.name)
+def test_a_migration_only_adds_so_that_pods_of_the_last_version_go_on_while_and_after_it_runs(file: Path) -> None:
+    """`helm upgrade` runs it beside the old pods, and `helm rollback` leaves the tables as they are."""
+    text = re.sub(r"--.*", "", file.read_text())
+    added = r"ADD (COLUMN|INDEX|PROJECTION) IF NOT EXISTS "
+    allowed = rf"CREATE (OR REPLACE )?(MATERIALIZED )?(TABLE|VIEW)\b|INSERT INTO |ALTER TABLE \S+ {added}"
+    for statement in filter(None, map(str.strip, text.split(";"))):
+        assert re.match(allowed, statement), statement
+        if statement.startswith("ALTER"):
+            assert not re.search(r"\b(DROP|MODIFY|RENAME|CLEAR|DELETE|UPDATE)\b", statement), statement
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -46,6 +46,7 @@ def test_a_backlog_has_an_age_until_nothing_waits() -> None:
     assert told("consumer_lag_seconds", topic=TOPIC) == age_s
     measure.fetched(TOPIC, {0: 0}, RowBuffer(MemorySink(), 1.0, 10))
     assert told("consumer_lag_seconds", topic=TOPIC) == 0
+    assert told("clickhouse_insert_queue_bound_rows") == 10
 
 
 def test_the_time_of_an_opening_record_is_told_by_step_and_of_no_other() -> None:

@@ -76,3 +76,41 @@ def test_cuts_crashes_and_what_is_told_twice_change_nothing(cuts: list[int], at:
         doubled.insert(n + 1, doubled[n])
     again = judge("sources", doubled)
     assert [each.text for each in again] == [each.text for each in clean]
+
+
+def scan(keys: int, at_us: int) -> list[Break]:
+    """Somebody who knows the keys' ids alone asks for one route after another in their names."""
+    return [
+        broken(n, at_us + n * 5_000_000, route=f"GET /v1/made_up_{n}", status=404, stranger=True) for n in range(keys)
+    ]
+
+
+def test_daily_scans_in_keys_names_make_no_outbreak_of_their_holders_usual() -> None:
+    daily = [told for day in range(30) for told in scan(4, START_US + day * DAY_US)]
+    thefts = [broken(n, START_US + 31 * DAY_US + n * 5_000_000, status=404) for n in range(8)]
+    found = judge("sources", [*daily, *thefts])
+    assert {incident.key_id for incident in found} == {"fleet:errors with 4xx"}
+
+
+def test_a_scan_that_is_told_already_is_not_taken_for_what_holders_do_next_to_it() -> None:
+    thefts = [broken(n, START_US + MINUTE_US + n * 5_000_000, status=404) for n in range(8)]
+    found = judge("sources", [*scan(8, START_US), *thefts])
+    own = [incident for incident in found if incident.key_id == "fleet:errors with 4xx"]
+    assert own and "one cause" in own[0].text
+    (refused,) = {incident.key_id for incident in found} - {"fleet:errors with 4xx"}
+    assert refused == "fleet:refused requests with 4xx"
+
+
+def test_where_all_keys_are_refused_one_incident_says_what_it_may_be_and_explains_no_other() -> None:
+    """An outage of what checks keys; a scan in many names looks the same."""
+    found = judge("sources", [broken(n, START_US + n * 1_000_000, status=401, stranger=True) for n in range(60)])
+    assert {incident.key_id for incident in found} == {"fleet:refused requests with 4xx"}
+    assert "what checks keys fails, or somebody names keys that he does not hold" in found[-1].text
+    assert "one cause" not in found[-1].text
+
+
+def test_made_up_routes_in_keys_names_are_no_causes_of_their_own() -> None:
+    judged = core("sources")
+    for part in slices(scan(3_000, START_US)):
+        judged.process(part)
+    assert len(judged.judge.outbreak.causes) == 1  # type: ignore[attr-defined]

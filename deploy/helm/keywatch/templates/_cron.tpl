@@ -22,26 +22,8 @@ spec:
         metadata: {{- include "keywatch.podMetadata" . | nindent 10 }}
         spec:
           restartPolicy: Never
-          serviceAccountName: {{ include "keywatch.name" .root }}
-          automountServiceAccountToken: false
-          securityContext:
-            runAsNonRoot: true
-            runAsUser: 10001
-            runAsGroup: 10001
-            fsGroup: 10001
-            seccompProfile: {type: RuntimeDefault}
-          {{- with .root.Values.imagePullSecrets }}
-          imagePullSecrets: {{- toYaml . | nindent 12 }}
-          {{- end }}
-          {{- with .root.Values.nodeSelector }}
-          nodeSelector: {{- toYaml . | nindent 12 }}
-          {{- end }}
-          {{- with .root.Values.tolerations }}
-          tolerations: {{- toYaml . | nindent 12 }}
-          {{- end }}
-          {{- with .root.Values.affinity }}
-          affinity: {{- toYaml . | nindent 12 }}
-          {{- end }}
+          serviceAccountName: {{ include "keywatch.account" . }}
+          {{- include "keywatch.placement" . | nindent 10 }}
           containers:
             - name: keywatch
               {{- include "keywatch.container" . | nindent 14 }}
@@ -50,15 +32,11 @@ spec:
               volumeMounts:
                 - {name: config, mountPath: /etc/keywatch, readOnly: true}
                 {{- include "keywatch.mounts" . | nindent 16 }}
-                {{- with .root.Values.extraVolumeMounts }}
-                {{- toYaml . | nindent 16 }}
-                {{- end }}
+                {{- include "keywatch.extraMounts" . | nindent 16 }}
           volumes:
             - {name: config, configMap: {name: {{ include "keywatch.name" .root }}}}
             {{- include "keywatch.volumes" . | nindent 12 }}
-            {{- with .root.Values.extraVolumes }}
-            {{- toYaml . | nindent 12 }}
-            {{- end }}
+            {{- include "keywatch.extraVolumes" . | nindent 12 }}
 {{- if .root.Values.networkPolicy.enabled }}
 ---
 apiVersion: networking.k8s.io/v1

@@ -10,42 +10,67 @@ app.kubernetes.io/component: {{ .name }}
 {{- end -}}
 
 {{- define "keywatch.labels" -}}
-{{ include "keywatch.selector" . }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+{{ include "keywatch.podLabels" . }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- end -}}
+
+{{/* Without the chart's own version: pods would start anew with every change of a dashboard. */}}
+{{- define "keywatch.podLabels" -}}
+{{ include "keywatch.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* The ServiceAccount of a component: its own where it has one, else that of all. */}}
+{{- define "keywatch.account" -}}
+{{- if .it.serviceAccount -}}
+{{ .it.serviceAccount.name | default (printf "%s-%s" (include "keywatch.name" .root) .component) }}
+{{- else -}}
+{{ .root.Values.serviceAccount.name | default (include "keywatch.name" .root) }}
+{{- end -}}
+{{- end -}}
+
+{{/* What every pod is and where it goes: what a component says itself replaces what is said for all. root; name; it. */}}
+{{- define "keywatch.placement" -}}
+automountServiceAccountToken: false
+securityContext: {{- toYaml .root.Values.podSecurityContext | nindent 2 }}
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .it.priorityClassName | default .root.Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .it.nodeSelector | default .root.Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .it.tolerations | default .root.Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .it.affinity | default .root.Values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{/* One container, its probes and what it mounts. root; name; it: the component's values; args; port: of metrics and
      probes; http: of what else it answers, or 0; config: the ConfigMap; env: more of it. */}}
 {{- define "keywatch.pod" -}}
-serviceAccountName: {{ include "keywatch.name" .root }}
-automountServiceAccountToken: false
+serviceAccountName: {{ include "keywatch.account" . }}
 terminationGracePeriodSeconds: {{ .it.graceS }}
-securityContext:
-  runAsNonRoot: true
-  runAsUser: 10001
-  runAsGroup: 10001
-  fsGroup: 10001
-  seccompProfile: {type: RuntimeDefault}
-{{- with .root.Values.imagePullSecrets }}
-imagePullSecrets: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .root.Values.nodeSelector }}
-nodeSelector: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .root.Values.tolerations }}
-tolerations: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .root.Values.affinity }}
-affinity: {{- toYaml . | nindent 2 }}
-{{- end }}
+{{ include "keywatch.placement" . }}
+{{- with .it.topologySpreadConstraints | default .root.Values.topologySpreadConstraints }}
 topologySpreadConstraints:
-  - maxSkew: 1
-    topologyKey: kubernetes.io/hostname
-    whenUnsatisfiable: ScheduleAnyway
+  {{- range . }}
+  -
+    {{- toYaml . | nindent 4 }}
+    {{- if not .labelSelector }}
     labelSelector:
-      matchLabels: {{- include "keywatch.selector" . | nindent 8 }}
+      matchLabels: {{- include "keywatch.selector" $ | nindent 8 }}
+    {{- end }}
+  {{- end }}
+{{- end }}
 containers:
   - name: keywatch
     {{- include "keywatch.container" . | nindent 4 }}
@@ -55,6 +80,10 @@ containers:
       {{- if .http }}
       - {name: http, containerPort: {{ .http }}}
       {{- end }}
+    {{- if .http }}
+    lifecycle: # it goes on answering until proxies and Services know that it ends
+      preStop: {exec: {command: [sleep, "5"]}}
+    {{- end }}
     startupProbe:
       httpGet: {path: /readyz, port: metrics}
       periodSeconds: 5
@@ -68,23 +97,24 @@ containers:
       periodSeconds: 20
       timeoutSeconds: 5
       failureThreshold: 6
-    resources: {{- toYaml .it.resources | nindent 6 }}
+    resources: {{- toYaml (.resources | default .it.resources) | nindent 6 }}
     volumeMounts:
       - {name: config, mountPath: /etc/keywatch, readOnly: true}
       {{- include "keywatch.mounts" . | nindent 6 }}
-      {{- with .root.Values.extraVolumeMounts }}
-      {{- toYaml . | nindent 6 }}
-      {{- end }}
+      {{- include "keywatch.extraMounts" . | nindent 6 }}
 volumes:
   - {name: config, configMap: {name: {{ .config }}}}
   {{- include "keywatch.volumes" . | nindent 2 }}
-  {{- with .root.Values.extraVolumes }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- include "keywatch.extraVolumes" . | nindent 2 }}
 {{- end -}}
 
 {{- define "keywatch.container" -}}
-image: "{{ .root.Values.image.repository }}:{{ .root.Values.image.tag | default .root.Chart.AppVersion }}"
+{{- $image := .root.Values.image }}
+{{- if $image.digest }}
+image: "{{ $image.repository }}@{{ $image.digest }}"
+{{- else }}
+image: "{{ $image.repository }}:{{ $image.tag | default .root.Chart.AppVersion }}"
+{{- end }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 securityContext:
   allowPrivilegeEscalation: false
@@ -102,6 +132,10 @@ env:
   - {name: KEYWATCH_KAFKA__SECURITY, value: {{ $.root.Values.kafka.security }}}
   {{- if $.root.Values.kafka.ca.secretName }}
   - {name: KEYWATCH_KAFKA__CA_FILE, value: /run/secrets/keywatch/kafka_ca}
+  {{- end }}
+  {{- if .certSecret | default $.root.Values.kafka.clientCert.secretName }}
+  - {name: KEYWATCH_KAFKA__CERT_FILE, value: /run/secrets/keywatch/kafka_cert}
+  - {name: KEYWATCH_KAFKA__KEY_FILE, value: /run/secrets/keywatch/kafka_key}
   {{- end }}
   {{- if contains "SASL" $.root.Values.kafka.security }}
   - {name: KEYWATCH_KAFKA__SASL_MECHANISM, value: {{ $.root.Values.kafka.saslMechanism }}}
@@ -128,6 +162,9 @@ env:
   {{- end }}
   {{- end }}
   {{- with .env }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- with .root.Values.env }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
   {{- with .it.env }}
@@ -158,6 +195,11 @@ env:
       {{- if $.root.Values.kafka.ca.secretName }}
       - secret: {name: {{ $.root.Values.kafka.ca.secretName }}, items: [{key: {{ $.root.Values.kafka.ca.key }}, path: kafka_ca}]}
       {{- end }}
+      {{- $cert := .certSecret | default $.root.Values.kafka.clientCert.secretName }}
+      {{- if $cert }}
+      {{- $keys := $.root.Values.kafka.clientCert }}
+      - secret: {name: {{ $cert }}, items: [{key: {{ $keys.cert }}, path: kafka_cert}, {key: {{ $keys.key }}, path: kafka_key}]}
+      {{- end }}
       {{- if contains "SASL" $.root.Values.kafka.security }}
       - secret: {name: {{ .secretName }}, items: [{key: {{ .key }}, path: kafka_password}]}
       {{- end }}
@@ -171,23 +213,65 @@ env:
 - {name: compiled, emptyDir: {sizeLimit: 512Mi}}
 {{- end -}}
 
-{{/* The keywatch.toml of a component. */}}
+{{/* Volumes of one's own: those of all and the component's. */}}
+{{- define "keywatch.extraVolumes" -}}
+{{- with .root.Values.extraVolumes }}
+{{- toYaml . | nindent 0 }}
+{{- end }}
+{{- with .it.extraVolumes }}
+{{- toYaml . | nindent 0 }}
+{{- end }}
+{{- end -}}
+
+{{- define "keywatch.extraMounts" -}}
+{{- with .root.Values.extraVolumeMounts }}
+{{- toYaml . | nindent 0 }}
+{{- end }}
+{{- with .it.extraVolumeMounts }}
+{{- toYaml . | nindent 0 }}
+{{- end }}
+{{- end -}}
+
+{{/* The keywatch.toml of a component: what it reads and no more, since a change of it starts the component anew. The
+     policy is the responder's, who judges by it, and the console's, which shows it. component; it. */}}
 {{- define "keywatch.toml" -}}
-{{ if eq .name "console" }}{{ .root.Values.console.config }}{{ else }}{{ .root.Values.config }}{{ end }}
+{{- if ne .component "console" }}
+{{ .root.Values.config }}
+{{- end }}
+{{- if or (eq .component "console") (eq .component "responder") }}
 {{ .root.Values.policy }}
-{{- if eq .name "responder" }}
-{{ .root.Values.responder.config }}
+{{- end }}
+{{- with .it.config }}
+{{ . }}
 {{- end }}
 {{- end -}}
 
 {{/* Metadata of a pod: a changed keywatch.toml of its own starts it anew, another's doesn't. */}}
 {{- define "keywatch.podMetadata" -}}
-labels: {{- include "keywatch.labels" . | nindent 2 }}
-annotations:
-  checksum/config: {{ include "keywatch.toml" . | sha256sum }}
-  {{- with .root.Values.podAnnotations }}
+labels:
+  {{- include "keywatch.podLabels" . | nindent 2 }}
+  {{- with merge (dict) (.it.podLabels | default (dict)) .root.Values.podLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
+annotations:
+  checksum/config: {{ include "keywatch.toml" . | sha256sum }}
+  {{- with merge (dict) (.it.podAnnotations | default (dict)) .root.Values.podAnnotations }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+
+{{/* How people reach the console. */}}
+{{- define "keywatch.consoleUrl" -}}
+{{- $console := .Values.console -}}
+{{- if .Values.dashboards.consoleUrl -}}
+{{ .Values.dashboards.consoleUrl }}
+{{- else if and $console.enabled $console.ingress.enabled -}}
+https://{{ $console.ingress.host }}
+{{- else if and $console.enabled $console.httpRoute.enabled -}}
+https://{{ $console.httpRoute.host }}
+{{- else -}}
+http://localhost:8090
+{{- end -}}
 {{- end -}}
 
 {{/* The service by which Prometheus finds a component. */}}
