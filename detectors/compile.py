@@ -36,7 +36,7 @@ R = TypeVar("R")
 _TAKES: Final = re.compile(
     rb"^from detectors\.compile import (\([^)]*|.*)\b(compiled|brief|inlined|allocating)\b", re.MULTILINE
 )
-GIVES: Final = ("schemas/event.py", "pipeline/state.py")
+GIVES: Final = ("schemas/event.py", "pipeline/state/partition.py")
 """Sources without compiled functions that give constants to some: bounds of an event's fields, a key's book."""
 
 

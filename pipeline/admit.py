@@ -19,7 +19,7 @@ from detectors.detector import attested
 from pipeline.core import Slice
 from pipeline.decode import Decoded, reject
 from pipeline.fields import Fields
-from pipeline.state import LATE_REPEATS, REPEATS, State
+from pipeline.state.partition import LATE_REPEATS, REPEATS, State
 from schemas.event import AUTHENTICATED
 from schemas.key import Key
 

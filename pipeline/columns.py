@@ -22,7 +22,7 @@ from pipeline.decide import Decisions
 from pipeline.fields import numbered
 from pipeline.geo.provider import Place
 from pipeline.source_texts import network_texts
-from pipeline.state import CoreMeta, State
+from pipeline.state.partition import CoreMeta, State
 from pipeline.times import micros
 from schemas.event import OUTCOMES
 from schemas.incident import Incident

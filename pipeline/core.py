@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
 from pipeline.column import Columns
-from pipeline.controls import NO_CONTROLS, Controls
-from pipeline.pages import BlobTable, PagedArray
+from pipeline.control.controls import NO_CONTROLS, Controls
+from pipeline.state.pages import BlobTable, PagedArray
 from schemas.incident import Incident
 
 TICK_HEADER: Final = "keywatch-tick"
@@ -140,7 +140,7 @@ class Core(Protocol):
 class Sides:
     """Side inputs that may change a result, each with the version that the manifest names."""
 
-    catalogue: Any  # pipeline.catalogue.Catalogue: .version: str, .get(key_id) -> schemas.key.Key | None
+    catalogue: Any  # pipeline.keys.catalogue.Catalogue: .version: str, .get(key_id) -> schemas.key.Key | None
     geo: Any  # pipeline.geo.provider.Geo: .build: str, .look_up(address: str) -> Place
     config_version: str
     controls: Controls = NO_CONTROLS

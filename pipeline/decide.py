@@ -18,11 +18,11 @@ from detectors.detector import Context
 from detectors.fuse import FOUND
 from detectors.fusion import Settings
 from pipeline.batch import Batch, held
-from pipeline.controls import NO_CONTROLS, Controls, Rising
+from pipeline.control.controls import NO_CONTROLS, Controls, Rising
+from pipeline.control.withhold import Withheld, rests_on
 from pipeline.given import best, strongest_pair
-from pipeline.state import State
+from pipeline.state.partition import State
 from pipeline.times import rfc3339
-from pipeline.withhold import Withheld, rests_on
 from schemas.event import OUTCOMES
 from schemas.incident import SEVERITIES, Band, Change, Finding, Incident, Rung, Sample, incident_id
 

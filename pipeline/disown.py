@@ -18,7 +18,7 @@ import msgspec
 
 from pipeline import columns
 from pipeline.core import Effects
-from pipeline.state import CoreMeta, State
+from pipeline.state.partition import CoreMeta, State
 from schemas.incident import Incident
 
 

@@ -21,8 +21,8 @@ from typing import Any, Final
 import msgspec
 import typer
 
-from pipeline.config import Config, Endpoint, Kafka
-from pipeline.config_file import load
+from pipeline.config.file import load
+from pipeline.config.tree import Config, Endpoint, Kafka
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.finding import Finding, State
 from pipeline.listening import beyond
@@ -36,7 +36,7 @@ CHECK_TIMEOUT_S: Final = 20.0
 CONNECT_S: Final = 5.0
 NEEDED: Final = (
     "pipeline.sinks.topics", "pipeline.sinks.tls", "pipeline.migrate", "pipeline.refreshes", "pipeline.geo.provider",
-    "pipeline.respond.address", "pipeline.respond.adapters.report", "pipeline.intake_http",
+    "pipeline.respond.delivery.address", "pipeline.respond.adapters.report", "pipeline.intake.http",
 )  # fmt: skip
 """What the checks import, before their threads start: two that import one another's modules could see half of one."""
 
@@ -44,8 +44,8 @@ NEEDED: Final = (
 def main(config_file: Path | None, sample: Path | None = None, as_json: bool = False) -> int:
     """Exit code: 0 where nothing failed (warnings may stand), 1 where something did, 2 for a wrong configuration."""
     if sample is not None:
-        from pipeline.intake import options_of
-        from pipeline.sample import check_sample
+        from pipeline.intake.run import options_of
+        from pipeline.intake.sample import check_sample
 
         return _print(check_sample(sample, options_of(load(config_file))), as_json)
     config = load(config_file)
@@ -110,7 +110,7 @@ def _silent(about: str) -> Finding:
 def check_detectors(config: Config) -> None:
     """Raises ConfigError for a detector's table or setting that does not exist, or a value out of place."""
     from detectors import DETECTORS
-    from pipeline import detector_tables
+    from pipeline.config import detectors as detector_tables
 
     known = {detector.name: detector for detector in DETECTORS}
     detector_tables.simulated(config.detectors)
@@ -129,7 +129,7 @@ def check_detectors(config: Config) -> None:
 def check_format(config: Config) -> None:
     """Raises ConfigError for an intake.format that does not exist."""
     from pipeline.formats import FORMATS
-    from pipeline.intake import KEY_EVENTS
+    from pipeline.intake.run import KEY_EVENTS
 
     if config.intake.format not in (*FORMATS, *KEY_EVENTS):
         known = ", ".join(sorted([*FORMATS, *KEY_EVENTS]))
@@ -251,7 +251,7 @@ async def check_clickhouse(config: Config) -> list[Finding]:
 
 def _check_replicas(config: Config) -> list[Finding]:
     """Whether a Replicated database copies all tables to all of its servers; nothing where it is another."""
-    from pipeline.asking import connected
+    from pipeline.asking.answers import connected
     from pipeline.replicas import findings, is_replicated, replicas
 
     with connected(config.clickhouse) as client:
@@ -263,7 +263,7 @@ _WRITTEN: Final = "SELECT epoch FROM requests WHERE ts > now() - INTERVAL 10 MIN
 
 def _check_sole_writer(config: Config) -> list[Finding]:
     """Whether events of one topic only are written here: two clusters in one database are one fleet to every query."""
-    from pipeline.asking import connected
+    from pipeline.asking.answers import connected
 
     with connected(config.clickhouse) as client:
         epochs = [row[0] for row in client.query(_WRITTEN).result_rows]
@@ -319,7 +319,7 @@ async def check_adapters(config: Config) -> list[Finding]:
 
 
 async def _check_endpoint(endpoint: Endpoint) -> Finding:
-    from pipeline.respond.address import AddressError, host_of, is_public, system_look_up
+    from pipeline.respond.delivery.address import AddressError, host_of, is_public, system_look_up
 
     about = f"{endpoint.kind} {endpoint.name}"
     try:

@@ -25,14 +25,14 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from pipeline import memory
-from pipeline.checkpoint import Checkpoint, Plan, Record
 from pipeline.column import count
-from pipeline.config import Topics
+from pipeline.config.tree import Topics
 from pipeline.core import Core, Effects, Reject, Rows, Sides
 from pipeline.errors import Retry
 from pipeline.faults import reach
 from pipeline.ports import BulkPublisher, Outgoing, PageLog
 from pipeline.rows import RowBuffer
+from pipeline.state.checkpoint import Checkpoint, Plan, Record
 from schemas.incident import Incident
 
 log = logging.getLogger(__name__)

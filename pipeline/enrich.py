@@ -39,11 +39,11 @@ from pipeline import spans
 from pipeline.batch import Kind
 from pipeline.clients import family, version
 from pipeline.column import Coded, joint
-from pipeline.config import KeyLife
-from pipeline.declared import AS_SHIPPED, Declarations
+from pipeline.config.tree import KeyLife
 from pipeline.fields import Fields
 from pipeline.geo.provider import Geo, Place
 from pipeline.hours import Hours, utc_hour
+from pipeline.keys.declared import AS_SHIPPED, Declarations
 from pipeline.operations import COMBINED, of_method, of_route
 from pipeline.routes import template, with_fewer_ids
 from schemas.event import AUTHENTICATED, ENVIRONMENTS, METHODS, OUTCOMES

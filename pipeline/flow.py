@@ -15,10 +15,12 @@ from detectors import DETECTORS, fuse
 from detectors.detector import config_record
 from detectors.fusion import Settings
 from detectors.records import records
-from pipeline import admit, aggregate, columns, detector_tables, disown, feedback, sight, withhold
+from pipeline import admit, aggregate, columns, disown, sight
 from pipeline.batch import Batch, held
-from pipeline.config import Config
-from pipeline.controls import Said
+from pipeline.config import detectors as detector_tables
+from pipeline.config.tree import Config
+from pipeline.control import feedback, withhold
+from pipeline.control.controls import Said
 from pipeline.core import Effects, Rows, Sides, Slice
 from pipeline.decide import Decider, Decisions
 from pipeline.decode import Decoded, decode
@@ -29,7 +31,7 @@ from pipeline.geo.provider import Place
 from pipeline.one_network import Networks
 from pipeline.partitioner import PARTITIONERS
 from pipeline.reject_limits import check
-from pipeline.state import NEVER_US, Pool, State
+from pipeline.state.partition import NEVER_US, Pool, State
 from schemas.incident import KEY_RULES, Incident
 
 Array = np.ndarray[Any, Any]

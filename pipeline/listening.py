@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.finding import Finding
 
 METRICS: Final = (
@@ -27,7 +27,7 @@ OPEN: Final = {
 
 def beyond(config: Config) -> Iterator[Finding]:
     """One finding for every `...host` of the configuration that others can reach; none where all is on loopback."""
-    from pipeline.intake_http import is_loopback
+    from pipeline.intake.http import is_loopback
 
     for section, field, host, port in listeners(config):
         if is_loopback(host):

@@ -20,7 +20,7 @@ from clickhouse_migrations.migration import Migration, MigrationStorage
 from clickhouse_migrations.migrator import Migrator
 
 import schemas
-from pipeline.config import ClickHouse
+from pipeline.config.tree import ClickHouse
 from pipeline.errors import ConfigError, Retry
 from pipeline.replicas import is_replicated, replicated
 from pipeline.sinks.connect import PASSING_CODES, connect, display_name, error_code, first_line

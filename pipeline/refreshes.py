@@ -14,11 +14,11 @@ from typing import Final
 
 import msgspec
 
-from pipeline.asking import connected
-from pipeline.config import ClickHouse
+from pipeline.asking.answers import connected
+from pipeline.asking.queries import ask
+from pipeline.config.tree import ClickHouse
 from pipeline.finding import Finding
 from pipeline.metrics import METRICS
-from pipeline.queries import ask
 from pipeline.sinks.connect import AWAY
 from pipeline.tasks import cancel_and_wait
 

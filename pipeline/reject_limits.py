@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from pipeline.config import Worker
+from pipeline.config.tree import Worker
 from pipeline.core import Reject
 from pipeline.errors import Fatal
-from pipeline.state import Meta
+from pipeline.state.partition import Meta
 
 SPAN: Final = 10_000
 """Records over which the share of rejects is taken."""

@@ -14,9 +14,9 @@ from typing import Final
 import msgspec
 from clickhouse_connect.driver.client import Client
 
+from pipeline.asking.queries import ask
 from pipeline.errors import Retry
 from pipeline.finding import Finding
-from pipeline.queries import ask
 
 LATE_S: Final = 60
 """A replica that lags so much is told of, and nothing is decided by it."""

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.errors import ConfigError
 
 OWN_TOPICS: Final = ("rejected", "incidents", "pages")

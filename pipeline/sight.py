@@ -37,7 +37,7 @@ from detectors.records import records
 from pipeline.batch import Batch
 from pipeline.core import Message
 from pipeline.decide import Decisions
-from pipeline.marks import COUNTERS, MARKS, Marks
+from pipeline.state.marks import COUNTERS, MARKS, Marks
 from pipeline.times import micros
 from schemas.incident import Finding, Incident
 from schemas.key_event import KeyEvent

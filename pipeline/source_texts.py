@@ -15,7 +15,7 @@ from pipeline.aggregate import SOURCE
 from pipeline.batch import Batch
 from pipeline.column import Coded
 from pipeline.geo.provider import Place, pack, prefix_of
-from pipeline.pages import Blobs, migrate
+from pipeline.state.pages import Blobs, migrate
 
 Array = np.ndarray[Any, Any]
 

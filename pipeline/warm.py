@@ -11,7 +11,7 @@ import numpy as np
 from detectors import fuse
 from detectors.detector import config_record
 from detectors.fusion import Settings
-from pipeline.config import Config, Geo
+from pipeline.config.tree import Config, Geo
 from pipeline.core import Sides, Slice
 from pipeline.flow import open_core
 from pipeline.geo.provider import open_geo

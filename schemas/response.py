@@ -11,7 +11,7 @@ from schemas.incident import Rung
 VERSION: Final = 1
 
 Stage = Literal["decided", "acting", "done", "failed", "enforced", "broken", "unproven"]
-"""The last three come after `done`: what the stream shows of it (`pipeline/respond/enforcement.py`)."""
+"""The last three come after `done`: what the stream shows of it (`pipeline/respond/enforcement/proof.py`)."""
 Verdict = Literal["allowed", "refused", "simulated", "waiting"]
 """waiting: for people's approval; a later `decided` says what came of it."""
 Direction = Literal["apply", "undo"]

@@ -12,7 +12,7 @@ import msgspec
 from aiokafka import TopicPartition
 
 from pipeline.bench.clock import Clock
-from pipeline.config import Kafka
+from pipeline.config.tree import Kafka
 from pipeline.sinks.kafka import REQUESTS_FETCH_BYTES, side_consumer
 from schemas.event import Event
 

@@ -16,7 +16,7 @@ from detectors import DETECTORS, fuse
 from detectors.detector import EVENT, config_record
 from detectors.fusion import Settings
 from pipeline.clients import family, version
-from pipeline.config import Geo as GeoConfig
+from pipeline.config.tree import Geo as GeoConfig
 from pipeline.enrich import ERROR_CLASS, hash32, hash64
 from pipeline.formats import sees_of
 from pipeline.geo.provider import open_geo

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from aiokafka import AIOKafkaProducer
 
-from pipeline.config import Kafka
+from pipeline.config.tree import Kafka
 from pipeline.demo import history
 from pipeline.sinks.kafka import client_settings
 from schemas.event import Event

@@ -22,7 +22,7 @@ from aiokafka import AIOKafkaProducer
 
 from pipeline.bench import load
 from pipeline.bench.attacks import Attacks, attack
-from pipeline.config import Kafka
+from pipeline.config.tree import Kafka
 from pipeline.demo import history
 from pipeline.sinks.kafka import client_settings
 from schemas.event import Event

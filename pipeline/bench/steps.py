@@ -27,10 +27,10 @@ import msgspec
 
 from pipeline import admit, flow
 from pipeline.bench import load
-from pipeline.catalogue import Catalogue
-from pipeline.config import ClickHouse, Config
+from pipeline.config.tree import ClickHouse, Config
 from pipeline.core import Sides, Slice
 from pipeline.geo.provider import open_geo
+from pipeline.keys.catalogue import Catalogue
 from pipeline.partitioner import PARTITIONERS
 from pipeline.records import flat
 from pipeline.rows import RowBuffer

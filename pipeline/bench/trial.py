@@ -12,7 +12,7 @@ from typing import Any, Final
 import aiohttp
 
 from pipeline import private
-from pipeline.config import Kafka, Topics
+from pipeline.config.tree import Kafka, Topics
 from pipeline.demo import broker
 from pipeline.demo.children import Child, Children
 from pipeline.sinks.topics import PAGES_CONFIG, TopicSpec, create_topics
@@ -112,7 +112,7 @@ class Trial:
         port = broker.free_port()
         path = self.children.folder / f"{self.run}-{port}.toml"
         private.write(path, self.config_text(port).encode())
-        worker = [sys.executable, "-m", "pipeline.cli", "worker", "--config", str(path)]
+        worker = [sys.executable, "-m", "pipeline.cli.main", "worker", "--config", str(path)]
         return await self.children.start(f"worker-{port}", worker), port
 
     async def stop(self, child: Child) -> None:

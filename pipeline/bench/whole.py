@@ -18,7 +18,7 @@ import msgspec
 from pipeline.bench.clock import Clock, Pace, cpu_s_of
 from pipeline.bench.processes import CpuS
 from pipeline.bench.trial import ALLOW_S, Progress, Trial, ask
-from pipeline.config import ClickHouse
+from pipeline.config.tree import ClickHouse
 from pipeline.errors import Fatal
 from pipeline.sinks.connect import connect
 from pipeline.sinks.topics import topic_id

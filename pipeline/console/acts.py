@@ -11,11 +11,13 @@ from functools import partial
 import msgspec
 from starlette.concurrency import run_in_threadpool
 
-from pipeline import moments, operate, queries
-from pipeline.config import Config
+from pipeline import moments
+from pipeline.asking import queries
+from pipeline.config.tree import Config
 from pipeline.console.answers import Answers
-from pipeline.control_topic import say
-from pipeline.controls import Controls
+from pipeline.control import operate
+from pipeline.control.controls import Controls
+from pipeline.control.topic import say
 from pipeline.errors import ConfigError, Retry
 from pipeline.times import micros
 from schemas.control import Mute, Verdict, control_id

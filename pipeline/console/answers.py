@@ -15,12 +15,12 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from starlette.concurrency import run_in_threadpool
 
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.console.reach import Reach, ping_of
 from pipeline.console.side import Side
 from pipeline.console.visitor import Visitor
 from pipeline.errors import ConfigError, Retry
-from pipeline.respond.notice import one_line
+from pipeline.respond.delivery.notice import one_line
 from pipeline.sinks.connect import connect, first_line
 from schemas.rows import CONSOLE_LOG
 

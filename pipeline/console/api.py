@@ -35,10 +35,10 @@ from pipeline.console.bodies import body_of
 from pipeline.console.people import Door
 from pipeline.console.visitor import Role, Visitor
 from pipeline.errors import Fatal, Retry
-from pipeline.respond.acts import Act
 from pipeline.respond.commands import act_row
-from pipeline.respond.night_desk import case_row
-from pipeline.respond.standing import extend_of
+from pipeline.respond.ledger.acts import Act
+from pipeline.respond.ledger.standing import extend_of
+from pipeline.respond.night.desk import case_row
 from pipeline.respond.undoing import WRONGLY_REVOKED
 
 log = logging.getLogger(__name__)

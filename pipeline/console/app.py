@@ -29,8 +29,8 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from pipeline.config import Config
-from pipeline.config import Console as Settings
+from pipeline.config.tree import Config
+from pipeline.config.tree import Console as Settings
 from pipeline.console import acts, board, pagerduty, pages, side
 from pipeline.console.answers import Answers
 from pipeline.console.api import Api
@@ -42,7 +42,7 @@ from pipeline.console.side import Side
 from pipeline.console.visitor import Role, Visitor
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.health import Health, serve
-from pipeline.intake_http import is_loopback
+from pipeline.intake.http import is_loopback
 from pipeline.metrics import REGISTRY
 
 log = logging.getLogger(__name__)

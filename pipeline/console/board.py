@@ -15,20 +15,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
-from pipeline.config import Config, Respond
+from pipeline.config.tree import Config, Respond
 from pipeline.console.following import follow
 from pipeline.errors import ConfigError, Retry
-from pipeline.respond.acts import Act
 from pipeline.respond.approval import signed_text
-from pipeline.respond.cases import Case
-from pipeline.respond.decisions import Decisions
 from pipeline.respond.desk import Desk
-from pipeline.respond.entries import Signed
 from pipeline.respond.ladder import ladder_of
-from pipeline.respond.ledger import Verdict
-from pipeline.respond.night import Books
-from pipeline.respond.night_records import CaseSaid, Verb
-from pipeline.respond.promoted import Who
+from pipeline.respond.ledger.acts import Act
+from pipeline.respond.ledger.decisions import Decisions
+from pipeline.respond.ledger.entries import Signed
+from pipeline.respond.ledger.ledger import Verdict
+from pipeline.respond.night.cases import Case
+from pipeline.respond.night.night import Books
+from pipeline.respond.night.records import CaseSaid, Verb
+from pipeline.respond.promotion.earned import Who
 
 T = TypeVar("T")
 LOOK_S: Final = 10.0

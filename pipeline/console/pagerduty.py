@@ -24,11 +24,11 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 
-from pipeline.config import Secret
+from pipeline.config.tree import Secret
 from pipeline.console.board import Board
 from pipeline.console.bodies import body_of
-from pipeline.respond.night_records import Verb
-from pipeline.respond.notice import one_line
+from pipeline.respond.delivery.notice import one_line
+from pipeline.respond.night.records import Verb
 
 log = logging.getLogger(__name__)
 

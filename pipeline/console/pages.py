@@ -11,20 +11,20 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 from starlette.requests import Request
 
-from pipeline import queries
-from pipeline.asking import OF_OTHERS
-from pipeline.audit_keys import audit, look
-from pipeline.catalogue import Catalogue
+from pipeline.asking import queries
+from pipeline.asking.answers import OF_OTHERS
 from pipeline.console import charts, questions
 from pipeline.console.answers import Answers
 from pipeline.console.charts import Band
 from pipeline.console.questions import Filter
 from pipeline.console.side import mutes_of
-from pipeline.console_log import console_lines
 from pipeline.errors import ConfigError, Fatal, Retry
-from pipeline.manifest_of_key import Manifest, manifest
-from pipeline.respond.cases import Case
+from pipeline.keys.audit import audit, look
+from pipeline.keys.catalogue import Catalogue
+from pipeline.keys.manifest import Manifest, manifest
+from pipeline.privacy.console_log import console_lines
 from pipeline.respond.ladder import Ladder, ladder_of
+from pipeline.respond.night.cases import Case
 from pipeline.times import micros
 from schemas.control import Mute
 from schemas.incident import KEY_RULES, SEVERITIES, Finding, Incident

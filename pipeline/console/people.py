@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 from starlette.datastructures import Headers
 
-from pipeline.config import Console
+from pipeline.config.tree import Console
 from pipeline.console.proxy import Proxy
 from pipeline.console.visitor import ROLES, Role, Visitor
 from pipeline.errors import ConfigError

@@ -19,7 +19,7 @@ from typing import Final
 
 from starlette.datastructures import Headers
 
-from pipeline.config import Console
+from pipeline.config.tree import Console
 from pipeline.console.visitor import ROLES, Role, Visitor
 from pipeline.errors import ConfigError
 

@@ -1,4 +1,4 @@
-"""What the console's pages ask of ClickHouse beyond `pipeline/queries.py`."""
+"""What the console's pages ask of ClickHouse beyond `pipeline/asking/queries.py`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Final
 import msgspec
 from clickhouse_connect.driver.client import Client
 
+from pipeline.asking.queries import ask
 from pipeline.console.charts import Bar
-from pipeline.queries import ask
 from schemas.response import act_words
 
 PAGE: Final = 50

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final, Protocol
 
-from pipeline.catalogue import Catalogue, CatalogueReader
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.console.following import follow
-from pipeline.control_topic import ControlsReader
-from pipeline.controls import Controls
+from pipeline.control.controls import Controls
+from pipeline.control.topic import ControlsReader
+from pipeline.keys.catalogue import Catalogue, CatalogueReader
 from pipeline.times import micros
 from schemas.control import Mute
 

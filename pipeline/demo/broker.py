@@ -12,7 +12,7 @@ import socket
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from pipeline.config import Config, Kafka, Topics
+from pipeline.config.tree import Config, Kafka, Topics
 from pipeline.demo.children import Child, Children
 from pipeline.errors import ConfigError, Fatal
 from pipeline.sinks.topics import PAGES_CONFIG, TopicSpec, topic_specs

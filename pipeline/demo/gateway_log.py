@@ -10,7 +10,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from pipeline.config import Topics
+from pipeline.config.tree import Topics
 from pipeline.demo.history import place_of
 from pipeline.errors import Fatal
 from schemas.event import Event

@@ -11,7 +11,7 @@ from typing import Final
 
 import aiohttp
 
-from pipeline.config import ClickHouse
+from pipeline.config.tree import ClickHouse
 from pipeline.demo.children import Child, Children
 from pipeline.errors import Fatal
 from pipeline.migrate import migrate
@@ -47,7 +47,7 @@ def _printed_url(child: Child) -> str:
 async def start_keywatch(children: Children, config: Path, *commands: str) -> None:
     """Start these of worker, respond and console; they are not ready yet."""
     for command in commands:
-        await children.start(command, [sys.executable, "-m", "pipeline.cli", command, "--config", str(config)])
+        await children.start(command, [sys.executable, "-m", "pipeline.cli.main", command, "--config", str(config)])
 
 
 async def wait_until_ready(session: aiohttp.ClientSession, children: Children, port: int, name: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline import private
-from pipeline.config import Topics
+from pipeline.config.tree import Topics
 from pipeline.demo.broker import PARTITIONS
 
 CAPS: Final = "{ max_per_hour = 5, max_per_day = 10, max_share_of_active = 0.05 }"

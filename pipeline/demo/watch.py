@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from pipeline.config import Topics
+from pipeline.config.tree import Topics
 from schemas.incident import Incident
 from schemas.response import Response
 

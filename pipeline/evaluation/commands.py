@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli_guard import guarded
+from pipeline.cli.guard import guarded
 from pipeline.errors import ConfigError
 
 app = typer.Typer(help="How good the detection is, measured on public data.", no_args_is_help=True)

@@ -30,7 +30,7 @@ from pipeline.evaluation.attacks import Stage
 from pipeline.evaluation.sources import Floats, Ints
 from pipeline.evaluation.world import DAY_US, START_US, VISIT_US, World, events_of, history
 from pipeline.given import best, strongest_pair
-from pipeline.state import BOOK
+from pipeline.state.partition import BOOK
 
 Array = npt.NDArray[Any]
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from detectors.detector import EVENT
 from pipeline.column import constant
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.enrich import Enricher
 from pipeline.evaluation.sources import Donor, Ints, Sources
 from pipeline.fields import fields_of

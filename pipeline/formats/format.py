@@ -17,7 +17,7 @@ from detectors.detector import (
     SEES_ROUTE,
     SEES_STATUS,
 )
-from pipeline.config import Secret
+from pipeline.config.tree import Secret
 from schemas.event import Event
 
 SEES_ALL: Final = SEES_ADDRESS | SEES_STATUS | SEES_DENIED | SEES_BYTES | SEES_OUTCOME | SEES_CLIENT | SEES_ROUTE

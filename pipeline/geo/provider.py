@@ -25,7 +25,7 @@ import maxminddb
 import msgspec
 
 from detectors.detector import NET_HOSTING, NET_KNOWN, NET_PRIVATE
-from pipeline import config
+from pipeline.config import tree as config
 from pipeline.errors import ConfigError, Fatal
 from pipeline.geo import verify
 from pipeline.geo.records import Facts, mapper

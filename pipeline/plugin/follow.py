@@ -19,7 +19,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from pipeline import columns
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.decide import Decisions
 from pipeline.errors import Retry
 from pipeline.plugin.features import Minute

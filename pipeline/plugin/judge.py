@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from pipeline.config import Plugin
+from pipeline.config.tree import Plugin
 from pipeline.plugin.features import NAMES, Minute, Standards
 from pipeline.plugin.model import SHIPPED, Ranks, build
 from pipeline.times import rfc3339

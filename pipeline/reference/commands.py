@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import typer
 
-from pipeline.cli import app
+from pipeline.cli.main import app
 from pipeline.reference.words import table
 
 HEAD: Final = """# Commands

@@ -9,9 +9,9 @@ from typing import Final
 
 import schemas
 from pipeline.formats import FORMATS, Format, Options
-from pipeline.provenance import sources
+from pipeline.intake.provenance import sources
+from pipeline.intake.sample import BLIND
 from pipeline.reference.words import table
-from pipeline.sample import BLIND
 from schemas.event import Event
 
 HEAD: Final = """# Input formats

@@ -7,9 +7,9 @@ from typing import Any, Final, get_args, get_origin
 
 import msgspec
 
-from pipeline.config import Config
+from pipeline.config.setting import Secret
+from pipeline.config.tree import Config
 from pipeline.reference.words import default_words, field_words, summary, table, type_words, unit
-from pipeline.setting import Secret
 
 HEAD: Final = """# Settings
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from pipeline.config import Config, Topics
+from pipeline.config.tree import Config, Topics
 from pipeline.reference.words import field_words, table
 from pipeline.sinks.topics import PAGES_CONFIG, TopicSpec, topic_specs
 

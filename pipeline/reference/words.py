@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Union, get_args, get_origin
 
 import msgspec
 
-from pipeline.setting import Secret
+from pipeline.config.setting import Secret
 
 UNITS: Final = {
     "_s": "seconds", "_us": "microseconds", "_ms": "milliseconds", "_h": "hours", "_days": "days", "_day": "a day",

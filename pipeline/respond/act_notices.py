@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from pipeline.respond.acts import TIME, Act
 from pipeline.respond.caps import DAY_US
-from pipeline.respond.notice import Action, Grade, Notice, link_to, one_line
-from pipeline.respond.standing import APPROVE, clock, undo_of, who
+from pipeline.respond.delivery.notice import Action, Grade, Notice, link_to, one_line
+from pipeline.respond.ledger.acts import TIME, Act
+from pipeline.respond.ledger.standing import APPROVE, clock, undo_of, who
 from pipeline.times import rfc3339
 
 Event = Literal["response.done", "response.failed", "response.undone", "response.waiting"]

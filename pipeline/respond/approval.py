@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from pipeline import private
+from pipeline.config.policy import Approver
 from pipeline.errors import ConfigError
-from pipeline.policy import Approver
-from pipeline.respond.entries import Signed
+from pipeline.respond.ledger.entries import Signed
 
 
 def signed_text(ticket: str, yes: bool, person: str) -> bytes:

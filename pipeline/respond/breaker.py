@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from pipeline.respond.entries import Proposed
+from pipeline.respond.ledger.entries import Proposed
 
 
 @dataclass(frozen=True, slots=True)

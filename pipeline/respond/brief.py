@@ -14,8 +14,8 @@ import msgspec
 
 from pipeline.respond import fence
 from pipeline.respond.ladder import Means, Others, why_no_fence
+from pipeline.respond.ledger.standing import Standing, enough
 from pipeline.respond.set_up import SetUp
-from pipeline.respond.standing import Standing, enough
 from schemas.incident import KEY_RULES, PROOF_RULES, Finding, Incident, Rung
 from schemas.key import Key
 

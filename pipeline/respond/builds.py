@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from pipeline.respond.entries import Build
+from pipeline.respond.ledger.entries import Build
 
 ROLL_OUT_US: Final = 3600 * 1_000_000
 MOST_TURNS: Final = 4

@@ -13,22 +13,22 @@ import uuid
 from pathlib import Path
 from typing import Final
 
-from pipeline import queries
-from pipeline.asking import connected, count_words, say_line
-from pipeline.catalogue import Catalogue, read_catalogue
-from pipeline.config import Config, Respond
+from pipeline.asking import queries
+from pipeline.asking.answers import connected, count_words, say_line
+from pipeline.config.tree import Config, Respond
 from pipeline.errors import ConfigError
+from pipeline.keys.catalogue import Catalogue, read_catalogue
 from pipeline.respond import desk, fence
-from pipeline.respond.acts import in_the_way
 from pipeline.respond.adapters import build
 from pipeline.respond.adapters.webhook import MATRIX
+from pipeline.respond.delivery.notice import one_line
 from pipeline.respond.desk import Chosen, Desk
-from pipeline.respond.entries import Proposed
 from pipeline.respond.fence import ClickHouseNetworks, Networks
 from pipeline.respond.guard import evidence_hash
 from pipeline.respond.ladder import Ladder, Matrix, Means, ladder_of, why_no_fence
-from pipeline.respond.ledger import Queued
-from pipeline.respond.notice import one_line
+from pipeline.respond.ledger.acts import in_the_way
+from pipeline.respond.ledger.entries import Proposed
+from pipeline.respond.ledger.ledger import Queued
 from pipeline.respond.propose import MAX_REASON
 from schemas.incident import Incident, Rung
 from schemas.key import Key

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from pipeline.policy import Approver, Caps
+from pipeline.config.policy import Approver, Caps
 from pipeline.respond import approval
-from pipeline.respond.entries import Proposed, Raised, Signed
+from pipeline.respond.ledger.entries import Proposed, Raised, Signed
 
 HOUR_US: Final = 3_600_000_000
 DAY_US: Final = 24 * HOUR_US

@@ -18,16 +18,16 @@ from typing import Any, Final, Literal
 import msgspec
 
 from pipeline.metrics import METRICS
-from pipeline.respond.acts import TIME, Act, kept
 from pipeline.respond.audit import rfc3339
 from pipeline.respond.carry import Carrier, publish
-from pipeline.respond.drills import DrillBook
-from pipeline.respond.entries import Finished, Joined, Kept, Paged, Undo
-from pipeline.respond.forgotten import BY
 from pipeline.respond.keys import Keys
 from pipeline.respond.ladder import LADDER
-from pipeline.respond.ledger import DAY_US, Ledger
-from pipeline.respond.promoted import Who
+from pipeline.respond.ledger.acts import TIME, Act, kept
+from pipeline.respond.ledger.entries import Finished, Joined, Kept, Paged, Undo
+from pipeline.respond.ledger.forgotten import BY
+from pipeline.respond.ledger.ledger import DAY_US, Ledger
+from pipeline.respond.night.drills import DrillBook
+from pipeline.respond.promotion.earned import Who
 from pipeline.tasks import cancel_all, raise_ended
 from schemas.incident import Incident
 

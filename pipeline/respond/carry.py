@@ -16,19 +16,19 @@ from functools import partial
 
 import msgspec
 
+from pipeline.config.policy import Approver
 from pipeline.errors import Retry
 from pipeline.metrics import METRICS
-from pipeline.policy import Approver
 from pipeline.ports import Publisher
 from pipeline.respond import approval, guard
 from pipeline.respond.act import Actor, NullActor, act_id
-from pipeline.respond.acts import Act
 from pipeline.respond.adapters.adapter import Direction, Intent, Outcome
 from pipeline.respond.audit import rfc3339
-from pipeline.respond.decisions import RETRY_S, Decisions
-from pipeline.respond.entries import Finished, Noted, Proposed
 from pipeline.respond.keys import Keys
 from pipeline.respond.ladder import NOT_PROMOTED, Ladder
+from pipeline.respond.ledger.acts import Act
+from pipeline.respond.ledger.decisions import RETRY_S, Decisions
+from pipeline.respond.ledger.entries import Finished, Noted, Proposed
 from schemas.incident import Rung
 from schemas.key import Key
 from schemas.response import GuardResult, Response, Stage, Verdict

@@ -12,20 +12,20 @@ from typing import Any, Final
 import msgspec
 
 from pipeline import moments
-from pipeline.asking import Row, Shown, print_json, say_line, show_table
-from pipeline.catalogue import Catalogue, read_catalogue
-from pipeline.config import Config
+from pipeline.asking.answers import Row, Shown, print_json, say_line, show_table
+from pipeline.config.policy import Caps
+from pipeline.config.tree import Config
 from pipeline.errors import ConfigError
-from pipeline.policy import Caps
+from pipeline.keys.catalogue import Catalogue, read_catalogue
 from pipeline.respond import approval, desk
-from pipeline.respond.acts import Act
 from pipeline.respond.caps import TWO
 from pipeline.respond.desk import Chosen, Desk
 from pipeline.respond.fence import ClickHouseNetworks
 from pipeline.respond.keys import UNREADABLE
 from pipeline.respond.ladder import ladder_of
-from pipeline.respond.ledger import Queued
-from pipeline.respond.promoted import Who
+from pipeline.respond.ledger.acts import Act
+from pipeline.respond.ledger.ledger import Queued
+from pipeline.respond.promotion.earned import Who
 from schemas.incident import Rung
 
 KEY_ENV: Final = "KEYWATCH_APPROVER_KEY"

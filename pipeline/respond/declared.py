@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from pipeline.catalogue import Catalogue
 from pipeline.column import Columns
-from pipeline.config import ClickHouse
+from pipeline.config.tree import ClickHouse
+from pipeline.keys.catalogue import Catalogue
 from pipeline.ports import RowSink
 from pipeline.sinks.connect import AWAY, connect
 from pipeline.tasks import cancel_and_wait

@@ -17,16 +17,19 @@ from typing import Final
 
 import msgspec
 
-from pipeline.catalogue import Catalogue
-from pipeline.config import Config
+from pipeline.config.policy import Approver, Caps
+from pipeline.config.tree import Config
 from pipeline.errors import ConfigError
-from pipeline.policy import Approver, Caps
+from pipeline.keys.catalogue import Catalogue
 from pipeline.respond import approval, fence
 from pipeline.respond.act import act_id, response_id
-from pipeline.respond.acts import TIME, Act
 from pipeline.respond.caps import DAY_US
-from pipeline.respond.decisions import Decisions
-from pipeline.respond.entries import (
+from pipeline.respond.fence import Networks
+from pipeline.respond.keys import others_of
+from pipeline.respond.ladder import Ladder, Matrix, Others, reach, too_many
+from pipeline.respond.ledger.acts import TIME, Act
+from pipeline.respond.ledger.decisions import Decisions
+from pipeline.respond.ledger.entries import (
     Bulked,
     Extended,
     Promoted,
@@ -39,11 +42,8 @@ from pipeline.respond.entries import (
     content_of,
     group_of,
 )
-from pipeline.respond.fence import Networks
-from pipeline.respond.keys import others_of
-from pipeline.respond.ladder import Ladder, Matrix, Others, reach, too_many
-from pipeline.respond.ledger import Ledger, Queued, Verdict
-from pipeline.respond.promoted import REVIEW
+from pipeline.respond.ledger.ledger import Ledger, Queued, Verdict
+from pipeline.respond.promotion.earned import REVIEW
 from pipeline.respond.undoing import WRONGLY_REVOKED
 from schemas.incident import Rung
 from schemas.key import Key

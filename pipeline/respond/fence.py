@@ -19,7 +19,7 @@ from typing import Final, Protocol
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from pipeline.config import ClickHouse
+from pipeline.config.tree import ClickHouse
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.replicas import refuse_behind
 from pipeline.respond.adapters.adapter import MOST_NETWORKS
@@ -100,7 +100,7 @@ def suspects(incident: Incident) -> tuple[str, ...]:
 
 
 def with_declared(networks: Iterable[str], key: Key | None) -> tuple[str, ...]:
-    """These and what the owner declared, each once; 10.1.2.3/8 is 10.0.0.0/8, as it is to `pipeline/declared.py`."""
+    """These and what the owner declared, each once; 10.1.2.3/8 is 10.0.0.0/8, as it is to `keys/declared.py`."""
     declared = (_network(each) for each in (key.allowed_networks if key else ()))
     return tuple(dict.fromkeys([*networks, *(each for each in declared if each)]))
 

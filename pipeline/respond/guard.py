@@ -17,12 +17,12 @@ from typing import Final
 
 import msgspec
 
+from pipeline.config.policy import Approver, Policy
 from pipeline.given import best, strongest_pair
-from pipeline.policy import Approver, Policy
 from pipeline.respond import approval
-from pipeline.respond.acts import Act
-from pipeline.respond.entries import BOUND, Proposed
 from pipeline.respond.ladder import Ladder
+from pipeline.respond.ledger.acts import Act
+from pipeline.respond.ledger.entries import BOUND, Proposed
 from schemas.incident import KEY_RULES, PROOF_RULES, Finding, Incident
 from schemas.key import Key
 from schemas.response import GuardResult

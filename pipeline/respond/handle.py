@@ -27,22 +27,22 @@ from typing import Final
 
 import msgspec
 
+from pipeline.config.policy import Approver, Rule
 from pipeline.metrics import METRICS
-from pipeline.policy import Approver, Rule
 from pipeline.respond import fence, guard, propose
-from pipeline.respond.acts import Act
 from pipeline.respond.audit import Positioned
 from pipeline.respond.carry import Carrier
-from pipeline.respond.decisions import Decisions
-from pipeline.respond.deliver import Deliveries
-from pipeline.respond.entries import Build, Proposed
+from pipeline.respond.delivery.deliver import Deliveries
+from pipeline.respond.enforcement.witness import acted
 from pipeline.respond.fence import Networks
 from pipeline.respond.guard import Question
 from pipeline.respond.keys import Keys
 from pipeline.respond.ladder import NOT_PROMOTED, Ladder, Matrix, Means, step_of
-from pipeline.respond.ledger import Verdict
-from pipeline.respond.promoted import Who, earned
-from pipeline.respond.witness import acted
+from pipeline.respond.ledger.acts import Act
+from pipeline.respond.ledger.decisions import Decisions
+from pipeline.respond.ledger.entries import Build, Proposed
+from pipeline.respond.ledger.ledger import Verdict
+from pipeline.respond.promotion.earned import Who, earned
 from schemas.incident import KEY_RULES, PROOF_RULES, Incident
 from schemas.response import GuardResult
 from schemas.response import Verdict as Word

@@ -11,8 +11,8 @@ from typing import Final, Protocol
 
 from aiokafka.errors import KafkaError
 
-from pipeline.catalogue import Catalogue
 from pipeline.errors import ConfigError, Fatal, Retry
+from pipeline.keys.catalogue import Catalogue
 from pipeline.respond.ladder import Others
 from pipeline.tasks import cancel_and_wait
 from schemas.key import Key
@@ -27,7 +27,7 @@ UNREADABLE: Final = (Retry, Fatal, ConfigError, KafkaError, OSError)  # TimeoutE
 
 
 class Reader(Protocol):
-    """`pipeline.catalogue.CatalogueReader`: one consumer that stays at the end of the keys topic."""
+    """`pipeline.keys.catalogue.CatalogueReader`: one consumer that stays at the end of the keys topic."""
 
     async def open(self) -> Catalogue:
         """Connect and read everything."""

@@ -24,8 +24,8 @@ from typing import Final
 
 import msgspec
 
-from pipeline.config import Respond, Revocation
-from pipeline.policy import Caps, Policy, Rule
+from pipeline.config.policy import Caps, Policy, Rule
+from pipeline.config.tree import Respond, Revocation
 from pipeline.respond.adapters.adapter import MOST_NETWORKS, Support
 from schemas.incident import PROOF_RULES, SEVERITIES, Incident, Rung, Severity
 from schemas.key import Key
@@ -198,7 +198,7 @@ def judged(rung: Rung, rule: Rule, means: Means) -> tuple[GuardResult, ...]:
 
 
 def promoted(rung: Rung, rule: Rule, means: Means) -> GuardResult:
-    """The stage that was earned has the rung; what holds in the end is the topic's order (`promoted.py`)."""
+    """The stage that was earned has the rung; what holds in the end is the topic's order (`earned.py`)."""
     has = means.earned is None or rung in means.earned
     return GuardResult(guard=NOT_PROMOTED, passed=has, reason=f"{rung} was {'' if has else 'not '}earned")
 

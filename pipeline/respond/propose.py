@@ -9,13 +9,13 @@ from typing import Final
 
 import msgspec
 
-from pipeline.policy import Approver, Rule
+from pipeline.config.policy import Approver, Rule
 from pipeline.respond import fence, guard
 from pipeline.respond.act import act_id, response_id
-from pipeline.respond.entries import Proposed
+from pipeline.respond.delivery.notice import one_line
 from pipeline.respond.guard import Question
 from pipeline.respond.ladder import Means, Step, denied, lasts_s
-from pipeline.respond.notice import one_line
+from pipeline.respond.ledger.entries import Proposed
 from schemas.incident import PROOF_RULES, Incident
 from schemas.response import GuardResult
 

@@ -21,13 +21,12 @@ from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from pipeline.catalogue import CatalogueReader
-from pipeline.config import Config, Respond
+from pipeline.config.tree import Config, Respond
 from pipeline.errors import ConfigError, Fatal
 from pipeline.health import Health, serve
+from pipeline.keys.catalogue import CatalogueReader
 from pipeline.metrics import REGISTRY, process_started, responder_started
 from pipeline.refreshes import RefreshWatch, refreshes
-from pipeline.respond import drain, review, witness
 from pipeline.respond.act import Acting, Actor, Note, unkept
 from pipeline.respond.adapters import build
 from pipeline.respond.adapters.adapter import Adapter, Intent, Outcome
@@ -35,25 +34,28 @@ from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.caretaker import Caretaker
 from pipeline.respond.carry import Carrier
 from pipeline.respond.consume import AuditLoader, Incidents, TopicReader
-from pipeline.respond.decisions import Decisions, Follower, ReadsOnly
 from pipeline.respond.declared import DeclaredKeys, listed
-from pipeline.respond.deliver import Deliveries
-from pipeline.respond.drain import ClickHouseRotations, Drain
-from pipeline.respond.enforcement import Enforcement
+from pipeline.respond.delivery.deliver import Deliveries
+from pipeline.respond.delivery.telling import telling
+from pipeline.respond.enforcement import witness
+from pipeline.respond.enforcement.proof import Enforcement
+from pipeline.respond.enforcement.verdicts import Verdicts
 from pipeline.respond.fence import ClickHouseNetworks
-from pipeline.respond.forgotten import Memory, stop_if_forgotten
 from pipeline.respond.handle import Responder
 from pipeline.respond.keys import FreshKeys
 from pipeline.respond.ladder import LADDER, Matrix, ladder_of
-from pipeline.respond.ledger import Ledger
-from pipeline.respond.night import Books
-from pipeline.respond.policy_check import check
-from pipeline.respond.promoted import Who
-from pipeline.respond.review import ClickHouseWrongs, Review
+from pipeline.respond.ledger.decisions import Decisions, Follower, ReadsOnly
+from pipeline.respond.ledger.forgotten import Memory, stop_if_forgotten
+from pipeline.respond.ledger.ledger import Ledger
+from pipeline.respond.night.night import Books
+from pipeline.respond.policy.check import check
+from pipeline.respond.promotion import review
+from pipeline.respond.promotion.earned import Who
+from pipeline.respond.promotion.review import ClickHouseWrongs, Review
+from pipeline.respond.rotation import drain
+from pipeline.respond.rotation.drain import ClickHouseRotations, Drain
 from pipeline.respond.rounds import Round, Rounds
 from pipeline.respond.set_up import SetUp
-from pipeline.respond.telling import telling
-from pipeline.respond.verdicts import Verdicts
 from pipeline.runners.ending import stop_by_signal
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.kafka import Producer, client_settings, fetched_highwaters, started

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.policy import Approver
+from pipeline.config.policy import Approver
 from pipeline.respond.ladder import Ladder, Matrix, Others, reach
 from schemas.incident import Incident, Rung
 from schemas.key import Key

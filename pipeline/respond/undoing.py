@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from pipeline.policy import Approver
+from pipeline.config.policy import Approver
 from pipeline.respond import approval
-from pipeline.respond.acts import Act
 from pipeline.respond.caps import DAY_US
-from pipeline.respond.entries import Proposed, Signed, Undo
 from pipeline.respond.ladder import UNDOABLE
-from pipeline.respond.standing import extend_of
+from pipeline.respond.ledger.acts import Act
+from pipeline.respond.ledger.entries import Proposed, Signed, Undo
+from pipeline.respond.ledger.standing import extend_of
 from pipeline.times import rfc3339
 
 WRONGLY_REVOKED: Final = (

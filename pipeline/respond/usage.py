@@ -17,9 +17,9 @@ import msgspec
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from pipeline.config import ClickHouse
+from pipeline.asking.queries import HELD
+from pipeline.config.tree import ClickHouse
 from pipeline.errors import ConfigError, Fatal, Retry
-from pipeline.queries import HELD
 from pipeline.respond import fence
 from pipeline.respond.brief import NO_NUMBERS, Usage
 from pipeline.sinks.connect import connect_async, is_embedded

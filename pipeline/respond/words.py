@@ -14,10 +14,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 
-from pipeline.policy import Approver
+from pipeline.config.policy import Approver
 from pipeline.respond import approval
 from pipeline.respond.audit import rfc3339
-from pipeline.respond.entries import (
+from pipeline.respond.ledger.entries import (
     FORCE,
     PROMOTION,
     Extended,
@@ -31,7 +31,7 @@ from pipeline.respond.entries import (
     Switched,
     Undo,
 )
-from pipeline.respond.night_records import Told
+from pipeline.respond.night.records import Told
 from schemas.response import Response, Verdict
 
 ALL_KEYS: Final = "*"

@@ -18,13 +18,13 @@ from typing import Final
 import msgspec
 from clickhouse_connect.driver.client import Client
 
-from pipeline.asking import connected
-from pipeline.config import Config
-from pipeline.control_topic import check_times, read_controls
-from pipeline.controls import NO_CONTROLS, Controls, Said
+from pipeline.asking.answers import connected
+from pipeline.asking.queries import ask
+from pipeline.config.tree import Config
+from pipeline.control.controls import NO_CONTROLS, Controls, Said
+from pipeline.control.topic import check_times, read_controls
 from pipeline.core import Sides
 from pipeline.errors import ConfigError, Fatal
-from pipeline.queries import ask
 from pipeline.runners.topic_range import Raw, Topic
 from pipeline.times import micros
 from schemas.control import decode

@@ -30,7 +30,7 @@ from pipeline.bench.attacks import Attacks
 from pipeline.bench.clock import Pace
 from pipeline.bench.report import Found, report, show
 from pipeline.bench.trial import Trial, median_of
-from pipeline.config import ClickHouse, Config, Kafka
+from pipeline.config.tree import ClickHouse, Config, Kafka
 from pipeline.demo import broker, product
 from pipeline.demo.children import Children
 from pipeline.errors import ConfigError, Fatal

@@ -14,9 +14,9 @@ from typing import Any, Final
 import msgspec
 from rich.console import Console
 
-from pipeline.asking import printable
-from pipeline.catalogue import Catalogue
-from pipeline.config import Config
+from pipeline.asking.answers import printable
+from pipeline.config.tree import Config
+from pipeline.keys.catalogue import Catalogue
 from pipeline.respond import guard
 from pipeline.respond.ladder import ladder_of
 from pipeline.times import micros

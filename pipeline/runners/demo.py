@@ -26,8 +26,8 @@ import aiohttp
 from rich.console import Console
 from standardwebhooks import Webhook
 
-from pipeline.config_file import load
-from pipeline.control_topic import say
+from pipeline.config.file import load
+from pipeline.control.topic import say
 from pipeline.demo import (
     api,
     broker,

@@ -14,17 +14,17 @@ from typing import Any, Final
 
 import typer
 
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.errors import ConfigError, Fatal
-from pipeline.keyfile import Batch, End, Frame, Head, Header, write
 from pipeline.progress import counted
-from pipeline.recover import fill, load
-from pipeline.repartition import Holder, frames, layout, tables
 from pipeline.runners.unjudged import first_unjudged
 from pipeline.sinks.group import committed_offsets, refuse_members
 from pipeline.sinks.kafka import log_starts, read_pages
 from pipeline.sinks.topics import partitions_of, topic_id
-from pipeline.state import State
+from pipeline.state.keyfile import Batch, End, Frame, Head, Header, write
+from pipeline.state.partition import State
+from pipeline.state.recover import fill, load
+from pipeline.state.repartition import Holder, frames, layout, tables
 
 FILE_NAME: Final = "keywatch.state"
 """In a folder."""

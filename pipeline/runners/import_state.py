@@ -20,21 +20,21 @@ from typing import Any, Final
 
 import typer
 
-from pipeline import keyfile
-from pipeline.checkpoint import PAGES_AT_ONCE, Checkpoint, Directory, Record
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.errors import ConfigError, Fatal
-from pipeline.keyfile import Batch, Head, Header
-from pipeline.manifest import Key, Manifest, read_key, read_manifest
 from pipeline.partitioner import PARTITIONERS
 from pipeline.progress import counted
-from pipeline.repartition import Holder, Layouts, Target, homes, meta_of, same_meta, shared_of
 from pipeline.runners.export_state import FILE_NAME
 from pipeline.runners.unjudged import unjudged
-from pipeline.shares import Part
 from pipeline.sinks.group import refuse_members, set_offsets
 from pipeline.sinks.kafka import Producer, fetched_highwaters, log_starts, read_pages
 from pipeline.sinks.topics import PAGES_CONFIG, TopicSpec, add_partitions, create_topics, partitions_of, topic_id
+from pipeline.state import keyfile
+from pipeline.state.checkpoint import PAGES_AT_ONCE, Checkpoint, Directory, Record
+from pipeline.state.keyfile import Batch, Head, Header
+from pipeline.state.manifest import Key, Manifest, read_key, read_manifest
+from pipeline.state.repartition import Holder, Layouts, Target, homes, meta_of, same_meta, shared_of
+from pipeline.state.shares import Part
 
 KEYS_AT_ONCE: Final = 1_000_000
 """Keys of all targets that are filled in one pass over the file: 2.5 GB of memory."""

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.records import following
 from pipeline.runners.owned import Fetched
 from pipeline.tasks import cancel_and_wait

@@ -27,18 +27,16 @@ import numpy as np
 import typer
 
 from detectors.fusion import NOTHING_BITS
-from pipeline.catalogue import load_file, read_catalogue
-from pipeline.checkpoint import Checkpoint, Directory
-from pipeline.config import Config
-from pipeline.control_topic import read_controls
+from pipeline.config.tree import Config
+from pipeline.control.topic import read_controls
 from pipeline.core import Sides
 from pipeline.errors import ConfigError, Fatal
 from pipeline.formats import FORMATS, Refused
 from pipeline.geo.provider import open_geo
 from pipeline.history import files, ordered
-from pipeline.intake import options_of
+from pipeline.intake.run import options_of
+from pipeline.keys.catalogue import load_file, read_catalogue
 from pipeline.progress import counted
-from pipeline.repartition import Holder
 from pipeline.runners import topic_range
 from pipeline.runners.import_state import write_state
 from pipeline.runners.parts import config_version
@@ -46,7 +44,9 @@ from pipeline.runners.replay import SLICE_EVENTS, Replay
 from pipeline.sinks.group import refuse_members, set_offsets
 from pipeline.sinks.kafka import fetched_highwaters, log_starts, read_pages
 from pipeline.sinks.topics import ensure_topics
-from pipeline.state import Meta, Pool, State
+from pipeline.state.checkpoint import Checkpoint, Directory
+from pipeline.state.partition import Meta, Pool, State
+from pipeline.state.repartition import Holder
 from pipeline.warm import warm_up
 
 AT: Final = ("start", "end")

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.core import Core, Sides
 from pipeline.ports import RowSink
 
 if TYPE_CHECKING:
-    from pipeline.catalogue import CatalogueReader
-    from pipeline.control_topic import ControlsReader
+    from pipeline.control.topic import ControlsReader
     from pipeline.geo.provider import Geo
+    from pipeline.keys.catalogue import CatalogueReader
 
 JUDGING: Final = ((), ("topologies",), ("geo",), ("formats",))
 """Folders of this package with what makes findings of events."""
@@ -95,9 +95,9 @@ class SideReader:
 
     async def read(self, config: Config) -> Sides:
         """Everything to its end as of now. Raises Fatal."""
-        from pipeline.catalogue import CatalogueReader
-        from pipeline.control_topic import ControlsReader
+        from pipeline.control.topic import ControlsReader
         from pipeline.geo.provider import open_geo
+        from pipeline.keys.catalogue import CatalogueReader
 
         if self._reader is None or self._controls is None or self._geo is None:
             self._geo = open_geo(config.geo)

@@ -19,7 +19,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.errors import Fatal
 from pipeline.faults import reach
 from pipeline.records import of_records

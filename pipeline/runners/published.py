@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiokafka import TopicPartition
 
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.sinks.kafka import DENIED, fetched_highwaters, side_consumer
 from pipeline.sinks.topics import partitions_of
 from schemas.incident import Incident

@@ -19,18 +19,18 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import moments, private
-from pipeline.asking import printable
-from pipeline.catalogue import Catalogue, load_file
+from pipeline.asking.answers import printable
 from pipeline.column import Columns, plain
-from pipeline.config import Config
-from pipeline.config_file import load
+from pipeline.config.file import load
+from pipeline.config.tree import Config
 from pipeline.core import Effects, Sides, Slice
 from pipeline.errors import ConfigError, Fatal
 from pipeline.flow import KeyCore, open_core
 from pipeline.formats import FORMATS, Refused
 from pipeline.geo.provider import open_geo
 from pipeline.history import ordered
-from pipeline.intake import options_of
+from pipeline.intake.run import options_of
+from pipeline.keys.catalogue import Catalogue, load_file
 from pipeline.partitioner import PARTITIONERS
 from pipeline.progress import counted
 from pipeline.runners import topic_range

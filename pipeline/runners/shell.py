@@ -22,13 +22,13 @@ from pipeline.errors import Fatal, Retry
 from pipeline.faults import reach
 from pipeline.metrics import METRICS
 from pipeline.partitioner import moved
-from pipeline.recover import fill, load, writer_of
 from pipeline.rows import RowBuffer
 from pipeline.runners import measure
 from pipeline.runners.owned import Fetched, Owned
 from pipeline.runners.published import Published, once
 from pipeline.runners.start import Ready
 from pipeline.runners.turns import Turns
+from pipeline.state.recover import fill, load, writer_of
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.faults import reach
 from pipeline.records import Records
 from pipeline.runners.batches import install, joined

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 
 from detectors.compile import CACHED, REFUSED
 from pipeline import memory
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.core import Sides
 from pipeline.errors import ConfigError, Fatal
 from pipeline.health import Health, serve

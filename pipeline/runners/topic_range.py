@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from aiokafka import TopicPartition
 
-from pipeline.catalogue import Catalogue, read_catalogue
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.core import TICK_HEADER
 from pipeline.errors import ConfigError
+from pipeline.keys.catalogue import Catalogue, read_catalogue
 from pipeline.sinks.kafka import fetched_highwaters, side_consumer
 from pipeline.sinks.topics import partitions_of, topic_id
 

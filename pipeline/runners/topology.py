@@ -11,10 +11,10 @@ from typing import Final
 
 import msgspec
 
-from pipeline.catalogue import Catalogue
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.core import Sides
 from pipeline.errors import ConfigError
+from pipeline.keys.catalogue import Catalogue
 from pipeline.runners.parts import OpenCore, Parts, production_parts
 
 TOPOLOGIES: Final = ("keys", "sources", "lifecycle")

@@ -20,8 +20,8 @@ from typing import Final
 import aiohttp
 from standardwebhooks import Webhook
 
-from pipeline.config import Config
-from pipeline.control_topic import say
+from pipeline.config.tree import Config
+from pipeline.control.topic import say
 from pipeline.demo import api, broker, fleet, gateway_log, history, key_service, lives, rhythm, settings, story, traffic
 from pipeline.errors import ConfigError, Fatal
 from pipeline.metrics import process_started

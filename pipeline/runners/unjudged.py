@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from aiokafka import TopicPartition
 
-from pipeline.config import Kafka
+from pipeline.config.tree import Kafka
 from pipeline.core import TICK_HEADER
 from pipeline.sinks.kafka import fetched_highwaters, side_consumer
 

@@ -21,7 +21,7 @@ from faust.types import TP
 from mode import CrashingSupervisor
 
 from pipeline import private
-from pipeline.config import Config, Kafka
+from pipeline.config.tree import Config, Kafka
 from pipeline.errors import Fatal
 from pipeline.faults import reach
 from pipeline.runners.ending import EXIT_FATAL, end_process, guarded

@@ -10,7 +10,7 @@ from typing import Any
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError
 
-from pipeline.config import Kafka
+from pipeline.config.tree import Kafka
 from pipeline.sinks.kafka import by_consequence, client_settings
 
 AWAY = (NodeNotReadyError, KafkaConnectionError)

@@ -23,7 +23,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from pipeline import private
 from pipeline.column import Column, Columns, plain
-from pipeline.config import ClickHouse
+from pipeline.config.tree import ClickHouse
 from pipeline.errors import Fatal, Retry
 from pipeline.sinks import native
 from pipeline.sinks.connect import (

@@ -22,7 +22,7 @@ from clickhouse_connect.driver.exceptions import (
     ProgrammingError,
 )
 
-from pipeline.config import ClickHouse
+from pipeline.config.tree import ClickHouse
 from pipeline.errors import ConfigError, Fatal, Retry
 
 CONNECT_TIMEOUT_S: Final = 5.0

@@ -15,7 +15,7 @@ from aiokafka.errors import (
     for_code,
 )
 
-from pipeline.config import Kafka
+from pipeline.config.tree import Kafka
 from pipeline.errors import Fatal
 from pipeline.sinks.administration import AWAY, administrator
 from pipeline.sinks.kafka import by_consequence, client_settings, started

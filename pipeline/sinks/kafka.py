@@ -33,7 +33,7 @@ from aiokafka.errors import (
 )
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from pipeline.config import Kafka
+from pipeline.config.tree import Kafka
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.partitioner import PARTITIONERS
 from pipeline.ports import Headers, Outgoing

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.config import Kafka
+from pipeline.config.tree import Kafka
 from pipeline.errors import ConfigError
 from pipeline.metrics import METRICS
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import IncompatibleBrokerVersion, UnknownError
 
-from pipeline.config import Config, Kafka
+from pipeline.config.tree import Config, Kafka
 from pipeline.sinks.administration import administrator
 
 Settings = Mapping[str, Mapping[str, str]]

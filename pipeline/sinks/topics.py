@@ -29,7 +29,7 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
-from pipeline.config import Config, Kafka
+from pipeline.config.tree import Config, Kafka
 from pipeline.errors import ConfigError, Fatal
 from pipeline.partitioner import moved
 from pipeline.sinks.administration import administrator

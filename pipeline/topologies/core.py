@@ -13,11 +13,11 @@ from typing import Final, Protocol
 import msgspec
 
 from pipeline import columns, disown
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.core import Effects, Reject, Rows, Sides, Slice
-from pipeline.pages import Blobs, PagedArray
 from pipeline.secrets import keyed_hash
-from pipeline.state import CoreMeta
+from pipeline.state.pages import Blobs, PagedArray
+from pipeline.state.partition import CoreMeta
 from pipeline.topologies.episodes import Episodes
 from schemas.incident import Incident
 

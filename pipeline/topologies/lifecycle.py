@@ -19,10 +19,10 @@ from typing import Final, NamedTuple
 import msgspec
 
 from detectors.detector import NET_ANYCAST, NET_HOSTING, NET_PROXY
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.core import Sides
 from pipeline.geo.provider import NOWHERE, Place
-from pipeline.pages import Blobs, PagedArray
+from pipeline.state.pages import Blobs, PagedArray
 from pipeline.times import rfc3339
 from pipeline.topologies.core import TopologyCore
 from pipeline.topologies.episodes import Episodes, Evidence

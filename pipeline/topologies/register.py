@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from pipeline.pages import Blobs
+from pipeline.state.pages import Blobs
 
 
 class Dated(Protocol):

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from detectors.records import records
-from pipeline.pages import Blobs, PagedArray
+from pipeline.state.pages import Blobs, PagedArray
 from pipeline.times import rfc3339
 from pipeline.topologies import pulse
 from pipeline.topologies.episodes import NEVER_US, Episodes, Evidence

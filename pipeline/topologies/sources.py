@@ -6,9 +6,9 @@ from typing import Final
 
 import msgspec
 
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.core import Sides
-from pipeline.pages import Blobs, PagedArray
+from pipeline.state.pages import Blobs, PagedArray
 from pipeline.topologies.core import TopologyCore
 from pipeline.topologies.episodes import Episodes
 from pipeline.topologies.outbreak import Outbreak

@@ -16,10 +16,10 @@ from collections import Counter
 from statistics import median
 from typing import Any
 
-from pipeline.checkpoint import Checkpoint, Directory
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.core import Slice
-from pipeline.manifest import read_key
+from pipeline.state.checkpoint import Checkpoint, Directory
+from pipeline.state.manifest import read_key
 from tests.bench.grown import DAY_US, START_US, Grown, cut, print_json
 
 ACTIVE_PER_MINUTE: float = 0.05

@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import ClickHouse
+from pipeline.config.tree import ClickHouse
 from pipeline.core import Rows
 from pipeline.migrate import migrate
 from pipeline.rows import append_rows, count_rows

@@ -27,11 +27,11 @@ import msgspec
 import psutil
 from starlette.testclient import TestClient
 
-from pipeline.catalogue import Catalogue
-from pipeline.config import ClickHouse, Config, Console, Person, Secret
+from pipeline.config.tree import ClickHouse, Config, Console, Person, Secret
 from pipeline.console import app
 from pipeline.console.board import Kept, Link
 from pipeline.console.side import Readers, Side
+from pipeline.keys.catalogue import Catalogue
 from pipeline.migrate import migrate
 from pipeline.sinks.connect import connect
 from schemas.incident import Band, Finding, Incident, Sample

@@ -22,7 +22,7 @@ from clickhouse_connect.driver.client import Client
 
 from deploy.grafana.build import DASHBOARDS
 from deploy.grafana.panel import Dashboard, Panel
-from pipeline.config import ClickHouse
+from pipeline.config.tree import ClickHouse
 from pipeline.migrate import migrate
 from pipeline.sinks.connect import connect
 from tests.clickhouse_front import FrontProcess

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.catalogue import Catalogue
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.core import Sides
 from pipeline.flow import open_core
 from pipeline.geo.provider import open_geo
+from pipeline.keys.catalogue import Catalogue
 from schemas.event import Event
 from tests.bench.grown import EPOCH, START_US, config, cut, print_json, rss_bytes
 

@@ -13,11 +13,11 @@ import msgspec
 import numpy as np
 
 from pipeline.bench import load
-from pipeline.catalogue import Catalogue
-from pipeline.config import Config, Worker
+from pipeline.config.tree import Config, Worker
 from pipeline.core import Sides, Slice
 from pipeline.flow import KeyCore, open_core
 from pipeline.geo.provider import open_geo
+from pipeline.keys.catalogue import Catalogue
 from pipeline.partitioner import PARTITIONERS
 from schemas.event import Event
 from schemas.key import Key

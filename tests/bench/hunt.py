@@ -18,8 +18,8 @@ from typing import Any
 
 from clickhouse_connect.driver.client import Client
 
-from pipeline.config import ClickHouse
-from pipeline.hunt import Quarry, hunt
+from pipeline.asking.hunt import Quarry, hunt
+from pipeline.config.tree import ClickHouse
 from pipeline.migrate import migrate
 from pipeline.sinks.connect import connect
 from tests.bench.grown import print_json

@@ -2,10 +2,9 @@
 
 One process grows the state and writes checkpoints into a file, one of everything and then one after each of
 `--intervals` of the model of `tests.bench.checkpoints` (120: the journal is as long as it gets); another one, as fresh
-as a worker after a crash, reads it back through `pipeline.recover` (verify, decompress, fill, index) and then goes on
-judging. `load_s` is for
-all partitions one after the other on one core, as a worker does it when all of them are its own; `rss_mib` is the
-whole process: Python, numba's code, the geo database, the state.
+as a worker after a crash, reads it back through `pipeline.state.recover` (verify, decompress, fill, index) and then
+goes on judging. `load_s` is for all partitions one after the other on one core, as a worker does it when all of them
+are its own; `rss_mib` is the whole process: Python, numba's code, the geo database, the state.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from typing import Any, Final
 
 import msgspec
 
-from pipeline.catalogue import Catalogue
-from pipeline.checkpoint import Checkpoint, Directory
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.core import Sides
 from pipeline.flow import KeyCore, open_core
 from pipeline.geo.provider import open_geo
-from pipeline.recover import fill, load
+from pipeline.keys.catalogue import Catalogue
+from pipeline.state.checkpoint import Checkpoint, Directory
+from pipeline.state.recover import fill, load
 from pipeline.warm import warm_up
 from tests.bench.grown import DAY_US, EPOCH, START_US, Grown, config, cut, declared, print_json, rss_bytes, state_bytes
 

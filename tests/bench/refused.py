@@ -35,11 +35,11 @@ from standardwebhooks import Webhook
 from pipeline.bench import elsewhere, latency
 from pipeline.bench.attacks import APART_US, Attacks, attack, victim
 from pipeline.bench.trial import Trial
-from pipeline.catalogue import publish_keys
-from pipeline.config import Config, Kafka, Topics
+from pipeline.config.tree import Config, Kafka, Topics
 from pipeline.demo import broker, product, settings
 from pipeline.demo.broker import PARTITIONS, free_port
 from pipeline.demo.children import Children
+from pipeline.keys.catalogue import publish_keys
 from schemas.key import Key
 from tests.bench.grown import print_json
 from tests.kafka import cluster
@@ -137,7 +137,9 @@ min_severity = "medium"
     async def respond(self, worker_port: int) -> None:
         """Start the responder; returns when it is ready."""
         config = self.children.folder / f"{self.run}-{worker_port}.toml"
-        await self.children.start("respond", [sys.executable, "-m", "pipeline.cli", "respond", "--config", str(config)])
+        await self.children.start(
+            "respond", [sys.executable, "-m", "pipeline.cli.main", "respond", "--config", str(config)]
+        )
         async with aiohttp.ClientSession() as session:
             await product.wait_until_ready(session, self.children, self.responder_port, "the responder")
 

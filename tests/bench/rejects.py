@@ -25,11 +25,11 @@ from typing import Any, Final
 import msgspec
 
 from pipeline.bench import load
-from pipeline.catalogue import Catalogue
-from pipeline.config import Config, Worker
+from pipeline.config.tree import Config, Worker
 from pipeline.core import Sides, Slice
 from pipeline.flow import KeyCore, open_core
 from pipeline.geo.provider import open_geo
+from pipeline.keys.catalogue import Catalogue
 from schemas.event import Event
 
 SLICE_EVENTS: Final = 1_000

@@ -28,7 +28,7 @@ from typing import Final
 
 import msgspec
 
-from pipeline.config import Config, Kafka, Topics
+from pipeline.config.tree import Config, Kafka, Topics
 from pipeline.sinks.kafka import Producer
 from pipeline.sinks.topics import ensure_topics
 from schemas.event import Event
@@ -78,7 +78,7 @@ def started(file: Path, folder: Path) -> dict[str, float]:
     """Start it, wait for the first event, stop it."""
     port, log = free_port(), folder / "worker.log"
     env = dict(os.environ) | {"KEYWATCH_WORKER__METRICS_PORT": str(port)}
-    command = ["timeout", "-s", "KILL", str(MOST_S), sys.executable, "-m", "pipeline.cli", "worker", "--config"]
+    command = ["timeout", "-s", "KILL", str(MOST_S), sys.executable, "-m", "pipeline.cli.main", "worker", "--config"]
     began = time.time()
     with log.open("wb") as out:
         worker = subprocess.Popen([*command, str(file)], env=env, stdout=out, stderr=out)

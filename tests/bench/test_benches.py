@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from pipeline.config import ClickHouse
-from pipeline.config_file import load
-from pipeline.hunt import hunt as find
+from pipeline.asking.hunt import hunt as find
+from pipeline.config.file import load
+from pipeline.config.tree import ClickHouse
 from pipeline.sinks.connect import connect
 from schemas.rows import TABLES
 from tests.bench import checkpoints, clickhouse_bytes, console, cost_per_event, grown, hot_key, hunt, rejects, start

@@ -13,17 +13,17 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline import log as logs
-from pipeline.cli import app
-from pipeline.config import Config, Respond
-from pipeline.config_file import show
+from pipeline.cli.main import app
+from pipeline.config.file import show
+from pipeline.config.setting import Secret
+from pipeline.config.tree import Config, Respond
 from pipeline.errors import ConfigError
 from pipeline.metrics import render
 from pipeline.respond.act import Acting
 from pipeline.respond.adapters import build
 from pipeline.respond.adapters.adapter import Adapter, Outcome
 from pipeline.respond.adapters.settings import Adapters, AwsApiGateway, AwsIam, Kong, Tyk, Unkey
-from pipeline.respond.enforcement import Watch
-from pipeline.setting import Secret
+from pipeline.respond.enforcement.proof import Watch
 from tests.pipeline.respond.adapters import fake_aws, fake_kong, fake_tyk, fake_unkey
 from tests.pipeline.respond.adapters.peers import Fake, Running, running
 from tests.pipeline.respond.adapters.test_contract import intent, noting, undo

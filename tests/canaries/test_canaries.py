@@ -12,23 +12,23 @@ import msgspec
 import pytest
 
 from pipeline import log as logs
-from pipeline.checkpoint import Checkpoint, Directory
-from pipeline.config import ClickHouse, Config, Topics, Worker
+from pipeline.config.tree import ClickHouse, Config, Topics, Worker
 from pipeline.core import Slice
 from pipeline.emit import Emitter
 from pipeline.flow import KeyCore
 from pipeline.formats import Options
-from pipeline.intake import Pump, stream
+from pipeline.intake.run import Pump, stream
 from pipeline.metrics import METRICS, render
 from pipeline.ports import Columns, Headers, Outgoing
 from pipeline.respond.brief import brief
-from pipeline.respond.notice import of_incident
+from pipeline.respond.delivery.notice import of_incident
 from pipeline.respond.render import RENDERINGS
 from pipeline.respond.render.standard import incident_body
 from pipeline.rows import RowBuffer
 from pipeline.runners.replay import incident_line
 from pipeline.sinks.clickhouse import ClickHouseSink, FileSink
 from pipeline.sinks.connect import connect
+from pipeline.state.checkpoint import Checkpoint, Directory
 from schemas.incident import Incident
 from schemas.rows import TABLES
 from tests.canaries.logs import CANARIES, messages

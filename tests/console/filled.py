@@ -6,7 +6,7 @@ import asyncio
 
 import msgspec
 
-from pipeline.config import ClickHouse, Config, Console, Person, Secret
+from pipeline.config.tree import ClickHouse, Config, Console, Person, Secret
 from pipeline.migrate import migrate
 from pipeline.sinks.clickhouse import ClickHouseSink
 from schemas.incident import Band, Finding, Incident, Sample

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.catalogue import Catalogue
 from pipeline.console.side import Side
-from pipeline.controls import Controls, Said
+from pipeline.control.controls import Controls, Said
+from pipeline.keys.catalogue import Catalogue
 from schemas.control import Mute
 from schemas.key import Key
 from tests.console.filled import EVIL, KEY

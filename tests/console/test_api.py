@@ -14,25 +14,25 @@ import pytest
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from pipeline.config import Config, Person, Secret
+from pipeline.config.tree import Config, Person, Secret
 from pipeline.console import answers, api, app, people
 from pipeline.errors import ConfigError
 from pipeline.log import redact
 from pipeline.migrate import migrate
 from pipeline.respond.act import Acting
-from pipeline.respond.acts import Act
 from pipeline.respond.carry import Carrier
-from pipeline.respond.entries import Finished, Undo, Used, decode
-from pipeline.respond.night_notices import lead_of
-from pipeline.respond.night_records import CaseSaid, CaseSeen
+from pipeline.respond.ledger.acts import Act
+from pipeline.respond.ledger.entries import Finished, Undo, Used, decode
+from pipeline.respond.night.notices import lead_of
+from pipeline.respond.night.records import CaseSaid, CaseSeen
 from pipeline.sinks.connect import connect
 from tests.console.filled import TOKENS, config
 from tests.console.waiting import RESPONDER, TOPIC, connected, in_memory, linked, propose, unread
 from tests.pipeline.respond.adapters.fake_kong import FakeKong
 from tests.pipeline.respond.adapters.peers import Running, running, snapshot
 from tests.pipeline.respond.incidents import incident
+from tests.pipeline.respond.ledger.test_ledger import finished, proposed
 from tests.pipeline.respond.memory_log import MemoryPublisher
-from tests.pipeline.respond.test_ledger import finished, proposed
 
 BOTS = {role: f"{role}-token-of-a-machine-01" for role in ("viewer", "responder")}
 SEEN = CaseSeen(

@@ -13,13 +13,13 @@ import msgspec
 import pytest
 from starlette.testclient import TestClient
 
-from pipeline.config import Config, Console, Secret
+from pipeline.asking.queries import Applied, ResponseLine
+from pipeline.config.tree import Config, Console, Secret
 from pipeline.console import acts, app
 from pipeline.console.headers import FOR_GOOD
 from pipeline.console.pages import declared, in_order
 from pipeline.console.side import Side
 from pipeline.errors import ConfigError
-from pipeline.queries import Applied, ResponseLine
 from pipeline.respond.ladder import ladder_of
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect

@@ -13,17 +13,17 @@ import msgspec
 import pytest
 from starlette.testclient import TestClient
 
-from pipeline.config import Config, Respond
-from pipeline.config_night import Night as NightSettings
+from pipeline.config.night import Night as NightSettings
+from pipeline.config.tree import Config, Respond
 from pipeline.console import app, board
 from pipeline.console.board import Board, Kept, Link, texts
 from pipeline.errors import Fatal, Retry
-from pipeline.respond.acts import Act
-from pipeline.respond.decisions import Decisions
 from pipeline.respond.desk import Desk
-from pipeline.respond.entries import Finished, Promoted, Switched, encode
-from pipeline.respond.night import link_of
-from pipeline.respond.night_records import ActSeen
+from pipeline.respond.ledger.acts import Act
+from pipeline.respond.ledger.decisions import Decisions
+from pipeline.respond.ledger.entries import Finished, Promoted, Switched, encode
+from pipeline.respond.night.night import link_of
+from pipeline.respond.night.records import ActSeen
 from tests.console.filled import INCIDENT, TOKENS, config, fill
 from tests.console.waiting import RESPONDER, TOPIC, connected, in_memory, linked, propose, unread
 from tests.pipeline.respond.memory_log import MemoryLog, MemoryPublisher, MemoryReader

@@ -12,10 +12,10 @@ from urllib.parse import unquote_plus
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.console import acts, app, board
-from pipeline.respond.decisions import Decisions
 from pipeline.respond.desk import Desk
+from pipeline.respond.ledger.decisions import Decisions
 from schemas.control import Control, Feedback
 from tests.console import browser
 from tests.console.filled import INCIDENT, KEY, TOKENS, config, fill

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from pipeline.config import Person, Secret
+from pipeline.config.tree import Person, Secret
 from pipeline.console import app
 from tests.console.filled import TOKENS, config
 

@@ -14,14 +14,14 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from pipeline.config import Config, Console, Secret
+from pipeline.config.tree import Config, Console, Secret
 from pipeline.console.app import make_app
 from pipeline.console.board import Board
 from pipeline.console.pagerduty import MAX_BODY_BYTES, PATH, SIGNATURE, Hook
-from pipeline.respond.cases import Case
 from pipeline.respond.desk import Desk
-from pipeline.respond.night_notices import lead_of
-from pipeline.respond.night_records import CaseSeen
+from pipeline.respond.night.cases import Case
+from pipeline.respond.night.notices import lead_of
+from pipeline.respond.night.records import CaseSeen
 from tests.console.waiting import in_memory
 from tests.pipeline.respond.incidents import NOW_S, incident
 from tests.pipeline.respond.memory_log import MemoryPublisher

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from pipeline.config import Console, Person, Secret
+from pipeline.config.tree import Console, Person, Secret
 from pipeline.console.people import LEAST_KEY, MOST_FAILURES, MOST_HELD, Door
 from pipeline.errors import ConfigError
 

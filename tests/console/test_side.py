@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from pipeline.catalogue import Catalogue, publish_keys
-from pipeline.config import Config, Kafka, Topics
+from pipeline.config.tree import Config, Kafka, Topics
 from pipeline.console.side import Readers, Side, connected
-from pipeline.control_topic import say
-from pipeline.controls import Controls
+from pipeline.control.controls import Controls
+from pipeline.control.topic import say
 from pipeline.demo import broker
 from pipeline.errors import Fatal
+from pipeline.keys.catalogue import Catalogue, publish_keys
 from schemas.control import Mute
 from schemas.key import Key
 

@@ -18,12 +18,12 @@ from anyio import CapacityLimiter
 from anyio.to_thread import current_default_thread_limiter
 from starlette.testclient import TestClient
 
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.console import acts, app, reach
 from pipeline.console.pages import case_rows
 from pipeline.console.reach import MISSES, Reach, ping_of
-from pipeline.respond.night_notices import lead_of
-from pipeline.respond.night_records import CaseSeen
+from pipeline.respond.night.notices import lead_of
+from pipeline.respond.night.records import CaseSeen
 from schemas.control import Control
 from tests.console.filled import EVIL, INCIDENT, KEY, TOKENS, config
 from tests.console.known import DECLARED, known

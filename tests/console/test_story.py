@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from pipeline.config import Config, Respond
+from pipeline.config.tree import Config, Respond
 from pipeline.console import app
 from pipeline.console.board import Board, Kept, Link
 from pipeline.respond.audit import rows

@@ -11,9 +11,9 @@ from pipeline.console.board import Board, Kept, Link
 from pipeline.console.side import Readers, Side
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.by_hand import choose, wanted
-from pipeline.respond.decisions import Decisions
 from pipeline.respond.desk import Desk, bulked
 from pipeline.respond.ladder import ladder_of
+from pipeline.respond.ledger.decisions import Decisions
 from tests.pipeline.respond.memory_log import MemoryLog, MemoryPublisher, MemoryReader
 from tests.pipeline.respond.notices import full
 from tests.pipeline.respond.people import person

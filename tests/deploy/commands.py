@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from pipeline.cli import app
+from pipeline.cli.main import app
 
 
 def running(words: Sequence[str]) -> tuple[Any, list[str]]:

@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.grafana.build import DASHBOARDS
 from deploy.grafana.panel import Chart, Dashboard, Panel
-from pipeline.config import ClickHouse
+from pipeline.config.tree import ClickHouse
 from pipeline.sinks.connect import connect
 from tests.deploy.macros import Asked, expand
 

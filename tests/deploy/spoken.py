@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from typer.testing import CliRunner
 
-from pipeline.cli import app
+from pipeline.cli.main import app
 from tests.docs.parsing import parse
 from tests.docs.reading import WRITTEN, commands
 

@@ -22,8 +22,8 @@ import pytest
 import yaml
 
 from detectors.cache_folder import find_folder
-from pipeline import config_file
-from pipeline.config import Config
+from pipeline.config import file as config_file
+from pipeline.config.tree import Config
 from pipeline.geo.provider import DEMO_DB, open_geo
 from pipeline.respond.ladder import Ladder, ladder_of
 from tests.deploy.commands import running

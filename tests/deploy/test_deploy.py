@@ -14,8 +14,8 @@ import pytest
 import yaml
 from clickhouse_connect.driver.client import Client
 
-from pipeline import config_file
-from pipeline.config import ClickHouse, Config, Kafka
+from pipeline.config import file as config_file
+from pipeline.config.tree import ClickHouse, Config, Kafka
 from pipeline.sinks.connect import connect
 from pipeline.sinks.topics import PAGES_CONFIG, topic_specs
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from pipeline.config import Topics
+from pipeline.config.tree import Topics
 from pipeline.demo import broker
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from clickhouse_connect.driver.client import Client
 
 from deploy.grafana.build import CHART_FOLDER, DASHBOARDS, FOLDER, dashboard, render
 from deploy.grafana.panel import Chart, Dashboard, Panel, Variable
-from pipeline.config import ClickHouse
+from pipeline.config.tree import ClickHouse
 from pipeline.metrics import METRICS, REGISTRY, process_started
 from pipeline.migrate import migrate
 from pipeline.sinks.connect import connect

@@ -15,10 +15,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from pipeline import config_file
-from pipeline.config import Config
+from pipeline.config import file as config_file
+from pipeline.config.policy import Policy
+from pipeline.config.tree import Config
 from pipeline.health import MAX_STALL_S
-from pipeline.policy import Policy
 from pipeline.respond.ladder import Ladder, ladder_of
 from pipeline.runners.parts import config_version
 from pipeline.runners.topology import TOPOLOGIES, settings_of

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from pipeline.cli import app
+from pipeline.cli.main import app
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 PLAN = (DEPLOY / "INCIDENT_PLAN.md").read_text()

@@ -23,8 +23,8 @@ from typing import Final
 
 import pytest
 
-from pipeline.config import ClickHouse
-from pipeline.config_file import load
+from pipeline.config.file import load
+from pipeline.config.tree import ClickHouse
 from pipeline.demo.broker import free_port
 from pipeline.sinks.connect import connect
 from tests.deploy.on_demo import CHARTS, PANELS, metrics_of, name, still_empty, without_sample
@@ -78,7 +78,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     tmp_path = tmp_path_factory.mktemp("demo")
     printed = tmp_path / "printed"
     with printed.open("wb") as out:
-        command = [sys.executable, "-u", "-m", "pipeline.cli", "demo", "--keep"]
+        command = [sys.executable, "-u", "-m", "pipeline.cli.main", "demo", "--keep"]
         process = subprocess.Popen(
             command, stdout=out, stderr=out, cwd=ROOT, env=os.environ | {"TMPDIR": str(tmp_path)}
         )
@@ -278,7 +278,7 @@ def test_intake_runs_as_the_documents_start_it_until_it_is_stopped(
     demo.until_found("(REVOKED)")
     config, port = tmp_path / "keywatch.toml", free_port()
     config.write_text(f"{demo.config.read_text()}\n[intake]\nhttp_port = {free_port()}\nmetrics_port = {port}\n")
-    command = [sys.executable, "-m", "pipeline.cli", *line]
+    command = [sys.executable, "-m", "pipeline.cli.main", *line]
     process = subprocess.Popen(command, env=os.environ | {"KEYWATCH_CONFIG": str(config)})
     try:
         until_ready(port, process)

@@ -13,8 +13,9 @@ import pytest
 
 from deploy.grafana.build import DASHBOARDS
 from deploy.grafana.panel import Panel
-from pipeline import refreshes, truncate
+from pipeline import refreshes
 from pipeline.migrate import FOLDER
+from pipeline.privacy import truncate
 from schemas.rows import TABLES
 from tests.deploy.macros import Asked, expand
 from tests.deploy.rights import ADMIN, SQL, statements

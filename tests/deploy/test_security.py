@@ -8,13 +8,13 @@ from pathlib import Path
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from pipeline import erase
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.health import Health, _app
-from pipeline.intake import Pump
-from pipeline.intake_http import make_app
+from pipeline.intake.http import make_app
+from pipeline.intake.run import Pump
+from pipeline.privacy import erase
 from schemas.rows import TABLES
-from tests.pipeline.test_intake import Broker
+from tests.pipeline.intake.test_run import Broker
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "deploy" / "SECURITY.md").read_text()

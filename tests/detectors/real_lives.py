@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from pipeline.column import plain
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.core import Sides
 from pipeline.flow import open_core
 from pipeline.formats import Options

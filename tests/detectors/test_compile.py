@@ -127,7 +127,7 @@ def _tree(root: Path) -> Path:
     files = {
         "detectors/spike.py": "x = 1\n", "pipeline/below/sum.py": "from detectors.compile import compiled\n",
         "pipeline/long.py": "from detectors.compile import (\n    brief,\n    use_cache,\n)\n",
-        "schemas/event.py": "b = 1\n", "pipeline/state.py": "c = 1\n", "pipeline/page.py": "y = 1\n",
+        "schemas/event.py": "b = 1\n", "pipeline/state/partition.py": "c = 1\n", "pipeline/page.py": "y = 1\n",
     }  # fmt: skip
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def _tree(root: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "matters"),
     [("detectors/spike.py", True), ("pipeline/below/sum.py", True), ("pipeline/long.py", True),
-     ("schemas/event.py", True), ("pipeline/state.py", True), ("pipeline/page.py", False)],
+     ("schemas/event.py", True), ("pipeline/state/partition.py", True), ("pipeline/page.py", False)],
 )  # fmt: skip
 def test_a_change_in_what_is_compiled_names_another_cache_and_one_elsewhere_does_not(
     tmp_path: Path, name: str, matters: bool

@@ -33,8 +33,8 @@ from detectors.egress import (
 from detectors.records import records
 from detectors.surprise import LN2
 from pipeline.evaluation.sources import LINE
-from pipeline.pages import migrate
 from pipeline.routes import template
+from pipeline.state.pages import migrate
 from tests.detectors.one_key import DAY_US, HOUR_US, MINUTE_US, MONDAY_US, OneKey, event_at, first, record
 from tests.detectors.streams import CONTEXT
 from tests.real_data import real

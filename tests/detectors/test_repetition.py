@@ -13,7 +13,7 @@ from detectors import repetition
 from detectors.detector import ERROR_5XX, ERROR_403, ERROR_404, VISIT
 from detectors.repetition import LEAST, UNIT, USUAL_LEAST
 from detectors.spike import DETECTOR
-from pipeline.pages import migrate
+from pipeline.state.pages import migrate
 from tests.detectors.one_key import DAY_US, HOUR_US, MONDAY_US, SECOND_US, OneKey, event_at, record
 from tests.detectors.streams import CONTEXT
 

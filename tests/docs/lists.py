@@ -37,7 +37,7 @@ class Elsewhere(NamedTuple):
 DEMO: Final = "tests/deploy/test_on_demo.py"
 SERVED: Final = Elsewhere("runs until it is stopped; the demo runs it", DEMO, "SERVED")
 SPOKEN: Final = Elsewhere("a worker or responder answers; it is run on the demo's", DEMO, "SPOKEN")
-DESK: Final = "tests/pipeline/respond/test_night_desk.py"
+DESK: Final = "tests/pipeline/respond/night/test_desk.py"
 RESPOND: Final = "tests/pipeline/respond/test_commands.py"
 LONG: Final = "takes minutes"
 OFFSETS: Final = "needs a broker whose offsets are right"
@@ -46,7 +46,9 @@ PARSED: Final = {
     "console": SERVED, "respond": SERVED, "worker": SERVED,
     "intake": Elsewhere("runs until it is stopped; with a file it is run here", DEMO, 'lines("intake")'),
     "plugin": Elsewhere("runs until it is stopped", "tests/pipeline/test_beside_production.py", '"plugin", "--config"'),
-    "top": Elsewhere("runs until it is stopped; --once is run", "tests/pipeline/test_top.py", "top.main(filled, False"),
+    "top": Elsewhere(
+        "runs until it is stopped; --once is run", "tests/pipeline/asking/test_top.py", "top.main(filled, False"
+    ),
     "feedback": SPOKEN, "mute": SPOKEN, "plan": SPOKEN, "cases ack": SPOKEN, "respond act": SPOKEN,
     "respond undo": SPOKEN, "respond raise": SPOKEN, "respond approve": SPOKEN, "respond promote": SPOKEN,
     "unmute": Elsewhere(SPOKEN.why, DEMO, 'run("unmute"'),
@@ -58,14 +60,16 @@ PARSED: Final = {
     "respond extend": Elsewhere("no key is rotated by the demo's responder", RESPOND, "commands.extend("),
     "respond enable": Elsewhere("no endpoint of the demo is disabled", DESK, "night_desk.enable("),
     "respond deleted": Elsewhere(
-        "no gateway of the demo keeps keys", "tests/pipeline/respond/test_leftovers.py", "leftover_desk.deleted("
+        "no gateway of the demo keeps keys",
+        "tests/pipeline/respond/rotation/test_leftovers.py",
+        "leftover_desk.deleted(",
     ),
     "drill run": Elsewhere(
         "the demo has no decoy", "tests/pipeline/respond/test_drill_whole.py", "night_desk.drilled("
     ),
-    "leaks hash": Elsewhere("reads a secret from stdin", "tests/pipeline/test_leaks.py", "print_hash("),
+    "leaks hash": Elsewhere("reads a secret from stdin", "tests/pipeline/keys/test_leaks.py", "print_hash("),
     "bench": Elsewhere(LONG + "; its peers are run", "tests/kafka/test_bench.py", "peers.PEERS"),
-    "demo": Elsewhere(LONG, DEMO, '"pipeline.cli", "demo"'),
+    "demo": Elsewhere(LONG, DEMO, '"pipeline.cli.main", "demo"'),
     "evaluate keybench": Elsewhere(LONG, "tests/evaluation/test_keybench.py", "keybench.bench("),
     "evaluate nab": Elsewhere(LONG, "tests/evaluation/test_nab.py", "nab.main("),
     "learn": Elsewhere(OFFSETS, "tests/kafka/test_operating.py", "learn(primed.config, "),

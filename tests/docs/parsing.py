@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import typer
 
-from pipeline.cli import app
+from pipeline.cli.main import app
 
 VALUES: Final = {
     "INCIDENT": "abababababab", "ID": "abababababab", "KEY": "key_warehouse_08", "LEAK": "efef", "N": "8", "T": "2h",

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import app
-from pipeline.config_file import load
+from pipeline.cli.main import app
+from pipeline.config.file import load
 from pipeline.respond.adapters import build
 from tests.docs.reading import ROOT, SHELL, WRITTEN, Block, blocks
 

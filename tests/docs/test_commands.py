@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pipeline.cli import app
+from pipeline.cli.main import app
 from tests.deploy import spoken
 from tests.docs import lists
 from tests.docs.lists import FAULTS_WANTED, NOT_OURS, PARSED, PREVIEWED, RUN, RUN_BESIDES

@@ -9,14 +9,14 @@ from typing import Any, Final
 import msgspec
 import yaml
 
-from pipeline.catalogue import Catalogue
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.core import Sides, Slice
 from pipeline.flow import open_core
 from pipeline.formats import Options
 from pipeline.formats.native import event
 from pipeline.geo.provider import open_geo
-from pipeline.key_import import read_csv
+from pipeline.keys.catalogue import Catalogue
+from pipeline.keys.key_import import read_csv
 from schemas.event import Event
 from tests.deploy.chart import rendered
 from tests.docs.reading import ROOT, blocks

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from detectors import DETECTORS
 from detectors.detector import Detector
-from pipeline.cli import app
-from pipeline.config import Config
+from pipeline.cli.main import app
+from pipeline.config.tree import Config
 from pipeline.formats import FORMATS
 from pipeline.formats.format import SEES_ALL
 from pipeline.metrics import metric_names

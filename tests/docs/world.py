@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import pytest
 
-from pipeline.catalogue import publish_keys
-from pipeline.config import ClickHouse, Config, Intake, Kafka, Leaks, Secret, Topics
+from pipeline.config.tree import ClickHouse, Config, Intake, Kafka, Leaks, Secret, Topics
 from pipeline.demo import broker
-from pipeline.intake import Pump
-from pipeline.intake_http import from_http
+from pipeline.intake.http import from_http
+from pipeline.intake.run import Pump
+from pipeline.keys.catalogue import publish_keys
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.kafka import Producer
 from schemas.key import Key

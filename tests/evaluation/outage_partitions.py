@@ -20,11 +20,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from pipeline.catalogue import Catalogue
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.core import Message, Sides, Slice
 from pipeline.flow import open_core
 from pipeline.geo.provider import open_geo
+from pipeline.keys.catalogue import Catalogue
 from pipeline.partitioner import PARTITIONERS
 from pipeline.topologies import sources
 from schemas.event import Event

@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 
 from detectors import fuse, fusion
-from pipeline.catalogue import Catalogue
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.core import Sides, Slice
 from pipeline.errors import ConfigError
 from pipeline.evaluation import (
@@ -51,6 +50,7 @@ from pipeline.evaluation.world import (
 )
 from pipeline.flow import open_core
 from pipeline.geo.provider import open_geo
+from pipeline.keys.catalogue import Catalogue
 from pipeline.times import rfc3339
 from schemas.event import OUTCOMES, Event
 from tests.evaluation import false_alarms

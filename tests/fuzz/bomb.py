@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline.formats import Options
-from pipeline.intake import stream
+from pipeline.intake.run import stream
 
 
 def main() -> None:

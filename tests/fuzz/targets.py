@@ -12,11 +12,14 @@ from typing import Any, Final
 
 import msgspec
 
-from pipeline import catalogue, config, config_file, intake_key_events, intake_leaks, key_import, secrets
+from pipeline import secrets
 from pipeline.column import plain
-from pipeline.config import Config, Worker
-from pipeline.control_topic import read
-from pipeline.controls import Controls, Said
+from pipeline.config import file as config_file
+from pipeline.config import tree as config
+from pipeline.config.tree import Config, Worker
+from pipeline.control.controls import Controls, Said
+from pipeline.control.topic import read
+from pipeline.control.withhold import control_rows
 from pipeline.core import Slice
 from pipeline.decode import decode
 from pipeline.errors import ConfigError, Fatal
@@ -24,9 +27,11 @@ from pipeline.fields import fields_of
 from pipeline.formats import FORMATS, Options, Refused, detect, read_file
 from pipeline.formats.confluent import Kind
 from pipeline.geo import provider
-from pipeline.intake import stream
+from pipeline.intake import key_events as intake_key_events
+from pipeline.intake import leaks as intake_leaks
+from pipeline.intake.run import stream
+from pipeline.keys import catalogue, key_import
 from pipeline.sinks.clickhouse import checked
-from pipeline.withhold import control_rows
 from schemas.control import control_id
 from schemas.control import decode as decode_control
 from schemas.event import Event

@@ -15,15 +15,15 @@ import msgspec
 import pytest
 from aiohttp.test_utils import TestServer
 
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.formats import Options, Refused, decode, read_file
-from pipeline.intake import Pump, stream
-from pipeline.intake_http import make_app
+from pipeline.intake.http import make_app
+from pipeline.intake.run import Pump, stream
 from schemas.reasons import REASONS
 from tests.fuzz import run
 from tests.fuzz.run import CASES, fuzz
 from tests.fuzz.targets import TARGETS, ensure
-from tests.pipeline.test_intake import Broker
+from tests.pipeline.intake.test_run import Broker
 
 KEPT = sorted(CASES.rglob("*.bin"))
 M = 1 << 20

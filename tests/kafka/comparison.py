@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.core import Rows, Sides
 from pipeline.flow import open_core
 from pipeline.records import of_records

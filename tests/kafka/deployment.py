@@ -20,12 +20,12 @@ from typing import Any, Final, TypeVar
 import msgspec
 from aiokafka import TopicPartition
 
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.records import of_records
-from pipeline.recover import fill, load
 from pipeline.sinks.group import committed_offsets
 from pipeline.sinks.kafka import Producer, fetched_highwaters, read_pages, side_consumer
 from pipeline.sinks.topics import ensure_topics, partitions_of
+from pipeline.state.recover import fill, load
 from schemas.incident import Incident
 from tests.kafka.cluster import PATIENCE
 from tests.kafka.recovery import NOT_NOW

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from pipeline.config import ClickHouse
+from pipeline.config.tree import ClickHouse
 from pipeline.core import Rows
 from pipeline.migrate import migrate
 from pipeline.sinks.clickhouse import ClickHouseSink

@@ -23,7 +23,7 @@ LIFE_S: Final = 7_200
 
 def bench(arguments: Sequence[str]) -> int:
     """Run it as an operator would; returns its exit code."""
-    return subprocess.run([sys.executable, "-m", "pipeline.cli", "bench", *arguments], timeout=LIFE_S).returncode
+    return subprocess.run([sys.executable, "-m", "pipeline.cli.main", "bench", *arguments], timeout=LIFE_S).returncode
 
 
 def main(arguments: Sequence[str]) -> int:

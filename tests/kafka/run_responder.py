@@ -1,4 +1,4 @@
-"""A responder process for the tests. KW_CONFIG is a JSON of `pipeline.config.Config`, secrets included."""
+"""A responder process for the tests. KW_CONFIG is a JSON of `pipeline.config.tree.Config`, secrets included."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 import msgspec
 
-from pipeline.config import Config, Secret
+from pipeline.config.tree import Config, Secret
 from pipeline.log import set_up
 from pipeline.respond.responder import main
 

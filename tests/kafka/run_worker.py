@@ -24,8 +24,8 @@ from typing import Any
 import msgspec
 
 from pipeline.column import Columns, plain
-from pipeline.config import ClickHouse, Config, Kafka, Lifecycle, Secret, Sources, Topics, Worker
-from pipeline.control_topic import ControlsReader
+from pipeline.config.tree import ClickHouse, Config, Kafka, Lifecycle, Secret, Sources, Topics, Worker
+from pipeline.control.topic import ControlsReader
 from pipeline.core import Sides
 from pipeline.runners import shell
 from pipeline.runners.parts import Parts, production_parts

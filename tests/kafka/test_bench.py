@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.bench import load, peers
-from pipeline.config import Kafka
+from pipeline.config.tree import Kafka
 from pipeline.demo.children import Children
 from pipeline.sinks.topics import TopicSpec, create_topics
 from tests.kafka import cluster, run_bench

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 
-from pipeline.catalogue import CatalogueReader, publish_keys, read_catalogue
-from pipeline.config import Config, Kafka, Topics
+from pipeline.config.tree import Config, Kafka, Topics
 from pipeline.doctor import check_kafka
+from pipeline.keys.catalogue import CatalogueReader, publish_keys, read_catalogue
 from pipeline.sinks.topics import TopicSpec, create_topics, ensure_topics, partitions_of
 from schemas.key import Key
 from tests.kafka.cluster import Cluster

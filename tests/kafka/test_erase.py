@@ -10,16 +10,17 @@ import msgspec
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from pipeline import erase, operate
-from pipeline.config import Config
-from pipeline.control_topic import read_controls
-from pipeline.operate import Word, give_feedback
-from pipeline.privacy import Wish, erase_all
-from pipeline.recover import fill, load
-from pipeline.repartition import Holder
+from pipeline.config.tree import Config
+from pipeline.control import operate
+from pipeline.control.operate import Word, give_feedback
+from pipeline.control.topic import read_controls
+from pipeline.privacy import erase
+from pipeline.privacy.acts import Wish, erase_all
 from pipeline.sinks.connect import connect
 from pipeline.sinks.kafka import read_pages
-from pipeline.state import State
+from pipeline.state.partition import State
+from pipeline.state.recover import fill, load
+from pipeline.state.repartition import Holder
 from schemas.control import Forget
 from schemas.rows import TABLES
 from tests.deploy.filled import count_days

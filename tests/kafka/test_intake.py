@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from aiokafka import TopicPartition
 
-from pipeline.config import Config, Intake, Kafka, Topics
+from pipeline.config.tree import Config, Intake, Kafka, Topics
 from pipeline.errors import Fatal
-from pipeline.intake import run
+from pipeline.intake.run import run
 from pipeline.partitioner import PARTITIONERS
 from pipeline.sinks import kafka
 from pipeline.sinks.group import committed_offsets

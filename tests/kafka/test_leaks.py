@@ -10,20 +10,20 @@ import aiohttp
 import msgspec
 import pytest
 
-from pipeline import leaks
-from pipeline.asking import connected
-from pipeline.catalogue import publish_keys, read_catalogue
-from pipeline.config import ClickHouse, Config, Intake, Kafka, Leaks, Secret, Topics
+from pipeline.asking.answers import connected
+from pipeline.asking.queries import newest_incidents
+from pipeline.config.tree import ClickHouse, Config, Intake, Kafka, Leaks, Secret, Topics
 from pipeline.errors import ConfigError
-from pipeline.intake import Pump, _topics
-from pipeline.intake_http import from_http
-from pipeline.queries import newest_incidents
+from pipeline.intake.http import from_http
+from pipeline.intake.run import Pump, _topics
+from pipeline.keys import leaks
+from pipeline.keys.catalogue import publish_keys, read_catalogue
 from pipeline.sinks.kafka import Producer
 from schemas.incident import Incident
 from tests.kafka.cluster import Cluster
 from tests.kafka.deployment import read_topic
-from tests.pipeline.test_intake import Broker
-from tests.pipeline.test_leaks import PAYMENTS, PEPPER, SIGNER, TOKEN, body, document, headers
+from tests.pipeline.intake.test_run import Broker
+from tests.pipeline.keys.test_leaks import PAYMENTS, PEPPER, SIGNER, TOKEN, body, document, headers
 
 pytestmark = pytest.mark.kafka
 _numbers = itertools.count()

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.respond.night_desk import opened
-from pipeline.respond.night_records import CaseSaid
+from pipeline.respond.night.desk import opened
+from pipeline.respond.night.records import CaseSaid
 from tests.kafka.cluster import Cluster
 from tests.kafka.test_responder import World, fresh
-from tests.pipeline.respond.test_channel import listening
+from tests.pipeline.respond.delivery.test_channel import listening
 
 TOKEN = "R0UTINGKEYROUTINGKEYROUTINGKEY12"
 Events = list[dict[str, Any]]

@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline import operate
-from pipeline.config import ClickHouse, Config
-from pipeline.control_topic import read_controls
+from pipeline.config.tree import ClickHouse, Config
+from pipeline.control import operate
+from pipeline.control.operate import Word, give_feedback
+from pipeline.control.topic import read_controls
 from pipeline.errors import ConfigError
 from pipeline.migrate import migrate
-from pipeline.operate import Word, give_feedback
 from pipeline.runners.learn import LearnOptions
 from pipeline.runners.learn import main as learn
 from pipeline.runners.replay import ReplayOptions, run

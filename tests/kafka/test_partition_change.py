@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.errors import ConfigError, Fatal
 from pipeline.runners import export_state, import_state
 from pipeline.runners.import_state import Choices

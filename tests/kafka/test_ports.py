@@ -11,7 +11,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.protocol.commit import OffsetCommitRequest
 
-from pipeline.config import Kafka
+from pipeline.config.tree import Kafka
 from pipeline.sinks.group import committed_offsets
 from pipeline.sinks.kafka import Producer, client_settings, pages_in_turn, read_pages, side_consumer
 from pipeline.sinks.topics import PAGES_CONFIG, TopicSpec, create_topics

@@ -11,8 +11,8 @@ import pytest
 from pipeline.doctor import of_decisions
 from pipeline.errors import Fatal
 from pipeline.respond.desk import opened
-from pipeline.respond.entries import Promoted, Switched
-from pipeline.respond.promoted import Who
+from pipeline.respond.ledger.entries import Promoted, Switched
+from pipeline.respond.promotion.earned import Who
 from pipeline.sinks.topic_settings import topic_settings
 from tests.kafka.cluster import Cluster
 from tests.kafka.test_responder import World, decided

@@ -15,8 +15,8 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from pipeline.config import ClickHouse, Config
-from pipeline.config_file import load
+from pipeline.config.file import load
+from pipeline.config.tree import ClickHouse, Config
 from pipeline.runners.replay import ReplayOptions, incident_line, run
 from pipeline.sinks.connect import connect
 from pipeline.sinks.topics import ensure_topics
@@ -52,7 +52,7 @@ class Product:
 
     def _command(self, *args: str) -> list[str]:
         command, *rest = args
-        return [sys.executable, "-m", "pipeline.cli", command, "--config", str(self.config_file), *rest]
+        return [sys.executable, "-m", "pipeline.cli.main", command, "--config", str(self.config_file), *rest]
 
     def log(self) -> str:
         return (self.folder / "worker.log").read_text()

@@ -20,10 +20,10 @@ import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from pipeline.config import Config, Kafka, Topics
+from pipeline.config.tree import Config, Kafka, Topics
 from pipeline.respond.consume import TopicReader
 from pipeline.respond.desk import opened
-from pipeline.respond.entries import Joined, decode, encode
+from pipeline.respond.ledger.entries import Joined, decode, encode
 from pipeline.runners.ending import EXIT_FATAL
 from pipeline.sinks.group import committed_offsets
 from pipeline.sinks.kafka import Producer, client_settings, fetched_highwaters

@@ -19,11 +19,10 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import TopicAuthorizationFailedError
 
-from pipeline.config import ClickHouse, Config, Kafka, Secret
+from pipeline.config.tree import ClickHouse, Config, Kafka, Secret
 from pipeline.core import TICK_HEADER
 from pipeline.doctor import check_kafka
 from pipeline.errors import Fatal
-from pipeline.manifest import Key, key_bytes
 from pipeline.runners.ending import EXIT_FATAL
 from pipeline.runners.published import newest_incidents
 from pipeline.runners.topology import TOPOLOGIES, settings_of
@@ -31,6 +30,7 @@ from pipeline.shadow import shadowed
 from pipeline.sinks.group import committed_offsets
 from pipeline.sinks.kafka import Producer, fetched_highwaters, side_consumer
 from pipeline.sinks.topics import ensure_topics
+from pipeline.state.manifest import Key, key_bytes
 from tests.kafka import cluster
 from tests.kafka.comparison import finish_counts
 from tests.kafka.conftest import available, long
@@ -198,7 +198,7 @@ def config_file(
 
 
 def command(verb: str, config: Path, *rest: str) -> list[str]:
-    return [sys.executable, "-m", "pipeline.cli", verb, "--config", str(config), *rest]
+    return [sys.executable, "-m", "pipeline.cli.main", verb, "--config", str(config), *rest]
 
 
 @pytest.mark.parametrize("runner", ["faust", "plain"])

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.errors import ConfigError
 from pipeline.runners import topic_range
 from pipeline.runners.replay import ReplayOptions, run

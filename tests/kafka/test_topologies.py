@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.core import Sides
 from pipeline.faults import KILLED
 from pipeline.records import of_records

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline import manifest
 from pipeline.core import Sides
 from pipeline.runners.ending import EXIT_FATAL
+from pipeline.state import manifest
 from tests.kafka import tomorrow
 from tests.kafka.comparison import SidesAt, assert_clean, clean_pass, stop_all
 from tests.kafka.conftest import either_runner

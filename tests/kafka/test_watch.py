@@ -6,8 +6,8 @@ import uuid
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from pipeline.config import Kafka
-from pipeline.respond.watch import KafkaEyes, Look, Sight
+from pipeline.config.tree import Kafka
+from pipeline.respond.night.watch import KafkaEyes, Look, Sight
 from pipeline.sinks.kafka import Producer, client_settings
 from pipeline.sinks.topics import TopicSpec, create_topics
 from tests.kafka.cluster import Cluster

@@ -10,13 +10,13 @@ import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from pipeline.config import Config, Kafka, Topics
-from pipeline.respond.enforcement import Enforcement, Verdict
-from pipeline.respond.witness import witnessing
+from pipeline.config.tree import Config, Kafka, Topics
+from pipeline.respond.enforcement.proof import Enforcement, Verdict
+from pipeline.respond.enforcement.witness import witnessing
 from pipeline.sinks.topics import create_topics, topic_specs
 from schemas.event import Event
 from tests.kafka import cluster
-from tests.pipeline.respond.test_enforcement import watch
+from tests.pipeline.respond.enforcement.test_proof import watch
 
 pytestmark = pytest.mark.kafka
 

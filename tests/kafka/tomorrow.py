@@ -10,10 +10,11 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from pipeline import checkpoint, flow, manifest
+from pipeline import flow
 from pipeline.core import Effects, Slice
-from pipeline.manifest import ENTRY, FORMAT, Manifest, manifest_bytes
-from pipeline.pages import PagedArray
+from pipeline.state import checkpoint, manifest
+from pipeline.state.manifest import ENTRY, FORMAT, Manifest, manifest_bytes
+from pipeline.state.pages import PagedArray
 
 LAYOUT: Final = "layout"
 PAGES: Final = "pages"

@@ -9,7 +9,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from pipeline.config import Kafka
+from pipeline.config.tree import Kafka
 from pipeline.errors import Fatal
 from pipeline.sinks.administration import administrator
 from pipeline.sinks.topics import TopicSpec, create_topics, topic_id

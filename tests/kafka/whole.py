@@ -20,20 +20,20 @@ from typing import Any, Final
 import msgspec
 
 from pipeline import moments
-from pipeline.catalogue import Catalogue, publish_keys
-from pipeline.config import ClickHouse, Config, Geo, Respond, Revocation, Secret
-from pipeline.control_topic import read_controls, say
-from pipeline.controls import NO_CONTROLS
+from pipeline.config.tree import ClickHouse, Config, Geo, Respond, Revocation, Secret
+from pipeline.control.controls import NO_CONTROLS
+from pipeline.control.operate import feedback_on
+from pipeline.control.topic import read_controls, say
 from pipeline.core import Sides
 from pipeline.geo.provider import open_geo
-from pipeline.operate import feedback_on
-from pipeline.recover import load
+from pipeline.keys.catalogue import Catalogue, publish_keys
 from pipeline.respond.audit import Positioned, rows
 from pipeline.runners.parts import config_version
 from pipeline.sinks.group import committed_offsets
 from pipeline.sinks.kafka import Producer, fetched_highwaters, read_pages
 from pipeline.sinks.topics import create_topics, partitions_of, topic_specs
-from pipeline.state import Meta
+from pipeline.state.partition import Meta
+from pipeline.state.recover import load
 from schemas.control import Mute, Verdict
 from schemas.incident import Incident
 from schemas.key import Key

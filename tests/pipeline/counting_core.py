@@ -12,9 +12,9 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.core import Effects, Reject, Rows, Sides, Slice
-from pipeline.pages import Blobs, PagedArray
+from pipeline.state.pages import Blobs, PagedArray
 from schemas.incident import Incident, incident_id
 
 COUNTS: Final = np.dtype([("count", "i8"), ("last", "i8"), ("fill", "u1", (48,))])

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config import ClickHouse
+from pipeline.config.tree import ClickHouse
 from pipeline.formats.values import network
 from pipeline.sinks.clickhouse import ClickHouseSink
 from tests.row_examples import rows_of

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from pipeline import config as settings
 from pipeline.column import plain
-from pipeline.config import Config
+from pipeline.config import tree as settings
+from pipeline.config.tree import Config
 from pipeline.core import Effects, Rows, Sides, Slice
 from pipeline.flow import KeyCore, open_core
 from pipeline.geo.provider import open_geo

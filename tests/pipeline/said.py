@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.controls import Controls, Said
+from pipeline.control.controls import Controls, Said
 from pipeline.core import Sides
 from schemas.control import Control, Feedback, Forget, Mute, Planned, Verdict
 from schemas.event import Event
@@ -38,6 +38,6 @@ def planned(**scope: Any) -> Planned:
 
 
 def feedback(incident: Incident, verdict: Verdict, until: str = "", events: tuple[Event, ...] = ()) -> Feedback:
-    from pipeline.operate import feedback_on
+    from pipeline.control.operate import feedback_on
 
     return msgspec.structs.replace(feedback_on(incident, verdict, "because", "me", until, events), at=AT)

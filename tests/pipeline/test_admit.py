@@ -14,7 +14,7 @@ from pipeline.admit import first_time, watermarks
 from pipeline.core import Slice
 from pipeline.enrich import request_hashes
 from pipeline.fields import fields_of
-from pipeline.state import BOOK, REPEATS
+from pipeline.state.partition import BOOK, REPEATS
 from schemas.event import Event
 
 LATENESS_US = 120_000_000

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from pipeline.asking import _learned_words
-from pipeline.respond.notice import of_incident
-from pipeline.state import KEPT_US, State
+from pipeline.asking.answers import _learned_words
+from pipeline.respond.delivery.notice import of_incident
+from pipeline.state.partition import KEPT_US, State
 from pipeline.times import rfc3339
 from schemas.event import Event
 from schemas.incident import Incident

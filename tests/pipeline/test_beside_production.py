@@ -15,8 +15,8 @@ import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from clickhouse_connect.driver.client import Client
 
-from pipeline import config_file
-from pipeline.config import Config
+from pipeline.config import file as config_file
+from pipeline.config.tree import Config
 from pipeline.demo import broker
 from pipeline.demo.children import Child, Children, last_words
 from pipeline.migrate import migrate
@@ -41,7 +41,7 @@ class World:
     children: Children
 
     async def start(self, name: str, *arguments: str) -> Child:
-        return await self.children.start(name, [sys.executable, "-m", "pipeline.cli", *arguments])
+        return await self.children.start(name, [sys.executable, "-m", "pipeline.cli.main", *arguments])
 
 
 @pytest_asyncio.fixture

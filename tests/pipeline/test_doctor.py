@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline.config import ClickHouse, Config, Console, Endpoint, Geo, Intake, Kafka, Respond, Secret
+from pipeline.config.tree import ClickHouse, Config, Console, Endpoint, Geo, Intake, Kafka, Respond, Secret
 from pipeline.doctor import (
     STALE_DAYS,
     check,

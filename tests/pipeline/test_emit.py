@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from pipeline import emit, memory
-from pipeline.checkpoint import Checkpoint, Directory
-from pipeline.config import Config, Topics
+from pipeline.config.tree import Config, Topics
 from pipeline.core import Effects, Rows, Sides, Slice
 from pipeline.emit import Emitter
 from pipeline.errors import Fatal, Retry
-from pipeline.manifest import read_key
 from pipeline.ports import Columns, Headers, Outgoing
 from pipeline.rows import RowBuffer
+from pipeline.state.checkpoint import Checkpoint, Directory
+from pipeline.state.manifest import read_key
 from schemas.incident import Incident
 from tests.pipeline.counting_core import EVERY, SIDES, CountingCore, NewerCatalogue
 

@@ -27,9 +27,9 @@ from detectors.detector import (
     UNKNOWN_NETWORKS,
     network_words,
 )
-from pipeline import config
 from pipeline.column import coded
 from pipeline.columns import asns
+from pipeline.config import tree as config
 from pipeline.enrich import Enricher, Table, mix64, request_hashes
 from pipeline.fields import fields_of
 from pipeline.geo.provider import DEMO_DB, open_geo

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import Config, Worker
+from pipeline.config.tree import Config, Worker
 from pipeline.core import Effects, Slice
 from pipeline.errors import Fatal
 from pipeline.flow import KeyCore

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from pipeline.checkpoint import Checkpoint, Directory
 from pipeline.column import count
 from pipeline.core import Sides
 from pipeline.flow import KeyCore
+from pipeline.state.checkpoint import Checkpoint, Directory
 from pipeline.times import rfc3339
 from schemas.event import Event
 from tests.pipeline.log_of_requests import GEO, START_US, Declared, Outcome, Record, core, log, record, slices

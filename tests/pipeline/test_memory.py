@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline import memory
-from pipeline.pages import PagedArray
+from pipeline.state.pages import PagedArray
 
 ROW = np.dtype([("at", "i8"), ("what", "u1", (3,))], align=True)
 MIB = 1 << 20

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import ClickHouse, Secret
+from pipeline.config.tree import ClickHouse, Secret
 from pipeline.errors import ConfigError, Retry
 from pipeline.migrate import FOLDER, migrate
 from pipeline.sinks.clickhouse import ClickHouseSink
@@ -113,7 +113,7 @@ def test_a_database_embedded_in_the_process_is_migrated_and_written_alike(tmp_pa
     # In a process of its own: chDB keeps one folder for the life of a process.
     script = """
 import asyncio, sys
-from pipeline.config import ClickHouse
+from pipeline.config.tree import ClickHouse
 from pipeline.migrate import migrate
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import detectors
 import pipeline
 import schemas
-from pipeline import spreadsheet
+from pipeline.asking import spreadsheet
 from pipeline.routes import RULES
 
 LOOKED_AT: Final = {

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import ClickHouse, Config, Plugin
+from pipeline.config.tree import ClickHouse, Config, Plugin
 from pipeline.errors import ConfigError
 from pipeline.plugin.features import CLIP, LEAST_DEVIATION, NAMES, Minute, Standards, Usual, vector
 from pipeline.plugin.follow import DAY_S, SETTLE_S, Follower, Table, write

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline import private
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.demo import settings
 from pipeline.demo.children import Children
 from pipeline.errors import ConfigError
@@ -124,7 +124,7 @@ def test_no_code_names_an_address_that_means_all_of_them() -> None:
     assert {name: found for name, found in sites.items() if found} == {
         "bench/elsewhere.py": ['runner, "127.0.0.1", 0'],
         "health.py": ["runner, host, port).start("],  # config: *.metrics_host
-        "intake_http.py": ["runner, config.intake.http_host, config.intake.http_port"],
+        "intake/http.py": ["runner, config.intake.http_host, config.intake.http_port"],
         "sinks/chdb_front.py": ["runner, host, port"],  # its main says 127.0.0.1
         "demo/api.py": ['runner, "127.0.0.1", port'],
     }
@@ -133,7 +133,7 @@ def test_no_code_names_an_address_that_means_all_of_them() -> None:
 
 
 def test_the_configuration_of_the_demo_listens_on_loopback_only(tmp_path: Path) -> None:
-    from pipeline.config_file import load
+    from pipeline.config.file import load
 
     places = settings.Places("a:1", "http://a", "http://a", settings.new_webhook_secret(), 1, 2, tmp_path)
     config = load(settings.write(tmp_path, places), {})

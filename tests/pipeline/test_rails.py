@@ -9,7 +9,7 @@ from detectors.counted import RAIL, log_share, shipped
 from detectors.records import records
 from detectors.shipped_counts import RETURNS
 from pipeline.rails import LOWER, UPPER, railed
-from pipeline.state import SHARED
+from pipeline.state.partition import SHARED
 
 BITS = 20.0
 BIN = int(BITS / 2) + 1

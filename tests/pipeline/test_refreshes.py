@@ -10,7 +10,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from pipeline.config import ClickHouse, Config
+from pipeline.config.tree import ClickHouse, Config
 from pipeline.doctor import check_clickhouse
 from pipeline.errors import Retry
 from pipeline.metrics import METRICS

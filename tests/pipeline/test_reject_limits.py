@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import Worker
+from pipeline.config.tree import Worker
 from pipeline.core import Reject
 from pipeline.errors import Fatal
 from pipeline.reject_limits import SPAN, check
-from pipeline.state import Meta
+from pipeline.state.partition import Meta
 
 LIMITS = Worker(max_reject_ratio=0.1, max_reject_run=500)
 

@@ -24,15 +24,15 @@ from hypothesis import strategies as st
 
 from pipeline import migrate as migrating
 from pipeline import replicas as asking
-from pipeline.catalogue import Catalogue
-from pipeline.config import ClickHouse, Config
-from pipeline.erase import erase
+from pipeline.asking.queries import rewrite
+from pipeline.config.tree import ClickHouse, Config
 from pipeline.errors import Fatal, Retry
+from pipeline.keys.catalogue import Catalogue
 from pipeline.migrate import FOLDER, migrate
-from pipeline.queries import rewrite
+from pipeline.privacy.erase import erase
 from pipeline.replicas import Replicas, findings, is_replicated, replicas, replicated
-from pipeline.respond.drain import ClickHouseRotations
 from pipeline.respond.fence import ClickHouseNetworks
+from pipeline.respond.rotation.drain import ClickHouseRotations
 from pipeline.sinks.clickhouse import settings_of
 from pipeline.sinks.connect import connect, error_code
 from schemas.rows import TABLES

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from detectors import fuse
 from pipeline import admit, aggregate, decode, fields, flow, routes, scan, sight, spans, warm
-from pipeline.config import Config, Geo
+from pipeline.config.tree import Config, Geo
 from pipeline.core import Effects, Sides, Slice
 from pipeline.geo.provider import open_geo
 from schemas.event import Event

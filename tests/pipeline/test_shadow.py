@@ -9,7 +9,7 @@ import pytest
 
 from detectors import compile
 from detectors.compile import source_hash
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.errors import ConfigError
 from pipeline.runners.parts import JUDGING, config_version, product
 from pipeline.shadow import shadowed

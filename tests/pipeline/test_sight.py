@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import Config, Worker
+from pipeline.config.tree import Config, Worker
 from pipeline.core import Message
 from pipeline.flow import KeyCore
 from pipeline.sight import REFUSALS_AN_HOUR

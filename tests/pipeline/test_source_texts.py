@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pipeline.column import coded, plain
 from pipeline.flow import KeyCore
 from pipeline.geo.provider import NOWHERE, Place, pack, prefix_of
-from pipeline.recover import fill, load, writer_of
 from pipeline.source_texts import IN_WORDS, SourceTexts, network_texts, networks
+from pipeline.state.recover import fill, load, writer_of
 from schemas.event import Event
 from tests.pipeline.log_of_requests import HOUR_US, START_US, Outcome, Record, core, record, slices
 from tests.pipeline.test_flow import restored

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from pipeline.config import Secret
+from pipeline.config.tree import Secret
 from pipeline.formats import Options, Refused, decode, place
 from pipeline.secrets import scrub
 from schemas.event import Event

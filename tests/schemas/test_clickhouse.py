@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from clickhouse_migrations.defaults import MIGRATIONS_TABLE
 
-from pipeline.config import ClickHouse
+from pipeline.config.tree import ClickHouse
 from pipeline.migrate import FOLDER
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect

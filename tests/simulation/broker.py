@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.core import TICK_HEADER
 from pipeline.ports import Headers
-from pipeline.recover import load
 from pipeline.sinks.kafka import stage
+from pipeline.state.recover import load
 from schemas.incident import Incident
 from tests.simulation.loop import Clock
 from tests.simulation.tables import Tables

@@ -13,14 +13,14 @@ from typing import Any, Final
 
 import msgspec
 
-from pipeline.config import ClickHouse, Config, Kafka, Worker
-from pipeline.controls import Controls, Said
+from pipeline.config.tree import ClickHouse, Config, Kafka, Worker
+from pipeline.control.controls import Controls, Said
 from pipeline.core import Core, Effects, Sides, Slice
 from pipeline.flow import KeyCore
 from pipeline.geo.provider import Place
 from pipeline.partitioner import PARTITIONERS
 from pipeline.records import of_records
-from pipeline.recover import fill
+from pipeline.state.recover import fill
 from pipeline.topologies.core import TopologyCore
 from schemas.control import Control, Verdict
 from schemas.incident import Incident

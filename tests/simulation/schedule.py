@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from unittest import mock
 
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.core import Sides
 from pipeline.runners import shell as shell_module
 from pipeline.runners.parts import OpenCore

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any, Final
 
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.core import Core, Sides
 from pipeline.geo.provider import Place
 from pipeline.partitioner import PARTITIONERS

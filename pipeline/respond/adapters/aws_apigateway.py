@@ -27,7 +27,7 @@ from pipeline.respond.adapters.adapter import Intent, NoteFirst, Outcome, Suppor
 from pipeline.respond.adapters.peer import Peer, ailments, attempted, done, noted, recalled, refuse
 from pipeline.respond.adapters.settings import AwsApiGateway
 from pipeline.respond.adapters.sigv4 import Signer
-from pipeline.respond.address import LookUp, system_look_up
+from pipeline.respond.delivery.address import LookUp, system_look_up
 from schemas.incident import Rung
 
 _KEY_ID: Final = re.compile(r"^[a-z0-9]{6,32}$")

@@ -30,8 +30,8 @@ from pipeline.respond.adapters.adapter import Intent, NoteFirst, Outcome, Suppor
 from pipeline.respond.adapters.peer import Peer, Stop, ailments, attempted, done, noted, recalled, refuse
 from pipeline.respond.adapters.settings import AwsIam
 from pipeline.respond.adapters.sigv4 import Signer
-from pipeline.respond.address import LookUp, system_look_up
-from pipeline.respond.caller import Answer
+from pipeline.respond.delivery.address import LookUp, system_look_up
+from pipeline.respond.delivery.caller import Answer
 from schemas.incident import Rung
 
 FORM: Final = "application/x-www-form-urlencoded; charset=utf-8"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.config import Endpoint, Respond
+from pipeline.config.tree import Endpoint, Respond
 from pipeline.errors import ConfigError
 from pipeline.respond.adapters import aws_apigateway, aws_iam, kong, tyk, unkey
 from pipeline.respond.adapters.adapter import Adapter, Support
 from pipeline.respond.adapters.settings import Adapters
 from pipeline.respond.adapters.webhook import MATRIX, WebhookAdapter
-from pipeline.respond.address import LookUp, system_look_up
-from pipeline.respond.webhook import Poster
+from pipeline.respond.delivery.address import LookUp, system_look_up
+from pipeline.respond.delivery.webhook import Poster
 from schemas.incident import Rung
 
 

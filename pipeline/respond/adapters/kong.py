@@ -30,7 +30,7 @@ import msgspec
 from pipeline.respond.adapters.adapter import Intent, NoteFirst, Outcome, Support, TryAgain
 from pipeline.respond.adapters.peer import Peer, Stop, ailments, attempted, done, mark, noted, recalled, refuse
 from pipeline.respond.adapters.settings import Kong
-from pipeline.respond.address import LookUp, system_look_up
+from pipeline.respond.delivery.address import LookUp, system_look_up
 from schemas.incident import Rung
 
 NAMES: Final = uuid.UUID("6b657977-6174-6368-8000-6b6f6e670000")

@@ -16,8 +16,8 @@ import msgspec
 from pipeline.errors import ConfigError
 from pipeline.metrics import METRICS
 from pipeline.respond.adapters.adapter import Intent, NoteFirst, Outcome, TryAgain
-from pipeline.respond.address import AddressError, LookUp, system_look_up
-from pipeline.respond.caller import Answer, Caller
+from pipeline.respond.delivery.address import AddressError, LookUp, system_look_up
+from pipeline.respond.delivery.caller import Answer, Caller
 
 T = TypeVar("T")
 MAX_ANSWER_BYTES: Final = 4 << 20  # lists of plug-ins

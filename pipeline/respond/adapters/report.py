@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import asdict, dataclass
 from typing import Any, Final, get_args
 
-from pipeline.config import Respond
+from pipeline.config.tree import Respond
 from pipeline.respond.adapters.adapter import Adapter, Granularity
 from pipeline.respond.adapters.build import gateways, matrices
 from schemas.incident import Rung

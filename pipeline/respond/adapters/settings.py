@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from pipeline.setting import Name, Seconds, Secret
+from pipeline.config.setting import Name, Seconds, Secret
 
 Region = Annotated[str, Meta(pattern=r"^([a-z]{2}(-[a-z]+)+-\d{1,2})?$")]
 Header = Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]{1,64}$")]
@@ -87,7 +87,7 @@ class Adapters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Enforcement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[respond.enforcement]`: after an act its key's requests are watched (`pipeline/respond/enforcement.py`)."""
+    """`[respond.enforcement]`: after an act its key's requests are watched (`enforcement/proof.py`)."""
 
     watch: bool = True  # needs the right to read topics.requests
     skew_s: Annotated[float, Meta(ge=0, le=300)] = 5.0  # how far gateways' clocks may be from the broker's

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Final
 from urllib.parse import quote
 
-from pipeline.setting import Secret
+from pipeline.config.setting import Secret
 
 _ALGORITHM: Final = "AWS4-HMAC-SHA256"
 

@@ -26,7 +26,7 @@ import msgspec
 from pipeline.respond.adapters.adapter import Intent, NoteFirst, Outcome, Support, TryAgain
 from pipeline.respond.adapters.peer import Peer, Stop, ailments, attempted, done, mark, recalled, refuse
 from pipeline.respond.adapters.settings import Unkey
-from pipeline.respond.address import LookUp, system_look_up
+from pipeline.respond.delivery.address import LookUp, system_look_up
 from schemas.incident import Rung
 
 MARK: Final = "keywatch"

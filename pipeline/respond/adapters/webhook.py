@@ -36,8 +36,8 @@ import msgspec
 from pipeline.metrics import METRICS
 from pipeline.respond.adapters.adapter import Intent, Outcome, Support, TryAgain
 from pipeline.respond.audit import rfc3339
-from pipeline.respond.caller import GONE, Answer
-from pipeline.respond.webhook import Poster
+from pipeline.respond.delivery.caller import GONE, Answer
+from pipeline.respond.delivery.webhook import Poster
 from schemas.incident import Rung
 
 MAX_BEFORE: Final = 4096

@@ -1,7 +1,7 @@
 """One notice, many renderings, a file each: pure functions from a notice to the bytes that an endpoint's kind takes.
 
 None of them knows a secret: what is rendered may wait on the decisions topic for days. The channel that sends it
-(`pipeline/respond/channel.py`) puts routing keys, signatures and addresses in at each attempt.
+(`pipeline/respond/delivery/channel.py`) puts routing keys, signatures and addresses in at each attempt.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pipeline.config_night import Kind
-from pipeline.respond.notice import Notice
+from pipeline.config.night import Kind
+from pipeline.respond.delivery.notice import Notice
 from pipeline.respond.render import alertmanager, cloudevents, mail, ocsf, pagerduty, slack, standard
 
 

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import msgspec
 
-from pipeline.config_night import ACTS
+from pipeline.config.night import ACTS
 from pipeline.respond.brief import lines
-from pipeline.respond.notice import Grade, Notice
+from pipeline.respond.delivery.notice import Grade, Notice
 
 HOLDS: Final = timedelta(days=7)
 GRADES: Final[tuple[Grade, ...]] = ("info", "medium", "high", "critical")

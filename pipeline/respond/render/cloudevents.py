@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pipeline.respond.notice import Notice
+from pipeline.respond.delivery.notice import Notice
 from pipeline.respond.render.standard import fitting
 
 CONTENT_TYPE: Final = "application/cloudevents+json; charset=UTF-8"

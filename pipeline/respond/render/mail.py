@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from pipeline.respond.brief import lines
-from pipeline.respond.notice import Notice, one_line
+from pipeline.respond.delivery.notice import Notice, one_line
 from pipeline.times import micros
 
 MAX_SUBJECT: Final = 150

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from pipeline.respond.brief import lines
-from pipeline.respond.notice import Grade, Notice
+from pipeline.respond.delivery.notice import Grade, Notice
 from pipeline.times import micros
 from schemas.incident import PROOF_RULES, Finding, Incident, Sample
 

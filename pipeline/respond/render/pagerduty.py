@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from pipeline.respond.brief import lines
-from pipeline.respond.notice import Grade, Notice, one_line
+from pipeline.respond.delivery.notice import Grade, Notice, one_line
 
 DONE: Final = "response.done"
 MAX_SUMMARY: Final = 1024

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from pipeline.respond.brief import lines
-from pipeline.respond.notice import Notice, one_line
+from pipeline.respond.delivery.notice import Notice, one_line
 
 MAX_HEADER: Final = 150
 MAX_SECTION: Final = 3000

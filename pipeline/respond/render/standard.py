@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from pipeline.respond.notice import Notice, data, of_incident
+from pipeline.respond.delivery.notice import Notice, data, of_incident
 from schemas.incident import Incident
 
 MAX_BODY_BYTES: Final = 20_000

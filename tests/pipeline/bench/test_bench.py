@@ -16,7 +16,7 @@ from pipeline.bench.judge import Judge
 from pipeline.bench.plain_agent import Request
 from pipeline.bench.trial import parse
 from pipeline.bench.whole import rows_of
-from pipeline.config import ClickHouse
+from pipeline.config.tree import ClickHouse
 from pipeline.secrets import is_clean
 from pipeline.sinks.connect import connect
 from schemas.event import Event

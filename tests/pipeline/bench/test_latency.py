@@ -11,12 +11,12 @@ from pipeline.bench import attacks, latency, offer, stages
 from pipeline.bench.load import MARK_US
 from pipeline.bench.offer import HOT_KEY, Offer, Offered
 from pipeline.bench.trial import parse
-from pipeline.catalogue import Catalogue
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.core import Sides, Slice
 from pipeline.demo.history import place_of
 from pipeline.flow import KeyCore, open_core
 from pipeline.geo.provider import open_geo
+from pipeline.keys.catalogue import Catalogue
 from schemas.event import Event
 from schemas.incident import Incident
 

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline.audit_keys import born_us
-from pipeline.config import KeyLife
+from pipeline.config.tree import KeyLife
 from pipeline.demo import fleet, lives
 from pipeline.demo.history import HISTORY_DAYS
+from pipeline.keys.audit import born_us
 
 CLIENTS = fleet.build(7)
 DAY_S = 86_400

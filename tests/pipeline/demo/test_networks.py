@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from detectors.detector import NET_HOSTING
-from pipeline.config import Geo
+from pipeline.config.tree import Geo
 from pipeline.demo import networks
 from pipeline.demo.networks import Network
 from pipeline.geo.provider import DEMO_DB, open_geo

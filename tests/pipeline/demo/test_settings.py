@@ -6,7 +6,7 @@ import stat
 import tomllib
 from pathlib import Path
 
-from pipeline import config_file
+from pipeline.config import file as config_file
 from pipeline.demo import settings
 
 

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from pipeline.control_topic import check_times
+from pipeline.control.topic import check_times
 from pipeline.demo import fleet, networks, story
 from schemas.control import decode, encode
 

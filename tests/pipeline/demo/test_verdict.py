@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from pipeline.config import Topics
+from pipeline.config.tree import Topics
 from pipeline.demo import fleet, story
 from pipeline.demo.screen import in_time
 from pipeline.demo.story import Scene

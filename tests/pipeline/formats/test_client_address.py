@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config_file import load
+from pipeline.config.file import load
 from pipeline.errors import ConfigError
 from pipeline.formats import FORMATS, Options, Refused
 from pipeline.formats import envelope as unpacking

@@ -10,12 +10,12 @@ import json
 import msgspec
 from aiokafka import ConsumerRecord
 
-from pipeline import intake_topic
 from pipeline.formats import Options
-from pipeline.intake import Outgoing
-from pipeline.schema_registry import SchemaRegistry
+from pipeline.intake import topic as intake_topic
+from pipeline.intake.run import Outgoing
+from pipeline.intake.schema_registry import SchemaRegistry
 from schemas.event import Event
-from tests.pipeline.test_schema_registry import RECORD, Registry, serving
+from tests.pipeline.intake.test_schema_registry import RECORD, Registry, serving
 from tests.schemas import examples
 
 BINDING = """

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.detector import SEES_BYTES, SEES_DENIED, SEES_OUTCOME
-from pipeline.config import Secret
+from pipeline.config.tree import Secret
 from pipeline.formats import FORMATS, Options, Refused, decode, detect, sees_of
 from pipeline.formats import envelope as unpacking
 from pipeline.formats.format import BadValueError

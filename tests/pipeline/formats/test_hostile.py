@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.config import Secret
+from pipeline.config.tree import Secret
 from pipeline.formats import FORMATS, Options, Refused, decode
 from pipeline.formats import envelope as unpacking
 from pipeline.formats.confluent import IN_HEADER, framed
 from pipeline.formats.otel import MOST_SHARED
-from pipeline.intake import route
+from pipeline.intake.run import route
 from pipeline.secrets import key_id_of_secret
 from schemas.event import Event
 from schemas.reasons import Rejected

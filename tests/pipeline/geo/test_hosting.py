@@ -7,7 +7,7 @@ import re
 import pytest
 
 from detectors.detector import NET_HOSTING
-from pipeline import config
+from pipeline.config import tree as config
 from pipeline.geo.provider import hosting_rows, open_geo
 
 ROWS = hosting_rows()

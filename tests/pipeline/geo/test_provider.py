@@ -13,7 +13,7 @@ from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
 from detectors.detector import NET_ANYCAST, NET_HOSTING, NET_KNOWN, NET_PRIVATE, NET_PROXY, NET_SATELLITE
-from pipeline import config
+from pipeline.config import tree as config
 from pipeline.errors import ConfigError
 from pipeline.geo.demo import BLOCKS
 from pipeline.geo.provider import DEMO_DB, NOWHERE, SHIPPED_DB, SPECIAL, Geo, is_special, open_geo, pack, prefix_of

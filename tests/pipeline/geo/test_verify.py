@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import Geo
+from pipeline.config.tree import Geo
 from pipeline.errors import ConfigError
 from pipeline.geo.provider import DEMO_DB, SHIPPED_DB, open_geo
 from pipeline.geo.verify import check, record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.config import Respond
+from pipeline.config.tree import Respond
 
 
 def respond(total_s: float = 5.0) -> Respond:

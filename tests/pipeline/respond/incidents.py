@@ -6,7 +6,7 @@ import base64
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.config import Endpoint, Revocation, Secret
+from pipeline.config.tree import Endpoint, Revocation, Secret
 from schemas.incident import Band, Finding, Incident, Sample
 from schemas.key import Key
 

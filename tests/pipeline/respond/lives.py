@@ -9,25 +9,25 @@ from typing import Any
 
 import msgspec
 
-from pipeline.catalogue import Catalogue as Declared
+from pipeline.config.policy import Approver, Caps, Policy, Rule
 from pipeline.errors import Retry
-from pipeline.policy import Approver, Caps, Policy, Rule
+from pipeline.keys.catalogue import Catalogue as Declared
+from pipeline.keys.rotations import Begun, Rotation
 from pipeline.respond.act import Acting
-from pipeline.respond.acts import Act
 from pipeline.respond.adapters.adapter import Intent, NoteFirst, Outcome, TryAgain
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.audit import Positioned
 from pipeline.respond.caretaker import Caretaker, due
 from pipeline.respond.carry import Carrier
-from pipeline.respond.decisions import Decisions
 from pipeline.respond.desk import Desk
-from pipeline.respond.drain import Drain
-from pipeline.respond.drills import DrillBook
-from pipeline.respond.entries import Noted, Record, decode, encode
 from pipeline.respond.ladder import Ladder
-from pipeline.respond.night import Books
+from pipeline.respond.ledger.acts import Act
+from pipeline.respond.ledger.decisions import Decisions
+from pipeline.respond.ledger.entries import Noted, Record, decode, encode
+from pipeline.respond.night.drills import DrillBook
+from pipeline.respond.night.night import Books
 from pipeline.respond.responder import Undoer
-from pipeline.rotations import Begun, Rotation
+from pipeline.respond.rotation.drain import Drain
 from schemas.incident import Incident
 from tests.pipeline.respond.incidents import finding, incident
 from tests.pipeline.respond.memory_log import Fuse, Killed, MemoryPublisher, MemoryReader

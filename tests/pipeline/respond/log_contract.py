@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 
 from pipeline.ports import Publisher
 from pipeline.respond.audit import Positioned
-from pipeline.respond.decisions import Decisions, LogReader
-from pipeline.respond.ledger import Proposed, encode
-from tests.pipeline.respond.test_ledger import proposed
+from pipeline.respond.ledger.decisions import Decisions, LogReader
+from pipeline.respond.ledger.ledger import Proposed, encode
+from tests.pipeline.respond.ledger.test_ledger import proposed
 
 NewReader = Callable[[], Awaitable[LogReader]]
 

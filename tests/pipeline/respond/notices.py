@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from pipeline.config_night import EVENTS
+from pipeline.config.night import EVENTS
 from pipeline.respond.brief import Known, Usage, brief
-from pipeline.respond.notice import Action, CaseView, Notice, of_incident
+from pipeline.respond.delivery.notice import Action, CaseView, Notice, of_incident
 from schemas.incident import Incident, Sample
 from tests.pipeline.respond.incidents import at, finding, incident, key
 

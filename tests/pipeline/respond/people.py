@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from pipeline.policy import Approver
+from pipeline.config.policy import Approver
 from pipeline.respond.approval import signed_text
-from pipeline.respond.entries import Signed
+from pipeline.respond.ledger.entries import Signed
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pipeline.respond.act import INTENT_LIVES_S, Acting, NullActor, act_id, resp
 from pipeline.respond.adapters.adapter import Intent, Outcome
 from pipeline.respond.adapters.webhook import WebhookAdapter
 from pipeline.respond.audit import rfc3339
-from pipeline.respond.webhook import Poster
+from pipeline.respond.delivery.webhook import Poster
 from tests.pipeline.respond.incidents import NOW_S, endpoint
 from tests.pipeline.respond.receiver import Receiver, code, receiver, said
 

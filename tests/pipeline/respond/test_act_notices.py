@@ -10,17 +10,17 @@ import pytest
 
 from pipeline.errors import Fatal
 from pipeline.respond import act_notices
-from pipeline.respond.acts import TIME, Act, Stage, Undoing
 from pipeline.respond.caps import DAY_US
-from pipeline.respond.entries import Proposed, Undo
-from pipeline.respond.night_records import DrillStarted, Told
+from pipeline.respond.ledger.acts import TIME, Act, Stage, Undoing
+from pipeline.respond.ledger.entries import Proposed, Undo
+from pipeline.respond.night.records import DrillStarted, Told
 from pipeline.respond.render import alertmanager, pagerduty, slack
 from tests.pipeline.respond.incidents import NOW_S
+from tests.pipeline.respond.ledger.test_ledger import finished, proposed
 from tests.pipeline.respond.memory_log import Fuse, Killed
+from tests.pipeline.respond.night.test_night import World, arrive, life, line, rounds
 from tests.pipeline.respond.notices import full
 from tests.pipeline.respond.people import person
-from tests.pipeline.respond.test_ledger import finished, proposed
-from tests.pipeline.respond.test_night import World, arrive, life, line, rounds
 
 NOW_US = int(NOW_S * 1e6)
 SECOND_US = 1_000_000

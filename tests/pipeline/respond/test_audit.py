@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pipeline.config import ClickHouse
+from pipeline.config.tree import ClickHouse
 from pipeline.respond.audit import Positioned, rfc3339, rows
 from pipeline.sinks.clickhouse import ClickHouseSink
 from pipeline.sinks.connect import connect

@@ -8,21 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.policy import Approver, Policy, Rule
-from pipeline.respond.acts import Act, Stage
+from pipeline.config.policy import Approver, Policy, Rule
 from pipeline.respond.adapters import build
 from pipeline.respond.adapters.adapter import Support
 from pipeline.respond.adapters.settings import Adapters
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.brief import LADDER, Known, Usage, brief, lines, safest, size
 from pipeline.respond.ladder import Ladder, Matrix
+from pipeline.respond.ledger.acts import Act, Stage
+from pipeline.respond.ledger.standing import standing
 from pipeline.respond.set_up import SetUp
-from pipeline.respond.standing import standing
 from schemas.incident import Rung
 from tests.pipeline.respond.incidents import NOW_S, finding, incident, key
+from tests.pipeline.respond.ledger.test_ledger import proposed
 from tests.pipeline.respond.notices import USAGE, full
 from tests.pipeline.respond.people import BOTH
-from tests.pipeline.respond.test_ledger import proposed
 
 
 def test_the_first_screen_answers_every_question() -> None:

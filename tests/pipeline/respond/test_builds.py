@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.respond.builds import MOST_TURNS, ROLL_OUT_US, Builds
-from pipeline.respond.entries import Build
+from pipeline.respond.ledger.entries import Build
 
 MIN_US = 60_000_000
 DAY_US = 24 * 60 * MIN_US

@@ -10,22 +10,22 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline.catalogue import Catalogue
-from pipeline.config import Config, Respond
+from pipeline.config.policy import Approver, Policy, Rule
+from pipeline.config.tree import Config, Respond
 from pipeline.errors import ConfigError
-from pipeline.policy import Approver, Policy, Rule
+from pipeline.keys.catalogue import Catalogue
 from pipeline.respond import approval
-from pipeline.respond.acts import TIME
 from pipeline.respond.adapters import build
 from pipeline.respond.adapters.settings import Adapters
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.by_hand import carried_out, choose, wanted
-from pipeline.respond.decisions import Decisions
 from pipeline.respond.desk import Desk
-from pipeline.respond.entries import Finished
 from pipeline.respond.fence import suspects
 from pipeline.respond.keys import others_of
 from pipeline.respond.ladder import Ladder, Means, judged, ladder_of
+from pipeline.respond.ledger.acts import TIME
+from pipeline.respond.ledger.decisions import Decisions
+from pipeline.respond.ledger.entries import Finished
 from pipeline.respond.propose import MAX_REASON
 from schemas.incident import Rung
 from schemas.key import Key

@@ -11,16 +11,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from pipeline.config.policy import Rule
 from pipeline.errors import ConfigError
 from pipeline.metrics import REGISTRY
-from pipeline.policy import Rule
 from pipeline.respond import approval, desk
 from pipeline.respond.adapters.adapter import Intent, NoteFirst, Outcome, TryAgain
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.caps import DAY_US, Counts
 from pipeline.respond.caretaker import KEEP_US
-from pipeline.respond.drills import DrillBook
-from pipeline.respond.entries import (
+from pipeline.respond.ladder import Ladder
+from pipeline.respond.ledger.entries import (
     Finished,
     Joined,
     Kept,
@@ -37,14 +37,15 @@ from pipeline.respond.entries import (
     encode,
     group_of,
 )
-from pipeline.respond.forgotten import BY
-from pipeline.respond.ladder import Ladder
-from pipeline.respond.ledger import Ledger
-from pipeline.respond.night_records import DrillEnded, DrillStarted
-from pipeline.respond.promoted import Who
+from pipeline.respond.ledger.forgotten import BY
+from pipeline.respond.ledger.ledger import Ledger
+from pipeline.respond.night.drills import DrillBook
+from pipeline.respond.night.records import DrillEnded, DrillStarted
+from pipeline.respond.promotion.earned import Who
 from pipeline.sinks.topics import DECISIONS_CONFIG
 from schemas.response import Response
 from tests.pipeline.respond.incidents import finding, key
+from tests.pipeline.respond.ledger.test_ledger import finished, proposed
 from tests.pipeline.respond.lives import (
     NETWORKS,
     POLICY,
@@ -60,7 +61,6 @@ from tests.pipeline.respond.lives import (
 from tests.pipeline.respond.memory_log import Fuse
 from tests.pipeline.respond.people import ANN, BOB, BOTH, EVE
 from tests.pipeline.respond.test_handle import DECISIONS, Catalogue
-from tests.pipeline.respond.test_ledger import finished, proposed
 
 
 @pytest.fixture

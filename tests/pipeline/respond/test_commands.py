@@ -13,17 +13,18 @@ import msgspec
 import pytest
 
 from pipeline import moments
-from pipeline.catalogue import Catalogue as Declared
-from pipeline.config import Config, Respond
+from pipeline.config.policy import Caps
+from pipeline.config.tree import Config, Respond
 from pipeline.errors import ConfigError, Fatal
-from pipeline.policy import Caps
-from pipeline.respond import approval, commands, desk, policy_commands
-from pipeline.respond.entries import Used
+from pipeline.keys.catalogue import Catalogue as Declared
+from pipeline.respond import approval, commands, desk
+from pipeline.respond.ledger.entries import Used
+from pipeline.respond.policy import commands as policy_commands
 from tests.pipeline.respond.incidents import endpoint, key
+from tests.pipeline.respond.ledger.test_ledger import finished, proposed
 from tests.pipeline.respond.lives import POLICY, RULES, Lives, at_desk, live
 from tests.pipeline.respond.people import ANN
 from tests.pipeline.respond.test_handle import Catalogue
-from tests.pipeline.respond.test_ledger import finished, proposed
 
 
 class Room:

@@ -21,7 +21,7 @@ from pipeline.respond import consume
 from pipeline.respond.audit import Positioned
 from pipeline.respond.caretaker import Caretaker
 from pipeline.respond.consume import AuditLoader, Incidents
-from pipeline.respond.outbox import Outbox
+from pipeline.respond.delivery.outbox import Outbox
 from tests.pipeline.respond.test_audit import line
 
 TOPIC = "api.incidents"

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.catalogue import Catalogue
-from pipeline.config import ClickHouse
+from pipeline.config.tree import ClickHouse
 from pipeline.errors import Retry
+from pipeline.keys.catalogue import Catalogue
 from pipeline.respond.declared import DeclaredKeys, listed
 from pipeline.sinks.clickhouse import ClickHouseSink, MemorySink
 from pipeline.sinks.connect import connect

@@ -16,21 +16,21 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from pipeline.catalogue import Catalogue
-from pipeline.config import Config, Secret
-from pipeline.config_night import Drill
+from pipeline.config.night import Drill
+from pipeline.config.tree import Config, Secret
 from pipeline.core import Core, Sides, Slice
 from pipeline.flow import open_core
-from pipeline.respond import night_desk
-from pipeline.respond.night_desk import Desk
+from pipeline.keys.catalogue import Catalogue
+from pipeline.respond.night import desk as night_desk
+from pipeline.respond.night.desk import Desk
 from schemas.event import Event
 from schemas.incident import Incident
 from tests.pipeline.log_of_requests import GEO
 from tests.pipeline.respond.incidents import NOW_S, key
 from tests.pipeline.respond.lives import Lives, Process
 from tests.pipeline.respond.memory_log import Fuse
+from tests.pipeline.respond.night.test_night import World, arrive, life, rounds
 from tests.pipeline.respond.test_handle import Catalogue as Declared
-from tests.pipeline.respond.test_night import World, arrive, life, rounds
 
 DECOY = key("decoy0", decoy=True, owner="security")
 SECRET = "kd-the-decoy-itself"

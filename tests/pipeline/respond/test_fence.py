@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from pipeline.config import ClickHouse
+from pipeline.config.tree import ClickHouse
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.fence import (
     ClickHouseNetworks,

@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import Revocation
+from pipeline.config.policy import Policy, Rule
+from pipeline.config.tree import Revocation
 from pipeline.decide import rung
-from pipeline.policy import Policy, Rule
 from pipeline.respond import guard
-from pipeline.respond.acts import Act
-from pipeline.respond.entries import Proposed
 from pipeline.respond.guard import GUARDS, Question, evidence_hash, judge, refusals, still
 from pipeline.respond.ladder import Ladder, revocation
+from pipeline.respond.ledger.acts import Act
+from pipeline.respond.ledger.entries import Proposed
 from schemas.incident import Finding, Incident
 from schemas.key import Key, undeclared
 from tests.pipeline.respond.incidents import NOW_S, finding, incident, key, policy
+from tests.pipeline.respond.ledger.test_ledger import proposed
 from tests.pipeline.respond.people import ANN, BOB, EVE
-from tests.pipeline.respond.test_ledger import proposed
 
 NEW = Ladder(Policy(mode="enforce", adapter="keys"), (Rule(name="fence", rung="fence"),))
 

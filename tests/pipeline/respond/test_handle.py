@@ -11,20 +11,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.config import Revocation
-from pipeline.policy import Approver
+from pipeline.config.policy import Approver
+from pipeline.config.tree import Revocation
 from pipeline.ports import Headers
 from pipeline.respond.act import Actor, Note, NullActor, unkept
 from pipeline.respond.adapters.adapter import Intent, Outcome
 from pipeline.respond.adapters.webhook import MATRIX
 from pipeline.respond.audit import Positioned
 from pipeline.respond.carry import Carrier
-from pipeline.respond.decisions import Decisions
-from pipeline.respond.deliver import Deliveries
-from pipeline.respond.entries import Switched, encode
+from pipeline.respond.delivery.deliver import Deliveries
 from pipeline.respond.fence import Networks, NoNetworks
 from pipeline.respond.handle import Responder
 from pipeline.respond.ladder import Ladder, revocation
+from pipeline.respond.ledger.decisions import Decisions
+from pipeline.respond.ledger.entries import Switched, encode
 from schemas.incident import Incident
 from schemas.key import Key
 from schemas.response import Response
@@ -243,7 +243,7 @@ async def test_a_key_that_became_protected_after_the_grant_is_left_alone() -> No
 
 
 async def test_a_lost_acknowledgement_of_the_proposal_does_not_lose_the_act(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.respond.decisions.RETRY_S", 0.0)
+    monkeypatch.setattr("pipeline.respond.ledger.decisions.RETRY_S", 0.0)
     monkeypatch.setattr("pipeline.respond.carry.RETRY_S", 0.0)
     world = World()
     await process(world, [incident("k1")], lost=3)

@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.ports import Headers
-from pipeline.respond.caller import Answer
-from pipeline.respond.decisions import Decisions
-from pipeline.respond.deliver import Deliveries
-from pipeline.respond.entries import HandedOver, Settled, decode
-from pipeline.respond.mailbox import Mailbox
-from pipeline.respond.notice import Notice, of_incident
-from pipeline.respond.outbox import Outbox
+from pipeline.respond.delivery.caller import Answer
+from pipeline.respond.delivery.deliver import Deliveries
+from pipeline.respond.delivery.mailbox import Mailbox
+from pipeline.respond.delivery.notice import Notice, of_incident
+from pipeline.respond.delivery.outbox import Outbox
+from pipeline.respond.ledger.decisions import Decisions
+from pipeline.respond.ledger.entries import HandedOver, Settled, decode
 from schemas.incident import Incident
 from tests.pipeline.respond.incidents import endpoint, incident
 from tests.pipeline.respond.memory_log import MemoryLog, MemoryPublisher, MemoryReader

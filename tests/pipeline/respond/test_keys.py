@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipeline.catalogue import Catalogue
 from pipeline.errors import Fatal
+from pipeline.keys.catalogue import Catalogue
 from pipeline.respond.keys import MAX_AGE_S, FreshKeys
 from schemas.key import Key
 from tests.pipeline.respond.incidents import key

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.policy import Rule
+from pipeline.config.policy import Rule
 from pipeline.respond.adapters.adapter import Adapter, Intent, NoteFirst, Outcome, TryAgain
-from pipeline.respond.caller import Answer
-from pipeline.respond.entries import Undo
+from pipeline.respond.delivery.caller import Answer
 from pipeline.respond.ladder import Ladder
+from pipeline.respond.ledger.entries import Undo
 from schemas.incident import Rung
 from tests.pipeline.respond.adapters.peers import running, snapshot
 from tests.pipeline.respond.adapters.test_contract import FAKES, UNDONE

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Respond, Revocation
-from pipeline.policy import Caps, Policy, Rule
+from pipeline.config.policy import Caps, Policy, Rule
+from pipeline.config.tree import Respond, Revocation
 from pipeline.respond.adapters import aws_iam
 from pipeline.respond.adapters.adapter import Support
 from pipeline.respond.adapters.settings import AwsIam

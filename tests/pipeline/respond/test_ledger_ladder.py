@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.respond.acts import REVOKED_US, TIME, UNCERTAIN_TRIES, Act
 from pipeline.respond.desk import bulked
-from pipeline.respond.entries import (
+from pipeline.respond.ledger.acts import REVOKED_US, TIME, UNCERTAIN_TRIES, Act
+from pipeline.respond.ledger.entries import (
     Build,
     Bulked,
     Finished,
@@ -27,10 +27,10 @@ from pipeline.respond.entries import (
     encode,
     group_of,
 )
-from pipeline.respond.ledger import DAY_US, HOUR_US, Ledger, Verdict
+from pipeline.respond.ledger.ledger import DAY_US, HOUR_US, Ledger, Verdict
 from pipeline.respond.propose import ids
+from tests.pipeline.respond.ledger.test_ledger import finished, proposed
 from tests.pipeline.respond.people import ANN, BOB, BOTH, EVE, person
-from tests.pipeline.respond.test_ledger import finished, proposed
 
 MIN_US = 60_000_000
 

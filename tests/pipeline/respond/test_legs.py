@@ -13,13 +13,13 @@ from pipeline.respond.act import Note, unkept
 from pipeline.respond.adapters.adapter import Intent, Outcome
 from pipeline.respond.audit import Positioned
 from pipeline.respond.carry import Carrier
-from pipeline.respond.decisions import Decisions
 from pipeline.respond.ladder import revocation
+from pipeline.respond.ledger.decisions import Decisions
+from tests.pipeline.respond.enforcement.test_proof import request, watch
+from tests.pipeline.respond.enforcement.test_verdicts import a_world
 from tests.pipeline.respond.incidents import incident, policy
 from tests.pipeline.respond.memory_log import MemoryPublisher, MemoryReader
-from tests.pipeline.respond.test_enforcement import request, watch
 from tests.pipeline.respond.test_handle import DECISIONS, RESPONSES, World, responder_of
-from tests.pipeline.respond.test_verdicts import a_world
 
 EVENT_TO_INCIDENT_S, WRITE_S, ANSWER_S = 7.0, 0.5, 3.0
 

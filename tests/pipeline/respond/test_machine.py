@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pipeline.policy import Rule
+from pipeline.config.policy import Rule
 from pipeline.respond.caps import ROTATION
-from pipeline.respond.entries import Finished, Proposed, Raised, Reset, Simulating, Switched, Undo, decode
 from pipeline.respond.ladder import Ladder
-from pipeline.respond.ledger import Ledger
+from pipeline.respond.ledger.entries import Finished, Proposed, Raised, Reset, Simulating, Switched, Undo, decode
+from pipeline.respond.ledger.ledger import Ledger
 from pipeline.respond.propose import ids
 from tests.pipeline.respond.incidents import finding, key
 from tests.pipeline.respond.lives import POLICY, RULES, WAS, Effect, Lives, live

@@ -6,10 +6,10 @@ import pytest
 
 from pipeline.errors import Fatal
 from pipeline.respond.audit import Positioned
-from pipeline.respond.decisions import Decisions
+from pipeline.respond.ledger.decisions import Decisions
 from tests.pipeline.respond import log_contract
+from tests.pipeline.respond.ledger.test_ledger import proposed
 from tests.pipeline.respond.memory_log import MemoryLog, MemoryPublisher, MemoryReader
-from tests.pipeline.respond.test_ledger import proposed
 
 
 async def test_the_log_in_memory_holds_the_contract() -> None:

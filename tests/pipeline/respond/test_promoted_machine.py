@@ -16,10 +16,10 @@ from hypothesis.stateful import initialize, invariant, rule
 
 from pipeline.respond import approval
 from pipeline.respond.caretaker import KEEP_US
-from pipeline.respond.entries import Promoted, Proposed, Signed, decode
 from pipeline.respond.ladder import Ladder
-from pipeline.respond.promoted import REVIEW, STAGES, Stage, earned
-from pipeline.respond.review import Review, Wrong
+from pipeline.respond.ledger.entries import Promoted, Proposed, Signed, decode
+from pipeline.respond.promotion.earned import REVIEW, STAGES, Stage, earned
+from pipeline.respond.promotion.review import Review, Wrong
 from tests.pipeline.respond.incidents import key
 from tests.pipeline.respond.lives import POLICY, RULES, Lives, Process, live
 from tests.pipeline.respond.memory_log import Fuse

@@ -21,9 +21,9 @@ import jsonschema
 import msgspec
 import pytest
 
-from pipeline.config import Secret
-from pipeline.respond.channel import channel
-from pipeline.respond.notice import of_incident, one_line
+from pipeline.config.tree import Secret
+from pipeline.respond.delivery.channel import channel
+from pipeline.respond.delivery.notice import of_incident, one_line
 from pipeline.respond.render import RENDERINGS, alertmanager, cloudevents, mail, ocsf, pagerduty, slack, standard
 from schemas.incident import Incident
 from tests.pipeline.respond.channels import respond

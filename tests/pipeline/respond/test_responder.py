@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Config, Kafka, Respond, Revocation
+from pipeline.config.tree import Config, Kafka, Respond, Revocation
 from pipeline.errors import ConfigError
 from pipeline.respond.act import Acting
 from pipeline.respond.adapters.adapter import Intent
 from pipeline.respond.ladder import LADDER
-from pipeline.respond.ledger import Ledger
-from pipeline.respond.policy_check import check
+from pipeline.respond.ledger.ledger import Ledger
+from pipeline.respond.policy.check import check
 from pipeline.respond.responder import STOP_ENV, actors_of, adapters_of, kill_switch, main, matrices_of, undoers_of
 from tests.pipeline.respond.incidents import endpoint, policy
 

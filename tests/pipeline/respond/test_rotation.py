@@ -10,23 +10,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.catalogue import Catalogue
 from pipeline.errors import Fatal
+from pipeline.keys.catalogue import Catalogue
+from pipeline.keys.rotations import Rotation
 from pipeline.respond import act_notices
 from pipeline.respond.act import act_id
-from pipeline.respond.acts import kept
 from pipeline.respond.caps import DAY_US, ROTATION
-from pipeline.respond.entries import Extended, Finished, Kept, Proposed, Record, Undo, Used, decode
 from pipeline.respond.ladder import Ladder
-from pipeline.respond.night_records import RotationOver, RotationSeen
-from pipeline.respond.rotation_book import RotationBook
-from pipeline.rotations import Rotation
+from pipeline.respond.ledger.acts import kept
+from pipeline.respond.ledger.entries import Extended, Finished, Kept, Proposed, Record, Undo, Used, decode
+from pipeline.respond.night.records import RotationOver, RotationSeen
+from pipeline.respond.rotation.book import RotationBook
 from tests.pipeline.respond.incidents import NOW_S, key
+from tests.pipeline.respond.ledger.test_ledger import proposed
 from tests.pipeline.respond.lives import POLICY, Lives, live
 from tests.pipeline.respond.memory_log import Fuse, Killed
+from tests.pipeline.respond.night.test_night import World, life, rounds
 from tests.pipeline.respond.people import ANN, BOB, BOTH, EVE, Person
-from tests.pipeline.respond.test_caretaker import forget
-from tests.pipeline.respond.test_drain import (
+from tests.pipeline.respond.rotation.test_drain import (
     before_each_write,
     look,
     process,
@@ -35,8 +36,7 @@ from tests.pipeline.respond.test_drain import (
     row,
     world,
 )
-from tests.pipeline.respond.test_ledger import proposed
-from tests.pipeline.respond.test_night import World, life, rounds
+from tests.pipeline.respond.test_caretaker import forget
 
 NOW_US = int(NOW_S * 1e6)
 HOUR_US = 3_600_000_000

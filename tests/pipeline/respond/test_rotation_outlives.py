@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.respond import act_notices
-from pipeline.respond.acts import kept
 from pipeline.respond.caps import DAY_US
-from pipeline.respond.entries import Extended, Finished, Kept, Record, Undo, Used, decode
-from pipeline.respond.ledger import Ledger
-from pipeline.respond.night_records import RotationOver, RotationSeen
+from pipeline.respond.ledger.acts import kept
+from pipeline.respond.ledger.entries import Extended, Finished, Kept, Record, Undo, Used, decode
+from pipeline.respond.ledger.ledger import Ledger
+from pipeline.respond.night.records import RotationOver, RotationSeen
 from tests.pipeline.respond.incidents import NOW_S
 from tests.pipeline.respond.lives import Lives, live
 from tests.pipeline.respond.people import ANN, BOB, EVE
+from tests.pipeline.respond.rotation.test_drain import before_each_write, look, process, read, row
 from tests.pipeline.respond.test_caretaker import forget
-from tests.pipeline.respond.test_drain import before_each_write, look, process, read, row
 from tests.pipeline.respond.test_rotation import extended, ours, undo, used
 
 NOW_US = int(NOW_S * 1e6)

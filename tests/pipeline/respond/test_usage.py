@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from pipeline.config import ClickHouse
+from pipeline.config.tree import ClickHouse
 from pipeline.respond.brief import NO_NUMBERS, Usage
 from pipeline.respond.usage import UsageReader, merged
 from pipeline.sinks.clickhouse import ClickHouseSink

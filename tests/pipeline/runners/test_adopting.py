@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.controls import Controls
+from pipeline.control.controls import Controls
 from pipeline.errors import Fatal
 from pipeline.runners.adopting import NOTHING_DUE, Adoption, adopted_by
 

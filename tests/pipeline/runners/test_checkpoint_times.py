@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Config, Worker
+from pipeline.config.tree import Config, Worker
 from pipeline.runners.shell import Shell
 
 EVERY_S = 0.2

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline.catalogue import Catalogue
-from pipeline.config import Budget, Config
+from pipeline.config.tree import Budget, Config
 from pipeline.errors import ConfigError
+from pipeline.keys.catalogue import Catalogue
 from pipeline.runners.adopting import due_of
 from pipeline.runners.compare import acted_on, compare, only
 from pipeline.runners.replay import ReplayOptions, main, run

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from pipeline.config import Config, Worker
+from pipeline.config.tree import Config, Worker
 from pipeline.core import Slice
 from pipeline.records import Record, of_records
 from pipeline.runners.lanes import Lanes, Told, fitting, joined

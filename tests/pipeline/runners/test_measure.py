@@ -8,11 +8,11 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.catalogue import Catalogue
-from pipeline.config import Config, Geo
+from pipeline.config.tree import Config, Geo
 from pipeline.core import Effects, Reject, Sides, Slice
 from pipeline.flow import open_core
 from pipeline.geo.provider import DEMO_DB, open_geo
+from pipeline.keys.catalogue import Catalogue
 from pipeline.metrics import REGISTRY
 from pipeline.rows import RowBuffer
 from pipeline.runners import measure

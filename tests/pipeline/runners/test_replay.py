@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pipeline.catalogue import Catalogue
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.core import Sides
 from pipeline.errors import ConfigError, Fatal
+from pipeline.keys.catalogue import Catalogue
 from pipeline.runners.replay import Outcome, Replay, ReplayOptions, main, run, show, write
 from schemas.event import Event
 from schemas.incident import Incident
@@ -54,7 +54,7 @@ def test_without_the_compiler_it_gives_the_same_bytes(native: Path, tmp_path: Pa
     few = tmp_path / "few.jsonl"
     few.write_bytes(b"\n".join(native.read_bytes().splitlines()[-60:]))
     compiled = result(ReplayOptions(paths=(few,)), tmp_path / "compiled")[1]
-    command = [sys.executable, "-m", "pipeline.cli", "replay", str(few), "--out", str(tmp_path / "plain")]
+    command = [sys.executable, "-m", "pipeline.cli.main", "replay", str(few), "--out", str(tmp_path / "plain")]
     plain = subprocess.run(command, env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, capture_output=True, timeout=600)
     assert plain.returncode == 0, plain.stderr.decode()
     assert b"Warning" not in plain.stderr

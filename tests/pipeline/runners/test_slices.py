@@ -18,7 +18,7 @@ from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import Config, Worker
+from pipeline.config.tree import Config, Worker
 from pipeline.core import TICK_HEADER
 from pipeline.records import of_records
 from pipeline.runners.slices import (

@@ -11,7 +11,7 @@ import numba
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
-from pipeline.config import Config, Kafka, Worker
+from pipeline.config.tree import Config, Kafka, Worker
 from pipeline.core import Sides
 from pipeline.errors import Fatal
 from pipeline.health import Health
@@ -20,7 +20,7 @@ from pipeline.runners.parts import Parts
 from pipeline.runners.shell import Shell
 from pipeline.runners.start import EDGE_TRIES, Edges, Ready, edges_of, prepare
 from tests.pipeline.counting_core import SIDES, open_core
-from tests.pipeline.test_checkpoint import Log, checkpoint, count, first_writer, new_core, staged
+from tests.pipeline.state.test_checkpoint import Log, checkpoint, count, first_writer, new_core, staged
 from tests.pipeline.test_emit import Outside
 
 

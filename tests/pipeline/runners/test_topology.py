@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import app
-from pipeline.config import Config
+from pipeline.cli.main import app
+from pipeline.config.tree import Config
 from pipeline.errors import ConfigError
 from pipeline.runners.topology import TOPOLOGIES, check, parts_of, settings_of
 from pipeline.sinks.topics import topic_specs

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.catalogue import read_catalogue
-from pipeline.config import Config, Kafka, Topics
+from pipeline.config.tree import Config, Kafka, Topics
 from pipeline.demo import broker
 from pipeline.demo.children import Children
 from pipeline.demo.fleet import build
 from pipeline.demo.lives import NEVER_USED
 from pipeline.errors import ConfigError
+from pipeline.keys.catalogue import read_catalogue
 from pipeline.runners import traffic
 from pipeline.sinks.kafka import fetched_highwaters
 

@@ -6,12 +6,12 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from pipeline.checkpoint import Checkpoint, Directory
-from pipeline.config import Config, Topics
+from pipeline.config.tree import Config, Topics
 from pipeline.core import Effects, Rows, Slice
 from pipeline.emit import Emitter
 from pipeline.rows import RowBuffer
 from pipeline.runners.turns import Turns
+from pipeline.state.checkpoint import Checkpoint, Directory
 from tests.pipeline.counting_core import SIDES, CountingCore
 from tests.pipeline.test_emit import Outside, some_slice
 

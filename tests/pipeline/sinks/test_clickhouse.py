@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.config import ClickHouse, Secret
+from pipeline.config.tree import ClickHouse, Secret
 from pipeline.console.reach import ping_of
 from pipeline.errors import ConfigError, Fatal, Retry
 from pipeline.migrate import migrate

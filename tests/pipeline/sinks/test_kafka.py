@@ -13,7 +13,7 @@ from aiokafka import codec
 from aiokafka.errors import UnknownError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from pipeline.config import Kafka
+from pipeline.config.tree import Kafka
 from pipeline.errors import Fatal
 from pipeline.sinks import kafka
 from pipeline.sinks.kafka import BATCH_BYTES, batches, fetched_highwaters, uncompressed

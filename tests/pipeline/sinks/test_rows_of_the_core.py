@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.config import ClickHouse
+from pipeline.config.tree import ClickHouse
 from pipeline.core import Rows
 from pipeline.rows import append_rows
 from pipeline.sinks.clickhouse import ClickHouseSink

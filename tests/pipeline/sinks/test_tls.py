@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from pipeline.config import Kafka, Secret
-from pipeline.config_file import load
+from pipeline.config.file import load
+from pipeline.config.tree import Kafka, Secret
 from pipeline.doctor import check_certificate
 from pipeline.errors import ConfigError
 from pipeline.metrics import METRICS

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from pipeline.config import Config, Kafka
+from pipeline.config.tree import Config, Kafka
 from pipeline.sinks.topic_settings import faults, topic_settings
 from pipeline.sinks.topics import PAGES_CONFIG, TopicSpec, create_topics, topic_specs
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from pipeline.config import Config
+from pipeline.config.tree import Config
 from pipeline.core import Sides, Slice
 from pipeline.runners.topology import open_core_of
 from pipeline.topologies.core import TopologyCore

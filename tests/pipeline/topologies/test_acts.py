@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.config import Revocation
+from pipeline.config.tree import Revocation
 from pipeline.respond.guard import Question, judge, refusals
 from pipeline.respond.ladder import revocation
 from schemas.incident import Incident

@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.intake_key_events import route
+from pipeline.intake.key_events import route
 from schemas.key_event import KeyEvent
 from tests.pipeline.topologies.messages import DAY_US, HOUR_US, MINUTE_US, START_US, core, judge, restored, slices
 from tests.real_data import real

@@ -10,12 +10,12 @@ from urllib.parse import parse_qsl, quote
 import msgspec
 from aiohttp import web
 
+from pipeline.config.setting import Secret
 from pipeline.respond.adapters.adapter import Adapter
 from pipeline.respond.adapters.aws_apigateway import AwsApiGatewayAdapter
 from pipeline.respond.adapters.aws_iam import AwsIamAdapter
 from pipeline.respond.adapters.settings import AwsApiGateway, AwsIam
 from pipeline.respond.adapters.sigv4 import Signer
-from pipeline.setting import Secret
 from schemas.incident import Rung
 from tests.pipeline.respond.adapters.peers import json, xml
 

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from pipeline.config.setting import Secret
 from pipeline.respond.adapters.adapter import Adapter
 from pipeline.respond.adapters.kong import KongAdapter
 from pipeline.respond.adapters.settings import Kong
-from pipeline.setting import Secret
 from schemas.incident import Rung
 from tests.pipeline.respond.adapters.peers import json
 

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from pipeline.config.setting import Secret
 from pipeline.respond.adapters.adapter import Adapter
 from pipeline.respond.adapters.settings import Unkey
 from pipeline.respond.adapters.unkey import UnkeyAdapter
-from pipeline.setting import Secret
 from schemas.incident import Rung
 from tests.pipeline.respond.adapters.peers import json
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import app
-from pipeline.config import Respond
-from pipeline.config_file import build as configure
+from pipeline.cli.main import app
+from pipeline.config.file import build as configure
+from pipeline.config.setting import Secret
+from pipeline.config.tree import Respond
 from pipeline.errors import ConfigError
 from pipeline.respond.adapters import build, report
 from pipeline.respond.adapters.settings import Adapters, AwsApiGateway, Kong, Tyk, Unkey
-from pipeline.setting import Secret
 from tests.pipeline.respond.adapters.fake_tyk import SECRET, FakeTyk
 from tests.pipeline.respond.adapters.peers import running
 from tests.pipeline.respond.incidents import endpoint

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.config.setting import Secret
 from pipeline.respond.adapters.adapter import Outcome
 from pipeline.respond.adapters.kong import KongAdapter
 from pipeline.respond.adapters.settings import Kong
-from pipeline.setting import Secret
 from schemas.incident import Rung
 from tests.pipeline.respond.adapters.fake_kong import CONSUMER, CREDENTIAL, KEY, TOKEN, FakeKong, plugin
 from tests.pipeline.respond.adapters.peers import running, snapshot

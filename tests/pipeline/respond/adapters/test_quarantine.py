@@ -8,17 +8,17 @@ from typing import Any
 import msgspec
 import pytest
 
+from pipeline.config.policy import Rule
 from pipeline.formats.cloudtrail import CLOUDTRAIL
 from pipeline.formats.format import Options
-from pipeline.policy import Rule
 from pipeline.respond.adapters import aws_iam
 from pipeline.respond.adapters.adapter import Intent, NoteFirst, Outcome, TryAgain
 from pipeline.respond.adapters.settings import AwsIam
-from pipeline.respond.enforcement import Enforcement, Watch
-from pipeline.respond.entries import decode
+from pipeline.respond.enforcement.proof import Enforcement, Watch
+from pipeline.respond.enforcement.watched import in_force
 from pipeline.respond.ladder import Ladder
-from pipeline.respond.ledger import Ledger
-from pipeline.respond.watched import in_force
+from pipeline.respond.ledger.entries import decode
+from pipeline.respond.ledger.ledger import Ledger
 from schemas.event import Event
 from tests.pipeline.respond.adapters.fake_aws import FakeIam
 from tests.pipeline.respond.adapters.peers import running

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from pipeline.config.setting import Secret
 from pipeline.respond.adapters.sigv4 import Signer
-from pipeline.setting import Secret
 
 NOW = datetime(2015, 8, 30, 12, 36, tzinfo=UTC)
 UNRESERVED = "-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

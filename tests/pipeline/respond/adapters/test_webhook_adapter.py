@@ -12,7 +12,7 @@ from pipeline.respond.act import act_id
 from pipeline.respond.adapters.adapter import Intent, Outcome, TryAgain
 from pipeline.respond.adapters.webhook import MAX_BEFORE, WebhookAdapter
 from pipeline.respond.audit import rfc3339
-from pipeline.respond.webhook import Poster
+from pipeline.respond.delivery.webhook import Poster
 from schemas.incident import Rung
 from tests.pipeline.respond.incidents import NOW_S, endpoint
 from tests.pipeline.respond.receiver import code, receiver, said

@@ -1,0 +1,1 @@
+"""What people ask of what Keywatch has found, and the answers."""

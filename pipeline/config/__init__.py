@@ -1,0 +1,1 @@
+"""The configuration: its tree, how it is read from files and variables, and the branches of its parts."""

@@ -1,0 +1,1 @@
+"""Gateway logs become events, key events and reports of leaks: from HTTP, a topic or files."""

@@ -1,0 +1,1 @@
+"""Whose data is erased or cut short, when, and who has looked at it."""

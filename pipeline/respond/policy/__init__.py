@@ -1,0 +1,1 @@
+"""A policy is checked before it is used; what `keywatch policy` prints."""

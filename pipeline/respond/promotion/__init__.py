@@ -1,0 +1,1 @@
+"""From simulate to enforce: what a policy has earned, its steps, and the way back."""

@@ -1,0 +1,1 @@
+"""All that a partition knows, in memory and on its way to the log and back."""
