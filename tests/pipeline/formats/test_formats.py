@@ -191,8 +191,8 @@ def test_a_sample_of_something_else_is_not_detected() -> None:
 
 def test_capabilities_follow_from_the_source_of_an_event() -> None:
     assert sees_of("") == sees_of("native") == sees_of("our-own-gateway") == 127
-    assert not sees_of("cloudtrail") & SEES_BYTES
-    assert sees_of("aws_apigateway") & SEES_BYTES  # of the answer, which is what egress reads
+    assert not sees_of("tyk") & SEES_BYTES
+    assert sees_of("aws_apigateway") & sees_of("cloudtrail") & SEES_BYTES  # of the answer: what egress reads
     assert not sees_of("combined") & SEES_OUTCOME
     assert not sees_of("aws_apigateway") & SEES_DENIED
     assert all(sees_of(name) == each.sees for name, each in FORMATS.items())
