@@ -12,7 +12,7 @@ Source: reference/detections.md no. 7 (Panther's and Sentinel's robust z of dail
   in total follow the requests, which spike judges, and one fact must not count twice); evidence.md section 5 (CUSUM).
 
 How it works. Each answer with a body is compared with what its route answers to the partition's keys (`route_sizes`),
-in standard deviations of ln(bytes), at most four; where the route is not known, with this key's own answers. The
+in standard deviations of ln(bytes), bounded; where the route is not known, with this key's own answers. The
 visit's mean of these, against what visits of this key usually have, is Student's t; over visits a CUSUM adds up
 t - 1 in nats, upwards only. Both in bits are counted over runs of visits of such keys, each by itself (`counted`,
 what ships is keybench's development half), and the rarer one's share of visits is the score. By itself, since one
@@ -141,8 +141,7 @@ def deviation(state: Any, shared: Any, route: int, log_bytes: float) -> tuple[bo
         return True, off
     if float(state.sizes.seen) <= 0.0:
         return False, 0.0
-    far = route_sizes.FAR
-    return True, max(-far, min(far, (log_bytes - np.float64(state.sizes.mean)) / spread(state.sizes)))
+    return True, route_sizes.bounded(log_bytes - np.float64(state.sizes.mean), spread(state.sizes))
 
 
 @compiled

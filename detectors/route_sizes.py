@@ -27,7 +27,11 @@ WORN: Final = 0.25
 MANY: Final = 8  # keys
 NO_FLOOR: Final = -8.0
 FAR: Final = 4.0
-"""Standard deviations: the most that one response is worth."""
+"""Standard deviations: the most that one response is worth,"""
+HUGE: Final = 2.77
+"""but for one that is over sixteen times as large (this is its logarithm) as usual: one more for each nat beyond,"""
+FARTHEST: Final = 8.0
+"""and no more than so many."""
 
 TABLE: Final = np.dtype(
     [
@@ -61,6 +65,13 @@ def find(table: Any, route: int) -> int:
 
 
 @compiled
+def bounded(nats: float, spread: float) -> float:
+    """Standard deviations that a response counts for, which is `nats` larger (in logarithms) than usual."""
+    most = min(FARTHEST, FAR + max(0.0, nats - HUGE))
+    return max(-FAR, min(most, nats / spread))
+
+
+@compiled
 def off_by(table: Any, route: int, log_bytes: float) -> tuple[bool, float]:
     """Whether the route is known, and how many standard deviations this answer is above its usual size."""
     slot = find(table, route) if route != 0 else -1
@@ -68,7 +79,7 @@ def off_by(table: Any, route: int, log_bytes: float) -> tuple[bool, float]:
         return False, 0.0
     seen = np.float64(table.seen[slot])
     spread = math.sqrt(max(LEAST_VARIANCE, np.float64(table.variance[slot])) * (1.0 + 1.0 / seen))
-    return True, max(-FAR, min(FAR, (log_bytes - np.float64(table.mean[slot])) / spread))
+    return True, bounded(log_bytes - np.float64(table.mean[slot]), spread)
 
 
 @compiled

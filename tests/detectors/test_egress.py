@@ -251,8 +251,16 @@ def test_a_key_alone_does_not_teach_a_route_however_often_it_asks() -> None:
     assert route_sizes.off_by(table, 7, 14.0) == (False, 0.0)
     for turn in range(20):
         route_sizes.teach(table, 7, turn % 2, 10.0, MONDAY_US, False)
-    known, off = route_sizes.off_by(table, 7, 14.0)
-    assert known and off == route_sizes.FAR
+    assert route_sizes.off_by(table, 7, 12.5) == (True, route_sizes.FAR)
+
+
+def test_what_is_a_thousand_times_as_large_counts_for_more_than_what_is_ten_times_as_large() -> None:
+    """With four deviations at most, eight answers of 80 MB on a key of 20 kB opened no incident."""
+    times = [1.0, 10.0, 30.0, 1_000.0, 1e6, 1e9]
+    far = [float(route_sizes.bounded(float(np.log(each)), 0.5)) for each in times]
+    assert far == sorted(far)
+    assert far[1] == route_sizes.FAR < far[2] < far[3] <= far[4] == far[5] == route_sizes.FARTHEST
+    assert route_sizes.bounded(float(np.log(1_000.0)), 2.0) < route_sizes.FAR, "of a route whose answers vary as much"
 
 
 def test_popular_routes_stay_in_the_table_whatever_a_scan_asks_for() -> None:
