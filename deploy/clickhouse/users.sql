@@ -6,6 +6,9 @@ CREATE DATABASE IF NOT EXISTS keywatch;
 CREATE ROLE IF NOT EXISTS keywatch_write;
 GRANT SELECT, INSERT, CREATE TABLE, CREATE VIEW, ALTER TABLE, OPTIMIZE ON keywatch.* TO keywatch_write;
 GRANT CREATE DATABASE ON keywatch.* TO keywatch_write;
+-- A view is made anew when its table gets a column; there is nothing in it to lose.
+GRANT DROP VIEW ON keywatch.v_* TO keywatch_write;
+GRANT DROP VIEW ON keywatch_shadow_*.* TO keywatch_write;
 GRANT SELECT ON system.tables TO keywatch_write;
 GRANT SELECT ON system.columns TO keywatch_write;
 -- Which days have been written to since they were counted: the views to_days and to_place_days ask with the writer's rights.
