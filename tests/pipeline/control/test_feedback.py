@@ -82,7 +82,7 @@ def test_expected_closes_the_open_incident_and_says_what_it_changed(opened: tupl
     assert [x.change for x in revisions] == ["opened", "closed"]
     assert revisions[-1].label == "expected"
     ((row),) = outcome.rows["applied"].values()
-    assert "closed the incident" in row[6] and "admitted 1 network" in row[6]
+    assert "closed the incident" in row[6] and "admitted 1 client" in row[6]  # its network has no number to name
     assert row[8] == str(at), "in effect from the first offset after its adoption"
 
 
